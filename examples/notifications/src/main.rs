@@ -1,0 +1,2 @@
+//! Sign-ups.
+fn main() {}

@@ -1,0 +1,266 @@
+//! The application: configuration, broker, result backend and router brought together once per process, and the
+//! sending that `.delay()` and `.send()` do through it.
+
+pub mod config;
+pub mod result;
+pub mod send;
+
+pub use config::{Config, WorkerConfig};
+pub use result::AsyncResult;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use tokio::sync::OnceCell;
+
+use crate::backend::{self, BackendOptions, ResultBackend};
+use crate::broker::{self, Broker};
+use crate::connection::ConnectOptions;
+use crate::error::{Error, Result};
+use crate::routing::{Queue, QueueKind, Router, Topology};
+use crate::task::Registry;
+
+/// One application: cheap to clone, safe to share.
+///
+/// A program rarely names it: `.delay()` uses the [global](App::global) one, made from the configuration. Make
+/// your own to talk to two brokers, or to set things in code:
+///
+/// ```no_run
+/// # async fn demo() -> mq_worker::Result<()> {
+/// use mq_worker::App;
+///
+/// App::builder().broker("amqp://localhost")?.install()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    router: Router,
+    registry: Registry,
+    broker: OnceCell<Arc<dyn Broker>>,
+    backend: OnceCell<Arc<dyn ResultBackend>>,
+    /// Queues that were declared already: a publish need not declare them again.
+    declared: Mutex<HashSet<String>>,
+}
+
+static GLOBAL: OnceLock<App> = OnceLock::new();
+
+impl App {
+    /// The application of this process. The first use makes it from [`Config::load`], unless
+    /// [`install`](AppBuilder::install) came first.
+    ///
+    /// # Errors
+    /// When the configuration has a mistake, or two tasks have one name.
+    pub fn global() -> Result<App> {
+        if let Some(app) = GLOBAL.get() {
+            return Ok(app.clone());
+        }
+        let app = App::new(Config::load()?)?;
+        Ok(GLOBAL.get_or_init(|| app).clone())
+    }
+
+    /// Begins with the loaded configuration and changes it in code.
+    pub fn builder() -> AppBuilder {
+        AppBuilder { config: None }
+    }
+
+    /// An application with exactly this configuration.
+    ///
+    /// # Errors
+    /// When the configuration has a mistake, or two tasks have one name.
+    pub fn new(config: Config) -> Result<App> {
+        config.topology.validate()?;
+        let router = Router::new(config.routes.clone(), config.default_queue.clone())?;
+        Ok(App(Arc::new(Inner {
+            router,
+            registry: Registry::collect()?,
+            config,
+            broker: OnceCell::new(),
+            backend: OnceCell::new(),
+            declared: Mutex::default(),
+        })))
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The tasks that are linked into this program.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// Which task goes where.
+    pub fn router(&self) -> &Router {
+        &self.0.router
+    }
+
+    /// The broker; the first call opens it.
+    ///
+    /// # Errors
+    /// A URL that no broker has, or a file that cannot be opened. A server that is away is no error yet.
+    pub async fn broker(&self) -> Result<Arc<dyn Broker>> {
+        let open = || async {
+            let broker = broker::open(&self.0.config.broker_url, &self.connect_options()).await?;
+            if self.0.config.topology != Topology::default() {
+                broker.declare(&self.0.config.topology).await?;
+            }
+            Ok::<_, Error>(broker)
+        };
+        self.0.broker.get_or_try_init(open).await.map(Arc::clone)
+    }
+
+    /// The result backend; the first call opens it.
+    ///
+    /// # Errors
+    /// A URL that no backend has, or a file that cannot be opened.
+    pub async fn backend(&self) -> Result<Arc<dyn ResultBackend>> {
+        let Inner { config, backend, .. } = &*self.0;
+        let options = BackendOptions { connect: self.connect_options(), expires: config.result_expires };
+        let open = || backend::open(&config.broker_url, config.result_backend.as_ref(), &options);
+        backend.get_or_try_init(open).await.map(Arc::clone)
+    }
+
+    fn connect_options(&self) -> ConnectOptions {
+        ConnectOptions {
+            timeout: self.0.config.publish_timeout,
+            queue_kind: self.0.config.queue_kind,
+            tls: self.0.config.tls.clone(),
+            name: "mq-worker".into(),
+        }
+    }
+
+    /// Makes sure that a task queue and its dead-letter queue exist, once per process.
+    pub(crate) async fn ensure_queue(&self, name: &str) -> Result<()> {
+        if self.0.declared.lock().expect("never poisoned").contains(name) {
+            return Ok(());
+        }
+        self.broker().await?.declare(&self.task_queue(name)).await?;
+        self.0.declared.lock().expect("never poisoned").insert(name.to_owned());
+        Ok(())
+    }
+
+    /// A task queue as this application creates it: with a dead-letter queue beside it.
+    pub(crate) fn task_queue(&self, name: &str) -> Topology {
+        let configured = self.0.config.topology.queues.iter().find(|queue| queue.name == name);
+        let mut queue = configured.cloned().unwrap_or_else(|| {
+            let mut queue = Queue::new(name);
+            queue.max_priority = self.highest_priority(name);
+            queue
+        });
+        let dead = Queue::dead_letter_name(name);
+        // Without a dead-letter exchange the broker would drop a message that reaches its delivery limit.
+        if configured.is_none() || queue.dead_letter_exchange.is_none() {
+            queue.dead_letter_exchange = Some(String::new());
+            queue.dead_letter_routing_key = Some(dead.clone());
+        }
+        Topology { queues: vec![Queue::new(dead), queue], ..Topology::default() }
+    }
+
+    /// A queue knows priorities when a task or a rule that goes there has one.
+    fn highest_priority(&self, queue: &str) -> Option<u8> {
+        let tasks = self.0.registry.iter().filter_map(|task| {
+            let route = self.0.router.route(task.name, task.options.queue, Default::default());
+            (route.queue.as_deref() == Some(queue)).then(|| task.options.priority.max(route.priority))?
+        });
+        // One number for all, so that a change of one task's priority does not ask for another kind of queue.
+        tasks.max().map(|highest| highest.max(9))
+    }
+
+    /// Says goodbye to broker and backend. Sending afterwards is an error.
+    pub async fn close(&self) {
+        if let Some(backend) = self.0.backend.get() {
+            backend.close().await;
+        }
+        if let Some(broker) = self.0.broker.get() {
+            broker.close().await;
+        }
+    }
+}
+
+/// Makes an [`App`].
+#[derive(Debug)]
+pub struct AppBuilder {
+    config: Option<Config>,
+}
+
+impl AppBuilder {
+    /// Begins with these settings instead of those of environment and file.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// The broker's address.
+    ///
+    /// # Errors
+    /// A text that is no URL, or a mistake in environment or file.
+    pub fn broker(self, url: &str) -> Result<Self> {
+        let url = url.parse()?;
+        self.set(|config| config.broker_url = url)
+    }
+
+    /// The result backend's address.
+    ///
+    /// # Errors
+    /// A text that is no URL, or a mistake in environment or file.
+    pub fn result_backend(self, url: &str) -> Result<Self> {
+        let url = url.parse()?;
+        self.set(|config| config.result_backend = Some(url))
+    }
+
+    /// The kind of queue to create on RabbitMQ.
+    ///
+    /// # Errors
+    /// A mistake in environment or file.
+    pub fn queue_kind(self, kind: QueueKind) -> Result<Self> {
+        self.set(|config| config.queue_kind = kind)
+    }
+
+    /// Changes any setting.
+    ///
+    /// # Errors
+    /// A mistake in environment or file.
+    pub fn set(self, change: impl FnOnce(&mut Config)) -> Result<Self> {
+        let mut config = match self.config {
+            Some(config) => config,
+            None => Config::load()?,
+        };
+        change(&mut config);
+        Ok(Self { config: Some(config) })
+    }
+
+    /// The application.
+    ///
+    /// # Errors
+    /// A mistake in the configuration, or two tasks of one name.
+    pub fn build(self) -> Result<App> {
+        App::new(match self.config {
+            Some(config) => config,
+            None => Config::load()?,
+        })
+    }
+
+    /// Makes it the application of this process, which `.delay()` uses.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), or when the process has one already.
+    pub fn install(self) -> Result<App> {
+        let app = self.build()?;
+        GLOBAL.set(app.clone()).map_err(|_| {
+            Error::config("this process has an application already: install it before the first `.delay()`")
+        })?;
+        Ok(app)
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}

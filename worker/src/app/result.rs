@@ -1,0 +1,147 @@
+//! The handle to a task that was sent: its id, its state and, typed, its result.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
+
+use super::App;
+use crate::backend::{ResultBackend, ResultRecord};
+use crate::error::{Error, ErrorKind, Result};
+use crate::state::State;
+
+/// A task that was sent. Dropping it changes nothing about the task.
+pub struct AsyncResult<T> {
+    id: String,
+    backend: Option<Arc<dyn ResultBackend>>,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<T> AsyncResult<T> {
+    pub(crate) fn new(id: String, backend: Option<Arc<dyn ResultBackend>>) -> Self {
+        Self { id, backend, output: PhantomData }
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn backend(&self) -> Result<&dyn ResultBackend> {
+        self.backend.as_deref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("task {} was sent with its result ignored: there is nothing to ask for", self.id),
+            )
+        })
+    }
+
+    /// Where the task stands. An id of which nothing is known is `Pending`.
+    ///
+    /// # Errors
+    /// When the backend cannot be asked, or the result was ignored.
+    pub async fn state(&self) -> Result<State> {
+        Ok(self.backend()?.fetch(&self.id).await?.map_or(State::Pending, |record| record.state))
+    }
+}
+
+impl<T: DeserializeOwned> AsyncResult<T> {
+    /// Waits for the result, without a limit: `job.get().await?`, or with one:
+    /// `job.get().timeout(Duration::from_secs(5)).await?`.
+    ///
+    /// # Errors
+    /// The task failed ([`task_failure`](Error::task_failure)), was revoked, or the time is up.
+    pub fn get(&self) -> Get<'_, T> {
+        Get { job: self, timeout: None }
+    }
+}
+
+impl<T> Drop for AsyncResult<T> {
+    fn drop(&mut self) {
+        if let Some(backend) = &self.backend {
+            backend.forget(&self.id);
+        }
+    }
+}
+
+impl<T> fmt::Debug for AsyncResult<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AsyncResult({})", self.id)
+    }
+}
+
+/// The wait for a result.
+#[derive(Debug)]
+#[must_use = "nothing is awaited until `.await`"]
+pub struct Get<'a, T> {
+    job: &'a AsyncResult<T>,
+    timeout: Option<Duration>,
+}
+
+impl<T> Get<'_, T> {
+    /// Gives up after this long. The task goes on.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+}
+
+impl<'a, T: DeserializeOwned> IntoFuture for Get<'a, T> {
+    type Output = Result<T>;
+    type IntoFuture = BoxFuture<'a, Result<T>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Get { job, timeout } = self;
+            let record = within(timeout, &job.id, job.backend()?.wait(&job.id)).await?;
+            value_of(&record)
+        })
+    }
+}
+
+async fn within<T>(limit: Option<Duration>, id: &str, wait: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(limit) = limit else { return wait.await };
+    match tokio::time::timeout(limit, wait).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::timeout(format!(
+            "no result of task {id} within {}",
+            humantime::format_duration(limit)
+        ))),
+    }
+}
+
+/// The value in a record, or the error that it tells.
+fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
+    let id = &record.task_id;
+    match (&record.state, &record.failure) {
+        (State::Failure, Some(failure)) => {
+            Err(Error::new(ErrorKind::Failed(failure.clone()), format!("task {id} failed: {failure}")))
+        }
+        (State::Revoked, failure) => {
+            let why = failure.as_ref().map_or(String::new(), |failure| format!(": {}", failure.message));
+            Err(Error::new(ErrorKind::Revoked, format!("task {id} was revoked{why}")))
+        }
+        _ => {
+            let json = record.value.as_ref().map_or("null", |value| value.get());
+            serde_json::from_str(json).map_err(|error| {
+                Error::codec(format!("the result of task {id} is not of the awaited type")).with_source(error)
+            })
+        }
+    }
+}
+
+impl App {
+    /// The handle to a task that was sent before, by its id.
+    ///
+    /// Results that travel as messages (`rpc://`) reach only the process that sent the task.
+    ///
+    /// # Errors
+    /// When the result backend cannot be opened.
+    pub async fn result<T>(&self, id: impl Into<String>) -> Result<AsyncResult<T>> {
+        Ok(AsyncResult::new(id.into(), Some(self.backend().await?)))
+    }
+}

@@ -1,0 +1,210 @@
+//! Sending: from a signature to a message that the broker has taken.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{App, AsyncResult};
+use crate::broker::Publication;
+use crate::canvas::{SendOptions, Signature};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::headers::format_time;
+use crate::message::{Headers, JSON, Message, Properties, codec};
+use crate::routing::router::Wanted;
+use crate::routing::topology::{check_key, check_name};
+use crate::task::{Task, TaskOptions};
+
+impl<T: Task> Signature<T> {
+    /// Sends the call through the [global](App::global) application. `Ok` means that the broker has it safely.
+    ///
+    /// # Errors
+    /// See [`App::send`].
+    pub async fn send(self) -> Result<AsyncResult<T::Output>> {
+        App::global()?.send(self).await
+    }
+}
+
+impl App {
+    /// Sends a call. `Ok` means that the broker has it safely.
+    ///
+    /// # Errors
+    /// [`is_unroutable`](Error::is_unroutable), [`is_rejected`](Error::is_rejected) and
+    /// [`is_too_large`](Error::is_too_large) say that nothing was enqueued;
+    /// [`unknown_id`](Error::unknown_id) names the id under which it may be sent again.
+    pub async fn send<T: Task>(&self, signature: Signature<T>) -> Result<AsyncResult<T::Output>> {
+        let Signature { args, options, .. } = signature;
+        let body = codec::encode(&args)?;
+        self.send_body(T::NAME, &T::OPTIONS, body, options).await
+    }
+
+    /// Sends many calls at once and waits until the broker has all of them.
+    ///
+    /// # Errors
+    /// The first error; calls after the failing one may have been sent or not.
+    pub async fn send_many<T: Task>(
+        &self,
+        signatures: impl IntoIterator<Item = Signature<T>>,
+    ) -> Result<Vec<AsyncResult<T::Output>>> {
+        // Enough for the broker's batches to fill, few enough to bound the memory of an endless iterator.
+        const AT_ONCE: usize = 1024;
+        let mut signatures = signatures.into_iter().enumerate();
+        let mut sending = FuturesUnordered::new();
+        let mut sent = Vec::new();
+        loop {
+            while sending.len() < AT_ONCE
+                && let Some((index, signature)) = signatures.next()
+            {
+                sending.push(async move { (index, self.send(signature).await) });
+            }
+            let Some((index, job)) = sending.next().await else { break };
+            sent.push((index, job?));
+        }
+        sent.sort_unstable_by_key(|(index, _)| *index);
+        Ok(sent.into_iter().map(|(_, job)| job).collect())
+    }
+
+    /// Sends a call of a task by its name, for tasks that this program does not have, such as Python's.
+    ///
+    /// ```no_run
+    /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
+    /// let job = app.send_task("proj.add", &(2, 3), Default::default()).await?;
+    /// let sum: serde_json::Value = job.get().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`App::send`].
+    pub async fn send_task<A: Serialize + ?Sized>(
+        &self,
+        task: &str,
+        args: &A,
+        options: SendOptions,
+    ) -> Result<AsyncResult<Value>> {
+        let own = self.registry().get(task).map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        self.send_body(task, &own, codec::encode(args)?, options).await
+    }
+
+    /// Sends a call whose body is written already.
+    pub(crate) async fn send_body<O>(
+        &self,
+        task: &str,
+        own: &TaskOptions,
+        body: Bytes,
+        options: SendOptions,
+    ) -> Result<AsyncResult<O>> {
+        self.check_size(task, &body)?;
+        let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+        check_name("task", task)?;
+        check_name("task id", &id)?;
+        let route = self.router().route(
+            task,
+            own.queue,
+            Wanted {
+                queue: options.queue.as_deref(),
+                exchange: options.exchange.as_deref(),
+                routing_key: options.routing_key.as_deref(),
+            },
+        );
+        check_key(&route.routing_key)?;
+        if let Some(queue) = &route.queue {
+            check_name("queue", queue)?;
+            self.ensure_queue(queue).await?;
+        }
+        let now = Utc::now();
+        let due = due(&options, now);
+        let headers = headers(task, &id, own, &options, due, now);
+        let ignored = options.ignore_result.unwrap_or(own.ignore_result);
+        // Registered with the backend before the message goes out: the result may come back at once.
+        let job = if ignored {
+            AsyncResult::new(id.clone(), None)
+        } else {
+            AsyncResult::new(id.clone(), Some(self.backend().await?))
+        };
+        let reply_to = match &job {
+            _ if ignored => None,
+            _ => self.backend().await?.expect(&id).await?,
+        };
+        let properties = Properties {
+            content_type: Some(JSON.into()),
+            content_encoding: Some("utf-8".into()),
+            correlation_id: reply_to.is_some().then(|| id.clone()),
+            reply_to,
+            priority: options.priority.or(route.priority).or(own.priority),
+            ..Properties::default()
+        };
+        let publication = Publication {
+            exchange: route.exchange,
+            routing_key: route.routing_key,
+            message: Message { properties, headers, body },
+            delay: due.and_then(|time| (time - now).to_std().ok()).filter(|delay| !delay.is_zero()),
+            mandatory: true,
+        };
+        self.broker()
+            .await?
+            .publish(publication)
+            .await
+            .map_err(|error| error.context(format!("cannot send `{task}`")))?;
+        Ok(job)
+    }
+
+    fn check_size(&self, task: &str, body: &Bytes) -> Result<()> {
+        let limit = self.config().max_message_size;
+        if body.len() <= limit {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::TooLarge,
+            format!(
+                "cannot send `{task}`: its arguments are {} bytes, the limit is {limit}; send a reference to the \
+                 data instead, or raise `max_message_size`",
+                body.len()
+            ),
+        ))
+    }
+}
+
+/// When the task may run, if not at once.
+fn due(options: &SendOptions, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    options.eta.or_else(|| Some(later(now, options.countdown?)))
+}
+
+fn later(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
+    chrono::Duration::from_std(delay)
+        .ok()
+        .and_then(|delay| now.checked_add_signed(delay))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// Only what differs from what receivers assume: each header costs the broker time.
+fn headers(
+    task: &str,
+    id: &str,
+    own: &TaskOptions,
+    options: &SendOptions,
+    due: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Headers {
+    let mut headers = Headers::for_task(task, id);
+    if let Some(due) = due {
+        headers.set("eta", format_time(due));
+    }
+    if let Some(lifetime) = options.expires.or(own.expires) {
+        headers.set("expires", format_time(later(now, lifetime)));
+    }
+    if let Some(limit) = options.time_limit {
+        headers.set("timelimit", serde_json::json!([limit.as_secs_f64(), null]));
+    }
+    if let Some(ignore) = options.ignore_result.filter(|ignore| *ignore != own.ignore_result) {
+        headers.set("ignore_result", ignore);
+    }
+    for (name, value) in &options.headers {
+        headers.set(name, value.clone());
+    }
+    headers
+}

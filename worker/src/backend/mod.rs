@@ -1,0 +1,66 @@
+//! Where results go: a worker stores what became of a task, and whoever called it asks.
+//!
+//! [`memory`] is for tests, [`sqlite`] a table beside the queue, [`amqp`] Celery's `rpc://`: a message to the
+//! caller's own queue.
+
+pub mod record;
+
+pub use record::ResultRecord;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::connection::{BrokerUrl, ConnectOptions};
+use crate::error::{Error, Result};
+
+/// A place for results. Object-safe.
+pub trait ResultBackend: Send + Sync + 'static {
+    /// The caller is about to send the task `id` and wants its result: returns the queue to name as `reply_to`,
+    /// where results travel as messages.
+    fn expect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
+
+    /// Nobody waits for `id` any more.
+    fn forget(&self, id: &str);
+
+    /// Stores what became of a task. `Ok` means that it is durable, as far as the backend can be.
+    /// `reply_to` is what the message said. A final state is never overwritten.
+    fn store<'a>(&'a self, record: &'a ResultRecord, reply_to: Option<&'a str>) -> BoxFuture<'a, Result<()>>;
+
+    /// What is known about a task now.
+    fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>>;
+
+    /// Waits until the task is ready; the caller sets the time-out.
+    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>>;
+
+    /// Says goodbye.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What a result backend is opened with, beside its address.
+#[derive(Clone, Debug)]
+pub struct BackendOptions {
+    /// What a connection to the same server would be opened with.
+    pub connect: ConnectOptions,
+    /// How long results are kept.
+    pub expires: Duration,
+}
+
+/// Opens a result backend: the one that `url` names, or else the one that goes with the broker.
+///
+/// # Errors
+/// A scheme that no backend has, a URL with a mistake, or a file that cannot be opened.
+pub async fn open(
+    broker: &BrokerUrl,
+    url: Option<&BrokerUrl>,
+    options: &BackendOptions,
+) -> Result<Arc<dyn ResultBackend>> {
+    let _ = (broker, options);
+    let url = url.unwrap_or(broker);
+    match url.scheme().as_str() {
+        other => Err(Error::config(format!(
+            "no result backend for `{url}`: the scheme `{other}` is not one of rpc, sqlite, memory, none"
+        ))),
+    }
+}

@@ -1,0 +1,2 @@
+//! The `mq-worker` command.
+fn main() {}

@@ -1,0 +1,125 @@
+//! One call of a task: arguments and options, ready to be sent.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use crate::task::{Task, TaskOptions};
+
+/// A call that has not been sent yet: `send_email.with(user).countdown(..).send()`.
+///
+/// It is plain data; `send` lives with the application that sends it.
+#[derive(Clone, Debug)]
+#[must_use = "a signature does nothing until it is sent"]
+pub struct Signature<T: Task> {
+    pub(crate) args: T::Args,
+    pub(crate) options: SendOptions,
+    task: PhantomData<T>,
+}
+
+/// How a call is sent, where it differs from what the task says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SendOptions {
+    /// The task's id; default is a new one.
+    pub task_id: Option<String>,
+    /// The queue.
+    pub queue: Option<String>,
+    /// The exchange.
+    pub exchange: Option<String>,
+    /// The routing key.
+    pub routing_key: Option<String>,
+    /// Not to run before this long from now.
+    pub countdown: Option<Duration>,
+    /// Not to run before this time.
+    pub eta: Option<DateTime<Utc>>,
+    /// Not to run after this long from now.
+    pub expires: Option<Duration>,
+    /// Larger is more urgent.
+    pub priority: Option<u8>,
+    /// A time limit for this call.
+    pub time_limit: Option<Duration>,
+    /// True when nobody wants the result.
+    pub ignore_result: Option<bool>,
+    /// Headers of one's own.
+    pub headers: Vec<(String, Value)>,
+}
+
+impl<T: Task> Signature<T> {
+    /// A call with these arguments. `#[task]` writes the friendlier `send_email.with(user)`.
+    pub fn new(args: T::Args) -> Self {
+        Self { args, options: SendOptions::default(), task: PhantomData }
+    }
+
+    /// What the attribute says about the task.
+    pub fn task_options(&self) -> TaskOptions {
+        T::OPTIONS
+    }
+
+    /// Not to run before `delay` from now. The message waits in the broker.
+    pub fn countdown(mut self, delay: Duration) -> Self {
+        self.options.countdown = Some(delay);
+        self
+    }
+
+    /// Not to run before `time`. The message waits in the broker.
+    pub fn eta(mut self, time: DateTime<Utc>) -> Self {
+        self.options.eta = Some(time);
+        self
+    }
+
+    /// Not to run when it has waited longer than `lifetime`.
+    pub fn expires(mut self, lifetime: Duration) -> Self {
+        self.options.expires = Some(lifetime);
+        self
+    }
+
+    /// To this queue instead of the task's.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.options.queue = Some(queue.into());
+        self
+    }
+
+    /// To this exchange, with [`routing_key`](Self::routing_key).
+    pub fn exchange(mut self, exchange: impl Into<String>) -> Self {
+        self.options.exchange = Some(exchange.into());
+        self
+    }
+
+    /// With this routing key.
+    pub fn routing_key(mut self, key: impl Into<String>) -> Self {
+        self.options.routing_key = Some(key.into());
+        self
+    }
+
+    /// With this priority; larger is more urgent. The queue must have been declared with a maximal priority.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.options.priority = Some(priority);
+        self
+    }
+
+    /// With another time limit than the task's.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.options.time_limit = Some(limit);
+        self
+    }
+
+    /// Nobody wants the result: nothing is stored.
+    pub fn ignore_result(mut self) -> Self {
+        self.options.ignore_result = Some(true);
+        self
+    }
+
+    /// With this id instead of a new one, for instance to send again what may not have arrived.
+    pub fn task_id(mut self, id: impl Into<String>) -> Self {
+        self.options.task_id = Some(id.into());
+        self
+    }
+
+    /// With a header of one's own, which the task finds in its context.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.options.headers.push((name.into(), value.into()));
+        self
+    }
+}

@@ -1,0 +1,7 @@
+//! Connections: opening them, keeping them, restoring them. Brokers and result backends share them.
+
+pub mod options;
+pub mod url;
+
+pub use options::{ConnectOptions, TlsOptions};
+pub use url::BrokerUrl;

@@ -1,0 +1,235 @@
+//! What can go wrong, as one opaque type that answers questions, and what a failed task leaves behind.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn StdError + Send + Sync + 'static>;
+
+/// Any failure of this library: ask it what it is with the `is_…` methods.
+///
+/// The text says what was tried and with which value; [`source`](StdError::source) keeps the cause, and
+/// `{:#}` prints both in one line.
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Source>,
+}
+
+/// The kinds of [`Error`], one per question that a caller can act on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ErrorKind {
+    /// The broker or result backend cannot be reached, or the connection was lost.
+    Connection,
+    /// The broker is there and refuses us: user, password, virtual host or permission.
+    AccessRefused,
+    /// A deadline passed.
+    Timeout,
+    /// The broker has no queue for the message: nothing was enqueued.
+    Unroutable,
+    /// The broker refused the message: nothing was enqueued.
+    Rejected,
+    /// It is not known whether the broker took the message; sending it again under this id is safe.
+    Unknown { id: String },
+    /// A message is larger than the limit: nothing was sent.
+    TooLarge,
+    /// A setting, a name or a combination of options is not valid.
+    Config,
+    /// Bytes are not what the protocol says, or a value has no JSON form.
+    Codec,
+    /// An exchange, queue or binding could not be declared, found or deleted.
+    Topology,
+    /// The broker or backend answered with an error of its own (disk full, corrupt file, internal error).
+    Storage,
+    /// The awaited task failed.
+    Failed(TaskFailure),
+    /// The awaited task was revoked, or expired before it ran.
+    Revoked,
+    /// The broker or backend in use cannot do this.
+    Unsupported,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error, with `what` said before it: `what: message`.
+    pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
+        self.0.message = format!("{what}: {}", self.0.message);
+        self
+    }
+
+    pub(crate) fn connection(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Connection, message)
+    }
+
+    pub(crate) fn timeout(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Timeout, message)
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    pub(crate) fn codec(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Codec, message)
+    }
+
+    pub(crate) fn topology(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Topology, message)
+    }
+
+    pub(crate) fn storage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Storage, message)
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    /// The broker or result backend cannot be reached, or the connection was lost.
+    pub fn is_connection(&self) -> bool {
+        self.0.kind == ErrorKind::Connection
+    }
+
+    /// The broker is there and refuses us: user, password, virtual host or permission.
+    pub fn is_access_refused(&self) -> bool {
+        self.0.kind == ErrorKind::AccessRefused
+    }
+
+    /// A deadline passed.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == ErrorKind::Timeout
+    }
+
+    /// The broker has no queue for the message: nothing was enqueued.
+    pub fn is_unroutable(&self) -> bool {
+        self.0.kind == ErrorKind::Unroutable
+    }
+
+    /// The broker refused the message, for instance because the queue is full: nothing was enqueued.
+    pub fn is_rejected(&self) -> bool {
+        self.0.kind == ErrorKind::Rejected
+    }
+
+    /// It is not known whether the broker took the message: see [`unknown_id`](Self::unknown_id).
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Unknown { .. })
+    }
+
+    /// The id under which the message may safely be sent again after an outcome that is not known.
+    pub fn unknown_id(&self) -> Option<&str> {
+        match &self.0.kind {
+            ErrorKind::Unknown { id } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The message is larger than the configured limit: nothing was sent.
+    pub fn is_too_large(&self) -> bool {
+        self.0.kind == ErrorKind::TooLarge
+    }
+
+    /// A setting, a name or a combination of options is not valid.
+    pub fn is_config(&self) -> bool {
+        self.0.kind == ErrorKind::Config
+    }
+
+    /// Bytes are not what the protocol says, or a value has no JSON form.
+    pub fn is_codec(&self) -> bool {
+        self.0.kind == ErrorKind::Codec
+    }
+
+    /// An exchange, queue or binding could not be declared, found or deleted.
+    pub fn is_topology(&self) -> bool {
+        self.0.kind == ErrorKind::Topology
+    }
+
+    /// The broker or backend answered with an error of its own, such as a full disk or a corrupt file.
+    pub fn is_storage(&self) -> bool {
+        self.0.kind == ErrorKind::Storage
+    }
+
+    /// The awaited task was revoked, or expired before it ran.
+    pub fn is_revoked(&self) -> bool {
+        self.0.kind == ErrorKind::Revoked
+    }
+
+    /// The broker or result backend in use cannot do this.
+    pub fn is_unsupported(&self) -> bool {
+        self.0.kind == ErrorKind::Unsupported
+    }
+
+    /// How the awaited task failed, if that is what this error says.
+    pub fn task_failure(&self) -> Option<&TaskFailure> {
+        match &self.0.kind {
+            ErrorKind::Failed(failure) => Some(failure),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if f.alternate() {
+            let mut source = self.source();
+            while let Some(cause) = source {
+                write!(f, ": {cause}")?;
+                source = cause.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, message, source } = &*self.0;
+        f.debug_struct("Error").field("kind", kind).field("message", message).field("source", source).finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// What a failed task leaves behind for whoever asks for its result.
+///
+/// On the wire it is Celery's exception object: `exc_type`, `exc_message`, `exc_module`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFailure {
+    /// The name of the error type, such as `MailError`.
+    pub kind: String,
+    /// Where that type lives, such as `rust.notifications`.
+    pub module: String,
+    /// The error's text.
+    pub message: String,
+    /// A backtrace or a Python traceback, where there is one.
+    pub traceback: Option<String>,
+}
+
+impl fmt::Display for TaskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.message.is_empty() {
+            f.write_str(&self.kind)
+        } else {
+            write!(f, "{}: {}", self.kind, self.message)
+        }
+    }
+}

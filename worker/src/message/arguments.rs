@@ -1,0 +1,185 @@
+//! The arguments of a call, still as JSON text, taken out one by one into the task's types.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{DeserializeOwned, IntoDeserializer, Visitor, value};
+use serde_json::value::RawValue;
+
+/// The arguments of one call, positional and by keyword, as slices of the message's body.
+///
+/// The macro takes them in the order of the parameters and then calls [`finish`](Self::finish), which
+/// refuses whatever is left over. Nothing is parsed into an intermediate value.
+#[derive(Debug)]
+pub struct Arguments<'a> {
+    source: Source<'a>,
+    taken: usize,
+    keywords_used: usize,
+}
+
+#[derive(Debug)]
+enum Source<'a> {
+    /// The two containers of a Celery body.
+    Call { positional: Vec<&'a RawValue>, keyword: Vec<(Cow<'a, str>, &'a RawValue)> },
+    /// A plain message: its whole payload is the one argument.
+    Payload { body: &'a Bytes, content_type: Option<&'a str> },
+}
+
+/// Why a call's arguments do not fit the task's parameters. Such a call can never succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArgumentError(String);
+
+impl ArgumentError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for ArgumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ArgumentError {}
+
+impl<'a> Arguments<'a> {
+    pub(crate) fn call(positional: Vec<&'a RawValue>, keyword: Vec<(Cow<'a, str>, &'a RawValue)>) -> Self {
+        Self { source: Source::Call { positional, keyword }, taken: 0, keywords_used: 0 }
+    }
+
+    pub(crate) fn payload(body: &'a Bytes, content_type: Option<&'a str>) -> Self {
+        Self { source: Source::Payload { body, content_type }, taken: 0, keywords_used: 0 }
+    }
+
+    /// Takes the next parameter, by position or else by its name.
+    ///
+    /// A parameter that is missing is an error, unless its type has a value for it, as `Option` has.
+    pub fn take<T: DeserializeOwned>(&mut self, name: &'static str) -> Result<T, ArgumentError> {
+        let index = self.taken;
+        self.taken += 1;
+        let (positional, keyword) = match &self.source {
+            Source::Payload { body, content_type } if index == 0 => {
+                return from_payload(name, body, *content_type);
+            }
+            Source::Payload { .. } => return missing(name),
+            Source::Call { positional, keyword } => (positional, keyword),
+        };
+        let by_name = keyword.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        match (positional.get(index), by_name) {
+            (Some(_), Some(_)) => {
+                Err(ArgumentError(format!("argument `{name}` is given twice, by position and by name")))
+            }
+            (Some(value), None) => parse(name, value.get()),
+            (None, Some(value)) => {
+                self.keywords_used += 1;
+                parse(name, value.get())
+            }
+            (None, None) => missing(name),
+        }
+    }
+
+    /// Refuses arguments for which the task has no parameter.
+    pub fn finish(self, parameters: &[&str]) -> Result<(), ArgumentError> {
+        let Source::Call { positional, keyword } = self.source else { return Ok(()) };
+        if positional.len() > parameters.len() {
+            return Err(ArgumentError(format!(
+                "{} arguments given, the task takes {}{}",
+                positional.len(),
+                parameters.len(),
+                listed(parameters)
+            )));
+        }
+        if self.keywords_used == keyword.len() {
+            return Ok(());
+        }
+        let unknown = keyword.iter().find(|(key, _)| !parameters.contains(&key.as_ref()));
+        Err(match unknown {
+            Some((key, _)) => {
+                ArgumentError(format!("the task has no parameter `{key}`{}", listed(parameters)))
+            }
+            None => ArgumentError("a keyword argument is given twice".into()),
+        })
+    }
+}
+
+fn listed(parameters: &[&str]) -> String {
+    if parameters.is_empty() { String::new() } else { format!(" ({})", parameters.join(", ")) }
+}
+
+fn parse<T: DeserializeOwned>(name: &str, json: &str) -> Result<T, ArgumentError> {
+    serde_json::from_str(json)
+        .map_err(|error| ArgumentError(format!("argument `{name}` does not fit: {error}")))
+}
+
+/// A plain message arrives as bytes for a parameter that asks for bytes, else as JSON, else as text.
+fn from_payload<T: DeserializeOwned>(
+    name: &str,
+    body: &Bytes,
+    content_type: Option<&str>,
+) -> Result<T, ArgumentError> {
+    if let Ok(value) = T::deserialize(OnlyBytes(body)) {
+        return Ok(value);
+    }
+    let json_error = match serde_json::from_slice(body) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let declared_json = content_type.is_some_and(|kind| kind.starts_with(super::JSON));
+    if !declared_json && let Ok(text) = std::str::from_utf8(body) {
+        let text: value::StrDeserializer<'_, value::Error> = text.into_deserializer();
+        if let Ok(value) = T::deserialize(text) {
+            return Ok(value);
+        }
+    }
+    Err(ArgumentError(format!("the message does not fit the parameter `{name}`: {json_error}")))
+}
+
+/// Serves types that ask for bytes, such as `Bytes`, and refuses all others: those read JSON or text.
+struct OnlyBytes<'a>(&'a [u8]);
+
+impl<'de> serde::Deserializer<'de> for OnlyBytes<'_> {
+    type Error = value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("not bytes"))
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_bytes(self.0)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_byte_buf(self.0.to_vec())
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+/// Lets `Option` and types like it be left out; every other type answers with an error.
+struct Missing;
+
+impl<'de> serde::Deserializer<'de> for Missing {
+    type Error = value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("missing"))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_none()
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+fn missing<T: DeserializeOwned>(name: &str) -> Result<T, ArgumentError> {
+    T::deserialize(Missing).map_err(|_| ArgumentError(format!("argument `{name}` is missing")))
+}

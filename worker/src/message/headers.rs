@@ -1,0 +1,184 @@
+//! The header table of a message, with Celery's headers as typed questions.
+
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// Headers that this crate adds to Celery's. Receivers ignore headers that they do not know.
+pub mod names {
+    /// Why a message lies in a dead-letter queue.
+    pub const DEAD_REASON: &str = "mq-dead-reason";
+    /// The error text of the last attempt.
+    pub const DEAD_ERROR: &str = "mq-dead-error";
+    /// The queue from which a dead letter came.
+    pub const DEAD_QUEUE: &str = "mq-dead-queue";
+    /// When it became a dead letter (ISO 8601).
+    pub const DEAD_AT: &str = "mq-dead-at";
+    /// How many workers died while they had the message.
+    pub const CRASHES: &str = "mq-crashes";
+}
+
+/// A header table. Unknown headers are kept and passed on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Headers(Map<String, Value>);
+
+impl Headers {
+    /// The two headers without which Celery's workers do not take a message.
+    pub fn for_task(task: &str, id: &str) -> Self {
+        let mut headers = Self::default();
+        headers.set("task", task);
+        headers.set("id", id);
+        headers
+    }
+
+    /// One header, whatever its type.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// One header, if it is a text that is not empty.
+    pub fn get_str(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// Sets a header, in place of what was there.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
+        self.0.insert(name.into(), value.into());
+    }
+
+    /// Takes a header out.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All headers, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// The task's name; its presence makes the message a protocol v2 task.
+    pub fn task(&self) -> Option<&str> {
+        self.get_str("task")
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> Option<&str> {
+        self.get_str("id")
+    }
+
+    /// How many times the task was tried again already; 0 when absent.
+    pub fn retries(&self) -> u32 {
+        self.0.get("retries").and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+    }
+
+    /// How many workers died with this message; 0 when absent.
+    pub fn crashes(&self) -> u32 {
+        self.0.get(names::CRASHES).and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+    }
+
+    /// Not to run before this time. `Err` holds a text that is no time.
+    pub fn eta(&self) -> Result<Option<DateTime<Utc>>, String> {
+        self.time("eta")
+    }
+
+    /// Not to run after this time. `Err` holds a text that is no time.
+    pub fn expires(&self) -> Result<Option<DateTime<Utc>>, String> {
+        self.time("expires")
+    }
+
+    fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, String> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => {
+                parse_time(text).map(Some).ok_or_else(|| format!("header `{name}` is not a time: `{text}`"))
+            }
+            Some(other) => Err(format!("header `{name}` is not a time: `{other}`")),
+        }
+    }
+
+    /// The time limits `(hard, soft)`; on the wire the hard one comes first.
+    pub fn time_limits(&self) -> (Option<Duration>, Option<Duration>) {
+        let limit = |index: usize| {
+            let seconds = self.0.get("timelimit")?.as_array()?.get(index)?.as_f64()?;
+            Duration::try_from_secs_f64(seconds).ok()
+        };
+        (limit(0), limit(1))
+    }
+
+    /// `Some(true)` when the sender wants no result; `None` leaves it to the task.
+    pub fn ignore_result(&self) -> Option<bool> {
+        self.0.get("ignore_result").and_then(Value::as_bool)
+    }
+
+    /// The group that the task belongs to.
+    pub fn group(&self) -> Option<&str> {
+        self.get_str("group")
+    }
+
+    /// The first task of the workflow; a task on its own is its own root.
+    pub fn root_id(&self) -> Option<&str> {
+        self.get_str("root_id").or_else(|| self.id())
+    }
+
+    /// The task that published this one.
+    pub fn parent_id(&self) -> Option<&str> {
+        self.get_str("parent_id")
+    }
+}
+
+impl FromIterator<(String, Value)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (String, Value)>>(iter: I) -> Self {
+        Self(iter.into_iter().collect())
+    }
+}
+
+/// Writes a time as Python's `datetime.isoformat` does: six digits, `+00:00`.
+pub fn format_time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, false)
+}
+
+/// Reads ISO 8601; a time without an offset is UTC, Celery's default time zone.
+pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.with_timezone(&Utc));
+    }
+    NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok().map(|naive| naive.and_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_python_writes_them() {
+        let time = parse_time("2026-11-22T06:49:58.528108+00:00").expect("an ISO time");
+        assert_eq!(format_time(time), "2026-11-22T06:49:58.528108+00:00");
+    }
+
+    #[test]
+    fn times_are_read_in_every_form_that_celery_sends() {
+        for text in [
+            "2031-01-02T03:04:05+00:00",
+            "2031-01-02T03:04:05Z",
+            "2031-01-02T05:04:05+02:00",
+            "2031-01-02T03:04:05",
+            "2031-01-02T03:04:05.000000000+00:00",
+        ] {
+            assert_eq!(parse_time(text).expect(text).timestamp(), 1_925_089_445, "{text}");
+        }
+        assert_eq!(parse_time("tomorrow"), None);
+    }
+
+    #[test]
+    fn an_empty_text_is_no_id() {
+        let headers: Headers = [("task".into(), "t".into()), ("id".into(), "".into())].into_iter().collect();
+        assert_eq!((headers.task(), headers.id()), (Some("t"), None));
+    }
+}

@@ -1,0 +1,9 @@
+//! Where messages go: exchanges, queues and bindings as data, the rule by which they match, and the router
+//! that chooses an address for a task.
+
+pub mod matching;
+pub mod router;
+pub mod topology;
+
+pub use router::{Route, RouteRule, Router};
+pub use topology::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, Topology};

@@ -1,0 +1,307 @@
+//! Exchanges, queues and bindings as data. They mean the same on every broker.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::matching;
+use crate::error::{Error, Result};
+
+/// AMQP carries names and routing keys as short strings: at most this many bytes.
+pub const MAX_NAME: usize = 255;
+
+/// How an exchange chooses among its bindings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExchangeKind {
+    /// The routing key equals the binding's key.
+    #[default]
+    Direct,
+    /// Every binding.
+    Fanout,
+    /// The routing key matches the binding's pattern: `*` is one word, `#` is zero or more.
+    Topic,
+    /// The message's headers match the binding's arguments. RabbitMQ only.
+    Headers,
+}
+
+impl ExchangeKind {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ExchangeKind::Direct => "direct",
+            ExchangeKind::Fanout => "fanout",
+            ExchangeKind::Topic => "topic",
+            ExchangeKind::Headers => "headers",
+        }
+    }
+}
+
+/// An exchange. The one with the empty name is there always: it sends to the queue that the routing key names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// The name.
+    pub name: String,
+    /// How it chooses among its bindings.
+    #[serde(default)]
+    pub kind: ExchangeKind,
+    /// Survives a restart of the broker.
+    #[serde(default = "yes")]
+    pub durable: bool,
+    /// Goes when its last binding goes.
+    #[serde(default)]
+    pub auto_delete: bool,
+}
+
+impl Exchange {
+    /// A durable exchange.
+    pub fn new(name: impl Into<String>, kind: ExchangeKind) -> Self {
+        Self { name: name.into(), kind, durable: true, auto_delete: false }
+    }
+}
+
+/// How RabbitMQ keeps a queue. Other brokers have one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueKind {
+    /// Replicated and safest; measured faster too.
+    Quorum,
+    /// The older kind: knows priorities on every version.
+    Classic,
+    /// Whatever the broker's policy says.
+    Broker,
+}
+
+/// What happens when a queue with a maximal length is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overflow {
+    /// The oldest message is dropped, or dead-lettered.
+    DropHead,
+    /// The publisher gets an error.
+    RejectPublish,
+}
+
+/// A queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// The name.
+    pub name: String,
+    /// Survives a restart of the broker.
+    #[serde(default = "yes")]
+    pub durable: bool,
+    /// For this connection only, gone with it.
+    #[serde(default)]
+    pub exclusive: bool,
+    /// Goes when its last consumer goes.
+    #[serde(default)]
+    pub auto_delete: bool,
+    /// Quorum or classic; `None` takes the configured kind.
+    #[serde(default)]
+    pub kind: Option<QueueKind>,
+    /// The most urgent priority. A RabbitMQ queue that knows priorities is classic.
+    #[serde(default)]
+    pub max_priority: Option<u8>,
+    /// The most messages that may wait.
+    #[serde(default)]
+    pub max_length: Option<u64>,
+    /// What happens to the message too many.
+    #[serde(default)]
+    pub overflow: Option<Overflow>,
+    /// How long a message may wait before it is dropped, or dead-lettered.
+    #[serde(default, with = "crate::routing::topology::millis")]
+    pub message_ttl: Option<Duration>,
+    /// How long the queue lives without consumers.
+    #[serde(default, with = "crate::routing::topology::millis")]
+    pub expires: Option<Duration>,
+    /// Where the broker sends messages that it drops; the empty name is the default exchange.
+    #[serde(default)]
+    pub dead_letter_exchange: Option<String>,
+    /// The routing key for those; default is the message's own.
+    #[serde(default)]
+    pub dead_letter_routing_key: Option<String>,
+}
+
+impl Queue {
+    /// A durable queue with no limits.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            kind: None,
+            max_priority: None,
+            max_length: None,
+            overflow: None,
+            message_ttl: None,
+            expires: None,
+            dead_letter_exchange: None,
+            dead_letter_routing_key: None,
+        }
+    }
+
+    /// The dead-letter queue that goes with a queue.
+    pub fn dead_letter_name(queue: &str) -> String {
+        format!("{queue}.dead")
+    }
+}
+
+/// A binding: messages of `exchange` that match `routing_key` go to `queue`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// Where messages come from.
+    pub exchange: String,
+    /// Where they go.
+    pub queue: String,
+    /// Key or pattern; means nothing to a fanout exchange.
+    #[serde(default)]
+    pub routing_key: String,
+}
+
+/// Exchanges, queues and bindings that belong together. Declaring them again changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Topology {
+    /// Declared first.
+    pub exchanges: Vec<Exchange>,
+    /// Declared second.
+    pub queues: Vec<Queue>,
+    /// Declared last.
+    pub bindings: Vec<Binding>,
+}
+
+impl Topology {
+    /// Just one queue.
+    pub fn of_queue(queue: Queue) -> Self {
+        Self { queues: vec![queue], ..Self::default() }
+    }
+
+    /// Adds what `other` has and this one has not.
+    pub fn merge(&mut self, other: Topology) {
+        for exchange in other.exchanges {
+            if !self.exchanges.iter().any(|e| e.name == exchange.name) {
+                self.exchanges.push(exchange);
+            }
+        }
+        for queue in other.queues {
+            if !self.queues.iter().any(|q| q.name == queue.name) {
+                self.queues.push(queue);
+            }
+        }
+        for binding in other.bindings {
+            if !self.bindings.contains(&binding) {
+                self.bindings.push(binding);
+            }
+        }
+    }
+
+    /// Checks the names before a broker sees them.
+    ///
+    /// # Errors
+    /// A name that is empty, too long or reserved.
+    pub fn validate(&self) -> Result<()> {
+        for exchange in &self.exchanges {
+            check_name("exchange", &exchange.name)?;
+        }
+        for queue in &self.queues {
+            check_name("queue", &queue.name)?;
+        }
+        for binding in &self.bindings {
+            check_key(&binding.routing_key)?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks the name of an exchange or queue.
+///
+/// # Errors
+/// A name that is empty, longer than 255 bytes, has control characters, or begins with `amq.`.
+pub fn check_name(what: &str, name: &str) -> Result<()> {
+    let problem = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > MAX_NAME {
+        "it is longer than 255 bytes"
+    } else if name.chars().any(char::is_control) {
+        "it has control characters"
+    } else if what == "queue" && name.starts_with("amq.") {
+        "names that begin with `amq.` are the broker's own"
+    } else {
+        return Ok(());
+    };
+    Err(Error::config(format!("{what} name `{}` is not valid: {problem}", shortened(name))))
+}
+
+/// Checks a routing key or pattern.
+///
+/// # Errors
+/// A key longer than 255 bytes.
+pub fn check_key(key: &str) -> Result<()> {
+    if key.len() > MAX_NAME {
+        return Err(Error::config(format!(
+            "routing key `{}` is {} bytes long; AMQP allows 255",
+            shortened(key),
+            key.len()
+        )));
+    }
+    Ok(())
+}
+
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= 60 {
+        name.escape_debug().to_string()
+    } else {
+        format!("{}…", name.chars().take(60).collect::<String>().escape_debug())
+    }
+}
+
+/// The queues that get a copy of a message published to `exchange` with `routing_key`: the rule for brokers
+/// that do not have one of their own. `None` when there is no such exchange.
+pub fn route<'a>(
+    exchanges: impl IntoIterator<Item = &'a Exchange>,
+    bindings: impl IntoIterator<Item = &'a Binding>,
+    exchange: &str,
+    routing_key: &str,
+) -> Option<Vec<&'a str>> {
+    let exchange = exchanges.into_iter().find(|e| e.name == exchange)?;
+    let mut queues: Vec<&str> = bindings
+        .into_iter()
+        .filter(|binding| binding.exchange == exchange.name)
+        .filter(|binding| match exchange.kind {
+            ExchangeKind::Fanout => true,
+            ExchangeKind::Direct | ExchangeKind::Headers => binding.routing_key == routing_key,
+            ExchangeKind::Topic => matching::topic_matches(&binding.routing_key, routing_key),
+        })
+        .map(|binding| binding.queue.as_str())
+        .collect();
+    queues.sort_unstable();
+    queues.dedup();
+    Some(queues)
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Optional durations as milliseconds.
+mod millis {
+    use super::Duration;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+    }
+}

@@ -1,0 +1,1 @@
+//! The worker: takes messages, runs their tasks, and settles them.

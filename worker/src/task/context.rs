@@ -1,0 +1,195 @@
+//! What a running task may ask about its own call.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::message::{Headers, Message, Properties};
+
+/// The call that is being run: its id, its headers, the program's shared state, and whether to stop.
+///
+/// A task whose first parameter is `&Context` is handed one by the worker.
+///
+/// ```
+/// use mq_worker::{Context, task};
+///
+/// #[task]
+/// async fn whoami(ctx: &Context) -> String {
+///     format!("{} on {}, try {}", ctx.id(), ctx.queue(), ctx.retries())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    task: &'static str,
+    id: String,
+    queue: Arc<str>,
+    routing_key: String,
+    exchange: String,
+    redelivered: bool,
+    headers: Headers,
+    properties: Properties,
+    state: SharedState,
+    cancelled: CancellationToken,
+}
+
+impl Context {
+    pub(crate) fn new(
+        task: &'static str,
+        id: String,
+        queue: Arc<str>,
+        address: (String, String),
+        redelivered: bool,
+        message: &Message,
+        state: SharedState,
+        cancelled: CancellationToken,
+    ) -> Self {
+        let (exchange, routing_key) = address;
+        Self(Arc::new(Inner {
+            task,
+            id,
+            queue,
+            routing_key,
+            exchange,
+            redelivered,
+            headers: message.headers.clone(),
+            properties: message.properties.clone(),
+            state,
+            cancelled,
+        }))
+    }
+
+    /// A context for calling a task directly, in a test or a program: no queue, no headers, no state.
+    pub fn detached() -> Self {
+        let message = Message::default();
+        let address = (String::new(), String::new());
+        Self::new(
+            "",
+            String::new(),
+            "".into(),
+            address,
+            false,
+            &message,
+            SharedState::default(),
+            CancellationToken::new(),
+        )
+    }
+
+    /// The task's name.
+    pub fn task(&self) -> &str {
+        self.0.task
+    }
+
+    /// The id of this call: the same in every retry.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// How many times this call was tried before: 0 on the first run.
+    pub fn retries(&self) -> u32 {
+        self.0.headers.retries()
+    }
+
+    /// The queue that the message came from.
+    pub fn queue(&self) -> &str {
+        &self.0.queue
+    }
+
+    /// The routing key with which the message was published.
+    pub fn routing_key(&self) -> &str {
+        &self.0.routing_key
+    }
+
+    /// The exchange to which the message was published; empty for the default exchange.
+    pub fn exchange(&self) -> &str {
+        &self.0.exchange
+    }
+
+    /// True when the broker handed this message out before, so that the task may have run already.
+    pub fn is_redelivered(&self) -> bool {
+        self.0.redelivered
+    }
+
+    /// The headers of the message.
+    pub fn headers(&self) -> &Headers {
+        &self.0.headers
+    }
+
+    /// Content type, message id, reply-to and the other properties of the message.
+    pub fn properties(&self) -> &Properties {
+        &self.0.properties
+    }
+
+    /// The first task of the workflow that this call belongs to.
+    pub fn root_id(&self) -> Option<&str> {
+        self.0.headers.root_id()
+    }
+
+    /// A value that the program shared with all its tasks, in the set-up hook.
+    ///
+    /// # Panics
+    /// When no value of this type was shared: the program forgot it. The panic is caught, and the task fails
+    /// with this message. [`try_state`](Self::try_state) asks without panicking.
+    pub fn state<T: Any + Send + Sync>(&self) -> Arc<T> {
+        self.try_state().unwrap_or_else(|| {
+            panic!("no shared state of type `{}`: insert it in the set-up hook", type_name::<T>())
+        })
+    }
+
+    /// A value that the program shared with all its tasks, if it did.
+    pub fn try_state<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.state.get()
+    }
+
+    /// Fires when the worker shuts down cold or the time limit is reached. A plain function should look now and
+    /// then with [`is_cancelled`](Self::is_cancelled): nothing can stop it from outside.
+    pub async fn cancelled(&self) {
+        self.0.cancelled.cancelled().await;
+    }
+
+    /// True once the task should stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.is_cancelled()
+    }
+
+    /// The token behind [`cancelled`](Self::cancelled), for handing on.
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.0.cancelled.clone()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("task", &self.0.task)
+            .field("id", &self.0.id)
+            .field("queue", &self.0.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Values that a program shares with all its tasks: one of each type.
+#[derive(Clone, Default)]
+pub struct SharedState(Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
+
+impl SharedState {
+    /// Adds a value, in place of one of the same type.
+    pub fn insert<T: Any + Send + Sync>(&mut self, value: T) {
+        Arc::make_mut(&mut self.0).insert(TypeId::of::<T>(), Arc::new(value));
+    }
+
+    /// The value of a type, if there is one.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
+    }
+}
+
+impl fmt::Debug for SharedState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedState({} values)", self.0.len())
+    }
+}

@@ -1,0 +1,253 @@
+//! What a task may return when it does not succeed.
+
+use std::any::type_name_of_val;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::TaskFailure;
+
+/// How a task ended without a value.
+///
+/// Any error converts into [`Failed`](TaskError::Failed) with `?`, which is tried again. Say
+/// [`reject`](TaskError::reject) when trying again cannot help, and [`retry_in`](TaskError::retry_in) when the
+/// task knows how long to wait.
+///
+/// Like `anyhow::Error` this type is not itself a [`std::error::Error`], so that every error converts into it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskError {
+    /// Tried again until the retries are used up.
+    Failed(TaskFailure),
+    /// Not tried again: the message goes to the dead-letter queue.
+    Rejected(TaskFailure),
+    /// Tried again after exactly this time; it spends a retry.
+    Retry {
+        /// How long to wait.
+        after: Duration,
+        /// Why.
+        failure: TaskFailure,
+    },
+}
+
+impl TaskError {
+    /// A failure with a text: tried again.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        TaskError::Failed(TaskFailure::named("TaskError", "rust.mq_worker", message))
+    }
+
+    /// A permanent failure with a text: not tried again.
+    pub fn reject(message: impl fmt::Display) -> Self {
+        TaskError::Rejected(TaskFailure::named("Rejected", "rust.mq_worker", message))
+    }
+
+    /// Try again after exactly this time, instead of the task's backoff.
+    pub fn retry_in(after: Duration, reason: impl fmt::Display) -> Self {
+        TaskError::Retry { after, failure: TaskFailure::named("Retry", "rust.mq_worker", reason) }
+    }
+
+    /// The same error, not to be tried again.
+    #[must_use]
+    pub fn permanent(self) -> Self {
+        TaskError::Rejected(self.into_failure())
+    }
+
+    /// What went wrong.
+    pub fn failure(&self) -> &TaskFailure {
+        match self {
+            TaskError::Failed(failure) | TaskError::Rejected(failure) | TaskError::Retry { failure, .. } => {
+                failure
+            }
+        }
+    }
+
+    /// What went wrong, by value.
+    pub fn into_failure(self) -> TaskFailure {
+        match self {
+            TaskError::Failed(failure) | TaskError::Rejected(failure) | TaskError::Retry { failure, .. } => {
+                failure
+            }
+        }
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failure().fmt(f)
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        TaskError::Failed(TaskFailure::of(&error))
+    }
+}
+
+/// Implement this for an error type that knows when trying again cannot help.
+///
+/// ```
+/// use mq_worker::Permanence;
+///
+/// #[derive(Debug)]
+/// enum MailError { Refused, Busy }
+///
+/// impl std::fmt::Display for MailError {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{self:?}") }
+/// }
+///
+/// impl Permanence for MailError {
+///     fn is_permanent(&self) -> bool { matches!(self, MailError::Refused) }
+/// }
+/// ```
+pub trait Permanence: fmt::Display {
+    /// True when the task must not be tried again with the same arguments.
+    fn is_permanent(&self) -> bool;
+
+    /// How long to wait before trying again, where the error knows; else the task's backoff.
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl TaskFailure {
+    pub(crate) fn named(kind: &str, module: &str, message: impl fmt::Display) -> Self {
+        Self { kind: kind.into(), module: module.into(), message: message.to_string(), traceback: None }
+    }
+
+    /// Names the failure after the error's type, with the texts of its causes.
+    pub(crate) fn of<E: StdError>(error: &E) -> Self {
+        let mut failure = Self::displayed(error);
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Many errors already print their cause; saying it twice helps nobody.
+            if !failure.message.contains(&text) {
+                failure.message.push_str(": ");
+                failure.message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        failure
+    }
+
+    pub(crate) fn displayed<E: fmt::Display>(error: &E) -> Self {
+        let (module, kind) = type_path(type_name_of_val(error));
+        Self { kind, module, message: error.to_string(), traceback: None }
+    }
+}
+
+/// `notifications::mail::MailError<X>` → (`rust.notifications.mail`, `MailError`). The prefix keeps clear of
+/// Python's own modules: Celery tries to import the module that an error names.
+fn type_path(full: &str) -> (String, String) {
+    let plain = full.split('<').next().unwrap_or(full).trim_start_matches('&');
+    match plain.rsplit_once("::") {
+        Some((module, kind)) => (format!("rust.{}", module.replace("::", ".")), kind.to_owned()),
+        None => ("rust".to_owned(), plain.to_owned()),
+    }
+}
+
+/// How the macro turns whatever error type a task has into a [`TaskError`], by method resolution: the first
+/// of these traits that the type fits, with one `&` fewer at each step.
+pub mod convert {
+    use super::{Permanence, StdError, TaskError, TaskFailure, fmt};
+
+    /// Holds the error while the right conversion is looked up.
+    #[derive(Debug)]
+    pub struct Caught<E>(pub E);
+
+    /// A `TaskError` stays what it is.
+    pub trait ViaTaskError {
+        /// Converts.
+        fn into_task_error(self) -> TaskError;
+    }
+
+    impl ViaTaskError for &&&&Caught<TaskError> {
+        fn into_task_error(self) -> TaskError {
+            self.0.clone()
+        }
+    }
+
+    /// An error that knows whether it is permanent.
+    pub trait ViaPermanence {
+        /// Converts.
+        fn into_task_error(self) -> TaskError;
+    }
+
+    impl<E: Permanence> ViaPermanence for &&&Caught<E> {
+        fn into_task_error(self) -> TaskError {
+            let failure = TaskFailure::displayed(&self.0);
+            match (self.0.is_permanent(), self.0.retry_after()) {
+                (true, _) => TaskError::Rejected(failure),
+                (false, Some(after)) => TaskError::Retry { after, failure },
+                (false, None) => TaskError::Failed(failure),
+            }
+        }
+    }
+
+    /// Any error of the standard library's kind.
+    pub trait ViaError {
+        /// Converts.
+        fn into_task_error(self) -> TaskError;
+    }
+
+    impl<E: StdError> ViaError for &&Caught<E> {
+        fn into_task_error(self) -> TaskError {
+            TaskError::Failed(TaskFailure::of(&self.0))
+        }
+    }
+
+    /// Whatever can be shown: `String`, `anyhow::Error`, ….
+    pub trait ViaDisplay {
+        /// Converts.
+        fn into_task_error(self) -> TaskError;
+    }
+
+    impl<E: fmt::Display> ViaDisplay for &Caught<E> {
+        fn into_task_error(self) -> TaskError {
+            let mut failure = TaskFailure::displayed(&self.0);
+            // `{:#}` makes `anyhow` and its kin print their causes too.
+            failure.message = format!("{:#}", self.0);
+            TaskError::Failed(failure)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::convert::*;
+    use super::*;
+
+    #[derive(Debug)]
+    struct Permanent;
+    impl fmt::Display for Permanent {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("gone")
+        }
+    }
+    impl StdError for Permanent {}
+    impl Permanence for Permanent {
+        fn is_permanent(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn every_kind_of_error_finds_its_conversion() {
+        let io = std::io::Error::other("disk");
+        let converted = (&&&&Caught(io)).into_task_error();
+        assert!(
+            matches!(&converted, TaskError::Failed(f) if f.kind == "Error" && f.message == "disk"),
+            "{converted:?}"
+        );
+        let converted = (&&&&Caught(String::from("text"))).into_task_error();
+        assert!(matches!(&converted, TaskError::Failed(f) if f.message == "text"), "{converted:?}");
+        let converted = (&&&&Caught(Permanent)).into_task_error();
+        assert!(matches!(&converted, TaskError::Rejected(f) if f.kind == "Permanent"), "{converted:?}");
+        let converted = (&&&&Caught(TaskError::reject("no"))).into_task_error();
+        assert_eq!(converted, TaskError::reject("no"));
+    }
+
+    #[test]
+    fn modules_never_look_like_pythons() {
+        assert_eq!(type_path("email::errors::Bad<u8>"), ("rust.email.errors".into(), "Bad".into()));
+    }
+}

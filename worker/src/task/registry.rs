@@ -1,0 +1,147 @@
+//! The tasks that are linked into this program.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
+use super::{Context, SharedState, TaskError, TaskOptions};
+use crate::error::{Error, Result};
+use crate::message::{ArgumentError, Arguments};
+
+/// One task as the worker knows it: plain facts and a function pointer, collected by `inventory`.
+pub struct TaskEntry {
+    /// The name on the wire.
+    pub name: &'static str,
+    /// What the attribute says.
+    pub options: TaskOptions,
+    /// The names of the parameters, in order, without the context.
+    pub parameters: &'static [&'static str],
+    /// The parameters with their types, for people.
+    pub signature: &'static str,
+    /// The doc comment.
+    pub doc: &'static str,
+    /// The file in which the attribute stands.
+    pub file: &'static str,
+    /// The line in that file.
+    pub line: u32,
+    /// Decodes the arguments and gives the work to do.
+    pub start: fn(Context, Arguments<'_>) -> Result<Work, ArgumentError>,
+}
+
+inventory::collect!(TaskEntry);
+
+/// The run of one call, decoded and ready.
+pub enum Work {
+    /// Runs on the async runtime.
+    Async(BoxFuture<'static, Result<Vec<u8>, TaskError>>),
+    /// Runs on the blocking pool.
+    Blocking(Box<dyn FnOnce() -> Result<Vec<u8>, TaskError> + Send>),
+}
+
+impl Work {
+    /// Work that awaits.
+    pub fn future(future: impl Future<Output = Result<Vec<u8>, TaskError>> + Send + 'static) -> Self {
+        Work::Async(Box::pin(future))
+    }
+
+    /// Work that blocks a thread.
+    pub fn blocking(run: impl FnOnce() -> Result<Vec<u8>, TaskError> + Send + 'static) -> Self {
+        Work::Blocking(Box::new(run))
+    }
+}
+
+/// Writes what a task returned as JSON.
+///
+/// # Errors
+/// A rejection when the value has no JSON form: trying again would not help.
+pub fn write_output<T: Serialize>(output: &T) -> Result<Vec<u8>, TaskError> {
+    serde_json::to_vec(output)
+        .map_err(|error| TaskError::reject(format!("the result cannot be written as JSON: {error}")))
+}
+
+impl fmt::Debug for TaskEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.name, self.signature)
+    }
+}
+
+/// All tasks of the program by name.
+#[derive(Clone, Debug, Default)]
+pub struct Registry(BTreeMap<&'static str, &'static TaskEntry>);
+
+impl Registry {
+    /// The tasks that are linked into this program.
+    ///
+    /// # Errors
+    /// When two tasks have one name: the message shows both places.
+    pub fn collect() -> Result<Self> {
+        Self::from_entries(inventory::iter::<TaskEntry>.into_iter())
+    }
+
+    /// A registry of these tasks.
+    ///
+    /// # Errors
+    /// When two tasks have one name: the message shows both places.
+    pub fn from_entries(entries: impl IntoIterator<Item = &'static TaskEntry>) -> Result<Self> {
+        let mut tasks: BTreeMap<&'static str, &'static TaskEntry> = BTreeMap::new();
+        for entry in entries {
+            if let Some(other) = tasks.insert(entry.name, entry) {
+                let mut places = [other, entry].map(|e| format!("{}:{}", e.file, e.line));
+                places.sort();
+                return Err(Error::config(format!(
+                    "two tasks are named `{}`: one at {}, one at {}; give one of them another name with \
+                     #[task(name = \"..\")]",
+                    entry.name, places[0], places[1]
+                )));
+            }
+        }
+        Ok(Self(tasks))
+    }
+
+    /// The task of a name.
+    pub fn get(&self, name: &str) -> Option<&'static TaskEntry> {
+        self.0.get(name).copied()
+    }
+
+    /// All tasks, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &'static TaskEntry> {
+        self.0.values().copied()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A function that fills the shared state before the worker takes its first message. Written by `#[setup]`.
+pub struct SetupEntry {
+    /// The function's path, for messages.
+    pub name: &'static str,
+    /// Fills the state. An error stops the worker.
+    pub run: for<'a> fn(&'a mut SharedState) -> BoxFuture<'a, Result<(), TaskError>>,
+}
+
+inventory::collect!(SetupEntry);
+
+/// Runs the set-up functions of the program, by name.
+///
+/// # Errors
+/// The first that fails.
+pub async fn run_setup(state: &mut SharedState) -> Result<()> {
+    let mut entries: Vec<&SetupEntry> = inventory::iter::<SetupEntry>.into_iter().collect();
+    entries.sort_by_key(|entry| entry.name);
+    for entry in entries {
+        (entry.run)(state)
+            .await
+            .map_err(|error| Error::config(format!("set-up `{}` failed: {error}", entry.name)))?;
+    }
+    Ok(())
+}
