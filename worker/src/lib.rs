@@ -22,11 +22,14 @@ pub use canvas::Signature;
 pub mod backend;
 pub mod broker;
 
-mod connection;
+pub mod connection;
 pub use connection::{BrokerUrl, TlsOptions};
 
 pub mod app;
-pub use app::{App, AsyncResult, Config};
+pub use app::{App, AsyncResult, Config, Emitted, Payload};
+
+pub mod runtime;
+pub use runtime::{Summary, Worker, WorkerHandle};
 
 pub use mq_worker_macros::{setup, task};
 

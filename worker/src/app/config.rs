@@ -16,6 +16,8 @@ pub struct Config {
     pub result_backend: Option<BrokerUrl>,
     /// The queue of tasks that name none. Default `default`.
     pub default_queue: String,
+    /// The topic exchange to which events are emitted and tasks subscribe. Default `mq.topic`.
+    pub topic_exchange: String,
     /// The kind of queue that is created on RabbitMQ where a queue does not say. Default quorum.
     pub queue_kind: QueueKind,
     /// How long a publish may take before it is an error. Default 10 seconds.
@@ -57,6 +59,7 @@ impl Default for Config {
             broker_url: "sqlite:mq-worker.db".parse().expect("the default is a URL"),
             result_backend: None,
             default_queue: "default".into(),
+            topic_exchange: "mq.topic".into(),
             queue_kind: QueueKind::Quorum,
             publish_timeout: Duration::from_secs(10),
             max_message_size: 16 * 1024 * 1024,

@@ -2,10 +2,13 @@
 //! sending that `.delay()` and `.send()` do through it.
 
 pub mod config;
+pub mod emit;
+mod patterns;
 pub mod result;
 pub mod send;
 
 pub use config::{Config, WorkerConfig};
+pub use emit::{Emitted, Payload};
 pub use result::AsyncResult;
 
 use std::collections::HashSet;
@@ -136,12 +139,37 @@ impl App {
 
     /// Makes sure that a task queue and its dead-letter queue exist, once per process.
     pub(crate) async fn ensure_queue(&self, name: &str) -> Result<()> {
-        if self.0.declared.lock().expect("never poisoned").contains(name) {
+        if self.is_declared(name) {
             return Ok(());
         }
         self.broker().await?.declare(&self.task_queue(name)).await?;
-        self.0.declared.lock().expect("never poisoned").insert(name.to_owned());
+        self.set_declared(name.to_owned());
+        self.set_declared(Queue::dead_letter_name(name));
         Ok(())
+    }
+
+    /// Makes sure that the dead-letter queue of a queue exists, once per process.
+    pub(crate) async fn ensure_dead_letter_queue(&self, of: &str) -> Result<()> {
+        let name = Queue::dead_letter_name(of);
+        if self.is_declared(&name) {
+            return Ok(());
+        }
+        self.broker().await?.declare(&Topology::of_queue(Queue::new(&name))).await?;
+        self.set_declared(name);
+        Ok(())
+    }
+
+    fn is_declared(&self, name: &str) -> bool {
+        self.0.declared.lock().expect("never poisoned").contains(name)
+    }
+
+    fn set_declared(&self, name: String) {
+        self.0.declared.lock().expect("never poisoned").insert(name);
+    }
+
+    /// Forgets what was declared: somebody deleted it, so that the next use declares it again.
+    pub(crate) fn forget_declared(&self) {
+        self.0.declared.lock().expect("never poisoned").clear();
     }
 
     /// A task queue as this application creates it: with a dead-letter queue beside it.

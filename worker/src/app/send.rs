@@ -17,7 +17,8 @@ use crate::message::headers::format_time;
 use crate::message::{Headers, JSON, Message, Properties, codec};
 use crate::routing::router::Wanted;
 use crate::routing::topology::{check_key, check_name};
-use crate::task::{Task, TaskOptions};
+use crate::routing::{ExchangeKind, Route};
+use crate::task::{Context, Task, TaskOptions};
 
 impl<T: Task> Signature<T> {
     /// Sends the call through the [global](App::global) application. `Ok` means that the broker has it safely.
@@ -102,20 +103,7 @@ impl App {
         let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
         check_name("task", task)?;
         check_name("task id", &id)?;
-        let route = self.router().route(
-            task,
-            own.queue,
-            Wanted {
-                queue: options.queue.as_deref(),
-                exchange: options.exchange.as_deref(),
-                routing_key: options.routing_key.as_deref(),
-            },
-        );
-        check_key(&route.routing_key)?;
-        if let Some(queue) = &route.queue {
-            check_name("queue", queue)?;
-            self.ensure_queue(queue).await?;
-        }
+        let route = self.address(task, own, &options).await?;
         let now = Utc::now();
         let due = due(&options, now);
         let headers = headers(task, &id, own, &options, due, now);
@@ -138,6 +126,7 @@ impl App {
             priority: options.priority.or(route.priority).or(own.priority),
             ..Properties::default()
         };
+        let queue = route.queue;
         let publication = Publication {
             exchange: route.exchange,
             routing_key: route.routing_key,
@@ -149,7 +138,7 @@ impl App {
             .await?
             .publish(publication)
             .await
-            .map_err(|error| error.context(format!("cannot send `{task}`")))?;
+            .map_err(|error| error.context(format_args!("cannot send `{task}`")))?;
         Ok(job)
     }
 
@@ -202,6 +191,11 @@ fn headers(
     }
     if let Some(ignore) = options.ignore_result.filter(|ignore| *ignore != own.ignore_result) {
         headers.set("ignore_result", ignore);
+    }
+    // What a running task sends belongs to the task's workflow.
+    if let Some(parent) = Context::current() {
+        headers.set("parent_id", parent.id());
+        headers.set("root_id", parent.root_id().unwrap_or(parent.id()));
     }
     for (name, value) in &options.headers {
         headers.set(name, value.clone());

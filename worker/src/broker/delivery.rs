@@ -69,6 +69,15 @@ impl Settlement {
         Self { tag, sink: Some(sink) }
     }
 
+    /// Acknowledges now, before the work is done; what is left settles nothing.
+    #[must_use]
+    pub fn settle_early(mut self) -> Self {
+        if let Some(sink) = self.sink.take() {
+            sink.settle(self.tag, Verdict::Ack);
+        }
+        self
+    }
+
     /// Settles.
     pub fn settle(mut self, verdict: Verdict) {
         if let Some(sink) = self.sink.take() {

@@ -30,12 +30,6 @@ enum Source<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArgumentError(String);
 
-impl ArgumentError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-}
-
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

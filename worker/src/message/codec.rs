@@ -221,10 +221,8 @@ fn protocol_1(message: &mut Message) -> Result<(), String> {
             headers.set(name, value.clone());
         }
     }
-    if headers.get("group").is_none() {
-        if let Some(group) = call.taskset {
-            headers.set("group", group);
-        }
+    if let (None, Some(group)) = (headers.get("group"), call.taskset) {
+        headers.set("group", group);
     }
     for (name, value) in message.headers.iter() {
         headers.set(name, value.clone());

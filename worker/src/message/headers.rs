@@ -15,6 +15,12 @@ pub mod names {
     pub const DEAD_QUEUE: &str = "mq-dead-queue";
     /// When it became a dead letter (ISO 8601).
     pub const DEAD_AT: &str = "mq-dead-at";
+    /// The routing key with which a message was published first.
+    pub const ROUTING_KEY: &str = "mq-routing-key";
+    /// The exchange to which a message was published first.
+    pub const EXCHANGE: &str = "mq-exchange";
+    /// Set on a plain message that was given a task: its payload is the one argument.
+    pub const PLAIN: &str = "mq-plain";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
 }

@@ -1,1 +1,13 @@
 //! The worker: takes messages, runs their tasks, and settles them.
+//!
+//! A delivery goes through a straight pipe: [`request`] decodes and admits it, [`executor`] runs it,
+//! [`outcome`] decides what follows, [`settle`] does it. [`worker`] holds the pipe together.
+
+pub mod continuation;
+pub mod executor;
+pub mod outcome;
+pub mod request;
+pub mod settle;
+pub mod worker;
+
+pub use worker::{Summary, Worker, WorkerHandle};

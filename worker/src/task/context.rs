@@ -22,61 +22,68 @@ use crate::message::{Headers, Message, Properties};
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Context(Arc<Inner>);
+pub struct Context(Arc<Call>);
 
-struct Inner {
-    task: &'static str,
-    id: String,
-    queue: Arc<str>,
-    routing_key: String,
-    exchange: String,
-    redelivered: bool,
-    headers: Headers,
-    properties: Properties,
-    state: SharedState,
-    cancelled: CancellationToken,
+/// The facts of one call.
+pub(crate) struct Call {
+    /// The task's name.
+    pub(crate) task: &'static str,
+    /// The same in every retry.
+    pub(crate) id: String,
+    /// Where the message came from.
+    pub(crate) queue: Arc<str>,
+    /// Where it was published, without the traces of a delay.
+    pub(crate) exchange: String,
+    /// With which key it was published, without the traces of a delay.
+    pub(crate) routing_key: String,
+    /// It was handed out before.
+    pub(crate) redelivered: bool,
+    /// The message itself.
+    pub(crate) message: Message,
+    /// What the program shares with its tasks.
+    pub(crate) shared: SharedState,
+    /// Fires when the task should stop.
+    pub(crate) cancelled: CancellationToken,
+}
+
+tokio::task_local! {
+    /// The call that runs on this task, so that what it sends knows its parent.
+    static CURRENT: Context;
 }
 
 impl Context {
-    pub(crate) fn new(
-        task: &'static str,
-        id: String,
-        queue: Arc<str>,
-        address: (String, String),
-        redelivered: bool,
-        message: &Message,
-        state: SharedState,
-        cancelled: CancellationToken,
-    ) -> Self {
-        let (exchange, routing_key) = address;
-        Self(Arc::new(Inner {
-            task,
-            id,
-            queue,
-            routing_key,
-            exchange,
-            redelivered,
-            headers: message.headers.clone(),
-            properties: message.properties.clone(),
-            state,
-            cancelled,
-        }))
+    pub(crate) fn new(call: Call) -> Self {
+        Self(Arc::new(call))
     }
 
-    /// A context for calling a task directly, in a test or a program: no queue, no headers, no state.
+    /// A context for calling a task directly, in a test or a program: no queue, no headers, no shared state.
     pub fn detached() -> Self {
-        let message = Message::default();
-        let address = (String::new(), String::new());
-        Self::new(
-            "",
-            String::new(),
-            "".into(),
-            address,
-            false,
-            &message,
-            SharedState::default(),
-            CancellationToken::new(),
-        )
+        Self::new(Call {
+            task: "",
+            id: String::new(),
+            queue: "".into(),
+            exchange: String::new(),
+            routing_key: String::new(),
+            redelivered: false,
+            message: Message::default(),
+            shared: SharedState::default(),
+            cancelled: CancellationToken::new(),
+        })
+    }
+
+    /// The call that is running here, if this code runs inside an async task.
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// Runs a future as part of this call.
+    pub(crate) fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, future)
+    }
+
+    /// The message that asked for this call.
+    pub(crate) fn message(&self) -> &Message {
+        &self.0.message
     }
 
     /// The task's name.
@@ -91,7 +98,7 @@ impl Context {
 
     /// How many times this call was tried before: 0 on the first run.
     pub fn retries(&self) -> u32 {
-        self.0.headers.retries()
+        self.headers().retries()
     }
 
     /// The queue that the message came from.
@@ -116,17 +123,17 @@ impl Context {
 
     /// The headers of the message.
     pub fn headers(&self) -> &Headers {
-        &self.0.headers
+        &self.0.message.headers
     }
 
     /// Content type, message id, reply-to and the other properties of the message.
     pub fn properties(&self) -> &Properties {
-        &self.0.properties
+        &self.0.message.properties
     }
 
     /// The first task of the workflow that this call belongs to.
     pub fn root_id(&self) -> Option<&str> {
-        self.0.headers.root_id()
+        self.headers().root_id()
     }
 
     /// A value that the program shared with all its tasks, in the set-up hook.
@@ -142,7 +149,7 @@ impl Context {
 
     /// A value that the program shared with all its tasks, if it did.
     pub fn try_state<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.0.state.get()
+        self.0.shared.get()
     }
 
     /// Fires when the worker shuts down cold or the time limit is reached. A plain function should look now and

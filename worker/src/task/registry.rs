@@ -77,7 +77,7 @@ impl Registry {
     /// # Errors
     /// When two tasks have one name: the message shows both places.
     pub fn collect() -> Result<Self> {
-        Self::from_entries(inventory::iter::<TaskEntry>.into_iter())
+        Self::from_entries(inventory::iter::<TaskEntry>)
     }
 
     /// A registry of these tasks.

@@ -1,0 +1,170 @@
+//! What follows a run: decided once, in a pure function.
+
+use std::time::Duration;
+
+use crate::error::TaskFailure;
+use crate::task::{TaskError, TaskOptions};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// The task returned this JSON.
+    Returned(Vec<u8>),
+    /// The task returned an error.
+    Erred(TaskError),
+    /// The task panicked, with this text.
+    Panicked(String),
+    /// The task took longer than its limit.
+    TimedOut(Duration),
+    /// The worker stops and cannot wait for the task.
+    Interrupted,
+}
+
+/// What is to be done with the message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Store the value, send what follows, acknowledge.
+    Success(Vec<u8>),
+    /// Send it again, to be run after a while.
+    Retry {
+        /// How long the broker keeps it back.
+        after: Duration,
+        /// Why.
+        failure: TaskFailure,
+    },
+    /// Store the failure and put the message aside.
+    Dead {
+        /// What the dead-letter queue says.
+        reason: DeadReason,
+        /// What the caller is told.
+        failure: TaskFailure,
+    },
+    /// It is too late for it, or it was cancelled.
+    Revoked {
+        /// What the caller is told: `expired` or `revoked`.
+        why: &'static str,
+    },
+    /// Hand it back, with nothing spent.
+    HandBack,
+}
+
+/// Why a message is put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// The retries are used up.
+    RetriesExhausted,
+    /// The task said that trying again cannot help.
+    Rejected,
+    /// No task of that name is known here.
+    UnknownTask,
+    /// The message is not one that can be run.
+    Malformed,
+    /// The arguments do not fit the task.
+    BadArguments,
+    /// It took too many workers down with it.
+    Crashed,
+}
+
+impl DeadReason {
+    /// The text in the header of a dead letter.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeadReason::RetriesExhausted => "retries-exhausted",
+            DeadReason::Rejected => "rejected",
+            DeadReason::UnknownTask => "unknown-task",
+            DeadReason::Malformed => "malformed",
+            DeadReason::BadArguments => "bad-arguments",
+            DeadReason::Crashed => "crashed",
+        }
+    }
+}
+
+/// Decides what follows a run that was tried `retries` times before. `random` in `0.0..1.0` is the jitter.
+pub fn decide(ended: Ended, options: &TaskOptions, retries: u32, random: f64) -> Outcome {
+    let backoff = || options.backoff.delay(retries, random);
+    let (after, failure) = match ended {
+        Ended::Returned(json) => return Outcome::Success(json),
+        Ended::Interrupted => return Outcome::HandBack,
+        Ended::Erred(TaskError::Rejected(failure)) => {
+            return Outcome::Dead { reason: DeadReason::Rejected, failure };
+        }
+        Ended::Erred(TaskError::Failed(failure)) => (backoff(), failure),
+        Ended::Erred(TaskError::Retry { after, failure }) => (after, failure),
+        Ended::Panicked(text) => (backoff(), failure("Panic", text)),
+        // Celery's class for it, so that Python callers catch what they know.
+        Ended::TimedOut(limit) => (
+            backoff(),
+            TaskFailure {
+                kind: "TimeLimitExceeded".into(),
+                module: "billiard.exceptions".into(),
+                message: limit.as_secs_f64().to_string(),
+                traceback: None,
+            },
+        ),
+    };
+    if retries < options.max_retries {
+        Outcome::Retry { after, failure }
+    } else {
+        Outcome::Dead { reason: DeadReason::RetriesExhausted, failure }
+    }
+}
+
+/// A failure that the worker itself found.
+pub(crate) fn failure(kind: &str, message: impl Into<String>) -> TaskFailure {
+    TaskFailure {
+        kind: kind.into(),
+        module: "rust.mq_worker".into(),
+        message: message.into(),
+        traceback: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Backoff;
+
+    const OPTIONS: TaskOptions = TaskOptions {
+        max_retries: 2,
+        backoff: Backoff { min: Duration::from_secs(2), max: Duration::from_secs(60) },
+        ..TaskOptions::DEFAULT
+    };
+
+    #[test]
+    fn an_error_is_retried_with_growing_waits_until_the_retries_are_used_up() {
+        let after = |retries| match decide(Ended::Erred(TaskError::failed("x")), &OPTIONS, retries, 0.5) {
+            Outcome::Retry { after, .. } => Some(after.as_secs()),
+            _ => None,
+        };
+        assert_eq!([after(0), after(1), after(2), after(u32::MAX)], [Some(1), Some(2), None, None]);
+    }
+
+    #[test]
+    fn a_rejection_spends_no_retries() {
+        let outcome = decide(Ended::Erred(TaskError::reject("no such address")), &OPTIONS, 0, 0.5);
+        assert!(matches!(outcome, Outcome::Dead { reason: DeadReason::Rejected, .. }), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_task_that_knows_its_wait_gets_exactly_that() {
+        let ended = Ended::Erred(TaskError::retry_in(Duration::from_secs(7), "busy"));
+        let outcome = decide(ended, &OPTIONS, 0, 0.1);
+        assert!(
+            matches!(outcome, Outcome::Retry { after, .. } if after == Duration::from_secs(7)),
+            "{outcome:?}"
+        );
+    }
+
+    #[test]
+    fn panics_and_time_limits_are_errors_like_others() {
+        for ended in [Ended::Panicked("boom".into()), Ended::TimedOut(Duration::from_secs(1))] {
+            assert!(matches!(decide(ended.clone(), &OPTIONS, 0, 0.5), Outcome::Retry { .. }));
+            assert!(matches!(decide(ended, &OPTIONS, 2, 0.5), Outcome::Dead { .. }));
+        }
+    }
+
+    #[test]
+    fn an_interrupted_task_is_handed_back_even_with_no_retries_left() {
+        assert_eq!(decide(Ended::Interrupted, &OPTIONS, 2, 0.5), Outcome::HandBack);
+    }
+}

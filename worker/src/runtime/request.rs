@@ -1,0 +1,232 @@
+//! From a delivery to a call that is ready to run, or to the reason why it is not run.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::executor::Limits;
+use super::outcome::{DeadReason, Outcome, failure};
+use crate::broker::{Delivery, Settlement};
+use crate::error::TaskFailure;
+use crate::message::headers::names;
+use crate::message::{Body, Embed, JSON, Message, codec};
+use crate::routing::matching::topic_matches;
+use crate::task::context::Call;
+use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
+
+/// A call that is ready to run, and what is needed to settle it.
+pub struct Request {
+    /// The message, its address and its id.
+    pub context: Context,
+    /// What the attribute says, or the defaults where no task was found.
+    pub options: TaskOptions,
+    /// What follows the task.
+    pub embed: Embed,
+    /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.
+    pub plain: bool,
+    /// How the delivery is given back.
+    pub settlement: Settlement,
+}
+
+/// What becomes of a delivery.
+pub enum Admission {
+    /// It can run.
+    Run(Request, Work, Limits),
+    /// It cannot; the outcome says why.
+    Settle(Request, Outcome),
+    /// It is not due yet, by this long.
+    Early(Request, Duration),
+    /// A worker died with it: it is counted before it runs again.
+    Suspect(Request),
+    /// Several tasks want this plain message: each gets a copy of its own.
+    Split(Request, Vec<&'static TaskEntry>),
+}
+
+/// What admission needs to know about the worker.
+pub struct Gate {
+    /// The tasks.
+    pub registry: Registry,
+    /// Shared with the tasks.
+    pub shared: SharedState,
+    /// Fires at a cold shutdown.
+    pub cold: CancellationToken,
+    /// The largest body that is run, in bytes.
+    pub max_message_size: usize,
+    /// A message that took this many workers down is put aside.
+    pub max_crashes: u32,
+    /// True when the broker counts crashes itself.
+    pub broker_counts_crashes: bool,
+    /// How far ahead of its time a message may be run.
+    pub tolerance: Duration,
+}
+
+impl Gate {
+    /// Decodes a delivery, looks its task up and checks whether it may run now.
+    pub fn admit(&self, delivery: Delivery, now: DateTime<Utc>) -> Admission {
+        let Delivery { mut message, queue, exchange, routing_key, redelivered, crashes, settlement } =
+            delivery;
+        let readable = self.readable(&mut message);
+        let first = |name: &str| message.headers.get_str(name).map(ToOwned::to_owned);
+        let routing_key = first(names::ROUTING_KEY).unwrap_or(routing_key);
+        let exchange = first(names::EXCHANGE).unwrap_or(exchange);
+        let plain = !message.is_task() || message.headers.get(names::PLAIN).is_some();
+        let found = readable.and_then(|()| self.find(&message, &queue, &routing_key));
+        let (entry, copies) = match &found {
+            Ok(entries) if entries.len() == 1 => (Some(entries[0]), Vec::new()),
+            Ok(entries) => (None, entries.clone()),
+            Err(_) => (None, Vec::new()),
+        };
+        let call = Call {
+            task: entry.map_or("", |entry| entry.name),
+            // A plain message may have no id; it gets one that stays with it through its retries.
+            id: message.id().map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned),
+            queue,
+            exchange,
+            routing_key,
+            redelivered,
+            message,
+            shared: self.shared.clone(),
+            cancelled: self.cold.child_token(),
+        };
+        let context = Context::new(call);
+        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        let mut request = Request { context, options, embed: Embed::default(), plain, settlement };
+        if let Err(outcome) = found {
+            return Admission::Settle(request, outcome);
+        }
+        // The broker's count is exact. Without one, a message that was handed out before is suspected once per
+        // redelivery, and its count travels in a header.
+        let headers = request.context.headers();
+        let counted = crashes.unwrap_or_else(|| headers.crashes());
+        let suspected = redelivered && !self.broker_counts_crashes;
+        if counted + u32::from(suspected) >= self.max_crashes {
+            return Admission::Settle(request, crashed(self.max_crashes));
+        }
+        if suspected && options.ack == AckMode::Late {
+            return Admission::Suspect(request);
+        }
+        let Some(entry) = entry else { return Admission::Split(request, copies) };
+        match due(headers, now) {
+            Err(outcome) => return Admission::Settle(request, outcome),
+            Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
+            Ok(_) => {}
+        }
+        match start(entry, &request.context, plain) {
+            Ok((work, embed)) => {
+                request.embed = embed;
+                let (hard, soft) = request.context.headers().time_limits();
+                Admission::Run(request, work, Limits { hard: hard.or(entry.options.time_limit), soft })
+            }
+            Err(outcome) => Admission::Settle(request, outcome),
+        }
+    }
+
+    /// Brings the message into the form that the rest reads.
+    fn readable(&self, message: &mut Message) -> Result<(), Outcome> {
+        let size = message.body.len();
+        if size > self.max_message_size {
+            return Err(malformed(format!(
+                "the body is {size} bytes, more than the limit of {} (`max_message_size`)",
+                self.max_message_size
+            )));
+        }
+        codec::normalize(message).map_err(malformed)
+    }
+
+    /// The task that a message names, or the tasks that subscribe to the routing key of a plain message.
+    fn find(
+        &self,
+        message: &Message,
+        queue: &str,
+        routing_key: &str,
+    ) -> Result<Vec<&'static TaskEntry>, Outcome> {
+        if let Some(name) = message.headers.task() {
+            let known = self.registry.get(name).ok_or_else(|| Outcome::Dead {
+                reason: DeadReason::UnknownTask,
+                failure: failure(
+                    "NotRegistered",
+                    format!(
+                        "no task `{name}` is linked into this worker; it knows {}",
+                        listed(self.registry.iter().map(|entry| entry.name))
+                    ),
+                ),
+            })?;
+            return Ok(vec![known]);
+        }
+        let subscribed: Vec<_> = self
+            .registry
+            .iter()
+            .filter(|entry| entry.options.queue == Some(queue))
+            .filter(|entry| entry.options.topics.iter().any(|topic| topic_matches(topic, routing_key)))
+            .collect();
+        if subscribed.is_empty() {
+            return Err(Outcome::Dead {
+                reason: DeadReason::UnknownTask,
+                failure: failure(
+                    "NotRegistered",
+                    format!(
+                        "the message names no task, and no task of queue `{queue}` subscribes to the topic \
+                         `{routing_key}`"
+                    ),
+                ),
+            });
+        }
+        Ok(subscribed)
+    }
+}
+
+/// How long it is until the message is due, if it is early; an outcome if it is too late or says nonsense.
+fn due(headers: &crate::message::Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Outcome> {
+    let expires = headers.expires().map_err(malformed)?;
+    if expires.is_some_and(|time| time <= now) {
+        return Err(Outcome::Revoked { why: "expired" });
+    }
+    let eta = headers.eta().map_err(malformed)?;
+    Ok(eta.and_then(|time| (time - now).to_std().ok()))
+}
+
+/// Decodes the arguments into the task's types.
+fn start(entry: &TaskEntry, context: &Context, plain: bool) -> Result<(Work, Embed), Outcome> {
+    let message = context.message();
+    let kind = message.properties.content_type.as_deref();
+    let body = if plain {
+        Body::plain(&message.body, kind)
+    } else if kind.is_none_or(|kind| kind.starts_with(JSON)) {
+        Body::parse(&message.body).map_err(malformed)?
+    } else {
+        let kind = kind.unwrap_or_default();
+        return Err(malformed(format!("content type `{kind}` is not accepted, only `{JSON}`")));
+    };
+    if let Some(problem) = super::continuation::unsupported(&body.embed) {
+        return Err(malformed(problem));
+    }
+    let work = (entry.start)(context.clone(), body.arguments).map_err(|error| Outcome::Dead {
+        reason: DeadReason::BadArguments,
+        // Python's class for it, which its callers know.
+        failure: TaskFailure {
+            kind: "TypeError".into(),
+            module: "builtins".into(),
+            message: error.to_string(),
+            traceback: None,
+        },
+    })?;
+    Ok((work, body.embed))
+}
+
+fn malformed(problem: String) -> Outcome {
+    Outcome::Dead { reason: DeadReason::Malformed, failure: failure("InvalidMessage", problem) }
+}
+
+fn crashed(limit: u32) -> Outcome {
+    Outcome::Dead {
+        reason: DeadReason::Crashed,
+        failure: failure("WorkerLost", format!("{limit} workers died while they had this message")),
+    }
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

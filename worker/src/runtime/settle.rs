@@ -1,0 +1,392 @@
+//! Carries out an outcome. This is the one place that states the order of effects:
+//!
+//! - success: what follows is published → the result is stored → ack;
+//! - retry: the new message is published → the state is stored → ack;
+//! - dead: the dead letter is published → the failure is stored → errbacks are published → ack;
+//! - revoked: the state is stored → ack;
+//! - handed back: the message is in its queue again, with nothing spent.
+//!
+//! Every effect is durable before the next begins, and the ack comes last: a crash in between may run a task
+//! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the place
+//! in the prefetch window stays taken, which is what keeps the worker from running ahead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::Utc;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::continuation::{self, Following};
+use super::outcome::{DeadReason, Outcome};
+use super::request::Request;
+use crate::app::App;
+use crate::backend::{ResultBackend, ResultRecord};
+use crate::broker::{Broker, Publication, Verdict};
+use crate::error::{Result, TaskFailure};
+use crate::message::headers::{format_time, names};
+use crate::message::{JSON, Message, Properties};
+use crate::routing::Queue;
+use crate::state::State;
+use crate::task::{Context, TaskEntry};
+
+/// Carries out outcomes for one worker.
+pub struct Settler {
+    /// Routes what follows a task, and knows which queues exist.
+    pub app: App,
+    /// Takes retries, dead letters and what follows.
+    pub broker: Arc<dyn Broker>,
+    /// Takes results.
+    pub backend: Arc<dyn ResultBackend>,
+    /// Fires at a cold shutdown: then nothing is tried any longer.
+    pub cold: CancellationToken,
+    /// What was done so far.
+    pub tally: Tally,
+}
+
+/// Counts outcomes.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Tasks that returned.
+    pub succeeded: AtomicU64,
+    /// Messages that went to a dead-letter queue.
+    pub failed: AtomicU64,
+    /// Failed runs that will be tried again.
+    pub retried: AtomicU64,
+    /// Messages handed back.
+    pub requeued: AtomicU64,
+    /// Messages that were too late or cancelled.
+    pub revoked: AtomicU64,
+}
+
+/// One step that must be durable before the next.
+enum Effect<'a> {
+    /// To a queue that exists.
+    Publish(Publication),
+    /// To wherever a task goes; its queue may have to be created.
+    Send { queue: Option<String>, publication: Publication },
+    /// To the dead-letter queue of a queue.
+    DeadLetter { of: &'a str, letter: Publication },
+    /// To the result backend.
+    Store { record: &'a ResultRecord, reply_to: Option<&'a str> },
+}
+
+/// The cold shutdown came before an effect was durable: the message goes back instead.
+struct Abandoned;
+
+impl Settler {
+    /// Carries out an outcome and gives the delivery back.
+    pub async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
+        let (task, id) = (request.context.task().to_owned(), request.context.id().to_owned());
+        let done = match outcome {
+            Outcome::Success(json) => {
+                let done = self.success(&request, json).await;
+                if done.is_ok() {
+                    count(&self.tally.succeeded);
+                    tracing::info!(task, id, ?elapsed, "succeeded");
+                }
+                done
+            }
+            Outcome::Retry { after, failure } => {
+                tracing::warn!(task, id, retries = request.context.retries() + 1, ?after, error = %failure, "will be retried");
+                count(&self.tally.retried);
+                self.retry(&request, after, failure).await
+            }
+            Outcome::Dead { reason, failure } => {
+                let queue = Queue::dead_letter_name(request.context.queue());
+                tracing::error!(task, id, reason = reason.as_str(), error = %failure, queue, "put aside");
+                count(&self.tally.failed);
+                self.dead(&request, reason, failure).await
+            }
+            Outcome::Revoked { why } => {
+                tracing::info!(task, id, why, "not run");
+                count(&self.tally.revoked);
+                self.revoked(&request, why).await
+            }
+            Outcome::HandBack => return self.hand_back(request).await,
+        };
+        match done {
+            Ok(()) => request.settlement.settle(Verdict::Ack),
+            Err(Abandoned) => self.hand_back(request).await,
+        }
+    }
+
+    async fn success(&self, request: &Request, json: Vec<u8>) -> Result<(), Abandoned> {
+        self.publish_all(continuation::after_success(&request.embed, &request.context, &json)).await?;
+        if request.plain {
+            return self.reply(&request.context, &json).await;
+        }
+        if !self.wants_result(request) {
+            return Ok(());
+        }
+        match ResultRecord::success(request.context.id(), json) {
+            Ok(record) => self.store(request, &record).await,
+            // The macro writes results with serde_json; a hand-made entry could still get it wrong.
+            Err(error) => {
+                tracing::error!(id = request.context.id(), error = %error, "the result cannot be stored");
+                Ok(())
+            }
+        }
+    }
+
+    async fn retry(&self, request: &Request, after: Duration, failure: TaskFailure) -> Result<(), Abandoned> {
+        let mut message = again(request);
+        message.headers.set("retries", request.context.retries().saturating_add(1));
+        self.publish_later(request.context.queue(), message, after).await?;
+        if !self.wants_result(request) {
+            return Ok(());
+        }
+        self.store(request, &ResultRecord::failed(request.context.id(), State::Retry, failure)).await
+    }
+
+    async fn dead(
+        &self,
+        request: &Request,
+        reason: DeadReason,
+        failure: TaskFailure,
+    ) -> Result<(), Abandoned> {
+        let context = &request.context;
+        let queue = Queue::dead_letter_name(context.queue());
+        let mut message = again(request);
+        message.headers.set(names::DEAD_REASON, reason.as_str());
+        message.headers.set(names::DEAD_ERROR, shortened(&failure.to_string()));
+        message.headers.set(names::DEAD_QUEUE, context.queue());
+        message.headers.set(names::DEAD_AT, format_time(Utc::now()));
+        let letter = to_queue(&queue, message, None);
+        self.insist("put a message aside", Effect::DeadLetter { of: context.queue(), letter }).await?;
+        if request.plain {
+            return Ok(());
+        }
+        if self.wants_result(request) && context.message().is_task() {
+            self.store(request, &ResultRecord::failed(context.id(), State::Failure, failure.clone())).await?;
+            for (id, reply_to) in continuation::never_reached(&request.embed) {
+                let record = ResultRecord::failed(id, State::Failure, failure.clone());
+                let effect = Effect::Store { record: &record, reply_to: reply_to.as_deref() };
+                self.insist("store a result", effect).await?;
+            }
+        }
+        self.publish_all(continuation::after_failure(&request.embed, context)).await
+    }
+
+    async fn revoked(&self, request: &Request, why: &'static str) -> Result<(), Abandoned> {
+        if request.plain || !self.wants_result(request) {
+            return Ok(());
+        }
+        // Celery's class for it, so that Python callers catch what they know.
+        let failure = TaskFailure {
+            kind: "TaskRevokedError".into(),
+            module: "celery.exceptions".into(),
+            message: why.into(),
+            traceback: None,
+        };
+        self.store(request, &ResultRecord::failed(request.context.id(), State::Revoked, failure)).await
+    }
+
+    /// Gives the message back as if it had never been handed out. A broker that marks what comes back as
+    /// redelivered would make the next worker suspect a crash, so there the message is published afresh.
+    pub async fn hand_back(&self, request: Request) {
+        count(&self.tally.requeued);
+        tracing::debug!(task = request.context.task(), id = request.context.id(), "handed back");
+        if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
+            return request.settlement.settle(Verdict::Requeue);
+        }
+        match self.broker.publish(to_queue(request.context.queue(), again(&request), None)).await {
+            Ok(()) => request.settlement.settle(Verdict::Ack),
+            Err(error) => {
+                tracing::debug!(id = request.context.id(), error = %error, "returned to the broker instead");
+                request.settlement.settle(Verdict::Requeue);
+            }
+        }
+    }
+
+    /// Sends a message that came before its time back to wait in the broker.
+    pub async fn postpone(&self, request: Request, wait: Duration) {
+        match self.publish_later_keeping_eta(&request, wait).await {
+            Ok(()) => request.settlement.settle(Verdict::Ack),
+            Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
+        }
+    }
+
+    /// Counts a crash in the message itself, and lets the counted message come again.
+    pub async fn suspect(&self, request: Request) {
+        let mut message = again(&request);
+        let crashes = request.context.headers().crashes() + 1;
+        message.headers.set(names::CRASHES, crashes);
+        tracing::warn!(
+            task = request.context.task(),
+            id = request.context.id(),
+            crashes,
+            "handed out before and never settled: its worker may have died"
+        );
+        let publication = to_queue(request.context.queue(), message, None);
+        let done = self.insist("count a crash", Effect::Publish(publication)).await;
+        request.settlement.settle(if done.is_ok() { Verdict::Ack } else { Verdict::Requeue });
+    }
+
+    /// Gives each task that wants a plain message a copy of its own, with its own retries.
+    pub async fn split(&self, request: Request, entries: &[&'static TaskEntry]) {
+        for entry in entries {
+            let mut message = again(&request);
+            // The same id for the same message and task, however often this is interrupted and begun again.
+            let id = format!("{}.{}", request.context.id(), entry.name);
+            mark_plain(&mut message, entry.name, &id);
+            let publication = to_queue(request.context.queue(), message, None);
+            let done = self.insist("copy a message", Effect::Publish(publication)).await;
+            if done.is_err() {
+                return request.settlement.settle(Verdict::Requeue);
+            }
+        }
+        request.settlement.settle(Verdict::Ack);
+    }
+
+    fn wants_result(&self, request: &Request) -> bool {
+        !request.context.headers().ignore_result().unwrap_or(request.options.ignore_result)
+    }
+
+    async fn store(&self, request: &Request, record: &ResultRecord) -> Result<(), Abandoned> {
+        let reply_to = request.context.properties().reply_to.as_deref();
+        self.insist("store a result", Effect::Store { record, reply_to }).await
+    }
+
+    /// Answers a plain message that asks for it, as in RabbitMQ's tutorial on remote procedure calls.
+    async fn reply(&self, context: &Context, json: &[u8]) -> Result<(), Abandoned> {
+        let Some(queue) = context.properties().reply_to.clone() else { return Ok(()) };
+        let asked_json =
+            context.properties().content_type.as_deref().is_some_and(|kind| kind.starts_with(JSON));
+        // Whoever did not speak JSON gets a text as a text, not in quotes.
+        let text = match serde_json::from_slice(json) {
+            Ok(Value::String(text)) if !asked_json => Some(text),
+            _ => None,
+        };
+        let kind = if text.is_some() { "text/plain" } else { JSON };
+        let properties = Properties {
+            content_type: Some(kind.into()),
+            content_encoding: Some("utf-8".into()),
+            correlation_id: context.properties().correlation_id.clone(),
+            transient: true,
+            ..Properties::default()
+        };
+        let body = text.map_or_else(|| json.to_vec(), String::into_bytes).into();
+        let mut publication = to_queue(&queue, Message { properties, body, ..Message::default() }, None);
+        // Whoever asked may have gone.
+        publication.mandatory = false;
+        self.insist("answer", Effect::Publish(publication)).await
+    }
+
+    async fn publish_all(&self, following: Vec<Following>) -> Result<(), Abandoned> {
+        for next in following {
+            let own = self.app.registry().get(&next.task).and_then(|entry| entry.options.queue);
+            let route = self.app.router().route(&next.task, own, next.wanted());
+            let eta = next.message.headers.eta().ok().flatten();
+            let delay = eta.and_then(|eta| (eta - Utc::now()).to_std().ok());
+            let publication = Publication {
+                exchange: route.exchange,
+                routing_key: route.routing_key,
+                message: next.message,
+                delay,
+                mandatory: true,
+            };
+            self.insist("send what follows", Effect::Send { queue: route.queue, publication }).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_later(
+        &self,
+        queue: &str,
+        mut message: Message,
+        after: Duration,
+    ) -> Result<(), Abandoned> {
+        let wait = chrono::Duration::from_std(after).unwrap_or(chrono::Duration::MAX);
+        if let Some(eta) = Utc::now().checked_add_signed(wait) {
+            message.headers.set("eta", format_time(eta));
+        }
+        let publication = to_queue(queue, message, Some(after).filter(|after| !after.is_zero()));
+        self.insist("send a retry", Effect::Publish(publication)).await
+    }
+
+    async fn publish_later_keeping_eta(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
+        let wait = wait.min(self.broker.capabilities().max_delay);
+        let publication = to_queue(request.context.queue(), again(request), Some(wait));
+        self.insist("let a message wait", Effect::Publish(publication)).await
+    }
+
+    async fn attempt(&self, effect: &Effect<'_>) -> Result<()> {
+        match effect {
+            Effect::Publish(publication) => self.broker.publish(publication.clone()).await,
+            Effect::Store { record, reply_to } => self.backend.store(record, *reply_to).await,
+            Effect::DeadLetter { of, letter } => {
+                self.app.ensure_dead_letter_queue(of).await?;
+                self.broker.publish(letter.clone()).await
+            }
+            Effect::Send { queue, publication } => {
+                if let Some(queue) = queue {
+                    self.app.ensure_queue(queue).await?;
+                }
+                self.broker.publish(publication.clone()).await
+            }
+        }
+    }
+
+    /// Tries an effect until it succeeds or the worker stops cold.
+    async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Abandoned> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let error = tokio::select! {
+                biased;
+                done = self.attempt(&effect) => match done {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                },
+                () = self.cold.cancelled() => return Err(Abandoned),
+            };
+            tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "cannot {what}");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.cold.cancelled() => return Err(Abandoned),
+            }
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn to_queue(queue: &str, message: Message, delay: Option<Duration>) -> Publication {
+    Publication { exchange: String::new(), routing_key: queue.to_owned(), message, delay, mandatory: true }
+}
+
+/// The message as it is sent again: the same task, id and history.
+fn again(request: &Request) -> Message {
+    let context = &request.context;
+    let mut message = context.message().clone();
+    // The header `expires` goes on; the property would cut a wait in the broker short.
+    message.properties.expiration = None;
+    if request.plain && !context.task().is_empty() {
+        mark_plain(&mut message, context.task(), context.id());
+    }
+    // It goes straight to its queue from here on: what its first address was would be forgotten.
+    if context.routing_key() != context.queue() && message.headers.get(names::ROUTING_KEY).is_none() {
+        message.headers.set(names::ROUTING_KEY, context.routing_key());
+        message.headers.set(names::EXCHANGE, context.exchange());
+    }
+    message
+}
+
+fn mark_plain(message: &mut Message, task: &str, id: &str) {
+    message.headers.set("task", task);
+    message.headers.set("id", id);
+    message.headers.set(names::PLAIN, true);
+}
+
+/// Headers must stay small: RabbitMQ's frames are 128 KiB.
+fn shortened(text: &str) -> String {
+    const LIMIT: usize = 4000;
+    match text.char_indices().nth(LIMIT) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}

@@ -1,0 +1,364 @@
+//! The worker: opens broker and backend, consumes, keeps no more than `concurrency` tasks running, and stops
+//! without losing anything.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::executor;
+use super::outcome::{Outcome, decide};
+use super::request::{Admission, Gate};
+use super::settle::{Settler, Tally};
+use crate::app::App;
+use crate::broker::{Broker, Consumer, Delivery, Subscription};
+use crate::error::{Error, Result};
+use crate::routing::Topology;
+use crate::routing::topology::check_name;
+use crate::task::registry::run_setup;
+use crate::task::{AckMode, SharedState};
+
+/// Runs the tasks of this program from their queues.
+///
+/// ```no_run
+/// # async fn demo() -> mq_worker::Result<()> {
+/// use mq_worker::{App, Worker};
+///
+/// let worker = Worker::new(App::global()?)?;
+/// let handle = worker.handle();
+/// tokio::spawn(async move {
+///     tokio::signal::ctrl_c().await.ok();
+///     handle.stop();
+/// });
+/// let summary = worker.run().await?;
+/// println!("{} tasks succeeded", summary.succeeded);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Worker {
+    app: App,
+    queues: Vec<String>,
+    shared: Option<SharedState>,
+    handle: WorkerHandle,
+}
+
+/// Stops a worker from elsewhere. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerHandle {
+    warm: CancellationToken,
+    cold: CancellationToken,
+}
+
+impl WorkerHandle {
+    /// Warm shutdown: takes no more messages, finishes what runs within the grace time, hands the rest back.
+    pub fn stop(&self) {
+        self.warm.cancel();
+    }
+
+    /// Cold shutdown: at once; what runs is handed back.
+    pub fn stop_now(&self) {
+        self.warm.cancel();
+        self.cold.cancel();
+    }
+
+    /// True once the worker was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.warm.is_cancelled()
+    }
+}
+
+/// What a worker did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Tasks that returned.
+    pub succeeded: u64,
+    /// Messages that went to a dead-letter queue.
+    pub failed: u64,
+    /// Failed runs that will be tried again.
+    pub retried: u64,
+    /// Messages that were handed back at the end.
+    pub requeued: u64,
+    /// Messages that were too late or cancelled.
+    pub revoked: u64,
+}
+
+impl Worker {
+    /// A worker for the configured queues, or else for the queues of all tasks that are linked in.
+    ///
+    /// # Errors
+    /// A queue name that is not valid, or no queue at all.
+    pub fn new(app: App) -> Result<Self> {
+        let mut queues = app.config().worker.queues.clone();
+        if queues.is_empty() {
+            let own = |task: &crate::task::TaskEntry| {
+                app.router().route(task.name, task.options.queue, Default::default()).queue
+            };
+            queues = app.registry().iter().filter(|task| !task.options.broadcast).filter_map(own).collect();
+            queues.sort();
+        }
+        queues.dedup();
+        for queue in &queues {
+            check_name("queue", queue)?;
+        }
+        let broadcasts = app.registry().iter().any(|task| task.options.broadcast);
+        if queues.is_empty() && !broadcasts {
+            return Err(Error::config(
+                "no queue to work on: name some with `--queues a,b`, or link in a crate that defines tasks \
+                 (`use my_tasks as _;`)",
+            ));
+        }
+        if app.config().worker.concurrency == 0 {
+            return Err(Error::config("a concurrency of 0 would run nothing: give at least 1"));
+        }
+        if app.config().worker.prefetch == Some(0) {
+            return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
+        }
+        Ok(Self { app, queues, shared: None, handle: WorkerHandle::default() })
+    }
+
+    /// Shares these values with the tasks, instead of what the `#[setup]` functions make.
+    #[must_use]
+    pub fn with_state(mut self, state: SharedState) -> Self {
+        self.shared = Some(state);
+        self
+    }
+
+    /// The queues that it works on.
+    pub fn queues(&self) -> &[String] {
+        &self.queues
+    }
+
+    /// For stopping it.
+    pub fn handle(&self) -> WorkerHandle {
+        self.handle.clone()
+    }
+
+    /// Works until it is told to stop. A broker that is away at the start is waited for.
+    ///
+    /// # Errors
+    /// What cannot get better by waiting: a mistake in the configuration, refused access, a corrupt file, a
+    /// `#[setup]` that fails.
+    pub async fn run(self) -> Result<Summary> {
+        let Worker { app, queues, shared, handle } = self;
+        let shared = match shared {
+            Some(shared) => shared,
+            None => {
+                let mut shared = SharedState::default();
+                run_setup(&mut shared).await?;
+                shared
+            }
+        };
+        let broker = app.broker().await?;
+        let backend = app.backend().await?;
+        let (topology, subscribed) = topology(&app, &queues);
+        if !declare(&*broker, &topology, &handle).await? {
+            return Ok(Summary::default());
+        }
+        let settings = &app.config().worker;
+        let concurrency = settings.concurrency;
+        let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
+        let subscription = Subscription { queues: subscribed, prefetch, name: app.worker_name() };
+        let Some(consumer) = consume(&*broker, subscription, &handle).await? else {
+            return Ok(Summary::default());
+        };
+        let capabilities = broker.capabilities();
+        let gate = Gate {
+            registry: app.registry().clone(),
+            shared,
+            cold: handle.cold.clone(),
+            max_message_size: app.config().max_message_size,
+            max_crashes: settings.max_crashes,
+            broker_counts_crashes: capabilities.counts_crashes,
+            tolerance: Duration::from_millis(5),
+        };
+        let grace = settings.grace;
+        let settler = Settler { app, broker, backend, cold: handle.cold.clone(), tally: Tally::default() };
+        let pipe =
+            Arc::new(Pipe { gate, settler, running: Arc::new(Semaphore::new(concurrency)), concurrency });
+        pipe.work(consumer, handle, grace).await;
+        Ok(pipe.summary())
+    }
+}
+
+/// What a delivery goes through.
+struct Pipe {
+    gate: Gate,
+    settler: Settler,
+    running: Arc<Semaphore>,
+    concurrency: usize,
+}
+
+impl Pipe {
+    async fn work(self: &Arc<Self>, mut consumer: Consumer, handle: WorkerHandle, grace: Duration) {
+        let tasks = TaskTracker::new();
+        loop {
+            // First the place, then the delivery: what is not running yet stays visible as waiting.
+            let permit = tokio::select! {
+                biased;
+                () = handle.warm.cancelled() => break,
+                permit = Arc::clone(&self.running).acquire_owned() => permit.expect("the semaphore is never closed"),
+            };
+            let delivery = tokio::select! {
+                biased;
+                () = handle.warm.cancelled() => break,
+                delivery = consumer.next() => delivery,
+            };
+            let Some(delivery) = delivery else { break };
+            let pipe = Arc::clone(self);
+            tasks.spawn(async move { pipe.process(delivery, permit).await });
+        }
+        let control = consumer.control();
+        // What was handed to this worker but never began goes back; meanwhile the running tasks finish.
+        let hand_back = async {
+            control.cancel().await;
+            while let Some(delivery) = consumer.next().await {
+                self.hand_back(delivery).await;
+            }
+        };
+        tasks.close();
+        let finish = async {
+            let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
+            if !finished {
+                tracing::warn!(
+                    running = self.concurrency - self.running.available_permits(),
+                    ?grace,
+                    "grace is over"
+                );
+                handle.cold.cancel();
+            }
+        };
+        tokio::join!(hand_back, finish);
+        // Interrupted tasks hand their messages back; a plain function cannot be interrupted, but its message can.
+        tasks.wait().await;
+        control.flush().await;
+    }
+
+    async fn process(&self, delivery: Delivery, permit: tokio::sync::OwnedSemaphorePermit) {
+        match self.gate.admit(delivery, Utc::now()) {
+            Admission::Run(mut request, work, limits) => {
+                tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
+                if request.options.ack == AckMode::Early {
+                    request.settlement = request.settlement.settle_early();
+                }
+                let begun = Instant::now();
+                let ended = executor::run(work, &request.context, limits, permit, &self.gate.cold).await;
+                let outcome = decide(ended, &request.options, request.context.retries(), fastrand::f64());
+                self.settler.settle(request, outcome, begun.elapsed()).await;
+            }
+            Admission::Settle(request, outcome) => {
+                self.settler.settle(request, outcome, Duration::ZERO).await
+            }
+            Admission::Early(request, wait) => self.settler.postpone(request, wait).await,
+            Admission::Suspect(request) => self.settler.suspect(request).await,
+            Admission::Split(request, entries) => self.settler.split(request, &entries).await,
+        }
+    }
+
+    /// Gives back what never began. Its message is only decoded as far as needed for that.
+    async fn hand_back(&self, delivery: Delivery) {
+        match self.gate.admit(delivery, Utc::now()) {
+            Admission::Run(request, ..)
+            | Admission::Settle(request, _)
+            | Admission::Early(request, _)
+            | Admission::Suspect(request)
+            | Admission::Split(request, _) => {
+                self.settler.settle(request, Outcome::HandBack, Duration::ZERO).await;
+            }
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        let tally = &self.settler.tally;
+        Summary {
+            succeeded: tally.succeeded.load(Ordering::Relaxed),
+            failed: tally.failed.load(Ordering::Relaxed),
+            retried: tally.retried.load(Ordering::Relaxed),
+            requeued: tally.requeued.load(Ordering::Relaxed),
+            revoked: tally.revoked.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What must exist before consuming, and the queues to consume: those of `queues`, and one for each broadcast
+/// task that belongs to this worker alone.
+fn topology(app: &App, queues: &[String]) -> (Topology, Vec<String>) {
+    let mut topology = Topology::default();
+    for queue in queues {
+        topology.merge(app.task_queue(queue));
+        topology.merge(app.topic_bindings(queue));
+    }
+    let mut subscribed = queues.to_vec();
+    for task in app.registry().iter().filter(|task| task.options.broadcast) {
+        let (broadcast, queue) = app.broadcast_queue(task.name);
+        topology.merge(broadcast);
+        subscribed.push(queue);
+    }
+    (topology, subscribed)
+}
+
+/// Declares, waiting for a broker that is away. False when the worker was stopped meanwhile.
+async fn declare(broker: &dyn Broker, topology: &Topology, handle: &WorkerHandle) -> Result<bool> {
+    let mut patience = Patience::default();
+    loop {
+        let error = tokio::select! {
+            biased;
+            () = handle.warm.cancelled() => return Ok(false),
+            done = broker.declare(topology) => match done {
+                Ok(()) => return Ok(true),
+                Err(error) => error,
+            },
+        };
+        patience.wait("declare the queues", error, handle).await?;
+    }
+}
+
+/// Begins to consume, waiting for a broker that is away. `None` when the worker was stopped meanwhile.
+async fn consume(
+    broker: &dyn Broker,
+    wanted: Subscription,
+    handle: &WorkerHandle,
+) -> Result<Option<Consumer>> {
+    let mut patience = Patience::default();
+    loop {
+        let error = tokio::select! {
+            biased;
+            () = handle.warm.cancelled() => return Ok(None),
+            done = broker.consume(wanted.clone()) => match done {
+                Ok(consumer) => return Ok(Some(consumer)),
+                Err(error) => error,
+            },
+        };
+        patience.wait("consume", error, handle).await?;
+    }
+}
+
+/// Growing pauses between attempts to reach a broker that is away.
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Duration::from_millis(500))
+    }
+}
+
+impl Patience {
+    /// Says what is wrong and pauses; an error that waiting cannot mend is returned.
+    async fn wait(&mut self, what: &str, error: Error, handle: &WorkerHandle) -> Result<()> {
+        if !error.is_connection() && !error.is_timeout() {
+            return Err(error);
+        }
+        tracing::warn!(error = format!("{error:#}"), again_in = ?self.0, "cannot {what} yet");
+        tokio::select! {
+            () = handle.warm.cancelled() => {}
+            () = tokio::time::sleep(self.0) => {}
+        }
+        self.0 = (self.0 * 2).min(Duration::from_secs(10));
+        Ok(())
+    }
+}
