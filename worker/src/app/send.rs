@@ -134,12 +134,40 @@ impl App {
             delay: due.and_then(|time| (time - now).to_std().ok()).filter(|delay| !delay.is_zero()),
             mandatory: true,
         };
-        self.broker()
-            .await?
-            .publish(publication)
-            .await
-            .map_err(|error| error.context(format_args!("cannot send `{task}`")))?;
+        let broker = self.broker().await?;
+        let mut sent = broker.publish(publication.clone()).await;
+        if let (Err(error), Some(queue)) = (&sent, &queue)
+            && error.is_unroutable()
+        {
+            // Somebody deleted the queue since this process declared it.
+            self.forget_declared();
+            self.ensure_queue(queue).await?;
+            sent = broker.publish(publication).await;
+        }
+        sent.map_err(|error| error.context(format_args!("cannot send `{task}`")))?;
         Ok(job)
+    }
+
+    /// The address of a call, with everything there that must exist before publishing.
+    async fn address(&self, task: &str, own: &TaskOptions, options: &SendOptions) -> Result<Route> {
+        let wanted = Wanted {
+            queue: options.queue.as_deref(),
+            exchange: options.exchange.as_deref(),
+            routing_key: options.routing_key.as_deref(),
+        };
+        let addressed = wanted.queue.or(wanted.exchange).or(wanted.routing_key).is_some();
+        if own.broadcast && !addressed {
+            let exchange = Self::broadcast_exchange(task);
+            self.ensure_exchange(&exchange, ExchangeKind::Fanout).await?;
+            return Ok(Route::to_exchange(exchange, ""));
+        }
+        let route = self.router().route(task, own.queue, wanted);
+        check_key(&route.routing_key)?;
+        if let Some(queue) = &route.queue {
+            check_name("queue", queue)?;
+            self.ensure_queue(queue).await?;
+        }
+        Ok(route)
     }
 
     fn check_size(&self, task: &str, body: &Bytes) -> Result<()> {
