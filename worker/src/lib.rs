@@ -1,33 +1,62 @@
-#![doc = "mq-worker: a task queue in the manner of Celery."]
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//! A task queue in the manner of Celery: a function becomes a task with one attribute, `.delay(..)` puts a call
+//! on a queue, and `mq-worker` runs it, on RabbitMQ or on an embedded SQLite file.
+//!
+//! ```
+//! use mq_worker::task;
+//!
+//! /// Sends the welcome e-mail.
+//! #[task(queue = "email", max_retries = 5)]
+//! pub async fn send_email(address: String) -> Result<(), std::io::Error> {
+//!     println!("welcome, {address}");
+//!     Ok(())
+//! }
+//!
+//! async fn sign_up(address: &str) -> mq_worker::Result<()> {
+//!     let job = send_email.delay(address).await?; // returns once the broker has it safely
+//!     job.get().await?;                           // waits until it ran; typed, here ()
+//!     Ok(())
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! The modules are listed in the order in which a reader needs them; each one uses only those before it.
+//! `docs/architecture.md` shows the two flows, from `.delay()` to the broker and from the broker to the outcome.
 
+// What can go wrong, and where a task stands.
 mod error;
 pub use error::{Error, Result, TaskFailure};
 
 mod state;
 pub use state::State;
 
+// A message as it lies on a queue: Celery's protocol.
 pub mod message;
+
+// Tasks: what the attribute writes, what a task may ask and return.
 pub mod task;
 pub use task::error::Permanence;
 pub use task::{AckMode, Backoff, Context, SharedState, Task, TaskError, TaskOptions};
 
+// Where messages go: exchanges, queues, bindings, and the router.
 pub mod routing;
 pub use routing::matching::topic_matches;
 pub use routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, RouteRule, Topology};
 
+// Calls as values.
 pub mod canvas;
-pub use canvas::Signature;
+pub use canvas::{SendOptions, Signature};
 
+// Connections, and the two things that are built on them: brokers and result backends.
+pub mod connection;
+pub use connection::{BrokerUrl, TlsOptions};
 pub mod backend;
 pub mod broker;
 
-pub mod connection;
-pub use connection::{BrokerUrl, TlsOptions};
-
+// The application: configuration, sending, results.
 pub mod app;
 pub use app::{App, AsyncResult, Config, Emitted, Payload};
 
+// The worker.
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle};
 
