@@ -1,0 +1,125 @@
+//! The brokers on which a behaviour is tested: memory, SQLite, and RabbitMQ where the run has one.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mq_worker::{App, Config, QueueKind, SharedState, Summary, Worker, WorkerHandle};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// One broker on which a test runs, with a queue name that no other test has.
+pub struct Place {
+    /// For messages of failed tests.
+    pub name: &'static str,
+    /// A queue of this test's own.
+    pub queue: String,
+    config: Config,
+    // Removes the SQLite file at the end.
+    _directory: Option<Arc<TempDir>>,
+}
+
+impl Place {
+    /// An application on this broker. Two of one place see the same queues.
+    pub fn app(&self) -> App {
+        self.app_with(|_| {})
+    }
+
+    /// An application on this broker with other settings.
+    pub fn app_with(&self, change: impl FnOnce(&mut Config)) -> App {
+        let mut config = self.config.clone();
+        config.worker.queues = vec![self.queue.clone()];
+        config.worker.grace = Duration::from_secs(5);
+        change(&mut config);
+        App::new(config).expect("a good configuration")
+    }
+
+    /// The dead-letter queue of this test's queue.
+    pub fn dead(&self) -> String {
+        format!("{}.dead", self.queue)
+    }
+}
+
+/// All places of this run. Says on standard error what is left out.
+pub fn places() -> Vec<Place> {
+    let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+    let sqlite = format!("sqlite:{}", directory.path().join("queue.db").display());
+    let mut places = vec![
+        place("memory", &format!("memory://{}", unique("place")), QueueKind::Quorum, None),
+        place("sqlite", &sqlite, QueueKind::Quorum, Some(directory)),
+    ];
+    if let Some(url) = super::rabbitmq_url() {
+        places.push(place("rabbitmq quorum", &url, QueueKind::Quorum, None));
+        places.push(place("rabbitmq classic", &url, QueueKind::Classic, None));
+    }
+    places
+}
+
+fn place(name: &'static str, url: &str, kind: QueueKind, directory: Option<Arc<TempDir>>) -> Place {
+    let config = Config { broker_url: url.parse().expect("a URL"), queue_kind: kind, ..Config::default() };
+    Place { name, queue: unique("test"), config, _directory: directory }
+}
+
+/// A name that no other test, run or process has.
+pub fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
+    format!("{prefix}-{:x}-{:x}-{}", std::process::id(), now, COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Runs a test on every place, one after the other, on a runtime of its own.
+pub fn everywhere<F: Future<Output = ()>>(test: impl Fn(Place) -> F) {
+    for place in places() {
+        let name = place.name;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime can be built");
+        let within = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test(place)).await });
+        assert!(within.is_ok(), "the test hangs on {name}");
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+/// A worker that runs beside the test.
+pub struct Running {
+    handle: WorkerHandle,
+    task: JoinHandle<mq_worker::Result<Summary>>,
+}
+
+impl Running {
+    /// Starts a worker.
+    pub fn start(app: App, state: SharedState) -> Self {
+        let worker = Worker::new(app).expect("a worker").with_state(state);
+        let handle = worker.handle();
+        Self { handle, task: tokio::spawn(worker.run()) }
+    }
+
+    /// For stopping it in the middle of a test.
+    pub fn handle(&self) -> WorkerHandle {
+        self.handle.clone()
+    }
+
+    /// Stops it warm and waits for its summary.
+    pub async fn stop(self) -> Summary {
+        self.handle.stop();
+        self.ended().await
+    }
+
+    /// Waits until it has stopped.
+    pub async fn ended(self) -> Summary {
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.task).await.expect("the worker stops in time");
+        ended.expect("the worker does not panic").expect("the worker runs")
+    }
+}
+
+/// Asks again and again until the answer is yes; fails the test after 20 seconds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, question: impl Fn() -> F) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !question().await {
+        assert!(tokio::time::Instant::now() < deadline, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
