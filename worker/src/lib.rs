@@ -48,7 +48,7 @@ pub use canvas::{SendOptions, Signature};
 
 // Connections, and the two things that are built on them: brokers and result backends.
 pub mod connection;
-pub use connection::{BrokerUrl, TlsOptions};
+pub use connection::{BrokerUrl, ConnectOptions, TlsOptions};
 pub mod backend;
 pub mod broker;
 

@@ -1,8 +1,10 @@
 //! Where results go: a worker stores what became of a task, and whoever called it asks.
 //!
-//! [`memory`] is for tests, [`sqlite`] a table beside the queue, [`amqp`] Celery's `rpc://`: a message to the
+//! `memory` is for tests, `sqlite` a table beside the queue, `amqp` Celery's `rpc://`: a message to the
 //! caller's own queue.
 
+mod memory;
+mod none;
 pub mod record;
 
 pub use record::ResultRecord;
@@ -56,9 +58,10 @@ pub async fn open(
     url: Option<&BrokerUrl>,
     options: &BackendOptions,
 ) -> Result<Arc<dyn ResultBackend>> {
-    let _ = (broker, options);
     let url = url.unwrap_or(broker);
     match url.scheme().as_str() {
+        "memory" => Ok(memory::open(url, options.expires)),
+        "none" => Ok(Arc::new(none::NoBackend)),
         other => Err(Error::config(format!(
             "no result backend for `{url}`: the scheme `{other}` is not one of rpc, sqlite, memory, none"
         ))),

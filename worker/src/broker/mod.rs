@@ -1,9 +1,10 @@
 //! What a broker is to the rest of the crate: it takes messages, keeps them, and hands each to one consumer.
 //!
-//! Three implement it: [`memory`] for tests, [`sqlite`] without a server, [`amqp`] for RabbitMQ. One conformance
+//! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
 //! suite (`tests/brokers.rs`) runs over all of them.
 
 pub mod delivery;
+mod memory;
 
 pub use delivery::{Consumer, ConsumerControl, Delivery, Settle, Settlement, Verdict};
 use std::sync::Arc;
@@ -113,6 +114,7 @@ pub trait Broker: Send + Sync + 'static {
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
     let _ = options;
     match url.scheme().as_str() {
+        "memory" => Ok(memory::open(url)),
         other => Err(Error::config(format!(
             "no broker for `{url}`: the scheme `{other}` is not one of amqp, amqps, sqlite, memory"
         ))),

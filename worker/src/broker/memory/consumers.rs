@@ -1,0 +1,68 @@
+//! One consumer: what it may still be handed, and from where next.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::state::OwnerId;
+use crate::broker::Delivery;
+
+/// A consumer that is attached to queues.
+pub(super) struct Attached {
+    pub(super) owner: OwnerId,
+    /// How many deliveries it has.
+    pub(super) unsettled: u16,
+    prefetch: u16,
+    sender: mpsc::Sender<Delivery>,
+    /// In the order of their turns.
+    queues: VecDeque<Arc<str>>,
+}
+
+impl Attached {
+    pub(super) fn new(
+        owner: OwnerId,
+        sender: mpsc::Sender<Delivery>,
+        prefetch: u16,
+        queues: Vec<Arc<str>>,
+    ) -> Self {
+        Self { owner, unsettled: 0, prefetch, sender, queues: queues.into() }
+    }
+
+    /// True when nobody will ever receive what is sent to it.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.unsettled < self.prefetch && !self.is_deaf()
+    }
+
+    /// Its queues.
+    pub(super) fn queues(&self) -> Vec<Arc<str>> {
+        self.queues.iter().cloned().collect()
+    }
+
+    /// The next of its queues that has something, whose turn then ends.
+    pub(super) fn next_queue(&mut self, filled: impl Fn(&Arc<str>) -> bool) -> Option<Arc<str>> {
+        let turn = self.queues.iter().position(filled)?;
+        let name = Arc::clone(&self.queues[turn]);
+        self.queues.rotate_left(turn + 1);
+        Some(name)
+    }
+
+    /// A queue has gone. True when it was the last.
+    pub(super) fn forget_queue(&mut self, name: &str) -> bool {
+        self.queues.retain(|queue| **queue != *name);
+        self.queues.is_empty()
+    }
+
+    /// Hands a delivery over; what comes back nobody will ever receive.
+    pub(super) fn send(&self, delivery: Delivery) -> Option<Delivery> {
+        match self.sender.try_send(delivery) {
+            Ok(()) => None,
+            Err(TrySendError::Closed(delivery) | TrySendError::Full(delivery)) => Some(delivery),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Exchanges, queues and bindings come and go.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::queue::{Moment, Waiting};
+use super::state::{OwnerId, State, Timer};
+use crate::broker::QueueInfo;
+use crate::error::{Error, Result};
+use crate::routing::{Binding, Queue, Topology};
+
+impl State {
+    /// Makes exchanges, queues and bindings that do not exist yet.
+    pub(super) fn declare(&mut self, topology: &Topology, owner: OwnerId, now: Instant) -> Result<()> {
+        for exchange in &topology.exchanges {
+            match self.exchanges.get(&exchange.name) {
+                None => {
+                    self.exchanges.insert(exchange.name.clone(), exchange.clone());
+                }
+                Some(known) if known.kind == exchange.kind => {}
+                Some(known) => {
+                    return Err(Error::topology(format!(
+                        "cannot declare the {} exchange `{}`: it exists as a {} exchange",
+                        exchange.kind.as_str(),
+                        exchange.name,
+                        known.kind.as_str()
+                    )));
+                }
+            }
+        }
+        for queue in &topology.queues {
+            self.declare_queue(queue, owner, now)?;
+        }
+        for binding in &topology.bindings {
+            self.bind(binding)?;
+        }
+        Ok(())
+    }
+
+    fn declare_queue(&mut self, spec: &Queue, owner: OwnerId, now: Instant) -> Result<()> {
+        if self.queues.contains_key(spec.name.as_str()) {
+            let known = self.queue(&spec.name, owner)?;
+            let same = Queue { kind: known.spec.kind, ..spec.clone() } == known.spec;
+            if !same && self.reported.insert(spec.name.clone()) {
+                tracing::warn!(
+                    queue = spec.name,
+                    "the queue exists with other arguments and is used as it is"
+                );
+            }
+        } else {
+            let queue = Waiting::new(spec.clone(), owner);
+            self.queues.insert(Arc::clone(&queue.name), queue);
+        }
+        self.mark_used(&spec.name, now);
+        Ok(())
+    }
+
+    fn bind(&mut self, binding: &Binding) -> Result<()> {
+        let missing = |what: &str, name: &str| {
+            Error::topology(format!(
+                "cannot bind queue `{}` to exchange `{}`: there is no {what} `{name}`",
+                binding.queue, binding.exchange
+            ))
+        };
+        if !self.exchanges.contains_key(&binding.exchange) {
+            return Err(missing("exchange", &binding.exchange));
+        }
+        if !self.queues.contains_key(binding.queue.as_str()) {
+            return Err(missing("queue", &binding.queue));
+        }
+        if !self.bindings.contains(binding) {
+            self.bindings.push(binding.clone());
+        }
+        Ok(())
+    }
+
+    /// A queue that `owner` may use.
+    pub(super) fn queue(&mut self, name: &str, owner: OwnerId) -> Result<&mut Waiting> {
+        match self.queues.get_mut(name) {
+            None => Err(Error::topology(format!("there is no queue `{name}`"))),
+            Some(queue) if queue.owner.is_some_and(|theirs| theirs != owner) => {
+                Err(Error::topology(format!("queue `{name}` is exclusive to another connection")))
+            }
+            Some(queue) => Ok(queue),
+        }
+    }
+
+    /// What there is to say about queues: of these names, or of all.
+    pub(super) fn describe(&self, names: &[String]) -> Vec<QueueInfo> {
+        let info = |queue: &Waiting| QueueInfo {
+            name: queue.spec.name.clone(),
+            ready: queue.ready.len() as u64,
+            running: queue.running,
+            delayed: Some(queue.delayed.len() as u64),
+            consumers: queue.consumers.len() as u64,
+        };
+        if names.is_empty() {
+            self.queues.values().map(info).collect()
+        } else {
+            names.iter().filter_map(|name| self.queues.get(name.as_str())).map(info).collect()
+        }
+    }
+
+    /// Drops what waits, for its turn or for its time.
+    pub(super) fn purge(&mut self, name: &str, owner: OwnerId) -> Result<u64> {
+        let queue = self.queue(name, owner)?;
+        let dropped = (queue.ready.len() + queue.delayed.len()) as u64;
+        let unused = queue.unused.take();
+        let moments: Vec<Moment> = queue.moments().collect();
+        queue.ready.clear();
+        queue.delayed.clear();
+        queue.unused = unused;
+        for moment in moments {
+            self.timers.remove(&moment);
+        }
+        Ok(dropped)
+    }
+
+    /// Deletes a queue, if it exists.
+    pub(super) fn delete_queue(&mut self, name: &str, owner: OwnerId) -> Result<()> {
+        if self.queues.contains_key(name) {
+            self.queue(name, owner)?;
+            self.remove_queue(name);
+        }
+        Ok(())
+    }
+
+    /// Takes a queue away, with what waits in it.
+    pub(super) fn remove_queue(&mut self, name: &str) {
+        let Some(queue) = self.queues.remove(name) else { return };
+        for moment in queue.moments() {
+            self.timers.remove(&moment);
+        }
+        for id in queue.consumers {
+            let Some(consumer) = self.consumers.get_mut(&id) else { continue };
+            if consumer.forget_queue(name) {
+                self.consumers.remove(&id);
+            }
+        }
+        let unbound: Vec<Binding> = self.bindings.extract_if(.., |binding| binding.queue == name).collect();
+        for binding in unbound {
+            let in_use = self.bindings.iter().any(|other| other.exchange == binding.exchange);
+            if !in_use && self.exchanges.get(&binding.exchange).is_some_and(|exchange| exchange.auto_delete) {
+                self.exchanges.remove(&binding.exchange);
+            }
+        }
+    }
+
+    /// The time that a queue lives without being used begins again.
+    pub(super) fn mark_used(&mut self, name: &str, now: Instant) {
+        self.stop_unused_clock(name);
+        let id = self.next_id();
+        let Some(queue) = self.queues.get_mut(name).filter(|queue| queue.consumers.is_empty()) else {
+            return;
+        };
+        let Some(at) = queue.spec.expires.and_then(|after| now.checked_add(after)) else { return };
+        queue.unused = Some((at, id));
+        self.timers.insert((at, id), Timer::Unused(Arc::clone(&queue.name)));
+    }
+
+    /// The queue is in use, or gone.
+    pub(super) fn stop_unused_clock(&mut self, name: &str) {
+        if let Some(moment) = self.queues.get_mut(name).and_then(|queue| queue.unused.take()) {
+            self.timers.remove(&moment);
+        }
+    }
+}

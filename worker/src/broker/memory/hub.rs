@@ -1,0 +1,100 @@
+//! The queues of one name with their lock, and the clock that wakes them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, Weak};
+use std::thread;
+use std::time::Instant;
+
+use super::state::State;
+use crate::broker::{Settle, Verdict};
+
+static HUBS: LazyLock<Mutex<HashMap<String, Arc<Hub>>>> = LazyLock::new(Mutex::default);
+
+/// Everything that `memory://NAME` means in this process.
+pub(super) struct Hub {
+    this: Weak<Hub>,
+    guarded: Mutex<Guarded>,
+    /// Told when something falls due earlier than the clock thread thought.
+    sooner: Condvar,
+}
+
+struct Guarded {
+    state: State,
+    /// True while a thread waits for the next deadline.
+    clock_runs: bool,
+}
+
+impl Hub {
+    pub(super) fn named(name: &str) -> Arc<Hub> {
+        let mut hubs = HUBS.lock().expect("never poisoned");
+        Arc::clone(hubs.entry(name.to_owned()).or_insert_with(|| {
+            Arc::new_cyclic(|this: &Weak<Hub>| Hub {
+                this: this.clone(),
+                guarded: Mutex::new(Guarded { state: State::new(this.clone()), clock_runs: false }),
+                sooner: Condvar::new(),
+            })
+        }))
+    }
+
+    /// Acts on the queues as they are now.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let mut guarded = self.lock();
+        let known = guarded.state.next_deadline();
+        let now = Instant::now();
+        guarded.state.tick(now);
+        let value = act(&mut guarded.state, now);
+        let next = guarded.state.next_deadline();
+        if next.is_some() && !guarded.clock_runs {
+            guarded.clock_runs = true;
+            self.start_clock();
+        } else if next < known || known.is_none() {
+            self.sooner.notify_one();
+        }
+        let refused = guarded.state.take_refused();
+        drop(guarded);
+        // A delivery that is dropped asks for the lock, to go back to its queue.
+        drop(refused);
+        value
+    }
+
+    /// A thread and not a task, so that delays do not depend on the runtime that happened to publish. It ends
+    /// when nothing is left to wait for.
+    fn start_clock(&self) {
+        let hub = self.this.upgrade().expect("whoever calls holds the hub");
+        thread::Builder::new()
+            .name("mq-memory-clock".into())
+            .spawn(move || hub.run_clock())
+            .expect("the system can start one more thread");
+    }
+
+    fn run_clock(&self) {
+        let mut guarded = self.lock();
+        loop {
+            let now = Instant::now();
+            guarded.state.tick(now);
+            let refused = guarded.state.take_refused();
+            if !refused.is_empty() {
+                drop(guarded);
+                drop(refused);
+                guarded = self.lock();
+                continue;
+            }
+            let Some(next) = guarded.state.next_deadline() else {
+                guarded.clock_runs = false;
+                return;
+            };
+            let pause = next.saturating_duration_since(now);
+            guarded = self.sooner.wait_timeout(guarded, pause).expect("never poisoned").0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Guarded> {
+        self.guarded.lock().expect("never poisoned")
+    }
+}
+
+impl Settle for Hub {
+    fn settle(&self, tag: u64, verdict: Verdict) {
+        self.with(|state, now| state.settle(tag, verdict, now));
+    }
+}

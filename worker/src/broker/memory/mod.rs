@@ -1,0 +1,175 @@
+//! The broker without a server or a file: queues in the memory of this process.
+//!
+//! Everybody in the process who opens `memory://NAME` sees the same queues, on whatever runtime they run; they
+//! live until the process ends. The rules are in `state`, which knows neither locks nor tasks; this file puts
+//! a lock and a clock around it.
+
+mod consumers;
+mod declared;
+mod hub;
+mod queue;
+mod state;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use self::hub::Hub;
+use self::state::OwnerId;
+use super::{
+    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Subscription,
+};
+use crate::connection::BrokerUrl;
+use crate::error::{Error, Result};
+use crate::routing::Topology;
+
+/// The clock of the operating system counts further than this on every platform.
+const MAX_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Opens the queues that this process keeps under the URL's name.
+pub(super) fn open(url: &BrokerUrl) -> Arc<dyn Broker> {
+    let hub = Hub::named(url.path());
+    let id = hub.with(|state, _| state.next_id());
+    Arc::new(MemoryBroker { owner: Arc::new(Owner { hub, id, closed: AtomicBool::new(false) }) })
+}
+
+/// One user of the queues, as a connection is one user of a server.
+struct MemoryBroker {
+    owner: Arc<Owner>,
+}
+
+/// Whose consumers, exclusive queues and unsettled deliveries they are. It lives as long as the broker handle or
+/// one of its consumers does, and gives everything back at its end.
+struct Owner {
+    hub: Arc<Hub>,
+    id: OwnerId,
+    closed: AtomicBool,
+}
+
+impl Owner {
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::connection("this connection to the memory broker was closed"));
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.hub.with(|state, now| state.leave(self.id, now));
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Broker for MemoryBroker {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "memory",
+            // A worker that dies takes the queues with it: nobody ever gets a message that killed a worker.
+            counts_crashes: true,
+            lists_queues: true,
+            max_delay: MAX_DELAY,
+        }
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            topology.validate()?;
+            self.owner.hub.with(|state, now| state.declare(topology, self.owner.id, now))
+        })
+    }
+
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            crate::routing::topology::check_key(&publication.routing_key)?;
+            if let Some(delay) = publication.delay.filter(|delay| *delay > MAX_DELAY) {
+                return Err(Error::unsupported(format!(
+                    "cannot keep a message back for {} seconds: the memory broker keeps one for {} at most",
+                    delay.as_secs(),
+                    MAX_DELAY.as_secs()
+                )));
+            }
+            self.owner.hub.with(|state, now| state.publish(publication, now))
+        })
+    }
+
+    fn consume(&self, subscription: Subscription) -> BoxFuture<'_, Result<Consumer>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            let (id, deliveries) =
+                self.owner.hub.with(|state, now| state.consume(&subscription, self.owner.id, now))?;
+            Ok(Consumer::new(deliveries, Arc::new(Control { owner: Arc::clone(&self.owner), id })))
+        })
+    }
+
+    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, now| state.get(queue, self.owner.id, now))
+        })
+    }
+
+    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, _| state.describe(names)))
+        })
+    }
+
+    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, _| state.purge(queue, self.owner.id))
+        })
+    }
+
+    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, _| state.delete_queue(queue, self.owner.id))
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.owner.close() })
+    }
+}
+
+/// Stops one consumer: when asked, or when nobody holds it any more.
+struct Control {
+    owner: Arc<Owner>,
+    id: u64,
+}
+
+impl Control {
+    fn stop(&self) {
+        self.owner.hub.with(|state, now| state.cancel(self.id, now));
+    }
+}
+
+impl ConsumerControl for Control {
+    fn cancel(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.stop() })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        // A verdict takes effect while it is given.
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

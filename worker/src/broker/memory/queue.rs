@@ -1,0 +1,93 @@
+//! One queue: what waits in it, in the order in which it goes out.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::state::OwnerId;
+use crate::message::Message;
+use crate::routing::{Overflow, Queue};
+
+/// Where a message stands in its queue: urgent ones first, then by arrival. A message that comes back keeps its
+/// place, and so is first again.
+pub(super) type Place = (Reverse<u8>, u64);
+
+/// A moment, made unique by a number.
+pub(super) type Moment = (Instant, u64);
+
+/// A message in a queue.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) message: Message,
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) redelivered: bool,
+    /// When it is too old for this queue.
+    pub(super) expires: Option<Moment>,
+    /// The queues that dropped it before it came here. A message never dies twice in one queue, which ends the
+    /// cycles that dead-lettering can be arranged in.
+    pub(super) died_in: Vec<Arc<str>>,
+}
+
+/// A queue with its messages and consumers.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) spec: Queue,
+    pub(super) name: Arc<str>,
+    /// Set for an exclusive queue.
+    pub(super) owner: Option<OwnerId>,
+    pub(super) ready: BTreeMap<Place, Stored>,
+    pub(super) delayed: BTreeMap<Moment, Stored>,
+    pub(super) running: u64,
+    /// The consumers in the order of their turns.
+    pub(super) consumers: VecDeque<u64>,
+    /// When the queue goes, unless somebody uses it before.
+    pub(super) unused: Option<Moment>,
+}
+
+impl Waiting {
+    pub(super) fn new(spec: Queue, owner: OwnerId) -> Self {
+        Self {
+            name: Arc::from(spec.name.as_str()),
+            owner: spec.exclusive.then_some(owner),
+            spec,
+            ready: BTreeMap::new(),
+            delayed: BTreeMap::new(),
+            running: 0,
+            consumers: VecDeque::new(),
+            unused: None,
+        }
+    }
+
+    /// The priority that a message has here.
+    pub(super) fn priority(&self, message: &Message) -> Reverse<u8> {
+        Reverse(message.properties.priority.unwrap_or(0).min(self.spec.max_priority.unwrap_or(0)))
+    }
+
+    /// True when one more message would have to be refused.
+    pub(super) fn refuses(&self) -> bool {
+        self.spec.overflow == Some(Overflow::RejectPublish) && self.room() == Some(0)
+    }
+
+    /// How many more may wait; `None` is any number.
+    fn room(&self) -> Option<u64> {
+        self.spec.max_length.map(|most| most.saturating_sub(self.ready.len() as u64))
+    }
+
+    /// The place of a message that must go because the queue is too long: the oldest of the least urgent.
+    pub(super) fn surplus(&self) -> Option<Place> {
+        let most = self.spec.max_length?;
+        if self.spec.overflow == Some(Overflow::RejectPublish) || self.ready.len() as u64 <= most {
+            return None;
+        }
+        let (least_urgent, _) = *self.ready.last_key_value()?.0;
+        self.ready.range((least_urgent, 0)..).next().map(|(place, _)| *place)
+    }
+
+    /// Every moment at which something is to happen here.
+    pub(super) fn moments(&self) -> impl Iterator<Item = Moment> + '_ {
+        let expiries = self.ready.values().filter_map(|stored| stored.expires);
+        self.delayed.keys().copied().chain(expiries).chain(self.unused)
+    }
+}

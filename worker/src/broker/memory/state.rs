@@ -1,0 +1,397 @@
+//! What is where, and the rules by which it moves: plain data that is told the time.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::consumers::Attached;
+use super::queue::{Moment, Place, Stored, Waiting};
+use crate::broker::{Delivery, Publication, Settle, Settlement, Subscription, Verdict};
+use crate::error::{Error, ErrorKind, Result};
+use crate::routing::{Binding, Exchange, topology};
+
+/// Names one user of the queues.
+pub(super) type OwnerId = u64;
+
+/// All exchanges, queues, consumers and deliveries of one memory broker.
+pub(super) struct State {
+    /// Where deliveries are settled: the hub around this state.
+    sink: Weak<dyn Settle>,
+    pub(super) exchanges: BTreeMap<String, Exchange>,
+    pub(super) bindings: Vec<Binding>,
+    pub(super) queues: BTreeMap<Arc<str>, Waiting>,
+    pub(super) consumers: BTreeMap<u64, Attached>,
+    running: HashMap<u64, Running>,
+    /// What happens when, over all queues.
+    pub(super) timers: BTreeMap<Moment, Timer>,
+    /// Queues whose other arguments were reported already.
+    pub(super) reported: HashSet<String>,
+    /// Deliveries that no consumer took: to be dropped outside the lock.
+    refused: Vec<Delivery>,
+    last_id: u64,
+}
+
+/// A message that was handed out and is not settled.
+struct Running {
+    queue: Arc<str>,
+    place: Place,
+    stored: Stored,
+    owner: OwnerId,
+    consumer: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) enum Timer {
+    /// The delayed message of this moment may be handed out.
+    Due(Arc<str>),
+    /// The message at this place is too old.
+    Expired(Arc<str>, Place),
+    /// Nobody has used the queue for as long as it wants to live.
+    Unused(Arc<str>),
+}
+
+impl State {
+    pub(super) fn new(sink: Weak<dyn Settle>) -> Self {
+        Self {
+            sink,
+            exchanges: BTreeMap::new(),
+            bindings: Vec::new(),
+            queues: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            running: HashMap::new(),
+            timers: BTreeMap::new(),
+            reported: HashSet::new(),
+            refused: Vec::new(),
+            last_id: 0,
+        }
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.timers.keys().next().map(|(at, _)| *at)
+    }
+
+    pub(super) fn take_refused(&mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Does what has fallen due, and lets go of consumers that nobody listens to.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let deaf: Vec<u64> =
+            self.consumers.iter().filter(|(_, one)| one.is_deaf()).map(|(id, _)| *id).collect();
+        for id in deaf {
+            self.cancel(id, now);
+        }
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            let (moment, timer) = entry.remove_entry();
+            match timer {
+                Timer::Due(queue) => {
+                    let stored = self.queues.get_mut(&queue).and_then(|queue| queue.delayed.remove(&moment));
+                    if let Some(stored) = stored {
+                        self.enqueue(&queue, stored, now);
+                    }
+                }
+                Timer::Expired(queue, place) => {
+                    let stored = self.queues.get_mut(&queue).and_then(|queue| queue.ready.remove(&place));
+                    if let Some(stored) = stored {
+                        self.dead_letter(&queue, stored, now);
+                    }
+                }
+                Timer::Unused(queue) => self.remove_queue(&queue),
+            }
+        }
+    }
+
+    /// The queues that get a copy; `None` when there is no such exchange.
+    fn route(&self, exchange: &str, routing_key: &str) -> Option<Vec<Arc<str>>> {
+        if exchange.is_empty() {
+            return Some(
+                self.queues
+                    .get_key_value(routing_key)
+                    .map(|(name, _)| Arc::clone(name))
+                    .into_iter()
+                    .collect(),
+            );
+        }
+        let names = topology::route(self.exchanges.get(exchange), &self.bindings, exchange, routing_key)?;
+        Some(
+            names
+                .into_iter()
+                .filter_map(|name| self.queues.get_key_value(name))
+                .map(|(name, _)| Arc::clone(name))
+                .collect(),
+        )
+    }
+
+    /// Puts a copy into every queue that the address leads to, or into none.
+    pub(super) fn publish(&mut self, publication: Publication, now: Instant) -> Result<()> {
+        let Publication { exchange, routing_key, message, delay, mandatory } = publication;
+        let queues = self
+            .route(&exchange, &routing_key)
+            .ok_or_else(|| Error::topology(format!("cannot publish: there is no exchange `{exchange}`")))?;
+        if queues.is_empty() && mandatory {
+            return Err(Error::new(
+                ErrorKind::Unroutable,
+                format!(
+                    "no queue takes messages from exchange `{exchange}` with routing key `{routing_key}`"
+                ),
+            ));
+        }
+        if let Some(full) = queues.iter().find(|name| self.queues[*name].refuses()) {
+            return Err(Error::new(ErrorKind::Rejected, format!("queue `{full}` is full")));
+        }
+        for name in queues {
+            let stored = Stored {
+                message: message.clone(),
+                exchange: exchange.clone(),
+                routing_key: routing_key.clone(),
+                redelivered: false,
+                expires: None,
+                died_in: Vec::new(),
+            };
+            match delay.filter(|delay| !delay.is_zero()) {
+                None => self.enqueue(&name, stored, now),
+                Some(delay) => {
+                    let moment = (now + delay, self.next_id());
+                    self.timers.insert(moment, Timer::Due(Arc::clone(&name)));
+                    let queue = self.queues.get_mut(&name).expect("it was routed to just now");
+                    queue.delayed.insert(moment, stored);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a message at the end of a queue, and moves what can move.
+    fn enqueue(&mut self, name: &Arc<str>, mut stored: Stored, now: Instant) {
+        let id = self.next_id();
+        let Some(queue) = self.queues.get(name) else { return };
+        let place = (queue.priority(&stored.message), id);
+        let ttl = [queue.spec.message_ttl, stored.message.properties.expiration].into_iter().flatten().min();
+        // A time to live that the clock cannot count to is none.
+        stored.expires = ttl.and_then(|ttl| now.checked_add(ttl)).map(|at| (at, id));
+        self.put(name, place, stored);
+        self.serve_queue(name);
+        while let Some(surplus) = self.queues.get(name).and_then(Waiting::surplus) {
+            if let Some(stored) = self.take(name, surplus) {
+                self.dead_letter(name, stored, now);
+            }
+        }
+    }
+
+    /// Puts a message at its place.
+    fn put(&mut self, name: &Arc<str>, place: Place, stored: Stored) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        if let Some(moment) = stored.expires {
+            self.timers.insert(moment, Timer::Expired(Arc::clone(name), place));
+        }
+        queue.ready.insert(place, stored);
+    }
+
+    /// Takes a message from its place.
+    fn take(&mut self, name: &str, place: Place) -> Option<Stored> {
+        let stored = self.queues.get_mut(name)?.ready.remove(&place)?;
+        if let Some(moment) = stored.expires {
+            self.timers.remove(&moment);
+        }
+        Some(stored)
+    }
+
+    /// A queue lets go of a message that was not consumed.
+    fn dead_letter(&mut self, name: &Arc<str>, stored: Stored, now: Instant) {
+        let Some(queue) = self.queues.get(name) else { return };
+        let Some(exchange) = queue.spec.dead_letter_exchange.clone() else { return };
+        let routing_key = queue.spec.dead_letter_routing_key.clone().unwrap_or(stored.routing_key);
+        let mut died_in = stored.died_in;
+        died_in.push(Arc::clone(name));
+        // It had its time to live: it must not die of it again where it goes now.
+        let mut message = stored.message;
+        message.properties.expiration = None;
+        for target in self.route(&exchange, &routing_key).unwrap_or_default() {
+            if died_in.contains(&target) {
+                continue;
+            }
+            let stored = Stored {
+                message: message.clone(),
+                exchange: exchange.clone(),
+                routing_key: routing_key.clone(),
+                redelivered: false,
+                expires: None,
+                died_in: died_in.clone(),
+            };
+            self.enqueue(&target, stored, now);
+        }
+    }
+
+    /// Attaches a consumer.
+    pub(super) fn consume(
+        &mut self,
+        subscription: &Subscription,
+        owner: OwnerId,
+        now: Instant,
+    ) -> Result<(u64, mpsc::Receiver<Delivery>)> {
+        let Subscription { queues, prefetch, name } = subscription;
+        if *prefetch == 0 {
+            return Err(Error::config(format!("consumer `{name}` has prefetch 0: it would get nothing")));
+        }
+        if queues.is_empty() {
+            return Err(Error::config(format!("consumer `{name}` names no queue")));
+        }
+        let mut names = Vec::with_capacity(queues.len());
+        for queue in queues {
+            let name = Arc::clone(&self.queue(queue, owner)?.name);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let id = self.next_id();
+        for name in &names {
+            self.mark_used(name, now);
+            self.queues.get_mut(name).expect("it was found just now").consumers.push_back(id);
+        }
+        // There is room for all that may be unsettled, so that handing out never has to wait.
+        let (sender, deliveries) = mpsc::channel(usize::from(*prefetch));
+        self.consumers.insert(id, Attached::new(owner, sender, *prefetch, names));
+        for queue in self.consumers[&id].queues() {
+            self.stop_unused_clock(&queue);
+        }
+        self.serve_consumer(id);
+        Ok((id, deliveries))
+    }
+
+    /// Detaches a consumer. What it was handed stays with it.
+    pub(super) fn cancel(&mut self, id: u64, now: Instant) {
+        let Some(consumer) = self.consumers.remove(&id) else { return };
+        for name in consumer.queues() {
+            let Some(queue) = self.queues.get_mut(&name) else { continue };
+            queue.consumers.retain(|other| *other != id);
+            if queue.consumers.is_empty() && queue.spec.auto_delete {
+                self.remove_queue(&name);
+            } else {
+                self.mark_used(&name, now);
+            }
+        }
+    }
+
+    /// One user says goodbye: what it has not settled goes back.
+    pub(super) fn leave(&mut self, owner: OwnerId, now: Instant) {
+        let theirs = |id: &OwnerId| *id == owner;
+        let consumers: Vec<u64> =
+            self.consumers.iter().filter(|(_, one)| theirs(&one.owner)).map(|(id, _)| *id).collect();
+        for id in consumers {
+            self.cancel(id, now);
+        }
+        let tags: Vec<u64> =
+            self.running.iter().filter(|(_, one)| theirs(&one.owner)).map(|(tag, _)| *tag).collect();
+        for tag in tags {
+            self.settle(tag, Verdict::Requeue, now);
+        }
+        let exclusive: Vec<Arc<str>> = self
+            .queues
+            .values()
+            .filter(|queue| queue.owner.as_ref().is_some_and(theirs))
+            .map(|queue| Arc::clone(&queue.name))
+            .collect();
+        for name in exclusive {
+            self.remove_queue(&name);
+        }
+    }
+
+    /// Takes a verdict on a delivery. One that comes too late does nothing.
+    pub(super) fn settle(&mut self, tag: u64, verdict: Verdict, now: Instant) {
+        let Some(Running { queue: name, place, stored, consumer, .. }) = self.running.remove(&tag) else {
+            return;
+        };
+        // The queue may have been deleted meanwhile, and even made anew.
+        let queue = self.queues.get_mut(&name).filter(|queue| Arc::ptr_eq(&queue.name, &name));
+        let exists = queue.is_some();
+        if let Some(queue) = queue {
+            queue.running -= 1;
+        }
+        if let Some(consumer) = consumer.and_then(|id| self.consumers.get_mut(&id)) {
+            consumer.unsettled -= 1;
+        }
+        if verdict == Verdict::Requeue && exists {
+            match stored.expires {
+                Some((at, _)) if at <= now => self.dead_letter(&name, stored, now),
+                _ => self.put(&name, place, stored),
+            }
+            self.serve_queue(&name);
+        }
+        if let Some(id) = consumer {
+            self.serve_consumer(id);
+        }
+    }
+
+    /// Takes the first message of a queue.
+    pub(super) fn get(&mut self, name: &str, owner: OwnerId, now: Instant) -> Result<Option<Delivery>> {
+        let name = Arc::clone(&self.queue(name, owner)?.name);
+        self.mark_used(&name, now);
+        Ok(self.hand_out(&name, owner, None))
+    }
+
+    /// Hands out the first message of a queue.
+    fn hand_out(&mut self, name: &Arc<str>, owner: OwnerId, consumer: Option<u64>) -> Option<Delivery> {
+        let queue = self.queues.get_mut(name)?;
+        let place = *queue.ready.first_key_value()?.0;
+        queue.running += 1;
+        let name = Arc::clone(&queue.name);
+        let mut stored = self.take(&name, place)?;
+        let redelivered = std::mem::replace(&mut stored.redelivered, true);
+        let tag = self.next_id();
+        let delivery = Delivery {
+            message: stored.message.clone(),
+            queue: Arc::clone(&name),
+            exchange: stored.exchange.clone(),
+            routing_key: stored.routing_key.clone(),
+            redelivered,
+            crashes: Some(0),
+            settlement: Settlement::new(tag, self.sink.upgrade().expect("whoever calls holds the hub")),
+        };
+        self.running.insert(tag, Running { queue: name, place, stored, owner, consumer });
+        Some(delivery)
+    }
+
+    /// Hands out from a queue while its consumers have room. They take turns; a full one is passed over.
+    fn serve_queue(&mut self, name: &Arc<str>) {
+        loop {
+            let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.ready.is_empty()) else {
+                return;
+            };
+            let Some(turn) = queue.consumers.iter().position(|id| self.consumers[id].has_room()) else {
+                return;
+            };
+            let id = queue.consumers[turn];
+            queue.consumers.rotate_left(turn + 1);
+            self.give(name, id);
+        }
+    }
+
+    /// Hands out to a consumer while it has room. Its queues take turns; an empty one is passed over.
+    fn serve_consumer(&mut self, id: u64) {
+        loop {
+            let Some(consumer) = self.consumers.get_mut(&id).filter(|consumer| consumer.has_room()) else {
+                return;
+            };
+            let queues = &self.queues;
+            let filled = |name: &Arc<str>| queues.get(name).is_some_and(|queue| !queue.ready.is_empty());
+            let Some(name) = consumer.next_queue(filled) else { return };
+            self.give(&name, id);
+        }
+    }
+
+    fn give(&mut self, name: &Arc<str>, id: u64) {
+        let owner = self.consumers[&id].owner;
+        let Some(delivery) = self.hand_out(name, owner, Some(id)) else { return };
+        let consumer = self.consumers.get_mut(&id).expect("it was chosen just now");
+        consumer.unsettled += 1;
+        // Nobody listens any more: it goes back when it is dropped, and by then the consumer is known to be deaf.
+        self.refused.extend(consumer.send(delivery));
+    }
+}
