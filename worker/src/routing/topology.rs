@@ -287,10 +287,18 @@ fn yes() -> bool {
     true
 }
 
-/// Optional durations as milliseconds.
+/// Optional durations: written as milliseconds, read as milliseconds or as a text such as `90s`.
 mod millis {
     use super::Duration;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a duration such as \"90s\", or milliseconds")]
+    enum Written {
+        Millis(u64),
+        #[serde(deserialize_with = "with_unit")]
+        Text(Duration),
+    }
 
     pub(super) fn serialize<S: Serializer>(
         value: &Option<Duration>,
@@ -302,6 +310,14 @@ mod millis {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+        Ok(Option::<Written>::deserialize(deserializer)?.map(|written| match written {
+            Written::Millis(millis) => Duration::from_millis(millis),
+            Written::Text(duration) => duration,
+        }))
+    }
+
+    fn with_unit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(serde::de::Error::custom)
     }
 }

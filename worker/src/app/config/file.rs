@@ -1,0 +1,143 @@
+//! `mq-worker.toml`.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::settings::{SECTIONS, STRUCTURES, of_section};
+use super::suggest::nearest;
+use super::value::{Problem, shown};
+use super::{Config, Sources};
+use crate::error::{Error, Result};
+
+/// What the file is called in the working directory.
+pub(super) const NAME: &str = "mq-worker.toml";
+
+/// Sets what the file says. That there is none is no error, unless somebody named it.
+pub(super) fn read(config: &mut Config, sources: &Sources) -> Result<()> {
+    let (path, named) = sources.file();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound && !named => return Ok(()),
+        Err(error) => {
+            let named = if named { " (named by MQ_CONFIG)" } else { "" };
+            return Err(Error::config(format!(
+                "cannot read the configuration file {}{named}: {error}",
+                tidy(&path)
+            ))
+            .with_source(error));
+        }
+    };
+    apply(config, &text)
+        .map_err(|(line, problem)| Error::config(format!("{}:{line}: {problem}", tidy(&path))))
+}
+
+/// The path as a person would write it.
+fn tidy(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
+}
+
+/// A problem and the line on which it is.
+type Located = (usize, Problem);
+
+fn apply(config: &mut Config, text: &str) -> Result<(), Located> {
+    let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+    // Only the parser's own words: the line that it would show may hold a password.
+    let place = |error: &toml::de::Error| error.span().map_or(1, |span| line(span.start));
+    let table =
+        DeTable::parse(text).map_err(|error| (place(&error), error.message().to_owned()))?.into_inner();
+    for (key, value) in table {
+        let (at, name) = (line(key.span().start), key.into_inner());
+        if SECTIONS.contains(&name.as_ref()) {
+            let kind = value.get_ref().type_str();
+            let DeValue::Table(section) = value.into_inner() else {
+                return Err((
+                    at,
+                    format!("`{name}` is a section, written [{name}]; here it is of type {kind}"),
+                ));
+            };
+            for (key, value) in section {
+                set(config, &name, key.get_ref(), value.get_ref())
+                    .map_err(|problem| (line(key.span().start), problem))?;
+            }
+        } else if STRUCTURES.iter().any(|(key, _)| *key == name) {
+            structure(config, &name, value).map_err(|error| {
+                (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", error.message()))
+            })?;
+        } else {
+            set(config, "", &name, value.get_ref()).map_err(|problem| (at, problem))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets one setting.
+fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Result<(), Problem> {
+    let Some(setting) = of_section(section).find(|setting| setting.key == key) else {
+        return Err(unknown(section, key));
+    };
+    let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+    let text = scalar(value).ok_or_else(|| format!("`{path}` cannot be of type {}", value.type_str()))?;
+    (setting.set)(config, &text).map_err(|problem| format!("`{path}` is `{}`: {problem}", shown(&text)))
+}
+
+/// The value as it would stand in an environment variable.
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    Some(match value {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
+            .map_or_else(|_| number.to_string(), |n| n.to_string()),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Array(items) => {
+            let items: Option<Vec<String>> = items.iter().map(|item| scalar(item.get_ref())).collect();
+            items?.join(",")
+        }
+        DeValue::Datetime(_) | DeValue::Table(_) => return None,
+    })
+}
+
+fn unknown(section: &str, key: &str) -> Problem {
+    let mut choices: Vec<&str> = of_section(section).map(|setting| setting.key).collect();
+    let elsewhere = SECTIONS.iter().find(|other| of_section(other).any(|setting| setting.key == key));
+    if section.is_empty() {
+        choices.extend(SECTIONS);
+        choices.extend(STRUCTURES.map(|(key, _)| key));
+        if let Some(section) = elsewhere {
+            return format!("unknown key `{key}`; it belongs in the section [{section}]");
+        }
+    } else if of_section("").any(|setting| setting.key == key) {
+        return format!(
+            "unknown key `{key}` in [{section}]; it belongs at the top of the file, before any section"
+        );
+    }
+    let place = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
+    match nearest(key, choices.iter().copied()) {
+        Some(near) => format!("unknown key `{key}`{place}; did you mean `{near}`?"),
+        None => format!("unknown key `{key}`{place}; the choices are {}", choices.join(", ")),
+    }
+}
+
+/// Sets `routes` or `topology`.
+fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Result<(), toml::de::Error> {
+    let value = ValueDeserializer::from(value);
+    match key {
+        "routes" => config.routes = Deserialize::deserialize(value)?,
+        _ => config.topology = Deserialize::deserialize(value)?,
+    }
+    Ok(())
+}
+
+/// Sets `routes` or `topology` from one line of TOML, as an environment variable holds it.
+pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Result<(), Problem> {
+    let example = match key {
+        "routes" => r#"[{ task = "feed.*", queue = "feeds" }]"#,
+        _ => r#"{ queues = [{ name = "email" }] }"#,
+    };
+    DeValue::parse(text)
+        .and_then(|value| structure(config, key, value))
+        .map_err(|error| format!("{}; expected TOML such as `{example}`", error.message()))
+}

@@ -1,0 +1,200 @@
+//! Every setting of an application, with its default, and the places that it is read from.
+//!
+//! [`settings`] is the one table that both readers share: [`environment`] for `MQ_…` variables and [`file`] for
+//! `mq-worker.toml`. The command line parses its flags with the same functions of [`value`].
+
+mod environment;
+mod file;
+mod settings;
+mod suggest;
+pub(crate) mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::connection::{BrokerUrl, TlsOptions};
+use crate::error::Result;
+use crate::routing::{QueueKind, RouteRule, Topology};
+
+/// Every setting. [`Config::load`] reads `MQ_…` environment variables, then `mq-worker.toml`, then takes
+/// the defaults; a builder or the command line changes fields afterwards, and so beats both.
+///
+/// A field is a key of the same name in the file, and a variable in the environment: `broker_url` is
+/// `MQ_BROKER_URL`. The fields of [`WorkerConfig`] stand in the section `[worker]` and are `MQ_CONCURRENCY`,
+/// `MQ_QUEUES` and so on; those of [`TlsOptions`] in `[tls]`, `MQ_TLS_CA_FILE`.
+///
+/// ```toml
+/// broker_url = "amqp://localhost"
+/// publish_timeout = "5s"
+/// max_message_size = "1MiB"
+///
+/// [worker]
+/// queues = ["email", "sms"]
+/// concurrency = 50
+///
+/// [[routes]]
+/// task = "feed.*"
+/// queue = "feeds"
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where messages lie. Default `sqlite:mq-worker.db`, in the working directory.
+    pub broker_url: BrokerUrl,
+    /// Where results go. Default: what goes with the broker (`rpc://` for RabbitMQ, else the same place).
+    pub result_backend: Option<BrokerUrl>,
+    /// The queue of tasks that name none. Default `default`.
+    pub default_queue: String,
+    /// The topic exchange to which events are emitted and tasks subscribe. Default `mq.topic`.
+    pub topic_exchange: String,
+    /// The kind of queue that is created on RabbitMQ where a queue does not say. Default quorum.
+    pub queue_kind: QueueKind,
+    /// How long a publish may take before it is an error. Default 10 seconds.
+    pub publish_timeout: Duration,
+    /// The largest body that is sent or run, in bytes. Default 16 MiB.
+    pub max_message_size: usize,
+    /// How long results are kept. Default one day.
+    pub result_expires: Duration,
+    /// Which tasks go where; the first rule that matches wins.
+    pub routes: Vec<RouteRule>,
+    /// Exchanges, queues and bindings to declare beside what the tasks say.
+    pub topology: Topology,
+    /// Files for `amqps://`.
+    pub tls: TlsOptions,
+    /// What concerns a worker only.
+    pub worker: WorkerConfig,
+}
+
+/// The settings of a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The queues to work on. Default: the queues of all tasks that are linked in.
+    pub queues: Vec<String>,
+    /// How many tasks run at once. Default ten for each processor.
+    pub concurrency: usize,
+    /// How many messages may be reserved. Default: the concurrency.
+    pub prefetch: Option<u16>,
+    /// How long running tasks may go on at a warm shutdown. Default 30 seconds.
+    pub grace: Duration,
+    /// The worker's name: `name@host`. Default `mq-worker@` and the machine's name.
+    pub hostname: Option<String>,
+    /// A message that was in the hands of this many dying workers is put aside. Default 3.
+    pub max_crashes: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            broker_url: "sqlite:mq-worker.db".parse().expect("the default is a URL"),
+            result_backend: None,
+            default_queue: "default".into(),
+            topic_exchange: "mq.topic".into(),
+            queue_kind: QueueKind::Quorum,
+            publish_timeout: Duration::from_secs(10),
+            max_message_size: 16 * 1024 * 1024,
+            result_expires: Duration::from_secs(24 * 60 * 60),
+            routes: Vec::new(),
+            topology: Topology::default(),
+            tls: TlsOptions::default(),
+            worker: WorkerConfig::default(),
+        }
+    }
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            queues: Vec::new(),
+            concurrency: 10 * processors,
+            prefetch: None,
+            grace: Duration::from_secs(30),
+            hostname: None,
+            max_crashes: 3,
+        }
+    }
+}
+
+impl Config {
+    /// Environment, then `mq-worker.toml` in the working directory (or the file that `MQ_CONFIG` names), then
+    /// defaults. A variable that is empty counts as one that is not set.
+    ///
+    /// # Errors
+    /// An unknown key or a bad value: the message names the file or variable, the key and the choices.
+    pub fn load() -> Result<Self> {
+        Self::from_sources(&Sources::of_process())
+    }
+
+    fn from_sources(sources: &Sources) -> Result<Self> {
+        let mut config = Self::default();
+        file::read(&mut config, sources)?;
+        environment::read(&mut config, sources)?;
+        Ok(config)
+    }
+
+    /// Where results go, whether it was said or follows from the broker.
+    pub fn effective_result_backend(&self) -> BrokerUrl {
+        if let Some(url) = &self.result_backend {
+            return url.clone();
+        }
+        match self.broker_url.scheme().as_str() {
+            "amqp" | "amqps" => "rpc://".parse().expect("the text is a URL"),
+            _ => self.broker_url.clone(),
+        }
+    }
+}
+
+impl WorkerConfig {
+    /// The worker's full name. `%h` in the configured one stands for the machine's name, and one without an `@`
+    /// gets it added.
+    pub fn full_name(&self) -> String {
+        let given = self.hostname.as_deref().unwrap_or("mq-worker@%h");
+        let name = if given.contains("%h") { given.replace("%h", &machine_name()) } else { given.to_owned() };
+        if name.contains('@') { name } else { format!("{name}@{}", machine_name()) }
+    }
+}
+
+/// What this machine calls itself. The standard library cannot say, and `unsafe` is not worth a name.
+fn machine_name() -> String {
+    let tidy = |name: String| Some(name.trim().to_owned()).filter(|name| !name.is_empty());
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .and_then(tidy)
+        .or_else(|| std::env::var("COMPUTERNAME").ok().and_then(tidy))
+        .or_else(|| {
+            let output = std::process::Command::new("hostname").output().ok()?;
+            String::from_utf8(output.stdout).ok().and_then(tidy)
+        })
+        .unwrap_or_else(|| "localhost".into())
+}
+
+/// What configuration is read from; the tests have their own.
+struct Sources {
+    /// The variables whose names begin with `MQ_`.
+    variables: BTreeMap<String, OsString>,
+    /// Where `mq-worker.toml` is looked for.
+    directory: PathBuf,
+}
+
+impl Sources {
+    fn of_process() -> Self {
+        let ours = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
+        let variables = std::env::vars_os()
+            .filter_map(ours)
+            .filter(|(name, value)| name.starts_with(environment::PREFIX) && !value.is_empty())
+            .collect();
+        Self { variables, directory: PathBuf::from(".") }
+    }
+
+    /// The file, and whether it must exist because somebody named it.
+    fn file(&self) -> (PathBuf, bool) {
+        match self.variables.get("MQ_CONFIG") {
+            Some(path) => (self.directory.join(Path::new(path)), true),
+            None => (self.directory.join(file::NAME), false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
