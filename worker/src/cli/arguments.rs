@@ -14,7 +14,7 @@ use crate::app::config::value;
 /// be, takes messages from the queues and runs them until it is told to stop (Ctrl-C or SIGTERM; a second one
 /// stops at once).
 #[derive(Debug, Parser)]
-#[command(name = "mq-worker", bin_name = "mq-worker", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "mq-worker", bin_name = "mq-worker", version, after_help = AFTER_HELP)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Option<Command>,

@@ -14,11 +14,11 @@ use crate::cli::exit::{FAILED, Failure, Outcome};
 /// A build that fails ends with cargo's own code.
 const DOES_NOT_COMPILE: u8 = 101;
 
-/// What is known about the package of a manifest, its workspace, and all that they depend on.
+/// What is known about the package of a manifest and its workspace.
 pub(super) fn metadata(manifest: &Path) -> Outcome<Metadata> {
     let directory = manifest.parent().unwrap_or(Path::new("."));
     let mut command = cargo(directory);
-    command.args(["metadata", "--format-version", "1", "--manifest-path"]).arg(manifest);
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(manifest);
     let mut child = start(command)?;
     let mut text = Vec::new();
     child.stdout.take().expect("it is piped").read_to_end(&mut text)?;

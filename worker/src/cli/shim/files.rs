@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::package::{Package, Source};
+use super::package::{Dependency, Package};
 
 /// What is added to the name of the package with the tasks; its own binaries keep their names.
 pub(super) const SUFFIX: &str = "-mq-worker";
@@ -65,6 +65,17 @@ fn copy_lock(package: &Package, directory: &Path) -> Result<(), Failed> {
     put(&seen, &lock)
 }
 
+/// True unless the lock file of the package says that it uses other versions of us.
+pub(super) fn locks_version(package: &Package, version: &str) -> bool {
+    let lock = std::fs::read_to_string(package.workspace.join("Cargo.lock")).unwrap_or_default();
+    let lock: Table = lock.parse().unwrap_or_default();
+    let packages = lock.get("package").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let text = |package: &Value, key: &str| package.get(key).and_then(Value::as_str).map(ToOwned::to_owned);
+    let mut ours =
+        packages.iter().filter(|package| text(package, "name").as_deref() == Some("mq-worker")).peekable();
+    ours.peek().is_none() || ours.any(|package| text(package, "version").as_deref() == Some(version))
+}
+
 /// Writes a file in one step, unless it has this content already. Two workers may start at once.
 fn put(path: &Path, content: &[u8]) -> Result<(), Failed> {
     if std::fs::read(path).is_ok_and(|present| present == content) {
@@ -114,18 +125,20 @@ fn manifest(package: &Package, root: &Table) -> String {
     format!("# Written by mq-worker for the package `{}`.\n\n{manifest}", package.name)
 }
 
-/// The very `mq-worker` that the package uses, with the command line, whatever features the package asks for.
-fn dependency(worker: &Source) -> Table {
+/// `mq-worker` in the words in which the package asks for it, with the command line, whatever other features the
+/// package asks for.
+fn dependency(worker: &Dependency) -> Table {
     let mut table = Table::new();
     table.insert("default-features".into(), false.into());
     table.insert("features".into(), Value::Array(vec!["cli".into()]));
-    let exact = || Value::from(format!("={}", worker.version));
-    let Some(source) = &worker.source else {
-        table.insert("path".into(), text(&worker.directory));
+    if let Some(path) = &worker.path {
+        table.insert("path".into(), text(path));
         return table;
-    };
+    }
+    table.insert("version".into(), worker.req.clone().into());
+    let Some(source) = &worker.source else { return table };
     if let Some(repository) = source.strip_prefix("git+") {
-        // `git+URL?branch=NAME#COMMIT`; the commit is in the lock file.
+        // `git+URL?branch=NAME`; the commit is in the lock file.
         let repository = repository.split('#').next().unwrap_or_default();
         let (url, query) = repository.split_once('?').unwrap_or((repository, ""));
         table.insert("git".into(), url.into());
@@ -134,7 +147,6 @@ fn dependency(worker: &Source) -> Table {
         }
         return table;
     }
-    table.insert("version".into(), exact());
     let crates_io = "registry+https://github.com/rust-lang/crates.io-index";
     if source != crates_io {
         // `sparse+` is a part of the address, `registry+` is not.
@@ -200,15 +212,17 @@ mod tests {
     use super::*;
 
     fn package(source: Option<&str>) -> Package {
+        let path = source.is_none().then(|| "/src/mq worker".into());
         Package {
             name: "shop".into(),
             directory: "/w/shop".into(),
             workspace: "/w".into(),
             target: "/w/target".into(),
-            worker: Source {
-                version: "1.2.3".into(),
+            worker: Dependency {
                 source: source.map(Into::into),
-                directory: "/src/mq worker".into(),
+                req: "^1.2".into(),
+                path,
+                ..Dependency::default()
             },
         }
     }
@@ -232,20 +246,20 @@ mod tests {
     fn the_worker_comes_from_where_the_package_has_it() {
         for (source, expected) in [
             (None, "path = '/src/mq worker'"),
-            (Some("registry+https://github.com/rust-lang/crates.io-index"), "version = '=1.2.3'"),
+            (Some("registry+https://github.com/rust-lang/crates.io-index"), "version = '^1.2'"),
             (
                 Some("sparse+https://registry.example/index/"),
-                "version = '=1.2.3'\nregistry-index = 'sparse+https://registry.example/index/'",
+                "version = '^1.2'\nregistry-index = 'sparse+https://registry.example/index/'",
             ),
             (
                 Some("registry+https://registry.example/index"),
-                "version = '=1.2.3'\nregistry-index = 'https://registry.example/index'",
+                "version = '^1.2'\nregistry-index = 'https://registry.example/index'",
             ),
             (
-                Some("git+https://host/mq-worker?branch=feature%2Fx#0123456"),
-                "git = 'https://host/mq-worker'\nbranch = 'feature/x'",
+                Some("git+https://host/mq-worker?branch=feature%2Fx"),
+                "version = '^1.2'\ngit = 'https://host/mq-worker'\nbranch = 'feature/x'",
             ),
-            (Some("git+ssh://git@host/mq-worker#0123456"), "git = 'ssh://git@host/mq-worker'"),
+            (Some("git+ssh://git@host/mq-worker"), "version = '^1.2'\ngit = 'ssh://git@host/mq-worker'"),
         ] {
             let manifest = made(&package(source), "");
             let worker = manifest["dependencies"]["mq-worker"].as_table().expect("a table");
@@ -308,9 +322,13 @@ mod tests {
             (before, std::fs::read_to_string(&lock).expect("a file").as_str()),
             (after, "changed by cargo")
         );
+        assert!(locks_version(&package, "1.2.3"), "nothing is known");
         // A change of the original is.
         std::fs::write(root.join("Cargo.lock"), "version = 4\n# new\n").expect("a file");
         write(&package).expect("files");
         assert_eq!(std::fs::read_to_string(&lock).expect("a file"), "version = 4\n# new\n");
+        let other = "[[package]]\nname = 'mq-worker'\nversion = '0.9.0'\n";
+        std::fs::write(root.join("Cargo.lock"), other).expect("a file");
+        assert!(locks_version(&package, "0.9.0") && !locks_version(&package, "1.2.3"));
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config
     }
     let found = find(arguments);
     match (config, &found) {
-        (Err(_), Ok(package)) if package.worker.version != env!("CARGO_PKG_VERSION") => {}
+        (Err(_), Ok(package)) if !files::locks_version(package, env!("CARGO_PKG_VERSION")) => {}
         (config, _) => drop(config?),
     }
     let worker = build(&found?, arguments.release)?;

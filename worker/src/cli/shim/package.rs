@@ -20,35 +20,22 @@ pub(in crate::cli) struct Package {
     pub(super) workspace: PathBuf,
     /// Where cargo puts what it builds.
     pub(super) target: PathBuf,
-    /// The `mq-worker` that it uses.
-    pub(super) worker: Source,
+    /// How it asks for `mq-worker`.
+    pub(super) worker: Dependency,
 }
 
-/// One package's version and place.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Source {
-    pub(super) version: String,
-    /// Cargo's name for the registry or repository; `None` is a directory.
-    pub(super) source: Option<String>,
-    pub(super) directory: PathBuf,
-}
-
-/// What `cargo metadata` prints, as far as we ask.
+/// What `cargo metadata --no-deps` prints, as far as we ask. Without `--no-deps` cargo would download the
+/// dependencies of all platforms, and a start without a network would fail where `cargo build` does not.
 #[derive(Debug, Deserialize)]
 pub(super) struct Metadata {
     packages: Vec<Described>,
-    workspace_members: Vec<String>,
-    resolve: Option<Resolve>,
     workspace_root: PathBuf,
     target_directory: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
 struct Described {
-    id: String,
     name: String,
-    version: String,
-    source: Option<String>,
     manifest_path: PathBuf,
     targets: Vec<Target>,
     dependencies: Vec<Dependency>,
@@ -61,21 +48,16 @@ struct Target {
     crate_types: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Dependency {
-    name: String,
-    kind: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Node {
-    id: String,
-    dependencies: Vec<String>,
+/// How a package asks for another. Asked for in the same words, with the same lock file, it is the same one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub(super) struct Dependency {
+    pub(super) name: String,
+    pub(super) kind: Option<String>,
+    /// Cargo's name for the registry or repository; `None` is a directory.
+    pub(super) source: Option<String>,
+    /// The versions that will do.
+    pub(super) req: String,
+    pub(super) path: Option<PathBuf>,
 }
 
 /// The package of a directory that somebody named.
@@ -127,20 +109,19 @@ fn absolute(path: &Path) -> Outcome<PathBuf> {
 fn choose(metadata: &Metadata, manifest: &Path) -> Outcome<Option<Package>> {
     let here = |package: &&Described| same(&package.manifest_path, manifest);
     if let Some(own) = metadata.packages.iter().find(here)
-        && own.depends_on_us()
+        && own.worker().is_some()
     {
-        return own.library(metadata, manifest).map(Some);
+        return own.library(metadata).map(Some);
     }
     if !same(&metadata.workspace_root.join("Cargo.toml"), manifest) {
         return Ok(None);
     }
-    let is_member = |package: &&Described| metadata.workspace_members.contains(&package.id);
-    let users = metadata.packages.iter().filter(is_member).filter(|package| package.depends_on_us());
+    let users = metadata.packages.iter().filter(|package| package.worker().is_some());
     let (libraries, others): (Vec<&Described>, Vec<&Described>) =
         users.partition(|package| package.has_library());
     match (libraries.as_slice(), others.as_slice()) {
         ([], []) => Ok(None),
-        ([package], _) | ([], [package]) => package.library(metadata, manifest).map(Some),
+        ([package], _) | ([], [package]) => package.library(metadata).map(Some),
         (several, _) => {
             let several = if several.is_empty() { &others } else { several };
             let names: Vec<&str> = several.iter().map(|package| package.name.as_str()).collect();
@@ -162,8 +143,9 @@ fn same(a: &Path, b: &Path) -> bool {
 }
 
 impl Described {
-    fn depends_on_us(&self) -> bool {
-        self.dependencies.iter().any(|dependency| dependency.name == WORKER && dependency.kind.is_none())
+    /// How it asks for us; a dependency of its tests or its build script does not count.
+    fn worker(&self) -> Option<&Dependency> {
+        self.dependencies.iter().find(|dependency| dependency.name == WORKER && dependency.kind.is_none())
     }
 
     fn has_library(&self) -> bool {
@@ -178,7 +160,7 @@ impl Described {
     }
 
     /// The package, if another can link it.
-    fn library(&self, metadata: &Metadata, manifest: &Path) -> Outcome<Package> {
+    fn library(&self, metadata: &Metadata) -> Outcome<Package> {
         if !self.has_library() {
             let is_binary = |target: &&Target| target.kind.iter().any(|kind| kind == "bin");
             let run = match self.targets.iter().find(is_binary) {
@@ -195,31 +177,13 @@ impl Described {
                 ),
             ));
         }
-        let nodes = metadata.resolve.as_ref().map_or(&[][..], |resolve| &resolve.nodes);
-        let depends_on = |package: &&Described| {
-            package.name == WORKER
-                && nodes.iter().any(|node| node.id == self.id && node.dependencies.contains(&package.id))
-        };
-        let worker = metadata.packages.iter().find(depends_on).ok_or_else(|| {
-            Failure::new(
-                NO_TASKS,
-                format!(
-                    "{} depends on `{WORKER}` only with a feature that is off by default: workers are built with \
-                     the default features",
-                    manifest.display()
-                ),
-            )
-        })?;
+        let worker = self.worker().cloned().unwrap_or_default();
         Ok(Package {
             name: self.name.clone(),
             directory: self.directory(),
             workspace: metadata.workspace_root.clone(),
             target: metadata.target_directory.clone(),
-            worker: Source {
-                version: worker.version.clone(),
-                source: worker.source.clone(),
-                directory: worker.directory(),
-            },
+            worker,
         })
     }
 }
@@ -231,31 +195,23 @@ mod tests {
 
     /// A workspace at `/w` whose members are given as name, crate type, and the kind of the dependency on us.
     fn workspace(members: &[(&str, &str, Option<Option<&str>>)]) -> Metadata {
-        let mut packages = vec![json!({
-            "id": "us", "name": "mq-worker", "version": "9.8.7", "manifest_path": "/us/Cargo.toml",
-            "source": "registry+https://github.com/rust-lang/crates.io-index",
-            "targets": [], "dependencies": [],
-        })];
-        let mut nodes = Vec::new();
-        for (name, kind, dependency) in members {
-            let dependencies: Vec<_> = dependency
-                .iter()
-                .map(|kind| json!({ "name": "mq-worker", "rename": "mq", "kind": kind }))
-                .collect();
-            let directory = if *name == "root" { "/w".to_owned() } else { format!("/w/{name}") };
-            packages.push(json!({
-                "id": name, "name": name, "version": "0.1.0", "source": null,
-                "manifest_path": format!("{directory}/Cargo.toml"),
-                "targets": [{ "name": name, "kind": [kind], "crate_types": [kind] }],
-                "dependencies": dependencies,
-            }));
-            let uses = if dependency.is_some() { vec!["us"] } else { vec![] };
-            nodes.push(json!({ "id": name, "dependencies": uses }));
-        }
-        let ids: Vec<_> = members.iter().map(|(name, ..)| name).collect();
+        let packages: Vec<_> = members
+            .iter()
+            .map(|(name, kind, dependency)| {
+                let dependency = dependency.map(|kind| {
+                    json!({ "name": "mq-worker", "rename": "mq", "kind": kind, "req": "^9.8", "source": "registry+x" })
+                });
+                let directory = if *name == "root" { "/w".to_owned() } else { format!("/w/{name}") };
+                json!({
+                    "name": name,
+                    "manifest_path": format!("{directory}/Cargo.toml"),
+                    "targets": [{ "name": name, "kind": [kind], "crate_types": [kind] }],
+                    "dependencies": dependency.into_iter().collect::<Vec<_>>(),
+                })
+            })
+            .collect();
         serde_json::from_value(json!({
-            "packages": packages, "workspace_members": ids, "resolve": { "nodes": nodes },
-            "workspace_root": "/w", "target_directory": "/w/target",
+            "packages": packages, "workspace_root": "/w", "target_directory": "/w/target",
         }))
         .expect("metadata")
     }
@@ -273,8 +229,8 @@ mod tests {
             choose(&metadata, Path::new("/w/app/Cargo.toml")).expect("a choice").expect("a package");
         assert_eq!((package.name.as_str(), package.directory.as_path()), ("app", Path::new("/w/app")));
         assert_eq!(
-            (package.worker.version.as_str(), package.target.as_path()),
-            ("9.8.7", Path::new("/w/target"))
+            (package.worker.req.as_str(), package.target.as_path()),
+            ("^9.8", Path::new("/w/target"))
         );
         assert_eq!(chosen(&metadata, "/w/other/Cargo.toml"), Ok(None));
     }
