@@ -60,6 +60,14 @@ pub use app::{App, AsyncResult, Config, Emitted, Payload};
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle};
 
+pub mod runtime;
+pub use runtime::Worker;
+
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+pub use cli::main;
+
 pub use mq_worker_macros::{setup, task};
 
 /// What the code that `#[task]` writes may name. Not part of the public interface.
