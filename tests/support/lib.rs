@@ -3,6 +3,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod node;
+pub mod places;
 pub mod process;
 pub mod proxy;
 pub mod shared;

@@ -60,9 +60,7 @@ pub use app::{App, AsyncResult, Config, Emitted, Payload};
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle};
 
-pub mod runtime;
-pub use runtime::Worker;
-
+// The command.
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]

@@ -54,7 +54,8 @@ fn mistakes_in_the_configuration_name_file_line_and_variable() {
     let run = mq_worker().current_dir(directory.path()).arg("queues").run();
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(
-        run.stderr.contains("mq-worker.toml:3: unknown key `concurency` in [worker]; did you mean `concurrency`?"),
+        run.stderr
+            .contains("mq-worker.toml:3: unknown key `concurency` in [worker]; did you mean `concurrency`?"),
         "{}",
         run.stderr
     );
@@ -103,7 +104,8 @@ fn completions_are_printed_for_each_shell() {
 #[cfg(unix)]
 fn a_reader_who_has_seen_enough_causes_no_noise() {
     use std::process::Stdio;
-    let mut child = mq_worker().args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child =
+        mq_worker().args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -134,7 +136,11 @@ fn without_cargo_it_says_how_to_do_without() {
     let app = App::new("no-cargo").library("");
     let run = mq_worker().current_dir(app.path()).env("CARGO", "/nowhere/cargo").arg("tasks").run();
     assert_eq!(run.code, Some(1), "{run:?}");
-    assert!(run.stderr.contains("is not installed") && run.stderr.contains("mq-worker build"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("is not installed") && run.stderr.contains("mq-worker build"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -156,7 +162,8 @@ fn a_worker_is_built_from_a_crate_with_tasks() {
 
     let run = mq_worker().current_dir(&below).args(["tasks", "--json"]).run();
     run.succeeds();
-    let tasks: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON and nothing else on stdout");
+    let tasks: serde_json::Value =
+        serde_json::from_str(&run.stdout).expect("JSON and nothing else on stdout");
     assert_eq!(tasks[0]["name"], "sell", "{tasks}");
     assert_eq!(tasks[0]["queue"], "counter", "{tasks}");
     assert_eq!(tasks[0]["doc"], "Sells one thing.", "{tasks}");
@@ -191,7 +198,11 @@ fn an_error_of_the_compiler_is_shown(app: &App) {
     app.write("src/lib.rs", "pub fn broken() -> u32 { \"text\" }");
     let run = mq_worker().current_dir(app.path()).arg("tasks").run();
     assert_eq!(run.code, Some(101), "{run:?}");
-    assert!(run.stderr.contains("mismatched types") && run.stderr.contains("cannot be built"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("mismatched types") && run.stderr.contains("cannot be built"),
+        "{}",
+        run.stderr
+    );
 }
 
 fn a_crate_without_tasks_is_told_so(app: &App) {

@@ -54,7 +54,10 @@ pub fn program(path: impl AsRef<OsStr>) -> Program {
     let directory = scratch();
     command.current_dir(directory.path()).stdin(Stdio::null()).env_remove("RUST_LOG").env("NO_COLOR", "1");
     // What these tests build was built for them already, for the most part; nothing is downloaded.
-    command.env("CARGO_TARGET_DIR", target()).env("CARGO_NET_OFFLINE", "true").env("CARGO_TERM_COLOR", "never");
+    command
+        .env("CARGO_TARGET_DIR", target())
+        .env("CARGO_NET_OFFLINE", "true")
+        .env("CARGO_TERM_COLOR", "never");
     Program(command, Some(directory))
 }
 

@@ -228,10 +228,7 @@ mod tests {
         let package =
             choose(&metadata, Path::new("/w/app/Cargo.toml")).expect("a choice").expect("a package");
         assert_eq!((package.name.as_str(), package.directory.as_path()), ("app", Path::new("/w/app")));
-        assert_eq!(
-            (package.worker.req.as_str(), package.target.as_path()),
-            ("^9.8", Path::new("/w/target"))
-        );
+        assert_eq!((package.worker.req.as_str(), package.target.as_path()), ("^9.8", Path::new("/w/target")));
         assert_eq!(chosen(&metadata, "/w/other/Cargo.toml"), Ok(None));
     }
 
