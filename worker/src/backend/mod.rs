@@ -4,6 +4,8 @@
 //! caller's own queue.
 
 pub mod record;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use record::ResultRecord;
 
@@ -59,6 +61,8 @@ pub async fn open(
     let _ = (broker, options);
     let url = url.unwrap_or(broker);
     match url.scheme().as_str() {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::SqliteBackend::open(url, options).await,
         other => Err(Error::config(format!(
             "no result backend for `{url}`: the scheme `{other}` is not one of rpc, sqlite, memory, none"
         ))),

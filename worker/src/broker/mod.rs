@@ -4,6 +4,8 @@
 //! suite (`tests/brokers.rs`) runs over all of them.
 
 pub mod delivery;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use delivery::{Consumer, ConsumerControl, Delivery, Settle, Settlement, Verdict};
 use std::sync::Arc;
@@ -113,6 +115,8 @@ pub trait Broker: Send + Sync + 'static {
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
     let _ = options;
     match url.scheme().as_str() {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::SqliteBroker::open(url, options).await,
         other => Err(Error::config(format!(
             "no broker for `{url}`: the scheme `{other}` is not one of amqp, amqps, sqlite, memory"
         ))),
