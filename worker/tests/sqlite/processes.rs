@@ -122,6 +122,7 @@ async fn an_idle_consumer_in_another_process_wakes_at_once_and_costs_nothing() {
         publish(&*broker, "q", &micros().to_string()).await;
         times.push(line(&mut consumer).await.parse::<u64>().expect("a time"));
     }
+    eprintln!("{times:?}");
     times.sort_unstable();
     let p50 = times[times.len() / 2];
     // Some milliseconds on an idle machine's debug build; the safety poll alone would be 500 ms.

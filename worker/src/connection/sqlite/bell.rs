@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::Weak;
 
 use filetime::FileTime;
-use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Database;
@@ -25,8 +24,8 @@ pub(super) fn ring(path: &Path) {
 pub(super) fn listen(path: &Path, database: Weak<Database>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let is_news = event.as_ref().map_or(true, |event| {
-            event.need_rescan()
-                || matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_) | ModifyKind::Any))
+            // A checkpoint looks the same; it is rare.
+            event.need_rescan() || event.kind.is_modify()
         });
         if is_news && let Some(database) = database.upgrade() {
             database.notice();
