@@ -6,7 +6,7 @@
 //!
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`owners`], [`queues`], [`results`]: what can be done in it;
+//! - [`messages`], [`claims`], [`owners`], [`queues`], [`removal`], [`results`]: what can be done in it;
 //! - [`schema`], [`path`], [`bell`]: the file, its name, and how its processes wake each other.
 
 mod bell;
@@ -19,6 +19,7 @@ mod messages;
 mod owners;
 mod path;
 mod queues;
+mod removal;
 mod results;
 mod schema;
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl Thread {
 
 /// One transaction for all; when that fails, one for each, so that a bad neighbour harms nobody. Returns what has to
 /// be tried again: everything, when another process has the lock.
-fn transact(engine: &mut Engine, calls: Vec<Call>) -> Option<Refused> {
+pub(super) fn transact(engine: &mut Engine, calls: Vec<Call>) -> Option<Refused> {
     let Refused { cause, mut calls } = engine.transact(calls).err()?;
     if is_busy(&cause) {
         return Some(Refused { cause, calls });
