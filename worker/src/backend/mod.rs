@@ -6,6 +6,8 @@
 mod memory;
 mod none;
 pub mod record;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use record::ResultRecord;
 
@@ -62,6 +64,8 @@ pub async fn open(
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url, options.expires)),
         "none" => Ok(Arc::new(none::NoBackend)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::SqliteBackend::open(url, options).await,
         other => Err(Error::config(format!(
             "no result backend for `{url}`: the scheme `{other}` is not one of rpc, sqlite, memory, none"
         ))),

@@ -5,6 +5,8 @@
 
 pub mod delivery;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use delivery::{Consumer, ConsumerControl, Delivery, Settle, Settlement, Verdict};
 use std::sync::Arc;
@@ -112,9 +114,10 @@ pub trait Broker: Send + Sync + 'static {
 /// # Errors
 /// A scheme that no broker has, a URL with a mistake, or a file that cannot be opened.
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
-    let _ = options;
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::SqliteBroker::open(url, options).await,
         other => Err(Error::config(format!(
             "no broker for `{url}`: the scheme `{other}` is not one of amqp, amqps, sqlite, memory"
         ))),

@@ -1,6 +1,8 @@
 //! Connections: opening them, keeping them, restoring them. Brokers and result backends share them.
 
 pub mod options;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
 pub mod url;
 
 pub use options::{ConnectOptions, TlsOptions};
