@@ -23,7 +23,7 @@ pub mod backend;
 pub mod broker;
 
 mod connection;
-pub use connection::{BrokerUrl, TlsOptions};
+pub use connection::{BrokerUrl, ConnectOptions, TlsOptions};
 
 pub mod app;
 pub use app::{App, AsyncResult, Config};

@@ -3,6 +3,8 @@
 //! [`memory`] is for tests, [`sqlite`] a table beside the queue, [`amqp`] Celery's `rpc://`: a message to the
 //! caller's own queue.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 pub mod record;
 
 pub use record::ResultRecord;
@@ -59,6 +61,8 @@ pub async fn open(
     let _ = (broker, options);
     let url = url.unwrap_or(broker);
     match url.scheme().as_str() {
+        #[cfg(feature = "amqp")]
+        "rpc" | "amqp" | "amqps" => Ok(Arc::new(amqp::RpcBackend::open(broker, url, options)?)),
         other => Err(Error::config(format!(
             "no result backend for `{url}`: the scheme `{other}` is not one of rpc, sqlite, memory, none"
         ))),
