@@ -249,7 +249,7 @@ fn from_word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::topic_matches;
+    use crate::routing::matching::topic_matches;
 
     fn seconds(n: u64) -> Ladder {
         Ladder::choose(Duration::from_secs(n)).expect("not too long").expect("not zero")
