@@ -3,6 +3,8 @@
 //! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
 //! suite (`tests/brokers.rs`) runs over all of them.
 
+#[cfg(feature = "amqp")]
+mod amqp;
 pub mod delivery;
 mod memory;
 #[cfg(feature = "sqlite")]
@@ -53,8 +55,8 @@ pub struct QueueInfo {
     pub name: String,
     /// Messages that could be handed out now.
     pub ready: u64,
-    /// Messages that are handed out and not settled.
-    pub running: u64,
+    /// Messages that are handed out and not settled, where the broker can tell.
+    pub running: Option<u64>,
     /// Messages that wait for their time, where the broker can tell.
     pub delayed: Option<u64>,
     /// Consumers that are attached.
@@ -118,6 +120,8 @@ pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn B
         "memory" => Ok(memory::open(url)),
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite::SqliteBroker::open(url, options).await,
+        #[cfg(feature = "amqp")]
+        "amqp" | "amqps" => Ok(Arc::new(amqp::AmqpBroker::open(url, options)?)),
         other => Err(Error::config(format!(
             "no broker for `{url}`: the scheme `{other}` is not one of amqp, amqps, sqlite, memory"
         ))),
