@@ -259,7 +259,7 @@ impl ConsumerControl for Control {
 
 fn queue_info(count: Count) -> QueueInfo {
     let Count { queue: name, ready, running, delayed, consumers } = count;
-    QueueInfo { name, ready, running, delayed: Some(delayed), consumers }
+    QueueInfo { name, ready, running: Some(running), delayed: Some(delayed), consumers }
 }
 
 fn unexpected(answer: &Answer) -> Error {
