@@ -3,28 +3,60 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A library with one task.
+/// A library with a few tasks, written as the attribute would.
 pub const TASKS: &str = r#"
 use mq_worker::__private as p;
 
+const COUNTER: p::TaskOptions = p::TaskOptions { queue: Some("counter"), ..p::TaskOptions::DEFAULT };
+
+fn text(value: String) -> Result<Vec<u8>, p::TaskError> {
+    Ok(format!("{value:?}").into_bytes())
+}
+
 p::inventory::submit! {
     p::TaskEntry {
-        name: "sell",
-        options: p::TaskOptions { queue: Some("counter"), ..p::TaskOptions::DEFAULT },
-        parameters: &["what"],
-        signature: "what: String",
-        doc: " Sells one thing.",
-        file: file!(),
-        line: line!(),
+        name: "sell", options: COUNTER, parameters: &["what"], signature: "what: String",
+        doc: " Sells one thing.", file: file!(), line: line!(),
         start: |_, mut arguments| {
             let what: String = arguments.take("what")?;
             arguments.finish(&["what"])?;
-            Ok(p::Work::future(async move { p::write_output(&format!("sold {what}")) }))
+            Ok(p::Work::future(async move { text(format!("sold {what}")) }))
+        },
+    }
+}
+
+p::inventory::submit! {
+    p::TaskEntry {
+        name: "refuse", options: COUNTER, parameters: &["what"], signature: "what: String",
+        doc: " Never works.", file: file!(), line: line!(),
+        start: |_, mut arguments| {
+            let what: String = arguments.take("what")?;
+            arguments.finish(&["what"])?;
+            Ok(p::Work::future(async move { Err(p::TaskError::reject(format!("no {what} today"))) }))
+        },
+    }
+}
+
+p::inventory::submit! {
+    p::TaskEntry {
+        name: "nap", options: COUNTER, parameters: &["millis"], signature: "millis: u64",
+        doc: " Keeps a thread.", file: file!(), line: line!(),
+        start: |_, mut arguments| {
+            let millis: u64 = arguments.take("millis")?;
+            arguments.finish(&["millis"])?;
+            Ok(p::Work::blocking(move || {
+                std::thread::sleep(std::time::Duration::from_millis(millis));
+                text("slept".into())
+            }))
         },
     }
 }
@@ -128,12 +160,93 @@ impl Program {
     }
 }
 
-/// A crate that depends on this checkout.
-pub struct App(TempDir);
+/// A worker that runs. It is killed when the test ends before it does.
+pub struct Worker {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts it and collects what it says on stderr.
+    pub fn start(program: Program) -> Self {
+        let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let lines = BufReader::new(child.stderr.take().expect("it is piped"));
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let mut log = written.lock().expect("never poisoned");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { child, log, reader: Some(reader) }
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("never poisoned").clone()
+    }
+
+    /// Waits until it has said something.
+    #[track_caller]
+    pub fn says(&self, text: &str) {
+        eventually(&format!("`{text}` in the log"), || {
+            let log = self.log();
+            if log.contains(text) { Ok(()) } else { Err(log) }
+        });
+    }
+
+    /// Sends `TERM` or another signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status().expect("`kill` is there");
+        assert!(status.success(), "no signal {name}");
+    }
+
+    /// Waits for its end: the exit code and all that it said.
+    #[track_caller]
+    pub fn ends(mut self) -> (Option<i32>, String) {
+        let status = eventually("the end of the worker", || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(self.log()),
+            Err(error) => Err(error.to_string()),
+        });
+        self.reader.take().expect("it ends once").join().expect("reading does not fail");
+        (status.code(), self.log())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again and again until the answer is `Ok`; long enough for a machine that is busy building.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(240);
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(last) if Instant::now() > deadline => panic!("{what} did not come: {last}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// A crate that depends on this checkout. It stays where it is, so that the next run of the tests need not build
+/// it anew.
+pub struct App(PathBuf);
 
 impl App {
     pub fn new(name: &str) -> Self {
-        let directory = scratch();
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).expect("a directory");
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
         let workspace = checkout.parent().expect("the workspace");
         let root = fs::read_to_string(workspace.join("Cargo.toml")).expect("the workspace's manifest");
@@ -143,13 +256,13 @@ impl App {
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
              mq-worker = {{ path = {checkout:?} }}\n\n[workspace]\n\n{profiles}"
         );
-        fs::write(directory.path().join("Cargo.toml"), manifest).expect("a manifest");
-        fs::copy(workspace.join("Cargo.lock"), directory.path().join("Cargo.lock")).expect("a lock file");
+        fs::write(directory.join("Cargo.toml"), manifest).expect("a manifest");
+        fs::copy(workspace.join("Cargo.lock"), directory.join("Cargo.lock")).expect("a lock file");
         Self(directory)
     }
 
     pub fn path(&self) -> &Path {
-        self.0.path()
+        &self.0
     }
 
     pub fn library(self, code: &str) -> Self {
