@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A library with a few tasks, written as the attribute would.
-pub const TASKS: &str = r#"
+pub(crate) const TASKS: &str = r#"
 use mq_worker::__private as p;
 
 const COUNTER: p::TaskOptions = p::TaskOptions { queue: Some("counter"), ..p::TaskOptions::DEFAULT };
@@ -63,20 +63,20 @@ p::inventory::submit! {
 "#;
 
 /// An empty directory, gone with the value.
-pub fn scratch() -> TempDir {
+pub(crate) fn scratch() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
 /// The command, in an environment without settings.
-pub struct Program(Command, Option<TempDir>);
+pub(crate) struct Program(Command, Option<TempDir>);
 
 /// The `mq-worker` that was built with the tests.
-pub fn mq_worker() -> Program {
+pub(crate) fn mq_worker() -> Program {
     program(env!("CARGO_BIN_EXE_mq-worker"))
 }
 
 /// A program in an environment without settings, in an empty directory.
-pub fn program(path: impl AsRef<OsStr>) -> Program {
+pub(crate) fn program(path: impl AsRef<OsStr>) -> Program {
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MQ_") {
@@ -101,56 +101,56 @@ fn target() -> PathBuf {
 
 /// How a program ended.
 #[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
     /// Fails the test with all that was said, unless the program succeeded.
     #[track_caller]
-    pub fn succeeds(&self) {
+    pub(crate) fn succeeds(&self) {
         assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
     }
 }
 
 impl Program {
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.0.arg(argument);
         self
     }
 
-    pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.0.args(arguments);
         self
     }
 
-    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.0.env(name, value);
         self
     }
 
-    pub fn current_dir(mut self, directory: &Path) -> Self {
+    pub(crate) fn current_dir(mut self, directory: &Path) -> Self {
         self.0.current_dir(directory);
         self
     }
 
-    pub fn stdout(mut self, to: Stdio) -> Self {
+    pub(crate) fn stdout(mut self, to: Stdio) -> Self {
         self.0.stdout(to);
         self
     }
 
-    pub fn stderr(mut self, to: Stdio) -> Self {
+    pub(crate) fn stderr(mut self, to: Stdio) -> Self {
         self.0.stderr(to);
         self
     }
 
-    pub fn spawn(mut self) -> Child {
+    pub(crate) fn spawn(mut self) -> Child {
         self.0.spawn().expect("the program starts")
     }
 
-    pub fn run(mut self) -> Run {
+    pub(crate) fn run(mut self) -> Run {
         let output = self.0.output().expect("the program starts");
         Run {
             code: output.status.code(),
@@ -161,7 +161,7 @@ impl Program {
 }
 
 /// A worker that runs. It is killed when the test ends before it does.
-pub struct Worker {
+pub(crate) struct Worker {
     child: Child,
     log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -169,7 +169,7 @@ pub struct Worker {
 
 impl Worker {
     /// Starts it and collects what it says on stderr.
-    pub fn start(program: Program) -> Self {
+    pub(crate) fn start(program: Program) -> Self {
         let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let lines = BufReader::new(child.stderr.take().expect("it is piped"));
         let log = Arc::new(Mutex::new(String::new()));
@@ -185,13 +185,13 @@ impl Worker {
     }
 
     /// What it has said so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().expect("never poisoned").clone()
     }
 
     /// Waits until it has said something.
     #[track_caller]
-    pub fn says(&self, text: &str) {
+    pub(crate) fn says(&self, text: &str) {
         eventually(&format!("`{text}` in the log"), || {
             let log = self.log();
             if log.contains(text) { Ok(()) } else { Err(log) }
@@ -199,7 +199,7 @@ impl Worker {
     }
 
     /// Sends `TERM` or another signal.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", name, &id]).status().expect("`kill` is there");
         assert!(status.success(), "no signal {name}");
@@ -207,7 +207,7 @@ impl Worker {
 
     /// Waits for its end: the exit code and all that it said.
     #[track_caller]
-    pub fn ends(mut self) -> (Option<i32>, String) {
+    pub(crate) fn ends(mut self) -> (Option<i32>, String) {
         let status = eventually("the end of the worker", || match self.child.try_wait() {
             Ok(Some(status)) => Ok(status),
             Ok(None) => Err(self.log()),
@@ -227,7 +227,7 @@ impl Drop for Worker {
 
 /// Asks again and again until the answer is `Ok`; long enough for a machine that is busy building.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + Duration::from_secs(240);
     loop {
         match ask() {
@@ -240,10 +240,10 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> 
 
 /// A crate that depends on this checkout. It stays where it is, so that the next run of the tests need not build
 /// it anew.
-pub struct App(PathBuf);
+pub(crate) struct App(PathBuf);
 
 impl App {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).expect("a directory");
@@ -261,26 +261,26 @@ impl App {
         Self(directory)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub fn library(self, code: &str) -> Self {
+    pub(crate) fn library(self, code: &str) -> Self {
         self.file("src/lib.rs", code)
     }
 
-    pub fn file(self, path: &str, content: &str) -> Self {
+    pub(crate) fn file(self, path: &str, content: &str) -> Self {
         self.write(path, content);
         self
     }
 
-    pub fn write(&self, path: &str, content: &str) {
+    pub(crate) fn write(&self, path: &str, content: &str) {
         let path = self.path().join(path);
         fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         fs::write(path, content).expect("a file");
     }
 
-    pub fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path().join(path)).expect("a file")
     }
 }
