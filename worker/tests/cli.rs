@@ -248,7 +248,7 @@ fn a_renamed_dependency_in_a_workspace_is_found(app: &App) {
     let member = manifest.split("[workspace]").next().expect("a text").replace("mq-worker =", "mq = ");
     let member = member.replace("mq =  {", "mq = { package = \"mq-worker\",");
     app.write("member/Cargo.toml", &member);
-    app.write("member/src/lib.rs", &support::TASKS.replace("mq_worker::", "mq::"));
+    app.write("member/src/lib.rs", &format!("extern crate mq as mq_worker;\n{}", support::TASKS));
     let rest = manifest.split("[workspace]").nth(1).expect("a workspace");
     app.write("Cargo.toml", &format!("[workspace]\nmembers = ['member']\nresolver = '3'\n{rest}"));
     fs::remove_dir_all(app.path().join("src")).expect("a directory");

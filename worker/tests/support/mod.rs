@@ -12,53 +12,27 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A library with a few tasks, written as the attribute would.
+/// A library with a few tasks.
 pub(crate) const TASKS: &str = r#"
-use mq_worker::__private as p;
+use mq_worker::{TaskError, task};
 
-const COUNTER: p::TaskOptions = p::TaskOptions { queue: Some("counter"), ..p::TaskOptions::DEFAULT };
-
-fn text(value: String) -> Result<Vec<u8>, p::TaskError> {
-    Ok(format!("{value:?}").into_bytes())
+/// Sells one thing.
+#[task(queue = "counter")]
+pub async fn sell(what: String) -> String {
+    format!("sold {what}")
 }
 
-p::inventory::submit! {
-    p::TaskEntry {
-        name: "sell", options: COUNTER, parameters: &["what"], signature: "what: String",
-        doc: " Sells one thing.", file: file!(), line: line!(),
-        start: |_, mut arguments| {
-            let what: String = arguments.take("what")?;
-            arguments.finish(&["what"])?;
-            Ok(p::Work::future(async move { text(format!("sold {what}")) }))
-        },
-    }
+/// Never works.
+#[task(queue = "counter")]
+pub async fn refuse(what: String) -> Result<(), TaskError> {
+    Err(TaskError::reject(format!("no {what} today")))
 }
 
-p::inventory::submit! {
-    p::TaskEntry {
-        name: "refuse", options: COUNTER, parameters: &["what"], signature: "what: String",
-        doc: " Never works.", file: file!(), line: line!(),
-        start: |_, mut arguments| {
-            let what: String = arguments.take("what")?;
-            arguments.finish(&["what"])?;
-            Ok(p::Work::future(async move { Err(p::TaskError::reject(format!("no {what} today"))) }))
-        },
-    }
-}
-
-p::inventory::submit! {
-    p::TaskEntry {
-        name: "nap", options: COUNTER, parameters: &["millis"], signature: "millis: u64",
-        doc: " Keeps a thread.", file: file!(), line: line!(),
-        start: |_, mut arguments| {
-            let millis: u64 = arguments.take("millis")?;
-            arguments.finish(&["millis"])?;
-            Ok(p::Work::blocking(move || {
-                std::thread::sleep(std::time::Duration::from_millis(millis));
-                text("slept".into())
-            }))
-        },
-    }
+/// Keeps a thread.
+#[task(queue = "counter")]
+pub fn nap(millis: u64) -> String {
+    std::thread::sleep(std::time::Duration::from_millis(millis));
+    "slept".into()
 }
 "#;
 
