@@ -197,6 +197,39 @@ fn a_worker_is_built_from_a_crate_with_tasks() {
     a_renamed_dependency_in_a_workspace_is_found(&app);
 }
 
+#[test]
+fn a_binary_for_deployment_is_built() {
+    let app = App::new("lean-shop").lean().library(support::TASKS);
+    let directory = scratch();
+    let line = ["build", "--out", "worker", "--app", &app.path().to_string_lossy()];
+    let run = mq_worker().current_dir(directory.path()).args(line).run();
+    run.succeeds();
+    assert_eq!(run.stdout.trim(), "worker");
+    // It needs neither cargo nor the crate.
+    let worker = support::program(directory.path().join("worker")).env("CARGO", "/nowhere");
+    let run = worker.arg("tasks").env("MQ_BROKER_URL", "memory://").run();
+    run.succeeds();
+    assert!(run.stdout.contains("sell(what: String)"), "{}", run.stdout);
+    // A broker that was left out is told apart from one that there never was.
+    let run = support::program(directory.path().join("worker")).args(["--queues", "counter"]).run();
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("this build has no `sqlite`"), "{}", run.stderr);
+    // A directory gets the file under its own name.
+    let run = mq_worker()
+        .current_dir(directory.path())
+        .args(["build", "--out", "."])
+        .arg("--app")
+        .arg(app.path())
+        .run();
+    run.succeeds();
+    assert!(directory.path().join("lean-shop-mq-worker").is_file(), "{run:?}");
+    assert_eq!(
+        fs::read_dir(directory.path()).expect("a directory").count(),
+        2,
+        "nothing else is left behind"
+    );
+}
+
 #[cfg(unix)]
 fn a_worker_introduces_itself_and_stops_when_told(app: &App) {
     let line = ["--queues", "counter,elsewhere", "-b", "memory://", "-c", "3", "--hostname", "till"];
