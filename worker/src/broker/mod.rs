@@ -1,7 +1,7 @@
 //! What a broker is to the rest of the crate: it takes messages, keeps them, and hands each to one consumer.
 //!
 //! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
-//! suite (`tests/brokers.rs`) runs over all of them.
+//! suite (`tests/brokers`) runs over all of them.
 
 pub mod delivery;
 mod memory;
@@ -51,8 +51,8 @@ pub struct QueueInfo {
     pub name: String,
     /// Messages that could be handed out now.
     pub ready: u64,
-    /// Messages that are handed out and not settled.
-    pub running: u64,
+    /// Messages that are handed out and not settled, where the broker can tell.
+    pub running: Option<u64>,
     /// Messages that wait for their time, where the broker can tell.
     pub delayed: Option<u64>,
     /// Consumers that are attached.
