@@ -1,7 +1,9 @@
 //! The raw client, tuned as far as we know how: confirms pipelined, many deliveries acknowledged at once.
 
 use futures_util::StreamExt;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
@@ -18,7 +20,8 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects; the queue exists.
     pub(crate) async fn connect(url: &str, queue: &'static str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
+        let connection =
+            Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
         let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         Self { _connection: connection, channel, queue }
@@ -37,7 +40,8 @@ impl Raw {
                 .with_delivery_mode(2)
                 .with_headers(headers);
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let publish = self.channel.basic_publish("".into(), self.queue.into(), options, &body, properties);
+            let publish =
+                self.channel.basic_publish("".into(), self.queue.into(), options, &body, properties);
             publish.await.expect("published").await.expect("confirmed");
         })
         .await;
@@ -48,7 +52,12 @@ impl Raw {
         self.channel.basic_qos(1000, BasicQosOptions::default()).await.expect("a prefetch");
         let mut consumer = self
             .channel
-            .basic_consume(self.queue.into(), "raw".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .basic_consume(
+                self.queue.into(),
+                "raw".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
             .await
             .expect("a consumer");
         let mut done = 0;
@@ -70,7 +79,8 @@ impl Raw {
 }
 
 fn parse(body: &[u8]) {
-    let (args, _, _): ((User,), serde_json::Value, serde_json::Value) = serde_json::from_slice(body).expect("a body");
+    let (args, _, _): ((User,), serde_json::Value, serde_json::Value) =
+        serde_json::from_slice(body).expect("a body");
     std::hint::black_box(args);
 }
 
