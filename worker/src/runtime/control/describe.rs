@@ -198,8 +198,8 @@ mod tests {
     #[test]
     fn the_broker_is_told_without_its_password() {
         for (url, host, user, port, vhost) in [
-            ("amqp://guest:secret@rabbit:5673/jobs", "rabbit", "guest", 5673, "jobs"),
-            ("amqps://u:se/cr@et@h", "h", "u", 5671, "/"),
+            ("amqp://guest:hid-den@rabbit:5673/jobs", "rabbit", "guest", 5673, "jobs"),
+            ("amqps://u:hid/den@hid@h", "h", "u", 5671, "/"),
             ("amqp://localhost", "localhost", "guest", 5672, "/"),
             ("amqp://u@h:1/%2F?heartbeat=5", "h", "u", 1, "/"),
         ] {
@@ -208,7 +208,7 @@ mod tests {
             assert_eq!(told["userid"], user, "{told}");
             assert_eq!(told["port"], port, "{told}");
             assert_eq!(told["virtual_host"], vhost, "{told}");
-            assert!(!told.to_string().contains("se"), "{told}");
+            assert!(!told.to_string().contains("hid"), "{told}");
         }
         let odd = broker(&"amqp:guest:secret@host".parse().expect("a URL")).to_string();
         assert!(!odd.contains("secret"), "{odd}");
