@@ -102,7 +102,6 @@ impl Control {
             control.flush().await;
             control.cancel().await;
             drop(replies);
-            // It goes by itself with its last consumer; this is for one that the broker did not count as such.
             let _ = self.broker.delete_queue(&mailbox.queue).await;
         };
         // Only courtesy: the broker lets go of an unused mailbox by itself.
@@ -114,8 +113,8 @@ impl Control {
     async fn publish(&self, command: Command) -> Result<bool> {
         let expires = chrono::Utc::now() + self.timeout;
         let wants_reply = command.reply_to.is_some();
-        let mut message =
-            Command { destination: self.destination.clone(), ..command }.into_message(self.clock.forward())?;
+        let mut message = Command { destination: self.destination.clone(), ..command }
+            .into_message(self.clock.forward())?;
         if wants_reply {
             message.headers.set("expires", expires.timestamp_micros() as f64 / 1e6);
         }

@@ -178,9 +178,11 @@ mod tests {
     #[test]
     fn nodes_are_named_by_list_by_pattern_or_not_at_all() {
         let with = |destination: Value, pattern: Value, matcher: Value| {
-            read(json!({"method": "ping", "destination": destination, "pattern": pattern, "matcher": matcher}))
-                .expect("a command")
-                .is_for("mail@h")
+            read(
+                json!({"method": "ping", "destination": destination, "pattern": pattern, "matcher": matcher}),
+            )
+            .expect("a command")
+            .is_for("mail@h")
         };
         let null = Value::Null;
         assert_eq!(with(null.clone(), null.clone(), null.clone()), Addressed::Yes);

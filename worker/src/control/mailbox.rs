@@ -15,7 +15,8 @@ pub const REPLIES: &str = "reply.celery.pidbox";
 
 /// How long a command or reply is worth anything.
 const MESSAGE_TTL: Duration = Duration::from_secs(300);
-/// How long a mailbox stays when its owner died without a word. An owner that lost its connection is back sooner.
+/// How long a mailbox stays when its owner died without a word. One that only lost its connection is back sooner,
+/// and finds what was asked meanwhile.
 const EXPIRES: Duration = Duration::from_secs(60);
 
 /// The queue of one worker for commands, or of one client for replies.
@@ -54,7 +55,6 @@ impl Mailbox {
 
     fn new(name: String, exchange: &str, routing_key: String) -> Self {
         let queue = Queue {
-            auto_delete: true,
             kind: Some(QueueKind::Classic),
             message_ttl: Some(MESSAGE_TTL),
             expires: Some(EXPIRES),
@@ -64,6 +64,11 @@ impl Mailbox {
         // Both, since a worker publishes to the exchange of the replies, and a client to that of the commands.
         Self { topology: Topology { exchanges: exchanges(), queues: vec![queue], bindings }, queue: name }
     }
+}
+
+/// True for the name of a mailbox, of ours or of Celery's.
+pub fn is_mailbox(queue: &str) -> bool {
+    queue.strip_suffix(COMMANDS).is_some_and(|rest| rest.ends_with('.'))
 }
 
 /// The two exchanges, with the flags that Celery declares them with.

@@ -201,8 +201,13 @@ impl Worker {
             tokio::spawn(async move { node.serve(broker, over).await })
         });
         let settler = Settler { app, broker, backend, cold: handle.cold.clone(), tally: Tally::default() };
-        let pipe =
-            Arc::new(Pipe { gate, settler, places: Arc::new(Semaphore::new(concurrency)), concurrency, running });
+        let pipe = Arc::new(Pipe {
+            gate,
+            settler,
+            places: Arc::new(Semaphore::new(concurrency)),
+            concurrency,
+            running,
+        });
         let worked = pipe.work(consumer, handle, grace).await;
         over.cancel();
         if let Some(control) = control {

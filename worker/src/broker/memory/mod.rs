@@ -19,8 +19,8 @@ use futures_util::future::BoxFuture;
 use self::hub::Hub;
 use self::state::OwnerId;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Publication, QueueInfo,
-    Subscription,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Publication,
+    QueueInfo, Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};

@@ -15,9 +15,9 @@ impl Node {
             "stats" => self.stats(),
             "registered" | "dump_tasks" => self.registered(arguments),
             "active" | "dump_active" => self.active(),
-            "active_queues" => Value::Array(
-                self.queues.iter().map(|queue| describe::queue(&self.topology, queue)).collect(),
-            ),
+            "active_queues" => {
+                Value::Array(self.queues.iter().map(|queue| describe::queue(&self.topology, queue)).collect())
+            }
             // What waits, waits in the broker: nothing is held back here that could be listed.
             "reserved" | "dump_reserved" | "scheduled" | "dump_schedule" | "revoked" | "dump_revoked" => {
                 json!([])
@@ -99,7 +99,11 @@ impl Node {
         let line = |task: &TaskEntry| {
             let known = items.iter().filter_map(|item| Some(format!("{item}={}", fact(task, item)?)));
             let known: Vec<String> = known.collect();
-            if known.is_empty() { task.name.to_owned() } else { format!("{} [{}]", task.name, known.join(" ")) }
+            if known.is_empty() {
+                task.name.to_owned()
+            } else {
+                format!("{} [{}]", task.name, known.join(" "))
+            }
         };
         self.app.registry().iter().map(line).collect()
     }

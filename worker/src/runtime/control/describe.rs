@@ -129,7 +129,8 @@ pub(super) fn broker(url: &BrokerUrl) -> Value {
     let place = place.split('?').next().unwrap_or_default();
     let (address, vhost) = place.split_once('/').unwrap_or((place, ""));
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    let host = if port.is_some() { address.rsplit_once(':').map_or(address, |(host, _)| host) } else { address };
+    let host =
+        if port.is_some() { address.rsplit_once(':').map_or(address, |(host, _)| host) } else { address };
     let tls = scheme == "amqps";
     json!({
         "hostname": if host.is_empty() { "localhost" } else { host },

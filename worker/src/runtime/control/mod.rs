@@ -16,7 +16,7 @@ use super::running::RunningTasks;
 use super::worker::WorkerHandle;
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Publication, Subscription};
-use crate::control::{Addressed, Clock, Command, Mailbox, Reply};
+use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::routing::Topology;
@@ -101,7 +101,7 @@ impl Node {
             let message = delivery.message.clone();
             delivery.ack();
             if let Some(reply) = self.answer(&message)
-                && let Err(error) = broker.publish(reply).await
+                && let Err(error) = send(broker, reply).await
             {
                 tracing::debug!(error = format!("{error:#}"), "a control reply was not sent");
             }
@@ -151,6 +151,16 @@ async fn open(broker: &dyn Broker, mailbox: &Mailbox) -> Result<Consumer> {
     let subscription =
         Subscription { queues: vec![mailbox.queue.clone()], prefetch: PREFETCH, name: mailbox.queue.clone() };
     broker.consume(subscription).await.map_err(failed)
+}
+
+/// A client names the exchange for its reply. RabbitMQ closes the channel of whoever publishes to one that does not
+/// exist, and results go through that channel too; so one that is not the usual one is looked for first.
+async fn send(broker: &dyn Broker, reply: Publication) -> Result<()> {
+    let usual = reply.exchange.is_empty() || reply.exchange == mailbox::REPLIES;
+    if !usual && broker.exchanges(std::slice::from_ref(&reply.exchange)).await?.is_empty() {
+        return Err(Error::topology(format!("there is no exchange `{}`", reply.exchange)));
+    }
+    broker.publish(reply).await
 }
 
 /// Only courtesy: the broker lets go of an unused mailbox by itself.

@@ -7,8 +7,8 @@ use crate::Config;
 use crate::control::{Control, ReplyTo};
 use crate::routing::Queue;
 use crate::task::Context;
-use crate::task::context::Call;
 use crate::task::SharedState;
+use crate::task::context::Call;
 
 fn node(name: &str, broker: &str) -> Node {
     let mut config =
@@ -86,7 +86,9 @@ fn a_queue_has_every_key_that_celery_s_has() {
     for key in keys.split_whitespace() {
         assert!(told.get(key).is_some(), "{key} is missing in {told}");
     }
-    for key in ["name", "type", "arguments", "durable", "passive", "auto_delete", "delivery_mode", "no_declare"] {
+    for key in
+        ["name", "type", "arguments", "durable", "passive", "auto_delete", "delivery_mode", "no_declare"]
+    {
         assert!(told["exchange"].get(key).is_some(), "{key} is missing in {told}");
     }
     assert_eq!((&told["name"], &told["max_priority"]), (&json!("mail"), &json!(9)));
@@ -100,8 +102,12 @@ fn running_tasks_are_told_with_their_arguments_while_these_are_short() {
     let _short = node.running.enter(&short, Instant::now(), false);
     let _long = node.running.enter(&long, Instant::now(), true);
     let active = ask(&node, "active", json!({}));
-    let by_id: BTreeMap<&str, &Value> =
-        active.as_array().expect("a list").iter().map(|task| (task["id"].as_str().expect("an id"), task)).collect();
+    let by_id: BTreeMap<&str, &Value> = active
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|task| (task["id"].as_str().expect("an id"), task))
+        .collect();
     let task = by_id["a"];
     assert_eq!((&task["args"], &task["kwargs"]), (&json!(["x@y"]), &json!({"bcc": null})));
     assert_eq!((&task["name"], &task["type"]), (&json!("mail.send"), &json!("mail.send")));
@@ -207,7 +213,8 @@ async fn clients_reach_all_nodes_some_or_none() {
     }
     assert!(!two.handle.is_stopping());
     assert!(control.workers().await.expect("workers")[0].stopping, "it can still be asked");
-    let left = control.wait_until_gone(&workers[..1], Some(Duration::from_millis(10))).await.expect("an answer");
+    let left =
+        control.wait_until_gone(&workers[..1], Some(Duration::from_millis(10))).await.expect("an answer");
     assert_eq!(left.len(), 1, "it still answers");
     over.cancel();
     for one in serving {
@@ -215,7 +222,8 @@ async fn clients_reach_all_nodes_some_or_none() {
     }
     let left = control.wait_until_gone(&workers, None).await.expect("an answer");
     assert_eq!(left, []);
-    let left: Vec<_> = broker.queues(&[]).await.expect("a list").into_iter().map(|queue| queue.name).collect();
+    let left: Vec<_> =
+        broker.queues(&[]).await.expect("a list").into_iter().map(|queue| queue.name).collect();
     assert_eq!(left, [""; 0], "no mailbox is left behind");
 }
 
