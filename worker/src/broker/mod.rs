@@ -3,8 +3,12 @@
 //! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
 //! suite (`tests/brokers.rs`) runs over all of them.
 
+#[cfg(feature = "amqp")]
+mod amqp;
 pub mod delivery;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use delivery::{Consumer, ConsumerControl, Delivery, Settle, Settlement, Verdict};
 use std::sync::Arc;
@@ -51,8 +55,8 @@ pub struct QueueInfo {
     pub name: String,
     /// Messages that could be handed out now.
     pub ready: u64,
-    /// Messages that are handed out and not settled.
-    pub running: u64,
+    /// Messages that are handed out and not settled, where the broker can tell.
+    pub running: Option<u64>,
     /// Messages that wait for their time, where the broker can tell.
     pub delayed: Option<u64>,
     /// Consumers that are attached.
@@ -218,9 +222,12 @@ fn unable<T: Send + 'static>(broker: &str, what: &str) -> BoxFuture<'static, Res
 /// # Errors
 /// A scheme that no broker has, a URL with a mistake, or a file that cannot be opened.
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
-    let _ = options;
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::SqliteBroker::open(url, options).await,
+        #[cfg(feature = "amqp")]
+        "amqp" | "amqps" => Ok(Arc::new(amqp::AmqpBroker::open(url, options)?)),
         other => Err(Error::config(format!(
             "no broker for `{url}`: the scheme `{other}` is not one of amqp, amqps, sqlite, memory"
         ))),

@@ -9,6 +9,8 @@ mod declared;
 mod hub;
 mod queue;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
