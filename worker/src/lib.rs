@@ -40,7 +40,7 @@ pub use task::{AckMode, Backoff, Context, SharedState, Task, TaskError, TaskOpti
 // Where messages go: exchanges, queues, bindings, and the router.
 pub mod routing;
 pub use routing::matching::topic_matches;
-pub use routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, RouteRule, Topology};
+pub use routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, RouteRule, Topic, Topology};
 
 // Calls as values.
 pub mod canvas;
@@ -54,7 +54,7 @@ pub mod broker;
 
 // The application: configuration, sending, results.
 pub mod app;
-pub use app::{App, AsyncResult, Config, Emitted, Payload};
+pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
 
 // The worker.
 pub mod runtime;
