@@ -78,6 +78,12 @@ async fn bounded(
     context: &Context,
     interrupted: &CancellationToken,
 ) -> Ended {
+    // A task that heard of the cold shutdown and gave up was not given its chance: that is no failure of its own.
+    let run = run.map(|ended| match ended {
+        Ended::Returned(_) => ended,
+        _ if interrupted.is_cancelled() => Ended::Interrupted,
+        _ => ended,
+    });
     tokio::pin!(run);
     // Most calls have no limit: they should not pay for timers.
     if limits == Limits::default() {

@@ -115,9 +115,8 @@ impl Gate {
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
             Ok(_) => {}
         }
-        match start(entry, &request.context, plain) {
-            Ok((work, embed)) => {
-                request.embed = embed;
+        match start(entry, &mut request) {
+            Ok(work) => {
                 let (hard, soft) = request.context.headers().time_limits();
                 Admission::Run(request, work, Limits { hard: hard.or(entry.options.time_limit), soft })
             }
@@ -185,11 +184,12 @@ fn due(headers: &crate::message::Headers, now: DateTime<Utc>) -> Result<Option<D
     Ok(eta.and_then(|time| (time - now).to_std().ok()))
 }
 
-/// Decodes the arguments into the task's types.
-fn start(entry: &TaskEntry, context: &Context, plain: bool) -> Result<(Work, Embed), Outcome> {
+/// Decodes what follows the task, and its arguments into the task's types.
+fn start(entry: &TaskEntry, request: &mut Request) -> Result<Work, Outcome> {
+    let context = request.context.clone();
     let message = context.message();
     let kind = message.properties.content_type.as_deref();
-    let body = if plain {
+    let body = if request.plain {
         Body::plain(&message.body, kind)
     } else if kind.is_none_or(|kind| kind.starts_with(JSON)) {
         Body::parse(&message.body).map_err(malformed)?
@@ -200,7 +200,9 @@ fn start(entry: &TaskEntry, context: &Context, plain: bool) -> Result<(Work, Emb
     if let Some(problem) = super::continuation::unsupported(&body.embed) {
         return Err(malformed(problem));
     }
-    let work = (entry.start)(context.clone(), body.arguments).map_err(|error| Outcome::Dead {
+    // Kept before the arguments are decoded: whoever waits for a later step must hear of a call that does not fit.
+    request.embed = body.embed;
+    (entry.start)(context.clone(), body.arguments).map_err(|error| Outcome::Dead {
         reason: DeadReason::BadArguments,
         // Python's class for it, which its callers know.
         failure: TaskFailure {
@@ -209,8 +211,7 @@ fn start(entry: &TaskEntry, context: &Context, plain: bool) -> Result<(Work, Emb
             message: error.to_string(),
             traceback: None,
         },
-    })?;
-    Ok((work, body.embed))
+    })
 }
 
 fn malformed(problem: String) -> Outcome {

@@ -194,13 +194,11 @@ impl Settler {
         if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
         }
-        match self.broker.publish(to_queue(request.context.queue(), again(&request), None)).await {
-            Ok(()) => request.settlement.settle(Verdict::Ack),
-            Err(error) => {
-                tracing::debug!(id = request.context.id(), error = %error, "returned to the broker instead");
-                request.settlement.settle(Verdict::Requeue);
-            }
-        }
+        // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.
+        const LIMIT: Duration = Duration::from_secs(2);
+        let afresh = self.broker.publish(to_queue(request.context.queue(), again(&request), None));
+        let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
+        request.settlement.settle(if published { Verdict::Ack } else { Verdict::Requeue });
     }
 
     /// Sends a message that came before its time back to wait in the broker.

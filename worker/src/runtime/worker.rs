@@ -180,7 +180,7 @@ impl Worker {
         let settler = Settler { app, broker, backend, cold: handle.cold.clone(), tally: Tally::default() };
         let pipe =
             Arc::new(Pipe { gate, settler, running: Arc::new(Semaphore::new(concurrency)), concurrency });
-        pipe.work(consumer, handle, grace).await;
+        pipe.work(consumer, handle, grace).await?;
         Ok(pipe.summary())
     }
 }
@@ -194,8 +194,14 @@ struct Pipe {
 }
 
 impl Pipe {
-    async fn work(self: &Arc<Self>, mut consumer: Consumer, handle: WorkerHandle, grace: Duration) {
+    async fn work(
+        self: &Arc<Self>,
+        mut consumer: Consumer,
+        handle: WorkerHandle,
+        grace: Duration,
+    ) -> Result<()> {
         let tasks = TaskTracker::new();
+        let mut closed = false;
         loop {
             // First the place, then the delivery: what is not running yet stays visible as waiting.
             let permit = tokio::select! {
@@ -208,7 +214,11 @@ impl Pipe {
                 () = handle.warm.cancelled() => break,
                 delivery = consumer.next() => delivery,
             };
-            let Some(delivery) = delivery else { break };
+            // Brokers restore a consumer by themselves; one that ends unasked was closed with its broker.
+            let Some(delivery) = delivery else {
+                closed = true;
+                break;
+            };
             let pipe = Arc::clone(self);
             tasks.spawn(async move { pipe.process(delivery, permit).await });
         }
@@ -236,6 +246,11 @@ impl Pipe {
         // Interrupted tasks hand their messages back; a plain function cannot be interrupted, but its message can.
         tasks.wait().await;
         control.flush().await;
+        if closed {
+            Err(Error::connection("the broker was closed while the worker was running"))
+        } else {
+            Ok(())
+        }
     }
 
     async fn process(&self, delivery: Delivery, permit: tokio::sync::OwnedSemaphorePermit) {
