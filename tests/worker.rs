@@ -8,7 +8,8 @@ use mq_worker::broker::Publication;
 use mq_worker::message::{Headers, Message, Properties};
 use mq_worker::{App, Context, Permanence, SharedState, State, TaskError, task};
 use serde_json::json;
-use support::places::{Place, Running, eventually, everywhere, unique};
+use support::places::{Place, Running, eventually, everywhere};
+use support::unique;
 
 /// What the tasks of a test tell: lines under a key.
 #[derive(Clone, Default)]
@@ -273,7 +274,8 @@ fn a_countdown_is_kept_and_holds_no_place() {
         let key = unique("later");
         let begun = Instant::now();
         let wait = Duration::from_millis(1200);
-        let later = app.send(note.with(&key, "later").queue(&place.queue).countdown(wait)).await.expect("sent");
+        let later =
+            app.send(note.with(&key, "later").queue(&place.queue).countdown(wait)).await.expect("sent");
         let now = app.send(note.with(&key, "now").queue(&place.queue)).await.expect("sent");
         now.get().timeout(Duration::from_secs(20)).await.expect("it ran");
         assert!(begun.elapsed() < wait, "{}: the one that waits holds up the other", place.name);
@@ -371,7 +373,11 @@ fn a_body_over_the_limit_is_refused_on_both_sides() {
         assert!(error.is_too_large() && error.to_string().contains("max_message_size"), "{error}");
         app.send(note.with(&key, &long).queue(&place.queue)).await.expect("sent");
         let headers = dead_letter(&app, &place).await;
-        assert!(headers.get_str("mq-dead-error").is_some_and(|error| error.contains("limit")), "{}", place.name);
+        assert!(
+            headers.get_str("mq-dead-error").is_some_and(|error| error.contains("limit")),
+            "{}",
+            place.name
+        );
         assert_eq!(journal.read(&key), Vec::<String>::new());
         running.stop().await;
     });
@@ -443,9 +449,7 @@ fn a_chain_of_celery_runs_to_its_end_and_a_failure_reaches_every_later_step() {
                    "options": {"task_id": id, "queue": place.queue, "reply_to": null}})
         };
         let (first, last) = (unique("first"), unique("last"));
-        let chain = |args: serde_json::Value, middle: &str, last: &str| {
-            json!([args, {}, {"chain": [step(json!([100]), last), step(json!([10]), middle)]}])
-        };
+        let chain = |args: serde_json::Value, middle: &str, last: &str| json!([args, {}, {"chain": [step(json!([100]), last), step(json!([10]), middle)]}]);
         // The first task waits for its handle, so that results by message find their way.
         let backend = app.backend().await.expect("a backend");
         for (id, args) in [(&first, json!([1, 2])), (&last, json!([1]))] {
@@ -484,7 +488,8 @@ fn the_faster_worker_gets_more() {
     everywhere(async |place| {
         let (app, _) = prepared(&place).await;
         let share = async |prefetch: u16| {
-            let (fast, slow) = (Pace::default(), Pace { pause: Duration::from_millis(30), ..Pace::default() });
+            let (fast, slow) =
+                (Pace::default(), Pace { pause: Duration::from_millis(30), ..Pace::default() });
             let signatures = (0..60).map(|_| paced.with().queue(&place.queue).ignore_result());
             app.send_many(signatures).await.expect("sent");
             let workers = [fast.clone(), slow.clone()].map(|pace| {

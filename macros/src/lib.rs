@@ -1,15 +1,157 @@
-//! The `#[task]` attribute of mq-worker. Use it through `mq_worker::task`.
+//! The attributes of mq-worker: `#[task]` and `#[setup]`. Use them through `mq_worker::task` and `mq_worker::setup`.
+//!
+//! A small compiler: `ast` is what is read, `attr` reads the options, `valid` checks, `expand` and `entry` write; where
+//! there were mistakes, `fallback` writes something that the rest of the program can be checked against.
+
+mod ast;
+mod attr;
+mod entry;
+mod expand;
+mod fallback;
+mod mistakes;
+mod setup;
+mod valid;
 
 use proc_macro::TokenStream;
+use quote::quote;
 
-/// Turns a function into a task.
+use crate::ast::Function;
+use crate::attr::Options;
+use crate::mistakes::Mistakes;
+
+/// Makes a function a task: something that can be queued now and run later, by a worker.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use mq_worker::{TaskError, task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct User {
+///     name: String,
+///     email: String,
+/// }
+///
+/// /// Sends the welcome e-mail.
+/// #[task(queue = "email", max_retries = 5)]
+/// async fn send_email(user: User, subject: String) -> Result<(), TaskError> {
+///     println!("{subject}, {}!", user.name);
+///     Ok(())
+/// }
+///
+/// # async fn demo(user: User) -> Result<(), Box<dyn std::error::Error>> {
+/// // Queued: returns once the broker has the call safely.
+/// let job = send_email.delay(user.clone(), "Welcome").await?;
+/// // Queued with options.
+/// send_email.with(user.clone(), "How do you like it?").countdown(Duration::from_secs(60)).send().await?;
+/// // Many at once: an item is the tuple of arguments.
+/// send_email.delay_many([(user.clone(), "One".into()), (user.clone(), "Two".into())]).await?;
+/// // What the task returned, when somebody wants to know.
+/// job.get().await?;
+/// // Still an ordinary function, run right here.
+/// send_email(user, "Now".to_owned()).await.map_err(|error| error.to_string())?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # The function
+///
+/// - `async fn` runs on the async runtime; a plain `fn` runs on a bounded pool of blocking threads.
+/// - It takes up to 12 arguments by value. Each type implements serde's `Serialize` and `Deserialize`. Calls may
+///   give them by position, by name, or mixed; an `Option` may be left out. In `.delay` and `.with`, a `String`
+///   takes whatever turns into one.
+/// - When the first parameter is `&Context`, the worker fills it in: it is no argument of the call.
+/// - It returns a serializable value, nothing, or a `Result` of one. The error is a `TaskError`, any
+///   `std::error::Error`, one that says with `Permanence` whether trying again helps, or whatever can be displayed.
+///   A return type counts as `Result` when its last word is `Result`, as in `anyhow::Result<()>`.
+/// - It is a free function: no generics, no `self`, no borrowed arguments. The types of a public task are public.
+///
+/// # Options
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `name = "mail.welcome"` | the name on the wire; no two tasks have the same | the function's name |
+/// | `queue = "email"` | the queue that calls go to | a matching route, else the default queue |
+/// | `max_retries = 5` | how many times a failed call is tried again | 3 |
+/// | `backoff = "1s..10m"` | the shortest and the longest wait before a retry; it doubles, with jitter | `"1s..10m"` |
+/// | `time_limit = "30s"` | a run that takes longer is stopped and counts as failed | no limit |
+/// | `ack = "early"` | `"late"`: at least once, the message goes when the outcome is safe; `"early"`: at most once | `"late"` |
+/// | `priority = 9` | 0 to 255, larger is more urgent | none |
+/// | `expires = "1h"` | a call that waited longer is not run | never |
+/// | `ignore_result` | nobody asks for the result: nothing is stored | results are kept |
+/// | `topic = "order.*.paid"` | subscribes to messages with such a routing key: `*` is one word, `#` any number. May be repeated, or a list: `["a.*", "b.#"]` | none |
+/// | `broadcast` | every worker that is running gets a copy | one worker gets it |
+/// | `crate = "path"` | where `mq_worker` is found when it was renamed | `::mq_worker` |
+///
+/// Times are a number and a unit: `500ms`, `30s`, `10m`, `2h 30m`, `1day`.
+///
+/// # What is generated
+///
+/// The function becomes a unit struct of the same name, with its visibility and documentation, that implements
+/// `Task` and has the methods above. It can be called because it dereferences to a function pointer. Like a
+/// constant, it cannot be hidden by a local variable: a parameter or a `let` in the same module needs another name.
+///
+/// All tasks of the crates that are linked into a program are known to its worker.
 #[proc_macro_attribute]
-pub fn task(_options: TokenStream, item: TokenStream) -> TokenStream {
-    item
+pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
+    let mut mistakes = Mistakes::default();
+    let options = Options::read(options.into(), &mut mistakes);
+    valid::options(&options, &mut mistakes);
+    let code = match Function::read("task", item.clone().into()) {
+        Ok(function) => match valid::task(&function, &mut mistakes) {
+            Some(task) => expand::task(&task, &options),
+            None => fallback::task(&function, &options),
+        },
+        Err(error) => {
+            mistakes.push(error);
+            item.into()
+        }
+    };
+    let mistakes = mistakes.into_tokens();
+    quote!(#mistakes #code).into()
 }
 
-/// Runs a function before the worker takes its first message.
+/// Runs a function in each worker before it takes its first message, to prepare what the tasks share.
+///
+/// ```
+/// use mq_worker::{Context, SharedState, setup, task};
+///
+/// struct Greeting(String);
+///
+/// #[setup]
+/// async fn prepare(state: &mut SharedState) -> Result<(), std::env::VarError> {
+///     // Here one opens the pool of database connections, the HTTP client, …
+///     state.insert(Greeting(std::env::var("GREETING")?));
+///     Ok(())
+/// }
+///
+/// #[task]
+/// async fn greet(ctx: &Context, name: String) -> String {
+///     format!("{}, {name}!", ctx.state::<Greeting>().0)
+/// }
+/// ```
+///
+/// The function, `async` or plain, takes `&mut SharedState` and returns nothing or a `Result<(), E>`; an error stops
+/// the worker with its text. It stays what it is otherwise, so that a test can call it. A program may have several:
+/// they run in the order of their paths. `crate = "path"` says where `mq_worker` is found when it was renamed.
 #[proc_macro_attribute]
-pub fn setup(_options: TokenStream, item: TokenStream) -> TokenStream {
-    item
+pub fn setup(options: TokenStream, item: TokenStream) -> TokenStream {
+    let mut mistakes = Mistakes::default();
+    let library = attr::library_of(options.into(), &mut mistakes);
+    let code = match Function::read("setup", item.clone().into()) {
+        Ok(function) => {
+            setup::check(&function, &mut mistakes);
+            match mistakes.is_empty() {
+                true => setup::expand(&function, &library),
+                false => setup::original(&function),
+            }
+        }
+        Err(error) => {
+            mistakes.push(error);
+            item.into()
+        }
+    };
+    let mistakes = mistakes.into_tokens();
+    quote!(#mistakes #code).into()
 }

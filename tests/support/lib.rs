@@ -1,1 +1,34 @@
-//! What the integration tests share.
+//! What the integration tests share: a RabbitMQ node of their own, a network that fails on request, real
+//! processes, and waiting without sleeping.
+#![allow(clippy::missing_panics_doc)]
+
+pub mod node;
+pub mod places;
+pub mod process;
+pub mod proxy;
+pub mod shared;
+pub mod wait;
+
+pub use node::Node;
+pub use process::Process;
+pub use proxy::Proxy;
+pub use wait::{eventually, eventually_blocking, within};
+
+use std::net::TcpListener;
+
+/// A name that no other test uses, now or in another run.
+pub fn unique(what: &str) -> String {
+    format!("{what}-{}", uuid::Uuid::new_v4().simple())
+}
+
+/// A directory that goes when it is dropped.
+pub fn temp_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("mq-worker-test-").tempdir().expect("a temporary directory")
+}
+
+/// A port on loopback that nobody listens on.
+///
+/// Somebody may take it before it is used; whoever uses it must report that plainly.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a free port").port()
+}

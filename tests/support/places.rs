@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mq_worker::{App, Config, QueueKind, SharedState, Summary, Worker, WorkerHandle};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+
+use crate::{shared, unique, wait};
 
 /// One broker on which a test runs, with a queue name that no other test has.
 pub struct Place {
@@ -49,9 +50,9 @@ pub fn places() -> Vec<Place> {
         place("memory", &format!("memory://{}", unique("place")), QueueKind::Quorum, None),
         place("sqlite", &sqlite, QueueKind::Quorum, Some(directory)),
     ];
-    if let Some(url) = super::rabbitmq_url() {
-        places.push(place("rabbitmq quorum", &url, QueueKind::Quorum, None));
-        places.push(place("rabbitmq classic", &url, QueueKind::Classic, None));
+    if let Some(shared) = shared::rabbitmq("the behaviour of workers") {
+        places.push(place("rabbitmq quorum", &shared.url, QueueKind::Quorum, None));
+        places.push(place("rabbitmq classic", &shared.url, QueueKind::Classic, None));
     }
     places
 }
@@ -59,13 +60,6 @@ pub fn places() -> Vec<Place> {
 fn place(name: &'static str, url: &str, kind: QueueKind, directory: Option<Arc<TempDir>>) -> Place {
     let config = Config { broker_url: url.parse().expect("a URL"), queue_kind: kind, ..Config::default() };
     Place { name, queue: unique("test"), config, _directory: directory }
-}
-
-/// A name that no other test, run or process has.
-pub fn unique(prefix: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
-    format!("{prefix}-{:x}-{:x}-{}", std::process::id(), now, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Runs a test on every place, one after the other, on a runtime of its own.
@@ -77,7 +71,8 @@ pub fn everywhere<F: Future<Output = ()>>(test: impl Fn(Place) -> F) {
             .enable_all()
             .build()
             .expect("a runtime can be built");
-        let within = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test(place)).await });
+        let within =
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test(place)).await });
         assert!(within.is_ok(), "the test hangs on {name}");
         runtime.shutdown_timeout(Duration::from_secs(1));
     }
@@ -110,16 +105,17 @@ impl Running {
 
     /// Waits until it has stopped.
     pub async fn ended(self) -> Summary {
-        let ended = tokio::time::timeout(Duration::from_secs(30), self.task).await.expect("the worker stops in time");
+        let ended =
+            tokio::time::timeout(Duration::from_secs(30), self.task).await.expect("the worker stops in time");
         ended.expect("the worker does not panic").expect("the worker runs")
     }
 }
 
 /// Asks again and again until the answer is yes; fails the test after 20 seconds.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, question: impl Fn() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while !question().await {
-        assert!(tokio::time::Instant::now() < deadline, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let ask = || {
+        let answer = question();
+        async { answer.await.then_some(()) }
+    };
+    wait::eventually(what, Duration::from_secs(20), ask).await;
 }

@@ -60,6 +60,12 @@ pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle};
 
+// The command.
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+pub use cli::main;
+
 pub use mq_worker_macros::{setup, task};
 
 /// What the code that `#[task]` writes may name. Not part of the public interface.
@@ -69,8 +75,10 @@ pub mod __private {
     pub use crate::canvas::Signature;
     pub use crate::error::{Error, Result};
     pub use crate::message::{ArgumentError, Arguments, NoArgs};
-    pub use crate::task::error::convert::{Caught, ViaDisplay, ViaError, ViaPermanence, ViaTaskError};
-    pub use crate::task::registry::{SetupEntry, write_output};
+    pub use crate::task::error::convert::{
+        Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
+    };
+    pub use crate::task::registry::SetupEntry;
     pub use crate::task::{
         AckMode, Backoff, Context, SharedState, Task, TaskEntry, TaskError, TaskOptions, Work,
     };
@@ -78,7 +86,17 @@ pub mod __private {
     pub use inventory;
     pub use std::time::Duration;
 
+    /// Writes what a task returned. The bound is on the task, so that a type that does not fit is told of once.
+    pub fn write_output_of<T: Task>(output: &T::Output) -> std::result::Result<Vec<u8>, TaskError> {
+        crate::task::registry::write_output(output)
+    }
+
     /// `Result<T, E>` under whatever alias a task names it.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is not the standard library's `Result`",
+        label = "named `Result`, and something else",
+        note = "a task whose return type is named `Result` must return `std::result::Result` or an alias of it"
+    )]
     pub trait Fallible {
         type Value;
         type Failure;
@@ -92,4 +110,18 @@ pub mod __private {
             self
         }
     }
+    /// Asks whether a type is a `Result`: the inherent constant comes before the trait's.
+    #[derive(Debug)]
+    pub struct Returned<T>(std::marker::PhantomData<T>);
+
+    impl<T, E> Returned<std::result::Result<T, E>> {
+        pub const IS_RESULT: bool = true;
+    }
+
+    /// What [`Returned`] answers for every other type.
+    pub trait NotResult {
+        const IS_RESULT: bool = false;
+    }
+
+    impl<T> NotResult for Returned<T> {}
 }

@@ -75,6 +75,12 @@ impl App {
         Ok(GLOBAL.get_or_init(|| app).clone())
     }
 
+    /// The application of this process, if it has one already.
+    #[cfg(feature = "cli")]
+    pub(crate) fn installed() -> Option<App> {
+        GLOBAL.get().cloned()
+    }
+
     /// Begins with the loaded configuration and changes it in code.
     pub fn builder() -> AppBuilder {
         AppBuilder { config: None }

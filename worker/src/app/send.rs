@@ -91,6 +91,22 @@ impl App {
         self.send_body(task, &own, codec::encode(args)?, options).await
     }
 
+    /// Sends a call of a task by its name, with positional arguments and arguments by name.
+    ///
+    /// # Errors
+    /// See [`App::send`].
+    pub async fn send_call<O>(
+        &self,
+        task: &str,
+        args: &[Value],
+        kwargs: &serde_json::Map<String, Value>,
+        options: SendOptions,
+    ) -> Result<AsyncResult<O>> {
+        let own = self.registry().get(task).map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        let body = codec::encode_values(args, kwargs, &codec::Embed::default())?;
+        self.send_body(task, &own, body, options).await
+    }
+
     /// Sends a call whose body is written already.
     pub(crate) async fn send_body<O>(
         &self,

@@ -1,2 +1,4 @@
 //! The `mq-worker` command.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    mq_worker::main()
+}

@@ -1,8 +1,7 @@
-//! Between bytes and calls: the body `[args, kwargs, embed]` of protocol v2, and protocol v1 read.
+//! Between bytes and calls: the body `[args, kwargs, embed]` of protocol v2.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Read;
 
 use bytes::Bytes;
 use serde::de::{MapAccess, Visitor};
@@ -11,7 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Arguments, Headers, Message};
+pub use super::normalize::normalize;
+
+use super::Arguments;
 use crate::error::{Error, Result};
 
 /// The argument list of a task without parameters: an empty JSON array, where `()` would be `null`.
@@ -106,7 +107,7 @@ impl<'a> Body<'a> {
 struct Parts<'a>(#[serde(borrow)] Vec<&'a RawValue>, #[serde(borrow)] Keywords<'a>, Option<Embed>);
 
 /// An object as a list of pairs; `null` is empty.
-struct Keywords<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Keywords<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Keywords<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -139,124 +140,3 @@ impl<'de: 'a, 'a> Deserialize<'de> for Keywords<'a> {
 /// A key that is borrowed unless it holds escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// The largest body that a compressed message may unpack to.
-const UNPACKED_LIMIT: u64 = 256 * 1024 * 1024;
-
-/// Brings a received message into the form that the rest of the crate reads: uncompressed, protocol v2,
-/// with kombu's typed values written as plain JSON.
-///
-/// # Errors
-/// A text that names what is wrong; the message can never be run.
-pub fn normalize(message: &mut Message) -> Result<(), String> {
-    if let Some(kind) = message.headers.get_str("compression") {
-        // Celery calls it gzip; the bytes are zlib's.
-        if kind != "application/x-gzip" {
-            return Err(format!("the body is compressed with `{kind}`, which is not supported"));
-        }
-        message.body = inflate(&message.body)?;
-        message.headers.remove("compression");
-    }
-    let is_json =
-        message.properties.content_type.as_deref().is_some_and(|kind| kind.starts_with(super::JSON));
-    if !message.is_task() && is_json && looks_like_protocol_1(&message.body) {
-        protocol_1(message)?;
-    }
-    if message.is_task() && contains(&message.body, b"\"__type__\"") {
-        let mut value: Value = serde_json::from_slice(&message.body)
-            .map_err(|error| format!("the body is not JSON: {error}"))?;
-        plain_values(&mut value);
-        message.body = serde_json::to_vec(&value).expect("a JSON value can be written").into();
-    }
-    Ok(())
-}
-
-fn inflate(body: &[u8]) -> Result<Bytes, String> {
-    let mut out = Vec::new();
-    flate2::read::ZlibDecoder::new(body)
-        .take(UNPACKED_LIMIT + 1)
-        .read_to_end(&mut out)
-        .map_err(|error| format!("the compressed body cannot be read: {error}"))?;
-    if out.len() as u64 > UNPACKED_LIMIT {
-        return Err(format!("the body unpacks to more than {UNPACKED_LIMIT} bytes"));
-    }
-    Ok(out.into())
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    memchr::memmem::find(haystack, needle).is_some()
-}
-
-fn looks_like_protocol_1(body: &[u8]) -> bool {
-    body.trim_ascii_start().first() == Some(&b'{') && contains(body, b"\"task\"") && contains(body, b"\"id\"")
-}
-
-/// Protocol v1 carries everything in the body, as one object.
-#[derive(Deserialize)]
-struct Version1 {
-    task: String,
-    id: String,
-    #[serde(default)]
-    args: Vec<Value>,
-    #[serde(default)]
-    kwargs: Option<serde_json::Map<String, Value>>,
-    #[serde(default)]
-    callbacks: Option<Vec<Value>>,
-    #[serde(default)]
-    errbacks: Option<Vec<Value>>,
-    #[serde(default)]
-    chord: Option<Value>,
-    #[serde(default)]
-    taskset: Option<String>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, Value>,
-}
-
-fn protocol_1(message: &mut Message) -> Result<(), String> {
-    // An object with keys `task` and `id` of other types is somebody's plain document.
-    let Ok(call) = serde_json::from_slice::<Version1>(&message.body) else { return Ok(()) };
-    let mut headers = Headers::for_task(&call.task, &call.id);
-    for name in ["retries", "eta", "expires", "timelimit", "group", "group_index"] {
-        if let Some(value) = call.rest.get(name).filter(|value| !value.is_null()) {
-            headers.set(name, value.clone());
-        }
-    }
-    if let (None, Some(group)) = (headers.get("group"), call.taskset) {
-        headers.set("group", group);
-    }
-    for (name, value) in message.headers.iter() {
-        headers.set(name, value.clone());
-    }
-    let embed = Embed { callbacks: call.callbacks, errbacks: call.errbacks, chain: None, chord: call.chord };
-    message.body =
-        encode_values(&call.args, &call.kwargs.unwrap_or_default(), &embed).map_err(|e| e.to_string())?;
-    message.headers = headers;
-    Ok(())
-}
-
-/// Replaces kombu's `{"__type__": …, "__value__": …}` by the value itself, as serde's types read it.
-fn plain_values(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(plain_values),
-        Value::Object(map) => {
-            map.values_mut().for_each(plain_values);
-            if map.len() == 2 && map.contains_key("__type__") && map.contains_key("__value__") {
-                let kind = map["__type__"].as_str().unwrap_or_default().to_owned();
-                let inner = map.remove("__value__").expect("the key was just seen");
-                *value = match (kind.as_str(), inner) {
-                    ("uuid", Value::Object(uuid)) => hyphenated(uuid.get("hex")),
-                    (_, inner) => inner,
-                };
-            }
-        }
-        _ => {}
-    }
-}
-
-fn hyphenated(hex: Option<&Value>) -> Value {
-    let Some(hex) = hex.and_then(Value::as_str) else { return Value::Null };
-    match uuid::Uuid::try_parse(hex) {
-        Ok(id) => Value::String(id.to_string()),
-        Err(_) => Value::String(hex.to_owned()),
-    }
-}

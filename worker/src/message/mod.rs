@@ -6,6 +6,7 @@
 pub mod arguments;
 pub mod codec;
 pub mod headers;
+mod normalize;
 
 pub use arguments::{ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};

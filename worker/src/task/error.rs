@@ -209,6 +209,31 @@ pub mod convert {
             TaskError::Failed(failure)
         }
     }
+
+    /// No type has this: it is there for its message, shown for an error that fits none of the above.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot be the error of a task or a set-up function",
+        label = "this error does not implement `Display`",
+        note = "return an error that implements `std::error::Error` or `Display`, or `mq_worker::TaskError`"
+    )]
+    pub trait Reportable {}
+
+    /// The last choice, which always fits and never compiles.
+    pub trait ViaNothing<E> {
+        /// Says what is missing.
+        fn into_task_error(self) -> TaskError
+        where
+            E: Reportable;
+    }
+
+    impl<E> ViaNothing<E> for Caught<E> {
+        fn into_task_error(self) -> TaskError
+        where
+            E: Reportable,
+        {
+            unreachable!("no type is `Reportable`")
+        }
+    }
 }
 
 #[cfg(test)]

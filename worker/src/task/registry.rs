@@ -88,12 +88,13 @@ impl Registry {
         let mut tasks: BTreeMap<&'static str, &'static TaskEntry> = BTreeMap::new();
         for entry in entries {
             if let Some(other) = tasks.insert(entry.name, entry) {
-                let mut places = [other, entry].map(|e| format!("{}:{}", e.file, e.line));
-                places.sort();
+                let mut places = [other, entry].map(|e| (e.file, e.line));
+                places.sort_unstable();
+                let [first, second] = places.map(|(file, line)| format!("{file}:{line}"));
                 return Err(Error::config(format!(
-                    "two tasks are named `{}`: one at {}, one at {}; give one of them another name with \
-                     #[task(name = \"..\")]",
-                    entry.name, places[0], places[1]
+                    "two tasks are named `{}`: one at {first}, one at {second}; give one of them another name \
+                     with #[task(name = \"..\")]",
+                    entry.name
                 )));
             }
         }

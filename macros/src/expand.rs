@@ -1,0 +1,359 @@
+//! Writes the unit struct that stands in for the function, and all that hangs on it.
+
+use std::time::Duration;
+
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use quote::{format_ident, quote, quote_spanned};
+use syn::LitStr;
+use syn::spanned::Spanned;
+
+use crate::ast::{self, Attributes, Parameter, Task, located};
+use crate::attr::{Ack, Options};
+
+/// The code of a sound task.
+pub(crate) fn task(task: &Task<'_>, options: &Options) -> TokenStream {
+    let attributes = Attributes::sort(&task.function.attrs);
+    let function = &task.function;
+    let item = unit_struct(&attributes, &function.vis, task.ident());
+    let body = body(task, &attributes.body);
+    let parts = Parts::of(task, options);
+    let generated =
+        [parts.task_impl(), parts.methods(), parts.call(), parts.deref(), parts.checks(), parts.entry()];
+    let generated = quiet(&quote!(#(#generated)*));
+    within(&attributes, &quote!(#item), &quote!(#body #generated))
+}
+
+/// The struct that has the function's name.
+pub(crate) fn unit_struct(attributes: &Attributes, vis: &syn::Visibility, ident: &Ident) -> TokenStream {
+    let Attributes { conditions, lints, shown, .. } = attributes;
+    quote! {
+        #(#shown)*
+        #(#conditions)*
+        #[allow(non_camel_case_types, dead_code)]
+        #(#lints)*
+        #[derive(::core::clone::Clone, ::core::marker::Copy, ::core::fmt::Debug, ::core::default::Default)]
+        #vis struct #ident;
+    }
+}
+
+/// Puts what nobody should name into a block of its own, under the conditions of the function.
+pub(crate) fn within(attributes: &Attributes, item: &TokenStream, hidden: &TokenStream) -> TokenStream {
+    let Attributes { conditions, lints, .. } = attributes;
+    quote! {
+        #item
+        #(#conditions)*
+        #(#lints)*
+        const _: () = { #hidden };
+    }
+}
+
+/// Lints are for what people write. The function itself stays outside of this.
+pub(crate) fn quiet(code: &TokenStream) -> TokenStream {
+    quote! {
+        #[allow(
+            dead_code,
+            deprecated,
+            non_local_definitions,
+            unreachable_pub,
+            clippy::too_many_arguments,
+            clippy::type_complexity,
+            clippy::used_underscore_binding
+        )]
+        const _: () = { #code };
+    }
+}
+
+/// The function as it was written. It lies in an `impl`: there its name hides nothing, so that inside it
+/// `send_email.delay(..)` is still the task.
+fn body(task: &Task<'_>, attrs: &[TokenStream]) -> TokenStream {
+    let sig = &task.function.sig;
+    let block = task.body;
+    quote! {
+        struct __Body;
+        impl __Body {
+            #(#attrs)*
+            #sig #block
+        }
+    }
+}
+
+/// What the generated items have in common.
+pub(crate) struct Parts<'a> {
+    pub(crate) task: &'a Task<'a>,
+    pub(crate) options: &'a Options,
+    /// `::mq_worker::__private`
+    pub(crate) private: TokenStream,
+    /// The unit struct.
+    pub(crate) ident: &'a Ident,
+    pub(crate) types: Vec<&'a syn::Type>,
+    /// Names for the arguments that no task has: a local variable cannot be named like a unit struct in scope.
+    pub(crate) locals: Vec<Ident>,
+    pub(crate) keywords: Vec<String>,
+    returned: TokenStream,
+    pub(crate) returned_span: Span,
+}
+
+impl<'a> Parts<'a> {
+    fn of(task: &'a Task<'a>, options: &'a Options) -> Self {
+        let library = &options.library;
+        let parameters = &task.parameters;
+        let output = &task.function.sig.output;
+        Self {
+            task,
+            options,
+            private: quote!(#library::__private),
+            ident: task.ident(),
+            types: parameters.iter().map(|parameter| parameter.ty).collect(),
+            locals: (0..parameters.len()).map(|index| format_ident!("__argument_{index}")).collect(),
+            keywords: parameters.iter().map(Parameter::keyword).collect(),
+            returned: task.returned(),
+            returned_span: match output {
+                syn::ReturnType::Default => task.ident().span(),
+                syn::ReturnType::Type(_, ty) => ty.span(),
+            },
+        }
+    }
+
+    fn task_impl(&self) -> TokenStream {
+        let Self { private, ident, .. } = self;
+        let name = name_of(self.ident, self.options);
+        let constants = constants(self.options, private);
+        let args = self.args_type();
+        let output = self.output_type();
+        quote! {
+            impl #private::Task for #ident {
+                const NAME: &'static str = #name;
+                const OPTIONS: #private::TaskOptions = #constants;
+                #args
+                #output
+            }
+        }
+    }
+
+    fn args_type(&self) -> TokenStream {
+        let Self { private, types, .. } = self;
+        let args = match &types[..] {
+            [] => quote!(#private::NoArgs),
+            types => quote_spanned!(self.args_span()=> (#(#types,)*)),
+        };
+        quote_spanned!(self.args_span()=> type Args = #args;)
+    }
+
+    /// The one type, or the whole list.
+    fn args_span(&self) -> Span {
+        located(match &self.types[..] {
+            [one] => one.span(),
+            _ => self.task.function.sig.paren_token.span.join(),
+        })
+    }
+
+    fn output_type(&self) -> TokenStream {
+        let returned = &self.returned;
+        let span = located(self.returned_span);
+        let private = respan(&self.private, span);
+        match self.task.is_fallible() {
+            true => quote_spanned!(span=> type Output = <#returned as #private::Fallible>::Value;),
+            false => quote_spanned!(span=> type Output = #returned;),
+        }
+    }
+
+    fn methods(&self) -> TokenStream {
+        let Self { private, ident, .. } = self;
+        let vis = &self.task.function.vis;
+        let many = self.delay_many();
+        let names: Vec<&Ident> = self.task.parameters.iter().map(|parameter| parameter.ident).collect();
+        let accepted: Vec<TokenStream> = self.task.parameters.iter().map(Parameter::accepted).collect();
+        let values = self.task.parameters.iter().map(|parameter| {
+            let name = parameter.ident;
+            if parameter.is_string() { quote!(::core::convert::Into::into(#name)) } else { quote!(#name) }
+        });
+        let args = args_value(values, private);
+        quote! {
+            impl #ident {
+                /// Puts a call on the queue. `Ok` means that the broker has it safely.
+                ///
+                /// # Errors
+                /// When the broker did not take it; see `mq_worker::App::send`.
+                #vis async fn delay(
+                    &self
+                    #(, #names: #accepted)*
+                ) -> ::core::result::Result<
+                    #private::AsyncResult<<Self as #private::Task>::Output>,
+                    #private::Error,
+                > {
+                    #private::Signature::send(self.with(#(#names),*)).await
+                }
+
+                /// A call with these arguments, not sent yet: it takes a countdown, another queue and the like,
+                /// and then `.send()`.
+                #vis fn with(&self #(, #names: #accepted)*) -> #private::Signature<Self> {
+                    #private::Signature::new(#args)
+                }
+
+                #many
+            }
+        }
+    }
+
+    /// Many calls at once; a task without arguments has no use for it.
+    fn delay_many(&self) -> TokenStream {
+        let Self { private, types, .. } = self;
+        let vis = &self.task.function.vis;
+        let (item, args) = match &self.task.parameters[..] {
+            [] => return TokenStream::new(),
+            [one] if one.is_string() => (one.accepted(), quote!((::core::convert::Into::into(__call),))),
+            [_] => (quote!(#(#types)*), quote!((__call,))),
+            _ => (quote!((#(#types),*)), quote!(__call)),
+        };
+        quote! {
+            /// Puts many calls on the queue at once, each with one item as its arguments, and waits until the
+            /// broker has all of them.
+            ///
+            /// # Errors
+            /// The first error; calls after the failing one may have been sent or not.
+            #vis async fn delay_many(
+                &self,
+                calls: impl ::core::iter::IntoIterator<Item = #item>,
+            ) -> ::core::result::Result<
+                ::std::vec::Vec<#private::AsyncResult<<Self as #private::Task>::Output>>,
+                #private::Error,
+            > {
+                let __signatures = ::core::iter::Iterator::map(
+                    ::core::iter::IntoIterator::into_iter(calls),
+                    |__call| #private::Signature::<Self>::new(#args),
+                );
+                #private::App::send_many(&#private::App::global()?, __signatures).await
+            }
+        }
+    }
+
+    /// The function with its future boxed: the one place that asks for the future to be `Send`.
+    fn call(&self) -> TokenStream {
+        if !self.task.is_async() {
+            return TokenStream::new();
+        }
+        let Self { private, ident, types, locals, returned, .. } = self;
+        let context = self.task.context.iter();
+        let given = self.task.context.iter().map(|_| quote!(__context));
+        let span = located(ident.span());
+        let boxed = quote_spanned!(span=> ::std::boxed::Box::pin(Self::#ident(#(#given,)* #(#locals),*)));
+        quote! {
+            impl __Body {
+                fn __call<'run>(
+                    #(__context: &'run #context,)*
+                    #(#locals: #types),*
+                ) -> #private::BoxFuture<'run, #returned> {
+                    #boxed
+                }
+            }
+        }
+    }
+
+    /// The path of what is called, and its type as a function pointer.
+    pub(crate) fn callee(&self) -> (TokenStream, TokenStream) {
+        let Self { private, ident, types, returned, .. } = self;
+        let context = self.task.context.iter();
+        if self.task.is_async() {
+            let (binder, lifetime) = match &self.task.context {
+                Some(_) => (quote!(for<'run>), quote!('run)),
+                None => (quote!(), quote!('static)),
+            };
+            let pointer = quote! {
+                #binder fn(#(&'run #context,)* #(#types),*) -> #private::BoxFuture<#lifetime, #returned>
+            };
+            (quote!(__Body::__call), pointer)
+        } else {
+            (quote!(__Body::#ident), quote!(fn(#(&#context,)* #(#types),*) -> #returned))
+        }
+    }
+
+    /// `send_email(user)`: a callee is dereferenced until it can be called.
+    fn deref(&self) -> TokenStream {
+        let ident = self.ident;
+        let (path, pointer) = self.callee();
+        // Where the argument types are shown: a private one is then told of once.
+        let target = quote_spanned!(self.args_span()=> type Target = #pointer;);
+        quote! {
+            impl ::core::ops::Deref for #ident {
+                #target
+
+                fn deref(&self) -> &Self::Target {
+                    const CALL: <#ident as ::core::ops::Deref>::Target = #path;
+                    &CALL
+                }
+            }
+        }
+    }
+
+    /// A `Result` that is not called so would turn errors into successes.
+    fn checks(&self) -> TokenStream {
+        if self.task.is_fallible() {
+            return TokenStream::new();
+        }
+        let Self { private, returned, .. } = self;
+        let span = located(self.returned_span);
+        let private = respan(private, span);
+        quote_spanned! {span=>
+            const _: () = {
+                #[allow(unused_imports)]
+                use #private::NotResult as _;
+                ::core::assert!(
+                    !#private::Returned::<#returned>::IS_RESULT,
+                    "the task returns a `Result` by another name: write `Result<..>`, or errors would count as results"
+                );
+            };
+        }
+    }
+}
+
+/// The same tokens at another place, so that a message covers that place alone.
+pub(crate) fn respan(tokens: &TokenStream, span: Span) -> TokenStream {
+    let at = |mut token: TokenTree| {
+        token.set_span(span);
+        token
+    };
+    tokens.clone().into_iter().map(at).collect()
+}
+
+/// The name on the wire.
+pub(crate) fn name_of(ident: &Ident, options: &Options) -> LitStr {
+    options.name.clone().unwrap_or_else(|| LitStr::new(&ast::bare(ident), ident.span()))
+}
+
+fn args_value(values: impl ExactSizeIterator<Item = TokenStream>, private: &TokenStream) -> TokenStream {
+    if values.len() == 0 { quote!(#private::NoArgs) } else { quote!((#(#values,)*)) }
+}
+
+/// What the attribute says, over the defaults.
+pub(crate) fn constants(options: &Options, private: &TokenStream) -> TokenStream {
+    let Options { queue, topics, broadcast, max_retries, priority, ignore_result, .. } = options;
+    let some = |value: TokenStream| quote!(::core::option::Option::Some(#value));
+    let duration = |value: Duration| {
+        let (seconds, nanos) = (value.as_secs(), value.subsec_nanos());
+        quote!(#private::Duration::new(#seconds, #nanos))
+    };
+    let mut fields = Vec::new();
+    fields.extend(queue.as_ref().map(|queue| (quote!(queue), some(quote!(#queue)))));
+    if !topics.is_empty() {
+        fields.push((quote!(topics), quote!(&[#(#topics),*])));
+    }
+    fields.extend(broadcast.map(|yes| (quote!(broadcast), quote!(#yes))));
+    fields.extend(max_retries.map(|number| (quote!(max_retries), quote!(#number))));
+    fields.extend(options.backoff.map(|(min, max)| {
+        let (min, max) = (duration(min), duration(max));
+        (quote!(backoff), quote!(#private::Backoff { min: #min, max: #max }))
+    }));
+    fields.extend(options.time_limit.map(|limit| (quote!(time_limit), some(duration(limit)))));
+    fields.extend(options.ack.map(|mode| {
+        let mode = match mode {
+            Ack::Late => quote!(Late),
+            Ack::Early => quote!(Early),
+        };
+        (quote!(ack), quote!(#private::AckMode::#mode))
+    }));
+    fields.extend(priority.map(|number| (quote!(priority), some(quote!(#number)))));
+    fields.extend(options.expires.map(|lifetime| (quote!(expires), some(duration(lifetime)))));
+    fields.extend(ignore_result.map(|yes| (quote!(ignore_result), quote!(#yes))));
+    let fields = fields.iter().map(|(name, value)| quote!(#name: #value));
+    quote!(#private::TaskOptions { #(#fields,)* ..#private::TaskOptions::DEFAULT })
+}

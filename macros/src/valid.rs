@@ -1,0 +1,281 @@
+//! What a task may look like: checks the function and the options, and says what to write instead.
+
+use std::collections::HashSet;
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::{Attribute, FnArg, LitStr, Pat, PatType, ReturnType, Safety, Type, TypeReference};
+
+use crate::ast::{self, Function, Parameter, Task};
+use crate::attr::Options;
+use crate::mistakes::Mistakes;
+
+/// The most arguments that a task takes.
+const MAX_ARGUMENTS: usize = 12;
+
+/// AMQP carries names and routing keys as short strings.
+const MAX_NAME: usize = 255;
+
+/// Checks the function; `None` when it cannot be a task.
+pub(crate) fn task<'a>(function: &'a Function, mistakes: &mut Mistakes) -> Option<Task<'a>> {
+    let mut found = Mistakes::default();
+    plain_function("task", function, &mut found);
+    let (context, parameters) = inputs(function, &mut found);
+    output(&function.sig.output, &mut found);
+    let sound = found.is_empty();
+    mistakes.append(found);
+    let body = function.body.as_ref()?;
+    sound.then_some(Task { function, body, context, parameters })
+}
+
+/// What tasks and set-up functions have in common.
+pub(crate) fn plain_function(macro_name: &str, function: &Function, mistakes: &mut Mistakes) {
+    let Function { attrs, sig, body, .. } = function;
+    let what = match macro_name {
+        "task" => "a task",
+        _ => "a set-up function",
+    };
+    if let Some(token) = &sig.constness {
+        mistakes.add(token, format!("{what} cannot be `const`"));
+    }
+    if !matches!(sig.safety, Safety::Default) {
+        mistakes.add(&sig.safety, format!("{what} cannot be `{}`", sig.safety.to_token_stream()));
+    }
+    if let Some(abi) = &sig.abi {
+        mistakes.add(abi, format!("{what} cannot be `extern`"));
+    }
+    if let Some(parameter) = sig.generics.params.first() {
+        let message = match parameter {
+            syn::GenericParam::Lifetime(_) => {
+                format!("{what} cannot have lifetime parameters: it owns its data")
+            }
+            _ => format!("{what} cannot be generic: the worker must know every type"),
+        };
+        mistakes.add(&sig.generics.params, message);
+    }
+    if let Some(clause) = &sig.generics.where_clause {
+        mistakes.add(clause, format!("{what} cannot have a `where` clause"));
+    }
+    if let Some(variadic) = &sig.variadic {
+        mistakes.add(variadic, format!("{what} cannot be variadic"));
+    }
+    if body.is_none() {
+        mistakes.add(&sig.ident, format!("`{}` has no body", ast::bare(&sig.ident)));
+    }
+    if let Some(attr) = attrs.iter().find(|attr| is_attribute(attr, macro_name)) {
+        mistakes.add(attr, format!("`#[{macro_name}]` is given twice"));
+    }
+}
+
+/// True for `#[task]`, however it is reached.
+pub(crate) fn is_attribute(attr: &Attribute, name: &str) -> bool {
+    let ours = |segment: &syn::PathSegment| segment.ident == "mq_worker";
+    let path = attr.path();
+    path.is_ident(name)
+        || (path.segments.first().is_some_and(ours) && ast::last_name(path).is_some_and(|last| last == name))
+}
+
+/// The context and the arguments, as far as they are sound.
+fn inputs<'a>(function: &'a Function, mistakes: &mut Mistakes) -> (Option<&'a Type>, Vec<Parameter<'a>>) {
+    let mut context = None;
+    let mut parameters = Vec::new();
+    let mut names = HashSet::new();
+    for (index, input) in function.sig.inputs.iter().enumerate() {
+        let input = match input {
+            FnArg::Receiver(receiver) => {
+                mistakes.add(receiver, "a task is a free function: it has no `self`");
+                continue;
+            }
+            FnArg::Typed(input) => input,
+        };
+        no_conditions(&input.attrs, mistakes);
+        if let Some(reference) = reference_to_context(&input.ty) {
+            if context_is_sound(index, reference, mistakes) {
+                context = Some(&*reference.elem);
+            }
+            continue;
+        }
+        owned(&input.ty, mistakes);
+        let Some(parameter) = named(input, mistakes) else { continue };
+        let name = parameter.keyword();
+        if name == ast::bare(&function.sig.ident) {
+            mistakes.add(
+                parameter.ident,
+                format!("a parameter cannot be named like its task: rename it, or the task with `name = \"{name}\"`"),
+            );
+        } else if !names.insert(name.clone()) {
+            mistakes.add(parameter.ident, format!("two parameters are named `{name}`"));
+        }
+        parameters.push(parameter);
+    }
+    if let Some(parameter) = parameters.get(MAX_ARGUMENTS) {
+        mistakes.add(
+            parameter.ident,
+            format!(
+                "a task takes at most {MAX_ARGUMENTS} arguments, this one has {}: put them in a struct",
+                parameters.len()
+            ),
+        );
+    }
+    (context, parameters)
+}
+
+fn no_conditions(attrs: &[Attribute], mistakes: &mut Mistakes) {
+    let conditional = |attr: &&Attribute| attr.path().is_ident("cfg") || attr.path().is_ident("cfg_attr");
+    if let Some(attr) = attrs.iter().find(conditional) {
+        mistakes.add(attr, "a parameter of a task cannot be conditional: put the `cfg` on the whole task");
+    }
+}
+
+/// `&Context`, however it is reached: the last segment of the path decides.
+fn reference_to_context(ty: &Type) -> Option<&TypeReference> {
+    match ty {
+        Type::Reference(reference) => {
+            let path = ast::path_of(&reference.elem)?;
+            (ast::last_name(path)? == "Context").then_some(reference)
+        }
+        Type::Group(group) => reference_to_context(&group.elem),
+        Type::Paren(paren) => reference_to_context(&paren.elem),
+        _ => None,
+    }
+}
+
+fn context_is_sound(index: usize, reference: &TypeReference, mistakes: &mut Mistakes) -> bool {
+    let message = if index > 0 {
+        "`&Context` must be the first parameter"
+    } else if reference.mutability.is_some() {
+        "the context is shared: take `&Context`"
+    } else if reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident != "_") {
+        "the context lives as long as the run: write `&Context`"
+    } else {
+        return true;
+    };
+    mistakes.add(reference, message);
+    false
+}
+
+/// Arguments come out of a message: nothing outlives the call that they could borrow from.
+fn owned(ty: &Type, mistakes: &mut Mistakes) {
+    if let Type::Reference(reference) = ty {
+        let instead = owned_form(&reference.elem);
+        mistakes.add(ty, format!("a task owns its arguments: take `{instead}` by value"));
+    } else {
+        check_type(ty, "a task owns its arguments", mistakes);
+    }
+}
+
+/// `str` → `String`, `[T]` → `Vec<T>`, others as they are.
+fn owned_form(ty: &Type) -> String {
+    match ty {
+        Type::Slice(slice) => format!("Vec<{}>", ast::type_text(&slice.elem)),
+        _ => match ast::type_text(ty).as_str() {
+            "str" => "String".to_owned(),
+            "Path" => "PathBuf".to_owned(),
+            text => text.to_owned(),
+        },
+    }
+}
+
+/// Refuses what cannot be named as an owned type, anywhere in a type.
+fn check_type(ty: &Type, why: &str, mistakes: &mut Mistakes) {
+    let Some((span, kind)) = borrowed_or_opaque(ty.to_token_stream()) else { return };
+    mistakes.add_at(
+        span,
+        match kind {
+            Kind::Borrowed => format!("{why}: use types without references and lifetimes, such as `String`"),
+            Kind::Opaque => "a task cannot have `impl` in its signature: name the type".to_owned(),
+        },
+    );
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Borrowed,
+    Opaque,
+}
+
+fn borrowed_or_opaque(tokens: TokenStream) -> Option<(Span, Kind)> {
+    let mut tokens = tokens.into_iter();
+    while let Some(token) = tokens.next() {
+        let found = match token {
+            TokenTree::Group(group) => borrowed_or_opaque(group.stream()),
+            TokenTree::Ident(ident) if ident == "impl" => Some((ident.span(), Kind::Opaque)),
+            TokenTree::Punct(punct) if punct.as_char() == '&' => Some((punct.span(), Kind::Borrowed)),
+            // `Cow<'static, str>` is owned enough; every other lifetime borrows.
+            TokenTree::Punct(punct) if punct.as_char() == '\'' => match tokens.next() {
+                Some(TokenTree::Ident(name)) if name == "static" => None,
+                _ => Some((punct.span(), Kind::Borrowed)),
+            },
+            _ => None,
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// The wire needs a name for each argument.
+fn named<'a>(input: &'a PatType, mistakes: &mut Mistakes) -> Option<Parameter<'a>> {
+    match &*input.pat {
+        Pat::Ident(pat) if pat.by_ref.is_none() && pat.subpat.is_none() => {
+            Some(Parameter { ident: &pat.ident, ty: &input.ty })
+        }
+        pat => {
+            mistakes.add(pat, "an argument of a task needs a plain name: callers may give it by keyword");
+            None
+        }
+    }
+}
+
+fn output(output: &ReturnType, mistakes: &mut Mistakes) {
+    let ReturnType::Type(_, ty) = output else { return };
+    // The error stays in the worker and may borrow what is static; the value is read back from JSON.
+    let value = if ast::is_fallible(output) { ast::first_type_argument(ty) } else { Some(&**ty) };
+    if let Some(value) = value {
+        check_type(value, "the result of a task is read back from a message", mistakes);
+    }
+    let rest = borrowed_or_opaque(ty.to_token_stream());
+    if let (true, Some((span, Kind::Opaque))) = (mistakes.is_empty(), rest) {
+        mistakes.add_at(span, "a task cannot have `impl` in its signature: name the type");
+    }
+}
+
+/// Checks what the options say together and with their values.
+pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
+    if let Some(name) = &options.name {
+        check_name("a task's name", name, mistakes);
+    }
+    if let Some(queue) = &options.queue {
+        check_name("a queue's name", queue, mistakes);
+        if queue.value().starts_with("amq.") {
+            mistakes.add(queue, "names that begin with `amq.` are the broker's own");
+        }
+    }
+    let mut patterns = HashSet::new();
+    for topic in &options.topics {
+        check_name("a topic", topic, mistakes);
+        let value = topic.value();
+        let partly = |word: &str| word.len() > 1 && word.contains(['*', '#']);
+        if value.split('.').any(partly) {
+            mistakes.add(topic, "`*` and `#` stand for whole words between dots, not for parts of one");
+        }
+        if !patterns.insert(value) {
+            mistakes.add(topic, "this topic is given twice");
+        }
+    }
+    if let (Some(true), Some(topic)) = (options.broadcast, options.topics.first()) {
+        mistakes.add(topic, "a broadcast task gets every broadcast: it cannot subscribe to a topic");
+    }
+}
+
+fn check_name(what: &str, text: &LitStr, mistakes: &mut Mistakes) {
+    let value = text.value();
+    if value.is_empty() {
+        mistakes.add(text, format!("{what} cannot be empty"));
+    } else if value.len() > MAX_NAME {
+        mistakes.add(text, format!("{what} has at most {MAX_NAME} bytes, this one has {}", value.len()));
+    } else if value.chars().any(char::is_control) {
+        mistakes.add(text, format!("{what} cannot have control characters"));
+    }
+}

@@ -1,0 +1,228 @@
+//! From a publisher to one consumer, once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use mq_worker::Queue;
+use mq_worker::broker::Subscription;
+use support::within;
+
+use crate::lab::*;
+
+pub(crate) async fn a_message_is_published_consumed_and_acked(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    publish(&broker, to(&queue, "hello")).await;
+    let mut consumer = consume(&broker, &[&queue], 1).await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!(body(&delivery), "hello");
+    assert_eq!(&*delivery.queue, queue);
+    assert_eq!((delivery.exchange.as_str(), &delivery.routing_key), ("", &queue));
+    assert!(!delivery.redelivered);
+    delivery.ack();
+    expect_nothing(&mut consumer).await;
+    consumer.control().cancel().await;
+    assert!(broker.get(&queue).await.expect("an answer").is_none(), "what was acked is gone");
+}
+
+pub(crate) async fn messages_come_in_the_order_in_which_they_were_published(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let bodies: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    for body in &bodies {
+        publish(&broker, to(&queue, body)).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 10).await;
+    let expected: Vec<&str> = bodies.iter().map(String::as_str).collect();
+    expect_bodies(&mut consumer, &expected).await;
+}
+
+pub(crate) async fn a_requeued_message_comes_back_first_and_redelivered(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for body in ["first", "second"] {
+        publish(&broker, to(&queue, body)).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 1).await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!((body(&delivery).as_str(), delivery.redelivered), ("first", false));
+    delivery.requeue();
+    let again = next(&mut consumer).await;
+    assert_eq!((body(&again).as_str(), again.redelivered), ("first", true));
+    again.ack();
+    let second = next(&mut consumer).await;
+    assert_eq!((body(&second).as_str(), second.redelivered), ("second", false));
+    second.ack();
+}
+
+pub(crate) async fn a_dropped_delivery_comes_back(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    publish(&broker, to(&queue, "kept")).await;
+    let mut consumer = consume(&broker, &[&queue], 1).await;
+    drop(next(&mut consumer).await);
+    let again = next(&mut consumer).await;
+    assert_eq!((body(&again).as_str(), again.redelivered), ("kept", true));
+    again.ack();
+    expect_nothing(&mut consumer).await;
+}
+
+pub(crate) async fn no_more_than_the_prefetch_is_handed_out(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for n in 0..10 {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 3).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(next(&mut consumer).await);
+    }
+    expect_nothing(&mut consumer).await;
+    expect_ready(&broker, &queue, 7).await;
+    held.pop().expect("three are held").ack();
+    held.push(next(&mut consumer).await);
+    expect_nothing(&mut consumer).await;
+    expect_ready(&broker, &queue, 6).await;
+}
+
+pub(crate) async fn a_prefetch_of_zero_is_refused(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let subscription = Subscription { queues: vec![queue], prefetch: 0, name: "greedy".into() };
+    let error = within("consume", LIMIT, broker.consume(subscription)).await.expect_err("0 means no limit");
+    assert!(error.is_config(), "{error:?}");
+}
+
+pub(crate) async fn two_consumers_share_a_queue(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let other = lab.open().await;
+    let total = 40;
+    let left = Arc::new(AtomicUsize::new(total));
+    let mut tasks = Vec::new();
+    for broker in [&broker, &other] {
+        let mut consumer = consume(broker, &[&queue], 1).await;
+        let left = Arc::clone(&left);
+        tasks.push(tokio::spawn(async move {
+            let mut bodies = Vec::new();
+            while let Some(delivery) = consumer.next().await {
+                bodies.push(body(&delivery));
+                // Some work, so that neither can take all.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                delivery.ack();
+                left.fetch_sub(1, Ordering::SeqCst);
+            }
+            bodies
+        }));
+    }
+    for n in 0..total {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    support::eventually("all are worked off", LIMIT, || async {
+        (left.load(Ordering::SeqCst) == 0).then_some(())
+    })
+    .await;
+    broker.close().await;
+    other.close().await;
+    let mut all = Vec::new();
+    for task in tasks {
+        let bodies = within("the consumer ends", LIMIT, task).await.expect("no panic");
+        assert!(bodies.len() >= total / 5, "one consumer got only {} of {total}", bodies.len());
+        all.extend(bodies);
+    }
+    let counts = counted(all);
+    assert_eq!(counts.len(), total);
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+}
+
+pub(crate) async fn one_consumer_listens_to_several_queues(lab: &Lab) {
+    let (broker, first) = lab.with_queue("first").await;
+    let second = lab.name("second");
+    declare(&broker, [Queue::new(&second)]).await;
+    let mut consumer = consume(&broker, &[&first, &second], 2).await;
+    publish(&broker, to(&first, "a")).await;
+    publish(&broker, to(&second, "b")).await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let delivery = next(&mut consumer).await;
+        seen.push((delivery.queue.to_string(), body(&delivery)));
+        delivery.ack();
+    }
+    seen.sort();
+    assert_eq!(seen, [(first, "a".to_owned()), (second, "b".to_owned())]);
+}
+
+pub(crate) async fn a_waiting_consumer_gets_a_message_at_once(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let other = lab.open().await;
+    let mut consumer = consume(&other, &[&queue], 1).await;
+    expect_nothing(&mut consumer).await;
+    let mut best = Duration::MAX;
+    for n in 0..10 {
+        let begin = Instant::now();
+        publish(&broker, to(&queue, n.to_string())).await;
+        next(&mut consumer).await.ack();
+        best = best.min(begin.elapsed());
+    }
+    // The best of ten: the machine may be busy, but polling once a second would show.
+    assert!(best < Duration::from_millis(250), "it took {best:?}");
+}
+
+pub(crate) async fn urgent_messages_come_first(lab: &Lab) {
+    let broker = lab.open().await;
+    let queue = lab.name("urgent");
+    declare(&broker, [Queue { max_priority: Some(9), ..Queue::new(&queue) }]).await;
+    for (body, priority) in [
+        ("1", Some(1)),
+        ("none", None),
+        ("5a", Some(5)),
+        ("9", Some(9)),
+        ("5b", Some(5)),
+        ("more", Some(200)),
+    ] {
+        let mut publication = to(&queue, body);
+        publication.message.properties.priority = priority;
+        publish(&broker, publication).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 1).await;
+    // More than the most urgent is the most urgent; none is the least.
+    expect_bodies(&mut consumer, &["9", "more", "5a", "5b", "1", "none"]).await;
+}
+
+pub(crate) async fn get_takes_one_message_or_none(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let get = || async { within("get", LIMIT, broker.get(&queue)).await.expect("an answer") };
+    assert!(get().await.is_none());
+    for body in ["a", "b"] {
+        publish(&broker, to(&queue, body)).await;
+    }
+    let a = get().await.expect("a message");
+    let b = get().await.expect("the next message, while the first is looked at");
+    assert_eq!((body(&a), body(&b)), ("a".to_owned(), "b".to_owned()));
+    assert_eq!(&*a.queue, queue);
+    b.ack();
+    drop(a);
+    expect_ready(&broker, &queue, 1).await;
+    let again = get().await.expect("it came back");
+    assert_eq!((body(&again).as_str(), again.redelivered), ("a", true));
+    again.ack();
+    assert!(get().await.is_none());
+}
+
+pub(crate) async fn a_thousand_concurrent_publishes_all_arrive_once(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let publishes = (0..1000).map(|n| {
+        let (broker, publication) = (Arc::clone(&broker), to(&queue, n.to_string()));
+        tokio::spawn(async move { broker.publish(publication).await })
+    });
+    for outcome in within("1000 publishes", LIMIT * 2, join_all(publishes)).await {
+        outcome.expect("no panic").expect("the message is taken");
+    }
+    let mut consumer = consume(&broker, &[&queue], 50).await;
+    let mut bodies = Vec::new();
+    for _ in 0..1000 {
+        let delivery = next(&mut consumer).await;
+        bodies.push(body(&delivery));
+        delivery.ack();
+    }
+    expect_nothing(&mut consumer).await;
+    let counts = counted(bodies);
+    assert_eq!(counts.len(), 1000);
+    assert!(counts.values().all(|count| *count == 1), "some came twice");
+}

@@ -1,0 +1,164 @@
+//! Consumers, connections and queues come to an end, messages do not.
+
+use mq_worker::Queue;
+use support::within;
+
+use crate::lab::*;
+
+pub(crate) async fn a_cancelled_consumer_ends_and_nothing_is_lost(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for n in 0..8 {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 5).await;
+    let running = next(&mut consumer).await;
+    assert_eq!(body(&running), "0");
+    let control = consumer.control();
+    within("cancel", LIMIT, control.cancel()).await;
+    // Those that lay in the stream already may still come; then it ends.
+    let mut buffered = Vec::new();
+    while let Some(delivery) = within("the stream ends", LIMIT, consumer.next()).await {
+        buffered.push(delivery);
+    }
+    assert!(buffered.len() <= 4, "{} came after the end", buffered.len());
+    // A message in hand can still be acked.
+    running.ack();
+    drop(buffered);
+    within("flush", LIMIT, control.flush()).await;
+    expect_ready(&broker, &queue, 7).await;
+    assert_eq!(counted(drain(&broker, &queue).await).len(), 7);
+}
+
+pub(crate) async fn a_consumer_that_is_dropped_gives_back_what_it_had(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for n in 0..5 {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 3).await;
+    let held = next(&mut consumer).await;
+    drop(consumer);
+    held.ack();
+    let mut successor = consume(&broker, &[&queue], 10).await;
+    let mut bodies = Vec::new();
+    for _ in 0..4 {
+        let delivery = next(&mut successor).await;
+        bodies.push(body(&delivery));
+        delivery.ack();
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["1", "2", "3", "4"]);
+    expect_nothing(&mut successor).await;
+}
+
+pub(crate) async fn closing_gives_back_what_is_not_settled(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for n in 0..3 {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 2).await;
+    let held = next(&mut consumer).await;
+    within("close", LIMIT, broker.close()).await;
+    within("close again", LIMIT, broker.close()).await;
+    while let Some(delivery) = within("the stream ends", LIMIT, consumer.next()).await {
+        drop(delivery);
+    }
+    drop(held);
+    let other = lab.open().await;
+    expect_ready(&other, &queue, 3).await;
+    assert_eq!(counted(drain(&other, &queue).await).len(), 3);
+}
+
+pub(crate) async fn a_closed_broker_refuses_to_publish(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    within("close", LIMIT, broker.close()).await;
+    let error = refused(&broker, to(&queue, "late")).await;
+    assert!(!error.to_string().is_empty());
+    assert!(within("get", LIMIT, broker.get(&queue)).await.is_err());
+    let other = lab.open().await;
+    assert!(drain(&other, &queue).await.is_empty(), "an error, and yet it was published");
+}
+
+pub(crate) async fn a_verdict_after_closing_does_nothing(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for body in ["a", "b"] {
+        publish(&broker, to(&queue, body)).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 2).await;
+    let (a, b) = (next(&mut consumer).await, next(&mut consumer).await);
+    within("close", LIMIT, broker.close()).await;
+    a.ack();
+    b.requeue();
+    let other = lab.open().await;
+    expect_ready(&other, &queue, 2).await;
+}
+
+pub(crate) async fn an_ack_that_was_flushed_is_kept(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for n in 0..20 {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 20).await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(next(&mut consumer).await);
+    }
+    // Out of order, and all but two.
+    for (index, delivery) in held.into_iter().enumerate().rev() {
+        if index == 3 || index == 11 { delivery.requeue() } else { delivery.ack() }
+    }
+    let control = consumer.control();
+    within("cancel", LIMIT, control.cancel()).await;
+    while let Some(delivery) = within("the stream ends", LIMIT, consumer.next()).await {
+        drop(delivery);
+    }
+    within("flush", LIMIT, control.flush()).await;
+    within("close", LIMIT, broker.close()).await;
+    let other = lab.open().await;
+    expect_ready(&other, &queue, 2).await;
+    assert_eq!(drain(&other, &queue).await, ["3", "11"]);
+}
+
+pub(crate) async fn messages_outlive_the_connection(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for body in ["a", "b"] {
+        publish(&broker, to(&queue, body)).await;
+    }
+    within("close", LIMIT, broker.close()).await;
+    drop(broker);
+    let other = lab.open().await;
+    declare(&other, [Queue::new(&queue)]).await;
+    assert_eq!(drain(&other, &queue).await, ["a", "b"]);
+}
+
+pub(crate) async fn an_exclusive_queue_goes_with_its_connection(lab: &Lab) {
+    let broker = lab.open().await;
+    let queue = lab.name("mine");
+    declare(&broker, [Queue { exclusive: true, durable: false, ..Queue::new(&queue) }]).await;
+    let other = lab.open().await;
+    publish(&other, to(&queue, "for you")).await;
+    let mut consumer = consume(&broker, &[&queue], 1).await;
+    expect_bodies(&mut consumer, &["for you"]).await;
+    within("close", LIMIT, broker.close()).await;
+    support::eventually("the queue is gone", LIMIT, || async {
+        other.publish(to(&queue, "anybody?")).await.err().filter(mq_worker::Error::is_unroutable)
+    })
+    .await;
+}
+
+pub(crate) async fn an_auto_delete_queue_goes_with_its_last_consumer(lab: &Lab) {
+    let broker = lab.open().await;
+    let queue = lab.name("passing");
+    declare(&broker, [Queue { auto_delete: true, durable: false, ..Queue::new(&queue) }]).await;
+    publish(&broker, to(&queue, "early")).await;
+    let mut first = consume(&broker, &[&queue], 1).await;
+    let second = consume(&broker, &[&queue], 1).await;
+    expect_bodies(&mut first, &["early"]).await;
+    within("cancel", LIMIT, first.control().cancel()).await;
+    publish(&broker, to(&queue, "still there")).await;
+    within("cancel", LIMIT, second.control().cancel()).await;
+    drop(second);
+    support::eventually("the queue is gone", LIMIT, || async {
+        broker.publish(to(&queue, "anybody?")).await.err().filter(mq_worker::Error::is_unroutable)
+    })
+    .await;
+}

@@ -1,0 +1,9 @@
+//! The cases, by what they are about.
+
+pub(crate) mod delivering;
+pub(crate) mod exchanges;
+pub(crate) mod fidelity;
+pub(crate) mod life;
+pub(crate) mod limits;
+pub(crate) mod time;
+pub(crate) mod topology;

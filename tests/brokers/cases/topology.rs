@@ -1,0 +1,190 @@
+//! Queues, exchanges and bindings are made, asked about, emptied and deleted.
+
+use std::time::Duration;
+
+use mq_worker::broker::Subscription;
+use mq_worker::{Binding, Exchange, ExchangeKind, Queue, Topology};
+use support::within;
+
+use crate::lab::*;
+
+pub(crate) async fn declaring_twice_changes_nothing(lab: &Lab) {
+    let broker = lab.open().await;
+    let (queue, exchange) = (lab.name("work"), lab.name("news"));
+    let topology = Topology {
+        exchanges: vec![Exchange::new(&exchange, ExchangeKind::Direct)],
+        queues: vec![Queue::new(&queue)],
+        bindings: vec![Binding { exchange: exchange.clone(), queue: queue.clone(), routing_key: "k".into() }],
+    };
+    within("declare", LIMIT, broker.declare(&topology)).await.expect("declared");
+    publish(&broker, via(&exchange, "k", "one")).await;
+    within("declare again", LIMIT, broker.declare(&topology)).await.expect("declared again");
+    within("declare elsewhere", LIMIT, lab.open().await.declare(&topology))
+        .await
+        .expect("declared elsewhere");
+    publish(&broker, via(&exchange, "k", "two")).await;
+    assert_eq!(drain(&broker, &queue).await, ["one", "two"]);
+}
+
+pub(crate) async fn a_queue_with_other_arguments_is_used_as_it_is(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    publish(&broker, to(&queue, "kept")).await;
+    let other = lab.open().await;
+    let changed = Queue {
+        message_ttl: Some(Duration::from_millis(1)),
+        dead_letter_exchange: Some(String::new()),
+        dead_letter_routing_key: Some(lab.name("dead")),
+        ..Queue::new(&queue)
+    };
+    declare(&other, [changed]).await;
+    publish(&other, to(&queue, "usable")).await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(drain(&other, &queue).await, ["kept", "usable"], "its messages have no time to live");
+}
+
+pub(crate) async fn a_binding_needs_its_exchange_and_queue(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let exchange = lab.exchange(&broker, ExchangeKind::Direct, &[]).await;
+    for (exchange, queue) in [(lab.name("nowhere"), queue.clone()), (exchange.clone(), lab.name("nothing"))] {
+        let binding = Binding { exchange, queue, routing_key: "k".into() };
+        let topology = Topology { bindings: vec![binding], ..Topology::default() };
+        let error = within("declare", LIMIT, broker.declare(&topology)).await.expect_err("half is missing");
+        assert!(error.is_topology(), "{error:?}");
+    }
+    publish(&broker, to(&queue, "still usable")).await;
+    assert_eq!(drain(&broker, &queue).await, ["still usable"]);
+}
+
+pub(crate) async fn names_may_be_odd(lab: &Lab) {
+    let broker = lab.open().await;
+    for name in ["名前 größer", "with space and / and %2f", "'; drop table messages; --", "\"#*.?&=", "a..b."]
+    {
+        let (queue, exchange) = (lab.name(name), lab.name(&format!("x {name}")));
+        let topology = Topology {
+            exchanges: vec![Exchange::new(&exchange, ExchangeKind::Direct)],
+            queues: vec![Queue::new(&queue)],
+            bindings: vec![Binding {
+                exchange: exchange.clone(),
+                queue: queue.clone(),
+                routing_key: name.into(),
+            }],
+        };
+        within("declare", LIMIT, broker.declare(&topology)).await.expect(name);
+        publish(&broker, to(&queue, "straight")).await;
+        publish(&broker, via(&exchange, name, "around")).await;
+        let mut consumer = consume(&broker, &[&queue], 2).await;
+        let straight = next(&mut consumer).await;
+        assert_eq!((&*straight.queue, straight.routing_key.as_str()), (queue.as_str(), queue.as_str()));
+        straight.ack();
+        let around = next(&mut consumer).await;
+        assert_eq!((around.exchange.as_str(), around.routing_key.as_str()), (exchange.as_str(), name));
+        around.ack();
+    }
+    let longest = lab.name(&"n".repeat(255 - lab.name("").len()));
+    assert_eq!(longest.len(), 255);
+    declare(&broker, [Queue::new(&longest)]).await;
+    publish(&broker, to(&longest, "fits")).await;
+    assert_eq!(drain(&broker, &longest).await, ["fits"]);
+}
+
+pub(crate) async fn names_that_are_too_long_or_broken_are_refused(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let long = "n".repeat(256);
+    for name in [long.as_str(), "", "line\nbreak", "nul\0", "amq.mine"] {
+        let topology = Topology::of_queue(Queue::new(name));
+        let error = within("declare", LIMIT, broker.declare(&topology)).await.expect_err(name);
+        assert!(error.is_config(), "{name:?}: {error:?}");
+    }
+    let exchange = Exchange::new(&long, ExchangeKind::Topic);
+    let topology = Topology { exchanges: vec![exchange], ..Topology::default() };
+    let error = within("declare", LIMIT, broker.declare(&topology)).await.expect_err("too long");
+    assert!(error.is_config(), "{error:?}");
+    // 254 bytes, but 127 letters: it is bytes that count.
+    let wide = "é".repeat(128);
+    for (exchange, key) in [("", long.as_str()), ("", wide.as_str()), (long.as_str(), "k")] {
+        let error = refused(&broker, via(exchange, key, "never")).await;
+        assert!(error.is_config() || error.is_topology(), "{error:?}");
+    }
+    let subscription = Subscription { queues: vec![long.clone()], prefetch: 1, name: "lost".into() };
+    assert!(within("consume", LIMIT, broker.consume(subscription)).await.is_err());
+    assert!(within("get", LIMIT, broker.get(&long)).await.is_err());
+    assert!(within("purge", LIMIT, broker.purge(&long)).await.is_err());
+    publish(&broker, to(&queue, "still usable")).await;
+    assert_eq!(drain(&broker, &queue).await, ["still usable"]);
+}
+
+pub(crate) async fn queues_tells_how_full_they_are(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let second = lab.name("second");
+    declare(&broker, [Queue::new(&second)]).await;
+    for n in 0..3 {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    expect_ready(&broker, &queue, 3).await;
+    let mut consumer = consume(&broker, &[&queue], 1).await;
+    let held = next(&mut consumer).await;
+    expect_ready(&broker, &queue, 2).await;
+    support::eventually("the consumer is counted", LIMIT, || async {
+        info(&broker, &queue).await.filter(|info| info.consumers == 1)
+    })
+    .await;
+    if !lab.kind.is_rabbitmq() {
+        // AMQP itself has no word for messages that other consumers hold.
+        assert_eq!(info(&broker, &queue).await.expect("it exists").running, 1);
+    }
+    let names = [second.clone(), lab.name("nothing"), queue.clone()];
+    let infos = within("queues", LIMIT, broker.queues(&names)).await.expect("an answer");
+    let mut found: Vec<&str> = infos.iter().map(|info| info.name.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, [second.as_str(), queue.as_str()]);
+    if broker.capabilities().lists_queues {
+        let all = within("queues", LIMIT, broker.queues(&[])).await.expect("an answer");
+        for name in [&queue, &second] {
+            assert!(all.iter().any(|info| info.name == *name), "{name} is not listed");
+        }
+    }
+    held.ack();
+}
+
+pub(crate) async fn purge_counts_what_it_drops(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for n in 0..5 {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    let running = within("get", LIMIT, broker.get(&queue)).await.expect("an answer").expect("a message");
+    expect_ready(&broker, &queue, 4).await;
+    assert_eq!(within("purge", LIMIT, broker.purge(&queue)).await.expect("purged"), 4);
+    assert_eq!(within("purge", LIMIT, broker.purge(&queue)).await.expect("purged"), 0);
+    // What is being worked on is not what waits.
+    drop(running);
+    expect_ready(&broker, &queue, 1).await;
+}
+
+pub(crate) async fn a_deleted_queue_is_gone_with_its_messages(lab: &Lab) {
+    let broker = lab.open().await;
+    let exchange = lab.exchange(&broker, ExchangeKind::Fanout, &[("gone", "")]).await;
+    let queue = lab.name("gone");
+    publish(&broker, to(&queue, "gone too")).await;
+    within("delete", LIMIT, broker.delete_queue(&queue)).await.expect("deleted");
+    assert_eq!(info(&broker, &queue).await, None);
+    assert!(refused(&broker, to(&queue, "nowhere")).await.is_unroutable());
+    assert!(refused(&broker, via(&exchange, "", "nowhere")).await.is_unroutable(), "its binding went too");
+    let other = lab.open().await;
+    declare(&other, [Queue::new(&queue)]).await;
+    assert!(drain(&other, &queue).await.is_empty(), "a new queue is empty");
+    assert!(refused(&other, via(&exchange, "", "nowhere")).await.is_unroutable(), "and not bound");
+}
+
+pub(crate) async fn a_queue_that_does_not_exist_is_an_error(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let missing = lab.name("nothing");
+    let get = within("get", LIMIT, broker.get(&missing)).await.expect_err("no queue");
+    let purge = within("purge", LIMIT, broker.purge(&missing)).await.expect_err("no queue");
+    let subscription = Subscription { queues: vec![missing], prefetch: 1, name: "lost".into() };
+    let consume = within("consume", LIMIT, broker.consume(subscription)).await.expect_err("no queue");
+    for error in [get, purge, consume] {
+        assert!(error.is_topology(), "{error:?}");
+    }
+    publish(&broker, to(&queue, "still usable")).await;
+    assert_eq!(drain(&broker, &queue).await, ["still usable"]);
+}

@@ -1,0 +1,97 @@
+//! The conformance suite: what every broker does in the same way. A case that a broker leaves out says why.
+
+mod cases;
+mod lab;
+
+use lab::{Kind, Lab};
+
+/// Each case for each broker, as tests of their own.
+macro_rules! suite {
+    ($($file:ident { $($case:ident)* })*) => {
+        suite!(@broker memory, Kind::Memory, $($file { $($case)* })*);
+        suite!(@broker sqlite, Kind::Sqlite, $($file { $($case)* })*);
+        suite!(@broker rabbitmq_classic, Kind::Classic, $($file { $($case)* })*);
+        suite!(@broker rabbitmq_quorum, Kind::Quorum, $($file { $($case)* })*);
+    };
+    (@broker $broker:ident, $kind:expr, $($file:ident { $($case:ident)* })*) => {
+        mod $broker {
+            use super::*;
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    if let Some(lab) = Lab::new($kind) {
+                        cases::$file::$case(&lab).await;
+                    }
+                }
+            )*)*
+        }
+    };
+}
+
+suite! {
+    delivering {
+        a_message_is_published_consumed_and_acked
+        messages_come_in_the_order_in_which_they_were_published
+        a_requeued_message_comes_back_first_and_redelivered
+        a_dropped_delivery_comes_back
+        no_more_than_the_prefetch_is_handed_out
+        a_prefetch_of_zero_is_refused
+        two_consumers_share_a_queue
+        one_consumer_listens_to_several_queues
+        a_waiting_consumer_gets_a_message_at_once
+        urgent_messages_come_first
+        get_takes_one_message_or_none
+        a_thousand_concurrent_publishes_all_arrive_once
+    }
+    life {
+        a_cancelled_consumer_ends_and_nothing_is_lost
+        a_consumer_that_is_dropped_gives_back_what_it_had
+        closing_gives_back_what_is_not_settled
+        a_closed_broker_refuses_to_publish
+        a_verdict_after_closing_does_nothing
+        an_ack_that_was_flushed_is_kept
+        messages_outlive_the_connection
+        an_exclusive_queue_goes_with_its_connection
+        an_auto_delete_queue_goes_with_its_last_consumer
+    }
+    topology {
+        declaring_twice_changes_nothing
+        a_queue_with_other_arguments_is_used_as_it_is
+        a_binding_needs_its_exchange_and_queue
+        names_may_be_odd
+        names_that_are_too_long_or_broken_are_refused
+        queues_tells_how_full_they_are
+        purge_counts_what_it_drops
+        a_deleted_queue_is_gone_with_its_messages
+        a_queue_that_does_not_exist_is_an_error
+    }
+    exchanges {
+        a_direct_exchange_compares_keys
+        a_fanout_exchange_copies_to_every_queue
+        a_topic_exchange_matches_patterns
+        two_bindings_to_one_queue_make_one_copy
+        a_mandatory_message_without_a_queue_is_unroutable
+        a_message_that_is_not_mandatory_may_vanish
+        a_missing_exchange_is_an_error_that_leaves_the_broker_usable
+        unroutable_among_many_is_told_to_the_right_caller
+    }
+    time {
+        a_delayed_message_comes_when_it_is_due
+        a_short_delay_is_not_held_up_by_a_long_one
+        a_delay_goes_through_exchanges_too
+        a_delayed_message_arrives_with_its_own_address
+        a_message_that_waited_too_long_is_dead_lettered
+        a_message_with_an_expiration_is_dropped
+        a_message_with_an_expiration_is_dead_lettered
+    }
+    limits {
+        a_full_queue_refuses_more
+        a_full_queue_lets_its_oldest_go
+    }
+    fidelity {
+        all_properties_arrive
+        all_types_of_headers_arrive
+        an_empty_body_arrives
+        a_large_binary_body_arrives
+    }
+}

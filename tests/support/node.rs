@@ -1,0 +1,289 @@
+//! A private RabbitMQ node: its own ports, port mapper, cookie and directory, all gone when it is dropped.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::wait::eventually_blocking;
+use crate::{free_port, temp_dir};
+
+/// Debian's programs. Those in `/usr/sbin` change to another user and lose the environment.
+const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+/// A start on two busy cores takes 10 to 30 seconds.
+const START_LIMIT: Duration = Duration::from_secs(180);
+
+/// A node for tests that stop it, kill it or starve it.
+#[derive(Debug)]
+pub struct Node {
+    /// Its `rabbitmqctl`.
+    pub ctl: Ctl,
+    port: u16,
+    server: Option<Child>,
+    /// Ends the processes and removes the directory as soon as its input closes, even when this process is killed.
+    janitor: Child,
+}
+
+impl Node {
+    /// Starts a node and waits until it takes connections.
+    ///
+    /// # Panics
+    /// When RabbitMQ is not installed or does not start; the log is shown.
+    pub fn start() -> Node {
+        assert!(
+            Path::new(PROGRAMS).join("rabbitmq-server").exists(),
+            "RabbitMQ is not installed: there is no {PROGRAMS}/rabbitmq-server (Debian: apt-get install rabbitmq-server)"
+        );
+        let directory = temp_dir().keep();
+        let port = free_port();
+        let ctl = Ctl::create(&directory, port);
+        let janitor = start_janitor(&directory, &ctl);
+        let mut node = Node { ctl, port, server: None, janitor };
+        node.launch();
+        node
+    }
+
+    /// Its address: user guest, virtual host `/`.
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// The port on 127.0.0.1 where it takes AMQP.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill9(&mut self) {
+        if let Some(pid) = self.ctl.beam() {
+            let _ = kill_process(pid, Signal::KILL);
+            eventually_blocking("a killed RabbitMQ is gone", Duration::from_secs(20), || {
+                test_kill_process(pid).is_err().then_some(())
+            });
+        }
+        let _ = fs::remove_file(self.ctl.pid_file());
+        if let Some(mut server) = self.server.take() {
+            let _ = server.wait();
+        }
+    }
+
+    /// Kills it and starts it again, with the data that it had written.
+    pub fn restart(&mut self) {
+        self.kill9();
+        self.launch();
+    }
+
+    /// Starts a node that was killed.
+    ///
+    /// # Panics
+    /// When it does not start; the log is shown.
+    pub fn launch(&mut self) {
+        assert!(self.server.is_none(), "the node runs already");
+        let _ = fs::remove_dir_all(self.ctl.directory.join("log"));
+        let output = fs::File::create(self.ctl.directory.join("server.out")).expect("a file for the output");
+        let errors = output.try_clone().expect("a second handle");
+        let child = self
+            .ctl
+            .command("rabbitmq-server")
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            // A Ctrl-C at the terminal is for the tests; the node goes when they say so.
+            .process_group(0)
+            .spawn()
+            .expect("rabbitmq-server can be started");
+        let server = self.server.insert(child);
+        let deadline = Instant::now() + START_LIMIT;
+        while !self.ctl.is_up(self.port) {
+            let ended = server.try_wait().expect("the state of a child");
+            if ended.is_some() || Instant::now() > deadline {
+                panic!("RabbitMQ did not start ({ended:?}):\n{}", self.ctl.log());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The server closes every connection, as an operator can.
+    pub fn close_all_connections(&self) {
+        self.ctl.run(["close_all_connections", "closed by a test"]);
+    }
+
+    /// Begins or ends the memory alarm, under which publishers are blocked.
+    pub fn set_memory_alarm(&self, on: bool) {
+        if on {
+            self.ctl.run(["set_vm_memory_high_watermark", "absolute", "1MB"]);
+        } else {
+            self.ctl.run(["set_vm_memory_high_watermark", "0.6"]);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.janitor.stdin.take());
+        let _ = self.janitor.wait();
+        if let Some(mut server) = self.server.take() {
+            let _ = server.wait();
+        }
+    }
+}
+
+/// Starts the port mapper, and waits for its own input to end: then all must go.
+fn start_janitor(directory: &Path, ctl: &Ctl) -> Child {
+    let mut janitor = Command::new("sh")
+        .arg("-c")
+        .arg(
+            r#"epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null >/dev/null 2>&1 & epmd=$!
+            echo started
+            cat >/dev/null
+            beam=$(cat "$RABBITMQ_PID_FILE" 2>/dev/null) && kill -9 "$beam"
+            kill -9 "$epmd"
+            while kill -0 "$beam"; do sleep 0.05; done 2>/dev/null
+            rm -rf "$0""#,
+        )
+        .arg(directory)
+        .envs(ctl.environment.iter().map(|(name, value)| (name, value)))
+        .env("PATH", path_with_erlang())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("a shell can be started");
+    let mut line = String::new();
+    let output = janitor.stdout.take().expect("it was piped");
+    BufReader::new(output).read_line(&mut line).expect("the shell answers");
+    janitor
+}
+
+/// Erlang's port mapper may lie outside the path of a user who is not root.
+fn path_with_erlang() -> String {
+    format!("{}:/usr/sbin:/usr/lib/erlang/bin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// How to run RabbitMQ's programs against one node.
+#[derive(Clone, Debug)]
+pub struct Ctl {
+    directory: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl Ctl {
+    /// Fills a directory with all that a node needs.
+    fn create(directory: &Path, port: u16) -> Ctl {
+        let at = |name: &str| directory.join(name).display().to_string();
+        fs::write(directory.join(".erlang.cookie"), crate::unique("cookie")).expect("a cookie");
+        fs::set_permissions(directory.join(".erlang.cookie"), fs::Permissions::from_mode(0o400))
+            .expect("a private cookie");
+        fs::write(directory.join("enabled_plugins"), "[].\n").expect("a list of plugins");
+        fs::write(
+            directory.join("rabbitmq.conf"),
+            "loopback_users.guest = true\nlog.file.level = info\ndisk_free_limit.absolute = 50MB\nheartbeat = 10\n",
+        )
+        .expect("a configuration");
+        // The command-line tools listen too, each on a port of its own.
+        let tools = free_port().clamp(20_000, 65_000);
+        let environment = [
+            ("HOME", directory.display().to_string()),
+            ("LANG", "C.UTF-8".into()),
+            ("RABBITMQ_NODENAME", format!("{}@localhost", crate::unique("mq"))),
+            ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
+            ("RABBITMQ_NODE_PORT", port.to_string()),
+            ("RABBITMQ_DIST_PORT", free_port().to_string()),
+            ("RABBITMQ_CTL_DIST_PORT_MIN", tools.to_string()),
+            ("RABBITMQ_CTL_DIST_PORT_MAX", (tools + 100).to_string()),
+            ("ERL_EPMD_PORT", free_port().to_string()),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+            ("RABBITMQ_MNESIA_BASE", at("mnesia")),
+            ("RABBITMQ_LOG_BASE", at("log")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins")),
+            ("RABBITMQ_CONFIG_FILE", at("rabbitmq")),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", at("advanced")),
+            ("RABBITMQ_PID_FILE", at("pid")),
+            // Nothing of an installed broker's configuration.
+            ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
+            (
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none".into(),
+            ),
+        ];
+        let environment: Vec<_> = environment.map(|(name, value)| (name.to_owned(), value)).into();
+        let text = serde_json::to_string(&environment).expect("texts can be written");
+        fs::write(directory.join("environment.json"), text).expect("a file for the environment");
+        Ctl { directory: directory.to_owned(), environment }
+    }
+
+    /// The node whose directory this is, started by another process.
+    ///
+    /// # Panics
+    /// When it is not the directory of a node.
+    pub fn read(directory: &Path) -> Ctl {
+        let text = fs::read_to_string(directory.join("environment.json")).expect("the directory of a node");
+        let environment = serde_json::from_str(&text).expect("the environment of a node");
+        Ctl { directory: directory.to_owned(), environment }
+    }
+
+    /// Where the node keeps its files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Runs `rabbitmqctl` and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
+        let mut command = self.command("rabbitmqctl");
+        command.arg("--quiet").args(arguments).stdin(Stdio::null());
+        let output = command.output().expect("rabbitmqctl can be started");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?} failed:\n{text}{errors}");
+        text
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(Path::new(PROGRAMS).join(program));
+        // Variables of an installed broker must not reach this one.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("RABBITMQ_") || name.starts_with("ERL_")) {
+                command.env_remove(name);
+            }
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("PATH", path_with_erlang()).current_dir(&self.directory);
+        command
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.directory.join("pid")
+    }
+
+    fn beam(&self) -> Option<Pid> {
+        Pid::from_raw(fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?)
+    }
+
+    fn is_up(&self, port: u16) -> bool {
+        self.logs().contains("Server startup complete") && TcpStream::connect(("127.0.0.1", port)).is_ok()
+    }
+
+    fn logs(&self) -> String {
+        let files = fs::read_dir(self.directory.join("log")).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect()
+    }
+
+    fn log(&self) -> String {
+        let output = fs::read_to_string(self.directory.join("server.out")).unwrap_or_default();
+        let all = output + &self.logs();
+        let lines: Vec<&str> = all.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}

@@ -1,0 +1,85 @@
+//! What a worker says first: who it is, where it takes messages from, and which tasks it found.
+
+use std::fmt::Write;
+
+use tracing::info;
+
+use super::arguments::LogFormat;
+use super::{output, tasks};
+use crate::app::App;
+use crate::task::TaskEntry;
+
+/// Shows it: a picture for people, one event for machines.
+pub(super) fn show(app: &App, queues: &[String], format: LogFormat) {
+    match format {
+        LogFormat::Text => output::note(text(app, queues)),
+        LogFormat::Json => event(app, queues),
+    }
+}
+
+fn event(app: &App, queues: &[String]) {
+    let config = app.config();
+    let names: Vec<&str> = app.registry().iter().map(|task| task.name).collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        worker = config.worker.full_name(),
+        broker = %config.broker_url,
+        result_backend = %config.effective_result_backend(),
+        concurrency = config.worker.concurrency,
+        prefetch = prefetch(app),
+        queues = queues.join(","),
+        tasks = names.join(","),
+        "starting"
+    );
+}
+
+fn text(app: &App, queues: &[String]) -> String {
+    let config = app.config();
+    let concurrency = match config.worker.prefetch {
+        Some(prefetch) => format!("{} (prefetch {prefetch})", config.worker.concurrency),
+        None => config.worker.concurrency.to_string(),
+    };
+    let mut text = format!("\n mq-worker {}   {}\n\n", env!("CARGO_PKG_VERSION"), config.worker.full_name());
+    for (name, value) in [
+        ("broker", config.broker_url.to_string()),
+        ("results", config.effective_result_backend().to_string()),
+        ("concurrency", concurrency),
+        ("queues", queues.join(", ")),
+    ] {
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "   {name:<13}{value}");
+    }
+    text.push_str("\n   tasks\n");
+    let entries: Vec<(&TaskEntry, String)> =
+        app.registry().iter().map(|task| (task, tasks::queue(app, task))).collect();
+    let names = width(entries.iter().map(|(task, _)| task.name));
+    let places = width(entries.iter().map(|(_, queue)| queue.as_str()));
+    for (task, queue) in &entries {
+        let elsewhere = if is_worked_on(task, queue, queues) { "" } else { "(not worked on here) " };
+        let doc = tasks::summary(task.doc);
+        let line = format!("     {:<names$}   {queue:<places$}   {elsewhere}{doc}", task.name);
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    for queue in queues.iter().filter(|queue| entries.iter().all(|(task, place)| !is_for(task, place, queue)))
+    {
+        let _ = writeln!(text, "\n   note: none of these tasks has the queue `{queue}`");
+    }
+    text
+}
+
+fn is_worked_on(task: &TaskEntry, place: &str, queues: &[String]) -> bool {
+    task.options.broadcast || queues.iter().any(|queue| is_for(task, place, queue))
+}
+
+fn is_for(task: &TaskEntry, place: &str, queue: &str) -> bool {
+    place == queue || task.options.queue == Some(queue)
+}
+
+fn prefetch(app: &App) -> usize {
+    let worker = &app.config().worker;
+    worker.prefetch.map_or(worker.concurrency, usize::from)
+}
+
+fn width<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
+    texts.map(|text| text.chars().count()).max().unwrap_or_default()
+}

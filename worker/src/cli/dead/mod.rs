@@ -1,0 +1,215 @@
+//! `mq-worker dead …`: what failed for good and lies in a dead-letter queue.
+//!
+//! Messages are taken one by one and held while we look, and go back at the end in the order in which they came.
+//! Should we die in between, the broker puts them back.
+
+mod letter;
+mod replay;
+
+use std::sync::Arc;
+
+use super::arguments::{CommonArguments, DeadArguments, DeadCommand};
+use super::exit::{Failure, Outcome};
+use super::operate::{self, counted};
+use super::output;
+use crate::app::App;
+use crate::broker::{Broker, Delivery, Settlement};
+use crate::routing::Queue;
+use letter::Letter;
+
+/// How many `list` and `show` print when nobody says.
+const SHOWN: u32 = 100;
+
+pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
+    operate::run(common, |app| async move {
+        match command {
+            DeadCommand::List { which, json } => list(&app, which, json).await,
+            DeadCommand::Show { which, json } => show(&app, which, json).await,
+            DeadCommand::Replay { which, yes: _ } => replay(&app, which).await,
+            DeadCommand::Drop { which, yes } => drop_them(&app, which, yes).await,
+        }
+    })
+}
+
+async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
+    let mut search = Search::open(app, &which, which.limit.unwrap_or(SHOWN)).await?;
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    while let Some(delivery) = search.next().await? {
+        let letter = Letter::of(&delivery.message);
+        if json {
+            values.push(letter.summary());
+        } else {
+            rows.push(letter.row());
+        }
+        search.hold(delivery);
+    }
+    let found = search.found();
+    search.put_back();
+    if json {
+        return output::json(&values);
+    }
+    if !rows.is_empty() {
+        output::table(&["id", "task", "died", "tries", "reason"], rows, usize::MAX)?;
+    }
+    found.tell();
+    found.expected(&which)
+}
+
+async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
+    let mut search = Search::open(app, &which, which.limit.unwrap_or(SHOWN)).await?;
+    let mut values = Vec::new();
+    while let Some(delivery) = search.next().await? {
+        let letter = Letter::of(&delivery.message);
+        if json {
+            values.push(letter.details());
+        } else {
+            output::data(letter.text())?;
+        }
+        search.hold(delivery);
+    }
+    let found = search.found();
+    search.put_back();
+    if json {
+        return output::json(&values);
+    }
+    found.tell();
+    found.expected(&which)
+}
+
+async fn replay(app: &App, which: DeadArguments) -> Outcome {
+    let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
+    while let Some(delivery) = search.next().await? {
+        // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
+        replay::send_back(app, &delivery, &search.queue).await?;
+        delivery.ack();
+    }
+    let found = search.found();
+    search.put_back();
+    output::data(format!("{} replayed", counted(found.matching, "message")))?;
+    found.expected(&which)
+}
+
+async fn drop_them(app: &App, which: DeadArguments, yes: bool) -> Outcome {
+    let dead = dead_queue(&which.queue);
+    let (_, info) = operate::queue(app, &dead).await?;
+    let what = match (&which.id, &which.task) {
+        (Some(id), _) => format!("the message {id}"),
+        (None, Some(task)) => format!("the messages of task `{task}`"),
+        (None, None) => counted(info.ready, "message"),
+    };
+    output::confirm(&format!("Drop {what} in `{dead}` for good?"), yes)?;
+    let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
+    while let Some(delivery) = search.next().await? {
+        delivery.ack();
+    }
+    let found = search.found();
+    search.put_back();
+    output::data(format!("{} dropped", counted(found.matching, "message")))?;
+    found.expected(&which)
+}
+
+/// The dead-letter queue that goes with a queue, which may be named itself.
+fn dead_queue(queue: &str) -> String {
+    if queue.ends_with(".dead") { queue.to_owned() } else { Queue::dead_letter_name(queue) }
+}
+
+/// A walk over a dead-letter queue.
+struct Search {
+    broker: Arc<dyn Broker>,
+    queue: String,
+    task: Option<String>,
+    id: Option<String>,
+    /// How many are still wanted.
+    wanted: u64,
+    /// How many were there at the beginning and have not been looked at: what arrives meanwhile, or comes back,
+    /// must not keep us walking.
+    unseen: u64,
+    matching: u64,
+    /// What goes back at the end. Only the right to give it back is kept, not the message: there may be many.
+    held: Vec<Settlement>,
+}
+
+impl Search {
+    async fn open(app: &App, which: &DeadArguments, wanted: u32) -> Outcome<Self> {
+        let queue = dead_queue(&which.queue);
+        let (broker, info) = operate::queue(app, &queue).await?;
+        Ok(Self {
+            broker,
+            queue,
+            task: which.task.clone(),
+            id: which.id.clone(),
+            wanted: wanted.into(),
+            unseen: info.ready,
+            matching: 0,
+            held: Vec::new(),
+        })
+    }
+
+    /// The next message that is meant. Others are held.
+    async fn next(&mut self) -> Outcome<Option<Delivery>> {
+        while self.wanted > 0 && self.unseen > 0 {
+            let Some(delivery) = self.broker.get(&self.queue).await? else { break };
+            self.unseen -= 1;
+            if self.is_meant(&delivery) {
+                self.wanted -= 1;
+                self.matching += 1;
+                return Ok(Some(delivery));
+            }
+            self.hold(delivery);
+        }
+        Ok(None)
+    }
+
+    fn is_meant(&self, delivery: &Delivery) -> bool {
+        let letter = Letter::of(&delivery.message);
+        self.id.as_deref().is_none_or(|id| letter.id() == Some(id))
+            && self.task.as_deref().is_none_or(|task| letter.task() == Some(task))
+    }
+
+    fn hold(&mut self, delivery: Delivery) {
+        self.held.push(delivery.settlement);
+    }
+
+    fn found(&self) -> Found {
+        Found { matching: self.matching, unseen: self.unseen, queue: self.queue.clone() }
+    }
+
+    /// Gives back what was held, the oldest first.
+    fn put_back(self) {
+        for settlement in self.held {
+            settlement.settle(crate::broker::Verdict::Requeue);
+        }
+    }
+}
+
+/// What a walk came to.
+struct Found {
+    matching: u64,
+    unseen: u64,
+    queue: String,
+}
+
+impl Found {
+    /// Says to people what the list does not show.
+    fn tell(&self) {
+        if self.unseen > 0 && self.matching > 0 {
+            output::note(format!(
+                "{} more in `{}` not looked at; --limit shows more",
+                self.unseen, self.queue
+            ));
+        } else if self.matching == 0 {
+            output::note(format!("no dead letters in `{}`", self.queue));
+        }
+    }
+
+    /// One message that somebody named must be there.
+    fn expected(&self, which: &DeadArguments) -> Outcome {
+        match &which.id {
+            Some(id) if self.matching == 0 => {
+                Err(Failure::failed(format!("there is no message {id} in `{}`", self.queue)))
+            }
+            _ => Ok(()),
+        }
+    }
+}

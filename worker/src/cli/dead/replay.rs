@@ -1,0 +1,107 @@
+//! Sending a dead letter back to the queue that it came from.
+
+use chrono::Utc;
+
+use crate::app::App;
+use crate::broker::{Delivery, Publication};
+use crate::cli::exit::Outcome;
+use crate::message::Message;
+use crate::message::headers::names;
+
+/// Publishes it again. `Ok` means that the broker has it safely; the dead letter itself is not touched.
+pub(super) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome {
+    let queue = origin(&delivery.message, dead_queue).to_owned();
+    app.ensure_queue(&queue).await?;
+    let publication = Publication {
+        exchange: String::new(),
+        routing_key: queue,
+        message: revived(&delivery.message),
+        delay: None,
+        mandatory: true,
+    };
+    let broker = app.broker().await?;
+    Ok(broker.publish(publication).await?)
+}
+
+/// The queue that it came from: what the worker noted, else what the dead-letter queue is called after.
+fn origin<'a>(message: &'a Message, dead_queue: &'a str) -> &'a str {
+    let noted = message.headers.get_str(names::DEAD_QUEUE);
+    noted.unwrap_or_else(|| dead_queue.strip_suffix(".dead").unwrap_or(dead_queue))
+}
+
+/// The message with its id, its arguments and the story of its death, and all its tries before it again.
+fn revived(message: &Message) -> Message {
+    let mut message = message.clone();
+    let past = |time: Result<Option<chrono::DateTime<Utc>>, String>| {
+        time.is_ok_and(|time| time.is_some_and(|time| time <= Utc::now()))
+    };
+    // What has expired is wanted all the same: somebody has asked for it now.
+    let expired = past(message.headers.expires());
+    message.properties.expiration = None;
+    for name in ["retries", names::CRASHES, "eta"] {
+        message.headers.remove(name);
+    }
+    if expired {
+        message.headers.remove("expires");
+    }
+    // RabbitMQ takes a message that carries these for one that goes in circles.
+    let traces: Vec<String> = message
+        .headers
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| {
+            ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count"]
+                .iter()
+                .any(|x| name.starts_with(x))
+        })
+        .map(Into::into)
+        .collect();
+    for name in traces {
+        message.headers.remove(&name);
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Headers;
+
+    fn dead(headers: &[(&str, serde_json::Value)]) -> Message {
+        let mut all = Headers::for_task("t", "id-1");
+        for (name, value) in headers {
+            all.set(*name, value.clone());
+        }
+        Message { headers: all, body: (&b"[[1],{},{}]"[..]).into(), ..Message::default() }
+    }
+
+    #[test]
+    fn a_revived_message_keeps_its_id_and_story_and_counts_anew() {
+        let message = dead(&[
+            ("retries", 3.into()),
+            (names::CRASHES, 3.into()),
+            (names::DEAD_REASON, "failed".into()),
+            ("expires", "2020-01-01T00:00:00Z".into()),
+            ("eta", "2020-01-01T00:00:00Z".into()),
+            ("x-death", serde_json::json!([{ "queue": "a" }])),
+            ("x-first-death-queue", "a".into()),
+            ("tenant", "acme".into()),
+        ]);
+        let revived = revived(&message);
+        let names: Vec<&str> = revived.headers.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["id", "mq-dead-reason", "task", "tenant"]);
+        assert_eq!((revived.headers.id(), revived.body), (Some("id-1"), message.body));
+    }
+
+    #[test]
+    fn a_time_that_has_not_come_still_holds() {
+        let revived = revived(&dead(&[("expires", "2999-01-01T00:00:00Z".into())]));
+        assert!(revived.headers.get("expires").is_some());
+    }
+
+    #[test]
+    fn it_goes_where_it_came_from() {
+        assert_eq!(origin(&dead(&[(names::DEAD_QUEUE, "email".into())]), "other.dead"), "email");
+        assert_eq!(origin(&dead(&[]), "email.dead"), "email");
+    }
+}

@@ -1,0 +1,106 @@
+//! The log: to stderr, as text or JSON.
+
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+use super::arguments::{CommonArguments, LogFormat};
+use super::exit::{Failure, Outcome};
+
+/// What is logged when nobody says. `lapin` tells of every lost connection; the broker does so itself.
+const DEFAULT: &str = "info";
+const QUIET: [&str; 2] = ["lapin=error", "rustls=warn"];
+
+/// The format: the flag, else `MQ_LOG_FORMAT`, else text.
+pub(super) fn format(arguments: &CommonArguments) -> Outcome<LogFormat> {
+    if let Some(format) = arguments.log_format {
+        return Ok(format);
+    }
+    match variable("MQ_LOG_FORMAT") {
+        None => Ok(LogFormat::default()),
+        Some(text) => LogFormat::from_str(&text, true).map_err(|_| {
+            Failure::usage(format!("environment variable MQ_LOG_FORMAT is `{text}`: expected text or json"))
+        }),
+    }
+}
+
+/// Starts to log. A program that logs already keeps its own way.
+pub(super) fn start(arguments: &CommonArguments) -> Outcome {
+    let filter = filter(arguments)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format(arguments)? {
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text => log.with_ansi(colors()).try_init(),
+    };
+    if started.is_err() {
+        tracing::debug!("the program logs already; --log-level and --log-format change nothing");
+    }
+    Ok(())
+}
+
+fn filter(arguments: &CommonArguments) -> Outcome<EnvFilter> {
+    let (place, text) = match &arguments.log_level {
+        Some(level) => ("--log-level", level.clone()),
+        None => match (variable("MQ_LOG_LEVEL"), variable("RUST_LOG")) {
+            (Some(level), _) => ("environment variable MQ_LOG_LEVEL", level),
+            (None, Some(level)) => ("environment variable RUST_LOG", level),
+            (None, None) => ("the default", DEFAULT.into()),
+        },
+    };
+    // `RUST_LOG=my_app` means a module to every other program, and so it does here.
+    let strict = !place.ends_with("RUST_LOG");
+    parse(&text, strict).ok_or_else(|| {
+        Failure::usage(format!(
+            "{place} is `{text}`: expected error, warn, info, debug, trace, or a filter such as info,lapin=debug"
+        ))
+    })
+}
+
+fn parse(text: &str, strict: bool) -> Option<EnvFilter> {
+    // A word that is no level would be taken for the name of a module, and silence everything else.
+    let mut words = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ':']));
+    let known = ["off", "error", "warn", "info", "debug", "trace"];
+    if strict && !words.all(|word| known.contains(&word.to_ascii_lowercase().as_str())) {
+        return None;
+    }
+    let mut filter = EnvFilter::try_new(text).ok()?;
+    for directive in QUIET {
+        let target = directive.split('=').next().unwrap_or_default();
+        if !text.contains(target) {
+            filter = filter.add_directive(directive.parse().ok()?);
+        }
+    }
+    Some(filter)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// True when people read the log on a terminal that may show colours.
+fn colors() -> bool {
+    std::io::stderr().is_terminal() && variable("NO_COLOR").is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_level_is_a_level_and_not_a_module() {
+        for text in ["info", "DEBUG", "warn,my_app=trace", "my_app=debug", "off"] {
+            assert!(parse(text, true).is_some(), "{text}");
+        }
+        for text in ["loud", "", "info,=,", "infos"] {
+            assert!(parse(text, true).is_none(), "{text}");
+        }
+        assert!(parse("my_app", false).is_some());
+    }
+
+    #[test]
+    fn lapin_is_quiet_unless_it_is_named() {
+        assert!(parse("info", true).expect("a filter").to_string().contains("lapin=error"));
+        assert!(!parse("info,lapin=debug", true).expect("a filter").to_string().contains("lapin=error"));
+    }
+}

@@ -1,0 +1,91 @@
+//! The `mq-worker` command: one file a command.
+
+mod arguments;
+mod banner;
+mod build;
+mod call;
+mod completions;
+mod dead;
+mod exit;
+mod logging;
+mod operate;
+mod output;
+mod purge;
+mod queues;
+mod result;
+mod settings;
+mod shim;
+mod signals;
+mod tasks;
+mod worker;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command};
+use exit::{Failure, Outcome};
+
+/// The `mq-worker` command with the tasks that are linked into this program: the whole of a `main` function.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     mq_worker::main()
+/// }
+/// ```
+///
+/// A binary with this `main` needs no `mq-worker` to be installed: `my-service --queues email,sms` is its worker,
+/// `my-service queues` shows its queues. The tasks must be in the program: those of a library that nobody names
+/// are left out by the linker, `use my_library as _;` keeps them.
+///
+/// It makes the async runtime, so it is called from an ordinary `main`, not from an async one.
+#[must_use = "the exit code tells whoever started the program how it ended"]
+pub fn main() -> ExitCode {
+    match run(std::env::args_os().collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(line: Vec<OsString>) -> Outcome {
+    let Arguments { command, worker, common } =
+        arguments::parse(line.iter().cloned()).map_err(|error| answer(&error, &line))?;
+    logging::start(&common)?;
+    match command {
+        None => worker::run(&worker, &common),
+        Some(Command::Tasks(arguments)) => tasks::run(&arguments, &common),
+        Some(Command::Build(arguments)) => build::run(&arguments),
+        Some(Command::Queues(arguments)) => queues::run(arguments, &common),
+        Some(Command::Purge(arguments)) => purge::run(arguments, &common),
+        Some(Command::Call(arguments)) => call::run(arguments, &common),
+        Some(Command::Result(arguments)) => result::run(arguments, &common),
+        Some(Command::Dead(command)) => dead::run(command, &common),
+        Some(Command::Completions { shell }) => completions::run(shell),
+    }
+}
+
+/// Help and version go to stdout, mistakes to stderr.
+fn answer(error: &clap::Error, line: &[OsString]) -> Failure {
+    let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
+    if line.iter().all(|argument| !argument.to_string_lossy().contains('@')) {
+        // Nobody is left to tell when the stream is closed.
+        let _ = error.print();
+    } else {
+        let _ = write!(std::io::stderr(), "{}", without_passwords(error.to_string(), line));
+    }
+    Failure::silent(code)
+}
+
+/// An address in the wrong place would be shown as it was written.
+fn without_passwords(text: String, line: &[OsString]) -> String {
+    line.iter().map(|argument| argument.to_string_lossy()).fold(text, |text, argument| {
+        let value = if argument.starts_with('-') {
+            argument.split_once('=').map_or("", |(_, value)| value)
+        } else {
+            &argument
+        };
+        if value.contains('@') { text.replace(value, &crate::app::config::value::shown(value)) } else { text }
+    })
+}

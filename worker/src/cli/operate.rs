@@ -1,0 +1,61 @@
+//! What the operating commands share: they open the broker, do one thing, and say goodbye.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::arguments::CommonArguments;
+use super::exit::{Failure, Outcome};
+use super::settings;
+use crate::app::App;
+use crate::broker::{Broker, QueueInfo};
+
+/// Saying goodbye hands over the last acks; a broker that is away must not keep us for ever.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Runs one command against the configured broker.
+pub(super) fn run<F>(common: &CommonArguments, command: impl FnOnce(App) -> F) -> Outcome
+where
+    F: Future<Output = Outcome>,
+{
+    let config = settings::load(common)?;
+    if config.broker_url.scheme() == "memory" {
+        return Err(Failure::usage(
+            "memory:// lives and dies with one process: no other can look into it or send to it; name the broker \
+             with --broker or MQ_BROKER_URL",
+        ));
+    }
+    let app = settings::application(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
+    let outcome = runtime.block_on(async {
+        let outcome = command(app.clone()).await;
+        let closed = tokio::time::timeout(GOODBYE, app.close()).await;
+        match (outcome, closed) {
+            (Ok(()), Err(_)) => {
+                let broker = &app.config().broker_url;
+                Err(Failure::new(super::exit::UNAVAILABLE, format!("{broker} did not confirm the last step")))
+            }
+            (outcome, _) => outcome,
+        }
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
+/// How full one queue is.
+pub(super) async fn queue(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, QueueInfo)> {
+    let broker = app.broker().await?;
+    let found = broker.queues(&[name.to_owned()]).await?.into_iter().find(|queue| queue.name == name);
+    let url = &app.config().broker_url;
+    let info = found.ok_or_else(|| Failure::failed(format!("there is no queue `{name}` on {url}")))?;
+    Ok((broker, info))
+}
+
+/// `1 message`, `2 messages`.
+pub(super) fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}

@@ -1,0 +1,87 @@
+//! What commands print: data on stdout, everything else on stderr.
+
+use std::fmt::Display;
+use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::exit::{Failure, Outcome};
+
+/// Data, with a line end.
+pub(super) fn data(text: impl Display) -> Outcome {
+    let mut stdout = stdout().lock();
+    writeln!(stdout, "{text}")?;
+    Ok(stdout.flush()?)
+}
+
+/// A word to people.
+pub(super) fn note(text: impl Display) {
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(stderr(), "{text}");
+}
+
+/// Data as JSON, readable.
+pub(super) fn json(value: &impl Serialize) -> Outcome {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
+    data(text)
+}
+
+/// A table without lines, whose columns from `numbers` on are numbers.
+pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> Outcome {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().map(|name| name.to_uppercase()));
+    table.add_rows(rows);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 3));
+        if index >= numbers {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    data(table.trim_fmt())
+}
+
+/// One line of a text that may be long or have several, for a table or a log.
+pub(super) fn one_line(text: &str, width: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    if line.chars().count() <= width {
+        return line;
+    }
+    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Asks before something that cannot be undone, unless `yes` was said already. Where there is nobody to ask,
+/// the answer is no.
+pub(super) fn confirm(question: &str, yes: bool) -> Outcome {
+    if yes {
+        return Ok(());
+    }
+    if !stdin().is_terminal() || !stderr().is_terminal() {
+        return Err(Failure::usage(format!(
+            "{question} There is no terminal to answer on: say --yes to do it"
+        )));
+    }
+    let mut stderr = stderr().lock();
+    write!(stderr, "{question} [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    stdin().lock().read_line(&mut answer)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::failed("nothing was done")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_long_text_becomes_one_line() {
+        assert_eq!(one_line("a\n  b\tc", 10), "a b c");
+        assert_eq!(one_line("abcdefgh", 5), "abcd…");
+        assert_eq!(one_line("a\u{1b}[31mb", 10), "a[31mb");
+    }
+}

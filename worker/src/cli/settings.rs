@@ -1,0 +1,56 @@
+//! The configuration with the command line laid over it.
+
+use super::arguments::{CommonArguments, WorkerArguments};
+use super::exit::{Failure, Outcome};
+use crate::app::config::value::{self, Problem, shown};
+use crate::app::{App, Config};
+use crate::connection::BrokerUrl;
+
+/// Environment, file and defaults (or what the program has set in code), and then the flags that every command
+/// takes.
+pub(super) fn load(common: &CommonArguments) -> Outcome<Config> {
+    let mut config = match App::installed() {
+        None => Config::load()?,
+        Some(app) if common.broker.is_none() && common.result_backend.is_none() => app.config().clone(),
+        Some(_) => {
+            return Err(Failure::usage(
+                "this program sets its broker in code: --broker and --result-backend cannot change it",
+            ));
+        }
+    };
+    if let Some(text) = &common.broker {
+        config.broker_url = address("--broker", text, value::broker)?;
+    }
+    if let Some(text) = &common.result_backend {
+        config.result_backend = Some(address("--result-backend", text, value::result_backend)?);
+    }
+    Ok(config)
+}
+
+/// The same, with the flags of a worker.
+pub(super) fn load_for_worker(common: &CommonArguments, arguments: &WorkerArguments) -> Outcome<Config> {
+    let mut config = load(common)?;
+    let worker = &mut config.worker;
+    if !arguments.queues.is_empty() {
+        worker.queues.clone_from(&arguments.queues);
+    }
+    let mut seen = std::collections::HashSet::new();
+    worker.queues.retain(|queue| seen.insert(queue.clone()));
+    worker.concurrency = arguments.concurrency.unwrap_or(worker.concurrency);
+    worker.prefetch = arguments.prefetch.or(worker.prefetch);
+    worker.grace = arguments.grace.unwrap_or(worker.grace);
+    worker.hostname = arguments.hostname.clone().or_else(|| worker.hostname.take());
+    Ok(config)
+}
+
+fn address(flag: &str, text: &str, read: fn(&str) -> Result<BrokerUrl, Problem>) -> Outcome<BrokerUrl> {
+    read(text).map_err(|problem| Failure::usage(format!("{flag} is `{}`: {problem}", shown(text))))
+}
+
+/// The application of this process with this configuration, so that `.delay()` inside of tasks uses it too.
+pub(super) fn application(config: Config) -> Outcome<App> {
+    Ok(match App::installed() {
+        None => App::builder().config(config).install()?,
+        Some(_) => App::new(config)?,
+    })
+}

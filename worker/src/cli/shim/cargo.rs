@@ -1,0 +1,111 @@
+//! What we ask of cargo.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde::Deserialize;
+
+use super::files;
+use super::package::{Metadata, Package};
+use crate::cli::exit::{FAILED, Failure, Outcome};
+
+/// A build that fails ends with cargo's own code.
+const DOES_NOT_COMPILE: u8 = 101;
+
+/// What is known about the package of a manifest and its workspace.
+pub(super) fn metadata(manifest: &Path) -> Outcome<Metadata> {
+    let directory = manifest.parent().unwrap_or(Path::new("."));
+    let mut command = cargo(directory);
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(manifest);
+    let mut child = start(command)?;
+    let mut text = Vec::new();
+    child.stdout.take().expect("it is piped").read_to_end(&mut text)?;
+    let status = ended(child)?;
+    if !status.success() {
+        return Err(Failure::new(
+            code(status),
+            format!("cargo cannot read {}, as it says above", manifest.display()),
+        ));
+    }
+    serde_json::from_slice(&text)
+        .map_err(|error| Failure::failed(format!("cannot read what `cargo metadata` printed: {error}")))
+}
+
+/// Builds the package that links somebody's tasks, and gives the binary. People see cargo at work.
+pub(super) fn build(package: &Package, manifest: &Path, release: bool) -> Outcome<PathBuf> {
+    // Where the package is, so that its `.cargo/config.toml` and its toolchain file count.
+    let mut command = cargo(&package.directory);
+    command.args(["build", "--message-format", "json-render-diagnostics"]);
+    command.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(&package.target);
+    if release {
+        command.arg("--release");
+    }
+    let mut child = start(command)?;
+    let name = files::binary(package);
+    let mut binary = None;
+    for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {
+        if let Ok(Message { target: Some(target), executable: Some(file) }) = serde_json::from_str(&line?)
+            && target.name == name
+        {
+            binary = Some(file);
+        }
+    }
+    let status = ended(child)?;
+    match binary {
+        Some(binary) if status.success() => Ok(binary),
+        _ => {
+            let name = &package.name;
+            Err(Failure::new(
+                code(status),
+                format!("the worker of `{name}` cannot be built, as cargo says above"),
+            ))
+        }
+    }
+}
+
+/// One line of cargo's report, as far as we ask.
+#[derive(Deserialize)]
+struct Message {
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+fn cargo(directory: &Path) -> Command {
+    // Set by cargo itself, where it has started us: the same one.
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+fn start(mut command: Command) -> Outcome<Child> {
+    command.spawn().map_err(|error| {
+        let program = command.get_program().to_string_lossy().into_owned();
+        if error.kind() == ErrorKind::NotFound {
+            return Failure::failed(format!(
+                "`{program}` is not installed here, and the tasks must be built with it: where it is, `mq-worker \
+                 build --out FILE` makes a worker that runs without it"
+            ));
+        }
+        Failure::failed(format!("cannot start `{program}`: {error}"))
+    })
+}
+
+fn ended(mut child: Child) -> Outcome<ExitStatus> {
+    child.wait().map_err(|error| Failure::failed(format!("cannot wait for cargo: {error}")))
+}
+
+fn code(status: ExitStatus) -> u8 {
+    match status.code() {
+        Some(0) => FAILED,
+        Some(code) => u8::try_from(code).unwrap_or(DOES_NOT_COMPILE),
+        None => DOES_NOT_COMPILE,
+    }
+}

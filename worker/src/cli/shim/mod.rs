@@ -1,0 +1,102 @@
+//! How a ready-made `mq-worker` runs tasks that are compiled in somebody's crate: it writes a tiny package that
+//! links that crate, builds it with cargo, and becomes it.
+
+mod cargo;
+mod files;
+mod package;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::arguments::PackageArguments;
+use super::exit::{Failure, NO_TASKS, Outcome};
+use crate::app::Config;
+use package::Package;
+
+/// The mark by which a worker that was built here knows it: the path of its file. Without it, a crate that has
+/// no tasks would have us build and start workers for ever.
+const MARK: &str = "MQ_SHIM";
+
+/// Builds the worker of the crate, and becomes it, with the same arguments. Comes back only with a failure, or
+/// when the worker has ended.
+///
+/// `config` is what this process makes of the configuration: a mistake is told before anything is built, unless
+/// the crate has another version of us, which may know better.
+pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config>) -> Outcome {
+    if let Some(name) = built_for() {
+        return Err(Failure::new(
+            NO_TASKS,
+            format!(
+                "package `{name}` has no tasks: put #[mq_worker::task] above a function in its library (src/lib.rs, \
+                 or a module that it names)"
+            ),
+        ));
+    }
+    let found = find(arguments);
+    match (config, &found) {
+        (Err(_), Ok(package)) if !files::locks_version(package, env!("CARGO_PKG_VERSION")) => {}
+        (config, _) => drop(config?),
+    }
+    let worker = build(&found?, arguments.release)?;
+    let mut command = Command::new(&worker);
+    command.args(std::env::args_os().skip(1)).env(MARK, &worker);
+    turn_into(command, &worker)
+}
+
+/// The package that has the tasks.
+pub(super) fn find(arguments: &PackageArguments) -> Outcome<Package> {
+    match &arguments.app {
+        Some(directory) => package::at(directory),
+        None => package::above(Path::new(".")),
+    }
+}
+
+/// Builds the worker of a package, and gives its file.
+pub(super) fn build(package: &Package, release: bool) -> Outcome<PathBuf> {
+    let manifest = files::write(package).map_err(|(path, error)| {
+        Failure::failed(format!("cannot write {}, which the worker is built from: {error}", path.display()))
+    })?;
+    cargo::build(package, &manifest, release)
+}
+
+/// The package that this process was built for, if it was built here.
+fn built_for() -> Option<String> {
+    let mark = PathBuf::from(std::env::var_os(MARK)?);
+    // A task may start an `mq-worker` of its own, which inherits the mark and is not meant by it.
+    let same = std::env::current_exe().ok()?.file_name() == mark.file_name();
+    let name = mark.file_stem()?.to_str()?;
+    same.then(|| name.strip_suffix(files::SUFFIX).unwrap_or(name).to_owned())
+}
+
+#[cfg(unix)]
+fn turn_into(mut command: Command, worker: &Path) -> Outcome {
+    use std::os::unix::process::CommandExt;
+    let error = command.exec();
+    Err(Failure::failed(format!("cannot start {}: {error}", worker.display())))
+}
+
+#[cfg(not(unix))]
+fn turn_into(mut command: Command, worker: &Path) -> Outcome {
+    // Ctrl-C reaches the worker too; it decides when to end, and we wait for it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure::failed(format!("cannot start {}: {error}", worker.display())))?;
+        let ended = tokio::task::spawn_blocking(move || child.wait());
+        let ignored = async {
+            while tokio::signal::ctrl_c().await.is_ok() {}
+            std::future::pending::<()>().await;
+        };
+        let status = tokio::select! {
+            status = ended => status,
+            () = ignored => unreachable!("it waits for ever"),
+        };
+        let status =
+            status.map_err(|error| Failure::failed(format!("cannot wait for the worker: {error}")))??;
+        match status.code() {
+            Some(0) => Ok(()),
+            code => Err(Failure::silent(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))),
+        }
+    })
+}

@@ -1,0 +1,82 @@
+//! `mq-worker` without a command: the worker.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::arguments::{CommonArguments, LogFormat, WorkerArguments};
+use super::exit::{Failure, Outcome};
+use super::signals::Signals;
+use super::{banner, logging, settings, shim};
+use crate::app::App;
+use crate::runtime::Worker;
+use crate::task::Registry;
+
+/// Blocking threads beside those of the tasks: file access and name resolution of the runtime itself.
+const SPARE_THREADS: usize = 16;
+
+/// Saying goodbye to the broker must not keep us for ever.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+pub(super) fn run(arguments: &WorkerArguments, common: &CommonArguments) -> Outcome {
+    let config = settings::load_for_worker(common, arguments);
+    if Registry::collect()?.is_empty() {
+        return shim::become_worker(&arguments.package, config);
+    }
+    let config = config?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("mq-worker")
+        .max_blocking_threads(config.worker.concurrency + SPARE_THREADS)
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
+    let app = settings::application(config)?;
+    let format = logging::format(common)?;
+    let outcome = runtime.block_on(work(app, format));
+    // A blocking task that does not end must not keep the process: its message goes back to the queue.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn work(app: App, format: LogFormat) -> Outcome {
+    // Before anything else: a signal that arrives while we connect counts too.
+    let mut signals =
+        Signals::listen().map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))?;
+    let worker = Worker::new(app.clone())?;
+    banner::show(&app, worker.queues(), format);
+    let handle = worker.handle();
+    let mut running = pin!(worker.run());
+    let mut stopped_by = None;
+    let mut times = 0;
+    let summary = loop {
+        let signal = tokio::select! {
+            summary = &mut running => break summary?,
+            signal = signals.next() => signal,
+        };
+        times += 1;
+        match times {
+            1 => {
+                let grace = humantime::format_duration(app.config().worker.grace).to_string();
+                info!(
+                    signal = signal.name,
+                    grace, "stopping: what runs may finish; once more to stop at once"
+                );
+                handle.stop();
+            }
+            2 => {
+                warn!(signal = signal.name, "stopping at once: what runs goes back to its queue");
+                stopped_by = Some(signal.code);
+                handle.stop_now();
+            }
+            // Whoever asks a third time means it. Messages that are not settled come back by themselves.
+            _ => std::process::exit(signal.code.into()),
+        }
+    };
+    if tokio::time::timeout(GOODBYE, app.close()).await.is_err() {
+        warn!(broker = %app.config().broker_url, "the broker did not answer the goodbye");
+    }
+    let (succeeded, failed) = (summary.succeeded, summary.failed);
+    info!(succeeded, failed, retried = summary.retried, requeued = summary.requeued, "stopped");
+    stopped_by.map_or(Ok(()), |code| Err(Failure::silent(code)))
+}
