@@ -75,6 +75,7 @@ pub mod __private {
     pub use crate::canvas::Signature;
     pub use crate::error::{Error, Result};
     pub use crate::message::{ArgumentError, Arguments, NoArgs};
+    pub use crate::routing::Topic;
     pub use crate::task::error::convert::{
         Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
     };
