@@ -79,6 +79,7 @@ fn an_exchange_that_nobody_declared_is_an_error_that_names_it() {
         assert!(format!("{error:#}").contains("no.such.exchange"), "{}: {error:#}", place.name);
         assert!(error.is_topology(), "{}: {error:?}", place.name);
         // The connection has survived.
+        app.declare(&Topology::new().queue(place.queue.as_str())).await.expect("declared");
         app.publish("", &place.queue, "x").await.expect("published");
     });
 }
