@@ -102,7 +102,7 @@ async fn work_burst(ctx: &Context, number: u64) {
     let crowd = ctx.state::<Arc<Crowd>>();
     let _ = number;
     if !crowd.hurry.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     crowd.done.fetch_add(1, Ordering::Relaxed);
 }
@@ -146,7 +146,7 @@ async fn burst(place: &Place) {
     let broker = app.broker().await.expect("a broker");
     let info = &broker.queues(std::slice::from_ref(&place.queue)).await.expect("an answer")[0];
     assert!(info.running <= PREFETCH, "{}: {} are reserved", place.name, info.running);
-    assert!(behind > BURST / 4, "{}: the worker was not slow: {behind} wait", place.name);
+    assert!(behind > BURST / 2, "{}: the worker was not slow: {behind} wait", place.name);
     crowd.hurry.store(true, Ordering::Relaxed);
     let mut done = 0;
     while done < BURST {
