@@ -254,7 +254,7 @@ enum Watched {
 }
 
 fn waiting(queue: &QueueInfo) -> u64 {
-    queue.ready + queue.running + queue.delayed.unwrap_or_default()
+    queue.ready + queue.running.unwrap_or_default() + queue.delayed.unwrap_or_default()
 }
 
 /// Waits for a worker that was told to stop.
