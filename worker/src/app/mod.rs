@@ -48,6 +48,8 @@ struct Inner {
     backend: OnceCell<Arc<dyn ResultBackend>>,
     /// Queues that were declared already: a publish need not declare them again.
     declared: Mutex<HashSet<String>>,
+    /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several declare at once.
+    declaring: tokio::sync::Mutex<()>,
 }
 
 static GLOBAL: OnceLock<App> = OnceLock::new();
@@ -91,6 +93,7 @@ impl App {
             broker: OnceCell::new(),
             backend: OnceCell::new(),
             declared: Mutex::default(),
+            declaring: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -149,6 +152,10 @@ impl App {
         if self.is_declared(name) {
             return Ok(());
         }
+        let _one_at_a_time = self.0.declaring.lock().await;
+        if self.is_declared(name) {
+            return Ok(());
+        }
         self.broker().await?.declare(&self.task_queue(name)).await?;
         self.set_declared(name.to_owned());
         self.set_declared(Queue::dead_letter_name(name));
@@ -158,6 +165,10 @@ impl App {
     /// Makes sure that the dead-letter queue of a queue exists, once per process.
     pub(crate) async fn ensure_dead_letter_queue(&self, of: &str) -> Result<()> {
         let name = Queue::dead_letter_name(of);
+        if self.is_declared(&name) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.0.declaring.lock().await;
         if self.is_declared(&name) {
             return Ok(());
         }
