@@ -225,8 +225,7 @@ impl Demo {
                 continue;
             }
             // Where the broker cannot tell what runs or waits for its time, a retry may be on its way.
-            let all_told =
-                queues.iter().all(|queue| told(queue.running).is_some() && queue.delayed.is_some());
+            let all_told = queues.iter().all(|queue| queue.running.is_some() && queue.delayed.is_some());
             let idle = queues.iter().all(|queue| waiting(queue) == 0);
             if idle && silence > Duration::from_secs(if all_told { 2 } else { 15 }) {
                 return Ok(Watched::Done);
@@ -256,11 +255,7 @@ enum Watched {
 
 /// All messages of a queue that the broker tells of.
 fn waiting(queue: &QueueInfo) -> u64 {
-    queue.ready + told(queue.running).unwrap_or_default() + queue.delayed.unwrap_or_default()
-}
-
-fn told(count: impl Into<Option<u64>>) -> Option<u64> {
-    count.into()
+    queue.ready + queue.running.unwrap_or_default() + queue.delayed.unwrap_or_default()
 }
 
 /// Waits for a worker that was told to stop.
