@@ -44,9 +44,9 @@ async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Ou
 }
 
 pub(super) fn row(queue: &QueueInfo) -> Vec<String> {
-    let delayed = queue.delayed.map_or_else(|| "-".into(), |delayed| delayed.to_string());
-    let QueueInfo { name, ready, running, consumers, .. } = queue;
-    vec![name.clone(), ready.to_string(), running.to_string(), delayed, consumers.to_string()]
+    let told = |count: Option<u64>| count.map_or_else(|| "-".into(), |count| count.to_string());
+    let QueueInfo { name, ready, running, delayed, consumers } = queue;
+    vec![name.clone(), ready.to_string(), told(*running), told(*delayed), consumers.to_string()]
 }
 
 /// The queues that configuration and tasks name, with their dead-letter queues.

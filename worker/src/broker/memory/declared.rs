@@ -90,7 +90,7 @@ impl State {
         let info = |queue: &Waiting| QueueInfo {
             name: queue.spec.name.clone(),
             ready: queue.ready.len() as u64,
-            running: queue.running,
+            running: Some(queue.running),
             delayed: Some(queue.delayed.len() as u64),
             consumers: queue.consumers.len() as u64,
         };

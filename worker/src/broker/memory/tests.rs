@@ -157,7 +157,7 @@ async fn a_verdict_on_a_queue_that_was_made_anew_does_nothing() {
     broker.declare(&queues([Queue::new("q")])).await.expect("declared");
     held.requeue();
     let info = broker.queues(&["q".to_owned()]).await.expect("open").remove(0);
-    assert_eq!((info.ready, info.running), (0, 0));
+    assert_eq!((info.ready, info.running), (0, Some(0)));
 }
 
 #[tokio::test]

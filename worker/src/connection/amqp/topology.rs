@@ -91,6 +91,18 @@ impl Desired {
         topology.bindings.retain(|binding| binding.queue != name);
     }
 
+    /// Forgets an exchange that was deleted on purpose, with its bindings.
+    pub(crate) fn forget_exchange(&self, name: &str) {
+        let mut topology = lock(&self.topology);
+        topology.exchanges.retain(|exchange| exchange.name != name);
+        topology.bindings.retain(|binding| binding.exchange != name);
+    }
+
+    /// Forgets a binding that was taken away on purpose.
+    pub(crate) fn forget_binding(&self, gone: &Binding) {
+        lock(&self.topology).bindings.retain(|binding| binding != gone);
+    }
+
     async fn declare_queue(&self, scratch: &mut Scratch<'_>, queue: &Queue) -> lapin::Result<()> {
         let options = QueueDeclareOptions {
             passive: false,
