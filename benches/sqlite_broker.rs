@@ -196,7 +196,11 @@ async fn be_drainer(file: &Path) -> Result<(), Failure> {
             Err(_) if last.elapsed() > Duration::from_secs(30) => return Ok(()),
             Err(_) => {
                 consumer.control().flush().await;
-                let waiting = broker.queues(&[]).await?.iter().any(|queue| queue.ready + queue.running > 0);
+                let waiting = broker
+                    .queues(&[])
+                    .await?
+                    .iter()
+                    .any(|queue| queue.ready + queue.running.unwrap_or(0) > 0);
                 if !waiting {
                     println!("drained");
                 }

@@ -40,7 +40,7 @@ const PREFETCH: u16 = 1000;
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Celery's `rpc://`.
-pub struct RpcBackend {
+pub(super) struct RpcBackend {
     amqp: Arc<Amqp>,
     replies: Arc<Replies>,
     closed: Mutex<bool>,
@@ -71,7 +71,7 @@ impl RpcBackend {
     ///
     /// # Errors
     /// A broker that is not RabbitMQ, an address with a mistake, or a file for TLS that cannot be read.
-    pub fn open(broker: &BrokerUrl, url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
+    pub(super) fn open(broker: &BrokerUrl, url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
         let through = if url.scheme() == "rpc" { broker } else { url };
         if !matches!(through.scheme().as_str(), "amqp" | "amqps") {
             return Err(Error::config(format!(

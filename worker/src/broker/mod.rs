@@ -1,7 +1,7 @@
 //! What a broker is to the rest of the crate: it takes messages, keeps them, and hands each to one consumer.
 //!
 //! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
-//! suite (`tests/brokers.rs`) runs over all of them.
+//! suite (`tests/brokers`) runs over all of them.
 
 #[cfg(feature = "amqp")]
 mod amqp;

@@ -2,6 +2,10 @@
 //!
 //! What it does is done by the thread of the file ([`crate::connection::sqlite`]); here its answers become the
 //! broker's types.
+//!
+//! What a process has been handed is leased: while it lives, however slow, nobody else gets it; about six seconds
+//! after it died all of it comes back, marked as redelivered and with one crash more. That counts every delivery it
+//! held, those too that still waited in the consumer's channel: a file cannot tell what a dead process was doing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -310,6 +310,9 @@ pub(super) enum DeadCommand {
     Replay {
         #[command(flatten)]
         which: DeadArguments,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         /// Accepted for scripts; replaying does not ask
         #[arg(short, long)]
         yes: bool,
@@ -318,6 +321,9 @@ pub(super) enum DeadCommand {
     Drop {
         #[command(flatten)]
         which: DeadArguments,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,

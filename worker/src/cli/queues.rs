@@ -44,6 +44,7 @@ async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Ou
 }
 
 pub(super) fn row(queue: &QueueInfo) -> Vec<String> {
+    // What a broker cannot tell is a dash, not a zero.
     let told = |count: Option<u64>| count.map_or_else(|| "-".into(), |count| count.to_string());
     let QueueInfo { name, ready, running, delayed, consumers } = queue;
     vec![name.clone(), ready.to_string(), told(*running), told(*delayed), consumers.to_string()]

@@ -78,6 +78,29 @@ async fn what_a_killed_process_had_comes_back_and_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_confirmed_survives_the_publisher() {
+    let (dir, broker) = fresh(&["q"]).await;
+    let mut publisher = Process::start("publish", &jobs(&dir), "q");
+    let mut confirmed: Vec<String> = Vec::new();
+    while confirmed.len() < 200 {
+        confirmed.push(line(&mut publisher).await);
+    }
+    publisher.kill();
+    while let Some(text) = publisher.line() {
+        confirmed.push(text);
+    }
+    let mut stored = std::collections::HashSet::new();
+    while let Some(delivery) = broker.get("q").await.expect("readable") {
+        assert!(stored.insert(body(&delivery)), "stored twice");
+        delivery.ack();
+    }
+    // The last line may be torn by the kill.
+    let lost: Vec<_> =
+        confirmed[..confirmed.len() - 1].iter().filter(|text| !stored.contains(*text)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_live_process_keeps_what_it_has_and_a_stopped_one_cannot_settle_it() {
     let (dir, broker) = fresh(&["q"]).await;
     for body in ["one", "two"] {
@@ -122,7 +145,6 @@ async fn an_idle_consumer_in_another_process_wakes_at_once_and_costs_nothing() {
         publish(&*broker, "q", &micros().to_string()).await;
         times.push(line(&mut consumer).await.parse::<u64>().expect("a time"));
     }
-    eprintln!("{times:?}");
     times.sort_unstable();
     let p50 = times[times.len() / 2];
     // Some milliseconds on an idle machine's debug build; the safety poll alone would be 500 ms.

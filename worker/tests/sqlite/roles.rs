@@ -14,13 +14,13 @@ const FILE: &str = "MQ_SQLITE_TEST_FILE";
 const QUEUE: &str = "MQ_SQLITE_TEST_QUEUE";
 
 /// A process that ends, by force, when it is dropped.
-pub struct Process {
+pub(super) struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    pub fn start(role: &str, file: &Path, queue: &str) -> Self {
+    pub(super) fn start(role: &str, file: &Path, queue: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["roles::another_process", "--exact", "--nocapture"])
             .env(ROLE, role)
@@ -34,26 +34,26 @@ impl Process {
     }
 
     /// The next line it says.
-    pub fn line(&mut self) -> Option<String> {
+    pub(super) fn line(&mut self) -> Option<String> {
         self.lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.strip_prefix('@')?.to_owned()))
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(super) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ran");
     }
 
-    pub fn wait(mut self) {
+    pub(super) fn wait(mut self) {
         while self.line().is_some() {}
         assert!(self.child.wait().expect("it ran").success());
     }
@@ -67,11 +67,11 @@ impl Drop for Process {
 }
 
 /// Runs a role to its end.
-pub fn run(role: &str, file: &Path, queue: &str) {
+pub(super) fn run(role: &str, file: &Path, queue: &str) {
     Process::start(role, file, queue).wait();
 }
 
-pub fn micros() -> u128 {
+pub(super) fn micros() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros()
 }
 
@@ -131,6 +131,16 @@ async fn play(role: &str, file: &Path, queue: &str) {
                 say(text);
             }
             broker.close().await;
+        }
+        // Publishes for ever, several at a time, and says what was confirmed.
+        "publish" => {
+            let broker = open(file).await;
+            for round in 0.. {
+                let texts: Vec<String> = (0..8).map(|caller| format!("{round}-{caller}")).collect();
+                let all = texts.iter().map(|text| publish(&*broker, queue, text));
+                futures_util::future::join_all(all).await;
+                texts.iter().for_each(say);
+            }
         }
         // Says how many microseconds each message was on its way.
         "time" => {

@@ -36,7 +36,7 @@ use crate::routing::{Binding, Topology};
 const STOP: Duration = Duration::from_secs(5);
 
 /// RabbitMQ.
-pub struct AmqpBroker {
+pub(super) struct AmqpBroker {
     amqp: Arc<Amqp>,
     delayed: Arc<Delayed>,
     getter: Getter,
@@ -51,7 +51,7 @@ impl AmqpBroker {
     ///
     /// # Errors
     /// An address with a mistake, or a file for TLS that cannot be read.
-    pub fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
+    pub(super) fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
         let amqp = Amqp::open(url, options)?;
         Ok(Self {
             delayed: Arc::new(Delayed::new(Arc::clone(&amqp))),

@@ -41,11 +41,11 @@ struct Head<'a> {
     headers: Cow<'a, Headers>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
+#[allow(clippy::ptr_arg, reason = "serde calls it with the field")]
 fn no_headers(headers: &Cow<'_, Headers>) -> bool {
     headers.is_empty()
 }
