@@ -197,7 +197,8 @@ pub(crate) async fn a_queue_in_use_or_with_messages_is_kept_if_so_asked(lab: &La
     );
     publish(&broker, to(&queue, "kept")).await;
     let consumer = consume(&broker, &[&queue], 1).await;
-    let kept = within("delete", LIMIT, broker.delete_queue_if(&queue, unused)).await.expect_err("it is in use");
+    let kept =
+        within("delete", LIMIT, broker.delete_queue_if(&queue, unused)).await.expect_err("it is in use");
     assert!(kept.is_topology() && kept.to_string().contains("in use"), "{kept}");
     within("cancel", LIMIT, consumer.control().cancel()).await;
     drop(consumer);
@@ -212,7 +213,8 @@ pub(crate) async fn a_queue_in_use_or_with_messages_is_kept_if_so_asked(lab: &La
     assert_eq!(lost, 1);
     let none = within("queues", LIMIT, broker.queues(std::slice::from_ref(&queue))).await.expect("asked");
     assert_eq!(none, []);
-    let missing = within("delete", LIMIT, broker.delete_queue_if(&queue, unused)).await.expect_err("it is gone");
+    let missing =
+        within("delete", LIMIT, broker.delete_queue_if(&queue, unused)).await.expect_err("it is gone");
     assert!(missing.is_topology(), "{missing}");
 }
 

@@ -75,7 +75,9 @@ fn body(delivery: &Delivery) -> String {
 /// `(ready, running, delayed, consumers)` of one queue; `None` when it does not exist.
 async fn counts(broker: &dyn Broker, queue: &str) -> Option<(u64, u64, u64, u64)> {
     let counts = broker.queues(&[queue.to_owned()]).await.expect("queues can be counted");
-    counts.first().map(|info| (info.ready, info.running.unwrap_or(0), info.delayed.unwrap_or(0), info.consumers))
+    counts
+        .first()
+        .map(|info| (info.ready, info.running.unwrap_or(0), info.delayed.unwrap_or(0), info.consumers))
 }
 
 /// Waits until a question is answered with yes.

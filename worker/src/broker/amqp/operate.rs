@@ -199,21 +199,9 @@ pub(super) async fn unbind(amqp: &Arc<Amqp>, binding: &Binding) -> Result<()> {
     check_key(&binding.routing_key)?;
     let (this, binding) = (Arc::clone(amqp), binding.clone());
     amqp.run(async move {
-        let Binding { exchange, queue, routing_key } = &binding;
-        this.link
-            .request(
-                &format!("unbind queue `{queue}` from exchange `{exchange}`"),
-                this.limit,
-                async |session| {
-                    let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(routing_key)?);
-                    Scratch::new(&session)
-                        .run(async |channel| {
-                            channel.queue_unbind(queue, exchange, key, FieldTable::default()).await
-                        })
-                        .await
-                },
-            )
-            .await
+        let what = format!("unbind queue `{}` from exchange `{}`", binding.queue, binding.exchange);
+        let (desired, binding) = (&this.desired, &binding);
+        this.link.request(&what, this.limit, async |session| desired.unbind(&session, binding).await).await
     })
     .await
 }
