@@ -17,7 +17,8 @@ const APPLICATION_ID: i32 = 0x6d71_776b;
 /// A message's body is written once and never again: what changes while it lives are the small rows of `ready`,
 /// `delayed` and `claimed`, which hold its place. An UPDATE would copy the whole row, body included.
 /// `rank` is 255 minus the priority, so that the key of `ready` is the order of delivery.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE message (
         id INTEGER PRIMARY KEY,
         exchange TEXT, routing_key TEXT,      -- NULL: published straight to the queue
@@ -73,7 +74,10 @@ const MIGRATIONS: &[&str] = &["
         is_final INTEGER NOT NULL, expires_at INTEGER, record BLOB NOT NULL
     ) STRICT;
     CREATE INDEX result_by_expiry ON result (expires_at) WHERE expires_at IS NOT NULL;
-"];
+",
+    // Since when the message could be handed out: what people want to know of a queue that nobody empties.
+    "ALTER TABLE message ADD COLUMN since INTEGER;",
+];
 
 /// Opens the file, making it or bringing it up to date where necessary; waits for locks until `deadline`.
 pub(super) fn open(path: &Path, deadline: Instant) -> Result<Connection> {
