@@ -145,8 +145,12 @@ async fn burst(place: &Place) {
     let behind = BURST - crowd.done.load(Ordering::Relaxed);
     let broker = app.broker().await.expect("a broker");
     let info = &broker.queues(std::slice::from_ref(&place.queue)).await.expect("an answer")[0];
-    let reserved = info.running.unwrap_or(0);
-    assert!(reserved <= PREFETCH, "{}: {reserved} are reserved", place.name);
+    assert!(
+        info.running.is_none_or(|running| running <= PREFETCH),
+        "{}: {:?} are reserved",
+        place.name,
+        info.running
+    );
     assert!(behind > BURST / 2, "{}: the worker was not slow: {behind} wait", place.name);
     crowd.hurry.store(true, Ordering::Relaxed);
     let mut done = 0;
