@@ -2,8 +2,8 @@
 
 #[cfg(feature = "amqp")]
 pub(crate) mod amqp;
-pub mod options;
-pub mod url;
+mod options;
+mod url;
 
 pub use options::{ConnectOptions, TlsOptions};
 pub use url::BrokerUrl;

@@ -114,7 +114,8 @@ impl Fixture {
 
     /// Deletes the test's queues and closes. A test that fails before leaves them.
     pub(crate) async fn end(self) {
-        for queue in self.queues.lock().expect("not poisoned").drain(..) {
+        let queues = std::mem::take(&mut *self.queues.lock().expect("not poisoned"));
+        for queue in queues {
             let _ = self.broker.delete_queue(&queue).await;
         }
         timeout(SOON, self.broker.close()).await.expect("closing ends");
