@@ -25,7 +25,8 @@ pub(crate) fn url() -> Option<String> {
     variable("MQ_TEST_AMQP_URL")
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable, or `None` after having said that the test is left out.
+pub(crate) fn variable(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     if value.is_none() {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
