@@ -99,15 +99,6 @@ impl App {
         format!("mq.broadcast.{task}")
     }
 
-    /// What a subscribed task binds to its queue; nothing for a task that does not subscribe.
-    pub(crate) fn subscription(&self, task: &TaskEntry) -> Topology {
-        if !subscribes(task) || task.options.broadcast {
-            return Topology::default();
-        }
-        // A mistake in a subscription stops the worker; whoever only looks sees what there is.
-        self.bindings(task, &self.queue_of(task)).unwrap_or_default()
-    }
-
     /// The bindings through which a subscribed task gets its messages.
     fn bindings(&self, task: &TaskEntry, queue: &str) -> Result<Topology> {
         let configured = &self.config().topic_exchange;
