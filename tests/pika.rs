@@ -31,8 +31,12 @@ impl Lab {
             routing_key: None,
             priority: None,
         };
-        let mut config =
-            Config { broker_url: python.url.parse().expect("a URL"), routes: vec![rule], topology, ..Config::default() };
+        let mut config = Config {
+            broker_url: python.url.parse().expect("a URL"),
+            routes: vec![rule],
+            topology,
+            ..Config::default()
+        };
         config.topic_exchange = format!("{queue}.topics");
         config.worker.queues = vec![queue.clone()];
         config.worker.concurrency = 4;
@@ -64,7 +68,8 @@ impl Lab {
     async fn wrote(&self, key: &str, lines: &[&str]) {
         let mut expected = lines.to_vec();
         expected.sort_unstable();
-        eventually(&format!("the tasks wrote {expected:?}"), async || self.journal.sorted(key) == expected).await;
+        eventually(&format!("the tasks wrote {expected:?}"), async || self.journal.sorted(key) == expected)
+            .await;
     }
 }
 
@@ -95,7 +100,10 @@ async fn one_hello_world() {
     lab.wrote("hello", &["Hello World!", "Grüße"]).await;
     running.stop().await;
     lab.app.publish("", &lab.queue, "Hello pika!").await.expect("published");
-    lab.app.publish("", &lab.queue, mq_worker::Payload::json(&json!({"n": 1})).expect("JSON")).await.expect("published");
+    lab.app
+        .publish("", &lab.queue, mq_worker::Payload::json(&json!({"n": 1})).expect("JSON"))
+        .await
+        .expect("published");
     let printed = lab.run("receive.py", &[&lab.queue, "2"]).await;
     assert_eq!(printed, "got Hello pika! (text/plain)\ngot {\"n\":1} (application/json)");
 }
@@ -135,7 +143,10 @@ async fn two_work_queues() {
         lab.app.publish("", &lab.queue, text).await.expect("published");
     }
     let printed = finished(worker).await;
-    assert_eq!(sorted(&printed), ["done First.", "done Fourth....", "done Second..", "done Third...", "ready"]);
+    assert_eq!(
+        sorted(&printed),
+        ["done First.", "done Fourth....", "done Second..", "done Third...", "ready"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +164,8 @@ async fn a_python_and_a_rust_worker_share_one_queue() {
     assert_eq!(printed.lines().count(), 4, "{printed}");
     eventually("all are done", async || lab.journal.read("work").len() == ALL - 3).await;
     running.stop().await;
-    let mut all: Vec<String> = printed.lines().filter_map(|line| line.strip_prefix("done ")).map(str::to_owned).collect();
+    let mut all: Vec<String> =
+        printed.lines().filter_map(|line| line.strip_prefix("done ")).map(str::to_owned).collect();
     all.extend(lab.journal.read("work"));
     all.sort();
     let mut expected: Vec<String> = (0..ALL).map(|number| format!("{number}..")).collect();
@@ -219,14 +231,21 @@ fn unheard(error: mq_worker::Error) -> mq_worker::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_publish_and_subscribe() {
-    logs("pika_fanout", ExchangeKind::Fanout, &["=info: one", "=warning: two"], &[], &["info: one", "warning: two"])
-        .await;
+    logs(
+        "pika_fanout",
+        ExchangeKind::Fanout,
+        &["=info: one", "=warning: two"],
+        &[],
+        &["info: one", "warning: two"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn four_routing() {
     let lines = ["info=one", "warning=two", "error=three"];
-    logs("pika_direct", ExchangeKind::Direct, &lines, &["warning", "error"], &["warning two", "error three"]).await;
+    logs("pika_direct", ExchangeKind::Direct, &lines, &["warning", "error"], &["warning two", "error three"])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,12 +293,14 @@ fn pika_facts(ctx: &Context, body: Bytes) -> Result<(), TaskError> {
     let properties = ctx.properties();
     let line = match properties.content_type.as_deref() {
         Some("application/json") => {
-            let shop: Shop = serde_json::from_slice(&body).map_err(|error| TaskError::reject(error.to_string()))?;
+            let shop: Shop =
+                serde_json::from_slice(&body).map_err(|error| TaskError::reject(error.to_string()))?;
             format!("{} {}", shop.id, shop.name)
         }
         _ => format!("{:?}", &body[..]),
     };
-    let headers: serde_json::Map<_, _> = ctx.headers().iter().map(|(k, v)| (k.to_owned(), v.clone())).collect();
+    let headers: serde_json::Map<_, _> =
+        ctx.headers().iter().map(|(k, v)| (k.to_owned(), v.clone())).collect();
     let facts = json!([properties.content_type, properties.message_id, properties.reply_to, headers, line]);
     ctx.state::<Journal>().write("facts", facts.to_string());
     Ok(())
