@@ -58,6 +58,8 @@ struct Inner {
     declared: Mutex<HashSet<String>>,
     /// Where answers to this process come in, made by the first question.
     replies: rpc::Replies,
+    /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several declare at once.
+    declaring: tokio::sync::Mutex<()>,
 }
 
 static GLOBAL: OnceLock<App> = OnceLock::new();
@@ -103,6 +105,7 @@ impl App {
             configured: OnceCell::new(),
             declared: Mutex::default(),
             replies: rpc::Replies::default(),
+            declaring: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -188,6 +191,10 @@ impl App {
         if self.is_declared(name) {
             return Ok(());
         }
+        let _one_at_a_time = self.0.declaring.lock().await;
+        if self.is_declared(name) {
+            return Ok(());
+        }
         self.broker().await?.declare(&self.task_queue(name)).await?;
         self.set_declared(name.to_owned());
         self.set_declared(Queue::dead_letter_name(name));
@@ -197,6 +204,10 @@ impl App {
     /// Makes sure that the dead-letter queue of a queue exists, once per process.
     pub(crate) async fn ensure_dead_letter_queue(&self, of: &str) -> Result<()> {
         let name = Queue::dead_letter_name(of);
+        if self.is_declared(&name) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.0.declaring.lock().await;
         if self.is_declared(&name) {
             return Ok(());
         }

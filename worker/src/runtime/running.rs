@@ -70,7 +70,7 @@ impl RunningTasks {
     }
 
     /// How many are running.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         let slots = self.slots.lock().expect("never poisoned");
         slots.tasks.len() - slots.free.len()
     }
