@@ -69,6 +69,11 @@ impl Settlement {
         Self { tag, sink: Some(sink) }
     }
 
+    /// The number by which its sink knows it.
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
     /// Acknowledges now, before the work is done; what is left settles nothing.
     #[must_use]
     pub fn settle_early(mut self) -> Self {
