@@ -64,6 +64,11 @@ suite! {
         purge_counts_what_it_drops
         a_deleted_queue_is_gone_with_its_messages
         a_queue_that_does_not_exist_is_an_error
+        a_queue_in_use_or_with_messages_is_kept_if_so_asked
+        exchanges_can_be_listed_and_deleted
+        an_exchange_in_use_is_kept_if_so_asked
+        a_binding_can_be_taken_away
+        the_oldest_message_has_an_age
     }
     exchanges {
         a_direct_exchange_compares_keys

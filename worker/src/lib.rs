@@ -52,6 +52,9 @@ pub use connection::{BrokerUrl, ConnectOptions, TlsOptions};
 pub mod backend;
 pub mod broker;
 
+// Remote control: asking workers how they are, and telling them what to do.
+pub mod control;
+
 // The application: configuration, sending, results.
 pub mod app;
 pub use app::{App, AsyncResult, Config, Emitted, Payload};

@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 
-use support::{App, Run, mq_worker, scratch};
+use support::{App, Run, Worker, mq_worker, scratch};
 
 #[test]
 fn help_shows_how_to_begin() {
@@ -164,9 +164,10 @@ fn a_worker_is_built_from_a_crate_with_tasks() {
     run.succeeds();
     let tasks: serde_json::Value =
         serde_json::from_str(&run.stdout).expect("JSON and nothing else on stdout");
-    assert_eq!(tasks[0]["name"], "sell", "{tasks}");
-    assert_eq!(tasks[0]["queue"], "counter", "{tasks}");
-    assert_eq!(tasks[0]["doc"], "Sells one thing.", "{tasks}");
+    let sell = &tasks[2];
+    assert_eq!(sell["name"], "sell", "{tasks}");
+    assert_eq!(sell["queue"], "counter", "{tasks}");
+    assert_eq!(sell["doc"], "Sells one thing.", "{tasks}");
 
     // Nothing has changed, so nothing is compiled.
     let run = mq_worker().current_dir(app.path()).arg("tasks").run();
@@ -189,9 +190,69 @@ fn a_worker_is_built_from_a_crate_with_tasks() {
     run.succeeds();
     assert!(run.stdout.contains("routed"), "{}", run.stdout);
 
+    #[cfg(unix)]
+    a_worker_introduces_itself_and_stops_when_told(&app);
     an_error_of_the_compiler_is_shown(&app);
     a_crate_without_tasks_is_told_so(&app);
     a_renamed_dependency_in_a_workspace_is_found(&app);
+}
+
+#[test]
+fn a_binary_for_deployment_is_built() {
+    let app = App::new("lean-shop").lean().library(support::TASKS);
+    let directory = scratch();
+    let line = ["build", "--out", "worker", "--app", &app.path().to_string_lossy()];
+    let run = mq_worker().current_dir(directory.path()).args(line).run();
+    run.succeeds();
+    assert_eq!(run.stdout.trim(), "worker");
+    // It needs neither cargo nor the crate.
+    let worker = support::program(directory.path().join("worker")).env("CARGO", "/nowhere");
+    let run = worker.arg("tasks").env("MQ_BROKER_URL", "memory://").run();
+    run.succeeds();
+    assert!(run.stdout.contains("sell(what: String)"), "{}", run.stdout);
+    // A broker that was left out is told apart from one that there never was.
+    let run = support::program(directory.path().join("worker")).args(["--queues", "counter"]).run();
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("this build has no `sqlite`"), "{}", run.stderr);
+    // A directory gets the file under its own name.
+    let run = mq_worker()
+        .current_dir(directory.path())
+        .args(["build", "--out", "."])
+        .arg("--app")
+        .arg(app.path())
+        .run();
+    run.succeeds();
+    assert!(directory.path().join("lean-shop-mq-worker").is_file(), "{run:?}");
+    assert_eq!(
+        fs::read_dir(directory.path()).expect("a directory").count(),
+        2,
+        "nothing else is left behind"
+    );
+}
+
+#[cfg(unix)]
+fn a_worker_introduces_itself_and_stops_when_told(app: &App) {
+    let line = ["--queues", "counter,elsewhere", "-b", "memory://", "-c", "3", "--hostname", "till"];
+    let worker = Worker::start(mq_worker().current_dir(app.path()).args(line));
+    worker.says("none of these tasks has the queue `elsewhere`");
+    worker.signal("INT");
+    let (code, log) = worker.ends();
+    assert_eq!(code, Some(0), "{log}");
+    for text in
+        ["mq-worker 0.1.0   till@", "memory://", "counter, elsewhere", "sell     counter   Sells one thing."]
+    {
+        assert!(log.contains(text), "`{text}` is not in\n{log}");
+    }
+
+    let worker = Worker::start(mq_worker().current_dir(app.path()).args(line).args(["--log-format", "json"]));
+    worker.says("\"starting\"");
+    worker.signal("TERM");
+    let (code, log) = worker.ends();
+    assert_eq!(code, Some(0), "{log}");
+    let mut events = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let starting = events.find(|event| event["message"] == "starting").expect("an event");
+    assert_eq!(starting["queues"], "counter,elsewhere");
+    assert_eq!(starting["concurrency"], 3);
 }
 
 fn an_error_of_the_compiler_is_shown(app: &App) {
@@ -220,7 +281,7 @@ fn a_renamed_dependency_in_a_workspace_is_found(app: &App) {
     let member = manifest.split("[workspace]").next().expect("a text").replace("mq-worker =", "mq = ");
     let member = member.replace("mq =  {", "mq = { package = \"mq-worker\",");
     app.write("member/Cargo.toml", &member);
-    app.write("member/src/lib.rs", &support::TASKS.replace("mq_worker::", "mq::"));
+    app.write("member/src/lib.rs", &format!("extern crate mq as mq_worker;\n{}", support::TASKS));
     let rest = manifest.split("[workspace]").nth(1).expect("a workspace");
     app.write("Cargo.toml", &format!("[workspace]\nmembers = ['member']\nresolver = '3'\n{rest}"));
     fs::remove_dir_all(app.path().join("src")).expect("a directory");

@@ -46,12 +46,17 @@ pub(crate) async fn a_requeued_message_comes_back_first_and_redelivered(lab: &La
     let delivery = next(&mut consumer).await;
     assert_eq!((body(&delivery).as_str(), delivery.redelivered), ("first", false));
     delivery.requeue();
-    let again = next(&mut consumer).await;
-    assert_eq!((body(&again).as_str(), again.redelivered), ("first", true));
-    again.ack();
-    let second = next(&mut consumer).await;
-    assert_eq!((body(&second).as_str(), second.redelivered), ("second", false));
-    second.ack();
+    let mut rest = Vec::new();
+    for _ in 0..2 {
+        let delivery = next(&mut consumer).await;
+        rest.push((body(&delivery), delivery.redelivered));
+        delivery.ack();
+    }
+    if lab.kind == Kind::Quorum {
+        // RabbitMQ takes it back by an entry of its own in the queue's log: what waits may overtake it.
+        rest.sort();
+    }
+    assert_eq!(rest, [("first".to_owned(), true), ("second".to_owned(), false)]);
 }
 
 pub(crate) async fn a_dropped_delivery_comes_back(lab: &Lab) {

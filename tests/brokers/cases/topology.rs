@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mq_worker::broker::Subscription;
+use mq_worker::broker::{DeleteGuard, Subscription};
 use mq_worker::{Binding, Exchange, ExchangeKind, Queue, Topology};
 use support::within;
 
@@ -128,9 +128,9 @@ pub(crate) async fn queues_tells_how_full_they_are(lab: &Lab) {
         info(&broker, &queue).await.filter(|info| info.consumers == 1)
     })
     .await;
-    if !lab.kind.is_rabbitmq() {
-        // AMQP itself has no word for messages that other consumers hold.
-        assert_eq!(info(&broker, &queue).await.expect("it exists").running, 1);
+    match info(&broker, &queue).await.expect("it exists").running {
+        Some(running) => assert_eq!(running, 1),
+        None => assert!(lab.kind.is_rabbitmq(), "only AMQP has no word for messages that others hold"),
     }
     let names = [second.clone(), lab.name("nothing"), queue.clone()];
     let infos = within("queues", LIMIT, broker.queues(&names)).await.expect("an answer");
@@ -187,4 +187,103 @@ pub(crate) async fn a_queue_that_does_not_exist_is_an_error(lab: &Lab) {
     }
     publish(&broker, to(&queue, "still usable")).await;
     assert_eq!(drain(&broker, &queue).await, ["still usable"]);
+}
+
+pub(crate) async fn a_queue_in_use_or_with_messages_is_kept_if_so_asked(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let (unused, empty) = (
+        DeleteGuard { if_unused: true, ..DeleteGuard::default() },
+        DeleteGuard { if_empty: true, ..DeleteGuard::default() },
+    );
+    publish(&broker, to(&queue, "kept")).await;
+    let consumer = consume(&broker, &[&queue], 1).await;
+    let kept =
+        within("delete", LIMIT, broker.delete_queue_if(&queue, unused)).await.expect_err("it is in use");
+    assert!(kept.is_topology() && kept.to_string().contains("in use"), "{kept}");
+    within("cancel", LIMIT, consumer.control().cancel()).await;
+    drop(consumer);
+    // The message is on its way back.
+    expect_ready(&broker, &queue, 1).await;
+    let kept = within("delete", LIMIT, broker.delete_queue_if(&queue, empty)).await.expect_err("not empty");
+    assert!(kept.is_topology() && kept.to_string().contains("not empty"), "{kept}");
+    assert_eq!(drain(&broker, &queue).await, ["kept"]);
+    publish(&broker, to(&queue, "lost")).await;
+    expect_ready(&broker, &queue, 1).await;
+    let lost = within("delete", LIMIT, broker.delete_queue_if(&queue, unused)).await.expect("deleted");
+    assert_eq!(lost, 1);
+    let none = within("queues", LIMIT, broker.queues(std::slice::from_ref(&queue))).await.expect("asked");
+    assert_eq!(none, []);
+    let missing =
+        within("delete", LIMIT, broker.delete_queue_if(&queue, unused)).await.expect_err("it is gone");
+    assert!(missing.is_topology(), "{missing}");
+}
+
+pub(crate) async fn exchanges_can_be_listed_and_deleted(lab: &Lab) {
+    let broker = lab.open().await;
+    let exchange = lab.exchange(&broker, ExchangeKind::Topic, &[("work", "a.*")]).await;
+    let names = [lab.name("nowhere"), exchange.clone()];
+    let found = within("exchanges", LIMIT, broker.exchanges(&names)).await.expect("asked");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].name, exchange);
+    assert!(found[0].kind.is_none_or(|kind| kind == ExchangeKind::Topic), "{found:?}");
+    let binding = Binding { exchange: exchange.clone(), queue: lab.name("work"), routing_key: "a.*".into() };
+    if lab.kind.is_rabbitmq() {
+        // The protocol can neither list exchanges nor bindings: that is said.
+        let error = within("exchanges", LIMIT, broker.exchanges(&[])).await.expect_err("cannot list");
+        assert!(error.is_unsupported(), "{error}");
+        let error = within("bindings", LIMIT, broker.bindings()).await.expect_err("cannot list");
+        assert!(error.is_unsupported(), "{error}");
+    } else {
+        let all = within("exchanges", LIMIT, broker.exchanges(&[])).await.expect("listed");
+        assert_eq!(all, found);
+        assert_eq!(within("bindings", LIMIT, broker.bindings()).await.expect("listed"), [binding]);
+    }
+    let anyway = DeleteGuard::default();
+    within("delete", LIMIT, broker.delete_exchange(&exchange, anyway)).await.expect("deleted");
+    let found = within("exchanges", LIMIT, broker.exchanges(&names)).await.expect("asked");
+    assert_eq!(found, []);
+    let missing = within("delete", LIMIT, broker.delete_exchange(&exchange, anyway)).await.expect_err("gone");
+    assert!(missing.is_topology(), "{missing}");
+    let error = refused(&broker, via(&exchange, "a.b", "lost")).await;
+    assert!(error.is_topology(), "{error}");
+}
+
+pub(crate) async fn an_exchange_in_use_is_kept_if_so_asked(lab: &Lab) {
+    let broker = lab.open().await;
+    let exchange = lab.exchange(&broker, ExchangeKind::Direct, &[("work", "k")]).await;
+    let unused = DeleteGuard { if_unused: true, ..DeleteGuard::default() };
+    let kept = within("delete", LIMIT, broker.delete_exchange(&exchange, unused)).await.expect_err("in use");
+    assert!(kept.is_topology() && kept.to_string().contains("in use"), "{kept}");
+    publish(&broker, via(&exchange, "k", "still there")).await;
+    assert_eq!(drain(&broker, &lab.name("work")).await, ["still there"]);
+    within("delete", LIMIT, broker.delete_queue(&lab.name("work"))).await.expect("deleted");
+    within("delete", LIMIT, broker.delete_exchange(&exchange, unused)).await.expect("nothing is bound to it");
+}
+
+pub(crate) async fn a_binding_can_be_taken_away(lab: &Lab) {
+    let broker = lab.open().await;
+    let exchange = lab.exchange(&broker, ExchangeKind::Topic, &[("work", "a.*"), ("work", "b.*")]).await;
+    let binding = Binding { exchange: exchange.clone(), queue: lab.name("work"), routing_key: "a.*".into() };
+    for _ in 0..2 {
+        within("unbind", LIMIT, broker.unbind(&binding)).await.expect("once or twice");
+    }
+    let error = refused(&broker, via(&exchange, "a.1", "for nobody")).await;
+    assert!(error.is_unroutable(), "{error}");
+    publish(&broker, via(&exchange, "b.1", "for work")).await;
+    assert_eq!(drain(&broker, &lab.name("work")).await, ["for work"]);
+}
+
+pub(crate) async fn the_oldest_message_has_an_age(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let oldest = || async { within("oldest", LIMIT, broker.oldest(&queue)).await.expect("asked") };
+    assert_eq!(oldest().await, None);
+    publish(&broker, to(&queue, "one")).await;
+    tokio::time::sleep(QUIET).await;
+    publish(&broker, to(&queue, "two")).await;
+    // RabbitMQ does not tell, and looking would count as an attempt.
+    let expected = (!lab.kind.is_rabbitmq()).then_some(QUIET);
+    let age = oldest().await;
+    assert!(age >= expected && age.is_some() == expected.is_some() && age < Some(LIMIT), "{age:?}");
+    drain(&broker, &queue).await;
+    assert_eq!(oldest().await, None);
 }

@@ -16,9 +16,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::OnceCell;
 
+use self::config::value;
 use crate::backend::{self, BackendOptions, ResultBackend};
 use crate::broker::{self, Broker};
-use crate::connection::ConnectOptions;
+use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
 use crate::routing::{Queue, QueueKind, Router, Topology};
 use crate::task::Registry;
@@ -253,18 +254,18 @@ impl AppBuilder {
     /// The broker's address.
     ///
     /// # Errors
-    /// A text that is no URL, or a mistake in environment or file.
+    /// A text that is no broker's URL, or a mistake in environment or file.
     pub fn broker(self, url: &str) -> Result<Self> {
-        let url = url.parse()?;
+        let url = read(url, value::broker)?;
         self.set(|config| config.broker_url = url)
     }
 
     /// The result backend's address.
     ///
     /// # Errors
-    /// A text that is no URL, or a mistake in environment or file.
+    /// A text that is no result backend's URL, or a mistake in environment or file.
     pub fn result_backend(self, url: &str) -> Result<Self> {
-        let url = url.parse()?;
+        let url = read(url, value::result_backend)?;
         self.set(|config| config.result_backend = Some(url))
     }
 
@@ -320,6 +321,10 @@ impl AppBuilder {
         })?;
         Ok(app)
     }
+}
+
+fn read(text: &str, read: fn(&str) -> Result<BrokerUrl, value::Problem>) -> Result<BrokerUrl> {
+    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::shown(text))))
 }
 
 impl std::fmt::Debug for App {

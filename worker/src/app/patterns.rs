@@ -61,15 +61,6 @@ impl App {
 
     /// The worker's name: `name@host`.
     pub fn worker_name(&self) -> String {
-        self.config().worker.hostname.clone().unwrap_or_else(|| format!("mq-worker@{}", host()))
+        self.config().worker.full_name()
     }
-}
-
-/// The machine's name, as far as it can be told without a library.
-fn host() -> String {
-    let asked = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
-    asked
-        .map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "localhost".into())
 }

@@ -3,9 +3,13 @@
 //! `memory` is for tests, `sqlite` a table beside the queue, `amqp` Celery's `rpc://`: a message to the
 //! caller's own queue.
 
+#[cfg(feature = "amqp")]
+mod amqp;
 mod memory;
 mod none;
 pub mod record;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use record::ResultRecord;
 
@@ -62,6 +66,10 @@ pub async fn open(
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url, options.expires)),
         "none" => Ok(Arc::new(none::NoBackend)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::SqliteBackend::open(url, options).await,
+        #[cfg(feature = "amqp")]
+        "rpc" | "amqp" | "amqps" => Ok(Arc::new(amqp::RpcBackend::open(broker, url, options)?)),
         other => Err(Error::config(format!(
             "no result backend for `{url}`: the scheme `{other}` is not one of rpc, sqlite, memory, none"
         ))),

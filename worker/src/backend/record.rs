@@ -92,9 +92,11 @@ impl ResultRecord {
             }
             _ => None,
         };
-        let value = match failure {
-            None => read.result.map(ToOwned::to_owned),
-            Some(_) => None,
+        let value = match (&failure, &state) {
+            (Some(_), _) => None,
+            // What returned nothing has returned `null`.
+            (None, State::Success) => Some(read.result.unwrap_or(RawValue::NULL).to_owned()),
+            (None, _) => read.result.map(ToOwned::to_owned),
         };
         let done_at = read.date_done.as_deref().and_then(parse_time);
         Ok(Self { task_id: read.task_id, state, value, failure, done_at })
@@ -146,6 +148,13 @@ mod tests {
         let read = ResultRecord::from_json(&record.to_json()).expect("own record");
         assert_eq!(read.state, State::Success);
         assert_eq!(read.value.expect("a value").get(), "{\"a\":[1,2]}");
+    }
+
+    #[test]
+    fn nothing_is_a_value_too() {
+        let record = ResultRecord::success("id-1", b"null".to_vec()).expect("JSON");
+        let read = ResultRecord::from_json(&record.to_json()).expect("own record");
+        assert_eq!(read.value.expect("a value").get(), "null");
     }
 
     #[test]

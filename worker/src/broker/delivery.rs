@@ -74,6 +74,11 @@ impl Settlement {
         self.tag
     }
 
+    /// True when the message left the queue already: there is nothing to give back.
+    pub fn is_settled(&self) -> bool {
+        self.sink.is_none()
+    }
+
     /// Acknowledges now, before the work is done; what is left settles nothing.
     #[must_use]
     pub fn settle_early(mut self) -> Self {

@@ -1,10 +1,14 @@
 //! What a broker is to the rest of the crate: it takes messages, keeps them, and hands each to one consumer.
 //!
 //! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
-//! suite (`tests/brokers.rs`) runs over all of them.
+//! suite (`tests/brokers`) runs over all of them.
 
+#[cfg(feature = "amqp")]
+mod amqp;
 pub mod delivery;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use delivery::{Consumer, ConsumerControl, Delivery, Settle, Settlement, Verdict};
 use std::sync::Arc;
@@ -16,7 +20,7 @@ use serde::Serialize;
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::routing::Topology;
+use crate::routing::{Binding, Exchange, ExchangeKind, Topology};
 
 /// A message with its address.
 #[derive(Clone, Debug, Default)]
@@ -51,12 +55,72 @@ pub struct QueueInfo {
     pub name: String,
     /// Messages that could be handed out now.
     pub ready: u64,
-    /// Messages that are handed out and not settled.
-    pub running: u64,
+    /// Messages that are handed out and not settled, where the broker can tell.
+    pub running: Option<u64>,
     /// Messages that wait for their time, where the broker can tell.
     pub delayed: Option<u64>,
     /// Consumers that are attached.
     pub consumers: u64,
+}
+
+/// An exchange that exists. A broker that only says whether it is there leaves the rest open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExchangeInfo {
+    /// The name.
+    pub name: String,
+    /// How it chooses among its bindings.
+    pub kind: Option<ExchangeKind>,
+    /// Survives a restart of the broker.
+    pub durable: Option<bool>,
+    /// Goes when its last binding goes.
+    pub auto_delete: Option<bool>,
+}
+
+/// What has to hold for something to be deleted. The default is nothing: it is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteGuard {
+    /// Nobody consumes from the queue and nothing of it is running; nothing is bound to the exchange.
+    pub if_unused: bool,
+    /// No message waits in the queue, for its turn or for its time.
+    pub if_empty: bool,
+}
+
+impl DeleteGuard {
+    /// Whether a queue with these counts may go; the same words on every broker.
+    pub(crate) fn check_queue(self, name: &str, consumers: u64, running: u64, waiting: u64) -> Result<()> {
+        if self.if_unused && consumers + running > 0 {
+            return Err(Error::topology(format!(
+                "cannot delete queue `{name}`: it is in use ({consumers} consumers, {running} running)"
+            )));
+        }
+        if self.if_empty && waiting + running > 0 {
+            return Err(Error::topology(format!(
+                "cannot delete queue `{name}`: it is not empty ({waiting} waiting, {running} running)"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether an exchange with this many bindings may go.
+    pub(crate) fn check_exchange(self, name: &str, bindings: u64) -> Result<()> {
+        if self.if_unused && bindings > 0 {
+            return Err(Error::topology(format!(
+                "cannot delete exchange `{name}`: it is in use ({bindings} bindings)"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl From<&Exchange> for ExchangeInfo {
+    fn from(exchange: &Exchange) -> Self {
+        Self {
+            name: exchange.name.clone(),
+            kind: Some(exchange.kind),
+            durable: Some(exchange.durable),
+            auto_delete: Some(exchange.auto_delete),
+        }
+    }
 }
 
 /// What differs between brokers, as data.
@@ -102,8 +166,54 @@ pub trait Broker: Send + Sync + 'static {
     /// Deletes a queue with its messages.
     fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>>;
 
+    /// Deletes a queue if the guard allows it, and says how many messages were lost with it.
+    ///
+    /// A queue that does not exist, or that the guard keeps, is a [topology error](Error::is_topology).
+    fn delete_queue_if<'a>(&'a self, queue: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<u64>> {
+        let _ = (queue, guard);
+        unable(self.capabilities().name, "delete a queue under a condition")
+    }
+
+    /// The exchanges that exist: of `names`, or all that the broker can list when `names` is empty. The default
+    /// exchange and the broker's own are left out, and so is a name that no exchange has.
+    fn exchanges<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<ExchangeInfo>>> {
+        let _ = names;
+        unable(self.capabilities().name, "list exchanges")
+    }
+
+    /// Deletes an exchange if the guard allows it; its bindings go with it.
+    ///
+    /// One that does not exist, or that the guard keeps, is a [topology error](Error::is_topology).
+    fn delete_exchange<'a>(&'a self, exchange: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<()>> {
+        let _ = (exchange, guard);
+        unable(self.capabilities().name, "delete an exchange")
+    }
+
+    /// All bindings, where the broker can list them.
+    fn bindings(&self) -> BoxFuture<'_, Result<Vec<Binding>>> {
+        unable(self.capabilities().name, "list bindings")
+    }
+
+    /// Takes a binding away. One that does not exist is no error.
+    fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
+        let _ = binding;
+        unable(self.capabilities().name, "take a binding away")
+    }
+
+    /// How long the oldest message of a queue that could be handed out now has waited. `None` when there is no
+    /// such message, or when the broker does not tell.
+    fn oldest<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Duration>>> {
+        let _ = queue;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Says goodbye: what was published is published, what is not settled goes back.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The answer of a broker that lacks something.
+fn unable<T: Send + 'static>(broker: &str, what: &str) -> BoxFuture<'static, Result<T>> {
+    Box::pin(std::future::ready(Err(Error::unsupported(format!("{broker} cannot {what}")))))
 }
 
 /// Opens the broker that a URL names. A server that is away is no error here: the connection is made, and made
@@ -112,9 +222,12 @@ pub trait Broker: Send + Sync + 'static {
 /// # Errors
 /// A scheme that no broker has, a URL with a mistake, or a file that cannot be opened.
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
-    let _ = options;
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::SqliteBroker::open(url, options).await,
+        #[cfg(feature = "amqp")]
+        "amqp" | "amqps" => Ok(Arc::new(amqp::AmqpBroker::open(url, options)?)),
         other => Err(Error::config(format!(
             "no broker for `{url}`: the scheme `{other}` is not one of amqp, amqps, sqlite, memory"
         ))),

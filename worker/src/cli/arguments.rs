@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::topology_arguments::{
+    BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
+};
 use crate::app::config::value;
 
 /// Runs the tasks of a crate, and looks after its queues.
@@ -112,6 +115,12 @@ pub(super) enum Command {
     Tasks(TasksArguments),
     /// Build the worker as one release binary, for deployment
     Build(BuildArguments),
+    /// Show whether the broker is there, which workers are, and how much waits for them
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArguments),
+    /// Ask workers to finish what they run, and wait until they are gone
+    #[command(after_help = STOP_HELP)]
+    Stop(StopArguments),
     /// Show how full the queues are
     Queues(QueuesArguments),
     /// Drop all messages that wait in a queue
@@ -124,6 +133,21 @@ pub(super) enum Command {
     /// Look at dead letters (what failed for good), replay or drop them
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Show which exchanges there are
+    Exchanges(ExchangesArguments),
+    /// Show which queue gets which messages of which exchange
+    Bindings(BindingsArguments),
+    /// Make a queue or an exchange
+    #[command(subcommand)]
+    Declare(DeclareCommand),
+    /// Let a queue get messages of an exchange
+    #[command(after_help = BIND_HELP)]
+    Bind(BindArguments),
+    /// Take a binding away again
+    Unbind(BindArguments),
+    /// Delete a queue or an exchange
+    #[command(subcommand)]
+    Delete(DeleteCommand),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -131,6 +155,23 @@ pub(super) enum Command {
         shell: Shell,
     },
 }
+
+const STATUS_HELP: &str = "\
+Exit code: 0 when the broker is there and a worker answers, 1 when no worker does, 69 when the broker cannot be
+reached. Workers of Celery are shown too; those with `control = false` are not.";
+
+const STOP_HELP: &str = "\
+A worker that is told to stop takes no more messages, finishes what it runs within its grace time, and hands the
+rest back. Workers of Celery stop too.
+
+Examples:
+  mq-worker stop mail@host-1
+  mq-worker stop --all --timeout 5m";
+
+const BIND_HELP: &str = "\
+Examples:
+  mq-worker bind orders stock 'order.*.paid'    a topic exchange
+  mq-worker bind logs archive                   a fanout exchange needs no key";
 
 const CALL_HELP: &str = "\
 The call's id is printed; with --wait its result, as JSON.
@@ -162,6 +203,32 @@ pub(super) struct BuildArguments {
     /// The directory of the crate that has the tasks [default: this one, or the nearest above it]
     #[arg(long, value_name = "DIR")]
     pub(super) app: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArguments {
+    /// How long to wait for workers to answer [default: 1s]
+    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StopArguments {
+    /// Their names, as `status` shows them
+    #[arg(value_name = "WORKER", conflicts_with = "all")]
+    pub(super) workers: Vec<String>,
+    /// All that answer
+    #[arg(long)]
+    pub(super) all: bool,
+    /// How long to wait until they are gone [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Do not wait
+    #[arg(long, conflicts_with = "timeout")]
+    pub(super) no_wait: bool,
 }
 
 #[derive(Args, Debug)]
@@ -243,6 +310,9 @@ pub(super) enum DeadCommand {
     Replay {
         #[command(flatten)]
         which: DeadArguments,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         /// Accepted for scripts; replaying does not ask
         #[arg(short, long)]
         yes: bool,
@@ -251,6 +321,9 @@ pub(super) enum DeadCommand {
     Drop {
         #[command(flatten)]
         which: DeadArguments,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,

@@ -22,7 +22,7 @@ fn event(app: &App, queues: &[String]) {
     let names: Vec<&str> = app.registry().iter().map(|task| task.name).collect();
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        worker = config.worker.full_name(),
+        worker = app.worker_name(),
         broker = %config.broker_url,
         result_backend = %config.effective_result_backend(),
         concurrency = config.worker.concurrency,
@@ -39,7 +39,7 @@ fn text(app: &App, queues: &[String]) -> String {
         Some(prefetch) => format!("{} (prefetch {prefetch})", config.worker.concurrency),
         None => config.worker.concurrency.to_string(),
     };
-    let mut text = format!("\n mq-worker {}   {}\n\n", env!("CARGO_PKG_VERSION"), config.worker.full_name());
+    let mut text = format!("\n mq-worker {}   {}\n\n", env!("CARGO_PKG_VERSION"), app.worker_name());
     for (name, value) in [
         ("broker", config.broker_url.to_string()),
         ("results", config.effective_result_backend().to_string()),

@@ -46,6 +46,11 @@ impl Failure {
         Self::new(code, "")
     }
 
+    /// The code, and what people would be told.
+    pub(super) fn in_words(self) -> (u8, String) {
+        (self.code, self.message)
+    }
+
     /// Tells people and gives the code.
     pub(super) fn report(self) -> ExitCode {
         if !self.message.is_empty() {

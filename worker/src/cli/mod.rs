@@ -2,10 +2,15 @@
 
 mod arguments;
 mod banner;
+mod bind;
+mod bindings;
 mod build;
 mod call;
 mod completions;
 mod dead;
+mod declare;
+mod delete;
+mod exchanges;
 mod exit;
 mod logging;
 mod operate;
@@ -16,7 +21,10 @@ mod result;
 mod settings;
 mod shim;
 mod signals;
+mod status;
+mod stop;
 mod tasks;
+mod topology_arguments;
 mod worker;
 
 use std::ffi::OsString;
@@ -62,6 +70,14 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(Command::Call(arguments)) => call::run(arguments, &common),
         Some(Command::Result(arguments)) => result::run(arguments, &common),
         Some(Command::Dead(command)) => dead::run(command, &common),
+        Some(Command::Status(arguments)) => status::run(arguments, &common),
+        Some(Command::Stop(arguments)) => stop::run(arguments, &common),
+        Some(Command::Exchanges(arguments)) => exchanges::run(arguments, &common),
+        Some(Command::Bindings(arguments)) => bindings::run(arguments, &common),
+        Some(Command::Declare(command)) => declare::run(command, &common),
+        Some(Command::Bind(arguments)) => bind::run(arguments, &common),
+        Some(Command::Unbind(arguments)) => bind::undo(arguments, &common),
+        Some(Command::Delete(command)) => delete::run(command, &common),
         Some(Command::Completions { shell }) => completions::run(shell),
     }
 }

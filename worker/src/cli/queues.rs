@@ -7,6 +7,7 @@ use super::exit::{Failure, Outcome};
 use super::{operate, output};
 use crate::app::App;
 use crate::broker::QueueInfo;
+use crate::control::mailbox;
 use crate::routing::Queue;
 use crate::routing::router::Wanted;
 
@@ -19,6 +20,8 @@ async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Ou
     let asked =
         if names.is_empty() && !broker.capabilities().lists_queues { known(app) } else { names.clone() };
     let mut queues = broker.queues(&asked).await?;
+    // Mailboxes come and go with every worker and every question to them.
+    queues.retain(|queue| !mailbox::is_mailbox(&queue.name) || names.contains(&queue.name));
     queues.sort_by(|a, b| a.name.cmp(&b.name));
     if json {
         output::json(&queues)?;
@@ -40,14 +43,15 @@ async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Ou
     Ok(())
 }
 
-fn row(queue: &QueueInfo) -> Vec<String> {
-    let delayed = queue.delayed.map_or_else(|| "-".into(), |delayed| delayed.to_string());
-    let QueueInfo { name, ready, running, consumers, .. } = queue;
-    vec![name.clone(), ready.to_string(), running.to_string(), delayed, consumers.to_string()]
+pub(super) fn row(queue: &QueueInfo) -> Vec<String> {
+    // What a broker cannot tell is a dash, not a zero.
+    let told = |count: Option<u64>| count.map_or_else(|| "-".into(), |count| count.to_string());
+    let QueueInfo { name, ready, running, delayed, consumers } = queue;
+    vec![name.clone(), ready.to_string(), told(*running), told(*delayed), consumers.to_string()]
 }
 
 /// The queues that configuration and tasks name, with their dead-letter queues.
-fn known(app: &App) -> Vec<String> {
+pub(super) fn known(app: &App) -> Vec<String> {
     let config = app.config();
     let mut names: BTreeSet<String> = BTreeSet::from([config.default_queue.clone()]);
     names.extend(config.worker.queues.iter().cloned());

@@ -21,6 +21,8 @@ pub(super) fn load(common: &CommonArguments) -> Outcome<Config> {
     if let Some(text) = &common.broker {
         config.broker_url = address("--broker", text, value::broker)?;
     }
+    // The default, too, may be one that this build has not.
+    address("the broker", config.broker_url.expose(), value::broker)?;
     if let Some(text) = &common.result_backend {
         config.result_backend = Some(address("--result-backend", text, value::result_backend)?);
     }

@@ -55,6 +55,9 @@ impl<'a> Shown<'a> {
 
 /// The queue that calls of a task go to; of an exchange its name, since bindings decide there.
 pub(super) fn queue(app: &App, task: &TaskEntry) -> String {
+    if task.options.broadcast {
+        return "(broadcast)".into();
+    }
     let route = app.router().route(task.name, task.options.queue, Wanted::default());
     route.queue.unwrap_or_else(|| format!("{}/{}", route.exchange, route.routing_key))
 }

@@ -1,6 +1,10 @@
 //! Connections: opening them, keeping them, restoring them. Brokers and result backends share them.
 
+#[cfg(feature = "amqp")]
+pub(crate) mod amqp;
 pub mod options;
+#[cfg(feature = "sqlite")]
+pub(crate) mod sqlite;
 pub mod url;
 
 pub use options::{ConnectOptions, TlsOptions};

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::routing::QueueKind;
 
 /// What a connection is opened with, beside its address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// How long a publish or another request may take before it is an error.
     pub timeout: Duration,

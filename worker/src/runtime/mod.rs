@@ -4,9 +4,11 @@
 //! [`outcome`] decides what follows, [`settle`] does it. [`worker`] holds the pipe together.
 
 pub mod continuation;
+mod control;
 pub mod executor;
 pub mod outcome;
 pub mod request;
+pub mod running;
 pub mod settle;
 pub mod worker;
 

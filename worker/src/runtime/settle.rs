@@ -186,6 +186,11 @@ impl Settler {
     /// Gives the message back as if it had never been handed out. A broker that marks what comes back as
     /// redelivered would make the next worker suspect a crash, so there the message is published afresh.
     pub async fn hand_back(&self, request: Request) {
+        if request.settlement.is_settled() {
+            // At most once, as its `ack = "early"` asks: it began, so it does not come again.
+            tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
+            return;
+        }
         count(&self.tally.requeued);
         tracing::debug!(task = request.context.task(), id = request.context.id(), "handed back");
         if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {

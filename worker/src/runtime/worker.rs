@@ -11,9 +11,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::control::Node;
 use super::executor;
 use super::outcome::{Outcome, decide};
 use super::request::{Admission, Gate};
+use super::running::RunningTasks;
 use super::settle::{Settler, Tally};
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Delivery, Subscription};
@@ -163,6 +165,7 @@ impl Worker {
         let settings = &app.config().worker;
         let concurrency = settings.concurrency;
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
+        let consumed = subscribed.clone();
         let subscription = Subscription { queues: subscribed, prefetch, name: app.worker_name() };
         let Some(consumer) = consume(&*broker, subscription, &handle).await? else {
             return Ok(Summary::default());
@@ -178,11 +181,40 @@ impl Worker {
             tolerance: Duration::from_millis(5),
         };
         let grace = settings.grace;
+        let running = Arc::new(RunningTasks::new(app.registry()));
+        let control = settings.control.then(|| Node {
+            name: app.worker_name(),
+            app: app.clone(),
+            queues: consumed,
+            topology,
+            prefetch,
+            since: Instant::now(),
+            running: Arc::clone(&running),
+            handle: handle.clone(),
+            clock: Default::default(),
+        });
+        // Beside the work, and until its very end: a worker that finishes what it runs can still be asked.
+        let over = CancellationToken::new();
+        let _over_when_dropped = over.clone().drop_guard();
+        let control = control.map(|node| {
+            let (broker, over) = (Arc::clone(&broker), over.clone());
+            tokio::spawn(async move { node.serve(broker, over).await })
+        });
         let settler = Settler { app, broker, backend, cold: handle.cold.clone(), tally: Tally::default() };
-        let pipe =
-            Arc::new(Pipe { gate, settler, running: Arc::new(Semaphore::new(concurrency)), concurrency });
-        pipe.work(consumer, handle, grace).await?;
-        Ok(pipe.summary())
+        let pipe = Arc::new(Pipe {
+            gate,
+            settler,
+            places: Arc::new(Semaphore::new(concurrency)),
+            concurrency,
+            running,
+        });
+        let worked = pipe.work(consumer, handle, grace).await;
+        over.cancel();
+        if let Some(control) = control {
+            // It only says goodbye; a broker that is away must not hold up the end.
+            let _ = tokio::time::timeout(Duration::from_secs(2), control).await;
+        }
+        worked.map(|()| pipe.summary())
     }
 }
 
@@ -190,8 +222,9 @@ impl Worker {
 struct Pipe {
     gate: Gate,
     settler: Settler,
-    running: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     concurrency: usize,
+    running: Arc<RunningTasks>,
 }
 
 impl Pipe {
@@ -208,7 +241,7 @@ impl Pipe {
             let permit = tokio::select! {
                 biased;
                 () = handle.warm.cancelled() => break,
-                permit = Arc::clone(&self.running).acquire_owned() => permit.expect("the semaphore is never closed"),
+                permit = Arc::clone(&self.places).acquire_owned() => permit.expect("the semaphore is never closed"),
             };
             let delivery = tokio::select! {
                 biased;
@@ -236,7 +269,7 @@ impl Pipe {
             let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
             if !finished {
                 tracing::warn!(
-                    running = self.concurrency - self.running.available_permits(),
+                    running = self.concurrency - self.places.available_permits(),
                     ?grace,
                     "grace is over"
                 );
@@ -258,10 +291,12 @@ impl Pipe {
         match self.gate.admit(delivery, Utc::now()) {
             Admission::Run(mut request, work, limits) => {
                 tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
-                if request.options.ack == AckMode::Early {
+                let early = request.options.ack == AckMode::Early;
+                if early {
                     request.settlement = request.settlement.settle_early();
                 }
                 let begun = Instant::now();
+                let _listed = self.running.enter(&request.context, begun, early);
                 let ended = executor::run(work, &request.context, limits, permit, &self.gate.cold).await;
                 let outcome = decide(ended, &request.options, request.context.retries(), fastrand::f64());
                 self.settler.settle(request, outcome, begun.elapsed()).await;

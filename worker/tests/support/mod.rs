@@ -3,48 +3,54 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A library with one task.
-pub const TASKS: &str = r#"
-use mq_worker::__private as p;
+/// A library with a few tasks.
+pub(crate) const TASKS: &str = r#"
+use mq_worker::{TaskError, task};
 
-p::inventory::submit! {
-    p::TaskEntry {
-        name: "sell",
-        options: p::TaskOptions { queue: Some("counter"), ..p::TaskOptions::DEFAULT },
-        parameters: &["what"],
-        signature: "what: String",
-        doc: " Sells one thing.",
-        file: file!(),
-        line: line!(),
-        start: |_, mut arguments| {
-            let what: String = arguments.take("what")?;
-            arguments.finish(&["what"])?;
-            Ok(p::Work::future(async move { p::write_output(&format!("sold {what}")) }))
-        },
-    }
+/// Sells one thing.
+#[task(queue = "counter")]
+pub async fn sell(what: String) -> String {
+    format!("sold {what}")
+}
+
+/// Never works.
+#[task(queue = "counter")]
+pub async fn refuse(what: String) -> Result<(), TaskError> {
+    Err(TaskError::reject(format!("no {what} today")))
+}
+
+/// Keeps a thread.
+#[task(queue = "counter")]
+pub fn nap(millis: u64) -> String {
+    std::thread::sleep(std::time::Duration::from_millis(millis));
+    "slept".into()
 }
 "#;
 
 /// An empty directory, gone with the value.
-pub fn scratch() -> TempDir {
+pub(crate) fn scratch() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
 /// The command, in an environment without settings.
-pub struct Program(Command, Option<TempDir>);
+pub(crate) struct Program(Command, Option<TempDir>);
 
 /// The `mq-worker` that was built with the tests.
-pub fn mq_worker() -> Program {
+pub(crate) fn mq_worker() -> Program {
     program(env!("CARGO_BIN_EXE_mq-worker"))
 }
 
 /// A program in an environment without settings, in an empty directory.
-pub fn program(path: impl AsRef<OsStr>) -> Program {
+pub(crate) fn program(path: impl AsRef<OsStr>) -> Program {
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MQ_") {
@@ -69,56 +75,56 @@ fn target() -> PathBuf {
 
 /// How a program ended.
 #[derive(Debug)]
-pub struct Run {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
     /// Fails the test with all that was said, unless the program succeeded.
     #[track_caller]
-    pub fn succeeds(&self) {
+    pub(crate) fn succeeds(&self) {
         assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
     }
 }
 
 impl Program {
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.0.arg(argument);
         self
     }
 
-    pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.0.args(arguments);
         self
     }
 
-    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.0.env(name, value);
         self
     }
 
-    pub fn current_dir(mut self, directory: &Path) -> Self {
+    pub(crate) fn current_dir(mut self, directory: &Path) -> Self {
         self.0.current_dir(directory);
         self
     }
 
-    pub fn stdout(mut self, to: Stdio) -> Self {
+    pub(crate) fn stdout(mut self, to: Stdio) -> Self {
         self.0.stdout(to);
         self
     }
 
-    pub fn stderr(mut self, to: Stdio) -> Self {
+    pub(crate) fn stderr(mut self, to: Stdio) -> Self {
         self.0.stderr(to);
         self
     }
 
-    pub fn spawn(mut self) -> Child {
+    pub(crate) fn spawn(mut self) -> Child {
         self.0.spawn().expect("the program starts")
     }
 
-    pub fn run(mut self) -> Run {
+    pub(crate) fn run(mut self) -> Run {
         let output = self.0.output().expect("the program starts");
         Run {
             code: output.status.code(),
@@ -128,12 +134,93 @@ impl Program {
     }
 }
 
-/// A crate that depends on this checkout.
-pub struct App(TempDir);
+/// A worker that runs. It is killed when the test ends before it does.
+pub(crate) struct Worker {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts it and collects what it says on stderr.
+    pub(crate) fn start(program: Program) -> Self {
+        let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let lines = BufReader::new(child.stderr.take().expect("it is piped"));
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let mut log = written.lock().expect("never poisoned");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { child, log, reader: Some(reader) }
+    }
+
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("never poisoned").clone()
+    }
+
+    /// Waits until it has said something.
+    #[track_caller]
+    pub(crate) fn says(&self, text: &str) {
+        eventually(&format!("`{text}` in the log"), || {
+            let log = self.log();
+            if log.contains(text) { Ok(()) } else { Err(log) }
+        });
+    }
+
+    /// Sends `TERM` or another signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status().expect("`kill` is there");
+        assert!(status.success(), "no signal {name}");
+    }
+
+    /// Waits for its end: the exit code and all that it said.
+    #[track_caller]
+    pub(crate) fn ends(mut self) -> (Option<i32>, String) {
+        let status = eventually("the end of the worker", || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(self.log()),
+            Err(error) => Err(error.to_string()),
+        });
+        self.reader.take().expect("it ends once").join().expect("reading does not fail");
+        (status.code(), self.log())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again and again until the answer is `Ok`; long enough for a machine that is busy building.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(240);
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(last) if Instant::now() > deadline => panic!("{what} did not come: {last}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// A crate that depends on this checkout. It stays where it is, so that the next run of the tests need not build
+/// it anew.
+pub(crate) struct App(PathBuf);
 
 impl App {
-    pub fn new(name: &str) -> Self {
-        let directory = scratch();
+    pub(crate) fn new(name: &str) -> Self {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).expect("a directory");
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
         let workspace = checkout.parent().expect("the workspace");
         let root = fs::read_to_string(workspace.join("Cargo.toml")).expect("the workspace's manifest");
@@ -143,31 +230,38 @@ impl App {
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\
              mq-worker = {{ path = {checkout:?} }}\n\n[workspace]\n\n{profiles}"
         );
-        fs::write(directory.path().join("Cargo.toml"), manifest).expect("a manifest");
-        fs::copy(workspace.join("Cargo.lock"), directory.path().join("Cargo.lock")).expect("a lock file");
+        fs::write(directory.join("Cargo.toml"), manifest).expect("a manifest");
+        fs::copy(workspace.join("Cargo.lock"), directory.join("Cargo.lock")).expect("a lock file");
         Self(directory)
     }
 
-    pub fn path(&self) -> &Path {
-        self.0.path()
+    /// Without brokers, and with a release profile that is quick to build.
+    pub(crate) fn lean(self) -> Self {
+        let manifest =
+            self.read("Cargo.toml").replace("mq-worker = {", "mq-worker = { default-features = false,");
+        self.file("Cargo.toml", &format!("{manifest}\n[profile.release]\nopt-level = 0\n"))
     }
 
-    pub fn library(self, code: &str) -> Self {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn library(self, code: &str) -> Self {
         self.file("src/lib.rs", code)
     }
 
-    pub fn file(self, path: &str, content: &str) -> Self {
+    pub(crate) fn file(self, path: &str, content: &str) -> Self {
         self.write(path, content);
         self
     }
 
-    pub fn write(&self, path: &str, content: &str) {
+    pub(crate) fn write(&self, path: &str, content: &str) {
         let path = self.path().join(path);
         fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         fs::write(path, content).expect("a file");
     }
 
-    pub fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path().join(path)).expect("a file")
     }
 }

@@ -81,6 +81,8 @@ pub struct WorkerConfig {
     pub hostname: Option<String>,
     /// A message that was in the hands of this many dying workers is put aside. Default 3.
     pub max_crashes: u32,
+    /// Whether the worker answers `mq-worker status` and `stop`, `celery inspect` and Flower. Default true.
+    pub control: bool,
 }
 
 impl Default for Config {
@@ -112,6 +114,7 @@ impl Default for WorkerConfig {
             grace: Duration::from_secs(30),
             hostname: None,
             max_crashes: 3,
+            control: true,
         }
     }
 }

@@ -52,6 +52,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting!("worker", "grace", "MQ_GRACE", |c, t| c.worker.grace = value::duration(t)?),
     setting!("worker", "hostname", "MQ_HOSTNAME", |c, t| c.worker.hostname = Some(value::hostname(t)?)),
     setting!("worker", "max_crashes", "MQ_MAX_CRASHES", |c, t| c.worker.max_crashes = value::count(t)?),
+    setting!("worker", "control", "MQ_CONTROL", |c, t| c.worker.control = value::switch(t)?),
     setting!("tls", "ca_file", "MQ_TLS_CA_FILE", |c, t| c.tls.ca_file = Some(value::path(t)?)),
     setting!("tls", "cert_file", "MQ_TLS_CERT_FILE", |c, t| c.tls.cert_file = Some(value::path(t)?)),
     setting!("tls", "key_file", "MQ_TLS_KEY_FILE", |c, t| c.tls.key_file = Some(value::path(t)?)),

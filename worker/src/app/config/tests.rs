@@ -59,6 +59,7 @@ fn every_setting_can_be_made_in_both_places() {
         ("grace", "0s"),
         ("hostname", "one@%h"),
         ("max_crashes", "6"),
+        ("control", "off"),
         ("ca_file", "ca.pem"),
         ("cert_file", "cert.pem"),
         ("key_file", "key.pem"),
@@ -82,6 +83,7 @@ fn every_setting_can_be_made_in_both_places() {
     assert_eq!(from_file.max_message_size, 2 * 1024 * 1024);
     assert_eq!(from_file.worker.queues, ["email", "sms"]);
     assert_eq!(from_file.worker.grace, Duration::ZERO);
+    assert!(!from_file.worker.control && Config::default().worker.control);
     assert_eq!(from_file.tls.key_file.as_deref(), Some(Path::new("key.pem")));
     assert_eq!(settings::SETTINGS.len(), values.len());
 }

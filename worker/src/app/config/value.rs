@@ -84,6 +84,15 @@ pub(crate) fn count(text: &str) -> Result<u32, Problem> {
     whole(text, u32::MAX.into()).map(|number| u32::try_from(number).expect("the limit fits"))
 }
 
+/// On or off.
+pub(crate) fn switch(text: &str) -> Result<bool, Problem> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
+}
+
 /// The name of a queue.
 pub(crate) fn queue(text: &str) -> Result<String, Problem> {
     let name = text.trim();

@@ -1,13 +1,13 @@
 //! Exchanges, queues and bindings come and go.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::queue::{Moment, Waiting};
 use super::state::{OwnerId, State, Timer};
-use crate::broker::QueueInfo;
+use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
 use crate::error::{Error, Result};
-use crate::routing::{Binding, Queue, Topology};
+use crate::routing::{Binding, Exchange, Queue, Topology};
 
 impl State {
     /// Makes exchanges, queues and bindings that do not exist yet.
@@ -90,7 +90,7 @@ impl State {
         let info = |queue: &Waiting| QueueInfo {
             name: queue.spec.name.clone(),
             ready: queue.ready.len() as u64,
-            running: queue.running,
+            running: Some(queue.running),
             delayed: Some(queue.delayed.len() as u64),
             consumers: queue.consumers.len() as u64,
         };
@@ -125,6 +125,49 @@ impl State {
         Ok(())
     }
 
+    /// Deletes a queue, unless the guard keeps it, and says how many messages were in it.
+    pub(super) fn delete_queue_if(&mut self, name: &str, guard: DeleteGuard, owner: OwnerId) -> Result<u64> {
+        let queue = self.queue(name, owner)?;
+        let waiting = (queue.ready.len() + queue.delayed.len()) as u64;
+        let lost = waiting + queue.running;
+        guard.check_queue(name, queue.consumers.len() as u64, queue.running, waiting)?;
+        self.remove_queue(name);
+        Ok(lost)
+    }
+
+    /// What there is to say about exchanges: of these names, or of all.
+    pub(super) fn describe_exchanges(&self, names: &[String]) -> Vec<ExchangeInfo> {
+        let asked = |exchange: &&Exchange| names.is_empty() || names.contains(&exchange.name);
+        self.exchanges.values().filter(asked).map(ExchangeInfo::from).collect()
+    }
+
+    /// Deletes an exchange with its bindings, unless the guard keeps it.
+    pub(super) fn delete_exchange(&mut self, name: &str, guard: DeleteGuard) -> Result<()> {
+        if !self.exchanges.contains_key(name) {
+            return Err(Error::topology(format!("there is no exchange `{name}`")));
+        }
+        let bound = self.bindings.iter().filter(|binding| binding.exchange == name).count();
+        guard.check_exchange(name, bound as u64)?;
+        self.exchanges.remove(name);
+        self.bindings.retain(|binding| binding.exchange != name);
+        Ok(())
+    }
+
+    /// Takes a binding away; an exchange that lives as long as its bindings may go with it.
+    pub(super) fn unbind(&mut self, binding: &Binding) {
+        let known = self.bindings.len();
+        self.bindings.retain(|other| other != binding);
+        if self.bindings.len() < known {
+            self.let_go_of_exchange(&binding.exchange);
+        }
+    }
+
+    /// How long the message that waits longest has waited.
+    pub(super) fn oldest(&self, name: &str, now: Instant) -> Option<Duration> {
+        let since = self.queues.get(name)?.ready.values().map(|stored| stored.since).min()?;
+        Some(now.saturating_duration_since(since))
+    }
+
     /// Takes a queue away, with what waits in it.
     pub(super) fn remove_queue(&mut self, name: &str) {
         let Some(queue) = self.queues.remove(name) else { return };
@@ -139,10 +182,15 @@ impl State {
         }
         let unbound: Vec<Binding> = self.bindings.extract_if(.., |binding| binding.queue == name).collect();
         for binding in unbound {
-            let in_use = self.bindings.iter().any(|other| other.exchange == binding.exchange);
-            if !in_use && self.exchanges.get(&binding.exchange).is_some_and(|exchange| exchange.auto_delete) {
-                self.exchanges.remove(&binding.exchange);
-            }
+            self.let_go_of_exchange(&binding.exchange);
+        }
+    }
+
+    /// A binding of an exchange has gone; if it was the last, the exchange may go too.
+    fn let_go_of_exchange(&mut self, name: &str) {
+        let in_use = self.bindings.iter().any(|binding| binding.exchange == name);
+        if !in_use && self.exchanges.get(name).is_some_and(|exchange| exchange.auto_delete) {
+            self.exchanges.remove(name);
         }
     }
 

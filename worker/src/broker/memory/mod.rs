@@ -9,6 +9,8 @@ mod declared;
 mod hub;
 mod queue;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +21,12 @@ use futures_util::future::BoxFuture;
 use self::hub::Hub;
 use self::state::OwnerId;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Subscription,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Publication,
+    QueueInfo, Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
-use crate::routing::Topology;
+use crate::routing::{Binding, Topology};
 
 /// The clock of the operating system counts further than this on every platform.
 const MAX_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -137,6 +140,49 @@ impl Broker for MemoryBroker {
         Box::pin(async move {
             self.owner.check_open()?;
             self.owner.hub.with(|state, _| state.delete_queue(queue, self.owner.id))
+        })
+    }
+
+    fn delete_queue_if<'a>(&'a self, queue: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, _| state.delete_queue_if(queue, guard, self.owner.id))
+        })
+    }
+
+    fn exchanges<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<ExchangeInfo>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, _| state.describe_exchanges(names)))
+        })
+    }
+
+    fn delete_exchange<'a>(&'a self, exchange: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, _| state.delete_exchange(exchange, guard))
+        })
+    }
+
+    fn bindings(&self) -> BoxFuture<'_, Result<Vec<Binding>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, _| state.bindings.clone()))
+        })
+    }
+
+    fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, _| state.unbind(binding));
+            Ok(())
+        })
+    }
+
+    fn oldest<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Duration>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, now| state.oldest(queue, now)))
         })
     }
 

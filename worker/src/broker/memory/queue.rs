@@ -23,6 +23,8 @@ pub(super) struct Stored {
     pub(super) exchange: String,
     pub(super) routing_key: String,
     pub(super) redelivered: bool,
+    /// Since when it could be handed out.
+    pub(super) since: Instant,
     /// When it is too old for this queue.
     pub(super) expires: Option<Moment>,
     /// The queues that dropped it before it came here. A message never dies twice in one queue, which ends the

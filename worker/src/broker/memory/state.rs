@@ -152,6 +152,7 @@ impl State {
                 exchange: exchange.clone(),
                 routing_key: routing_key.clone(),
                 redelivered: false,
+                since: now,
                 expires: None,
                 died_in: Vec::new(),
             };
@@ -174,6 +175,7 @@ impl State {
         let Some(queue) = self.queues.get(name) else { return };
         let place = (queue.priority(&stored.message), id);
         let ttl = [queue.spec.message_ttl, stored.message.properties.expiration].into_iter().flatten().min();
+        stored.since = now;
         // A time to live that the clock cannot count to is none.
         stored.expires = ttl.and_then(|ttl| now.checked_add(ttl)).map(|at| (at, id));
         self.put(name, place, stored);
@@ -222,6 +224,7 @@ impl State {
                 exchange: exchange.clone(),
                 routing_key: routing_key.clone(),
                 redelivered: false,
+                since: now,
                 expires: None,
                 died_in: died_in.clone(),
             };

@@ -25,8 +25,8 @@ pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
         match command {
             DeadCommand::List { which, json } => list(&app, which, json).await,
             DeadCommand::Show { which, json } => show(&app, which, json).await,
-            DeadCommand::Replay { which, yes: _ } => replay(&app, which).await,
-            DeadCommand::Drop { which, yes } => drop_them(&app, which, yes).await,
+            DeadCommand::Replay { which, json, yes: _ } => replay(&app, which, json).await,
+            DeadCommand::Drop { which, json, yes } => drop_them(&app, which, json, yes).await,
         }
     })
 }
@@ -77,7 +77,7 @@ async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
     found.expected(&which)
 }
 
-async fn replay(app: &App, which: DeadArguments) -> Outcome {
+async fn replay(app: &App, which: DeadArguments, json: bool) -> Outcome {
     let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
     while let Some(delivery) = search.next().await? {
         // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
@@ -86,11 +86,11 @@ async fn replay(app: &App, which: DeadArguments) -> Outcome {
     }
     let found = search.found();
     search.put_back();
-    output::data(format!("{} replayed", counted(found.matching, "message")))?;
+    found.done("replayed", json)?;
     found.expected(&which)
 }
 
-async fn drop_them(app: &App, which: DeadArguments, yes: bool) -> Outcome {
+async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Outcome {
     let dead = dead_queue(&which.queue);
     let (_, info) = operate::queue(app, &dead).await?;
     let what = match (&which.id, &which.task) {
@@ -105,7 +105,7 @@ async fn drop_them(app: &App, which: DeadArguments, yes: bool) -> Outcome {
     }
     let found = search.found();
     search.put_back();
-    output::data(format!("{} dropped", counted(found.matching, "message")))?;
+    found.done("dropped", json)?;
     found.expected(&which)
 }
 
@@ -201,6 +201,14 @@ impl Found {
         } else if self.matching == 0 {
             output::note(format!("no dead letters in `{}`", self.queue));
         }
+    }
+
+    /// Says what was done to them.
+    fn done(&self, what: &str, json: bool) -> Outcome {
+        if json {
+            return output::json(&serde_json::json!({ what: self.matching }));
+        }
+        output::data(format!("{} {what}", counted(self.matching, "message")))
     }
 
     /// One message that somebody named must be there.

@@ -82,7 +82,18 @@ fn cargo(directory: &Path) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_another_package(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
     command
+}
+
+/// `cargo run` tells a program about its package. Build scripts that ask whether this has changed, as that of
+/// `ring` does, would compile half of the dependencies anew for a worker that is started in both ways.
+fn is_of_another_package(variable: &str) -> bool {
+    let alone = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR", "OUT_DIR"];
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| variable.starts_with(prefix))
+        || alone.contains(&variable)
 }
 
 fn start(mut command: Command) -> Outcome<Child> {

@@ -1,0 +1,306 @@
+//! Results as messages: Celery's `rpc://`. A worker publishes each result to the queue that the caller named in
+//! `reply_to`, and the caller keeps what it waits for.
+//!
+//! Celery's reply queues are auto-delete: they are gone with the connection, and so is every result that comes before
+//! it is back. Here the queue stays for a while without its consumer, so that one name serves for the life of the
+//! process and a lost connection costs no results. It goes when the process says goodbye, or some minutes after a
+//! process that did not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use lapin::Channel;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::{BackendOptions, ResultBackend, ResultRecord};
+use crate::connection::BrokerUrl;
+use crate::connection::amqp::failure::text;
+use crate::connection::amqp::link::{Pause, Session, lock};
+use crate::connection::amqp::topology::short;
+use crate::connection::amqp::{Amqp, Outgoing};
+use crate::error::{Error, Result};
+use crate::message::{JSON, Message, Properties};
+
+/// How long the reply queue lives without its consumer: the longest loss of connection that costs no results.
+const KEPT: Duration = Duration::from_secs(600);
+/// Results that may be on their way to us at once.
+const PREFETCH: u16 = 1000;
+/// How long the broker may take for an answer that nobody awaits.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Celery's `rpc://`.
+pub(super) struct RpcBackend {
+    amqp: Arc<Amqp>,
+    replies: Arc<Replies>,
+    closed: Mutex<bool>,
+}
+
+/// What the reply queue brought, and who waits for it.
+struct Replies {
+    /// The name of the reply queue.
+    queue: String,
+    expires: Duration,
+    /// Only what is expected is kept: a handle that is dropped takes its entry along.
+    expected: Mutex<HashMap<String, Expected>>,
+    /// True while the reply queue is consumed; `None` before the first use.
+    started: Mutex<Option<watch::Receiver<bool>>>,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Expected {
+    /// Handles that wait for it.
+    count: usize,
+    record: Option<ResultRecord>,
+    changed: Arc<Notify>,
+}
+
+impl RpcBackend {
+    /// The results that travel through `broker`, or through another RabbitMQ if `url` names one.
+    ///
+    /// # Errors
+    /// A broker that is not RabbitMQ, an address with a mistake, or a file for TLS that cannot be read.
+    pub(super) fn open(broker: &BrokerUrl, url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
+        let through = if url.scheme() == "rpc" { broker } else { url };
+        if !matches!(through.scheme().as_str(), "amqp" | "amqps") {
+            return Err(Error::config(format!(
+                "the result backend `{url}` sends results through RabbitMQ, but the broker is `{broker}`"
+            )));
+        }
+        Ok(Self {
+            amqp: Amqp::open(through, &options.connect)?,
+            replies: Arc::new(Replies {
+                queue: Uuid::new_v4().to_string(),
+                expires: options.expires.clamp(Duration::from_millis(1), KEPT),
+                expected: Mutex::default(),
+                started: Mutex::default(),
+                stop: CancellationToken::new(),
+            }),
+            closed: Mutex::default(),
+        })
+    }
+
+    /// Resolves when the reply queue is there; the first call starts the task that keeps it.
+    async fn ready(&self) -> Result<()> {
+        let mut ready = lock(&self.replies.started)
+            .get_or_insert_with(|| {
+                let (is_ready, ready) = watch::channel(false);
+                let work = keep(Arc::clone(&self.amqp), Arc::clone(&self.replies), is_ready);
+                self.amqp.spawn(work);
+                ready
+            })
+            .clone();
+        // Once it has been there, its name is good even while the connection is away.
+        if *ready.borrow() {
+            return Ok(());
+        }
+        let amqp = Arc::clone(&self.amqp);
+        self.amqp
+            .run(async move {
+                // Tells a refused login at once.
+                amqp.link.session(0, Instant::now() + amqp.limit).await?;
+                match timeout(amqp.limit, ready.wait_for(|ready| *ready)).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(_)) => Err(Error::connection("the result backend was closed")),
+                    Err(_) => Err(Error::timeout("cannot declare the queue for results in time")),
+                }
+            })
+            .await
+            .map_err(|error| error.context("cannot wait for results"))
+    }
+
+    fn unexpected(id: &str) -> Error {
+        Error::unsupported(format!(
+            "the result of task {id} is not for this process: results that travel as messages (rpc) reach only the \
+             process that sent the task; a result backend that stores them, such as sqlite, tells everyone"
+        ))
+    }
+}
+
+impl ResultBackend for RpcBackend {
+    fn expect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        async move {
+            self.ready().await?;
+            lock(&self.replies.expected).entry(id.to_owned()).or_default().count += 1;
+            Ok(Some(self.replies.queue.clone()))
+        }
+        .boxed()
+    }
+
+    fn forget(&self, id: &str) {
+        let mut expected = lock(&self.replies.expected);
+        if let Some(entry) = expected.get_mut(id) {
+            entry.count = entry.count.saturating_sub(1);
+            if entry.count == 0 {
+                expected.remove(id);
+            }
+        }
+    }
+
+    fn store<'a>(&'a self, record: &'a ResultRecord, reply_to: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let Some(queue) = reply_to.filter(|queue| !queue.is_empty()) else { return Ok(()) };
+            let message = Message {
+                properties: Properties {
+                    content_type: Some(JSON.into()),
+                    content_encoding: Some("utf-8".into()),
+                    correlation_id: Some(record.task_id.clone()),
+                    transient: true,
+                    ..Properties::default()
+                },
+                body: record.to_json().into(),
+                ..Message::default()
+            };
+            // Not mandatory: a caller that has gone has its reasons.
+            self.amqp.publisher.publish(Outgoing::new("", queue, &message, false)?).await
+        }
+        .boxed()
+    }
+
+    fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
+        async move {
+            match lock(&self.replies.expected).get(id) {
+                Some(entry) => Ok(entry.record.clone()),
+                None => Err(Self::unexpected(id)),
+            }
+        }
+        .boxed()
+    }
+
+    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>> {
+        async move {
+            loop {
+                let changed = match lock(&self.replies.expected).get(id) {
+                    Some(Expected { record: Some(record), .. }) if record.state.is_ready() => {
+                        return Ok(record.clone());
+                    }
+                    // Listens from here on, while the lock is held: nothing is missed.
+                    Some(entry) => Arc::clone(&entry.changed).notified_owned(),
+                    None => return Err(Self::unexpected(id)),
+                };
+                changed.await;
+            }
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if std::mem::replace(&mut *lock(&self.closed), true) {
+                return;
+            }
+            self.replies.stop.cancel();
+            let kept = lock(&self.replies.started).take();
+            if let Some(mut ready) = kept {
+                // Until the task has deleted the queue and dropped its half; it takes a few seconds at most.
+                while ready.changed().await.is_ok() {}
+            }
+            self.amqp.close().await;
+        }
+        .boxed()
+    }
+}
+
+impl Drop for RpcBackend {
+    fn drop(&mut self) {
+        self.replies.stop.cancel();
+    }
+}
+
+impl Replies {
+    /// Notes a result, if anyone expects it. A final state stays.
+    fn note(&self, body: &[u8]) {
+        let record = match ResultRecord::from_json(body) {
+            Ok(record) => record,
+            Err(error) => return warn!(%error, "a message on the queue for results is not one"),
+        };
+        let mut expected = lock(&self.expected);
+        let Some(entry) = expected.get_mut(&record.task_id) else {
+            return debug!(id = record.task_id, "nobody waits for this result any more");
+        };
+        if !entry.record.as_ref().is_some_and(|record| record.state.is_ready()) {
+            entry.record = Some(record);
+            entry.changed.notify_waiters();
+        }
+    }
+
+    async fn attach(&self, session: &Session) -> lapin::Result<(Channel, lapin::Consumer)> {
+        let channel = session.channel().await?;
+        let mut arguments = FieldTable::default();
+        let expires = i64::try_from(self.expires.as_millis()).unwrap_or(i64::MAX);
+        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(expires));
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+        channel.queue_declare(short(&self.queue)?, QueueDeclareOptions::durable(), arguments).await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
+        let tag = short(&format!("results.{}", self.queue))?;
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume(short(&self.queue)?, tag, options, FieldTable::default()).await?;
+        Ok((channel, consumer))
+    }
+
+    /// Takes results until the channel is lost.
+    async fn take(&self, channel: &Channel, consumer: &mut lapin::Consumer) -> lapin::Result<()> {
+        while let Some(first) = consumer.next().await {
+            let mut last = first?;
+            self.note(&last.data);
+            while let Some(Some(next)) = consumer.next().now_or_never() {
+                last = next?;
+                self.note(&last.data);
+            }
+            channel.basic_ack(last.delivery_tag, BasicAckOptions { multiple: true }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the reply queue, through every reconnect, until the backend is closed or dropped.
+async fn keep(amqp: Arc<Amqp>, replies: Arc<Replies>, ready: watch::Sender<bool>) {
+    let work = async {
+        let mut pause = Pause::default();
+        loop {
+            let deadline = Instant::now() + Duration::from_secs(3600);
+            if let Ok(session) = amqp.link.session(0, deadline).await {
+                let taken = match timeout(ANSWER, replies.attach(&session)).await {
+                    Ok(Ok((channel, mut consumer))) => {
+                        ready.send_replace(true);
+                        pause = Pause::default();
+                        replies.take(&channel, &mut consumer).await
+                    }
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+                };
+                match taken {
+                    Err(error) if session.is_alive() => {
+                        warn!(reason = text(&error), "the queue for results is away");
+                    }
+                    _ => amqp.link.suspect(),
+                }
+            }
+            sleep(pause.next(false)).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = replies.stop.cancelled() => {}
+    }
+    let delete = async {
+        let session = amqp.link.session(0, Instant::now()).await.ok()?;
+        let channel = session.channel().await.ok()?;
+        let name = short(&replies.queue).ok()?;
+        channel.queue_delete(name, QueueDeleteOptions::default()).await.ok()
+    };
+    // What cannot be deleted expires.
+    let _ = timeout(ANSWER, delete).await;
+}

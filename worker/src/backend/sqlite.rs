@@ -1,0 +1,81 @@
+//! Results in a table of an SQLite file, the broker's own or another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::{BackendOptions, ResultBackend, ResultRecord};
+use crate::connection::BrokerUrl;
+use crate::connection::sqlite::{Answer, Database, Request, Storing};
+use crate::error::{Error, Result};
+
+/// A result backend in a file. Shares the thread, and the transactions, of a broker on the same file.
+pub(crate) struct SqliteBackend {
+    database: Arc<Database>,
+    timeout: Duration,
+    /// `None`: results are kept for ever.
+    expires: Option<Duration>,
+}
+
+impl SqliteBackend {
+    /// Opens the file that `url` names, or makes it.
+    pub(crate) async fn open(url: &BrokerUrl, options: &BackendOptions) -> Result<Arc<dyn ResultBackend>> {
+        let timeout = options.connect.timeout;
+        let database = Database::open(url, timeout).await?;
+        let expires = Some(options.expires).filter(|expires| !expires.is_zero());
+        Ok(Arc::new(Self { database, timeout, expires }))
+    }
+}
+
+impl ResultBackend for SqliteBackend {
+    fn expect<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
+        async { Ok(None) }.boxed()
+    }
+
+    /// The row stays until it expires: others may ask for it. Who waited is gone with its future.
+    fn forget(&self, _id: &str) {}
+
+    fn store<'a>(
+        &'a self,
+        record: &'a ResultRecord,
+        _reply_to: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<()>> {
+        let storing = Storing {
+            task_id: record.task_id.clone(),
+            record: record.to_json(),
+            is_final: record.state.is_ready(),
+            expires: self.expires,
+        };
+        async move { self.database.call(Request::Store(storing), self.timeout).await.map(drop) }.boxed()
+    }
+
+    fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
+        async move {
+            let request = Request::Fetch { task_id: id.to_owned() };
+            read(self.database.call(request, self.timeout).await?)
+        }
+        .boxed()
+    }
+
+    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>> {
+        async move {
+            let answer = self.database.call_patiently(Request::Wait { task_id: id.to_owned() }).await?;
+            read(answer)?.ok_or_else(|| Error::storage(format!("the result of `{id}` has vanished")))
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        // What was stored is on the disk; the file is closed with the last handle.
+        async {}.boxed()
+    }
+}
+
+fn read(answer: Answer) -> Result<Option<ResultRecord>> {
+    match answer {
+        Answer::Record(record) => record.as_deref().map(ResultRecord::from_json).transpose(),
+        other => Err(Error::storage(format!("the thread of the database gave the wrong answer: {other:?}"))),
+    }
+}

@@ -1,0 +1,101 @@
+//! A consumer: one lane for each of its queues.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::check_queue;
+use super::lane::{Command, Lane, Source};
+use crate::broker::{Consumer, ConsumerControl, Subscription};
+use crate::connection::amqp::Amqp;
+use crate::error::{Error, Result};
+
+/// The handle to the lanes of one consumer.
+pub(super) struct Control {
+    lanes: Vec<mpsc::Sender<Command>>,
+}
+
+impl Control {
+    /// True when all lanes have ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.lanes.iter().all(mpsc::Sender::is_closed)
+    }
+
+    async fn ask(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+        join_all(self.lanes.iter().map(|lane| {
+            let (reply, answer) = oneshot::channel();
+            let command = command(reply);
+            async move {
+                // An error means that the lane has ended: nothing is left to do.
+                if lane.send(command).await.is_ok() {
+                    let _ = answer.await;
+                }
+            }
+        }))
+        .await;
+    }
+}
+
+impl ConsumerControl for Control {
+    fn cancel(&self) -> BoxFuture<'_, ()> {
+        self.ask(Command::Cancel).boxed()
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        self.ask(Command::Flush).boxed()
+    }
+}
+
+/// Consumes from all queues, or from none.
+pub(super) async fn open(amqp: &Arc<Amqp>, subscription: Subscription) -> Result<(Consumer, Arc<Control>)> {
+    let Subscription { queues, prefetch, name } = subscription;
+    if prefetch == 0 {
+        // The broker takes zero for "without a limit".
+        return Err(Error::config("a prefetch of 0 would reserve the whole queue: give at least 1"));
+    }
+    if queues.is_empty() {
+        return Err(Error::config("nothing to consume: no queue is named"));
+    }
+    queues.iter().try_for_each(|queue| check_queue(queue))?;
+    let (deliveries, stream) = mpsc::channel(usize::from(prefetch) * queues.len());
+    let this = Arc::clone(amqp);
+    let control = amqp
+        .run(async move {
+            let mut opened = Vec::new();
+            for queue in &queues {
+                let source = Source {
+                    amqp: Arc::clone(&this),
+                    queue: queue.as_str().into(),
+                    prefetch,
+                    tag: consumer_tag(&name),
+                };
+                let what = format!("consume from queue `{queue}`");
+                let asked = &source;
+                let attached = this
+                    .link
+                    .request(&what, this.limit, async |session| asked.attach(&session).await)
+                    .await?;
+                opened.push((source, attached));
+            }
+            let lanes = opened.into_iter().map(|(source, attached)| {
+                let (lane, commands) = mpsc::channel(8);
+                this.spawn(Lane::new(source, attached, commands, deliveries.clone()).run());
+                lane
+            });
+            Ok(Arc::new(Control { lanes: lanes.collect() }))
+        })
+        .await?;
+    Ok((Consumer::new(stream, Arc::clone(&control) as Arc<dyn ConsumerControl>), control))
+}
+
+/// The name, so that people find it, and what makes it unique.
+fn consumer_tag(name: &str) -> String {
+    let mut end = name.len().min(200);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}.{}", &name[..end], Uuid::new_v4().simple())
+}

@@ -1,0 +1,108 @@
+//! Publishing for later: makes sure that ladder and target exist, then publishes to the ladder.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OnceCell;
+
+use crate::connection::amqp::delay::{Ladder, Target};
+use crate::connection::amqp::link::lock;
+use crate::connection::amqp::topology::Scratch;
+use crate::connection::amqp::{Amqp, Outgoing};
+use crate::error::Result;
+use crate::message::Message;
+
+/// A queue that somebody deleted and made again has lost its binding; it gets it back after this long.
+const BOUND_FOR: Duration = Duration::from_secs(60);
+/// Targets that are remembered.
+const REMEMBERED: usize = 10_000;
+
+pub(super) struct Delayed {
+    amqp: Arc<Amqp>,
+    /// Set once the ladders are there. They are durable; should they vanish, a publish finds out.
+    ladders: Mutex<Arc<OnceCell<()>>>,
+    /// When each target queue was bound to the exit.
+    bound: Mutex<HashMap<String, Instant>>,
+}
+
+impl Delayed {
+    pub(super) fn new(amqp: Arc<Amqp>) -> Self {
+        Self { amqp, ladders: Mutex::default(), bound: Mutex::default() }
+    }
+
+    /// Publishes to a ladder. That no queue takes the message cannot be seen at the end of it, so the binding is
+    /// made before.
+    pub(super) async fn publish(
+        &self,
+        ladder: Ladder,
+        exchange: &str,
+        routing_key: &str,
+        message: &Message,
+    ) -> Result<()> {
+        let target = Target::new(exchange, routing_key);
+        let outgoing = Outgoing::new(&ladder.entry(), &ladder.key(&target)?, message, true)?;
+        self.prepare(target).await?;
+        match self.amqp.publisher.publish(outgoing.clone()).await {
+            // Somebody deleted the ladder.
+            Err(error) if error.is_topology() || error.is_unroutable() => {
+                *lock(&self.ladders) = Arc::default();
+                lock(&self.bound).clear();
+                self.prepare(target).await?;
+                self.amqp.publisher.publish(outgoing).await
+            }
+            done => done,
+        }
+    }
+
+    pub(super) fn forget_queue(&self, queue: &str) {
+        lock(&self.bound).remove(queue);
+    }
+
+    async fn prepare(&self, target: Target<'_>) -> Result<()> {
+        let ladders = Arc::clone(&lock(&self.ladders));
+        ladders.get_or_try_init(|| self.declare_ladders()).await?;
+        match target {
+            Target::Queue(queue) => self.bind(queue, target.binding()?).await,
+            // Its queues were bound to the exit when they were bound to it.
+            Target::Exchange { .. } => Ok(()),
+        }
+    }
+
+    async fn declare_ladders(&self) -> Result<()> {
+        let amqp = Arc::clone(&self.amqp);
+        self.amqp
+            .run(async move {
+                amqp.link
+                    .request("declare the queues for delays", amqp.limit, async |session| {
+                        Scratch::new(&session).declare_ladders().await
+                    })
+                    .await
+            })
+            .await
+    }
+
+    async fn bind(&self, queue: &str, key: String) -> Result<()> {
+        if lock(&self.bound).get(queue).is_some_and(|since| since.elapsed() < BOUND_FOR) {
+            return Ok(());
+        }
+        let (amqp, name) = (Arc::clone(&self.amqp), queue.to_owned());
+        self.amqp
+            .run(async move {
+                let what = format!("delay a message to queue `{name}`");
+                let (name, key) = (&name, &key);
+                amqp.link
+                    .request(&what, amqp.limit, async |session| {
+                        Scratch::new(&session).bind_to_exit(name, key).await
+                    })
+                    .await
+            })
+            .await?;
+        let mut bound = lock(&self.bound);
+        if bound.len() >= REMEMBERED {
+            bound.clear();
+        }
+        bound.insert(queue.to_owned(), Instant::now());
+        Ok(())
+    }
+}

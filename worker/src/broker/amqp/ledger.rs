@@ -1,0 +1,233 @@
+//! Which deliveries of a channel are settled, and which acks say so: pure bookkeeping.
+//!
+//! Delivery tags of a channel count up by one. Acks are coalesced: the settled ones at the beginning need a single
+//! `multiple` ack. Those behind a task that is still running are acked one by one, after a moment.
+
+use std::collections::VecDeque;
+
+/// What makes a message itself: a retry of the same task is another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    pub(super) id: Box<str>,
+    pub(super) retries: u32,
+}
+
+/// The deliveries of one channel.
+#[derive(Default)]
+pub(super) struct Ledger {
+    /// Tags before this one are settled and acked.
+    acked: u64,
+    slots: VecDeque<Slot>,
+    /// Done, and behind one that is not.
+    held: usize,
+    /// Handed out and not settled.
+    out: usize,
+}
+
+struct Slot {
+    state: State,
+    identity: Option<Identity>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Out,
+    /// To be acked.
+    Done,
+    /// Acked or given back.
+    Gone,
+}
+
+/// An ack to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ack {
+    pub(super) tag: u64,
+    pub(super) multiple: bool,
+}
+
+impl Ledger {
+    /// Notes a delivery.
+    pub(super) fn delivered(&mut self, tag: u64, identity: Option<Identity>) {
+        debug_assert_eq!(tag, self.acked + self.slots.len() as u64 + 1, "tags count up by one");
+        self.slots.push_back(Slot { state: State::Out, identity });
+        self.out += 1;
+    }
+
+    fn slot(&mut self, tag: u64) -> Option<&mut Slot> {
+        let index = usize::try_from(tag.checked_sub(self.acked + 1)?).ok()?;
+        self.slots.get_mut(index).filter(|slot| slot.state == State::Out)
+    }
+
+    /// The work is done. `false` when the tag is not out.
+    pub(super) fn done(&mut self, tag: u64) -> bool {
+        let Some(slot) = self.slot(tag) else { return false };
+        slot.state = State::Done;
+        self.out -= 1;
+        self.held += 1;
+        true
+    }
+
+    /// It is given back. `false` when the tag is not out.
+    pub(super) fn given_back(&mut self, tag: u64) -> bool {
+        let Some(slot) = self.slot(tag) else { return false };
+        slot.state = State::Gone;
+        // It comes again, and is to run then.
+        slot.identity = None;
+        self.out -= 1;
+        true
+    }
+
+    /// Handed out and not settled.
+    pub(super) fn out(&self) -> usize {
+        self.out
+    }
+
+    /// Done ones that no ack was taken for.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Takes the ack for all that is done at the beginning, and says which messages it settles.
+    pub(super) fn take_prefix(&mut self, mut settled: impl FnMut(Identity)) -> Option<Ack> {
+        let mut last = None;
+        let mut count = 0;
+        while self.slots.front().is_some_and(|slot| slot.state != State::Out) {
+            let slot = self.slots.pop_front().expect("there is a front");
+            self.acked += 1;
+            if slot.state == State::Done {
+                last = Some(self.acked);
+                count += 1;
+            }
+            slot.identity.into_iter().for_each(&mut settled);
+        }
+        self.held -= count;
+        last.map(|tag| Ack { tag, multiple: count > 1 })
+    }
+
+    /// Takes single acks for what is done behind others that are not.
+    pub(super) fn take_rest(&mut self) -> Vec<Ack> {
+        if self.held == 0 {
+            return Vec::new();
+        }
+        self.held = 0;
+        let first = self.acked + 1;
+        self.slots
+            .iter_mut()
+            .zip(first..)
+            .filter(|(slot, _)| slot.state == State::Done)
+            .map(|(slot, tag)| {
+                slot.state = State::Gone;
+                Ack { tag, multiple: false }
+            })
+            .collect()
+    }
+
+    /// The channel is gone: what was out, by tag, and what was done and whose ack perhaps did not arrive.
+    pub(super) fn take_all(&mut self) -> (Vec<(u64, Identity)>, Vec<Identity>) {
+        let first = self.acked + 1;
+        let (mut out, mut done) = (Vec::new(), Vec::new());
+        for (slot, tag) in self.slots.drain(..).zip(first..) {
+            match (slot.identity, slot.state) {
+                (Some(identity), State::Out) => out.push((tag, identity)),
+                (Some(identity), State::Done | State::Gone) => done.push(identity),
+                (None, _) => {}
+            }
+        }
+        *self = Self::default();
+        (out, done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(count: u64) -> Ledger {
+        let mut ledger = Ledger::default();
+        (1..=count).for_each(|tag| ledger.delivered(tag, None));
+        ledger
+    }
+
+    #[test]
+    fn the_settled_beginning_is_acked_at_once() {
+        let mut ledger = ledger(5);
+        assert_eq!(ledger.take_prefix(drop), None);
+        for tag in [2, 3, 1] {
+            assert!(ledger.done(tag));
+        }
+        assert_eq!(ledger.take_prefix(drop), Some(Ack { tag: 3, multiple: true }));
+        assert!(ledger.done(5));
+        assert_eq!(ledger.take_prefix(drop), None);
+        assert_eq!((ledger.held(), ledger.out()), (1, 1));
+        assert_eq!(ledger.take_rest(), [Ack { tag: 5, multiple: false }]);
+        assert!(ledger.done(4));
+        assert_eq!(ledger.take_prefix(drop), Some(Ack { tag: 4, multiple: false }));
+        assert_eq!((ledger.held(), ledger.out(), ledger.slots.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_was_given_back_is_never_named_by_an_ack() {
+        let mut ledger = ledger(3);
+        assert!(ledger.done(1) && ledger.given_back(2) && ledger.given_back(3));
+        assert_eq!(ledger.take_prefix(drop), Some(Ack { tag: 1, multiple: false }));
+        assert_eq!(ledger.take_prefix(drop), None);
+        assert!(ledger.slots.is_empty());
+    }
+
+    #[test]
+    fn a_tag_is_settled_once() {
+        let mut ledger = ledger(2);
+        assert!(ledger.done(2) && !ledger.done(2) && !ledger.given_back(2));
+        assert!(!ledger.done(0) && !ledger.done(3));
+        assert!(ledger.given_back(1) && !ledger.done(1));
+    }
+
+    /// Any order of verdicts: each done tag is acked exactly once, and no tag is acked that is out or given back.
+    #[test]
+    fn every_done_tag_is_acked_once() {
+        for seed in 0..500 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut ledger = Ledger::default();
+            let mut state = vec!['-'];
+            let mut next = 1;
+            for _ in 0..200 {
+                let out: Vec<usize> = (1..state.len()).filter(|tag| state[*tag] == 'o').collect();
+                match random.u8(0..5) {
+                    0 | 1 => {
+                        ledger.delivered(next, None);
+                        state.push('o');
+                        next += 1;
+                    }
+                    2 if !out.is_empty() => {
+                        let tag = out[random.usize(0..out.len())];
+                        assert!(ledger.done(tag as u64));
+                        state[tag] = 'd';
+                    }
+                    3 if !out.is_empty() => {
+                        let tag = out[random.usize(0..out.len())];
+                        assert!(ledger.given_back(tag as u64));
+                        state[tag] = 'g';
+                    }
+                    _ => {
+                        let acks: Vec<Ack> = ledger.take_prefix(drop).into_iter().collect();
+                        let acks = if random.bool() { acks } else { [acks, ledger.take_rest()].concat() };
+                        for ack in acks {
+                            assert_eq!(state[ack.tag as usize], 'd');
+                            let first = if ack.multiple { 1 } else { ack.tag as usize };
+                            for tag in first..=ack.tag as usize {
+                                assert_ne!(state[tag], 'o', "seed {seed}: acked a running one");
+                                if state[tag] == 'd' {
+                                    state[tag] = 'a';
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            ledger.take_prefix(|_| {}).into_iter().for_each(|ack| state[ack.tag as usize] = 'a');
+            let rest = ledger.take_rest();
+            assert!(rest.iter().all(|ack| state[ack.tag as usize] == 'd'));
+            assert_eq!(ledger.held(), 0);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! RabbitMQ as a broker.
+//!
+//! The connections, the publishing task and the declaring live in [`connection::amqp`](crate::connection::amqp),
+//! which the result backend shares. Here is what a consumer is ([`lane`]: one channel for each queue, so that a
+//! queue's trouble stays its own), how its acks are coalesced ([`ledger`]), and the operating requests.
+
+mod consumer;
+mod delayed;
+mod getter;
+mod lane;
+mod ledger;
+mod operate;
+mod survivors;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+
+use self::consumer::Control;
+use self::delayed::Delayed;
+use self::getter::Getter;
+use super::{
+    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Settlement,
+    Subscription,
+};
+use crate::connection::amqp::link::lock;
+use crate::connection::amqp::{Amqp, Outgoing, codec, delay};
+use crate::connection::{BrokerUrl, ConnectOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::routing::Topology;
+
+/// How long consumers may take to stop when the broker is closed.
+const STOP: Duration = Duration::from_secs(5);
+
+/// RabbitMQ.
+pub(super) struct AmqpBroker {
+    amqp: Arc<Amqp>,
+    delayed: Arc<Delayed>,
+    getter: Getter,
+    /// What still consumes, or did.
+    consumers: Mutex<Vec<Arc<Control>>>,
+    /// Set by the first `close`.
+    closed: Mutex<bool>,
+}
+
+impl AmqpBroker {
+    /// The broker at an address. The connection is made at the first use.
+    ///
+    /// # Errors
+    /// An address with a mistake, or a file for TLS that cannot be read.
+    pub(super) fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
+        let amqp = Amqp::open(url, options)?;
+        Ok(Self {
+            delayed: Arc::new(Delayed::new(Arc::clone(&amqp))),
+            getter: Getter::start(&amqp),
+            amqp,
+            consumers: Mutex::default(),
+            closed: Mutex::default(),
+        })
+    }
+}
+
+impl Broker for AmqpBroker {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "RabbitMQ",
+            counts_crashes: false,
+            lists_queues: false,
+            max_delay: delay::MAX_DELAY,
+        }
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
+        async move {
+            topology.validate()?;
+            let amqp = Arc::clone(&self.amqp);
+            let topology = topology.clone();
+            self.amqp
+                .run(async move {
+                    let what = describe(&topology);
+                    let (desired, topology) = (&amqp.desired, &topology);
+                    amqp.link
+                        .request(&what, amqp.limit, async |session| desired.declare(&session, topology).await)
+                        .await
+                })
+                .await
+        }
+        .boxed()
+    }
+
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let Publication { exchange, routing_key, message, delay, mandatory } = publication;
+            if let Some(delay) = delay
+                && let Some(ladder) = delay::Ladder::choose(delay)?
+            {
+                return self.delayed.publish(ladder, &exchange, &routing_key, &message).await;
+            }
+            self.amqp.publisher.publish(Outgoing::new(&exchange, &routing_key, &message, mandatory)?).await
+        }
+        .boxed()
+    }
+
+    fn consume(&self, subscription: Subscription) -> BoxFuture<'_, Result<Consumer>> {
+        async move {
+            let (consumer, control) = consumer::open(&self.amqp, subscription).await?;
+            let mut consumers = lock(&self.consumers);
+            consumers.retain(|control| !control.is_over());
+            consumers.push(control);
+            Ok(consumer)
+        }
+        .boxed()
+    }
+
+    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
+        self.getter.get(queue).boxed()
+    }
+
+    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
+        operate::queues(&self.amqp, names).boxed()
+    }
+
+    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>> {
+        operate::purge(&self.amqp, queue).boxed()
+    }
+
+    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move {
+            operate::delete_queue(&self.amqp, queue).await?;
+            self.amqp.desired.forget_queue(queue);
+            self.delayed.forget_queue(queue);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if std::mem::replace(&mut *lock(&self.closed), true) {
+                return;
+            }
+            let consumers = std::mem::take(&mut *lock(&self.consumers));
+            // On the I/O thread, since the caller's executor may have no timers.
+            let stop = async move {
+                for control in consumers {
+                    control.cancel().await;
+                    control.flush().await;
+                }
+                Ok(())
+            };
+            let _ = self
+                .amqp
+                .run(async move {
+                    // What is not settled by then goes back when the connection is closed.
+                    timeout(STOP, stop).await.unwrap_or(Ok(()))
+                })
+                .await;
+            self.getter.flush().await;
+            self.amqp.close().await;
+        }
+        .boxed()
+    }
+}
+
+/// `declare queue `email``, or how many things there are.
+fn describe(topology: &Topology) -> String {
+    match (&topology.exchanges[..], &topology.queues[..]) {
+        ([], [queue]) => format!("declare queue `{}`", queue.name),
+        ([exchange], []) => format!("declare exchange `{}`", exchange.name),
+        (exchanges, queues) => {
+            let names: Vec<String> = exchanges
+                .iter()
+                .map(|exchange| format!("exchange `{}`", exchange.name))
+                .chain(queues.iter().map(|queue| format!("queue `{}`", queue.name)))
+                .take(8)
+                .collect();
+            match names.is_empty() {
+                true => "declare bindings".into(),
+                false => format!("declare {}", names.join(", ")),
+            }
+        }
+    }
+}
+
+/// What was delivered, without the traces of the way it came.
+fn to_delivery(queue: &Arc<str>, delivery: lapin::message::Delivery, settlement: Settlement) -> Delivery {
+    let (exchange, routing_key) =
+        delay::without_delay(queue, delivery.exchange.as_str(), delivery.routing_key.as_str());
+    Delivery {
+        message: codec::from_amqp(&delivery.properties, delivery.data),
+        queue: Arc::clone(queue),
+        exchange,
+        routing_key,
+        redelivered: delivery.redelivered,
+        crashes: None,
+        settlement,
+    }
+}
+
+/// The error of a name that cannot be one.
+fn check_queue(queue: &str) -> Result<()> {
+    match queue.len() {
+        0 => Err(Error::new(ErrorKind::Config, "the name of a queue is empty")),
+        1..=255 => Ok(()),
+        length => Err(Error::config(format!("the name of a queue is {length} bytes long; AMQP allows 255"))),
+    }
+}

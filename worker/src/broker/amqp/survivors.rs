@@ -1,0 +1,157 @@
+//! What a worker still has in its hands when a channel is lost: pure bookkeeping.
+//!
+//! The broker hands those messages out again, often to the same process, while their first run goes on. A second run
+//! beside it would be a needless duplicate. So the new copy is parked until the first run ends: an ack is then an ack
+//! of the new copy, and a requeue hands it out. A run that ended just before its copy came needs no second one either.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::ledger::Identity;
+
+/// A copy comes soon after the loss. After this long an equal message is another one.
+const REMEMBERED_FOR: Duration = Duration::from_secs(300);
+/// Finished ones that are remembered at most.
+const REMEMBERED: usize = 8192;
+
+/// Messages of lost channels. `P` is what is parked.
+pub(super) struct Survivors<P> {
+    /// By the number of their lost channel and their tag there.
+    running: HashMap<(u64, u64), Identity>,
+    parked: HashMap<Identity, Option<P>>,
+    finished: VecDeque<(Instant, Identity)>,
+}
+
+/// What to do with a message that was handed out before.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It is not known here.
+    Run,
+    /// Its first run goes on.
+    Park,
+    /// Its first run ended well: ack it.
+    Finished,
+}
+
+impl<P> Survivors<P> {
+    pub(super) fn new() -> Self {
+        Self { running: HashMap::new(), parked: HashMap::new(), finished: VecDeque::new() }
+    }
+
+    /// A channel was lost. What was parked from it is void: it comes again.
+    pub(super) fn lost(
+        &mut self,
+        channel: u64,
+        out: Vec<(u64, Identity)>,
+        done: impl IntoIterator<Item = Identity>,
+    ) {
+        self.parked.values_mut().for_each(|parked| *parked = None);
+        for (tag, identity) in out {
+            self.parked.entry(identity.clone()).or_default();
+            self.running.insert((channel, tag), identity);
+        }
+        done.into_iter().for_each(|identity| self.remember(identity));
+    }
+
+    fn remember(&mut self, identity: Identity) {
+        if self.finished.len() == REMEMBERED {
+            self.finished.pop_front();
+        }
+        self.finished.push_back((Instant::now(), identity));
+    }
+
+    /// True when no redelivered message need be looked at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.finished.is_empty()
+    }
+
+    /// What to do with a message that was handed out before. [`park`](Self::park) follows when it says so.
+    pub(super) fn ask(&mut self, identity: &Identity) -> Again {
+        while self.finished.front().is_some_and(|(since, _)| since.elapsed() > REMEMBERED_FOR) {
+            self.finished.pop_front();
+        }
+        if let Some(at) = self.finished.iter().position(|(_, finished)| finished == identity) {
+            self.finished.remove(at);
+            return Again::Finished;
+        }
+        match self.parked.get(identity) {
+            Some(None) => Again::Park,
+            // Two copies of one message: the second is a message of its own.
+            Some(Some(_)) | None => Again::Run,
+        }
+    }
+
+    /// Keeps the copy until its first run ends.
+    pub(super) fn park(&mut self, identity: &Identity, copy: P) {
+        if let Some(parked) = self.parked.get_mut(identity) {
+            *parked = Some(copy);
+        }
+    }
+
+    /// A run that began on a lost channel has ended: returns the copy that is parked for it.
+    pub(super) fn ended(&mut self, channel: u64, tag: u64, well: bool) -> Option<P> {
+        let identity = self.running.remove(&(channel, tag))?;
+        let parked = self.parked.remove(&identity)?;
+        if parked.is_none() && well {
+            self.remember(identity);
+        }
+        parked
+    }
+
+    /// All that is parked, when nobody will take it any more.
+    pub(super) fn take_parked(&mut self) -> Vec<P> {
+        self.parked.values_mut().filter_map(Option::take).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(id: &str) -> Identity {
+        Identity { id: id.into(), retries: 0 }
+    }
+
+    #[test]
+    fn a_copy_waits_for_the_end_of_the_first_run() {
+        let mut survivors = Survivors::new();
+        survivors.lost(1, vec![(5, identity("a")), (6, identity("b"))], []);
+        assert_eq!(survivors.ask(&identity("a")), Again::Park);
+        survivors.park(&identity("a"), "copy");
+        assert_eq!(survivors.ask(&identity("c")), Again::Run);
+        assert_eq!(survivors.ended(1, 5, true), Some("copy"));
+        assert_eq!(survivors.ask(&identity("a")), Again::Run, "the copy was settled with it");
+        assert_eq!(survivors.ended(1, 5, true), None, "once");
+        assert_eq!(survivors.ended(1, 6, true), None);
+        assert_eq!(survivors.ask(&identity("b")), Again::Finished);
+        assert_eq!(survivors.ask(&identity("b")), Again::Run, "only its one copy is skipped");
+        assert!(survivors.is_empty());
+    }
+
+    #[test]
+    fn a_run_that_is_given_back_is_run_again() {
+        let mut survivors = Survivors::<()>::new();
+        survivors.lost(1, vec![(1, identity("a"))], []);
+        assert_eq!(survivors.ended(1, 1, false), None);
+        assert_eq!(survivors.ask(&identity("a")), Again::Run);
+    }
+
+    #[test]
+    fn a_second_loss_voids_what_was_parked() {
+        let mut survivors = Survivors::new();
+        survivors.lost(1, vec![(1, identity("a"))], [identity("done")]);
+        survivors.park(&identity("a"), "first copy");
+        survivors.lost(2, vec![], []);
+        assert_eq!(survivors.ask(&identity("a")), Again::Park);
+        survivors.park(&identity("a"), "second copy");
+        assert_eq!(survivors.ended(1, 1, true), Some("second copy"));
+        assert_eq!(survivors.ask(&identity("done")), Again::Finished);
+    }
+
+    #[test]
+    fn a_retry_is_another_message() {
+        let mut survivors = Survivors::<()>::new();
+        survivors.lost(1, vec![(1, identity("a"))], []);
+        assert_eq!(survivors.ask(&Identity { id: "a".into(), retries: 1 }), Again::Run);
+    }
+}

@@ -1,0 +1,271 @@
+//! The embedded broker: one SQLite file, any number of processes.
+//!
+//! What it does is done by the thread of the file ([`crate::connection::sqlite`]); here its answers become the
+//! broker's types.
+//!
+//! What a process has been handed is leased: while it lives, however slow, nobody else gets it; about six seconds
+//! after it died all of it comes back, marked as redelivered and with one crash more. That counts every delivery it
+//! held, those too that still waited in the consumer's channel: a file cannot tell what a dead process was doing.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::{
+    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Settle, Settlement,
+    Subscription, Verdict,
+};
+use crate::connection::sqlite::{
+    Answer, Claimed, Consuming, Count, Database, Ending, Publishing, Request, Sink, fresh_id, head,
+};
+use crate::connection::{BrokerUrl, ConnectOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::routing::Topology;
+use crate::routing::topology::check_key;
+
+/// The longest delay: SQLite counts milliseconds in 64 bits, people do not.
+const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A broker in a file.
+pub(crate) struct SqliteBroker {
+    database: Arc<Database>,
+    /// Tells this broker from others of the same file in the same process.
+    client: u64,
+    timeout: Duration,
+    is_closed: AtomicBool,
+}
+
+impl SqliteBroker {
+    /// Opens the file that `url` names, or makes it.
+    pub(crate) async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
+        let database = Database::open(url, options.timeout).await?;
+        let is_closed = AtomicBool::new(false);
+        Ok(Arc::new(Self { database, client: fresh_id(), timeout: options.timeout, is_closed }))
+    }
+
+    fn check_open(&self, act: &str) -> Result<()> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(Error::connection(format!("cannot {act}: this broker has been closed")));
+        }
+        Ok(())
+    }
+
+    async fn call(&self, act: &str, request: Request) -> Result<Answer> {
+        self.check_open(act)?;
+        self.database.call(request, self.timeout).await
+    }
+
+    async fn send(&self, publication: Publication) -> Result<()> {
+        self.check_open("publish")?;
+        let Publication { exchange, routing_key, message, delay, mandatory } = publication;
+        check_key(&routing_key)?;
+        if delay.is_some_and(|delay| delay > MAX_DELAY) {
+            return Err(Error::config(format!(
+                "cannot publish with a delay of {delay:?}: at most {MAX_DELAY:?}"
+            )));
+        }
+        let publishing = Publishing {
+            exchange,
+            routing_key,
+            head: head::encode(&message),
+            priority: message.properties.priority.unwrap_or(0),
+            expiration: message.properties.expiration,
+            body: message.body.clone(),
+            delay,
+            mandatory,
+        };
+        match self.database.ask(Request::Publish(publishing), self.timeout).await {
+            Some(answer) => answer.map(drop),
+            // The commit may still happen.
+            None => Err(Error::new(
+                ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() },
+                format!(
+                    "it is not known whether the message was published: no answer within {:?}",
+                    self.timeout
+                ),
+            )),
+        }
+    }
+
+    async fn begin(&self, subscription: Subscription) -> Result<Consumer> {
+        let Subscription { mut queues, prefetch, name } = subscription;
+        queues.sort_unstable();
+        queues.dedup();
+        if queues.is_empty() {
+            return Err(Error::config("cannot consume: no queues are named"));
+        }
+        let prefetch = usize::from(prefetch.max(1));
+        let (sender, deliveries) = mpsc::channel(prefetch);
+        let returns = Arc::new(Returns(Arc::clone(&self.database)));
+        let consumer = fresh_id();
+        let consuming =
+            Consuming { client: self.client, consumer, queues, prefetch, name, sink: sink(sender, &returns) };
+        self.call("consume", Request::Consume(consuming)).await?;
+        let control = Control {
+            database: Arc::clone(&self.database),
+            _returns: returns,
+            consumer,
+            timeout: self.timeout,
+        };
+        Ok(Consumer::new(deliveries, Arc::new(control)))
+    }
+
+    async fn take(&self, queue: &str) -> Result<Option<Delivery>> {
+        let request = Request::Get { client: self.client, queue: queue.to_owned() };
+        match self.call("get a message", request).await? {
+            Answer::Claimed(claimed) => {
+                let returns = || Arc::new(Returns(Arc::clone(&self.database)));
+                Ok(claimed.map(|claimed| delivery(*claimed, returns())))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn list(&self, names: &[String]) -> Result<Vec<QueueInfo>> {
+        match self.call("count messages", Request::Count { names: names.to_vec() }).await? {
+            Answer::Counts(counts) => Ok(counts.into_iter().map(queue_info).collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Broker for SqliteBroker {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { name: "SQLite", counts_crashes: true, lists_queues: true, max_delay: MAX_DELAY }
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
+        let request = Request::Declare { client: self.client, topology: topology.clone() };
+        async move { self.call("declare", request).await.map(drop) }.boxed()
+    }
+
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
+        self.send(publication).boxed()
+    }
+
+    fn consume(&self, subscription: Subscription) -> BoxFuture<'_, Result<Consumer>> {
+        self.begin(subscription).boxed()
+    }
+
+    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
+        self.take(queue).boxed()
+    }
+
+    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
+        self.list(names).boxed()
+    }
+
+    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>> {
+        async move {
+            match self.call("purge", Request::Purge { queue: queue.to_owned() }).await? {
+                Answer::Number(purged) => Ok(purged),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move { self.call("delete a queue", Request::Delete { queue: queue.to_owned() }).await.map(drop) }
+            .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if self.is_closed.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            let closed = self.database.call(Request::Close { client: self.client }, self.timeout).await;
+            if let Err(error) = closed {
+                tracing::warn!(%error, "what is not settled comes back when the lease of this process runs out");
+            }
+        }
+        .boxed()
+    }
+}
+
+impl fmt::Debug for SqliteBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SqliteBroker")
+    }
+}
+
+/// Takes the verdicts of one consumer's deliveries, and keeps the file open as long as there are some.
+struct Returns(Arc<Database>);
+
+impl Settle for Returns {
+    fn settle(&self, tag: u64, verdict: Verdict) {
+        let ending = match verdict {
+            Verdict::Ack => Ending::Done,
+            Verdict::Requeue => Ending::Back,
+        };
+        self.0.settle(tag, ending);
+    }
+}
+
+/// The way from the thread to a consumer. It does not keep the file open: the thread would hold its own handle.
+fn sink(sender: mpsc::Sender<Delivery>, returns: &Arc<Returns>) -> Sink {
+    let returns: Weak<Returns> = Arc::downgrade(returns);
+    let closed = sender.clone();
+    Sink {
+        // A delivery that does not fit or comes too late is dropped here, and goes back by that.
+        hand_out: Box::new(move |claimed| match returns.upgrade() {
+            Some(returns) => {
+                let _ = sender.try_send(delivery(claimed, returns));
+                true
+            }
+            None => false,
+        }),
+        is_closed: Box::new(move || closed.is_closed()),
+    }
+}
+
+fn delivery(claimed: Claimed, returns: Arc<Returns>) -> Delivery {
+    let Claimed { tag, message, queue, exchange, routing_key, redelivered, crashes } = claimed;
+    let settlement = Settlement::new(tag, returns);
+    Delivery { message, queue, exchange, routing_key, redelivered, crashes: Some(crashes), settlement }
+}
+
+struct Control {
+    database: Arc<Database>,
+    /// Upgraded by the sink: without it deliveries would have nobody to go back to.
+    _returns: Arc<Returns>,
+    consumer: u64,
+    timeout: Duration,
+}
+
+impl ConsumerControl for Control {
+    fn cancel(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let cancelled =
+                self.database.call(Request::Cancel { consumer: self.consumer }, self.timeout).await;
+            if let Err(error) = cancelled {
+                tracing::warn!(%error, "the consumer is not cancelled");
+            }
+        }
+        .boxed()
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if let Err(error) = self.database.call(Request::Flush, self.timeout).await {
+                tracing::warn!(%error, "acknowledgements are not written yet");
+            }
+        }
+        .boxed()
+    }
+}
+
+fn queue_info(count: Count) -> QueueInfo {
+    let Count { queue: name, ready, running, delayed, consumers } = count;
+    QueueInfo { name, ready, running: Some(running), delayed: Some(delayed), consumers }
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    Error::storage(format!("the thread of the database gave the wrong answer: {answer:?}"))
+}

@@ -1,0 +1,53 @@
+//! `mq-worker delete queue|exchange NAME`: takes a queue or an exchange away.
+
+use super::arguments::CommonArguments;
+use super::exit::{Failure, Outcome};
+use super::operate::{self, counted};
+use super::output;
+use super::topology_arguments::{DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments};
+use crate::app::App;
+use crate::broker::DeleteGuard;
+
+pub(super) fn run(command: DeleteCommand, common: &CommonArguments) -> Outcome {
+    operate::run(common, |app| async move {
+        match command {
+            DeleteCommand::Queue(arguments) => queue(&app, arguments).await,
+            DeleteCommand::Exchange(arguments) => exchange(&app, arguments).await,
+        }
+    })
+}
+
+async fn queue(app: &App, arguments: DeleteQueueArguments) -> Outcome {
+    let DeleteQueueArguments { name, if_empty, force, yes, .. } = arguments;
+    let guard = DeleteGuard { if_unused: !force, if_empty };
+    let (broker, info) = operate::queue(app, &name).await?;
+    let waiting = info.ready + info.delayed.unwrap_or(0);
+    // Before asking: nobody should be asked about what cannot be done. The broker checks again.
+    guard.check_queue(&name, info.consumers, info.running, waiting).map_err(|error| hint(&error, force))?;
+    let lost = counted(waiting + info.running, "message");
+    output::confirm(&format!("Delete queue `{name}` with {lost} for good?"), yes)?;
+    let lost = broker.delete_queue_if(&name, guard).await?;
+    output::data(format!("queue `{name}` deleted, with {}", counted(lost, "message")))
+}
+
+async fn exchange(app: &App, arguments: DeleteExchangeArguments) -> Outcome {
+    let DeleteExchangeArguments { name, force, yes, .. } = arguments;
+    let broker = app.broker().await?;
+    if broker.exchanges(std::slice::from_ref(&name)).await?.is_empty() {
+        return Err(Failure::failed(format!("there is no exchange `{name}` on {}", app.config().broker_url)));
+    }
+    output::confirm(&format!("Delete exchange `{name}`?"), yes)?;
+    let guard = DeleteGuard { if_unused: !force, if_empty: false };
+    broker
+        .delete_exchange(&name, guard)
+        .await
+        .map_err(|error| if error.is_topology() { hint(&error, force) } else { error.into() })?;
+    output::data(format!("exchange `{name}` deleted"))
+}
+
+/// The way out, for whoever means it.
+fn hint(error: &crate::error::Error, force: bool) -> Failure {
+    let way_out =
+        if force || !error.to_string().contains("in use") { "" } else { "; --force deletes it all the same" };
+    Failure::failed(format!("{error:#}{way_out}"))
+}

@@ -1,0 +1,90 @@
+//! `mq-worker exchanges`: which exchanges there are.
+
+use super::arguments::CommonArguments;
+use super::exit::{Failure, Outcome};
+use super::topology_arguments::ExchangesArguments;
+use super::{operate, output};
+use crate::app::App;
+use crate::broker::ExchangeInfo;
+use crate::control::mailbox;
+use crate::routing::{Exchange, ExchangeKind, Topology};
+
+pub(super) fn run(arguments: ExchangesArguments, common: &CommonArguments) -> Outcome {
+    operate::run(common, |app| async move { show(&app, arguments).await })
+}
+
+async fn show(app: &App, ExchangesArguments { names, json }: ExchangesArguments) -> Outcome {
+    let broker = app.broker().await?;
+    let mut listed = true;
+    let known = known(app).exchanges;
+    let mut exchanges = match broker.exchanges(&names).await {
+        Err(error) if error.is_unsupported() && names.is_empty() => {
+            listed = false;
+            let names: Vec<String> = known.iter().map(|exchange| exchange.name.clone()).collect();
+            broker.exchanges(&names).await?
+        }
+        told => told?,
+    };
+    exchanges.sort_by(|a, b| a.name.cmp(&b.name));
+    for exchange in &mut exchanges {
+        complete(exchange, &known);
+    }
+    if json {
+        output::json(&exchanges)?;
+    } else if !exchanges.is_empty() {
+        let rows = exchanges.iter().map(row).collect();
+        output::table(&["exchange", "kind", "durable", "auto-delete"], rows, 4)?;
+    }
+    let missing: Vec<&str> = names
+        .iter()
+        .filter(|name| exchanges.iter().all(|exchange| exchange.name != **name))
+        .map(String::as_str)
+        .collect();
+    let url = &app.config().broker_url;
+    if !missing.is_empty() {
+        return Err(Failure::failed(format!("not found on {url}: {}", missing.join(", "))));
+    }
+    if !listed {
+        let broker = broker.capabilities().name;
+        output::note(format!(
+            "{broker} cannot list its exchanges to a client: of those that configuration and tasks name, these exist, \
+             and what they are is as configured; name others that you want to see"
+        ));
+    } else if exchanges.is_empty() {
+        output::note(format!("no exchanges on {url}"));
+    }
+    Ok(())
+}
+
+/// What the broker leaves open is as it was declared.
+fn complete(exchange: &mut ExchangeInfo, known: &[Exchange]) {
+    let Some(known) = known.iter().find(|known| known.name == exchange.name) else { return };
+    let ExchangeInfo { kind, durable, auto_delete, .. } = exchange;
+    *kind = kind.or(Some(known.kind));
+    *durable = durable.or(Some(known.durable));
+    *auto_delete = auto_delete.or(Some(known.auto_delete));
+}
+
+fn row(exchange: &ExchangeInfo) -> Vec<String> {
+    let word = |yes: Option<bool>| yes.map_or("?", |yes| if yes { "yes" } else { "no" }).to_owned();
+    let kind = exchange.kind.map_or("?", ExchangeKind::as_str);
+    vec![exchange.name.clone(), kind.to_owned(), word(exchange.durable), word(exchange.auto_delete)]
+}
+
+/// The exchanges and bindings that configuration and tasks name, and those of remote control.
+pub(super) fn known(app: &App) -> Topology {
+    let mut topology = app.config().topology.clone();
+    for task in app.registry().iter() {
+        if let Some(queue) = task.options.queue {
+            topology.merge(app.topic_bindings(queue));
+        }
+        if task.options.broadcast {
+            let exchange = Exchange::new(App::broadcast_exchange(task.name), ExchangeKind::Fanout);
+            topology.merge(Topology { exchanges: vec![exchange], ..Topology::default() });
+        }
+    }
+    let topics = Exchange::new(&app.config().topic_exchange, ExchangeKind::Topic);
+    topology.merge(Topology { exchanges: vec![topics], ..Topology::default() });
+    topology.merge(Topology { exchanges: mailbox::exchanges(), ..Topology::default() });
+    topology
+}

@@ -1,0 +1,173 @@
+//! `mq-worker status`: is the broker there, who works on what, and how much waits?
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::arguments::{CommonArguments, StatusArguments};
+use super::exit::{Failure, Outcome, UNAVAILABLE};
+use super::{operate, output, queues};
+use crate::app::App;
+use crate::broker::{Broker, QueueInfo};
+use crate::control::{Control, WorkerInfo, mailbox};
+use crate::error::Result;
+use crate::routing::Queue;
+
+pub(super) fn run(arguments: StatusArguments, common: &CommonArguments) -> Outcome {
+    operate::run(common, |app| async move { show(&app, arguments).await })
+}
+
+/// All that the command tells.
+#[derive(Serialize)]
+struct Status {
+    broker: BrokerStatus,
+    workers: Vec<WorkerInfo>,
+    queues: Vec<QueueStatus>,
+}
+
+#[derive(Serialize)]
+struct BrokerStatus {
+    url: String,
+    name: &'static str,
+    reachable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct QueueStatus {
+    #[serde(flatten)]
+    info: QueueInfo,
+    /// The age of the oldest message that could be handed out, where the broker tells.
+    oldest_seconds: Option<f64>,
+}
+
+async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> Outcome {
+    let broker = app.broker().await?;
+    let mut told = BrokerStatus {
+        url: app.config().broker_url.to_string(),
+        name: broker.capabilities().name,
+        reachable: true,
+        error: None,
+    };
+    let (workers, queues) = match ask(app, &*broker, timeout).await {
+        Ok(found) => found,
+        Err(error) => {
+            let failure = Failure::from(error).in_words();
+            told.reachable = failure.0 != UNAVAILABLE;
+            told.error = Some(failure.1.clone());
+            if json {
+                output::json(&Status { broker: told, workers: Vec::new(), queues: Vec::new() })?;
+            }
+            return Err(Failure::new(failure.0, failure.1));
+        }
+    };
+    let idle = workers.is_empty();
+    let status = Status { broker: told, workers, queues };
+    if json {
+        output::json(&status)?;
+    } else {
+        print(&status)?;
+    }
+    if idle {
+        return Err(Failure::failed(format!("no worker answers on {}", status.broker.url)));
+    }
+    let lonely: Vec<&str> =
+        status.queues.iter().filter(|queue| queue.waits_for_nobody()).map(QueueStatus::name).collect();
+    if !lonely.is_empty() {
+        output::note(format!("messages wait and nobody works on: {}", lonely.join(", ")));
+    }
+    Ok(())
+}
+
+async fn ask(
+    app: &App,
+    broker: &dyn Broker,
+    timeout: Option<Duration>,
+) -> Result<(Vec<WorkerInfo>, Vec<QueueStatus>)> {
+    let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
+    let workers = control.workers().await?;
+    let mut asked = Vec::new();
+    if !broker.capabilities().lists_queues {
+        let mut names: BTreeSet<String> = queues::known(app).into_iter().collect();
+        for queue in workers.iter().flat_map(|worker| &worker.queues) {
+            names.insert(Queue::dead_letter_name(queue));
+            names.insert(queue.clone());
+        }
+        asked.extend(names);
+    }
+    let mut queues = Vec::new();
+    for info in broker.queues(&asked).await?.into_iter().filter(|queue| !mailbox::is_mailbox(&queue.name)) {
+        let oldest = if info.ready > 0 { broker.oldest(&info.name).await? } else { None };
+        queues.push(QueueStatus { info, oldest_seconds: oldest.map(|age| age.as_secs_f64()) });
+    }
+    queues.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+    Ok((workers, queues))
+}
+
+fn print(status: &Status) -> Outcome {
+    output::data(format!("{} is reachable ({})", status.broker.url, status.broker.name))?;
+    if !status.workers.is_empty() {
+        output::data("")?;
+        let rows = status.workers.iter().map(worker_row).collect();
+        let header = ["worker", "queues", "state", "running", "concurrency", "started", "up"];
+        output::table(&header, rows, 3)?;
+    }
+    if !status.queues.is_empty() {
+        output::data("")?;
+        let rows = status.queues.iter().map(queue_row).collect();
+        output::table(&["queue", "ready", "running", "delayed", "consumers", "oldest"], rows, 1)?;
+    }
+    Ok(())
+}
+
+fn worker_row(worker: &WorkerInfo) -> Vec<String> {
+    let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |number| number.to_string());
+    vec![
+        worker.name.clone(),
+        output::one_line(&worker.queues.join(","), 60),
+        if worker.stopping { "stopping" } else { "working" }.to_owned(),
+        number(worker.running),
+        number(worker.concurrency),
+        number(worker.started),
+        worker.uptime.map_or_else(|| "-".into(), |seconds| age(seconds as f64)),
+    ]
+}
+
+fn queue_row(queue: &QueueStatus) -> Vec<String> {
+    let mut row = queues::row(&queue.info);
+    row.push(queue.oldest_seconds.map_or_else(|| "-".into(), age));
+    row
+}
+
+/// A time as people say it: in its two largest units.
+fn age(seconds: f64) -> String {
+    let duration = Duration::from_secs(seconds.max(0.0) as u64);
+    let text = humantime::format_duration(duration).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+impl QueueStatus {
+    fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// Dead letters wait for people.
+    fn waits_for_nobody(&self) -> bool {
+        let dead = self.info.name.strip_suffix(&Queue::dead_letter_name("")).is_some();
+        self.info.ready > 0 && self.info.consumers == 0 && !dead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::age;
+
+    #[test]
+    fn an_age_is_told_in_two_units() {
+        for (seconds, expected) in [(0.4, "0s"), (59.9, "59s"), (61.0, "1m 1s"), (90_061.0, "1day 1h")] {
+            assert_eq!(age(seconds), expected);
+        }
+    }
+}

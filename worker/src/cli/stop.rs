@@ -1,0 +1,61 @@
+//! `mq-worker stop WORKER…`: asks workers to finish what they run and go, and waits until they are gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Map;
+
+use super::arguments::{CommonArguments, StopArguments};
+use super::exit::{Failure, Outcome, TIME_IS_UP};
+use super::operate::{self, counted};
+use super::output;
+use crate::app::App;
+use crate::control::{Control, WorkerInfo};
+
+pub(super) fn run(arguments: StopArguments, common: &CommonArguments) -> Outcome {
+    operate::run(common, |app| async move { stop(&app, arguments).await })
+}
+
+async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }: StopArguments) -> Outcome {
+    let url = &app.config().broker_url;
+    let control = Control::new(app.broker().await?);
+    let answering = control.workers().await?;
+    let known = || {
+        let names: BTreeSet<&str> = answering.iter().map(|worker| worker.name.as_str()).collect();
+        if names.is_empty() {
+            "none answers".into()
+        } else {
+            names.into_iter().collect::<Vec<_>>().join(", ")
+        }
+    };
+    if names.is_empty() && !all {
+        return Err(Failure::usage(format!("say which workers to stop, or --all; on {url}: {}", known())));
+    }
+    // All are checked before one is told: a mistyped name stops nobody.
+    let missing: Vec<&str> =
+        names.iter().filter(|name| answering.iter().all(|w| w.name != **name)).map(String::as_str).collect();
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        return Err(Failure::failed(format!("no worker answers to {missing}; on {url}: {}", known())));
+    }
+    let chosen: Vec<WorkerInfo> = answering.into_iter().filter(|w| all || names.contains(&w.name)).collect();
+    if chosen.is_empty() {
+        output::note(format!("no worker answers on {url}"));
+        return Ok(());
+    }
+    control.to(chosen.iter().map(|worker| &worker.name)).tell("shutdown", Map::new()).await?;
+    if no_wait {
+        return output::data(format!("{} told to stop", counted(chosen.len() as u64, "worker")));
+    }
+    let limit = timeout.unwrap_or(Duration::from_secs(60));
+    let left = control.wait_until_gone(&chosen, Some(limit)).await?;
+    for worker in chosen.iter().filter(|worker| !left.contains(worker)) {
+        output::data(format!("{} is gone", worker.name))?;
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = left.iter().map(|worker| worker.name.as_str()).collect();
+    let limit = humantime::format_duration(limit);
+    Err(Failure::new(TIME_IS_UP, format!("still there after {limit}: {}", names.join(", "))))
+}

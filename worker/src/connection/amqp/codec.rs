@@ -1,0 +1,261 @@
+//! Messages as AMQP carries them: properties and the header table, both ways.
+
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Error, Result};
+use crate::message::{Headers, Message, Properties};
+
+/// A short string, if the text fits into one. `ShortString::from` would panic.
+pub(crate) fn short(what: &str, text: &str) -> Result<ShortString> {
+    ShortString::try_new(text)
+        .map_err(|_| Error::config(format!("{what} is {} bytes long; AMQP allows 255", text.len())))
+}
+
+/// The properties and headers of a message.
+///
+/// # Errors
+/// A text that is too long for AMQP.
+pub(crate) fn to_amqp(message: &Message) -> Result<BasicProperties> {
+    let Properties {
+        content_type,
+        content_encoding,
+        correlation_id,
+        reply_to,
+        message_id,
+        priority,
+        expiration,
+        transient,
+        kind,
+        app_id,
+        timestamp,
+    } = &message.properties;
+    let mut properties = BasicProperties::default().with_delivery_mode(if *transient { 1 } else { 2 });
+    if let Some(text) = content_type {
+        properties = properties.with_content_type(short("content_type", text)?);
+    }
+    if let Some(text) = content_encoding {
+        properties = properties.with_content_encoding(short("content_encoding", text)?);
+    }
+    if let Some(text) = correlation_id {
+        properties = properties.with_correlation_id(short("correlation_id", text)?);
+    }
+    if let Some(text) = reply_to {
+        properties = properties.with_reply_to(short("reply_to", text)?);
+    }
+    if let Some(text) = message_id {
+        properties = properties.with_message_id(short("message_id", text)?);
+    }
+    if let Some(text) = kind {
+        properties = properties.with_type(short("type", text)?);
+    }
+    if let Some(text) = app_id {
+        properties = properties.with_app_id(short("app_id", text)?);
+    }
+    if let Some(priority) = priority {
+        properties = properties.with_priority(*priority);
+    }
+    if let Some(timestamp) = timestamp {
+        properties = properties.with_timestamp(*timestamp);
+    }
+    if let Some(expiration) = expiration {
+        // The broker refuses more than 2^32 - 1 and closes the channel.
+        let millis = expiration.as_millis().min(u128::from(u32::MAX));
+        properties = properties.with_expiration(short("expiration", &millis.to_string())?);
+    }
+    if !message.headers.is_empty() {
+        properties = properties.with_headers(to_table(message.headers.iter().filter(|(n, _)| !is_trace(n)))?);
+    }
+    Ok(properties)
+}
+
+/// The message that was delivered.
+pub(crate) fn from_amqp(properties: &BasicProperties, body: Vec<u8>) -> Message {
+    let text = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
+    let expiration = properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
+    Message {
+        properties: Properties {
+            content_type: text(properties.content_type()),
+            content_encoding: text(properties.content_encoding()),
+            correlation_id: text(properties.correlation_id()),
+            reply_to: text(properties.reply_to()),
+            message_id: text(properties.message_id()),
+            priority: *properties.priority(),
+            expiration: expiration.map(Duration::from_millis),
+            transient: *properties.delivery_mode() == Some(1),
+            kind: text(properties.kind()),
+            app_id: text(properties.app_id()),
+            timestamp: *properties.timestamp(),
+        },
+        headers: properties.headers().as_ref().map(from_table).unwrap_or_default(),
+        body: body.into(),
+    }
+}
+
+/// Headers that the broker adds on the way. They must not go out again: RabbitMQ takes a message that carries an
+/// old `x-death` for one that goes round in a circle, and drops it.
+fn is_trace(name: &str) -> bool {
+    name.starts_with("x-")
+        && (name == "x-death"
+            || name.starts_with("x-first-death-")
+            || name.starts_with("x-last-death-")
+            || name == "x-delivery-count"
+            || name == "x-acquired-count")
+}
+
+fn from_table(table: &FieldTable) -> Headers {
+    table
+        .into_iter()
+        .filter(|(name, _)| !is_trace(name.as_str()))
+        .map(|(name, value)| (name.as_str().to_owned(), from_value(value)))
+        .collect()
+}
+
+/// Any AMQP value as JSON. What JSON has no word for becomes the nearest text or number.
+fn from_value(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::Boolean(v) => Value::Bool(*v),
+        AMQPValue::ShortShortInt(v) => (*v).into(),
+        AMQPValue::ShortShortUInt(v) => (*v).into(),
+        AMQPValue::ShortInt(v) => (*v).into(),
+        AMQPValue::ShortUInt(v) => (*v).into(),
+        AMQPValue::LongInt(v) => (*v).into(),
+        AMQPValue::LongUInt(v) => (*v).into(),
+        AMQPValue::LongLongInt(v) => (*v).into(),
+        AMQPValue::Float(v) => Number::from_f64(f64::from(*v)).map_or(Value::Null, Value::Number),
+        AMQPValue::Double(v) => Number::from_f64(*v).map_or(Value::Null, Value::Number),
+        AMQPValue::DecimalValue(v) => Number::from_f64(f64::from(v.value) / 10_f64.powi(i32::from(v.scale)))
+            .map_or(Value::Null, Value::Number),
+        AMQPValue::ShortString(v) => v.as_str().into(),
+        AMQPValue::LongString(v) => from_bytes(v.as_bytes()),
+        AMQPValue::ByteArray(v) => from_bytes(v.as_slice()),
+        AMQPValue::FieldArray(v) => v.as_slice().iter().map(from_value).collect(),
+        AMQPValue::Timestamp(v) => (*v).into(),
+        AMQPValue::FieldTable(v) => Value::Object(
+            v.into_iter().map(|(n, v)| (n.as_str().to_owned(), from_value(v))).collect::<Map<_, _>>(),
+        ),
+        AMQPValue::Void => Value::Null,
+    }
+}
+
+/// Text, or else the bytes one by one: they go round unharmed, if not in the same type.
+fn from_bytes(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => bytes.iter().map(|byte| Value::from(*byte)).collect(),
+    }
+}
+
+fn to_table<'a>(headers: impl Iterator<Item = (&'a str, &'a Value)>) -> Result<FieldTable> {
+    let mut table = FieldTable::default();
+    for (name, value) in headers {
+        table.insert(short("the name of a header", name)?, to_value(value)?);
+    }
+    Ok(table)
+}
+
+/// JSON as AMQP, in the few types that every client reads: `S I l d t V A F`.
+fn to_value(value: &Value) -> Result<AMQPValue> {
+    Ok(match value {
+        Value::Null => AMQPValue::Void,
+        Value::Bool(v) => AMQPValue::Boolean(*v),
+        Value::Number(v) => match (v.as_i64(), v.as_f64()) {
+            (Some(v), _) => i32::try_from(v).map_or(AMQPValue::LongLongInt(v), AMQPValue::LongInt),
+            (None, Some(v)) => AMQPValue::Double(v),
+            (None, None) => AMQPValue::LongString(v.to_string().into()),
+        },
+        Value::String(v) => AMQPValue::LongString(v.as_str().into()),
+        Value::Array(v) => {
+            AMQPValue::FieldArray(FieldArray::from(v.iter().map(to_value).collect::<Result<Vec<_>>>()?))
+        }
+        Value::Object(v) => AMQPValue::FieldTable(to_table(v.iter().map(|(n, v)| (n.as_str(), v)))?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::types::{ByteArray, DecimalValue};
+    use serde_json::json;
+
+    #[test]
+    fn a_message_survives_the_wire() {
+        let headers = json!({
+            "task": "t", "id": "i", "retries": 3, "big": 5_000_000_000_i64, "timelimit": [1.5, null],
+            "ignore_result": true, "stamps": {"a": ["b"]}, "eta": null,
+        });
+        let message = Message {
+            properties: Properties {
+                content_type: Some("application/json".into()),
+                content_encoding: Some("utf-8".into()),
+                correlation_id: Some("c".into()),
+                reply_to: Some("r".into()),
+                message_id: Some("m".into()),
+                priority: Some(7),
+                expiration: Some(Duration::from_millis(1500)),
+                transient: true,
+                kind: Some("k".into()),
+                app_id: Some("a".into()),
+                timestamp: Some(1_900_000_000),
+            },
+            headers: serde_json::from_value(headers).expect("headers"),
+            body: b"body".to_vec().into(),
+        };
+        let properties = to_amqp(&message).expect("it fits");
+        assert_eq!(from_amqp(&properties, b"body".to_vec()), message);
+    }
+
+    #[test]
+    fn only_types_that_every_client_reads_are_written() {
+        let value = to_value(&json!([1, 5_000_000_000_i64, u64::MAX, 1.5, true, null, "s", {"k": 1}]))
+            .expect("it fits");
+        let AMQPValue::FieldArray(items) = value else { panic!("an array") };
+        let ids: String = items.as_slice().iter().map(|item| item.get_type().get_id()).collect();
+        assert_eq!(ids, "IlddtVSF");
+    }
+
+    #[test]
+    fn values_of_every_type_are_read() {
+        for (value, expected) in [
+            (AMQPValue::Timestamp(7), json!(7)),
+            (AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 150 }), json!(1.5)),
+            (AMQPValue::ByteArray(ByteArray::from(&b"text"[..])), json!("text")),
+            (AMQPValue::ByteArray(ByteArray::from(&[0xff, 1][..])), json!([255, 1])),
+            (AMQPValue::LongString(vec![0xc3].into()), json!([195])),
+            (AMQPValue::Double(f64::NAN), Value::Null),
+            (AMQPValue::ShortShortInt(-1), json!(-1)),
+            (AMQPValue::LongUInt(u32::MAX), json!(u32::MAX)),
+            (AMQPValue::Void, Value::Null),
+        ] {
+            assert_eq!(from_value(&value), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_brokers_traces_go_neither_in_nor_out() {
+        let headers: Headers =
+            ["x-death", "x-first-death-queue", "x-last-death-reason", "x-delivery-count", "x-own"]
+                .into_iter()
+                .map(|name| (name.to_owned(), json!(1)))
+                .collect();
+        let message = Message { headers, ..Message::default() };
+        let properties = to_amqp(&message).expect("it fits");
+        let table = properties.headers().as_ref().expect("headers");
+        assert_eq!(table.inner().keys().map(ShortString::as_str).collect::<Vec<_>>(), ["x-own"]);
+        let mut table = table.clone();
+        table.insert("x-death".into(), AMQPValue::LongInt(1));
+        assert!(from_table(&table).get("x-death").is_none());
+    }
+
+    #[test]
+    fn texts_that_are_too_long_are_errors_and_no_panics() {
+        let long = "x".repeat(256);
+        let properties = Properties { reply_to: Some(long.clone()), ..Properties::default() };
+        assert!(to_amqp(&Message { properties, ..Message::default() }).is_err_and(|e| e.is_config()));
+        let headers = [(long, json!(1))].into_iter().collect();
+        assert!(to_amqp(&Message { headers, ..Message::default() }).is_err_and(|e| e.is_config()));
+    }
+}

@@ -1,0 +1,351 @@
+//! Where a message waits for its time: names and routing keys, pure.
+//!
+//! Whole seconds go down the ladder of Celery's native delayed delivery, name for name, so that a fleet of Python
+//! workers (5.5 and later) shares it: rung L is a queue whose messages live 2^L seconds and then fall to the rung
+//! below; 28 binary words before the routing key say on which rungs a message stops. The exit is the topic exchange
+//! `celery_delayed_delivery`, to which each target is bound behind 28 stars.
+//!
+//! Less than a second goes down a second, smaller ladder of our own with the same 28 words and the same exit. Its
+//! rungs lie at the last words, so that one binding serves both ladders.
+//!
+//! | target | words after the 28 |
+//! |---|---|
+//! | a queue | its name, which is what Celery writes |
+//! | an exchange | `mq-exchange`, the exchange's name as one word, the routing key |
+//!
+//! Celery binds the exchange itself to the exit. The routing key would then arrive there with its 28 words in front
+//! and match no binding, so here each *queue* that is bound to an exchange is bound to the exit as well, with the
+//! same pattern behind the prefix. That is exact for direct, topic and fanout exchanges.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::routing::ExchangeKind;
+use crate::routing::topology::MAX_NAME;
+
+/// Words that say where a message stops.
+const WORDS: usize = 28;
+/// The longest delay.
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs((1 << WORDS) - 1);
+/// Where the ladders end.
+pub(crate) const EXIT: &str = "celery_delayed_delivery";
+/// Takes the copy that makes every delayed message to an exchange routable, and drops it. Without it, one message
+/// that nobody subscribes to would be kept on the last rung and tried again for ever.
+pub(crate) const SINK: &str = "mq_worker_delayed_sink";
+/// The first word after the 28 of a message to an exchange.
+const TO_EXCHANGE: &str = "mq-exchange";
+/// The finest step of the small ladder.
+const STEP_MILLIS: u64 = 16;
+/// 16, 32, 64, 128, 256 and 512 ms: up to 1008 ms.
+const SMALL_RUNGS: usize = 6;
+
+/// One rung: an exchange of the same name that stops a message here or lets it fall.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rung {
+    /// Of the exchange and of the queue.
+    pub(crate) name: String,
+    /// The exchange below.
+    pub(crate) below: String,
+    /// How long messages stay.
+    pub(crate) stay: Duration,
+    /// What stops here.
+    pub(crate) stops: String,
+    /// What falls through.
+    pub(crate) falls: String,
+}
+
+/// Celery's ladder, the lowest rung first.
+pub(crate) fn seconds_ladder() -> Vec<Rung> {
+    let name = |level: usize| format!("celery_delayed_{level}");
+    rungs(WORDS, name, |level| Duration::from_secs(1 << level))
+}
+
+/// The ladder for less than a second, the lowest rung first.
+pub(crate) fn small_ladder() -> Vec<Rung> {
+    rungs(SMALL_RUNGS, small_name, |level| Duration::from_millis(STEP_MILLIS << level))
+}
+
+fn small_name(level: usize) -> String {
+    format!("mq_worker_delayed_ms_{}", STEP_MILLIS << level)
+}
+
+fn rungs(count: usize, name: impl Fn(usize) -> String, stay: impl Fn(usize) -> Duration) -> Vec<Rung> {
+    (0..count)
+        .map(|level| {
+            let stars = "*.".repeat(WORDS - 1 - level);
+            Rung {
+                name: name(level),
+                below: level.checked_sub(1).map_or_else(|| EXIT.to_owned(), &name),
+                stay: stay(level),
+                stops: format!("{stars}1.#"),
+                falls: format!("{stars}0.#"),
+            }
+        })
+        .collect()
+}
+
+/// Which ladder a delay uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ladder {
+    /// Whole seconds; what is left over is not waited for.
+    Seconds(u32),
+    /// Steps of the small ladder, rounded up.
+    Small(u32),
+}
+
+impl Ladder {
+    /// `None` when there is nothing to wait for.
+    ///
+    /// # Errors
+    /// A delay beyond [`MAX_DELAY`].
+    pub(crate) fn choose(delay: Duration) -> Result<Option<Self>> {
+        if delay > MAX_DELAY {
+            return Err(Error::config(format!(
+                "a delay of {} is too long for RabbitMQ: at most {}",
+                humantime::format_duration(Duration::from_secs(delay.as_secs())),
+                humantime::format_duration(MAX_DELAY),
+            )));
+        }
+        if delay.is_zero() {
+            return Ok(None);
+        }
+        let seconds = u32::try_from(delay.as_secs()).expect("MAX_DELAY fits");
+        if seconds > 0 {
+            return Ok(Some(Self::Seconds(seconds)));
+        }
+        let steps = delay.as_micros().div_ceil(u128::from(STEP_MILLIS) * 1000);
+        Ok(Some(Self::Small(u32::try_from(steps).expect("less than a second"))))
+    }
+
+    /// The exchange to publish to.
+    pub(crate) fn entry(self) -> String {
+        match self {
+            Self::Seconds(_) => format!("celery_delayed_{}", WORDS - 1),
+            Self::Small(_) => small_name(SMALL_RUNGS - 1),
+        }
+    }
+
+    /// The routing key to publish with.
+    ///
+    /// # Errors
+    /// A target whose name is too long with the prefix.
+    pub(crate) fn key(self, target: &Target<'_>) -> Result<String> {
+        let (Self::Seconds(bits) | Self::Small(bits)) = self;
+        let mut key = String::with_capacity(2 * WORDS + 32);
+        for level in (0..WORDS).rev() {
+            key.push_str(if bits >> level & 1 == 1 { "1." } else { "0." });
+        }
+        key.push_str(&target.suffix()?);
+        Ok(key)
+    }
+}
+
+/// Where a delayed message goes in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target<'a> {
+    Queue(&'a str),
+    Exchange { name: &'a str, routing_key: &'a str },
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn new(exchange: &'a str, routing_key: &'a str) -> Self {
+        match exchange {
+            "" => Self::Queue(routing_key),
+            name => Self::Exchange { name, routing_key },
+        }
+    }
+
+    fn suffix(&self) -> Result<String> {
+        let suffix = match self {
+            Self::Queue(name) => {
+                // As a pattern it would match the delayed messages of other queues.
+                if name.split('.').any(|word| word == "*" || word == "#") {
+                    return Err(Error::config(format!(
+                        "messages to queue `{name}` cannot be delayed: `*` and `#` stand alone in its name"
+                    )));
+                }
+                (*name).to_owned()
+            }
+            Self::Exchange { name, routing_key } => format!("{TO_EXCHANGE}.{}.{routing_key}", word(name)),
+        };
+        fits(&suffix)?;
+        Ok(suffix)
+    }
+
+    /// The key that binds a target queue to the exit.
+    ///
+    /// # Errors
+    /// As [`Ladder::key`].
+    pub(crate) fn binding(&self) -> Result<String> {
+        Ok(behind_stars(&self.suffix()?))
+    }
+}
+
+/// The key that binds a queue to the exit which is bound to `exchange` with `pattern`.
+///
+/// # Errors
+/// A pattern that is too long with the prefix.
+pub(crate) fn exchange_binding(exchange: &str, kind: Option<ExchangeKind>, pattern: &str) -> Result<String> {
+    let pattern = match kind {
+        // Their keys mean nothing.
+        Some(ExchangeKind::Fanout | ExchangeKind::Headers) => "#",
+        Some(ExchangeKind::Topic | ExchangeKind::Direct) | None => pattern,
+    };
+    let suffix = format!("{TO_EXCHANGE}.{}.{pattern}", word(exchange));
+    fits(&suffix)?;
+    Ok(behind_stars(&suffix))
+}
+
+/// The key of the sink.
+pub(crate) fn sink_binding() -> String {
+    behind_stars(&format!("{TO_EXCHANGE}.#"))
+}
+
+fn behind_stars(suffix: &str) -> String {
+    "*.".repeat(WORDS) + suffix
+}
+
+fn fits(suffix: &str) -> Result<()> {
+    if suffix.len() + 2 * WORDS <= MAX_NAME {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "a delayed message cannot go to `{suffix}`: {} bytes with the prefix of the delay, AMQP allows {MAX_NAME}",
+        suffix.len() + 2 * WORDS
+    )))
+}
+
+/// The exchange and routing key of a delivery, without the traces of a delay.
+///
+/// A message that Celery delayed to an exchange does not say to which: the address of the queue it lies on is the
+/// one that leads there again.
+pub(crate) fn without_delay(queue: &str, exchange: &str, routing_key: &str) -> (String, String) {
+    let delayed = exchange.starts_with("celery_delayed") || exchange.starts_with("mq_worker_delayed");
+    let Some(rest) = delayed.then(|| strip(routing_key)).flatten() else {
+        return (exchange.to_owned(), routing_key.to_owned());
+    };
+    let target = rest.strip_prefix(TO_EXCHANGE).and_then(|rest| rest.strip_prefix('.'));
+    match target.and_then(|rest| rest.split_once('.')) {
+        Some((exchange, routing_key)) => (from_word(exchange), routing_key.to_owned()),
+        None => (String::new(), queue.to_owned()),
+    }
+}
+
+fn strip(routing_key: &str) -> Option<&str> {
+    let (prefix, rest) = routing_key.split_at_checked(2 * WORDS)?;
+    let is_prefix = prefix.as_bytes().chunks(2).all(|word| matches!(word, b"0." | b"1."));
+    is_prefix.then_some(rest)
+}
+
+/// A name as one word that is no wildcard.
+fn word(name: &str) -> String {
+    name.replace('%', "%25").replace('.', "%2e").replace('*', "%2a").replace('#', "%23")
+}
+
+fn from_word(word: &str) -> String {
+    word.replace("%23", "#").replace("%2a", "*").replace("%2e", ".").replace("%25", "%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::matching::topic_matches;
+
+    fn seconds(n: u64) -> Ladder {
+        Ladder::choose(Duration::from_secs(n)).expect("not too long").expect("not zero")
+    }
+
+    /// Follows a key down a ladder as the broker does.
+    fn wait(mut rungs: Vec<Rung>, key: &str) -> Duration {
+        let mut waited = Duration::ZERO;
+        while let Some(rung) = rungs.pop() {
+            let (stops, falls) = (topic_matches(&rung.stops, key), topic_matches(&rung.falls, key));
+            assert!(stops != falls, "exactly one way at {}", rung.name);
+            if stops {
+                waited += rung.stay;
+            }
+            assert_eq!(rung.below, rungs.last().map_or(EXIT, |below| &below.name));
+        }
+        waited
+    }
+
+    #[test]
+    fn the_key_is_celerys() {
+        let key = seconds(5).key(&Target::Queue("qq")).expect("it fits");
+        assert_eq!(key, "0.".repeat(25) + "1.0.1.qq");
+        assert_eq!(seconds(5).entry(), "celery_delayed_27");
+    }
+
+    #[test]
+    fn a_message_waits_its_time_on_either_ladder() {
+        for n in [1, 2, 3, 1000, (1 << 28) - 1] {
+            let key = seconds(n).key(&Target::Queue("q")).expect("it fits");
+            assert_eq!(wait(seconds_ladder(), &key), Duration::from_secs(n));
+        }
+        for (millis, waits) in [(1, 16), (16, 16), (17, 32), (300, 304), (999, 1008)] {
+            let ladder = Ladder::choose(Duration::from_millis(millis)).expect("short").expect("not zero");
+            assert_eq!(ladder.entry(), "mq_worker_delayed_ms_512");
+            let key = ladder.key(&Target::Queue("q")).expect("it fits");
+            assert_eq!(wait(small_ladder(), &key), Duration::from_millis(waits), "{millis}");
+        }
+    }
+
+    #[test]
+    fn the_objects_are_celerys() {
+        let ladder = seconds_ladder();
+        assert_eq!(ladder.len(), 28);
+        assert_eq!(ladder[27].name, "celery_delayed_27");
+        assert_eq!(ladder[27].stops, "1.#");
+        assert_eq!(ladder[0].falls, "*.".repeat(27) + "0.#");
+        assert_eq!(ladder[1].below, "celery_delayed_0");
+        assert_eq!(ladder[3].stay, Duration::from_secs(8));
+    }
+
+    #[test]
+    fn only_the_target_matches_at_the_exit() {
+        let key = |target: Target<'_>| seconds(77).key(&target).expect("it fits");
+        let queue = |name| Target::Queue(name).binding().expect("it fits");
+        assert!(topic_matches(&queue("a.b"), &key(Target::Queue("a.b"))));
+        assert!(!topic_matches(&queue("b"), &key(Target::Queue("a.b"))));
+        let to = |name, routing_key| key(Target::Exchange { name, routing_key });
+        let bound = |name, kind, pattern| exchange_binding(name, kind, pattern).expect("it fits");
+        let topic = Some(ExchangeKind::Topic);
+        assert!(topic_matches(&bound("x.y", topic, "order.*.paid"), &to("x.y", "order.eu.paid")));
+        assert!(!topic_matches(&bound("x.y", topic, "order.*.paid"), &to("x", "y.order.eu.paid")));
+        assert!(topic_matches(&bound("x", topic, "#"), &to("x", "any.thing")));
+        assert!(!topic_matches(&bound("x", topic, "#"), &key(Target::Queue("email"))));
+        assert!(topic_matches(&bound("f", Some(ExchangeKind::Fanout), ""), &to("f", "")));
+        assert!(
+            topic_matches(&sink_binding(), &to("x", "a"))
+                && !topic_matches(&sink_binding(), &key(Target::Queue("q")))
+        );
+    }
+
+    #[test]
+    fn the_traces_of_a_delay_are_taken_off() {
+        let bits = "0.".repeat(27) + "1.";
+        let to_exchange =
+            seconds(1).key(&Target::Exchange { name: "a.b%", routing_key: "k.l" }).expect("it fits");
+        for (exchange, key, expected) in [
+            ("celery_delayed_delivery", format!("{bits}q"), ("", "q")),
+            ("celery_delayed_3", format!("{bits}q"), ("", "q")),
+            ("celery_delayed_0", format!("{bits}other.key"), ("", "q")),
+            ("mq_worker_delayed_ms_16", to_exchange, ("a.b%", "k.l")),
+            ("", "q".into(), ("", "q")),
+            ("x", format!("{bits}q"), ("x", &format!("{bits}q"))),
+            ("celery_delayed_1", "é".repeat(40), ("celery_delayed_1", &"é".repeat(40))),
+        ] {
+            let (exchange, routing_key) = without_delay("q", exchange, &key);
+            assert_eq!((exchange.as_str(), routing_key.as_str()), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_delayed_is_an_error() {
+        assert!(Ladder::choose(MAX_DELAY + Duration::from_secs(1)).is_err_and(|error| error.is_config()));
+        assert_eq!(Ladder::choose(Duration::ZERO).expect("zero"), None);
+        assert!(Target::Queue(&"q".repeat(200)).binding().is_err_and(|error| error.is_config()));
+        assert!(Target::Queue(&"q".repeat(199)).binding().is_ok());
+        assert!(seconds(1).key(&Target::Queue("a.#")).is_err_and(|error| error.is_config()));
+    }
+}

@@ -1,0 +1,83 @@
+//! What `lapin` reports, as this crate's errors.
+
+use lapin::protocol::AMQPError;
+
+use crate::error::{Error, ErrorKind};
+
+/// The broker's reply codes that decide what happens next.
+pub(crate) mod code {
+    pub(crate) const ACCESS_REFUSED: u16 = 403;
+    pub(crate) const NOT_FOUND: u16 = 404;
+    pub(crate) const RESOURCE_LOCKED: u16 = 405;
+    pub(crate) const PRECONDITION_FAILED: u16 = 406;
+    /// A virtual host that does not exist, or that this user may not use.
+    pub(crate) const NOT_ALLOWED: u16 = 530;
+}
+
+/// Why there is no connection. Cloned for everyone who waits for one.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: ErrorKind,
+    pub(crate) text: String,
+    /// Trying again soon will not help: whoever waits is told at once.
+    pub(crate) is_final: bool,
+}
+
+impl Failure {
+    pub(crate) fn connection(text: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Connection, text: text.into(), is_final: false }
+    }
+
+    pub(crate) fn to_error(&self) -> Error {
+        Error::new(self.kind.clone(), self.text.clone())
+    }
+}
+
+impl From<&lapin::Error> for Failure {
+    fn from(error: &lapin::Error) -> Self {
+        let refused = matches!(reply_code(error), Some(code::ACCESS_REFUSED | code::NOT_ALLOWED));
+        let kind = if refused { ErrorKind::AccessRefused } else { ErrorKind::Connection };
+        Self { kind, text: text(error), is_final: refused }
+    }
+}
+
+fn protocol(error: &lapin::Error) -> Option<&AMQPError> {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => Some(error),
+        _ => None,
+    }
+}
+
+/// The broker's reply code, if it sent one.
+pub(crate) fn reply_code(error: &lapin::Error) -> Option<u16> {
+    protocol(error).map(AMQPError::get_id)
+}
+
+/// What the broker said, or else what `lapin` says.
+pub(crate) fn text(error: &lapin::Error) -> String {
+    match protocol(error) {
+        Some(error) => error.get_message().to_string(),
+        None => error.to_string(),
+    }
+}
+
+/// True when the broker closed only the channel: the connection goes on.
+pub(crate) fn is_channel_error(error: &lapin::Error) -> bool {
+    matches!(
+        reply_code(error),
+        Some(
+            code::ACCESS_REFUSED | code::NOT_FOUND | code::RESOURCE_LOCKED | code::PRECONDITION_FAILED | 311
+        )
+    )
+}
+
+/// The error of a request that the broker answered, or that the connection did not survive.
+pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Error {
+    let kind = match reply_code(&error) {
+        Some(code::ACCESS_REFUSED | code::NOT_ALLOWED) => ErrorKind::AccessRefused,
+        Some(code::NOT_FOUND | code::RESOURCE_LOCKED | code::PRECONDITION_FAILED) => ErrorKind::Topology,
+        Some(_) if is_channel_error(&error) => ErrorKind::Rejected,
+        _ => ErrorKind::Connection,
+    };
+    Error::new(kind, format!("{what}: {}", text(&error))).with_source(error)
+}

@@ -1,0 +1,382 @@
+//! One supervised connection: connect, restore the topology, serve; after any loss drop everything and begin again.
+//!
+//! There is one code path for the start and for every recovery. `lapin`'s own recovery stays off: it registers each
+//! binding twice, says nothing about lost deliveries, and leaves a consumer hanging after a channel error.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use lapin::{Channel, Connection, Event};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::address::Address;
+use super::dial::{Cutter, dial};
+use super::failure::{Failure, is_channel_error, to_error};
+use crate::error::{Error, Result};
+
+/// `lapin` tells nobody when an idle connection dies; whoever uses one notices at once and says so.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Restores what a new connection must have before anyone uses it.
+pub(super) type Restore = Box<dyn Fn(Session) -> BoxFuture<'static, lapin::Result<()>> + Send + Sync>;
+
+/// One supervised connection. It is made at the first use.
+pub(crate) struct Link {
+    inner: Arc<Inner>,
+    handle: Handle,
+    started: AtomicBool,
+}
+
+struct Inner {
+    address: Address,
+    /// What the broker's operators see.
+    name: String,
+    dial_limit: Duration,
+    restore: Restore,
+    state: watch::Sender<State>,
+    /// Why the broker takes no messages from this connection, if it does not.
+    blocked: watch::Sender<Option<String>>,
+    look: Notify,
+    stop: CancellationToken,
+    done: CancellationToken,
+}
+
+/// Where a link stands.
+#[derive(Clone)]
+pub(crate) enum State {
+    /// No connection, and why, if an attempt was made.
+    Down(Option<Failure>),
+    /// Connected and restored.
+    Up(Session),
+    /// Closed by us, for good.
+    Closed,
+}
+
+/// One connection, from its login to its loss.
+#[derive(Clone)]
+pub(crate) struct Session {
+    /// Grows with each connection: what belongs to an older one is void.
+    pub(crate) generation: u64,
+    connection: Arc<Connection>,
+}
+
+impl Session {
+    /// A new channel.
+    pub(crate) async fn channel(&self) -> lapin::Result<Channel> {
+        self.connection.create_channel().await
+    }
+
+    /// False when the connection is gone, even if the supervisor has not noticed yet.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.connection.status().connected()
+    }
+}
+
+impl Link {
+    pub(super) fn new(
+        address: Address,
+        name: String,
+        dial_limit: Duration,
+        restore: Restore,
+        handle: Handle,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                address,
+                name,
+                dial_limit,
+                restore,
+                state: watch::Sender::new(State::Down(None)),
+                blocked: watch::Sender::new(None),
+                look: Notify::new(),
+                stop: CancellationToken::new(),
+                done: CancellationToken::new(),
+            }),
+            handle,
+            started: AtomicBool::new(false),
+        }
+    }
+
+    fn start(&self) {
+        if !self.started.swap(true, Ordering::AcqRel) {
+            self.handle.spawn(supervise(Arc::clone(&self.inner)));
+        }
+    }
+
+    /// Follows where the link stands; starts it if it was not.
+    pub(crate) fn watch(&self) -> watch::Receiver<State> {
+        self.start();
+        self.inner.state.subscribe()
+    }
+
+    /// Follows whether the broker takes messages, and why not.
+    pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
+        self.inner.blocked.subscribe()
+    }
+
+    /// A session that is newer than `after`, as soon as there is one.
+    ///
+    /// # Errors
+    /// None within the deadline, or none to be hoped for: the login was refused.
+    pub(crate) async fn session(&self, after: u64, deadline: Instant) -> Result<Session> {
+        let mut state = self.watch();
+        let mut last = None;
+        loop {
+            match &*state.borrow_and_update() {
+                State::Up(session) if session.generation > after && session.is_alive() => {
+                    return Ok(session.clone());
+                }
+                State::Up(_) => self.inner.look.notify_one(),
+                State::Down(Some(failure)) if failure.is_final => return Err(failure.to_error()),
+                State::Down(failure) => last = failure.clone().or(last),
+                State::Closed => return Err(closed()),
+            }
+            if timeout_at(deadline, state.changed()).await.is_err() {
+                return Err(match last {
+                    Some(failure) => failure.to_error(),
+                    None => Error::connection(format!("no connection to `{}` yet", self.inner.address.shown)),
+                });
+            }
+        }
+    }
+
+    /// Runs a request that may safely be repeated, on this connection or, when that is lost on the way, the next.
+    ///
+    /// # Errors
+    /// The broker's answer, or no answer within `limit`.
+    pub(crate) async fn request<T, F>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut ask: impl FnMut(Session) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = lapin::Result<T>>,
+    {
+        let deadline = Instant::now() + limit;
+        let mut after = 0;
+        loop {
+            let session = self
+                .session(after, deadline)
+                .await
+                .map_err(|error| error.context(format!("cannot {what}")))?;
+            match timeout_at(deadline, ask(session.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if session.is_alive() || is_channel_error(&error) => {
+                    return Err(to_error(format!("cannot {what}"), error));
+                }
+                Ok(Err(_)) => after = session.generation,
+                Err(_) => {
+                    return Err(Error::timeout(format!(
+                        "cannot {what}: no answer within {}",
+                        humantime::format_duration(limit)
+                    )));
+                }
+            }
+            self.inner.look.notify_one();
+        }
+    }
+
+    /// Says goodbye, within a few seconds.
+    pub(crate) async fn close(&self) {
+        self.inner.stop.cancel();
+        if self.started.load(Ordering::Acquire) {
+            self.inner.done.cancelled().await;
+        }
+        self.inner.state.send_replace(State::Closed);
+    }
+
+    pub(crate) fn suspect(&self) {
+        self.inner.look.notify_one();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.inner.stop.cancel();
+    }
+}
+
+pub(crate) fn closed() -> Error {
+    Error::connection("the connection to the broker was closed by this program")
+}
+
+/// The life of a link. It ends when the link is closed or dropped.
+async fn supervise(inner: Arc<Inner>) {
+    let _done = inner.done.clone().drop_guard();
+    let mut generation = 0;
+    let mut pause = Pause::default();
+    let mut outage = Outage::default();
+    loop {
+        let connecting = connect(&inner, generation + 1);
+        let connected = tokio::select! {
+            () = inner.stop.cancelled() => break,
+            connected = connecting => connected,
+        };
+        let lost = match connected {
+            Ok((session, cutter)) => {
+                generation = session.generation;
+                outage.ends(&inner, generation);
+                pause.connected();
+                let since = Instant::now();
+                let connection = Arc::clone(&session.connection);
+                inner.state.send_replace(State::Up(session));
+                let lost = serve(&inner, &connection, &cutter).await;
+                if since.elapsed() > Duration::from_secs(10) {
+                    pause = Pause::default();
+                }
+                lost
+            }
+            Err(failure) => Some(failure),
+        };
+        let Some(failure) = lost else { break };
+        outage.goes_on(&inner, &failure);
+        inner.blocked.send_replace(None);
+        let wait = pause.next(failure.is_final);
+        inner.state.send_replace(State::Down(Some(failure)));
+        tokio::select! {
+            () = inner.stop.cancelled() => break,
+            () = sleep(wait) => {}
+        }
+    }
+    inner.state.send_replace(State::Closed);
+}
+
+async fn connect(inner: &Inner, generation: u64) -> Result<(Session, Cutter), Failure> {
+    let (connection, cutter) = dial(&inner.address, &inner.name, inner.dial_limit).await?;
+    let session = Session { generation, connection: Arc::new(connection) };
+    let restored = timeout(inner.dial_limit, (inner.restore)(session.clone())).await;
+    let failure = match restored {
+        Ok(Ok(())) => return Ok((session, cutter)),
+        Ok(Err(error)) => Failure { is_final: false, ..Failure::from(&error) },
+        Err(_) => Failure::connection("the broker did not answer while queues were declared again"),
+    };
+    cutter.cut();
+    Err(failure)
+}
+
+/// Until the connection is lost (and why) or the link is closed (`None`).
+async fn serve(inner: &Inner, connection: &Connection, cutter: &Cutter) -> Option<Failure> {
+    let mut events = std::pin::pin!(connection.events_listener());
+    let mut said = None;
+    while connection.status().connected() {
+        tokio::select! {
+            () = inner.stop.cancelled() => {
+                // An error means that it was gone already.
+                let _ = timeout(GOODBYE, connection.close(200, "goodbye".into())).await;
+                cutter.cut();
+                return None;
+            }
+            event = events.next() => match event {
+                Some(Event::ConnectionBlocked(reason)) => {
+                    warn!(connection = inner.name, reason, "the broker takes no messages");
+                    inner.blocked.send_replace(Some(reason));
+                }
+                Some(Event::ConnectionUnblocked) => {
+                    info!(connection = inner.name, "the broker takes messages again");
+                    inner.blocked.send_replace(None);
+                }
+                Some(Event::Error(error)) => said = Some(error),
+                Some(_) => {}
+                None => break,
+            },
+            () = inner.look.notified() => {}
+            () = sleep(LOOK_EVERY) => {}
+        }
+    }
+    cutter.cut();
+    // Errors of channels come by the same way; they are not why a connection ends.
+    let why = said.filter(|error| !is_channel_error(error)).map(|error| super::failure::text(&error));
+    Some(Failure::connection(why.unwrap_or_else(|| "the connection was lost".into())))
+}
+
+/// Says each change of an outage once.
+#[derive(Default)]
+struct Outage {
+    since: Option<Instant>,
+    last: Option<String>,
+}
+
+impl Outage {
+    fn goes_on(&mut self, inner: &Inner, failure: &Failure) {
+        let new = self.last.as_deref() != Some(&failure.text);
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            warn!(
+                connection = inner.name,
+                reason = failure.text,
+                "no connection to the broker, trying again"
+            );
+        } else if new {
+            warn!(connection = inner.name, reason = failure.text, "still no connection to the broker");
+        } else {
+            debug!(connection = inner.name, reason = failure.text, "still no connection to the broker");
+        }
+        self.last = Some(failure.text.clone());
+    }
+
+    fn ends(&mut self, inner: &Inner, generation: u64) {
+        self.last = None;
+        match self.since.take() {
+            Some(since) => {
+                let after =
+                    humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64));
+                info!(connection = inner.name, generation, %after, "connection to the broker restored");
+            }
+            None => debug!(connection = inner.name, generation, "connected to the broker"),
+        }
+    }
+}
+
+/// How long to wait before the next attempt: at first hardly, then up to five seconds, never in step with others.
+#[derive(Default)]
+pub(crate) struct Pause(u32);
+
+impl Pause {
+    pub(crate) fn next(&mut self, is_final: bool) -> Duration {
+        let limit = match self.0 {
+            _ if is_final => 5_000,
+            0 => 50,
+            n => (100_u64 << n.min(6)).min(5_000),
+        };
+        self.0 = self.0.saturating_add(1);
+        Duration::from_millis(fastrand::u64(limit / 2..=limit))
+    }
+
+    /// A server that accepts and then drops us is not called at full speed.
+    fn connected(&mut self) {
+        self.0 = self.0.min(2);
+    }
+}
+
+/// A mutex whose holder never panics halfway: what it guards is whole even if it is poisoned.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_retry_is_quick_and_the_later_ones_are_bounded() {
+        let mut pause = Pause::default();
+        assert!(pause.next(false) <= Duration::from_millis(50));
+        for _ in 0..100 {
+            assert!(pause.next(false) <= Duration::from_secs(5));
+        }
+        assert!(pause.next(false) >= Duration::from_millis(2_500));
+        pause.connected();
+        assert!(pause.next(false) <= Duration::from_millis(400));
+    }
+}

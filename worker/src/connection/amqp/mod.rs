@@ -1,0 +1,144 @@
+//! RabbitMQ through `lapin`: two supervised connections for each process and address, shared by the broker and the
+//! result backend.
+//!
+//! One connection publishes and one does all else. While the broker is short of memory or disk it reads nothing from
+//! a connection that publishes, so acks on that connection would hang too.
+
+mod address;
+pub(crate) mod codec;
+pub(crate) mod delay;
+mod dial;
+pub(crate) mod failure;
+pub(crate) mod link;
+mod outgoing;
+mod publisher;
+mod runtime;
+pub(crate) mod topology;
+mod window;
+
+pub(crate) use outgoing::Outgoing;
+pub(crate) use publisher::Publisher;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use self::address::Address;
+use self::link::{Link, lock};
+use self::topology::Desired;
+use crate::connection::{BrokerUrl, ConnectOptions};
+use crate::error::Result;
+
+/// The open addresses of this process.
+static OPEN: Mutex<Vec<(Key, Weak<Amqp>)>> = Mutex::new(Vec::new());
+
+/// Two users share connections when they would open the same ones.
+#[derive(Clone, PartialEq)]
+struct Key {
+    url: BrokerUrl,
+    options: ConnectOptions,
+}
+
+/// The connections to one address.
+pub(crate) struct Amqp {
+    /// For everything but publishing.
+    pub(crate) link: Arc<Link>,
+    publishing: Arc<Link>,
+    pub(crate) publisher: Publisher,
+    pub(crate) desired: Arc<Desired>,
+    pub(crate) limit: Duration,
+    handle: Handle,
+    /// Those who opened it and did not close it.
+    users: AtomicUsize,
+}
+
+impl Amqp {
+    /// The connections to an address: those that are open already, or new ones. Nothing is connected before it is
+    /// needed.
+    ///
+    /// # Errors
+    /// An address with a mistake, or a file for TLS that cannot be read.
+    pub(crate) fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<Self>> {
+        let key = Key { url: url.clone(), options: options.clone() };
+        let mut open = lock(&OPEN);
+        open.retain(|(_, amqp)| amqp.strong_count() > 0);
+        let found = open.iter().filter(|(other, _)| *other == key).find_map(|(_, amqp)| amqp.upgrade());
+        if let Some(amqp) = found
+            && amqp.join()
+        {
+            return Ok(amqp);
+        }
+        let amqp = Arc::new(Self::new(url, options)?);
+        open.push((key, Arc::downgrade(&amqp)));
+        Ok(amqp)
+    }
+
+    fn new(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
+        let address = Address::new(url, &options.tls)?;
+        let handle = runtime::handle()?;
+        let dial_limit = options.timeout.clamp(Duration::from_secs(1), Duration::from_secs(10));
+        let desired = Arc::new(Desired::new(options.queue_kind));
+        let restore = {
+            let desired = Arc::clone(&desired);
+            move |session| -> futures_util::future::BoxFuture<'static, _> {
+                let desired = Arc::clone(&desired);
+                Box::pin(async move { desired.restore(&session).await })
+            }
+        };
+        let name = |role: &str| format!("{} ({role})", options.name);
+        let link = |name, address, restore| Link::new(address, name, dial_limit, restore, handle.clone());
+        let consuming = Arc::new(link(name("consumer"), address.clone(), Box::new(restore)));
+        let publishing = Arc::new(link(name("publisher"), address, Box::new(|_| Box::pin(async { Ok(()) }))));
+        Ok(Self {
+            publisher: Publisher::start(Arc::clone(&publishing), options.timeout, &handle),
+            link: consuming,
+            publishing,
+            desired,
+            limit: options.timeout,
+            handle,
+            users: AtomicUsize::new(1),
+        })
+    }
+
+    /// `false` when the last user has just left.
+    fn join(&self) -> bool {
+        self.users
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |users| (users > 0).then_some(users + 1))
+            .is_ok()
+    }
+
+    /// Runs work on the I/O thread, whatever executor the caller has.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        runtime::run(&self.handle, work).await
+    }
+
+    /// Starts a task on the I/O thread. Whoever starts one says how it ends.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(work);
+    }
+
+    /// One user leaves; after the last one the connections say goodbye. Bounded in time.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        if self.users.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        let this = Arc::clone(self);
+        // An error means that the thread has stopped, and with it the connections.
+        let _ = self
+            .run(async move {
+                // What was published has its own deadline; a little more is enough.
+                let flush = this.limit + Duration::from_secs(1);
+                let _ = timeout(flush, this.publisher.flush()).await;
+                tokio::join!(this.publishing.close(), this.link.close());
+                Ok(())
+            })
+            .await;
+    }
+}

@@ -1,0 +1,87 @@
+//! A message on its way out, written in AMQP's terms once.
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::message::BasicReturnMessage;
+use lapin::types::{AMQPValue, ShortString};
+
+use super::codec::{short, to_amqp};
+use crate::error::Result;
+use crate::message::Message;
+
+/// A message with its address.
+#[derive(Clone)]
+pub(crate) struct Outgoing {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    pub(super) properties: BasicProperties,
+    pub(super) body: Bytes,
+    pub(super) mandatory: bool,
+    /// The task id, by which the sender may send it again.
+    pub(super) id: Option<String>,
+}
+
+impl Outgoing {
+    /// # Errors
+    /// A text that is too long for AMQP.
+    pub(crate) fn new(exchange: &str, routing_key: &str, message: &Message, mandatory: bool) -> Result<Self> {
+        Ok(Self {
+            exchange: short("the name of an exchange", exchange)?,
+            routing_key: short("a routing key", routing_key)?,
+            properties: to_amqp(message)?,
+            body: message.body.clone(),
+            mandatory,
+            id: message.id().map(ToOwned::to_owned),
+        })
+    }
+
+    /// `exchange … with routing key …`, or `queue …`.
+    pub(super) fn address(&self) -> String {
+        match self.exchange.as_str() {
+            "" => format!("queue `{}`", self.routing_key),
+            exchange => format!("exchange `{exchange}` with routing key `{}`", self.routing_key),
+        }
+    }
+
+    /// True when this may be the message that came back. Messages that are equal in all of this come back in the
+    /// order in which they were published.
+    pub(super) fn is_returned_as(&self, returned: &Returned) -> bool {
+        self.mandatory
+            && self.routing_key.as_str() == returned.routing_key
+            && self.exchange.as_str() == returned.exchange
+            && identity(&self.properties) == returned.id
+            && self.body == returned.body
+    }
+}
+
+/// A message that no queue took.
+pub(super) struct Returned {
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) id: Option<String>,
+    pub(super) body: Vec<u8>,
+    pub(super) reason: String,
+}
+
+impl From<BasicReturnMessage> for Returned {
+    fn from(message: BasicReturnMessage) -> Self {
+        let reason = message.reply_text.to_string();
+        let delivery = message.delivery;
+        Self {
+            exchange: delivery.exchange.into(),
+            routing_key: delivery.routing_key.into(),
+            id: identity(&delivery.properties),
+            body: delivery.data,
+            reason,
+        }
+    }
+}
+
+/// The header `id` of a task, or else the property of a plain message.
+fn identity(properties: &BasicProperties) -> Option<String> {
+    let header = properties.headers().as_ref().and_then(|table| match table.inner().get("id") {
+        Some(AMQPValue::LongString(id)) => Some(id.to_string()),
+        _ => None,
+    });
+    header.or_else(|| properties.message_id().as_ref().map(ToString::to_string))
+}

@@ -1,0 +1,483 @@
+//! The one task that publishes: it takes what has queued up, writes it without awaiting one by one, and tells each
+//! caller what became of its message.
+//!
+//! | what happens | what the caller is told |
+//! |---|---|
+//! | confirmed and not returned | `Ok` |
+//! | no queue takes it | unroutable |
+//! | nack: the queue is full, or an internal error | rejected |
+//! | the exchange does not exist, the message is too large | its own error; the others are published again |
+//! | no connection within the deadline, or the broker blocks publishers | an error: nothing was sent |
+//! | written, and the confirm did not come | unknown, with the id under which it may be sent again |
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tracing::warn;
+
+use super::failure::{code, is_channel_error, reply_code, text};
+use super::link::{Link, Pause, Session, State, closed};
+use super::outgoing::Outgoing;
+use super::window::{Confirm, Entry, Outcome, Window};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Publishes that may be on their way at once; a thousand is where throughput ends to grow.
+const IN_FLIGHT: usize = 1024;
+/// The bytes of their bodies. One message may be larger; it then goes alone.
+const IN_FLIGHT_BYTES: usize = 32 << 20;
+/// Callers that may wait in the queue; more wait for a place, each with its own message in its own hands.
+const QUEUED: usize = 1024;
+/// How exact deadlines are.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a broken channel may take to report all that was on it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Hands messages to the publishing task. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Publisher {
+    requests: mpsc::Sender<Command>,
+    limit: Duration,
+}
+
+enum Command {
+    Publish(Outgoing, Request),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Who waits, and until when.
+struct Request {
+    reply: oneshot::Sender<Result<()>>,
+    deadline: Instant,
+}
+
+impl Publisher {
+    /// Starts the publishing task. It ends when the last `Publisher` is dropped.
+    pub(super) fn start(link: Arc<Link>, limit: Duration, handle: &tokio::runtime::Handle) -> Self {
+        let (requests, inbox) = mpsc::channel(QUEUED);
+        handle.spawn(async move { Actor::new(link, inbox, limit).run().await });
+        Self { requests, limit }
+    }
+
+    /// Publishes. `Ok` means that the broker has taken responsibility.
+    pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { reply, deadline: Instant::now() + self.limit };
+        self.requests.send(Command::Publish(outgoing, request)).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Resolves when all that was published before is settled.
+    pub(crate) async fn flush(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Command::Flush(reply)).await.is_ok() {
+            // An error means that the task ended, having settled all.
+            let _ = answer.await;
+        }
+    }
+}
+
+/// What became of one write.
+enum Written {
+    /// It never went out.
+    No(lapin::Error),
+    /// It may have gone out; no confirm came.
+    Unconfirmed(lapin::Error),
+    Confirmed(Confirmation),
+}
+
+struct Actor {
+    link: Arc<Link>,
+    limit: Duration,
+    state: watch::Receiver<State>,
+    blocked: watch::Receiver<Option<String>>,
+    inbox: mpsc::Receiver<Command>,
+    waiting: VecDeque<(Outgoing, Request)>,
+    flushes: Vec<oneshot::Sender<()>>,
+    lane: Lane,
+    pause: Pause,
+    window: Window<Request>,
+    writes: FuturesUnordered<BoxFuture<'static, (u64, Written)>>,
+}
+
+/// The channel that is published on.
+enum Lane {
+    Closed,
+    Opening(BoxFuture<'static, Result<(Arc<Channel>, u64), lapin::Error>>),
+    Open {
+        channel: Arc<Channel>,
+        generation: u64,
+    },
+    /// It collects its last words until then.
+    Broken {
+        why: Option<lapin::Error>,
+        until: Instant,
+    },
+}
+
+impl Actor {
+    fn new(link: Arc<Link>, inbox: mpsc::Receiver<Command>, limit: Duration) -> Self {
+        let blocked = link.blocked();
+        Self {
+            // Watching starts the link, so a link that nobody publishes on is never made: see `run`.
+            state: watch::Sender::new(State::Down(None)).subscribe(),
+            blocked,
+            link,
+            limit,
+            inbox,
+            waiting: VecDeque::new(),
+            flushes: Vec::new(),
+            lane: Lane::Closed,
+            pause: Pause::default(),
+            window: Window::new(),
+            writes: FuturesUnordered::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        let Some(first) = self.inbox.recv().await else { return };
+        self.state = self.link.watch();
+        self.take(first);
+        let mut commands = Vec::new();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_open = true;
+        while is_open || !self.is_idle() {
+            self.advance();
+            let room = QUEUED.saturating_sub(self.waiting.len());
+            let has_work = !self.is_idle();
+            tokio::select! {
+                biased;
+                Some(done) = self.writes.next(), if !self.writes.is_empty() => self.written(done),
+                opened = opening(&mut self.lane) => self.opened(opened),
+                count = self.inbox.recv_many(&mut commands, room), if is_open && room > 0 => {
+                    is_open = count > 0;
+                    commands.drain(..).for_each(|command| self.take(command));
+                }
+                Ok(()) = self.state.changed() => {}
+                Ok(()) = self.blocked.changed() => {}
+                _ = tick.tick(), if has_work => self.expire(),
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.window.is_empty() && self.writes.is_empty()
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Publish(outgoing, request) => self.waiting.push_back((outgoing, request)),
+            Command::Flush(reply) => self.flushes.push(reply),
+        }
+    }
+
+    /// Does what the present state allows.
+    fn advance(&mut self) {
+        if self.is_idle() {
+            for reply in self.flushes.drain(..) {
+                // An error means that nobody waits any more.
+                let _ = reply.send(());
+            }
+        }
+        self.follow_link();
+        match &self.lane {
+            Lane::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
+                self.sort_out()
+            }
+            Lane::Open { channel, .. } if self.blocked.borrow().is_none() => {
+                let channel = Arc::clone(channel);
+                self.write(&channel);
+            }
+            _ => {}
+        }
+    }
+
+    fn follow_link(&mut self) {
+        let state = self.state.borrow_and_update().clone();
+        match (&self.lane, &state) {
+            (Lane::Closed, State::Up(session)) if !self.waiting.is_empty() => {
+                self.lane = Lane::Opening(open(session.clone(), self.pause.next(false)).boxed());
+            }
+            (Lane::Open { generation, .. }, State::Up(session)) if session.generation == *generation => {}
+            (Lane::Open { .. }, _) => self.broken(None),
+            _ => {}
+        }
+        match state {
+            State::Down(Some(failure)) if failure.is_final => {
+                for (outgoing, request) in self.waiting.drain(..) {
+                    let error = failure.to_error().context(unsent(&outgoing));
+                    request.tell(Err(error));
+                }
+            }
+            State::Closed => {
+                for (_, request) in self.waiting.drain(..) {
+                    request.tell(Err(closed()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn opened(&mut self, opened: Result<(Arc<Channel>, u64), lapin::Error>) {
+        self.lane = match opened {
+            Ok((channel, generation)) => Lane::Open { channel, generation },
+            Err(_) => {
+                self.link.suspect();
+                Lane::Closed
+            }
+        };
+    }
+
+    fn write(&mut self, channel: &Arc<Channel>) {
+        while self.window.len() < IN_FLIGHT
+            && let Some((outgoing, _)) = self.waiting.front()
+            && (self.window.is_empty() || self.window.bytes() + outgoing.body.len() <= IN_FLIGHT_BYTES)
+            && let Some((outgoing, request)) = self.waiting.pop_front()
+        {
+            // Whoever does not wait any more has not asked for it.
+            if request.reply.is_closed() {
+                continue;
+            }
+            let number = self.window.push(outgoing.clone(), request);
+            self.writes.push(publish(Arc::clone(channel), number, outgoing).boxed());
+        }
+    }
+
+    /// Takes this outcome and all others that are there. That none is left behind is what makes
+    /// [`Window::confirmed`] exact.
+    fn written(&mut self, first: (u64, Written)) {
+        let mut round = Vec::new();
+        let mut next = Some(first);
+        while let Some((number, written)) = next {
+            match written {
+                Written::Confirmed(confirmation) => round.push(Confirm {
+                    number,
+                    taken: confirmation.is_ack(),
+                    returned: confirmation.take_message().map(Into::into),
+                }),
+                Written::No(error) => {
+                    if let Some(entry) = self.window.get_mut(number) {
+                        entry.was_written = false;
+                    }
+                    self.broken(Some(error));
+                }
+                Written::Unconfirmed(error) => self.broken(Some(error)),
+            }
+            next = self.writes.next().now_or_never().flatten();
+        }
+        let mut told = Vec::with_capacity(round.len());
+        self.window.confirmed(round, |request, outcome| told.push((request, outcome)));
+        if !told.is_empty() {
+            self.pause = Pause::default();
+        }
+        for (request, outcome) in told {
+            request.tell(match outcome {
+                Outcome::Taken => Ok(()),
+                Outcome::Refused => Err(Error::new(
+                    ErrorKind::Rejected,
+                    "the broker refused the message: the queue is full, or it had an error of its own",
+                )),
+                Outcome::Unroutable(reason) => {
+                    Err(Error::new(ErrorKind::Unroutable, format!("no queue takes the message: {reason}")))
+                }
+            });
+        }
+    }
+
+    fn broken(&mut self, error: Option<lapin::Error>) {
+        if let Lane::Broken { why, .. } = &mut self.lane {
+            // The first error says why; later ones may only say that the channel is closed.
+            if why.as_ref().is_none_or(|why| reply_code(why).is_none()) {
+                *why = error.or(why.take());
+            }
+        } else {
+            self.lane = Lane::Broken { why: error, until: Instant::now() + LAST_WORDS };
+        }
+    }
+
+    /// The channel is gone and has said all: who is to blame, who can be published again, who cannot know?
+    fn sort_out(&mut self) {
+        let Lane::Broken { why, .. } = std::mem::replace(&mut self.lane, Lane::Closed) else { return };
+        self.writes.clear();
+        let entries = self.window.take();
+        let why_text = why.as_ref().map_or_else(|| "the connection was lost".to_owned(), text);
+        let blame = why.as_ref().filter(|error| is_channel_error(error)).map(Blame::new);
+        if blame.is_none() {
+            self.link.suspect();
+        }
+        // Those that the broker closed the channel for, if it can be told which they are.
+        let is_guilty =
+            |entry: &Entry<Request>| blame.as_ref().is_some_and(|blame| blame.is_on(&entry.outgoing));
+        let found = entries.iter().any(is_guilty);
+        let mut again = VecDeque::new();
+        for entry in entries {
+            let guilty = is_guilty(&entry);
+            let Some(request) = entry.request else { continue };
+            match &blame {
+                Some(blame) if guilty => request.tell(Err(blame.to_error(&entry.outgoing, &why_text))),
+                Some(_) if found => again.push_back((entry.outgoing, request)),
+                _ if !entry.was_written => again.push_back((entry.outgoing, request)),
+                _ => request.tell(Err(unknown(&entry.outgoing, &why_text))),
+            }
+        }
+        again.append(&mut self.waiting);
+        self.waiting = again;
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let blocked = self.blocked.borrow().clone();
+        let limit = humantime::format_duration(self.limit);
+        let state = self.state.borrow().clone();
+        while let Some((_, request)) = self.waiting.front()
+            && request.deadline <= now
+            && let Some((outgoing, request)) = self.waiting.pop_front()
+        {
+            let what = unsent(&outgoing);
+            request.tell(Err(match (&blocked, &state) {
+                (Some(reason), _) => Error::timeout(format!(
+                    "{what}: the broker takes no messages ({reason}) and did not within {limit}"
+                )),
+                (None, State::Down(Some(failure))) => failure.to_error().context(what),
+                (None, State::Down(None)) => {
+                    Error::connection(format!("{what}: no connection within {limit}"))
+                }
+                (None, _) => Error::timeout(format!("{what}: it waited {limit} for others to be confirmed")),
+            }));
+        }
+        for entry in self.window.iter_mut() {
+            match &entry.request {
+                Some(request) if request.deadline <= now => {}
+                // The older ones come first; those after this one have time.
+                Some(_) => break,
+                None => continue,
+            }
+            let why = match &blocked {
+                Some(reason) => format!("the broker takes no messages ({reason})"),
+                None => format!("no confirm within {limit}"),
+            };
+            if let Some(request) = entry.request.take() {
+                request.tell(Err(unknown(&entry.outgoing, &why)));
+            }
+        }
+    }
+}
+
+impl Request {
+    fn tell(self, outcome: Result<()>) {
+        // Whoever does not wait any more has given up.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// Resolves when a channel is being opened and is open, or could not be.
+async fn opening(lane: &mut Lane) -> Result<(Arc<Channel>, u64), lapin::Error> {
+    match lane {
+        Lane::Opening(opening) => opening.await,
+        _ => std::future::pending().await,
+    }
+}
+
+async fn open(session: Session, pause: Duration) -> Result<(Arc<Channel>, u64), lapin::Error> {
+    let open = async {
+        let channel = session.channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok((Arc::new(channel), session.generation))
+    };
+    match timeout(Duration::from_secs(5), open).await {
+        Ok(Ok(open)) => Ok(open),
+        Ok(Err(error)) => {
+            // A connection that dies is told by the link; an error of another kind must not spin.
+            sleep(pause).await;
+            Err(error)
+        }
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
+async fn publish(channel: Arc<Channel>, number: u64, outgoing: Outgoing) -> (u64, Written) {
+    let Outgoing { exchange, routing_key, properties, body, mandatory, .. } = outgoing;
+    let options = BasicPublishOptions { mandatory, immediate: false };
+    let written = match channel.basic_publish(exchange, routing_key, options, &body, properties).await {
+        Err(error) => Written::No(error),
+        Ok(confirm) => match confirm.await {
+            Ok(confirmation) => Written::Confirmed(confirmation),
+            Err(error) => Written::Unconfirmed(error),
+        },
+    };
+    (number, written)
+}
+
+fn unsent(outgoing: &Outgoing) -> String {
+    format!("nothing was sent to {}", outgoing.address())
+}
+
+fn unknown(outgoing: &Outgoing, why: &str) -> Error {
+    let id = outgoing.id.clone().unwrap_or_default();
+    let message = format!(
+        "it is not known whether {} got the message: {why}; it may be sent again",
+        outgoing.address()
+    );
+    Error::new(ErrorKind::Unknown { id }, message)
+}
+
+/// Which publish made the broker close the channel, as far as its words tell.
+enum Blame {
+    /// `NOT_FOUND - no exchange 'x' in vhost '/'`, or `ACCESS_REFUSED - access to exchange 'x' …`.
+    Exchange {
+        name: String,
+        is_refused: bool,
+    },
+    /// `PRECONDITION_FAILED - message size 17 is larger than configured max size 16`.
+    LargerThan(usize),
+    Unclear,
+}
+
+impl Blame {
+    fn new(error: &lapin::Error) -> Self {
+        let text = text(error);
+        let code = reply_code(error);
+        let quoted = text.split_once("exchange '").and_then(|(_, rest)| rest.split_once('\''));
+        if let (Some((name, _)), Some(code::NOT_FOUND | code::ACCESS_REFUSED)) = (quoted, code) {
+            let name = if name == "amq.default" { "" } else { name };
+            let is_refused = code == Some(code::ACCESS_REFUSED);
+            return Self::Exchange { name: name.to_owned(), is_refused };
+        }
+        let limit = text.contains("message size").then(|| {
+            text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).next_back()
+        });
+        match limit.flatten() {
+            Some(limit) => Self::LargerThan(limit),
+            None => {
+                warn!(reason = text, "the broker closed the channel for publishing");
+                Self::Unclear
+            }
+        }
+    }
+
+    fn is_on(&self, outgoing: &Outgoing) -> bool {
+        match self {
+            Self::Exchange { name, .. } => outgoing.exchange.as_str() == name,
+            Self::LargerThan(limit) => outgoing.body.len() > *limit,
+            Self::Unclear => false,
+        }
+    }
+
+    fn to_error(&self, outgoing: &Outgoing, text: &str) -> Error {
+        let kind = match self {
+            Self::Exchange { is_refused: true, .. } => ErrorKind::AccessRefused,
+            Self::Exchange { .. } => ErrorKind::Topology,
+            Self::LargerThan(_) => ErrorKind::TooLarge,
+            Self::Unclear => ErrorKind::Rejected,
+        };
+        Error::new(kind, format!("cannot publish to {}: {text}", outgoing.address()))
+    }
+}

@@ -1,0 +1,394 @@
+//! Declaring exchanges, queues and bindings, and declaring them again after a reconnect.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ErrorKind};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::delay::{self, Rung};
+use super::failure::{code, is_channel_error, reply_code, text};
+use super::link::{Session, lock};
+use crate::routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, Topology};
+
+/// A quorum queue with a dead-letter exchange gives up on a message that many workers died of. Without a dead-letter
+/// exchange a limit would throw messages away.
+const DELIVERY_LIMIT: i32 = 20;
+/// How long an exclusive queue of the connection before may still be locked.
+const LOCKED_FOR: Duration = Duration::from_secs(5);
+
+/// What was declared and must be there again after a reconnect.
+pub(crate) struct Desired {
+    kind: QueueKind,
+    topology: Mutex<Topology>,
+    /// Queues whose other arguments were warned about.
+    warned: Mutex<HashSet<String>>,
+}
+
+impl Desired {
+    pub(super) fn new(kind: QueueKind) -> Self {
+        Self { kind, topology: Mutex::default(), warned: Mutex::default() }
+    }
+
+    /// Declares, and remembers what was declared.
+    pub(crate) async fn declare(&self, session: &Session, topology: &Topology) -> lapin::Result<()> {
+        let mut scratch = Scratch::new(session);
+        for exchange in &topology.exchanges {
+            scratch.declare_exchange(exchange).await?;
+        }
+        for queue in &topology.queues {
+            self.declare_queue(&mut scratch, queue).await?;
+        }
+        for binding in &topology.bindings {
+            scratch.bind(binding).await?;
+        }
+        self.bind_to_exit(&mut scratch, topology).await?;
+        lock(&self.topology).merge(topology.clone());
+        Ok(())
+    }
+
+    /// Declares everything again. What the broker refuses is left out with a warning: the rest must work.
+    pub(super) async fn restore(&self, session: &Session) -> lapin::Result<()> {
+        let topology = lock(&self.topology).clone();
+        let mut scratch = Scratch::new(session);
+        for exchange in &topology.exchanges {
+            tolerate("exchange", &exchange.name, scratch.declare_exchange(exchange).await)?;
+        }
+        for queue in &topology.queues {
+            tolerate("queue", &queue.name, self.declare_queue(&mut scratch, queue).await)?;
+        }
+        for binding in &topology.bindings {
+            tolerate("binding of queue", &binding.queue, scratch.bind(binding).await)?;
+        }
+        self.bind_to_exit(&mut scratch, &topology).await
+    }
+
+    /// Declares one queue again that went missing. `false` when it was not ours to declare.
+    pub(crate) async fn restore_queue(&self, session: &Session, name: &str) -> lapin::Result<bool> {
+        let only = {
+            let all = lock(&self.topology);
+            Topology {
+                exchanges: Vec::new(),
+                queues: all.queues.iter().filter(|queue| queue.name == name).cloned().collect(),
+                bindings: all.bindings.iter().filter(|binding| binding.queue == name).cloned().collect(),
+            }
+        };
+        if only.queues.is_empty() {
+            return Ok(false);
+        }
+        self.declare(session, &only).await.map(|()| true)
+    }
+
+    /// Forgets a queue that was deleted on purpose.
+    pub(crate) fn forget_queue(&self, name: &str) {
+        let mut topology = lock(&self.topology);
+        topology.queues.retain(|queue| queue.name != name);
+        topology.bindings.retain(|binding| binding.queue != name);
+    }
+
+    async fn declare_queue(&self, scratch: &mut Scratch<'_>, queue: &Queue) -> lapin::Result<()> {
+        let options = QueueDeclareOptions {
+            passive: false,
+            durable: queue.durable,
+            exclusive: queue.exclusive,
+            auto_delete: queue.auto_delete,
+            nowait: false,
+        };
+        let name = short(&queue.name)?;
+        let arguments = arguments(queue, self.kind);
+        let mut waited = Duration::ZERO;
+        loop {
+            let (name, arguments) = (name.clone(), arguments.clone());
+            let declared =
+                scratch.run(async |c| c.queue_declare(name, options, arguments).await.map(drop)).await;
+            match declared {
+                // The broker still believes in our connection before this one, which owned the queue.
+                Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) && waited < LOCKED_FOR => {
+                    let pause = Duration::from_millis(200);
+                    sleep(pause).await;
+                    waited += pause;
+                }
+                Err(error) if reply_code(&error) == Some(code::PRECONDITION_FAILED) => {
+                    return self.take_as_it_is(scratch, queue, error).await;
+                }
+                declared => return declared,
+            }
+        }
+    }
+
+    /// Never deleted and made anew: another fleet's queue stays theirs.
+    async fn take_as_it_is(
+        &self,
+        scratch: &mut Scratch<'_>,
+        queue: &Queue,
+        refused: lapin::Error,
+    ) -> lapin::Result<()> {
+        let name = short(&queue.name)?;
+        let there = scratch
+            .run(async |c| {
+                c.queue_declare(
+                    name,
+                    QueueDeclareOptions { passive: true, ..Default::default() },
+                    FieldTable::default(),
+                )
+                .await
+                .map(drop)
+            })
+            .await;
+        // A queue that is not there was refused for what was asked, not for what it is.
+        there.map_err(|_| refused.clone())?;
+        if lock(&self.warned).insert(queue.name.clone()) {
+            warn!(
+                queue = queue.name,
+                reason = text(&refused),
+                "the queue exists with other arguments and is used as it is"
+            );
+        }
+        Ok(())
+    }
+
+    /// Lets delayed messages to the exchanges of these bindings reach their queues. A user who may not bind there
+    /// loses only that.
+    async fn bind_to_exit(&self, scratch: &mut Scratch<'_>, topology: &Topology) -> lapin::Result<()> {
+        let bindings = topology.bindings.iter().filter(|binding| !binding.exchange.is_empty());
+        let mut exit = false;
+        for binding in bindings {
+            let kind = self.kind_of(&binding.exchange, topology);
+            let Ok(key) = delay::exchange_binding(&binding.exchange, kind, &binding.routing_key) else {
+                continue;
+            };
+            let bind = async |scratch: &mut Scratch<'_>| {
+                if !exit {
+                    scratch.declare_exchange(&Exchange::new(delay::EXIT, ExchangeKind::Topic)).await?;
+                }
+                scratch.bind_to_exit(&binding.queue, &key).await
+            };
+            match bind(scratch).await {
+                Ok(()) => exit = true,
+                Err(error) if is_channel_error(&error) => {
+                    debug!(
+                        queue = binding.queue,
+                        reason = text(&error),
+                        "delayed messages will not reach the queue"
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn kind_of(&self, exchange: &str, topology: &Topology) -> Option<ExchangeKind> {
+        let kind = |exchanges: &[Exchange]| exchanges.iter().find(|e| e.name == exchange).map(|e| e.kind);
+        kind(&topology.exchanges).or_else(|| kind(&lock(&self.topology).exchanges)).or(match exchange {
+            "amq.fanout" => Some(ExchangeKind::Fanout),
+            "amq.headers" | "amq.match" => Some(ExchangeKind::Headers),
+            _ => None,
+        })
+    }
+}
+
+fn tolerate(what: &str, name: &str, done: lapin::Result<()>) -> lapin::Result<()> {
+    match done {
+        Err(error) if is_channel_error(&error) => {
+            warn!(name, reason = text(&error), "cannot declare the {what} again after a reconnect");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// A channel for requests that may fail: the broker closes it at the first failure, and the next request opens a
+/// new one.
+pub(crate) struct Scratch<'a> {
+    session: &'a Session,
+    channel: Option<Channel>,
+}
+
+impl<'a> Scratch<'a> {
+    pub(crate) fn new(session: &'a Session) -> Self {
+        Self { session, channel: None }
+    }
+
+    pub(crate) async fn run<T, F>(&mut self, ask: impl FnOnce(Channel) -> F) -> lapin::Result<T>
+    where
+        F: Future<Output = lapin::Result<T>>,
+    {
+        let channel = match self.channel.take() {
+            Some(channel) => channel,
+            None => self.session.channel().await?,
+        };
+        let answer = ask(channel.clone()).await;
+        if answer.is_ok() {
+            self.channel = Some(channel);
+        }
+        answer
+    }
+
+    async fn declare_exchange(&mut self, exchange: &Exchange) -> lapin::Result<()> {
+        let options = ExchangeDeclareOptions {
+            durable: exchange.durable,
+            auto_delete: exchange.auto_delete,
+            ..Default::default()
+        };
+        let kind = match exchange.kind {
+            ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+            ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+            ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+            ExchangeKind::Headers => lapin::ExchangeKind::Headers,
+        };
+        let name = short(&exchange.name)?;
+        self.run(async |c| c.exchange_declare(name, kind, options, FieldTable::default()).await).await
+    }
+
+    async fn bind(&mut self, binding: &Binding) -> lapin::Result<()> {
+        let (queue, exchange, key) =
+            (short(&binding.queue)?, short(&binding.exchange)?, short(&binding.routing_key)?);
+        self.run(async |c| {
+            c.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await
+        })
+        .await
+    }
+
+    /// Binds a queue to the end of the ladders.
+    pub(crate) async fn bind_to_exit(&mut self, queue: &str, key: &str) -> lapin::Result<()> {
+        let binding = Binding { exchange: delay::EXIT.into(), queue: queue.into(), routing_key: key.into() };
+        self.bind(&binding).await
+    }
+
+    /// The ladders, from the exit upwards.
+    pub(crate) async fn declare_ladders(&mut self) -> lapin::Result<()> {
+        self.declare_exchange(&Exchange::new(delay::EXIT, ExchangeKind::Topic)).await?;
+        for rung in delay::seconds_ladder().iter().chain(&delay::small_ladder()) {
+            self.declare_rung(rung).await?;
+        }
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
+        self.declare_or_take(delay::SINK, arguments).await?;
+        self.bind_to_exit(delay::SINK, &delay::sink_binding()).await
+    }
+
+    async fn declare_rung(&mut self, rung: &Rung) -> lapin::Result<()> {
+        self.declare_exchange(&Exchange::new(&*rung.name, ExchangeKind::Topic)).await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), long("quorum"));
+        arguments.insert("x-dead-letter-strategy".into(), long("at-least-once"));
+        arguments.insert("x-overflow".into(), long("reject-publish"));
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(millis(rung.stay)));
+        arguments.insert("x-dead-letter-exchange".into(), long(&rung.below));
+        self.declare_or_take(&rung.name, arguments).await?;
+        let (name, stops) = (rung.name.clone(), rung.stops.clone());
+        self.bind(&Binding { exchange: name.clone(), queue: name, routing_key: stops }).await?;
+        let (below, name, falls) = (short(&rung.below)?, short(&rung.name)?, short(&rung.falls)?);
+        self.run(async |c| {
+            c.exchange_bind(below, name, falls, ExchangeBindOptions::default(), FieldTable::default()).await
+        })
+        .await
+    }
+
+    /// A fleet that configured classic rungs has its own.
+    async fn declare_or_take(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+        let name = short(name)?;
+        let declared = self
+            .run(async |c| c.queue_declare(name, QueueDeclareOptions::durable(), arguments).await.map(drop))
+            .await;
+        match declared {
+            Err(error) if reply_code(&error) == Some(code::PRECONDITION_FAILED) => Ok(()),
+            declared => declared,
+        }
+    }
+}
+
+/// Names are checked before they come here; an error is still no panic.
+pub(crate) fn short(name: &str) -> lapin::Result<ShortString> {
+    ShortString::try_new(name)
+        .map_err(|error| ErrorKind::IOError(std::sync::Arc::new(std::io::Error::other(error))).into())
+}
+
+fn long(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The kind that is asked for; `None` leaves it to the broker.
+fn queue_type(queue: &Queue, default: QueueKind) -> Option<&'static str> {
+    // The broker refuses quorum queues that do not stay, and 3.10 such with priorities.
+    let must_be_classic =
+        queue.exclusive || queue.auto_delete || !queue.durable || queue.max_priority.is_some();
+    match queue.kind.unwrap_or(default) {
+        QueueKind::Broker => None,
+        QueueKind::Quorum if !must_be_classic => Some("quorum"),
+        QueueKind::Quorum | QueueKind::Classic => Some("classic"),
+    }
+}
+
+fn arguments(queue: &Queue, default: QueueKind) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    let kind = queue_type(queue, default);
+    let mut set = |name: &str, value: Option<AMQPValue>| {
+        if let Some(value) = value {
+            arguments.insert(name.into(), value);
+        }
+    };
+    set("x-queue-type", kind.map(long));
+    set("x-max-priority", queue.max_priority.map(|most| AMQPValue::LongInt(most.into())));
+    let length = queue.max_length.map(|length| i64::try_from(length).unwrap_or(i64::MAX));
+    set("x-max-length", length.map(AMQPValue::LongLongInt));
+    set(
+        "x-overflow",
+        queue.overflow.map(|overflow| {
+            long(match overflow {
+                Overflow::DropHead => "drop-head",
+                Overflow::RejectPublish => "reject-publish",
+            })
+        }),
+    );
+    set("x-message-ttl", queue.message_ttl.map(|ttl| AMQPValue::LongLongInt(millis(ttl))));
+    // Zero is not allowed there.
+    set("x-expires", queue.expires.map(|expires| AMQPValue::LongLongInt(millis(expires).max(1))));
+    set("x-dead-letter-exchange", queue.dead_letter_exchange.as_deref().map(long));
+    set("x-dead-letter-routing-key", queue.dead_letter_routing_key.as_deref().map(long));
+    let limited = kind == Some("quorum") && queue.dead_letter_exchange.is_some();
+    set("x-delivery-limit", limited.then_some(AMQPValue::LongInt(DELIVERY_LIMIT)));
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(queue: &Queue, default: QueueKind) -> Vec<String> {
+        arguments(queue, default).inner().keys().map(|name| name.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_kind_follows_what_the_queue_needs() {
+        let plain = Queue::new("q");
+        let priorities = Queue { max_priority: Some(9), ..plain.clone() };
+        let exclusive = Queue { exclusive: true, ..plain.clone() };
+        let classic = Queue { kind: Some(QueueKind::Classic), ..plain.clone() };
+        let (quorum, broker) = (QueueKind::Quorum, QueueKind::Broker);
+        assert_eq!(queue_type(&plain, quorum), Some("quorum"));
+        assert_eq!(queue_type(&priorities, quorum), Some("classic"));
+        assert_eq!(queue_type(&exclusive, quorum), Some("classic"));
+        assert_eq!(queue_type(&classic, quorum), Some("classic"));
+        assert_eq!(queue_type(&plain, broker), None);
+    }
+
+    #[test]
+    fn there_is_no_delivery_limit_without_a_dead_letter_exchange() {
+        let plain = Queue::new("q");
+        let dead = Queue { dead_letter_exchange: Some(String::new()), ..plain.clone() };
+        assert_eq!(texts(&plain, QueueKind::Quorum), ["x-queue-type"]);
+        assert!(texts(&dead, QueueKind::Quorum).contains(&"x-delivery-limit".to_owned()));
+        assert!(!texts(&dead, QueueKind::Classic).contains(&"x-delivery-limit".to_owned()));
+    }
+}

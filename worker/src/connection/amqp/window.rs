@@ -1,0 +1,296 @@
+//! Which publish a return belongs to: pure bookkeeping.
+//!
+//! A return carries no tag. The broker sends it before the confirm of its own publish, and `lapin` hands the oldest
+//! return that waits to *whichever* confirm is settled next; settling callers from their own confirm alone told up
+//! to a tenth of the unroutable publishes that they were enqueued. Two facts make it exact:
+//!
+//! - A return names its message, and returns come in the order of the publishes: it belongs to the oldest publish
+//!   of the same address and identity that has none yet.
+//! - A confirm that carried *no* return was settled when no return waited: every return that came before it has been
+//!   handed out. So it, and all that were seen in earlier rounds, can be told. One that did carry a return is held
+//!   back until such a confirm follows, or nothing is outstanding.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use super::outgoing::{Outgoing, Returned};
+
+/// Publishes that were handed to `lapin` and not settled.
+pub(super) struct Window<R> {
+    /// The number of the first entry.
+    first: u64,
+    entries: VecDeque<Entry<R>>,
+    bytes: usize,
+    /// Entries without a confirm.
+    outstanding: usize,
+    /// Confirmed ones that wait to be told.
+    held: Vec<u64>,
+}
+
+/// One publish.
+pub(super) struct Entry<R> {
+    pub(super) outgoing: Outgoing,
+    /// Who waits for it; `None` once it was told, or gave up.
+    pub(super) request: Option<R>,
+    /// False while not even the first byte may have gone out.
+    pub(super) was_written: bool,
+    /// What the confirm said, once it is there.
+    taken: Option<bool>,
+    /// True once the caller has been told.
+    is_told: bool,
+}
+
+/// What became of a publish.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Taken,
+    Refused,
+    Unroutable(String),
+}
+
+/// A confirm, as `lapin` handed it out.
+pub(super) struct Confirm {
+    pub(super) number: u64,
+    pub(super) taken: bool,
+    pub(super) returned: Option<Returned>,
+}
+
+impl<R> Window<R> {
+    pub(super) fn new() -> Self {
+        Self { first: 0, entries: VecDeque::new(), bytes: 0, outstanding: 0, held: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a publish and numbers it.
+    pub(super) fn push(&mut self, outgoing: Outgoing, request: R) -> u64 {
+        self.bytes += outgoing.body.len();
+        self.outstanding += 1;
+        self.entries.push_back(Entry {
+            outgoing,
+            request: Some(request),
+            was_written: true,
+            taken: None,
+            is_told: false,
+        });
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Entry<R>> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.entries.get_mut(index)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry<R>> {
+        self.entries.iter_mut()
+    }
+
+    /// Takes all confirms that are there, and says who can be told what.
+    pub(super) fn confirmed(&mut self, round: Vec<Confirm>, mut tell: impl FnMut(R, Outcome)) {
+        let mut clean = Vec::new();
+        let mut unclean = Vec::new();
+        let mut returned = Vec::new();
+        for Confirm { number, taken, returned: message } in round {
+            if let Some(entry) = self.get_mut(number)
+                && entry.taken.replace(taken).is_none()
+            {
+                self.outstanding -= 1;
+            }
+            match message {
+                None => clean.push(number),
+                Some(message) => {
+                    unclean.push(number);
+                    returned.push(message);
+                }
+            }
+        }
+        // Before anyone is told: a publish and its return may come in one round, in any order.
+        for message in returned {
+            self.attribute(message, &mut tell);
+        }
+        let mut certain = if clean.is_empty() { Vec::new() } else { mem::take(&mut self.held) };
+        certain.append(&mut clean);
+        self.held.append(&mut unclean);
+        if self.outstanding == 0 {
+            certain.append(&mut self.held);
+        }
+        for number in certain {
+            self.tell(number, &mut tell);
+        }
+        while self.entries.front().is_some_and(|entry| entry.is_told && entry.taken.is_some()) {
+            let entry = self.entries.pop_front().expect("there is a front");
+            self.bytes -= entry.outgoing.body.len();
+            self.first += 1;
+        }
+    }
+
+    fn attribute(&mut self, message: Returned, tell: &mut impl FnMut(R, Outcome)) {
+        let guilty =
+            self.entries.iter_mut().find(|entry| !entry.is_told && entry.outgoing.is_returned_as(&message));
+        match guilty {
+            Some(entry) => {
+                entry.is_told = true;
+                if let Some(request) = entry.request.take() {
+                    tell(request, Outcome::Unroutable(message.reason));
+                }
+            }
+            None => tracing::warn!(
+                exchange = message.exchange,
+                routing_key = message.routing_key,
+                "the broker returned a message that was not published here"
+            ),
+        }
+    }
+
+    fn tell(&mut self, number: u64, tell: &mut impl FnMut(R, Outcome)) {
+        let Some(entry) = self.get_mut(number) else { return };
+        if let (false, Some(taken)) = (entry.is_told, entry.taken) {
+            entry.is_told = true;
+            if let Some(request) = entry.request.take() {
+                tell(request, if taken { Outcome::Taken } else { Outcome::Refused });
+            }
+        }
+    }
+
+    /// The channel is gone: hands over what was not told, in order, and begins anew.
+    pub(super) fn take(&mut self) -> Vec<Entry<R>> {
+        self.first += self.entries.len() as u64;
+        self.bytes = 0;
+        self.outstanding = 0;
+        self.held.clear();
+        self.entries.drain(..).filter(|entry| entry.request.is_some()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outgoing(id: &str) -> Outgoing {
+        let message = crate::message::Message {
+            headers: crate::message::Headers::for_task("t", id),
+            ..Default::default()
+        };
+        Outgoing::new("", "nowhere", &message, true).expect("short names")
+    }
+
+    fn returned(id: &str) -> Option<Returned> {
+        Some(Returned {
+            exchange: String::new(),
+            routing_key: "nowhere".into(),
+            id: Some(id.into()),
+            body: Vec::new(),
+            reason: "NO_ROUTE".into(),
+        })
+    }
+
+    fn round(window: &mut Window<u32>, confirms: Vec<(u64, Option<Returned>)>) -> Vec<(u32, bool)> {
+        let confirms = confirms
+            .into_iter()
+            .map(|(number, returned)| Confirm { number, taken: true, returned })
+            .collect();
+        let mut told = Vec::new();
+        window.confirmed(confirms, |who, outcome| told.push((who, outcome == Outcome::Taken)));
+        told.sort_unstable();
+        told
+    }
+
+    #[test]
+    fn a_return_on_a_wrong_confirm_reaches_the_right_caller() {
+        let mut window = Window::new();
+        let numbers: Vec<u64> = (0..3).map(|n| window.push(outgoing(&n.to_string()), n)).collect();
+        // The return of 1 came with the confirm of 0; its own confirm looks as if it had been enqueued.
+        assert_eq!(
+            round(&mut window, vec![(numbers[0], returned("1")), (numbers[1], None)]),
+            [(0, true), (1, false)].into_iter().filter(|(n, _)| *n == 1).collect::<Vec<_>>()
+        );
+        assert_eq!(round(&mut window, vec![(numbers[2], None)]), [(0, true), (2, true)]);
+        assert!(window.is_empty() && window.bytes() == 0);
+    }
+
+    #[test]
+    fn a_confirm_that_carried_a_return_waits_for_its_own() {
+        let mut window = Window::new();
+        let numbers: Vec<u64> = (0..3).map(|n| window.push(outgoing(&n.to_string()), n)).collect();
+        // 0 and 1 were both returned. The confirm of 1 carries the return of 0; that of 1 is still waiting.
+        assert_eq!(round(&mut window, vec![(numbers[1], returned("0"))]), [(0, false)]);
+        assert_eq!(round(&mut window, vec![(numbers[2], returned("1"))]), [(1, false)]);
+        assert_eq!(round(&mut window, vec![(numbers[0], None)]), [(2, true)]);
+    }
+
+    #[test]
+    fn the_last_of_all_need_not_wait() {
+        let mut window = Window::new();
+        let number = window.push(outgoing("a"), 7);
+        assert_eq!(round(&mut window, vec![(number, returned("a"))]), [(7, false)]);
+        let number = window.push(outgoing("b"), 8);
+        assert_eq!(round(&mut window, vec![(number, None)]), [(8, true)]);
+    }
+
+    #[test]
+    fn equal_messages_are_returned_in_order() {
+        let mut window = Window::new();
+        let first = window.push(outgoing("same"), 1);
+        let second = window.push(outgoing("same"), 2);
+        let third = window.push(outgoing("c"), 3);
+        assert_eq!(round(&mut window, vec![(second, returned("same"))]), [(1, false)]);
+        assert_eq!(round(&mut window, vec![(first, None)]), [(2, true)]);
+        assert_eq!(round(&mut window, vec![(third, None)]), [(3, true)]);
+    }
+
+    /// Whatever the order in which confirms are settled and seen, nobody is told a lie: a model of the broker and
+    /// of what `lapin` does with returns.
+    #[test]
+    fn no_order_of_confirms_deceives() {
+        for seed in 0..2000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let count: u32 = random.u32(1..40);
+            let lost: Vec<bool> = (0..count).map(|_| random.u8(0..4) == 0).collect();
+            let mut window = Window::new();
+            let numbers: Vec<u64> = (0..count).map(|n| window.push(outgoing(&n.to_string()), n)).collect();
+            let mut told = vec![None; count as usize];
+            let (mut published, mut waiting) = (0, VecDeque::new());
+            let mut unconfirmed: Vec<u32> = Vec::new();
+            let mut seen = Vec::new();
+            while told.iter().any(Option::is_none) {
+                match random.u8(0..3) {
+                    0 if published < count => {
+                        if lost[published as usize] {
+                            waiting.push_back(published);
+                        }
+                        unconfirmed.push(published);
+                        published += 1;
+                    }
+                    1 if !unconfirmed.is_empty() => {
+                        let n = unconfirmed.swap_remove(random.usize(0..unconfirmed.len()));
+                        let message = waiting.pop_front().and_then(|n: u32| returned(&n.to_string()));
+                        seen.push((numbers[n as usize], message));
+                    }
+                    _ => {
+                        random.shuffle(&mut seen);
+                        for (n, taken) in round(&mut window, mem::take(&mut seen)) {
+                            assert_eq!(taken, !lost[n as usize], "seed {seed}, message {n}");
+                            assert!(told[n as usize].replace(taken).is_none(), "told twice");
+                        }
+                    }
+                }
+            }
+            // Confirms of those that were told by their return may still come.
+            while !unconfirmed.is_empty() {
+                let n = unconfirmed.pop().expect("not empty");
+                assert!(round(&mut window, vec![(numbers[n as usize], None)]).is_empty());
+            }
+            assert!(window.is_empty(), "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Handing out and taking back.
+//!
+//! A claim is a row in `claimed` with the owner and a token that no other claim has: who settles names both, so
+//! that a verdict after a lost lease touches nothing.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::params;
+
+use super::command::{Answer, Claimed, Consuming, Ending, Sink};
+use super::engine::{Changes, Engine, Sql};
+use super::queues::QueueEntry;
+use super::{fresh_id, head};
+use crate::error::{Error, Result};
+
+/// A message that is handed out.
+pub(super) struct Claim {
+    id: i64,
+    token: i64,
+    queue: i64,
+    rank: i64,
+    crashes: u32,
+    expires_at: Option<i64>,
+    consumer: Option<u64>,
+    client: u64,
+}
+
+/// A consumer of this process.
+pub(super) struct Consumer {
+    pub(super) id: u64,
+    pub(super) client: u64,
+    pub(super) queues: Vec<String>,
+    pub(super) name: String,
+    prefetch: usize,
+    unsettled: usize,
+    /// The queue that is served first next time, so that a full one does not starve its neighbours.
+    first: usize,
+    sink: Sink,
+}
+
+impl Consumer {
+    pub(super) fn new(consuming: Consuming) -> Self {
+        let Consuming { client, consumer, queues, prefetch, name, sink } = consuming;
+        Self { id: consumer, client, queues, name, prefetch, unsettled: 0, first: 0, sink }
+    }
+
+    /// True when nobody takes its messages any more.
+    pub(super) fn is_closed(&self) -> bool {
+        (self.sink.is_closed)()
+    }
+
+    /// What it had is not its own any more.
+    pub(super) fn has_lost_all(&mut self) {
+        self.unsettled = 0;
+    }
+}
+
+impl Engine {
+    /// Registers a consumer; it is served from the next transaction on.
+    pub(super) fn consume(&mut self, consuming: &Consuming, changes: &mut Changes) -> Sql<Result<Answer>> {
+        for queue in &consuming.queues {
+            if let Err(error) = self.queue_for(consuming.client, queue) {
+                return Ok(Err(error.context("cannot consume")));
+            }
+        }
+        let owner = self.join(changes)?;
+        for queue in &consuming.queues {
+            self.write_consumer(owner, consuming.consumer, queue, &consuming.name)?;
+        }
+        Ok(Ok(Answer::Done))
+    }
+
+    /// Ends a consumer. What it has can still be settled.
+    pub(super) fn end_consumer(&mut self, id: u64, now: i64, changes: &mut Changes) -> Sql<()> {
+        changes.retired.push(id);
+        let known = self.consumers.iter().find(|consumer| consumer.id == id);
+        let Some(queues) = known.map(|consumer| consumer.queues.clone()) else { return Ok(()) };
+        self.db
+            .prepare_cached("DELETE FROM consumer WHERE owner = ? AND id = ?")?
+            .execute(params![self.lease.id(), id as i64])?;
+        queues.iter().try_for_each(|queue| self.consumer_left(queue, now))
+    }
+
+    /// Ends everything that a client has begun: its consumers, its claims, its exclusive queues.
+    pub(super) fn close(&mut self, client: u64, changes: &mut Changes) -> Sql<Result<Answer>> {
+        let now = super::engine::now_ms();
+        let mine =
+            self.consumers.iter().filter(|consumer| consumer.client == client).map(|consumer| consumer.id);
+        for consumer in mine.collect::<Vec<_>>() {
+            self.end_consumer(consumer, now, changes)?;
+        }
+        let open = |(tag, claim): (&u64, &Claim)| {
+            (claim.client == client && !changes.settled.contains(tag)).then_some(*tag)
+        };
+        for tag in self.claims.iter().filter_map(open).collect::<Vec<_>>() {
+            self.settle(tag, Ending::Back, changes)?;
+        }
+        for queue in self.queues.exclusive_of(client) {
+            self.delete_by_name(&queue)?;
+        }
+        // Claims of this very transaction are none of the client's: it is gone.
+        let is_idle = self.claims.len() == changes.settled.len()
+            && changes.claims.is_empty()
+            && self.consumers.iter().all(|consumer| changes.retired.contains(&consumer.id))
+            && !self.queues.has_exclusive();
+        if is_idle && let Some(owner) = self.lease.id() {
+            self.release(owner, false, changes)?;
+            changes.left = true;
+        }
+        Ok(Ok(Answer::Done))
+    }
+
+    /// Takes one message out of a queue.
+    pub(super) fn get(
+        &mut self,
+        client: u64,
+        queue: &str,
+        now: i64,
+        changes: &mut Changes,
+    ) -> Sql<Result<Answer>> {
+        let entry = match self.queue_for(client, queue) {
+            Ok(entry) => entry,
+            Err(error) => return Ok(Err(error.context("cannot get a message"))),
+        };
+        self.touch(&entry, now)?;
+        self.pass_due(now, changes)?;
+        self.join(changes)?;
+        let claimed = self.take(&entry, 1, None, client, changes)?.pop();
+        Ok(Ok(Answer::Claimed(claimed.map(Box::new))))
+    }
+
+    /// Writes the verdicts that have come in.
+    pub(super) fn settle_verdicts(&mut self, changes: &mut Changes) -> Sql<()> {
+        for index in 0..self.verdicts.len() {
+            let (tag, ending) = self.verdicts[index];
+            self.settle(tag, ending, changes)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, tag: u64, ending: Ending, changes: &mut Changes) -> Sql<()> {
+        // A tag from before a lost lease is unknown: the message is somebody else's now.
+        let (Some(claim), Some(owner)) = (self.claims.get(&tag), self.lease.id()) else { return Ok(()) };
+        changes.settled.push(tag);
+        let &Claim { id, token, queue, rank, crashes, expires_at, .. } = claim;
+        let held = self
+            .db
+            .prepare_cached("DELETE FROM claimed WHERE id = ? AND owner = ? AND token = ?")?
+            .execute([id, owner, token])?;
+        if held == 0 {
+            return Ok(());
+        }
+        match ending {
+            Ending::Done => {
+                self.db.prepare_cached("DELETE FROM message WHERE id = ?")?.execute([id])?;
+                if let Some(at) = expires_at {
+                    self.db
+                        .prepare_cached("DELETE FROM expiring WHERE at = ? AND id = ?")?
+                        .execute([at, id])?;
+                }
+            }
+            Ending::Back => {
+                self.db
+                    .prepare_cached(
+                        "INSERT INTO ready (queue, rank, id, redelivered, crashes) VALUES (?, ?, ?, 1, ?)",
+                    )?
+                    .execute(params![queue, rank, id, crashes])?;
+                if let Some(at) = expires_at {
+                    self.db
+                        .prepare_cached(
+                            "INSERT OR IGNORE INTO expiring (at, id, queue, rank) VALUES (?, ?, ?, ?)",
+                        )?
+                        .execute([at, id, queue, rank])?;
+                }
+                self.grow(queue, 1);
+                changes.rings = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the transaction did to claims is true now.
+    pub(super) fn apply_claims(&mut self, settled: &[u64], claims: Vec<(u64, Claim)>) {
+        for tag in settled {
+            let Some(claim) = self.claims.remove(tag) else { continue };
+            if let Some(consumer) = self.consumer_of(&claim) {
+                consumer.unsettled = consumer.unsettled.saturating_sub(1);
+            }
+        }
+        for (tag, claim) in claims {
+            if let Some(consumer) = self.consumer_of(&claim) {
+                consumer.unsettled += 1;
+            }
+            self.claims.insert(tag, claim);
+        }
+    }
+
+    fn consumer_of(&mut self, claim: &Claim) -> Option<&mut Consumer> {
+        let id = claim.consumer?;
+        self.consumers.iter_mut().find(|consumer| consumer.id == id)
+    }
+
+    /// Gives the consumers what is theirs.
+    pub(super) fn hand_out(&mut self, handed: Vec<(u64, Claimed)>) {
+        for (id, claimed) in handed {
+            let tag = claimed.tag;
+            let consumer = self.consumers.iter().find(|consumer| consumer.id == id);
+            if !consumer.is_some_and(|consumer| (consumer.sink.hand_out)(claimed)) {
+                self.verdicts.push((tag, Ending::Back));
+            }
+        }
+    }
+
+    /// True when some consumer has room and something waits for it. Reads only.
+    pub(super) fn could_claim(&self) -> Sql<bool> {
+        let mut any = self.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM ready WHERE queue = ?)")?;
+        for consumer in self.consumers.iter().filter(|consumer| consumer.unsettled < consumer.prefetch) {
+            for queue in &consumer.queues {
+                // One that is not known yet may have been declared by another process since.
+                let Some(entry) = self.queues.get(queue) else { return Ok(true) };
+                if any.query_row([entry.id], |row| row.get(0))? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Fills the consumers of this process, in turns where several have room: each round a consumer gets a part of
+    /// its room, so that the first does not take everything.
+    pub(super) fn claim_for_consumers(&mut self, changes: &mut Changes) -> Sql<()> {
+        let mut room = self.room(changes)?;
+        let count = room.len();
+        self.turn = self.turn.wrapping_add(1);
+        loop {
+            let hungry = room.iter().filter(|&&room| room > 0).count();
+            if hungry == 0 {
+                return Ok(());
+            }
+            for step in 0..count {
+                let index = self.turn.wrapping_add(step) % count;
+                if room[index] == 0 {
+                    continue;
+                }
+                let share = if hungry == 1 { room[index] } else { 1 + room[index] / 8 };
+                let taken = self.claim_for(index, share, changes)?;
+                // Less than it could have had: its queues are empty.
+                room[index] = if taken < share { 0 } else { room[index] - taken };
+            }
+        }
+    }
+
+    /// How many more messages each consumer may have; ends those of which nobody takes messages any more.
+    fn room(&mut self, changes: &mut Changes) -> Sql<Vec<usize>> {
+        let closed =
+            self.consumers.iter().filter(|consumer| consumer.is_closed()).map(|consumer| consumer.id);
+        let closed: Vec<u64> = closed.filter(|id| !changes.retired.contains(id)).collect();
+        let now = super::engine::now_ms();
+        for id in closed {
+            self.end_consumer(id, now, changes)?;
+        }
+        let mut room: Vec<usize> = self
+            .consumers
+            .iter()
+            .map(|consumer| match changes.retired.contains(&consumer.id) {
+                true => 0,
+                false => consumer.prefetch.saturating_sub(consumer.unsettled),
+            })
+            .collect();
+        for claim in changes.settled.iter().filter_map(|tag| self.claims.get(tag)) {
+            let index = self.consumers.iter().position(|consumer| Some(consumer.id) == claim.consumer);
+            if let Some(index) = index
+                && !changes.retired.contains(&self.consumers[index].id)
+            {
+                room[index] += 1;
+            }
+        }
+        Ok(room)
+    }
+
+    /// Up to `share` messages for one consumer: an equal part from each queue first, then what is left from any.
+    fn claim_for(&mut self, index: usize, share: usize, changes: &mut Changes) -> Sql<usize> {
+        let consumer = &mut self.consumers[index];
+        let (id, client) = (consumer.id, consumer.client);
+        let first = consumer.first;
+        consumer.first = (first + 1) % consumer.queues.len().max(1);
+        let names = consumer.queues.iter().cycle().skip(first).take(consumer.queues.len());
+        let entries: Vec<Arc<QueueEntry>> = names.filter_map(|name| self.queues.get(name)).collect();
+        let part = share.div_ceil(entries.len().max(1));
+        let mut left = share;
+        for limit in [part, share] {
+            for entry in &entries {
+                let wanted = left.min(limit);
+                if wanted == 0 {
+                    break;
+                }
+                let taken = self.take(entry, wanted, Some(id), client, changes)?;
+                left -= taken.len();
+                changes.handed.extend(taken.into_iter().map(|claimed| (id, claimed)));
+            }
+            if entries.len() == 1 {
+                break;
+            }
+        }
+        Ok(share - left)
+    }
+
+    /// Claims the first messages of a queue.
+    fn take(
+        &mut self,
+        entry: &Arc<QueueEntry>,
+        limit: usize,
+        consumer: Option<u64>,
+        client: u64,
+        changes: &mut Changes,
+    ) -> Sql<Vec<Claimed>> {
+        let db = Rc::clone(&self.db);
+        let token = fresh_id() as i64;
+        let owner = self.lease.id();
+        let mut statement = db.prepare_cached(
+            "SELECT r.rank, r.id, r.redelivered, r.crashes, m.exchange, m.routing_key, m.head, m.expires_at, m.body
+             FROM ready r CROSS JOIN message m ON m.id = r.id
+             WHERE r.queue = ? ORDER BY r.rank, r.id LIMIT ?",
+        )?;
+        let mut rows = statement.query(params![entry.id, limit as i64])?;
+        let mut taken = Vec::new();
+        let mut last = None;
+        while let Some(row) = rows.next()? {
+            let (rank, id, crashes): (i64, i64, u32) = (row.get(0)?, row.get(1)?, row.get(3)?);
+            last = Some((rank, id));
+            let tag = fresh_id();
+            let expires_at = row.get(7)?;
+            let claim = Claim { id, token, queue: entry.id, rank, crashes, expires_at, consumer, client };
+            changes.claims.push((tag, claim));
+            let body = Bytes::copy_from_slice(row.get_ref(8)?.as_blob()?);
+            let routing_key: Option<String> = row.get(5)?;
+            taken.push(Claimed {
+                tag,
+                message: head::decode(row.get_ref(6)?.as_str_or_null()?, body),
+                queue: Arc::clone(&entry.name),
+                exchange: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
+                routing_key: routing_key.unwrap_or_else(|| entry.name.to_string()),
+                redelivered: row.get(2)?,
+                crashes,
+            });
+        }
+        let Some((rank, id)) = last else { return Ok(taken) };
+        db.prepare_cached(
+            "INSERT INTO claimed (id, owner, token, queue, rank, redelivered, crashes)
+             SELECT id, ?, ?, queue, rank, redelivered, crashes
+             FROM ready WHERE queue = ? AND (rank, id) <= (?, ?)",
+        )?
+        .execute(params![owner, token, entry.id, rank, id])?;
+        db.prepare_cached("DELETE FROM ready WHERE queue = ? AND (rank, id) <= (?, ?)")?
+            .execute([entry.id, rank, id])?;
+        self.grow(entry.id, -(taken.len() as i64));
+        Ok(taken)
+    }
+
+    /// The queue, if this client may consume from it.
+    pub(super) fn queue_for(&self, client: u64, name: &str) -> Result<Arc<QueueEntry>> {
+        let entry = self.queues.get(name).ok_or_else(|| {
+            Error::topology(format!("there is no queue `{name}` in `{}`", self.path.display()))
+        })?;
+        if entry.owner.is_some()
+            && !(entry.owner == self.lease.id() && self.queues.is_exclusive_of(client, name))
+        {
+            return Err(Error::topology(format!("queue `{name}` is exclusive to another connection")));
+        }
+        Ok(entry)
+    }
+}

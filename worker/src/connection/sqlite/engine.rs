@@ -1,0 +1,382 @@
+//! One transaction at a time, and what is known between two.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use notify::RecommendedWatcher;
+use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::oneshot;
+
+use super::bell;
+use super::claims::Consumer;
+use super::command::{Answer, Call, Claimed, Ending, Request};
+use super::owners::Lease;
+use super::queues::Queues;
+use super::results::Waiters;
+use super::{Database, schema};
+use crate::error::Result;
+
+/// What SQLite says. Answers of our own, such as "no such queue", are [`Result`]s inside it: they leave the
+/// transaction as it was.
+pub(super) type Sql<T> = rusqlite::Result<T>;
+
+/// How often we look whether another process has committed, in case the bell was not heard.
+const LOOK: Duration = Duration::from_secs(1);
+/// The same where there is no bell at all: a look costs some microseconds.
+const LOOK_WITHOUT_BELL: Duration = Duration::from_millis(5);
+/// How often results that have expired are deleted.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// The open file.
+pub(super) struct Engine {
+    pub(super) path: Arc<Path>,
+    /// Shared with the running method, so that a statement can live while the rest of the engine changes.
+    pub(super) db: Rc<Connection>,
+    database: Weak<Database>,
+    pub(super) queues: Queues,
+    /// How many messages are ready, of queues where that matters. Forgotten when another process has written.
+    pub(super) lengths: HashMap<i64, u64>,
+    /// `PRAGMA data_version` at the last transaction: changes when another connection commits.
+    seen_version: i64,
+    /// The same at the last [`look`](Self::look).
+    looked_version: i64,
+    next_look: Instant,
+    pub(super) lease: Lease,
+    pub(super) consumers: Vec<Consumer>,
+    /// Whose turn it is to be served first.
+    pub(super) turn: usize,
+    /// What is handed out and not settled, by tag.
+    pub(super) claims: HashMap<u64, super::claims::Claim>,
+    /// Verdicts that are not written yet.
+    pub(super) verdicts: Vec<(u64, Ending)>,
+    pub(super) waiters: Waiters,
+    /// True when there may be something to claim that no transaction has looked for yet.
+    pub(super) is_hungry: bool,
+    /// When the next delayed or expiring message is due, in milliseconds since 1970.
+    pub(super) next_due: Option<i64>,
+    next_sweep: Instant,
+    synchronous: Synchronous,
+    bell: Bell,
+}
+
+enum Bell {
+    Unwatched,
+    Watched(#[allow(dead_code, reason = "listens until it is dropped")] RecommendedWatcher),
+    Broken,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Synchronous {
+    /// Every commit is on the disk before it is answered.
+    Full,
+    /// A power failure may undo the last commits, all of them from some point on. That is right for claims and
+    /// acknowledgements: a lost one is a message handed out twice, never a lost message, and the next full commit
+    /// makes them durable too, since there is one log.
+    Normal,
+}
+
+/// What a transaction has done, for the time after its commit.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Claims that ended.
+    pub(super) settled: Vec<u64>,
+    /// Messages for consumers, by consumer.
+    pub(super) handed: Vec<(u64, Claimed)>,
+    /// All new claims.
+    pub(super) claims: Vec<(u64, super::claims::Claim)>,
+    /// Consumers that ended.
+    pub(super) retired: Vec<u64>,
+    /// Results that became final.
+    pub(super) finished: Vec<(String, Vec<u8>)>,
+    /// This process got a new owner row.
+    pub(super) joined: bool,
+    /// There is something for other processes.
+    pub(super) rings: bool,
+    /// The heartbeat was written.
+    pub(super) beat: bool,
+    /// The owner row was deleted: this process holds nothing any more.
+    pub(super) left: bool,
+}
+
+/// Calls that were not done, and why.
+pub(super) struct Refused {
+    pub(super) cause: rusqlite::Error,
+    pub(super) calls: Vec<Call>,
+}
+
+impl Engine {
+    pub(super) fn open(path: Arc<Path>, deadline: Instant, database: Weak<Database>) -> Result<Self> {
+        let db = Rc::new(schema::open(&path, deadline)?);
+        let now = Instant::now();
+        Ok(Self {
+            path,
+            db,
+            database,
+            queues: Queues::default(),
+            lengths: HashMap::new(),
+            seen_version: -1,
+            looked_version: -1,
+            next_look: now,
+            lease: Lease::default(),
+            consumers: Vec::new(),
+            turn: 0,
+            claims: HashMap::new(),
+            verdicts: Vec::new(),
+            waiters: Waiters::default(),
+            is_hungry: false,
+            next_due: None,
+            next_sweep: now,
+            synchronous: Synchronous::Full,
+            bell: Bell::Unwatched,
+        })
+    }
+
+    /// Does all of `calls`, and whatever else is due, in one transaction; answers after the commit.
+    pub(super) fn transact(&mut self, calls: Vec<Call>) -> Result<(), Refused> {
+        let mut changes = Changes::default();
+        match self.attempt(&calls, &mut changes) {
+            Ok(answers) => {
+                self.apply(calls, answers, changes);
+                Ok(())
+            }
+            Err(cause) => {
+                self.undo(&changes);
+                Err(Refused { cause, calls })
+            }
+        }
+    }
+
+    fn attempt(&mut self, calls: &[Call], changes: &mut Changes) -> Sql<Vec<Result<Answer>>> {
+        let is_durable = calls.iter().any(|call| call.request.is_durable());
+        self.set_synchronous(if is_durable { Synchronous::Full } else { Synchronous::Normal })?;
+        self.run("BEGIN IMMEDIATE")?;
+        let now = now_ms();
+        self.notice_others()?;
+        self.keep_lease(now, changes)?;
+        // First of all: who settles and then closes has settled.
+        self.settle_verdicts(changes)?;
+        let answers =
+            calls.iter().map(|call| self.perform(&call.request, now, changes)).collect::<Sql<Vec<_>>>()?;
+        self.sweep(now)?;
+        self.pass_due(now, changes)?;
+        self.claim_for_consumers(changes)?;
+        self.next_due = self.find_next_due()?;
+        self.run("COMMIT")?;
+        Ok(answers)
+    }
+
+    fn perform(&mut self, request: &Request, now: i64, changes: &mut Changes) -> Sql<Result<Answer>> {
+        match request {
+            Request::Publish(publishing) => self.publish(publishing, now, changes),
+            Request::Declare { client, topology } => self.declare(*client, topology, now, changes),
+            Request::Consume(consuming) => self.consume(consuming, changes),
+            Request::Cancel { consumer } => {
+                self.end_consumer(*consumer, now, changes).map(|()| Ok(Answer::Done))
+            }
+            Request::Get { client, queue } => self.get(*client, queue, now, changes),
+            Request::Purge { queue } => self.purge(queue),
+            Request::Delete { queue } => self.delete(queue),
+            Request::Store(storing) => self.store(storing, now, changes),
+            Request::Close { client } => self.close(*client, changes),
+            Request::Open | Request::Flush => Ok(Ok(Answer::Done)),
+            Request::Count { .. } | Request::Fetch { .. } | Request::Wait { .. } => {
+                unreachable!("reads are answered outside of transactions")
+            }
+        }
+    }
+
+    /// The transaction is durable: what it did becomes known.
+    fn apply(&mut self, calls: Vec<Call>, answers: Vec<Result<Answer>>, changes: Changes) {
+        if changes.rings {
+            bell::ring(&self.path);
+        }
+        if changes.beat {
+            self.lease.has_beaten();
+        }
+        if changes.left {
+            self.lease.forget();
+        }
+        self.verdicts.clear();
+        self.is_hungry = false;
+        self.apply_claims(&changes.settled, changes.claims);
+        for (call, answer) in calls.into_iter().zip(answers) {
+            self.answer(call, answer);
+        }
+        for id in changes.retired {
+            self.consumers.retain(|consumer| consumer.id != id);
+        }
+        self.hand_out(changes.handed);
+        for (task_id, record) in changes.finished {
+            self.waiters.finish(&task_id, &record);
+        }
+    }
+
+    fn answer(&mut self, call: Call, answer: Result<Answer>) {
+        if let (Request::Consume(consuming), Ok(_)) = (call.request, &answer) {
+            self.consumers.push(Consumer::new(consuming));
+            self.is_hungry = true;
+            self.listen();
+        }
+        // A message whose caller has gone is nobody's: it goes back.
+        if let Err(Ok(Answer::Claimed(Some(claimed)))) = call.reply.send(answer) {
+            self.verdicts.push((claimed.tag, Ending::Back));
+        }
+    }
+
+    pub(super) fn undo(&mut self, changes: &Changes) {
+        if !self.db.is_autocommit()
+            && let Err(error) = self.run("ROLLBACK")
+        {
+            tracing::error!(%error, path = %self.path.display(), "cannot roll back");
+        }
+        self.queues.forget();
+        self.lengths.clear();
+        self.lease.undo(changes.joined);
+    }
+
+    /// Answers without a transaction, so that another process's lock does not matter.
+    pub(super) fn read(&mut self, request: &Request, reply: oneshot::Sender<Result<Answer>>) {
+        let now = now_ms();
+        let answer = match request {
+            Request::Count { names } => self.count(names, now).map(Answer::Counts),
+            Request::Fetch { task_id } => self.fetch(task_id, now).map(Answer::Record),
+            Request::Wait { task_id } => {
+                self.listen();
+                return self.wait(task_id, now, reply);
+            }
+            _ => unreachable!("only reads come here"),
+        };
+        let answer = answer.map_err(|cause| super::failure::describe(&self.path, request.act(), cause));
+        let _ = reply.send(answer);
+    }
+
+    /// True when there is something to write that no call asks for.
+    pub(super) fn has_chores(&self) -> bool {
+        let is_due = self.next_due.is_some_and(|due| due <= now_ms());
+        !self.verdicts.is_empty() || self.is_hungry || is_due || self.lease.is_beat_due()
+    }
+
+    /// How long the thread may sleep when nothing arrives.
+    pub(super) fn patience(&self) -> Duration {
+        if self.has_chores() {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let mut patience = Duration::from_secs(60);
+        if self.has_listeners() {
+            patience = patience.min(self.next_look.saturating_duration_since(now));
+        }
+        if let Some(beat) = self.lease.next_beat() {
+            patience = patience.min(beat.saturating_duration_since(now));
+        }
+        if let Some(due) = self.next_due {
+            patience = patience.min(Duration::from_millis(u64::try_from(due - now_ms()).unwrap_or(0)));
+        }
+        patience
+    }
+
+    fn has_listeners(&self) -> bool {
+        !self.consumers.is_empty() || !self.waiters.is_empty()
+    }
+
+    /// Looks for what other processes have done, when they rang or when it is time.
+    pub(super) fn look(&mut self, was_rung: bool) -> Sql<()> {
+        let now = Instant::now();
+        if !was_rung && (now < self.next_look || !self.has_listeners()) {
+            return Ok(());
+        }
+        self.next_look = now + if matches!(self.bell, Bell::Broken) { LOOK_WITHOUT_BELL } else { LOOK };
+        self.waiters.forget_gone();
+        if self.consumers.iter().any(Consumer::is_closed) {
+            self.is_hungry = true;
+        }
+        let version = self.data_version()?;
+        if version == self.looked_version {
+            return Ok(());
+        }
+        self.looked_version = version;
+        self.next_due = self.find_next_due()?;
+        self.is_hungry = self.is_hungry || self.could_claim()?;
+        self.read_news()
+    }
+
+    fn listen(&mut self) {
+        if !matches!(self.bell, Bell::Unwatched) {
+            return;
+        }
+        self.bell = match bell::listen(&self.path, self.database.clone()) {
+            Ok(watcher) => Bell::Watched(watcher),
+            Err(error) => {
+                tracing::warn!(%error, path = %self.path.display(), "cannot watch the database; looking every 5 ms");
+                Bell::Broken
+            }
+        };
+    }
+
+    /// Forgets what another process may have changed, at the beginning of a transaction.
+    fn notice_others(&mut self) -> Sql<()> {
+        let version = self.data_version()?;
+        if version != self.seen_version {
+            self.seen_version = version;
+            self.lengths.clear();
+            self.queues.suspect();
+        }
+        self.refresh_queues()
+    }
+
+    fn data_version(&self) -> Sql<i64> {
+        self.db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+    }
+
+    fn set_synchronous(&mut self, wanted: Synchronous) -> Sql<()> {
+        if self.synchronous != wanted {
+            let value = if wanted == Synchronous::Full { "FULL" } else { "NORMAL" };
+            self.db.pragma_update(None, "synchronous", value)?;
+            self.synchronous = wanted;
+        }
+        Ok(())
+    }
+
+    /// Deletes what nobody will ask for any more, a little at a time.
+    fn sweep(&mut self, now: i64) -> Sql<()> {
+        let clock = Instant::now();
+        if clock < self.next_sweep {
+            return Ok(());
+        }
+        self.next_sweep = clock + SWEEP;
+        let deleted = self.sweep_results(now)?;
+        if deleted > 0 {
+            // There may be more; the next transaction goes on.
+            self.next_sweep = clock;
+        }
+        Ok(())
+    }
+
+    pub(super) fn run(&self, sql: &str) -> Sql<()> {
+        self.db.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// The earliest time at which a delayed message can be handed out, a message expires, or a queue does.
+    fn find_next_due(&self) -> Sql<Option<i64>> {
+        let first = |sql: &str| -> Sql<Option<i64>> {
+            self.db.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
+        };
+        let delayed = first("SELECT at FROM delayed ORDER BY at LIMIT 1")?;
+        let expiring = first("SELECT at FROM expiring ORDER BY at LIMIT 1")?;
+        Ok([delayed, expiring, self.next_queue_expiry()?].into_iter().flatten().min())
+    }
+}
+
+/// Milliseconds since 1970: what is written must mean the same to every process and after a restart.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A duration in whole milliseconds, rounded up: a message never comes early.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX / 4)
+}

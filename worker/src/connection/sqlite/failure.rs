@@ -1,0 +1,39 @@
+//! What SQLite's errors mean to a caller.
+
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::error::Error;
+
+/// True when another process has the lock: trying again may help.
+pub(super) fn is_busy(cause: &rusqlite::Error) -> bool {
+    matches!(cause.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// The error for a caller who wanted to `act`, such as `publish`.
+pub(super) fn describe(path: &Path, act: &str, cause: rusqlite::Error) -> Error {
+    let path = path.display();
+    let error = match cause.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Error::timeout(format!("cannot {act}: another process holds the lock on `{path}`"))
+        }
+        Some(ErrorCode::DiskFull) => Error::storage(format!("cannot {act}: the disk of `{path}` is full")),
+        Some(ErrorCode::NotADatabase) => {
+            Error::storage(format!("cannot {act}: `{path}` is not an SQLite database"))
+        }
+        Some(ErrorCode::DatabaseCorrupt) => Error::storage(format!("cannot {act}: `{path}` is damaged")),
+        Some(ErrorCode::ReadOnly) => Error::storage(format!(
+            "cannot {act}: `{path}` is read-only; the file and its directory must be writable"
+        )),
+        Some(ErrorCode::PermissionDenied) => {
+            Error::storage(format!("cannot {act}: no permission for `{path}`"))
+        }
+        Some(ErrorCode::CannotOpen) => Error::storage(format!("cannot {act}: `{path}` cannot be opened")),
+        Some(ErrorCode::TooBig) => {
+            Error::storage(format!("cannot {act}: the message is too large for SQLite"))
+        }
+        _ => Error::storage(format!("cannot {act} in `{path}`")),
+    };
+    error.with_source(cause)
+}

@@ -1,0 +1,139 @@
+//! One SQLite file as a connection: a named thread per file owns it and does everything that callers ask for,
+//! many requests to a transaction.
+//!
+//! [`Database`] is the handle. The broker and the result backend of one file share one handle, one thread and one
+//! transaction: what arrives while a commit waits for the disk goes into the next one together.
+//!
+//! - [`thread`]: the loop: inbox, deadlines, timers;
+//! - [`engine`]: one transaction, and what is known between two;
+//! - [`messages`], [`claims`], [`owners`], [`queues`], [`removal`], [`results`]: what can be done in it;
+//! - [`schema`], [`path`], [`bell`]: the file, its name, and how its processes wake each other.
+
+mod bell;
+mod claims;
+mod command;
+mod engine;
+mod failure;
+pub(crate) mod head;
+mod messages;
+mod owners;
+mod path;
+mod queues;
+mod removal;
+mod results;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, Weak, mpsc};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+pub(crate) use command::{Answer, Claimed, Consuming, Count, Ending, Publishing, Request, Sink, Storing};
+
+use crate::connection::BrokerUrl;
+use crate::error::{Error, Result};
+use command::{Call, Command};
+
+/// The files that this process has open, by canonical path. Two handles of one file would be two threads that
+/// wait for each other's locks.
+static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Database>>>> = LazyLock::new(Mutex::default);
+
+/// Tells clients, consumers and whatever else needs it apart within this process.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A number that nobody else in this process has.
+pub(crate) fn fresh_id() -> u64 {
+    NEXT_ID.fetch_add(1, Ordering::Relaxed)
+}
+
+/// An open file. The thread ends, and gives back what is claimed, when the last handle is dropped.
+pub(crate) struct Database {
+    path: Arc<Path>,
+    /// Unbounded: callers wait for their answers, claims are bounded by prefetch, and news is counted once, so
+    /// that no more can lie in it than there are callers and claims.
+    inbox: mpsc::Sender<Command>,
+    /// True while a [`Command::Changed`] lies in the inbox.
+    noticed: Arc<AtomicBool>,
+}
+
+impl Database {
+    /// The handle of the file that a URL names.
+    ///
+    /// # Errors
+    /// A URL with a mistake, or a file that cannot be opened or is not ours.
+    pub(crate) async fn open(url: &BrokerUrl, timeout: Duration) -> Result<Arc<Self>> {
+        let path = path::resolve(url)?;
+        let database = Self::shared(path)?;
+        database.call(Request::Open, timeout).await?;
+        Ok(database)
+    }
+
+    fn shared(path: PathBuf) -> Result<Arc<Self>> {
+        let mut open = OPEN.lock().expect("never poisoned: nothing panics under it");
+        if let Some(database) = open.get(&path).and_then(Weak::upgrade) {
+            return Ok(database);
+        }
+        let (inbox, commands) = mpsc::channel();
+        let noticed = Arc::new(AtomicBool::new(false));
+        let database = Arc::new(Self { path: path.as_path().into(), inbox, noticed: Arc::clone(&noticed) });
+        thread::start(Arc::clone(&database.path), commands, noticed, Arc::downgrade(&database))?;
+        open.retain(|_, database| database.strong_count() > 0);
+        open.insert(path, Arc::downgrade(&database));
+        Ok(database)
+    }
+
+    /// Asks, and waits for the answer no longer than `timeout`.
+    pub(crate) async fn call(&self, request: Request, timeout: Duration) -> Result<Answer> {
+        let act = request.act();
+        self.ask(request, timeout).await.unwrap_or_else(|| {
+            let path = self.path.display();
+            Err(Error::timeout(format!("cannot {act}: no answer from `{path}` within {timeout:?}")))
+        })
+    }
+
+    /// As [`call`](Self::call), where it matters that it is not known what became of the request: `None`.
+    pub(crate) async fn ask(&self, request: Request, timeout: Duration) -> Option<Result<Answer>> {
+        let act = request.act();
+        // The thread gives up a little earlier than the caller: what it has not begun has surely not been done,
+        // while a caller who gives up first cannot know.
+        let patience = timeout - (timeout / 10).min(Duration::from_millis(100));
+        let answer = self.send(request, Instant::now().checked_add(patience));
+        let answer = tokio::time::timeout(timeout, answer).await.ok()?;
+        Some(answer.unwrap_or_else(|_| Err(self.gone(act))))
+    }
+
+    /// Asks, and waits for the answer however long it takes.
+    pub(crate) async fn call_patiently(&self, request: Request) -> Result<Answer> {
+        let act = request.act();
+        self.send(request, None).await.unwrap_or_else(|_| Err(self.gone(act)))
+    }
+
+    fn send(&self, request: Request, deadline: Option<Instant>) -> oneshot::Receiver<Result<Answer>> {
+        let (reply, answer) = oneshot::channel();
+        // When the thread has gone, the reply goes with the command, and the receiver says so.
+        let _ = self.inbox.send(Command::Call(Call { request, deadline, reply }));
+        answer
+    }
+
+    /// Ends a claim. Does not wait.
+    pub(crate) fn settle(&self, tag: u64, ending: Ending) {
+        let _ = self.inbox.send(Command::Settle { tag, ending });
+    }
+
+    /// Another process has rung.
+    fn notice(&self) {
+        if !self.noticed.swap(true, Ordering::AcqRel) {
+            let _ = self.inbox.send(Command::Changed);
+        }
+    }
+
+    fn gone(&self, act: &str) -> Error {
+        Error::connection(format!("cannot {act}: the thread of `{}` has ended", self.path.display()))
+    }
+}

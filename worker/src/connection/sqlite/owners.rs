@@ -1,0 +1,228 @@
+//! Who holds claims, and whether they live.
+//!
+//! Every process that holds something has one row in `owner` and changes its `beat` once a second: one small
+//! write, however many claims it has. A neighbour is dead when its beat has not changed during [`DEAD_AFTER`] beats
+//! of our own. Neither clock is compared with another's: a clock that is set does not kill anybody, and as both
+//! beats need the same lock, a lock that is held for long stops both.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rusqlite::params;
+
+use super::engine::{Changes, Engine, Sql, now_ms};
+use super::failure::is_busy;
+
+/// How often a process says that it lives.
+const BEAT: Duration = Duration::from_secs(1);
+/// So many of our own beats without one of theirs, and what they held comes back.
+const DEAD_AFTER: u32 = 5;
+/// Consumers of an owner whose beat is older than this are not counted. For display alone: it compares clocks.
+pub(super) const SHOWN_FOR: i64 = 6_000;
+/// How long leaving may wait for a lock; after that the lease runs out by itself.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What this process knows about itself and its neighbours as owners.
+#[derive(Default)]
+pub(super) struct Lease {
+    id: Option<i64>,
+    last_beat: Option<Instant>,
+    /// When the running transaction got the lock.
+    begun: Option<Instant>,
+    /// Beat of each neighbour, and for how many of our own beats it has been that.
+    seen: HashMap<i64, (i64, u32)>,
+}
+
+impl Lease {
+    /// Our row in `owner`, if we have one.
+    pub(super) fn id(&self) -> Option<i64> {
+        self.id
+    }
+
+    pub(super) fn next_beat(&self) -> Option<Instant> {
+        self.id?;
+        self.last_beat.map(|last| last + BEAT)
+    }
+
+    pub(super) fn is_beat_due(&self) -> bool {
+        self.next_beat().is_some_and(|next| next <= Instant::now())
+    }
+
+    /// The beat is committed.
+    pub(super) fn has_beaten(&mut self) {
+        self.last_beat = self.begun;
+    }
+
+    /// The transaction was rolled back, and with it what was counted in it.
+    pub(super) fn undo(&mut self, joined: bool) {
+        self.seen.clear();
+        if joined {
+            self.id = None;
+        }
+    }
+
+    /// The row is gone.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Engine {
+    /// The owner row of this process; the first use makes it.
+    pub(super) fn join(&mut self, changes: &mut Changes) -> Sql<i64> {
+        if let Some(id) = self.lease.id {
+            return Ok(id);
+        }
+        let uuid = uuid::Uuid::new_v4().to_string();
+        self.db.prepare_cached("INSERT INTO owner (uuid, pid, beat) VALUES (?, ?, ?)")?.execute(params![
+            uuid,
+            std::process::id(),
+            now_ms()
+        ])?;
+        let id = self.db.last_insert_rowid();
+        self.lease.id = Some(id);
+        changes.joined = true;
+        changes.beat = true;
+        Ok(id)
+    }
+
+    /// Beats when it is time, before anything else in a transaction: whoever beat within the last second has not
+    /// been buried, and whoever has been learns it here, before a verdict or a claim could go wrong.
+    pub(super) fn keep_lease(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
+        let is_due = self.lease.is_beat_due();
+        self.lease.begun = Some(Instant::now());
+        if is_due && let Some(id) = self.lease.id {
+            let alive = self
+                .db
+                .prepare_cached("UPDATE owner SET beat = max(beat + 1, ?) WHERE id = ?")?
+                .execute([now, id])?;
+            if alive == 1 {
+                changes.beat = true;
+                self.bury_the_dead(id, changes)?;
+            } else {
+                self.lose_lease();
+            }
+        }
+        if self.lease.id.is_none() && (!self.consumers.is_empty() || self.queues.has_exclusive()) {
+            self.rejoin(now, changes)?;
+        }
+        Ok(())
+    }
+
+    fn lose_lease(&mut self) {
+        tracing::warn!(
+            path = %self.path.display(), messages = self.claims.len(),
+            "this process was away for too long: its messages went to others"
+        );
+        self.lease.forget();
+        self.lease.begun = Some(Instant::now());
+        self.claims.clear();
+        self.consumers.iter_mut().for_each(|consumer| consumer.has_lost_all());
+    }
+
+    /// Comes back after a lost lease with the consumers and exclusive queues that it had.
+    fn rejoin(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
+        let owner = self.join(changes)?;
+        self.declare_exclusive_again(owner, now)?;
+        let consumers = self.consumers.iter();
+        let known: Vec<_> =
+            consumers.map(|consumer| (consumer.id, consumer.queues.clone(), consumer.name.clone())).collect();
+        for (id, queues, name) in known {
+            for queue in queues {
+                self.write_consumer(owner, id, &queue, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_consumer(&self, owner: i64, id: u64, queue: &str, name: &str) -> Sql<()> {
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO consumer (owner, id, queue, name) VALUES (?, ?, ?, ?)")?
+            .execute(params![owner, id as i64, queue, name])
+            .map(drop)
+    }
+
+    fn bury_the_dead(&mut self, own: i64, changes: &mut Changes) -> Sql<()> {
+        let neighbours: Vec<(i64, i64)> = self
+            .db
+            .prepare_cached("SELECT id, beat FROM owner WHERE id <> ?")?
+            .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Sql<_>>()?;
+        self.lease.seen.retain(|id, _| neighbours.iter().any(|(known, _)| known == id));
+        for (id, beat) in neighbours {
+            let (last, silent) = self.lease.seen.entry(id).or_insert((beat, 0));
+            if *last != beat {
+                (*last, *silent) = (beat, 0);
+                continue;
+            }
+            *silent += 1;
+            if *silent > DEAD_AFTER {
+                tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages come back");
+                self.release(id, true, changes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back all that an owner has. After a crash that counts; a message that goes back in peace is unspent.
+    pub(super) fn release(&mut self, owner: i64, is_crash: bool, changes: &mut Changes) -> Sql<()> {
+        let db = std::rc::Rc::clone(&self.db);
+        db.prepare_cached(
+            "INSERT INTO ready (queue, rank, id, redelivered, crashes)
+             SELECT queue, rank, id, 1, crashes + ? FROM claimed WHERE owner = ?",
+        )?
+        .execute(params![is_crash, owner])?;
+        db.prepare_cached(
+            "INSERT OR IGNORE INTO expiring (at, id, queue, rank)
+             SELECT m.expires_at, m.id, c.queue, c.rank FROM claimed c JOIN message m ON m.id = c.id
+             WHERE c.owner = ? AND m.expires_at IS NOT NULL",
+        )?
+        .execute([owner])?;
+        db.prepare_cached("DELETE FROM claimed WHERE owner = ?")?.execute([owner])?;
+        let names = |sql: &str| -> Sql<Vec<String>> {
+            db.prepare_cached(sql)?.query_map([owner], |row| row.get(0))?.collect()
+        };
+        let consumed = names("SELECT DISTINCT queue FROM consumer WHERE owner = ?")?;
+        let exclusive = names("SELECT name FROM queue WHERE owner = ?")?;
+        db.prepare_cached("DELETE FROM consumer WHERE owner = ?")?.execute([owner])?;
+        db.prepare_cached("DELETE FROM owner WHERE id = ?")?.execute([owner])?;
+        for queue in exclusive {
+            self.delete_by_name(&queue)?;
+        }
+        for queue in consumed {
+            self.consumer_left(&queue, now_ms())?;
+        }
+        self.lengths.clear();
+        changes.rings = true;
+        Ok(())
+    }
+
+    /// The last handle is gone: writes what was settled and gives back the rest.
+    pub(super) fn leave(&mut self) {
+        let deadline = Instant::now() + LEAVE_WITHIN;
+        while self.lease.id.is_some() {
+            let mut changes = Changes::default();
+            match self.leave_once(&mut changes) {
+                Ok(()) => return super::bell::ring(&self.path),
+                Err(error) => {
+                    self.undo(&changes);
+                    if !is_busy(&error) || Instant::now() >= deadline {
+                        tracing::warn!(%error, path = %self.path.display(), "cannot give back what is claimed");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn leave_once(&mut self, changes: &mut Changes) -> Sql<()> {
+        self.run("BEGIN IMMEDIATE")?;
+        self.queues.suspect();
+        self.refresh_queues()?;
+        self.settle_verdicts(changes)?;
+        if let Some(owner) = self.lease.id {
+            self.release(owner, false, changes)?;
+        }
+        self.run("COMMIT")
+    }
+}

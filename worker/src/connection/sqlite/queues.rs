@@ -1,0 +1,347 @@
+//! Exchanges, queues and bindings: tables, with a copy in memory that is read again when their generation changes.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rusqlite::params;
+
+use super::command::{Answer, Count};
+use super::engine::{Changes, Engine, Sql, millis};
+use super::owners::SHOWN_FOR;
+use crate::error::{Error, Result};
+use crate::routing::topology::route;
+use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
+
+/// A queue as it was declared first.
+#[derive(Debug)]
+pub(super) struct QueueEntry {
+    pub(super) id: i64,
+    pub(super) name: Arc<str>,
+    pub(super) definition: Queue,
+    /// Whose it is, when it is exclusive.
+    pub(super) owner: Option<i64>,
+}
+
+/// The copy in memory.
+#[derive(Default)]
+pub(super) struct Queues {
+    /// Zero: nothing has been read.
+    generation: i64,
+    /// Another process may have changed the tables.
+    is_suspect: bool,
+    by_name: HashMap<String, Arc<QueueEntry>>,
+    names: HashMap<i64, Arc<QueueEntry>>,
+    exchanges: HashMap<String, (Exchange, Vec<Binding>)>,
+    /// Queues of which it was said that they are not as declared.
+    warned: HashSet<String>,
+    /// Exclusive queues of this process with their client, to declare them again after a lost lease.
+    exclusive: HashMap<String, (u64, Topology)>,
+}
+
+impl Queues {
+    pub(super) fn get(&self, name: &str) -> Option<Arc<QueueEntry>> {
+        self.by_name.get(name).map(Arc::clone)
+    }
+
+    pub(super) fn by_id(&self, id: i64) -> Option<Arc<QueueEntry>> {
+        self.names.get(&id).map(Arc::clone)
+    }
+
+    /// The queues that get a message.
+    ///
+    /// # Errors
+    /// When there is no such exchange.
+    pub(super) fn targets(&self, exchange: &str, routing_key: &str) -> Result<Vec<Arc<QueueEntry>>> {
+        if exchange.is_empty() {
+            return Ok(self.get(routing_key).into_iter().collect());
+        }
+        let known = self.exchanges.get(exchange);
+        let names = known.and_then(|(this, bindings)| route([this], bindings, exchange, routing_key));
+        let names = names.ok_or_else(|| Error::topology(format!("there is no exchange `{exchange}`")))?;
+        Ok(names.into_iter().filter_map(|name| self.get(name)).collect())
+    }
+
+    pub(super) fn suspect(&mut self) {
+        self.is_suspect = true;
+    }
+
+    /// What is known may come from a transaction that was rolled back.
+    pub(super) fn forget(&mut self) {
+        self.generation = 0;
+        self.is_suspect = true;
+    }
+
+    /// True for an exchange that goes with its last binding.
+    pub(super) fn is_passing(&self, exchange: &str) -> bool {
+        self.exchanges.get(exchange).is_some_and(|(known, _)| known.auto_delete)
+    }
+
+    /// The client of a queue does not want it any more.
+    pub(super) fn disown(&mut self, queue: &str) {
+        self.exclusive.remove(queue);
+    }
+
+    pub(super) fn has_exclusive(&self) -> bool {
+        !self.exclusive.is_empty()
+    }
+
+    pub(super) fn is_exclusive_of(&self, client: u64, queue: &str) -> bool {
+        self.exclusive.get(queue).is_some_and(|(owner, _)| *owner == client)
+    }
+
+    pub(super) fn exclusive_of(&self, client: u64) -> Vec<String> {
+        let mine = self.exclusive.iter().filter(|(_, (owner, _))| *owner == client);
+        mine.map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(super) fn has_expiring(&self) -> bool {
+        self.by_name.values().any(|entry| entry.definition.expires.is_some())
+    }
+}
+
+impl Engine {
+    /// Reads the tables again, if they have changed.
+    pub(super) fn refresh_queues(&mut self) -> Sql<()> {
+        if !self.queues.is_suspect && self.queues.generation != 0 {
+            return Ok(());
+        }
+        let generation =
+            self.db.prepare_cached("SELECT generation FROM topology")?.query_row([], |row| row.get(0))?;
+        if generation != self.queues.generation {
+            self.read_queues()?;
+            self.queues.generation = generation;
+        }
+        self.queues.is_suspect = false;
+        Ok(())
+    }
+
+    fn read_queues(&mut self) -> Sql<()> {
+        let db = Rc::clone(&self.db);
+        self.queues.by_name.clear();
+        self.queues.names.clear();
+        self.queues.exchanges.clear();
+        let mut statement = db.prepare_cached("SELECT id, name, definition, owner FROM queue")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (name, definition): (String, String) = (row.get(1)?, row.get(2)?);
+            let entry = Arc::new(QueueEntry {
+                id: row.get(0)?,
+                name: name.as_str().into(),
+                definition: read_json(&definition)?,
+                owner: row.get(3)?,
+            });
+            self.queues.names.insert(entry.id, Arc::clone(&entry));
+            self.queues.by_name.insert(name, entry);
+        }
+        let mut statement = db.prepare_cached("SELECT name, definition FROM exchange")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let definition: String = row.get(1)?;
+            self.queues.exchanges.insert(row.get(0)?, (read_json(&definition)?, Vec::new()));
+        }
+        let mut statement = db.prepare_cached("SELECT exchange, queue, routing_key FROM binding")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let binding = Binding { exchange: row.get(0)?, queue: row.get(1)?, routing_key: row.get(2)? };
+            if let Some((_, bindings)) = self.queues.exchanges.get_mut(&binding.exchange) {
+                bindings.push(binding);
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables have changed in this transaction: everybody reads them again.
+    pub(super) fn touch_generation(&mut self) -> Sql<()> {
+        self.run("UPDATE topology SET generation = generation + 1")?;
+        self.queues.suspect();
+        self.refresh_queues()
+    }
+
+    /// Makes what does not exist. Everything is checked before anything is made.
+    pub(super) fn declare(
+        &mut self,
+        client: u64,
+        topology: &Topology,
+        now: i64,
+        changes: &mut Changes,
+    ) -> Sql<Result<Answer>> {
+        if let Err(error) = self.check(client, topology) {
+            return Ok(Err(error));
+        }
+        let mut is_changed = false;
+        for exchange in &topology.exchanges {
+            is_changed |= self.write_exchange(exchange)?;
+        }
+        for queue in &topology.queues {
+            if let Some(known) = self.queues.get(&queue.name) {
+                self.compare(&known.definition, queue);
+                self.touch(&known, now)?;
+                continue;
+            }
+            let owner = if queue.exclusive { Some(self.join(changes)?) } else { None };
+            self.write_queue(queue, owner, now)?;
+            if queue.exclusive {
+                let topology = Topology::of_queue(queue.clone());
+                self.queues.exclusive.insert(queue.name.clone(), (client, topology));
+            }
+            is_changed = true;
+        }
+        for binding in topology.bindings.iter().filter(|binding| !binding.exchange.is_empty()) {
+            if let Some((_, topology)) = self.queues.exclusive.get_mut(&binding.queue) {
+                topology.merge(Topology { bindings: vec![binding.clone()], ..Topology::default() });
+            }
+            is_changed |= self.write_binding(binding)?;
+        }
+        if is_changed {
+            self.touch_generation()?;
+        }
+        Ok(Ok(Answer::Done))
+    }
+
+    fn check(&self, client: u64, topology: &Topology) -> Result<()> {
+        topology.validate()?;
+        for Exchange { name, kind, .. } in &topology.exchanges {
+            if *kind == ExchangeKind::Headers {
+                return Err(Error::unsupported(format!(
+                    "cannot declare exchange `{name}`: headers exchanges need RabbitMQ"
+                )));
+            }
+            let known = self.queues.exchanges.get(name).map(|(known, _)| known.kind);
+            if known.is_some_and(|known| known != *kind) {
+                return Err(Error::topology(format!(
+                    "cannot declare exchange `{name}` as {}: it exists as {}",
+                    kind.as_str(),
+                    known.unwrap_or_default().as_str()
+                )));
+            }
+        }
+        for queue in topology.queues.iter().filter(|queue| self.queues.get(&queue.name).is_some()) {
+            self.queue_for(client, &queue.name).map_err(|error| error.context("cannot declare"))?;
+        }
+        for Binding { exchange, queue, routing_key } in &topology.bindings {
+            let cannot = |why: String| {
+                Error::topology(format!("cannot bind queue `{queue}` to exchange `{exchange}`: {why}"))
+            };
+            if exchange.is_empty() && routing_key != queue {
+                return Err(cannot(
+                    "the default exchange sends to the queue that the routing key names".into(),
+                ));
+            }
+            let is_declared = topology.exchanges.iter().any(|known| known.name == *exchange);
+            if !exchange.is_empty() && !is_declared && !self.queues.exchanges.contains_key(exchange) {
+                return Err(cannot("there is no such exchange".into()));
+            }
+            let is_declared = topology.queues.iter().any(|known| known.name == *queue);
+            if !is_declared && self.queues.get(queue).is_none() {
+                return Err(cannot("there is no such queue".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says once that a queue is used as it is. Its kind does not matter: there is one here.
+    fn compare(&mut self, known: &Queue, declared: &Queue) {
+        let without_kind = |queue: &Queue| Queue { kind: None, ..queue.clone() };
+        let (known, declared) = (without_kind(known), without_kind(declared));
+        if known != declared && self.queues.warned.insert(known.name.clone()) {
+            let show = |queue: &Queue| serde_json::to_string(queue).unwrap_or_default();
+            tracing::warn!(
+                queue = known.name,
+                exists = show(&known),
+                declared = show(&declared),
+                "the queue exists with other arguments and is used as it is"
+            );
+        }
+    }
+
+    fn write_exchange(&self, exchange: &Exchange) -> Sql<bool> {
+        let written = self
+            .db
+            .prepare_cached("INSERT OR IGNORE INTO exchange (name, definition) VALUES (?, ?)")?
+            .execute(params![exchange.name, write_json(exchange)])?;
+        Ok(written > 0)
+    }
+
+    fn write_queue(&self, queue: &Queue, owner: Option<i64>, now: i64) -> Sql<()> {
+        self.db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO queue (name, definition, owner, expires, used_at) VALUES (?, ?, ?, ?, ?)",
+            )?
+            .execute(params![queue.name, write_json(queue), owner, queue.expires.map(millis), now])
+            .map(drop)
+    }
+
+    fn write_binding(&self, binding: &Binding) -> Sql<bool> {
+        let written = self
+            .db
+            .prepare_cached("INSERT OR IGNORE INTO binding (exchange, queue, routing_key) VALUES (?, ?, ?)")?
+            .execute(params![binding.exchange, binding.queue, binding.routing_key])?;
+        Ok(written > 0)
+    }
+
+    /// After a lost lease the exclusive queues went with it.
+    pub(super) fn declare_exclusive_again(&mut self, owner: i64, now: i64) -> Sql<()> {
+        let exclusive: Vec<Topology> =
+            self.queues.exclusive.values().map(|(_, topology)| topology.clone()).collect();
+        if exclusive.is_empty() {
+            return Ok(());
+        }
+        for topology in exclusive {
+            for queue in &topology.queues {
+                self.write_queue(queue, Some(owner), now)?;
+            }
+            for binding in &topology.bindings {
+                self.write_binding(binding)?;
+            }
+        }
+        self.touch_generation()
+    }
+
+    /// How full the queues are.
+    pub(super) fn count(&mut self, names: &[String], now: i64) -> Sql<Vec<Count>> {
+        self.queues.suspect();
+        self.refresh_queues()?;
+        let number = |sql: &str, id: i64| -> Sql<u64> {
+            self.db.prepare_cached(sql)?.query_row(params![id, now], |row| row.get(0).map(i64::unsigned_abs))
+        };
+        let mut counts = Vec::new();
+        for entry in self.queues.by_name.values() {
+            if !names.is_empty() && !names.iter().any(|name| **name == *entry.name) {
+                continue;
+            }
+            let ready = number("SELECT count(*) FROM ready WHERE queue = ?1 AND ?2 > 0", entry.id)?;
+            let due = number("SELECT count(*) FROM delayed WHERE queue = ?1 AND at <= ?2", entry.id)?;
+            let delayed = number("SELECT count(*) FROM delayed WHERE queue = ?1 AND at > ?2", entry.id)?;
+            let running = number("SELECT count(*) FROM claimed WHERE queue = ?1 AND ?2 > 0", entry.id)?;
+            let consumers = self
+                .db
+                .prepare_cached(
+                    "SELECT count(*) FROM consumer c JOIN owner o ON o.id = c.owner
+                     WHERE c.queue = ? AND (o.beat > ? OR o.id = ?)",
+                )?
+                .query_row(params![&*entry.name, now - SHOWN_FOR, self.lease.id()], |row| {
+                    row.get(0).map(i64::unsigned_abs)
+                })?;
+            counts.push(Count {
+                queue: entry.name.to_string(),
+                ready: ready + due,
+                running,
+                delayed,
+                consumers,
+            });
+        }
+        counts.sort_by(|one, other| one.queue.cmp(&other.queue));
+        Ok(counts)
+    }
+}
+
+fn write_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("a definition can be written")
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(text: &str) -> Sql<T> {
+    serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    })
+}

@@ -1,0 +1,118 @@
+//! How queues become empty, and how they go: purged, deleted, or left by the last who used them.
+
+use std::rc::Rc;
+
+use rusqlite::OptionalExtension;
+
+use super::command::Answer;
+use super::engine::{Engine, Sql};
+use super::queues::QueueEntry;
+use crate::error::{Error, Result};
+
+impl Engine {
+    /// A queue that goes when nobody uses it was used.
+    pub(super) fn touch(&self, entry: &QueueEntry, now: i64) -> Sql<()> {
+        if entry.definition.expires.is_some() {
+            self.db.prepare_cached("UPDATE queue SET used_at = ? WHERE id = ?")?.execute([now, entry.id])?;
+        }
+        Ok(())
+    }
+
+    /// A consumer has gone; the queue may go with it.
+    pub(super) fn consumer_left(&mut self, name: &str, now: i64) -> Sql<()> {
+        let Some(entry) = self.queues.get(name) else { return Ok(()) };
+        self.touch(&entry, now)?;
+        let is_used: bool = self
+            .db
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM consumer WHERE queue = ?)")?
+            .query_row([name], |row| row.get(0))?;
+        if entry.definition.auto_delete && !is_used { self.delete_by_name(name) } else { Ok(()) }
+    }
+
+    /// When the next queue goes that nobody uses.
+    pub(super) fn next_queue_expiry(&self) -> Sql<Option<i64>> {
+        if !self.queues.has_expiring() {
+            return Ok(None);
+        }
+        self.db
+            .prepare_cached(
+                "SELECT min(used_at + expires) FROM queue q WHERE expires IS NOT NULL
+                 AND NOT EXISTS (SELECT 1 FROM consumer c WHERE c.queue = q.name)",
+            )?
+            .query_row([], |row| row.get(0))
+    }
+
+    pub(super) fn delete_unused_queues(&mut self, now: i64) -> Sql<()> {
+        if self.next_queue_expiry()?.is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        let names: Vec<String> = self
+            .db
+            .prepare_cached(
+                "SELECT name FROM queue q WHERE used_at + expires <= ?
+                 AND NOT EXISTS (SELECT 1 FROM consumer c WHERE c.queue = q.name)",
+            )?
+            .query_map([now], |row| row.get(0))?
+            .collect::<Sql<_>>()?;
+        names.iter().try_for_each(|name| self.delete_by_name(name))
+    }
+
+    pub(super) fn purge(&mut self, name: &str) -> Sql<Result<Answer>> {
+        match self.queues.get(name) {
+            Some(entry) => Ok(Ok(Answer::Number(self.purge_entry(&entry)?))),
+            None => Ok(Err(Error::topology(format!(
+                "cannot purge: there is no queue `{name}` in `{}`",
+                self.path.display()
+            )))),
+        }
+    }
+
+    fn purge_entry(&mut self, entry: &QueueEntry) -> Sql<u64> {
+        let run = |sql: &str| self.db.prepare_cached(sql)?.execute([entry.id]);
+        let purged = run("DELETE FROM message WHERE id IN (SELECT id FROM ready WHERE queue = ?1
+                          UNION ALL SELECT id FROM delayed WHERE queue = ?1)")?;
+        run("DELETE FROM ready WHERE queue = ?")?;
+        run("DELETE FROM delayed WHERE queue = ?")?;
+        // One that is handed out gets its row again when it comes back.
+        run("DELETE FROM expiring WHERE queue = ?")?;
+        self.lengths.remove(&entry.id);
+        Ok(purged as u64)
+    }
+
+    /// Deletes a queue. One that is not there is no error, as on RabbitMQ.
+    pub(super) fn delete(&mut self, name: &str) -> Sql<Result<Answer>> {
+        self.delete_by_name(name)?;
+        Ok(Ok(Answer::Done))
+    }
+
+    pub(super) fn delete_by_name(&mut self, name: &str) -> Sql<()> {
+        self.queues.disown(name);
+        let id: Option<i64> = self
+            .db
+            .prepare_cached("SELECT id FROM queue WHERE name = ?")?
+            .query_row([name], |row| row.get(0))
+            .optional()?;
+        let (Some(id), Some(entry)) = (id, self.queues.get(name)) else { return Ok(()) };
+        self.purge_entry(&entry)?;
+        let db = Rc::clone(&self.db);
+        let run = |sql: &str| db.prepare_cached(sql)?.execute([id]).map(drop);
+        run("DELETE FROM message WHERE id IN (SELECT id FROM claimed WHERE queue = ?)")?;
+        run("DELETE FROM claimed WHERE queue = ?")?;
+        run("DELETE FROM queue WHERE id = ?")?;
+        let bound: Vec<String> = db
+            .prepare_cached("SELECT DISTINCT exchange FROM binding WHERE queue = ?")?
+            .query_map([name], |row| row.get(0))?
+            .collect::<Sql<_>>()?;
+        db.prepare_cached("DELETE FROM binding WHERE queue = ?")?.execute([name])?;
+        for exchange in bound {
+            if self.queues.is_passing(&exchange) {
+                db.prepare_cached(
+                    "DELETE FROM exchange WHERE name = ?1
+                     AND NOT EXISTS (SELECT 1 FROM binding WHERE exchange = ?1)",
+                )?
+                .execute([exchange])?;
+            }
+        }
+        self.touch_generation()
+    }
+}

@@ -1,0 +1,180 @@
+//! Opening the file: what makes it ours, and the tables in it.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::failure::{describe, is_busy};
+use crate::error::{Error, Result};
+
+/// `mqwk`: tells our files from those of other programs.
+const APPLICATION_ID: i32 = 0x6d71_776b;
+
+/// One script per version; a file of version `n` has had the first `n`.
+///
+/// A message's body is written once and never again: what changes while it lives are the small rows of `ready`,
+/// `delayed` and `claimed`, which hold its place. An UPDATE would copy the whole row, body included.
+/// `rank` is 255 minus the priority, so that the key of `ready` is the order of delivery.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE message (
+        id INTEGER PRIMARY KEY,
+        exchange TEXT, routing_key TEXT,      -- NULL: published straight to the queue
+        head TEXT,                            -- properties and headers
+        expires_at INTEGER,
+        body BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE ready (
+        queue INTEGER NOT NULL, rank INTEGER NOT NULL, id INTEGER NOT NULL,
+        redelivered INTEGER NOT NULL, crashes INTEGER NOT NULL,
+        PRIMARY KEY (queue, rank, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE delayed (
+        at INTEGER NOT NULL, id INTEGER NOT NULL, queue INTEGER NOT NULL, rank INTEGER NOT NULL,
+        PRIMARY KEY (at, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE expiring (
+        at INTEGER NOT NULL, id INTEGER NOT NULL, queue INTEGER NOT NULL, rank INTEGER NOT NULL,
+        PRIMARY KEY (at, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE claimed (
+        id INTEGER PRIMARY KEY,
+        owner INTEGER NOT NULL, token INTEGER NOT NULL,
+        queue INTEGER NOT NULL, rank INTEGER NOT NULL,
+        redelivered INTEGER NOT NULL, crashes INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE owner (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again: a claim of the dead is nobody else's
+        uuid TEXT NOT NULL, pid INTEGER NOT NULL,
+        beat INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE consumer (
+        owner INTEGER NOT NULL, id INTEGER NOT NULL, queue TEXT NOT NULL, name TEXT NOT NULL,
+        PRIMARY KEY (owner, id, queue)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE queue (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        definition TEXT NOT NULL,
+        owner INTEGER,                        -- of an exclusive queue
+        expires INTEGER, used_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE exchange (name TEXT PRIMARY KEY, definition TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE binding (
+        exchange TEXT NOT NULL, queue TEXT NOT NULL, routing_key TEXT NOT NULL,
+        PRIMARY KEY (exchange, queue, routing_key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE topology (generation INTEGER NOT NULL) STRICT;
+    INSERT INTO topology VALUES (1);
+    CREATE TABLE result (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, -- grows with every change, so that waiters read what is new
+        task_id TEXT NOT NULL UNIQUE,
+        is_final INTEGER NOT NULL, expires_at INTEGER, record BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX result_by_expiry ON result (expires_at) WHERE expires_at IS NOT NULL;
+"];
+
+/// Opens the file, making it or bringing it up to date where necessary; waits for locks until `deadline`.
+pub(super) fn open(path: &Path, deadline: Instant) -> Result<Connection> {
+    loop {
+        match attempt(path) {
+            Err(Problem::Sqlite(cause)) if is_busy(&cause) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err(Problem::Sqlite(cause)) => return Err(describe(path, "open the database", cause)),
+            Err(Problem::Ours(error)) => return Err(error),
+            Ok(connection) => return Ok(connection),
+        }
+    }
+}
+
+enum Problem {
+    Sqlite(rusqlite::Error),
+    Ours(Error),
+}
+
+impl From<rusqlite::Error> for Problem {
+    fn from(cause: rusqlite::Error) -> Self {
+        Problem::Sqlite(cause)
+    }
+}
+
+fn attempt(path: &Path) -> Result<Connection, Problem> {
+    // Not SQLITE_OPEN_URI: a path is a path, whatever characters it has.
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    let shown = path.display();
+    // SQLite opens what it may not write without a word.
+    if connection.is_readonly("main")? {
+        return Err(Problem::Ours(Error::storage(format!(
+            "cannot open `{shown}`: it is read-only; the file and its directory must be writable"
+        ))));
+    }
+    connection.busy_handler(Some(wait_for_lock))?;
+    check(&connection, path)?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        return Err(Problem::Ours(Error::storage(format!(
+            "cannot open `{shown}`: its file system has no shared memory for SQLite's write-ahead log (journal \
+             mode `{mode}`); use a local disk"
+        ))));
+    }
+    migrate(&mut connection, path)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // 16 MiB of log between checkpoints: each one makes the writers wait.
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
+/// Refuses a file that is not ours, before anything is written to it.
+fn check(connection: &Connection, path: &Path) -> Result<i32, Problem> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let shown = path.display();
+    if application != APPLICATION_ID && (application != 0 || version != 0 || tables != 0) {
+        return Err(Problem::Ours(Error::storage(format!(
+            "cannot open `{shown}`: it is the database of another program; give mq-worker a file of its own"
+        ))));
+    }
+    if usize::try_from(version).is_ok_and(|version| version > MIGRATIONS.len()) {
+        return Err(Problem::Ours(Error::storage(format!(
+            "cannot open `{shown}`: a newer mq-worker wrote it (schema {version}, this one knows up to {})",
+            MIGRATIONS.len()
+        ))));
+    }
+    Ok(version)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Problem> {
+    if usize::try_from(check(connection, path)?) == Ok(MIGRATIONS.len()) {
+        return Ok(());
+    }
+    // Several processes may start at once: who has the lock looks again.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version = usize::try_from(check(&transaction, path)?).unwrap_or(0);
+    for script in &MIGRATIONS[version..] {
+        transaction.execute_batch(script)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// How often a lock is tried before the thread looks at its inbox again: some 20 ms in all.
+const TRIES: i32 = 60;
+
+/// SQLite's own busy timeout sleeps up to 100 ms at a time; a writer here holds the lock for about one.
+fn wait_for_lock(tries: i32) -> bool {
+    if tries >= TRIES {
+        return false;
+    }
+    let step = u64::try_from(tries).unwrap_or(0).min(3);
+    thread::sleep(Duration::from_micros(100 + step * 100));
+    true
+}

@@ -1,0 +1,141 @@
+//! What cannot be brought about from outside: transactions that fail, and the clock.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::command::{Answer, Call, Claimed, Ending, Publishing, Request};
+use super::engine::{Engine, now_ms};
+use super::thread;
+use crate::error::Result;
+use crate::routing::{Queue, Topology};
+
+type Reply = oneshot::Receiver<Result<Answer>>;
+
+fn engine(dir: &tempfile::TempDir) -> Engine {
+    let path: Arc<std::path::Path> = dir.path().join("jobs.db").into();
+    let mut engine =
+        Engine::open(path, Instant::now() + Duration::from_secs(5), Weak::new()).expect("it opens");
+    let topology = Topology::of_queue(Queue::new("q"));
+    done(&mut engine, Request::Declare { client: 1, topology });
+    engine
+}
+
+fn call(request: Request) -> (Call, Reply) {
+    let (reply, answer) = oneshot::channel();
+    (Call { request, deadline: None, reply }, answer)
+}
+
+fn publish(body: &[u8]) -> (Call, Reply) {
+    call(Request::Publish(Publishing {
+        exchange: String::new(),
+        routing_key: "q".into(),
+        head: None,
+        body: Bytes::copy_from_slice(body),
+        priority: 0,
+        expiration: None,
+        delay: None,
+        mandatory: true,
+    }))
+}
+
+fn done(engine: &mut Engine, request: Request) -> Answer {
+    let (call, mut answer) = call(request);
+    assert!(thread::transact(engine, vec![call]).is_none());
+    answer.try_recv().expect("answered").expect("done")
+}
+
+fn get(engine: &mut Engine) -> Option<Box<Claimed>> {
+    match done(engine, Request::Get { client: 1, queue: "q".into() }) {
+        Answer::Claimed(claimed) => claimed,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `(ready, running)`.
+fn counts(engine: &mut Engine) -> (u64, u64) {
+    let counts = engine.count(&[], now_ms()).expect("countable");
+    (counts[0].ready, counts[0].running)
+}
+
+#[test]
+fn a_message_that_fails_harms_no_neighbour() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut engine = engine(&dir);
+    let trigger = "CREATE TRIGGER picky BEFORE INSERT ON message WHEN length(new.body) > 1000
+                   BEGIN SELECT RAISE(ABORT, 'too much'); END";
+    engine.db.execute_batch(trigger).expect("a trigger");
+    let bodies = [vec![1; 10], vec![2; 5000], vec![3; 10], vec![4; 5000], vec![5; 10]];
+    let (calls, answers): (Vec<_>, Vec<_>) = bodies.iter().map(|body| publish(body)).unzip();
+    assert!(thread::transact(&mut engine, calls).is_none());
+    let outcomes: Vec<bool> =
+        answers.into_iter().map(|mut answer| answer.try_recv().expect("answered").is_ok()).collect();
+    assert_eq!(outcomes, [true, false, true, false, true]);
+    assert_eq!(counts(&mut engine), (3, 0));
+    for expected in [1, 3, 5] {
+        assert_eq!(get(&mut engine).expect("one").message.body[0], expected);
+    }
+}
+
+#[test]
+fn a_full_disk_fails_publishes_and_keeps_verdicts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut engine = engine(&dir);
+    for _ in 0..3 {
+        let (call, _answer) = publish(b"x");
+        assert!(thread::transact(&mut engine, vec![call]).is_none());
+    }
+    let held = [get(&mut engine).expect("one"), get(&mut engine).expect("another")];
+    let pages: i64 = engine.db.pragma_query_value(None, "page_count", |row| row.get(0)).expect("pages");
+    engine.db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("a limit");
+    engine.verdicts.push((held[0].tag, Ending::Done));
+    let (calls, answers): (Vec<_>, Vec<_>) =
+        [publish(&[0; 100_000]), publish(&[0; 200_000])].into_iter().unzip();
+    let refused = thread::transact(&mut engine, calls);
+    assert!(refused.is_none(), "everybody is answered");
+    for mut answer in answers {
+        let error = answer.try_recv().expect("answered").expect_err("full");
+        assert!(error.is_storage() && error.to_string().contains("is full"), "{error:#}");
+    }
+    assert_eq!(engine.verdicts, [(held[0].tag, Ending::Done)], "a verdict was lost");
+    assert_eq!(counts(&mut engine), (1, 2));
+    // The verdict itself needs no room.
+    done(&mut engine, Request::Flush);
+    assert!(engine.verdicts.is_empty());
+    assert_eq!(counts(&mut engine), (1, 1));
+}
+
+#[test]
+fn who_has_gone_gets_nothing_and_keeps_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut engine = engine(&dir);
+    let (one, _answer) = publish(b"x");
+    assert!(thread::transact(&mut engine, vec![one]).is_none());
+    let (gone, answer) = call(Request::Get { client: 1, queue: "q".into() });
+    drop(answer);
+    assert!(thread::transact(&mut engine, vec![gone]).is_none());
+    assert!(engine.has_chores(), "the claim has to go back");
+    assert!(thread::transact(&mut engine, Vec::new()).is_none());
+    assert_eq!(counts(&mut engine), (1, 0));
+    let again = get(&mut engine).expect("one");
+    assert_eq!((again.crashes, again.redelivered), (0, true));
+}
+
+#[test]
+fn the_first_messages_are_found_without_reading_the_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = engine(&dir);
+    let plan = |sql: &str| -> String {
+        let mut statement = engine.db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("SQL");
+        let rows = statement.query_map([], |row| row.get::<_, String>(3)).expect("a plan");
+        rows.collect::<rusqlite::Result<Vec<_>>>().expect("a plan").join("; ")
+    };
+    let delete = plan("DELETE FROM ready WHERE queue = 1 AND (rank, id) <= (2, 3)");
+    assert!(delete.contains("(queue=? AND (rank,id)<(?,?))"), "{delete}");
+    let select = plan(
+        "SELECT * FROM ready r CROSS JOIN message m ON m.id = r.id WHERE r.queue = 1 ORDER BY r.rank, r.id LIMIT 9",
+    );
+    assert!(!select.contains("SCAN") && !select.contains("TEMP B-TREE"), "{select}");
+}

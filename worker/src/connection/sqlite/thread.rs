@@ -1,0 +1,249 @@
+//! The thread of one file: takes what has arrived, does it in one transaction, sleeps until the next thing is due.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Database;
+use super::command::{Answer, Call, Command, Request};
+use super::engine::{Engine, Refused};
+use super::failure::{describe, is_busy};
+use crate::error::{Error, Result};
+
+/// The most commands that share one transaction: beyond that a commit is cheap already, and callers wait.
+const BATCH: usize = 1024;
+/// The most bytes of messages that share one transaction.
+const BATCH_BYTES: usize = 16 << 20;
+/// How long a transaction waits for the callers that the last one has just answered: they often come right back,
+/// and without the wait half of them would miss it and pay for a sync of their own. A caller who is alone never waits.
+const GATHER: Duration = Duration::from_micros(150);
+/// From how many callers on that is worth while.
+const GATHER_FROM: usize = 4;
+/// How long chores wait after a failure that is not a lock, such as a full disk.
+const BACKOFF: Duration = Duration::from_millis(200);
+
+/// Starts the thread. It ends when the last handle is dropped.
+pub(super) fn start(
+    path: Arc<Path>,
+    inbox: Receiver<Command>,
+    noticed: Arc<AtomicBool>,
+    database: Weak<Database>,
+) -> Result<()> {
+    // The thread makes its own state: a connection stays where it was opened.
+    let run = move || {
+        let thread = Thread {
+            path,
+            inbox,
+            noticed,
+            database,
+            engine: None,
+            calls: VecDeque::new(),
+            answered: 0,
+            was_rung: false,
+            chores_not_before: None,
+        };
+        thread.run();
+    };
+    thread::Builder::new()
+        .name("mq-worker-sqlite".into())
+        .spawn(run)
+        .map(drop)
+        .map_err(|error| Error::storage("cannot start the thread of the database").with_source(error))
+}
+
+struct Thread {
+    path: Arc<Path>,
+    inbox: Receiver<Command>,
+    noticed: Arc<AtomicBool>,
+    database: Weak<Database>,
+    engine: Option<Engine>,
+    /// What has arrived and is not done, in order.
+    calls: VecDeque<Call>,
+    /// How many calls the last transaction answered.
+    answered: usize,
+    was_rung: bool,
+    /// Set after a failure, so that a full disk is not tried in a circle.
+    chores_not_before: Option<Instant>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        loop {
+            match self.inbox.recv_timeout(self.patience()) {
+                Ok(command) => self.accept(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.gather();
+            self.turn();
+        }
+        if let Some(engine) = &mut self.engine {
+            engine.leave();
+        }
+    }
+
+    /// Takes everything that has arrived, and a little later what will.
+    fn gather(&mut self) {
+        let mut room = BATCH;
+        while room > 0
+            && let Ok(command) = self.inbox.try_recv()
+        {
+            self.accept(command);
+            room -= 1;
+        }
+        if self.answered < GATHER_FROM || self.calls.is_empty() {
+            return;
+        }
+        let end = Instant::now() + GATHER;
+        while self.calls.len() < self.answered
+            && let Ok(command) = self.inbox.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            self.accept(command);
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let Some(engine) = &self.engine else { return Duration::from_secs(60) };
+        if !self.calls.is_empty() {
+            return Duration::ZERO;
+        }
+        match self.chores_not_before {
+            Some(time) if engine.has_chores() => time.saturating_duration_since(Instant::now()),
+            _ => engine.patience(),
+        }
+    }
+
+    fn accept(&mut self, command: Command) {
+        match command {
+            Command::Call(Call { request: Request::Open, deadline, reply }) => {
+                let _ = reply.send(self.open(deadline));
+            }
+            Command::Call(call) => self.calls.push_back(call),
+            Command::Settle { tag, ending } => {
+                if let Some(engine) = &mut self.engine {
+                    engine.verdicts.push((tag, ending));
+                }
+            }
+            Command::Changed => {
+                // Cleared before looking: what is rung from now on is news again.
+                self.noticed.store(false, Ordering::Release);
+                self.was_rung = true;
+            }
+        }
+    }
+
+    fn open(&mut self, deadline: Option<Instant>) -> Result<Answer> {
+        if self.engine.is_none() {
+            let deadline = deadline.unwrap_or_else(Instant::now);
+            self.engine = Some(Engine::open(Arc::clone(&self.path), deadline, self.database.clone())?);
+        }
+        Ok(Answer::Done)
+    }
+
+    /// One round: a transaction if there is something to write, then the reads, then a look at the neighbours.
+    fn turn(&mut self) {
+        self.drop_late();
+        let Some(engine) = &mut self.engine else { return };
+        let mut reads = Vec::new();
+        let mut writes = Vec::new();
+        let mut bytes = 0;
+        // Those that do not fit any more keep their places for the next round.
+        while bytes < BATCH_BYTES
+            && let Some(call) = self.calls.pop_front()
+        {
+            if let Request::Publish(publishing) = &call.request {
+                bytes += publishing.body.len();
+            }
+            if call.request.is_read() { reads.push(call) } else { writes.push(call) }
+        }
+        let now = Instant::now();
+        let may_do_chores = self.chores_not_before.is_none_or(|time| time <= now);
+        if !writes.is_empty() || (may_do_chores && engine.has_chores()) {
+            self.chores_not_before = None;
+            self.answered = writes.len();
+            if let Some(refused) = transact(engine, writes) {
+                if !is_busy(&refused.cause) {
+                    tracing::warn!(error = %refused.cause, path = %self.path.display(), "cannot write");
+                    self.chores_not_before = Some(now + BACKOFF);
+                }
+                for call in refused.calls.into_iter().rev() {
+                    self.calls.push_front(call);
+                }
+            }
+        }
+        for Call { request, reply, .. } in reads {
+            engine.read(&request, reply);
+        }
+        if let Err(error) = engine.look(std::mem::take(&mut self.was_rung))
+            && !is_busy(&error)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "cannot read");
+        }
+    }
+
+    /// Answers those who have waited long enough, and forgets those who wait no longer. None of it was begun.
+    fn drop_late(&mut self) {
+        let now = Instant::now();
+        let is_late = |call: &Call| {
+            call.deadline.is_some_and(|deadline| deadline <= now)
+                || (call.reply.is_closed() && call.request.is_for_caller())
+        };
+        if !self.calls.iter().any(is_late) {
+            return;
+        }
+        for call in std::mem::take(&mut self.calls) {
+            if is_late(&call) {
+                let (act, path) = (call.request.act(), self.path.display());
+                let _ = call.reply.send(Err(Error::timeout(format!(
+                    "cannot {act} in time: another process holds the lock on `{path}`, or its disk is too slow"
+                ))));
+            } else {
+                self.calls.push_back(call);
+            }
+        }
+    }
+}
+
+/// One transaction for all; when that fails, one for each, so that a bad neighbour harms nobody. Returns what has to
+/// be tried again: everything, when another process has the lock.
+pub(super) fn transact(engine: &mut Engine, calls: Vec<Call>) -> Option<Refused> {
+    let Refused { cause, mut calls } = engine.transact(calls).err()?;
+    if is_busy(&cause) {
+        return Some(Refused { cause, calls });
+    }
+    let path = Arc::clone(&engine.path);
+    if calls.is_empty() {
+        return Some(Refused { cause, calls });
+    }
+    if calls.len() == 1 && engine.verdicts.is_empty() {
+        answer(&path, calls.remove(0), cause);
+        return None;
+    }
+    // Verdicts are tried on their own later: they must not fail a publish, nor it them. Only who waits for them
+    // has them in the same transaction.
+    let mut verdicts = std::mem::take(&mut engine.verdicts);
+    let mut calls = VecDeque::from(calls);
+    let mut refused = None;
+    while let Some(call) = calls.pop_front() {
+        if matches!(call.request, Request::Flush | Request::Close { .. }) {
+            engine.verdicts.append(&mut verdicts);
+        }
+        let Err(Refused { cause, calls: mut same }) = engine.transact(vec![call]) else { continue };
+        if is_busy(&cause) {
+            same.extend(calls.drain(..));
+            refused = Some(Refused { cause, calls: same });
+        } else if let Some(call) = same.pop() {
+            answer(&path, call, cause);
+        }
+    }
+    engine.verdicts.append(&mut verdicts);
+    refused
+}
+
+fn answer(path: &Path, call: Call, cause: rusqlite::Error) {
+    let _ = call.reply.send(Err(describe(path, call.request.act(), cause)));
+}

@@ -1,0 +1,160 @@
+//! The client: tells workers something and gathers what they answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::{Clock, Command, Mailbox, Reply, mailbox};
+use crate::broker::{Broker, Publication, Subscription};
+use crate::error::{Error, Result};
+use crate::routing::Topology;
+
+/// How many replies are held at once; the more nodes there are, the more batches.
+const PREFETCH: u16 = 256;
+
+/// Tells workers something, and asks them.
+///
+/// ```no_run
+/// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
+/// use mq_worker::control::Control;
+///
+/// let control = Control::new(app.broker().await?);
+/// for reply in control.ask("ping", Default::default()).await? {
+///     println!("{} is alive", reply.node);
+/// }
+/// control.to(["mail@host-1"]).tell("shutdown", Default::default()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Control {
+    broker: Arc<dyn Broker>,
+    destination: Option<Vec<String>>,
+    timeout: Duration,
+    clock: Arc<Clock>,
+}
+
+impl Control {
+    /// To all workers, waiting one second for their answers.
+    pub fn new(broker: Arc<dyn Broker>) -> Self {
+        Self { broker, destination: None, timeout: Duration::from_secs(1), clock: Arc::default() }
+    }
+
+    /// To these workers only. Asking them takes no longer than their answers do.
+    #[must_use]
+    pub fn to(&self, nodes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { destination: Some(nodes.into_iter().map(Into::into).collect()), ..self.clone() }
+    }
+
+    /// How long to wait for answers. Nobody knows how many workers there are: an answer that comes later is
+    /// missed.
+    #[must_use]
+    pub fn timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
+    /// Tells workers something, and does not wait for answers. That nobody listens is no error.
+    ///
+    /// # Errors
+    /// A broker that cannot be reached or refuses us.
+    pub async fn tell(&self, method: &str, arguments: Map<String, Value>) -> Result<()> {
+        let exchanges = Topology { exchanges: mailbox::exchanges(), ..Topology::default() };
+        self.broker.declare(&exchanges).await?;
+        self.publish(Command { arguments, ..Command::new(method) }).await.map(drop)
+    }
+
+    /// Asks workers something. The answers come in no order; a node whose name two workers share is there twice.
+    ///
+    /// # Errors
+    /// A broker that cannot be reached or refuses us. That nobody answers is no error.
+    pub async fn ask(&self, method: &str, arguments: Map<String, Value>) -> Result<Vec<Reply>> {
+        let (mailbox, address) = Mailbox::of_client();
+        self.broker.declare(&mailbox.topology).await?;
+        let subscription = Subscription {
+            queues: vec![mailbox.queue.clone()],
+            prefetch: PREFETCH,
+            name: mailbox.queue.clone(),
+        };
+        let mut replies = self.broker.consume(subscription).await?;
+        let ticket = Uuid::new_v4().to_string();
+        let command = Command {
+            arguments,
+            ticket: Some(ticket.clone()),
+            reply_to: Some(address),
+            ..Command::new(method)
+        };
+        let asked = self.publish(command).await;
+        let mut answers = Vec::new();
+        if matches!(asked, Ok(true)) {
+            let deadline = Instant::now() + self.timeout;
+            while !self.is_complete(&answers)
+                && let Ok(Some(delivery)) = timeout_at(deadline, replies.next()).await
+            {
+                answers.extend(self.read(&delivery.message, &ticket));
+                delivery.ack();
+            }
+        }
+        let control = replies.control();
+        let tidy_up = async {
+            control.flush().await;
+            control.cancel().await;
+            drop(replies);
+            let _ = self.broker.delete_queue(&mailbox.queue).await;
+        };
+        // Only courtesy: the broker lets go of an unused mailbox by itself.
+        let _ = tokio::time::timeout(Duration::from_secs(1), tidy_up).await;
+        asked.map(|_| answers)
+    }
+
+    /// Publishes a command. False when nobody has a mailbox.
+    async fn publish(&self, command: Command) -> Result<bool> {
+        let expires = chrono::Utc::now() + self.timeout;
+        let wants_reply = command.reply_to.is_some();
+        let mut message = Command { destination: self.destination.clone(), ..command }
+            .into_message(self.clock.forward())?;
+        if wants_reply {
+            message.headers.set("expires", expires.timestamp_micros() as f64 / 1e6);
+        }
+        let publication = Publication {
+            exchange: mailbox::COMMANDS.into(),
+            message,
+            mandatory: true,
+            ..Publication::default()
+        };
+        match self.broker.publish(publication).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_unroutable() => Ok(false),
+            Err(error) => Err(error.context("cannot reach the workers")),
+        }
+    }
+
+    fn read(&self, message: &crate::message::Message, ticket: &str) -> Vec<Reply> {
+        if let Some(theirs) = message.headers.get("clock").and_then(Value::as_u64) {
+            self.clock.adjust(theirs);
+        }
+        if message.headers.get_str("ticket") != Some(ticket) {
+            return Vec::new();
+        }
+        Reply::from_message(message).unwrap_or_else(|error: Error| {
+            tracing::debug!(error = format!("{error:#}"), "a reply that cannot be read");
+            Vec::new()
+        })
+    }
+
+    fn is_complete(&self, answers: &[Reply]) -> bool {
+        let Some(nodes) = &self.destination else { return false };
+        nodes.iter().all(|node| answers.iter().any(|reply| reply.node == *node))
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control")
+            .field("destination", &self.destination)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}

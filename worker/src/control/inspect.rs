@@ -1,0 +1,141 @@
+//! Workers as they describe themselves, ours and Celery's.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Control, Reply};
+use crate::error::Result;
+
+/// What is to be known about a running worker at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct WorkerInfo {
+    /// The node's name.
+    pub name: String,
+    /// The process on its machine.
+    pub pid: Option<u64>,
+    /// The queues that it works on.
+    pub queues: Vec<String>,
+    /// How many tasks it runs at once.
+    pub concurrency: Option<u64>,
+    /// How many it is running.
+    pub running: Option<u64>,
+    /// How many it has begun since its start.
+    pub started: Option<u64>,
+    /// How long it has been there, in whole seconds.
+    pub uptime: Option<u64>,
+    /// True when it was told to stop and finishes what it runs.
+    pub stopping: bool,
+}
+
+impl Control {
+    /// The workers that answer, by name. It takes the whole time-out, since nobody knows how many there are.
+    ///
+    /// # Errors
+    /// A broker that cannot be reached or refuses us. That nobody answers is no error.
+    pub async fn workers(&self) -> Result<Vec<WorkerInfo>> {
+        let none = Map::new;
+        // At the same time: Celery's workers spread over three answers what ours tell in one.
+        let (stats, queues, active) = futures_util::future::try_join3(
+            self.ask("stats", none()),
+            self.ask("active_queues", none()),
+            self.ask("active", none()),
+        )
+        .await?;
+        let mut workers: Vec<WorkerInfo> =
+            stats.iter().map(|stats| describe(stats, &queues, &active)).collect();
+        workers.sort();
+        Ok(workers)
+    }
+
+    /// Waits until these workers are gone, and returns those that are still there when the time is up. A worker
+    /// that was started again under the same name is another one.
+    ///
+    /// # Errors
+    /// A broker that cannot be reached or refuses us.
+    pub async fn wait_until_gone(
+        &self,
+        workers: &[WorkerInfo],
+        limit: Option<Duration>,
+    ) -> Result<Vec<WorkerInfo>> {
+        let deadline = limit.and_then(|limit| std::time::Instant::now().checked_add(limit));
+        let mut left = workers.to_vec();
+        while !left.is_empty() {
+            let replies = self.to(left.iter().map(|worker| &worker.name)).ask("stats", Map::new()).await?;
+            let alive: Vec<WorkerInfo> = replies.iter().map(|reply| describe(reply, &[], &[])).collect();
+            left.retain(|one| alive.iter().any(|other| one.name == other.name && one.pid == other.pid));
+            if left.is_empty() || deadline.is_some_and(|deadline| deadline <= std::time::Instant::now()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(left)
+    }
+}
+
+fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerInfo {
+    let number = |key: &str| stats.value.get(key).and_then(Value::as_u64);
+    let of_node = |replies: &'_ [Reply]| -> Option<Vec<Value>> {
+        let reply = replies.iter().find(|reply| reply.node == stats.node)?;
+        reply.value.as_array().cloned()
+    };
+    let own_queues = stats.value.get("queues").and_then(Value::as_array).cloned();
+    let consumed = own_queues.or_else(|| of_node(queues)).unwrap_or_default();
+    let name = |queue: &Value| queue.as_str().or_else(|| queue.get("name")?.as_str()).map(ToOwned::to_owned);
+    let total = stats.value.get("total").and_then(Value::as_object);
+    let pool = stats.value.get("pool");
+    WorkerInfo {
+        name: stats.node.clone(),
+        pid: number("pid"),
+        queues: consumed.iter().filter_map(name).collect(),
+        concurrency: pool.and_then(|pool| pool.get("max-concurrency")?.as_u64()),
+        running: number("running").or_else(|| of_node(active).map(|tasks| tasks.len() as u64)),
+        started: total.map(|total| total.values().filter_map(Value::as_u64).sum()),
+        uptime: number("uptime"),
+        stopping: stats.value.get("stopping").and_then(Value::as_bool).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn reply(value: Value) -> Reply {
+        Reply { node: "w@h".into(), value }
+    }
+
+    #[test]
+    fn celery_s_worker_is_described_by_three_answers() {
+        let stats = reply(json!({
+            "total": {"proj.add": 3, "proj.mul": 2}, "pid": 7, "uptime": 12, "clock": "36",
+            "pool": {"max-concurrency": 2, "processes": [8, 9]}, "prefetch_count": 8,
+        }));
+        let queues = [reply(json!([{"name": "celery", "durable": true}, {"name": "mail"}]))];
+        let active = [reply(json!([{"id": "a"}]))];
+        assert_eq!(
+            describe(&stats, &queues, &active),
+            WorkerInfo {
+                name: "w@h".into(),
+                pid: Some(7),
+                queues: vec!["celery".into(), "mail".into()],
+                concurrency: Some(2),
+                running: Some(1),
+                started: Some(5),
+                uptime: Some(12),
+                stopping: false,
+            }
+        );
+    }
+
+    #[test]
+    fn our_worker_tells_all_at_once_and_nonsense_is_harmless() {
+        let stats = reply(json!({"running": 4, "queues": ["a"], "stopping": true}));
+        let info = describe(&stats, &[], &[]);
+        assert_eq!((info.running, info.queues, info.stopping), (Some(4), vec!["a".to_owned()], true));
+        for nonsense in [json!(null), json!({"error": "x"}), json!({"pool": 3, "total": [], "pid": -1})] {
+            assert_eq!(describe(&reply(nonsense), &[], &[]).queues, Vec::<String>::new());
+        }
+    }
+}

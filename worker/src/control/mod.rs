@@ -1,0 +1,22 @@
+//! Remote control in Celery's form: asking workers how they are, and telling them what to do.
+//!
+//! A client publishes a [`Command`] to one fanout exchange; every worker has a [`mailbox`] of its own on it,
+//! and answers to the address that the command names. It is all messages: it works on every broker, and
+//! `celery inspect`, `celery status` and Flower see our workers as we see theirs.
+//!
+//! [`Control`] is the client. The worker's side, which acts on the commands, is `runtime::control`.
+
+pub mod client;
+pub mod clock;
+pub mod command;
+mod glob;
+pub mod inspect;
+pub mod mailbox;
+pub mod reply;
+
+pub use client::Control;
+pub use clock::Clock;
+pub use command::{Addressed, Command, ReplyTo};
+pub use inspect::WorkerInfo;
+pub use mailbox::Mailbox;
+pub use reply::Reply;

@@ -1,0 +1,162 @@
+//! What a worker answers to each command, in the words of Celery 5.7.
+
+use serde_json::{Map, Value, json};
+
+use super::{Node, describe};
+use crate::control::Command;
+use crate::task::{AckMode, TaskEntry};
+
+impl Node {
+    /// Does what a command asks for. `None` when there is no reply to it, even if one is wanted.
+    pub(super) fn perform(&self, command: &Command) -> Option<Value> {
+        let arguments = &command.arguments;
+        Some(match command.method.as_str() {
+            "ping" => json!({"ok": "pong"}),
+            "stats" => self.stats(),
+            "registered" | "dump_tasks" => self.registered(arguments),
+            "active" | "dump_active" => self.active(),
+            "active_queues" => {
+                Value::Array(self.queues.iter().map(|queue| describe::queue(&self.topology, queue)).collect())
+            }
+            // What waits, waits in the broker: nothing is held back here that could be listed.
+            "reserved" | "dump_reserved" | "scheduled" | "dump_schedule" | "revoked" | "dump_revoked" => {
+                json!([])
+            }
+            "query_task" => self.query_task(arguments),
+            "conf" | "dump_conf" => describe::settings(self.app.config()),
+            "report" => json!({"ok": self.report()}),
+            "clock" => json!({"clock": self.clock.now()}),
+            "heartbeat" => Value::Null,
+            "hello" => self.hello(arguments),
+            "shutdown" => {
+                tracing::info!("told by remote control to stop");
+                self.handle.stop();
+                return None;
+            }
+            // Python's words, which its clients print.
+            unknown => error("KeyError", unknown),
+        })
+    }
+
+    fn stats(&self) -> Value {
+        let worker = &self.app.config().worker;
+        let total: Map<String, Value> =
+            self.running.begun().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        json!({
+            "total": total,
+            "pid": std::process::id(),
+            // A text, as Celery has it.
+            "clock": self.clock.now().to_string(),
+            "uptime": self.since.elapsed().as_secs(),
+            "pool": {
+                "implementation": "mq_worker::runtime",
+                "max-concurrency": worker.concurrency,
+                "processes": [std::process::id()],
+                "max-tasks-per-child": "N/A",
+                "put-guarded-by-semaphore": true,
+                "timeouts": [0, 0],
+                "writes": {},
+            },
+            "broker": describe::broker(&self.app.config().broker_url),
+            "prefetch_count": self.prefetch,
+            "rusage": describe::usage(),
+            // Ours: so that one question is enough to show a worker at a glance.
+            "running": self.running.len(),
+            "queues": self.queues,
+            "stopping": self.handle.is_stopping(),
+            "sw_ident": "mq-worker",
+            "sw_ver": env!("CARGO_PKG_VERSION"),
+        })
+    }
+
+    fn active(&self) -> Value {
+        // A reply has to fit into a message: of many tasks only the first are told with their arguments.
+        const WITH_ARGUMENTS: usize = 1000;
+        let tasks = self.running.list();
+        let info = |(index, task)| describe::task(&self.name, task, index < WITH_ARGUMENTS);
+        Value::Array(tasks.iter().enumerate().map(info).collect())
+    }
+
+    fn query_task(&self, arguments: &Map<String, Value>) -> Value {
+        let Some(ids) = arguments.get("ids") else {
+            return error("TypeError", "query_task() missing 1 required positional argument: 'ids'");
+        };
+        let wanted = |id: &str| match ids {
+            Value::Array(ids) => ids.iter().any(|one| one.as_str() == Some(id)),
+            one => one.as_str() == Some(id),
+        };
+        let found = self.running.list().into_iter().filter(|task| wanted(task.context.id())).map(|task| {
+            (task.context.id().to_owned(), json!(["active", describe::task(&self.name, &task, true)]))
+        });
+        Value::Object(found.collect())
+    }
+
+    fn registered(&self, arguments: &Map<String, Value>) -> Value {
+        let items: Vec<&str> = match arguments.get("taskinfoitems").and_then(Value::as_array) {
+            Some(items) => items.iter().filter_map(Value::as_str).collect(),
+            None => Vec::new(),
+        };
+        let line = |task: &TaskEntry| {
+            let known = items.iter().filter_map(|item| Some(format!("{item}={}", fact(task, item)?)));
+            let known: Vec<String> = known.collect();
+            if known.is_empty() {
+                task.name.to_owned()
+            } else {
+                format!("{} [{}]", task.name, known.join(" "))
+            }
+        };
+        self.app.registry().iter().map(line).collect()
+    }
+
+    fn report(&self) -> String {
+        let settings = describe::settings(self.app.config());
+        let mut lines = vec![
+            String::new(),
+            format!("software -> mq-worker:{}", env!("CARGO_PKG_VERSION")),
+            format!("platform -> system:{} arch:{}", std::env::consts::OS, std::env::consts::ARCH),
+            format!("settings -> transport:{}", self.app.config().broker_url.scheme()),
+            String::new(),
+        ];
+        if let Value::Object(settings) = settings {
+            lines.extend(settings.iter().map(|(key, value)| format!("{key}: {value}")));
+        }
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
+    /// Another node says that it is there. It wants the ids that were revoked, of which there are none.
+    fn hello(&self, arguments: &Map<String, Value>) -> Value {
+        if arguments.get("from_node").and_then(Value::as_str) == Some(&self.name) {
+            return Value::Null;
+        }
+        json!({"revoked": [], "clock": self.clock.forward()})
+    }
+}
+
+/// An error as Celery's workers answer it: the `repr` of a Python exception.
+pub(super) fn error(kind: &str, text: &str) -> Value {
+    let text: String = text.chars().take(200).collect();
+    let quoted = if text.contains('\'') && !text.contains('"') {
+        format!("\"{}\"", text.replace('\\', "\\\\"))
+    } else {
+        format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+    };
+    json!({"error": format!("{kind}({quoted})")})
+}
+
+/// One fact about a task, under Celery's name for it, if there is anything to say.
+fn fact(task: &TaskEntry, item: &str) -> Option<String> {
+    let options = &task.options;
+    let python = |yes: bool| String::from(if yes { "True" } else { "False" });
+    match item {
+        "max_retries" => Some(options.max_retries.to_string()),
+        "time_limit" => options.time_limit.map(|limit| limit.as_secs_f64().to_string()),
+        "acks_late" => Some(python(options.ack == AckMode::Late)),
+        "ignore_result" => Some(python(options.ignore_result)),
+        "priority" => options.priority.map(|priority| priority.to_string()),
+        "expires" => options.expires.map(|expires| expires.as_secs_f64().to_string()),
+        "queue" => options.queue.map(ToOwned::to_owned),
+        "name" => Some(task.name.to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,172 @@
+//! The worker's side of remote control: a loop beside the main pipe that takes commands out of a mailbox of its
+//! own and answers them.
+//!
+//! A worker works without it: where the mailbox cannot be set up, that is said once.
+
+mod answers;
+mod describe;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::running::RunningTasks;
+use super::worker::WorkerHandle;
+use crate::app::App;
+use crate::broker::{Broker, Consumer, Publication, Subscription};
+use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};
+use crate::error::{Error, Result};
+use crate::message::Message;
+use crate::routing::Topology;
+
+/// How many commands are held at once.
+const PREFETCH: u16 = 16;
+/// The longest pause between attempts to set up the mailbox.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A worker as remote control sees it.
+pub(super) struct Node {
+    /// Its name; commands are addressed to it.
+    pub(super) name: String,
+    /// Settings and tasks.
+    pub(super) app: App,
+    /// The queues that it consumes, with what belongs to them.
+    pub(super) queues: Vec<String>,
+    pub(super) topology: Topology,
+    pub(super) prefetch: u16,
+    /// When it started.
+    pub(super) since: Instant,
+    /// What it is doing.
+    pub(super) running: Arc<RunningTasks>,
+    /// How it is told to stop.
+    pub(super) handle: WorkerHandle,
+    pub(super) clock: Clock,
+}
+
+impl Node {
+    /// Answers commands until `over`. A mailbox that is lost is set up anew.
+    pub(super) async fn serve(&self, broker: Arc<dyn Broker>, over: CancellationToken) {
+        let mut pause = Duration::from_secs(1);
+        let mut told = false;
+        loop {
+            let mailbox = Mailbox::of_worker(&self.name);
+            let opened = tokio::select! {
+                biased;
+                () = over.cancelled() => return,
+                opened = open(&*broker, &mailbox) => opened,
+            };
+            match opened {
+                Ok(consumer) => {
+                    (pause, told) = (Duration::from_secs(1), false);
+                    tracing::debug!(queue = mailbox.queue, "remote control is ready");
+                    self.answer_all(&*broker, consumer, &over).await;
+                    if over.is_cancelled() {
+                        return close(&*broker, &mailbox).await;
+                    }
+                    tracing::debug!(queue = mailbox.queue, "the control mailbox is gone; making a new one");
+                }
+                Err(error) => {
+                    if !told {
+                        told = true;
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "no remote control (`mq-worker status`, `celery inspect`); the worker goes on without"
+                        );
+                    }
+                    if error.is_access_refused() || error.is_unsupported() {
+                        return;
+                    }
+                }
+            }
+            tokio::select! {
+                () = over.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Takes commands until `over`, or until the broker ends the consumer.
+    async fn answer_all(&self, broker: &dyn Broker, mut consumer: Consumer, over: &CancellationToken) {
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = over.cancelled() => break,
+                delivery = consumer.next() => delivery,
+            };
+            let Some(delivery) = delivery else { return };
+            // Whatever it asks for, it is asked once: a command that was half done is not begun again.
+            let message = delivery.message.clone();
+            delivery.ack();
+            if let Some(reply) = self.answer(&message)
+                && let Err(error) = send(broker, reply).await
+            {
+                tracing::debug!(error = format!("{error:#}"), "a control reply was not sent");
+            }
+        }
+        let control = consumer.control();
+        control.flush().await;
+        control.cancel().await;
+    }
+
+    /// Does what a message asks for, and gives the reply, if one is wanted.
+    fn answer(&self, message: &Message) -> Option<Publication> {
+        if let Some(theirs) = message.headers.get("clock").and_then(Value::as_u64) {
+            self.clock.adjust(theirs);
+        }
+        let command = match Command::from_message(message) {
+            Ok(command) => command,
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "not a control command");
+                return None;
+            }
+        };
+        let value = match command.is_for(&self.name) {
+            Addressed::No => return None,
+            Addressed::Yes => self.perform(&command)?,
+            Addressed::Unclear(matcher) => answers::error(
+                "ValueError",
+                &format!("matcher `{matcher}` is not supported: name the nodes, or use `glob`"),
+            ),
+        };
+        let address = command.reply_to?;
+        let reply = Reply { node: self.name.clone(), value };
+        let message = reply.into_message(command.ticket.as_deref(), self.clock.forward()).ok()?;
+        Some(Publication {
+            exchange: address.exchange,
+            routing_key: address.routing_key,
+            message,
+            // Whoever asked may have given up waiting.
+            mandatory: false,
+            delay: None,
+        })
+    }
+}
+
+async fn open(broker: &dyn Broker, mailbox: &Mailbox) -> Result<Consumer> {
+    let failed = |error: Error| error.context("cannot set up the control mailbox");
+    broker.declare(&mailbox.topology).await.map_err(failed)?;
+    let subscription =
+        Subscription { queues: vec![mailbox.queue.clone()], prefetch: PREFETCH, name: mailbox.queue.clone() };
+    broker.consume(subscription).await.map_err(failed)
+}
+
+/// A client names the exchange for its reply. RabbitMQ closes the channel of whoever publishes to one that does not
+/// exist, and results go through that channel too; so one that is not the usual one is looked for first.
+async fn send(broker: &dyn Broker, reply: Publication) -> Result<()> {
+    let usual = reply.exchange.is_empty() || reply.exchange == mailbox::REPLIES;
+    if !usual && broker.exchanges(std::slice::from_ref(&reply.exchange)).await?.is_empty() {
+        return Err(Error::topology(format!("there is no exchange `{}`", reply.exchange)));
+    }
+    broker.publish(reply).await
+}
+
+/// Only courtesy: the broker lets go of an unused mailbox by itself.
+async fn close(broker: &dyn Broker, mailbox: &Mailbox) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), broker.delete_queue(&mailbox.queue)).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! The operating commands, each its own process, on one SQLite file with a worker beside them.
+#![cfg(all(unix, feature = "cli", feature = "sqlite"))]
+
+mod support;
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use support::{App, Program, Run, TASKS, Worker, eventually, mq_worker, scratch};
+use tempfile::TempDir;
+
+/// A file with queues, and commands that use it.
+struct Shop(TempDir);
+
+impl Shop {
+    fn open() -> Self {
+        Self(scratch())
+    }
+
+    fn program(&self) -> Program {
+        let file = self.0.path().join("jobs.db");
+        mq_worker().env("MQ_BROKER_URL", format!("sqlite:{}", file.display()))
+    }
+
+    fn run(&self, line: &[&str]) -> Run {
+        self.program().args(line).run()
+    }
+
+    /// What a command that must succeed says on stdout.
+    #[track_caller]
+    fn says(&self, line: &[&str]) -> String {
+        let run = self.run(line);
+        run.succeeds();
+        run.stdout.trim().to_owned()
+    }
+
+    #[track_caller]
+    fn json(&self, line: &[&str]) -> Value {
+        serde_json::from_str(&self.says(line)).expect("JSON")
+    }
+
+    /// Sends a call, and gives its id.
+    #[track_caller]
+    fn call(&self, task: &str, args: &str) -> String {
+        self.says(&["call", task, "--queue", "counter", "--args", args])
+    }
+
+    /// One figure of the queue `counter`.
+    #[track_caller]
+    fn figure(&self, name: &str) -> u64 {
+        let queues = self.json(&["queues", "counter", "--json"]);
+        queues[0][name].as_u64().expect("a number")
+    }
+
+    fn worker(&self) -> Worker {
+        Worker::start(self.program().arg("--app").arg(app()).args([
+            "--queues",
+            "counter",
+            "--concurrency",
+            "2",
+        ]))
+    }
+}
+
+/// The crate with the tasks, written once.
+fn app() -> &'static Path {
+    static APP: OnceLock<App> = OnceLock::new();
+    APP.get_or_init(|| App::new("shop-on-sqlite").library(TASKS)).path()
+}
+
+#[test]
+fn queues_are_listed_and_purged() {
+    let shop = Shop::open();
+    for _ in 0..3 {
+        shop.call("sell", "[\"tea\"]");
+    }
+    shop.says(&["call", "sell", "--queue", "counter", "--args", "[\"tea\"]", "--countdown", "1h"]);
+    assert_eq!((shop.figure("ready"), shop.figure("delayed"), shop.figure("consumers")), (3, 1, 0));
+    let table = shop.says(&["queues"]);
+    assert!(table.starts_with("QUEUE") && table.contains("counter.dead"), "{table}");
+
+    let run = shop.run(&["queues", "counter", "nowhere"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains("nowhere") && run.stdout.contains("counter"), "{run:?}");
+
+    let run = shop.run(&["purge", "counter"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("--yes"), "{}", run.stderr);
+    assert_eq!(shop.figure("ready"), 3, "nobody said yes");
+    shop.says(&["purge", "counter", "--yes"]);
+    assert_eq!(shop.figure("ready"), 0);
+    assert_eq!(shop.run(&["purge", "nowhere", "--yes"]).code, Some(1));
+}
+
+#[test]
+fn a_call_is_run_and_its_result_shown() {
+    let shop = Shop::open();
+    let _worker = shop.worker();
+    let call = ["call", "sell", "--queue", "counter", "--wait", "240s"];
+    assert_eq!(shop.says(&[&call[..], &["--args", "[\"tea\"]"]].concat()), "\"sold tea\"");
+    assert_eq!(shop.says(&[&call[..], &["--kwargs", "{\"what\": \"cake\"}"]].concat()), "\"sold cake\"");
+
+    let id = shop.call("sell", "[\"milk\"]");
+    assert_eq!(shop.says(&["result", &id, "--wait", "60s"]), "\"sold milk\"");
+    let record = shop.json(&["result", &id, "--json"]);
+    assert_eq!((&record["status"], &record["result"]), (&"SUCCESS".into(), &"sold milk".into()));
+
+    let run = shop.run(&["call", "refuse", "--queue", "counter", "--args", "[\"tea\"]", "--wait"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains("no tea today") && run.stdout.is_empty(), "{run:?}");
+}
+
+#[test]
+fn a_result_that_is_not_there_yet_is_told_apart() {
+    let shop = Shop::open();
+    let run = shop.run(&["call", "sell", "--queue", "counter", "--args", "[\"tea\"]", "--wait", "100ms"]);
+    assert_eq!(run.code, Some(75), "{run:?}");
+    assert!(run.stderr.contains("within 100ms"), "{}", run.stderr);
+    let run = shop.run(&["result", "never-sent", "--json"]);
+    assert_eq!(run.code, Some(75), "{run:?}");
+    let record: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(record["status"], "PENDING");
+}
+
+#[test]
+fn a_task_without_a_queue_goes_to_the_default_queue_and_people_hear_of_it() {
+    let shop = Shop::open();
+    let run = shop.run(&["call", "sell", "--args", "[\"tea\"]"]);
+    run.succeeds();
+    assert!(run.stderr.contains("queue `default`") && run.stderr.contains("--queue"), "{}", run.stderr);
+}
+
+#[test]
+fn dead_letters_are_listed_shown_replayed_and_dropped() {
+    let shop = Shop::open();
+    let worker = shop.worker();
+    let ids: Vec<String> = ["tea", "milk", "cake"]
+        .iter()
+        .map(|what| {
+            let id = shop.call("refuse", &format!("[{what:?}]"));
+            assert_eq!(shop.run(&["result", &id, "--wait", "240s"]).code, Some(1));
+            id
+        })
+        .collect();
+    let listed = || -> Vec<String> {
+        let letters = shop.json(&["dead", "list", "counter", "--json"]);
+        letters
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|letter| letter["id"].as_str().expect("an id").into())
+            .collect()
+    };
+    // The result is stored before the dead letter is written, so the last one may still be on its way.
+    eventually("three dead letters", || match listed().len() {
+        3 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    assert_eq!(listed(), ids, "looking does not change the order");
+    assert_eq!(listed(), ids, "nor does looking twice");
+    assert!(shop.says(&["dead", "list", "counter"]).contains("no milk today"));
+
+    let shown = shop.json(&["dead", "show", "counter", "--id", &ids[1], "--json"]);
+    assert_eq!((shown.as_array().map(Vec::len), &shown[0]["args"][0]), (Some(1), &"milk".into()));
+    assert!(shop.says(&["dead", "show", "counter.dead", "--id", &ids[2]]).contains("[\"cake\"]"));
+    assert_eq!(shop.run(&["dead", "show", "counter", "--id", "nobody"]).code, Some(1));
+
+    worker.signal("TERM");
+    assert_eq!(worker.ends().0, Some(0));
+    assert_eq!(shop.says(&["dead", "replay", "counter", "--id", &ids[1]]), "1 message replayed");
+    assert_eq!(listed(), [ids[0].clone(), ids[2].clone()]);
+    assert_eq!(shop.figure("ready"), 1);
+    assert_eq!(shop.says(&["dead", "replay", "counter", "--task", "another"]), "0 messages replayed");
+
+    assert_eq!(shop.run(&["dead", "drop", "counter"]).code, Some(2), "nobody said yes");
+    assert_eq!(shop.says(&["dead", "drop", "counter", "--limit", "1", "--yes"]), "1 message dropped");
+    assert_eq!(listed(), [ids[2].clone()]);
+    assert_eq!(shop.says(&["dead", "drop", "counter", "--yes"]), "1 message dropped");
+    assert_eq!(listed(), [""; 0]);
+    assert_eq!(shop.run(&["dead", "list", "nowhere"]).code, Some(1));
+}
+
+#[test]
+fn a_worker_that_is_told_to_stop_finishes_what_runs() {
+    let shop = Shop::open();
+    let worker = shop.worker();
+    let id = shop.call("nap", "[1000]");
+    until_running(&shop);
+    worker.signal("TERM");
+    let (code, log) = worker.ends();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(shop.says(&["result", &id]), "\"slept\"", "{log}");
+    assert_eq!((shop.figure("ready"), shop.figure("running")), (0, 0));
+}
+
+#[test]
+fn a_worker_that_is_told_twice_stops_at_once_and_hands_back() {
+    let shop = Shop::open();
+    let worker = shop.worker();
+    shop.call("nap", "[600000]");
+    until_running(&shop);
+    worker.signal("TERM");
+    worker.says("once more to stop at once");
+    worker.signal("TERM");
+    let (code, log) = worker.ends();
+    assert_eq!(code, Some(143), "{log}");
+    assert_eq!((shop.figure("ready"), shop.figure("running")), (1, 0), "{log}");
+}
+
+#[track_caller]
+fn until_running(shop: &Shop) {
+    eventually("a task that runs", || match shop.figure("running") {
+        1 => Ok(()),
+        other => Err(other.to_string()),
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_named() {
+    let run = mq_worker().args(["--broker", "sqlite:/nowhere/at/all/jobs.db", "queues"]).run();
+    assert!(run.code.is_some_and(|code| code != 0), "{run:?}");
+    assert!(run.stderr.contains("/nowhere/at/all/jobs.db"), "{}", run.stderr);
+}

@@ -1,0 +1,238 @@
+//! What a consumer is handed, and what its verdicts do.
+
+use std::time::Duration;
+
+use mq_worker::broker::Subscription;
+use mq_worker::message::{Message, Properties};
+use mq_worker::{Queue, QueueKind, Topology};
+
+use crate::support::{Fixture, SOON, id, next, to, until};
+
+#[tokio::test]
+async fn acked_ones_are_gone_and_the_others_come_again() {
+    let Some(t) = Fixture::new().await else { return };
+    for kind in [QueueKind::Classic, QueueKind::Quorum] {
+        let queue = t.queue(&format!("{kind:?}"), |queue| queue.kind = Some(kind)).await;
+        for n in 0..1000 {
+            t.send(&queue, &n.to_string()).await.expect("taken");
+        }
+        let mut consumer = t.consume(&queue, 1000).await;
+        let mut kept = Vec::new();
+        let mut expected = Vec::new();
+        for n in 0..1000 {
+            let delivery = next(&mut consumer).await;
+            assert_eq!((id(&delivery), delivery.redelivered), (n.to_string(), false));
+            // Gaps of every size, and a slow one at the very beginning.
+            if n == 0 || n % 7 == 3 || (500..520).contains(&n) {
+                expected.push(n.to_string());
+                kept.push(delivery);
+            } else {
+                delivery.ack();
+            }
+        }
+        let control = consumer.control();
+        control.cancel().await;
+        control.flush().await;
+        assert!(tokio::time::timeout(SOON, consumer.next()).await.expect("it ends").is_none());
+        kept.into_iter().rev().for_each(mq_worker::broker::Delivery::requeue);
+        until("all are back", || async { t.ready(&queue).await == expected.len() as u64 }).await;
+        let mut consumer = t.consume(&queue, 1000).await;
+        let mut back = Vec::new();
+        for _ in 0..expected.len() {
+            let delivery = next(&mut consumer).await;
+            assert!(delivery.redelivered);
+            back.push(id(&delivery));
+            delivery.ack();
+        }
+        back.sort_by_key(|id| id.parse::<u32>().expect("a number"));
+        assert_eq!(back, expected, "{kind:?}");
+        consumer.control().flush().await;
+        assert_eq!(t.ready(&queue).await, 0);
+    }
+    t.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_task_does_not_hold_up_the_acks_of_the_others() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    for n in 0..200 {
+        t.send(&queue, &n.to_string()).await.expect("taken");
+    }
+    // With 100 places, the second hundred comes only when acks behind the slow one arrive.
+    let mut consumer = t.consume(&queue, 100).await;
+    let slow = next(&mut consumer).await;
+    for _ in 1..200 {
+        next(&mut consumer).await.ack();
+    }
+    slow.ack();
+    consumer.control().flush().await;
+    drop(consumer);
+    until("the queue has no consumer", || async {
+        t.broker.queues(std::slice::from_ref(&queue)).await.is_ok_and(|found| found[0].consumers == 0)
+    })
+    .await;
+    assert_eq!(t.ready(&queue).await, 0);
+    t.end().await;
+}
+
+#[tokio::test]
+async fn what_was_reserved_and_not_taken_goes_back_when_the_consumer_is_cancelled() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    for n in 0..50 {
+        t.send(&queue, &n.to_string()).await.expect("taken");
+    }
+    let mut consumer = t.consume(&queue, 20).await;
+    let first = next(&mut consumer).await;
+    consumer.control().cancel().await;
+    first.ack();
+    drop(consumer);
+    until("49 are back", || async { t.ready(&queue).await == 49 }).await;
+    t.end().await;
+}
+
+#[tokio::test]
+async fn a_dropped_delivery_comes_again() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    t.send(&queue, "i").await.expect("taken");
+    let mut consumer = t.consume(&queue, 1).await;
+    drop(next(&mut consumer).await);
+    let again = next(&mut consumer).await;
+    assert!(again.redelivered);
+    again.ack();
+    t.end().await;
+}
+
+#[tokio::test]
+async fn one_consumer_serves_many_queues_each_with_its_own_prefetch() {
+    let Some(t) = Fixture::new().await else { return };
+    let (a, b) = (t.queue("a", |_| {}).await, t.queue("b", |_| {}).await);
+    for n in 0..5 {
+        t.send(&a, &format!("a{n}")).await.expect("taken");
+        t.send(&b, &format!("b{n}")).await.expect("taken");
+    }
+    let subscription =
+        Subscription { queues: vec![a.clone(), b.clone()], prefetch: 2, name: "é".repeat(300) };
+    let mut consumer = t.broker.consume(subscription).await.expect("consuming");
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(next(&mut consumer).await);
+    }
+    assert_eq!(held.iter().filter(|delivery| *delivery.queue == *a).count(), 2);
+    let more = tokio::time::timeout(Duration::from_millis(300), consumer.next()).await;
+    assert!(more.is_err(), "no more than the prefetch");
+    drop(held);
+    t.end().await;
+}
+
+#[tokio::test]
+async fn the_most_urgent_comes_first() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |queue| queue.max_priority = Some(9)).await;
+    for priority in [1, 9, 5, 0] {
+        let mut publication = to(&queue, &priority.to_string());
+        publication.message.properties.priority = Some(priority);
+        t.broker.publish(publication).await.expect("taken");
+    }
+    let mut consumer = t.consume(&queue, 1).await;
+    for expected in ["9", "5", "1", "0"] {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(id(&delivery), expected);
+        delivery.ack();
+    }
+    t.end().await;
+}
+
+#[tokio::test]
+async fn a_message_arrives_as_it_was_sent() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    let mut sent = to(&queue, "i");
+    sent.message.properties = Properties {
+        content_type: Some("application/json".into()),
+        content_encoding: Some("utf-8".into()),
+        correlation_id: Some("c".into()),
+        reply_to: Some("r".into()),
+        message_id: Some("m".into()),
+        priority: Some(3),
+        expiration: Some(Duration::from_secs(60)),
+        transient: false,
+        kind: Some("k".into()),
+        app_id: Some("a".into()),
+        timestamp: Some(1_900_000_000),
+    };
+    sent.message.headers.set("timelimit", serde_json::json!([1.5, null]));
+    sent.message.headers.set("x-death", "from an earlier life");
+    t.broker.publish(sent.clone()).await.expect("taken");
+    let got = t.broker.get(&queue).await.expect("an answer").expect("a message");
+    sent.message.headers.remove("x-death");
+    assert_eq!(got.message, sent.message);
+    assert_eq!((got.exchange.as_str(), &got.routing_key), ("", &queue));
+    got.requeue();
+    let got = t.broker.get(&queue).await.expect("an answer").expect("it is back");
+    got.ack();
+    assert!(t.broker.get(&queue).await.expect("an answer").is_none());
+    t.end().await;
+}
+
+#[tokio::test]
+async fn queues_are_counted_purged_and_deleted() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    let missing = t.name("missing");
+    for n in 0..3 {
+        t.send(&queue, &n.to_string()).await.expect("taken");
+    }
+    let held = t.broker.get(&queue).await.expect("an answer").expect("a message");
+    let found = t.broker.queues(&[missing.clone(), queue.clone()]).await.expect("an answer");
+    assert_eq!((found.len(), found[0].name.as_str(), found[0].ready), (1, queue.as_str(), 2));
+    // A queue that is not there must not cost the message that is held.
+    for error in [
+        t.broker.get(&missing).await.map(drop).expect_err("missing"),
+        t.broker.purge(&missing).await.map(drop).expect_err("missing"),
+        t.broker.delete_queue(&missing).await.expect_err("missing"),
+        t.broker
+            .consume(Subscription { queues: vec![missing.clone()], prefetch: 1, name: "t".into() })
+            .await
+            .map(drop)
+            .expect_err("missing"),
+    ] {
+        assert!(error.is_topology() && error.to_string().contains(&missing), "{error}");
+    }
+    assert_eq!(t.broker.purge(&queue).await.expect("purged"), 2);
+    held.ack();
+    t.broker.delete_queue(&queue).await.expect("deleted");
+    assert!(t.broker.queues(std::slice::from_ref(&queue)).await.expect("an answer").is_empty());
+    t.end().await;
+}
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_is_used_as_it_is() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |queue| queue.kind = Some(QueueKind::Classic)).await;
+    let mut other = Queue::new(queue.clone());
+    other.max_priority = Some(5);
+    other.dead_letter_exchange = Some(String::new());
+    t.broker.declare(&Topology::of_queue(other)).await.expect("used as it is");
+    t.broker.declare(&Topology::of_queue(Queue::new(queue.clone()))).await.expect("used as it is");
+    t.send(&queue, "i").await.expect("taken");
+    t.end().await;
+}
+
+#[tokio::test]
+async fn a_body_of_any_size_comes_through() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    for size in [0, 1, 131_064, 131_065, 3_000_000] {
+        let body: Vec<u8> = (0..size).map(|n| n as u8).collect();
+        let mut sent = to(&queue, "i");
+        sent.message = Message { body: body.clone().into(), ..sent.message };
+        t.broker.publish(sent).await.expect("taken");
+        let got = t.broker.get(&queue).await.expect("an answer").expect("a message");
+        assert!(got.message.body == body, "{size}");
+        got.ack();
+    }
+    t.end().await;
+}

@@ -1,0 +1,286 @@
+//! What a connection must stand.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use mq_worker::broker;
+use mq_worker::{QueueKind, Topology};
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+
+use crate::support::{Fixture, Proxy, SERVER, SOON, id, next, options, to, until, url};
+
+#[tokio::test]
+async fn a_wrong_password_or_a_missing_vhost_is_told_at_once() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let host = rest.rsplit('@').next().expect("a host").split('/').next().expect("a host");
+    for (bad, word) in [
+        (format!("{scheme}://guest:5ecret-pa55@{host}/%2f"), "refused"),
+        (format!("{scheme}://{}/no-such-vhost", rest.split('/').next().expect("a host")), "no-such-vhost"),
+    ] {
+        let broker = broker::open(&bad.parse().expect("a URL"), &options()).await.expect("not tried yet");
+        let begun = Instant::now();
+        for error in [
+            broker.publish(to("q", "i")).await.expect_err("refused"),
+            broker.declare(&Topology::default()).await.expect_err("refused"),
+            broker.get("q").await.map(drop).expect_err("refused"),
+        ] {
+            let text = format!("{error:#} {error:?}");
+            assert!(error.is_access_refused() && text.contains(word), "{text}");
+            assert!(!text.contains("5ecret"), "{text}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        broker.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_or_is_not_there_is_an_error_in_time() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = mute.local_addr().expect("bound");
+    let listening = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = mute.accept().await {
+            held.push(stream);
+        }
+    });
+    // A port that nobody listens on.
+    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
+    for address in [address, closed] {
+        let url = format!("amqp://guest:5ecret@{address}");
+        let options = mq_worker::ConnectOptions { timeout: Duration::from_secs(2), ..options() };
+        let broker = broker::open(&url.parse().expect("a URL"), &options).await.expect("not tried yet");
+        let begun = Instant::now();
+        let (published, declared) = tokio::join!(broker.publish(to("q", "i")), broker.purge("q"));
+        for error in [published.expect_err("no server"), declared.map(drop).expect_err("no server")] {
+            let text = format!("{error:#} {error:?}");
+            assert!(error.is_connection() && !error.is_unknown() && !text.contains("5ecret"), "{text}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        timeout(Duration::from_secs(8), broker.close()).await.expect("closing ends");
+    }
+    listening.abort();
+}
+
+#[tokio::test]
+async fn tls_that_cannot_be_is_told_at_once() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    // The server speaks no TLS on this port.
+    let url = url.replacen("amqp://", "amqps://", 1);
+    let options = mq_worker::ConnectOptions { timeout: Duration::from_secs(2), ..options() };
+    let broker = broker::open(&url.parse().expect("a URL"), &options).await.expect("not tried yet");
+    let error = broker.publish(to("q", "i")).await.expect_err("no TLS");
+    assert!(error.is_connection() && error.to_string().contains("TLS"), "{error:?}");
+    broker.close().await;
+}
+
+/// Publishers and a worker go on while connections are cut, several times in a row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_connections_are_cut() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    let proxy = Proxy::start(&url).await;
+    let t = Fixture::alone(&proxy.url).await;
+    for kind in [QueueKind::Classic, QueueKind::Quorum] {
+        let queue = t.queue(&format!("{kind:?}"), |queue| queue.kind = Some(kind)).await;
+        let mut consumer = t.consume(&queue, 50).await;
+        let (broker, to_queue) = (std::sync::Arc::clone(&t.broker), queue.clone());
+        let publishing = tokio::spawn(async move {
+            let (mut taken, mut unknown) = (HashSet::new(), HashSet::new());
+            for n in 0..3000_u32 {
+                let name = n.to_string();
+                match broker.publish(to(&to_queue, &name)).await {
+                    Ok(()) => drop(taken.insert(name)),
+                    Err(error) => {
+                        assert_eq!(error.unknown_id(), Some(&*name), "{error:?}");
+                        unknown.insert(name);
+                    }
+                }
+            }
+            (taken, unknown)
+        });
+        let cutting = async {
+            for pause in [300, 50, 400, 120, 700, 30] {
+                sleep(Duration::from_millis(pause)).await;
+                proxy.cut();
+            }
+        };
+        let mut runs: HashMap<String, u32> = HashMap::new();
+        let consuming = async {
+            loop {
+                match timeout(Duration::from_secs(3), consumer.next()).await {
+                    Ok(delivery) => {
+                        let delivery = delivery.expect("the stream goes on");
+                        *runs.entry(id(&delivery)).or_default() += 1;
+                        delivery.ack();
+                    }
+                    Err(_) if publishing.is_finished() => break,
+                    Err(_) => {}
+                }
+            }
+        };
+        tokio::join!(cutting, consuming);
+        let (taken, unknown) = publishing.await.expect("no panic");
+        let lost: Vec<_> = taken.iter().filter(|name| !runs.contains_key(*name)).collect();
+        let twice = runs.values().filter(|runs| **runs > 1).count();
+        eprintln!("{kind:?}: {} taken, {} unknown, {twice} run twice", taken.len(), unknown.len());
+        assert!(lost.is_empty(), "{kind:?}: lost {lost:?}");
+        assert!(unknown.len() <= 12, "one for each cut: {unknown:?}");
+        // Done ones are recognised when they come again.
+        assert_eq!(twice, 0, "{kind:?}");
+        until("the queue is empty", || async { t.ready(&queue).await == 0 }).await;
+    }
+    t.end().await;
+}
+
+/// The broker hands it out again while it runs here: not a second time, and the late ack counts.
+#[tokio::test]
+async fn a_task_that_runs_through_a_reconnect_runs_once() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    let proxy = Proxy::start(&url).await;
+    let t = Fixture::alone(&proxy.url).await;
+    let queue = t.queue("q", |_| {}).await;
+    for n in 0..3 {
+        t.send(&queue, &n.to_string()).await.expect("taken");
+    }
+    let mut consumer = t.consume(&queue, 3).await;
+    let [acked, given_back, second] =
+        [next(&mut consumer).await, next(&mut consumer).await, next(&mut consumer).await];
+    proxy.cut();
+    t.broker.queues(&[]).await.expect("connected again");
+    let more = timeout(Duration::from_millis(800), consumer.next()).await;
+    assert!(more.is_err(), "it runs already: {more:?}");
+    acked.ack();
+    given_back.requeue();
+    let again = next(&mut consumer).await;
+    assert_eq!((id(&again).as_str(), again.redelivered), ("1", true));
+    proxy.cut();
+    again.ack();
+    second.ack();
+    consumer.control().flush().await;
+    until("all acks arrived", || async {
+        consumer.control().flush().await;
+        t.ready(&queue).await == 0
+    })
+    .await;
+    consumer.control().cancel().await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(t.ready(&queue).await, 0);
+    t.end().await;
+}
+
+#[tokio::test]
+async fn publishers_wait_for_the_connection_within_their_deadline() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    let proxy = Proxy::start(&url).await;
+    let options = mq_worker::ConnectOptions { timeout: Duration::from_secs(3), ..options() };
+    let t = Fixture::with(&proxy.url, options).await;
+    let queue = t.queue("q", |_| {}).await;
+    t.send(&queue, "before").await.expect("taken");
+    proxy.refuse(true);
+    proxy.cut();
+    sleep(Duration::from_millis(600)).await;
+    let begun = Instant::now();
+    let error = t.send(&queue, "away").await.expect_err("no connection");
+    assert!(error.is_connection() && error.to_string().contains("nothing was sent"), "{error}");
+    assert!((2..5).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    let (sent, ()) = tokio::join!(t.send(&queue, "patient"), async {
+        sleep(Duration::from_millis(500)).await;
+        proxy.refuse(false);
+    });
+    // It may have met a long pause between two attempts.
+    if sent.is_err() {
+        t.send(&queue, "patient").await.expect("connected by now");
+    }
+    // A server that takes the message and says nothing more.
+    proxy.stall(true);
+    let error = t.send(&queue, "stalled").await.expect_err("no confirm");
+    assert_eq!(error.unknown_id(), Some("stalled"), "{error}");
+    proxy.stall(false);
+    until("publishing again", || async { t.send(&queue, "after").await.is_ok() }).await;
+    t.end().await;
+}
+
+#[tokio::test]
+async fn a_queue_deleted_under_its_consumer_is_made_again() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    let mut consumer = t.consume(&queue, 5).await;
+    t.send(&queue, "1").await.expect("taken");
+    next(&mut consumer).await.ack();
+    let other = Fixture::alone(&t.url).await;
+    other.broker.delete_queue(&queue).await.expect("deleted");
+    until("publishing works again", || async { t.send(&queue, "2").await.is_ok() }).await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!(id(&delivery), "2");
+    delivery.ack();
+    other.end().await;
+    t.end().await;
+}
+
+#[tokio::test]
+async fn exclusive_queues_and_their_bindings_come_back() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    let proxy = Proxy::start(&url).await;
+    let t = Fixture::alone(&proxy.url).await;
+    let (queue, exchange) = (t.name("mine"), t.name("fanout"));
+    let topology = Topology {
+        exchanges: vec![mq_worker::Exchange {
+            auto_delete: true,
+            durable: false,
+            ..mq_worker::Exchange::new(exchange.clone(), mq_worker::ExchangeKind::Fanout)
+        }],
+        queues: vec![mq_worker::Queue {
+            exclusive: true,
+            durable: false,
+            auto_delete: true,
+            ..mq_worker::Queue::new(queue.clone())
+        }],
+        bindings: vec![mq_worker::Binding {
+            exchange: exchange.clone(),
+            queue: queue.clone(),
+            routing_key: String::new(),
+        }],
+    };
+    t.broker.declare(&topology).await.expect("declared");
+    let mut consumer = t.consume(&queue, 5).await;
+    for round in 0..3 {
+        let publication =
+            || broker::Publication { exchange: exchange.clone(), ..to("k", &round.to_string()) };
+        until("published", || async { t.broker.publish(publication()).await.is_ok() }).await;
+        let delivery = timeout(SOON, next(&mut consumer)).await.expect("in time");
+        assert_eq!(id(&delivery), round.to_string());
+        delivery.ack();
+        proxy.cut();
+        sleep(Duration::from_millis(100)).await;
+    }
+    t.end().await;
+}
+
+#[tokio::test]
+async fn a_broker_is_used_from_many_runtimes_one_after_the_other() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    let t = Fixture::alone(&url).await;
+    let queue = t.queue("q", |_| {}).await;
+    for n in 0..3 {
+        let (broker, queue) = (std::sync::Arc::clone(&t.broker), queue.clone());
+        std::thread::spawn(move || {
+            // Not even a timer is needed.
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(broker.publish(to(&queue, &n.to_string()))).expect("taken");
+            let got = runtime.block_on(broker.get(&queue)).expect("an answer").expect("a message");
+            drop(runtime);
+            got.ack();
+        })
+        .join()
+        .expect("no panic");
+    }
+    t.end().await;
+}

@@ -1,0 +1,164 @@
+//! Files that are not as they should be.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::*;
+
+async fn refused(path: &Path) -> mq_worker::Error {
+    match broker::open(&url(path), &options(Duration::from_secs(5))).await {
+        Ok(_) => panic!("{} was opened", path.display()),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_queue_is_refused_by_name_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let at = path.canonicalize().unwrap_or(dir.path().canonicalize().unwrap().join("jobs.db"));
+
+    fs::write(
+        &path,
+        "this is a shopping list, long enough to have a header of a hundred bytes, which it has not, \
+                      since it is a shopping list",
+    )
+    .unwrap();
+    let error = refused(&path).await;
+    assert!(error.is_storage() && error.to_string().contains("is not an SQLite database"), "{error:#}");
+    assert!(error.to_string().contains(&at.display().to_string()), "{error:#}");
+    assert!(fs::read_to_string(&path).unwrap().starts_with("this is a shopping list"));
+    fs::remove_file(&path).unwrap();
+
+    let foreign = rusqlite::Connection::open(&path).unwrap();
+    foreign.execute_batch("CREATE TABLE customers (name TEXT)").unwrap();
+    let error = refused(&path).await;
+    assert!(error.is_storage() && error.to_string().contains("another program"), "{error:#}");
+    drop(foreign);
+    fs::remove_file(&path).unwrap();
+
+    drop(open(&path).await);
+    let newer = rusqlite::Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    let error = refused(&path).await;
+    assert!(error.is_storage() && error.to_string().contains("newer mq-worker"), "{error:#}");
+    assert!(error.to_string().contains("schema 99") && error.to_string().contains("jobs.db"), "{error:#}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_not_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    {
+        let broker = open(&path).await;
+        declare(&*broker, Queue::new("q")).await;
+        for index in 0..200 {
+            publish(&*broker, "q", &format!("{index}-{}", "x".repeat(500))).await;
+        }
+        broker.close().await;
+    }
+    // The thread closes the file, and with it the log, after the last handle has gone.
+    until("the log is gone", async || !dir.path().join("jobs.db-wal").exists()).await;
+    let mut bytes = fs::read(&path).unwrap();
+    for (index, byte) in bytes.iter_mut().enumerate().skip(4096) {
+        *byte = (index % 251) as u8;
+    }
+    fs::write(&path, bytes).unwrap();
+    let error = match broker::open(&url(&path), &options(Duration::from_secs(5))).await {
+        Err(error) => error,
+        Ok(broker) => broker.publish(to_queue("q", "x")).await.expect_err("damaged"),
+    };
+    assert!(error.is_storage() && error.to_string().contains("jobs.db"), "{error:#}");
+}
+
+#[tokio::test]
+async fn a_place_that_does_not_exist_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = refused(&dir.path().join("missing/jobs.db")).await;
+    assert!(error.is_storage() && error.to_string().contains("missing"), "{error:#}");
+    let error = refused(dir.path()).await;
+    assert!(error.is_config() && error.to_string().contains("directory"), "{error:#}");
+    let memory = "sqlite::memory:".parse().unwrap();
+    let error = broker::open(&memory, &options(PATIENCE)).await.map(drop).expect_err("no memory");
+    assert!(error.is_config() && error.to_string().contains("memory://"), "{error:#}");
+    // After the mistake is mended, the same name works.
+    fs::create_dir(dir.path().join("missing")).unwrap();
+    open(&dir.path().join("missing/jobs.db")).await;
+}
+
+/// Permissions do not bite root: the file is opened by `nobody` when this runs as root.
+#[tokio::test]
+async fn a_read_only_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    drop(open(&path).await);
+    until("the file is closed", async || !dir.path().join("jobs.db-wal").exists()).await;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+    let binary = dir.path().join("tests");
+    fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&binary);
+    command
+        .args(["roles::another_process", "--exact", "--nocapture"])
+        .env("MQ_SQLITE_TEST_ROLE", "open")
+        .env("MQ_SQLITE_TEST_FILE", &path)
+        .env("MQ_SQLITE_TEST_QUEUE", "")
+        .current_dir(dir.path());
+    let is_root = fs::metadata("/proc/self").map(|me| std::os::unix::fs::MetadataExt::uid(&me)).unwrap() == 0;
+    if is_root {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("read-only") && said.contains("jobs.db"), "{said}");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_messages_and_loses_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&disk).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("LEFT OUT: a_full_disk_refuses_messages_and_loses_none: cannot mount a small tmpfs here");
+        return;
+    }
+    let _unmount = Unmount(disk.clone());
+    let broker = open(&disk.join("jobs.db")).await;
+    declare(&*broker, Queue::new("q")).await;
+    let block = "x".repeat(20_000);
+    let mut stored = 0;
+    let error = loop {
+        match broker.publish(to_queue("q", &block)).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 1000, "the disk is never full");
+    };
+    assert!(error.is_storage() && error.to_string().contains("is full"), "{error:#}");
+    assert!(stored > 10, "{stored}");
+    assert_eq!(counts(&*broker, "q").await, Some((stored, 0, 0, 0)));
+    // Room again: the same broker goes on.
+    let mounted = Command::new("mount").args(["-o", "remount,size=8m"]).arg(&disk).status();
+    assert!(mounted.expect("mount").success());
+    publish(&*broker, "q", "after").await;
+    let mut consumer = consume(&*broker, &["q"], 100).await;
+    for _ in 0..=stored {
+        next(&mut consumer).await.ack();
+    }
+    consumer.control().flush().await;
+    assert_eq!(counts(&*broker, "q").await, Some((0, 0, 0, 1)));
+    broker.close().await;
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        // Lazily: the thread may have the file open for a moment longer.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
