@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::BoxFuture;
 use mq_worker::Topology;
 use mq_worker::broker::{
-    Broker, Capabilities, Consumer, Delivery, Publication, QueueInfo, Settle, Settlement, Subscription, Verdict,
+    Broker, Capabilities, Consumer, Delivery, Publication, QueueInfo, Settle, Settlement, Subscription,
+    Verdict,
 };
 use mq_worker::message::Message;
 use tokio::sync::mpsc;

@@ -71,7 +71,8 @@ async fn send(app: App, id: String, order: Order) {
     let due = countdown.map(|countdown| now() + countdown);
     log().write(Event::Intent { id: id.clone(), kind, due });
     // One moment for the log and for the message, however often it is sent.
-    let eta = due.and_then(|due| chrono::DateTime::from_timestamp_micros(i64::try_from(due.as_micros()).ok()?));
+    let eta =
+        due.and_then(|due| chrono::DateTime::from_timestamp_micros(i64::try_from(due.as_micros()).ok()?));
     for _ in 0..=AGAIN {
         let sent = publish(&app, &id, order, eta).await;
         let answer = match &sent {
@@ -204,7 +205,8 @@ pub(crate) fn parse(script: &str) -> Result<Vec<Order>, String> {
     for word in script.split_ascii_whitespace() {
         let (one, count) = word.split_once('*').unwrap_or((word, "1"));
         let (kind, millis) = one.split_once(':').unwrap_or((one, "0"));
-        let order = Order { kind: kind.parse()?, millis: millis.parse().map_err(|_| format!("bad `{word}`"))? };
+        let order =
+            Order { kind: kind.parse()?, millis: millis.parse().map_err(|_| format!("bad `{word}`"))? };
         let count = count.parse().map_err(|_| format!("bad `{word}`"))?;
         orders.extend(std::iter::repeat_n(order, count));
     }

@@ -37,10 +37,11 @@ fn effect(fault: Fault) -> Effect {
         | Fault::KillBroker
         | Fault::CloseAll
         | Fault::Cut
+        | Fault::Refuse
         | Fault::Stall
         | Fault::Member => Effect::Breaks,
         Fault::Roll => Effect::Interrupts,
-        Fault::Refuse | Fault::MemoryAlarm | Fault::DiskAlarm | Fault::Lock => Effect::Delays,
+        Fault::MemoryAlarm | Fault::DiskAlarm | Fault::Lock => Effect::Delays,
         Fault::KillProducer => Effect::Nothing,
     }
 }
@@ -86,7 +87,11 @@ fn copies(task: &Task, attempt: u32) -> usize {
 /// that makes two of it.
 fn is_counted(history: &History, task: &Task, earlier: &[&Run], again: &Run) -> bool {
     let is_counted = again.crashes > 0 || earlier.iter().any(|run| run.crashes > 0);
-    is_counted && history.troubles.iter().any(|trouble| trouble.breaks() && lies_in(trouble, began(task), again.start))
+    is_counted
+        && history
+            .troubles
+            .iter()
+            .any(|trouble| trouble.breaks() && lies_in(trouble, began(task), again.start))
 }
 
 /// A message that waits moves from queue to queue inside the broker, at least once each time.

@@ -94,9 +94,9 @@ impl History {
             }
             Event::End { id, attempt, how } => {
                 let runs = &mut self.task(id).runs;
-                let run = runs.iter_mut().find(|run| {
-                    run.worker == pid && run.attempt == attempt && run.end.is_none()
-                });
+                let run = runs
+                    .iter_mut()
+                    .find(|run| run.worker == pid && run.attempt == attempt && run.end.is_none());
                 if let Some(run) = run {
                     run.end = Some((at, how));
                 }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use self::history::Task;
 pub(crate) use self::history::History;
+use self::history::Task;
 use crate::log::{Answer, Fault, Kind, Time};
 
 /// What the run was like, as far as the log does not say.
@@ -79,7 +79,9 @@ pub(crate) fn check(history: &History, setting: Setting) -> Verdict {
     for (queue, count) in history.left.iter().filter(|(_, count)| *count > 0) {
         verdict.broken.push(format!("stuck: {count} messages are left in `{queue}`"));
     }
-    verdict.broken.extend(history.exits.iter().map(|exit| format!("exit: {exit}, and nobody had asked for it")));
+    verdict
+        .broken
+        .extend(history.exits.iter().map(|exit| format!("exit: {exit}, and nobody had asked for it")));
     verdict
 }
 
@@ -124,7 +126,10 @@ fn check_task(id: &str, task: &Task, history: &History, setting: Setting, verdic
         broken("result: its caller got a wrong one");
     }
     if task.stored.as_ref().is_some_and(|state| state != "SUCCESS") && task.has_succeeded() {
-        broken(&format!("result: it succeeded, the store says {}", task.stored.as_deref().unwrap_or_default()));
+        broken(&format!(
+            "result: it succeeded, the store says {}",
+            task.stored.as_deref().unwrap_or_default()
+        ));
     }
     if task.is_promised() && !task.has_outcome() {
         verdict.lost.push(id.to_owned());
@@ -171,7 +176,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counted = |counts: Vec<String>| if counts.is_empty() { "none".into() } else { counts.join(", ") };
         let faults = counted(self.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect());
-        let answers = counted(self.answers.iter().map(|(answer, count)| format!("{answer} {count}")).collect());
+        let answers =
+            counted(self.answers.iter().map(|(answer, count)| format!("{answer} {count}")).collect());
         write!(
             f,
             "faults: {faults} | tasks {} ({answers}), runs {} | lost {} | duplicated {} (faults explain {}) | \

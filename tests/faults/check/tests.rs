@@ -44,7 +44,10 @@ fn an_acknowledged_task_without_an_outcome_is_lost() {
     // It failed, and its retry was never run.
     caught("lost: a", &sent("1.2 w0/2 start a 0\n1.3 w0/2 end a 0 failed"));
     // It was refused for good, and no dead letter tells.
-    caught("lost: a", "1.0 p0/1 intent a reject\n1.1 p0/1 ok a\n1.2 w0/2 start a 0\n1.3 w0/2 end a 0 refused");
+    caught(
+        "lost: a",
+        "1.0 p0/1 intent a reject\n1.1 p0/1 ok a\n1.2 w0/2 start a 0\n1.3 w0/2 end a 0 refused",
+    );
 }
 
 #[test]
@@ -113,7 +116,10 @@ fn a_second_run_needs_a_fault_before_the_first_was_acknowledged() {
         // Before it was handed out.
     ] {
         let violations = verdict(&log(fault)).violations();
-        assert!(violations.iter().any(|text| text.starts_with("repeated: attempt 0")), "{fault}: {violations:#?}");
+        assert!(
+            violations.iter().any(|text| text.starts_with("repeated: attempt 0")),
+            "{fault}: {violations:#?}"
+        );
     }
 }
 
@@ -138,10 +144,13 @@ fn one_fault_explains_no_more_than_the_workers_held() {
 fn a_task_that_was_sent_again_may_run_twice() {
     let log = "1.0 p0/1 intent a quick\n1.1 p0/1 unknown a\n1.1 p0/1 again a\n1.2 p0/1 ok a\n";
     assert_eq!(clean(&format!("{log}{DONE}{TWICE}")).duplicated, 1);
-    caught("repeated", &format!("{log}{DONE}{TWICE}9.5 w1/3 start a 0\n9.6 w1/3 end a 0 succeeded").replace(
-        "1.3 w0/2 end a 0 succeeded\n",
-        "1.3 w0/2 end a 0 succeeded\n1.5 control fault 1 cut 9\n",
-    ));
+    caught(
+        "repeated",
+        &format!("{log}{DONE}{TWICE}9.5 w1/3 start a 0\n9.6 w1/3 end a 0 succeeded").replace(
+            "1.3 w0/2 end a 0 succeeded\n",
+            "1.3 w0/2 end a 0 succeeded\n1.5 control fault 1 cut 9\n",
+        ),
+    );
 }
 
 #[test]
@@ -179,7 +188,8 @@ fn dead_letters_are_outcomes_with_the_right_reason() {
     caught("outcome", &format!("{reject}9.0 control dead a malformed"));
     caught("outcome", &sent("9.0 control dead a retries-exhausted"));
     caught("blamed", &sent("9.0 control dead a crashed"));
-    let crashes = "2.0 w0/2 crash p\n3.0 w0/2 crash p\n4.0 w0/2 crash p\n1.0 p0/1 intent p poison\n1.1 p0/1 ok p\n";
+    let crashes =
+        "2.0 w0/2 crash p\n3.0 w0/2 crash p\n4.0 w0/2 crash p\n1.0 p0/1 intent p poison\n1.1 p0/1 ok p\n";
     let verdict = clean(&sent(&format!("{crashes}9.0 control dead a crashed\n9.0 control dead p crashed")));
     assert_eq!((verdict.blamed, verdict.put_aside), (1, 1));
 }
