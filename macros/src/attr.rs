@@ -16,7 +16,8 @@ pub(crate) struct Options {
     pub(crate) library: Path,
     pub(crate) name: Option<LitStr>,
     pub(crate) queue: Option<LitStr>,
-    pub(crate) topics: Vec<LitStr>,
+    pub(crate) topics: Vec<Topic>,
+    pub(crate) exchange: Option<LitStr>,
     pub(crate) broadcast: Option<bool>,
     pub(crate) max_retries: Option<u32>,
     pub(crate) backoff: Option<(Duration, Duration)>,
@@ -25,6 +26,20 @@ pub(crate) struct Options {
     pub(crate) priority: Option<u8>,
     pub(crate) expires: Option<Duration>,
     pub(crate) ignore_result: Option<bool>,
+}
+
+/// A topic that the task subscribes to.
+pub(crate) enum Topic {
+    /// `"order.*.paid"`
+    Text(LitStr),
+    /// `ORDER_PAID`, a constant of type `Topic<Order>`.
+    Constant(Path),
+}
+
+impl Parse for Topic {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        if input.peek(LitStr) { input.parse().map(Topic::Text) } else { input.parse().map(Topic::Constant) }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -45,6 +60,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("expires", "expires = \"1h\""),
     ("ignore_result", "ignore_result"),
     ("topic", "topic = \"order.*.paid\""),
+    ("exchange", "exchange = \"logs\""),
     ("broadcast", "broadcast"),
     ("crate", "crate = \"my_facade::mq_worker\""),
 ];
@@ -53,7 +69,6 @@ const EXAMPLES: &[(&str, &str)] = &[
 const SYNONYMS: &[(&str, &str)] = &[
     ("acks_late", "ack"),
     ("bind", "topic"),
-    ("exchange", "broadcast"),
     ("expiration", "expires"),
     ("fanout", "broadcast"),
     ("retries", "max_retries"),
@@ -73,6 +88,7 @@ impl Options {
             name: None,
             queue: None,
             topics: Vec::new(),
+            exchange: None,
             broadcast: None,
             max_retries: None,
             backoff: None,
@@ -108,7 +124,8 @@ impl Options {
         match key {
             "name" => self.name = Some(given.text()?),
             "queue" => self.queue = Some(given.text()?),
-            "topic" => self.topics.extend(given.texts()?),
+            "topic" => self.topics.extend(given.topics()?),
+            "exchange" => self.exchange = Some(given.text()?),
             "broadcast" => self.broadcast = Some(given.flag()?),
             "max_retries" => self.max_retries = Some(given.integer(u32::MAX)?),
             "backoff" => self.backoff = Some(given.range()?),
@@ -206,22 +223,22 @@ impl Given {
         self.literal("a text in quotes")
     }
 
-    fn texts(&self) -> syn::Result<Vec<LitStr>> {
-        if let Ok(text) = self.text() {
-            return Ok(vec![text]);
+    fn topics(&self) -> syn::Result<Vec<Topic>> {
+        let what = "a text in quotes or the name of a `Topic`, or several in brackets";
+        let value = self.value.clone().ok_or_else(|| self.error(what))?;
+        if let Ok(topic) = syn::parse2(value.clone()) {
+            return Ok(vec![topic]);
         }
         let list = |input: ParseStream<'_>| {
             let content;
             syn::bracketed!(content in input);
-            content.parse_terminated(<LitStr as Parse>::parse, Token![,])
+            content.parse_terminated(<Topic as Parse>::parse, Token![,])
         };
-        let what = "a text in quotes, or several in brackets";
-        let value = self.value.clone().ok_or_else(|| self.error(what))?;
-        let texts = list.parse2(value.clone()).map_err(|_| self.error(what))?;
-        if texts.is_empty() {
+        let topics = list.parse2(value).map_err(|_| self.error(what))?;
+        if topics.is_empty() {
             return Err(self.error("at least one pattern"));
         }
-        Ok(texts.into_iter().collect())
+        Ok(topics.into_iter().collect())
     }
 
     fn integer<N: TryFrom<u64> + std::fmt::Display>(&self, largest: N) -> syn::Result<N> {

@@ -8,7 +8,7 @@ use syn::LitStr;
 use syn::spanned::Spanned;
 
 use crate::ast::{self, Attributes, Parameter, Task, located};
-use crate::attr::{Ack, Options};
+use crate::attr::{Ack, Options, Topic};
 
 /// The code of a sound task.
 pub(crate) fn task(task: &Task<'_>, options: &Options) -> TokenStream {
@@ -17,8 +17,15 @@ pub(crate) fn task(task: &Task<'_>, options: &Options) -> TokenStream {
     let item = unit_struct(&attributes, &function.vis, task.ident());
     let body = body(task, &attributes.body);
     let parts = Parts::of(task, options);
-    let generated =
-        [parts.task_impl(), parts.methods(), parts.call(), parts.deref(), parts.checks(), parts.entry()];
+    let generated = [
+        parts.task_impl(),
+        parts.methods(),
+        parts.call(),
+        parts.deref(),
+        parts.checks(),
+        parts.events(),
+        parts.entry(),
+    ];
     let generated = quiet(&quote!(#(#generated)*));
     within(&attributes, &quote!(#item), &quote!(#body #generated))
 }
@@ -285,6 +292,22 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// The events of a `Topic<Order>` fit a task whose argument is an `Order`: of that very type, for a type that
+    /// merely looks alike in JSON would not be noticed when one of them changes.
+    fn events(&self) -> TokenStream {
+        let Some(ty) = self.types.first() else { return TokenStream::new() };
+        let constants = self.options.topics.iter().filter_map(|topic| match topic {
+            Topic::Constant(path) => Some(path),
+            Topic::Text(_) => None,
+        });
+        let checks = constants.map(|path| {
+            let span = located(path.span());
+            let private = respan(&self.private, span);
+            quote_spanned!(span=> const _: #private::Topic<#ty> = #path;)
+        });
+        quote!(#(#checks)*)
+    }
+
     /// A `Result` that is not called so would turn errors into successes.
     fn checks(&self) -> TokenStream {
         if self.task.is_fallible() {
@@ -326,7 +349,7 @@ fn args_value(values: impl ExactSizeIterator<Item = TokenStream>, private: &Toke
 
 /// What the attribute says, over the defaults.
 pub(crate) fn constants(options: &Options, private: &TokenStream) -> TokenStream {
-    let Options { queue, topics, broadcast, max_retries, priority, ignore_result, .. } = options;
+    let Options { queue, topics, exchange, broadcast, max_retries, priority, ignore_result, .. } = options;
     let some = |value: TokenStream| quote!(::core::option::Option::Some(#value));
     let duration = |value: Duration| {
         let (seconds, nanos) = (value.as_secs(), value.subsec_nanos());
@@ -335,8 +358,16 @@ pub(crate) fn constants(options: &Options, private: &TokenStream) -> TokenStream
     let mut fields = Vec::new();
     fields.extend(queue.as_ref().map(|queue| (quote!(queue), some(quote!(#queue)))));
     if !topics.is_empty() {
-        fields.push((quote!(topics), quote!(&[#(#topics),*])));
+        let patterns = topics.iter().map(|topic| match topic {
+            Topic::Text(text) => quote!(#text),
+            Topic::Constant(path) => {
+                let private = respan(private, path.span());
+                quote_spanned!(located(path.span())=> #private::Topic::pattern(#path))
+            }
+        });
+        fields.push((quote!(topics), quote!(&[#(#patterns),*])));
     }
+    fields.extend(exchange.as_ref().map(|exchange| (quote!(exchange), some(quote!(#exchange)))));
     fields.extend(broadcast.map(|yes| (quote!(broadcast), quote!(#yes))));
     fields.extend(max_retries.map(|number| (quote!(max_retries), quote!(#number))));
     fields.extend(options.backoff.map(|(min, max)| {

@@ -7,7 +7,7 @@ use quote::ToTokens;
 use syn::{Attribute, FnArg, LitStr, Pat, PatType, ReturnType, Safety, Type, TypeReference};
 
 use crate::ast::{self, Function, Parameter, Task};
-use crate::attr::Options;
+use crate::attr::{Options, Topic};
 use crate::mistakes::Mistakes;
 
 /// The most arguments that a task takes.
@@ -252,8 +252,13 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
             mistakes.add(queue, "names that begin with `amq.` are the broker's own");
         }
     }
+    if let Some(exchange) = &options.exchange {
+        check_name("an exchange's name", exchange, mistakes);
+    }
     let mut patterns = HashSet::new();
     for topic in &options.topics {
+        // What a constant holds is not known here.
+        let Topic::Text(topic) = topic else { continue };
         check_name("a topic", topic, mistakes);
         let value = topic.value();
         let partly = |word: &str| word.len() > 1 && word.contains(['*', '#']);
@@ -263,9 +268,6 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
         if !patterns.insert(value) {
             mistakes.add(topic, "this topic is given twice");
         }
-    }
-    if let (Some(true), Some(topic)) = (options.broadcast, options.topics.first()) {
-        mistakes.add(topic, "a broadcast task gets every broadcast: it cannot subscribe to a topic");
     }
 }
 

@@ -2,10 +2,12 @@
 //! processes, and waiting without sleeping.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod journal;
 pub mod node;
 pub mod places;
 pub mod process;
 pub mod proxy;
+pub mod python;
 pub mod shared;
 pub mod wait;
 

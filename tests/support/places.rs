@@ -36,6 +36,11 @@ impl Place {
         App::new(config).expect("a good configuration")
     }
 
+    /// The address of the broker.
+    pub fn url(&self) -> String {
+        self.config.broker_url.expose().to_owned()
+    }
+
     /// The dead-letter queue of this test's queue.
     pub fn dead(&self) -> String {
         format!("{}.dead", self.queue)

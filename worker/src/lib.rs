@@ -40,7 +40,7 @@ pub use task::{AckMode, Backoff, Context, SharedState, Task, TaskError, TaskOpti
 // Where messages go: exchanges, queues, bindings, and the router.
 pub mod routing;
 pub use routing::matching::topic_matches;
-pub use routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, RouteRule, Topology};
+pub use routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, RouteRule, Topic, Topology};
 
 // Calls as values.
 pub mod canvas;
@@ -57,7 +57,7 @@ pub mod control;
 
 // The application: configuration, sending, results.
 pub mod app;
-pub use app::{App, AsyncResult, Config, Emitted, Payload};
+pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
 
 // The worker.
 pub mod runtime;
@@ -78,6 +78,7 @@ pub mod __private {
     pub use crate::canvas::Signature;
     pub use crate::error::{Error, Result};
     pub use crate::message::{ArgumentError, Arguments, NoArgs};
+    pub use crate::routing::Topic;
     pub use crate::task::error::convert::{
         Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
     };

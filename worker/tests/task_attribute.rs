@@ -110,7 +110,8 @@ async fn generic_types(rows: Vec<HashMap<String, (u8, [u16; 2])>>) -> usize {
     expires = "1h",
     ignore_result,
     topic = "order.*.paid",
-    topic = ["refund.#", "#"]
+    topic = ["refund.#", "#"],
+    exchange = "shop"
 )]
 async fn charge() {}
 
@@ -226,6 +227,7 @@ fn options_become_constants() {
         TaskOptions {
             queue: Some("billing"),
             topics: &["order.*.paid", "refund.#", "#"],
+            exchange: Some("shop"),
             broadcast: false,
             max_retries: 7,
             backoff: Backoff { min: Duration::from_millis(500), max: Duration::from_secs(120) },

@@ -224,8 +224,8 @@ impl Demo {
                 (most, since) = (done, Instant::now());
                 continue;
             }
-            // Where the broker cannot tell what waits for its time, a retry may be on its way.
-            let all_told = queues.iter().all(|queue| queue.delayed.is_some());
+            // Where the broker cannot tell what runs or waits for its time, a retry may be on its way.
+            let all_told = queues.iter().all(|queue| queue.running.is_some() && queue.delayed.is_some());
             let idle = queues.iter().all(|queue| waiting(queue) == 0);
             if idle && silence > Duration::from_secs(if all_told { 2 } else { 15 }) {
                 return Ok(Watched::Done);
@@ -253,8 +253,9 @@ enum Watched {
     Interrupted,
 }
 
+/// All messages of a queue that the broker tells of.
 fn waiting(queue: &QueueInfo) -> u64 {
-    queue.ready + queue.running + queue.delayed.unwrap_or_default()
+    queue.ready + queue.running.unwrap_or_default() + queue.delayed.unwrap_or_default()
 }
 
 /// Waits for a worker that was told to stop.

@@ -51,8 +51,9 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Refused addresses are part of the show: the table counts them, so the log need not name each.
-    let quiet = || EnvFilter::new("error,mq_worker::runtime::settle=off");
+    // Refused addresses are part of the show: the table counts them, so the log need not name each. `lapin`
+    // calls it an error that a queue is not there yet.
+    let quiet = || EnvFilter::new("error,lapin=off,mq_worker::runtime::settle=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match arguments.command {

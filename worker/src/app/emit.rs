@@ -1,15 +1,14 @@
 //! Events and plain messages: for tasks that subscribe, and for programs in other languages.
 
-use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::App;
+use super::{App, Payload};
 use crate::broker::Publication;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{JSON, Message, Properties};
+use crate::message::Properties;
 use crate::routing::topology::check_key;
-use crate::routing::{Exchange, ExchangeKind, Topology};
+use crate::routing::{EmitTo, Exchange, ExchangeKind, Topology};
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,52 +20,11 @@ pub enum Emitted {
     Unheard,
 }
 
-/// The body of a plain message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload {
-    content_type: &'static str,
-    body: Bytes,
-}
-
-impl Payload {
-    /// A JSON document.
-    ///
-    /// # Errors
-    /// A value that has no JSON form.
-    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        let body = serde_json::to_vec(value)
-            .map_err(|error| Error::codec("cannot write the payload as JSON").with_source(error))?;
-        Ok(Self { content_type: JSON, body: body.into() })
-    }
-}
-
-impl From<&str> for Payload {
-    fn from(text: &str) -> Self {
-        String::from(text).into()
-    }
-}
-
-impl From<String> for Payload {
-    fn from(text: String) -> Self {
-        Self { content_type: "text/plain", body: text.into() }
-    }
-}
-
-impl From<Bytes> for Payload {
-    fn from(body: Bytes) -> Self {
-        Self { content_type: "application/octet-stream", body }
-    }
-}
-
-impl From<Vec<u8>> for Payload {
-    fn from(body: Vec<u8>) -> Self {
-        Bytes::from(body).into()
-    }
-}
-
 impl App {
-    /// Tells every subscriber of `topic` that something happened. Each queue that has a task with a matching
+    /// Tells every subscriber of a topic that something happened. Each queue that has a task with a matching
     /// `#[task(topic = "..")]` gets one copy, as JSON.
+    ///
+    /// The topic is a text, or a [`Topic`](crate::Topic), which knows the type of its events.
     ///
     /// ```no_run
     /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
@@ -82,10 +40,20 @@ impl App {
     ///
     /// # Errors
     /// As for [`App::send`], except that it is no error when nobody listens: see [`Emitted`].
-    pub async fn emit<T: Serialize + ?Sized>(&self, topic: &str, event: &T) -> Result<Emitted> {
+    pub async fn emit<T: Serialize + ?Sized>(&self, topic: impl EmitTo<T>, event: &T) -> Result<Emitted> {
+        let key = topic.routing_key()?.into_owned();
+        check_key(&key)?;
+        let payload = Payload::json(event)?;
         let exchange = &self.config().topic_exchange;
         self.ensure_exchange(exchange, ExchangeKind::Topic).await?;
-        match self.publish(exchange, topic, Payload::json(event)?).await {
+        let mut done = self.publish(exchange, &key, payload.clone()).await;
+        if done.as_ref().is_err_and(Error::is_topology) {
+            // Somebody deleted the exchange since this process declared it.
+            self.forget_declared();
+            self.ensure_exchange(exchange, ExchangeKind::Topic).await?;
+            done = self.publish(exchange, &key, payload).await;
+        }
+        match done {
             Ok(()) => Ok(Emitted::Queued),
             Err(error) if error.is_unroutable() => Ok(Emitted::Unheard),
             Err(error) => Err(error),
@@ -111,26 +79,34 @@ impl App {
         routing_key: &str,
         payload: impl Into<Payload>,
     ) -> Result<()> {
-        let Payload { content_type, body } = payload.into();
+        self.publish_with(exchange, routing_key, payload.into(), Properties::default()).await
+    }
+
+    /// Publishes a plain message with properties of its own.
+    pub(crate) async fn publish_with(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        payload: Payload,
+        properties: Properties,
+    ) -> Result<()> {
         check_key(routing_key)?;
-        let limit = self.config().max_message_size;
-        if body.len() > limit {
-            let size = body.len();
+        let (size, limit) = (payload.bytes().len(), self.config().max_message_size);
+        if size > limit {
             let what = format!(
                 "cannot publish to `{routing_key}`: the payload is {size} bytes, the limit is {limit}"
             );
             return Err(Error::new(ErrorKind::TooLarge, what));
         }
         let properties = Properties {
-            content_type: Some(content_type.into()),
             // Tells copies of one message apart from two messages that are alike.
             message_id: Some(Uuid::now_v7().to_string()),
-            ..Properties::default()
+            ..properties
         };
         let publication = Publication {
             exchange: exchange.to_owned(),
             routing_key: routing_key.to_owned(),
-            message: Message { properties, body, ..Message::default() },
+            message: payload.into_message(properties),
             delay: None,
             mandatory: true,
         };
@@ -142,7 +118,9 @@ impl App {
     /// Makes sure that an exchange exists, once per process.
     pub(crate) async fn ensure_exchange(&self, name: &str, kind: ExchangeKind) -> Result<()> {
         let key = format!("exchange {name}");
-        if self.is_declared(&key) {
+        // A configured exchange was declared as configured.
+        let configured = &self.config().topology.exchanges;
+        if self.is_declared(&key) || configured.iter().any(|exchange| exchange.name == name) {
             return Ok(());
         }
         let topology = Topology { exchanges: vec![Exchange::new(name, kind)], ..Topology::default() };

@@ -3,13 +3,18 @@
 
 pub mod config;
 pub mod emit;
-mod patterns;
+pub mod payload;
 pub mod result;
+pub mod rpc;
 pub mod send;
+mod subscriptions;
 
 pub use config::{Config, WorkerConfig};
-pub use emit::{Emitted, Payload};
+pub use emit::Emitted;
+pub use payload::Payload;
 pub use result::AsyncResult;
+pub use rpc::Rpc;
+pub(crate) use subscriptions::{Consumed, Subscriptions};
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -21,6 +26,7 @@ use crate::backend::{self, BackendOptions, ResultBackend};
 use crate::broker::{self, Broker};
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
+use crate::routing::topology::check_name;
 use crate::routing::{Queue, QueueKind, Router, Topology};
 use crate::task::Registry;
 
@@ -50,8 +56,14 @@ struct Inner {
     registry: Registry,
     broker: OnceCell<Arc<dyn Broker>>,
     backend: OnceCell<Arc<dyn ResultBackend>>,
+    /// Set once the broker has the configured topology.
+    configured: OnceCell<()>,
     /// Queues that were declared already: a publish need not declare them again.
     declared: Mutex<HashSet<String>>,
+    /// Where answers to this process come in, made by the first question.
+    replies: rpc::Replies,
+    /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several declare at once.
+    declaring: tokio::sync::Mutex<()>,
 }
 
 static GLOBAL: OnceLock<App> = OnceLock::new();
@@ -105,7 +117,10 @@ impl App {
             wrap_broker,
             broker: OnceCell::new(),
             backend: OnceCell::new(),
+            configured: OnceCell::new(),
             declared: Mutex::default(),
+            replies: rpc::Replies::default(),
+            declaring: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -124,23 +139,52 @@ impl App {
         &self.0.router
     }
 
-    /// The broker; the first call opens it.
+    /// The broker; the first call opens it and declares the configured topology.
     ///
     /// # Errors
-    /// A URL that no broker has, or a file that cannot be opened. A server that is away is no error yet.
+    /// A URL that no broker has, a file that cannot be opened, or a topology that cannot be declared. Without a
+    /// topology a server that is away is no error yet.
     pub async fn broker(&self) -> Result<Arc<dyn Broker>> {
-        let open = || async {
-            let broker = broker::open(&self.0.config.broker_url, &self.connect_options()).await?;
-            let broker = match self.0.wrap_broker {
+        let broker = self.open_broker().await?;
+        let declare = || async {
+            let topology = self.configured_topology();
+            if topology == Topology::default() { Ok(()) } else { broker.declare(&topology).await }
+        };
+        self.0.configured.get_or_try_init(declare).await?;
+        Ok(broker)
+    }
+
+    /// The broker as it is: for a worker, which declares for itself and waits for a server that is away.
+    pub(crate) async fn open_broker(&self) -> Result<Arc<dyn Broker>> {
+        let options = self.connect_options();
+        let open = async || {
+            let broker = broker::open(&self.0.config.broker_url, &options).await?;
+            Ok(match self.0.wrap_broker {
                 Some(wrap) => wrap(broker),
                 None => broker,
-            };
-            if self.0.config.topology != Topology::default() {
-                broker.declare(&self.0.config.topology).await?;
-            }
-            Ok::<_, Error>(broker)
+            })
         };
         self.0.broker.get_or_try_init(open).await.map(Arc::clone)
+    }
+
+    /// Makes sure that exchanges, queues and bindings exist, as the configured topology does.
+    ///
+    /// ```no_run
+    /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
+    /// use mq_worker::{ExchangeKind, Topology};
+    ///
+    /// let logs = Topology::new().exchange("logs", ExchangeKind::Fanout).queue("disk").bind("logs", "disk", "");
+    /// app.declare(&logs).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// A name that is not valid, an exchange that is bound but does not exist, or one that exists with another
+    /// kind. A queue that exists with other arguments is used as it is.
+    pub async fn declare(&self, topology: &Topology) -> Result<()> {
+        topology.validate()?;
+        self.broker().await?.declare(topology).await
     }
 
     /// The result backend; the first call opens it.
@@ -168,6 +212,10 @@ impl App {
         if self.is_declared(name) {
             return Ok(());
         }
+        let _one_at_a_time = self.0.declaring.lock().await;
+        if self.is_declared(name) {
+            return Ok(());
+        }
         self.broker().await?.declare(&self.task_queue(name)).await?;
         self.set_declared(name.to_owned());
         self.set_declared(Queue::dead_letter_name(name));
@@ -177,6 +225,10 @@ impl App {
     /// Makes sure that the dead-letter queue of a queue exists, once per process.
     pub(crate) async fn ensure_dead_letter_queue(&self, of: &str) -> Result<()> {
         let name = Queue::dead_letter_name(of);
+        if self.is_declared(&name) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.0.declaring.lock().await;
         if self.is_declared(&name) {
             return Ok(());
         }
@@ -198,21 +250,45 @@ impl App {
         self.0.declared.lock().expect("never poisoned").clear();
     }
 
+    /// The configured topology, its queues as this application creates them.
+    pub(crate) fn configured_topology(&self) -> Topology {
+        let Topology { exchanges, queues, bindings } = self.0.config.topology.clone();
+        let mut topology = Topology { exchanges, ..Topology::default() };
+        for queue in &queues {
+            topology.merge(self.with_dead_letters(queue.clone()));
+        }
+        topology.bindings = bindings;
+        topology
+    }
+
     /// A task queue as this application creates it: with a dead-letter queue beside it.
     pub(crate) fn task_queue(&self, name: &str) -> Topology {
-        let configured = self.0.config.topology.queues.iter().find(|queue| queue.name == name);
-        let mut queue = configured.cloned().unwrap_or_else(|| {
+        let queue = self.configured_queue(name).unwrap_or_else(|| {
             let mut queue = Queue::new(name);
             queue.max_priority = self.highest_priority(name);
             queue
         });
-        let dead = Queue::dead_letter_name(name);
-        // Without a dead-letter exchange the broker would drop a message that reaches its delivery limit.
-        if configured.is_none() || queue.dead_letter_exchange.is_none() {
+        self.with_dead_letters(queue)
+    }
+
+    fn configured_queue(&self, name: &str) -> Option<Queue> {
+        self.0.config.topology.queues.iter().find(|queue| queue.name == name).cloned()
+    }
+
+    /// A queue that stays has a dead-letter queue beside it: without one the broker would drop a message that
+    /// reaches its delivery limit. A queue that is the dead-letter queue of another needs none.
+    fn with_dead_letters(&self, mut queue: Queue) -> Topology {
+        let stays = queue.durable && !queue.exclusive && !queue.auto_delete;
+        let dead = Queue::dead_letter_name(&queue.name);
+        if !stays || queue.name.ends_with(".dead") || check_name("queue", &dead).is_err() {
+            return Topology::of_queue(queue);
+        }
+        if queue.dead_letter_exchange.is_none() {
             queue.dead_letter_exchange = Some(String::new());
             queue.dead_letter_routing_key = Some(dead.clone());
         }
-        Topology { queues: vec![Queue::new(dead), queue], ..Topology::default() }
+        let dead = self.configured_queue(&dead).unwrap_or_else(|| Queue::new(dead));
+        Topology { queues: vec![dead, queue], ..Topology::default() }
     }
 
     /// A queue knows priorities when a task or a rule that goes there has one.
@@ -227,6 +303,7 @@ impl App {
 
     /// Says goodbye to broker and backend. Sending afterwards is an error.
     pub async fn close(&self) {
+        self.0.replies.close().await;
         if let Some(backend) = self.0.backend.get() {
             backend.close().await;
         }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
 use crate::message::Message;
+pub use crate::routing::topology::DeleteGuard;
 use crate::routing::{Binding, Exchange, ExchangeKind, Topology};
 
 /// A message with its address.
@@ -74,42 +75,6 @@ pub struct ExchangeInfo {
     pub durable: Option<bool>,
     /// Goes when its last binding goes.
     pub auto_delete: Option<bool>,
-}
-
-/// What has to hold for something to be deleted. The default is nothing: it is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeleteGuard {
-    /// Nobody consumes from the queue and nothing of it is running; nothing is bound to the exchange.
-    pub if_unused: bool,
-    /// No message waits in the queue, for its turn or for its time.
-    pub if_empty: bool,
-}
-
-impl DeleteGuard {
-    /// Whether a queue with these counts may go; the same words on every broker.
-    pub(crate) fn check_queue(self, name: &str, consumers: u64, running: u64, waiting: u64) -> Result<()> {
-        if self.if_unused && consumers + running > 0 {
-            return Err(Error::topology(format!(
-                "cannot delete queue `{name}`: it is in use ({consumers} consumers, {running} running)"
-            )));
-        }
-        if self.if_empty && waiting + running > 0 {
-            return Err(Error::topology(format!(
-                "cannot delete queue `{name}`: it is not empty ({waiting} waiting, {running} running)"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Whether an exchange with this many bindings may go.
-    pub(crate) fn check_exchange(self, name: &str, bindings: u64) -> Result<()> {
-        if self.if_unused && bindings > 0 {
-            return Err(Error::topology(format!(
-                "cannot delete exchange `{name}`: it is in use ({bindings} bindings)"
-            )));
-        }
-        Ok(())
-    }
 }
 
 impl From<&Exchange> for ExchangeInfo {

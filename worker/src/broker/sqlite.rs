@@ -17,16 +17,16 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Settle, Settlement,
-    Subscription, Verdict,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Publication,
+    QueueInfo, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::{
     Answer, Claimed, Consuming, Count, Database, Ending, Publishing, Request, Sink, fresh_id, head,
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::routing::Topology;
 use crate::routing::topology::check_key;
+use crate::routing::{Binding, Topology};
 
 /// The longest delay: SQLite counts milliseconds in 64 bits, people do not.
 const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -173,6 +173,57 @@ impl Broker for SqliteBroker {
     fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
         async move { self.call("delete a queue", Request::Delete { queue: queue.to_owned() }).await.map(drop) }
             .boxed()
+    }
+
+    fn delete_queue_if<'a>(&'a self, queue: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<u64>> {
+        let request = Request::DeleteIf { client: self.client, queue: queue.to_owned(), guard };
+        async move {
+            match self.call("delete a queue", request).await? {
+                Answer::Number(lost) => Ok(lost),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn exchanges<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<ExchangeInfo>>> {
+        async move {
+            match self.call("list exchanges", Request::Exchanges { names: names.to_vec() }).await? {
+                Answer::Exchanges(exchanges) => Ok(exchanges.iter().map(ExchangeInfo::from).collect()),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn delete_exchange<'a>(&'a self, exchange: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<()>> {
+        let request = Request::DeleteExchange { name: exchange.to_owned(), guard };
+        async move { self.call("delete an exchange", request).await.map(drop) }.boxed()
+    }
+
+    fn bindings(&self) -> BoxFuture<'_, Result<Vec<Binding>>> {
+        async move {
+            match self.call("list bindings", Request::Bindings).await? {
+                Answer::Bindings(bindings) => Ok(bindings),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
+        let request = Request::Unbind { binding: binding.clone() };
+        async move { self.call("take a binding away", request).await.map(drop) }.boxed()
+    }
+
+    fn oldest<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Duration>>> {
+        async move {
+            match self.call("look at a queue", Request::Oldest { queue: queue.to_owned() }).await? {
+                Answer::Age(age) => Ok(age),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

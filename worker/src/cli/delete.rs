@@ -22,9 +22,11 @@ async fn queue(app: &App, arguments: DeleteQueueArguments) -> Outcome {
     let guard = DeleteGuard { if_unused: !force, if_empty };
     let (broker, info) = operate::queue(app, &name).await?;
     let waiting = info.ready + info.delayed.unwrap_or(0);
+    // A broker that cannot tell what is running counts the consumers, which comes to the same here.
+    let running = info.running.unwrap_or(0);
     // Before asking: nobody should be asked about what cannot be done. The broker checks again.
-    guard.check_queue(&name, info.consumers, info.running, waiting).map_err(|error| hint(&error, force))?;
-    let lost = counted(waiting + info.running, "message");
+    guard.check_queue(&name, info.consumers, running, waiting).map_err(|error| hint(&error, force))?;
+    let lost = counted(waiting + running, "message");
     output::confirm(&format!("Delete queue `{name}` with {lost} for good?"), yes)?;
     let lost = broker.delete_queue_if(&name, guard).await?;
     output::data(format!("queue `{name}` deleted, with {}", counted(lost, "message")))

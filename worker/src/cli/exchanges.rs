@@ -75,9 +75,7 @@ fn row(exchange: &ExchangeInfo) -> Vec<String> {
 pub(super) fn known(app: &App) -> Topology {
     let mut topology = app.config().topology.clone();
     for task in app.registry().iter() {
-        if let Some(queue) = task.options.queue {
-            topology.merge(app.topic_bindings(queue));
-        }
+        topology.merge(app.subscription(task));
         if task.options.broadcast {
             let exchange = Exchange::new(App::broadcast_exchange(task.name), ExchangeKind::Fanout);
             topology.merge(Topology { exchanges: vec![exchange], ..Topology::default() });

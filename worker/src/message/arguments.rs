@@ -107,7 +107,8 @@ fn parse<T: DeserializeOwned>(name: &str, json: &str) -> Result<T, ArgumentError
         .map_err(|error| ArgumentError(format!("argument `{name}` does not fit: {error}")))
 }
 
-/// A plain message arrives as bytes for a parameter that asks for bytes, else as JSON, else as text.
+/// A plain message arrives as bytes for a parameter that asks for bytes, else as JSON, else as text. One that says
+/// it is text is tried as text first: `"42"` with its quotes is what the sender wrote.
 fn from_payload<T: DeserializeOwned>(
     name: &str,
     body: &Bytes,
@@ -116,18 +117,27 @@ fn from_payload<T: DeserializeOwned>(
     if let Ok(value) = T::deserialize(OnlyBytes(body)) {
         return Ok(value);
     }
+    let says = |kind: &str| content_type.is_some_and(|given| given.starts_with(kind));
+    if says("text/")
+        && let Some(value) = from_text(body)
+    {
+        return Ok(value);
+    }
     let json_error = match serde_json::from_slice(body) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    let declared_json = content_type.is_some_and(|kind| kind.starts_with(super::JSON));
-    if !declared_json && let Ok(text) = std::str::from_utf8(body) {
-        let text: value::StrDeserializer<'_, value::Error> = text.into_deserializer();
-        if let Ok(value) = T::deserialize(text) {
-            return Ok(value);
-        }
+    if !says(super::JSON)
+        && let Some(value) = from_text(body)
+    {
+        return Ok(value);
     }
     Err(ArgumentError(format!("the message does not fit the parameter `{name}`: {json_error}")))
+}
+
+fn from_text<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    let text: value::StrDeserializer<'_, value::Error> = std::str::from_utf8(body).ok()?.into_deserializer();
+    T::deserialize(text).ok()
 }
 
 /// Serves types that ask for bytes, such as `Bytes`, and refuses all others: those read JSON or text.

@@ -21,6 +21,8 @@ pub mod names {
     pub const EXCHANGE: &str = "mq-exchange";
     /// Set on a plain message that was given a task: its payload is the one argument.
     pub const PLAIN: &str = "mq-plain";
+    /// Set on the answer to a plain message whose task failed: the kind of its error. The body is the text.
+    pub const ERROR: &str = "mq-error";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
 }

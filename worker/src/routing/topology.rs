@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::matching;
 use crate::error::{Error, Result};
@@ -143,10 +144,37 @@ impl Queue {
         }
     }
 
-    /// The dead-letter queue that goes with a queue.
+    /// The dead-letter queue that goes with a queue. The queues that workers have of their own for a broadcast
+    /// task share one, which outlives them.
     pub fn dead_letter_name(queue: &str) -> String {
-        format!("{queue}.dead")
+        match broadcast_task(queue) {
+            Some(task) => format!("{task}.broadcast.dead"),
+            None => format!("{queue}.dead"),
+        }
     }
+}
+
+impl From<&str> for Queue {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for Queue {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+/// A queue of one worker's own for a broadcast task.
+pub(crate) fn broadcast_queue_name(task: &str, worker: Uuid) -> String {
+    format!("{task}.broadcast.{worker}")
+}
+
+/// The task whose broadcasts come to this queue, if it is such a queue.
+pub(crate) fn broadcast_task(queue: &str) -> Option<&str> {
+    let (task, worker) = queue.rsplit_once(".broadcast.")?;
+    Uuid::try_parse(worker).is_ok().then_some(task)
 }
 
 /// A binding: messages of `exchange` that match `routing_key` go to `queue`.
@@ -174,7 +202,59 @@ pub struct Topology {
     pub bindings: Vec<Binding>,
 }
 
+impl Binding {
+    /// Messages of `exchange` that match `routing_key` go to `queue`.
+    pub fn new(
+        exchange: impl Into<String>,
+        queue: impl Into<String>,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        Self { exchange: exchange.into(), queue: queue.into(), routing_key: routing_key.into() }
+    }
+}
+
 impl Topology {
+    /// Nothing yet.
+    ///
+    /// ```
+    /// use mq_worker::{ExchangeKind, Topology};
+    ///
+    /// let logs = Topology::new()
+    ///     .exchange("logs", ExchangeKind::Direct)
+    ///     .queue("errors")
+    ///     .bind("logs", "errors", "error");
+    /// assert!(logs.validate().is_ok());
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more durable exchange.
+    #[must_use]
+    pub fn exchange(mut self, name: impl Into<String>, kind: ExchangeKind) -> Self {
+        self.exchanges.push(Exchange::new(name, kind));
+        self
+    }
+
+    /// With one more queue: a name is a durable queue without limits.
+    #[must_use]
+    pub fn queue(mut self, queue: impl Into<Queue>) -> Self {
+        self.queues.push(queue.into());
+        self
+    }
+
+    /// With one more binding.
+    #[must_use]
+    pub fn bind(
+        mut self,
+        exchange: impl Into<String>,
+        queue: impl Into<String>,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        self.bindings.push(Binding::new(exchange, queue, routing_key));
+        self
+    }
+
     /// Just one queue.
     pub fn of_queue(queue: Queue) -> Self {
         Self { queues: vec![queue], ..Self::default() }
@@ -212,6 +292,42 @@ impl Topology {
         }
         for binding in &self.bindings {
             check_key(&binding.routing_key)?;
+        }
+        Ok(())
+    }
+}
+
+/// What has to hold for something to be deleted. The default is nothing: it is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteGuard {
+    /// Nobody consumes from the queue and nothing of it is running; nothing is bound to the exchange.
+    pub if_unused: bool,
+    /// No message waits in the queue, for its turn or for its time.
+    pub if_empty: bool,
+}
+
+impl DeleteGuard {
+    /// Whether a queue with these counts may go; the same words on every broker.
+    pub(crate) fn check_queue(self, name: &str, consumers: u64, running: u64, waiting: u64) -> Result<()> {
+        if self.if_unused && consumers + running > 0 {
+            return Err(Error::topology(format!(
+                "cannot delete queue `{name}`: it is in use ({consumers} consumers, {running} running)"
+            )));
+        }
+        if self.if_empty && waiting + running > 0 {
+            return Err(Error::topology(format!(
+                "cannot delete queue `{name}`: it is not empty ({waiting} waiting, {running} running)"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether an exchange with this many bindings may go.
+    pub(crate) fn check_exchange(self, name: &str, bindings: u64) -> Result<()> {
+        if self.if_unused && bindings > 0 {
+            return Err(Error::topology(format!(
+                "cannot delete exchange `{name}`: it is in use ({bindings} bindings)"
+            )));
         }
         Ok(())
     }

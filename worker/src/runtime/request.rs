@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::executor::Limits;
 use super::outcome::{DeadReason, Outcome, failure};
+use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
 use crate::error::TaskFailure;
 use crate::message::headers::names;
 use crate::message::{Body, Embed, JSON, Message, codec};
-use crate::routing::matching::topic_matches;
 use crate::task::context::Call;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 
@@ -48,6 +48,8 @@ pub enum Admission {
 pub struct Gate {
     /// The tasks.
     pub registry: Registry,
+    /// Who takes messages that name no task.
+    pub(crate) subscriptions: Subscriptions,
     /// Shared with the tasks.
     pub shared: SharedState,
     /// Fires at a cold shutdown.
@@ -72,7 +74,7 @@ impl Gate {
         let routing_key = first(names::ROUTING_KEY).unwrap_or(routing_key);
         let exchange = first(names::EXCHANGE).unwrap_or(exchange);
         let plain = !message.is_task() || message.headers.get(names::PLAIN).is_some();
-        let found = readable.and_then(|()| self.find(&message, &queue, &routing_key));
+        let found = readable.and_then(|()| self.find(&message, &queue, &exchange, &routing_key));
         let (entry, copies) = match &found {
             Ok(entries) if entries.len() == 1 => (Some(entries[0]), Vec::new()),
             Ok(entries) => (None, entries.clone()),
@@ -139,6 +141,7 @@ impl Gate {
         &self,
         message: &Message,
         queue: &str,
+        exchange: &str,
         routing_key: &str,
     ) -> Result<Vec<&'static TaskEntry>, Outcome> {
         if let Some(name) = message.headers.task() {
@@ -154,12 +157,7 @@ impl Gate {
             })?;
             return Ok(vec![known]);
         }
-        let subscribed: Vec<_> = self
-            .registry
-            .iter()
-            .filter(|entry| entry.options.queue == Some(queue))
-            .filter(|entry| entry.options.topics.iter().any(|topic| topic_matches(topic, routing_key)))
-            .collect();
+        let subscribed = self.subscriptions.matching(queue, exchange, routing_key);
         if subscribed.is_empty() {
             return Err(Outcome::Dead {
                 reason: DeadReason::UnknownTask,
@@ -167,7 +165,7 @@ impl Gate {
                     "NotRegistered",
                     format!(
                         "the message names no task, and no task of queue `{queue}` subscribes to the topic \
-                         `{routing_key}`"
+                         `{routing_key}` of exchange `{exchange}`"
                     ),
                 ),
             });

@@ -26,10 +26,13 @@ use crate::backend::{ResultBackend, ResultRecord};
 use crate::broker::{Broker, Publication, Verdict};
 use crate::error::{Result, TaskFailure};
 use crate::message::headers::{format_time, names};
-use crate::message::{JSON, Message, Properties};
+use crate::message::{Headers, JSON, Message, Properties};
 use crate::routing::Queue;
 use crate::state::State;
 use crate::task::{Context, TaskEntry};
+
+/// The content type of an answer that is a text.
+const TEXT: &str = "text/plain";
 
 /// Carries out outcomes for one worker.
 pub struct Settler {
@@ -156,7 +159,7 @@ impl Settler {
         let letter = to_queue(&queue, message, None);
         self.insist("put a message aside", Effect::DeadLetter { of: context.queue(), letter }).await?;
         if request.plain {
-            return Ok(());
+            return self.reply_failure(context, &failure).await;
         }
         if self.wants_result(request) && context.message().is_task() {
             self.store(request, &ResultRecord::failed(context.id(), State::Failure, failure.clone())).await?;
@@ -254,7 +257,6 @@ impl Settler {
 
     /// Answers a plain message that asks for it, as in RabbitMQ's tutorial on remote procedure calls.
     async fn reply(&self, context: &Context, json: &[u8]) -> Result<(), Abandoned> {
-        let Some(queue) = context.properties().reply_to.clone() else { return Ok(()) };
         let asked_json =
             context.properties().content_type.as_deref().is_some_and(|kind| kind.starts_with(JSON));
         // Whoever did not speak JSON gets a text as a text, not in quotes.
@@ -262,7 +264,25 @@ impl Settler {
             Ok(Value::String(text)) if !asked_json => Some(text),
             _ => None,
         };
-        let kind = if text.is_some() { "text/plain" } else { JSON };
+        let kind = if text.is_some() { TEXT } else { JSON };
+        let body = text.map_or_else(|| json.to_vec(), String::into_bytes);
+        self.answer(context, kind, body, Headers::default()).await
+    }
+
+    /// Tells whoever waits for an answer that there will be none.
+    async fn reply_failure(&self, context: &Context, failure: &TaskFailure) -> Result<(), Abandoned> {
+        let headers = [(names::ERROR.to_owned(), Value::from(failure.kind.as_str()))].into_iter().collect();
+        self.answer(context, TEXT, failure.message.clone().into_bytes(), headers).await
+    }
+
+    async fn answer(
+        &self,
+        context: &Context,
+        kind: &str,
+        body: Vec<u8>,
+        headers: Headers,
+    ) -> Result<(), Abandoned> {
+        let Some(queue) = context.properties().reply_to.clone() else { return Ok(()) };
         let properties = Properties {
             content_type: Some(kind.into()),
             content_encoding: Some("utf-8".into()),
@@ -270,8 +290,8 @@ impl Settler {
             transient: true,
             ..Properties::default()
         };
-        let body = text.map_or_else(|| json.to_vec(), String::into_bytes).into();
-        let mut publication = to_queue(&queue, Message { properties, body, ..Message::default() }, None);
+        let message = Message { properties, headers, body: body.into() };
+        let mut publication = to_queue(&queue, message, None);
         // Whoever asked may have gone.
         publication.mandatory = false;
         self.insist("answer", Effect::Publish(publication)).await

@@ -17,7 +17,7 @@ use super::outcome::{Outcome, decide};
 use super::request::{Admission, Gate};
 use super::running::RunningTasks;
 use super::settle::{Settler, Tally};
-use crate::app::App;
+use crate::app::{App, Consumed};
 use crate::broker::{Broker, Consumer, Delivery, Subscription};
 use crate::error::{Error, Result};
 use crate::routing::Topology;
@@ -98,10 +98,8 @@ impl Worker {
     pub fn new(app: App) -> Result<Self> {
         let mut queues = app.config().worker.queues.clone();
         if queues.is_empty() {
-            let own = |task: &crate::task::TaskEntry| {
-                app.router().route(task.name, task.options.queue, Default::default()).queue
-            };
-            queues = app.registry().iter().filter(|task| !task.options.broadcast).filter_map(own).collect();
+            let queued = app.registry().iter().filter(|task| !task.options.broadcast);
+            queues = queued.map(|task| app.queue_of(task)).collect();
             queues.sort();
         }
         queues.dedup();
@@ -156,23 +154,24 @@ impl Worker {
                 shared
             }
         };
-        let broker = app.broker().await?;
+        let broker = app.open_broker().await?;
         let backend = app.backend().await?;
-        let (topology, subscribed) = topology(&app, &queues);
+        let Consumed { topology, queues, subscriptions } = app.consumed(&queues)?;
         if !declare(&*broker, &topology, &handle).await? {
             return Ok(Summary::default());
         }
         let settings = &app.config().worker;
         let concurrency = settings.concurrency;
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
-        let consumed = subscribed.clone();
-        let subscription = Subscription { queues: subscribed, prefetch, name: app.worker_name() };
+        let consumed = queues.clone();
+        let subscription = Subscription { queues, prefetch, name: app.worker_name() };
         let Some(consumer) = consume(&*broker, subscription, &handle).await? else {
             return Ok(Summary::default());
         };
         let capabilities = broker.capabilities();
         let gate = Gate {
             registry: app.registry().clone(),
+            subscriptions,
             shared,
             cold: handle.cold.clone(),
             max_message_size: app.config().max_message_size,
@@ -333,23 +332,6 @@ impl Pipe {
             revoked: tally.revoked.load(Ordering::Relaxed),
         }
     }
-}
-
-/// What must exist before consuming, and the queues to consume: those of `queues`, and one for each broadcast
-/// task that belongs to this worker alone.
-fn topology(app: &App, queues: &[String]) -> (Topology, Vec<String>) {
-    let mut topology = Topology::default();
-    for queue in queues {
-        topology.merge(app.task_queue(queue));
-        topology.merge(app.topic_bindings(queue));
-    }
-    let mut subscribed = queues.to_vec();
-    for task in app.registry().iter().filter(|task| task.options.broadcast) {
-        let (broadcast, queue) = app.broadcast_queue(task.name);
-        topology.merge(broadcast);
-        subscribed.push(queue);
-    }
-    (topology, subscribed)
 }
 
 /// Declares, waiting for a broker that is away. False when the worker was stopped meanwhile.

@@ -9,6 +9,9 @@ pub struct TaskOptions {
     pub queue: Option<&'static str>,
     /// Topic patterns that the task subscribes to.
     pub topics: &'static [&'static str],
+    /// The exchange of its subscription. Default: the configured topic exchange, where events are emitted. A task
+    /// that names one and no topic gets everything from it.
+    pub exchange: Option<&'static str>,
     /// True when each running worker gets its own copy.
     pub broadcast: bool,
     /// How many times a failed task is tried again. Default 3.
@@ -32,6 +35,7 @@ impl TaskOptions {
     pub const DEFAULT: Self = Self {
         queue: None,
         topics: &[],
+        exchange: None,
         broadcast: false,
         max_retries: 3,
         backoff: Backoff::DEFAULT,

@@ -1,7 +1,7 @@
 //! Every setting of an application, with its default, and the places that it is read from.
 //!
-//! [`settings`] is the one table that both readers share: [`environment`] for `MQ_…` variables and [`file`] for
-//! `mq-worker.toml`. The command line parses its flags with the same functions of [`value`].
+//! `settings` is the one table that both readers share: `environment` for `MQ_…` variables and `file` for
+//! `mq-worker.toml`. The command line parses its flags with the same functions of `value`.
 
 mod environment;
 mod file;

@@ -23,14 +23,14 @@ use self::consumer::Control;
 use self::delayed::Delayed;
 use self::getter::Getter;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Settlement,
-    Subscription,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Publication,
+    QueueInfo, Settlement, Subscription,
 };
 use crate::connection::amqp::link::lock;
 use crate::connection::amqp::{Amqp, Outgoing, codec, delay};
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::routing::Topology;
+use crate::routing::{Binding, Topology};
 
 /// How long consumers may take to stop when the broker is closed.
 const STOP: Duration = Duration::from_secs(5);
@@ -132,6 +132,38 @@ impl Broker for AmqpBroker {
             operate::delete_queue(&self.amqp, queue).await?;
             self.amqp.desired.forget_queue(queue);
             self.delayed.forget_queue(queue);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn delete_queue_if<'a>(&'a self, queue: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<u64>> {
+        async move {
+            let lost = operate::delete_queue_if(&self.amqp, queue, guard).await?;
+            self.amqp.desired.forget_queue(queue);
+            self.delayed.forget_queue(queue);
+            Ok(lost)
+        }
+        .boxed()
+    }
+
+    fn exchanges<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<ExchangeInfo>>> {
+        operate::exchanges(&self.amqp, names).boxed()
+    }
+
+    fn delete_exchange<'a>(&'a self, exchange: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<()>> {
+        async move {
+            operate::delete_exchange(&self.amqp, exchange, guard).await?;
+            self.amqp.desired.forget_exchange(exchange);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
+        async move {
+            operate::unbind(&self.amqp, binding).await?;
+            self.amqp.desired.forget_binding(binding);
             Ok(())
         }
         .boxed()

@@ -91,6 +91,34 @@ impl Desired {
         topology.bindings.retain(|binding| binding.queue != name);
     }
 
+    /// Forgets an exchange that was deleted on purpose, with its bindings.
+    pub(crate) fn forget_exchange(&self, name: &str) {
+        let mut topology = lock(&self.topology);
+        topology.exchanges.retain(|exchange| exchange.name != name);
+        topology.bindings.retain(|binding| binding.exchange != name);
+    }
+
+    /// Takes a binding away, with the one that delayed messages take.
+    pub(crate) async fn unbind(&self, session: &Session, binding: &Binding) -> lapin::Result<()> {
+        let Binding { exchange, queue, routing_key } = binding;
+        let mut scratch = Scratch::new(session);
+        scratch.unbind(queue, exchange, routing_key).await?;
+        let kind = self.kind_of(exchange, &Topology::default());
+        if let Ok(key) = delay::exchange_binding(exchange, kind, routing_key) {
+            // There may be no such exchange yet, or one that is not for this user.
+            match scratch.unbind(queue, delay::EXIT, &key).await {
+                Err(error) if !is_channel_error(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a binding that was taken away on purpose.
+    pub(crate) fn forget_binding(&self, gone: &Binding) {
+        lock(&self.topology).bindings.retain(|binding| binding != gone);
+    }
+
     async fn declare_queue(&self, scratch: &mut Scratch<'_>, queue: &Queue) -> lapin::Result<()> {
         let options = QueueDeclareOptions {
             passive: false,
@@ -253,6 +281,11 @@ impl<'a> Scratch<'a> {
             c.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await
         })
         .await
+    }
+
+    async fn unbind(&mut self, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+        let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(key)?);
+        self.run(async |c| c.queue_unbind(queue, exchange, key, FieldTable::default()).await).await
     }
 
     /// Binds a queue to the end of the ladders.

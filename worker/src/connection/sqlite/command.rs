@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 
 use crate::error::Result;
 use crate::message::Message;
-use crate::routing::Topology;
+use crate::routing::topology::DeleteGuard;
+use crate::routing::{Binding, Exchange, Topology};
 
 /// What arrives in the thread's inbox.
 pub(super) enum Command {
@@ -66,6 +67,29 @@ pub(crate) enum Request {
     Delete {
         queue: String,
     },
+    /// Deletes a queue if the guard allows it, and answers how many messages went with it.
+    DeleteIf {
+        client: u64,
+        queue: String,
+        guard: DeleteGuard,
+    },
+    /// The exchanges of these names; no names are all.
+    Exchanges {
+        names: Vec<String>,
+    },
+    DeleteExchange {
+        name: String,
+        guard: DeleteGuard,
+    },
+    /// All bindings.
+    Bindings,
+    Unbind {
+        binding: Binding,
+    },
+    /// How long the message that goes out next has waited.
+    Oldest {
+        queue: String,
+    },
     Store(Storing),
     Fetch {
         task_id: String,
@@ -93,7 +117,12 @@ impl Request {
             Request::Get { .. } => "get a message",
             Request::Count { .. } => "count messages",
             Request::Purge { .. } => "purge a queue",
-            Request::Delete { .. } => "delete a queue",
+            Request::Delete { .. } | Request::DeleteIf { .. } => "delete a queue",
+            Request::Exchanges { .. } => "list exchanges",
+            Request::DeleteExchange { .. } => "delete an exchange",
+            Request::Bindings => "list bindings",
+            Request::Unbind { .. } => "take a binding away",
+            Request::Oldest { .. } => "look at a queue",
             Request::Store(_) => "store a result",
             Request::Fetch { .. } => "fetch a result",
             Request::Wait { .. } => "wait for a result",
@@ -103,7 +132,15 @@ impl Request {
 
     /// True when it needs no transaction of its own: it can be answered while another process writes.
     pub(super) fn is_read(&self) -> bool {
-        matches!(self, Request::Count { .. } | Request::Fetch { .. } | Request::Wait { .. })
+        matches!(
+            self,
+            Request::Count { .. }
+                | Request::Exchanges { .. }
+                | Request::Bindings
+                | Request::Oldest { .. }
+                | Request::Fetch { .. }
+                | Request::Wait { .. }
+        )
     }
 
     /// True when a caller is told that something is safe: the disk has to have it.
@@ -112,7 +149,10 @@ impl Request {
             Request::Publish(_)
             | Request::Declare { .. }
             | Request::Purge { .. }
-            | Request::Delete { .. } => true,
+            | Request::Delete { .. }
+            | Request::DeleteIf { .. }
+            | Request::DeleteExchange { .. }
+            | Request::Unbind { .. } => true,
             Request::Store(storing) => storing.is_final,
             _ => false,
         }
@@ -193,5 +233,8 @@ pub(crate) enum Answer {
     Number(u64),
     Claimed(Option<Box<Claimed>>),
     Counts(Vec<Count>),
+    Exchanges(Vec<Exchange>),
+    Bindings(Vec<Binding>),
+    Age(Option<Duration>),
     Record(Option<Vec<u8>>),
 }

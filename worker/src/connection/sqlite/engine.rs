@@ -179,10 +179,18 @@ impl Engine {
             Request::Get { client, queue } => self.get(*client, queue, now, changes),
             Request::Purge { queue } => self.purge(queue),
             Request::Delete { queue } => self.delete(queue),
+            Request::DeleteIf { client, queue, guard } => self.delete_if(*client, queue, *guard, now),
+            Request::DeleteExchange { name, guard } => self.delete_exchange(name, *guard),
+            Request::Unbind { binding } => self.unbind(binding),
             Request::Store(storing) => self.store(storing, now, changes),
             Request::Close { client } => self.close(*client, changes),
             Request::Open | Request::Flush => Ok(Ok(Answer::Done)),
-            Request::Count { .. } | Request::Fetch { .. } | Request::Wait { .. } => {
+            Request::Count { .. }
+            | Request::Exchanges { .. }
+            | Request::Bindings
+            | Request::Oldest { .. }
+            | Request::Fetch { .. }
+            | Request::Wait { .. } => {
                 unreachable!("reads are answered outside of transactions")
             }
         }
@@ -242,6 +250,9 @@ impl Engine {
         let now = now_ms();
         let answer = match request {
             Request::Count { names } => self.count(names, now).map(Answer::Counts),
+            Request::Exchanges { names } => self.exchanges(names).map(Answer::Exchanges),
+            Request::Bindings => self.bindings().map(Answer::Bindings),
+            Request::Oldest { queue } => self.oldest(queue, now).map(Answer::Age),
             Request::Fetch { task_id } => self.fetch(task_id, now).map(Answer::Record),
             Request::Wait { task_id } => {
                 self.listen();

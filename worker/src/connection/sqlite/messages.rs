@@ -114,14 +114,15 @@ impl Engine {
         let address = (!is_direct).then_some((entering.exchange, entering.routing_key));
         let db = Rc::clone(&self.db);
         db.prepare_cached(
-            "INSERT INTO message (exchange, routing_key, head, expires_at, body) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO message (exchange, routing_key, head, expires_at, body, since) VALUES (?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             address.map(|address| address.0),
             address.map(|address| address.1),
             entering.head,
             expires_at,
-            entering.body
+            entering.body,
+            entering.at.unwrap_or(now)
         ])?;
         let id = db.last_insert_rowid();
         if let Some(at) = expires_at {

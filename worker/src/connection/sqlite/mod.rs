@@ -6,13 +6,14 @@
 //!
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`owners`], [`queues`], [`removal`], [`results`]: what can be done in it;
+//! - [`messages`], [`claims`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`]: what can be done in it;
 //! - [`schema`], [`path`], [`bell`]: the file, its name, and how its processes wake each other.
 
 mod bell;
 mod claims;
 mod command;
 mod engine;
+mod exchanges;
 mod failure;
 pub(crate) mod head;
 mod messages;

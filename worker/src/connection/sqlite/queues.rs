@@ -72,6 +72,23 @@ impl Queues {
         self.is_suspect = true;
     }
 
+    /// All exchanges with their bindings.
+    pub(super) fn exchanges(&self) -> impl Iterator<Item = &(Exchange, Vec<Binding>)> {
+        self.exchanges.values()
+    }
+
+    /// One of them.
+    pub(super) fn exchange(&self, name: &str) -> Option<&(Exchange, Vec<Binding>)> {
+        self.exchanges.get(name)
+    }
+
+    /// An exclusive queue that is declared again is not bound in this way any more.
+    pub(super) fn forget_binding(&mut self, binding: &Binding) {
+        if let Some((_, topology)) = self.exclusive.get_mut(&binding.queue) {
+            topology.bindings.retain(|known| known != binding);
+        }
+    }
+
     /// True for an exchange that goes with its last binding.
     pub(super) fn is_passing(&self, exchange: &str) -> bool {
         self.exchanges.get(exchange).is_some_and(|(known, _)| known.auto_delete)

@@ -104,15 +104,7 @@ impl Engine {
             .query_map([name], |row| row.get(0))?
             .collect::<Sql<_>>()?;
         db.prepare_cached("DELETE FROM binding WHERE queue = ?")?.execute([name])?;
-        for exchange in bound {
-            if self.queues.is_passing(&exchange) {
-                db.prepare_cached(
-                    "DELETE FROM exchange WHERE name = ?1
-                     AND NOT EXISTS (SELECT 1 FROM binding WHERE exchange = ?1)",
-                )?
-                .execute([exchange])?;
-            }
-        }
+        bound.iter().try_for_each(|exchange| self.let_go_of_exchange(exchange))?;
         self.touch_generation()
     }
 }

@@ -17,7 +17,8 @@ const APPLICATION_ID: i32 = 0x6d71_776b;
 /// A message's body is written once and never again: what changes while it lives are the small rows of `ready`,
 /// `delayed` and `claimed`, which hold its place. An UPDATE would copy the whole row, body included.
 /// `rank` is 255 minus the priority, so that the key of `ready` is the order of delivery.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE message (
         id INTEGER PRIMARY KEY,
         exchange TEXT, routing_key TEXT,      -- NULL: published straight to the queue
@@ -73,7 +74,10 @@ const MIGRATIONS: &[&str] = &["
         is_final INTEGER NOT NULL, expires_at INTEGER, record BLOB NOT NULL
     ) STRICT;
     CREATE INDEX result_by_expiry ON result (expires_at) WHERE expires_at IS NOT NULL;
-"];
+",
+    // Since when the message could be handed out: what people want to know of a queue that nobody empties.
+    "ALTER TABLE message ADD COLUMN since INTEGER;",
+];
 
 /// Opens the file, making it or bringing it up to date where necessary; waits for locks until `deadline`.
 pub(super) fn open(path: &Path, deadline: Instant) -> Result<Connection> {
@@ -123,7 +127,8 @@ fn attempt(path: &Path) -> Result<Connection, Problem> {
     }
     migrate(&mut connection, path)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // 16 MiB of log between checkpoints: each one makes the writers wait.
+    // 16 MiB of log between checkpoints, each of which makes the writers wait. The file keeps its size afterwards:
+    // a sync of a log that grows has to write its length too, and takes twice as long.
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.set_prepared_statement_cache_capacity(128);

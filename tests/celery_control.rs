@@ -1,0 +1,108 @@
+//! Celery's own `inspect`, `status` and `control` talk to our workers.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_worker::{App, Config, Context, SharedState, task};
+use serde_json::{Value, json};
+use support::places::Running;
+use support::{Process, shared, unique};
+use tokio::sync::Semaphore;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The task waits here until the test lets it go.
+struct Gate(Semaphore);
+
+#[task(name = "celery_control.wait")]
+async fn wait(ctx: &Context, number: f64) -> f64 {
+    ctx.state::<Arc<Gate>>().0.acquire().await.expect("never closed").forget();
+    number
+}
+
+/// Python with Celery, where the run has one; says what is left out.
+fn python() -> Option<String> {
+    let python = std::env::var("MQ_TEST_PYTHON").ok();
+    if python.is_none() {
+        eprintln!("{}: MQ_TEST_PYTHON does not name a Python with Celery: LEFT OUT", file!());
+    }
+    python
+}
+
+/// Runs Celery's command line, and gives the exit code and what it printed.
+async fn celery(python: &str, url: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(python);
+    command.args(["-m", "celery", "-b", url]).args(arguments);
+    let ended = tokio::task::spawn_blocking(move || Process::spawn(&mut command).wait(LIMIT));
+    let ended = ended.await.expect("it does not panic");
+    (ended.status.code(), format!("{}{}", ended.stdout, ended.stderr))
+}
+
+/// The reply of our worker, as `celery inspect --json` prints it.
+async fn inspect(python: &str, url: &str, node: &str, what: &str) -> Value {
+    let (code, printed) =
+        celery(python, url, &["inspect", "--json", "--timeout", "5", "-d", node, what]).await;
+    assert_eq!(code, Some(0), "inspect {what}: {printed}");
+    let line = printed.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{printed}"));
+    let replies: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {printed}"));
+    replies[node].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn celery_s_command_line_works_with_our_workers() {
+    let (Some(server), Some(python)) = (shared::rabbitmq(file!()), python()) else { return };
+    let (url, node) = (server.url.as_str(), format!("{}@test", unique("rust")));
+    let mut config = Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
+    config.worker.queues = vec![unique("celery_control")];
+    config.worker.hostname = Some(node.clone());
+    config.worker.concurrency = 3;
+    let app = App::new(config).expect("a good configuration");
+    let gate = Arc::new(Gate(Semaphore::new(0)));
+    let mut state = SharedState::default();
+    state.insert(Arc::clone(&gate));
+    let running = Running::start(app.clone(), state);
+    let queue = app.config().worker.queues[0].clone();
+    let job = app.send(wait.with(2.5).queue(&queue)).await.expect("sent");
+
+    // The worker may need a moment, and Python takes one to start.
+    let status = ["status", "--timeout", "5", "-d", &node];
+    let mut last = celery(&python, url, &status).await;
+    for _ in 0..5 {
+        if last.0 == Some(0) {
+            break;
+        }
+        last = celery(&python, url, &status).await;
+    }
+    assert!(last.0 == Some(0) && last.1.contains(&node) && last.1.contains("OK"), "status: {}", last.1);
+
+    assert_eq!(inspect(&python, url, &node, "ping").await, json!({"ok": "pong"}));
+    let active = inspect(&python, url, &node, "active").await;
+    assert_eq!((&active[0]["id"], &active[0]["args"]), (&json!(job.id()), &json!([2.5])), "{active}");
+    let stats = inspect(&python, url, &node, "stats").await;
+    assert_eq!(stats["pool"]["max-concurrency"], 3, "{stats}");
+    assert_eq!(stats["total"], json!({"celery_control.wait": 1}));
+    assert!(!stats.to_string().contains("guest:guest"), "{stats}");
+    let registered = inspect(&python, url, &node, "registered").await;
+    assert!(registered.as_array().expect("a list").contains(&json!("celery_control.wait")), "{registered}");
+    let queues = inspect(&python, url, &node, "active_queues").await;
+    assert_eq!(queues[0]["name"], json!(queue), "{queues}");
+    for what in ["scheduled", "reserved", "revoked"] {
+        assert_eq!(inspect(&python, url, &node, what).await, json!([]), "{what}");
+    }
+    for what in ["conf", "clock"] {
+        assert!(inspect(&python, url, &node, what).await.is_object(), "{what}");
+    }
+    // Without JSON they are written out for people by Celery, which takes the replies apart.
+    for what in ["stats", "active", "registered", "active_queues", "report", "conf"] {
+        let (code, printed) = celery(&python, url, &["inspect", "--timeout", "5", "-d", &node, what]).await;
+        assert!(code == Some(0) && printed.contains(&node), "inspect {what}: {printed}");
+    }
+
+    let (_, printed) = celery(&python, url, &["control", "--timeout", "1", "-d", &node, "shutdown"]).await;
+    // Warm: it waits for what runs.
+    gate.0.add_permits(1);
+    assert_eq!(running.ended().await.succeeded, 1, "{printed}");
+    let (code, printed) = celery(&python, url, &["inspect", "--timeout", "1", "-d", &node, "ping"]).await;
+    assert_ne!(code, Some(0), "it is gone: {printed}");
+}

@@ -1,0 +1,212 @@
+//! Remote control of workers, on every broker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mq_worker::broker::Broker;
+use mq_worker::control::{Control, Reply, WorkerInfo};
+use mq_worker::{App, Config, Context, SharedState, task};
+use serde_json::{Map, Value, json};
+use support::places::{Place, Running, eventually, everywhere};
+use support::{Node, shared, unique};
+use tokio::sync::Semaphore;
+
+/// Tasks wait here until the test lets them go.
+#[derive(Clone)]
+struct Gate(Arc<Semaphore>);
+
+impl Gate {
+    fn closed() -> (Self, SharedState) {
+        let gate = Self(Arc::new(Semaphore::new(0)));
+        let mut state = SharedState::default();
+        state.insert(gate.clone());
+        (gate, state)
+    }
+}
+
+#[task(name = "control.wait")]
+async fn wait(ctx: &Context, what: String) -> String {
+    let gate = ctx.state::<Gate>();
+    gate.0.acquire().await.expect("never closed").forget();
+    what
+}
+
+/// A worker with a name that no other test has: on RabbitMQ all tests share the exchange of the commands.
+fn named(place: &Place) -> (App, String) {
+    let name = format!("{}@test", unique("worker"));
+    let app = place.app_with(|config| {
+        config.worker.hostname = Some(name.clone());
+        config.worker.concurrency = 4;
+    });
+    (app, name)
+}
+
+async fn control(app: &App) -> Control {
+    Control::new(app.broker().await.expect("a broker")).timeout(Duration::from_secs(5))
+}
+
+async fn ask(control: &Control, method: &str, arguments: Value) -> Value {
+    let Value::Object(arguments) = arguments else { panic!("an object") };
+    let replies = control.ask(method, arguments).await.expect("replies");
+    let [Reply { value, .. }] = &replies[..] else { panic!("one reply to {method}: {replies:?}") };
+    value.clone()
+}
+
+async fn answers(control: &Control) -> bool {
+    let quick = control.timeout(Duration::from_millis(500));
+    quick.ask("ping", Map::new()).await.is_ok_and(|replies| !replies.is_empty())
+}
+
+async fn mailboxes(broker: &dyn Broker, of: &str) -> Vec<String> {
+    let queues = broker.queues(&[]).await.expect("a list");
+    queues.into_iter().map(|queue| queue.name).filter(|name| name.starts_with(of)).collect()
+}
+
+#[test]
+fn a_worker_tells_what_it_is_and_does() {
+    everywhere(async |place| {
+        let (app, name) = named(&place);
+        let (gate, state) = Gate::closed();
+        let running = Running::start(app.clone(), state);
+        // Another connection, as an operator has.
+        let control = control(&place.app()).await.to([&name]);
+        eventually("the worker answers", || answers(&control)).await;
+        assert_eq!(ask(&control, "ping", json!({})).await, json!({"ok": "pong"}), "{}", place.name);
+
+        let job = app.send(wait.with("hello").queue(&place.queue)).await.expect("sent");
+        eventually("the task runs", || async {
+            ask(&control, "stats", json!({})).await["running"] == json!(1)
+        })
+        .await;
+        let active = ask(&control, "active", json!({})).await;
+        assert_eq!(active[0]["id"], job.id(), "{}: {active}", place.name);
+        assert_eq!((&active[0]["name"], &active[0]["args"]), (&json!("control.wait"), &json!(["hello"])));
+        assert_eq!(ask(&control, "query_task", json!({"ids": [job.id()]})).await[job.id()][0], "active");
+        let stats = ask(&control, "stats", json!({})).await;
+        assert_eq!(stats["total"], json!({"control.wait": 1}));
+        assert_eq!(ask(&control, "active_queues", json!({})).await[0]["name"], json!(place.queue));
+        let registered = ask(&control, "registered", json!({"taskinfoitems": ["max_retries"]})).await;
+        assert!(registered.as_array().expect("a list").contains(&json!("control.wait [max_retries=3]")));
+        assert_eq!(ask(&control, "nonsense", json!({})).await, json!({"error": "KeyError('nonsense')"}));
+
+        let info: Vec<WorkerInfo> = control.workers().await.expect("workers");
+        assert_eq!(info.len(), 1, "{}: {info:?}", place.name);
+        assert_eq!((&info[0].name, info[0].running, info[0].concurrency), (&name, Some(1), Some(4)));
+        assert_eq!((&info[0].queues, info[0].stopping), (&vec![place.queue.clone()], false));
+
+        gate.0.add_permits(1);
+        job.get().timeout(Duration::from_secs(20)).await.expect("a result");
+        eventually("nothing runs", || async { ask(&control, "active", json!({})).await == json!([]) }).await;
+        running.stop().await;
+        let quick = control.timeout(Duration::from_millis(300));
+        assert_eq!(quick.ask("ping", Map::new()).await.expect("no error"), [], "{}", place.name);
+    });
+}
+
+#[test]
+fn a_shutdown_is_warm_and_a_worker_that_stops_can_still_be_asked() {
+    everywhere(async |place| {
+        let (app, name) = named(&place);
+        let (gate, state) = Gate::closed();
+        let running = Running::start(app.clone(), state);
+        let operator = place.app();
+        let control = control(&operator).await.to([&name]);
+        eventually("the worker answers", || answers(&control)).await;
+        let job = app.send(wait.with("last words").queue(&place.queue)).await.expect("sent");
+        eventually("the task runs", || async {
+            ask(&control, "stats", json!({})).await["running"] == json!(1)
+        })
+        .await;
+        let before = control.workers().await.expect("workers");
+        control.tell("shutdown", Map::new()).await.expect("told");
+        eventually("it stops", || async { control.workers().await.expect("workers")[0].stopping }).await;
+        let left = control.wait_until_gone(&before, Some(Duration::from_millis(1))).await.expect("asked");
+        assert_eq!(left, before, "{}: it finishes what it runs", place.name);
+        gate.0.add_permits(1);
+        assert_eq!(running.ended().await.succeeded, 1, "{}", place.name);
+        let quick = control.timeout(Duration::from_millis(300));
+        assert_eq!(quick.wait_until_gone(&before, None).await.expect("asked"), []);
+        assert_eq!(job.get().timeout(Duration::from_secs(20)).await.expect("a result"), "last words");
+        let broker = operator.broker().await.expect("a broker");
+        if broker.capabilities().lists_queues {
+            assert_eq!(mailboxes(&*broker, &name).await, [""; 0], "{}: nothing is left behind", place.name);
+        }
+    });
+}
+
+#[test]
+fn a_worker_without_remote_control_is_silent_and_works() {
+    everywhere(async |place| {
+        let name = format!("{}@test", unique("silent"));
+        let app = place.app_with(|config| {
+            config.worker.hostname = Some(name.clone());
+            config.worker.control = false;
+        });
+        let (gate, state) = Gate::closed();
+        gate.0.add_permits(1);
+        let running = Running::start(app.clone(), state);
+        let job = app.send(wait.with("quietly").queue(&place.queue)).await.expect("sent");
+        assert_eq!(job.get().timeout(Duration::from_secs(20)).await.expect("a result"), "quietly");
+        let control = control(&place.app()).await.timeout(Duration::from_millis(300));
+        assert_eq!(control.to([&name]).ask("ping", Map::new()).await.expect("no error"), []);
+        running.stop().await;
+    });
+}
+
+/// What a test needs that does harm to its broker.
+fn on_a_node_of_its_own<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F) {
+    if !shared::may_start_rabbitmq(file!()) {
+        return;
+    }
+    let node = Node::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime can be built");
+    let within = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(180), test(node)).await });
+    assert!(within.is_ok(), "the test hangs");
+    runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+fn app(url: &str, name: &str) -> App {
+    let mut config = Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
+    config.worker.queues = vec!["free.work".into()];
+    config.worker.hostname = Some(name.into());
+    App::new(config).expect("a good configuration")
+}
+
+#[test]
+fn remote_control_comes_back_after_a_lost_connection_and_a_restarted_broker() {
+    on_a_node_of_its_own(async |mut node| {
+        let app = app(&node.url(), "survivor@test");
+        let (_gate, state) = Gate::closed();
+        let running = Running::start(app.clone(), state);
+        let control = control(&self::app(&node.url(), "client@test")).await.to(["survivor@test"]);
+        eventually("the worker answers", || answers(&control)).await;
+        node.close_all_connections();
+        eventually("the worker answers after a lost connection", || answers(&control)).await;
+        // The exchange of the commands is not durable: it has to be declared again.
+        node.restart();
+        eventually("the worker answers after a restart", || answers(&control)).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_worker_that_may_not_have_a_mailbox_works_all_the_same() {
+    on_a_node_of_its_own(async |node| {
+        node.ctl.run(["add_user", "limited", "secret"]);
+        // Everything but names with `pidbox` in them.
+        let most = "^(?!.*pidbox).*$";
+        node.ctl.run(["set_permissions", "-p", "/", "limited", most, most, most]);
+        let (_, address) =
+            node.url().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a URL");
+        let app = app(&format!("amqp://limited:secret@{address}"), "limited@test");
+        let (gate, state) = Gate::closed();
+        gate.0.add_permits(1);
+        let running = Running::start(app.clone(), state);
+        let job = app.send(wait.with("all the same").queue("free.work")).await.expect("sent");
+        assert_eq!(job.get().timeout(Duration::from_secs(20)).await.expect("a result"), "all the same");
+        let error = Control::new(app.broker().await.expect("a broker")).ask("ping", Map::new()).await;
+        assert!(error.expect_err("refused").is_access_refused());
+        assert_eq!(running.stop().await.succeeded, 1);
+    });
+}

@@ -1,0 +1,51 @@
+//! The five messaging patterns, on every broker: simple queue, work queue, publish/subscribe, routing, topics; and
+//! plain messages of programs that know nothing of tasks.
+
+mod bad;
+mod broadcast;
+mod configured;
+mod exchanges;
+mod plain;
+mod rpc;
+mod topics;
+mod work_queue;
+
+use mq_worker::{App, Config, RouteRule};
+use support::places::Place;
+
+/// A rule that sends the calls and events of a task to a queue of the test's own.
+fn route(task: &str, queue: &str) -> RouteRule {
+    RouteRule {
+        task: task.into(),
+        queue: Some(queue.into()),
+        exchange: None,
+        routing_key: None,
+        priority: None,
+    }
+}
+
+/// An application whose tasks of these names live in the place's queue, with a topic exchange of its own.
+fn app_with_tasks(place: &Place, tasks: &[&str], change: impl FnOnce(&mut Config)) -> App {
+    place.app_with(|config| {
+        config.topic_exchange = format!("{}.topics", place.queue);
+        config.routes = tasks.iter().map(|task| route(task, &place.queue)).collect();
+        change(config);
+    })
+}
+
+/// How many messages wait in a queue; `None` when there is no such queue.
+async fn waiting(app: &App, queue: &str) -> Option<u64> {
+    let broker = app.broker().await.expect("a broker");
+    let queues = broker.queues(&[queue.to_owned()]).await.expect("an answer");
+    queues.first().map(|queue| queue.ready)
+}
+
+/// Waits until a worker consumes the queue: what is published from then on reaches its subscriptions.
+async fn consumed(app: &App, queue: &str, by: u64) {
+    support::places::eventually("the workers consume", async || {
+        let broker = app.broker().await.expect("a broker");
+        let queues = broker.queues(&[queue.to_owned()]).await.expect("an answer");
+        queues.first().is_some_and(|queue| queue.consumers == by)
+    })
+    .await;
+}

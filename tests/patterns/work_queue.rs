@@ -1,0 +1,182 @@
+//! The work queue: who is faster does more, and a burst waits in the broker, not in the worker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mq_worker::{App, Context, SharedState, task};
+use support::places::{Place, Running, eventually, places};
+
+use super::consumed;
+
+/// How long a call takes on one worker, and how many it has done.
+#[derive(Clone)]
+struct Pace {
+    pause: Duration,
+    done: Arc<AtomicU32>,
+}
+
+impl Pace {
+    fn of(pause: Duration) -> Self {
+        Self { pause, done: Arc::default() }
+    }
+
+    fn done(&self) -> u32 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    fn worker(&self, place: &Place, prefetch: Option<u16>) -> Running {
+        let mut state = SharedState::default();
+        state.insert(self.clone());
+        let app = place.app_with(|config| {
+            config.worker.concurrency = 1;
+            config.worker.prefetch = prefetch;
+        });
+        Running::start(app, state)
+    }
+}
+
+#[task]
+async fn work_paced(ctx: &Context) {
+    let pace = ctx.state::<Pace>();
+    tokio::time::sleep(pace.pause).await;
+    pace.done.fetch_add(1, Ordering::Relaxed);
+}
+
+async fn send(app: &App, place: &Place, count: u32) {
+    let calls = (0..count).map(|_| work_paced.with().queue(&place.queue).ignore_result());
+    app.send_many(calls).await.expect("sent");
+}
+
+#[test]
+fn a_worker_that_is_ten_times_faster_does_ten_times_as_much() {
+    support::places::everywhere(async |place| {
+        let app = place.app();
+        let [fast, slow] = [8, 80].map(|millis| Pace::of(Duration::from_millis(millis)));
+        // By default a worker reserves as many as it runs at once: here one.
+        let workers = [&fast, &slow].map(|pace| pace.worker(&place, None));
+        consumed(&app, &place.queue, 2).await;
+        send(&app, &place, 110).await;
+        eventually("all are done", async || fast.done() + slow.done() == 110).await;
+        for worker in workers {
+            worker.stop().await;
+        }
+        let (fast, slow) = (fast.done(), slow.done());
+        // A busy machine makes the fast one slower than its pause says; the slow one it hardly changes.
+        assert!(fast >= 5 * slow && slow >= 4, "{}: fast {fast}, slow {slow}", place.name);
+    });
+}
+
+#[test]
+fn a_large_prefetch_leaves_the_work_with_whoever_reserved_it() {
+    support::places::everywhere(async |place| {
+        let app = place.app();
+        let [fast, slow] = [3, 30].map(|millis| Pace::of(Duration::from_millis(millis)));
+        let slow_one = slow.worker(&place, Some(100));
+        consumed(&app, &place.queue, 1).await;
+        send(&app, &place, 30).await;
+        let reserved = async || {
+            let broker = app.broker().await.expect("a broker");
+            let queues = broker.queues(std::slice::from_ref(&place.queue)).await.expect("an answer");
+            queues[0].ready == 0
+        };
+        eventually("the slow one has reserved all", reserved).await;
+        let fast_one = fast.worker(&place, Some(100));
+        eventually("all are done", async || fast.done() + slow.done() == 30).await;
+        assert_eq!((fast.done(), slow.done()), (0, 30), "{}: the fast one had nothing to do", place.name);
+        for worker in [fast_one, slow_one] {
+            worker.stop().await;
+        }
+    });
+}
+
+/// Counts the calls that are done, and how long each takes.
+#[derive(Default)]
+struct Crowd {
+    done: AtomicU64,
+    hurry: AtomicBool,
+}
+
+#[task(ignore_result)]
+async fn work_burst(ctx: &Context, number: u64) {
+    let crowd = ctx.state::<Arc<Crowd>>();
+    let _ = number;
+    if !crowd.hurry.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    crowd.done.fetch_add(1, Ordering::Relaxed);
+}
+
+const BURST: u64 = 200_000;
+const PREFETCH: u64 = 200;
+
+#[test]
+fn a_burst_of_200_000_waits_in_the_broker() {
+    // The memory broker keeps what waits in the process: that is what it is for.
+    let wanted = |place: &Place| ["sqlite", "rabbitmq quorum"].contains(&place.name);
+    for place in places().into_iter().filter(wanted) {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(170), burst(&place)).await })
+            .unwrap_or_else(|_| panic!("{}: the burst is not done in time", place.name));
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+async fn burst(place: &Place) {
+    let app = place.app_with(|config| {
+        config.worker.concurrency = PREFETCH as usize;
+    });
+    let crowd = Arc::new(Crowd::default());
+    let mut state = SharedState::default();
+    state.insert(Arc::clone(&crowd));
+    let running = Running::start(app.clone(), state);
+    consumed(&app, &place.queue, 1).await;
+    // All that both sides need is allocated after this.
+    send_burst(&app, place, 0..5_000).await;
+    let before = resident();
+    let mut peak = before;
+    let begun = Instant::now();
+    for first in (5_000..BURST).step_by(5_000) {
+        send_burst(&app, place, first..first + 5_000).await;
+        peak = peak.max(resident());
+    }
+    let sent = begun.elapsed();
+    let behind = BURST - crowd.done.load(Ordering::Relaxed);
+    let broker = app.broker().await.expect("a broker");
+    let info = &broker.queues(std::slice::from_ref(&place.queue)).await.expect("an answer")[0];
+    assert!(
+        info.running.is_none_or(|running| running <= PREFETCH),
+        "{}: {:?} are reserved",
+        place.name,
+        info.running
+    );
+    assert!(behind > BURST / 2, "{}: the worker was not slow: {behind} wait", place.name);
+    crowd.hurry.store(true, Ordering::Relaxed);
+    let mut done = 0;
+    while done < BURST {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        done = crowd.done.load(Ordering::Relaxed);
+        peak = peak.max(resident());
+    }
+    let all = begun.elapsed();
+    let summary = running.stop().await;
+    assert_eq!((summary.succeeded, summary.failed, summary.retried), (BURST, 0, 0), "{}", place.name);
+    let growth = (peak - before) >> 20;
+    // Two hundred thousand deliveries would be several times as much.
+    assert!(growth < 60, "{}: the process grew by {growth} MiB", place.name);
+    println!("{}: sent in {sent:.1?}, {behind} behind then, done in {all:.1?}, +{growth} MiB", place.name);
+}
+
+async fn send_burst(app: &App, place: &Place, numbers: std::ops::Range<u64>) {
+    let calls = numbers.map(|number| work_burst.with(number).queue(&place.queue));
+    app.send_many(calls).await.expect("sent");
+}
+
+/// The memory of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line for it");
+    let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    kibibytes * 1024
+}

@@ -1,0 +1,105 @@
+//! What a plain message carries: text, bytes or JSON.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::message::{JSON, Message, Properties};
+
+/// The body of a plain message, with its content type.
+///
+/// ```
+/// use mq_worker::Payload;
+///
+/// assert_eq!(Payload::from("hello").content_type(), "text/plain");
+/// let numbers = Payload::json(&[1, 2, 3])?;
+/// assert_eq!(numbers.text()?, "[1,2,3]");
+/// assert_eq!(numbers.decode::<Vec<u8>>()?, [1, 2, 3]);
+/// # Ok::<_, mq_worker::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    content_type: Cow<'static, str>,
+    body: Bytes,
+}
+
+impl Payload {
+    /// A JSON document.
+    ///
+    /// # Errors
+    /// A value that has no JSON form.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
+        let body = serde_json::to_vec(value)
+            .map_err(|error| Error::codec("cannot write the payload as JSON").with_source(error))?;
+        Ok(Self { content_type: JSON.into(), body: body.into() })
+    }
+
+    /// What the sender says that the bytes are; empty when it does not say.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The bytes as text.
+    ///
+    /// # Errors
+    /// Bytes that are not UTF-8.
+    pub fn text(&self) -> Result<&str> {
+        std::str::from_utf8(&self.body)
+            .map_err(|error| Error::codec("the payload is not text").with_source(error))
+    }
+
+    /// The bytes read as a JSON document.
+    ///
+    /// # Errors
+    /// Bytes that are not JSON, or a document of another shape.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Error::codec("the payload is not of the awaited type").with_source(error))
+    }
+
+    /// A message with this body and properties.
+    pub(super) fn into_message(self, properties: Properties) -> Message {
+        let Self { content_type, body } = self;
+        let content_type = Some(content_type.into_owned()).filter(|kind| !kind.is_empty());
+        Message { properties: Properties { content_type, ..properties }, body, ..Message::default() }
+    }
+}
+
+impl From<Message> for Payload {
+    fn from(message: Message) -> Self {
+        let content_type = message.properties.content_type.unwrap_or_default().into();
+        Self { content_type, body: message.body }
+    }
+}
+
+impl From<&str> for Payload {
+    fn from(text: &str) -> Self {
+        String::from(text).into()
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Self { content_type: "text/plain".into(), body: text.into() }
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(body: Bytes) -> Self {
+        Self { content_type: "application/octet-stream".into(), body }
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(body: Vec<u8>) -> Self {
+        Bytes::from(body).into()
+    }
+}

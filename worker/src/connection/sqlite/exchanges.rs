@@ -1,0 +1,129 @@
+//! What people ask about exchanges and bindings, and what they take away.
+
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, params};
+
+use super::command::Answer;
+use super::engine::{Engine, Sql};
+use crate::error::Error;
+use crate::routing::topology::DeleteGuard;
+use crate::routing::{Binding, Exchange};
+
+impl Engine {
+    /// The exchanges of these names, or all.
+    pub(super) fn exchanges(&mut self, names: &[String]) -> Sql<Vec<Exchange>> {
+        self.queues.suspect();
+        self.refresh_queues()?;
+        let all = self.queues.exchanges().map(|(exchange, _)| exchange);
+        let mut found: Vec<Exchange> =
+            all.filter(|exchange| names.is_empty() || names.contains(&exchange.name)).cloned().collect();
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    /// All bindings.
+    pub(super) fn bindings(&mut self) -> Sql<Vec<Binding>> {
+        self.queues.suspect();
+        self.refresh_queues()?;
+        let mut found: Vec<Binding> =
+            self.queues.exchanges().flat_map(|(_, bindings)| bindings).cloned().collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// How long the first messages of a queue have waited: the longest over all priorities.
+    pub(super) fn oldest(&mut self, name: &str, now: i64) -> Sql<Option<Duration>> {
+        self.queues.suspect();
+        self.refresh_queues()?;
+        let Some(entry) = self.queues.get(name) else { return Ok(None) };
+        let (mut rank, mut oldest) = (-1, None::<i64>);
+        // From one priority to the next: a queue may hold a million messages, and has few priorities.
+        loop {
+            let first: Option<(i64, Option<i64>)> = self
+                .db
+                .prepare_cached(
+                    "SELECT r.rank, m.since FROM ready r JOIN message m ON m.id = r.id
+                     WHERE r.queue = ? AND r.rank > ? ORDER BY r.rank, r.id LIMIT 1",
+                )?
+                .query_row([entry.id, rank], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let Some((next, since)) = first else { break };
+            rank = next;
+            oldest = [oldest, since].into_iter().flatten().min();
+        }
+        Ok(oldest.map(|since| Duration::from_millis(now.saturating_sub(since).max(0).unsigned_abs())))
+    }
+
+    /// Deletes a queue, unless the guard keeps it.
+    pub(super) fn delete_if(
+        &mut self,
+        client: u64,
+        name: &str,
+        guard: DeleteGuard,
+        now: i64,
+    ) -> Sql<crate::error::Result<Answer>> {
+        if let Err(error) = self.queue_for(client, name) {
+            return Ok(Err(error.context("cannot delete")));
+        }
+        let counts = self.count(&[name.to_owned()], now)?;
+        let Some(count) = counts.into_iter().next() else {
+            return Ok(Err(Error::topology(format!("cannot delete: there is no queue `{name}`"))));
+        };
+        let waiting = count.ready + count.delayed;
+        if let Err(error) = guard.check_queue(name, count.consumers, count.running, waiting) {
+            return Ok(Err(error));
+        }
+        self.delete_by_name(name)?;
+        Ok(Ok(Answer::Number(waiting + count.running)))
+    }
+
+    /// Deletes an exchange with its bindings, unless the guard keeps it.
+    pub(super) fn delete_exchange(
+        &mut self,
+        name: &str,
+        guard: DeleteGuard,
+    ) -> Sql<crate::error::Result<Answer>> {
+        let Some((_, bindings)) = self.queues.exchange(name) else {
+            let path = self.path.display();
+            return Ok(Err(Error::topology(format!("there is no exchange `{name}` in `{path}`"))));
+        };
+        let bindings = bindings.clone();
+        if let Err(error) = guard.check_exchange(name, bindings.len() as u64) {
+            return Ok(Err(error));
+        }
+        bindings.iter().for_each(|binding| self.queues.forget_binding(binding));
+        self.db.prepare_cached("DELETE FROM binding WHERE exchange = ?")?.execute([name])?;
+        self.db.prepare_cached("DELETE FROM exchange WHERE name = ?")?.execute([name])?;
+        self.touch_generation()?;
+        Ok(Ok(Answer::Done))
+    }
+
+    /// Takes a binding away, if it is there.
+    pub(super) fn unbind(&mut self, binding: &Binding) -> Sql<crate::error::Result<Answer>> {
+        let Binding { exchange, queue, routing_key } = binding;
+        let removed = self
+            .db
+            .prepare_cached("DELETE FROM binding WHERE exchange = ? AND queue = ? AND routing_key = ?")?
+            .execute(params![exchange, queue, routing_key])?;
+        if removed > 0 {
+            self.queues.forget_binding(binding);
+            self.let_go_of_exchange(exchange)?;
+            self.touch_generation()?;
+        }
+        Ok(Ok(Answer::Done))
+    }
+
+    /// A binding of an exchange has gone; if it was the last, the exchange may go too.
+    pub(super) fn let_go_of_exchange(&self, exchange: &str) -> Sql<()> {
+        if self.queues.is_passing(exchange) {
+            self.db
+                .prepare_cached(
+                    "DELETE FROM exchange WHERE name = ?1
+                     AND NOT EXISTS (SELECT 1 FROM binding WHERE exchange = ?1)",
+                )?
+                .execute([exchange])?;
+        }
+        Ok(())
+    }
+}
