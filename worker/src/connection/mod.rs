@@ -2,10 +2,10 @@
 
 #[cfg(feature = "amqp")]
 pub(crate) mod amqp;
-pub mod options;
+mod options;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
-pub mod url;
+mod url;
 
 pub use options::{ConnectOptions, TlsOptions};
 pub use url::BrokerUrl;

@@ -1,6 +1,6 @@
 //! What a connection must stand.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use mq_worker::broker;
@@ -8,7 +8,7 @@ use mq_worker::{QueueKind, Topology};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Fixture, Proxy, SERVER, SOON, id, next, options, to, until, url};
+use crate::support::{Fixture, Proxy, SERVER, SOON, id, next, options, to, until, url, variable};
 
 #[tokio::test]
 async fn a_wrong_password_or_a_missing_vhost_is_told_at_once() {
@@ -85,55 +85,107 @@ async fn nothing_is_lost_when_connections_are_cut() {
     let proxy = Proxy::start(&url).await;
     let t = Fixture::alone(&proxy.url).await;
     for kind in [QueueKind::Classic, QueueKind::Quorum] {
-        let queue = t.queue(&format!("{kind:?}"), |queue| queue.kind = Some(kind)).await;
-        let mut consumer = t.consume(&queue, 50).await;
-        let (broker, to_queue) = (std::sync::Arc::clone(&t.broker), queue.clone());
-        let publishing = tokio::spawn(async move {
-            let (mut taken, mut unknown) = (HashSet::new(), HashSet::new());
-            for n in 0..3000_u32 {
-                let name = n.to_string();
-                match broker.publish(to(&to_queue, &name)).await {
-                    Ok(()) => drop(taken.insert(name)),
-                    Err(error) => {
-                        assert_eq!(error.unknown_id(), Some(&*name), "{error:?}");
-                        unknown.insert(name);
-                    }
-                }
-            }
-            (taken, unknown)
-        });
-        let cutting = async {
+        let tally = go_on(&t, kind, 300, async {
             for pause in [300, 50, 400, 120, 700, 30] {
                 sleep(Duration::from_millis(pause)).await;
                 proxy.cut();
             }
-        };
-        let mut runs: HashMap<String, u32> = HashMap::new();
-        let consuming = async {
-            loop {
-                match timeout(Duration::from_secs(3), consumer.next()).await {
-                    Ok(delivery) => {
-                        let delivery = delivery.expect("the stream goes on");
-                        *runs.entry(id(&delivery)).or_default() += 1;
-                        delivery.ack();
-                    }
-                    Err(_) if publishing.is_finished() => break,
-                    Err(_) => {}
-                }
-            }
-        };
-        tokio::join!(cutting, consuming);
-        let (taken, unknown) = publishing.await.expect("no panic");
-        let lost: Vec<_> = taken.iter().filter(|name| !runs.contains_key(*name)).collect();
-        let twice = runs.values().filter(|runs| **runs > 1).count();
-        eprintln!("{kind:?}: {} taken, {} unknown, {twice} run twice", taken.len(), unknown.len());
-        assert!(lost.is_empty(), "{kind:?}: lost {lost:?}");
-        assert!(unknown.len() <= 12, "one for each cut: {unknown:?}");
-        // Done ones are recognised when they come again.
-        assert_eq!(twice, 0, "{kind:?}");
-        until("the queue is empty", || async { t.ready(&queue).await == 0 }).await;
+        })
+        .await;
+        // At most what each of the callers had on its way at each cut.
+        assert!(tally.unknown <= 6 * CALLERS, "{kind:?}: {tally:?}");
+        assert_eq!(
+            (tally.lost, tally.twice),
+            (0, 0),
+            "{kind:?}: done ones are recognised when they come again"
+        );
     }
     t.end().await;
+}
+
+/// `MQ_TEST_AMQP_RESTART`, a command that kills the server and starts it again, adds this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_the_server_is_killed() {
+    let (Some(url), Some(restart)) = (url(), variable("MQ_TEST_AMQP_RESTART")) else { return };
+    let _server = SERVER.write().await;
+    let options = mq_worker::ConnectOptions { timeout: Duration::from_secs(60), ..options() };
+    let t = Fixture::with(&url, options).await;
+    for kind in [QueueKind::Classic, QueueKind::Quorum] {
+        let tally = go_on(&t, kind, 400, async {
+            sleep(Duration::from_millis(700)).await;
+            let killed = tokio::process::Command::new(&restart).status().await.expect("it starts");
+            assert!(killed.success());
+        })
+        .await;
+        assert_eq!(tally.lost, 0, "{kind:?}");
+        assert!(tally.unknown <= CALLERS && tally.twice <= 50, "{kind:?}: {tally:?}");
+    }
+    t.end().await;
+}
+
+const CALLERS: usize = 8;
+
+#[derive(Debug)]
+struct Tally {
+    lost: usize,
+    unknown: usize,
+    twice: usize,
+}
+
+/// Eight callers publish and a worker acks, until the fault is over, the callers are done and the queue is empty.
+async fn go_on(t: &Fixture, kind: QueueKind, each: usize, fault: impl Future<Output = ()>) -> Tally {
+    let queue = t.queue(&format!("{kind:?}"), |queue| queue.kind = Some(kind)).await;
+    let mut consumer = t.consume(&queue, 50).await;
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let (broker, queue) = (std::sync::Arc::clone(&t.broker), queue.clone());
+            tokio::spawn(async move {
+                let (mut taken, mut unknown) = (Vec::new(), 0);
+                for n in 0..each {
+                    let name = format!("{caller}-{n}");
+                    match broker.publish(to(&queue, &name)).await {
+                        Ok(()) => taken.push(name),
+                        Err(error) => {
+                            assert_eq!(error.unknown_id(), Some(&*name), "{error:?}");
+                            unknown += 1;
+                        }
+                    }
+                    // So that the fault meets them all.
+                    sleep(Duration::from_millis(3)).await;
+                }
+                (taken, unknown)
+            })
+        })
+        .collect();
+    let mut runs: HashMap<String, u32> = HashMap::new();
+    let consuming = async {
+        loop {
+            match timeout(Duration::from_secs(3), consumer.next()).await {
+                Ok(delivery) => {
+                    let delivery = delivery.expect("the stream goes on");
+                    *runs.entry(id(&delivery)).or_default() += 1;
+                    delivery.ack();
+                }
+                Err(_) if callers.iter().all(|caller| caller.is_finished()) => break,
+                Err(_) => {}
+            }
+        }
+    };
+    tokio::join!(fault, consuming);
+    let (mut taken, mut unknown) = (Vec::new(), 0);
+    for caller in callers {
+        let (names, not_known) = caller.await.expect("no panic");
+        taken.extend(names);
+        unknown += not_known;
+    }
+    until("the queue is empty", || async { t.ready(&queue).await == 0 }).await;
+    let tally = Tally {
+        lost: taken.iter().filter(|name| !runs.contains_key(*name)).count(),
+        unknown,
+        twice: runs.values().filter(|runs| **runs > 1).count(),
+    };
+    eprintln!("{kind:?}: {} taken, {tally:?}", taken.len());
+    tally
 }
 
 /// The broker hands it out again while it runs here: not a second time, and the late ack counts.

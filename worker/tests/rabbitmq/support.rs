@@ -25,7 +25,8 @@ pub(crate) fn url() -> Option<String> {
     variable("MQ_TEST_AMQP_URL")
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable, or `None` after having said that the test is left out.
+pub(crate) fn variable(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     if value.is_none() {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
@@ -114,7 +115,8 @@ impl Fixture {
 
     /// Deletes the test's queues and closes. A test that fails before leaves them.
     pub(crate) async fn end(self) {
-        for queue in self.queues.lock().expect("not poisoned").drain(..) {
+        let queues = std::mem::take(&mut *self.queues.lock().expect("not poisoned"));
+        for queue in queues {
             let _ = self.broker.delete_queue(&queue).await;
         }
         timeout(SOON, self.broker.close()).await.expect("closing ends");

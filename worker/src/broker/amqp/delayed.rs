@@ -35,24 +35,45 @@ impl Delayed {
     /// made before.
     pub(super) async fn publish(
         &self,
-        ladder: Ladder,
+        delay: Duration,
         exchange: &str,
         routing_key: &str,
         message: &Message,
     ) -> Result<()> {
+        let begun = Instant::now();
         let target = Target::new(exchange, routing_key);
-        let outgoing = Outgoing::new(&ladder.entry(), &ladder.key(&target)?, message, true)?;
+        // A mistake is told before anything is done.
+        Ladder::choose(delay)?.map(|ladder| ladder.key(&target)).transpose()?;
         self.prepare(target).await?;
-        match self.amqp.publisher.publish(outgoing.clone()).await {
+        match self.send(delay, begun, target, message).await {
             // Somebody deleted the ladder.
             Err(error) if error.is_topology() || error.is_unroutable() => {
                 *lock(&self.ladders) = Arc::default();
                 lock(&self.bound).clear();
                 self.prepare(target).await?;
-                self.amqp.publisher.publish(outgoing).await
+                self.send(delay, begun, target, message).await
             }
             done => done,
         }
+    }
+
+    async fn send(
+        &self,
+        delay: Duration,
+        begun: Instant,
+        target: Target<'_>,
+        message: &Message,
+    ) -> Result<()> {
+        // Binding a queue takes as long as a short delay. From a whole second it would take a second.
+        let rest = if delay < Duration::from_secs(1) { delay.saturating_sub(begun.elapsed()) } else { delay };
+        let outgoing = match Ladder::choose(rest)? {
+            Some(ladder) => Outgoing::new(&ladder.entry(), &ladder.key(&target)?, message, true)?,
+            None => {
+                let (exchange, routing_key) = target.address();
+                Outgoing::new(exchange, routing_key, message, true)?
+            }
+        };
+        self.amqp.publisher.publish(outgoing).await
     }
 
     pub(super) fn forget_queue(&self, queue: &str) {

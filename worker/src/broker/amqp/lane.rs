@@ -103,6 +103,7 @@ pub(super) struct Lane {
 }
 
 /// What comes from a channel.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once, and a box for each delivery costs more")]
 enum Event {
     Attached(Attached),
     Delivered(lapin::message::Delivery),

@@ -214,10 +214,10 @@ mod tests {
                         for ack in acks {
                             assert_eq!(state[ack.tag as usize], 'd');
                             let first = if ack.multiple { 1 } else { ack.tag as usize };
-                            for tag in first..=ack.tag as usize {
-                                assert_ne!(state[tag], 'o', "seed {seed}: acked a running one");
-                                if state[tag] == 'd' {
-                                    state[tag] = 'a';
+                            for state in &mut state[first..=ack.tag as usize] {
+                                assert_ne!(*state, 'o', "seed {seed}: acked a running one");
+                                if *state == 'd' {
+                                    *state = 'a';
                                 }
                             }
                         }

@@ -94,10 +94,8 @@ impl Broker for AmqpBroker {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
         async move {
             let Publication { exchange, routing_key, message, delay, mandatory } = publication;
-            if let Some(delay) = delay
-                && let Some(ladder) = delay::Ladder::choose(delay)?
-            {
-                return self.delayed.publish(ladder, &exchange, &routing_key, &message).await;
+            if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
+                return self.delayed.publish(delay, &exchange, &routing_key, &message).await;
             }
             self.amqp.publisher.publish(Outgoing::new(&exchange, &routing_key, &message, mandatory)?).await
         }

@@ -155,6 +155,14 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// The exchange and routing key.
+    pub(crate) fn address(self) -> (&'a str, &'a str) {
+        match self {
+            Self::Queue(name) => ("", name),
+            Self::Exchange { name, routing_key } => (name, routing_key),
+        }
+    }
+
     fn suffix(&self) -> Result<String> {
         let suffix = match self {
             Self::Queue(name) => {

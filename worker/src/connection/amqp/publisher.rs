@@ -17,15 +17,15 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use lapin::Channel;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::warn;
 
 use super::failure::{code, is_channel_error, reply_code, text};
 use super::link::{Link, Pause, Session, State, closed};
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, Returned};
 use super::window::{Confirm, Entry, Outcome, Window};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -48,7 +48,7 @@ pub(crate) struct Publisher {
 }
 
 enum Command {
-    Publish(Outgoing, Request),
+    Publish(Arc<Outgoing>, Request),
     Flush(oneshot::Sender<()>),
 }
 
@@ -70,7 +70,7 @@ impl Publisher {
     pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let request = Request { reply, deadline: Instant::now() + self.limit };
-        self.requests.send(Command::Publish(outgoing, request)).await.map_err(|_| closed())?;
+        self.requests.send(Command::Publish(Arc::new(outgoing), request)).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -90,7 +90,10 @@ enum Written {
     No(lapin::Error),
     /// It may have gone out; no confirm came.
     Unconfirmed(lapin::Error),
-    Confirmed(Confirmation),
+    Confirmed {
+        taken: bool,
+        returned: Option<Box<Returned>>,
+    },
 }
 
 struct Actor {
@@ -99,7 +102,7 @@ struct Actor {
     state: watch::Receiver<State>,
     blocked: watch::Receiver<Option<String>>,
     inbox: mpsc::Receiver<Command>,
-    waiting: VecDeque<(Outgoing, Request)>,
+    waiting: VecDeque<(Arc<Outgoing>, Request)>,
     flushes: Vec<oneshot::Sender<()>>,
     lane: Lane,
     pause: Pause,
@@ -246,7 +249,7 @@ impl Actor {
             if request.reply.is_closed() {
                 continue;
             }
-            let number = self.window.push(outgoing.clone(), request);
+            let number = self.window.push(Arc::clone(&outgoing), request);
             self.writes.push(publish(Arc::clone(channel), number, outgoing).boxed());
         }
     }
@@ -258,11 +261,7 @@ impl Actor {
         let mut next = Some(first);
         while let Some((number, written)) = next {
             match written {
-                Written::Confirmed(confirmation) => round.push(Confirm {
-                    number,
-                    taken: confirmation.is_ack(),
-                    returned: confirmation.take_message().map(Into::into),
-                }),
+                Written::Confirmed { taken, returned } => round.push(Confirm { number, taken, returned }),
                 Written::No(error) => {
                     if let Some(entry) = self.window.get_mut(number) {
                         entry.was_written = false;
@@ -403,13 +402,19 @@ async fn open(session: Session, pause: Duration) -> Result<(Arc<Channel>, u64), 
     }
 }
 
-async fn publish(channel: Arc<Channel>, number: u64, outgoing: Outgoing) -> (u64, Written) {
-    let Outgoing { exchange, routing_key, properties, body, mandatory, .. } = outgoing;
-    let options = BasicPublishOptions { mandatory, immediate: false };
-    let written = match channel.basic_publish(exchange, routing_key, options, &body, properties).await {
+async fn publish(channel: Arc<Channel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, Written) {
+    let (exchange, routing_key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
+    let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
+    let properties = outgoing.properties.clone();
+    let written = channel.basic_publish(exchange, routing_key, options, &outgoing.body, properties).await;
+    drop(outgoing);
+    let written = match written {
         Err(error) => Written::No(error),
         Ok(confirm) => match confirm.await {
-            Ok(confirmation) => Written::Confirmed(confirmation),
+            Ok(confirmation) => Written::Confirmed {
+                taken: confirmation.is_ack(),
+                returned: confirmation.take_message().map(|message| Box::new(message.into())),
+            },
             Err(error) => Written::Unconfirmed(error),
         },
     };

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::Arc;
 
 use super::outgoing::{Outgoing, Returned};
 
@@ -29,7 +30,7 @@ pub(super) struct Window<R> {
 
 /// One publish.
 pub(super) struct Entry<R> {
-    pub(super) outgoing: Outgoing,
+    pub(super) outgoing: Arc<Outgoing>,
     /// Who waits for it; `None` once it was told, or gave up.
     pub(super) request: Option<R>,
     /// False while not even the first byte may have gone out.
@@ -52,7 +53,7 @@ pub(super) enum Outcome {
 pub(super) struct Confirm {
     pub(super) number: u64,
     pub(super) taken: bool,
-    pub(super) returned: Option<Returned>,
+    pub(super) returned: Option<Box<Returned>>,
 }
 
 impl<R> Window<R> {
@@ -73,7 +74,7 @@ impl<R> Window<R> {
     }
 
     /// Adds a publish and numbers it.
-    pub(super) fn push(&mut self, outgoing: Outgoing, request: R) -> u64 {
+    pub(super) fn push(&mut self, outgoing: Arc<Outgoing>, request: R) -> u64 {
         self.bytes += outgoing.body.len();
         self.outstanding += 1;
         self.entries.push_back(Entry {
@@ -134,7 +135,7 @@ impl<R> Window<R> {
         }
     }
 
-    fn attribute(&mut self, message: Returned, tell: &mut impl FnMut(R, Outcome)) {
+    fn attribute(&mut self, message: Box<Returned>, tell: &mut impl FnMut(R, Outcome)) {
         let guilty =
             self.entries.iter_mut().find(|entry| !entry.is_told && entry.outgoing.is_returned_as(&message));
         match guilty {
@@ -176,25 +177,25 @@ impl<R> Window<R> {
 mod tests {
     use super::*;
 
-    fn outgoing(id: &str) -> Outgoing {
+    fn outgoing(id: &str) -> Arc<Outgoing> {
         let message = crate::message::Message {
             headers: crate::message::Headers::for_task("t", id),
             ..Default::default()
         };
-        Outgoing::new("", "nowhere", &message, true).expect("short names")
+        Arc::new(Outgoing::new("", "nowhere", &message, true).expect("short names"))
     }
 
-    fn returned(id: &str) -> Option<Returned> {
-        Some(Returned {
+    fn returned(id: &str) -> Option<Box<Returned>> {
+        Some(Box::new(Returned {
             exchange: String::new(),
             routing_key: "nowhere".into(),
             id: Some(id.into()),
             body: Vec::new(),
             reason: "NO_ROUTE".into(),
-        })
+        }))
     }
 
-    fn round(window: &mut Window<u32>, confirms: Vec<(u64, Option<Returned>)>) -> Vec<(u32, bool)> {
+    fn round(window: &mut Window<u32>, confirms: Vec<(u64, Option<Box<Returned>>)>) -> Vec<(u32, bool)> {
         let confirms = confirms
             .into_iter()
             .map(|(number, returned)| Confirm { number, taken: true, returned })
@@ -286,8 +287,7 @@ mod tests {
                 }
             }
             // Confirms of those that were told by their return may still come.
-            while !unconfirmed.is_empty() {
-                let n = unconfirmed.pop().expect("not empty");
+            while let Some(n) = unconfirmed.pop() {
                 assert!(round(&mut window, vec![(numbers[n as usize], None)]).is_empty());
             }
             assert!(window.is_empty(), "seed {seed}");
