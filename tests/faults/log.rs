@@ -82,10 +82,6 @@ macro_rules! words {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub(crate) enum $name { $($(#[$doc])* $variant,)* }
 
-        impl $name {
-            pub(crate) const ALL: &'static [$name] = &[$($name::$variant),*];
-        }
-
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(match self { $($name::$variant => $word,)* })
