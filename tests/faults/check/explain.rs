@@ -51,7 +51,12 @@ impl Trouble {
         self.target.is_none_or(|target| target == worker)
     }
 
-    /// True when it makes messages come again.
+    /// True when it may make messages come again.
+    pub(crate) fn repeats(&self) -> bool {
+        matches!(effect(self.fault), Effect::Breaks | Effect::Interrupts)
+    }
+
+    /// True when it looks like the end of the process to the broker.
     pub(crate) fn breaks(&self) -> bool {
         effect(self.fault) == Effect::Breaks
     }

@@ -63,7 +63,7 @@ pub(crate) fn check(history: &History, setting: Setting) -> Verdict {
     let mut verdict = Verdict { tasks: history.tasks.len(), ..Verdict::default() };
     for trouble in &history.troubles {
         *verdict.faults.entry(trouble.fault).or_default() += 1;
-        if trouble.breaks() {
+        if trouble.repeats() {
             let hit = if trouble.target.is_some() { 1 } else { setting.workers };
             // What is counted as a crash is sent afresh, and may be lost and doubled at that moment too.
             verdict.bound += hit * setting.prefetch * 2;
