@@ -38,17 +38,53 @@ impl Node {
     /// # Panics
     /// When RabbitMQ is not installed or does not start; the log is shown.
     pub fn start() -> Node {
+        Self::start_with("")
+    }
+
+    /// Starts a node with more lines in its configuration.
+    ///
+    /// # Panics
+    /// When RabbitMQ is not installed or does not start; the log is shown.
+    pub fn start_with(configuration: &str) -> Node {
+        let mut node = Self::prepare(&Identity::fresh(configuration));
+        node.launch();
+        node
+    }
+
+    /// Starts nodes that form a cluster; a queue that is replicated has a copy on each.
+    ///
+    /// # Panics
+    /// When RabbitMQ is not installed or does not start; the logs are shown.
+    pub fn start_cluster(size: usize, configuration: &str) -> Vec<Node> {
+        let first = Identity::fresh("");
+        let names: Vec<String> = (0..size).map(|index| format!("{index}-{}", first.name)).collect();
+        let mut configuration =
+            format!("{configuration}\ncluster_formation.peer_discovery_backend = classic_config\n");
+        for (index, name) in names.iter().enumerate() {
+            configuration += &format!("cluster_formation.classic_config.nodes.{} = {name}\n", index + 1);
+        }
+        let identities = names.into_iter().map(|name| Identity {
+            name,
+            configuration: configuration.clone(),
+            ..first.clone()
+        });
+        let mut nodes: Vec<Node> = identities.map(|identity| Self::prepare(&identity)).collect();
+        // All at once: each waits for the others.
+        nodes.iter_mut().for_each(Node::spawn);
+        nodes.iter_mut().for_each(Node::await_start);
+        nodes
+    }
+
+    fn prepare(identity: &Identity) -> Node {
         assert!(
             Path::new(PROGRAMS).join("rabbitmq-server").exists(),
             "RabbitMQ is not installed: there is no {PROGRAMS}/rabbitmq-server (Debian: apt-get install rabbitmq-server)"
         );
         let directory = temp_dir().keep();
         let port = free_port();
-        let ctl = Ctl::create(&directory, port);
+        let ctl = Ctl::create(&directory, port, identity);
         let janitor = start_janitor(&directory, &ctl);
-        let mut node = Node { ctl, port, server: None, janitor };
-        node.launch();
-        node
+        Node { ctl, port, server: None, janitor }
     }
 
     /// Its address: user guest, virtual host `/`.
@@ -86,6 +122,11 @@ impl Node {
     /// # Panics
     /// When it does not start; the log is shown.
     pub fn launch(&mut self) {
+        self.spawn();
+        self.await_start();
+    }
+
+    fn spawn(&mut self) {
         assert!(self.server.is_none(), "the node runs already");
         let _ = fs::remove_dir_all(self.ctl.directory.join("log"));
         let output = fs::File::create(self.ctl.directory.join("server.out")).expect("a file for the output");
@@ -100,7 +141,11 @@ impl Node {
             .process_group(0)
             .spawn()
             .expect("rabbitmq-server can be started");
-        let server = self.server.insert(child);
+        self.server = Some(child);
+    }
+
+    fn await_start(&mut self) {
+        let server = self.server.as_mut().expect("it was spawned");
         let deadline = Instant::now() + START_LIMIT;
         while !self.ctl.is_up(self.port) {
             let ended = server.try_wait().expect("the state of a child");
@@ -124,6 +169,11 @@ impl Node {
             self.ctl.run(["set_vm_memory_high_watermark", "0.6"]);
         }
     }
+
+    /// Begins or ends the disk alarm, under which publishers are blocked.
+    pub fn set_disk_alarm(&self, on: bool) {
+        self.ctl.run(["set_disk_free_limit", if on { "1000TB" } else { "50MB" }]);
+    }
 }
 
 impl Drop for Node {
@@ -132,6 +182,29 @@ impl Drop for Node {
         let _ = self.janitor.wait();
         if let Some(mut server) = self.server.take() {
             let _ = server.wait();
+        }
+    }
+}
+
+/// What the nodes of a cluster must agree on, and their names.
+#[derive(Clone)]
+struct Identity {
+    /// With its host.
+    name: String,
+    cookie: String,
+    /// Where the port mapper listens.
+    mapper: u16,
+    /// More lines for the configuration.
+    configuration: String,
+}
+
+impl Identity {
+    fn fresh(configuration: &str) -> Identity {
+        Identity {
+            name: format!("{}@localhost", crate::unique("mq")),
+            cookie: crate::unique("cookie"),
+            mapper: free_port(),
+            configuration: configuration.to_owned(),
         }
     }
 }
@@ -178,15 +251,18 @@ pub struct Ctl {
 
 impl Ctl {
     /// Fills a directory with all that a node needs.
-    fn create(directory: &Path, port: u16) -> Ctl {
+    fn create(directory: &Path, port: u16, identity: &Identity) -> Ctl {
         let at = |name: &str| directory.join(name).display().to_string();
-        fs::write(directory.join(".erlang.cookie"), crate::unique("cookie")).expect("a cookie");
+        fs::write(directory.join(".erlang.cookie"), &identity.cookie).expect("a cookie");
         fs::set_permissions(directory.join(".erlang.cookie"), fs::Permissions::from_mode(0o400))
             .expect("a private cookie");
         fs::write(directory.join("enabled_plugins"), "[].\n").expect("a list of plugins");
         fs::write(
             directory.join("rabbitmq.conf"),
-            "loopback_users.guest = true\nlog.file.level = info\ndisk_free_limit.absolute = 50MB\nheartbeat = 10\n",
+            format!(
+                "loopback_users.guest = true\nlog.file.level = info\ndisk_free_limit.absolute = 50MB\n{}\n",
+                if identity.configuration.is_empty() { "heartbeat = 10" } else { &identity.configuration }
+            ),
         )
         .expect("a configuration");
         // The command-line tools listen too, each on a port of its own.
@@ -194,13 +270,13 @@ impl Ctl {
         let environment = [
             ("HOME", directory.display().to_string()),
             ("LANG", "C.UTF-8".into()),
-            ("RABBITMQ_NODENAME", format!("{}@localhost", crate::unique("mq"))),
+            ("RABBITMQ_NODENAME", identity.name.clone()),
             ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
             ("RABBITMQ_NODE_PORT", port.to_string()),
             ("RABBITMQ_DIST_PORT", free_port().to_string()),
             ("RABBITMQ_CTL_DIST_PORT_MIN", tools.to_string()),
             ("RABBITMQ_CTL_DIST_PORT_MAX", (tools + 100).to_string()),
-            ("ERL_EPMD_PORT", free_port().to_string()),
+            ("ERL_EPMD_PORT", identity.mapper.to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
             ("RABBITMQ_MNESIA_BASE", at("mnesia")),
             ("RABBITMQ_LOG_BASE", at("log")),

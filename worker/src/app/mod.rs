@@ -46,8 +46,12 @@ use crate::task::Registry;
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
+/// Puts another broker around the real one.
+type WrapBroker = fn(Arc<dyn Broker>) -> Arc<dyn Broker>;
+
 struct Inner {
     config: Config,
+    wrap_broker: Option<WrapBroker>,
     router: Router,
     registry: Registry,
     broker: OnceCell<Arc<dyn Broker>>,
@@ -86,7 +90,7 @@ impl App {
 
     /// Begins with the loaded configuration and changes it in code.
     pub fn builder() -> AppBuilder {
-        AppBuilder { config: None }
+        AppBuilder { config: None, wrap_broker: None }
     }
 
     /// An application with exactly this configuration.
@@ -94,12 +98,23 @@ impl App {
     /// # Errors
     /// When the configuration has a mistake, or two tasks have one name.
     pub fn new(config: Config) -> Result<App> {
+        Self::assemble(config, None)
+    }
+
+    /// The same application with another configuration.
+    #[cfg(feature = "cli")]
+    pub(crate) fn reconfigured(&self, config: Config) -> Result<App> {
+        Self::assemble(config, self.0.wrap_broker)
+    }
+
+    fn assemble(config: Config, wrap_broker: Option<WrapBroker>) -> Result<App> {
         config.topology.validate()?;
         let router = Router::new(config.routes.clone(), config.default_queue.clone())?;
         Ok(App(Arc::new(Inner {
             router,
             registry: Registry::collect()?,
             config,
+            wrap_broker,
             broker: OnceCell::new(),
             backend: OnceCell::new(),
             configured: OnceCell::new(),
@@ -142,7 +157,13 @@ impl App {
     /// The broker as it is: for a worker, which declares for itself and waits for a server that is away.
     pub(crate) async fn open_broker(&self) -> Result<Arc<dyn Broker>> {
         let options = self.connect_options();
-        let open = || broker::open(&self.0.config.broker_url, &options);
+        let open = async || {
+            let broker = broker::open(&self.0.config.broker_url, &options).await?;
+            Ok(match self.0.wrap_broker {
+                Some(wrap) => wrap(broker),
+                None => broker,
+            })
+        };
         self.0.broker.get_or_try_init(open).await.map(Arc::clone)
     }
 
@@ -296,6 +317,7 @@ impl App {
 #[derive(Debug)]
 pub struct AppBuilder {
     config: Option<Config>,
+    wrap_broker: Option<WrapBroker>,
 }
 
 impl AppBuilder {
@@ -336,13 +358,21 @@ impl AppBuilder {
     ///
     /// # Errors
     /// A mistake in environment or file.
-    pub fn set(self, change: impl FnOnce(&mut Config)) -> Result<Self> {
-        let mut config = match self.config {
+    pub fn set(mut self, change: impl FnOnce(&mut Config)) -> Result<Self> {
+        let mut config = match self.config.take() {
             Some(config) => config,
             None => Config::load()?,
         };
         change(&mut config);
-        Ok(Self { config: Some(config) })
+        Ok(Self { config: Some(config), ..self })
+    }
+
+    /// Puts another broker around the real one, so that a test can break its promises on purpose.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn wrap_broker(mut self, wrap: fn(Arc<dyn Broker>) -> Arc<dyn Broker>) -> Self {
+        self.wrap_broker = Some(wrap);
+        self
     }
 
     /// The application.
@@ -350,10 +380,11 @@ impl AppBuilder {
     /// # Errors
     /// A mistake in the configuration, or two tasks of one name.
     pub fn build(self) -> Result<App> {
-        App::new(match self.config {
+        let config = match self.config {
             Some(config) => config,
             None => Config::load()?,
-        })
+        };
+        App::assemble(config, self.wrap_broker)
     }
 
     /// Makes it the application of this process, which `.delay()` uses.

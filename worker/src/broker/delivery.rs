@@ -69,6 +69,11 @@ impl Settlement {
         Self { tag, sink: Some(sink) }
     }
 
+    /// The number by which its sink knows it.
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
     /// True when the message left the queue already: there is nothing to give back.
     pub fn is_settled(&self) -> bool {
         self.sink.is_none()

@@ -53,6 +53,6 @@ fn address(flag: &str, text: &str, read: fn(&str) -> Result<BrokerUrl, Problem>)
 pub(super) fn application(config: Config) -> Outcome<App> {
     Ok(match App::installed() {
         None => App::builder().config(config).install()?,
-        Some(_) => App::new(config)?,
+        Some(app) => app.reconfigured(config)?,
     })
 }

@@ -1,0 +1,196 @@
+//! The checker: a pure function from the log of a run to what was promised and not kept.
+
+mod explain;
+mod history;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+pub(crate) use self::history::History;
+use self::history::Task;
+use crate::log::{Answer, Fault, Kind, Time};
+
+/// What the run was like, as far as the log does not say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) workers: usize,
+    /// How many messages a worker may hold.
+    pub(crate) prefetch: usize,
+    pub(crate) max_retries: u32,
+    /// A message that took this many workers down is put aside.
+    pub(crate) max_crashes: u32,
+}
+
+/// A worker may begin this much before the time: what it says it tolerates, and the precision of a clock.
+const EARLY: Duration = Duration::from_millis(10);
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) faults: BTreeMap<Fault, usize>,
+    pub(crate) answers: BTreeMap<Answer, usize>,
+    pub(crate) tasks: usize,
+    pub(crate) runs: usize,
+    /// Acknowledged to the producer, and no outcome.
+    pub(crate) lost: Vec<String>,
+    /// An attempt that ran more than once.
+    pub(crate) duplicated: usize,
+    /// How many of those the faults explain at most.
+    pub(crate) bound: usize,
+    /// Dead letters with the reason that they had to have.
+    pub(crate) put_aside: usize,
+    /// Tasks that were put aside for crashes of others: accounted for, and counted.
+    pub(crate) blamed: usize,
+    /// The longest time between being due and beginning.
+    pub(crate) latest: Duration,
+    /// All other broken promises, in words.
+    pub(crate) broken: Vec<String>,
+}
+
+impl Verdict {
+    /// Every broken promise, in words.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let lost = self.lost.iter().map(|id| format!("lost: {id} was acknowledged and has no outcome"));
+        lost.chain(self.broken.iter().cloned()).collect()
+    }
+}
+
+/// Checks a run.
+pub(crate) fn check(history: &History, setting: Setting) -> Verdict {
+    let mut verdict = Verdict { tasks: history.tasks.len(), ..Verdict::default() };
+    for trouble in &history.troubles {
+        *verdict.faults.entry(trouble.fault).or_default() += 1;
+        if trouble.repeats() {
+            let hit = if trouble.target.is_some() { 1 } else { setting.workers };
+            // What is counted as a crash is sent afresh, and may be lost and doubled at that moment too.
+            verdict.bound += hit * setting.prefetch * 2;
+        }
+    }
+    for (id, task) in &history.tasks {
+        check_task(id, task, history, setting, &mut verdict);
+    }
+    if verdict.duplicated > verdict.bound {
+        let (duplicated, bound) = (verdict.duplicated, verdict.bound);
+        verdict.broken.push(format!("repeated: {duplicated} runs again, faults explain {bound} at most"));
+    }
+    for (queue, count) in history.left.iter().filter(|(_, count)| *count > 0) {
+        verdict.broken.push(format!("stuck: {count} messages are left in `{queue}`"));
+    }
+    verdict
+        .broken
+        .extend(history.exits.iter().map(|exit| format!("exit: {exit}, and nobody had asked for it")));
+    verdict
+}
+
+fn check_task(id: &str, task: &Task, history: &History, setting: Setting, verdict: &mut Verdict) {
+    for answer in &task.answers {
+        *verdict.answers.entry(*answer).or_default() += 1;
+    }
+    verdict.runs += task.runs.len();
+    verdict.duplicated += task.repeats();
+    verdict.bound += task.again;
+    let mut broken = |what: &str| verdict.broken.push(format!("{what}: {id}"));
+    let Some(intent) = task.intent else {
+        return broken("unexpected: ran, and nobody had asked for it");
+    };
+    if task.is_refused() && (!task.runs.is_empty() || !task.dead.is_empty()) {
+        broken("refused: ran, although its producer was told that it was not enqueued");
+    }
+    let kind = intent.kind;
+    if kind == Kind::Nowhere && (task.is_promised() || !task.runs.is_empty()) {
+        broken("unroutable: no queue takes it, and it was taken");
+    }
+    let mut attempts: Vec<u32> = task.runs.iter().map(|run| run.attempt).collect();
+    attempts.sort_unstable();
+    attempts.dedup();
+    for attempt in &attempts {
+        let count = explain::unexplained(history, task, *attempt);
+        if count > 0 {
+            broken(&format!("repeated: attempt {attempt} ran {count} times more than any fault explains"));
+        }
+    }
+    if attempts.last().is_some_and(|last| *last > setting.max_retries) {
+        broken(&format!("retries: tried more than {} times again", setting.max_retries));
+    }
+    if let (Some(due), Some(first)) = (intent.due, task.runs.iter().map(|run| run.start).min()) {
+        if first + EARLY < due {
+            broken(&format!("early: ran {:?} before its time", due - first));
+        }
+        verdict.latest = verdict.latest.max(first.saturating_sub(due));
+    }
+    let mut broken = |what: &str| verdict.broken.push(format!("{what}: {id}"));
+    if task.has_wrong_result {
+        broken("result: its caller got a wrong one");
+    }
+    if task.stored.as_ref().is_some_and(|state| state != "SUCCESS") && task.has_succeeded() {
+        broken(&format!(
+            "result: it succeeded, the store says {}",
+            task.stored.as_deref().unwrap_or_default()
+        ));
+    }
+    if task.is_promised() && !task.has_outcome() {
+        verdict.lost.push(id.to_owned());
+    }
+    check_outcome(id, task, kind, history, setting, verdict);
+}
+
+/// Is it the outcome that this kind of task has?
+fn check_outcome(
+    id: &str,
+    task: &Task,
+    kind: Kind,
+    history: &History,
+    setting: Setting,
+    verdict: &mut Verdict,
+) {
+    let mut broken = |what: String| verdict.broken.push(format!("{what}: {id}"));
+    let wanted = match kind {
+        Kind::Reject => Some("rejected"),
+        Kind::Poison => Some("crashed"),
+        _ => None,
+    };
+    if wanted.is_some() && task.has_succeeded() {
+        broken(format!("outcome: a task of kind {kind} cannot succeed, and did"));
+    }
+    for reason in &task.dead {
+        if Some(reason.as_str()) == wanted {
+            verdict.put_aside += 1;
+        } else if reason == "crashed" {
+            verdict.blamed += 1;
+            // However unlucky it was, it takes that many faults to take it for a killer.
+            let from = task.intent.map_or(Time::ZERO, |intent| intent.at);
+            let hits = history.troubles.iter().filter(|trouble| trouble.breaks() && trouble.end >= from);
+            if hits.count() < setting.max_crashes as usize {
+                broken("blamed: put aside for crashes that did not happen".into());
+            }
+        } else {
+            broken(format!("outcome: a task of kind {kind} was put aside as {reason}"));
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted = |counts: Vec<String>| if counts.is_empty() { "none".into() } else { counts.join(", ") };
+        let faults = counted(self.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect());
+        let answers =
+            counted(self.answers.iter().map(|(answer, count)| format!("{answer} {count}")).collect());
+        write!(
+            f,
+            "faults: {faults} | tasks {} ({answers}), runs {} | lost {} | duplicated {} (faults explain {}) | \
+             put aside {}, blamed {} | at most {:.1}s late | other violations {}",
+            self.tasks,
+            self.runs,
+            self.lost.len(),
+            self.duplicated,
+            self.bound,
+            self.put_aside,
+            self.blamed,
+            self.latest.as_secs_f64(),
+            self.broken.len(),
+        )
+    }
+}

@@ -1,0 +1,208 @@
+//! Each verdict, from logs made by hand.
+
+use super::*;
+use crate::log::Line;
+
+const SETTING: Setting = Setting { workers: 2, prefetch: 4, max_retries: 3, max_crashes: 3 };
+
+fn verdict(log: &str) -> Verdict {
+    let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
+    check(&History::new(lines.map(|line| line.parse::<Line>().expect("a good line"))), SETTING)
+}
+
+/// A log must be clean.
+#[track_caller]
+fn clean(log: &str) -> Verdict {
+    let verdict = verdict(log);
+    assert!(verdict.violations().is_empty(), "{:#?}", verdict.violations());
+    verdict
+}
+
+/// A log must have a violation that begins so, and none of another sort.
+#[track_caller]
+fn caught(begin: &str, log: &str) {
+    let violations = verdict(log).violations();
+    let sort = begin.split(':').next().expect("there is a first part");
+    assert!(violations.iter().any(|text| text.starts_with(begin)), "{violations:#?}");
+    assert!(violations.iter().all(|text| text.starts_with(sort)), "{violations:#?}");
+}
+
+const SENT: &str = "1.0 p0/1 intent a quick\n1.1 p0/1 ok a\n";
+
+fn sent(more: &str) -> String {
+    format!("{SENT}{more}")
+}
+
+#[test]
+fn a_task_that_was_acknowledged_and_succeeded_is_fine() {
+    let verdict = clean(&sent("1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded"));
+    assert_eq!((verdict.tasks, verdict.runs, verdict.duplicated), (1, 1, 0));
+}
+
+#[test]
+fn an_acknowledged_task_without_an_outcome_is_lost() {
+    caught("lost: a", SENT);
+    caught("lost: a", &sent("1.2 w0/2 start a 0"));
+    // It failed, and its retry was never run.
+    caught("lost: a", &sent("1.2 w0/2 start a 0\n1.3 w0/2 end a 0 failed"));
+    // It was refused for good, and no dead letter tells.
+    caught(
+        "lost: a",
+        "1.0 p0/1 intent a reject\n1.1 p0/1 ok a\n1.2 w0/2 start a 0\n1.3 w0/2 end a 0 refused",
+    );
+}
+
+#[test]
+fn a_fault_does_not_excuse_a_loss() {
+    caught("lost: a", &sent("1.2 w0/2 start a 0\n1.3 control fault 1 kill-worker 2\n1.4 control over 1"));
+}
+
+#[test]
+fn what_is_not_known_may_have_run_or_not() {
+    for answer in ["", "1.1 p0/1 unknown a\n"] {
+        clean(&format!("1.0 p0/1 intent a quick\n{answer}"));
+        clean(&format!("1.0 p0/1 intent a quick\n{answer}1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded"));
+    }
+}
+
+#[test]
+fn a_run_that_nobody_intended_is_unexpected() {
+    caught("unexpected", "1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded");
+}
+
+#[test]
+fn what_was_refused_must_not_run() {
+    for answer in ["rejected", "unreachable"] {
+        let log = format!("1.0 p0/1 intent a quick\n1.1 p0/1 {answer} a\n");
+        clean(&log);
+        caught("refused", &format!("{log}1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded"));
+    }
+    // Sent again after it was not known, and refused then: the first may have arrived.
+    clean(
+        "1.0 p0/1 intent a quick\n1.1 p0/1 unknown a\n1.1 p0/1 again a\n1.2 p0/1 rejected a
+         1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded",
+    );
+    let taken = "1.0 p0/1 intent a nowhere\n1.1 p0/1 ok a\n";
+    caught("unroutable", &format!("{taken}1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded"));
+}
+
+const DONE: &str = "1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded\n";
+const TWICE: &str = "9.0 w1/3 start a 0\n9.1 w1/3 end a 0 succeeded\n";
+
+#[test]
+fn a_second_run_needs_a_fault_before_the_first_was_acknowledged() {
+    let log = |fault: &str| format!("{SENT}{DONE}{fault}\n{TWICE}");
+    caught("repeated: attempt 0 ran 1", &log("").replace("\n\n", "\n").replace("9.", "2."));
+    for fault in [
+        "1.25 control fault 1 kill-worker 2",
+        "1.4 control fault 1 kill-worker 2",
+        "1.4 control fault 1 cut 2",
+        "1.4 control fault 1 kill-broker\n6.0 control over 1",
+        "1.4 control fault 1 pause 2\n6.0 control over 1",
+        "1.4 w0/2 crash b",
+        // The alarm keeps the outcome from being stored, and the ack with it.
+        "1.4 control fault 1 memory-alarm\n7.0 control over 1\n7.5 control fault 2 cut 2",
+    ] {
+        let violations = verdict(&log(fault)).violations();
+        let others: Vec<_> = violations.iter().filter(|text| !text.contains(": b")).collect();
+        assert!(others.is_empty(), "{fault}: {others:#?}");
+    }
+    for fault in [
+        // Another worker's.
+        "1.4 control fault 1 kill-worker 3\n1.5 control over 1",
+        // Too late: by then it was acknowledged.
+        "8.5 control fault 1 kill-worker 2\n8.5 control over 1",
+        "8.5 control fault 1 kill-broker\n8.6 control over 1",
+        // Takes nothing from a worker.
+        "1.4 control fault 1 memory-alarm\n1.5 control over 1",
+        "1.4 control fault 1 kill-producer 1\n1.5 control over 1",
+        // Before it was handed out.
+    ] {
+        let violations = verdict(&log(fault)).violations();
+        assert!(
+            violations.iter().any(|text| text.starts_with("repeated: attempt 0")),
+            "{fault}: {violations:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_rolling_restart_repeats_only_what_it_interrupted() {
+    let roll = "1.25 control fault 1 roll 2\n1.6 control over 1\n";
+    clean(&format!("{SENT}1.2 w0/2 start a 0\n{roll}{TWICE}"));
+    caught("repeated", &format!("{SENT}{DONE}{roll}{TWICE}"));
+}
+
+#[test]
+fn one_fault_explains_no_more_than_the_workers_held() {
+    let mut log = String::from("5.0 control fault 1 kill-worker 2\n5.0 control over 1\n");
+    for id in 0..9 {
+        log += &format!("1.0 p0/1 intent a{id} slow\n1.1 p0/1 ok a{id}\n4.0 w0/2 start a{id} 0\n");
+        log += &format!("6.0 w1/3 start a{id} 0\n6.1 w1/3 end a{id} 0 succeeded\n");
+    }
+    caught("repeated: 9 runs again, faults explain 8", &log);
+}
+
+#[test]
+fn a_task_that_was_sent_again_may_run_twice() {
+    let log = "1.0 p0/1 intent a quick\n1.1 p0/1 unknown a\n1.1 p0/1 again a\n1.2 p0/1 ok a\n";
+    assert_eq!(clean(&format!("{log}{DONE}{TWICE}")).duplicated, 1);
+    caught(
+        "repeated",
+        &format!("{log}{DONE}{TWICE}9.5 w1/3 start a 0\n9.6 w1/3 end a 0 succeeded").replace(
+            "1.3 w0/2 end a 0 succeeded\n",
+            "1.3 w0/2 end a 0 succeeded\n1.5 control fault 1 cut 9\n",
+        ),
+    );
+}
+
+#[test]
+fn a_repeated_failure_has_two_retries() {
+    let flaky = "1.0 p0/1 intent a flaky\n1.1 p0/1 ok a\n1.2 w0/2 start a 0\n1.3 w0/2 end a 0 failed\n";
+    let rest = "5.0 w1/3 start a 1\n5.1 w1/3 end a 1 succeeded\n";
+    clean(&format!("{flaky}{rest}"));
+    caught("repeated: attempt 1", &format!("{flaky}{rest}6.0 w1/3 start a 1\n6.1 w1/3 end a 1 succeeded\n"));
+    let cut = "1.4 control fault 1 cut 2\n1.4 control over 1\n4.0 w1/3 start a 0\n4.1 w1/3 end a 0 failed\n";
+    clean(&format!("{flaky}{cut}{rest}9.0 w1/3 start a 1\n9.1 w1/3 end a 1 succeeded\n"));
+}
+
+#[test]
+fn more_retries_than_allowed_are_seen() {
+    let mut log = SENT.to_owned();
+    for attempt in 0..=4 {
+        let how = if attempt < 4 { "failed" } else { "succeeded" };
+        log += &format!("{}.0 w0/2 start a {attempt}\n{0}.1 w0/2 end a {attempt} {how}\n", attempt + 2);
+    }
+    caught("retries", &log);
+}
+
+#[test]
+fn early_is_seen_and_late_is_measured() {
+    let later = "1.0 p0/1 intent a later 3.0\n1.1 p0/1 ok a\n";
+    let verdict = clean(&format!("{later}3.4 w0/2 start a 0\n3.5 w0/2 end a 0 succeeded"));
+    assert_eq!(verdict.latest, Duration::from_millis(400));
+    caught("early", &format!("{later}2.5 w0/2 start a 0\n2.6 w0/2 end a 0 succeeded"));
+}
+
+#[test]
+fn dead_letters_are_outcomes_with_the_right_reason() {
+    let reject = "1.0 p0/1 intent a reject\n1.1 p0/1 ok a\n1.2 w0/2 start a 0\n1.3 w0/2 end a 0 refused\n";
+    assert_eq!(clean(&format!("{reject}9.0 control dead a rejected")).put_aside, 1);
+    caught("outcome", &format!("{reject}9.0 control dead a malformed"));
+    caught("outcome", &sent("9.0 control dead a retries-exhausted"));
+    caught("blamed", &sent("9.0 control dead a crashed"));
+    let crashes =
+        "2.0 w0/2 crash p\n3.0 w0/2 crash p\n4.0 w0/2 crash p\n1.0 p0/1 intent p poison\n1.1 p0/1 ok p\n";
+    let verdict = clean(&sent(&format!("{crashes}9.0 control dead a crashed\n9.0 control dead p crashed")));
+    assert_eq!((verdict.blamed, verdict.put_aside), (1, 1));
+}
+
+#[test]
+fn what_is_left_wrong_or_gone_is_told() {
+    caught("stuck: 3", &sent(&format!("{DONE}9.0 control left faults 3")));
+    clean(&sent(&format!("{DONE}9.0 control left faults 0")));
+    caught("result", &sent(&format!("{DONE}9.0 p0/1 wrong a")));
+    caught("result", &sent(&format!("{DONE}9.0 control stored a PENDING")));
+    clean(&sent(&format!("{DONE}9.0 control stored a SUCCESS\n9.0 p0/1 got a")));
+    caught("exit", &sent(&format!("{DONE}9.0 control exit w0/2 101")));
+}

@@ -1,0 +1,126 @@
+//! Breaks everything that can break while tasks run, and checks that none was lost.
+//!
+//! ```console
+//! $ cargo run -p mq-worker-tests --bin faults -- --broker rabbitmq --seconds 180 --seed 7
+//! ```
+//!
+//! Producers and workers are processes of their own ([`producer`], [`work`]) that write all they do to one log
+//! ([`log`]). Meanwhile a nemesis kills, pauses and cuts ([`nemesis`]), after a plan that follows from the seed. Then
+//! all is healed, the queues must drain, and the checker ([`check`]) reads the log: what was acknowledged and has no
+//! outcome, what ran again without a fault that explains it, and more. With `--scenario` a short fixed play is
+//! performed instead ([`scenario`]), if wanted with a broker that is broken on purpose ([`mutation`]), which must be
+//! caught.
+#![allow(clippy::print_stdout, reason = "this is a command")]
+
+mod arena;
+mod check;
+mod log;
+mod mutation;
+mod nemesis;
+mod players;
+mod producer;
+mod run;
+mod scenario;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use self::arena::Kind;
+use self::check::Verdict;
+use self::run::{DRAINS_WITHIN, Extent, Run};
+
+/// Breaks everything that can break while tasks run, and checks that none was lost.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What runs the queues
+    #[arg(long, value_enum, default_value = "sqlite")]
+    broker: Kind,
+    /// How long things go wrong
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// The same seed makes the same plan [default: a random one, which is printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many workers
+    #[arg(long, default_value_t = 3)]
+    workers: usize,
+    /// How many producers
+    #[arg(long, default_value_t = 2)]
+    producers: usize,
+    /// How many tasks that kill their worker
+    #[arg(long, default_value_t = 1)]
+    poison: usize,
+    /// Milliseconds between two tasks of a producer
+    #[arg(long, default_value_t = 40)]
+    pause: u64,
+    /// Perform this short play instead
+    #[arg(long, value_parser = scenario::names())]
+    scenario: Option<String>,
+    /// With a broker that is broken in this way
+    #[arg(long, value_parser = mutation::names())]
+    mutation: Option<String>,
+    /// Where the log and the output of the processes are kept [default: a temporary directory, kept after a violation]
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match std::env::var(players::ROLE).as_deref() {
+        Ok("worker") => return work::main(),
+        Ok("producer") => {
+            producer::main();
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    let arguments = Arguments::parse();
+    let temporary = support::temp_dir();
+    let directory = match &arguments.keep {
+        Some(directory) => {
+            std::fs::create_dir_all(directory).expect("the directory can be made");
+            directory.canonicalize().expect("it was made")
+        }
+        None => temporary.path().to_owned(),
+    };
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
+    let mut run = Run::new(arguments.broker, &directory, arguments.mutation.clone());
+    let verdict = match &arguments.scenario {
+        Some(name) => scenario::perform(name, &mut run),
+        None => {
+            println!("seed {seed}");
+            run.play(Extent {
+                seed,
+                lasts: Duration::from_secs(arguments.seconds),
+                workers: arguments.workers.max(1),
+                producers: arguments.producers.max(1),
+                poison: arguments.poison,
+                pause: Duration::from_millis(arguments.pause),
+            });
+            run.finish(DRAINS_WITHIN)
+        }
+    };
+    drop(run);
+    report(&verdict, &arguments, seed);
+    if verdict.violations().is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    if arguments.keep.is_none() {
+        println!("the log and what the processes said: {}", temporary.keep().display());
+    }
+    ExitCode::FAILURE
+}
+
+fn report(verdict: &Verdict, arguments: &Arguments, seed: u64) {
+    const SHOWN: usize = 50;
+    let violations = verdict.violations();
+    violations.iter().take(SHOWN).for_each(|violation| println!("{violation}"));
+    if violations.len() > SHOWN {
+        println!("and {} more", violations.len() - SHOWN);
+    }
+    let what = arguments.scenario.clone().unwrap_or_else(|| format!("seed {seed}, {} s", arguments.seconds));
+    println!("{:?} ({what}): {verdict}", arguments.broker);
+}

@@ -1,0 +1,178 @@
+//! The processes: workers and producers, which are this program started again, and what is done to them.
+
+use std::fs::OpenOptions;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::Proxy;
+
+use crate::log::{Event, Log};
+
+/// The variable that tells a process what it is.
+pub(crate) const ROLE: &str = "FAULTS_ROLE";
+/// Longer than any grace time and goodbye.
+const STOPS_WITHIN: Duration = Duration::from_secs(25);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// One process, and its successors under the same name.
+pub(crate) struct Player {
+    pub(crate) name: String,
+    settings: Vec<(String, String)>,
+    directory: PathBuf,
+    pub(crate) proxy: Option<Proxy>,
+    child: Mutex<Option<Child>>,
+    /// It ends by itself, when all is done.
+    pub(crate) ends: bool,
+}
+
+impl Player {
+    /// Not started yet.
+    pub(crate) fn new(
+        name: String,
+        directory: &Path,
+        proxy: Option<Proxy>,
+        settings: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Player {
+        let settings: Vec<_> = settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let ends = settings.iter().any(|(name, _)| name == "FAULTS_SCRIPT");
+        Player { name, settings, directory: directory.to_owned(), proxy, child: Mutex::default(), ends }
+    }
+
+    /// Starts a process under this name, if there is none.
+    pub(crate) fn spawn(&self) {
+        let mut child = self.lock();
+        // The supervisor may have been quicker.
+        if child.is_some() {
+            return;
+        }
+        let program = std::env::current_exe().expect("this program has a path");
+        let said =
+            OpenOptions::new().create(true).append(true).open(self.said()).expect("a file for what it says");
+        let also = said.try_clone().expect("a second handle");
+        let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("MQ_") || name.starts_with("FAULTS_")) {
+                command.env_remove(name);
+            }
+        }
+        command
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .env("FAULTS_NAME", &self.name)
+            .env("FAULTS_LOG", self.directory.join("log"))
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(said)
+            .stderr(also)
+            // A Ctrl-C at the terminal is for the control.
+            .process_group(0);
+        *child = Some(command.spawn().expect("this program can be started again"));
+    }
+
+    /// What it said.
+    pub(crate) fn said(&self) -> PathBuf {
+        self.directory.join(format!("{}.out", self.name))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.child.lock().expect("never poisoned")
+    }
+
+    /// Its process id, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.lock().as_ref().map(Child::id)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(child) = &*self.lock() {
+            // It may have ended by itself this moment.
+            let _ = kill_process(Pid::from_child(child), signal);
+        }
+    }
+
+    /// SIGKILL. It is gone when this returns.
+    pub(crate) fn kill9(&self) {
+        if let Some(mut child) = self.lock().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGSTOP, or SIGCONT.
+    pub(crate) fn pause(&self, on: bool) {
+        self.signal(if on { Signal::STOP } else { Signal::CONT });
+    }
+
+    /// SIGTERM, and its end: `None` when it did not end, and was killed.
+    pub(crate) fn terminate(&self) -> Option<ExitStatus> {
+        self.signal(Signal::TERM);
+        self.wait(STOPS_WITHIN)
+    }
+
+    /// Waits for its end: `None` when it did not end, and was killed.
+    pub(crate) fn wait(&self, limit: Duration) -> Option<ExitStatus> {
+        // Out of the supervisor's sight.
+        let mut child = self.lock().take()?;
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Some(status);
+            }
+            thread::sleep(PAUSE);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        None
+    }
+
+    /// SIGTERM, with a line in the log when it does not end well.
+    pub(crate) fn terminate_well(&self, log: &Log) {
+        let Some(pid) = self.pid() else { return };
+        let name = format!("{}/{pid}", self.name);
+        match self.terminate() {
+            Some(status) if status.success() => {}
+            Some(status) if is_abort(status) => {}
+            Some(status) => log.write(Event::Exit { name, code: words(status) }),
+            None => log.write(Event::Exit { name, code: "SIGKILL-after-it-did-not-stop".into() }),
+        }
+    }
+
+    /// Starts it again when it has ended by itself, and says so in the log.
+    pub(crate) fn supervise(&self, log: &Log) {
+        let ended = {
+            let mut child = self.lock();
+            let ended = child.as_mut().and_then(|child| Some((child.id(), child.try_wait().ok()??)));
+            if ended.is_some() {
+                *child = None;
+            }
+            ended
+        };
+        let Some((pid, status)) = ended else { return };
+        if self.ends && status.success() {
+            return;
+        }
+        // A poison task says so itself.
+        if !is_abort(status) {
+            log.write(Event::Exit { name: format!("{}/{pid}", self.name), code: words(status) });
+        }
+        self.spawn();
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+fn is_abort(status: ExitStatus) -> bool {
+    status.signal() == Some(Signal::ABORT.as_raw())
+}
+
+fn words(status: ExitStatus) -> String {
+    status.to_string().replace(' ', "-")
+}

@@ -1,0 +1,214 @@
+//! The process of a producer: sends tasks and writes what it meant to do and what it was told.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use mq_worker::canvas::SendOptions;
+use mq_worker::{App, AsyncResult, Error, Exchange, ExchangeKind, Topology};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::log::{Answer, Event, Kind, now};
+use crate::mutation;
+use crate::work::log;
+
+/// An exchange without a queue.
+const NOWHERE: &str = "faults.nowhere";
+/// Publishes on their way at once.
+pub(crate) const IN_FLIGHT: usize = 8;
+/// How often a task is sent again while it is not known whether it arrived.
+const AGAIN: usize = 2;
+/// How long a caller waits for a result. It may never come: its queue dies with the connection on RabbitMQ.
+const RESULT: Duration = Duration::from_secs(5);
+
+/// What is sent: of which kind, with which argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) kind: Kind,
+    pub(crate) millis: u64,
+}
+
+/// Sends what the environment says until it is told to stop, or until all is sent.
+pub(crate) fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(produce());
+}
+
+async fn produce() {
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
+    let mut builder = App::builder();
+    if let Some(wrap) = mutation::of_this_process() {
+        builder = builder.wrap_broker(wrap);
+    }
+    let app = builder.install().expect("the control has set a good configuration");
+    let prefix = format!("{}-{}", std::env::var("FAULTS_NAME").expect("a name"), std::process::id());
+    let mut orders = Orders::of_this_process();
+    let mut sending = JoinSet::new();
+    let mut number = 0;
+    loop {
+        let order = tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            order = orders.next() => order,
+        };
+        let Some(order) = order else { break };
+        number += 1;
+        let id = format!("{prefix}-{number}");
+        while sending.len() >= orders.at_once() {
+            sending.join_next().await;
+        }
+        sending.spawn(send(app.clone(), id, order));
+    }
+    // Results are not worth waiting for; what is being published is.
+    while sending.join_next().await.is_some() {}
+    app.close().await;
+}
+
+/// Sends one task, again if need be.
+async fn send(app: App, id: String, order: Order) {
+    let Order { kind, millis } = order;
+    let countdown = (kind == Kind::Later).then(|| Duration::from_millis(millis));
+    let due = countdown.map(|countdown| now() + countdown);
+    log().write(Event::Intent { id: id.clone(), kind, due });
+    // One moment for the log and for the message, however often it is sent.
+    let eta =
+        due.and_then(|due| chrono::DateTime::from_timestamp_micros(i64::try_from(due.as_micros()).ok()?));
+    for _ in 0..=AGAIN {
+        let sent = publish(&app, &id, order, eta).await;
+        let answer = match &sent {
+            Ok(_) => Answer::Ok,
+            Err(error) => answer(error),
+        };
+        log().write(Event::Told { id: id.clone(), answer });
+        match sent {
+            Ok(Some(job)) => return expect(job, id, millis).await,
+            Err(error) if answer == Answer::Unknown => {
+                eprintln!("{id}: {error:#}");
+                log().write(Event::Again { id: id.clone() });
+            }
+            Err(error) => return eprintln!("{id}: {error:#}"),
+            Ok(None) => return,
+        }
+    }
+}
+
+async fn publish(
+    app: &App,
+    id: &str,
+    order: Order,
+    eta: Option<chrono::DateTime<chrono::Utc>>,
+) -> mq_worker::Result<Option<AsyncResult<u64>>> {
+    let mut options = SendOptions { task_id: Some(id.to_owned()), eta, ..SendOptions::default() };
+    let (task, has_argument) = match order.kind {
+        Kind::Quick | Kind::Later | Kind::Nowhere => ("faults.quick", false),
+        Kind::Slow => ("faults.slow", true),
+        Kind::Blocking => ("faults.blocking", true),
+        Kind::Flaky => ("faults.flaky", false),
+        Kind::Reject => ("faults.reject", false),
+        Kind::Value => ("faults.value", true),
+        Kind::Poison => ("faults.poison", false),
+    };
+    if order.kind == Kind::Nowhere {
+        let exchange = Exchange::new(NOWHERE, ExchangeKind::Direct);
+        let topology = Topology { exchanges: vec![exchange], ..Topology::default() };
+        app.broker().await?.declare(&topology).await?;
+        (options.exchange, options.routing_key) = (Some(NOWHERE.to_owned()), Some("nobody".to_owned()));
+    }
+    let arguments = if has_argument { vec![order.millis.into()] } else { Vec::new() };
+    let job = app.send_call::<u64>(task, &arguments, &serde_json::Map::new(), options).await?;
+    Ok((order.kind == Kind::Value).then_some(job))
+}
+
+fn answer(error: &Error) -> Answer {
+    if error.is_unknown() {
+        Answer::Unknown
+    } else if error.is_connection() || error.is_timeout() {
+        Answer::Unreachable
+    } else {
+        Answer::Rejected
+    }
+}
+
+/// Waits a while for the result.
+async fn expect(job: AsyncResult<u64>, id: String, argument: u64) {
+    match job.get().timeout(RESULT).await {
+        Ok(result) => log().write(Event::Got { id, is_right: result == argument + 1 }),
+        Err(error) if error.is_timeout() || error.is_connection() => {}
+        Err(error) if error.task_failure().is_some_and(|failure| failure.kind == "WorkerLost") => {}
+        Err(error) => {
+            eprintln!("{id}: {error:#}");
+            log().write(Event::Got { id, is_right: false });
+        }
+    }
+}
+
+/// Where orders come from.
+enum Orders {
+    /// Random ones for ever, at a rate.
+    Random { rng: Rng, pause: Duration, poison: usize },
+    /// Exactly these, one after the other.
+    Script(std::vec::IntoIter<Order>),
+}
+
+impl Orders {
+    fn of_this_process() -> Orders {
+        if let Ok(script) = std::env::var("FAULTS_SCRIPT") {
+            return Orders::Script(parse(&script).expect("the control writes good scripts").into_iter());
+        }
+        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        Orders::Random {
+            rng: Rng::with_seed(number("FAULTS_SEED").unwrap_or_default()),
+            pause: Duration::from_millis(number("FAULTS_PAUSE").unwrap_or(30)),
+            poison: usize::try_from(number("FAULTS_POISON").unwrap_or_default()).unwrap_or_default(),
+        }
+    }
+
+    fn at_once(&self) -> usize {
+        match self {
+            Orders::Random { .. } => IN_FLIGHT,
+            Orders::Script(_) => 1,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Order> {
+        match self {
+            Orders::Script(orders) => orders.next(),
+            Orders::Random { rng, pause, poison } => {
+                tokio::time::sleep(*pause).await;
+                if *poison > 0 && rng.u8(0..40) == 0 {
+                    *poison -= 1;
+                    return Some(Order { kind: Kind::Poison, millis: 0 });
+                }
+                let kind = match rng.u8(0..100) {
+                    0..55 => Kind::Quick,
+                    55..62 => Kind::Slow,
+                    62..66 => Kind::Blocking,
+                    66..76 => Kind::Flaky,
+                    76..80 => Kind::Reject,
+                    80..90 => Kind::Later,
+                    90..97 => Kind::Value,
+                    _ => Kind::Nowhere,
+                };
+                let millis = match kind {
+                    Kind::Later => rng.u64(1000..3000),
+                    _ => rng.u64(200..2000),
+                };
+                Some(Order { kind, millis })
+            }
+        }
+    }
+}
+
+/// `quick*10 slow:2000 later:1500*3`: kind, milliseconds, how often.
+pub(crate) fn parse(script: &str) -> Result<Vec<Order>, String> {
+    let mut orders = Vec::new();
+    for word in script.split_ascii_whitespace() {
+        let (one, count) = word.split_once('*').unwrap_or((word, "1"));
+        let (kind, millis) = one.split_once(':').unwrap_or((one, "0"));
+        let order =
+            Order { kind: kind.parse()?, millis: millis.parse().map_err(|_| format!("bad `{word}`"))? };
+        let count = count.parse().map_err(|_| format!("bad `{word}`"))?;
+        orders.extend(std::iter::repeat_n(order, count));
+    }
+    Ok(orders)
+}

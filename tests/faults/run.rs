@@ -1,0 +1,249 @@
+//! A run: load and faults → heal → quiesce → drain → check.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mq_worker::App;
+
+use crate::arena::{Arena, CONCURRENCY, DEAD, Kind, QUEUE};
+use crate::check::{self, History, Setting, Verdict};
+use crate::log::{Event, Kind as TaskKind, Line, Log};
+use crate::mutation;
+use crate::nemesis::{Plan, Stage, plan};
+use crate::players::{Player, ROLE};
+use crate::work::MAX_RETRIES;
+
+/// All that is needed for a run, random or by a script.
+pub(crate) struct Run {
+    pub(crate) arena: Arena,
+    pub(crate) directory: PathBuf,
+    pub(crate) log: Log,
+    pub(crate) workers: Vec<Player>,
+    pub(crate) producers: Vec<Player>,
+    numbers: AtomicU32,
+    /// A broken broker for workers and producers.
+    mutation: Option<String>,
+}
+
+/// How much a random run has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub(crate) seed: u64,
+    pub(crate) lasts: Duration,
+    pub(crate) workers: usize,
+    pub(crate) producers: usize,
+    /// Poison tasks.
+    pub(crate) poison: usize,
+    /// How long a producer waits between two tasks.
+    pub(crate) pause: Duration,
+}
+
+/// How long the queues may take to become empty when all is well again.
+pub(crate) const DRAINS_WITHIN: Duration = Duration::from_secs(90);
+/// Nothing has happened for so long: nothing will.
+const QUIET: Duration = Duration::from_secs(3);
+/// A crash costs a message this many of its lives.
+const MAX_CRASHES: u32 = 3;
+
+impl Run {
+    /// Starts the broker; nobody plays yet.
+    pub(crate) fn new(kind: Kind, directory: &Path, mutation: Option<String>) -> Run {
+        Run {
+            arena: Arena::start(kind, directory),
+            directory: directory.to_owned(),
+            log: Log::open(&directory.join("log"), "control"),
+            workers: Vec::new(),
+            producers: Vec::new(),
+            numbers: AtomicU32::new(1),
+            mutation,
+        }
+    }
+
+    /// One more worker, started.
+    pub(crate) fn add_worker(&mut self) {
+        let name = format!("w{}", self.workers.len());
+        let player = self.player(name, "worker", Vec::new());
+        player.spawn();
+        self.workers.push(player);
+    }
+
+    /// A producer that sends exactly this, started, and not one of the others.
+    pub(crate) fn producer_with_script(&self, script: &str) -> Player {
+        let name = format!("p{}-{}", self.producers.len(), self.numbers.fetch_add(1, Ordering::SeqCst));
+        let player = self.player(name, "producer", vec![("FAULTS_SCRIPT", script.to_owned())]);
+        player.spawn();
+        player
+    }
+
+    /// One more producer, started.
+    pub(crate) fn add_producer(&mut self, settings: Vec<(&'static str, String)>) {
+        let name = format!("p{}", self.producers.len());
+        let player = self.player(name, "producer", settings);
+        player.spawn();
+        self.producers.push(player);
+    }
+
+    fn player(&self, name: String, role: &str, more: Vec<(&'static str, String)>) -> Player {
+        let (url, proxy) = self.arena.way(self.workers.len() + self.producers.len());
+        let mut settings = self.arena.settings(&url);
+        settings.extend(more);
+        settings.push((ROLE, role.to_owned()));
+        settings.extend(self.mutation.iter().map(|name| (mutation::VARIABLE, name.clone())));
+        Player::new(name, &self.directory, proxy, settings)
+    }
+
+    /// What the nemesis works with.
+    pub(crate) fn stage(&self) -> Stage<'_> {
+        Stage {
+            arena: &self.arena,
+            workers: &self.workers,
+            producers: &self.producers,
+            log: &self.log,
+            numbers: &self.numbers,
+        }
+    }
+
+    /// A random run, up to the moment when all is well again.
+    pub(crate) fn play(&mut self, extent: Extent) {
+        for index in 0..extent.workers {
+            self.add_worker();
+            if index < extent.producers {
+                let settings = vec![
+                    ("FAULTS_SEED", (extent.seed * 100 + index as u64).to_string()),
+                    ("FAULTS_PAUSE", extent.pause.as_millis().to_string()),
+                    ("FAULTS_POISON", if index == 0 { extent.poison.to_string() } else { "0".into() }),
+                ];
+                self.add_producer(settings);
+            }
+        }
+        let Plan { processes, broker } = plan(extent.seed, self.arena.kind, extent.lasts);
+        let until = Instant::now() + extent.lasts;
+        let stop = AtomicBool::new(false);
+        let stage = self.stage();
+        thread::scope(|scope| {
+            let tracks =
+                [&processes, &broker].map(|track| scope.spawn(|| stage.perform(track, until, &stop)));
+            scope.spawn(|| self.supervise(&stop));
+            while Instant::now() < until || tracks.iter().any(|track| !track.is_finished()) {
+                thread::sleep(Duration::from_millis(50));
+            }
+            // Producers first: what they send now must arrive, for all is well.
+            let told: Vec<_> = self
+                .producers
+                .iter()
+                .map(|producer| scope.spawn(|| producer.terminate_well(&self.log)))
+                .collect();
+            told.into_iter().for_each(|told| told.join().expect("nothing panics"));
+            stop.store(true, Ordering::SeqCst);
+        });
+    }
+
+    fn supervise(&self, stop: &AtomicBool) {
+        while !stop.load(Ordering::SeqCst) {
+            self.supervise_once();
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn supervise_once(&self) {
+        self.workers.iter().chain(&self.producers).for_each(|player| player.supervise(&self.log));
+    }
+
+    /// Waits until every task has its outcome and the queues are empty, stops the workers, and checks.
+    pub(crate) fn finish(&self, drains_within: Duration) -> Verdict {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let drained = runtime.block_on(self.drain(drains_within));
+        self.workers.iter().for_each(|worker| worker.terminate_well(&self.log));
+        let looked = runtime.block_on(self.look());
+        for problem in [drained, looked].into_iter().filter_map(Result::err) {
+            self.log.write(Event::Exit {
+                name: "control".into(),
+                code: format!("{problem:#}").replace(' ', "-"),
+            });
+        }
+        let setting = Setting {
+            workers: self.workers.len(),
+            prefetch: CONCURRENCY,
+            max_retries: MAX_RETRIES,
+            max_crashes: MAX_CRASHES,
+        };
+        check::check(&self.history(), setting)
+    }
+
+    /// The log as it is now.
+    pub(crate) fn history(&self) -> History {
+        let text = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        History::new(text.lines().map(|line| line.parse::<Line>().unwrap_or_else(|error| panic!("{error}"))))
+    }
+
+    async fn drain(&self, limit: Duration) -> mq_worker::Result<()> {
+        let app = self.arena.app()?;
+        let deadline = Instant::now() + limit;
+        let mut quiet_since = (0, Instant::now());
+        while Instant::now() < deadline {
+            self.supervise_once();
+            self.collect_dead_letters(&app).await?;
+            let written = fs::metadata(self.directory.join("log")).map_or(0, |file| file.len());
+            if written != quiet_since.0 {
+                quiet_since = (written, Instant::now());
+            }
+            if quiet_since.1.elapsed() >= QUIET && self.is_done(&app).await? {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        self.collect_dead_letters(&app).await?;
+        app.close().await;
+        Ok(())
+    }
+
+    async fn is_done(&self, app: &App) -> mq_worker::Result<bool> {
+        let counts = app.broker().await?.queues(&[QUEUE.to_owned()]).await?;
+        let is_empty = counts
+            .iter()
+            .all(|queue| queue.ready + queue.running.unwrap_or(0) + queue.delayed.unwrap_or(0) == 0);
+        Ok(is_empty && self.history().tasks.values().all(|task| !task.is_promised() || task.has_outcome()))
+    }
+
+    /// Every dead letter becomes a line in the log.
+    async fn collect_dead_letters(&self, app: &App) -> mq_worker::Result<()> {
+        let broker = app.broker().await?;
+        if broker.queues(&[DEAD.to_owned()]).await?.is_empty() {
+            return Ok(());
+        }
+        while let Some(delivery) = broker.get(DEAD).await? {
+            let headers = &delivery.message.headers;
+            let id = headers.id().unwrap_or("without-an-id").to_owned();
+            let reason = headers.get_str("mq-dead-reason").unwrap_or("without-a-reason").to_owned();
+            self.log.write(Event::Dead { id, reason });
+            delivery.ack();
+        }
+        Ok(())
+    }
+
+    /// What is left in the queue when nobody works on it any more, and what the store of results says.
+    async fn look(&self) -> mq_worker::Result<()> {
+        let app = self.arena.app()?;
+        let broker = app.broker().await?;
+        // RabbitMQ does not tell how many messages are handed out: without consumers they are ready again.
+        for queue in broker.queues(&[QUEUE.to_owned()]).await? {
+            let count = queue.ready + queue.running.unwrap_or(0) + queue.delayed.unwrap_or(0);
+            self.log.write(Event::Left { queue: queue.name, count });
+        }
+        if self.arena.kind == Kind::Sqlite {
+            let values = |kind| kind == Some(TaskKind::Value);
+            let history = self.history();
+            let wanted =
+                history.tasks.iter().filter(|(_, task)| values(task.intent.map(|intent| intent.kind)));
+            for (id, _) in wanted.filter(|(_, task)| task.has_succeeded()) {
+                let state = app.result::<u64>(id.clone()).await?.state().await?;
+                self.log.write(Event::Stored { id: id.clone(), state: state.to_string() });
+            }
+        }
+        app.close().await;
+        Ok(())
+    }
+}

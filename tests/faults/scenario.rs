@@ -1,0 +1,129 @@
+//! Short plays in which a broken broker is caught for certain, and a good one is not.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::check::{History, Verdict};
+use crate::log::{Answer, Fault, How};
+use crate::nemesis::Step;
+use crate::run::Run;
+
+/// What is awaited comes within this time, or the broker is broken.
+const SOON: Duration = Duration::from_secs(40);
+/// What has not drained after this time will not.
+const DRAINS_WITHIN: Duration = Duration::from_secs(30);
+
+type Play = fn(&mut Run);
+
+const PLAYS: [(&str, Play); 4] =
+    [("calm", calm), ("crash", crash), ("outage", outage), ("reconnect", reconnect)];
+
+/// The names of all plays.
+pub(crate) fn names() -> Vec<&'static str> {
+    PLAYS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Performs a play and checks it.
+pub(crate) fn perform(name: &str, run: &mut Run) -> Verdict {
+    let (_, play) = PLAYS.iter().find(|(known, _)| *known == name).expect("the names were checked");
+    play(run);
+    run.finish(DRAINS_WITHIN)
+}
+
+/// Nothing goes wrong.
+fn calm(run: &mut Run) {
+    run.add_worker();
+    send(run, "quick*150 value*10 flaky*5 reject*5 later:1000*5 nowhere*2");
+    wait_for_producers(run);
+}
+
+/// A worker is killed in the middle of four tasks.
+fn crash(run: &mut Run) {
+    run.add_worker();
+    send(run, "slow:2000*8");
+    wait_for_producers(run);
+    wait_until(run, |history| runs(history) >= 4);
+    inflict(run, Fault::KillWorker);
+}
+
+/// A producer sends while the broker cannot be reached, and dies after it was told what became of that.
+fn outage(run: &mut Run) {
+    run.add_worker();
+    send(run, "quick*20");
+    wait_for_producers(run);
+    thread::scope(|scope| {
+        let stage = run.stage();
+        let lasts = Duration::from_secs(12);
+        let fault = if run.arena.kind.is_rabbitmq() { Fault::KillBroker } else { Fault::Lock };
+        let step = Step { after: Duration::ZERO, fault, which: 0, lasts };
+        let begun = Instant::now();
+        let outage = scope.spawn(move || stage.inflict(step));
+        // It takes a moment until nothing goes through any more.
+        thread::sleep(Duration::from_secs(2));
+        let producer = run.producer_with_script("quick*1");
+        wait_until(run, |history| answers(history) > 20 || begun.elapsed() > lasts);
+        producer.kill9();
+        outage.join().expect("nothing panics");
+    });
+}
+
+/// The connection of a worker is cut while a task runs whose tag another task has afterwards. Then it is killed.
+fn reconnect(run: &mut Run) {
+    run.add_worker();
+    send(run, "quick*10");
+    wait_for_producers(run);
+    wait_until(run, |history| successes(history) == 10);
+    // The eleventh delivery; it comes again as the first of the new channel.
+    send(run, "slow:8000");
+    wait_for_producers(run);
+    wait_until(run, |history| runs(history) == 11);
+    inflict(run, Fault::Cut);
+    thread::sleep(Duration::from_secs(2));
+    send(run, "quick*9 slow:15000");
+    wait_for_producers(run);
+    // The second slow one is the eleventh delivery of the new channel. The first one ends meanwhile.
+    wait_until(run, |history| successes(history) == 20);
+    wait_until(run, |history| runs(history) >= 21);
+    thread::sleep(Duration::from_secs(1));
+    inflict(run, Fault::KillWorker);
+}
+
+fn send(run: &mut Run, script: &str) {
+    run.add_producer(vec![("FAULTS_SCRIPT", script.to_owned())]);
+}
+
+fn wait_for_producers(run: &Run) {
+    for producer in &run.producers {
+        producer.wait(SOON);
+    }
+}
+
+fn inflict(run: &Run, fault: Fault) {
+    run.stage().inflict(Step { after: Duration::ZERO, fault, which: 0, lasts: Duration::ZERO });
+}
+
+/// Waits for something; if it does not come, the checker says what is wrong.
+fn wait_until(run: &Run, is_there: impl Fn(&History) -> bool) {
+    let deadline = Instant::now() + SOON;
+    while Instant::now() < deadline && !is_there(&run.history()) {
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn runs(history: &History) -> usize {
+    history.tasks.values().map(|task| task.runs.len()).sum()
+}
+
+fn successes(history: &History) -> usize {
+    let ended = |how| matches!(how, Some((_, How::Succeeded)));
+    history.tasks.values().flat_map(|task| &task.runs).filter(|run| ended(run.end)).count()
+}
+
+fn answers(history: &History) -> usize {
+    history
+        .tasks
+        .values()
+        .flat_map(|task| &task.answers)
+        .filter(|answer| **answer != Answer::Rejected)
+        .count()
+}

@@ -1,0 +1,106 @@
+//! The tasks, and the process that works on them: `mq-worker`'s own `main`, with these tasks linked in.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use mq_worker::{App, Context, TaskError, task};
+
+use crate::log::{Event, How, Log};
+use crate::mutation;
+
+/// What the tasks are configured with: see the attributes below.
+pub(crate) const MAX_RETRIES: u32 = 3;
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Where this process writes what happens, from the environment that the control gave it.
+pub(crate) fn log() -> &'static Log {
+    LOG.get_or_init(|| {
+        let path = PathBuf::from(std::env::var_os("FAULTS_LOG").expect("the control names the log"));
+        let name = std::env::var("FAULTS_NAME").expect("the control gives a name");
+        Log::open(&path, format!("{name}/{}", std::process::id()))
+    })
+}
+
+/// The process of a worker.
+pub(crate) fn main() -> ExitCode {
+    if let Some(wrap) = mutation::of_this_process() {
+        let installed = App::builder().wrap_broker(wrap).install();
+        installed.expect("the control has set a good configuration");
+    }
+    mq_worker::main()
+}
+
+/// One run of a task, in the log.
+struct Run<'a>(&'a Context);
+
+impl Run<'_> {
+    fn begin(context: &Context) -> Run<'_> {
+        let (id, attempt) = (context.id().to_owned(), context.retries());
+        log().write(Event::Start { id, attempt, crashes: context.headers().crashes() });
+        Run(context)
+    }
+
+    fn end(self, how: How) {
+        log().write(Event::End { id: self.0.id().to_owned(), attempt: self.0.retries(), how });
+    }
+}
+
+/// Succeeds at once.
+#[task(name = "faults.quick", ignore_result)]
+pub(crate) async fn quick(ctx: &Context) {
+    Run::begin(ctx).end(How::Succeeded);
+}
+
+/// Succeeds after a while.
+#[task(name = "faults.slow", ignore_result)]
+pub(crate) async fn slow(ctx: &Context, millis: u64) {
+    let run = Run::begin(ctx);
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+    run.end(How::Succeeded);
+}
+
+/// The same, on a blocking thread.
+#[task(name = "faults.blocking", ignore_result)]
+pub(crate) fn blocking(ctx: &Context, millis: u64) {
+    let run = Run::begin(ctx);
+    std::thread::sleep(Duration::from_millis(millis));
+    run.end(How::Succeeded);
+}
+
+/// Fails once, then succeeds.
+#[task(name = "faults.flaky", max_retries = 3, backoff = "200ms..2s", ignore_result)]
+pub(crate) async fn flaky(ctx: &Context) -> Result<(), TaskError> {
+    let run = Run::begin(ctx);
+    if ctx.retries() == 0 {
+        run.end(How::Failed);
+        return Err(TaskError::failed("the first time always fails"));
+    }
+    run.end(How::Succeeded);
+    Ok(())
+}
+
+/// Fails for good.
+#[task(name = "faults.reject", ignore_result)]
+pub(crate) async fn reject(ctx: &Context) -> Result<(), TaskError> {
+    Run::begin(ctx).end(How::Refused);
+    Err(TaskError::reject("never"))
+}
+
+/// Has a result.
+#[task(name = "faults.value")]
+pub(crate) async fn value(ctx: &Context, number: u64) -> u64 {
+    let run = Run::begin(ctx);
+    run.end(How::Succeeded);
+    number + 1
+}
+
+/// Takes its process down.
+#[task(name = "faults.poison", ignore_result)]
+pub(crate) async fn poison(ctx: &Context) {
+    let _ = Run::begin(ctx);
+    log().write(Event::Crash { id: ctx.id().to_owned() });
+    std::process::abort();
+}
