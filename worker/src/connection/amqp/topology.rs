@@ -280,7 +280,9 @@ impl<'a> Scratch<'a> {
             self.run(async |c| c.exchange_declare(name, kind, options, FieldTable::default()).await).await;
         match declared {
             // Another kind would send messages elsewhere; whether it stays or goes is its owner's affair.
-            Err(error) if reply_code(&error) == Some(code::PRECONDITION_FAILED) && !names_the_kind(&error) => {
+            Err(error)
+                if reply_code(&error) == Some(code::PRECONDITION_FAILED) && !names_the_kind(&error) =>
+            {
                 warn!(
                     exchange = exchange.name,
                     reason = text(&error),
