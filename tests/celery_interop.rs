@@ -83,13 +83,19 @@ impl Lab {
             "INFO",
             "--without-gossip",
             "--without-mingle",
+            "--queues",
+            &self.python_queue,
             "--hostname",
             &self.python_queue,
         ];
         let mut command = self.python.module("celery", arguments);
-        let worker = Process::spawn(command.env("PROJ_QUEUE", &self.python_queue));
+        let worker = Process::spawn(self.queues(&mut command));
         tokio::task::block_in_place(|| worker.wait_for_line(" ready.", Duration::from_secs(60)));
         worker
+    }
+
+    fn queues<'a>(&self, command: &'a mut std::process::Command) -> &'a mut std::process::Command {
+        command.env("PROJ_QUEUE", &self.python_queue).env("RUST_QUEUE", &self.rust_queue)
     }
 
     async fn consumed(&self, queue: &str) {
@@ -103,8 +109,8 @@ impl Lab {
 
     /// Calls from Python, and returns what the script printed.
     async fn call(&self, case: &str) -> String {
-        let mut command = self.python.script("call.py", [&self.rust_queue, case]);
-        let process = Process::spawn(command.env("PROJ_QUEUE", &self.python_queue));
+        let mut command = self.python.script("call.py", [case]);
+        let process = Process::spawn(self.queues(&mut command));
         let wait = move || process.wait(Duration::from_secs(60));
         let ended = tokio::task::spawn_blocking(wait).await.expect("it ends");
         assert!(ended.status.success(), "{}{}", ended.stdout, ended.stderr);
