@@ -1,16 +1,16 @@
-"""Calls Rust tasks as a Python program does, and prints what comes back.   call.py RUST_QUEUE CASE"""
+"""Calls Rust tasks as a Python program does, and prints what comes back.   call.py CASE"""
 
 import sys
 import time
 
-from celery import chain, signature
-from proj import add, app
+from celery import chain
+from proj import add, app, rust_queue
 
-queue, case = sys.argv[1:]
+case = sys.argv[1]
 
 
 def rust(name, *args, **options):
-    return app.signature(name, args=args, queue=queue, **options)
+    return app.signature(name, args=args, queue=rust_queue, **options)
 
 
 def wait(result):
@@ -27,7 +27,7 @@ def failure(result):
 
 if case == "result":
     print(wait(rust("rust_add", 2, 40).delay()))
-    print(wait(app.signature("rust_add", kwargs={"a": 1, "b": 2}, queue=queue).delay()))
+    print(wait(app.signature("rust_add", kwargs={"a": 1, "b": 2}, queue=rust_queue).delay()))
     print(wait(rust("rust_describe", {"id": 7, "items": ["tea", "Grüße"]}).delay()))
 elif case == "failure":
     print(failure(rust("rust_fail", "by python").delay()))

@@ -1,4 +1,5 @@
-"""A Celery application as it stands in Python programs. The queue is the test's: PROJ_QUEUE."""
+"""A Celery application as it stands in Python programs. The queues are the test's: PROJ_QUEUE, and RUST_QUEUE for the
+tasks in Rust."""
 
 import os
 
@@ -6,13 +7,16 @@ from celery import Celery
 from kombu import Queue
 
 queue = os.environ["PROJ_QUEUE"]
-# Rust declares its queues as quorum queues; a Celery that shares them says so.
-kind = os.environ.get("PROJ_QUEUE_TYPE", "classic")
+rust_queue = os.environ["RUST_QUEUE"]
 
 app = Celery("proj", broker=os.environ["MQ_BROKER_URL"], backend="rpc://")
 app.conf.update(
     task_default_queue=queue,
-    task_queues=[Queue(queue, queue_arguments={"x-queue-type": kind})],
+    task_queues=[
+        Queue(queue, routing_key=queue),
+        # The Rust worker has declared it, with arguments that Celery would not give it.
+        Queue(rust_queue, routing_key=rust_queue, no_declare=True),
+    ],
     task_default_exchange="",
     task_default_routing_key=queue,
     worker_prefetch_multiplier=1,

@@ -80,6 +80,7 @@ impl App {
     }
 
     /// How a task of this program gets what it subscribes to, for showing; a worker checks it as well.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn subscription(&self, task: &TaskEntry) -> Topology {
         if !subscribes(task) || task.options.broadcast {
             return Topology::default();
