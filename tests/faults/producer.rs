@@ -23,9 +23,16 @@ const RESULT: Duration = Duration::from_secs(5);
 
 /// What is sent: of which kind, with which argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Order {
-    pub(crate) kind: Kind,
-    pub(crate) millis: u64,
+struct Order {
+    kind: Kind,
+    millis: u64,
+}
+
+/// One line of a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Send(Order),
+    Wait(Duration),
 }
 
 /// Sends what the environment says until it is told to stop, or until all is sent.
@@ -147,7 +154,7 @@ enum Orders {
     /// Random ones for ever, at a rate.
     Random { rng: Rng, pause: Duration, poison: usize },
     /// Exactly these, one after the other.
-    Script(std::vec::IntoIter<Order>),
+    Script(std::vec::IntoIter<Word>),
 }
 
 impl Orders {
@@ -172,7 +179,12 @@ impl Orders {
 
     async fn next(&mut self) -> Option<Order> {
         match self {
-            Orders::Script(orders) => orders.next(),
+            Orders::Script(words) => loop {
+                match words.next()? {
+                    Word::Send(order) => return Some(order),
+                    Word::Wait(pause) => tokio::time::sleep(pause).await,
+                }
+            },
             Orders::Random { rng, pause, poison } => {
                 tokio::time::sleep(*pause).await;
                 if *poison > 0 && rng.u8(0..40) == 0 {
@@ -199,16 +211,35 @@ impl Orders {
     }
 }
 
-/// `quick*10 slow:2000 later:1500*3`: kind, milliseconds, how often.
-pub(crate) fn parse(script: &str) -> Result<Vec<Order>, String> {
-    let mut orders = Vec::new();
-    for word in script.split_ascii_whitespace() {
-        let (one, count) = word.split_once('*').unwrap_or((word, "1"));
+/// `quick*10 wait:500 slow:2000 later:1500*3`: kind, milliseconds, how often.
+fn parse(script: &str) -> Result<Vec<Word>, String> {
+    let mut words = Vec::new();
+    for text in script.split_ascii_whitespace() {
+        let bad = |_| format!("`{text}` cannot be read");
+        let (one, count) = text.split_once('*').unwrap_or((text, "1"));
         let (kind, millis) = one.split_once(':').unwrap_or((one, "0"));
-        let order =
-            Order { kind: kind.parse()?, millis: millis.parse().map_err(|_| format!("bad `{word}`"))? };
-        let count = count.parse().map_err(|_| format!("bad `{word}`"))?;
-        orders.extend(std::iter::repeat_n(order, count));
+        let millis = millis.parse().map_err(bad)?;
+        let word = match kind {
+            "wait" => Word::Wait(Duration::from_millis(millis)),
+            kind => Word::Send(Order { kind: kind.parse()?, millis }),
+        };
+        words.extend(std::iter::repeat_n(word, count.parse().map_err(bad)?));
     }
-    Ok(orders)
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_a_list_of_words() {
+        let slow = Word::Send(Order { kind: Kind::Slow, millis: 20 });
+        let quick = Word::Send(Order { kind: Kind::Quick, millis: 0 });
+        assert_eq!(
+            parse("slow:20*2 wait:5 quick"),
+            Ok(vec![slow, slow, Word::Wait(Duration::from_millis(5)), quick])
+        );
+        assert!(parse("slow:x").is_err() && parse("nothing").is_err());
+    }
 }

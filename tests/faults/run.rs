@@ -43,8 +43,10 @@ pub(crate) struct Extent {
 
 /// How long the queues may take to become empty when all is well again.
 pub(crate) const DRAINS_WITHIN: Duration = Duration::from_secs(90);
-/// Nothing has happened for so long: nothing will.
-const QUIET: Duration = Duration::from_secs(3);
+/// Nothing has happened for so long: if all is done, it is over.
+const QUIET: Duration = Duration::from_secs(2);
+/// Nothing has happened for so long: nothing will. Longer than it takes SQLite to see that a worker has died.
+const GIVES_UP: Duration = Duration::from_secs(15);
 /// A crash costs a message this many of its lives.
 const MAX_CRASHES: u32 = 3;
 
@@ -68,14 +70,6 @@ impl Run {
         let player = self.player(name, "worker", Vec::new());
         player.spawn();
         self.workers.push(player);
-    }
-
-    /// A producer that sends exactly this, started, and not one of the others.
-    pub(crate) fn producer_with_script(&self, script: &str) -> Player {
-        let name = format!("p{}-{}", self.producers.len(), self.numbers.fetch_add(1, Ordering::SeqCst));
-        let player = self.player(name, "producer", vec![("FAULTS_SCRIPT", script.to_owned())]);
-        player.spawn();
-        player
     }
 
     /// One more producer, started.
@@ -191,6 +185,9 @@ impl Run {
                 quiet_since = (written, Instant::now());
             }
             if quiet_since.1.elapsed() >= QUIET && self.is_done(&app).await? {
+                break;
+            }
+            if quiet_since.1.elapsed() >= GIVES_UP {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

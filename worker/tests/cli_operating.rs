@@ -175,7 +175,7 @@ fn exchanges_queues_and_bindings_are_made_shown_and_taken_away() {
     let names = place.good(&["queues"]);
     assert!(names.contains("stock.dead"), "a dead-letter queue goes with it: {names}");
 
-    place.bad(&["delete", "queue", "stock", "--if-empty", "--yes"], 1, "it is not empty (2 waiting");
+    place.bad(&["delete", "queue", "stock", "--if-empty", "--yes"], 1, "it is not empty (messages: 2)");
     place.bad(&["delete", "queue", "stock"], 2, "say --yes");
     place.bad(&["delete", "exchange", "orders", "--yes"], 1, "--force deletes it all the same");
     assert_eq!(
@@ -204,7 +204,7 @@ fn what_cannot_be_done_is_said_and_loses_nothing() {
         let status = place.run(&["status"]);
         if status.code == Some(0) { Ok(()) } else { Err(format!("{status:?}")) }
     });
-    place.bad(&["delete", "queue", "email", "--yes"], 1, "it is in use (1 consumers");
+    place.bad(&["delete", "queue", "email", "--yes"], 1, "it is in use (consumers: 1)");
     assert_eq!(place.json(&["queues", "email", "--json"])[0]["consumers"], 1);
     place.bad(&["bind", "nowhere", "email", "k"], 1, "nowhere");
     place.good(&["declare", "exchange", "here"]);
