@@ -1,1 +1,194 @@
-//! celery_interop
+//! Python's Celery and Rust tasks on one RabbitMQ: calls, failures, retries, countdowns and a chain, both ways.
+
+use std::time::{Duration, Instant};
+
+use mq_worker::{App, Config, Context, RouteRule, SendOptions, TaskError, task};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use support::places::{Running, eventually};
+use support::python::{Python, python};
+use support::{Process, unique};
+
+#[task(ignore_result = false)]
+async fn rust_add(a: i64, b: i64) -> i64 {
+    a + b
+}
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    id: u64,
+    items: Vec<String>,
+}
+
+#[task]
+async fn rust_describe(order: Order) -> String {
+    format!("{}: {}", order.id, order.items.join(", "))
+}
+
+#[derive(Debug)]
+struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "refused: {}", self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+#[task(max_retries = 0)]
+async fn rust_fail(what: String) -> Result<(), Refused> {
+    Err(Refused(what))
+}
+
+#[task(max_retries = 3, backoff = "10ms..50ms")]
+async fn rust_flaky(ctx: &Context, failures: u32) -> Result<u32, TaskError> {
+    if ctx.retries() < failures { Err(TaskError::failed("not yet")) } else { Ok(ctx.retries()) }
+}
+
+/// A queue for each side, and an application.
+struct Lab {
+    python: Python,
+    rust_queue: String,
+    python_queue: String,
+    app: App,
+}
+
+impl Lab {
+    fn new() -> Option<Lab> {
+        let python = python("celery")?;
+        let (rust_queue, python_queue) = (unique("rust"), unique("python"));
+        let mut config = Config { broker_url: python.url.parse().expect("a URL"), ..Config::default() };
+        config.worker.queues = vec![rust_queue.clone()];
+        config.worker.concurrency = 4;
+        // Where Python's tasks live: the step of a chain that a Rust worker sends on does not say.
+        config.routes = vec![RouteRule {
+            task: "proj.*".into(),
+            queue: Some(python_queue.clone()),
+            exchange: None,
+            routing_key: None,
+            priority: None,
+        }];
+        let app = App::new(config).expect("a good configuration");
+        Some(Lab { python, rust_queue, python_queue, app })
+    }
+
+    async fn rust_worker(&self) -> Running {
+        let running = Running::start(self.app.clone(), Default::default());
+        self.consumed(&self.rust_queue).await;
+        running
+    }
+
+    /// Celery's own worker, on a queue that it declares.
+    async fn python_worker(&self) -> Process {
+        let arguments = [
+            "-A",
+            "proj",
+            "worker",
+            "--pool",
+            "solo",
+            "--loglevel",
+            "INFO",
+            "--without-gossip",
+            "--without-mingle",
+            "--queues",
+            &self.python_queue,
+            "--hostname",
+            &self.python_queue,
+        ];
+        let mut command = self.python.module("celery", arguments);
+        let worker = Process::spawn(self.queues(&mut command));
+        tokio::task::block_in_place(|| worker.wait_for_line(" ready.", Duration::from_secs(60)));
+        worker
+    }
+
+    fn queues<'a>(&self, command: &'a mut std::process::Command) -> &'a mut std::process::Command {
+        command.env("PROJ_QUEUE", &self.python_queue).env("RUST_QUEUE", &self.rust_queue)
+    }
+
+    async fn consumed(&self, queue: &str) {
+        let broker = self.app.broker().await.expect("a broker");
+        eventually("the worker consumes", async || {
+            let queues = broker.queues(&[queue.to_owned()]).await.expect("an answer");
+            queues.first().is_some_and(|queue| queue.consumers >= 1)
+        })
+        .await;
+    }
+
+    /// Calls from Python, and returns what the script printed.
+    async fn call(&self, case: &str) -> String {
+        let mut command = self.python.script("call.py", [case]);
+        let process = Process::spawn(self.queues(&mut command));
+        let wait = move || process.wait(Duration::from_secs(60));
+        let ended = tokio::task::spawn_blocking(wait).await.expect("it ends");
+        assert!(ended.status.success(), "{}{}", ended.stdout, ended.stderr);
+        ended.stdout
+    }
+
+    /// Calls a Python task and waits for its result.
+    async fn python_task<A: Serialize>(&self, task: &str, args: A) -> mq_worker::Result<serde_json::Value> {
+        let job = self.app.send_task(task, &args, SendOptions::default()).await.expect("sent");
+        job.get().timeout(Duration::from_secs(40)).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_calls_rust_and_gets_the_result() {
+    let Some(lab) = Lab::new() else { return };
+    let running = lab.rust_worker().await;
+    assert_eq!(lab.call("result").await, "42\n3\n7: tea, Grüße");
+    assert_eq!(running.stop().await.succeeded, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_sees_how_a_rust_task_failed() {
+    let Some(lab) = Lab::new() else { return };
+    let running = lab.rust_worker().await;
+    let printed = lab.call("failure").await;
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines[0], "Refused: refused: by python");
+    assert!(lines[1].starts_with("TypeError: ") && lines[1].contains("`b` is missing"), "{printed}");
+    assert!(lines[2].starts_with("NotRegistered: ") && lines[2].contains("rust_unknown"), "{printed}");
+    assert_eq!(running.stop().await.failed, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_waits_through_the_retries_and_the_countdown_of_a_rust_task() {
+    let Some(lab) = Lab::new() else { return };
+    let running = lab.rust_worker().await;
+    assert_eq!(lab.call("retry").await, "2");
+    assert_eq!(lab.call("countdown").await, "2 True");
+    assert_eq!(running.stop().await.retried, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rust_calls_python_and_gets_the_result_or_the_failure() {
+    let Some(lab) = Lab::new() else { return };
+    // The queue is Celery's: declared by its worker, and used as it is.
+    let worker = lab.python_worker().await;
+    assert_eq!(lab.python_task("proj.add", (2, 3)).await.expect("a result"), json!(5));
+    let order = Order { id: 7, items: vec!["tea".into(), "Grüße".into()] };
+    assert_eq!(lab.python_task("proj.describe", (order,)).await.expect("a result"), json!("7: tea, Grüße"));
+    let error = lab.python_task("proj.fail", ("by rust",)).await.expect_err("it fails");
+    let failure = error.task_failure().expect("a failure");
+    assert_eq!((failure.kind.as_str(), failure.module.as_str()), ("Refused", "proj"));
+    assert!(failure.message.contains("refused: by rust"), "{failure}");
+    assert!(failure.traceback.as_deref().is_some_and(|text| text.contains("proj.py")), "{failure:?}");
+    assert_eq!(lab.python_task("proj.flaky", (2,)).await.expect("a result"), json!(2), "after two retries");
+    let begun = Instant::now();
+    let options = SendOptions { countdown: Some(Duration::from_millis(1200)), ..SendOptions::default() };
+    let job = lab.app.send_task("proj.add", &(1, 1), options).await.expect("sent");
+    assert_eq!(job.get().timeout(Duration::from_secs(40)).await.expect("a result"), json!(2));
+    assert!(begun.elapsed() >= Duration::from_millis(1200), "too early, after {:?}", begun.elapsed());
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_goes_from_python_to_rust_and_back() {
+    let Some(lab) = Lab::new() else { return };
+    let worker = lab.python_worker().await;
+    let running = lab.rust_worker().await;
+    assert_eq!(lab.call("chain").await, "113");
+    assert_eq!(running.stop().await.succeeded, 1);
+    drop(worker);
+}

@@ -165,7 +165,7 @@ async fn burst(place: &Place) {
     let growth = (peak - before) >> 20;
     // Two hundred thousand deliveries would be several times as much.
     assert!(growth < 60, "{}: the process grew by {growth} MiB", place.name);
-    println!("{}: sent in {sent:.1?}, {behind} behind then, done in {all:.1?}, +{growth} MiB", place.name);
+    eprintln!("{}: sent in {sent:.1?}, {behind} behind then, done in {all:.1?}, +{growth} MiB", place.name);
 }
 
 async fn send_burst(app: &App, place: &Place, numbers: std::ops::Range<u64>) {

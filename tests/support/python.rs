@@ -41,6 +41,11 @@ pub fn python(directory: &str) -> Option<Python> {
 }
 
 impl Python {
+    /// The interpreter.
+    pub fn interpreter(&self) -> &Path {
+        &self.interpreter
+    }
+
     /// A script of the directory with its arguments. It finds the broker in `MQ_BROKER_URL`.
     pub fn script<A: AsRef<std::ffi::OsStr>>(
         &self,

@@ -129,3 +129,10 @@ pub mod __private {
 
     impl<T> NotResult for Returned<T> {}
 }
+
+/// The code in the guides is compiled with the tests.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../docs/guide/patterns.md")]
+    struct Patterns;
+}

@@ -2,8 +2,8 @@
 //! sign-up itself returns as soon as the two calls are safe in the queue.
 //!
 //! - [`user`]: who signs up
-//! - [`mail`]: the task [`send_email`](mail::send_email), SMTP through `lettre`
-//! - [`sms`]: the task [`send_sms`](sms::send_sms), HTTP through `reqwest`
+//! - [`mail`]: the task `send_email`, SMTP through `lettre`
+//! - [`sms`]: the task `send_sms`, HTTP through `reqwest`
 //! - [`outbox`]: the folder that takes mail and texts where no server is configured
 //! - [`signup`]: what the web handler of a real service would do
 //!

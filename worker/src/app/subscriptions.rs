@@ -79,6 +79,15 @@ impl App {
         Ok(consumed)
     }
 
+    /// How a task of this program gets what it subscribes to, for showing; a worker checks it as well.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(crate) fn subscription(&self, task: &TaskEntry) -> Topology {
+        if !subscribes(task) || task.options.broadcast {
+            return Topology::default();
+        }
+        self.bindings(task, &self.queue_of(task)).unwrap_or_default()
+    }
+
     /// The queue to which a task's calls and events come: that of the first rule which matches, else its own.
     pub(crate) fn queue_of(&self, task: &TaskEntry) -> String {
         let own = task.options.queue;
@@ -89,15 +98,6 @@ impl App {
     /// The fanout exchange of a broadcast task.
     pub(crate) fn broadcast_exchange(task: &str) -> String {
         format!("mq.broadcast.{task}")
-    }
-
-    /// What a subscribed task binds to its queue; nothing for a task that does not subscribe.
-    pub(crate) fn subscription(&self, task: &TaskEntry) -> Topology {
-        if !subscribes(task) || task.options.broadcast {
-            return Topology::default();
-        }
-        // A mistake in a subscription stops the worker; whoever only looks sees what there is.
-        self.bindings(task, &self.queue_of(task)).unwrap_or_default()
     }
 
     /// The bindings through which a subscribed task gets its messages.

@@ -7,6 +7,7 @@ use super::output;
 use super::topology_arguments::{DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments};
 use crate::app::App;
 use crate::broker::DeleteGuard;
+use crate::routing::Queue;
 
 pub(super) fn run(command: DeleteCommand, common: &CommonArguments) -> Outcome {
     operate::run(common, |app| async move {
@@ -29,7 +30,15 @@ async fn queue(app: &App, arguments: DeleteQueueArguments) -> Outcome {
     let lost = counted(waiting + running, "message");
     output::confirm(&format!("Delete queue `{name}` with {lost} for good?"), yes)?;
     let lost = broker.delete_queue_if(&name, guard).await?;
-    output::data(format!("queue `{name}` deleted, with {}", counted(lost, "message")))
+    output::data(format!("queue `{name}` deleted, with {}", counted(lost, "message")))?;
+    let dead = Queue::dead_letter_name(&name);
+    if let Some(left) = broker.queues(std::slice::from_ref(&dead)).await?.first() {
+        output::note(format!(
+            "its dead-letter queue `{dead}` is still there, with {}",
+            counted(left.ready, "message")
+        ));
+    }
+    Ok(())
 }
 
 async fn exchange(app: &App, arguments: DeleteExchangeArguments) -> Outcome {

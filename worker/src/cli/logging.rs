@@ -8,9 +8,10 @@ use tracing_subscriber::EnvFilter;
 use super::arguments::{CommonArguments, LogFormat};
 use super::exit::{Failure, Outcome};
 
-/// What is logged when nobody says. `lapin` tells of every lost connection; the broker does so itself.
+/// What is logged when nobody says. `lapin` tells of every lost connection and every refused request; the broker does
+/// so itself, and asks for queues that may not be there.
 const DEFAULT: &str = "info";
-const QUIET: [&str; 2] = ["lapin=error", "rustls=warn"];
+const QUIET: [&str; 2] = ["lapin=off", "rustls=warn"];
 
 /// The format: the flag, else `MQ_LOG_FORMAT`, else text.
 pub(super) fn format(arguments: &CommonArguments) -> Outcome<LogFormat> {
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn lapin_is_quiet_unless_it_is_named() {
-        assert!(parse("info", true).expect("a filter").to_string().contains("lapin=error"));
-        assert!(!parse("info,lapin=debug", true).expect("a filter").to_string().contains("lapin=error"));
+        assert!(parse("info", true).expect("a filter").to_string().contains("lapin=off"));
+        assert!(!parse("info,lapin=debug", true).expect("a filter").to_string().contains("lapin=off"));
     }
 }

@@ -310,13 +310,17 @@ impl DeleteGuard {
     /// Whether a queue with these counts may go; the same words on every broker.
     pub(crate) fn check_queue(self, name: &str, consumers: u64, running: u64, waiting: u64) -> Result<()> {
         if self.if_unused && consumers + running > 0 {
+            // A broker that does not tell what is running counts none.
+            let running =
+                if running > 0 { format!(", messages that are running: {running}") } else { String::new() };
             return Err(Error::topology(format!(
-                "cannot delete queue `{name}`: it is in use ({consumers} consumers, {running} running)"
+                "cannot delete queue `{name}`: it is in use (consumers: {consumers}{running})"
             )));
         }
         if self.if_empty && waiting + running > 0 {
             return Err(Error::topology(format!(
-                "cannot delete queue `{name}`: it is not empty ({waiting} waiting, {running} running)"
+                "cannot delete queue `{name}`: it is not empty (messages: {})",
+                waiting + running
             )));
         }
         Ok(())
@@ -326,7 +330,7 @@ impl DeleteGuard {
     pub(crate) fn check_exchange(self, name: &str, bindings: u64) -> Result<()> {
         if self.if_unused && bindings > 0 {
             return Err(Error::topology(format!(
-                "cannot delete exchange `{name}`: it is in use ({bindings} bindings)"
+                "cannot delete exchange `{name}`: it is in use (bindings: {bindings})"
             )));
         }
         Ok(())

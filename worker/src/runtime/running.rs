@@ -70,7 +70,7 @@ impl RunningTasks {
     }
 
     /// How many are running.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         let slots = self.slots.lock().expect("never poisoned");
         slots.tasks.len() - slots.free.len()
     }
@@ -111,14 +111,14 @@ mod tests {
         let list = RunningTasks::default();
         let first = list.enter(&Context::detached(), Instant::now(), false);
         let second = list.enter(&Context::detached(), Instant::now(), false);
-        assert_eq!((list.len(), list.list().len()), (2, 2));
+        assert_eq!((list.count(), list.list().len()), (2, 2));
         drop(first);
-        assert_eq!((list.len(), list.list().len()), (1, 1));
+        assert_eq!((list.count(), list.list().len()), (1, 1));
         let third = list.enter(&Context::detached(), Instant::now(), false);
         // A place that is free again is used again: the list is never longer than the tasks were many at once.
-        assert_eq!((list.len(), list.slots.lock().expect("fine").tasks.len()), (2, 2));
+        assert_eq!((list.count(), list.slots.lock().expect("fine").tasks.len()), (2, 2));
         drop((second, third));
-        assert_eq!((list.len(), list.list().len()), (0, 0));
+        assert_eq!((list.count(), list.list().len()), (0, 0));
     }
 
     #[test]

@@ -198,6 +198,10 @@ impl Broker for AmqpBroker {
 /// `declare queue `email``, or how many things there are.
 fn describe(topology: &Topology) -> String {
     match (&topology.exchanges[..], &topology.queues[..]) {
+        ([], []) if topology.bindings.len() == 1 => {
+            let Binding { exchange, queue, .. } = &topology.bindings[0];
+            format!("bind queue `{queue}` to exchange `{exchange}`")
+        }
         ([], [queue]) => format!("declare queue `{}`", queue.name),
         ([exchange], []) => format!("declare exchange `{}`", exchange.name),
         (exchanges, queues) => {

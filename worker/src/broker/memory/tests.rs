@@ -194,7 +194,7 @@ async fn the_clock_holds_no_thread_when_there_is_nothing_to_wait_for() {
     let broker = broker("clock");
     broker.declare(&queues([Queue::new("q")])).await.expect("declared");
     for _ in 0..100 {
-        let delay = Some(Duration::from_millis(300));
+        let delay = Some(Duration::from_secs(2));
         broker.publish(Publication { delay, ..to("q", "later") }).await.expect("published");
     }
     assert!((1..20).contains(&clocks()), "one clock for all, beside those of other tests: {}", clocks());

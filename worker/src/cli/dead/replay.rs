@@ -7,18 +7,21 @@ use crate::broker::{Delivery, Publication};
 use crate::cli::exit::Outcome;
 use crate::message::Message;
 use crate::message::headers::names;
+use crate::routing::topology::broadcast_task;
 
 /// Publishes it again. `Ok` means that the broker has it safely; the dead letter itself is not touched.
 pub(super) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome {
     let queue = origin(&delivery.message, dead_queue).to_owned();
-    app.ensure_queue(&queue).await?;
-    let publication = Publication {
-        exchange: String::new(),
-        routing_key: queue,
-        message: revived(&delivery.message),
-        delay: None,
-        mandatory: true,
+    // A queue of one worker's own has gone with it: whoever runs now hears the broadcast again.
+    let (exchange, routing_key) = match broadcast_task(&queue) {
+        Some(task) => (App::broadcast_exchange(task), String::new()),
+        None => {
+            app.ensure_queue(&queue).await?;
+            (String::new(), queue)
+        }
     };
+    let message = revived(&delivery.message);
+    let publication = Publication { exchange, routing_key, message, delay: None, mandatory: true };
     let broker = app.broker().await?;
     Ok(broker.publish(publication).await?)
 }

@@ -79,5 +79,7 @@ pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Err
         Some(_) if is_channel_error(&error) => ErrorKind::Rejected,
         _ => ErrorKind::Connection,
     };
-    Error::new(kind, format!("{what}: {}", text(&error))).with_source(error)
+    let told = Error::new(kind, format!("{what}: {}", text(&error)));
+    // What the broker said is all there is to say: the source would repeat it twice.
+    if protocol(&error).is_some() { told } else { told.with_source(error) }
 }

@@ -221,6 +221,11 @@ impl Desired {
     }
 }
 
+/// True when the broker refused an exchange because it is of another kind.
+fn names_the_kind(error: &lapin::Error) -> bool {
+    text(error).contains("'type'")
+}
+
 fn tolerate(what: &str, name: &str, done: lapin::Result<()>) -> lapin::Result<()> {
     match done {
         Err(error) if is_channel_error(&error) => {
@@ -271,7 +276,22 @@ impl<'a> Scratch<'a> {
             ExchangeKind::Headers => lapin::ExchangeKind::Headers,
         };
         let name = short(&exchange.name)?;
-        self.run(async |c| c.exchange_declare(name, kind, options, FieldTable::default()).await).await
+        let declared =
+            self.run(async |c| c.exchange_declare(name, kind, options, FieldTable::default()).await).await;
+        match declared {
+            // Another kind would send messages elsewhere; whether it stays or goes is its owner's affair.
+            Err(error)
+                if reply_code(&error) == Some(code::PRECONDITION_FAILED) && !names_the_kind(&error) =>
+            {
+                warn!(
+                    exchange = exchange.name,
+                    reason = text(&error),
+                    "the exchange exists with other arguments and is used as it is"
+                );
+                Ok(())
+            }
+            declared => declared,
+        }
     }
 
     async fn bind(&mut self, binding: &Binding) -> lapin::Result<()> {

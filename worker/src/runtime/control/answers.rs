@@ -61,7 +61,7 @@ impl Node {
             "prefetch_count": self.prefetch,
             "rusage": describe::usage(),
             // Ours: so that one question is enough to show a worker at a glance.
-            "running": self.running.len(),
+            "running": self.running.count(),
             "queues": self.queues,
             "stopping": self.handle.is_stopping(),
             "sw_ident": "mq-worker",

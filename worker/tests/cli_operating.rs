@@ -1,0 +1,223 @@
+//! `status`, `stop` and the commands around exchanges, queues and bindings, on an SQLite file.
+#![cfg(all(feature = "cli", feature = "sqlite"))]
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use mq_worker::broker::Publication;
+use mq_worker::message::Message;
+use mq_worker::{App, Config, Summary, Worker};
+use serde_json::Value;
+use support::{Run, mq_worker, scratch};
+use tokio::task::JoinHandle;
+
+/// A broker in a file, and the command on it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(scratch())
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite:{}", self.path().join("queue.db").display())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn run(&self, line: &[&str]) -> Run {
+        mq_worker().args(["--broker", &self.url()]).args(line).run()
+    }
+
+    #[track_caller]
+    fn good(&self, line: &[&str]) -> String {
+        let run = self.run(line);
+        assert_eq!(run.code, Some(0), "{line:?}: {run:?}");
+        run.stdout
+    }
+
+    #[track_caller]
+    fn json(&self, line: &[&str]) -> Value {
+        serde_json::from_str(&self.run(line).stdout).expect("JSON on stdout")
+    }
+
+    #[track_caller]
+    fn bad(&self, line: &[&str], code: i32, expected: &str) {
+        let run = self.run(line);
+        assert_eq!(run.code, Some(code), "{line:?}: {run:?}");
+        assert!(run.stderr.contains(expected), "{line:?}: {}", run.stderr);
+    }
+
+    fn app(&self, name: &str) -> App {
+        let mut config = Config { broker_url: self.url().parse().expect("a URL"), ..Config::default() };
+        config.worker.hostname = Some(name.into());
+        config.worker.queues = vec!["email".into(), "sms".into()];
+        config.worker.concurrency = 7;
+        App::new(config).expect("a good configuration")
+    }
+
+    fn worker(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        name: &str,
+    ) -> JoinHandle<mq_worker::Result<Summary>> {
+        runtime.spawn(Worker::new(self.app(name)).expect("a worker").run())
+    }
+
+    fn publish(&self, runtime: &tokio::runtime::Runtime, exchange: &str, key: &str) -> mq_worker::Result<()> {
+        let message = Message { body: "{}".into(), ..Message::default() };
+        let (exchange, routing_key) = (exchange.into(), key.into());
+        let publication =
+            Publication { exchange, routing_key, message, mandatory: true, ..Publication::default() };
+        runtime.block_on(async { self.app("client@h").broker().await?.publish(publication).await })
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+#[test]
+fn status_and_stop_see_the_workers_that_there_are() {
+    let (place, runtime) = (Place::new(), runtime());
+    let run = place.run(&["status"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(
+        run.stdout.contains("is reachable (SQLite)") && run.stderr.contains("no worker answers"),
+        "{run:?}"
+    );
+    assert_eq!(place.good(&["stop", "--all"]), "");
+    place.bad(&["stop", "one@h"], 1, "no worker answers to one@h");
+
+    let one = place.worker(&runtime, "one@h");
+    let two = place.worker(&runtime, "two@h");
+    place.good(&["declare", "queue", "lonely"]);
+    place.publish(&runtime, "", "lonely").expect("published");
+    let names = |status: &Value| -> Vec<String> {
+        let workers = status["workers"].as_array().expect("a list");
+        workers.iter().map(|worker| worker["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    let status = support::eventually("both workers", || {
+        let status = place.json(&["status", "--json"]);
+        if names(&status) == ["one@h", "two@h"] { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!(status["broker"]["reachable"], true);
+    let worker = &status["workers"][0];
+    assert_eq!(worker["queues"], serde_json::json!(["email", "sms"]));
+    assert_eq!((&worker["concurrency"], &worker["running"]), (&7.into(), &0.into()));
+    let queue = |name: &str| {
+        let queues = status["queues"].as_array().expect("a list").clone();
+        queues.into_iter().find(|queue| queue["name"] == name).unwrap_or_else(|| panic!("{name}: {status}"))
+    };
+    assert_eq!((&queue("email")["ready"], &queue("email")["consumers"]), (&0.into(), &2.into()));
+    assert_eq!(queue("lonely")["ready"], 1);
+    let age = queue("lonely")["oldest_seconds"].as_f64().expect("an age");
+    assert!((0.0..600.0).contains(&age), "{age}");
+    assert!(!status.to_string().contains("pidbox"), "mailboxes are not shown: {status}");
+    let run = place.run(&["status"]);
+    run.succeeds();
+    assert!(run.stdout.contains("one@h") && run.stdout.contains("email,sms"), "{}", run.stdout);
+    assert!(run.stderr.contains("nobody works on: lonely"), "{}", run.stderr);
+    assert!(!place.good(&["queues"]).contains("pidbox"));
+
+    place.bad(&["stop"], 2, "one@h, two@h");
+    place.bad(&["stop", "one@h", "three@h"], 1, "no worker answers to three@h");
+    assert_eq!(names(&place.json(&["status", "--json"])).len(), 2, "a mistyped name stops nobody");
+    assert_eq!(place.good(&["stop", "one@h"]), "one@h is gone\n");
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), one).await });
+    ended.expect("in time").expect("no panic").expect("a good end");
+    assert_eq!(names(&place.json(&["status", "--json"])), ["two@h"]);
+    assert_eq!(place.good(&["stop", "--all"]), "two@h is gone\n");
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), two).await });
+    ended.expect("in time").expect("no panic").expect("a good end");
+}
+
+#[test]
+fn status_of_a_broker_that_cannot_be_reached_is_69() {
+    if !cfg!(feature = "amqp") {
+        return;
+    }
+    // Nobody listens on a port that was just free.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("free")
+        .port();
+    let url = format!("amqp://guest:hidden@127.0.0.1:{port}");
+    let line = ["--broker", &url, "status", "--json"];
+    let run = mq_worker().env("MQ_PUBLISH_TIMEOUT", "1s").args(line).run();
+    assert_eq!(run.code, Some(69), "{run:?}");
+    let status: Value = serde_json::from_str(&run.stdout).expect("JSON on stdout");
+    assert_eq!(status["broker"]["reachable"], false);
+    assert!(!run.stdout.contains("hidden") && !run.stderr.contains("hidden"), "{run:?}");
+}
+
+#[test]
+fn exchanges_queues_and_bindings_are_made_shown_and_taken_away() {
+    let (place, runtime) = (Place::new(), runtime());
+    place.good(&["declare", "exchange", "orders", "--kind", "topic"]);
+    place.good(&["declare", "exchange", "orders", "--kind", "topic"]);
+    place.good(&["declare", "queue", "stock", "--max-length", "2", "--overflow", "reject-publish"]);
+    place.good(&["bind", "orders", "stock", "order.*.paid"]);
+    let exchanges = place.json(&["exchanges", "orders", "--json"]);
+    assert_eq!((&exchanges[0]["name"], &exchanges[0]["kind"]), (&"orders".into(), &"topic".into()));
+    let bindings = place.json(&["bindings", "--json"]);
+    assert_eq!(bindings.as_array().expect("a list").len(), 1, "{bindings}");
+    assert_eq!(bindings[0]["routing_key"], "order.*.paid");
+    assert!(place.good(&["bindings", "--queue", "stock"]).contains("order.*.paid"));
+    assert!(!place.good(&["bindings", "--exchange", "other"]).contains("order.*.paid"));
+    place.publish(&runtime, "orders", "order.eu.paid").expect("routed");
+    place.publish(&runtime, "orders", "order.us.paid").expect("routed");
+    assert!(place.publish(&runtime, "", "stock").expect_err("full").is_rejected());
+    let names = place.good(&["queues"]);
+    assert!(names.contains("stock.dead"), "a dead-letter queue goes with it: {names}");
+
+    place.bad(&["delete", "queue", "stock", "--if-empty", "--yes"], 1, "it is not empty (messages: 2)");
+    place.bad(&["delete", "queue", "stock"], 2, "say --yes");
+    place.bad(&["delete", "exchange", "orders", "--yes"], 1, "--force deletes it all the same");
+    assert_eq!(
+        place.good(&["delete", "queue", "stock", "--yes"]),
+        "queue `stock` deleted, with 2 messages\n"
+    );
+    place.bad(&["delete", "queue", "stock", "--yes"], 1, "there is no queue `stock`");
+    place.good(&["delete", "exchange", "orders", "--yes"]);
+    place.bad(&["delete", "exchange", "orders", "--yes"], 1, "there is no exchange `orders`");
+    place.bad(&["exchanges", "orders"], 1, "not found on sqlite:");
+
+    place.good(&["declare", "queue", "plain", "--plain"]);
+    assert!(!place.good(&["queues"]).contains("plain.dead"));
+    place.good(&["declare", "exchange", "news", "--kind", "fanout"]);
+    place.good(&["bind", "news", "plain"]);
+    place.publish(&runtime, "news", "").expect("routed");
+    place.good(&["unbind", "news", "plain"]);
+    assert!(place.publish(&runtime, "news", "").expect_err("nobody gets it").is_unroutable());
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_loses_nothing() {
+    let (place, runtime) = (Place::new(), runtime());
+    let worker = place.worker(&runtime, "one@h");
+    support::eventually("the worker", || {
+        let status = place.run(&["status"]);
+        if status.code == Some(0) { Ok(()) } else { Err(format!("{status:?}")) }
+    });
+    place.bad(&["delete", "queue", "email", "--yes"], 1, "it is in use (consumers: 1)");
+    assert_eq!(place.json(&["queues", "email", "--json"])[0]["consumers"], 1);
+    place.bad(&["bind", "nowhere", "email", "k"], 1, "nowhere");
+    place.good(&["declare", "exchange", "here"]);
+    place.bad(&["bind", "here", "nothing", "k"], 1, "nothing");
+    place.bad(&["declare", "exchange", "here", "--kind", "fanout"], 1, "it exists as direct");
+    let long = "x".repeat(256);
+    place.bad(&["bind", "here", "email", &long], 2, "256 bytes long");
+    place.bad(&["declare", "queue", &long], 2, "longer than 255 bytes");
+    place.bad(&["declare", "exchange", &long], 2, "longer than 255 bytes");
+    place.bad(&["delete", "queue", &long, "--yes"], 2, "longer than 255 bytes");
+    place.bad(&["declare", "queue", "amq.mine"], 2, "are the broker's own");
+    place.bad(&["declare", "queue", "a", "--overflow", "drop-head"], 2, "--max-length");
+    place.good(&["stop", "--all"]);
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), worker).await });
+    ended.expect("in time").expect("no panic").expect("a good end");
+}
