@@ -15,13 +15,8 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
 type Play = fn(&mut Run);
 
-const PLAYS: [(&str, Play); 5] = [
-    ("calm", calm),
-    ("crash", crash),
-    ("outage", outage),
-    ("reconnect", reconnect),
-    ("counted", counted),
-];
+const PLAYS: [(&str, Play); 5] =
+    [("calm", calm), ("crash", crash), ("outage", outage), ("reconnect", reconnect), ("counted", counted)];
 
 /// The names of all plays.
 pub(crate) fn names() -> Vec<&'static str> {

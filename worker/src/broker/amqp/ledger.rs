@@ -191,7 +191,10 @@ mod tests {
         ledger.delivered(2, identity("b"));
         assert!(ledger.replaced(1) && ledger.done(2));
         let mut settled = Vec::new();
-        assert_eq!(ledger.take_prefix(|identity| settled.push(identity)), Some(Ack { tag: 2, multiple: true }));
+        assert_eq!(
+            ledger.take_prefix(|identity| settled.push(identity)),
+            Some(Ack { tag: 2, multiple: true })
+        );
         assert_eq!(settled, identity("b").into_iter().collect::<Vec<_>>());
     }
 
