@@ -252,7 +252,7 @@ struct Returns(Arc<Database>);
 impl Settle for Returns {
     fn settle(&self, tag: u64, verdict: Verdict) {
         let ending = match verdict {
-            Verdict::Ack => Ending::Done,
+            Verdict::Ack | Verdict::Replaced => Ending::Done,
             Verdict::Requeue => Ending::Back,
         };
         self.0.settle(tag, ending);
