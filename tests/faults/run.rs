@@ -26,6 +26,8 @@ pub(crate) struct Run {
     numbers: AtomicU32,
     /// A broken broker for workers and producers.
     mutation: Option<String>,
+    /// No task may be put aside for the crash of another.
+    forbids_blame: bool,
 }
 
 /// How much a random run has.
@@ -61,7 +63,13 @@ impl Run {
             producers: Vec::new(),
             numbers: AtomicU32::new(1),
             mutation,
+            forbids_blame: false,
         }
+    }
+
+    /// From now on it is a violation when a task is put aside for the crash of another.
+    pub(crate) fn forbid_blame(&mut self) {
+        self.forbids_blame = true;
     }
 
     /// One more worker, started.
@@ -163,6 +171,7 @@ impl Run {
             prefetch: CONCURRENCY,
             max_retries: MAX_RETRIES,
             max_crashes: MAX_CRASHES,
+            forbids_blame: self.forbids_blame,
         };
         check::check(&self.history(), setting)
     }

@@ -15,8 +15,14 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
 type Play = fn(&mut Run);
 
-const PLAYS: [(&str, Play); 5] =
-    [("calm", calm), ("crash", crash), ("outage", outage), ("reconnect", reconnect), ("counted", counted)];
+const PLAYS: [(&str, Play); 6] = [
+    ("calm", calm),
+    ("crash", crash),
+    ("outage", outage),
+    ("reconnect", reconnect),
+    ("counted", counted),
+    ("poison", poison),
+];
 
 /// The names of all plays.
 pub(crate) fn names() -> Vec<&'static str> {
@@ -97,6 +103,14 @@ fn counted(run: &mut Run) {
     inflict(run, Fault::Cut);
     thread::sleep(Duration::from_secs(3));
     inflict(run, Fault::KillWorker);
+}
+
+/// A task takes its worker down, with three others each time. It alone may be put aside for that.
+fn poison(run: &mut Run) {
+    run.forbid_blame();
+    run.add_worker();
+    send(run, "slow:1500*3 poison slow:1500*6 blocking:1500*3");
+    wait_for_producers(run);
 }
 
 fn send(run: &mut Run, script: &str) {

@@ -22,6 +22,8 @@ pub(crate) struct Setting {
     pub(crate) max_retries: u32,
     /// A message that took this many workers down is put aside.
     pub(crate) max_crashes: u32,
+    /// True when there are too few faults to take an innocent task for a killer.
+    pub(crate) forbids_blame: bool,
 }
 
 /// A worker may begin this much before the time: what it says it tolerates, and the precision of a clock.
@@ -163,7 +165,7 @@ fn check_outcome(
             // However unlucky it was, it takes that many faults to take it for a killer.
             let from = task.intent.map_or(Time::ZERO, |intent| intent.at);
             let hits = history.troubles.iter().filter(|trouble| trouble.breaks() && trouble.end >= from);
-            if hits.count() < setting.max_crashes as usize {
+            if setting.forbids_blame || hits.count() < setting.max_crashes as usize {
                 broken("blamed: put aside for crashes that did not happen".into());
             }
         } else {

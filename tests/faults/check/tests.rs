@@ -3,7 +3,8 @@
 use super::*;
 use crate::log::Line;
 
-const SETTING: Setting = Setting { workers: 2, prefetch: 4, max_retries: 3, max_crashes: 3 };
+const SETTING: Setting =
+    Setting { workers: 2, prefetch: 4, max_retries: 3, max_crashes: 3, forbids_blame: false };
 
 fn verdict(log: &str) -> Verdict {
     let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -203,6 +204,10 @@ fn dead_letters_are_outcomes_with_the_right_reason() {
         "2.0 w0/2 crash p\n3.0 w0/2 crash p\n4.0 w0/2 crash p\n1.0 p0/1 intent p poison\n1.1 p0/1 ok p\n";
     let verdict = clean(&sent(&format!("{crashes}9.0 control dead a crashed\n9.0 control dead p crashed")));
     assert_eq!((verdict.blamed, verdict.put_aside), (1, 1));
+    let log = sent(&format!("{crashes}9.0 control dead a crashed\n9.0 control dead p crashed"));
+    let lines = log.lines().map(|line| line.parse::<Line>().expect("a good line"));
+    let strict = check(&History::new(lines), Setting { forbids_blame: true, ..SETTING });
+    assert!(strict.violations()[0].starts_with("blamed: "), "{:?}", strict.violations());
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Request {
     pub embed: Embed,
     /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.
     pub plain: bool,
+    /// How many workers died while they had it, as far as is known.
+    pub crashes: u32,
     /// How the delivery is given back.
     pub settlement: Settlement,
 }
@@ -94,14 +96,15 @@ impl Gate {
         };
         let context = Context::new(call);
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        let mut request = Request { context, options, embed: Embed::default(), plain, settlement };
+        // The broker's count is exact, and begins anew with each message: what was counted before is in a header.
+        let counted = crashes.unwrap_or_default().saturating_add(context.headers().crashes());
+        let mut request =
+            Request { context, options, embed: Embed::default(), plain, crashes: counted, settlement };
         if let Err(outcome) = found {
             return Admission::Settle(request, outcome);
         }
-        // The broker's count is exact. Without one, a message that was handed out before is suspected once per
-        // redelivery, and its count travels in a header.
+        // Without a count of the broker's, a message that was handed out before is suspected once per redelivery.
         let headers = request.context.headers();
-        let counted = crashes.unwrap_or_else(|| headers.crashes());
         let suspected = redelivered && !self.broker_counts_crashes;
         if counted + u32::from(suspected) >= self.max_crashes {
             return Admission::Settle(request, crashed(self.max_crashes));

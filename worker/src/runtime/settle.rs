@@ -211,7 +211,7 @@ impl Settler {
         request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
     }
 
-    /// Sends a message that came before its time back to wait in the broker.
+    /// Sends a message that came before its time, or its turn, back to wait in the broker.
     pub async fn postpone(&self, request: Request, wait: Duration) {
         match self.publish_later_keeping_eta(&request, wait).await {
             Ok(()) => request.settlement.settle(Verdict::Replaced),
@@ -222,7 +222,7 @@ impl Settler {
     /// Counts a crash in the message itself, and lets the counted message come again.
     pub async fn suspect(&self, request: Request) {
         let mut message = again(&request);
-        let crashes = request.context.headers().crashes() + 1;
+        let crashes = request.crashes.saturating_add(1);
         message.headers.set(names::CRASHES, crashes);
         tracing::warn!(
             task = request.context.task(),
@@ -395,6 +395,9 @@ fn again(request: &Request) -> Message {
     message.properties.expiration = None;
     if request.plain && !context.task().is_empty() {
         mark_plain(&mut message, context.task(), context.id());
+    }
+    if request.crashes > 0 {
+        message.headers.set(names::CRASHES, request.crashes);
     }
     // It goes straight to its queue from here on: what its first address was would be forgotten.
     if context.routing_key() != context.queue() && message.headers.get(names::ROUTING_KEY).is_none() {

@@ -25,6 +25,11 @@ use crate::routing::topology::check_name;
 use crate::task::registry::run_setup;
 use crate::task::{AckMode, SharedState};
 
+/// How long a message with which a worker died waits, at most, when another such message is running.
+const TRIAL_PAUSE: Duration = Duration::from_secs(1);
+/// What came together with it is sent away before a message with which a worker died begins to run.
+const TRIAL_CALM: Duration = Duration::from_millis(200);
+
 /// Runs the tasks of this program from their queues.
 ///
 /// ```no_run
@@ -204,6 +209,7 @@ impl Worker {
             gate,
             settler,
             places: Arc::new(Semaphore::new(concurrency)),
+            trial: Semaphore::new(1),
             concurrency,
             running,
         });
@@ -222,6 +228,9 @@ struct Pipe {
     gate: Gate,
     settler: Settler,
     places: Arc<Semaphore>,
+    /// For messages with which a worker died: one of them at a time. What takes its process down would take the other
+    /// suspects with it again and again, and they would share its fate.
+    trial: Semaphore,
     concurrency: usize,
     running: Arc<RunningTasks>,
 }
@@ -289,6 +298,17 @@ impl Pipe {
     async fn process(&self, delivery: Delivery, permit: tokio::sync::OwnedSemaphorePermit) {
         match self.gate.admit(delivery, Utc::now()) {
             Admission::Run(mut request, work, limits) => {
+                let mut trial = None;
+                if request.crashes > 0 {
+                    let Ok(turn) = self.trial.try_acquire() else {
+                        // Waiting here, it would be in this worker's hands when the one on trial takes it down. Those
+                        // that went down together come back one by one.
+                        let wait = TRIAL_PAUSE.mul_f64(0.25 + 0.75 * fastrand::f64());
+                        return self.settler.postpone(request, wait).await;
+                    };
+                    trial = Some(turn);
+                    tokio::time::sleep(TRIAL_CALM).await;
+                }
                 tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
                 let early = request.options.ack == AckMode::Early;
                 if early {
@@ -297,6 +317,7 @@ impl Pipe {
                 let begun = Instant::now();
                 let _listed = self.running.enter(&request.context, begun, early);
                 let ended = executor::run(work, &request.context, limits, permit, &self.gate.cold).await;
+                drop(trial);
                 let outcome = decide(ended, &request.options, request.context.retries(), fastrand::f64());
                 self.settler.settle(request, outcome, begun.elapsed()).await;
             }
