@@ -117,6 +117,18 @@ impl Arena {
         node.launch();
     }
 
+    /// The queues in which messages wait for their time, with how many there are. Only RabbitMQ has such.
+    pub(crate) fn waiting(&self) -> Vec<(String, u64)> {
+        let Some(node) = self.nodes.first() else { return Vec::new() };
+        let listed =
+            node.lock().expect("never poisoned").ctl.run(["list_queues", "--silent", "name", "messages"]);
+        let counts = listed.lines().filter_map(|line| line.split_once('\t'));
+        counts
+            .filter(|(name, _)| name.contains("_delayed_"))
+            .filter_map(|(name, count)| Some((name.to_owned(), count.trim().parse().ok()?)))
+            .collect()
+    }
+
     pub(crate) fn close_all_connections(&self) {
         self.nodes[0].lock().expect("never poisoned").close_all_connections();
     }

@@ -239,6 +239,9 @@ impl Run {
             let count = queue.ready + queue.running.unwrap_or(0) + queue.delayed.unwrap_or(0);
             self.log.write(Event::Left { queue: queue.name, count });
         }
+        for (queue, count) in self.arena.waiting().into_iter().filter(|(_, count)| *count > 0) {
+            self.log.write(Event::Left { queue, count });
+        }
         if self.arena.kind == Kind::Sqlite {
             let values = |kind| kind == Some(TaskKind::Value);
             let history = self.history();

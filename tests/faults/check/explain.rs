@@ -53,7 +53,12 @@ impl Trouble {
 
     /// True when it may make messages come again.
     pub(crate) fn repeats(&self) -> bool {
-        matches!(effect(self.fault), Effect::Breaks | Effect::Interrupts)
+        effect(self.fault) != Effect::Nothing
+    }
+
+    /// True when it may keep a worker from hearing that a message was published.
+    fn slows(&self) -> bool {
+        matches!(effect(self.fault), Effect::Breaks | Effect::Delays)
     }
 
     /// True when it looks like the end of the process to the broker.
@@ -72,6 +77,7 @@ pub(crate) fn unexplained(history: &History, task: &Task, attempt: u32) -> usize
         is_counted(history, task, earlier, again)
             || is_doubled_while_waiting(history, task, again)
             || is_handed_back_twice(history, task, again)
+            || is_retried_twice(history, task, again)
             || earlier.iter().any(|run| is_interrupted(history, run, again.start))
     });
     surplus.saturating_sub(explained.count())
@@ -93,11 +99,8 @@ fn copies(task: &Task, attempt: u32) -> usize {
 /// that makes two of it.
 fn is_counted(history: &History, task: &Task, earlier: &[&Run], again: &Run) -> bool {
     let is_counted = again.crashes > 0 || earlier.iter().any(|run| run.crashes > 0);
-    is_counted
-        && history
-            .troubles
-            .iter()
-            .any(|trouble| trouble.breaks() && lies_in(trouble, began(task), again.start))
+    let mut slow = history.troubles.iter().filter(|trouble| trouble.slows());
+    is_counted && slow.any(|trouble| lies_in(trouble, began(task), again.start))
 }
 
 /// A message that waits moves from queue to queue inside the broker, at least once each time.
@@ -107,16 +110,22 @@ fn is_doubled_while_waiting(history: &History, task: &Task, again: &Run) -> bool
     waits && history.troubles.iter().filter(moves).any(|trouble| lies_in(trouble, began(task), again.start))
 }
 
+/// A worker publishes a retry again when it does not know in time whether the first one arrived.
+fn is_retried_twice(history: &History, task: &Task, again: &Run) -> bool {
+    let failed = task.runs.iter().filter(|run| run.attempt + 1 == again.attempt);
+    failed.filter_map(|run| Some((run, run.end?.0))).any(|(run, end)| {
+        let mut slow = history.troubles.iter().filter(|trouble| trouble.slows() && trouble.hits(run.worker));
+        slow.any(|trouble| lies_in(trouble, end, again.start))
+    })
+}
+
 /// A worker that stops publishes what it did not begin, and gives the first copy back if it cannot know in time
 /// whether that arrived. Neither copy has run by then.
 fn is_handed_back_twice(history: &History, task: &Task, again: &Run) -> bool {
     let in_time = |trouble: &&Trouble| lies_in(trouble, began(task), again.start);
     let mut rolls = history.troubles.iter().filter(|trouble| trouble.fault == Fault::Roll).filter(in_time);
     rolls.any(|roll| {
-        let slows = |trouble: &&Trouble| {
-            trouble.hits(roll.target.unwrap_or_default())
-                && !matches!(trouble.fault, Fault::Roll | Fault::KillProducer)
-        };
+        let slows = |trouble: &&Trouble| trouble.slows() && trouble.hits(roll.target.unwrap_or_default());
         history.troubles.iter().filter(slows).any(|trouble| lies_in(trouble, roll.begin, roll.end))
     })
 }

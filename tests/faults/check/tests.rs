@@ -171,6 +171,10 @@ fn a_repeated_failure_has_two_retries() {
     let rest = "5.0 w1/3 start a 1\n5.1 w1/3 end a 1 succeeded\n";
     clean(&format!("{flaky}{rest}"));
     caught("repeated: attempt 1", &format!("{flaky}{rest}6.0 w1/3 start a 1\n6.1 w1/3 end a 1 succeeded\n"));
+    let alarm = "1.25 control fault 1 disk-alarm\n4.5 control over 1\n";
+    clean(&format!(
+        "{flaky}{alarm}{rest}6.0 w1/3 start a 1\n6.1 w1/3 end a 1 succeeded\n9.0 control fault 2 roll 9\n"
+    ));
     let cut = "1.4 control fault 1 cut 2\n1.4 control over 1\n4.0 w1/3 start a 0\n4.1 w1/3 end a 0 failed\n";
     clean(&format!("{flaky}{cut}{rest}9.0 w1/3 start a 1\n9.1 w1/3 end a 1 succeeded\n"));
 }
