@@ -98,6 +98,9 @@ fn a_node_of_its_own_starts_survives_a_kill_and_leaves_nothing() {
     node.set_memory_alarm(true);
     assert!(node.ctl.run(["eval", "rabbit_alarm:get_alarms()."]).contains("memory"));
     node.set_memory_alarm(false);
+    node.set_disk_alarm(true);
+    assert!(node.ctl.run(["eval", "rabbit_alarm:get_alarms()."]).contains("disk"));
+    node.set_disk_alarm(false);
     node.close_all_connections();
     let port = node.port();
     drop(node);

@@ -15,8 +15,8 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
 type Play = fn(&mut Run);
 
-const PLAYS: [(&str, Play); 4] =
-    [("calm", calm), ("crash", crash), ("outage", outage), ("reconnect", reconnect)];
+const PLAYS: [(&str, Play); 5] =
+    [("calm", calm), ("crash", crash), ("outage", outage), ("reconnect", reconnect), ("counted", counted)];
 
 /// The names of all plays.
 pub(crate) fn names() -> Vec<&'static str> {
@@ -81,6 +81,21 @@ fn reconnect(run: &mut Run) {
     wait_until(run, |history| successes(history) == 20);
     wait_until(run, |history| runs(history) >= 21);
     thread::sleep(Duration::from_secs(1));
+    inflict(run, Fault::KillWorker);
+}
+
+/// A worker is killed, and its task begins again with one crash counted. Then the connection is cut, and the worker
+/// is killed once more, before the second run has ended. The count made a new message of it: neither the ack of the
+/// old one nor the run of the new one may be taken for its end.
+fn counted(run: &mut Run) {
+    run.add_worker();
+    send(run, "slow:9000");
+    wait_for_producers(run);
+    wait_until(run, |history| runs(history) == 1);
+    inflict(run, Fault::KillWorker);
+    wait_until(run, |history| runs(history) == 2);
+    inflict(run, Fault::Cut);
+    thread::sleep(Duration::from_secs(3));
     inflict(run, Fault::KillWorker);
 }
 

@@ -172,7 +172,7 @@ impl Node {
 
     /// Begins or ends the disk alarm, under which publishers are blocked.
     pub fn set_disk_alarm(&self, on: bool) {
-        self.ctl.run(["set_disk_free_limit", if on { "1000TB" } else { "50MB" }]);
+        self.ctl.run(["set_disk_free_limit", if on { "100000GB" } else { "50MB" }]);
     }
 }
 

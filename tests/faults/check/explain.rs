@@ -71,6 +71,7 @@ pub(crate) fn unexplained(history: &History, task: &Task, attempt: u32) -> usize
         let (earlier, again) = (&runs[..*index], runs[*index]);
         is_counted(history, task, earlier, again)
             || is_doubled_while_waiting(history, task, again)
+            || is_handed_back_twice(history, task, again)
             || earlier.iter().any(|run| is_interrupted(history, run, again.start))
     });
     surplus.saturating_sub(explained.count())
@@ -104,6 +105,20 @@ fn is_doubled_while_waiting(history: &History, task: &Task, again: &Run) -> bool
     let waits = again.attempt > 0 || task.intent.is_some_and(|intent| intent.due.is_some());
     let moves = |trouble: &&Trouble| matches!(trouble.fault, Fault::KillBroker | Fault::Member);
     waits && history.troubles.iter().filter(moves).any(|trouble| lies_in(trouble, began(task), again.start))
+}
+
+/// A worker that stops publishes what it did not begin, and gives the first copy back if it cannot know in time
+/// whether that arrived. Neither copy has run by then.
+fn is_handed_back_twice(history: &History, task: &Task, again: &Run) -> bool {
+    let in_time = |trouble: &&Trouble| lies_in(trouble, began(task), again.start);
+    let mut rolls = history.troubles.iter().filter(|trouble| trouble.fault == Fault::Roll).filter(in_time);
+    rolls.any(|roll| {
+        let slows = |trouble: &&Trouble| {
+            trouble.hits(roll.target.unwrap_or_default())
+                && !matches!(trouble.fault, Fault::Roll | Fault::KillProducer)
+        };
+        history.troubles.iter().filter(slows).any(|trouble| lies_in(trouble, roll.begin, roll.end))
+    })
 }
 
 fn began(task: &Task) -> Time {

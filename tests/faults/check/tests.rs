@@ -134,6 +134,14 @@ fn a_rolling_restart_repeats_only_what_it_interrupted() {
 }
 
 #[test]
+fn what_is_handed_back_while_the_broker_takes_nothing_may_be_there_twice() {
+    let roll = "1.12 control fault 1 roll 7\n1.18 control over 1\n";
+    let alarm = "1.11 control fault 2 memory-alarm\n1.19 control over 2\n";
+    clean(&format!("{SENT}{roll}{alarm}{DONE}{TWICE}"));
+    caught("repeated", &format!("{SENT}{roll}{DONE}{TWICE}"));
+}
+
+#[test]
 fn one_fault_explains_no_more_than_the_workers_held() {
     let mut log = String::from("5.0 control fault 1 kill-worker 2\n5.0 control over 1\n");
     for id in 0..9 {

@@ -45,8 +45,10 @@ impl Delivery {
 /// How a delivery is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It leaves the queue.
+    /// It leaves the queue: it is done.
     Ack,
+    /// It leaves the queue: a message with the same id was published in its place, and is the one to be run.
+    Replaced,
     /// It goes back, unspent.
     Requeue,
 }

@@ -99,7 +99,10 @@ impl SqliteBroker {
         if queues.is_empty() {
             return Err(Error::config("cannot consume: no queues are named"));
         }
-        let prefetch = usize::from(prefetch.max(1));
+        if prefetch == 0 {
+            return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
+        }
+        let prefetch = usize::from(prefetch);
         let (sender, deliveries) = mpsc::channel(prefetch);
         let returns = Arc::new(Returns(Arc::clone(&self.database)));
         let consumer = fresh_id();
@@ -252,7 +255,7 @@ struct Returns(Arc<Database>);
 impl Settle for Returns {
     fn settle(&self, tag: u64, verdict: Verdict) {
         let ending = match verdict {
-            Verdict::Ack => Ending::Done,
+            Verdict::Ack | Verdict::Replaced => Ending::Done,
             Verdict::Requeue => Ending::Back,
         };
         self.0.settle(tag, ending);

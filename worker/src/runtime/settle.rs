@@ -82,6 +82,11 @@ impl Settler {
     /// Carries out an outcome and gives the delivery back.
     pub async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let (task, id) = (request.context.task().to_owned(), request.context.id().to_owned());
+        // A dead letter may come again under its id: whoever replays it wants it to run.
+        let settled = match outcome {
+            Outcome::Dead { .. } => Verdict::Replaced,
+            _ => Verdict::Ack,
+        };
         let done = match outcome {
             Outcome::Success(json) => {
                 let done = self.success(&request, json).await;
@@ -110,7 +115,7 @@ impl Settler {
             Outcome::HandBack => return self.hand_back(request).await,
         };
         match done {
-            Ok(()) => request.settlement.settle(Verdict::Ack),
+            Ok(()) => request.settlement.settle(settled),
             Err(Abandoned) => self.hand_back(request).await,
         }
     }
@@ -203,13 +208,13 @@ impl Settler {
         const LIMIT: Duration = Duration::from_secs(2);
         let afresh = self.broker.publish(to_queue(request.context.queue(), again(&request), None));
         let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
-        request.settlement.settle(if published { Verdict::Ack } else { Verdict::Requeue });
+        request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
     }
 
     /// Sends a message that came before its time back to wait in the broker.
     pub async fn postpone(&self, request: Request, wait: Duration) {
         match self.publish_later_keeping_eta(&request, wait).await {
-            Ok(()) => request.settlement.settle(Verdict::Ack),
+            Ok(()) => request.settlement.settle(Verdict::Replaced),
             Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
         }
     }
@@ -227,7 +232,7 @@ impl Settler {
         );
         let publication = to_queue(request.context.queue(), message, None);
         let done = self.insist("count a crash", Effect::Publish(publication)).await;
-        request.settlement.settle(if done.is_ok() { Verdict::Ack } else { Verdict::Requeue });
+        request.settlement.settle(if done.is_ok() { Verdict::Replaced } else { Verdict::Requeue });
     }
 
     /// Gives each task that wants a plain message a copy of its own, with its own retries.

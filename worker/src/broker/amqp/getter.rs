@@ -154,7 +154,9 @@ impl Actor {
         let Some(open) = &self.open else { return };
         let settle = async {
             match verdict {
-                Verdict::Ack => open.channel.basic_ack(tag, BasicAckOptions::default()).await,
+                Verdict::Ack | Verdict::Replaced => {
+                    open.channel.basic_ack(tag, BasicAckOptions::default()).await
+                }
                 Verdict::Requeue => {
                     open.channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await
                 }

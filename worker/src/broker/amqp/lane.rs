@@ -334,6 +334,9 @@ impl Lane {
                 Verdict::Ack => {
                     self.ledger.done(tag);
                 }
+                Verdict::Replaced => {
+                    self.ledger.replaced(tag);
+                }
                 Verdict::Requeue => {
                     if self.ledger.given_back(tag) {
                         self.write_nacks(vec![tag]);
@@ -342,13 +345,12 @@ impl Lane {
             }
             return;
         }
-        let well = verdict == Verdict::Ack;
-        if let Some(copy) = self.survivors.ended(channel, tag, well) {
-            match well {
-                true => copy.ack(),
+        if let Some(copy) = self.survivors.ended(channel, tag, verdict == Verdict::Ack) {
+            match verdict {
+                Verdict::Ack | Verdict::Replaced => copy.settlement.settle(verdict),
                 // Dropped, and so given back, when nobody takes it.
-                false if self.deliveries.is_none() => {}
-                false => self.ready.push_back(copy),
+                Verdict::Requeue if self.deliveries.is_none() => {}
+                Verdict::Requeue => self.ready.push_back(copy),
             }
         }
     }

@@ -67,6 +67,15 @@ impl Ledger {
         true
     }
 
+    /// It is done with, and another message with its identity takes its place: that one is to run, so this one must
+    /// not be remembered as done. `false` when the tag is not out.
+    pub(super) fn replaced(&mut self, tag: u64) -> bool {
+        if let Some(slot) = self.slot(tag) {
+            slot.identity = None;
+        }
+        self.done(tag)
+    }
+
     /// It is given back. `false` when the tag is not out.
     pub(super) fn given_back(&mut self, tag: u64) -> bool {
         let Some(slot) = self.slot(tag) else { return false };
@@ -172,6 +181,21 @@ mod tests {
         assert_eq!(ledger.take_prefix(drop), Some(Ack { tag: 1, multiple: false }));
         assert_eq!(ledger.take_prefix(drop), None);
         assert!(ledger.slots.is_empty());
+    }
+
+    #[test]
+    fn what_was_replaced_is_acked_and_not_remembered() {
+        let identity = |id: &str| Some(Identity { id: id.into(), retries: 0 });
+        let mut ledger = Ledger::default();
+        ledger.delivered(1, identity("a"));
+        ledger.delivered(2, identity("b"));
+        assert!(ledger.replaced(1) && ledger.done(2));
+        let mut settled = Vec::new();
+        assert_eq!(
+            ledger.take_prefix(|identity| settled.push(identity)),
+            Some(Ack { tag: 2, multiple: true })
+        );
+        assert_eq!(settled, identity("b").into_iter().collect::<Vec<_>>());
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::Config;
+use crate::app::Config;
 use crate::control::{Control, ReplyTo};
 use crate::routing::Queue;
 use crate::task::Context;
