@@ -16,7 +16,7 @@ fn faults(arguments: &str) -> (bool, String) {
     let ended = Process::spawn(command.args(arguments.split_ascii_whitespace())).wait(LIMIT);
     let printed = format!("{}\n{}", ended.stdout, ended.stderr);
     // For `--nocapture`: the one line that tells all.
-    println!("{}", ended.stdout.lines().last().unwrap_or_default());
+    eprintln!("{}", ended.stdout.lines().last().unwrap_or_default());
     assert!(matches!(ended.status.code(), Some(0 | 1)), "it did not come to a verdict: {printed}");
     (ended.status.success(), printed)
 }

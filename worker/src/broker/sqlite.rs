@@ -99,7 +99,10 @@ impl SqliteBroker {
         if queues.is_empty() {
             return Err(Error::config("cannot consume: no queues are named"));
         }
-        let prefetch = usize::from(prefetch.max(1));
+        if prefetch == 0 {
+            return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
+        }
+        let prefetch = usize::from(prefetch);
         let (sender, deliveries) = mpsc::channel(prefetch);
         let returns = Arc::new(Returns(Arc::clone(&self.database)));
         let consumer = fresh_id();

@@ -78,7 +78,7 @@ async fn waiting_ends_with_the_final_state_from_another_process() {
 async fn results_expire() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.db");
-    let backend = results(&path, Duration::from_millis(50)).await;
+    let backend = results(&path, Duration::from_secs(1)).await;
     backend.store(&success("id", "1"), None).await.expect("stored");
     assert!(backend.fetch("id").await.unwrap().is_some());
     until("it is gone", async || backend.fetch("id").await.unwrap().is_none()).await;

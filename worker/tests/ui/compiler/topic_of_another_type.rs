@@ -13,5 +13,5 @@ async fn emit(app: &mq_worker::App) {
 }
 
 fn main() {
-    let _ = (reserve.with("x"), unknown.with(1), emit(&todo!()));
+    let _ = (reserve.with("x"), unknown.with(1), emit);
 }
