@@ -233,7 +233,10 @@ impl Run {
         let is_empty = counts
             .iter()
             .all(|queue| queue.ready + queue.running.unwrap_or(0) + queue.delayed.unwrap_or(0) == 0);
-        Ok(is_empty && self.history().tasks.values().all(|task| !task.is_promised() || task.has_outcome()))
+        let has_outcomes =
+            || self.history().tasks.values().all(|task| !task.is_promised() || task.has_outcome());
+        // A copy may wait for its time although its task is done. Asked last: `rabbitmqctl` is slow.
+        Ok(is_empty && has_outcomes() && self.arena.waiting().iter().all(|(_, count)| *count == 0))
     }
 
     /// Every dead letter becomes a line in the log.
