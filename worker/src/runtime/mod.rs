@@ -6,10 +6,13 @@
 pub mod continuation;
 mod control;
 pub mod executor;
+pub mod handle;
 pub mod outcome;
 pub mod request;
 pub mod running;
 pub mod settle;
+mod start;
 pub mod worker;
 
-pub use worker::{Summary, Worker, WorkerHandle};
+pub use handle::WorkerHandle;
+pub use worker::{Summary, Worker};

@@ -13,14 +13,15 @@ use tokio_util::task::TaskTracker;
 
 use super::control::Node;
 use super::executor;
+use super::handle::WorkerHandle;
 use super::outcome::{Outcome, decide};
 use super::request::{Admission, Gate};
 use super::running::RunningTasks;
 use super::settle::{Settler, Tally};
+use super::start::{consume, declare};
 use crate::app::{App, Consumed};
-use crate::broker::{Broker, Consumer, Delivery, Subscription};
+use crate::broker::{Consumer, Delivery, Subscription};
 use crate::error::{Error, Result};
-use crate::routing::Topology;
 use crate::routing::topology::check_name;
 use crate::task::registry::run_setup;
 use crate::task::{AckMode, SharedState};
@@ -53,31 +54,6 @@ pub struct Worker {
     queues: Vec<String>,
     shared: Option<SharedState>,
     handle: WorkerHandle,
-}
-
-/// Stops a worker from elsewhere. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct WorkerHandle {
-    warm: CancellationToken,
-    cold: CancellationToken,
-}
-
-impl WorkerHandle {
-    /// Warm shutdown: takes no more messages, finishes what runs within the grace time, hands the rest back.
-    pub fn stop(&self) {
-        self.warm.cancel();
-    }
-
-    /// Cold shutdown: at once; what runs is handed back.
-    pub fn stop_now(&self) {
-        self.warm.cancel();
-        self.cold.cancel();
-    }
-
-    /// True once the worker was told to stop.
-    pub fn is_stopping(&self) -> bool {
-        self.warm.is_cancelled()
-    }
 }
 
 /// What a worker did.
@@ -352,66 +328,5 @@ impl Pipe {
             requeued: tally.requeued.load(Ordering::Relaxed),
             revoked: tally.revoked.load(Ordering::Relaxed),
         }
-    }
-}
-
-/// Declares, waiting for a broker that is away. False when the worker was stopped meanwhile.
-async fn declare(broker: &dyn Broker, topology: &Topology, handle: &WorkerHandle) -> Result<bool> {
-    let mut patience = Patience::default();
-    loop {
-        let error = tokio::select! {
-            biased;
-            () = handle.warm.cancelled() => return Ok(false),
-            done = broker.declare(topology) => match done {
-                Ok(()) => return Ok(true),
-                Err(error) => error,
-            },
-        };
-        patience.wait("declare the queues", error, handle).await?;
-    }
-}
-
-/// Begins to consume, waiting for a broker that is away. `None` when the worker was stopped meanwhile.
-async fn consume(
-    broker: &dyn Broker,
-    wanted: Subscription,
-    handle: &WorkerHandle,
-) -> Result<Option<Consumer>> {
-    let mut patience = Patience::default();
-    loop {
-        let error = tokio::select! {
-            biased;
-            () = handle.warm.cancelled() => return Ok(None),
-            done = broker.consume(wanted.clone()) => match done {
-                Ok(consumer) => return Ok(Some(consumer)),
-                Err(error) => error,
-            },
-        };
-        patience.wait("consume", error, handle).await?;
-    }
-}
-
-/// Growing pauses between attempts to reach a broker that is away.
-struct Patience(Duration);
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self(Duration::from_millis(500))
-    }
-}
-
-impl Patience {
-    /// Says what is wrong and pauses; an error that waiting cannot mend is returned.
-    async fn wait(&mut self, what: &str, error: Error, handle: &WorkerHandle) -> Result<()> {
-        if !error.is_connection() && !error.is_timeout() {
-            return Err(error);
-        }
-        tracing::warn!(error = format!("{error:#}"), again_in = ?self.0, "cannot {what} yet");
-        tokio::select! {
-            () = handle.warm.cancelled() => {}
-            () = tokio::time::sleep(self.0) => {}
-        }
-        self.0 = (self.0 * 2).min(Duration::from_secs(10));
-        Ok(())
     }
 }

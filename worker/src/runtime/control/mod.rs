@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::handle::WorkerHandle;
 use super::running::RunningTasks;
-use super::worker::WorkerHandle;
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Publication, Subscription};
 use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};
