@@ -288,7 +288,7 @@ impl Ctl {
             ("RABBITMQ_LOG_BASE", at("log")),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins")),
             ("RABBITMQ_CONFIG_FILE", at("rabbitmq")),
-            ("RABBITMQ_ADVANCED_CONFIG_FILE", at("advanced")),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", at("advanced.config")),
             ("RABBITMQ_PID_FILE", at("pid")),
             // Nothing of an installed broker's configuration.
             ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
