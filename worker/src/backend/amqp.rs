@@ -79,7 +79,7 @@ impl RpcBackend {
             )));
         }
         Ok(Self {
-            amqp: Amqp::open(through, &options.connect)?,
+            amqp: Amqp::share(through, &options.connect)?,
             replies: Arc::new(Replies {
                 queue: Uuid::new_v4().to_string(),
                 expires: options.expires.clamp(Duration::from_millis(1), KEPT),
