@@ -96,3 +96,11 @@ fn a_message_whose_crash_was_counted_survives_a_reconnect_and_a_crash() {
         clean("--broker rabbitmq --scenario counted");
     }
 }
+
+#[test]
+fn a_poison_task_is_put_aside_alone() {
+    clean("--broker sqlite --scenario poison");
+    if shared::may_start_rabbitmq(file!()) {
+        clean("--broker rabbitmq --scenario poison");
+    }
+}

@@ -72,6 +72,8 @@ pub(crate) enum Event {
     FaultEnded { number: u32 },
     /// A process ended that should have gone on.
     Exit { name: String, code: String },
+    /// RabbitMQ moves so many messages no further, until the leader of their queue is started again.
+    Stranded { queue: String, count: u64 },
     /// What a queue holds at the very end.
     Left { queue: String, count: u64 },
 }
@@ -205,6 +207,7 @@ impl fmt::Display for Line {
             }
             Event::FaultEnded { number } => write!(f, "over {number}"),
             Event::Exit { name, code } => write!(f, "exit {name} {code}"),
+            Event::Stranded { queue, count } => write!(f, "stranded {queue} {count}"),
             Event::Left { queue, count } => write!(f, "left {queue} {count}"),
         }
     }
@@ -242,6 +245,7 @@ fn read<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Line> {
         },
         "over" => Event::FaultEnded { number: id.parse().ok()? },
         "exit" => Event::Exit { name: id, code: next()?.to_owned() },
+        "stranded" => Event::Stranded { queue: id, count: next()?.parse().ok()? },
         "left" => Event::Left { queue: id, count: next()?.parse().ok()? },
         answer => Event::Told { id, answer: answer.parse().ok()? },
     };
@@ -276,6 +280,7 @@ mod tests {
             "3.000000 control fault 5 memory-alarm",
             "3.000000 control over 5",
             "3.000000 control exit w1/8 101",
+            "3.000000 control stranded celery_delayed_1 3",
             "3.000000 control left faults 3",
         ] {
             let line: Line = text.parse().expect("a line");

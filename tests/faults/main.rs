@@ -23,6 +23,7 @@ mod run;
 mod scenario;
 mod work;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -115,11 +116,19 @@ fn main() -> ExitCode {
 }
 
 fn report(verdict: &Verdict, arguments: &Arguments, seed: u64) {
-    const SHOWN: usize = 50;
-    let violations = verdict.violations();
-    violations.iter().take(SHOWN).for_each(|violation| println!("{violation}"));
-    if violations.len() > SHOWN {
-        println!("and {} more", violations.len() - SHOWN);
+    /// Of each sort.
+    const SHOWN: usize = 12;
+    let mut sorts = BTreeMap::<String, usize>::new();
+    for violation in verdict.violations() {
+        let sort = violation.split(':').next().unwrap_or_default().to_owned();
+        let count = sorts.entry(sort).or_default();
+        *count += 1;
+        if *count <= SHOWN {
+            println!("{violation}");
+        }
+    }
+    for (sort, count) in sorts.into_iter().filter(|(_, count)| *count > SHOWN) {
+        println!("{sort}: and {} more", count - SHOWN);
     }
     let what = arguments.scenario.clone().unwrap_or_else(|| format!("seed {seed}, {} s", arguments.seconds));
     println!("{:?} ({what}): {verdict}", arguments.broker);

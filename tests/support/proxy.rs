@@ -177,9 +177,10 @@ async fn one_way(
         if mode.wait_for(|mode| !mode.stalled).await.is_err() {
             return;
         }
+        // Counted first: whoever gets them may ask at once.
+        counts.bytes.fetch_add(length, Ordering::SeqCst);
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
-        counts.bytes.fetch_add(length, Ordering::SeqCst);
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct History {
     pub(crate) troubles: Vec<Trouble>,
     /// Processes that ended by themselves.
     pub(crate) exits: Vec<String>,
+    /// Messages that the broker did not move any more until it was started again.
+    pub(crate) stranded: u64,
     /// What queues held at the end.
     pub(crate) left: Vec<(String, u64)>,
     /// When the log ends.
@@ -117,6 +119,7 @@ impl History {
                 }
             }
             Event::Exit { name, code } => self.exits.push(format!("{name} ended with {code}")),
+            Event::Stranded { count, .. } => self.stranded += count,
             Event::Left { queue, count } => self.left.push((queue, count)),
         }
     }

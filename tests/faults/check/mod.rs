@@ -46,6 +46,8 @@ pub(crate) struct Verdict {
     pub(crate) put_aside: usize,
     /// Tasks that were put aside for crashes of others: accounted for, and counted.
     pub(crate) blamed: usize,
+    /// Messages that the broker did not move any more until it was started again.
+    pub(crate) stranded: u64,
     /// The longest time between being due and beginning.
     pub(crate) latest: Duration,
     /// All other broken promises, in words.
@@ -62,7 +64,8 @@ impl Verdict {
 
 /// Checks a run.
 pub(crate) fn check(history: &History, setting: Setting) -> Verdict {
-    let mut verdict = Verdict { tasks: history.tasks.len(), ..Verdict::default() };
+    let mut verdict =
+        Verdict { tasks: history.tasks.len(), stranded: history.stranded, ..Verdict::default() };
     for trouble in &history.troubles {
         *verdict.faults.entry(trouble.fault).or_default() += 1;
         if trouble.repeats() {
@@ -183,7 +186,7 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "faults: {faults} | tasks {} ({answers}), runs {} | lost {} | duplicated {} (faults explain {}) | \
-             put aside {}, blamed {} | at most {:.1}s late | other violations {}",
+             put aside {}, blamed {}, stranded {} | at most {:.1}s late | other violations {}",
             self.tasks,
             self.runs,
             self.lost.len(),
@@ -191,6 +194,7 @@ impl fmt::Display for Verdict {
             self.bound,
             self.put_aside,
             self.blamed,
+            self.stranded,
             self.latest.as_secs_f64(),
             self.broken.len(),
         )
