@@ -47,8 +47,8 @@ pub(crate) struct Extent {
 pub(crate) const DRAINS_WITHIN: Duration = Duration::from_secs(180);
 /// Nothing has happened for so long: if all is done, it is over.
 const QUIET: Duration = Duration::from_secs(2);
-/// Nothing has happened for so long: nothing will. Longer than it takes SQLite to see that a worker has died.
-const GIVES_UP: Duration = Duration::from_secs(15);
+/// Nothing has happened for so long: nothing will. Longer than it takes SQLite to see that a worker has died, and RabbitMQ to see that a move was lost.
+const GIVES_UP: Duration = Duration::from_secs(20);
 /// A crash costs a message this many of its lives.
 const MAX_CRASHES: u32 = 3;
 

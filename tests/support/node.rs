@@ -265,6 +265,12 @@ impl Ctl {
             ),
         )
         .expect("a configuration");
+        // Three minutes by default: so long a delayed message stays where it is when its move was lost in a crash.
+        fs::write(
+            directory.join("advanced.config"),
+            "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].\n",
+        )
+        .expect("a configuration");
         // The command-line tools listen too, each on a port of its own.
         let tools = free_port().clamp(20_000, 65_000);
         let environment = [

@@ -163,6 +163,8 @@ fn check_outcome(
     for reason in &task.dead {
         if Some(reason.as_str()) == wanted {
             verdict.put_aside += 1;
+        } else if reason == "crashed" && task.has_succeeded() && !setting.forbids_blame {
+            // A copy too many: it has its success.
         } else if reason == "crashed" {
             verdict.blamed += 1;
             // However unlucky it was, it takes that many faults to take it for a killer.
