@@ -130,9 +130,11 @@ pub mod __private {
     impl<T> NotResult for Returned<T> {}
 }
 
-/// The code in the guides is compiled with the tests.
+/// The code in the README and the guides is compiled with the tests.
 #[cfg(doctest)]
 mod guides {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
     #[doc = include_str!("../../docs/guide/patterns.md")]
     struct Patterns;
 }

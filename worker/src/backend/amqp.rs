@@ -79,7 +79,7 @@ impl RpcBackend {
             )));
         }
         Ok(Self {
-            amqp: Amqp::open(through, &options.connect)?,
+            amqp: Amqp::share(through, &options.connect)?,
             replies: Arc::new(Replies {
                 queue: Uuid::new_v4().to_string(),
                 expires: options.expires.clamp(Duration::from_millis(1), KEPT),
@@ -112,7 +112,7 @@ impl RpcBackend {
                 amqp.link.session(0, Instant::now() + amqp.limit).await?;
                 match timeout(amqp.limit, ready.wait_for(|ready| *ready)).await {
                     Ok(Ok(_)) => Ok(()),
-                    Ok(Err(_)) => Err(Error::connection("the result backend was closed")),
+                    Ok(Err(_)) => Err(closed()),
                     Err(_) => Err(Error::timeout("cannot declare the queue for results in time")),
                 }
             })
@@ -170,6 +170,9 @@ impl ResultBackend for RpcBackend {
 
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
         async move {
+            if self.replies.stop.is_cancelled() {
+                return Err(closed());
+            }
             match lock(&self.replies.expected).get(id) {
                 Some(entry) => Ok(entry.record.clone()),
                 None => Err(Self::unexpected(id)),
@@ -189,7 +192,10 @@ impl ResultBackend for RpcBackend {
                     Some(entry) => Arc::clone(&entry.changed).notified_owned(),
                     None => return Err(Self::unexpected(id)),
                 };
-                changed.await;
+                tokio::select! {
+                    () = changed => {}
+                    () = self.replies.stop.cancelled() => return Err(closed()),
+                }
             }
         }
         .boxed()
@@ -210,6 +216,10 @@ impl ResultBackend for RpcBackend {
         }
         .boxed()
     }
+}
+
+fn closed() -> Error {
+    Error::connection("the result backend was closed")
 }
 
 impl Drop for RpcBackend {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use super::{BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
@@ -17,6 +18,8 @@ pub(crate) struct SqliteBackend {
     timeout: Duration,
     /// `None`: results are kept for ever.
     expires: Option<Duration>,
+    /// Ends the waiting of this handle.
+    closed: CancellationToken,
 }
 
 impl SqliteBackend {
@@ -25,7 +28,12 @@ impl SqliteBackend {
         let timeout = options.connect.timeout;
         let database = Database::open(url, timeout).await?;
         let expires = Some(options.expires).filter(|expires| !expires.is_zero());
-        Ok(Arc::new(Self { database, timeout, expires }))
+        Ok(Arc::new(Self { database, timeout, expires, closed: CancellationToken::new() }))
+    }
+
+    /// The file may be open for others still; this handle is not.
+    fn check_open(&self) -> Result<()> {
+        if self.closed.is_cancelled() { Err(closed()) } else { Ok(()) }
     }
 }
 
@@ -53,6 +61,7 @@ impl ResultBackend for SqliteBackend {
 
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
         async move {
+            self.check_open()?;
             let request = Request::Fetch { task_id: id.to_owned() };
             read(self.database.call(request, self.timeout).await?)
         }
@@ -61,7 +70,11 @@ impl ResultBackend for SqliteBackend {
 
     fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>> {
         async move {
-            let answer = self.database.call_patiently(Request::Wait { task_id: id.to_owned() }).await?;
+            let waiting = self.database.call_patiently(Request::Wait { task_id: id.to_owned() });
+            let answer = tokio::select! {
+                answer = waiting => answer?,
+                () = self.closed.cancelled() => return Err(closed()),
+            };
             read(answer)?.ok_or_else(|| Error::storage(format!("the result of `{id}` has vanished")))
         }
         .boxed()
@@ -69,8 +82,13 @@ impl ResultBackend for SqliteBackend {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         // What was stored is on the disk; the file is closed with the last handle.
+        self.closed.cancel();
         async {}.boxed()
     }
+}
+
+fn closed() -> Error {
+    Error::connection("the result backend was closed")
 }
 
 fn read(answer: Answer) -> Result<Option<ResultRecord>> {

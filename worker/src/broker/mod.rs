@@ -32,7 +32,7 @@ pub struct Publication {
     pub routing_key: String,
     /// What is published.
     pub message: Message,
-    /// How long the broker keeps it back before it can be consumed.
+    /// How long the broker keeps it back before it can be consumed; see [`Capabilities::early`].
     pub delay: Option<Duration>,
     /// True when it is an error that no queue takes the message. A reply to a queue that has gone is not one.
     pub mandatory: bool,
@@ -99,6 +99,9 @@ pub struct Capabilities {
     pub lists_queues: bool,
     /// The longest delay that the broker can keep a message back.
     pub max_delay: Duration,
+    /// How long before its time a delayed message may be handed out. The ladder of Celery's native delayed delivery
+    /// knows whole seconds only: a worker lets what comes early wait for the rest, by its `eta` header.
+    pub early: Duration,
 }
 
 /// A broker. Object-safe; every method may be called from many tasks at once.
@@ -186,6 +189,7 @@ fn unable<T: Send + 'static>(broker: &str, what: &str) -> BoxFuture<'static, Res
 ///
 /// # Errors
 /// A scheme that no broker has, a URL with a mistake, or a file that cannot be opened.
+#[cfg_attr(not(any(feature = "amqp", feature = "sqlite")), expect(unused_variables))]
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url)),

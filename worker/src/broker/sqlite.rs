@@ -139,7 +139,13 @@ impl SqliteBroker {
 
 impl Broker for SqliteBroker {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "SQLite", counts_crashes: true, lists_queues: true, max_delay: MAX_DELAY }
+        Capabilities {
+            name: "SQLite",
+            counts_crashes: true,
+            lists_queues: true,
+            max_delay: MAX_DELAY,
+            early: Duration::ZERO,
+        }
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {

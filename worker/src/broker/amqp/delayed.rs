@@ -10,7 +10,7 @@ use crate::connection::amqp::delay::{Ladder, Target};
 use crate::connection::amqp::link::lock;
 use crate::connection::amqp::topology::Scratch;
 use crate::connection::amqp::{Amqp, Outgoing};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 
 /// A queue that somebody deleted and made again has lost its binding; it gets it back after this long.
@@ -118,7 +118,12 @@ impl Delayed {
                     })
                     .await
             })
-            .await?;
+            .await
+            // At the end of the ladder nobody would notice that there is no such queue.
+            .map_err(|error| match error.is_topology() {
+                true => Error::new(ErrorKind::Unroutable, "no queue takes the message").with_source(error),
+                false => error,
+            })?;
         let mut bound = lock(&self.bound);
         if bound.len() >= REMEMBERED {
             bound.clear();

@@ -70,6 +70,7 @@ impl Broker for AmqpBroker {
             counts_crashes: false,
             lists_queues: false,
             max_delay: delay::MAX_DELAY,
+            early: Duration::from_secs(1),
         }
     }
 
@@ -94,10 +95,19 @@ impl Broker for AmqpBroker {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
         async move {
             let Publication { exchange, routing_key, message, delay, mandatory } = publication;
-            if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
-                return self.delayed.publish(delay, &exchange, &routing_key, &message).await;
-            }
-            self.amqp.publisher.publish(Outgoing::new(&exchange, &routing_key, &message, mandatory)?).await
+            let published = match delay.filter(|delay| !delay.is_zero()) {
+                Some(delay) => self.delayed.publish(delay, &exchange, &routing_key, &message).await,
+                None => {
+                    let outgoing = Outgoing::new(&exchange, &routing_key, &message, mandatory)?;
+                    self.amqp.publisher.publish(outgoing).await
+                }
+            };
+            // The broker's own words do not say where to.
+            published.map_err(|error| match (error.is_unroutable(), exchange.as_str()) {
+                (false, _) => error,
+                (true, "") => error.context(format_args!("there is no queue `{routing_key}`")),
+                (true, name) => error.context(format_args!("exchange `{name}`, routing key `{routing_key}`")),
+            })
         }
         .boxed()
     }

@@ -80,6 +80,7 @@ impl Broker for MemoryBroker {
             counts_crashes: true,
             lists_queues: true,
             max_delay: MAX_DELAY,
+            early: Duration::ZERO,
         }
     }
 

@@ -1,5 +1,5 @@
-//! RabbitMQ through `lapin`: two supervised connections for each process and address, shared by the broker and the
-//! result backend.
+//! RabbitMQ through `lapin`: two supervised connections for each broker that is opened, which the result backend of the
+//! same address shares.
 //!
 //! One connection publishes and one does all else. While the broker is short of memory or disk it reads nothing from
 //! a connection that publishes, so acks on that connection would hang too.
@@ -57,24 +57,35 @@ pub(crate) struct Amqp {
 }
 
 impl Amqp {
-    /// The connections to an address: those that are open already, or new ones. Nothing is connected before it is
-    /// needed.
+    /// New connections to an address. Nothing is connected before it is needed.
+    ///
+    /// Each broker has its own: what it consumes and its exclusive queues end with it, whoever else is connected.
     ///
     /// # Errors
     /// An address with a mistake, or a file for TLS that cannot be read.
     pub(crate) fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<Self>> {
         let key = Key { url: url.clone(), options: options.clone() };
+        let amqp = Arc::new(Self::new(url, options)?);
         let mut open = lock(&OPEN);
         open.retain(|(_, amqp)| amqp.strong_count() > 0);
-        let found = open.iter().filter(|(other, _)| *other == key).find_map(|(_, amqp)| amqp.upgrade());
-        if let Some(amqp) = found
-            && amqp.join()
-        {
-            return Ok(amqp);
-        }
-        let amqp = Arc::new(Self::new(url, options)?);
         open.push((key, Arc::downgrade(&amqp)));
         Ok(amqp)
+    }
+
+    /// The connections of a broker at this address, the latest one, or new ones where there is none.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn share(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<Self>> {
+        let key = Key { url: url.clone(), options: options.clone() };
+        let found = {
+            let open = lock(&OPEN);
+            open.iter().rev().filter(|(other, _)| *other == key).find_map(|(_, amqp)| amqp.upgrade())
+        };
+        match found {
+            Some(amqp) if amqp.join() => Ok(amqp),
+            _ => Self::open(url, options),
+        }
     }
 
     fn new(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
