@@ -2,9 +2,9 @@
 
 use mq_worker::{App, Context, ExchangeKind, Payload, Topology, Worker, task};
 use support::journal::Journal;
-use support::places::{Place, Running, eventually, everywhere};
+use support::places::{Place, Running, consumed, eventually, everywhere};
 
-use super::{app_with_tasks, consumed, waiting};
+use super::{app_with_tasks, waiting};
 
 #[task(topic = "count")]
 fn bad_number(ctx: &Context, number: u64) {

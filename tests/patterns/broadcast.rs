@@ -2,10 +2,10 @@
 
 use mq_worker::{App, Context, Emitted, TaskError, task};
 use support::journal::Journal;
-use support::places::{Place, Running, eventually, everywhere};
+use support::places::{Place, Running, consumed, eventually, everywhere};
 use support::unique;
 
-use super::{app_with_tasks, consumed, waiting};
+use super::{app_with_tasks, waiting};
 
 #[task(broadcast, ignore_result)]
 fn cache_clear(ctx: &Context, key: String) {

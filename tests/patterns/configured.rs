@@ -4,9 +4,9 @@ use std::process::Command;
 
 use mq_worker::{App, Context, task};
 use support::journal::Journal;
-use support::places::{Place, Running, eventually, everywhere};
+use support::places::{Place, Running, consumed, eventually, everywhere};
 
-use super::{consumed, waiting};
+use super::waiting;
 
 #[task(queue = "not-this-one")]
 fn feed_import(ctx: &Context) {

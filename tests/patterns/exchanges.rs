@@ -2,9 +2,9 @@
 
 use mq_worker::{Context, ExchangeKind, Queue, Topology, task};
 use support::journal::Journal;
-use support::places::{Place, Running, eventually, everywhere};
+use support::places::{Place, Running, consumed, eventually, everywhere};
 
-use super::{app_with_tasks, consumed, waiting};
+use super::{app_with_tasks, waiting};
 
 // Names are fixed in attributes; the tests of this file share the exchanges, and take turns.
 static TURNS: std::sync::Mutex<()> = std::sync::Mutex::new(());

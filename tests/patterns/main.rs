@@ -8,7 +8,6 @@ mod exchanges;
 mod plain;
 mod rpc;
 mod topics;
-mod work_queue;
 
 use mq_worker::{App, Config, RouteRule};
 use support::places::Place;
@@ -38,14 +37,4 @@ async fn waiting(app: &App, queue: &str) -> Option<u64> {
     let broker = app.broker().await.expect("a broker");
     let queues = broker.queues(&[queue.to_owned()]).await.expect("an answer");
     queues.first().map(|queue| queue.ready)
-}
-
-/// Waits until a worker consumes the queue: what is published from then on reaches its subscriptions.
-async fn consumed(app: &App, queue: &str, by: u64) {
-    support::places::eventually("the workers consume", async || {
-        let broker = app.broker().await.expect("a broker");
-        let queues = broker.queues(&[queue.to_owned()]).await.expect("an answer");
-        queues.first().is_some_and(|queue| queue.consumers == by)
-    })
-    .await;
 }

@@ -65,7 +65,7 @@ fn text_json_and_bytes_arrive_as_what_the_task_takes() {
         let app = app_with_tasks(&place, TASKS, |_| {});
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
-        super::consumed(&app, &place.queue, 1).await;
+        support::places::consumed(&app, &place.queue, 1).await;
         let order = Payload::json(&json!({"id": 7, "items": ["tea", "cup"]})).expect("JSON");
         let messages: Vec<(&str, Payload)> = vec![
             ("text", "Hello World".into()),
@@ -107,7 +107,7 @@ fn the_context_tells_the_facts_of_a_message_also_when_it_is_tried_again() {
         let app = app_with_tasks(&place, TASKS, |_| {});
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
-        super::consumed(&app, &place.queue, 1).await;
+        support::places::consumed(&app, &place.queue, 1).await;
         let properties = Properties {
             content_type: Some("image/png".into()),
             message_id: Some("message-7".into()),

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use mq_worker::{Context, Payload, TaskError, Topology, task};
-use support::places::{Running, everywhere};
+use support::places::{Running, consumed, everywhere};
 
-use super::{app_with_tasks, consumed};
+use super::app_with_tasks;
 
 #[task(topic = "#", max_retries = 1, backoff = "1ms..2ms")]
 fn rpc_fib(ctx: &Context, n: u64) -> Result<u64, TaskError> {

@@ -3,9 +3,9 @@
 use mq_worker::{Context, Emitted, TaskError, Topic, task};
 use serde::{Deserialize, Serialize};
 use support::journal::Journal;
-use support::places::{Place, Running, eventually, everywhere};
+use support::places::{Place, Running, consumed, eventually, everywhere};
 
-use super::{app_with_tasks, consumed, route, waiting};
+use super::{app_with_tasks, route, waiting};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Order {

@@ -124,3 +124,13 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, question: impl Fn(
     };
     wait::eventually(what, Duration::from_secs(20), ask).await;
 }
+
+/// Waits until `by` consumers are attached to the queue: what is published from then on finds a worker.
+pub async fn consumed(app: &App, queue: &str, by: u64) {
+    eventually("the workers consume", async || {
+        let broker = app.broker().await.expect("a broker");
+        let queues = broker.queues(&[queue.to_owned()]).await.expect("an answer");
+        queues.first().is_some_and(|queue| queue.consumers == by)
+    })
+    .await;
+}

@@ -1,13 +1,20 @@
 //! The work queue: who is faster does more, and a burst waits in the broker, not in the worker.
+//!
+//! These tests measure shares and memory, so they are a program of their own and run one at a time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mq_worker::{App, Context, SharedState, task};
-use support::places::{Place, Running, eventually, places};
+use support::places::{Place, Running, consumed, eventually, places};
 
-use super::consumed;
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // A test that failed before says nothing about this one.
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// How long a call takes on one worker, and how many it has done.
 #[derive(Clone)]
@@ -50,6 +57,7 @@ async fn send(app: &App, place: &Place, count: u32) {
 
 #[test]
 fn a_worker_that_is_ten_times_faster_does_ten_times_as_much() {
+    let _alone = alone();
     support::places::everywhere(async |place| {
         let app = place.app();
         let [fast, slow] = [8, 80].map(|millis| Pace::of(Duration::from_millis(millis)));
@@ -69,6 +77,7 @@ fn a_worker_that_is_ten_times_faster_does_ten_times_as_much() {
 
 #[test]
 fn a_large_prefetch_leaves_the_work_with_whoever_reserved_it() {
+    let _alone = alone();
     support::places::everywhere(async |place| {
         let app = place.app();
         let [fast, slow] = [3, 30].map(|millis| Pace::of(Duration::from_millis(millis)));
@@ -112,6 +121,7 @@ const PREFETCH: u64 = 200;
 
 #[test]
 fn a_burst_of_200_000_waits_in_the_broker() {
+    let _alone = alone();
     // The memory broker keeps what waits in the process: that is what it is for.
     let wanted = |place: &Place| ["sqlite", "rabbitmq quorum"].contains(&place.name);
     for place in places().into_iter().filter(wanted) {
