@@ -93,7 +93,6 @@ async fn bounded(
             () = interrupted.cancelled() => Ended::Interrupted,
         };
     }
-    let cancel = context.cancellation_token();
     let soft = expired(limits.soft);
     let hard = expired(limits.hard);
     tokio::pin!(soft, hard);
@@ -103,10 +102,10 @@ async fn bounded(
             ended = &mut run => return ended,
             () = interrupted.cancelled() => return Ended::Interrupted,
             () = &mut hard => {
-                cancel.cancel();
+                context.cancel();
                 return Ended::TimedOut(limits.hard.unwrap_or_default());
             }
-            () = &mut soft, if !cancel.is_cancelled() => cancel.cancel(),
+            () = &mut soft, if !context.is_cancelled() => context.cancel(),
         }
     }
 }

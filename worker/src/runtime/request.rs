@@ -82,6 +82,8 @@ impl Gate {
             Ok(entries) => (None, entries.clone()),
             Err(_) => (None, Vec::new()),
         };
+        let limited = entry.is_some_and(|entry| entry.options.time_limit.is_some())
+            || message.headers.get("timelimit").is_some();
         let call = Call {
             task: entry.map_or("", |entry| entry.name),
             // A plain message may have no id; it gets one that stays with it through its retries.
@@ -92,7 +94,8 @@ impl Gate {
             redelivered,
             message,
             shared: self.shared.clone(),
-            cancelled: self.cold.child_token(),
+            // Only a time limit cancels one call alone; a token of its own costs a lock that all calls share.
+            cancelled: if limited { self.cold.child_token() } else { self.cold.clone() },
         };
         let context = Context::new(call);
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);

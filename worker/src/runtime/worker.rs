@@ -221,16 +221,20 @@ impl Pipe {
         let tasks = TaskTracker::new();
         let mut closed = false;
         loop {
+            // Asked here, so that a busy worker need not register with the token twice for each message.
+            if handle.warm.is_cancelled() {
+                break;
+            }
             // First the place, then the delivery: what is not running yet stays visible as waiting.
             let permit = tokio::select! {
                 biased;
-                () = handle.warm.cancelled() => break,
                 permit = Arc::clone(&self.places).acquire_owned() => permit.expect("the semaphore is never closed"),
+                () = handle.warm.cancelled() => break,
             };
             let delivery = tokio::select! {
                 biased;
-                () = handle.warm.cancelled() => break,
                 delivery = consumer.next() => delivery,
+                () = handle.warm.cancelled() => break,
             };
             // Brokers restore a consumer by themselves; one that ends unasked was closed with its broker.
             let Some(delivery) = delivery else {

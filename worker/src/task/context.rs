@@ -163,9 +163,14 @@ impl Context {
         self.0.cancelled.is_cancelled()
     }
 
-    /// The token behind [`cancelled`](Self::cancelled), for handing on.
+    /// A token that fires with [`cancelled`](Self::cancelled), for handing on. Cancelling it stops nothing else.
     pub fn cancellation_token(&self) -> CancellationToken {
-        self.0.cancelled.clone()
+        self.0.cancelled.child_token()
+    }
+
+    /// Tells the task to stop. Only for a call that has a time limit, whose token is its own.
+    pub(crate) fn cancel(&self) {
+        self.0.cancelled.cancel();
     }
 }
 
