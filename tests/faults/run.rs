@@ -28,6 +28,7 @@ pub(crate) struct Run {
     mutation: Option<String>,
     /// No task may be put aside for the crash of another.
     forbids_blame: bool,
+    prefetch: usize,
 }
 
 /// How much a random run has.
@@ -64,7 +65,13 @@ impl Run {
             numbers: AtomicU32::new(1),
             mutation,
             forbids_blame: false,
+            prefetch: CONCURRENCY,
         }
+    }
+
+    /// Workers that are started from now on reserve so many.
+    pub(crate) fn reserve(&mut self, prefetch: usize) {
+        self.prefetch = prefetch;
     }
 
     /// From now on it is a violation when a task is put aside for the crash of another.
@@ -75,7 +82,7 @@ impl Run {
     /// One more worker, started.
     pub(crate) fn add_worker(&mut self) {
         let name = format!("w{}", self.workers.len());
-        let player = self.player(name, "worker", Vec::new());
+        let player = self.player(name, "worker", vec![("MQ_PREFETCH", self.prefetch.to_string())]);
         player.spawn();
         self.workers.push(player);
     }
@@ -168,7 +175,7 @@ impl Run {
         }
         let setting = Setting {
             workers: self.workers.len(),
-            prefetch: CONCURRENCY,
+            prefetch: self.prefetch,
             max_retries: MAX_RETRIES,
             max_crashes: MAX_CRASHES,
             forbids_blame: self.forbids_blame,

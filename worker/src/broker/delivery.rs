@@ -138,6 +138,14 @@ impl Consumer {
         self.deliveries.recv().await
     }
 
+    /// Stops handing out. What was handed out before can still be taken, and then the stream has ended, whether or not
+    /// the broker has answered in time.
+    pub async fn end(&mut self) {
+        self.control.cancel().await;
+        // A broker that goes on handing out meets a closed door, and has it back.
+        self.deliveries.close();
+    }
+
     /// A handle for stopping it from elsewhere.
     pub fn control(&self) -> Arc<dyn ConsumerControl> {
         Arc::clone(&self.control)

@@ -12,7 +12,7 @@ use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
 use crate::error::TaskFailure;
 use crate::message::headers::names;
-use crate::message::{Body, Embed, JSON, Message, codec};
+use crate::message::{Body, Embed, Headers, JSON, Message, codec};
 use crate::task::context::Call;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 
@@ -67,6 +67,12 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// True for a message that has taken workers down, and is put aside when it does so once more.
+    pub fn is_on_its_last_life(&self, delivery: &Delivery) -> bool {
+        let crashes = counted(delivery.crashes, &delivery.message.headers);
+        crashes > 0 && crashes + 1 >= self.max_crashes
+    }
+
     /// Decodes a delivery, looks its task up and checks whether it may run now.
     pub fn admit(&self, delivery: Delivery, now: DateTime<Utc>) -> Admission {
         let Delivery { mut message, queue, exchange, routing_key, redelivered, crashes, settlement } =
@@ -99,8 +105,7 @@ impl Gate {
         };
         let context = Context::new(call);
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        // The broker's count is exact, and begins anew with each message: what was counted before is in a header.
-        let counted = crashes.unwrap_or_default().saturating_add(context.headers().crashes());
+        let counted = counted(crashes, context.headers());
         let mut request =
             Request { context, options, embed: Embed::default(), plain, crashes: counted, settlement };
         if let Err(outcome) = found {
@@ -180,8 +185,14 @@ impl Gate {
     }
 }
 
+/// How many workers died with a message. A broker's count is exact, and begins anew with each message: what was counted
+/// before is in a header.
+fn counted(by_broker: Option<u32>, headers: &Headers) -> u32 {
+    by_broker.unwrap_or_default().saturating_add(headers.crashes())
+}
+
 /// How long it is until the message is due, if it is early; an outcome if it is too late or says nonsense.
-fn due(headers: &crate::message::Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Outcome> {
+fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Outcome> {
     let expires = headers.expires().map_err(malformed)?;
     if expires.is_some_and(|time| time <= now) {
         return Err(Outcome::Revoked { why: "expired" });

@@ -44,6 +44,8 @@ pub struct Settler {
     pub backend: Arc<dyn ResultBackend>,
     /// Fires at a cold shutdown: then nothing is tried any longer.
     pub cold: CancellationToken,
+    /// Fires when this worker stops and is handed nothing any more.
+    pub consumed: CancellationToken,
     /// What was done so far.
     pub tally: Tally,
 }
@@ -199,6 +201,8 @@ impl Settler {
             tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
             return;
         }
+        // Only a worker that stops hands back: what it gives away must not come to itself again.
+        self.consumed.cancelled().await;
         count(&self.tally.requeued);
         tracing::debug!(task = request.context.task(), id = request.context.id(), "handed back");
         if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {

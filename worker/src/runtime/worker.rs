@@ -1,21 +1,22 @@
 //! The worker: opens broker and backend, consumes, keeps no more than `concurrency` tasks running, and stops
 //! without losing anything.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::control::Node;
-use super::executor;
+use super::executor::{self, Limits};
 use super::handle::WorkerHandle;
 use super::outcome::{Outcome, decide};
-use super::request::{Admission, Gate};
+use super::request::{Admission, Gate, Request};
 use super::running::RunningTasks;
 use super::settle::{Settler, Tally};
 use super::start::{consume, declare};
@@ -24,12 +25,12 @@ use crate::broker::{Consumer, Delivery, Subscription};
 use crate::error::{Error, Result};
 use crate::routing::topology::check_name;
 use crate::task::registry::run_setup;
-use crate::task::{AckMode, SharedState};
+use crate::task::{AckMode, SharedState, Work};
 
-/// How long a message with which a worker died waits, at most, when another such message is running.
+/// How long a message on its last life waits, at most, while another one runs.
 const TRIAL_PAUSE: Duration = Duration::from_secs(1);
-/// What came together with it is sent away before a message with which a worker died begins to run.
-const TRIAL_CALM: Duration = Duration::from_millis(200);
+/// Others on their last life that came together with it are sent away before it begins to run.
+const TRIAL_CALM: Duration = Duration::from_millis(100);
 
 /// Runs the tasks of this program from their queues.
 ///
@@ -180,7 +181,8 @@ impl Worker {
             let (broker, over) = (Arc::clone(&broker), over.clone());
             tokio::spawn(async move { node.serve(broker, over).await })
         });
-        let settler = Settler { app, broker, backend, cold: handle.cold.clone(), tally: Tally::default() };
+        let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
+        let settler = Settler { app, broker, backend, cold, consumed, tally: Tally::default() };
         let pipe = Arc::new(Pipe {
             gate,
             settler,
@@ -204,8 +206,8 @@ struct Pipe {
     gate: Gate,
     settler: Settler,
     places: Arc<Semaphore>,
-    /// For messages with which a worker died: one of them at a time. What takes its process down would take the other
-    /// suspects with it again and again, and they would share its fate.
+    /// For messages that are put aside if their worker dies once more: one of them at a time. What takes its process
+    /// down would take the others with it, and they would share its fate.
     trial: Semaphore,
     concurrency: usize,
     running: Arc<RunningTasks>,
@@ -219,20 +221,23 @@ impl Pipe {
         grace: Duration,
     ) -> Result<()> {
         let tasks = TaskTracker::new();
+        // Handed out to this worker, and waiting for a place.
+        let mut waiting = VecDeque::new();
         let mut closed = false;
         loop {
             // Asked here, so that a busy worker need not register with the token twice for each message.
             if handle.warm.is_cancelled() {
                 break;
             }
-            // First the place, then the delivery: what is not running yet stays visible as waiting.
-            let permit = tokio::select! {
-                biased;
-                permit = Arc::clone(&self.places).acquire_owned() => permit.expect("the semaphore is never closed"),
-                () = handle.warm.cancelled() => break,
-            };
             let delivery = tokio::select! {
                 biased;
+                permit = Arc::clone(&self.places).acquire_owned(), if !waiting.is_empty() => {
+                    let (pipe, permit) = (Arc::clone(self), permit.expect("the semaphore is never closed"));
+                    if let Some(delivery) = waiting.pop_front() {
+                        tasks.spawn(async move { pipe.process(delivery, permit).await });
+                    }
+                    continue;
+                }
                 delivery = consumer.next() => delivery,
                 () = handle.warm.cancelled() => break,
             };
@@ -241,13 +246,22 @@ impl Pipe {
                 closed = true;
                 break;
             };
-            let pipe = Arc::clone(self);
-            tasks.spawn(async move { pipe.process(delivery, permit).await });
+            // Seen as soon as it is here, however busy this worker is: what waits unseen is in danger.
+            if self.gate.is_on_its_last_life(&delivery) {
+                let (pipe, warm) = (Arc::clone(self), handle.warm.clone());
+                tasks.spawn(async move { pipe.try_alone(delivery, &warm).await });
+            } else {
+                waiting.push_back(delivery);
+            }
         }
         let control = consumer.control();
         // What was handed to this worker but never began goes back; meanwhile the running tasks finish.
         let hand_back = async {
-            control.cancel().await;
+            consumer.end().await;
+            self.settler.consumed.cancel();
+            for delivery in waiting {
+                self.hand_back(delivery).await;
+            }
             while let Some(delivery) = consumer.next().await {
                 self.hand_back(delivery).await;
             }
@@ -275,31 +289,54 @@ impl Pipe {
         }
     }
 
-    async fn process(&self, delivery: Delivery, permit: tokio::sync::OwnedSemaphorePermit) {
+    /// Runs a message that is put aside if this worker dies with it, while no other such message is in its hands.
+    async fn try_alone(&self, delivery: Delivery, warm: &CancellationToken) {
+        let Ok(_turn) = self.trial.try_acquire() else {
+            return match self.gate.admit(delivery, Utc::now()) {
+                // Waiting here, it would be in this worker's hands when the one on trial takes it down.
+                Admission::Run(request, ..) => {
+                    let wait = TRIAL_PAUSE.mul_f64(0.25 + 0.75 * fastrand::f64());
+                    self.settler.postpone(request, wait).await;
+                }
+                other => self.dispose(other).await,
+            };
+        };
+        let place = async {
+            tokio::time::sleep(TRIAL_CALM).await;
+            Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+        };
+        tokio::select! {
+            biased;
+            () = warm.cancelled() => self.hand_back(delivery).await,
+            permit = place => self.process(delivery, permit).await,
+        }
+    }
+
+    async fn process(&self, delivery: Delivery, permit: OwnedSemaphorePermit) {
         match self.gate.admit(delivery, Utc::now()) {
-            Admission::Run(mut request, work, limits) => {
-                let mut trial = None;
-                if request.crashes > 0 {
-                    let Ok(turn) = self.trial.try_acquire() else {
-                        // Waiting here, it would be in this worker's hands when the one on trial takes it down. Those
-                        // that went down together come back one by one.
-                        let wait = TRIAL_PAUSE.mul_f64(0.25 + 0.75 * fastrand::f64());
-                        return self.settler.postpone(request, wait).await;
-                    };
-                    trial = Some(turn);
-                    tokio::time::sleep(TRIAL_CALM).await;
-                }
-                tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
-                let early = request.options.ack == AckMode::Early;
-                if early {
-                    request.settlement = request.settlement.settle_early();
-                }
-                let begun = Instant::now();
-                let _listed = self.running.enter(&request.context, begun, early);
-                let ended = executor::run(work, &request.context, limits, permit, &self.gate.cold).await;
-                drop(trial);
-                let outcome = decide(ended, &request.options, request.context.retries(), fastrand::f64());
-                self.settler.settle(request, outcome, begun.elapsed()).await;
+            Admission::Run(request, work, limits) => self.run(request, work, limits, permit).await,
+            other => self.dispose(other).await,
+        }
+    }
+
+    async fn run(&self, mut request: Request, work: Work, limits: Limits, permit: OwnedSemaphorePermit) {
+        tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
+        let early = request.options.ack == AckMode::Early;
+        if early {
+            request.settlement = request.settlement.settle_early();
+        }
+        let begun = Instant::now();
+        let _listed = self.running.enter(&request.context, begun, early);
+        let ended = executor::run(work, &request.context, limits, permit, &self.gate.cold).await;
+        let outcome = decide(ended, &request.options, request.context.retries(), fastrand::f64());
+        self.settler.settle(request, outcome, begun.elapsed()).await;
+    }
+
+    /// Does with a message what is to be done instead of running it.
+    async fn dispose(&self, admission: Admission) {
+        match admission {
+            Admission::Run(request, ..) => {
+                self.settler.settle(request, Outcome::HandBack, Duration::ZERO).await
             }
             Admission::Settle(request, outcome) => {
                 self.settler.settle(request, outcome, Duration::ZERO).await

@@ -239,7 +239,8 @@ impl Lane {
                 }
                 () = room(&self.deliveries), if is_full => {}
                 event = self.attachment.next(reads) => self.take(event),
-                () = at(straggler), if straggler.is_some() => self.write_acks(true),
+                // While a write is on its way no other can begin: asking would only turn in a circle.
+                () = at(straggler), if straggler.is_some() && self.writes.is_empty() => self.write_acks(true),
             }
         }
         self.part().await;
