@@ -72,7 +72,7 @@ pub fn everywhere<F: Future<Output = ()>>(test: impl Fn(Place) -> F) {
     for place in places() {
         let name = place.name;
         // Shown when the test fails.
-        println!("on {name}");
+        eprintln!("on {name}");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
