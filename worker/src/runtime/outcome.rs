@@ -171,10 +171,11 @@ mod tests {
 
     #[test]
     fn an_error_is_retried_with_growing_waits_until_the_retries_are_used_up() {
-        let after = |retries| match decide(Ended::Erred(TaskError::failed("x")), &OPTIONS, tried(retries), 0.5) {
-            Outcome::Retry { after, .. } => Some(after.as_secs()),
-            _ => None,
-        };
+        let after =
+            |retries| match decide(Ended::Erred(TaskError::failed("x")), &OPTIONS, tried(retries), 0.5) {
+                Outcome::Retry { after, .. } => Some(after.as_secs()),
+                _ => None,
+            };
         assert_eq!([after(0), after(1), after(2), after(u32::MAX)], [Some(1), Some(2), None, None]);
     }
 

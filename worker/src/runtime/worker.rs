@@ -202,13 +202,8 @@ impl Worker {
         });
         let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
         let settler = Settler { app, broker, backend, cold, consumed, tally: Tally::default() };
-        let pipe = Arc::new(Pipe {
-            gate,
-            settler,
-            places: Arc::clone(&places),
-            trial: Semaphore::new(1),
-            running,
-        });
+        let pipe =
+            Arc::new(Pipe { gate, settler, places: Arc::clone(&places), trial: Semaphore::new(1), running });
         let work = pipe.work(consumer, handle.clone(), grace);
         tokio::pin!(work);
         let worked = tokio::select! {
@@ -301,11 +296,7 @@ impl Pipe {
         let finish = async {
             let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
             if !finished {
-                tracing::warn!(
-                    running = self.places.taken() - self.places.lost(),
-                    ?grace,
-                    "grace is over"
-                );
+                tracing::warn!(running = self.places.taken() - self.places.lost(), ?grace, "grace is over");
                 handle.cold.cancel();
             }
         };

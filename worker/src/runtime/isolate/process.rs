@@ -135,7 +135,9 @@ fn in_words(status: ExitStatus, memory_limit: Option<u64>) -> String {
         _ => "",
     };
     let hint = match (signal, memory_limit) {
-        (6, Some(bytes)) => format!("; so does a program that asks for more than its `memory_limit`, {bytes} bytes"),
+        (6, Some(bytes)) => {
+            format!("; so does a program that asks for more than its `memory_limit`, {bytes} bytes")
+        }
         (9, _) => "; perhaps the system ran out of memory".into(),
         _ => String::new(),
     };
