@@ -9,7 +9,7 @@ use syn::parse::{Parse, ParseStream, Parser};
 use syn::{LitBool, LitInt, LitStr, Path, Token};
 
 use crate::mistakes::Mistakes;
-use crate::size::{self, Problem};
+use crate::size;
 
 /// What the options say. `None` leaves the default of `TaskOptions`.
 pub(crate) struct Options {
@@ -144,9 +144,9 @@ impl Options {
             "max_retries" => self.max_retries = Some(given.integer(u32::MAX)?),
             "backoff" => self.backoff = Some(given.range()?),
             "time_limit" => self.time_limit = Some(given.duration()?),
-            "soft_time_limit" => self.soft_time_limit = Some((given.duration()?, given.span())),
+            "soft_time_limit" => self.soft_time_limit = Some((given.duration()?, given.key.span())),
             "isolate" => self.isolate = Some(given.flag()?),
-            "memory_limit" => self.memory_limit = Some((given.size()?, given.span())),
+            "memory_limit" => self.memory_limit = Some((given.size()?, given.key.span())),
             "ack" => self.ack = Some(given.ack()?),
             "priority" => self.priority = Some(given.integer(u8::MAX)?),
             "expires" => self.expires = Some(given.duration()?),
@@ -230,13 +230,6 @@ impl Given {
         }
     }
 
-    /// The place of the whole option.
-    fn span(&self) -> Span {
-        let last = self.value.clone().and_then(|value| value.into_iter().last());
-        let key = self.key.span();
-        last.and_then(|last| key.join(last.span())).unwrap_or(key)
-    }
-
     /// The value as a literal of one kind.
     fn literal<T: Parse>(&self, what: &str) -> syn::Result<T> {
         let value = self.value.clone().ok_or_else(|| self.error(what))?;
@@ -288,15 +281,7 @@ impl Given {
     fn size(&self) -> syn::Result<u64> {
         let text: LitStr = self.literal("a size with its unit in quotes")?;
         let value = text.value();
-        size::parse(&value).map_err(|problem| {
-            let problem = match problem {
-                Problem::Nothing => format!("`{value}` is no room for anything"),
-                Problem::NoSize => format!(
-                    "`{value}` is not a size: write a number and a unit, such as `512MB`, `512MiB` or `2GB`"
-                ),
-            };
-            syn::Error::new(text.span(), problem)
-        })
+        size::parse(&value).map_err(|problem| syn::Error::new(text.span(), format!("`{value}` {problem}")))
     }
 
     fn range(&self) -> syn::Result<(Duration, Duration)> {
