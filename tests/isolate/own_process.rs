@@ -1,6 +1,7 @@
 //! `#[task(isolate)]`: what a task sees in its process, and how it is kept from doing harm.
 
 use std::fs;
+use std::time::Instant;
 
 use mq_worker::{SharedState, Worker};
 use rustix::process::{Pid, Signal, kill_process};
@@ -134,5 +135,25 @@ fn a_program_that_cannot_isolate_says_so_and_a_test_may_do_without() {
         let job = app.send(fail.with("reject").queue(&place.queue)).await.expect("sent");
         assert_eq!(failure_of(job.get().timeout(LONG).await.map(drop)).0, "Rejected");
         running.stop().await;
+    });
+}
+
+#[test]
+#[ignore = "a measurement: run it with --release"]
+fn measure_what_a_process_costs() {
+    on_sqlite(async |lab| {
+        const MANY: u32 = 300;
+        let _worker = lab.worker(&["--concurrency", "1", "--log-level", "warn"]);
+        lab.result(pid.with()).await;
+        let begun = Instant::now();
+        for _ in 0..MANY {
+            lab.result(pid.with()).await;
+        }
+        let inside = begun.elapsed() / MANY;
+        let begun = Instant::now();
+        for _ in 0..MANY {
+            lab.result(facts_plain.with(Vec::new())).await;
+        }
+        eprintln!("one after the other: {inside:?} in the worker, {:?} apart", begun.elapsed() / MANY);
     });
 }
