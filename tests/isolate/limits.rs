@@ -1,8 +1,11 @@
 //! Time limits of tasks in the worker itself.
 
 use std::fs;
+use std::time::Duration;
 
+use mq_worker::control::Control;
 use rustix::process::Signal;
+use support::unique;
 
 use crate::lab::{LONG, on_real_brokers, on_sqlite};
 use crate::tasks::{oversleep, pid, spin_inside, told_async, told_plain};
@@ -38,12 +41,16 @@ fn a_place_is_written_off_and_the_worker_goes_on() {
 #[test]
 fn a_late_return_is_discarded_and_gives_the_place_back() {
     on_real_brokers(async |lab| {
-        let worker = lab.worker(&["--concurrency", "1"]);
+        let name = format!("{}@here", unique("late"));
+        let worker = lab.worker(&["--concurrency", "1", "--hostname", &name]);
         let file = lab.file("wake");
         let job = lab.send(oversleep.with(file.clone())).await;
         let error = job.get().timeout(LONG).await.expect_err("it fails");
         assert_eq!(error.task_failure().map(|failure| failure.kind.as_str()), Some("TimeLimitExceeded"));
         worker.wait_for_line("every place is lost", LONG);
+        let control = Control::new(lab.app.broker().await.expect("a broker"));
+        let told = control.to([&name]).timeout(Duration::from_secs(10)).workers().await.expect("an answer");
+        assert_eq!(told.iter().map(|worker| worker.lost_places).collect::<Vec<_>>(), [1]);
         // Nobody can run it yet.
         let next = lab.send(pid.with()).await;
         fs::write(&file, "").expect("a file");

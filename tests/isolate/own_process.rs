@@ -1,16 +1,17 @@
 //! `#[task(isolate)]`: what a task sees in its process, and how it is kept from doing harm.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use mq_worker::{SharedState, Worker};
 use rustix::process::{Pid, Signal, kill_process};
-use support::Process;
 use support::places::{Running, everywhere};
+use support::{Process, unique};
 
 use crate::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
 use crate::tasks::{
-    Greeting, die, die_once, facts_async, facts_plain, fail, hoard, pid, spin_apart, spin_on, wait,
+    Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, pid, spin_apart, spin_on, wait,
 };
 
 #[test]
@@ -28,6 +29,7 @@ fn a_call_has_a_process_of_its_own_and_is_otherwise_like_any_other() {
         assert_ne!(facts.pid, inside, "another process");
         assert_eq!(facts.greeting, format!("hello from {}", facts.pid), "set up there");
         assert_ne!(lab.result(facts_plain.with(Vec::new())).await.pid, facts.pid, "each has its own");
+        assert_eq!(lab.result(ask.with()).await, inside, "it may send tasks");
         worker.wait_for_line("printed by a task", LONG);
         assert_eq!(worker.output_so_far().0, "", "the worker's stdout is data");
     });
@@ -116,6 +118,20 @@ fn a_main_of_its_own_needs_one_line() {
     on_sqlite(async |lab| {
         let _worker = Process::spawn(&mut lab.command(env!("CARGO_BIN_EXE_isolated-own-main")));
         let inside = lab.result(pid.with()).await;
+        assert_ne!(lab.result(facts_async.with(Vec::new())).await.pid, inside);
+    });
+}
+
+#[test]
+fn a_worker_whose_file_was_replaced_still_starts_its_own_version() {
+    on_sqlite(async |lab| {
+        let original = Path::new(env!("CARGO_BIN_EXE_isolated-worker"));
+        let deployed = original.with_file_name(unique("deployed"));
+        fs::hard_link(original, &deployed).expect("a second name");
+        let _worker = Process::spawn(lab.command(deployed.to_str().expect("a plain name")).args(["-c", "1"]));
+        let inside = lab.result(pid.with()).await;
+        // The next version is not there yet, or is another program.
+        fs::remove_file(&deployed).expect("removed");
         assert_ne!(lab.result(facts_async.with(Vec::new())).await.pid, inside);
     });
 }

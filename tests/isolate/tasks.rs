@@ -59,6 +59,13 @@ pub(crate) async fn pid() -> u32 {
     std::process::id()
 }
 
+/// Sends another task, and waits for it.
+#[task(isolate)]
+pub(crate) async fn ask(ctx: &Context) -> Result<u32, TaskError> {
+    let job = pid.with().queue(ctx.queue()).send().await?;
+    Ok(job.get().timeout(Duration::from_secs(30)).await?)
+}
+
 #[task(isolate, max_retries = 1, backoff = "1ms..5ms")]
 pub(crate) async fn fail(ctx: &Context, how: String) -> Result<u32, TaskError> {
     match how.as_str() {

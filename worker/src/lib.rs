@@ -138,4 +138,6 @@ mod guides {
     struct Readme;
     #[doc = include_str!("../../docs/guide/patterns.md")]
     struct Patterns;
+    #[doc = include_str!("../../docs/guide/limits.md")]
+    struct Limits;
 }
