@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::{LitBool, LitInt, LitStr, Path, Token};
 
 use crate::mistakes::Mistakes;
+use crate::size;
 
 /// What the options say. `None` leaves the default of `TaskOptions`.
 pub(crate) struct Options {
@@ -22,6 +23,11 @@ pub(crate) struct Options {
     pub(crate) max_retries: Option<u32>,
     pub(crate) backoff: Option<(Duration, Duration)>,
     pub(crate) time_limit: Option<Duration>,
+    /// With the place where it is written.
+    pub(crate) soft_time_limit: Option<(Duration, Span)>,
+    pub(crate) isolate: Option<bool>,
+    /// In bytes, with the place where it is written.
+    pub(crate) memory_limit: Option<(u64, Span)>,
     pub(crate) ack: Option<Ack>,
     pub(crate) priority: Option<u8>,
     pub(crate) expires: Option<Duration>,
@@ -55,6 +61,9 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("max_retries", "max_retries = 5"),
     ("backoff", "backoff = \"1s..10m\""),
     ("time_limit", "time_limit = \"30s\""),
+    ("soft_time_limit", "soft_time_limit = \"25s\""),
+    ("isolate", "isolate"),
+    ("memory_limit", "memory_limit = \"512MB\""),
     ("ack", "ack = \"early\""),
     ("priority", "priority = 9"),
     ("expires", "expires = \"1h\""),
@@ -71,11 +80,13 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("bind", "topic"),
     ("expiration", "expires"),
     ("fanout", "broadcast"),
+    ("fork", "isolate"),
+    ("max_memory", "memory_limit"),
+    ("process", "isolate"),
     ("retries", "max_retries"),
     ("retry", "max_retries"),
     ("retry_backoff", "backoff"),
     ("routing_key", "topic"),
-    ("soft_time_limit", "time_limit"),
     ("subscribe", "topic"),
     ("timeout", "time_limit"),
     ("ttl", "expires"),
@@ -93,6 +104,9 @@ impl Options {
             max_retries: None,
             backoff: None,
             time_limit: None,
+            soft_time_limit: None,
+            isolate: None,
+            memory_limit: None,
             ack: None,
             priority: None,
             expires: None,
@@ -130,6 +144,9 @@ impl Options {
             "max_retries" => self.max_retries = Some(given.integer(u32::MAX)?),
             "backoff" => self.backoff = Some(given.range()?),
             "time_limit" => self.time_limit = Some(given.duration()?),
+            "soft_time_limit" => self.soft_time_limit = Some((given.duration()?, given.key.span())),
+            "isolate" => self.isolate = Some(given.flag()?),
+            "memory_limit" => self.memory_limit = Some((given.size()?, given.key.span())),
             "ack" => self.ack = Some(given.ack()?),
             "priority" => self.priority = Some(given.integer(u8::MAX)?),
             "expires" => self.expires = Some(given.duration()?),
@@ -258,6 +275,13 @@ impl Given {
     fn duration(&self) -> syn::Result<Duration> {
         let text: LitStr = self.literal("a time with its unit in quotes")?;
         parse_duration(&text, &text.value())
+    }
+
+    /// A number of bytes.
+    fn size(&self) -> syn::Result<u64> {
+        let text: LitStr = self.literal("a size with its unit in quotes")?;
+        let value = text.value();
+        size::parse(&value).map_err(|problem| syn::Error::new(text.span(), format!("`{value}` {problem}")))
     }
 
     fn range(&self) -> syn::Result<(Duration, Duration)> {

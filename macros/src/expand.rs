@@ -375,6 +375,9 @@ pub(crate) fn constants(options: &Options, private: &TokenStream) -> TokenStream
         (quote!(backoff), quote!(#private::Backoff { min: #min, max: #max }))
     }));
     fields.extend(options.time_limit.map(|limit| (quote!(time_limit), some(duration(limit)))));
+    fields.extend(options.soft_time_limit.map(|(limit, _)| (quote!(soft_time_limit), some(duration(limit)))));
+    fields.extend(options.isolate.map(|yes| (quote!(isolate), quote!(#yes))));
+    fields.extend(options.memory_limit.map(|(bytes, _)| (quote!(memory_limit), some(quote!(#bytes)))));
     fields.extend(options.ack.map(|mode| {
         let mode = match mode {
             Ack::Late => quote!(Late),

@@ -10,6 +10,7 @@ mod expand;
 mod fallback;
 mod hook;
 mod mistakes;
+mod size;
 mod valid;
 
 use proc_macro::TokenStream;
@@ -75,7 +76,10 @@ use crate::mistakes::Mistakes;
 /// | `queue = "email"` | the queue that calls go to | a matching route, else the default queue |
 /// | `max_retries = 5` | how many times a failed call is tried again | 3 |
 /// | `backoff = "1s..10m"` | the shortest and the longest wait before a retry; it doubles, with jitter | `"1s..10m"` |
-/// | `time_limit = "30s"` | a run that takes longer is stopped and counts as failed | no limit |
+/// | `time_limit = "30s"` | a run that takes longer is stopped and counts as failed; a plain function can only be stopped when it is isolated | no limit |
+/// | `soft_time_limit = "25s"` | then the context says [`is_cancelled`](https://docs.rs/mq-worker/latest/mq_worker/struct.Context.html#method.is_cancelled): the task may still end well | no limit |
+/// | `isolate` | each run has a process of its own, which can really be stopped and may crash (Unix) | runs in the worker |
+/// | `memory_limit = "512MB"` | how much memory that process may have | no limit |
 /// | `ack = "early"` | `"late"`: at least once, the message goes when the outcome is safe; `"early"`: at most once | `"late"` |
 /// | `priority = 9` | 0 to 255, larger is more urgent | none |
 /// | `expires = "1h"` | a call that waited longer is not run | never |

@@ -255,6 +255,14 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     if let Some(exchange) = &options.exchange {
         check_name("an exchange's name", exchange, mistakes);
     }
+    if let (Some((soft, span)), Some(hard)) = (options.soft_time_limit, options.time_limit)
+        && soft >= hard
+    {
+        mistakes.add_at(span, "the soft limit comes before the `time_limit`: make it shorter");
+    }
+    if let (Some((_, span)), None | Some(false)) = (options.memory_limit, options.isolate) {
+        mistakes.add_at(span, "only a process of its own can be bounded: add `isolate`");
+    }
     let mut patterns = HashSet::new();
     for topic in &options.topics {
         // What a constant holds is not known here.

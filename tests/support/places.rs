@@ -94,7 +94,7 @@ pub struct Running {
 impl Running {
     /// Starts a worker.
     pub fn start(app: App, state: SharedState) -> Self {
-        let worker = Worker::new(app).expect("a worker").with_state(state);
+        let worker = Worker::new(app).expect("a worker").with_state(state).without_isolation();
         let handle = worker.handle();
         Self { handle, task: tokio::spawn(worker.run()) }
     }

@@ -56,6 +56,8 @@ pub(crate) enum ErrorKind {
     Revoked,
     /// The broker or backend in use cannot do this.
     Unsupported,
+    /// All places of a worker are lost.
+    Exhausted,
 }
 
 #[cfg_attr(not(all(feature = "amqp", feature = "sqlite")), allow(dead_code))]
@@ -101,6 +103,10 @@ impl Error {
 
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unsupported, message)
+    }
+
+    pub(crate) fn exhausted(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Exhausted, message)
     }
 
     /// The broker or result backend cannot be reached, or the connection was lost.
@@ -174,6 +180,11 @@ impl Error {
     /// The broker or result backend in use cannot do this.
     pub fn is_unsupported(&self) -> bool {
         self.0.kind == ErrorKind::Unsupported
+    }
+
+    /// Plain functions that do not return hold every place of the worker: only a new process can go on.
+    pub fn is_exhausted(&self) -> bool {
+        self.0.kind == ErrorKind::Exhausted
     }
 
     /// How the awaited task failed, if that is what this error says.

@@ -62,6 +62,7 @@ pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
 
 // The worker.
 pub mod runtime;
+pub use runtime::isolate::run_isolated;
 pub use runtime::{Summary, Worker, WorkerHandle};
 
 // The command.
@@ -141,4 +142,6 @@ mod guides {
     struct Patterns;
     #[doc = include_str!("../../docs/guide/failures.md")]
     struct Failures;
+    #[doc = include_str!("../../docs/guide/limits.md")]
+    struct Limits;
 }

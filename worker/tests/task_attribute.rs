@@ -105,6 +105,9 @@ async fn generic_types(rows: Vec<HashMap<String, (u8, [u16; 2])>>) -> usize {
     max_retries = 7,
     backoff = "500ms..2m",
     time_limit = "1m 30s",
+    soft_time_limit = "80s",
+    isolate,
+    memory_limit = "512MB",
     ack = "early",
     priority = 9,
     expires = "1h",
@@ -130,6 +133,7 @@ async fn run(name: &str, body: Value) -> Result<Value, TaskError> {
     let json = match work {
         Work::Async(future) => future.await?,
         Work::Blocking(run) => run()?,
+        Work::Isolated { .. } => unreachable!("only a worker isolates"),
     };
     Ok(serde_json::from_slice(&json).expect("JSON"))
 }
@@ -232,6 +236,9 @@ fn options_become_constants() {
             max_retries: 7,
             backoff: Backoff { min: Duration::from_millis(500), max: Duration::from_secs(120) },
             time_limit: Some(Duration::from_secs(90)),
+            soft_time_limit: Some(Duration::from_secs(80)),
+            isolate: true,
+            memory_limit: Some(512_000_000),
             ack: AckMode::Early,
             priority: Some(9),
             expires: Some(Duration::from_secs(3600)),

@@ -41,7 +41,7 @@ mq-worker.toml in this directory, else from defaults. stdout is data, stderr is 
 
 Exit codes:
   0 done   1 what was asked for failed   2 usage or configuration   66 no tasks found
-  69 broker or result backend not reachable   75 time is up   77 access refused
+  69 broker or result backend not reachable   75 time is up, or start it anew   77 access refused
   101 the crate does not compile   130, 143 stopped at once by a second Ctrl-C or SIGTERM";
 
 /// What concerns a worker only.

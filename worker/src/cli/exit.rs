@@ -13,7 +13,7 @@ pub(super) const USAGE: u8 = 2;
 pub(super) const NO_TASKS: u8 = 66;
 /// The broker or the result backend cannot be reached (sysexits: unavailable).
 pub(super) const UNAVAILABLE: u8 = 69;
-/// The time is up; it may work later (sysexits: temporary failure).
+/// The time is up, or a worker can go on only in a new process (sysexits: temporary failure).
 pub(super) const TIME_IS_UP: u8 = 75;
 /// The broker refuses us (sysexits: no permission).
 pub(super) const REFUSED: u8 = 77;
@@ -67,6 +67,8 @@ impl From<Error> for Failure {
             USAGE
         } else if error.is_access_refused() {
             REFUSED
+        } else if error.is_exhausted() {
+            TIME_IS_UP
         } else if error.is_connection() || error.is_timeout() || error.is_unknown() {
             UNAVAILABLE
         } else {

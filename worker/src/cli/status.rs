@@ -127,12 +127,20 @@ fn worker_row(worker: &WorkerInfo) -> Vec<String> {
     vec![
         worker.name.clone(),
         output::one_line(&worker.queues.join(","), 60),
-        if worker.stopping { "stopping" } else { "working" }.to_owned(),
+        state(worker),
         number(worker.running),
         number(worker.concurrency),
         number(worker.started),
         worker.uptime.map_or_else(|| "-".into(), |seconds| age(seconds as f64)),
     ]
+}
+
+fn state(worker: &WorkerInfo) -> String {
+    let state = if worker.stopping { "stopping" } else { "working" };
+    match worker.lost_places {
+        0 => state.to_owned(),
+        lost => format!("{state}, {lost} lost"),
+    }
 }
 
 fn queue_row(queue: &QueueStatus) -> Vec<String> {

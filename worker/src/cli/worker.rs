@@ -11,6 +11,7 @@ use super::signals::Signals;
 use super::{banner, logging, settings, shim};
 use crate::app::App;
 use crate::runtime::Worker;
+use crate::runtime::isolate::run_isolated;
 use crate::task::Registry;
 
 /// Blocking threads beside those of the tasks: file access and name resolution of the runtime itself.
@@ -25,13 +26,14 @@ pub(super) fn run(arguments: &WorkerArguments, common: &CommonArguments) -> Outc
         return shim::become_worker(&arguments.package, config);
     }
     let config = config?;
+    let (concurrency, app) = (config.worker.concurrency, settings::application(config)?);
+    run_isolated();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("mq-worker")
-        .max_blocking_threads(config.worker.concurrency + SPARE_THREADS)
+        .max_blocking_threads(concurrency + SPARE_THREADS)
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
-    let app = settings::application(config)?;
     let format = logging::format(common)?;
     let outcome = runtime.block_on(work(app, format));
     // A blocking task that does not end must not keep the process: its message goes back to the queue.
@@ -51,7 +53,7 @@ async fn work(app: App, format: LogFormat) -> Outcome {
     let mut times = 0;
     let summary = loop {
         let signal = tokio::select! {
-            summary = &mut running => break summary?,
+            summary = &mut running => break summary,
             signal = signals.next() => signal,
         };
         times += 1;
@@ -76,6 +78,7 @@ async fn work(app: App, format: LogFormat) -> Outcome {
     if tokio::time::timeout(GOODBYE, app.close()).await.is_err() {
         warn!(broker = %app.config().broker_url, "the broker did not answer the goodbye");
     }
+    let summary = summary?;
     let (succeeded, failed) = (summary.succeeded, summary.failed);
     info!(succeeded, failed, retried = summary.retried, requeued = summary.requeued, "stopped");
     stopped_by.map_or(Ok(()), |code| Err(Failure::silent(code)))

@@ -21,6 +21,8 @@ pub struct WorkerInfo {
     pub concurrency: Option<u64>,
     /// How many it is running.
     pub running: Option<u64>,
+    /// How many of its places are lost, until a plain function returns that has passed its time limit.
+    pub lost_places: u64,
     /// How many it has begun since its start.
     pub started: Option<u64>,
     /// How long it has been there, in whole seconds.
@@ -91,6 +93,7 @@ fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerInfo {
         queues: consumed.iter().filter_map(name).collect(),
         concurrency: pool.and_then(|pool| pool.get("max-concurrency")?.as_u64()),
         running: number("running").or_else(|| of_node(active).map(|tasks| tasks.len() as u64)),
+        lost_places: number("lost_places").unwrap_or_default(),
         started: total.map(|total| total.values().filter_map(Value::as_u64).sum()),
         uptime: number("uptime"),
         stopping: stats.value.get("stopping").and_then(Value::as_bool).unwrap_or_default(),
@@ -122,6 +125,7 @@ mod tests {
                 queues: vec!["celery".into(), "mail".into()],
                 concurrency: Some(2),
                 running: Some(1),
+                lost_places: 0,
                 started: Some(5),
                 uptime: Some(12),
                 stopping: false,

@@ -15,6 +15,7 @@ pub use headers::Headers;
 pub use history::Attempt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// The content type of every task message that this crate writes.
 pub const JSON: &str = "application/json";
@@ -31,7 +32,7 @@ pub struct Message {
 }
 
 /// AMQP's basic properties, as far as task queues use them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
     /// `application/json` for tasks.
     pub content_type: Option<String>,

@@ -1,15 +1,19 @@
-//! Runs one call: on the async runtime or a blocking thread, within its time limits, catching panics.
+//! Runs one call: on the async runtime, a blocking thread or in a process of its own, within its time limits, catching panics.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::Ended;
-use crate::task::{Context, TaskError, Work};
+use super::places::Places;
+use crate::message::Headers;
+use crate::task::{Context, TaskEntry, TaskError, TaskOptions, Work};
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,42 +24,66 @@ pub struct Limits {
     pub soft: Option<Duration>,
 }
 
-/// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is the place
+impl Limits {
+    /// Those of a message, else those of its task.
+    pub fn of(task: Option<&TaskEntry>, headers: &Headers) -> Self {
+        let options = task.map_or(TaskOptions::DEFAULT, |task| task.options);
+        let (hard, soft) = headers.time_limits();
+        Self { hard: hard.or(options.time_limit), soft: soft.or(options.soft_time_limit) }
+    }
+}
+
+/// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its place
 /// among the running tasks; it is free again when the work has truly ended.
+///
+/// Dropping the future stops the call as far as that is possible: an async task at its next await, an isolated one at
+/// once, a plain function not at all.
 pub async fn run(
     work: Work,
     context: &Context,
     limits: Limits,
     permit: OwnedSemaphorePermit,
+    places: &Arc<Places>,
     interrupted: &CancellationToken,
 ) -> Ended {
+    let Work::Blocking(call) = work else {
+        // Held until the future is gone.
+        let _permit = permit;
+        return bounded(execute(work, context), limits, context, interrupted).await;
+    };
+    let mut thread = tokio::task::spawn_blocking(move || {
+        let done = caught(call);
+        drop(permit);
+        done
+    });
+    let ended = bounded((&mut thread).map(joined), limits, context, interrupted).await;
+    if let Ended::TimedOut(_) = &ended {
+        places.write_off(context, thread);
+    }
+    ended
+}
+
+/// Runs a call to its end.
+pub(super) async fn execute(work: Work, context: &Context) -> Ended {
     match work {
         Work::Async(future) => {
-            let run = AssertUnwindSafe(context.clone().scope(future)).catch_unwind().map(ended);
-            let ended = bounded(run, limits, context, interrupted).await;
-            drop(permit);
-            ended
+            AssertUnwindSafe(context.clone().scope(future)).catch_unwind().map(ended).await
         }
-        Work::Blocking(call) => {
-            let thread = tokio::task::spawn_blocking(move || {
-                let done = ended(catch_unwind(AssertUnwindSafe(call)));
-                drop(permit);
-                done
-            });
-            let run = thread.map(|joined| joined.unwrap_or(Ended::Interrupted));
-            let ended = bounded(run, limits, context, interrupted).await;
-            if let Ended::TimedOut(limit) = &ended {
-                tracing::warn!(
-                    task = context.task(),
-                    id = context.id(),
-                    ?limit,
-                    "time limit passed, but a plain function cannot be stopped: its thread and its place among the \
-                     running tasks stay taken until it returns"
-                );
-            }
-            ended
-        }
+        Work::Blocking(call) => tokio::task::spawn_blocking(|| caught(call)).map(joined).await,
+        #[cfg(unix)]
+        Work::Isolated { memory_limit } => super::isolate::run(context.clone(), memory_limit).await,
+        #[cfg(not(unix))]
+        Work::Isolated { .. } => unreachable!("a worker with isolated tasks does not start here"),
     }
+}
+
+fn caught(call: impl FnOnce() -> Result<Vec<u8>, TaskError>) -> Ended {
+    ended(catch_unwind(AssertUnwindSafe(call)))
+}
+
+/// A thread that never began, as the runtime ends.
+fn joined(thread: Result<Ended, JoinError>) -> Ended {
+    thread.unwrap_or(Ended::Interrupted)
 }
 
 fn ended(done: Result<Result<Vec<u8>, TaskError>, Box<dyn Any + Send>>) -> Ended {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::TaskFailure;
-use crate::task::{TaskError, TaskOptions};
+use crate::task::{AckMode, TaskError, TaskOptions};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub enum Ended {
     Panicked(String),
     /// The task took longer than its limit.
     TimedOut(Duration),
+    /// The process that it had for itself died, in these words.
+    Crashed(String),
     /// The worker stops and cannot wait for the task.
     Interrupted,
 }
@@ -31,6 +33,8 @@ pub enum Outcome {
         after: Duration,
         /// Why.
         failure: TaskFailure,
+        /// True when it spends none of the retries, but one of its lives.
+        crashed: bool,
     },
     /// Store the failure and put the message aside.
     Dead {
@@ -79,12 +83,25 @@ impl DeadReason {
     }
 }
 
-/// Decides what follows a run that was tried `retries` times before. `random` in `0.0..1.0` is the jitter.
-pub fn decide(ended: Ended, options: &TaskOptions, retries: u32, random: f64) -> Outcome {
+/// How often a call was tried before, and how often it may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attempts {
+    /// Runs that failed.
+    pub retries: u32,
+    /// Runs that took their process down.
+    pub crashes: u32,
+    /// With this many of those it is put aside.
+    pub max_crashes: u32,
+}
+
+/// Decides what follows a run. `random` in `0.0..1.0` is the jitter.
+pub fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
+    let Attempts { retries, .. } = attempts;
     let backoff = || options.backoff.delay(retries, random);
     let (after, failure) = match ended {
         Ended::Returned(json) => return Outcome::Success(json),
         Ended::Interrupted => return Outcome::HandBack,
+        Ended::Crashed(text) => return crashed(text, options, attempts, random),
         Ended::Erred(TaskError::Rejected(failure)) => {
             return Outcome::Dead { reason: DeadReason::Rejected, failure };
         }
@@ -103,9 +120,27 @@ pub fn decide(ended: Ended, options: &TaskOptions, retries: u32, random: f64) ->
         ),
     };
     if retries < options.max_retries {
-        Outcome::Retry { after, failure }
+        Outcome::Retry { after, failure, crashed: false }
     } else {
         Outcome::Dead { reason: DeadReason::RetriesExhausted, failure }
+    }
+}
+
+/// What takes its own process down is counted as what takes a worker down: apart from errors.
+fn crashed(text: String, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
+    let Attempts { crashes, max_crashes, .. } = attempts;
+    let failure = TaskFailure {
+        // Celery's class for it, so that Python callers catch what they know.
+        kind: "WorkerLostError".into(),
+        module: "billiard.exceptions".into(),
+        message: text,
+        traceback: None,
+    };
+    // At most once, as an early ack asks, means not again after a crash.
+    if options.ack == AckMode::Early || crashes.saturating_add(1) >= max_crashes {
+        Outcome::Dead { reason: DeadReason::Crashed, failure }
+    } else {
+        Outcome::Retry { after: options.backoff.delay(crashes, random), failure, crashed: true }
     }
 }
 
@@ -130,25 +165,30 @@ mod tests {
         ..TaskOptions::DEFAULT
     };
 
+    fn tried(retries: u32) -> Attempts {
+        Attempts { retries, crashes: 0, max_crashes: 3 }
+    }
+
     #[test]
     fn an_error_is_retried_with_growing_waits_until_the_retries_are_used_up() {
-        let after = |retries| match decide(Ended::Erred(TaskError::failed("x")), &OPTIONS, retries, 0.5) {
-            Outcome::Retry { after, .. } => Some(after.as_secs()),
-            _ => None,
-        };
+        let after =
+            |retries| match decide(Ended::Erred(TaskError::failed("x")), &OPTIONS, tried(retries), 0.5) {
+                Outcome::Retry { after, .. } => Some(after.as_secs()),
+                _ => None,
+            };
         assert_eq!([after(0), after(1), after(2), after(u32::MAX)], [Some(1), Some(2), None, None]);
     }
 
     #[test]
     fn a_rejection_spends_no_retries() {
-        let outcome = decide(Ended::Erred(TaskError::reject("no such address")), &OPTIONS, 0, 0.5);
+        let outcome = decide(Ended::Erred(TaskError::reject("no such address")), &OPTIONS, tried(0), 0.5);
         assert!(matches!(outcome, Outcome::Dead { reason: DeadReason::Rejected, .. }), "{outcome:?}");
     }
 
     #[test]
     fn a_task_that_knows_its_wait_gets_exactly_that() {
         let ended = Ended::Erred(TaskError::retry_in(Duration::from_secs(7), "busy"));
-        let outcome = decide(ended, &OPTIONS, 0, 0.1);
+        let outcome = decide(ended, &OPTIONS, tried(0), 0.1);
         assert!(
             matches!(outcome, Outcome::Retry { after, .. } if after == Duration::from_secs(7)),
             "{outcome:?}"
@@ -158,13 +198,28 @@ mod tests {
     #[test]
     fn panics_and_time_limits_are_errors_like_others() {
         for ended in [Ended::Panicked("boom".into()), Ended::TimedOut(Duration::from_secs(1))] {
-            assert!(matches!(decide(ended.clone(), &OPTIONS, 0, 0.5), Outcome::Retry { .. }));
-            assert!(matches!(decide(ended, &OPTIONS, 2, 0.5), Outcome::Dead { .. }));
+            assert!(matches!(decide(ended.clone(), &OPTIONS, tried(0), 0.5), Outcome::Retry { .. }));
+            assert!(matches!(decide(ended, &OPTIONS, tried(2), 0.5), Outcome::Dead { .. }));
         }
     }
 
     #[test]
     fn an_interrupted_task_is_handed_back_even_with_no_retries_left() {
-        assert_eq!(decide(Ended::Interrupted, &OPTIONS, 2, 0.5), Outcome::HandBack);
+        assert_eq!(decide(Ended::Interrupted, &OPTIONS, tried(2), 0.5), Outcome::HandBack);
+    }
+
+    #[test]
+    fn a_crash_of_its_own_process_spends_a_life_and_no_retry() {
+        let after = |crashes, options: &TaskOptions| {
+            let attempts = Attempts { retries: 2, crashes, max_crashes: 3 };
+            match decide(Ended::Crashed("signal 9".into()), options, attempts, 1.0) {
+                Outcome::Retry { after, crashed: true, .. } => Some(after.as_secs()),
+                Outcome::Dead { reason: DeadReason::Crashed, .. } => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        let once = TaskOptions { ack: AckMode::Early, ..OPTIONS };
+        assert_eq!([after(0, &OPTIONS), after(1, &OPTIONS), after(2, &OPTIONS)], [Some(2), Some(4), None]);
+        assert_eq!(after(0, &once), None);
     }
 }

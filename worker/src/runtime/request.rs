@@ -60,6 +60,8 @@ pub struct Gate {
     pub max_message_size: usize,
     /// A message that took this many workers down is put aside.
     pub max_crashes: u32,
+    /// False when isolated tasks run like others.
+    pub isolates: bool,
     /// True when the broker counts crashes itself.
     pub broker_counts_crashes: bool,
     /// How far ahead of its time a message may be run.
@@ -81,15 +83,14 @@ impl Gate {
         let first = |name: &str| message.headers.get_str(name).map(ToOwned::to_owned);
         let routing_key = first(names::ROUTING_KEY).unwrap_or(routing_key);
         let exchange = first(names::EXCHANGE).unwrap_or(exchange);
-        let plain = !message.is_task() || message.headers.get(names::PLAIN).is_some();
+        let plain = is_plain(&message);
         let found = readable.and_then(|()| self.find(&message, &queue, &exchange, &routing_key));
         let (entry, copies) = match &found {
             Ok(entries) if entries.len() == 1 => (Some(entries[0]), Vec::new()),
             Ok(entries) => (None, entries.clone()),
             Err(_) => (None, Vec::new()),
         };
-        let limited = entry.is_some_and(|entry| entry.options.time_limit.is_some())
-            || message.headers.get("timelimit").is_some();
+        let limits = Limits::of(entry, &message.headers);
         let call = Call {
             task: entry.map_or("", |entry| entry.name),
             // A plain message may have no id; it gets one that stays with it through its retries.
@@ -101,7 +102,7 @@ impl Gate {
             message,
             shared: self.shared.clone(),
             // Only a time limit cancels one call alone; a token of its own costs a lock that all calls share.
-            cancelled: if limited { self.cold.child_token() } else { self.cold.clone() },
+            cancelled: if limits != Limits::default() { self.cold.child_token() } else { self.cold.clone() },
         };
         let context = Context::new(call);
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
@@ -127,10 +128,11 @@ impl Gate {
             Ok(_) => {}
         }
         match start(entry, &mut request) {
-            Ok(work) => {
-                let (hard, soft) = request.context.headers().time_limits();
-                Admission::Run(request, work, Limits { hard: hard.or(entry.options.time_limit), soft })
+            // Decoded all the same: what does not fit is known without a process for it.
+            Ok(_) if options.isolate && self.isolates => {
+                Admission::Run(request, Work::Isolated { memory_limit: options.memory_limit }, limits)
             }
+            Ok(work) => Admission::Run(request, work, limits),
             Err(outcome) => Admission::Settle(request, outcome),
         }
     }
@@ -204,16 +206,7 @@ fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Outcom
 /// Decodes what follows the task, and its arguments into the task's types.
 fn start(entry: &TaskEntry, request: &mut Request) -> Result<Work, Outcome> {
     let context = request.context.clone();
-    let message = context.message();
-    let kind = message.properties.content_type.as_deref();
-    let body = if request.plain {
-        Body::plain(&message.body, kind)
-    } else if kind.is_none_or(|kind| kind.starts_with(JSON)) {
-        Body::parse(&message.body).map_err(malformed)?
-    } else {
-        let kind = kind.unwrap_or_default();
-        return Err(malformed(format!("content type `{kind}` is not accepted, only `{JSON}`")));
-    };
+    let body = arguments(&context).map_err(malformed)?;
     if let Some(problem) = super::continuation::unsupported(&body.embed) {
         return Err(malformed(problem));
     }
@@ -229,6 +222,26 @@ fn start(entry: &TaskEntry, request: &mut Request) -> Result<Work, Outcome> {
             traceback: None,
         },
     })
+}
+
+/// What the message holds: arguments of a task, or one value.
+pub(super) fn arguments(context: &Context) -> Result<Body<'_>, String> {
+    let message = context.message();
+    let kind = message.properties.content_type.as_deref();
+    if is_plain(message) {
+        return Ok(Body::plain(&message.body, kind));
+    }
+    match kind {
+        Some(kind) if !kind.starts_with(JSON) => {
+            Err(format!("content type `{kind}` is not accepted, only `{JSON}`"))
+        }
+        _ => Body::parse(&message.body),
+    }
+}
+
+/// True for a message that no producer of tasks wrote.
+fn is_plain(message: &Message) -> bool {
+    !message.is_task() || message.headers.get(names::PLAIN).is_some()
 }
 
 fn malformed(problem: String) -> Outcome {

@@ -105,10 +105,14 @@ impl Settler {
                 }
                 done
             }
-            Outcome::Retry { after, failure } => {
-                tracing::warn!(task, id, retries = request.context.retries() + 1, ?after, error = %failure, "will be retried");
+            Outcome::Retry { after, failure, crashed } => {
+                let (retries, crashes) = match crashed {
+                    true => (request.context.retries(), request.crashes.saturating_add(1)),
+                    false => (request.context.retries().saturating_add(1), request.crashes),
+                };
+                tracing::warn!(task, id, retries, crashes, ?after, error = %failure, "will be retried");
                 count(&self.tally.retried);
-                self.retry(&request, after, failure).await
+                self.retry(&request, (retries, crashes), after, failure).await
             }
             Outcome::Dead { reason, failure } => {
                 let queue = Queue::dead_letter_name(request.context.queue());
@@ -147,9 +151,19 @@ impl Settler {
         }
     }
 
-    async fn retry(&self, request: &Request, after: Duration, failure: TaskFailure) -> Result<(), Abandoned> {
+    async fn retry(
+        &self,
+        request: &Request,
+        (retries, crashes): (u32, u32),
+        after: Duration,
+        failure: TaskFailure,
+    ) -> Result<(), Abandoned> {
         let mut message = again(request);
-        message.headers.set("retries", request.context.retries().saturating_add(1));
+        for (name, count) in [("retries", retries), (names::CRASHES, crashes)] {
+            if count > 0 {
+                message.headers.set(name, count);
+            }
+        }
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         self.publish_later(request.context.queue(), message, after).await?;
         if !self.wants_result(request) {

@@ -16,7 +16,9 @@ use super::control::Node;
 use super::executor::{self, Limits};
 use super::failure_hooks::FailureHooks;
 use super::handle::WorkerHandle;
-use super::outcome::{Outcome, decide};
+use super::isolate;
+use super::outcome::{Attempts, Outcome, decide};
+use super::places::Places;
 use super::request::{Admission, Gate, Request};
 use super::running::RunningTasks;
 use super::settle::{Settler, Tally};
@@ -55,6 +57,7 @@ pub struct Worker {
     app: App,
     queues: Vec<String>,
     shared: Option<SharedState>,
+    isolates: bool,
     handle: WorkerHandle,
 }
 
@@ -102,13 +105,22 @@ impl Worker {
         if app.config().worker.prefetch == Some(0) {
             return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
         }
-        Ok(Self { app, queues, shared: None, handle: WorkerHandle::default() })
+        Ok(Self { app, queues, shared: None, isolates: true, handle: WorkerHandle::default() })
     }
 
-    /// Shares these values with the tasks, instead of what the `#[setup]` functions make.
+    /// Shares these values with the tasks, instead of what the `#[setup]` functions make. Isolated tasks cannot have
+    /// them: in their processes, the `#[setup]` functions run.
     #[must_use]
     pub fn with_state(mut self, state: SharedState) -> Self {
         self.shared = Some(state);
+        self
+    }
+
+    /// Runs isolated tasks like any other, in this process: for tests, whose program is a test harness and cannot be
+    /// started once more for a task.
+    #[must_use]
+    pub fn without_isolation(mut self) -> Self {
+        self.isolates = false;
         self
     }
 
@@ -126,9 +138,13 @@ impl Worker {
     ///
     /// # Errors
     /// What cannot get better by waiting: a mistake in the configuration, refused access, a corrupt file, a
-    /// `#[setup]` that fails.
+    /// `#[setup]` that fails. And [`is_exhausted`](Error::is_exhausted), after everything was handed back: plain functions
+    /// that passed their time limit have held all its places for the grace time, and only a new process can go on.
     pub async fn run(self) -> Result<Summary> {
-        let Worker { app, queues, shared, handle } = self;
+        let Worker { app, queues, shared, isolates, handle } = self;
+        if isolates {
+            isolate::check(app.registry())?;
+        }
         let shared = match shared {
             Some(shared) => shared,
             None => {
@@ -159,11 +175,13 @@ impl Worker {
             cold: handle.cold.clone(),
             max_message_size: app.config().max_message_size,
             max_crashes: settings.max_crashes,
+            isolates,
             broker_counts_crashes: capabilities.counts_crashes,
             tolerance: Duration::from_millis(5),
         };
         let grace = settings.grace;
         let running = Arc::new(RunningTasks::new(app.registry()));
+        let places = Arc::new(Places::new(concurrency));
         let control = settings.control.then(|| Node {
             name: app.worker_name(),
             app: app.clone(),
@@ -172,6 +190,7 @@ impl Worker {
             prefetch,
             since: Instant::now(),
             running: Arc::clone(&running),
+            places: Arc::clone(&places),
             handle: handle.clone(),
             clock: Default::default(),
         });
@@ -185,15 +204,23 @@ impl Worker {
         let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
         let hooks = FailureHooks::collect();
         let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default() };
-        let pipe = Arc::new(Pipe {
-            gate,
-            settler,
-            places: Arc::new(Semaphore::new(concurrency)),
-            trial: Semaphore::new(1),
-            concurrency,
-            running,
-        });
-        let worked = pipe.work(consumer, handle, grace).await;
+        let pipe =
+            Arc::new(Pipe { gate, settler, places: Arc::clone(&places), trial: Semaphore::new(1), running });
+        let work = pipe.work(consumer, handle.clone(), grace);
+        tokio::pin!(work);
+        let worked = tokio::select! {
+            biased;
+            worked = &mut work => worked,
+            // Beside the loop, which passes once for each message.
+            () = places.exhausted(grace) => {
+                handle.stop();
+                let stopped = Error::exhausted(format!(
+                    "each of the {concurrency} places is held by a plain function that passed its time limit and does \
+                     not return: nothing can run in this process any more"
+                ));
+                work.await.and(Err(stopped))
+            }
+        };
         over.cancel();
         if let Some(control) = control {
             // It only says goodbye; a broker that is away must not hold up the end.
@@ -207,11 +234,10 @@ impl Worker {
 struct Pipe {
     gate: Gate,
     settler: Settler,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// For messages that are put aside if their worker dies once more: one of them at a time. What takes its process
     /// down would take the others with it, and they would share its fate.
     trial: Semaphore,
-    concurrency: usize,
     running: Arc<RunningTasks>,
 }
 
@@ -233,8 +259,8 @@ impl Pipe {
             }
             let delivery = tokio::select! {
                 biased;
-                permit = Arc::clone(&self.places).acquire_owned(), if !waiting.is_empty() => {
-                    let (pipe, permit) = (Arc::clone(self), permit.expect("the semaphore is never closed"));
+                permit = self.places.take(), if !waiting.is_empty() => {
+                    let pipe = Arc::clone(self);
                     if let Some(delivery) = waiting.pop_front() {
                         tasks.spawn(async move { pipe.process(delivery, permit).await });
                     }
@@ -272,11 +298,7 @@ impl Pipe {
         let finish = async {
             let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
             if !finished {
-                tracing::warn!(
-                    running = self.concurrency - self.places.available_permits(),
-                    ?grace,
-                    "grace is over"
-                );
+                tracing::warn!(running = self.places.taken() - self.places.lost(), ?grace, "grace is over");
                 handle.cold.cancel();
             }
         };
@@ -305,7 +327,7 @@ impl Pipe {
         };
         let place = async {
             tokio::time::sleep(TRIAL_CALM).await;
-            Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+            self.places.take().await
         };
         tokio::select! {
             biased;
@@ -329,8 +351,14 @@ impl Pipe {
         }
         let begun = Instant::now();
         let _listed = self.running.enter(&request.context, begun, early);
-        let ended = executor::run(work, &request.context, limits, permit, &self.gate.cold).await;
-        let outcome = decide(ended, &request.options, request.context.retries(), fastrand::f64());
+        let ended =
+            executor::run(work, &request.context, limits, permit, &self.places, &self.gate.cold).await;
+        let attempts = Attempts {
+            retries: request.context.retries(),
+            crashes: request.crashes,
+            max_crashes: self.gate.max_crashes,
+        };
+        let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;
     }
 

@@ -5,6 +5,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::TaskFailure;
 
 /// How a task ended without a value.
@@ -14,7 +16,7 @@ use crate::error::TaskFailure;
 /// task knows how long to wait.
 ///
 /// Like `anyhow::Error` this type is not itself a [`std::error::Error`], so that every error converts into it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum TaskError {
     /// Tried again until the retries are used up.
     Failed(TaskFailure),

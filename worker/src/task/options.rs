@@ -19,7 +19,16 @@ pub struct TaskOptions {
     /// How long to wait before trying again.
     pub backoff: Backoff,
     /// A run that takes longer is stopped and counts as failed. Default: no limit.
+    ///
+    /// A plain function cannot be stopped: its run counts as failed, and its place among the running tasks stays
+    /// lost until it returns. An isolated one is killed.
     pub time_limit: Option<Duration>,
+    /// After this time the context's cancellation token fires; the task may still end well. Default: no limit.
+    pub soft_time_limit: Option<Duration>,
+    /// True when each run has a process of its own, which can be killed and may crash. Unix only.
+    pub isolate: bool,
+    /// How many bytes of memory the process of an isolated run may have. Default: no limit.
+    pub memory_limit: Option<u64>,
     /// When the message leaves the queue. Default: after the outcome is durable.
     pub ack: AckMode,
     /// Larger is more urgent.
@@ -40,6 +49,9 @@ impl TaskOptions {
         max_retries: 3,
         backoff: Backoff::DEFAULT,
         time_limit: None,
+        soft_time_limit: None,
+        isolate: false,
+        memory_limit: None,
         ack: AckMode::Late,
         priority: None,
         expires: None,

@@ -38,6 +38,11 @@ pub enum Work {
     Async(BoxFuture<'static, Result<Vec<u8>, TaskError>>),
     /// Runs on the blocking pool.
     Blocking(Box<dyn FnOnce() -> Result<Vec<u8>, TaskError> + Send>),
+    /// Runs in a process of its own, which decodes the call itself.
+    Isolated {
+        /// How many bytes of memory that process may have.
+        memory_limit: Option<u64>,
+    },
 }
 
 impl Work {

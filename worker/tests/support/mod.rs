@@ -28,6 +28,13 @@ pub async fn refuse(what: String) -> Result<(), TaskError> {
     Err(TaskError::reject(format!("no {what} today")))
 }
 
+/// Runs apart.
+#[cfg(unix)]
+#[task(queue = "counter", isolate)]
+pub fn apart(what: String) -> String {
+    format!("{what}, far away")
+}
+
 /// Keeps a thread.
 #[task(queue = "counter")]
 pub fn nap(millis: u64) -> String {

@@ -9,14 +9,16 @@ use crate::error::{Error, Result};
 /// What all our variables begin with.
 pub(super) const PREFIX: &str = "MQ_";
 
-/// Variables that are read elsewhere: the place of the file, what the command logs, and the mark by which a
-/// worker that `mq-worker` built knows that it is one.
-const ELSEWHERE: [&str; 4] = ["MQ_CONFIG", "MQ_LOG_LEVEL", "MQ_LOG_FORMAT", "MQ_SHIM"];
+/// Variables that are read elsewhere: the place of the file, and what the command logs.
+const ELSEWHERE: [&str; 3] = ["MQ_CONFIG", "MQ_LOG_LEVEL", "MQ_LOG_FORMAT"];
+
+/// Not for people: how a worker that `mq-worker` built and the process of an isolated task know what they are.
+const MARKS: [&str; 2] = ["MQ_SHIM", "MQ_ISOLATED"];
 
 /// Sets what the environment says.
 pub(super) fn read(config: &mut Config, sources: &Sources) -> Result<()> {
     for (name, value) in &sources.variables {
-        if is_foreign(name) || ELSEWHERE.contains(&name.as_str()) {
+        if is_foreign(name) || ELSEWHERE.contains(&name.as_str()) || MARKS.contains(&name.as_str()) {
             continue;
         }
         let setting = SETTINGS.iter().find(|setting| setting.variable == name);
@@ -51,11 +53,11 @@ fn is_foreign(name: &str) -> bool {
 fn unknown(name: &str) -> Error {
     let known =
         || SETTINGS.iter().map(|setting| setting.variable).chain(STRUCTURES.map(|s| s.1)).chain(ELSEWHERE);
-    Error::config(match nearest(name, known().filter(|name| *name != "MQ_SHIM")) {
+    Error::config(match nearest(name, known()) {
         Some(near) => format!("environment variable {name} is unknown; did you mean {near}?"),
         None => format!(
             "environment variable {name} is unknown; those that begin with MQ_ are {}",
-            known().filter(|name| *name != "MQ_SHIM").collect::<Vec<_>>().join(", ")
+            known().collect::<Vec<_>>().join(", ")
         ),
     })
 }

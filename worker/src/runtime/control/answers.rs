@@ -62,6 +62,8 @@ impl Node {
             "rusage": describe::usage(),
             // Ours: so that one question is enough to show a worker at a glance.
             "running": self.running.count(),
+            // Held by plain functions that passed their time limit.
+            "lost_places": self.places.lost(),
             "queues": self.queues,
             "stopping": self.handle.is_stopping(),
             "sw_ident": "mq-worker",
@@ -151,6 +153,7 @@ fn fact(task: &TaskEntry, item: &str) -> Option<String> {
     match item {
         "max_retries" => Some(options.max_retries.to_string()),
         "time_limit" => options.time_limit.map(|limit| limit.as_secs_f64().to_string()),
+        "soft_time_limit" => options.soft_time_limit.map(|limit| limit.as_secs_f64().to_string()),
         "acks_late" => Some(python(options.ack == AckMode::Late)),
         "ignore_result" => Some(python(options.ignore_result)),
         "priority" => options.priority.map(|priority| priority.to_string()),

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::WorkerHandle;
+use super::places::Places;
 use super::running::RunningTasks;
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Publication, Subscription};
@@ -40,6 +41,7 @@ pub(super) struct Node {
     pub(super) since: Instant,
     /// What it is doing.
     pub(super) running: Arc<RunningTasks>,
+    pub(super) places: Arc<Places>,
     /// How it is told to stop.
     pub(super) handle: WorkerHandle,
     pub(super) clock: Clock,

@@ -19,6 +19,7 @@ fn node(name: &str, broker: &str) -> Node {
     Node {
         name: name.into(),
         running: Arc::new(RunningTasks::new(app.registry())),
+        places: Arc::new(Places::new(4)),
         app,
         queues: vec!["mail".into()],
         topology: Topology::of_queue(Queue { max_priority: Some(9), ..Queue::new("mail") }),

@@ -1,0 +1,114 @@
+//! How a worker stops that has isolated tasks, and one that is process 1.
+
+use std::fs;
+use std::process::Command;
+
+use mq_worker::message::Message;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use support::{Process, eventually, eventually_blocking};
+
+use crate::lab::{LONG, Lab, all_gone, lines, on_real_brokers, on_sqlite, processes};
+use crate::tasks::{pid, spin_apart, spin_on, wait};
+
+#[test]
+fn an_isolated_task_finishes_within_the_grace_even_when_every_process_is_signalled() {
+    on_sqlite(async |lab| {
+        let worker = lab.worker(&[]);
+        let file = lab.file("stay");
+        fs::write(&file, "").expect("a file");
+        let job = lab.send(wait.with(file.clone())).await;
+        let running = processes(&file, 1);
+        worker.signal(Signal::TERM);
+        // As a service manager does it.
+        kill_process(running[0], Signal::TERM).expect("it runs");
+        worker.wait_for_line("stopping", LONG);
+        fs::remove_file(&file).expect("removed");
+        let ended = worker.wait(LONG);
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert_eq!(job.get().timeout(LONG).await.expect("a result"), "ended well");
+    });
+}
+
+#[test]
+fn ctrl_c_on_a_terminal_does_not_reach_the_tasks() {
+    on_sqlite(async |lab| {
+        let worker = lab.worker(&[]);
+        let file = lab.file("stay");
+        fs::write(&file, "").expect("a file");
+        let job = lab.send(wait.with(file.clone())).await;
+        lines(&file, 1);
+        kill_process_group(Pid::from_raw(worker.id().cast_signed()).expect("not zero"), Signal::INT)
+            .expect("it runs");
+        worker.wait_for_line("stopping", LONG);
+        fs::remove_file(&file).expect("removed");
+        assert_eq!(worker.wait(LONG).status.code(), Some(0));
+        assert_eq!(job.get().timeout(LONG).await.expect("a result"), "ended well");
+    });
+}
+
+#[test]
+fn a_second_signal_kills_isolated_tasks_and_hands_them_back() {
+    on_real_brokers(async |lab| {
+        let worker = lab.worker(&[]);
+        let file = lab.file("pids");
+        lab.send(spin_on.with(file.clone())).await;
+        let running = processes(&file, 2);
+        worker.signal(Signal::TERM);
+        worker.wait_for_line("stopping", LONG);
+        worker.signal(Signal::TERM);
+        let ended = worker.wait(LONG);
+        assert_eq!(ended.status.code(), Some(143), "{}", ended.stderr);
+        all_gone(&running);
+        let back = back_in_the_queue(&lab).await;
+        assert_eq!((back.headers.retries(), back.headers.crashes()), (0, 0), "{}", lab.place.name);
+    });
+}
+
+/// Waits for a message, and takes it.
+async fn back_in_the_queue(lab: &Lab) -> Message {
+    let broker = lab.app.broker().await.expect("a broker");
+    eventually("the message is back", LONG, async || {
+        let delivery = broker.get(&lab.place.queue).await.expect("an answer")?;
+        let message = delivery.message.clone();
+        delivery.ack();
+        Some(message)
+    })
+    .await
+}
+
+/// In a container nobody but process 1 is there to forward signals, and to bury what has lost its parent.
+#[test]
+fn process_1_of_a_container_stops_when_told_and_leaves_no_zombies() {
+    let permitted = Command::new("unshare").args(["--pid", "--fork", "true"]).output();
+    if !permitted.as_ref().is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "left out: a worker as process 1, as `unshare --pid --fork` is not permitted here: {permitted:?}"
+        );
+        return;
+    }
+    on_sqlite(async |lab| {
+        let mut command = lab.command("unshare");
+        command.args(["--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_isolated-worker")]);
+        let outer = Process::spawn(&mut command);
+        assert_eq!(lab.result(pid.with()).await, 1, "it is process 1");
+        let worker = children(outer.id())[0];
+        let file = lab.file("pids");
+        // The process of the task is killed, and what it started becomes a child of process 1.
+        lab.failure(spin_apart.with(file.clone())).await;
+        lines(&file, 2);
+        eventually_blocking("nobody is left", LONG, || children(worker).is_empty().then_some(()));
+        kill_process(Pid::from_raw(worker.cast_signed()).expect("not zero"), Signal::TERM).expect("it runs");
+        let ended = outer.wait(LONG);
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert!(ended.stderr.contains("SIGTERM"), "{}", ended.stderr);
+    });
+}
+
+/// The children of a process, zombies too.
+fn children(of: u32) -> Vec<u32> {
+    let stat = |id: u32| fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let parent = |id: u32| stat(id).rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| parent(*id) == Some(of)).collect()
+}

@@ -1,0 +1,185 @@
+//! What the tests of time limits and isolation send, and the worker beside them runs.
+//!
+//! A task that gets a file writes a line with its process id into it when it begins, and other lines as it goes on.
+
+use std::hint::black_box;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use mq_worker::{Context, SharedState, TaskError, setup, task};
+use serde::{Deserialize, Serialize};
+
+/// Made once in each process.
+pub(crate) struct Greeting(pub(crate) String);
+
+#[setup]
+fn prepare(state: &mut SharedState) {
+    state.insert(Greeting(format!("hello from {}", std::process::id())));
+}
+
+/// What a task sees of its call.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) id: String,
+    pub(crate) retries: u32,
+    pub(crate) queue: String,
+    pub(crate) header: Option<String>,
+    pub(crate) greeting: String,
+    pub(crate) pid: u32,
+    pub(crate) argument: Vec<String>,
+}
+
+fn facts(ctx: &Context, argument: Vec<String>) -> Facts {
+    println!("printed by a task");
+    Facts {
+        id: ctx.id().into(),
+        retries: ctx.retries(),
+        queue: ctx.queue().into(),
+        header: ctx.headers().get_str("x-test").map(Into::into),
+        greeting: ctx.state::<Greeting>().0.clone(),
+        pid: std::process::id(),
+        argument,
+    }
+}
+
+#[task(isolate)]
+pub(crate) async fn facts_async(ctx: &Context, argument: Vec<String>) -> Facts {
+    facts(ctx, argument)
+}
+
+#[task(isolate, memory_limit = "1GB")]
+pub(crate) fn facts_plain(ctx: &Context, argument: Vec<String>) -> Facts {
+    facts(ctx, argument)
+}
+
+#[task]
+pub(crate) async fn pid() -> u32 {
+    std::process::id()
+}
+
+/// Sends another task, and waits for it.
+#[task(isolate)]
+pub(crate) async fn ask(ctx: &Context) -> Result<u32, TaskError> {
+    let job = pid.with().queue(ctx.queue()).send().await?;
+    Ok(job.get().timeout(Duration::from_secs(30)).await?)
+}
+
+#[task(isolate, max_retries = 1, backoff = "1ms..5ms")]
+pub(crate) async fn fail(ctx: &Context, how: String) -> Result<u32, TaskError> {
+    match how.as_str() {
+        "first" if ctx.retries() == 0 => Err(TaskError::failed("not yet")),
+        "first" => Ok(ctx.retries()),
+        "panic" => panic!("boom"),
+        _ => Err(TaskError::reject("no")),
+    }
+}
+
+/// Writes down that it runs, in which process.
+fn note(file: &Path, line: impl std::fmt::Display) {
+    let mut file = std::fs::File::options().create(true).append(true).open(file).expect("a file");
+    writeln!(file, "{line}").expect("written");
+}
+
+fn sleeper() -> Child {
+    Command::new("sleep").arg("1000").spawn().expect("`sleep` is there")
+}
+
+fn for_ever() -> ! {
+    loop {
+        black_box(());
+    }
+}
+
+/// Never gives its processor back, and has a child.
+#[task(isolate, time_limit = "1s", max_retries = 0)]
+pub(crate) fn spin_apart(file: PathBuf) {
+    note(&file, sleeper().id());
+    note(&file, std::process::id());
+    for_ever();
+}
+
+/// The same, until somebody else ends it.
+#[task(isolate, max_retries = 0)]
+pub(crate) async fn spin_on(file: PathBuf) {
+    note(&file, sleeper().id());
+    note(&file, std::process::id());
+    for_ever();
+}
+
+/// Never gives its thread back.
+#[task(time_limit = "200ms", max_retries = 0)]
+pub(crate) fn spin_inside() {
+    for_ever();
+}
+
+/// Gives its thread back long after its limit: when the file is there.
+#[task(time_limit = "200ms", max_retries = 0)]
+pub(crate) fn oversleep(file: PathBuf) -> String {
+    while !file.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    "too late".into()
+}
+
+#[task(isolate, soft_time_limit = "200ms", time_limit = "50s", max_retries = 0)]
+pub(crate) async fn told_async(ctx: &Context) -> String {
+    ctx.cancelled().await;
+    "told".into()
+}
+
+#[task(soft_time_limit = "200ms", max_retries = 0)]
+pub(crate) fn told_plain(ctx: &Context) -> String {
+    while !ctx.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    "told".into()
+}
+
+/// Takes its process down.
+#[task(isolate, max_retries = 7, backoff = "1ms..5ms")]
+pub(crate) fn die(file: PathBuf, how: String) {
+    note(&file, std::process::id());
+    match how.as_str() {
+        "abort" => std::process::abort(),
+        "exit" => std::process::exit(3),
+        "overflow" => drop(black_box(deep(1))),
+        signal => {
+            let id = std::process::id().to_string();
+            let _ = Command::new("kill").args(["-s", signal, &id]).status();
+            for_ever();
+        }
+    }
+}
+
+#[allow(unconditional_recursion, reason = "that is the point")]
+fn deep(n: u64) -> [u64; 1000] {
+    let mut below = deep(black_box(n + 1));
+    below[0] += n;
+    black_box(below)
+}
+
+/// Takes its process down, and asks to run at most once.
+#[task(isolate, ack = "early")]
+pub(crate) fn die_once(file: PathBuf) {
+    note(&file, std::process::id());
+    std::process::abort();
+}
+
+/// Takes and touches so much memory.
+#[task(isolate, memory_limit = "256MiB", max_retries = 0, backoff = "1ms..5ms")]
+pub(crate) fn hoard(mebibytes: usize) -> usize {
+    let memory = black_box(vec![1_u8; mebibytes << 20]);
+    memory.len() >> 20
+}
+
+/// Ends when the file is gone.
+#[task(isolate)]
+pub(crate) async fn wait(file: PathBuf) -> String {
+    note(&file, std::process::id());
+    while file.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    "ended well".into()
+}

@@ -1,0 +1,125 @@
+//! The process of one call: takes it from its worker, runs it, answers, ends.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, getpgrp, kill_process_group, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::MARK;
+use super::wire::{self, Call, Reply};
+use crate::app::App;
+use crate::message::Message;
+use crate::runtime::executor;
+use crate::runtime::outcome::Ended;
+use crate::runtime::request::arguments;
+use crate::task::context;
+use crate::task::registry::run_setup;
+use crate::task::{Context, Registry, SharedState, TaskError, Work};
+
+/// Saying goodbye to the broker must not keep the result.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Runs the one call that this process is for, and ends the process.
+pub(super) fn become_task() -> ! {
+    // A thread of its own, as `main` may run in an async runtime, within which no other one can wait.
+    let served = std::thread::spawn(serve).join().unwrap_or_else(|_| Err("it panicked, see above".into()));
+    let code = match served {
+        Ok(()) => 0,
+        Err(problem) => {
+            let _ = writeln!(io::stderr(), "error: the process of an isolated task: {problem}");
+            1
+        }
+    };
+    std::process::exit(code)
+}
+
+fn serve() -> Result<(), String> {
+    let worker = std::env::var(MARK).unwrap_or_default();
+    if worker != std::os::unix::process::parent_id().to_string() {
+        return Err(format!(
+            "its worker {worker} is gone; or {MARK} was inherited: a task that starts this program removes it"
+        ));
+    }
+    let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(failed("no standard input"))?;
+    let socket = UnixStream::from(socket);
+    // What the task starts must not hold the socket, or read from it.
+    let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
+    rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
+    let (call, body) = wire::read::<Call>(&socket).map_err(failed("no call came"))?;
+    if let Some(bytes) = call.memory_limit {
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        setrlimit(Resource::Data, limit).map_err(|error| format!("cannot limit its memory: {error}"))?;
+    }
+    let cancelled = CancellationToken::new();
+    let (line, token) = (socket.try_clone().map_err(failed("no second socket"))?, cancelled.clone());
+    // Ends with the process.
+    std::thread::spawn(move || listen(line, &token));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(failed("cannot start the async runtime"))?;
+    let ended = runtime.block_on(async {
+        let ended = run(call, body, cancelled).await;
+        if let Some(app) = App::installed() {
+            let _ = tokio::time::timeout(GOODBYE, app.close()).await;
+        }
+        ended
+    });
+    let _ = io::stdout().flush();
+    let (reply, body) = Reply::of(ended);
+    wire::write(&socket, &reply, &body).map_err(failed("the worker does not listen"))
+}
+
+/// Waits for the order to stop, and for the end of the worker.
+fn listen(mut worker: UnixStream, cancelled: &CancellationToken) {
+    let mut order = [0];
+    while let Ok(1) = worker.read(&mut order) {
+        cancelled.cancel();
+    }
+    // The worker is dead, and the message will be run by another one: with all that it has started, this one ends.
+    let _ = kill_process_group(getpgrp(), Signal::KILL);
+    std::process::abort();
+}
+
+async fn run(call: Call, body: Vec<u8>, cancelled: CancellationToken) -> Ended {
+    // When to stop is the worker's to say. A service manager may signal every process of a service.
+    let _deaf = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match prepare(call, body, cancelled).await {
+        Ok((work, context)) => executor::execute(work, &context).await,
+        Err(error) => Ended::Erred(error),
+    }
+}
+
+async fn prepare(
+    call: Call,
+    body: Vec<u8>,
+    cancelled: CancellationToken,
+) -> Result<(Work, Context), TaskError> {
+    let mut shared = SharedState::default();
+    run_setup(&mut shared).await?;
+    let registry = Registry::collect()?;
+    let task = registry.get(&call.task);
+    let task = task.ok_or_else(|| TaskError::failed(format!("its process knows no task `{}`", call.task)))?;
+    let Call { id, queue, exchange, routing_key, redelivered, headers, properties, .. } = call;
+    let context = Context::new(context::Call {
+        task: task.name,
+        id,
+        queue: queue.into(),
+        exchange,
+        routing_key,
+        redelivered,
+        message: Message { properties, headers, body: body.into() },
+        shared,
+        cancelled,
+    });
+    let body = arguments(&context).map_err(TaskError::reject)?;
+    let work = (task.start)(context.clone(), body.arguments).map_err(TaskError::reject)?;
+    Ok((work, context))
+}
