@@ -60,18 +60,18 @@ fn a_worker_that_is_ten_times_faster_does_ten_times_as_much() {
     let _alone = alone();
     support::places::everywhere(async |place| {
         let app = place.app();
-        let [fast, slow] = [8, 80].map(|millis| Pace::of(Duration::from_millis(millis)));
+        let [fast, slow] = [30, 300].map(|millis| Pace::of(Duration::from_millis(millis)));
         // By default a worker reserves as many as it runs at once: here one.
         let workers = [&fast, &slow].map(|pace| pace.worker(&place, None));
         consumed(&app, &place.queue, 2).await;
-        send(&app, &place, 110).await;
-        eventually("all are done", async || fast.done() + slow.done() == 110).await;
+        send(&app, &place, 66).await;
+        eventually("all are done", async || fast.done() + slow.done() == 66).await;
         for worker in workers {
             worker.stop().await;
         }
         let (fast, slow) = (fast.done(), slow.done());
         // A busy machine makes the fast one slower than its pause says; the slow one it hardly changes.
-        assert!(fast >= 5 * slow && slow >= 4, "{}: fast {fast}, slow {slow}", place.name);
+        assert!(fast >= 5 * slow && slow >= 3, "{}: fast {fast}, slow {slow}", place.name);
     });
 }
 

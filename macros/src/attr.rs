@@ -158,15 +158,15 @@ impl Options {
     }
 }
 
-/// The one option of `#[setup]`.
-pub(crate) fn library_of(tokens: TokenStream, mistakes: &mut Mistakes) -> Path {
+/// The one option of `#[setup]` and `#[on_failure]`.
+pub(crate) fn library_of(attribute: &str, tokens: TokenStream, mistakes: &mut Mistakes) -> Path {
     let mut library = syn::parse_quote!(::mq_worker);
     for piece in split_at_commas(tokens) {
         let path = syn::parse2::<Given>(piece).and_then(|given| {
             if given.key == "crate" {
                 return given.path();
             }
-            Err(syn::Error::new(given.key.span(), "`#[setup]` takes no options"))
+            Err(syn::Error::new(given.key.span(), format!("`#[{attribute}]` takes no options")))
         });
         match path {
             Ok(path) => library = path,

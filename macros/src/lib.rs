@@ -8,8 +8,8 @@ mod attr;
 mod entry;
 mod expand;
 mod fallback;
+mod hook;
 mod mistakes;
-mod setup;
 mod size;
 mod valid;
 
@@ -141,21 +141,28 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
 /// they run in the order of their paths. `crate = "path"` says where `mq_worker` is found when it was renamed.
 #[proc_macro_attribute]
 pub fn setup(options: TokenStream, item: TokenStream) -> TokenStream {
-    let mut mistakes = Mistakes::default();
-    let library = attr::library_of(options.into(), &mut mistakes);
-    let code = match Function::read("setup", item.clone().into()) {
-        Ok(function) => {
-            setup::check(&function, &mut mistakes);
-            match mistakes.is_empty() {
-                true => setup::expand(&function, &library),
-                false => setup::original(&function),
-            }
-        }
-        Err(error) => {
-            mistakes.push(error);
-            item.into()
-        }
-    };
-    let mistakes = mistakes.into_tokens();
-    quote!(#mistakes #code).into()
+    hook::SETUP.compile(options.into(), item.into()).into()
+}
+
+/// Calls a function in the worker when a task has failed for good: its message lies in the dead-letter queue.
+///
+/// ```
+/// use mq_worker::{FailedTask, on_failure};
+///
+/// #[on_failure]
+/// async fn alert(failed: &FailedTask) {
+///     eprintln!("{} {}: {} ({})", failed.task(), failed.id(), failed.failure(), failed.reason());
+/// }
+/// ```
+///
+/// The function, `async` or plain, takes `&FailedTask` and returns nothing or a `Result<(), E>`. It is called for every
+/// dead letter: retries used up, a permanent error, a message that is no task, one that took its workers down. A program
+/// may have several such functions: they run in the order of their paths.
+///
+/// It is called after the dead letter is safe and before the message is acknowledged: at least once, and again when the
+/// worker dies in between. It can spoil nothing: an error, a panic, or taking longer than 30 seconds is written to the
+/// log, and the message is acknowledged. `crate = "path"` says where `mq_worker` is found when it was renamed.
+#[proc_macro_attribute]
+pub fn on_failure(options: TokenStream, item: TokenStream) -> TokenStream {
+    hook::ON_FAILURE.compile(options.into(), item.into()).into()
 }

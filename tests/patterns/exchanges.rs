@@ -86,6 +86,7 @@ fn an_exchange_that_nobody_declared_is_an_error_that_names_it() {
 
 #[test]
 fn a_queue_that_exists_with_other_arguments_is_used_as_it_is() {
+    let _turn = TURNS.lock();
     everywhere(async |place| {
         let theirs = Queue { max_length: Some(1000), ..Queue::new(&place.queue) };
         place.app().declare(&Topology::of_queue(theirs)).await.expect("declared");

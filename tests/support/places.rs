@@ -79,7 +79,7 @@ pub fn everywhere<F: Future<Output = ()>>(test: impl Fn(Place) -> F) {
             .build()
             .expect("a runtime can be built");
         let within =
-            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test(place)).await });
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(180), test(place)).await });
         assert!(within.is_ok(), "the test hangs on {name}");
         runtime.shutdown_timeout(Duration::from_secs(1));
     }
@@ -113,18 +113,18 @@ impl Running {
     /// Waits until it has stopped.
     pub async fn ended(self) -> Summary {
         let ended =
-            tokio::time::timeout(Duration::from_secs(30), self.task).await.expect("the worker stops in time");
+            tokio::time::timeout(Duration::from_secs(60), self.task).await.expect("the worker stops in time");
         ended.expect("the worker does not panic").expect("the worker runs")
     }
 }
 
-/// Asks again and again until the answer is yes; fails the test after 20 seconds.
+/// Asks again and again until the answer is yes; fails the test after a minute: a slow disk must not.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, question: impl Fn() -> F) {
     let ask = || {
         let answer = question();
         async { answer.await.then_some(()) }
     };
-    wait::eventually(what, Duration::from_secs(20), ask).await;
+    wait::eventually(what, Duration::from_secs(60), ask).await;
 }
 
 /// Waits until `by` consumers are attached to the queue: what is published from then on finds a worker.

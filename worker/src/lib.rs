@@ -34,8 +34,9 @@ pub mod message;
 
 // Tasks: what the attribute writes, what a task may ask and return.
 pub mod task;
+pub use message::Attempt;
 pub use task::error::Permanence;
-pub use task::{AckMode, Backoff, Context, SharedState, Task, TaskError, TaskOptions};
+pub use task::{AckMode, Backoff, Context, FailedTask, SharedState, Task, TaskError, TaskOptions};
 
 // Where messages go: exchanges, queues, bindings, and the router.
 pub mod routing;
@@ -70,7 +71,7 @@ mod cli;
 #[cfg(feature = "cli")]
 pub use cli::main;
 
-pub use mq_worker_macros::{setup, task};
+pub use mq_worker_macros::{on_failure, setup, task};
 
 /// What the code that `#[task]` writes may name. Not part of the public interface.
 #[doc(hidden)]
@@ -83,6 +84,7 @@ pub mod __private {
     pub use crate::task::error::convert::{
         Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
     };
+    pub use crate::task::failed::{FailedTask, FailureHookEntry};
     pub use crate::task::registry::SetupEntry;
     pub use crate::task::{
         AckMode, Backoff, Context, SharedState, Task, TaskEntry, TaskError, TaskOptions, Work,
@@ -138,6 +140,8 @@ mod guides {
     struct Readme;
     #[doc = include_str!("../../docs/guide/patterns.md")]
     struct Patterns;
+    #[doc = include_str!("../../docs/guide/failures.md")]
+    struct Failures;
     #[doc = include_str!("../../docs/guide/limits.md")]
     struct Limits;
 }

@@ -168,6 +168,15 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
     assert_eq!((shown.as_array().map(Vec::len), &shown[0]["args"][0]), (Some(1), &"milk".into()));
     assert!(shop.says(&["dead", "show", "counter.dead", "--id", &ids[2]]).contains("[\"cake\"]"));
     assert_eq!(shop.run(&["dead", "show", "counter", "--id", "nobody"]).code, Some(1));
+    assert_eq!(shown[0]["attempts"][0]["attempt"], 1, "{shown:#}");
+    let error = shown[0]["attempts"][0]["error"].as_str().expect("a text");
+    assert!(error.contains("no milk today"), "{error}");
+    let shown = shop.says(&["dead", "show", "counter", "--error", "NO MILK"]);
+    assert!(shown.contains("attempt 1") && !shown.contains("tea"), "{shown}");
+    let by_error = ["dead", "list", "counter", "--json", "--task", "refuse", "--error", "no milk"];
+    let letters = shop.json(&by_error);
+    assert_eq!((letters.as_array().map(Vec::len), &letters[0]["id"]), (Some(1), &ids[1].as_str().into()));
+    assert_eq!(listed(), ids, "those that do not match stay where they are");
 
     worker.signal("TERM");
     assert_eq!(worker.ends().0, Some(0));
@@ -177,6 +186,7 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
     assert_eq!(shop.says(&["dead", "replay", "counter", "--task", "another"]), "0 messages replayed");
 
     assert_eq!(shop.run(&["dead", "drop", "counter"]).code, Some(2), "nobody said yes");
+    assert_eq!(shop.says(&["dead", "drop", "counter", "--error", "no milk", "--yes"]), "0 messages dropped");
     assert_eq!(shop.says(&["dead", "drop", "counter", "--limit", "1", "--yes"]), "1 message dropped");
     assert_eq!(listed(), [ids[2].clone()]);
     assert_eq!(shop.says(&["dead", "drop", "counter", "--yes"]), "1 message dropped");

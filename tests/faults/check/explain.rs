@@ -103,11 +103,12 @@ fn is_counted(history: &History, task: &Task, earlier: &[&Run], again: &Run) -> 
     is_counted && slow.any(|trouble| lies_in(trouble, began(task), again.start))
 }
 
-/// A message that waits moves from queue to queue inside the broker, at least once each time.
+/// A message that waits moves from queue to queue inside the broker, at least once each time. A worker that gets it a
+/// little early sends it back to wait, and does so again when it does not know in time whether that arrived.
 fn is_doubled_while_waiting(history: &History, task: &Task, again: &Run) -> bool {
     let waits = again.attempt > 0 || task.intent.is_some_and(|intent| intent.due.is_some());
-    let moves = |trouble: &&Trouble| matches!(trouble.fault, Fault::KillBroker | Fault::Member);
-    waits && history.troubles.iter().filter(moves).any(|trouble| lies_in(trouble, began(task), again.start))
+    let mut slow = history.troubles.iter().filter(|trouble| trouble.slows());
+    waits && slow.any(|trouble| lies_in(trouble, began(task), again.start))
 }
 
 /// A worker publishes a retry again when it does not know in time whether the first one arrived.

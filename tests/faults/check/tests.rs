@@ -143,6 +143,16 @@ fn what_is_handed_back_while_the_broker_takes_nothing_may_be_there_twice() {
 }
 
 #[test]
+fn what_waits_while_the_broker_takes_nothing_may_be_there_twice() {
+    let later = SENT.replace("quick", "later 1.15");
+    assert_ne!(later, SENT);
+    let alarm = "1.12 control fault 1 memory-alarm\n1.19 control over 1\n";
+    clean(&format!("{later}{alarm}{DONE}{TWICE}"));
+    caught("repeated", &format!("{SENT}{alarm}{DONE}{TWICE}"));
+    caught("repeated", &format!("{later}{DONE}{TWICE}"));
+}
+
+#[test]
 fn one_fault_explains_no_more_than_the_workers_held() {
     let mut log = String::from("5.0 control fault 1 kill-worker 2\n5.0 control over 1\n");
     for id in 0..9 {

@@ -338,6 +338,9 @@ pub(super) struct DeadArguments {
     /// Only those of this task
     #[arg(long, value_name = "NAME")]
     pub(super) task: Option<String>,
+    /// Only those whose reason or last error contains this text, in upper or lower case
+    #[arg(long, value_name = "TEXT")]
+    pub(super) error: Option<String>,
     /// Only the one of this id
     #[arg(long)]
     pub(super) id: Option<String>,

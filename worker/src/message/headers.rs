@@ -23,6 +23,8 @@ pub mod names {
     pub const PLAIN: &str = "mq-plain";
     /// Set on the answer to a plain message whose task failed: the kind of its error. The body is the text.
     pub const ERROR: &str = "mq-error";
+    /// The attempts that failed: a list of tables with `attempt`, `at`, `error` and `worker`.
+    pub const HISTORY: &str = "mq-history";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
 }

@@ -6,11 +6,13 @@
 pub mod arguments;
 pub mod codec;
 pub mod headers;
+pub mod history;
 mod normalize;
 
 pub use arguments::{ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};
 pub use headers::Headers;
+pub use history::Attempt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

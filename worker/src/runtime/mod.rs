@@ -6,6 +6,7 @@
 pub mod continuation;
 mod control;
 pub mod executor;
+pub mod failure_hooks;
 pub mod handle;
 pub mod isolate;
 pub mod outcome;

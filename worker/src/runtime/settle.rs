@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::continuation::{self, Following};
+use super::failure_hooks::FailureHooks;
 use super::outcome::{DeadReason, Outcome};
 use super::request::Request;
 use crate::app::App;
@@ -26,10 +27,14 @@ use crate::backend::{ResultBackend, ResultRecord};
 use crate::broker::{Broker, Publication, Verdict};
 use crate::error::{Result, TaskFailure};
 use crate::message::headers::{format_time, names};
-use crate::message::{Headers, JSON, Message, Properties};
+use crate::message::history::{self, shortened};
+use crate::message::{Attempt, Headers, JSON, Message, Properties};
 use crate::routing::Queue;
 use crate::state::State;
-use crate::task::{Context, TaskEntry};
+use crate::task::{Context, FailedTask, TaskEntry};
+
+/// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
+const MAX_ERROR: usize = 4000;
 
 /// The content type of an answer that is a text.
 const TEXT: &str = "text/plain";
@@ -42,6 +47,8 @@ pub struct Settler {
     pub broker: Arc<dyn Broker>,
     /// Takes results.
     pub backend: Arc<dyn ResultBackend>,
+    /// Hear of dead letters.
+    pub hooks: FailureHooks,
     /// Fires at a cold shutdown: then nothing is tried any longer.
     pub cold: CancellationToken,
     /// Fires when this worker stops and is handed nothing any more.
@@ -157,6 +164,7 @@ impl Settler {
                 message.headers.set(name, count);
             }
         }
+        history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         self.publish_later(request.context.queue(), message, after).await?;
         if !self.wants_result(request) {
             return Ok(());
@@ -174,13 +182,26 @@ impl Settler {
         let queue = Queue::dead_letter_name(context.queue());
         let mut message = again(request);
         message.headers.set(names::DEAD_REASON, reason.as_str());
-        message.headers.set(names::DEAD_ERROR, shortened(&failure.to_string()));
+        message.headers.set(names::DEAD_ERROR, shortened(&failure.to_string(), MAX_ERROR));
         message.headers.set(names::DEAD_QUEUE, context.queue());
         message.headers.set(names::DEAD_AT, format_time(Utc::now()));
+        history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
+        let attempts = history::read(&message.headers);
         let letter = to_queue(&queue, message, None);
         self.insist("put a message aside", Effect::DeadLetter { of: context.queue(), letter }).await?;
+        self.tell_of_failure(request, &failure).await?;
+        if !self.hooks.is_empty() {
+            let failed = FailedTask { context: context.clone(), reason: reason.as_str(), failure, attempts };
+            self.hooks.tell(failed).await;
+        }
+        Ok(())
+    }
+
+    /// Tells whoever waits for the result, and what should follow a failure.
+    async fn tell_of_failure(&self, request: &Request, failure: &TaskFailure) -> Result<(), Abandoned> {
+        let context = &request.context;
         if request.plain {
-            return self.reply_failure(context, &failure).await;
+            return self.reply_failure(context, failure).await;
         }
         if self.wants_result(request) && context.message().is_task() {
             self.store(request, &ResultRecord::failed(context.id(), State::Failure, failure.clone())).await?;
@@ -242,6 +263,8 @@ impl Settler {
         let mut message = again(&request);
         let crashes = request.crashes.saturating_add(1);
         message.headers.set(names::CRASHES, crashes);
+        let lost = "handed out and never settled: its worker may have died";
+        history::append(&mut message.headers, self.attempt_of(&request, lost.into()));
         tracing::warn!(
             task = request.context.task(),
             id = request.context.id(),
@@ -267,6 +290,16 @@ impl Settler {
             }
         }
         request.settlement.settle(Verdict::Ack);
+    }
+
+    /// An entry for the history of the message.
+    fn attempt_of(&self, request: &Request, error: String) -> Attempt {
+        Attempt {
+            attempt: request.context.retries().saturating_add(1),
+            at: format_time(Utc::now()),
+            error,
+            worker: self.app.worker_name(),
+        }
     }
 
     fn wants_result(&self, request: &Request) -> bool {
@@ -429,13 +462,4 @@ fn mark_plain(message: &mut Message, task: &str, id: &str) {
     message.headers.set("task", task);
     message.headers.set("id", id);
     message.headers.set(names::PLAIN, true);
-}
-
-/// Headers must stay small: RabbitMQ's frames are 128 KiB.
-fn shortened(text: &str) -> String {
-    const LIMIT: usize = 4000;
-    match text.char_indices().nth(LIMIT) {
-        None => text.to_owned(),
-        Some((at, _)) => format!("{}…", &text[..at]),
-    }
 }

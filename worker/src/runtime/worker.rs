@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::control::Node;
 use super::executor::{self, Limits};
+use super::failure_hooks::FailureHooks;
 use super::handle::WorkerHandle;
 use super::isolate;
 use super::outcome::{Attempts, Outcome, decide};
@@ -201,7 +202,8 @@ impl Worker {
             tokio::spawn(async move { node.serve(broker, over).await })
         });
         let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
-        let settler = Settler { app, broker, backend, cold, consumed, tally: Tally::default() };
+        let hooks = FailureHooks::collect();
+        let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default() };
         let pipe =
             Arc::new(Pipe { gate, settler, places: Arc::clone(&places), trial: Semaphore::new(1), running });
         let work = pipe.work(consumer, handle.clone(), grace);

@@ -2,11 +2,13 @@
 
 pub mod context;
 pub mod error;
+pub mod failed;
 pub mod options;
 pub mod registry;
 
 pub use context::{Context, SharedState};
 pub use error::TaskError;
+pub use failed::FailedTask;
 pub use options::{AckMode, Backoff, TaskOptions};
 pub use registry::{Registry, TaskEntry, Work};
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::output::one_line;
 use crate::message::headers::names;
-use crate::message::{Message, codec};
+use crate::message::{Attempt, Message, codec, history};
 
 /// A dead letter. What a Celery worker of an older protocol wrote is read as the newer one.
 pub(super) struct Letter<'a> {
@@ -39,13 +39,18 @@ impl<'a> Letter<'a> {
         self.message.headers.get_str(name)
     }
 
+    /// Why it is here: the reason and the last error.
+    pub(super) fn why(&self) -> Option<String> {
+        match (self.header(names::DEAD_REASON), self.header(names::DEAD_ERROR)) {
+            (Some(reason), Some(error)) => Some(format!("{reason}: {error}")),
+            (Some(one), None) | (None, Some(one)) => Some(one.to_owned()),
+            (None, None) => None,
+        }
+    }
+
     /// A line of the table: id, task, when, tries, why.
     pub(super) fn row(&self) -> Vec<String> {
-        let why = match (self.header(names::DEAD_REASON), self.header(names::DEAD_ERROR)) {
-            (Some(reason), Some(error)) => format!("{reason}: {error}"),
-            (Some(one), None) | (None, Some(one)) => one.to_owned(),
-            (None, None) => "-".into(),
-        };
+        let why = self.why().unwrap_or_else(|| "-".into());
         let at = self.header(names::DEAD_AT).unwrap_or("-");
         // Seconds are enough for a table.
         let at = at.split('.').next().unwrap_or(at).replace('T', " ");
@@ -87,6 +92,7 @@ impl<'a> Letter<'a> {
         object.insert("content_type".into(), properties.content_type.clone().into());
         object.insert("reply_to".into(), properties.reply_to.clone().into());
         object.insert("priority".into(), properties.priority.into());
+        object.insert("attempts".into(), json!(history::read(&self.message.headers)));
         object.insert("headers".into(), Value::Object(headers));
         value
     }
@@ -129,7 +135,10 @@ impl<'a> Letter<'a> {
                 line(name, &value.to_string());
             }
         }
-        let told = ["task", "id", "retries"];
+        for Attempt { attempt, at, error, worker } in history::read(&self.message.headers) {
+            line(&format!("attempt {attempt}"), &format!("{at} on {worker}: {}", one_line(&error, 200)));
+        }
+        let told = ["task", "id", "retries", names::HISTORY];
         for (name, value) in self.message.headers.iter() {
             if !told.contains(&name) && !name.starts_with("mq-dead-") {
                 line(&format!("{name} "), &value.to_string());

@@ -93,10 +93,14 @@ async fn replay(app: &App, which: DeadArguments, json: bool) -> Outcome {
 async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Outcome {
     let dead = dead_queue(&which.queue);
     let (_, info) = operate::queue(app, &dead).await?;
-    let what = match (&which.id, &which.task) {
-        (Some(id), _) => format!("the message {id}"),
-        (None, Some(task)) => format!("the messages of task `{task}`"),
-        (None, None) => counted(info.ready, "message"),
+    let what = match (&which.id, &which.task, &which.error) {
+        (Some(id), ..) => format!("the message {id}"),
+        (None, Some(task), None) => format!("the messages of task `{task}`"),
+        (None, Some(task), Some(error)) => {
+            format!("the messages of task `{task}` with \"{error}\" in their error")
+        }
+        (None, None, Some(error)) => format!("the messages with \"{error}\" in their error"),
+        (None, None, None) => counted(info.ready, "message"),
     };
     output::confirm(&format!("Drop {what} in `{dead}` for good?"), yes)?;
     let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
@@ -119,6 +123,8 @@ struct Search {
     broker: Arc<dyn Broker>,
     queue: String,
     task: Option<String>,
+    /// In lower case.
+    error: Option<String>,
     id: Option<String>,
     /// How many are still wanted.
     wanted: u64,
@@ -138,6 +144,7 @@ impl Search {
             broker,
             queue,
             task: which.task.clone(),
+            error: which.error.as_ref().map(|error| error.to_lowercase()),
             id: which.id.clone(),
             wanted: wanted.into(),
             unseen: info.ready,
@@ -165,6 +172,10 @@ impl Search {
         let letter = Letter::of(&delivery.message);
         self.id.as_deref().is_none_or(|id| letter.id() == Some(id))
             && self.task.as_deref().is_none_or(|task| letter.task() == Some(task))
+            && self
+                .error
+                .as_deref()
+                .is_none_or(|error| letter.why().is_some_and(|why| why.to_lowercase().contains(error)))
     }
 
     fn hold(&mut self, delivery: Delivery) {

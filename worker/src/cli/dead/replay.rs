@@ -84,6 +84,7 @@ mod tests {
             ("retries", 3.into()),
             (names::CRASHES, 3.into()),
             (names::DEAD_REASON, "failed".into()),
+            (names::HISTORY, serde_json::json!([])),
             ("expires", "2020-01-01T00:00:00Z".into()),
             ("eta", "2020-01-01T00:00:00Z".into()),
             ("x-death", serde_json::json!([{ "queue": "a" }])),
@@ -92,7 +93,7 @@ mod tests {
         ]);
         let revived = revived(&message);
         let names: Vec<&str> = revived.headers.iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["id", "mq-dead-reason", "task", "tenant"]);
+        assert_eq!(names, ["id", "mq-dead-reason", "mq-history", "task", "tenant"]);
         assert_eq!((revived.headers.id(), revived.body), (Some("id-1"), message.body));
     }
 

@@ -1,0 +1,153 @@
+//! `#[setup]` and `#[on_failure]`: the function stays what it is, and the worker learns of it.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{FnArg, Path, ReturnType, Type};
+
+use crate::ast::{self, Attributes, Function, located};
+use crate::attr;
+use crate::entry::match_result;
+use crate::expand::quiet;
+use crate::mistakes::Mistakes;
+use crate::valid;
+
+/// A kind of function that the worker calls by itself.
+pub(crate) struct Hook {
+    /// The attribute.
+    pub(crate) name: &'static str,
+    /// What people call such a function.
+    noun: &'static str,
+    /// What it is lent.
+    takes: &'static str,
+    is_mutable: bool,
+    /// What the worker collects.
+    entry: &'static str,
+}
+
+/// Prepares what the tasks share.
+pub(crate) const SETUP: Hook = Hook {
+    name: "setup",
+    noun: "a set-up function",
+    takes: "SharedState",
+    is_mutable: true,
+    entry: "SetupEntry",
+};
+
+/// Hears of tasks that failed for good.
+pub(crate) const ON_FAILURE: Hook = Hook {
+    name: "on_failure",
+    noun: "a failure hook",
+    takes: "FailedTask",
+    is_mutable: false,
+    entry: "FailureHookEntry",
+};
+
+impl Hook {
+    /// Reads the attribute and its function, and writes what takes their place.
+    pub(crate) fn compile(&self, options: TokenStream, item: TokenStream) -> TokenStream {
+        let mut mistakes = Mistakes::default();
+        let library = attr::library_of(self.name, options, &mut mistakes);
+        let code = match Function::read(self.name, item.clone()) {
+            Ok(function) => {
+                self.check(&function, &mut mistakes);
+                match mistakes.is_empty() {
+                    true => self.expand(&function, &library),
+                    false => original(&function),
+                }
+            }
+            Err(error) => {
+                mistakes.push(error);
+                item
+            }
+        };
+        let mistakes = mistakes.into_tokens();
+        quote!(#mistakes #code)
+    }
+
+    fn check(&self, function: &Function, mistakes: &mut Mistakes) {
+        valid::plain_function(self.name, function, mistakes);
+        let Self { noun, takes, is_mutable, .. } = self;
+        let shape =
+            format!("{noun} takes `&{}{takes}` and nothing else", if *is_mutable { "mut " } else { "" });
+        let inputs = &function.sig.inputs;
+        match inputs.first() {
+            None => mistakes.add(&function.sig.ident, shape),
+            Some(FnArg::Typed(input)) if self.is_lent(&input.ty) => {
+                if let Some(extra) = inputs.iter().nth(1) {
+                    mistakes.add(extra, shape);
+                }
+            }
+            Some(input) => mistakes.add(input, shape),
+        }
+        if let ReturnType::Type(_, ty) = &function.sig.output {
+            let is_unit = matches!(&**ty, Type::Tuple(tuple) if tuple.elems.is_empty());
+            if !is_unit && !ast::is_fallible(&function.sig.output) {
+                mistakes.add(ty, format!("{noun} returns nothing or a `Result<(), E>`"));
+            }
+        }
+    }
+
+    fn is_lent(&self, ty: &Type) -> bool {
+        match ty {
+            Type::Reference(reference) => {
+                let name = ast::path_of(&reference.elem).and_then(ast::last_name);
+                reference.mutability.is_some() == self.is_mutable
+                    && reference.lifetime.as_ref().is_none_or(|lifetime| lifetime.ident == "_")
+                    && name.is_some_and(|name| name == self.takes)
+            }
+            Type::Group(group) => self.is_lent(&group.elem),
+            Type::Paren(paren) => self.is_lent(&paren.elem),
+            _ => false,
+        }
+    }
+}
+
+/// The function as it was written.
+fn original(function: &Function) -> TokenStream {
+    let Function { attrs, vis, sig, body } = function;
+    quote!(#(#attrs)* #vis #sig #body)
+}
+
+impl Hook {
+    /// The function and its registration.
+    fn expand(&self, function: &Function, library: &Path) -> TokenStream {
+        let private = quote!(#library::__private);
+        let [takes, entry] = [self.takes, self.entry].map(|name| Ident::new(name, Span::call_site()));
+        let mutable = self.is_mutable.then(|| quote!(mut));
+        let ident = &function.sig.ident;
+        let span = match &function.sig.output {
+            ReturnType::Default => ident.span(),
+            ReturnType::Type(_, ty) => ty.span(),
+        };
+        let mut called = quote_spanned!(located(ident.span())=> #ident(__lent));
+        if function.sig.asyncness.is_some() {
+            called.extend(quote!(.await));
+        }
+        let outcome = if ast::is_fallible(&function.sig.output) {
+            let unit = quote_spanned!(located(span)=> ());
+            match_result(&private, &called, span, &unit, &quote!(::core::result::Result::Ok(())))
+        } else {
+            quote!({ #called; ::core::result::Result::Ok(()) })
+        };
+        let boxed = quote_spanned!(located(ident.span())=> ::std::boxed::Box::pin(async move { #outcome }));
+        let name = ast::bare(ident);
+        let hidden = quiet(&quote! {
+            fn __run<'run>(
+                __lent: &'run #mutable #private::#takes,
+            ) -> #private::BoxFuture<'run, ::core::result::Result<(), #private::TaskError>> {
+                #boxed
+            }
+
+            #private::inventory::submit! {
+                #private::#entry {
+                    name: ::core::concat!(::core::module_path!(), "::", #name),
+                    run: __run,
+                }
+            }
+        });
+        let conditions = Attributes::sort(&function.attrs).conditions;
+        let original = original(function);
+        quote!(#original #(#conditions)* #hidden)
+    }
+}

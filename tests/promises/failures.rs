@@ -1,0 +1,142 @@
+//! A task that has failed for good: what its dead letter tells, and who hears of it.
+
+use std::time::Duration;
+
+use mq_worker::broker::Publication;
+use mq_worker::message::{Headers, Message, history};
+use mq_worker::{App, Attempt, Context, FailedTask, TaskError, on_failure, task};
+use support::journal::Journal;
+use support::places::{Place, Running, eventually, everywhere};
+use support::unique;
+
+#[task(max_retries = 2, backoff = "1ms..5ms")]
+async fn failing_differently(ctx: &Context, key: String) -> Result<(), TaskError> {
+    Err(TaskError::failed(format!("{key} for the {}. time", ctx.retries() + 1)))
+}
+
+#[task(max_retries = 0)]
+async fn failing_in_a_panic() {
+    panic!("boom");
+}
+
+#[task(max_retries = 20, backoff = "1ms..2ms")]
+async fn failing_often() -> Result<(), TaskError> {
+    Err(TaskError::failed("é".repeat(100_000)))
+}
+
+fn journal_of(failed: &FailedTask) -> Option<std::sync::Arc<Journal>> {
+    failed.context().try_state::<Journal>()
+}
+
+/// Writes down what it hears.
+#[on_failure]
+async fn a_listener(failed: &FailedTask) -> Result<(), TaskError> {
+    // The letter is safe before anybody hears of it.
+    let app = failed.context().try_state::<App>().ok_or_else(|| TaskError::failed("nobody listens"))?;
+    let letters = waiting(&app, &format!("{}.dead", failed.queue())).await;
+    let Some(journal) = journal_of(failed) else { return Ok(()) };
+    let attempts = failed.attempts().len();
+    let (task, failure, reason) = (failed.task(), failed.failure(), failed.reason());
+    journal.write("heard", format!("{task} {reason} {attempts} {letters}: {failure}"));
+    Ok(())
+}
+
+/// Hears it too, and gets everything wrong.
+#[on_failure]
+fn b_clumsy_listener(failed: &FailedTask) {
+    if let Some(journal) = journal_of(failed) {
+        journal.write("clumsy", failed.id());
+    }
+    panic!("somebody has not thought of {}", failed.task());
+}
+
+async fn waiting(app: &App, queue: &str) -> u64 {
+    let broker = app.broker().await.expect("a broker");
+    let queues = broker.queues(&[queue.to_owned()]).await.expect("an answer");
+    queues.first().map_or(0, |queue| queue.ready)
+}
+
+async fn publish(app: &App, place: &Place, headers: Headers) {
+    let publication = Publication {
+        routing_key: place.queue.clone(),
+        message: Message { headers, body: "[[],{},{}]".into(), ..Message::default() },
+        mandatory: true,
+        ..Publication::default()
+    };
+    app.broker().await.expect("a broker").publish(publication).await.expect("published");
+}
+
+fn worker(app: &App, journal: &Journal) -> Running {
+    let mut state = journal.shared();
+    state.insert(app.clone());
+    Running::start(app.clone(), state)
+}
+
+/// The history of the one dead letter, which is taken out.
+async fn letter(app: &App, place: &Place) -> Vec<Attempt> {
+    eventually("a dead letter is there", async || waiting(app, &place.dead()).await == 1).await;
+    let broker = app.broker().await.expect("a broker");
+    let delivery = broker.get(&place.dead()).await.expect("an answer").expect("a dead letter");
+    let attempts = history::read(&delivery.message.headers);
+    delivery.ack();
+    attempts
+}
+
+#[test]
+fn the_error_of_each_attempt_travels_with_the_message() {
+    everywhere(async |place| {
+        let app = place.app();
+        let journal = Journal::default();
+        let running = worker(&app, &journal);
+        app.send(failing_differently.with("it failed").queue(&place.queue)).await.expect("sent");
+        let attempts = letter(&app, &place).await;
+        let told: Vec<(u32, &str)> = attempts.iter().map(|a| (a.attempt, a.error.as_str())).collect();
+        let expected: Vec<(u32, String)> =
+            (1..=3).map(|n| (n, format!("TaskError: it failed for the {n}. time"))).collect();
+        let expected: Vec<(u32, &str)> = expected.iter().map(|(n, text)| (*n, text.as_str())).collect();
+        assert_eq!(told, expected, "{}", place.name);
+        assert!(attempts.is_sorted_by_key(|attempt| attempt.at.clone()), "{}: {attempts:?}", place.name);
+        assert!(attempts.iter().all(|attempt| attempt.worker == app.worker_name()), "{}", place.name);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_long_story_is_cut_short() {
+    everywhere(async |place| {
+        let app = place.app();
+        let running = worker(&app, &Journal::default());
+        app.send(failing_often.with().queue(&place.queue)).await.expect("sent");
+        let attempts = letter(&app, &place).await;
+        let numbers: Vec<u32> = attempts.iter().map(|attempt| attempt.attempt).collect();
+        assert_eq!(numbers, [1, 13, 14, 15, 16, 17, 18, 19, 20, 21], "{}", place.name);
+        assert!(attempts.iter().all(|attempt| attempt.error.chars().count() <= 501), "{}", place.name);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn failure_hooks_hear_of_each_dead_letter_and_can_spoil_nothing() {
+    everywhere(async |place| {
+        let app = place.app();
+        let journal = Journal::default();
+        let running = worker(&app, &journal);
+        let sent = app.send(failing_differently.with("no").queue(&place.queue)).await.expect("sent");
+        eventually("it is heard", async || journal.read("clumsy").len() == 1).await;
+        assert_eq!(journal.read("clumsy"), [sent.id()]);
+        let heard = "failing_differently retries-exhausted 3 1: TaskError: no for the 3. time";
+        assert_eq!(journal.read("heard"), [heard], "{}", place.name);
+        // A message that is no call, too.
+        let name = unique("nobody.knows");
+        publish(&app, &place, Headers::for_task(&name, "id-1")).await;
+        app.send(failing_in_a_panic.with().queue(&place.queue)).await.expect("sent");
+        eventually("all are heard", async || journal.read("clumsy").len() == 3).await;
+        eventually("all are put aside", async || waiting(&app, &place.dead()).await == 3).await;
+        let heard = journal.sorted("heard");
+        assert!(heard[1].starts_with("failing_in_a_panic retries-exhausted 1"), "{heard:?}");
+        assert!(heard[2].starts_with(&format!("{name} unknown-task 1")), "{heard:?}");
+        // Nothing came back, and the worker works.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(running.stop().await.failed, 3, "{}", place.name);
+    });
+}
