@@ -28,11 +28,11 @@ pub async fn refuse(what: String) -> Result<(), TaskError> {
     Err(TaskError::reject(format!("no {what} today")))
 }
 
-/// Runs apart.
+/// Sells one thing, apart from the others.
 #[cfg(unix)]
 #[task(queue = "counter", isolate)]
-pub fn apart(what: String) -> String {
-    format!("{what}, far away")
+pub fn sell_apart(what: String) -> String {
+    format!("sold {what}, far away")
 }
 
 /// Keeps a thread.
