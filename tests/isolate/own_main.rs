@@ -4,6 +4,7 @@ mod tasks;
 
 use mq_worker::{App, Worker};
 
+#[allow(clippy::print_stdout, reason = "programs do")]
 #[tokio::main]
 async fn main() -> mq_worker::Result<()> {
     println!("a program begins");

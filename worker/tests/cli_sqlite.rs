@@ -101,8 +101,8 @@ fn a_call_is_run_and_its_result_shown() {
     assert_eq!(shop.says(&[&call[..], &["--args", "[\"tea\"]"]].concat()), "\"sold tea\"");
     assert_eq!(shop.says(&[&call[..], &["--kwargs", "{\"what\": \"cake\"}"]].concat()), "\"sold cake\"");
 
-    let apart = ["call", "apart", "--queue", "counter", "--wait", "240s", "--args", "[\"tea\"]"];
-    assert_eq!(shop.says(&apart), "\"tea, far away\"", "in a process of its own");
+    let ship = ["call", "ship", "--queue", "counter", "--wait", "240s", "--args", "[\"tea\"]"];
+    assert_eq!(shop.says(&ship), "\"shipped tea\"", "in a process of its own");
 
     let id = shop.call("sell", "[\"milk\"]");
     assert_eq!(shop.says(&["result", &id, "--wait", "60s"]), "\"sold milk\"");

@@ -83,7 +83,7 @@ impl App {
     }
 
     /// The application of this process, if it has one already.
-    #[cfg(feature = "cli")]
+    #[cfg(any(feature = "cli", unix))]
     pub(crate) fn installed() -> Option<App> {
         GLOBAL.get().cloned()
     }

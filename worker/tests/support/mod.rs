@@ -28,11 +28,11 @@ pub async fn refuse(what: String) -> Result<(), TaskError> {
     Err(TaskError::reject(format!("no {what} today")))
 }
 
-/// Runs apart.
+/// Ships one thing, in a process of its own.
 #[cfg(unix)]
 #[task(queue = "counter", isolate)]
-pub fn apart(what: String) -> String {
-    format!("{what}, far away")
+pub fn ship(what: String) -> String {
+    format!("shipped {what}")
 }
 
 /// Keeps a thread.

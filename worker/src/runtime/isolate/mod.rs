@@ -1,8 +1,8 @@
 //! Tasks in processes of their own: `#[task(isolate)]`.
 //!
-//! For each such run the worker starts its own program once more ([`process`]). The new process finds in its
-//! environment that it is one, takes the call from its parent, runs it, answers and ends ([`child`]). What the two say
-//! to each other goes over a socket that takes the place of the child's standard input ([`wire`]); when either side is
+//! For each such run the worker starts its own program once more (`process`). The new process finds in its
+//! environment that it is one, takes the call from its parent, runs it, answers and ends (`child`). What the two say
+//! to each other goes over a socket that takes the place of the child's standard input (`wire`); when either side is
 //! gone, the other one sees it at once. So a run can be killed, and a run may crash, and the worker lives; and when the
 //! worker is killed, nothing goes on working on a message that is handed out again.
 
@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::task::Registry;
 
 /// Tells a process that it is to run one task; the value is the process id of its worker.
+#[cfg(unix)]
 const MARK: &str = "MQ_ISOLATED";
 
 /// True when this program knows how to run one task in a process of its own.
