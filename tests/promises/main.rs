@@ -1,4 +1,6 @@
 //! What a user may rely on beyond "it runs at least once", on every broker.
 
 mod failures;
+mod once;
+mod revoke;
 mod unique;

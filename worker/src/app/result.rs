@@ -35,6 +35,10 @@ impl<T> AsyncResult<T> {
         job
     }
 
+    pub(super) fn app(&self) -> &App {
+        &self.app
+    }
+
     /// The task's id.
     pub fn id(&self) -> &str {
         &self.id

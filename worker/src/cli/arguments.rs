@@ -121,6 +121,8 @@ pub(super) enum Command {
     /// Ask workers to finish what they run, and wait until they are gone
     #[command(after_help = STOP_HELP)]
     Stop(StopArguments),
+    /// Revoke calls: what waits is not run, what runs is told
+    Revoke(RevokeArguments),
     /// Show how full the queues are
     Queues(QueuesArguments),
     /// Drop all messages that wait in a queue
@@ -229,6 +231,16 @@ pub(super) struct StopArguments {
     /// Do not wait
     #[arg(long, conflicts_with = "timeout")]
     pub(super) no_wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RevokeArguments {
+    /// The ids of the calls, as `call` and the log show them
+    #[arg(value_name = "ID", required = true)]
+    pub(super) ids: Vec<String>,
+    /// Stop what runs: an async task at its next await, an isolated one at once
+    #[arg(long)]
+    pub(super) terminate: bool,
 }
 
 #[derive(Args, Debug)]

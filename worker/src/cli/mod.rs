@@ -18,6 +18,7 @@ mod output;
 mod purge;
 mod queues;
 mod result;
+mod revoke;
 mod settings;
 mod shim;
 mod signals;
@@ -69,6 +70,7 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(Command::Purge(arguments)) => purge::run(arguments, &common),
         Some(Command::Call(arguments)) => call::run(arguments, &common),
         Some(Command::Result(arguments)) => result::run(arguments, &common),
+        Some(Command::Revoke(arguments)) => revoke::run(arguments, &common),
         Some(Command::Dead(command)) => dead::run(command, &common),
         Some(Command::Status(arguments)) => status::run(arguments, &common),
         Some(Command::Stop(arguments)) => stop::run(arguments, &common),

@@ -57,7 +57,7 @@ pub async fn run(
         done
     });
     let ended = bounded((&mut thread).map(joined), limits, context, interrupted).await;
-    if let Ended::TimedOut(_) = &ended {
+    if let Ended::TimedOut(_) | Ended::Terminated = &ended {
         places.write_off(context, thread);
     }
     ended
@@ -110,6 +110,8 @@ async fn bounded(
     let run = run.map(|ended| match ended {
         Ended::Returned(_) => ended,
         _ if interrupted.is_cancelled() => Ended::Interrupted,
+        // So it is with one that heard that nobody wants it any more.
+        _ if context.is_revoked() => Ended::Terminated,
         _ => ended,
     });
     tokio::pin!(run);
@@ -118,6 +120,7 @@ async fn bounded(
         return tokio::select! {
             biased;
             ended = &mut run => ended,
+            () = context.terminated() => Ended::Terminated,
             () = interrupted.cancelled() => Ended::Interrupted,
         };
     }
@@ -128,6 +131,7 @@ async fn bounded(
         tokio::select! {
             biased;
             ended = &mut run => return ended,
+            () = context.terminated() => return Ended::Terminated,
             () = interrupted.cancelled() => return Ended::Interrupted,
             () = &mut hard => {
                 context.cancel();

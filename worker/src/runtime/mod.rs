@@ -12,6 +12,7 @@ pub mod isolate;
 pub mod outcome;
 pub mod places;
 pub mod request;
+pub mod revoked;
 pub mod running;
 pub mod settle;
 mod start;

@@ -18,6 +18,8 @@ pub enum Ended {
     TimedOut(Duration),
     /// The process that it had for itself died, in these words.
     Crashed(String),
+    /// Somebody revoked it, and it was stopped or gave up.
+    Terminated,
     /// The worker stops and cannot wait for the task.
     Interrupted,
 }
@@ -48,6 +50,8 @@ pub enum Outcome {
         /// What the caller is told: `expired` or `revoked`.
         why: &'static str,
     },
+    /// It has succeeded before, and that was kept: acknowledge.
+    Repeated,
     /// Hand it back, with nothing spent.
     HandBack,
 }
@@ -101,6 +105,7 @@ pub fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f
     let (after, failure) = match ended {
         Ended::Returned(json) => return Outcome::Success(json),
         Ended::Interrupted => return Outcome::HandBack,
+        Ended::Terminated => return Outcome::Revoked { why: "terminated" },
         Ended::Crashed(text) => return crashed(text, options, attempts, random),
         Ended::Erred(TaskError::Rejected(failure)) => {
             return Outcome::Dead { reason: DeadReason::Rejected, failure };

@@ -1,5 +1,6 @@
 //! From a delivery to a call that is ready to run, or to the reason why it is not run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -8,6 +9,7 @@ use uuid::Uuid;
 
 use super::executor::Limits;
 use super::outcome::{DeadReason, Outcome, failure};
+use super::revoked::Revocations;
 use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
 use crate::error::TaskFailure;
@@ -64,8 +66,17 @@ pub struct Gate {
     pub isolates: bool,
     /// True when the broker counts crashes itself.
     pub broker_counts_crashes: bool,
+    /// Not to be run.
+    pub revocations: Arc<Revocations>,
     /// How far ahead of its time a message may be run.
     pub tolerance: Duration,
+}
+
+impl Request {
+    /// True when it may have run before: its message comes again.
+    pub fn may_have_run(&self) -> bool {
+        self.context.is_redelivered() || self.crashes > 0
+    }
 }
 
 impl Gate {
@@ -101,8 +112,7 @@ impl Gate {
             redelivered,
             message,
             shared: self.shared.clone(),
-            // Only a time limit cancels one call alone; a token of its own costs a lock that all calls share.
-            cancelled: if limits != Limits::default() { self.cold.child_token() } else { self.cold.clone() },
+            stopping: self.cold.clone().into(),
         };
         let context = Context::new(call);
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
@@ -111,6 +121,9 @@ impl Gate {
             Request { context, options, embed: Embed::default(), plain, crashes: counted, settlement };
         if let Err(outcome) = found {
             return Admission::Settle(request, outcome);
+        }
+        if self.revocations.contains(request.context.id()) {
+            return Admission::Settle(request, Outcome::Revoked { why: "revoked" });
         }
         // Without a count of the broker's, a message that was handed out before is suspected once per redelivery.
         let headers = request.context.headers();

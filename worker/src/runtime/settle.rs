@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::Utc;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +26,7 @@ use super::outcome::{DeadReason, Outcome};
 use super::request::Request;
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
-use crate::broker::{Broker, Lock, Publication, Verdict};
+use crate::broker::{Broker, Lock, Publication, Register, Verdict};
 use crate::error::{Result, TaskFailure};
 use crate::message::headers::{format_time, names};
 use crate::message::history::{self, shortened};
@@ -87,7 +89,7 @@ enum Effect<'a> {
 }
 
 /// The cold shutdown came before an effect was durable: the message goes back instead.
-struct Abandoned;
+pub struct Abandoned;
 
 impl Settler {
     /// Carries out an outcome and gives the delivery back.
@@ -101,7 +103,10 @@ impl Settler {
         let ends = !matches!(outcome, Outcome::Retry { .. });
         let done = match outcome {
             Outcome::Success(json) => {
-                let done = self.success(&request, json).await;
+                let done = match self.success(&request, json).await {
+                    Ok(()) => self.remember(&request).await,
+                    abandoned => abandoned,
+                };
                 if done.is_ok() {
                     count(&self.tally.succeeded);
                     tracing::info!(task, id, ?elapsed, "succeeded");
@@ -128,6 +133,10 @@ impl Settler {
                 count(&self.tally.revoked);
                 self.revoked(&request, why).await
             }
+            Outcome::Repeated => {
+                tracing::info!(task, id, "it came again after it had succeeded: not run again");
+                Ok(())
+            }
             Outcome::HandBack => return self.hand_back(request).await,
         };
         match done {
@@ -142,6 +151,25 @@ impl Settler {
             }
             Err(Abandoned) => self.hand_back(request).await,
         }
+    }
+
+    /// True when the task has succeeded before, as far as it asks that this be remembered. Only a message that comes again
+    /// is worth the question.
+    pub async fn has_succeeded(&self, request: &Request) -> Result<bool, Abandoned> {
+        let Some(lifetime) = request.options.once_for.filter(|_| request.may_have_run()) else {
+            return Ok(false);
+        };
+        let id = request.context.id();
+        let ask = || self.broker.is_noted(Register::Done, id, lifetime);
+        Ok(self.persist("read what is done", ask).await?.unwrap_or(false))
+    }
+
+    /// Notes a success, after everything else about it is safe: whoever finds the note has nothing left to do.
+    async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
+        let Some(lifetime) = request.options.once_for else { return Ok(()) };
+        let id = request.context.id();
+        let note = || self.broker.note(Register::Done, id, lifetime);
+        self.persist("note what is done", note).await.map(drop)
     }
 
     async fn success(&self, request: &Request, json: Vec<u8>) -> Result<(), Abandoned> {
@@ -422,12 +450,26 @@ impl Settler {
 
     /// Tries an effect until it succeeds or the worker stops cold.
     async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Abandoned> {
+        self.persist(what, || self.attempt(&effect).boxed()).await.map(drop)
+    }
+
+    /// Asks again and again until there is an answer or the worker stops cold. `None`: this broker cannot do it at all,
+    /// and that was said.
+    async fn persist<'a, T>(
+        &'a self,
+        what: &str,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<Option<T>, Abandoned> {
         let mut pause = Duration::from_millis(50);
         loop {
             let error = tokio::select! {
                 biased;
-                done = self.attempt(&effect) => match done {
-                    Ok(()) => return Ok(()),
+                done = attempt() => match done {
+                    Ok(answer) => return Ok(Some(answer)),
+                    Err(error) if error.is_unsupported() => {
+                        tracing::error!(error = format!("{error:#}"), "cannot {what}");
+                        return Ok(None);
+                    }
                     Err(error) => error,
                 },
                 () = self.cold.cancelled() => return Err(Abandoned),

@@ -44,7 +44,7 @@ pub(super) async fn consume(
 }
 
 /// Growing pauses between attempts to reach a broker that is away.
-struct Patience(Duration);
+pub(super) struct Patience(Duration);
 
 impl Default for Patience {
     fn default() -> Self {
@@ -54,7 +54,7 @@ impl Default for Patience {
 
 impl Patience {
     /// Says what is wrong and pauses; an error that waiting cannot mend is returned.
-    async fn wait(&mut self, what: &str, error: Error, handle: &WorkerHandle) -> Result<()> {
+    pub(super) async fn wait(&mut self, what: &str, error: Error, handle: &WorkerHandle) -> Result<()> {
         if !error.is_connection() && !error.is_timeout() {
             return Err(error);
         }

@@ -20,8 +20,9 @@ use super::isolate;
 use super::outcome::{Attempts, Outcome, decide};
 use super::places::Places;
 use super::request::{Admission, Gate, Request};
+use super::revoked::{Follower, Revocations};
 use super::running::RunningTasks;
-use super::settle::{Settler, Tally};
+use super::settle::{Abandoned, Settler, Tally};
 use super::start::{consume, declare};
 use crate::app::{App, Consumed};
 use crate::broker::{Consumer, Delivery, Subscription};
@@ -30,6 +31,10 @@ use crate::routing::topology::check_name;
 use crate::task::registry::run_setup;
 use crate::task::{AckMode, SharedState, Work};
 
+/// How often a worker reads what was revoked, in case it was not told.
+const FOLLOW: Duration = Duration::from_secs(30);
+/// The same without remote control, where nobody tells it.
+const FOLLOW_UNTOLD: Duration = Duration::from_secs(2);
 /// How long a message on its last life waits, at most, while another one runs.
 const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 /// Others on their last life that came together with it are sent away before it begins to run.
@@ -161,6 +166,18 @@ impl Worker {
         }
         let settings = &app.config().worker;
         let concurrency = settings.concurrency;
+        let running = Arc::new(RunningTasks::new(app.registry()));
+        let revocations = Arc::new(Revocations::default());
+        let mut follower = Follower {
+            broker: Arc::clone(&broker),
+            revocations: Arc::clone(&revocations),
+            running: Arc::clone(&running),
+            next: Some(0),
+        };
+        // Before the first message: it may be one that nobody wants any more.
+        if !follower.catch_up(&handle).await? {
+            return Ok(Summary::default());
+        }
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
         let consumed = queues.clone();
         let subscription = Subscription { queues, prefetch, name: app.worker_name() };
@@ -176,11 +193,11 @@ impl Worker {
             max_message_size: app.config().max_message_size,
             max_crashes: settings.max_crashes,
             isolates,
+            revocations: Arc::clone(&revocations),
             broker_counts_crashes: capabilities.counts_crashes,
             tolerance: Duration::from_millis(5),
         };
         let grace = settings.grace;
-        let running = Arc::new(RunningTasks::new(app.registry()));
         let places = Arc::new(Places::new(concurrency));
         let control = settings.control.then(|| Node {
             name: app.worker_name(),
@@ -191,6 +208,7 @@ impl Worker {
             since: Instant::now(),
             running: Arc::clone(&running),
             places: Arc::clone(&places),
+            revocations,
             handle: handle.clone(),
             clock: Default::default(),
         });
@@ -201,6 +219,8 @@ impl Worker {
             let (broker, over) = (Arc::clone(&broker), over.clone());
             tokio::spawn(async move { node.serve(broker, over).await })
         });
+        let period = if settings.control { FOLLOW } else { FOLLOW_UNTOLD };
+        tokio::spawn(follower.follow(period, over.clone()));
         let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
         let hooks = FailureHooks::collect();
         let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default() };
@@ -338,7 +358,11 @@ impl Pipe {
 
     async fn process(&self, delivery: Delivery, permit: OwnedSemaphorePermit) {
         match self.gate.admit(delivery, Utc::now()) {
-            Admission::Run(request, work, limits) => self.run(request, work, limits, permit).await,
+            Admission::Run(request, work, limits) => match self.settler.has_succeeded(&request).await {
+                Ok(false) => self.run(request, work, limits, permit).await,
+                Ok(true) => self.settler.settle(request, Outcome::Repeated, Duration::ZERO).await,
+                Err(Abandoned) => self.settler.hand_back(request).await,
+            },
             other => self.dispose(other).await,
         }
     }

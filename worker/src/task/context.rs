@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::stopping::Stopping;
 use crate::message::{Headers, Message, Properties};
 
 /// The call that is being run: its id, its headers, the program's shared state, and whether to stop.
@@ -42,8 +43,8 @@ pub(crate) struct Call {
     pub(crate) message: Message,
     /// What the program shares with its tasks.
     pub(crate) shared: SharedState,
-    /// Fires when the task should stop.
-    pub(crate) cancelled: CancellationToken,
+    /// How it is told to stop.
+    pub(crate) stopping: Stopping,
 }
 
 tokio::task_local! {
@@ -67,7 +68,7 @@ impl Context {
             redelivered: false,
             message: Message::default(),
             shared: SharedState::default(),
-            cancelled: CancellationToken::new(),
+            stopping: CancellationToken::new().into(),
         })
     }
 
@@ -152,25 +153,42 @@ impl Context {
         self.0.shared.get()
     }
 
-    /// Fires when the worker shuts down cold or the time limit is reached. A plain function should look now and
+    /// Fires when the worker shuts down cold, a time limit is reached, or the call is revoked. A plain function should look now and
     /// then with [`is_cancelled`](Self::is_cancelled): nothing can stop it from outside.
     pub async fn cancelled(&self) {
-        self.0.cancelled.cancelled().await;
+        self.0.stopping.token().cancelled().await;
     }
 
     /// True once the task should stop.
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancelled.is_cancelled()
+        self.0.stopping.is_cancelled()
     }
 
     /// A token that fires with [`cancelled`](Self::cancelled), for handing on. Cancelling it stops nothing else.
     pub fn cancellation_token(&self) -> CancellationToken {
-        self.0.cancelled.child_token()
+        self.0.stopping.token().child_token()
     }
 
-    /// Tells the task to stop. Only for a call that has a time limit, whose token is its own.
+    /// Tells the task to stop.
     pub(crate) fn cancel(&self) {
-        self.0.cancelled.cancel();
+        self.0.stopping.token().cancel();
+    }
+
+    /// True when somebody has revoked this call: what it does is not wanted any more.
+    pub fn is_revoked(&self) -> bool {
+        self.0.stopping.is_revoked()
+    }
+
+    pub(crate) fn revoke(&self) {
+        self.0.stopping.revoke();
+    }
+
+    pub(crate) fn terminate(&self) {
+        self.0.stopping.terminate();
+    }
+
+    pub(crate) async fn terminated(&self) {
+        self.0.stopping.terminated().await;
     }
 }
 

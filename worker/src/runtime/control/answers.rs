@@ -1,9 +1,13 @@
 //! What a worker answers to each command, in the words of Celery 5.7.
 
+use chrono::Utc;
 use serde_json::{Map, Value, json};
 
 use super::{Node, describe};
+use crate::app::App;
+use crate::broker::{Note, Register};
 use crate::control::Command;
+use crate::error::Result;
 use crate::task::{AckMode, TaskEntry};
 
 impl Node {
@@ -19,9 +23,9 @@ impl Node {
                 Value::Array(self.queues.iter().map(|queue| describe::queue(&self.topology, queue)).collect())
             }
             // What waits, waits in the broker: nothing is held back here that could be listed.
-            "reserved" | "dump_reserved" | "scheduled" | "dump_schedule" | "revoked" | "dump_revoked" => {
-                json!([])
-            }
+            "reserved" | "dump_reserved" | "scheduled" | "dump_schedule" => json!([]),
+            "revoked" | "dump_revoked" => json!(self.revocations.ids()),
+            "revoke" => self.revoke(arguments),
             "query_task" => self.query_task(arguments),
             "conf" | "dump_conf" => describe::settings(self.app.config()),
             "report" => json!({"ok": self.report()}),
@@ -126,13 +130,54 @@ impl Node {
         lines.join("\n")
     }
 
-    /// Another node says that it is there. It wants the ids that were revoked, of which there are none.
+    /// Revokes calls that wait here or run here, and notes them for workers to come.
+    fn revoke(&self, arguments: &Map<String, Value>) -> Value {
+        let ids: Vec<String> = match arguments.get("task_id") {
+            Some(Value::String(id)) => vec![id.clone()],
+            Some(Value::Array(ids)) => ids.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect(),
+            _ => return error("TypeError", "revoke() missing 1 required positional argument: 'task_id'"),
+        };
+        let is_set = |name: &str| arguments.get(name).and_then(Value::as_bool) == Some(true);
+        let until = Utc::now() + Register::Revoked.longest();
+        self.revocations.add(ids.iter().map(|id| Note { id: id.clone(), until }));
+        for task in self.running.list().iter().filter(|task| ids.iter().any(|id| id == task.context.id())) {
+            match is_set("terminate") {
+                true => task.context.terminate(),
+                false => task.context.revoke(),
+            }
+        }
+        let told = ids.join(", ");
+        tracing::info!(ids = told, terminate = is_set("terminate"), "revoked by remote control");
+        // Python's clients tell those who run now, and nobody else.
+        if !is_set("noted") {
+            let app = self.app.clone();
+            tokio::spawn(async move {
+                if let Err(error) = note(&app, &ids).await {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "workers to come will not know what is revoked"
+                    );
+                }
+            });
+        }
+        json!({"ok": format!("tasks {told} flagged as revoked")})
+    }
+
+    /// Another node says that it is there. It wants the ids that were revoked.
     fn hello(&self, arguments: &Map<String, Value>) -> Value {
         if arguments.get("from_node").and_then(Value::as_str) == Some(&self.name) {
             return Value::Null;
         }
-        json!({"revoked": [], "clock": self.clock.forward()})
+        json!({"revoked": self.revocations.ids(), "clock": self.clock.forward()})
     }
+}
+
+async fn note(app: &App, ids: &[String]) -> Result<()> {
+    let broker = app.broker().await?;
+    for id in ids {
+        broker.note(Register::Revoked, id, Register::Revoked.longest()).await?;
+    }
+    Ok(())
 }
 
 /// An error as Celery's workers answer it: the `repr` of a Python exception.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::WorkerHandle;
 use super::places::Places;
+use super::revoked::Revocations;
 use super::running::RunningTasks;
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Publication, Subscription};
@@ -42,6 +43,8 @@ pub(super) struct Node {
     /// What it is doing.
     pub(super) running: Arc<RunningTasks>,
     pub(super) places: Arc<Places>,
+    /// What it must not run.
+    pub(super) revocations: Arc<Revocations>,
     /// How it is told to stop.
     pub(super) handle: WorkerHandle,
     pub(super) clock: Clock,
@@ -63,6 +66,8 @@ impl Node {
                 Ok(consumer) => {
                     (pause, told) = (Duration::from_secs(1), false);
                     tracing::debug!(queue = mailbox.queue, "remote control is ready");
+                    // What was told while there was no mailbox.
+                    self.revocations.look();
                     self.answer_all(&*broker, consumer, &over).await;
                     if over.is_cancelled() {
                         return close(&*broker, &mailbox).await;

@@ -20,6 +20,7 @@ fn node(name: &str, broker: &str) -> Node {
         name: name.into(),
         running: Arc::new(RunningTasks::new(app.registry())),
         places: Arc::new(Places::new(4)),
+        revocations: Arc::default(),
         app,
         queues: vec!["mail".into()],
         topology: Topology::of_queue(Queue { max_priority: Some(9), ..Queue::new("mail") }),
@@ -48,7 +49,7 @@ fn call(id: &str, body: &str) -> Context {
         redelivered: false,
         message,
         shared: SharedState::default(),
-        cancelled: CancellationToken::new(),
+        stopping: CancellationToken::new().into(),
     })
 }
 

@@ -117,7 +117,7 @@ async fn prepare(
         redelivered,
         message: Message { properties, headers, body: body.into() },
         shared,
-        cancelled,
+        stopping: cancelled.into(),
     });
     let body = arguments(&context).map_err(TaskError::reject)?;
     let work = (task.start)(context.clone(), body.arguments).map_err(TaskError::reject)?;

@@ -1,0 +1,171 @@
+//! Calls that nobody wants any more.
+
+use std::time::Duration;
+
+use mq_worker::{App, AsyncResult, Context, State, TaskError, task};
+use support::journal::Journal;
+use support::places::{Place, Running, consumed, eventually, everywhere};
+
+#[task]
+async fn noted(ctx: &Context, line: String) {
+    ctx.state::<Journal>().write("ran", line);
+}
+
+#[task(max_retries = 5)]
+async fn failing(ctx: &Context) -> Result<(), TaskError> {
+    ctx.state::<Journal>().write("ran", "failing");
+    Err(TaskError::retry_in(Duration::from_secs(1), "again"))
+}
+
+/// Gives up when it hears that nobody wants it.
+#[task(max_retries = 5, backoff = "1ms..2ms")]
+async fn listening(ctx: &Context) -> Result<(), TaskError> {
+    ctx.state::<Journal>().write("ran", "listening");
+    ctx.cancelled().await;
+    assert!(ctx.is_revoked());
+    ctx.state::<Journal>().write("heard", ctx.id());
+    Err(TaskError::failed("stopped in the middle"))
+}
+
+/// Is nearly done when it hears it.
+#[task]
+async fn finishing(ctx: &Context) -> u32 {
+    ctx.state::<Journal>().write("ran", "finishing");
+    ctx.cancelled().await;
+    7
+}
+
+/// Does not listen.
+#[task]
+async fn deaf(ctx: &Context) {
+    ctx.state::<Journal>().write("ran", "deaf");
+    std::future::pending::<()>().await;
+}
+
+async fn is_revoked<T>(job: &AsyncResult<T>) {
+    eventually("it is revoked", async || job.state().await.expect("a state") == State::Revoked).await;
+}
+
+async fn begun(journal: &Journal, count: usize) {
+    eventually("it runs", async || journal.read("ran").len() == count).await;
+}
+
+#[test]
+fn what_waits_is_not_run_by_a_worker_that_starts_later() {
+    everywhere(async |place| {
+        let app = place.app();
+        let call = |line: &str| noted.with(line).queue(&place.queue);
+        let unwanted = app.send(call("unwanted")).await.expect("sent");
+        let later = app.send(call("later").countdown(Duration::from_secs(1))).await.expect("sent");
+        let wanted = app.send(call("wanted")).await.expect("sent");
+        unwanted.revoke().await.expect("revoked");
+        // By its id, by somebody else.
+        place.app().revoke(later.id()).await.expect("revoked");
+        let journal = Journal::default();
+        let running = Running::start(app.clone(), journal.shared());
+        wanted.get().timeout(Duration::from_secs(60)).await.expect("it runs");
+        is_revoked(&unwanted).await;
+        is_revoked(&later).await;
+        let error = unwanted.get().timeout(Duration::from_secs(60)).await.expect_err("it was revoked");
+        assert!(error.is_revoked(), "{}: {error}", place.name);
+        let summary = running.stop().await;
+        assert_eq!(journal.read("ran"), ["wanted"], "{}", place.name);
+        assert_eq!((summary.revoked, summary.succeeded), (2, 1), "{}", place.name);
+        // It knows it too.
+        let running = Running::start(app.clone(), journal.shared());
+        let again = noted.with("again").queue(&place.queue).task_id(unwanted.id());
+        app.send(again.ignore_result()).await.expect("sent");
+        app.send(call("the last")).await.expect("sent").get().await.expect("it runs");
+        running.stop().await;
+        assert_eq!(journal.sorted("ran"), ["the last", "wanted"], "{}", place.name);
+    });
+}
+
+#[test]
+fn a_retry_that_waits_is_not_made() {
+    everywhere(async |place| {
+        let app = place.app();
+        let journal = Journal::default();
+        let running = Running::start(app.clone(), journal.shared());
+        let job = app.send(failing.with().queue(&place.queue)).await.expect("sent");
+        begun(&journal, 1).await;
+        job.revoke().await.expect("revoked");
+        is_revoked(&job).await;
+        running.stop().await;
+        assert_eq!(journal.read("ran").len(), 1, "{}", place.name);
+    });
+}
+
+async fn hears(place: &Place, app: &App) {
+    let journal = Journal::default();
+    let running = Running::start(app.clone(), journal.shared());
+    consumed(app, &place.queue, 1).await;
+    let other = app.send(deaf.with().queue(&place.queue).ignore_result()).await.expect("sent");
+    let heard = app.send(listening.with().queue(&place.queue)).await.expect("sent");
+    let late = app.send(finishing.with().queue(&place.queue)).await.expect("sent");
+    begun(&journal, 3).await;
+    heard.revoke().await.expect("revoked");
+    late.revoke().await.expect("revoked");
+    is_revoked(&heard).await;
+    assert_eq!(journal.read("heard"), [heard.id()], "{}", place.name);
+    // What it has done is done.
+    let value = late.get().timeout(Duration::from_secs(60)).await.expect("a result");
+    assert_eq!((value, late.state().await.expect("a state")), (7, State::Success), "{}", place.name);
+    other.terminate().await.expect("terminated");
+    let summary = running.stop().await;
+    assert_eq!((summary.succeeded, summary.retried, summary.failed), (1, 0, 0), "{}", place.name);
+    assert_eq!(journal.read("ran").len(), 3, "{}: no other call was touched or tried again", place.name);
+}
+
+#[test]
+fn what_runs_hears_of_it() {
+    everywhere(async |place| {
+        let app = place.app();
+        app.send(noted.with("the queue is there").queue(&place.queue).ignore_result()).await.expect("sent");
+        app.broker().await.expect("a broker").purge(&place.queue).await.expect("purged");
+        hears(&place, &app).await;
+    });
+}
+
+#[test]
+fn a_worker_that_nobody_can_tell_reads_it() {
+    everywhere(async |place| {
+        let app = place.app_with(|config| config.worker.control = false);
+        let journal = Journal::default();
+        let running = Running::start(app.clone(), journal.shared());
+        let job = app.send(listening.with().queue(&place.queue)).await.expect("sent");
+        begun(&journal, 1).await;
+        job.revoke().await.expect("revoked");
+        is_revoked(&job).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn what_does_not_listen_is_stopped_by_force() {
+    everywhere(async |place| {
+        let app = place.app();
+        let journal = Journal::default();
+        let running = Running::start(app.clone(), journal.shared());
+        let job = app.send(deaf.with().queue(&place.queue)).await.expect("sent");
+        begun(&journal, 1).await;
+        job.revoke().await.expect("revoked");
+        job.terminate().await.expect("terminated");
+        is_revoked(&job).await;
+        let summary = running.stop().await;
+        assert_eq!((summary.revoked, summary.requeued), (1, 0), "{}", place.name);
+    });
+}
+
+#[test]
+fn what_has_ended_stays_as_it_is() {
+    everywhere(async |place| {
+        let app = place.app();
+        let running = Running::start(app.clone(), Journal::default().shared());
+        let job = app.send(noted.with("done").queue(&place.queue)).await.expect("sent");
+        job.get().timeout(Duration::from_secs(60)).await.expect("a result");
+        job.terminate().await.expect("nothing to do is no error");
+        assert_eq!(job.state().await.expect("a state"), State::Success, "{}", place.name);
+        assert_eq!(running.stop().await.revoked, 0, "{}", place.name);
+    });
+}

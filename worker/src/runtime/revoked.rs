@@ -1,0 +1,140 @@
+//! The ids that somebody has revoked: read from the broker before the first message, and followed from then on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::WorkerHandle;
+use super::running::RunningTasks;
+use super::start::Patience;
+use crate::broker::{Broker, Note, Register};
+use crate::error::Result;
+
+/// So many ids are kept, some ten megabytes. Beyond that those go that lapse first.
+const MOST: usize = 100_000;
+
+/// What this worker must not run.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    /// Asked for each message, so that most workers never take the lock.
+    any: AtomicBool,
+    ends: Mutex<HashMap<String, DateTime<Utc>>>,
+    /// Told when something may have been missed.
+    look: Notify,
+}
+
+impl Revocations {
+    /// True when the id was revoked.
+    pub fn contains(&self, id: &str) -> bool {
+        self.any.load(Ordering::Acquire) && self.ends().get(id).is_some_and(|end| *end > Utc::now())
+    }
+
+    /// Adds ids.
+    pub fn add(&self, notes: impl IntoIterator<Item = Note>) {
+        let mut ends = self.ends();
+        ends.extend(notes.into_iter().map(|note| (note.id, note.until)));
+        if ends.len() > MOST {
+            let now = Utc::now();
+            ends.retain(|_, end| *end > now);
+        }
+        if ends.len() > MOST {
+            let mut all: Vec<DateTime<Utc>> = ends.values().copied().collect();
+            all.sort_unstable();
+            let first = all[all.len() - MOST];
+            tracing::warn!(kept = MOST, "more tasks are revoked than a worker remembers");
+            ends.retain(|_, end| *end >= first);
+        }
+        self.any.store(!ends.is_empty(), Ordering::Release);
+    }
+
+    /// All ids, in no order.
+    pub fn ids(&self) -> Vec<String> {
+        let now = Utc::now();
+        self.ends().iter().filter(|(_, end)| **end > now).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Something may have been revoked that was not heard.
+    pub fn look(&self) {
+        self.look.notify_one();
+    }
+
+    fn ends(&self) -> MutexGuard<'_, HashMap<String, DateTime<Utc>>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the register again and again.
+pub(super) struct Follower {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) revocations: Arc<Revocations>,
+    pub(super) running: Arc<RunningTasks>,
+    /// Where to go on reading. `None`: the broker keeps no register.
+    pub(super) next: Option<u64>,
+}
+
+impl Follower {
+    /// Reads all that was revoked before this worker, waiting for a broker that is away. False when the worker was
+    /// stopped meanwhile.
+    pub(super) async fn catch_up(&mut self, handle: &WorkerHandle) -> Result<bool> {
+        let mut patience = Patience::default();
+        loop {
+            let error = tokio::select! {
+                biased;
+                () = handle.warm.cancelled() => return Ok(false),
+                read = self.read() => match read {
+                    Ok(()) => return Ok(true),
+                    Err(error) => error,
+                },
+            };
+            if error.is_connection() || error.is_timeout() {
+                patience.wait("read which tasks are revoked", error, handle).await?;
+                continue;
+            }
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "this broker does not keep what is revoked: a worker hears of it only while it runs"
+            );
+            self.next = None;
+            return Ok(true);
+        }
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        let Some(next) = self.next else { return Ok(()) };
+        let found = self.broker.notes(Register::Revoked, next).await?;
+        self.next = Some(found.next);
+        if found.notes.is_empty() {
+            return Ok(());
+        }
+        self.revocations.add(found.notes);
+        for task in self.running.list() {
+            if self.revocations.contains(task.context.id()) {
+                task.context.revoke();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads on every `period`, and when something may have been missed, until `over`.
+    pub(super) async fn follow(mut self, period: Duration, over: CancellationToken) {
+        while self.next.is_some() {
+            tokio::select! {
+                () = over.cancelled() => return,
+                () = self.revocations.look.notified() => {}
+                () = tokio::time::sleep(period) => {}
+            }
+            let read = tokio::select! {
+                () = over.cancelled() => return,
+                read = self.read() => read,
+            };
+            if let Err(error) = read {
+                tracing::debug!(error = format!("{error:#}"), "cannot read which tasks are revoked");
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! How one call is told to stop. Most calls never are, and pay for nothing: the worker's token is shared, and a call has
+//! one of its own only when somebody waits for it or fires it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The ways in which a call can be stopped.
+pub(crate) struct Stopping {
+    /// Fires at a cold shutdown.
+    worker: CancellationToken,
+    own: OnceLock<CancellationToken>,
+    revoked: AtomicBool,
+    terminated: Notify,
+}
+
+impl From<CancellationToken> for Stopping {
+    fn from(worker: CancellationToken) -> Self {
+        Self { worker, own: OnceLock::new(), revoked: AtomicBool::new(false), terminated: Notify::new() }
+    }
+}
+
+impl Stopping {
+    /// Fires when the call should stop, for whatever reason.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        self.own.get_or_init(|| self.worker.child_token())
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.worker.is_cancelled() || self.own.get().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Asks the call to stop, since somebody has revoked it.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+        self.token().cancel();
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Does not wait for the call to listen.
+    pub(crate) fn terminate(&self) {
+        self.revoke();
+        // One permit is kept for whoever asks later.
+        self.terminated.notify_one();
+    }
+
+    /// Resolves when the call is to be stopped by force.
+    pub(crate) async fn terminated(&self) {
+        self.terminated.notified().await;
+    }
+}
