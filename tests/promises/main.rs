@@ -2,3 +2,4 @@
 
 mod failures;
 mod unique;
+mod unique_edges;
