@@ -4,3 +4,4 @@ mod failures;
 mod once;
 mod revoke;
 mod unique;
+mod unique_edges;

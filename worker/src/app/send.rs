@@ -1,5 +1,6 @@
 //! Sending: from a signature to a message that the broker has taken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{App, AsyncResult, unique};
-use crate::broker::{Lock, Locked, Publication};
+use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::format_time;
@@ -124,51 +125,91 @@ impl App {
         let route = self.address(task, own, &options).await?;
         let now = Utc::now();
         let due = due(&options, now);
-        let mut headers = headers(task, &id, own, &options, due, now);
+        let headers = headers(task, &id, own, &options, due, now);
         let ignored = options.ignore_result.unwrap_or(own.ignore_result);
         let backend = if ignored { None } else { Some(self.backend().await?) };
         let broker = self.broker().await?;
+        let priority = options.priority.or(route.priority).or(own.priority);
+        let call = Call {
+            task: task.to_owned(),
+            id: id.clone(),
+            route,
+            headers,
+            body,
+            delay: due.and_then(|time| (time - now).to_std().ok()).filter(|delay| !delay.is_zero()),
+            priority,
+            ignored,
+        };
         let lock = unique.zip(own.unique_for);
-        let lock = lock.map(|(key, lifetime)| Lock { key, holder: id.clone(), lifetime });
-        if let Some(lock) = &lock {
-            let taken = broker.lock(lock).await;
-            match taken.map_err(|error| error.context(format_args!("cannot send `{task}`")))? {
-                Locked::Taken => unique::write(&mut headers, lock),
-                Locked::Held(Some(other)) => return Ok(AsyncResult::duplicate(self.clone(), other, backend)),
-                Locked::Held(None) => {
-                    return Err(Error::new(
-                        ErrorKind::Rejected,
-                        format!(
-                            "cannot send `{task}`: it is unique, and a call waits or runs whose id is not known"
-                        ),
-                    ));
-                }
+        let Some(lock) = lock.map(|(key, lifetime)| Lock { key, holder: id.clone(), lifetime }) else {
+            self.publish_call(&broker, call).await?;
+            return Ok(AsyncResult::new(self.clone(), id, backend));
+        };
+        // In a task of its own: who stops waiting in the middle must not leave a lock without a message behind.
+        let this = self.clone();
+        let sending = tokio::spawn(async move { this.publish_unique(&broker, call, &lock).await });
+        let held = sending.await.map_err(|error| {
+            let unknown = ErrorKind::Unknown { id: id.clone() };
+            Error::new(unknown, format!("cannot send `{task}`: it was stopped half-way")).with_source(error)
+        })??;
+        Ok(match held {
+            None => AsyncResult::new(self.clone(), id, backend),
+            Some(other) => AsyncResult::duplicate(self.clone(), other, backend),
+        })
+    }
+
+    /// Publishes a call, unless its lock has another holder: then that one is the answer.
+    async fn publish_unique(
+        &self,
+        broker: &Arc<dyn Broker>,
+        mut call: Call,
+        lock: &Lock,
+    ) -> Result<Option<String>> {
+        let task = call.task.clone();
+        let taken = broker.lock(lock).await;
+        match taken.map_err(|error| error.context(format_args!("cannot send `{task}`")))? {
+            Locked::Taken => unique::write(&mut call.headers, lock),
+            Locked::Held(Some(other)) => return Ok(Some(other)),
+            Locked::Held(None) => {
+                return Err(Error::new(
+                    ErrorKind::Rejected,
+                    format!(
+                        "cannot send `{task}`: it is unique, and a call waits or runs whose id is not known"
+                    ),
+                ));
             }
         }
+        let sent = self.publish_call(broker, call).await;
+        if let Err(error) = &sent
+            && error.unknown_id().is_none()
+        {
+            // It was not sent, so it keeps nobody out. If this fails too, the lock opens by itself in time.
+            let _ = broker.unlock(lock).await;
+        }
+        sent.map(|()| None)
+    }
+
+    async fn publish_call(&self, broker: &Arc<dyn Broker>, call: Call) -> Result<()> {
+        let Call { task, id, route, headers, body, delay, priority, ignored } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
-        let job = AsyncResult::new(self.clone(), id.clone(), backend);
-        let reply_to = match &job {
-            _ if ignored => None,
-            _ => self.backend().await?.expect(&id).await?,
-        };
+        let reply_to = if ignored { None } else { self.backend().await?.expect(&id).await? };
         let properties = Properties {
             content_type: Some(JSON.into()),
             content_encoding: Some("utf-8".into()),
             correlation_id: reply_to.is_some().then(|| id.clone()),
             reply_to,
-            priority: options.priority.or(route.priority).or(own.priority),
+            priority,
             ..Properties::default()
         };
-        let queue = route.queue;
         let publication = Publication {
             exchange: route.exchange,
             routing_key: route.routing_key,
             message: Message { properties, headers, body },
-            delay: due.and_then(|time| (time - now).to_std().ok()).filter(|delay| !delay.is_zero()),
+            delay,
             mandatory: true,
         };
         let mut sent = broker.publish(publication.clone()).await;
-        if let (Err(error), Some(queue)) = (&sent, &queue)
+        if let (Err(error), Some(queue)) = (&sent, &route.queue)
             && error.is_unroutable()
         {
             // Somebody deleted the queue since this process declared it.
@@ -176,14 +217,7 @@ impl App {
             self.ensure_queue(queue).await?;
             sent = broker.publish(publication).await;
         }
-        if let (Err(error), Some(lock)) = (&sent, &lock)
-            && error.unknown_id().is_none()
-        {
-            // It was not sent, so it keeps nobody out. If this fails too, the lock opens by itself in time.
-            let _ = broker.unlock(lock).await;
-        }
-        sent.map_err(|error| error.context(format_args!("cannot send `{task}`")))?;
-        Ok(job)
+        sent.map_err(|error| error.context(format_args!("cannot send `{task}`")))
     }
 
     /// The address of a call, with everything there that must exist before publishing.
@@ -222,6 +256,18 @@ impl App {
             ),
         ))
     }
+}
+
+/// A call that is ready to be published.
+struct Call {
+    task: String,
+    id: String,
+    route: Route,
+    headers: Headers,
+    body: Bytes,
+    delay: Option<Duration>,
+    priority: Option<u8>,
+    ignored: bool,
 }
 
 /// When the task may run, if not at once.

@@ -1,6 +1,9 @@
 //! Unique calls: one key, one call that waits or runs.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::broker::Lock;
@@ -18,10 +21,32 @@ pub(super) fn key<T: Task>(args: &T::Args) -> Result<Option<String>> {
     let written = written.map_err(|error| {
         Error::codec(format!("cannot send `{}`: what makes it unique cannot be written: {error}", T::NAME))
     })?;
+    let ordered = std::str::from_utf8(&written).ok().and_then(ordered).ok_or_else(|| {
+        Error::codec(format!("cannot send `{}`: what makes it unique was not written as JSON", T::NAME))
+    })?;
     let mut name = T::NAME.as_bytes().to_vec();
     name.push(0);
-    name.extend(written);
+    name.extend(ordered.into_bytes());
     Ok(Some(Uuid::new_v5(&NAMESPACE, &name).simple().to_string()))
+}
+
+/// The same JSON with the keys of each object in order: a map is written in another one each time. Numbers stay as they
+/// are written; read into a `Value`, two large ones could become the same.
+fn ordered(json: &str) -> Option<String> {
+    let json = json.trim();
+    if json.starts_with('{') {
+        let entries: BTreeMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+        let entries = entries.into_iter().map(|(name, value)| {
+            Some(format!("{}:{}", serde_json::to_string(&name).ok()?, ordered(value.get())?))
+        });
+        return Some(format!("{{{}}}", entries.collect::<Option<Vec<_>>>()?.join(",")));
+    }
+    if json.starts_with('[') {
+        let items: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+        let items = items.into_iter().map(|item| ordered(item.get()));
+        return Some(format!("[{}]", items.collect::<Option<Vec<_>>>()?.join(",")));
+    }
+    Some(json.to_owned())
 }
 
 /// Writes a lock into the headers of the call that holds it.
@@ -36,4 +61,27 @@ pub(crate) fn read(headers: &Headers, id: &str) -> Option<Lock> {
     let [Value::String(key), millis] = parts.as_slice() else { return None };
     let lifetime = std::time::Duration::from_millis(millis.as_u64()?);
     Some(Lock { key: key.clone(), holder: id.to_owned(), lifetime })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ordered;
+
+    #[test]
+    fn objects_are_put_in_order_and_nothing_else_changes() {
+        let table = [
+            (
+                r#"["a",{"b":1,"a":{"d":2,"c":[{"f":1,"e":2}]}}]"#,
+                r#"["a",{"a":{"c":[{"e":2,"f":1}],"d":2},"b":1}]"#,
+            ),
+            ("340282366920938463463374607431768211455", "340282366920938463463374607431768211455"),
+            (r#"{"b\"":"{","a":null}"#, r#"{"a":null,"b\"":"{"}"#),
+            ("[2,1]", "[2,1]"),
+            ("{}", "{}"),
+        ];
+        for (given, expected) in table {
+            assert_eq!(ordered(given).as_deref(), Some(expected));
+        }
+        assert_eq!(ordered("{"), None);
+    }
 }
