@@ -8,13 +8,19 @@ use rustix::process::Signal;
 use support::unique;
 
 use crate::lab::{LONG, on_real_brokers, on_sqlite};
-use crate::tasks::{oversleep, pid, spin_inside, told_async, told_plain};
+use crate::tasks::{oversleep, pid, spin_inside, told_async, told_by_message, told_plain};
 
 #[test]
 fn a_soft_limit_tells_the_task_which_may_end_well() {
     on_sqlite(async |lab| {
         let _worker = lab.worker(&[]);
         assert_eq!(lab.result(told_plain.with()).await, "told");
+        let limits = serde_json::json!([null, 0.2]);
+        assert_eq!(
+            lab.result(told_by_message.with().header("timelimit", limits)).await,
+            "told",
+            "Celery's header"
+        );
         assert_eq!(lab.result(told_async.with()).await, "told", "in a process of its own");
     });
 }
