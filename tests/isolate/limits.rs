@@ -1,7 +1,6 @@
 //! Time limits of tasks in the worker itself.
 
 use std::fs;
-use std::time::Duration;
 
 use mq_worker::control::Control;
 use rustix::process::Signal;
@@ -55,7 +54,7 @@ fn a_late_return_is_discarded_and_gives_the_place_back() {
         assert_eq!(error.task_failure().map(|failure| failure.kind.as_str()), Some("TimeLimitExceeded"));
         worker.wait_for_line("every place is lost", LONG);
         let control = Control::new(lab.app.broker().await.expect("a broker"));
-        let told = control.to([&name]).timeout(Duration::from_secs(10)).workers().await.expect("an answer");
+        let told = control.to([&name]).timeout(LONG).workers().await.expect("an answer");
         assert_eq!(told.iter().map(|worker| worker.lost_places).collect::<Vec<_>>(), [1]);
         // Nobody can run it yet.
         let next = lab.send(pid.with()).await;
