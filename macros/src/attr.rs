@@ -28,6 +28,11 @@ pub(crate) struct Options {
     pub(crate) isolate: Option<bool>,
     /// In bytes, with the place where it is written.
     pub(crate) memory_limit: Option<(u64, Span)>,
+    /// With the place where it is written.
+    pub(crate) unique_for: Option<(Duration, Span)>,
+    pub(crate) unique_by: Option<(LitStr, Vec<syn::Expr>)>,
+    /// With the place where it is written.
+    pub(crate) once_for: Option<(Duration, Span)>,
     pub(crate) ack: Option<Ack>,
     pub(crate) priority: Option<u8>,
     pub(crate) expires: Option<Duration>,
@@ -64,6 +69,9 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("soft_time_limit", "soft_time_limit = \"25s\""),
     ("isolate", "isolate"),
     ("memory_limit", "memory_limit = \"512MB\""),
+    ("unique_for", "unique_for = \"1h\""),
+    ("unique_by", "unique_by = \"user.id\""),
+    ("once_for", "once_for = \"1h\""),
     ("ack", "ack = \"early\""),
     ("priority", "priority = 9"),
     ("expires", "expires = \"1h\""),
@@ -81,6 +89,9 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("expiration", "expires"),
     ("fanout", "broadcast"),
     ("fork", "isolate"),
+    ("idempotent", "once_for"),
+    ("unique", "unique_for"),
+    ("unique_key", "unique_by"),
     ("max_memory", "memory_limit"),
     ("process", "isolate"),
     ("retries", "max_retries"),
@@ -107,6 +118,9 @@ impl Options {
             soft_time_limit: None,
             isolate: None,
             memory_limit: None,
+            unique_for: None,
+            unique_by: None,
+            once_for: None,
             ack: None,
             priority: None,
             expires: None,
@@ -147,6 +161,9 @@ impl Options {
             "soft_time_limit" => self.soft_time_limit = Some((given.duration()?, given.key.span())),
             "isolate" => self.isolate = Some(given.flag()?),
             "memory_limit" => self.memory_limit = Some((given.size()?, given.key.span())),
+            "unique_for" => self.unique_for = Some((given.duration()?, given.key.span())),
+            "unique_by" => self.unique_by = Some(given.expressions()?),
+            "once_for" => self.once_for = Some((given.duration()?, given.key.span())),
             "ack" => self.ack = Some(given.ack()?),
             "priority" => self.priority = Some(given.integer(u8::MAX)?),
             "expires" => self.expires = Some(given.duration()?),
@@ -294,6 +311,19 @@ impl Given {
             return Err(syn::Error::new(text.span(), "the shortest wait is longer than the longest"));
         }
         Ok((min, max))
+    }
+
+    /// What the text says in Rust: one expression, or several with commas.
+    fn expressions(&self) -> syn::Result<(LitStr, Vec<syn::Expr>)> {
+        let what = "what makes a call the same as another, written with the parameters";
+        let text: LitStr = self.literal(what)?;
+        let list = syn::punctuated::Punctuated::<syn::Expr, Token![,]>::parse_terminated;
+        let expressions: Vec<syn::Expr> =
+            text.parse_with(list).map_err(|_| self.error(what))?.into_iter().collect();
+        if expressions.is_empty() {
+            return Err(self.error(what));
+        }
+        Ok((text, expressions))
     }
 
     fn ack(&self) -> syn::Result<Ack> {

@@ -127,12 +127,44 @@ impl<'a> Parts<'a> {
         let constants = constants(self.options, private);
         let args = self.args_type();
         let output = self.output_type();
+        let unique_by = self.unique_by();
         quote! {
             impl #private::Task for #ident {
                 const NAME: &'static str = #name;
                 const OPTIONS: #private::TaskOptions = #constants;
                 #args
                 #output
+                #unique_by
+            }
+        }
+    }
+
+    /// Writes down what makes a call of a unique task the same as another.
+    fn unique_by(&self) -> TokenStream {
+        if self.options.unique_for.is_none() {
+            return TokenStream::new();
+        }
+        let private = &self.private;
+        let key = match &self.options.unique_by {
+            None => quote!(#private::write_output(__args)),
+            Some((_, expressions)) => {
+                let names = self.task.parameters.iter().map(|parameter| parameter.ident);
+                let pattern = match self.types.is_empty() {
+                    true => quote!(_),
+                    false => quote!((#(#names,)*)),
+                };
+                quote! {{
+                    let #pattern = __args;
+                    #private::write_output(&(#(&(#expressions),)*))
+                }}
+            }
+        };
+        quote! {
+            #[allow(unused_variables, clippy::borrow_deref_ref, clippy::needless_borrow)]
+            fn unique_by(
+                __args: &Self::Args,
+            ) -> ::core::option::Option<::core::result::Result<::std::vec::Vec<u8>, #private::TaskError>> {
+                ::core::option::Option::Some(#key)
             }
         }
     }
@@ -378,6 +410,8 @@ pub(crate) fn constants(options: &Options, private: &TokenStream) -> TokenStream
     fields.extend(options.soft_time_limit.map(|(limit, _)| (quote!(soft_time_limit), some(duration(limit)))));
     fields.extend(options.isolate.map(|yes| (quote!(isolate), quote!(#yes))));
     fields.extend(options.memory_limit.map(|(bytes, _)| (quote!(memory_limit), some(quote!(#bytes)))));
+    fields.extend(options.unique_for.map(|(time, _)| (quote!(unique_for), some(duration(time)))));
+    fields.extend(options.once_for.map(|(time, _)| (quote!(once_for), some(duration(time)))));
     fields.extend(options.ack.map(|mode| {
         let mode = match mode {
             Ack::Late => quote!(Late),

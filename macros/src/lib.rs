@@ -80,6 +80,9 @@ use crate::mistakes::Mistakes;
 /// | `soft_time_limit = "25s"` | then the context says [`is_cancelled`](https://docs.rs/mq-worker/latest/mq_worker/struct.Context.html#method.is_cancelled): the task may still end well | no limit |
 /// | `isolate` | each run has a process of its own, which can really be stopped and may crash (Unix) | runs in the worker |
 /// | `memory_limit = "512MB"` | how much memory that process may have | no limit |
+/// | `unique_for = "1h"` | no second call with the same arguments is queued while one waits or runs, for so long at most | calls are independent |
+/// | `unique_by = "user.id"` | what makes a call the same as another, in terms of its parameters; several with commas | all arguments |
+/// | `once_for = "1h"` | a call that succeeded within this time is not run again when its message comes again; 24 hours at most | it may run again |
 /// | `ack = "early"` | `"late"`: at least once, the message goes when the outcome is safe; `"early"`: at most once | `"late"` |
 /// | `priority = 9` | 0 to 255, larger is more urgent | none |
 /// | `expires = "1h"` | a call that waited longer is not run | never |

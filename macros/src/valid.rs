@@ -16,6 +16,9 @@ const MAX_ARGUMENTS: usize = 12;
 /// AMQP carries names and routing keys as short strings.
 const MAX_NAME: usize = 255;
 
+/// As long as the broker keeps notes on what is done.
+const LONGEST_MEMORY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
 /// Checks the function; `None` when it cannot be a task.
 pub(crate) fn task<'a>(function: &'a Function, mistakes: &mut Mistakes) -> Option<Task<'a>> {
     let mut found = Mistakes::default();
@@ -262,6 +265,17 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     }
     if let (Some((_, span)), None | Some(false)) = (options.memory_limit, options.isolate) {
         mistakes.add_at(span, "only a process of its own can be bounded: add `isolate`");
+    }
+    if let (Some((text, _)), None) = (&options.unique_by, options.unique_for) {
+        mistakes.add(text, "how long may it keep the next one out, at most? Add `unique_for = \"1h\"`");
+    }
+    if let (Some((_, span)), Some(true)) = (options.unique_for, options.broadcast) {
+        mistakes.add_at(span, "a broadcast runs on every worker: it cannot be unique");
+    }
+    if let Some((lifetime, span)) = options.once_for
+        && lifetime > LONGEST_MEMORY
+    {
+        mistakes.add_at(span, "what is done is remembered for 24 hours at most");
     }
     let mut patterns = HashSet::new();
     for topic in &options.topics {

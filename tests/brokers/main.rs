@@ -29,6 +29,13 @@ macro_rules! suite {
 }
 
 suite! {
+    memos {
+        notes_are_read_from_where_one_left_off
+        a_note_is_known_to_every_connection_until_it_lapses
+        a_lock_has_one_holder_at_a_time
+        a_forgotten_lock_opens_by_itself
+        of_many_who_want_a_lock_one_gets_it
+    }
     delivering {
         a_message_is_published_consumed_and_acked
         messages_come_in_the_order_in_which_they_were_published

@@ -85,7 +85,7 @@ pub mod __private {
         Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
     };
     pub use crate::task::failed::{FailedTask, FailureHookEntry};
-    pub use crate::task::registry::SetupEntry;
+    pub use crate::task::registry::{SetupEntry, write_output};
     pub use crate::task::{
         AckMode, Backoff, Context, SharedState, Task, TaskEntry, TaskError, TaskOptions, Work,
     };

@@ -8,6 +8,7 @@ pub mod result;
 pub mod rpc;
 pub mod send;
 mod subscriptions;
+pub(crate) mod unique;
 
 pub use config::{Config, WorkerConfig};
 pub use emit::Emitted;

@@ -16,19 +16,34 @@ use crate::state::State;
 
 /// A task that was sent. Dropping it changes nothing about the task.
 pub struct AsyncResult<T> {
+    app: App,
     id: String,
     backend: Option<Arc<dyn ResultBackend>>,
+    is_duplicate: bool,
     output: PhantomData<fn() -> T>,
 }
 
 impl<T> AsyncResult<T> {
-    pub(crate) fn new(id: String, backend: Option<Arc<dyn ResultBackend>>) -> Self {
-        Self { id, backend, output: PhantomData }
+    pub(crate) fn new(app: App, id: String, backend: Option<Arc<dyn ResultBackend>>) -> Self {
+        Self { app, id, backend, is_duplicate: false, output: PhantomData }
+    }
+
+    /// The handle to the call of a unique task that kept this one out.
+    pub(crate) fn duplicate(app: App, id: String, backend: Option<Arc<dyn ResultBackend>>) -> Self {
+        let mut job = Self::new(app, id, backend);
+        job.is_duplicate = true;
+        job
     }
 
     /// The task's id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// True when nothing was sent, since the task is [unique](crate::task!#options) and the same call waits or runs: this
+    /// is the handle to that one. Over `rpc://`, its result goes to the program that sent it.
+    pub fn is_duplicate(&self) -> bool {
+        self.is_duplicate
     }
 
     fn backend(&self) -> Result<&dyn ResultBackend> {
@@ -62,7 +77,8 @@ impl<T: DeserializeOwned> AsyncResult<T> {
 
 impl<T> Drop for AsyncResult<T> {
     fn drop(&mut self) {
-        if let Some(backend) = &self.backend {
+        // Whoever sent the call that a duplicate stands for may still wait for its result.
+        if let Some(backend) = self.backend.as_ref().filter(|_| !self.is_duplicate) {
             backend.forget(&self.id);
         }
     }
@@ -142,6 +158,6 @@ impl App {
     /// # Errors
     /// When the result backend cannot be opened.
     pub async fn result<T>(&self, id: impl Into<String>) -> Result<AsyncResult<T>> {
-        Ok(AsyncResult::new(id.into(), Some(self.backend().await?)))
+        Ok(AsyncResult::new(self.clone(), id.into(), Some(self.backend().await?)))
     }
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{App, AsyncResult};
-use crate::broker::Publication;
+use super::{App, AsyncResult, unique};
+use crate::broker::{Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::format_time;
@@ -40,7 +40,8 @@ impl App {
     pub async fn send<T: Task>(&self, signature: Signature<T>) -> Result<AsyncResult<T::Output>> {
         let Signature { args, options, .. } = signature;
         let body = codec::encode(&args)?;
-        self.send_body(T::NAME, &T::OPTIONS, body, options).await
+        let key = unique::key::<T>(&args)?;
+        self.send_body(T::NAME, &T::OPTIONS, body, key, options).await
     }
 
     /// Sends many calls at once and waits until the broker has all of them.
@@ -88,7 +89,7 @@ impl App {
         options: SendOptions,
     ) -> Result<AsyncResult<Value>> {
         let own = self.registry().get(task).map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        self.send_body(task, &own, codec::encode(args)?, options).await
+        self.send_body(task, &own, codec::encode(args)?, None, options).await
     }
 
     /// Sends a call of a task by its name, with positional arguments and arguments by name.
@@ -104,7 +105,7 @@ impl App {
     ) -> Result<AsyncResult<O>> {
         let own = self.registry().get(task).map_or(TaskOptions::DEFAULT, |entry| entry.options);
         let body = codec::encode_values(args, kwargs, &codec::Embed::default())?;
-        self.send_body(task, &own, body, options).await
+        self.send_body(task, &own, body, None, options).await
     }
 
     /// Sends a call whose body is written already.
@@ -113,6 +114,7 @@ impl App {
         task: &str,
         own: &TaskOptions,
         body: Bytes,
+        unique: Option<String>,
         options: SendOptions,
     ) -> Result<AsyncResult<O>> {
         self.check_size(task, &body)?;
@@ -122,14 +124,29 @@ impl App {
         let route = self.address(task, own, &options).await?;
         let now = Utc::now();
         let due = due(&options, now);
-        let headers = headers(task, &id, own, &options, due, now);
+        let mut headers = headers(task, &id, own, &options, due, now);
         let ignored = options.ignore_result.unwrap_or(own.ignore_result);
+        let backend = if ignored { None } else { Some(self.backend().await?) };
+        let broker = self.broker().await?;
+        let lock = unique.zip(own.unique_for);
+        let lock = lock.map(|(key, lifetime)| Lock { key, holder: id.clone(), lifetime });
+        if let Some(lock) = &lock {
+            let taken = broker.lock(lock).await;
+            match taken.map_err(|error| error.context(format_args!("cannot send `{task}`")))? {
+                Locked::Taken => unique::write(&mut headers, lock),
+                Locked::Held(Some(other)) => return Ok(AsyncResult::duplicate(self.clone(), other, backend)),
+                Locked::Held(None) => {
+                    return Err(Error::new(
+                        ErrorKind::Rejected,
+                        format!(
+                            "cannot send `{task}`: it is unique, and a call waits or runs whose id is not known"
+                        ),
+                    ));
+                }
+            }
+        }
         // Registered with the backend before the message goes out: the result may come back at once.
-        let job = if ignored {
-            AsyncResult::new(id.clone(), None)
-        } else {
-            AsyncResult::new(id.clone(), Some(self.backend().await?))
-        };
+        let job = AsyncResult::new(self.clone(), id.clone(), backend);
         let reply_to = match &job {
             _ if ignored => None,
             _ => self.backend().await?.expect(&id).await?,
@@ -150,7 +167,6 @@ impl App {
             delay: due.and_then(|time| (time - now).to_std().ok()).filter(|delay| !delay.is_zero()),
             mandatory: true,
         };
-        let broker = self.broker().await?;
         let mut sent = broker.publish(publication.clone()).await;
         if let (Err(error), Some(queue)) = (&sent, &queue)
             && error.is_unroutable()
@@ -159,6 +175,12 @@ impl App {
             self.forget_declared();
             self.ensure_queue(queue).await?;
             sent = broker.publish(publication).await;
+        }
+        if let (Err(error), Some(lock)) = (&sent, &lock)
+            && error.unknown_id().is_none()
+        {
+            // It was not sent, so it keeps nobody out. If this fails too, the lock opens by itself in time.
+            let _ = broker.unlock(lock).await;
         }
         sent.map_err(|error| error.context(format_args!("cannot send `{task}`")))?;
         Ok(job)

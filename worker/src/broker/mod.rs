@@ -7,10 +7,12 @@
 mod amqp;
 pub mod delivery;
 mod memory;
+pub mod memos;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use delivery::{Consumer, ConsumerControl, Delivery, Settle, Settlement, Verdict};
+pub use memos::{Lock, Locked, Note, Notes, Register};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,6 +175,41 @@ pub trait Broker: Send + Sync + 'static {
     fn oldest<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Duration>>> {
         let _ = queue;
         Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Notes an id, for as long as `lifetime`. `Ok` means that the note is as safe as a message.
+    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
+        let _ = (register, id, lifetime);
+        unable(self.capabilities().name, "keep notes on tasks")
+    }
+
+    /// All that was noted before this was asked, from [`Notes::next`] of an earlier answer on; 0 is the beginning.
+    fn notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
+        let _ = (register, from);
+        unable(self.capabilities().name, "keep notes on tasks")
+    }
+
+    /// True when the id was noted before this was asked, no longer ago than `lifetime`, and the note still holds.
+    fn is_noted<'a>(
+        &'a self,
+        register: Register,
+        id: &'a str,
+        lifetime: Duration,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let _ = (register, id, lifetime);
+        unable(self.capabilities().name, "keep notes on tasks")
+    }
+
+    /// Takes a lock, if nobody else has it. It outlives the process and the broker's restart.
+    fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
+        let _ = lock;
+        unable(self.capabilities().name, "keep locks for unique tasks")
+    }
+
+    /// Opens a lock. One that somebody else has stays as it is.
+    fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
+        let _ = lock;
+        unable(self.capabilities().name, "keep locks for unique tasks")
     }
 
     /// Says goodbye: what was published is published, what is not settled goes back.

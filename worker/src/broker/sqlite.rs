@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Publication,
-    QueueInfo, Settle, Settlement, Subscription, Verdict,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
+    Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::{
     Answer, Claimed, Consuming, Count, Database, Ending, Publishing, Request, Sink, fresh_id, head,
@@ -235,6 +236,57 @@ impl Broker for SqliteBroker {
         .boxed()
     }
 
+    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
+        let request = Request::Note { register: register.name(), id: id.to_owned(), lifetime };
+        async move { self.call("note a task", request).await.map(drop) }.boxed()
+    }
+
+    fn notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
+        let request = Request::Notes { register: register.name(), after: from };
+        async move {
+            match self.call("read notes on tasks", request).await? {
+                Answer::Notes(notes, next) => {
+                    Ok(Notes { notes: notes.into_iter().map(note).collect(), next })
+                }
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn is_noted<'a>(
+        &'a self,
+        register: Register,
+        id: &'a str,
+        _lifetime: Duration,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let request = Request::IsNoted { register: register.name(), id: id.to_owned() };
+        async move {
+            match self.call("read notes on tasks", request).await? {
+                Answer::Flag(is_noted) => Ok(is_noted),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
+        let Lock { key, holder, lifetime } = lock.clone();
+        async move {
+            match self.call("take a lock", Request::Lock { key, holder, lifetime }).await? {
+                Answer::Holder(None) => Ok(Locked::Taken),
+                Answer::Holder(other) => Ok(Locked::Held(other)),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+
+    fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
+        let Lock { key, holder, .. } = lock.clone();
+        async move { self.call("open a lock", Request::Unlock { key, holder }).await.map(drop) }.boxed()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             if self.is_closed.swap(true, Ordering::AcqRel) {
@@ -324,6 +376,10 @@ impl ConsumerControl for Control {
 fn queue_info(count: Count) -> QueueInfo {
     let Count { queue: name, ready, running, delayed, consumers } = count;
     QueueInfo { name, ready, running: Some(running), delayed: Some(delayed), consumers }
+}
+
+fn note((id, until): (String, i64)) -> Note {
+    Note { id, until: DateTime::from_timestamp_millis(until).unwrap_or(DateTime::<Utc>::MAX_UTC) }
 }
 
 fn unexpected(answer: &Answer) -> Error {

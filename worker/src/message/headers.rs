@@ -25,6 +25,8 @@ pub mod names {
     pub const ERROR: &str = "mq-error";
     /// The attempts that failed: a list of tables with `attempt`, `at`, `error` and `worker`.
     pub const HISTORY: &str = "mq-history";
+    /// Of a call of a unique task: a list of its key, and how many milliseconds it keeps the next one out at most.
+    pub const UNIQUE: &str = "mq-unique";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
 }

@@ -22,9 +22,9 @@ use super::continuation::{self, Following};
 use super::failure_hooks::FailureHooks;
 use super::outcome::{DeadReason, Outcome};
 use super::request::Request;
-use crate::app::App;
+use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
-use crate::broker::{Broker, Publication, Verdict};
+use crate::broker::{Broker, Lock, Publication, Verdict};
 use crate::error::{Result, TaskFailure};
 use crate::message::headers::{format_time, names};
 use crate::message::history::{self, shortened};
@@ -80,6 +80,8 @@ enum Effect<'a> {
     Send { queue: Option<String>, publication: Publication },
     /// To the dead-letter queue of a queue.
     DeadLetter { of: &'a str, letter: Publication },
+    /// Lets the next call of a unique task in.
+    Unlock(&'a Lock),
     /// To the result backend.
     Store { record: &'a ResultRecord, reply_to: Option<&'a str> },
 }
@@ -96,6 +98,7 @@ impl Settler {
             Outcome::Dead { .. } => Verdict::Replaced,
             _ => Verdict::Ack,
         };
+        let ends = !matches!(outcome, Outcome::Retry { .. });
         let done = match outcome {
             Outcome::Success(json) => {
                 let done = self.success(&request, json).await;
@@ -128,7 +131,15 @@ impl Settler {
             Outcome::HandBack => return self.hand_back(request).await,
         };
         match done {
-            Ok(()) => request.settlement.settle(settled),
+            Ok(()) => {
+                let lock =
+                    ends.then(|| unique::read(request.context.headers(), request.context.id())).flatten();
+                request.settlement.settle(settled);
+                // Only now: what comes next must not meet this one.
+                if let Some(lock) = lock {
+                    let _ = self.insist("open the lock of a unique task", Effect::Unlock(&lock)).await;
+                }
+            }
             Err(Abandoned) => self.hand_back(request).await,
         }
     }
@@ -394,6 +405,7 @@ impl Settler {
     async fn attempt(&self, effect: &Effect<'_>) -> Result<()> {
         match effect {
             Effect::Publish(publication) => self.broker.publish(publication.clone()).await,
+            Effect::Unlock(lock) => self.broker.unlock(lock).await,
             Effect::Store { record, reply_to } => self.backend.store(record, *reply_to).await,
             Effect::DeadLetter { of, letter } => {
                 self.app.ensure_dead_letter_queue(of).await?;

@@ -26,4 +26,10 @@ pub trait Task: Copy + Send + Sync + 'static {
     type Args: Serialize + Send + 'static;
     /// What the task returns when it succeeds.
     type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// What makes a call of a unique task the same as another, as JSON; `None` for a task that is not unique.
+    fn unique_by(args: &Self::Args) -> Option<Result<Vec<u8>, TaskError>> {
+        let _ = args;
+        None
+    }
 }

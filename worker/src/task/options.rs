@@ -29,6 +29,10 @@ pub struct TaskOptions {
     pub isolate: bool,
     /// How many bytes of memory the process of an isolated run may have. Default: no limit.
     pub memory_limit: Option<u64>,
+    /// How long a call keeps the next one with the same [key](crate::Task::unique_by) out, at most. Default: not at all.
+    pub unique_for: Option<Duration>,
+    /// How long a success is remembered, so that a message that comes again is not run again. Default: not at all.
+    pub once_for: Option<Duration>,
     /// When the message leaves the queue. Default: after the outcome is durable.
     pub ack: AckMode,
     /// Larger is more urgent.
@@ -52,6 +56,8 @@ impl TaskOptions {
         soft_time_limit: None,
         isolate: false,
         memory_limit: None,
+        unique_for: None,
+        once_for: None,
         ack: AckMode::Late,
         priority: None,
         expires: None,

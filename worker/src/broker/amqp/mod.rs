@@ -9,6 +9,8 @@ mod delayed;
 mod getter;
 mod lane;
 mod ledger;
+mod locks;
+mod notes;
 mod operate;
 mod survivors;
 
@@ -22,9 +24,10 @@ use tokio::time::timeout;
 use self::consumer::Control;
 use self::delayed::Delayed;
 use self::getter::Getter;
+use self::notes::Notebook;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Publication,
-    QueueInfo, Settlement, Subscription,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked,
+    Notes, Publication, QueueInfo, Register, Settlement, Subscription,
 };
 use crate::connection::amqp::link::lock;
 use crate::connection::amqp::{Amqp, Outgoing, codec, delay};
@@ -40,6 +43,7 @@ pub(super) struct AmqpBroker {
     amqp: Arc<Amqp>,
     delayed: Arc<Delayed>,
     getter: Getter,
+    notebook: Notebook,
     /// What still consumes, or did.
     consumers: Mutex<Vec<Arc<Control>>>,
     /// Set by the first `close`.
@@ -56,6 +60,7 @@ impl AmqpBroker {
         Ok(Self {
             delayed: Arc::new(Delayed::new(Arc::clone(&amqp))),
             getter: Getter::start(&amqp),
+            notebook: Notebook::new(Arc::clone(&amqp)),
             amqp,
             consumers: Mutex::default(),
             closed: Mutex::default(),
@@ -175,6 +180,31 @@ impl Broker for AmqpBroker {
             Ok(())
         }
         .boxed()
+    }
+
+    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
+        self.notebook.note(register, id, lifetime).boxed()
+    }
+
+    fn notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
+        self.notebook.notes(register, from).boxed()
+    }
+
+    fn is_noted<'a>(
+        &'a self,
+        register: Register,
+        id: &'a str,
+        lifetime: Duration,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.notebook.is_noted(register, id, lifetime).boxed()
+    }
+
+    fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
+        locks::lock(&self.amqp, lock).boxed()
+    }
+
+    fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
+        locks::unlock(&self.amqp, lock).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -7,6 +7,7 @@
 mod consumers;
 mod declared;
 mod hub;
+mod memos;
 mod queue;
 mod state;
 #[cfg(test)]
@@ -21,8 +22,8 @@ use futures_util::future::BoxFuture;
 use self::hub::Hub;
 use self::state::OwnerId;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Publication,
-    QueueInfo, Subscription,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked,
+    Notes, Publication, QueueInfo, Register, Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -184,6 +185,48 @@ impl Broker for MemoryBroker {
         Box::pin(async move {
             self.owner.check_open()?;
             Ok(self.owner.hub.with(|state, now| state.oldest(queue, now)))
+        })
+    }
+
+    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, _| state.memos.note(register, id, lifetime));
+            Ok(())
+        })
+    }
+
+    fn notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, _| state.memos.notes(register, from)))
+        })
+    }
+
+    fn is_noted<'a>(
+        &'a self,
+        register: Register,
+        id: &'a str,
+        _lifetime: Duration,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, _| state.memos.is_noted(register, id)))
+        })
+    }
+
+    fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, now| state.memos.lock(lock, now)))
+        })
+    }
+
+    fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, _| state.memos.unlock(lock));
+            Ok(())
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::consumers::Attached;
+use super::memos::Memos;
 use super::queue::{Moment, Place, Stored, Waiting};
 use crate::broker::{Delivery, Publication, Settle, Settlement, Subscription, Verdict};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,6 +32,7 @@ pub(super) struct State {
     /// Deliveries that no consumer took: to be dropped outside the lock.
     refused: Vec<Delivery>,
     last_id: u64,
+    pub(super) memos: Memos,
 }
 
 /// A message that was handed out and is not settled.
@@ -65,6 +67,7 @@ impl State {
             reported: HashSet::new(),
             refused: Vec::new(),
             last_id: 0,
+            memos: Memos::default(),
         }
     }
 

@@ -98,6 +98,31 @@ pub(crate) enum Request {
     Wait {
         task_id: String,
     },
+    /// Notes an id.
+    Note {
+        register: &'static str,
+        id: String,
+        lifetime: Duration,
+    },
+    /// What was noted after a number.
+    Notes {
+        register: &'static str,
+        after: u64,
+    },
+    IsNoted {
+        register: &'static str,
+        id: String,
+    },
+    /// Takes a lock, or answers who has it.
+    Lock {
+        key: String,
+        holder: String,
+        lifetime: Duration,
+    },
+    Unlock {
+        key: String,
+        holder: String,
+    },
     /// Ends everything that a client of this file has begun.
     Close {
         client: u64,
@@ -126,6 +151,10 @@ impl Request {
             Request::Store(_) => "store a result",
             Request::Fetch { .. } => "fetch a result",
             Request::Wait { .. } => "wait for a result",
+            Request::Note { .. } => "note a task",
+            Request::Notes { .. } | Request::IsNoted { .. } => "read notes on tasks",
+            Request::Lock { .. } => "take a lock",
+            Request::Unlock { .. } => "open a lock",
             Request::Close { .. } => "close",
         }
     }
@@ -140,6 +169,8 @@ impl Request {
                 | Request::Oldest { .. }
                 | Request::Fetch { .. }
                 | Request::Wait { .. }
+                | Request::Notes { .. }
+                | Request::IsNoted { .. }
         )
     }
 
@@ -152,7 +183,10 @@ impl Request {
             | Request::Delete { .. }
             | Request::DeleteIf { .. }
             | Request::DeleteExchange { .. }
-            | Request::Unbind { .. } => true,
+            | Request::Unbind { .. }
+            | Request::Note { .. }
+            | Request::Lock { .. }
+            | Request::Unlock { .. } => true,
             Request::Store(storing) => storing.is_final,
             _ => false,
         }
@@ -237,4 +271,9 @@ pub(crate) enum Answer {
     Bindings(Vec<Binding>),
     Age(Option<Duration>),
     Record(Option<Vec<u8>>),
+    /// Ids with their ends in milliseconds since 1970, and the number to go on from.
+    Notes(Vec<(String, i64)>, u64),
+    Flag(bool),
+    /// Who has a lock.
+    Holder(Option<String>),
 }

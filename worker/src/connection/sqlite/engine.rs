@@ -185,11 +185,21 @@ impl Engine {
             Request::Store(storing) => self.store(storing, now, changes),
             Request::Close { client } => self.close(*client, changes),
             Request::Open | Request::Flush => Ok(Ok(Answer::Done)),
+            Request::Note { register, id, lifetime } => {
+                self.note(register, id, now.saturating_add(millis(*lifetime))).map(|()| Ok(Answer::Done))
+            }
+            Request::Lock { key, holder, lifetime } => {
+                let until = now.saturating_add(millis(*lifetime));
+                self.lock(key, holder, until, now).map(|holder| Ok(Answer::Holder(holder)))
+            }
+            Request::Unlock { key, holder } => self.unlock(key, holder).map(|()| Ok(Answer::Done)),
             Request::Count { .. }
             | Request::Exchanges { .. }
             | Request::Bindings
             | Request::Oldest { .. }
             | Request::Fetch { .. }
+            | Request::Notes { .. }
+            | Request::IsNoted { .. }
             | Request::Wait { .. } => {
                 unreachable!("reads are answered outside of transactions")
             }
@@ -254,6 +264,12 @@ impl Engine {
             Request::Bindings => self.bindings().map(Answer::Bindings),
             Request::Oldest { queue } => self.oldest(queue, now).map(Answer::Age),
             Request::Fetch { task_id } => self.fetch(task_id, now).map(Answer::Record),
+            Request::Notes { register, after } => {
+                let after = i64::try_from(*after).unwrap_or(i64::MAX);
+                self.notes(register, after, now)
+                    .map(|(notes, next)| Answer::Notes(notes, next.unsigned_abs()))
+            }
+            Request::IsNoted { register, id } => self.is_noted(register, id, now).map(Answer::Flag),
             Request::Wait { task_id } => {
                 self.listen();
                 return self.wait(task_id, now, reply);
@@ -358,7 +374,7 @@ impl Engine {
             return Ok(());
         }
         self.next_sweep = clock + SWEEP;
-        let deleted = self.sweep_results(now)?;
+        let deleted = self.sweep_results(now)? + self.sweep_memos(now)?;
         if deleted > 0 {
             // There may be more; the next transaction goes on.
             self.next_sweep = clock;

@@ -6,7 +6,7 @@
 //!
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`]: what can be done in it;
+//! - [`messages`], [`claims`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
 //! - [`schema`], [`path`], [`bell`]: the file, its name, and how its processes wake each other.
 
 mod bell;
@@ -16,6 +16,7 @@ mod engine;
 mod exchanges;
 mod failure;
 pub(crate) mod head;
+mod memos;
 mod messages;
 mod owners;
 mod path;

@@ -77,6 +77,17 @@ const MIGRATIONS: &[&str] = &[
 ",
     // Since when the message could be handed out: what people want to know of a queue that nobody empties.
     "ALTER TABLE message ADD COLUMN since INTEGER;",
+    // What lapses: notes on tasks (`seq` grows, so that who has read some reads on), and locks for unique ones.
+    "
+    CREATE TABLE note (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        register TEXT NOT NULL, id TEXT NOT NULL, until INTEGER NOT NULL,
+        UNIQUE (register, id)
+    ) STRICT;
+    CREATE INDEX note_by_end ON note (until);
+    CREATE TABLE lock (key TEXT PRIMARY KEY, holder TEXT NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX lock_by_end ON lock (until);
+",
 ];
 
 /// Opens the file, making it or bringing it up to date where necessary; waits for locks until `deadline`.

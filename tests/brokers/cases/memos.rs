@@ -1,0 +1,92 @@
+//! What a broker remembers beside messages.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mq_worker::broker::{Lock, Locked, Register};
+
+use crate::lab::{LIMIT, Lab};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub(crate) async fn notes_are_read_from_where_one_left_off(lab: &Lab) {
+    let (writer, reader) = (lab.open().await, lab.open().await);
+    let before = reader.notes(Register::Revoked, 0).await.expect("notes").next;
+    let ids: Vec<String> = (0..3).map(|index| lab.name(&format!("revoked-{index}"))).collect();
+    let read = async |from| {
+        let notes = reader.notes(Register::Revoked, from).await.expect("notes");
+        // Other tests note too, on a server that they share.
+        let mine = notes.notes.into_iter().map(|note| note.id).filter(|id| ids.contains(id));
+        (mine.collect::<Vec<_>>(), notes.next)
+    };
+    for id in &ids[..2] {
+        writer.note(Register::Revoked, id, HOUR).await.expect("noted");
+    }
+    let (found, next) = read(before).await;
+    assert_eq!(found, ids[..2]);
+    writer.note(Register::Revoked, &ids[2], HOUR).await.expect("noted");
+    assert_eq!(read(next).await.0, ids[2..], "only what is new");
+    assert_eq!(read(0).await.0, ids, "and all from the beginning");
+}
+
+pub(crate) async fn a_note_is_known_to_every_connection_until_it_lapses(lab: &Lab) {
+    let (writer, reader) = (lab.open().await, lab.open().await);
+    let (short, long) = (lab.name("short"), lab.name("long"));
+    assert!(!reader.is_noted(Register::Done, &long, HOUR).await.expect("an answer"));
+    writer.note(Register::Done, &short, Duration::from_secs(2)).await.expect("noted");
+    writer.note(Register::Done, &long, HOUR).await.expect("noted");
+    let asked = join_all((0..20).map(|_| reader.is_noted(Register::Done, &long, HOUR))).await;
+    assert!(asked.into_iter().all(|answer| answer.expect("an answer")));
+    let other = reader.is_noted(Register::Revoked, &long, HOUR).await.expect("an answer");
+    assert!(!other, "one register knows nothing of the other");
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while reader.is_noted(Register::Done, &short, HOUR).await.expect("an answer") {
+        assert!(tokio::time::Instant::now() < deadline, "it never lapses");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn lock(lab: &Lab, holder: &str, lifetime: Duration) -> Lock {
+    Lock { key: lab.name("key"), holder: holder.to_owned(), lifetime }
+}
+
+pub(crate) async fn a_lock_has_one_holder_at_a_time(lab: &Lab) {
+    let (one, two) = (lab.open().await, lab.open().await);
+    let [first, second] = ["task-1", "task-2"].map(|holder| lock(lab, holder, HOUR));
+    assert_eq!(one.lock(&first).await.expect("an answer"), Locked::Taken);
+    assert_eq!(one.lock(&first).await.expect("an answer"), Locked::Taken, "it is its own already");
+    assert_eq!(two.lock(&second).await.expect("an answer"), Locked::Held(Some("task-1".into())));
+    two.unlock(&second).await.expect("no error: it is somebody else's, and stays");
+    assert_eq!(two.lock(&second).await.expect("an answer"), Locked::Held(Some("task-1".into())));
+    two.unlock(&first).await.expect("whoever knows the holder may open it");
+    assert_eq!(two.lock(&second).await.expect("an answer"), Locked::Taken);
+    one.unlock(&second).await.expect("opened");
+    one.unlock(&second).await.expect("no error: it is open");
+}
+
+pub(crate) async fn a_forgotten_lock_opens_by_itself(lab: &Lab) {
+    let broker = lab.open().await;
+    let lifetime = Duration::from_secs(2);
+    let [first, second] = ["task-1", "task-2"].map(|holder| lock(lab, holder, lifetime));
+    assert_eq!(broker.lock(&first).await.expect("an answer"), Locked::Taken);
+    let begun = tokio::time::Instant::now();
+    while broker.lock(&second).await.expect("an answer") != Locked::Taken {
+        assert!(begun.elapsed() < LIMIT, "it never opens");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begun.elapsed() >= lifetime - Duration::from_millis(100), "it opened too early");
+    broker.unlock(&second).await.expect("opened");
+}
+
+pub(crate) async fn of_many_who_want_a_lock_one_gets_it(lab: &Lab) {
+    let brokers = [lab.open().await, lab.open().await];
+    let wanted: Vec<Lock> = (0..40).map(|index| lock(lab, &format!("task-{index}"), HOUR)).collect();
+    let answers =
+        join_all(wanted.iter().enumerate().map(|(index, lock)| brokers[index % 2].lock(lock))).await;
+    let answers: Vec<Locked> = answers.into_iter().map(|answer| answer.expect("an answer")).collect();
+    let taken: Vec<usize> = (0..40).filter(|index| answers[*index] == Locked::Taken).collect();
+    assert_eq!(taken.len(), 1, "{answers:?}");
+    let holder = Locked::Held(Some(wanted[taken[0]].holder.clone()));
+    assert_eq!(answers.iter().filter(|answer| **answer == holder).count(), 39, "{answers:?}");
+    brokers[0].unlock(&wanted[taken[0]]).await.expect("opened");
+}

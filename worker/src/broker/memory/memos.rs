@@ -1,0 +1,71 @@
+//! Notes and locks of one memory broker: plain data that is told the time.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+
+use crate::broker::{Lock, Locked, Note, Notes, Register};
+
+/// After so many notes those that have lapsed are dropped.
+const SWEEP: u64 = 1024;
+
+#[derive(Default)]
+pub(super) struct Memos {
+    noted: HashMap<(Register, String), Noted>,
+    count: u64,
+    locks: HashMap<String, Held>,
+}
+
+struct Noted {
+    number: u64,
+    note: Note,
+}
+
+struct Held {
+    holder: String,
+    until: Instant,
+}
+
+impl Memos {
+    pub(super) fn note(&mut self, register: Register, id: &str, lifetime: Duration) {
+        let now = Utc::now();
+        self.count += 1;
+        if self.count.is_multiple_of(SWEEP) {
+            self.noted.retain(|_, noted| noted.note.until > now);
+        }
+        let note = Note { id: id.to_owned(), until: now + lifetime };
+        self.noted.insert((register, id.to_owned()), Noted { number: self.count, note });
+    }
+
+    pub(super) fn notes(&self, register: Register, from: u64) -> Notes {
+        let wanted = self.noted.iter().filter(|((of, _), noted)| *of == register && noted.number > from);
+        let mut found: Vec<&Noted> = wanted.map(|(_, noted)| noted).collect();
+        found.sort_unstable_by_key(|noted| noted.number);
+        Notes { notes: found.into_iter().map(|noted| noted.note.clone()).collect(), next: self.count }
+    }
+
+    pub(super) fn is_noted(&self, register: Register, id: &str) -> bool {
+        let noted = self.noted.get(&(register, id.to_owned()));
+        noted.is_some_and(|noted| noted.note.until > Utc::now())
+    }
+
+    pub(super) fn lock(&mut self, lock: &Lock, now: Instant) -> Locked {
+        self.locks.retain(|_, held| held.until > now);
+        match self.locks.get(&lock.key) {
+            Some(held) if held.holder != lock.holder => Locked::Held(Some(held.holder.clone())),
+            Some(_) => Locked::Taken,
+            None => {
+                let held = Held { holder: lock.holder.clone(), until: now + lock.lifetime };
+                self.locks.insert(lock.key.clone(), held);
+                Locked::Taken
+            }
+        }
+    }
+
+    pub(super) fn unlock(&mut self, lock: &Lock) {
+        if self.locks.get(&lock.key).is_some_and(|held| held.holder == lock.holder) {
+            self.locks.remove(&lock.key);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a broker remembers beside messages: notes on ids, and locks. Both lapse by themselves.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+/// A list of notes on ids of tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Register {
+    /// These are not to be run.
+    Revoked,
+    /// These have been run to a success.
+    Done,
+}
+
+impl Register {
+    /// The name under which a broker keeps it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Revoked => "mq-worker.revoked",
+            Self::Done => "mq-worker.done",
+        }
+    }
+
+    /// The longest time for which a note may hold.
+    pub fn longest(self) -> Duration {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        match self {
+            Self::Revoked => DAY.saturating_mul(7),
+            Self::Done => DAY,
+        }
+    }
+}
+
+/// One note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The id of a task.
+    pub id: String,
+    /// Until when it holds.
+    pub until: DateTime<Utc>,
+}
+
+/// What was noted, up to the moment of the question.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The notes, the oldest first. Some may have lapsed, or be there twice.
+    pub notes: Vec<Note>,
+    /// Where to go on reading.
+    pub next: u64,
+}
+
+/// A key that one holder has at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// What is locked: at most 200 bytes.
+    pub key: String,
+    /// Who has it: the id of a task. Whoever has it may take it again.
+    pub holder: String,
+    /// When it opens by itself. The same for all holders of a key.
+    pub lifetime: Duration,
+}
+
+/// What came of an attempt to take a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Locked {
+    /// It is ours.
+    Taken,
+    /// Somebody else has it: who, where the broker can tell.
+    Held(Option<String>),
+}
