@@ -49,7 +49,9 @@ pub(crate) fn on_sqlite<F: Future<Output = ()>>(test: impl Fn(Lab) -> F) {
 
 impl Lab {
     fn new(place: Place) -> Self {
-        Self { app: place.app(), place, directory: temp_dir() }
+        // The disk of a machine that does much else may take its time.
+        let app = place.app_with(|config| config.publish_timeout = LONG);
+        Self { app, place, directory: temp_dir() }
     }
 
     /// A file that no other test has, not there yet.

@@ -1,20 +1,25 @@
 //! Time limits of tasks in the worker itself.
 
 use std::fs;
-use std::time::Duration;
 
 use mq_worker::control::Control;
 use rustix::process::Signal;
 use support::unique;
 
 use crate::lab::{LONG, on_real_brokers, on_sqlite};
-use crate::tasks::{oversleep, pid, spin_inside, told_async, told_plain};
+use crate::tasks::{oversleep, pid, spin_inside, told_async, told_by_message, told_plain};
 
 #[test]
 fn a_soft_limit_tells_the_task_which_may_end_well() {
     on_sqlite(async |lab| {
         let _worker = lab.worker(&[]);
         assert_eq!(lab.result(told_plain.with()).await, "told");
+        let limits = serde_json::json!([null, 0.2]);
+        assert_eq!(
+            lab.result(told_by_message.with().header("timelimit", limits)).await,
+            "told",
+            "Celery's header"
+        );
         assert_eq!(lab.result(told_async.with()).await, "told", "in a process of its own");
     });
 }
@@ -49,7 +54,7 @@ fn a_late_return_is_discarded_and_gives_the_place_back() {
         assert_eq!(error.task_failure().map(|failure| failure.kind.as_str()), Some("TimeLimitExceeded"));
         worker.wait_for_line("every place is lost", LONG);
         let control = Control::new(lab.app.broker().await.expect("a broker"));
-        let told = control.to([&name]).timeout(Duration::from_secs(10)).workers().await.expect("an answer");
+        let told = control.to([&name]).timeout(LONG).workers().await.expect("an answer");
         assert_eq!(told.iter().map(|worker| worker.lost_places).collect::<Vec<_>>(), [1]);
         // Nobody can run it yet.
         let next = lab.send(pid.with()).await;

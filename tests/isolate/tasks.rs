@@ -132,6 +132,16 @@ pub(crate) async fn told_async(ctx: &Context) -> String {
 
 #[task(soft_time_limit = "200ms", max_retries = 0)]
 pub(crate) fn told_plain(ctx: &Context) -> String {
+    until_told(ctx)
+}
+
+/// Has no limit of its own.
+#[task(max_retries = 0)]
+pub(crate) fn told_by_message(ctx: &Context) -> String {
+    until_told(ctx)
+}
+
+fn until_told(ctx: &Context) -> String {
     while !ctx.is_cancelled() {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -163,6 +163,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let (stdout, stderr) = self.output_so_far();
+            eprintln!("{} said\n--- stdout\n{stdout}\n--- stderr\n{stderr}", self.name);
+        }
         // Once it was waited for, its id may belong to somebody else.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill_process_group(self.pid(), Signal::KILL);

@@ -128,7 +128,9 @@ fn attempt(path: &Path) -> Result<Connection, Problem> {
         ))));
     }
     connection.busy_handler(Some(wait_for_lock))?;
-    check(&connection, path)?;
+    let snapshot = connection.unchecked_transaction()?;
+    check(&snapshot, path)?;
+    drop(snapshot);
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(Problem::Ours(Error::storage(format!(
@@ -146,7 +148,8 @@ fn attempt(path: &Path) -> Result<Connection, Problem> {
     Ok(connection)
 }
 
-/// Refuses a file that is not ours, before anything is written to it.
+/// Refuses a file that is not ours, before anything is written to it. Within a transaction: a file that another process
+/// is just making would have its tables already, and not yet our mark.
 fn check(connection: &Connection, path: &Path) -> Result<i32, Problem> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
@@ -167,7 +170,10 @@ fn check(connection: &Connection, path: &Path) -> Result<i32, Problem> {
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Problem> {
-    if usize::try_from(check(connection, path)?) == Ok(MIGRATIONS.len()) {
+    let snapshot = connection.unchecked_transaction()?;
+    let seen = check(&snapshot, path)?;
+    drop(snapshot);
+    if usize::try_from(seen) == Ok(MIGRATIONS.len()) {
         return Ok(());
     }
     // Several processes may start at once: who has the lock looks again.
@@ -193,4 +199,25 @@ fn wait_for_lock(tries: i32) -> bool {
     let step = u64::try_from(tries).unwrap_or(0).min(3);
     thread::sleep(Duration::from_micros(100 + step * 100));
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_others_are_just_making_is_ours() {
+        for _ in 0..40 {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("queue.db");
+            let deadline = Instant::now() + Duration::from_secs(60);
+            thread::scope(|scope| {
+                let opening: Vec<_> =
+                    (0..4).map(|_| scope.spawn(|| open(&path, deadline).map(drop))).collect();
+                for opened in opening {
+                    opened.join().expect("no panic").expect("it opens");
+                }
+            });
+        }
+    }
 }
