@@ -33,6 +33,7 @@ suite! {
         notes_are_read_from_where_one_left_off
         a_note_is_known_to_every_connection_until_it_lapses
         a_lock_has_one_holder_at_a_time
+        a_lock_for_another_time_is_the_same_lock
         a_forgotten_lock_opens_by_itself
         of_many_who_want_a_lock_one_gets_it
     }

@@ -64,6 +64,19 @@ pub(crate) async fn a_lock_has_one_holder_at_a_time(lab: &Lab) {
     one.unlock(&second).await.expect("no error: it is open");
 }
 
+pub(crate) async fn a_lock_for_another_time_is_the_same_lock(lab: &Lab) {
+    let broker = lab.open().await;
+    let [first, second] = ["task-1", "task-2"].map(|holder| lock(lab, holder, HOUR));
+    let [brief_first, brief_second] =
+        [&first, &second].map(|lock| Lock { lifetime: Duration::from_secs(60), ..lock.clone() });
+    assert_eq!(broker.lock(&first).await.expect("an answer"), Locked::Taken);
+    assert_eq!(broker.lock(&brief_second).await.expect("an answer"), Locked::Held(Some("task-1".into())));
+    assert_eq!(broker.lock(&brief_first).await.expect("an answer"), Locked::Taken, "it is its own already");
+    broker.unlock(&brief_first).await.expect("opened");
+    assert_eq!(broker.lock(&brief_second).await.expect("an answer"), Locked::Taken);
+    broker.unlock(&second).await.expect("opened");
+}
+
 pub(crate) async fn a_forgotten_lock_opens_by_itself(lab: &Lab) {
     let broker = lab.open().await;
     let lifetime = Duration::from_secs(2);

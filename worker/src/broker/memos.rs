@@ -57,7 +57,7 @@ pub struct Lock {
     pub key: String,
     /// Who has it: the id of a task. Whoever has it may take it again.
     pub holder: String,
-    /// When it opens by itself. The same for all holders of a key.
+    /// When it opens by itself.
     pub lifetime: Duration,
 }
 

@@ -56,6 +56,23 @@ fn queue_of(lock: &Lock) -> String {
 }
 
 async fn declare(session: &Session, lock: &Lock) -> lapin::Result<Locked> {
+    let millis = i64::try_from(lock.lifetime.as_millis()).unwrap_or(i64::MAX).max(1);
+    let mut refusal = match declare_for(session, lock, millis).await? {
+        None => return Ok(Locked::Taken),
+        Some(refusal) => refusal,
+    };
+    // Another version of the program holds it for another time: then the broker does not get to the holder.
+    if let Some(theirs) = current("x-expires", &refusal).and_then(|millis| millis.parse().ok()) {
+        refusal = match declare_for(session, lock, theirs).await? {
+            None => return Ok(Locked::Taken),
+            Some(refusal) => refusal,
+        };
+    }
+    Ok(Locked::Held(current("x-dead-letter-routing-key", &refusal)))
+}
+
+/// `None` when it is ours, else what the broker says.
+async fn declare_for(session: &Session, lock: &Lock, millis: i64) -> lapin::Result<Option<String>> {
     let mut arguments = FieldTable::default();
     let mut text_argument = |name: &str, value: &str| {
         arguments.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -63,7 +80,6 @@ async fn declare(session: &Session, lock: &Lock) -> lapin::Result<Locked> {
     text_argument("x-queue-type", "classic");
     text_argument("x-dead-letter-exchange", "");
     text_argument("x-dead-letter-routing-key", &lock.holder);
-    let millis = i64::try_from(lock.lifetime.as_millis()).unwrap_or(i64::MAX).max(1);
     arguments.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
     let queue = short(&queue_of(lock))?;
@@ -71,23 +87,24 @@ async fn declare(session: &Session, lock: &Lock) -> lapin::Result<Locked> {
         .run(async |channel| channel.queue_declare(queue, options, arguments).await)
         .await;
     match declared {
-        Ok(_) => Ok(Locked::Taken),
-        Err(error) if reply_code(&error) == Some(code::PRECONDITION_FAILED) => {
-            Ok(Locked::Held(holder_in(&text(&error))))
-        }
+        Ok(_) => Ok(None),
+        Err(error) if reply_code(&error) == Some(code::PRECONDITION_FAILED) => Ok(Some(text(&error))),
         Err(error) => Err(error),
     }
 }
 
-/// The holder in RabbitMQ's words: `inequivalent arg 'x-dead-letter-routing-key' for queue … received 'b' but current is 'a'`.
-/// They are cut off after 255 bytes.
-fn holder_in(refusal: &str) -> Option<String> {
-    if !refusal.contains("'x-dead-letter-routing-key'") {
+/// The value that an argument has, in RabbitMQ's words: `inequivalent arg 'x-dead-letter-routing-key' for queue … received 'b'
+/// but current is 'a'`. They are cut off after 255 bytes, which may hide it.
+fn current(argument: &str, refusal: &str) -> Option<String> {
+    if !refusal.contains(&format!("'{argument}'")) {
         return None;
     }
     let (_, current) = refusal.rsplit_once("current is ")?;
-    let holder = current.split('\'').nth(1)?;
-    current.contains(&format!("'{holder}'")).then(|| holder.to_owned())
+    let mut parts = current.split('\'');
+    let _before = parts.next()?;
+    let value = parts.next()?;
+    // Without the quote at its end it was cut off.
+    parts.next().map(|_| value.to_owned())
 }
 
 #[cfg(test)]
@@ -99,9 +116,10 @@ mod tests {
         let refusal = "PRECONDITION_FAILED - inequivalent arg 'x-dead-letter-routing-key' for queue 'q' in vhost '/': \
                        received 'b' but current is 'a'";
         let wordy = refusal.replace("is 'a'", "is the value 'a' of type 'longstr'");
-        assert_eq!(holder_in(refusal).as_deref(), Some("a"));
-        assert_eq!(holder_in(&wordy).as_deref(), Some("a"));
-        assert_eq!(holder_in(refusal.trim_end_matches('\'')), None, "it was cut off");
-        assert_eq!(holder_in(&refusal.replace("x-dead-letter-routing-key", "x-expires")), None);
+        let holder = |refusal: &str| current("x-dead-letter-routing-key", refusal);
+        assert_eq!(holder(refusal).as_deref(), Some("a"));
+        assert_eq!(holder(&wordy).as_deref(), Some("a"));
+        assert_eq!(holder(refusal.trim_end_matches('\'')), None, "it was cut off");
+        assert_eq!(current("x-expires", refusal), None);
     }
 }
