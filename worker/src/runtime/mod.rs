@@ -8,6 +8,7 @@ mod control;
 pub mod executor;
 pub mod failure_hooks;
 pub mod handle;
+mod health;
 pub mod outcome;
 pub mod request;
 pub mod running;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -16,6 +16,7 @@ use super::control::Node;
 use super::executor::{self, Limits};
 use super::failure_hooks::FailureHooks;
 use super::handle::WorkerHandle;
+use super::health::{Consuming, Health};
 use super::outcome::{Outcome, decide};
 use super::request::{Admission, Gate, Request};
 use super::running::RunningTasks;
@@ -129,6 +130,7 @@ impl Worker {
     /// `#[setup]` that fails.
     pub async fn run(self) -> Result<Summary> {
         let Worker { app, queues, shared, handle } = self;
+        let health = Health::start(&app.config().worker, &handle)?;
         let shared = match shared {
             Some(shared) => shared,
             None => {
@@ -137,6 +139,7 @@ impl Worker {
                 shared
             }
         };
+        health.connecting();
         let broker = app.open_broker().await?;
         let backend = app.backend().await?;
         let Consumed { topology, queues, subscriptions } = app.consumed(&queues)?;
@@ -164,6 +167,14 @@ impl Worker {
         };
         let grace = settings.grace;
         let running = Arc::new(RunningTasks::new(app.registry()));
+        let delivered = Arc::new(AtomicU64::new(0));
+        health.consuming(Consuming {
+            broker: Arc::clone(&broker),
+            control: consumer.control(),
+            queues: consumed.as_slice().into(),
+            delivered: Arc::clone(&delivered),
+            running: Arc::clone(&running),
+        });
         let control = settings.control.then(|| Node {
             name: app.worker_name(),
             app: app.clone(),
@@ -192,6 +203,7 @@ impl Worker {
             trial: Semaphore::new(1),
             concurrency,
             running,
+            delivered,
         });
         let worked = pipe.work(consumer, handle, grace).await;
         over.cancel();
@@ -213,6 +225,7 @@ struct Pipe {
     trial: Semaphore,
     concurrency: usize,
     running: Arc<RunningTasks>,
+    delivered: Arc<AtomicU64>,
 }
 
 impl Pipe {
@@ -248,6 +261,7 @@ impl Pipe {
                 closed = true;
                 break;
             };
+            self.delivered.fetch_add(1, Ordering::Relaxed);
             // Seen as soon as it is here, however busy this worker is: what waits unseen is in danger.
             if self.gate.is_on_its_last_life(&delivery) {
                 let (pipe, warm) = (Arc::clone(self), handle.warm.clone());
