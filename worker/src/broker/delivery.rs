@@ -125,6 +125,11 @@ pub trait ConsumerControl: Send + Sync {
 
     /// Resolves when all verdicts given so far have reached the broker.
     fn flush(&self) -> BoxFuture<'_, ()>;
+
+    /// False while the broker is away, or one of the queues is not consumed from although it should be.
+    fn is_attached(&self) -> bool {
+        true
+    }
 }
 
 impl Consumer {

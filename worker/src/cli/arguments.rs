@@ -1,5 +1,6 @@
 //! What may be written on the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,9 @@ pub(super) struct WorkerArguments {
     /// The worker's name; %h is the machine's [default: mq-worker@%h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
+    /// Serve /livez and /readyz there, such as 0.0.0.0:9000 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
+    pub(super) health: Option<SocketAddr>,
     #[command(flatten)]
     pub(super) package: PackageArguments,
 }

@@ -8,6 +8,7 @@ mod control;
 pub mod executor;
 pub mod failure_hooks;
 pub mod handle;
+mod health;
 pub mod isolate;
 pub mod outcome;
 pub mod places;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -16,6 +16,7 @@ use super::control::Node;
 use super::executor::{self, Limits};
 use super::failure_hooks::FailureHooks;
 use super::handle::WorkerHandle;
+use super::health::{Consuming, Health};
 use super::isolate;
 use super::outcome::{Attempts, Outcome, decide};
 use super::places::Places;
@@ -150,6 +151,7 @@ impl Worker {
         if isolates {
             isolate::check(app.registry())?;
         }
+        let health = Health::start(&app.config().worker, &handle)?;
         let shared = match shared {
             Some(shared) => shared,
             None => {
@@ -158,6 +160,7 @@ impl Worker {
                 shared
             }
         };
+        health.connecting();
         let broker = app.open_broker().await?;
         let backend = app.backend().await?;
         let Consumed { topology, queues, subscriptions } = app.consumed(&queues)?;
@@ -199,6 +202,14 @@ impl Worker {
         };
         let grace = settings.grace;
         let places = Arc::new(Places::new(concurrency));
+        let delivered = Arc::new(AtomicU64::new(0));
+        health.consuming(Consuming {
+            broker: Arc::clone(&broker),
+            control: consumer.control(),
+            queues: consumed.as_slice().into(),
+            delivered: Arc::clone(&delivered),
+            running: Arc::clone(&running),
+        });
         let control = settings.control.then(|| Node {
             name: app.worker_name(),
             app: app.clone(),
@@ -224,8 +235,14 @@ impl Worker {
         let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
         let hooks = FailureHooks::collect();
         let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default() };
-        let pipe =
-            Arc::new(Pipe { gate, settler, places: Arc::clone(&places), trial: Semaphore::new(1), running });
+        let pipe = Arc::new(Pipe {
+            gate,
+            settler,
+            places: Arc::clone(&places),
+            trial: Semaphore::new(1),
+            running,
+            delivered,
+        });
         let work = pipe.work(consumer, handle.clone(), grace);
         tokio::pin!(work);
         let worked = tokio::select! {
@@ -259,6 +276,7 @@ struct Pipe {
     /// down would take the others with it, and they would share its fate.
     trial: Semaphore,
     running: Arc<RunningTasks>,
+    delivered: Arc<AtomicU64>,
 }
 
 impl Pipe {
@@ -294,6 +312,7 @@ impl Pipe {
                 closed = true;
                 break;
             };
+            self.delivered.fetch_add(1, Ordering::Relaxed);
             // Seen as soon as it is here, however busy this worker is: what waits unseen is in danger.
             if self.gate.is_on_its_last_life(&delivery) {
                 let (pipe, warm) = (Arc::clone(self), handle.warm.clone());

@@ -11,6 +11,7 @@ pub(crate) mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,6 +84,14 @@ pub struct WorkerConfig {
     pub max_crashes: u32,
     /// Whether the worker answers `mq-worker status` and `stop`, `celery inspect` and Flower. Default true.
     pub control: bool,
+    /// Where `/livez` and `/readyz` are served, such as `0.0.0.0:9000`. Default: nowhere.
+    pub health: Option<SocketAddr>,
+    /// How long a worker may be handed nothing from a queue that is not empty, or its async runtime may be blocked,
+    /// before `/livez` fails. Default 60 seconds; zero turns these checks off.
+    pub health_stall_limit: Duration,
+    /// How long the broker may be away before `/livez` fails. Default 5 minutes: a worker connects again by itself, and
+    /// restarting all of them helps no broker. Zero turns the check off.
+    pub health_connection_limit: Duration,
 }
 
 impl Default for Config {
@@ -115,6 +124,9 @@ impl Default for WorkerConfig {
             hostname: None,
             max_crashes: 3,
             control: true,
+            health: None,
+            health_stall_limit: Duration::from_secs(60),
+            health_connection_limit: Duration::from_secs(300),
         }
     }
 }

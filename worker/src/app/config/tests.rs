@@ -60,6 +60,9 @@ fn every_setting_can_be_made_in_both_places() {
         ("hostname", "one@%h"),
         ("max_crashes", "6"),
         ("control", "off"),
+        ("health", "127.0.0.1:9000"),
+        ("health_stall_limit", "30s"),
+        ("health_connection_limit", "0s"),
         ("ca_file", "ca.pem"),
         ("cert_file", "cert.pem"),
         ("key_file", "key.pem"),
@@ -186,6 +189,7 @@ fn mistakes_in_variables_name_the_variable() {
         ),
         ("MQ_QUEUES", "a,,b", "environment variable MQ_QUEUES is `a,,b`: expected queue names with commas"),
         ("MQ_PREFETCH", "0", "environment variable MQ_PREFETCH is `0`: expected a whole number"),
+        ("MQ_HEALTH", "9000", "environment variable MQ_HEALTH is `9000`: expected an IP address and a port"),
         ("MQ_HOSTNAME", "a b", "environment variable MQ_HOSTNAME is `a b`: expected a name without spaces"),
         (
             "MQ_RESULT_BACKEND",

@@ -2,6 +2,7 @@
 //!
 //! Each error is the end of a sentence that begins with what was being set: "expected …".
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -135,6 +136,12 @@ pub(crate) fn hostname(text: &str) -> Result<String, Problem> {
         return Err("expected a name without spaces, such as `mail-1` or `mail-1@%h`".into());
     }
     Ok(name.to_owned())
+}
+
+/// An address to listen on.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, Problem> {
+    let expected = "expected an IP address and a port, such as `0.0.0.0:9000` or `[::]:9000`";
+    text.trim().parse().map_err(|_| expected.into())
 }
 
 /// The path of a file.

@@ -1,6 +1,7 @@
 //! A consumer: one lane for each of its queues.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -15,7 +16,10 @@ use crate::error::{Error, Result};
 
 /// The handle to the lanes of one consumer.
 pub(super) struct Control {
+    amqp: Arc<Amqp>,
     lanes: Vec<mpsc::Sender<Command>>,
+    /// For each lane, whether it consumes.
+    attached: Vec<Arc<AtomicBool>>,
 }
 
 impl Control {
@@ -47,6 +51,10 @@ impl ConsumerControl for Control {
     fn flush(&self) -> BoxFuture<'_, ()> {
         self.ask(Command::Flush).boxed()
     }
+
+    fn is_attached(&self) -> bool {
+        self.amqp.link.is_up() && self.attached.iter().all(|attached| attached.load(Ordering::Relaxed))
+    }
 }
 
 /// Consumes from all queues, or from none.
@@ -71,6 +79,7 @@ pub(super) async fn open(amqp: &Arc<Amqp>, subscription: Subscription) -> Result
                     queue: queue.as_str().into(),
                     prefetch,
                     tag: consumer_tag(&name),
+                    attached: Arc::new(AtomicBool::new(true)),
                 };
                 let what = format!("consume from queue `{queue}`");
                 let asked = &source;
@@ -80,12 +89,14 @@ pub(super) async fn open(amqp: &Arc<Amqp>, subscription: Subscription) -> Result
                     .await?;
                 opened.push((source, attached));
             }
+            let is_attached = opened.iter().map(|(source, _)| Arc::clone(&source.attached)).collect();
             let lanes = opened.into_iter().map(|(source, attached)| {
                 let (lane, commands) = mpsc::channel(8);
                 this.spawn(Lane::new(source, attached, commands, deliveries.clone()).run());
                 lane
             });
-            Ok(Arc::new(Control { lanes: lanes.collect() }))
+            let lanes = lanes.collect();
+            Ok(Arc::new(Control { amqp: this, lanes, attached: is_attached }))
         })
         .await?;
     Ok((Consumer::new(stream, Arc::clone(&control) as Arc<dyn ConsumerControl>), control))

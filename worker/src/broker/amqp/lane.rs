@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -66,6 +67,8 @@ pub(super) struct Source {
     pub(super) queue: Arc<str>,
     pub(super) prefetch: u16,
     pub(super) tag: String,
+    /// Whether it is consumed, for whoever asks.
+    pub(super) attached: Arc<AtomicBool>,
 }
 
 /// A channel with a consumer on it.
@@ -267,6 +270,7 @@ impl Lane {
         match event {
             Event::Attached(attached) => {
                 self.number += 1;
+                self.source.attached.store(true, Ordering::Relaxed);
                 self.sink = Arc::new(Sink { channel: self.number, verdicts: self.verdict_sender.clone() });
                 self.attachment = Attachment::Attached(attached);
             }
@@ -413,6 +417,7 @@ impl Lane {
         else {
             return;
         };
+        self.source.attached.store(false, Ordering::Relaxed);
         let is_wanted = self.deliveries.is_some();
         let queue = &*self.source.queue;
         match why {

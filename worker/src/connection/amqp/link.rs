@@ -119,6 +119,11 @@ impl Link {
         self.inner.state.subscribe()
     }
 
+    /// True while there is a connection, as far as anyone has noticed.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(&*self.inner.state.borrow(), State::Up(session) if session.is_alive())
+    }
+
     /// Follows whether the broker takes messages, and why not.
     pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
         self.inner.blocked.subscribe()

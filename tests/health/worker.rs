@@ -1,0 +1,102 @@
+//! A worker with tasks that make it healthy or not: `mq-worker`'s own `main`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use mq_worker::broker::{
+    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Subscription,
+};
+use mq_worker::{App, Result, SharedState, Topology, setup, task};
+use tokio::sync::mpsc;
+
+/// Names a file for which the set-up waits.
+const SETUP: &str = "HEALTH_SETUP";
+/// Set: the consumer hands nothing out.
+const DEAF: &str = "HEALTH_DEAF";
+
+/// Waits as a well-behaved task does.
+#[task(name = "health.hold")]
+async fn hold(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// Keeps a thread of the async runtime, which an async function must not.
+#[task(name = "health.block")]
+async fn block(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}
+
+#[setup]
+async fn wait_for_the_file(_: &mut SharedState) {
+    if let Some(path) = std::env::var_os(SETUP) {
+        while !std::path::Path::new(&path).exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    if std::env::var_os(DEAF).is_some() {
+        let installed = App::builder().wrap_broker(|inner| Arc::new(Deaf(inner))).install();
+        installed.expect("the test has set a good configuration");
+    }
+    mq_worker::main()
+}
+
+/// A broker that is there, and whose consumer hands nothing out.
+struct Deaf(Arc<dyn Broker>);
+
+struct Nothing {
+    _deliveries: mpsc::Sender<Delivery>,
+}
+
+impl ConsumerControl for Nothing {
+    fn cancel(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl Broker for Deaf {
+    fn consume(&self, _: Subscription) -> BoxFuture<'_, Result<Consumer>> {
+        let (sender, receiver) = mpsc::channel(1);
+        Box::pin(async { Ok(Consumer::new(receiver, Arc::new(Nothing { _deliveries: sender }))) })
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
+        self.0.declare(topology)
+    }
+
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
+        self.0.publish(publication)
+    }
+
+    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
+        self.0.get(queue)
+    }
+
+    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
+        self.0.queues(names)
+    }
+
+    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>> {
+        self.0.purge(queue)
+    }
+
+    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.0.delete_queue(queue)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.0.close()
+    }
+}

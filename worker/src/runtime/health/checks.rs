@@ -1,0 +1,212 @@
+//! What is wrong with a worker, and for how long: pure, told the time that has passed.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+/// How often a limit is looked at before it is reached.
+const LOOKS: u32 = 6;
+/// A look asks the broker: at most so often, and seldom enough to cost nothing.
+const LOOK_WITHIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
+/// The checks of liveness.
+pub(super) struct Checks {
+    executor: Check,
+    connection: Check,
+    progress: Check,
+}
+
+/// What one look at the worker found: a reason for each check that does not hold.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Symptoms {
+    pub(super) executor: Option<String>,
+    pub(super) connection: Option<String>,
+    pub(super) progress: Option<String>,
+}
+
+/// One check: it fails when something has been wrong without a break for longer than the limit.
+struct Check {
+    name: &'static str,
+    limit: Duration,
+    trouble: Option<Trouble>,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Trouble {
+    check: &'static str,
+    #[serde(serialize_with = "to_the_second")]
+    since: DateTime<Utc>,
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    lasts: Duration,
+    reason: String,
+}
+
+/// The answer to a probe.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    ok: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Trouble>,
+}
+
+impl Checks {
+    /// Checks with these limits; a limit of zero turns its checks off.
+    pub(super) fn new(stall: Duration, connection: Duration) -> Self {
+        let check = |name, limit| Check { name, limit, trouble: None };
+        Self {
+            executor: check("executor", stall),
+            connection: check("connection", connection),
+            progress: check("progress", stall),
+        }
+    }
+
+    /// How long to wait between two looks.
+    pub(super) fn pause(&self) -> Duration {
+        let limits =
+            [self.progress.limit, self.connection.limit].into_iter().filter(|limit| !limit.is_zero());
+        let (least, most) = LOOK_WITHIN;
+        limits.min().map_or(most, |limit| (limit / LOOKS).clamp(least, most))
+    }
+
+    /// Notes what a look found, `passed` after the last one.
+    ///
+    /// A process that was stopped for a while, as a whole or with its machine, has looked at nothing meanwhile:
+    /// only so much is counted as may pass between two looks.
+    pub(super) fn note(&mut self, symptoms: Symptoms, passed: Duration, now: DateTime<Utc>) {
+        let passed = passed.min(self.pause() * 2);
+        let Symptoms { executor, connection, progress } = symptoms;
+        self.executor.note(executor, passed, now);
+        self.connection.note(connection, passed, now);
+        self.progress.note(progress, passed, now);
+    }
+
+    /// What fails.
+    pub(super) fn report(&self) -> Report {
+        let checks = [&self.executor, &self.connection, &self.progress];
+        Report::of(checks.into_iter().filter_map(|check| check.failure().cloned()))
+    }
+
+    /// Since when the connection has been away, as far as it was seen.
+    pub(super) fn disconnected_since(&self) -> Option<DateTime<Utc>> {
+        self.connection.trouble.as_ref().map(|trouble| trouble.since)
+    }
+}
+
+impl Check {
+    fn note(&mut self, reason: Option<String>, passed: Duration, now: DateTime<Utc>) {
+        let had_failed = self.failure().is_some();
+        self.trouble = reason.map(|reason| match self.trouble.take() {
+            Some(trouble) => Trouble { lasts: trouble.lasts + passed, reason, ..trouble },
+            None => Trouble { check: self.name, since: now, lasts: Duration::ZERO, reason },
+        });
+        match (had_failed, self.failure()) {
+            (false, Some(Trouble { check, since, reason, .. })) => {
+                tracing::error!(check, %since, reason, "this worker is not well: /livez says so");
+            }
+            (true, None) => tracing::info!(check = self.name, "this worker is well again"),
+            _ => {}
+        }
+    }
+
+    fn failure(&self) -> Option<&Trouble> {
+        self.trouble.as_ref().filter(|trouble| !self.limit.is_zero() && trouble.lasts >= self.limit)
+    }
+}
+
+impl Trouble {
+    /// Something that is wrong at this moment, since some time.
+    pub(super) fn now(check: &'static str, since: DateTime<Utc>, reason: &str) -> Self {
+        let lasts = (Utc::now() - since).to_std().unwrap_or_default();
+        Self { check, since, lasts, reason: reason.into() }
+    }
+}
+
+impl Report {
+    /// A report of what fails.
+    pub(super) fn of(failed: impl IntoIterator<Item = Trouble>) -> Self {
+        let failed: Vec<Trouble> = failed.into_iter().collect();
+        Self { ok: failed.is_empty(), failed }
+    }
+
+    /// True when nothing fails.
+    pub(super) fn is_ok(&self) -> bool {
+        self.ok
+    }
+}
+
+fn to_the_second<S: serde::Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn checks() -> Checks {
+        Checks::new(60 * SECOND, 300 * SECOND)
+    }
+
+    fn stalled() -> Symptoms {
+        Symptoms { progress: Some("nothing comes".into()), ..Symptoms::default() }
+    }
+
+    #[test]
+    fn a_check_fails_when_the_limit_has_passed_without_a_break() {
+        let mut checks = checks();
+        assert_eq!(checks.pause(), 10 * SECOND);
+        checks.note(stalled(), 10 * SECOND, Utc::now());
+        for _ in 0..5 {
+            checks.note(stalled(), 10 * SECOND, Utc::now());
+            assert!(checks.report().is_ok());
+        }
+        checks.note(stalled(), 10 * SECOND, Utc::now());
+        assert!(!checks.report().is_ok());
+        checks.note(Symptoms::default(), 10 * SECOND, Utc::now());
+        assert!(checks.report().is_ok());
+        checks.note(stalled(), 10 * SECOND, Utc::now());
+        assert!(checks.report().is_ok(), "a break begins the count anew");
+    }
+
+    #[test]
+    fn each_check_has_its_limit() {
+        let mut checks = checks();
+        let away = Symptoms { connection: Some("away".into()), ..Symptoms::default() };
+        for _ in 0..30 {
+            checks.note(away.clone(), 10 * SECOND, Utc::now());
+            assert!(checks.report().is_ok());
+        }
+        checks.note(away, 10 * SECOND, Utc::now());
+        let json = serde_json::to_value(checks.report()).expect("JSON");
+        assert_eq!((&json["ok"], &json["failed"][0]["check"]), (&false.into(), &"connection".into()));
+        assert_eq!(
+            (&json["failed"][0]["seconds"], &json["failed"][0]["reason"]),
+            (&300.into(), &"away".into())
+        );
+    }
+
+    #[test]
+    fn time_in_which_the_process_was_stopped_does_not_count() {
+        let mut checks = checks();
+        checks.note(stalled(), 10 * SECOND, Utc::now());
+        checks.note(stalled(), 3600 * SECOND, Utc::now());
+        assert!(checks.report().is_ok());
+    }
+
+    #[test]
+    fn a_limit_of_zero_turns_a_check_off() {
+        let mut checks = Checks::new(Duration::ZERO, Duration::ZERO);
+        assert_eq!(checks.pause(), 10 * SECOND);
+        for _ in 0..100 {
+            checks.note(stalled(), 10 * SECOND, Utc::now());
+        }
+        assert!(checks.report().is_ok());
+    }
+}

@@ -1,0 +1,96 @@
+//! Answers `GET` and `HEAD` for two paths: as much of HTTP/1.1 as a probe needs.
+//!
+//! One request a connection, bounded in size, time and number: whoever can reach the port cannot harm the worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::Vitals;
+
+/// How long a connection may last.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many connections are served at once; more of them wait.
+const CONNECTIONS: usize = 64;
+/// The largest request: probes send a few hundred bytes.
+const REQUEST: usize = 8 * 1024;
+
+/// Serves until it is dropped.
+pub(super) async fn serve(listener: TcpListener, vitals: Arc<Vitals>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let vitals = Arc::clone(&vitals);
+                tokio::spawn(async move {
+                    // Errors and late comers are the client's affair.
+                    let _ = tokio::time::timeout(PATIENCE, answer(stream, &vitals)).await;
+                    drop(place);
+                });
+            }
+            // Out of file descriptors, for instance: that passes.
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection for a health check");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: TcpStream, vitals: &Vitals) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let is_whole = |request: &[u8]| request.windows(4).any(|end| end == b"\r\n\r\n");
+    while !is_whole(&request) && request.len() < REQUEST {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    }
+    let response = if is_whole(&request) {
+        respond(&request, vitals)
+    } else {
+        refuse("431 Request Header Fields Too Large")
+    };
+    stream.write_all(response.as_bytes()).await?;
+    stream.shutdown().await?;
+    // What is still unread would reset the connection before the answer is read.
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+fn respond(request: &[u8], vitals: &Vitals) -> String {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let words: Vec<&str> = std::str::from_utf8(line).unwrap_or_default().split(' ').collect();
+    let [method, target, version] = words[..] else { return refuse("400 Bad Request") };
+    if !version.starts_with("HTTP/1.") {
+        return refuse("400 Bad Request");
+    }
+    let report = match target.split('?').next() {
+        Some("/livez") => Vitals::liveness,
+        Some("/readyz") => Vitals::readiness,
+        _ => return refuse("404 Not Found"),
+    };
+    if !matches!(method, "GET" | "HEAD") {
+        return refuse("405 Method Not Allowed\r\nAllow: GET, HEAD");
+    }
+    let report = report(vitals);
+    let status = if report.is_ok() { "200 OK" } else { "503 Service Unavailable" };
+    let body = serde_json::to_string(&report).expect("texts, numbers and times are JSON") + "\n";
+    let head = head(status, body.len());
+    if method == "HEAD" { head } else { head + &body }
+}
+
+fn refuse(status: &str) -> String {
+    head(status, 0)
+}
+
+fn head(status: &str, length: usize) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+}

@@ -1,0 +1,184 @@
+//! Whether a worker is alive and ready, for whoever restarts it: `/livez` and `/readyz`.
+//!
+//! All of it runs on a thread of its own, so that a worker whose async runtime is blocked is told apart from one
+//! that is well. [`watch`] looks at the worker every few seconds, [`checks`] says what is wrong for how long, and
+//! [`http`] answers from what was seen: a probe costs no question to the broker.
+
+mod checks;
+mod http;
+mod watch;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::checks::{Checks, Report, Trouble};
+use super::handle::WorkerHandle;
+use super::running::RunningTasks;
+use crate::app::config::WorkerConfig;
+use crate::broker::{Broker, ConsumerControl};
+use crate::error::{Error, Result};
+
+/// The health of one worker. It is served until this is dropped.
+pub(super) struct Health {
+    vitals: Arc<Vitals>,
+    /// Shows that the worker's runtime comes round.
+    heart: Option<JoinHandle<()>>,
+    _served: Option<DropGuard>,
+}
+
+/// What is known about a worker.
+struct Vitals {
+    phase: Mutex<Phase>,
+    handle: WorkerHandle,
+    /// Counted up by a task on the worker's runtime.
+    beats: AtomicU64,
+    checks: Mutex<Checks>,
+    begun: DateTime<Utc>,
+    stopping: OnceLock<DateTime<Utc>>,
+}
+
+/// How far a worker has come.
+#[derive(Clone)]
+enum Phase {
+    /// It runs the functions marked `#[setup]`.
+    SettingUp,
+    /// It looks for its broker.
+    Connecting,
+    /// It has its consumer.
+    Consuming(Consuming),
+}
+
+/// What tells whether a worker that consumes gets on.
+#[derive(Clone)]
+pub(super) struct Consuming {
+    /// Asked how full the queues are, when the worker has nothing to do.
+    pub(super) broker: Arc<dyn Broker>,
+    /// Knows whether the consumer is attached.
+    pub(super) control: Arc<dyn ConsumerControl>,
+    /// What it consumes from.
+    pub(super) queues: Arc<[String]>,
+    /// Counts the messages that were handed to the worker.
+    pub(super) delivered: Arc<AtomicU64>,
+    /// What it is running.
+    pub(super) running: Arc<RunningTasks>,
+}
+
+impl Health {
+    /// Begins to serve the health of the worker that `handle` stops, if the configuration says where.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub(super) fn start(config: &WorkerConfig, handle: &WorkerHandle) -> Result<Self> {
+        let checks = Checks::new(config.health_stall_limit, config.health_connection_limit);
+        let pause = checks.pause();
+        let vitals = Arc::new(Vitals {
+            phase: Mutex::new(Phase::SettingUp),
+            handle: handle.clone(),
+            beats: AtomicU64::new(0),
+            checks: Mutex::new(checks),
+            begun: Utc::now(),
+            stopping: OnceLock::new(),
+        });
+        let Some(address) = config.health else {
+            return Ok(Self { vitals, heart: None, _served: None });
+        };
+        let over = CancellationToken::new();
+        serve(address, Arc::clone(&vitals), pause, over.clone()).map_err(|error| {
+            Error::config(format!("cannot serve health checks on `{address}`")).with_source(error)
+        })?;
+        let heart = tokio::spawn(beat(Arc::clone(&vitals), pause));
+        Ok(Self { vitals, heart: Some(heart), _served: Some(over.drop_guard()) })
+    }
+
+    /// The worker is set up and looks for its broker.
+    pub(super) fn connecting(&self) {
+        *self.vitals.phase.lock().expect("never poisoned") = Phase::Connecting;
+    }
+
+    /// The worker has its consumer.
+    pub(super) fn consuming(&self, consuming: Consuming) {
+        *self.vitals.phase.lock().expect("never poisoned") = Phase::Consuming(consuming);
+    }
+}
+
+impl Drop for Health {
+    fn drop(&mut self) {
+        if let Some(heart) = &self.heart {
+            heart.abort();
+        }
+    }
+}
+
+/// Starts the thread. It ends when `over` fires.
+fn serve(
+    address: SocketAddr,
+    vitals: Arc<Vitals>,
+    pause: Duration,
+    over: CancellationToken,
+) -> std::io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    tracing::info!(address = %listener.local_addr()?, "serving /livez and /readyz");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    let serve = async move {
+        tokio::select! {
+            () = over.cancelled() => {}
+            () = watch::watch(&vitals, pause) => {}
+            () = http::serve(listener, Arc::clone(&vitals)) => {}
+        }
+    };
+    std::thread::Builder::new()
+        .name("mq-worker-health".into())
+        .spawn(move || runtime.block_on(serve))
+        .map(drop)
+}
+
+async fn beat(vitals: Arc<Vitals>, pause: Duration) {
+    loop {
+        vitals.beats.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+impl Vitals {
+    fn phase(&self) -> Phase {
+        self.phase.lock().expect("never poisoned").clone()
+    }
+
+    /// Whether the worker should be left alone, or restarted.
+    fn liveness(&self) -> Report {
+        self.checks.lock().expect("never poisoned").report()
+    }
+
+    /// Whether the worker takes messages.
+    fn readiness(&self) -> Report {
+        let failed = match self.phase() {
+            _ if self.handle.is_stopping() => {
+                let since = *self.stopping.get_or_init(Utc::now);
+                Some(Trouble::now("stopping", since, "the worker was told to stop"))
+            }
+            Phase::SettingUp => {
+                Some(Trouble::now("setup", self.begun, "the `#[setup]` functions are not done"))
+            }
+            Phase::Connecting => {
+                Some(Trouble::now("connection", self.begun, "the worker has not reached its broker yet"))
+            }
+            Phase::Consuming(consuming) if !consuming.control.is_attached() => {
+                let since = self.checks.lock().expect("never poisoned").disconnected_since();
+                Some(Trouble::now("connection", since.unwrap_or_else(Utc::now), watch::DETACHED))
+            }
+            Phase::Consuming(_) => None,
+        };
+        Report::of(failed)
+    }
+}

@@ -1,0 +1,90 @@
+//! Looks at the worker every few seconds. The broker is asked only when the worker has nothing to do.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+
+use super::checks::Symptoms;
+use super::{Consuming, Phase, Vitals};
+use crate::broker::QueueInfo;
+use crate::error::Result;
+
+/// The consumer is not at its queues.
+pub(super) const DETACHED: &str = "the worker is not connected to all of its queues";
+
+/// What the counters said at the last look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    beats: u64,
+    delivered: u64,
+}
+
+/// Looks again and again, for ever.
+pub(super) async fn watch(vitals: &Vitals, pause: Duration) {
+    let mut last = Counters::default();
+    let mut looked = Instant::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = vitals.handle.warm.cancelled(), if vitals.stopping.get().is_none() => {
+                vitals.stopping.get_or_init(Utc::now);
+                continue;
+            }
+        }
+        let symptoms = look(vitals, &mut last).await;
+        let now = Instant::now();
+        vitals.checks.lock().expect("never poisoned").note(symptoms, now - looked, Utc::now());
+        looked = now;
+    }
+}
+
+async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
+    let mut symptoms = Symptoms::default();
+    let beats = vitals.beats.load(Ordering::Relaxed);
+    if std::mem::replace(&mut last.beats, beats) == beats {
+        let reason = "the async runtime does not come round: its threads are blocked, perhaps by a task that does not \
+                      await (a plain `fn` task runs on a thread of its own)";
+        symptoms.executor = Some(reason.into());
+    }
+    match vitals.phase() {
+        // A worker that stops is left to its grace time.
+        _ if vitals.handle.is_stopping() => {}
+        Phase::SettingUp => {}
+        Phase::Connecting => symptoms.connection = Some("the worker has not reached its broker yet".into()),
+        Phase::Consuming(consuming) if !consuming.control.is_attached() => {
+            symptoms.connection = Some(DETACHED.into());
+        }
+        Phase::Consuming(consuming) => {
+            let delivered = consuming.delivered.load(Ordering::Relaxed);
+            let has_more = std::mem::replace(&mut last.delivered, delivered) != delivered;
+            if !has_more && consuming.running.count() == 0 {
+                let waiting = consuming.broker.queues(&consuming.queues).await;
+                idle(&consuming, delivered, waiting, &mut symptoms);
+            }
+        }
+    }
+    symptoms
+}
+
+/// What the queues say about a worker that does nothing.
+fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, symptoms: &mut Symptoms) {
+    match waiting {
+        Ok(queues) => {
+            let full = queues.iter().find(|queue| queue.ready > 0);
+            // What came while the broker was asked counts.
+            let is_idle = consuming.delivered.load(Ordering::Relaxed) == delivered;
+            if let Some(queue) = full.filter(|_| is_idle) {
+                symptoms.progress = Some(format!(
+                    "queue `{}` has {} messages ready, and this worker, which does nothing, is handed none",
+                    queue.name, queue.ready
+                ));
+            }
+        }
+        Err(error) if error.is_connection() || error.is_timeout() => {
+            symptoms.connection = Some(format!("the broker does not answer: {error:#}"));
+        }
+        // For instance the queue of somebody else: that says nothing about this worker.
+        Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot see how full the queues are"),
+    }
+}
