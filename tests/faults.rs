@@ -51,6 +51,15 @@ fn nothing_is_lost_on_rabbitmq_whatever_happens() {
 }
 
 #[test]
+fn a_rolling_restart_of_four_workers_loses_and_repeats_nothing() {
+    clean("--broker sqlite --scenario rolling");
+    if shared::may_start_rabbitmq(file!()) {
+        clean("--broker rabbitmq --scenario rolling");
+        clean("--broker rabbitmq-classic --scenario rolling");
+    }
+}
+
+#[test]
 fn every_kind_of_task_has_its_outcome_when_nothing_happens() {
     clean("--broker sqlite --scenario calm");
 }

@@ -28,6 +28,8 @@ pub(crate) struct Run {
     mutation: Option<String>,
     /// No task may be put aside for the crash of another.
     forbids_blame: bool,
+    /// No task may run again.
+    forbids_repeats: bool,
     prefetch: usize,
 }
 
@@ -65,8 +67,14 @@ impl Run {
             numbers: AtomicU32::new(1),
             mutation,
             forbids_blame: false,
+            forbids_repeats: false,
             prefetch: CONCURRENCY,
         }
+    }
+
+    /// From now on it is a violation when a task runs again, whatever happens.
+    pub(crate) fn forbid_repeats(&mut self) {
+        self.forbids_repeats = true;
     }
 
     /// Workers that are started from now on reserve so many.
@@ -179,6 +187,7 @@ impl Run {
             max_retries: MAX_RETRIES,
             max_crashes: MAX_CRASHES,
             forbids_blame: self.forbids_blame,
+            forbids_repeats: self.forbids_repeats,
         };
         check::check(&self.history(), setting)
     }

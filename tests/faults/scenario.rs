@@ -15,13 +15,14 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
 type Play = fn(&mut Run);
 
-const PLAYS: [(&str, Play); 6] = [
+const PLAYS: [(&str, Play); 7] = [
     ("calm", calm),
     ("crash", crash),
     ("outage", outage),
     ("reconnect", reconnect),
     ("counted", counted),
     ("poison", poison),
+    ("rolling", rolling),
 ];
 
 /// The names of all plays.
@@ -112,6 +113,17 @@ fn poison(run: &mut Run) {
     run.reserve(20);
     run.add_worker();
     send(run, "slow:1500*3 poison slow:1500*6 blocking:1500*3");
+    wait_for_producers(run);
+}
+
+/// Four workers are restarted one after the other under load, as a deployment does it, twice.
+fn rolling(run: &mut Run) {
+    run.forbid_repeats();
+    (0..4).for_each(|_| run.add_worker());
+    send(run, "slow:100*300 blocking:100*100 flaky*20 slow:100*300");
+    wait_until(run, |history| runs(history) >= 20);
+    inflict(run, Fault::Roll);
+    inflict(run, Fault::Roll);
     wait_for_producers(run);
 }
 

@@ -17,6 +17,14 @@ use crate::{free_port, temp_dir};
 
 /// Debian's programs. Those in `/usr/sbin` change to another user and lose the environment.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+/// Where other programs are, of another version: `tests/run --rabbitmq-4` sets it.
+const OTHER_PROGRAMS: &str = "MQ_TEST_RABBITMQ_PROGRAMS";
+/// More lines for every node's configuration.
+const OTHER_CONFIGURATION: &str = "MQ_TEST_RABBITMQ_CONFIGURATION";
+
+fn programs() -> PathBuf {
+    std::env::var_os(OTHER_PROGRAMS).map_or_else(|| PROGRAMS.into(), PathBuf::from)
+}
 
 /// A start on two busy cores takes 10 to 30 seconds.
 const START_LIMIT: Duration = Duration::from_secs(180);
@@ -76,9 +84,11 @@ impl Node {
     }
 
     fn prepare(identity: &Identity) -> Node {
+        let programs = programs();
         assert!(
-            Path::new(PROGRAMS).join("rabbitmq-server").exists(),
-            "RabbitMQ is not installed: there is no {PROGRAMS}/rabbitmq-server (Debian: apt-get install rabbitmq-server)"
+            programs.join("rabbitmq-server").exists(),
+            "RabbitMQ is not installed: there is no {}/rabbitmq-server (Debian: apt-get install rabbitmq-server)",
+            programs.display()
         );
         let directory = temp_dir().keep();
         let port = free_port();
@@ -260,8 +270,9 @@ impl Ctl {
         fs::write(
             directory.join("rabbitmq.conf"),
             format!(
-                "loopback_users.guest = true\nlog.file.level = info\ndisk_free_limit.absolute = 50MB\n{}\n",
-                if identity.configuration.is_empty() { "heartbeat = 10" } else { &identity.configuration }
+                "loopback_users.guest = true\nlog.file.level = info\ndisk_free_limit.absolute = 50MB\n{}\n{}\n",
+                if identity.configuration.is_empty() { "heartbeat = 10" } else { &identity.configuration },
+                std::env::var(OTHER_CONFIGURATION).unwrap_or_default(),
             ),
         )
         .expect("a configuration");
@@ -333,7 +344,7 @@ impl Ctl {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(Path::new(PROGRAMS).join(program));
+        let mut command = Command::new(programs().join(program));
         // Variables of an installed broker must not reach this one.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("RABBITMQ_") || name.starts_with("ERL_")) {

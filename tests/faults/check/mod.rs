@@ -24,6 +24,8 @@ pub(crate) struct Setting {
     pub(crate) max_crashes: u32,
     /// True when there are too few faults to take an innocent task for a killer.
     pub(crate) forbids_blame: bool,
+    /// True when nothing that happens excuses a second run.
+    pub(crate) forbids_repeats: bool,
 }
 
 /// A worker may begin this much before the time: what it says it tolerates, and the precision of a clock.
@@ -73,6 +75,9 @@ pub(crate) fn check(history: &History, setting: Setting) -> Verdict {
     }
     for (id, task) in &history.tasks {
         check_task(id, task, history, setting, &mut verdict);
+    }
+    if setting.forbids_repeats && verdict.duplicated > 0 {
+        verdict.broken.push(format!("repeated: {} runs again, and nothing excuses one", verdict.duplicated));
     }
     if verdict.duplicated > verdict.bound {
         let (duplicated, bound) = (verdict.duplicated, verdict.bound);

@@ -3,8 +3,14 @@
 use super::*;
 use crate::log::Line;
 
-const SETTING: Setting =
-    Setting { workers: 2, prefetch: 4, max_retries: 3, max_crashes: 3, forbids_blame: false };
+const SETTING: Setting = Setting {
+    workers: 2,
+    prefetch: 4,
+    max_retries: 3,
+    max_crashes: 3,
+    forbids_blame: false,
+    forbids_repeats: false,
+};
 
 fn verdict(log: &str) -> Verdict {
     let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -132,6 +138,15 @@ fn a_rolling_restart_repeats_only_what_it_interrupted() {
     let roll = "1.25 control fault 1 roll 2\n1.6 control over 1\n";
     clean(&format!("{SENT}1.2 w0/2 start a 0\n{roll}{TWICE}"));
     caught("repeated", &format!("{SENT}{DONE}{roll}{TWICE}"));
+}
+
+#[test]
+fn a_second_run_that_a_fault_explains_may_still_be_forbidden() {
+    let log = format!("{SENT}1.2 w0/2 start a 0\n1.25 control fault 1 roll 2\n1.6 control over 1\n{TWICE}");
+    let lines = || log.lines().map(|line| line.parse::<Line>().expect("a good line"));
+    assert_eq!(check(&History::new(lines()), SETTING).violations(), [""; 0]);
+    let strict = check(&History::new(lines()), Setting { forbids_repeats: true, ..SETTING });
+    assert!(strict.violations()[0].starts_with("repeated: 1"), "{:?}", strict.violations());
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl<T> AsyncResult<T> {
         &self.id
     }
 
-    /// True when nothing was sent, since the task is [unique](crate::task!#options) and the same call waits or runs: this
+    /// True when nothing was sent, since the task is [unique](macro@crate::task) and the same call waits or runs: this
     /// is the handle to that one. Over `rpc://`, its result goes to the program that sent it.
     pub fn is_duplicate(&self) -> bool {
         self.is_duplicate
