@@ -1,6 +1,6 @@
 //! Consumers, connections and queues come to an end, messages do not.
 
-use mq_worker::Queue;
+use mq_worker::{Queue, QueueKind};
 use support::within;
 
 use crate::lab::*;
@@ -153,7 +153,8 @@ pub(crate) async fn an_exclusive_queue_goes_with_its_connection(lab: &Lab) {
 pub(crate) async fn an_auto_delete_queue_goes_with_its_last_consumer(lab: &Lab) {
     let broker = lab.open().await;
     let queue = lab.name("passing");
-    declare(&broker, [Queue { auto_delete: true, durable: false, ..Queue::new(&queue) }]).await;
+    declare(&broker, [Queue { auto_delete: true, kind: Some(QueueKind::Classic), ..Queue::new(&queue) }])
+        .await;
     publish(&broker, to(&queue, "early")).await;
     let mut first = consume(&broker, &[&queue], 1).await;
     let second = consume(&broker, &[&queue], 1).await;
