@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mq_worker::{App, Context, SharedState, task};
+use mq_worker::{App, Config, Context, SharedState, task};
 use support::places::{Place, Running, consumed, eventually, places};
+use support::unique;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -181,6 +182,89 @@ async fn burst(place: &Place) {
 async fn send_burst(app: &App, place: &Place, numbers: std::ops::Range<u64>) {
     let calls = numbers.map(|number| work_burst.with(number).queue(&place.queue));
     app.send_many(calls).await.expect("sent");
+}
+
+/// Which of the delayed calls have run, and how often.
+struct Roll(Vec<AtomicU32>);
+
+#[task(ignore_result)]
+async fn work_later(ctx: &Context, number: u64) {
+    let roll = ctx.state::<Arc<Roll>>();
+    roll.0[usize::try_from(number).expect("a small number")].fetch_add(1, Ordering::Relaxed);
+}
+
+const LATER: u64 = 100_000;
+
+/// A hundred thousand calls that wait for their time, while the worker and then the broker are restarted.
+async fn wait_through_restarts(config: Config, name: &str, wait: Duration, restart: impl AsyncFnOnce()) {
+    let mut config = config;
+    config.worker.concurrency = PREFETCH as usize;
+    // While a broker is busy with all of them, an answer may take its time.
+    config.publish_timeout = Duration::from_secs(60);
+    let queue = unique("later");
+    config.worker.queues = vec![queue.clone()];
+    let app = App::new(config).expect("a good configuration");
+    let roll = Arc::new(Roll((0..LATER).map(|_| AtomicU32::new(0)).collect()));
+    let start = || {
+        let mut state = SharedState::default();
+        state.insert(Arc::clone(&roll));
+        Running::start(app.clone(), state)
+    };
+    let send = async |numbers: std::ops::Range<u64>, eta| {
+        let calls = numbers.map(|number| work_later.with(number).queue(&queue).eta(eta));
+        app.send_many(calls).await.expect("sent");
+    };
+    let done = || roll.0.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count() as u64;
+    let running = start();
+    // All that both sides need is allocated after this.
+    send(0..2_000, chrono::Utc::now() + Duration::from_secs(1)).await;
+    eventually("the first ran", async || done() == 2_000).await;
+    let before = resident();
+    let begun = Instant::now();
+    let eta = chrono::Utc::now() + wait;
+    for first in (2_000..LATER).step_by(7_000) {
+        send(first..(first + 7_000).min(LATER), eta).await;
+    }
+    let sent = begun.elapsed();
+    let waiting = LATER - done();
+    let growth = resident().saturating_sub(before) >> 20;
+    running.stop().await;
+    let running = start();
+    restart().await;
+    let deadline = Instant::now() + wait + Duration::from_secs(200);
+    while done() < LATER {
+        assert!(Instant::now() < deadline, "{name}: {} of {LATER} have run", done());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let all = begun.elapsed();
+    running.stop().await;
+    let twice = roll.0.iter().filter(|count| count.load(Ordering::Relaxed) > 1).count();
+    eprintln!(
+        "{name}: sent in {sent:.1?}, {waiting} waited, +{growth} MiB, all ran after {all:.1?}, {twice} twice"
+    );
+    assert!(waiting > LATER / 4, "{name}: the machine is too slow for this: {waiting} waited");
+    // As many deliveries held in the process would be some hundred bytes each, and their timers.
+    assert!(growth < 40, "{name}: the process grew by {growth} MiB");
+    // What was in the worker's hands when the broker went down may come again.
+    assert!(twice <= 2 * PREFETCH as usize, "{name}: {twice} ran twice");
+}
+
+#[test]
+fn a_hundred_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
+    let _alone = alone();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let directory = support::temp_dir();
+    let url = |url: String| Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
+    let file = url(format!("sqlite:{}", directory.path().join("later.db").display()));
+    runtime.block_on(wait_through_restarts(file, "sqlite", Duration::from_secs(20), async || {}));
+    if support::shared::may_start_rabbitmq(file!()) {
+        let mut node = support::node::Node::start();
+        let config = url(node.url());
+        runtime.block_on(wait_through_restarts(config, "rabbitmq", Duration::from_secs(60), async || {
+            tokio::task::block_in_place(|| node.restart());
+        }));
+    }
+    runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
 /// The memory of this process, in bytes.
