@@ -43,12 +43,19 @@ const NAMES: [&str; 4] = ["user", "größe", "a\"b\\", "__type__"];
 
 fn through(body: Bytes) -> Message {
     let mut message = Message { headers: Headers::for_task("t", "id"), body, ..Message::default() };
-    codec::normalize(&mut message).expect("it is our own");
+    codec::normalize(&mut message, usize::MAX).expect("it is our own");
     message
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn numbers_with_a_fraction_arrive_to_the_last_bit(number in proptest::num::f64::NORMAL) {
+        let message = through(codec::encode(&[number]).expect("JSON"));
+        let mut arguments = Body::parse(&message.body).expect("our own body").arguments;
+        prop_assert_eq!(arguments.take::<f64>("number").expect("it is there"), number);
+    }
 
     #[test]
     fn positional_arguments_are_read_as_they_were_written(args in vec(value(), 0..8)) {
@@ -134,7 +141,7 @@ fn survives(body: &[u8], headers: Headers) {
             let properties =
                 Properties { content_type: content_type.map(Into::into), ..Properties::default() };
             let mut message = Message { properties, headers, body: body.to_vec().into() };
-            if codec::normalize(&mut message).is_err() {
+            if codec::normalize(&mut message, usize::MAX).is_err() {
                 continue;
             }
             let _ = (message.headers.eta(), message.headers.expires(), message.headers.time_limits());
@@ -169,7 +176,7 @@ fn deep_nesting_is_refused_before_the_stack_ends() {
             let headers = Headers::for_task("t", "id");
             survives(body.as_bytes(), headers.clone());
             let mut message = Message { headers, body: body.into(), ..Message::default() };
-            let outcome = codec::normalize(&mut message).and_then(|()| {
+            let outcome = codec::normalize(&mut message, usize::MAX).and_then(|()| {
                 let mut body = Body::parse(&message.body)?;
                 let first = body.arguments.take::<Value>("k").map_err(|error| error.to_string())?;
                 Ok((first, body.embed))

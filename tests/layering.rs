@@ -15,7 +15,7 @@ const ROWS: &[&[&str]] = &[
     &["app"],
     &["runtime", "beat"],
     &["dashboard", "testing"],
-    &["cli"],
+    &["cli", "fuzzing"],
 ];
 
 /// Neighbours on one row that may be imported all the same: (importer, imported).

@@ -133,6 +133,11 @@ pub mod __private {
     impl<T> NotResult for Returned<T> {}
 }
 
+/// What `fuzz/` runs with random input, and the tests with a small corpus.
+#[cfg(all(any(test, fuzzing), feature = "amqp", feature = "sqlite"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 /// The code in the README and the guides is compiled with the tests.
 #[cfg(doctest)]
 mod guides {

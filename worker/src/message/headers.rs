@@ -27,6 +27,8 @@ pub mod names {
     pub const HISTORY: &str = "mq-history";
     /// Of a call of a unique task: a list of its key, and how many milliseconds it keeps the next one out at most.
     pub const UNIQUE: &str = "mq-unique";
+    /// Set in place of properties that cannot be read: why.
+    pub const UNREADABLE: &str = "mq-unreadable";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
 }

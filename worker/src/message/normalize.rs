@@ -11,24 +11,21 @@ use serde_json::value::RawValue;
 use super::codec::{Embed, Keywords};
 use super::{Headers, Message};
 
-/// The largest body that a compressed message may unpack to.
-const UNPACKED_LIMIT: u64 = 256 * 1024 * 1024;
-
 /// No value is nested deeper than this: serde's own limit for what it reads into values.
 const DEEPEST: usize = 128;
 
 /// Brings a received message into the form that the rest of the crate reads: uncompressed, protocol v2,
-/// with kombu's typed values written as plain JSON.
+/// with kombu's typed values written as plain JSON. A compressed body may unpack to at most `limit` bytes.
 ///
 /// # Errors
 /// A text that names what is wrong; the message can never be run.
-pub fn normalize(message: &mut Message) -> Result<(), String> {
+pub fn normalize(message: &mut Message, limit: usize) -> Result<(), String> {
     if let Some(kind) = message.headers.get_str("compression") {
         // Celery calls it gzip; the bytes are zlib's.
         if kind != "application/x-gzip" {
             return Err(format!("the body is compressed with `{kind}`, which is not supported"));
         }
-        message.body = inflate(&message.body, UNPACKED_LIMIT)?;
+        message.body = inflate(&message.body, limit)?;
         message.headers.remove("compression");
     }
     let is_json =
@@ -49,14 +46,15 @@ fn not_json(error: &serde_json::Error) -> String {
     format!("the body is not JSON: {error}")
 }
 
-fn inflate(body: &[u8], limit: u64) -> Result<Bytes, String> {
+fn inflate(body: &[u8], limit: usize) -> Result<Bytes, String> {
     let mut out = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX);
     flate2::read::ZlibDecoder::new(body)
-        .take(limit + 1)
+        .take(most.saturating_add(1))
         .read_to_end(&mut out)
         .map_err(|error| format!("the compressed body cannot be read: {error}"))?;
-    if out.len() as u64 > limit {
-        return Err(format!("the body unpacks to more than {limit} bytes"));
+    if out.len() > limit {
+        return Err(format!("the body unpacks to more than {limit} bytes (`max_message_size`)"));
     }
     Ok(out.into())
 }
@@ -198,13 +196,15 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: usize = 1 << 20;
+
     fn task(body: &str) -> Message {
         Message { headers: Headers::for_task("t", "id"), body: body.to_owned().into(), ..Message::default() }
     }
 
     fn normalized(body: &str) -> Result<String, String> {
         let mut message = task(body);
-        normalize(&mut message)?;
+        normalize(&mut message, LIMIT)?;
         Ok(String::from_utf8(message.body.to_vec()).expect("JSON is UTF-8"))
     }
 
@@ -257,7 +257,7 @@ mod tests {
             let mut message = Message { headers: Headers::default(), ..task(body) };
             message.properties.content_type = Some("application/json".into());
             let before = message.clone();
-            normalize(&mut message).expect(body);
+            normalize(&mut message, LIMIT).expect(body);
             assert_eq!(message, before);
         }
     }
@@ -268,7 +268,7 @@ mod tests {
             r#"{"task":"t","id":"i","args":[123456789012345678901234567890],"kwargs":null,"taskset":"g"}"#;
         let mut message = Message { headers: Headers::default(), ..task(body) };
         message.properties.content_type = Some("application/json; charset=utf-8".into());
-        normalize(&mut message).expect("a call");
+        normalize(&mut message, LIMIT).expect("a call");
         assert_eq!(&message.body[..], b"[[123456789012345678901234567890],{},{}]");
         assert_eq!((message.headers.task(), message.headers.group()), (Some("t"), Some("g")));
     }

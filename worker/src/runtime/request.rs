@@ -83,7 +83,7 @@ impl Gate {
     /// True for a message that has taken workers down, and is put aside when it does so once more.
     pub fn is_on_its_last_life(&self, delivery: &Delivery) -> bool {
         let crashes = counted(delivery.crashes, &delivery.message.headers);
-        crashes > 0 && crashes + 1 >= self.max_crashes
+        crashes > 0 && crashes.saturating_add(1) >= self.max_crashes
     }
 
     /// Decodes a delivery, looks its task up and checks whether it may run now.
@@ -128,7 +128,7 @@ impl Gate {
         // Without a count of the broker's, a message that was handed out before is suspected once per redelivery.
         let headers = request.context.headers();
         let suspected = redelivered && !self.broker_counts_crashes;
-        if counted + u32::from(suspected) >= self.max_crashes {
+        if counted.saturating_add(u32::from(suspected)) >= self.max_crashes {
             return Admission::Settle(request, crashed(self.max_crashes));
         }
         if suspected && options.ack == AckMode::Late {
@@ -152,6 +152,9 @@ impl Gate {
 
     /// Brings the message into the form that the rest reads.
     fn readable(&self, message: &mut Message) -> Result<(), Outcome> {
+        if let Some(problem) = message.headers.get_str(names::UNREADABLE) {
+            return Err(malformed(format!("the properties of the message cannot be read: {problem}")));
+        }
         let size = message.body.len();
         if size > self.max_message_size {
             return Err(malformed(format!(
@@ -159,7 +162,7 @@ impl Gate {
                 self.max_message_size
             )));
         }
-        codec::normalize(message).map_err(malformed)
+        codec::normalize(message, self.max_message_size).map_err(malformed)
     }
 
     /// The task that a message names, or the tasks that subscribe to the routing key of a plain message.

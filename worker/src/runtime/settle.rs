@@ -398,6 +398,8 @@ impl Settler {
             let route = self.app.router().route(&next.task, own, next.wanted());
             let eta = next.message.headers.eta().ok().flatten();
             let delay = eta.and_then(|eta| (eta - Utc::now()).to_std().ok());
+            // What comes too early for that waits again.
+            let delay = delay.map(|delay| delay.min(self.broker.capabilities().max_delay));
             let publication = Publication {
                 exchange: route.exchange,
                 routing_key: route.routing_key,
@@ -434,7 +436,15 @@ impl Settler {
         match effect {
             Effect::Publish(publication) => self.broker.publish(publication.clone()).await,
             Effect::Unlock(lock) => self.broker.unlock(lock).await,
-            Effect::Store { record, reply_to } => self.backend.store(record, *reply_to).await,
+            Effect::Store { record, reply_to } => match self.backend.store(record, *reply_to).await {
+                // A task id that is too long for AMQP, for instance: waiting would not make it shorter.
+                Err(error) if error.is_config() => {
+                    let (id, error) = (&record.task_id, format!("{error:#}"));
+                    tracing::error!(id, error, "the result cannot be stored");
+                    Ok(())
+                }
+                stored => stored,
+            },
             Effect::DeadLetter { of, letter } => {
                 self.app.ensure_dead_letter_queue(of).await?;
                 self.broker.publish(letter.clone()).await

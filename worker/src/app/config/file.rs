@@ -31,8 +31,12 @@ pub(super) fn read(config: &mut Config, sources: &Sources) -> Result<()> {
             .with_source(error));
         }
     };
-    apply(config, &text)
-        .map_err(|(line, problem)| Error::config(format!("{}:{line}: {problem}", tidy(&path))))
+    read_text(config, &path, &text)
+}
+
+/// Sets what the text of a file says.
+pub(super) fn read_text(config: &mut Config, path: &Path, text: &str) -> Result<()> {
+    apply(config, text).map_err(|(line, problem)| Error::config(format!("{}:{line}: {problem}", tidy(path))))
 }
 
 /// The path as a person would write it.

@@ -148,6 +148,15 @@ impl Config {
         Ok(config)
     }
 
+    /// What a file and variables say.
+    #[cfg(all(any(test, fuzzing), feature = "amqp", feature = "sqlite"))]
+    pub(crate) fn from_texts(file: &str, variables: BTreeMap<String, OsString>) -> Result<Self> {
+        let mut config = Self::default();
+        file::read_text(&mut config, Path::new(file::NAME), file)?;
+        environment::read(&mut config, &Sources { variables, directory: PathBuf::new() })?;
+        Ok(config)
+    }
+
     /// Where results go, whether it was said or follows from the broker.
     pub fn effective_result_backend(&self) -> BrokerUrl {
         if let Some(url) = &self.result_backend {

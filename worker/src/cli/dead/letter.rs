@@ -8,6 +8,9 @@ use crate::cli::output::one_line;
 use crate::message::headers::names;
 use crate::message::{Attempt, Message, codec, history};
 
+/// A compressed body is unpacked for people up to this many bytes.
+const LARGEST: usize = 16 * 1024 * 1024;
+
 /// A dead letter. What a Celery worker of an older protocol wrote is read as the newer one.
 pub(super) struct Letter<'a> {
     message: Cow<'a, Message>,
@@ -21,7 +24,7 @@ impl<'a> Letter<'a> {
             return Self { message: Cow::Borrowed(message), unreadable: None };
         }
         let mut normal = message.clone();
-        match codec::normalize(&mut normal) {
+        match codec::normalize(&mut normal, LARGEST) {
             Ok(()) => Self { message: Cow::Owned(normal), unreadable: None },
             Err(problem) => Self { message: Cow::Borrowed(message), unreadable: Some(problem) },
         }

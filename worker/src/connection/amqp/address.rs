@@ -13,15 +13,15 @@ const HEARTBEAT: u16 = 20;
 
 /// Where to connect. It holds the password, so it has no `Debug`.
 #[derive(Clone)]
-pub(super) struct Address {
-    pub(super) uri: AMQPUri,
+pub(crate) struct Address {
+    pub(crate) uri: AMQPUri,
     pub(super) tls: OwnedTLSConfig,
     /// For logs and errors: without the password.
-    pub(super) shown: String,
+    pub(crate) shown: String,
 }
 
 impl Address {
-    pub(super) fn new(url: &BrokerUrl, tls: &TlsOptions) -> Result<Self> {
+    pub(crate) fn new(url: &BrokerUrl, tls: &TlsOptions) -> Result<Self> {
         // The parser's own message may quote the URL with its password: it is left out.
         let invalid = || {
             Error::config(format!(

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::failure::Failure;
+use super::reactor;
+use super::sieve::Sieve;
 use crate::error::ErrorKind;
 
 /// The second handle to a connection's socket.
@@ -62,17 +64,17 @@ pub(super) async fn dial(
         .with_connection_name(name.into())
         .with_client_property("product".into(), "mq-worker".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    let runtime = lapin::runtime::default_runtime().map_err(|error| Failure::from(&error))?;
+    let sockets = async_rs::Tokio::current();
     let (held, tls_begun, tls) = (cutter.clone(), Arc::clone(&in_tls), address.tls.clone());
     // Written in place: only so does the compiler know the type of the stream.
     let connecting = Connection::connector(
         address.uri.clone(),
-        runtime,
-        async move |uri, runtime| {
+        reactor::runtime(),
+        async move |uri, _| {
             let open = async {
                 let host = (uri.authority.host.as_str(), uri.authority.port);
                 let addresses: Vec<_> = tokio::net::lookup_host(host).await?.collect();
-                let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+                let stream = AsyncTcpStream::connect(&sockets, addresses).await?;
                 if let AsyncTcpStream::Plain(plain) = &stream {
                     plain.get_ref().set_nodelay(true)?;
                     if !held.hold(second_handle(plain.get_ref())?) {
@@ -80,12 +82,12 @@ pub(super) async fn dial(
                     }
                 }
                 if uri.scheme == AMQPScheme::AMQP {
-                    return Ok(stream);
+                    return Ok(AsyncTcpStream::Plain(Sieve::new(stream)));
                 }
                 tls_begun.store(true, Ordering::Relaxed);
                 let stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
                 tls_begun.store(false, Ordering::Relaxed);
-                Ok(stream)
+                Ok(AsyncTcpStream::Plain(Sieve::new(stream)))
             };
             let opened: std::io::Result<_> =
                 timeout(limit, open).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));

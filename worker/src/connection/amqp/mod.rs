@@ -4,7 +4,7 @@
 //! One connection publishes and one does all else. While the broker is short of memory or disk it reads nothing from
 //! a connection that publishes, so acks on that connection would hang too.
 
-mod address;
+pub(crate) mod address;
 pub(crate) mod codec;
 pub(crate) mod delay;
 mod dial;
@@ -12,7 +12,9 @@ pub(crate) mod failure;
 pub(crate) mod link;
 mod outgoing;
 mod publisher;
+mod reactor;
 mod runtime;
+pub(crate) mod sieve;
 pub(crate) mod topology;
 mod window;
 

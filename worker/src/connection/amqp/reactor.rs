@@ -1,0 +1,59 @@
+//! Tokio with a [`Sieve`] in every connection: the one way to put something between `lapin` and its socket, TLS
+//! included.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use async_rs::Tokio;
+use async_rs::traits::Reactor;
+use async_rs::util::RuntimeParts;
+use futures_util::Stream;
+use futures_util::io::{AsyncRead, AsyncWrite};
+use lapin::tcp::AsyncTcpStream;
+
+use super::sieve::Sieve;
+
+/// A connection of Tokio's, with or without TLS.
+pub(super) type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+
+/// What `lapin` runs on.
+pub(super) type Runtime = async_rs::Runtime<RuntimeParts<Tokio, Sieving>>;
+
+/// Tokio's timers and sockets.
+#[derive(Clone, Debug)]
+pub(super) struct Sieving(Tokio);
+
+/// The runtime of the caller.
+pub(super) fn runtime() -> Runtime {
+    Runtime::new(RuntimeParts::new(Tokio::current(), Sieving(Tokio::current())))
+}
+
+impl Reactor for Sieving {
+    type TcpStream = Sieve<Socket>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + Send + 'static>(
+        &self,
+        _: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        // For sockets that somebody else has opened; nobody does.
+        Err::<Sieve<Socket>, _>(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        let connecting = self.0.tcp_connect_addr(address);
+        async move { Ok(Sieve::new(AsyncTcpStream::Plain(connecting.await?))) }
+    }
+}
