@@ -30,7 +30,6 @@ pub(crate) struct Run {
     forbids_blame: bool,
     /// No task may run again.
     forbids_repeats: bool,
-    prefetch: usize,
 }
 
 /// How much a random run has.
@@ -68,18 +67,12 @@ impl Run {
             mutation,
             forbids_blame: false,
             forbids_repeats: false,
-            prefetch: CONCURRENCY,
         }
     }
 
     /// From now on it is a violation when a task runs again, whatever happens.
     pub(crate) fn forbid_repeats(&mut self) {
         self.forbids_repeats = true;
-    }
-
-    /// Workers that are started from now on reserve so many.
-    pub(crate) fn reserve(&mut self, prefetch: usize) {
-        self.prefetch = prefetch;
     }
 
     /// From now on it is a violation when a task is put aside for the crash of another.
@@ -90,7 +83,7 @@ impl Run {
     /// One more worker, started.
     pub(crate) fn add_worker(&mut self) {
         let name = format!("w{}", self.workers.len());
-        let player = self.player(name, "worker", vec![("MQ_PREFETCH", self.prefetch.to_string())]);
+        let player = self.player(name, "worker", Vec::new());
         player.spawn();
         self.workers.push(player);
     }
@@ -183,7 +176,7 @@ impl Run {
         }
         let setting = Setting {
             workers: self.workers.len(),
-            prefetch: self.prefetch,
+            prefetch: CONCURRENCY,
             max_retries: MAX_RETRIES,
             max_crashes: MAX_CRASHES,
             forbids_blame: self.forbids_blame,

@@ -109,8 +109,6 @@ fn counted(run: &mut Run) {
 /// A task takes its worker down, with three others each time. It alone may be put aside for that.
 fn poison(run: &mut Run) {
     run.forbid_blame();
-    // All of them are in its hands, and few have a place, when it dies.
-    run.reserve(20);
     run.add_worker();
     send(run, "slow:1500*3 poison slow:1500*6 blocking:1500*3");
     wait_for_producers(run);

@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use super::running::RunningTasks;
 use super::settle::{Abandoned, Settler, Tally};
 use super::start::{consume, declare};
 use crate::app::{App, Consumed};
-use crate::broker::{Consumer, Delivery, Subscription};
+use crate::broker::{Consumer, ConsumerControl, Delivery, Subscription};
 use crate::error::{Error, Result};
 use crate::routing::topology::check_name;
 use crate::task::registry::run_setup;
@@ -36,6 +37,8 @@ use crate::task::{AckMode, SharedState, Work};
 const FOLLOW: Duration = Duration::from_secs(30);
 /// The same without remote control, where nobody tells it.
 const FOLLOW_UNTOLD: Duration = Duration::from_secs(2);
+/// Enough to fill the broker's batches.
+const HANDED_BACK_AT_ONCE: usize = 1024;
 /// How long a message on its last life waits, at most, while another one runs.
 const TRIAL_PAUSE: Duration = Duration::from_secs(1);
 /// Others on their last life that came together with it are sent away before it begins to run.
@@ -240,6 +243,7 @@ impl Worker {
             settler,
             places: Arc::clone(&places),
             trial: Semaphore::new(1),
+            suspects: AtomicUsize::new(0),
             running,
             delivered,
         });
@@ -275,8 +279,31 @@ struct Pipe {
     /// For messages that are put aside if their worker dies once more: one of them at a time. What takes its process
     /// down would take the others with it, and they would share its fate.
     trial: Semaphore,
+    /// How many such messages are in this worker's hands.
+    suspects: AtomicUsize,
     running: Arc<RunningTasks>,
     delivered: Arc<AtomicU64>,
+}
+
+/// One of the messages on their last life; dropped when it is settled.
+struct InHand<'a>(&'a AtomicUsize);
+
+impl<'a> InHand<'a> {
+    fn one_of(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::AcqRel);
+        Self(all)
+    }
+
+    /// How many there are, with this one.
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Pipe {
@@ -287,6 +314,7 @@ impl Pipe {
         grace: Duration,
     ) -> Result<()> {
         let tasks = TaskTracker::new();
+        let control = consumer.control();
         // Handed out to this worker, and waiting for a place.
         let mut waiting = VecDeque::new();
         let mut closed = false;
@@ -315,23 +343,22 @@ impl Pipe {
             self.delivered.fetch_add(1, Ordering::Relaxed);
             // Seen as soon as it is here, however busy this worker is: what waits unseen is in danger.
             if self.gate.is_on_its_last_life(&delivery) {
-                let (pipe, warm) = (Arc::clone(self), handle.warm.clone());
-                tasks.spawn(async move { pipe.try_alone(delivery, &warm).await });
+                let (pipe, warm, control) = (Arc::clone(self), handle.warm.clone(), Arc::clone(&control));
+                tasks.spawn(async move { pipe.try_alone(delivery, &warm, &control).await });
             } else {
                 waiting.push_back(delivery);
             }
         }
-        let control = consumer.control();
         // What was handed to this worker but never began goes back; meanwhile the running tasks finish.
         let hand_back = async {
             consumer.end().await;
             self.settler.consumed.cancel();
-            for delivery in waiting {
-                self.hand_back(delivery).await;
-            }
             while let Some(delivery) = consumer.next().await {
-                self.hand_back(delivery).await;
+                waiting.push_back(delivery);
             }
+            // Together: one after the other, a broker that does not answer would cost its time for each.
+            let hand_back = async |delivery| self.hand_back(delivery).await;
+            stream::iter(waiting).for_each_concurrent(HANDED_BACK_AT_ONCE, hand_back).await;
         };
         tasks.close();
         let finish = async {
@@ -353,25 +380,41 @@ impl Pipe {
     }
 
     /// Runs a message that is put aside if this worker dies with it, while no other such message is in its hands.
-    async fn try_alone(&self, delivery: Delivery, warm: &CancellationToken) {
+    async fn try_alone(
+        &self,
+        delivery: Delivery,
+        warm: &CancellationToken,
+        control: &Arc<dyn ConsumerControl>,
+    ) {
+        let in_hand = InHand::one_of(&self.suspects);
         let Ok(_turn) = self.trial.try_acquire() else {
             return match self.gate.admit(delivery, Utc::now()) {
-                // Waiting here, it would be in this worker's hands when the one on trial takes it down.
+                // Waiting here, it would be in this worker's hands when the one on trial takes it down. The more there
+                // are, the longer each is away: else some would always be on their way.
                 Admission::Run(request, ..) => {
-                    let wait = TRIAL_PAUSE.mul_f64(0.25 + 0.75 * fastrand::f64());
+                    let crowd = (in_hand.count() as f64 / 10.0).max(1.0);
+                    let wait = TRIAL_PAUSE.mul_f64(crowd * (0.25 + 0.75 * fastrand::f64()));
                     self.settler.postpone(request, wait).await;
                 }
                 other => self.dispose(other).await,
             };
         };
-        let place = async {
-            tokio::time::sleep(TRIAL_CALM).await;
-            self.places.take().await
+        let alone = async {
+            let permit = self.places.take().await;
+            loop {
+                tokio::time::sleep(TRIAL_CALM).await;
+                if in_hand.count() == 1 {
+                    break;
+                }
+            }
+            // Not before the broker knows that the others have been sent away.
+            control.flush().await;
+            permit
         };
         tokio::select! {
             biased;
             () = warm.cancelled() => self.hand_back(delivery).await,
-            permit = place => self.process(delivery, permit).await,
+            permit = alone => self.process(delivery, permit).await,
         }
     }
 
