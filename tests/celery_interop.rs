@@ -192,3 +192,16 @@ async fn a_chain_goes_from_python_to_rust_and_back() {
     assert_eq!(running.stop().await.succeeded, 1);
     drop(worker);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_worker_does_not_run_what_rust_has_revoked() {
+    let Some(lab) = Lab::new() else { return };
+    let worker = lab.python_worker().await;
+    let options = SendOptions { countdown: Some(Duration::from_secs(3)), ..SendOptions::default() };
+    let job = lab.app.send_task("proj.add", &(1, 1), options).await.expect("sent");
+    job.revoke().await.expect("revoked");
+    let error = job.get().timeout(Duration::from_secs(40)).await.expect_err("it is not run");
+    assert!(error.is_revoked(), "{error}");
+    assert_eq!(lab.python_task("proj.add", (2, 3)).await.expect("a result"), json!(5), "others are");
+    drop(worker);
+}

@@ -2,6 +2,7 @@
 
 mod failures;
 mod once;
+mod register;
 mod revoke;
 mod unique;
 mod unique_edges;

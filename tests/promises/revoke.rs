@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use mq_worker::broker::Publication;
+use mq_worker::message::{Headers, Message, Properties};
 use mq_worker::{App, AsyncResult, Context, State, TaskError, task};
+use serde_json::json;
 use support::journal::Journal;
 use support::places::{Place, Running, consumed, eventually, everywhere};
+use support::unique;
 
 #[task]
 async fn noted(ctx: &Context, line: String) {
@@ -167,5 +171,55 @@ fn what_has_ended_stays_as_it_is() {
         job.terminate().await.expect("nothing to do is no error");
         assert_eq!(job.state().await.expect("a state"), State::Success, "{}", place.name);
         assert_eq!(running.stop().await.revoked, 0, "{}", place.name);
+    });
+}
+
+#[test]
+fn the_rest_of_a_chain_hears_that_its_beginning_was_revoked() {
+    everywhere(async |place| {
+        let app = place.app();
+        let broker = app.broker().await.expect("a broker");
+        let backend = app.backend().await.expect("a backend");
+        app.send(noted.with("the queue is there").queue(&place.queue).ignore_result()).await.expect("sent");
+        for (name, kind) in [("noted", "waits"), ("deaf", "runs")] {
+            let (first, last) = (unique("first"), unique("last"));
+            // Python's chain; each step's result goes where its caller listens.
+            let reply_to = backend.expect(&last).await.expect("an answer");
+            let step = json!({"task": "noted", "args": ["last"], "kwargs": {}, "subtask_type": null,
+                              "immutable": true,
+                              "options": {"task_id": last, "queue": place.queue, "reply_to": reply_to}});
+            let arguments = if name == "noted" { json!(["first"]) } else { json!([]) };
+            let message = Message {
+                properties: Properties {
+                    content_type: Some("application/json".into()),
+                    reply_to: backend.expect(&first).await.expect("an answer"),
+                    ..Properties::default()
+                },
+                headers: Headers::for_task(name, &first),
+                body: serde_json::to_vec(&json!([arguments, {}, {"chain": [step]}])).expect("JSON").into(),
+            };
+            let publication = Publication {
+                exchange: String::new(),
+                routing_key: place.queue.clone(),
+                message,
+                delay: None,
+                mandatory: true,
+            };
+            broker.publish(publication).await.expect("published");
+            let journal = Journal::default();
+            let running = if kind == "waits" {
+                app.revoke(&first).await.expect("revoked");
+                Running::start(app.clone(), journal.shared())
+            } else {
+                let running = Running::start(app.clone(), journal.shared());
+                begun(&journal, 1).await;
+                app.terminate(&first).await.expect("terminated");
+                running
+            };
+            let rest = app.result::<()>(last).await.expect("a handle");
+            let error = rest.get().timeout(Duration::from_secs(20)).await.expect_err("it is never reached");
+            assert!(error.is_revoked(), "{} {kind}: {error}", place.name);
+            running.stop().await;
+        }
     });
 }

@@ -189,6 +189,12 @@ pub trait Broker: Send + Sync + 'static {
         unable(self.capabilities().name, "keep notes on tasks")
     }
 
+    /// What was noted since an earlier answer, as far as it is there to see: what is just being noted may come the next
+    /// time only. For whoever asks again and again; it leaves no trace.
+    fn newer_notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
+        self.notes(register, from)
+    }
+
     /// True when the id was noted before this was asked, no longer ago than `lifetime`, and the note still holds.
     fn is_noted<'a>(
         &'a self,

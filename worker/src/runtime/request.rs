@@ -77,6 +77,12 @@ impl Request {
     pub fn may_have_run(&self) -> bool {
         self.context.is_redelivered() || self.crashes > 0
     }
+
+    /// Ends here, before its arguments were looked at: what follows it is read, for whoever waits for a later step.
+    fn ends(mut self, outcome: Outcome) -> Admission {
+        self.embed = arguments(&self.context).map(|body| body.embed).unwrap_or_default();
+        Admission::Settle(self, outcome)
+    }
 }
 
 impl Gate {
@@ -123,20 +129,20 @@ impl Gate {
             return Admission::Settle(request, outcome);
         }
         if self.revocations.contains(request.context.id()) {
-            return Admission::Settle(request, Outcome::Revoked { why: "revoked" });
+            return request.ends(Outcome::Revoked { why: "revoked" });
         }
         // Without a count of the broker's, a message that was handed out before is suspected once per redelivery.
         let headers = request.context.headers();
         let suspected = redelivered && !self.broker_counts_crashes;
         if counted.saturating_add(u32::from(suspected)) >= self.max_crashes {
-            return Admission::Settle(request, crashed(self.max_crashes));
+            return request.ends(crashed(self.max_crashes));
         }
         if suspected && options.ack == AckMode::Late {
             return Admission::Suspect(request);
         }
         let Some(entry) = entry else { return Admission::Split(request, copies) };
         match due(headers, now) {
-            Err(outcome) => return Admission::Settle(request, outcome),
+            Err(outcome) => return request.ends(outcome),
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
             Ok(_) => {}
         }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::WorkerHandle;
 use super::running::RunningTasks;
 use super::start::Patience;
-use crate::broker::{Broker, Note, Register};
+use crate::broker::{Broker, Note, Notes, Register};
 use crate::error::Result;
 
 /// So many ids are kept, some ten megabytes. Beyond that those go that lapse first.
@@ -86,12 +87,14 @@ impl Follower {
             let error = tokio::select! {
                 biased;
                 () = handle.warm.cancelled() => return Ok(false),
-                read = self.read() => match read {
+                // Up to this moment: what is read later may come after a message that it is about.
+                read = self.read(|broker, next| broker.notes(Register::Revoked, next)) => match read {
                     Ok(()) => return Ok(true),
                     Err(error) => error,
                 },
             };
-            if error.is_connection() || error.is_timeout() {
+            // Whatever else is wrong, such as a stream whose leader is not back yet, does not mean that there is none.
+            if !error.is_unsupported() {
                 patience.wait("read which tasks are revoked", error, handle).await?;
                 continue;
             }
@@ -104,9 +107,12 @@ impl Follower {
         }
     }
 
-    async fn read(&mut self) -> Result<()> {
+    async fn read(
+        &mut self,
+        ask: impl for<'a> Fn(&'a dyn Broker, u64) -> BoxFuture<'a, Result<Notes>>,
+    ) -> Result<()> {
         let Some(next) = self.next else { return Ok(()) };
-        let found = self.broker.notes(Register::Revoked, next).await?;
+        let found = ask(&*self.broker, next).await?;
         self.next = Some(found.next);
         if found.notes.is_empty() {
             return Ok(());
@@ -130,7 +136,7 @@ impl Follower {
             }
             let read = tokio::select! {
                 () = over.cancelled() => return,
-                read = self.read() => read,
+                read = self.read(|broker, next| broker.newer_notes(Register::Revoked, next)) => read,
             };
             if let Err(error) = read {
                 tracing::debug!(error = format!("{error:#}"), "cannot read which tasks are revoked");

@@ -243,12 +243,7 @@ impl Settler {
             return self.reply_failure(context, failure).await;
         }
         if self.wants_result(request) && context.message().is_task() {
-            self.store(request, &ResultRecord::failed(context.id(), State::Failure, failure.clone())).await?;
-            for (id, reply_to) in continuation::never_reached(&request.embed) {
-                let record = ResultRecord::failed(id, State::Failure, failure.clone());
-                let effect = Effect::Store { record: &record, reply_to: reply_to.as_deref() };
-                self.insist("store a result", effect).await?;
-            }
+            self.store_for_all(request, State::Failure, failure).await?;
         }
         self.publish_all(continuation::after_failure(&request.embed, context)).await
     }
@@ -264,7 +259,24 @@ impl Settler {
             message: why.into(),
             traceback: None,
         };
-        self.store(request, &ResultRecord::failed(request.context.id(), State::Revoked, failure)).await
+        self.store_for_all(request, State::Revoked, &failure).await
+    }
+
+    /// Tells whoever waits for this call, and for the steps after it, which are never reached.
+    async fn store_for_all(
+        &self,
+        request: &Request,
+        state: State,
+        failure: &TaskFailure,
+    ) -> Result<(), Abandoned> {
+        let own = ResultRecord::failed(request.context.id(), state.clone(), failure.clone());
+        self.store(request, &own).await?;
+        for (id, reply_to) in continuation::never_reached(&request.embed) {
+            let record = ResultRecord::failed(id, state.clone(), failure.clone());
+            let effect = Effect::Store { record: &record, reply_to: reply_to.as_deref() };
+            self.insist("store a result", effect).await?;
+        }
+        Ok(())
     }
 
     /// Gives the message back as if it had never been handed out. A broker that marks what comes back as

@@ -437,6 +437,10 @@ impl Pipe {
         }
         let begun = Instant::now();
         let _listed = self.running.enter(&request.context, begun, early);
+        // Revoked since it was admitted, and before anybody could find it on the list.
+        if self.gate.revocations.contains(request.context.id()) {
+            return self.dispose(Admission::Settle(request, Outcome::Revoked { why: "revoked" })).await;
+        }
         let ended =
             executor::run(work, &request.context, limits, permit, &self.places, &self.gate.cold).await;
         let attempts = Attempts {

@@ -190,6 +190,10 @@ impl Broker for AmqpBroker {
         self.notebook.notes(register, from).boxed()
     }
 
+    fn newer_notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
+        self.notebook.newer_notes(register, from).boxed()
+    }
+
     fn is_noted<'a>(
         &'a self,
         register: Register,

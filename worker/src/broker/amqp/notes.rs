@@ -1,9 +1,11 @@
 //! Notes on tasks: a stream for each register.
 //!
 //! A stream keeps what was published to it, for whoever reads, from wherever they begin. To know when all that was noted
-//! so far has been read, a reader publishes a marker and reads until it comes by.
+//! so far has been read, a reader publishes a marker and reads until it comes by. Whoever follows leaves none: markers
+//! stay as long as notes, and everybody who begins has to read them.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,18 +15,26 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, Queu
 use lapin::types::{AMQPValue, FieldTable};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::broker::{Note, Notes, Register};
+use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text};
 use crate::connection::amqp::link::Session;
 use crate::connection::amqp::topology::{Scratch, short};
 use crate::connection::amqp::{Amqp, Outgoing};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
 
-/// How long reading may take, from a beginning that may be far back.
+/// How long one piece may take.
 const READING: Duration = Duration::from_secs(60);
+/// How many entries one piece has. A register may hold millions: what was read of it must not be read again because of
+/// a lost connection, nor be given up for being long.
+const PIECE: usize = 100_000;
+/// After so long without the marker, which is there, something is wrong.
+const SILENCE: Duration = Duration::from_secs(10);
+/// After so long without an entry, whoever follows has seen what there is, or will see it the next time.
+const CALM: Duration = Duration::from_secs(1);
 /// How many entries are sent ahead of the ack.
 const WINDOW: u16 = 1000;
 /// What a stream may take of the disk.
@@ -45,8 +55,24 @@ enum Entry {
 /// Where to begin to read.
 #[derive(Clone, Copy)]
 enum From {
+    /// The number of an entry. The one before it is asked for too: without it, this is not the stream that was read.
     Offset(u64),
     Time(DateTime<Utc>),
+}
+
+/// What was read in one go.
+struct Piece {
+    notes: Vec<Note>,
+    /// Where to go on. `None`: there was not a single entry.
+    next: Option<u64>,
+    end: End,
+}
+
+/// Why a piece ended.
+enum End {
+    Marker,
+    Full,
+    Silent,
 }
 
 /// The streams of one broker.
@@ -54,6 +80,8 @@ pub(super) struct Notebook {
     amqp: Arc<Amqp>,
     /// What was read for [`is_noted`](Self::is_noted), which asks often.
     known: Mutex<HashMap<Register, Known>>,
+    /// Many first notes at a time make one stream: RabbitMQ answers many declarations at a time by closing the connection.
+    making: Mutex<()>,
 }
 
 struct Known {
@@ -65,7 +93,7 @@ struct Known {
 
 impl Notebook {
     pub(super) fn new(amqp: Arc<Amqp>) -> Self {
-        Self { amqp, known: Mutex::default() }
+        Self { amqp, known: Mutex::default(), making: Mutex::default() }
     }
 
     pub(super) async fn note(&self, register: Register, id: &str, lifetime: Duration) -> Result<()> {
@@ -73,8 +101,14 @@ impl Notebook {
         self.append(register, &Entry::Note(id.to_owned(), until.timestamp_millis())).await
     }
 
+    /// All that was noted before.
     pub(super) async fn notes(&self, register: Register, from: u64) -> Result<Notes> {
-        self.read(register, From::Offset(from)).await
+        self.read_to_marker(register, From::Offset(from)).await
+    }
+
+    /// What is there to see.
+    pub(super) async fn newer_notes(&self, register: Register, from: u64) -> Result<Notes> {
+        self.read(register, From::Offset(from), None).await
     }
 
     pub(super) async fn is_noted(&self, register: Register, id: &str, lifetime: Duration) -> Result<bool> {
@@ -88,7 +122,7 @@ impl Notebook {
                 Some(known) => From::Offset(known.next),
                 None => From::Time(Utc::now() - lifetime.min(register.longest())),
             };
-            let Notes { notes, next } = self.read(register, from).await?;
+            let Notes { notes, next } = self.read_to_marker(register, from).await?;
             let known =
                 known.entry(register).or_insert_with(|| Known { ends: HashMap::new(), next, read_at });
             let now = Utc::now();
@@ -108,37 +142,104 @@ impl Notebook {
         })?;
         let message = Message { properties, body: body.into(), ..Message::default() };
         let outgoing = Outgoing::new("", register.name(), &message, true)?;
-        match self.amqp.publisher.publish(outgoing.clone()).await {
-            Err(error) if error.is_unroutable() => {
-                self.declare(register).await?;
-                self.amqp.publisher.publish(outgoing).await
-            }
+        let publish = async || match self.amqp.publisher.publish(outgoing.clone()).await {
+            Err(error) if error.is_access_refused() => Err(no_stream(register, &error)),
             published => published,
+        };
+        match publish().await {
+            Err(error) if error.is_unroutable() => {}
+            published => return published,
+        }
+        let _one = self.making.lock().await;
+        match publish().await {
+            Err(error) if error.is_unroutable() => {}
+            published => return published,
+        }
+        self.request(register, "declare", move |session| async move { declare(&session, register).await })
+            .await?;
+        publish().await
+    }
+
+    async fn read_to_marker(&self, register: Register, from: From) -> Result<Notes> {
+        let marker: Arc<str> = Uuid::new_v4().to_string().into();
+        self.append(register, &Entry::Marker(marker.to_string())).await?;
+        self.read(register, from, Some(marker)).await
+    }
+
+    /// Reads up to a marker, or as far as there is something to see.
+    async fn read(&self, register: Register, mut from: From, marker: Option<Arc<str>>) -> Result<Notes> {
+        let mut found = Notes::default();
+        loop {
+            let sought = marker.clone();
+            let Piece { notes, next, end } = self
+                .request(register, "read", move |session| {
+                    let sought = sought.clone();
+                    async move { read(&session, register, from, sought.as_deref()).await }
+                })
+                .await?;
+            found.notes.extend(notes);
+            found.next = next.unwrap_or(found.next);
+            match (end, from) {
+                (End::Marker, _) => return Ok(found),
+                (End::Full, _) => {
+                    tracing::info!(stream = register.name(), entries = found.next, "still reading");
+                    from = From::Offset(found.next);
+                }
+                (End::Silent, From::Offset(1..)) if next.is_none() => {
+                    tracing::debug!(
+                        stream = register.name(),
+                        "this is another stream: read from its beginning"
+                    );
+                    from = From::Offset(0);
+                }
+                (End::Silent, _) if marker.is_none() => return Ok(found),
+                (End::Silent, _) => {
+                    return Err(Error::timeout(format!(
+                        "cannot read stream `{}`: nothing came for {}",
+                        register.name(),
+                        humantime::format_duration(SILENCE)
+                    )));
+                }
+            }
         }
     }
 
-    async fn declare(&self, register: Register) -> Result<()> {
+    /// Asks for something that the broker may refuse.
+    async fn request<T, F>(
+        &self,
+        register: Register,
+        what: &str,
+        ask: impl Fn(Session) -> F + Send + Sync + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = lapin::Result<T>> + Send + 'static,
+    {
         let amqp = Arc::clone(&self.amqp);
-        let what = format!("declare stream `{}`", register.name());
-        self.amqp
-            .run(async move {
-                amqp.link.request(&what, amqp.limit, async |session| declare(&session, register).await).await
-            })
-            .await
+        let what = format!("{what} stream `{}`", register.name());
+        let told = async move {
+            let ask = async |session: Session| match ask(session).await {
+                Err(error) if is_channel_error(&error) => Ok(Err(error)),
+                answer => answer.map(Ok),
+            };
+            amqp.link.request(&what, READING, ask).await
+        };
+        self.amqp.run(told).await?.map_err(|error| match reply_code(&error) {
+            // Its leader is not there yet, or it is not made yet: no reason to believe that nothing was noted.
+            Some(code::NOT_FOUND) => {
+                Error::connection(format!("stream `{}` is not available: {}", register.name(), text(&error)))
+            }
+            _ => no_stream(register, &text(&error)),
+        })
     }
+}
 
-    async fn read(&self, register: Register, from: From) -> Result<Notes> {
-        let marker = Uuid::new_v4().to_string();
-        self.append(register, &Entry::Marker(marker.clone())).await?;
-        let amqp = Arc::clone(&self.amqp);
-        let what = format!("read stream `{}`", register.name());
-        self.amqp
-            .run(async move {
-                let read = async |session: Session| read(&session, register, from, &marker).await;
-                amqp.link.request(&what, READING, read).await
-            })
-            .await
-    }
+/// The broker does not let us have the stream, and waiting does not help.
+fn no_stream(register: Register, why: &dyn std::fmt::Display) -> Error {
+    Error::unsupported(format!(
+        "this RabbitMQ keeps no notes on tasks, which takes stream `{}` (version 3.9, and permission to declare it): {why}",
+        register.name()
+    ))
 }
 
 async fn declare(session: &Session, register: Register) -> lapin::Result<()> {
@@ -155,46 +256,63 @@ async fn declare(session: &Session, register: Register) -> lapin::Result<()> {
         .await
 }
 
-async fn read(session: &Session, register: Register, from: From, marker: &str) -> lapin::Result<Notes> {
+async fn read(
+    session: &Session,
+    register: Register,
+    from: From,
+    marker: Option<&str>,
+) -> lapin::Result<Piece> {
     let channel = session.channel().await?;
     channel.basic_qos(WINDOW, BasicQosOptions { global: false }).await?;
     let mut arguments = FieldTable::default();
-    let offset = match from {
-        From::Offset(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
-        From::Time(time) => AMQPValue::Timestamp(time.timestamp().unsigned_abs()),
+    let (begin, first) = match from {
+        From::Offset(offset) => {
+            (AMQPValue::LongLongInt(i64::try_from(offset.saturating_sub(1)).unwrap_or(i64::MAX)), offset)
+        }
+        From::Time(time) => (AMQPValue::Timestamp(time.timestamp().unsigned_abs()), 0),
     };
-    arguments.insert("x-stream-offset".into(), offset);
-    let tag = short(&format!("mq-worker.{marker}"))?;
+    arguments.insert("x-stream-offset".into(), begin);
+    let tag = short(&format!("mq-worker.{}", Uuid::new_v4()))?;
     let options = BasicConsumeOptions::default();
     let mut entries = channel.basic_consume(short(register.name())?, tag, options, arguments).await?;
-    let mut found = Notes::default();
-    let mut unacked = 0;
-    while let Some(delivery) = entries.next().await {
-        let delivery = delivery?;
+    let silence = if marker.is_some() { SILENCE } else { CALM };
+    let mut piece = Piece { notes: Vec::new(), next: None, end: End::Full };
+    for count in 1..=PIECE {
+        let delivery = match timeout(silence, entries.next()).await {
+            Ok(Some(delivery)) => delivery?,
+            Ok(None) => {
+                return Err(std::io::Error::other("the stream ended: was it deleted?").into());
+            }
+            Err(_) => {
+                piece.end = End::Silent;
+                break;
+            }
+        };
         let headers = delivery.properties.headers().as_ref();
-        let offset = headers.and_then(|headers| headers.inner().get("x-stream-offset"));
-        if let Some(AMQPValue::LongLongInt(offset)) = offset {
-            found.next = offset.unsigned_abs() + 1;
-        }
+        let offset = match headers.and_then(|headers| headers.inner().get("x-stream-offset")) {
+            Some(AMQPValue::LongLongInt(offset)) => offset.unsigned_abs(),
+            _ => 0,
+        };
+        piece.next = Some(offset + 1);
         match serde_json::from_slice(&delivery.data) {
-            Ok(Entry::Marker(other)) if other == marker => {
-                let _ = channel.close(200, "done".into()).await;
-                return Ok(found);
+            _ if offset < first => {}
+            Ok(Entry::Marker(read)) if marker.is_some_and(|marker| marker == read) => {
+                piece.end = End::Marker;
+                break;
             }
             Ok(Entry::Note(id, until)) => {
                 let until = DateTime::from_timestamp_millis(until).unwrap_or_default();
-                found.notes.push(Note { id, until });
+                piece.notes.push(Note { id, until });
             }
             Ok(Entry::Marker(_)) => {}
             Err(error) => {
                 tracing::warn!(stream = register.name(), %error, "an entry that is none of ours");
             }
         }
-        unacked += 1;
-        if unacked >= WINDOW / 2 {
+        if count % usize::from(WINDOW / 2) == 0 {
             channel.basic_ack(delivery.delivery_tag, BasicAckOptions { multiple: true }).await?;
-            unacked = 0;
         }
     }
-    Err(std::io::Error::other("the stream ended before its marker: was it deleted?").into())
+    let _ = channel.close(200, "done".into()).await;
+    Ok(piece)
 }

@@ -1,0 +1,170 @@
+//! The register of what is revoked, on a RabbitMQ that crashes, forgets, or has been read for a long time.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use mq_worker::broker::Register;
+use mq_worker::{App, Config, Context, TaskError, task};
+use support::journal::Journal;
+use support::node::Node;
+use support::places::{Running, eventually};
+use support::shared::{self, may_start_rabbitmq};
+use support::unique;
+
+#[task]
+async fn kept(ctx: &Context, line: String) {
+    ctx.state::<Journal>().write("ran", line);
+}
+
+#[task(max_retries = 0)]
+async fn heeding(ctx: &Context) -> Result<(), TaskError> {
+    ctx.state::<Journal>().write("ran", "heeding");
+    ctx.cancelled().await;
+    Err(TaskError::failed("nobody wants it"))
+}
+
+#[task(once_for = "1h")]
+async fn once(ctx: &Context, line: String) {
+    ctx.state::<Journal>().write("ran", line);
+}
+
+/// A virtual host of its own: the register has one name, and other tests use theirs.
+pub(crate) fn own_host() -> Option<(shared::Shared, String)> {
+    let mut shared = shared::rabbitmq("the register of what is revoked")?;
+    let host = unique("register");
+    shared.ctl.run(["add_vhost", &host]);
+    shared.ctl.run(["set_permissions", "-p", &host, "guest", ".*", ".*", ".*"]);
+    let (server, _) = shared.url.rsplit_once('/').expect("the URL ends with its virtual host");
+    shared.url = format!("{server}/{host}");
+    Some((shared, host))
+}
+
+/// Its workers read the register every two seconds, since nobody tells them.
+pub(crate) fn untold(url: &str) -> App {
+    let mut config = Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
+    config.worker.queues = vec!["work".into()];
+    config.worker.control = false;
+    App::new(config).expect("a good configuration")
+}
+
+#[test]
+fn what_is_revoked_stays_so_when_rabbitmq_is_restarted() {
+    if !may_start_rabbitmq("the register of what is revoked") {
+        return;
+    }
+    let node = Node::start();
+    let run = tokio::runtime::Runtime::new().expect("a runtime can be built");
+    run.block_on(async {
+        let app = untold(&node.url());
+        let call = |line: &str| kept.with(line).queue("work").ignore_result();
+        let unwanted = app.send(call("unwanted")).await.expect("sent");
+        let later = app.send(call("later").countdown(Duration::from_secs(2))).await.expect("sent");
+        app.send(call("wanted")).await.expect("sent");
+        for id in [unwanted.id(), later.id()] {
+            app.revoke(id).await.expect("revoked");
+        }
+    });
+    drop(run);
+    // Told to, and not killed: RabbitMQ 3.10 notes on disk late that a stream exists.
+    node.ctl.run(["stop_app"]);
+    node.ctl.run(["start_app"]);
+    let run = tokio::runtime::Runtime::new().expect("a runtime can be built");
+    run.block_on(async {
+        let journal = Journal::default();
+        let app = untold(&node.url());
+        let running = Running::start(app.clone(), journal.shared());
+        eventually("the wanted one ran", async || !journal.read("ran").is_empty()).await;
+        eventually("the delayed one has come", async || {
+            let queues = app.broker().await.expect("a broker").queues(&[]).await.expect("an answer");
+            queues.iter().all(|queue| queue.name == "mq-worker.revoked" || queue.ready == 0)
+        })
+        .await;
+        let summary = running.stop().await;
+        assert_eq!(journal.read("ran"), ["wanted"]);
+        assert_eq!((summary.revoked, summary.succeeded), (2, 1));
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_first_notes_at_a_time_make_one_stream() {
+    let Some((shared, _)) = own_host() else { return };
+    let broker = untold(&shared.url).broker().await.expect("a broker");
+    let ids: Vec<String> = (0..200).map(|index| index.to_string()).collect();
+    let note = |id| broker.note(Register::Done, id, Duration::from_secs(3600));
+    try_join_all(ids.iter().map(|id| note(id))).await.expect("noted, and the connection was not lost");
+    assert_eq!(broker.notes(Register::Done, 0).await.expect("notes").notes.len(), ids.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_may_be_no_stream_workers_run_all_the_same() {
+    let Some((shared, host)) = own_host() else { return };
+    shared.ctl.run([
+        "set_permissions",
+        "-p",
+        &host,
+        "guest",
+        r"^(?!mq-worker\.(revoked|done)).*",
+        ".*",
+        ".*",
+    ]);
+    let mut config = Config { broker_url: shared.url.parse().expect("a URL"), ..Config::default() };
+    config.worker.queues = vec!["work".into()];
+    let app = App::new(config).expect("a good configuration");
+    let journal = Journal::default();
+    let running = Running::start(app.clone(), journal.shared());
+    app.send(once.with("once").queue("work")).await.expect("sent").get().await.expect("it is acknowledged");
+    let job = app.send(heeding.with().queue("work")).await.expect("sent");
+    eventually("it runs", async || journal.read("ran").len() == 2).await;
+    let error = job.revoke().await.expect_err("it cannot be kept");
+    assert!(error.is_unsupported(), "{error}");
+    let error = job.get().timeout(Duration::from_secs(60)).await.expect_err("the worker was told");
+    assert!(error.is_revoked(), "{error}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_only_looks_writes_nothing_to_the_register() {
+    let Some((shared, _)) = own_host() else { return };
+    let (app, observer) = (untold(&shared.url), untold(&shared.url));
+    let journal = Journal::default();
+    let running = Running::start(app.clone(), journal.shared());
+    let end = async || {
+        let broker = observer.broker().await.expect("a broker");
+        broker.notes(Register::Revoked, 0).await.expect("notes").next
+    };
+    // It follows: two calls one after the other are each heard of while they run.
+    let hear = async || {
+        let before = journal.read("ran").len();
+        let job = app.send(heeding.with().queue("work")).await.expect("sent");
+        eventually("it runs", async || journal.read("ran").len() > before).await;
+        app.revoke(job.id()).await.expect("revoked");
+        let error = job.get().timeout(Duration::from_secs(60)).await.expect_err("it was revoked");
+        assert!(error.is_revoked(), "{error}");
+    };
+    hear().await;
+    let before = end().await;
+    for _ in 0..3 {
+        hear().await;
+    }
+    // Three revocations, and the question of this test itself.
+    assert_eq!(end().await - before, 4, "the worker wrote too");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_register_that_was_deleted_is_read_again_from_its_beginning() {
+    let Some((shared, host)) = own_host() else { return };
+    let app = untold(&shared.url);
+    for index in 0..20 {
+        app.revoke(&format!("another-{index}")).await.expect("revoked");
+    }
+    let journal = Journal::default();
+    let running = Running::start(app.clone(), journal.shared());
+    let job = app.send(heeding.with().queue("work")).await.expect("sent");
+    eventually("it runs", async || journal.read("ran").len() == 1).await;
+    shared.ctl.run(["delete_queue", "-p", &host, "mq-worker.revoked"]);
+    job.revoke().await.expect("revoked");
+    let error = job.get().timeout(Duration::from_secs(60)).await.expect_err("it was revoked");
+    assert!(error.is_revoked(), "{error}");
+    running.stop().await;
+}
