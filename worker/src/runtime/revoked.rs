@@ -93,9 +93,10 @@ impl Follower {
                     Err(error) => error,
                 },
             };
-            // Whatever else is wrong, such as a stream whose leader is not back yet, does not mean that there is none.
-            if !error.is_unsupported() {
-                patience.wait("read which tasks are revoked", error, handle).await?;
+            // Whatever else is wrong, such as a stream that is only just being made or whose leader is not back yet, gets
+            // better, and ends no worker.
+            if !error.is_unsupported() && !error.is_access_refused() {
+                patience.pause("read which tasks are revoked", &error, handle).await;
                 continue;
             }
             tracing::warn!(

@@ -58,12 +58,17 @@ impl Patience {
         if !error.is_connection() && !error.is_timeout() {
             return Err(error);
         }
+        self.pause(what, &error, handle).await;
+        Ok(())
+    }
+
+    /// Says what is wrong and pauses.
+    pub(super) async fn pause(&mut self, what: &str, error: &Error, handle: &WorkerHandle) {
         tracing::warn!(error = format!("{error:#}"), again_in = ?self.0, "cannot {what} yet");
         tokio::select! {
             () = handle.warm.cancelled() => {}
             () = tokio::time::sleep(self.0) => {}
         }
         self.0 = (self.0 * 2).min(Duration::from_secs(10));
-        Ok(())
     }
 }
