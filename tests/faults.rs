@@ -113,3 +113,11 @@ fn a_poison_task_is_put_aside_alone() {
         clean("--broker rabbitmq --scenario poison");
     }
 }
+
+#[test]
+fn two_poison_tasks_are_put_aside_alone_however_many_messages_their_worker_holds() {
+    clean("--broker sqlite --scenario crowd");
+    if shared::may_start_rabbitmq(file!()) {
+        clean("--broker rabbitmq --scenario crowd");
+    }
+}

@@ -82,8 +82,13 @@ impl Run {
 
     /// One more worker, started.
     pub(crate) fn add_worker(&mut self) {
+        self.add_worker_with(Vec::new());
+    }
+
+    /// One more worker with settings of its own, started.
+    pub(crate) fn add_worker_with(&mut self, settings: Vec<(&'static str, String)>) {
         let name = format!("w{}", self.workers.len());
-        let player = self.player(name, "worker", Vec::new());
+        let player = self.player(name, "worker", settings);
         player.spawn();
         self.workers.push(player);
     }

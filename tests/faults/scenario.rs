@@ -15,13 +15,14 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
 type Play = fn(&mut Run);
 
-const PLAYS: [(&str, Play); 7] = [
+const PLAYS: [(&str, Play); 8] = [
     ("calm", calm),
     ("crash", crash),
     ("outage", outage),
     ("reconnect", reconnect),
     ("counted", counted),
     ("poison", poison),
+    ("crowd", crowd),
     ("rolling", rolling),
 ];
 
@@ -111,6 +112,14 @@ fn poison(run: &mut Run) {
     run.forbid_blame();
     run.add_worker();
     send(run, "slow:1500*3 poison slow:1500*6 blocking:1500*3");
+    wait_for_producers(run);
+}
+
+/// Two tasks take their worker down, with dozens that it holds beside those that it runs.
+fn crowd(run: &mut Run) {
+    run.forbid_blame();
+    run.add_worker_with(vec![("MQ_PREFETCH", "64".to_owned())]);
+    send(run, "slow:400*20 poison slow:400*20 poison blocking:400*20");
     wait_for_producers(run);
 }
 

@@ -11,6 +11,8 @@ pub enum Register {
     Revoked,
     /// These have been run to a success.
     Done,
+    /// These were run alone, since they may have taken workers down.
+    Tried,
 }
 
 impl Register {
@@ -19,6 +21,7 @@ impl Register {
         match self {
             Self::Revoked => "mq-worker.revoked",
             Self::Done => "mq-worker.done",
+            Self::Tried => "mq-worker.tried",
         }
     }
 
@@ -27,7 +30,7 @@ impl Register {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         match self {
             Self::Revoked => DAY.saturating_mul(7),
-            Self::Done => DAY,
+            Self::Done | Self::Tried => DAY,
         }
     }
 }

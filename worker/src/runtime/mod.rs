@@ -1,7 +1,7 @@
 //! The worker: takes messages, runs their tasks, and settles them.
 //!
 //! A delivery goes through a straight pipe: [`request`] decodes and admits it, [`executor`] runs it,
-//! [`outcome`] decides what follows, [`settle`] does it. [`worker`] holds the pipe together.
+//! [`outcome`] decides what follows, [`settle`] does it. [`pipe`] holds them together; [`worker`] brings along what they need.
 
 pub mod continuation;
 mod control;
@@ -11,12 +11,14 @@ pub mod handle;
 mod health;
 pub mod isolate;
 pub mod outcome;
+mod pipe;
 pub mod places;
 pub mod request;
 pub mod revoked;
 pub mod running;
 pub mod settle;
 mod start;
+mod trial;
 pub mod worker;
 
 pub use handle::WorkerHandle;

@@ -48,6 +48,15 @@ pub enum Admission {
     Split(Request, Vec<&'static TaskEntry>),
 }
 
+/// How the crashes that a message may have caused are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Each counts.
+    Counted,
+    /// They were looked into, and it may run once more: see [`trial`](super::trial).
+    OnTrial,
+}
+
 /// What admission needs to know about the worker.
 pub struct Gate {
     /// The tasks.
@@ -86,14 +95,26 @@ impl Request {
 }
 
 impl Gate {
-    /// True for a message that has taken workers down, and is put aside when it does so once more.
+    /// True for a message that has taken workers down, and is put aside when it does so once more. With a limit of one
+    /// crash there is no such life.
     pub fn is_on_its_last_life(&self, delivery: &Delivery) -> bool {
         let crashes = counted(delivery.crashes, &delivery.message.headers);
-        crashes > 0 && crashes.saturating_add(1) >= self.max_crashes
+        self.max_crashes > 1 && crashes > 0 && crashes.saturating_add(1) >= self.max_crashes
+    }
+
+    /// True for a message whose last life is spent, if it was the one that took its worker down.
+    pub fn is_accused(&self, delivery: &Delivery) -> bool {
+        let crashes = counted(delivery.crashes, &delivery.message.headers);
+        crashes.saturating_add(self.suspected(delivery.redelivered).into()) >= self.max_crashes
+    }
+
+    /// Without a count of the broker's, a message that was handed out before is suspected once per redelivery.
+    fn suspected(&self, redelivered: bool) -> bool {
+        redelivered && !self.broker_counts_crashes
     }
 
     /// Decodes a delivery, looks its task up and checks whether it may run now.
-    pub fn admit(&self, delivery: Delivery, now: DateTime<Utc>) -> Admission {
+    pub fn admit(&self, delivery: Delivery, standing: Standing, now: DateTime<Utc>) -> Admission {
         let Delivery { mut message, queue, exchange, routing_key, redelivered, crashes, settlement } =
             delivery;
         let readable = self.readable(&mut message);
@@ -131,17 +152,17 @@ impl Gate {
         if self.revocations.contains(request.context.id()) {
             return request.ends(Outcome::Revoked { why: "revoked" });
         }
-        // Without a count of the broker's, a message that was handed out before is suspected once per redelivery.
-        let headers = request.context.headers();
-        let suspected = redelivered && !self.broker_counts_crashes;
-        if counted.saturating_add(u32::from(suspected)) >= self.max_crashes {
-            return request.ends(crashed(self.max_crashes));
-        }
-        if suspected && options.ack == AckMode::Late {
-            return Admission::Suspect(request);
+        let suspected = self.suspected(redelivered);
+        if standing == Standing::Counted {
+            if counted.saturating_add(suspected.into()) >= self.max_crashes {
+                return request.ends(crashed(self.max_crashes));
+            }
+            if suspected && options.ack == AckMode::Late {
+                return Admission::Suspect(request);
+            }
         }
         let Some(entry) = entry else { return Admission::Split(request, copies) };
-        match due(headers, now) {
+        match due(request.context.headers(), now) {
             Err(outcome) => return request.ends(outcome),
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
             Ok(_) => {}

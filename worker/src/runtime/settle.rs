@@ -172,6 +172,20 @@ impl Settler {
         self.persist("note what is done", note).await.map(drop)
     }
 
+    /// True when a message's trial has begun before: it was the one to blame. Also where nobody can tell.
+    pub async fn was_tried(&self, headers: &Headers) -> Result<bool, Abandoned> {
+        let Some(trial) = trial_of(headers) else { return Ok(true) };
+        let ask = || self.broker.is_noted(Register::Tried, &trial, Register::Tried.longest());
+        Ok(self.persist("read who was on trial", ask).await?.unwrap_or(true))
+    }
+
+    /// Notes that a message's trial begins.
+    pub async fn note_trial(&self, headers: &Headers) -> Result<(), Abandoned> {
+        let Some(trial) = trial_of(headers) else { return Ok(()) };
+        let note = || self.broker.note(Register::Tried, &trial, Register::Tried.longest());
+        self.persist("note a trial", note).await.map(drop)
+    }
+
     async fn success(&self, request: &Request, json: Vec<u8>) -> Result<(), Abandoned> {
         self.publish_all(continuation::after_success(&request.embed, &request.context, &json)).await?;
         if request.plain {
@@ -504,6 +518,11 @@ impl Settler {
             pause = (pause * 2).min(Duration::from_secs(5));
         }
     }
+}
+
+/// Names a trial: each retry has one of its own. `None`: a message without an id is another one each time it comes.
+fn trial_of(headers: &Headers) -> Option<String> {
+    headers.id().map(|id| format!("{id}/{}", headers.retries()))
 }
 
 fn count(counter: &AtomicU64) {

@@ -1,48 +1,37 @@
 //! The worker: opens broker and backend, consumes, keeps no more than `concurrency` tasks running, and stops
 //! without losing anything.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
-use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::control::Node;
-use super::executor::{self, Limits};
 use super::failure_hooks::FailureHooks;
 use super::handle::WorkerHandle;
 use super::health::{Consuming, Health};
 use super::isolate;
-use super::outcome::{Attempts, Outcome, decide};
+use super::pipe::Pipe;
 use super::places::Places;
-use super::request::{Admission, Gate, Request};
+use super::request::Gate;
 use super::revoked::{Follower, Revocations};
 use super::running::RunningTasks;
-use super::settle::{Abandoned, Settler, Tally};
+use super::settle::{Settler, Tally};
 use super::start::{consume, declare};
+use super::trial::Trial;
 use crate::app::{App, Consumed};
-use crate::broker::{Consumer, ConsumerControl, Delivery, Subscription};
+use crate::broker::Subscription;
 use crate::error::{Error, Result};
 use crate::routing::topology::check_name;
+use crate::task::SharedState;
 use crate::task::registry::run_setup;
-use crate::task::{AckMode, SharedState, Work};
 
 /// How often a worker reads what was revoked, in case it was not told.
 const FOLLOW: Duration = Duration::from_secs(30);
 /// The same without remote control, where nobody tells it.
 const FOLLOW_UNTOLD: Duration = Duration::from_secs(2);
-/// Enough to fill the broker's batches.
-const HANDED_BACK_AT_ONCE: usize = 1024;
-/// How long a message on its last life waits, at most, while another one runs.
-const TRIAL_PAUSE: Duration = Duration::from_secs(1);
-/// Others on their last life that came together with it are sent away before it begins to run.
-const TRIAL_CALM: Duration = Duration::from_millis(100);
 
 /// Runs the tasks of this program from their queues.
 ///
@@ -242,8 +231,7 @@ impl Worker {
             gate,
             settler,
             places: Arc::clone(&places),
-            trial: Semaphore::new(1),
-            suspects: AtomicUsize::new(0),
+            trial: Trial::new(),
             running,
             delivered,
         });
@@ -268,226 +256,5 @@ impl Worker {
             let _ = tokio::time::timeout(Duration::from_secs(2), control).await;
         }
         worked.map(|()| pipe.summary())
-    }
-}
-
-/// What a delivery goes through.
-struct Pipe {
-    gate: Gate,
-    settler: Settler,
-    places: Arc<Places>,
-    /// For messages that are put aside if their worker dies once more: one of them at a time. What takes its process
-    /// down would take the others with it, and they would share its fate.
-    trial: Semaphore,
-    /// How many such messages are in this worker's hands.
-    suspects: AtomicUsize,
-    running: Arc<RunningTasks>,
-    delivered: Arc<AtomicU64>,
-}
-
-/// One of the messages on their last life; dropped when it is settled.
-struct InHand<'a>(&'a AtomicUsize);
-
-impl<'a> InHand<'a> {
-    fn one_of(all: &'a AtomicUsize) -> Self {
-        all.fetch_add(1, Ordering::AcqRel);
-        Self(all)
-    }
-
-    /// How many there are, with this one.
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for InHand<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Pipe {
-    async fn work(
-        self: &Arc<Self>,
-        mut consumer: Consumer,
-        handle: WorkerHandle,
-        grace: Duration,
-    ) -> Result<()> {
-        let tasks = TaskTracker::new();
-        let control = consumer.control();
-        // Handed out to this worker, and waiting for a place.
-        let mut waiting = VecDeque::new();
-        let mut closed = false;
-        loop {
-            // Asked here, so that a busy worker need not register with the token twice for each message.
-            if handle.warm.is_cancelled() {
-                break;
-            }
-            let delivery = tokio::select! {
-                biased;
-                permit = self.places.take(), if !waiting.is_empty() => {
-                    let pipe = Arc::clone(self);
-                    if let Some(delivery) = waiting.pop_front() {
-                        tasks.spawn(async move { pipe.process(delivery, permit).await });
-                    }
-                    continue;
-                }
-                delivery = consumer.next() => delivery,
-                () = handle.warm.cancelled() => break,
-            };
-            // Brokers restore a consumer by themselves; one that ends unasked was closed with its broker.
-            let Some(delivery) = delivery else {
-                closed = true;
-                break;
-            };
-            self.delivered.fetch_add(1, Ordering::Relaxed);
-            // Seen as soon as it is here, however busy this worker is: what waits unseen is in danger.
-            if self.gate.is_on_its_last_life(&delivery) {
-                let (pipe, warm, control) = (Arc::clone(self), handle.warm.clone(), Arc::clone(&control));
-                tasks.spawn(async move { pipe.try_alone(delivery, &warm, &control).await });
-            } else {
-                waiting.push_back(delivery);
-            }
-        }
-        // What was handed to this worker but never began goes back; meanwhile the running tasks finish.
-        let hand_back = async {
-            consumer.end().await;
-            self.settler.consumed.cancel();
-            while let Some(delivery) = consumer.next().await {
-                waiting.push_back(delivery);
-            }
-            // Together: one after the other, a broker that does not answer would cost its time for each.
-            let hand_back = async |delivery| self.hand_back(delivery).await;
-            stream::iter(waiting).for_each_concurrent(HANDED_BACK_AT_ONCE, hand_back).await;
-        };
-        tasks.close();
-        let finish = async {
-            let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
-            if !finished {
-                tracing::warn!(running = self.places.taken() - self.places.lost(), ?grace, "grace is over");
-                handle.cold.cancel();
-            }
-        };
-        tokio::join!(hand_back, finish);
-        // Interrupted tasks hand their messages back; a plain function cannot be interrupted, but its message can.
-        tasks.wait().await;
-        control.flush().await;
-        if closed {
-            Err(Error::connection("the broker was closed while the worker was running"))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Runs a message that is put aside if this worker dies with it, while no other such message is in its hands.
-    async fn try_alone(
-        &self,
-        delivery: Delivery,
-        warm: &CancellationToken,
-        control: &Arc<dyn ConsumerControl>,
-    ) {
-        let in_hand = InHand::one_of(&self.suspects);
-        let Ok(_turn) = self.trial.try_acquire() else {
-            return match self.gate.admit(delivery, Utc::now()) {
-                // Waiting here, it would be in this worker's hands when the one on trial takes it down. The more there
-                // are, the longer each is away: else some would always be on their way.
-                Admission::Run(request, ..) => {
-                    let crowd = (in_hand.count() as f64 / 10.0).max(1.0);
-                    let wait = TRIAL_PAUSE.mul_f64(crowd * (0.25 + 0.75 * fastrand::f64()));
-                    self.settler.postpone(request, wait).await;
-                }
-                other => self.dispose(other).await,
-            };
-        };
-        let alone = async {
-            let permit = self.places.take().await;
-            loop {
-                tokio::time::sleep(TRIAL_CALM).await;
-                if in_hand.count() == 1 {
-                    break;
-                }
-            }
-            // Not before the broker knows that the others have been sent away.
-            control.flush().await;
-            permit
-        };
-        tokio::select! {
-            biased;
-            () = warm.cancelled() => self.hand_back(delivery).await,
-            permit = alone => self.process(delivery, permit).await,
-        }
-    }
-
-    async fn process(&self, delivery: Delivery, permit: OwnedSemaphorePermit) {
-        match self.gate.admit(delivery, Utc::now()) {
-            Admission::Run(request, work, limits) => match self.settler.has_succeeded(&request).await {
-                Ok(false) => self.run(request, work, limits, permit).await,
-                Ok(true) => self.settler.settle(request, Outcome::Repeated, Duration::ZERO).await,
-                Err(Abandoned) => self.settler.hand_back(request).await,
-            },
-            other => self.dispose(other).await,
-        }
-    }
-
-    async fn run(&self, mut request: Request, work: Work, limits: Limits, permit: OwnedSemaphorePermit) {
-        tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
-        let early = request.options.ack == AckMode::Early;
-        if early {
-            request.settlement = request.settlement.settle_early();
-        }
-        let begun = Instant::now();
-        let _listed = self.running.enter(&request.context, begun, early);
-        // Revoked since it was admitted, and before anybody could find it on the list.
-        if self.gate.revocations.contains(request.context.id()) {
-            return self.dispose(Admission::Settle(request, Outcome::Revoked { why: "revoked" })).await;
-        }
-        let ended =
-            executor::run(work, &request.context, limits, permit, &self.places, &self.gate.cold).await;
-        let attempts = Attempts {
-            retries: request.context.retries(),
-            crashes: request.crashes,
-            max_crashes: self.gate.max_crashes,
-        };
-        let outcome = decide(ended, &request.options, attempts, fastrand::f64());
-        self.settler.settle(request, outcome, begun.elapsed()).await;
-    }
-
-    /// Does with a message what is to be done instead of running it.
-    async fn dispose(&self, admission: Admission) {
-        match admission {
-            Admission::Run(request, ..) => {
-                self.settler.settle(request, Outcome::HandBack, Duration::ZERO).await
-            }
-            Admission::Settle(request, outcome) => {
-                self.settler.settle(request, outcome, Duration::ZERO).await
-            }
-            Admission::Early(request, wait) => self.settler.postpone(request, wait).await,
-            Admission::Suspect(request) => self.settler.suspect(request).await,
-            Admission::Split(request, entries) => self.settler.split(request, &entries).await,
-        }
-    }
-
-    /// Gives back what never began. Its message is only decoded as far as needed for that.
-    async fn hand_back(&self, delivery: Delivery) {
-        match self.gate.admit(delivery, Utc::now()) {
-            Admission::Run(request, ..)
-            | Admission::Settle(request, _)
-            | Admission::Early(request, _)
-            | Admission::Suspect(request)
-            | Admission::Split(request, _) => {
-                self.settler.settle(request, Outcome::HandBack, Duration::ZERO).await;
-            }
-        }
-    }
-
-    fn summary(&self) -> Summary {
-        let tally = &self.settler.tally;
-        Summary {
-            succeeded: tally.succeeded.load(Ordering::Relaxed),
-            failed: tally.failed.load(Ordering::Relaxed),
-            retried: tally.retried.load(Ordering::Relaxed),
-            requeued: tally.requeued.load(Ordering::Relaxed),
-            revoked: tally.revoked.load(Ordering::Relaxed),
-        }
     }
 }
