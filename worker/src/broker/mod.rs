@@ -177,9 +177,10 @@ pub trait Broker: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Notes an id, for as long as `lifetime`. `Ok` means that the note is as safe as a message.
-    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
-        let _ = (register, id, lifetime);
+    /// Notes an id; no note holds longer than the [register](Register::longest) keeps it. `Ok` means that the note is as
+    /// safe as a message.
+    fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
+        let _ = (register, note);
         unable(self.capabilities().name, "keep notes on tasks")
     }
 

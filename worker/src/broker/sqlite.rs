@@ -236,8 +236,10 @@ impl Broker for SqliteBroker {
         .boxed()
     }
 
-    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
-        let request = Request::Note { register: register.name(), id: id.to_owned(), lifetime };
+    fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
+        let until = note.until.timestamp_millis();
+        let (id, by_force) = (note.id.clone(), note.by_force);
+        let request = Request::Note { register: register.name(), id, until, by_force };
         async move { self.call("note a task", request).await.map(drop) }.boxed()
     }
 
@@ -378,8 +380,9 @@ fn queue_info(count: Count) -> QueueInfo {
     QueueInfo { name, ready, running: Some(running), delayed: Some(delayed), consumers }
 }
 
-fn note((id, until): (String, i64)) -> Note {
-    Note { id, until: DateTime::from_timestamp_millis(until).unwrap_or(DateTime::<Utc>::MAX_UTC) }
+fn note((id, until, by_force): (String, i64, bool)) -> Note {
+    let until = DateTime::from_timestamp_millis(until).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    Note { id, until, by_force }
 }
 
 fn unexpected(answer: &Answer) -> Error {

@@ -26,7 +26,7 @@ use super::outcome::{DeadReason, Outcome};
 use super::request::Request;
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
-use crate::broker::{Broker, Lock, Publication, Register, Verdict};
+use crate::broker::{Broker, Lock, Note, Publication, Register, Verdict};
 use crate::error::{Result, TaskFailure};
 use crate::message::headers::{format_time, names};
 use crate::message::history::{self, shortened};
@@ -168,8 +168,8 @@ impl Settler {
     async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
         let Some(lifetime) = request.options.once_for else { return Ok(()) };
         let id = request.context.id();
-        let note = || self.broker.note(Register::Done, id, lifetime);
-        self.persist("note what is done", note).await.map(drop)
+        let note = Note::new(id, lifetime);
+        self.persist("note what is done", || self.broker.note(Register::Done, &note)).await.map(drop)
     }
 
     async fn success(&self, request: &Request, json: Vec<u8>) -> Result<(), Abandoned> {

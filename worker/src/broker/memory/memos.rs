@@ -1,7 +1,7 @@
 //! Notes and locks of one memory broker: plain data that is told the time.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::Utc;
 
@@ -28,14 +28,17 @@ struct Held {
 }
 
 impl Memos {
-    pub(super) fn note(&mut self, register: Register, id: &str, lifetime: Duration) {
+    pub(super) fn note(&mut self, register: Register, note: &Note) {
         let now = Utc::now();
         self.count += 1;
         if self.count.is_multiple_of(SWEEP) {
             self.noted.retain(|_, noted| noted.note.until > now);
         }
-        let note = Note { id: id.to_owned(), until: now + lifetime };
-        self.noted.insert((register, id.to_owned()), Noted { number: self.count, note });
+        let key = (register, note.id.clone());
+        let before =
+            self.noted.get(&key).is_some_and(|before| before.note.by_force && before.note.until > now);
+        let note = Note { by_force: note.by_force || before, ..note.clone() };
+        self.noted.insert(key, Noted { number: self.count, note });
     }
 
     pub(super) fn notes(&self, register: Register, from: u64) -> Notes {

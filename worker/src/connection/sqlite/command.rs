@@ -102,7 +102,9 @@ pub(crate) enum Request {
     Note {
         register: &'static str,
         id: String,
-        lifetime: Duration,
+        /// In milliseconds since 1970.
+        until: i64,
+        by_force: bool,
     },
     /// What was noted after a number.
     Notes {
@@ -271,8 +273,8 @@ pub(crate) enum Answer {
     Bindings(Vec<Binding>),
     Age(Option<Duration>),
     Record(Option<Vec<u8>>),
-    /// Ids with their ends in milliseconds since 1970, and the number to go on from.
-    Notes(Vec<(String, i64)>, u64),
+    /// Ids with their ends in milliseconds since 1970 and whether force is meant, and the number to go on from.
+    Notes(Vec<(String, i64, bool)>, u64),
     Flag(bool),
     /// Who has a lock.
     Holder(Option<String>),

@@ -8,26 +8,29 @@ use super::engine::{Engine, Sql};
 const SWEEP_BATCH: i64 = 1000;
 
 impl Engine {
-    /// Notes an id; what was noted of it before makes room, so that who reads on sees it again.
-    pub(super) fn note(&self, register: &str, id: &str, until: i64) -> Sql<()> {
+    /// Notes an id; what was noted of it before makes room, so that who reads on sees it again, and leaves its force.
+    pub(super) fn note(&self, register: &str, id: &str, until: i64, by_force: bool, now: i64) -> Sql<()> {
         self.db
-            .prepare_cached("INSERT OR REPLACE INTO note (register, id, until) VALUES (?, ?, ?)")?
-            .execute(params![register, id, until])
+            .prepare_cached(
+                "INSERT OR REPLACE INTO note (register, id, until, by_force) VALUES (?1, ?2, ?3, ?4 OR EXISTS
+                     (SELECT 1 FROM note WHERE register = ?1 AND id = ?2 AND by_force AND until > ?5))",
+            )?
+            .execute(params![register, id, until, by_force, now])
             .map(drop)
     }
 
-    /// The ids that were noted after a number and still hold, with their ends, and the number to go on from.
-    pub(super) fn notes(&self, register: &str, after: i64, now: i64) -> Sql<(Vec<(String, i64)>, i64)> {
+    /// The ids that were noted after a number and still hold, with their ends and whether force is meant, and the number
+    /// to go on from.
+    pub(super) fn notes(&self, register: &str, after: i64, now: i64) -> Sql<(Vec<(String, i64, bool)>, i64)> {
         // First: what is noted in between is read next time too.
         let next: i64 = self
             .db
             .prepare_cached("SELECT coalesce(max(seq), 0) FROM note")?
             .query_row([], |row| row.get(0))?;
         let mut statement = self.db.prepare_cached(
-            "SELECT id, until FROM note WHERE seq > ? AND register = ? AND until > ? ORDER BY seq",
+            "SELECT id, until, by_force FROM note WHERE seq > ? AND register = ? AND until > ? ORDER BY seq",
         )?;
-        let rows =
-            statement.query_map(params![after, register, now], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows = statement.query_map(params![after, register, now], |row| row.try_into())?;
         Ok((rows.collect::<Sql<_>>()?, next.max(after)))
     }
 

@@ -1,6 +1,5 @@
 //! What a worker answers to each command, in the words of Celery 5.7.
 
-use chrono::Utc;
 use serde_json::{Map, Value, json};
 
 use super::{Node, describe};
@@ -138,21 +137,20 @@ impl Node {
             _ => return error("TypeError", "revoke() missing 1 required positional argument: 'task_id'"),
         };
         let is_set = |name: &str| arguments.get(name).and_then(Value::as_bool) == Some(true);
-        let until = Utc::now() + Register::Revoked.longest();
-        self.revocations.add(ids.iter().map(|id| Note { id: id.clone(), until }));
+        let by_force = is_set("terminate");
+        let note_of = |id: &String| Note { by_force, ..Note::new(id, Register::Revoked.longest()) };
+        let notes: Vec<Note> = ids.iter().map(note_of).collect();
+        self.revocations.add(notes.iter().cloned());
         for task in self.running.list().iter().filter(|task| ids.iter().any(|id| id == task.context.id())) {
-            match is_set("terminate") {
-                true => task.context.terminate(),
-                false => task.context.revoke(),
-            }
+            self.revocations.tell(&task.context);
         }
         let told = ids.join(", ");
-        tracing::info!(ids = told, terminate = is_set("terminate"), "revoked by remote control");
+        tracing::info!(ids = told, terminate = by_force, "revoked by remote control");
         // Python's clients tell those who run now, and nobody else.
         if !is_set("noted") {
             let app = self.app.clone();
             tokio::spawn(async move {
-                if let Err(error) = note(&app, &ids).await {
+                if let Err(error) = write_down(&app, &notes).await {
                     tracing::warn!(
                         error = format!("{error:#}"),
                         "workers to come will not know what is revoked"
@@ -172,10 +170,10 @@ impl Node {
     }
 }
 
-async fn note(app: &App, ids: &[String]) -> Result<()> {
+async fn write_down(app: &App, notes: &[Note]) -> Result<()> {
     let broker = app.broker().await?;
-    for id in ids {
-        broker.note(Register::Revoked, id, Register::Revoked.longest()).await?;
+    for note in notes {
+        broker.note(Register::Revoked, note).await?;
     }
     Ok(())
 }
