@@ -131,6 +131,40 @@ pub(crate) async fn a_forgotten_lock_opens_by_itself(lab: &Lab) {
     broker.unlock(&second).await.expect("opened");
 }
 
+pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
+    let (broker, lifetime) = (lab.open().await, Duration::from_secs(2));
+    let named = |key: &str, holder: &str| Lock { key: lab.name(key), ..lock(lab, holder, lifetime) };
+    let [short, long] = ["short", "long"].map(|key| named(key, "task-1"));
+    let taken = async |lock: &Lock| broker.lock(lock).await.expect("an answer") == Locked::Taken;
+    assert!(taken(&short).await && taken(&long).await);
+    for wait in [HOUR, 2 * HOUR, Duration::MAX, Duration::from_secs(1)] {
+        assert_eq!(broker.keep_locked(&long, wait).await.expect("an answer"), Locked::Taken, "{wait:?}");
+    }
+    // Longer than its time, one step at a time.
+    for clock in ["first", "second"] {
+        let clocks = [named(clock, "task-1"), named(clock, "task-2")];
+        assert!(taken(&clocks[0]).await);
+        let begun = tokio::time::Instant::now();
+        while !taken(&clocks[1]).await {
+            assert!(begun.elapsed() < LIMIT, "it never opens");
+            let kept = broker.keep_locked(&short, Duration::from_millis(500)).await.expect("an answer");
+            assert_eq!(kept, Locked::Taken);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    for key in ["short", "long"] {
+        let (mine, other) = (named(key, "task-1"), named(key, "task-2"));
+        let held = Locked::Held(Some("task-1".into()));
+        assert_eq!(broker.lock(&other).await.expect("an answer"), held, "{key}");
+        assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), held, "{key}");
+        broker.unlock(&mine).await.expect("opened");
+        // Nobody has it: then whoever would keep it takes it.
+        assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), Locked::Taken, "{key}");
+        assert!(!taken(&mine).await, "{key}");
+        broker.unlock(&other).await.expect("opened");
+    }
+}
+
 pub(crate) async fn of_many_who_want_a_lock_one_gets_it(lab: &Lab) {
     let brokers = [lab.open().await, lab.open().await];
     let wanted: Vec<Lock> = (0..40).map(|index| lock(lab, &format!("task-{index}"), HOUR)).collect();

@@ -207,10 +207,18 @@ pub trait Broker: Send + Sync + 'static {
         unable(self.capabilities().name, "keep notes on tasks")
     }
 
-    /// Takes a lock, if nobody else has it. It outlives the process and the broker's restart.
+    /// Takes a lock, if nobody else has it. It outlives the process and the broker's restart. Whoever has it already
+    /// keeps it for as long from now on, and no shorter than before.
     fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
         let _ = lock;
         unable(self.capabilities().name, "keep locks for unique tasks")
+    }
+
+    /// Takes a lock for a holder who waits before it goes on: it holds through the wait, and for its time after it, as
+    /// far as the broker can change what it has. It is taken anew if nobody has it by now.
+    fn keep_locked<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
+        let longer = Lock { lifetime: lock.lifetime.saturating_add(wait), ..lock.clone() };
+        Box::pin(async move { self.lock(&longer).await })
     }
 
     /// Opens a lock. One that somebody else has stays as it is.

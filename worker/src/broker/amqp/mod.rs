@@ -207,6 +207,10 @@ impl Broker for AmqpBroker {
         locks::lock(&self.amqp, lock).boxed()
     }
 
+    fn keep_locked<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
+        locks::keep_locked(&self.amqp, lock, wait).boxed()
+    }
+
     fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
         locks::unlock(&self.amqp, lock).boxed()
     }

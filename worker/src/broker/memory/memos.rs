@@ -1,7 +1,7 @@
 //! Notes and locks of one memory broker: plain data that is told the time.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
@@ -9,6 +9,9 @@ use crate::broker::{Lock, Locked, Note, Notes, Register};
 
 /// After so many notes those that have lapsed are dropped.
 const SWEEP: u64 = 1024;
+
+/// A lock that holds longer outlives the process anyway; much longer, and the clock has no such time.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 #[derive(Default)]
 pub(super) struct Memos {
@@ -55,15 +58,16 @@ impl Memos {
 
     pub(super) fn lock(&mut self, lock: &Lock, now: Instant) -> Locked {
         self.locks.retain(|_, held| held.until > now);
-        match self.locks.get(&lock.key) {
-            Some(held) if held.holder != lock.holder => Locked::Held(Some(held.holder.clone())),
-            Some(_) => Locked::Taken,
+        let until = now + lock.lifetime.min(LONGEST);
+        match self.locks.get_mut(&lock.key) {
+            Some(held) if held.holder != lock.holder => return Locked::Held(Some(held.holder.clone())),
+            Some(held) => held.until = held.until.max(until),
             None => {
-                let held = Held { holder: lock.holder.clone(), until: now + lock.lifetime };
+                let held = Held { holder: lock.holder.clone(), until };
                 self.locks.insert(lock.key.clone(), held);
-                Locked::Taken
             }
         }
+        Locked::Taken
     }
 
     pub(super) fn unlock(&mut self, lock: &Lock) {

@@ -1,7 +1,8 @@
 //! Notes on tasks, and locks: rows that lapse.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::command::Noted;
 use super::engine::{Engine, Sql};
 
 /// How many rows that have lapsed one transaction deletes.
@@ -9,7 +10,8 @@ const SWEEP_BATCH: i64 = 1000;
 
 impl Engine {
     /// Notes an id; what was noted of it before makes room, so that who reads on sees it again, and leaves its force.
-    pub(super) fn note(&self, register: &str, id: &str, until: i64, by_force: bool, now: i64) -> Sql<()> {
+    pub(super) fn note(&self, register: &str, noted: &Noted, now: i64) -> Sql<()> {
+        let Noted { id, until, by_force } = noted;
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO note (register, id, until, by_force) VALUES (?1, ?2, ?3, ?4 OR EXISTS
@@ -19,9 +21,8 @@ impl Engine {
             .map(drop)
     }
 
-    /// The ids that were noted after a number and still hold, with their ends and whether force is meant, and the number
-    /// to go on from.
-    pub(super) fn notes(&self, register: &str, after: i64, now: i64) -> Sql<(Vec<(String, i64, bool)>, i64)> {
+    /// What was noted after a number and still holds, and the number to go on from.
+    pub(super) fn notes(&self, register: &str, after: i64, now: i64) -> Sql<(Vec<Noted>, i64)> {
         // First: what is noted in between is read next time too.
         let next: i64 = self
             .db
@@ -30,7 +31,8 @@ impl Engine {
         let mut statement = self.db.prepare_cached(
             "SELECT id, until, by_force FROM note WHERE seq > ? AND register = ? AND until > ? ORDER BY seq",
         )?;
-        let rows = statement.query_map(params![after, register, now], |row| row.try_into())?;
+        let noted = |row: &Row<'_>| Ok(Noted { id: row.get(0)?, until: row.get(1)?, by_force: row.get(2)? });
+        let rows = statement.query_map(params![after, register, now], noted)?;
         Ok((rows.collect::<Sql<_>>()?, next.max(after)))
     }
 
@@ -40,19 +42,23 @@ impl Engine {
             .query_row(params![register, id, now], |row| row.get(0))
     }
 
-    /// Takes a lock; somebody else who has it is the answer.
+    /// Takes a lock, or makes it last longer; somebody else who has it is the answer.
     pub(super) fn lock(&self, key: &str, holder: &str, until: i64, now: i64) -> Sql<Option<String>> {
         let held: Option<String> = self
             .db
             .prepare_cached("SELECT holder FROM lock WHERE key = ? AND until > ?")?
             .query_row(params![key, now], |row| row.get(0))
             .optional()?;
-        if held.is_none() {
-            self.db
-                .prepare_cached("INSERT OR REPLACE INTO lock (key, holder, until) VALUES (?, ?, ?)")?
-                .execute(params![key, holder, until])?;
+        if held.as_deref().is_some_and(|other| other != holder) {
+            return Ok(held);
         }
-        Ok(held.filter(|other| other != holder))
+        self.db
+            .prepare_cached(
+                "INSERT INTO lock (key, holder, until) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE
+                     SET until = iif(holder = ?2, max(until, ?3), ?3), holder = ?2",
+            )?
+            .execute(params![key, holder, until])?;
+        Ok(None)
     }
 
     pub(super) fn unlock(&self, key: &str, holder: &str) -> Sql<()> {
