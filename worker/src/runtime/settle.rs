@@ -1,7 +1,7 @@
 //! Carries out an outcome. This is the one place that states the order of effects:
 //!
 //! - success: what follows is published → the result is stored → ack;
-//! - retry: the new message is published → the state is stored → ack;
+//! - retry: a unique call keeps its lock → the new message is published → the state is stored → ack;
 //! - dead: the dead letter is published → the failure is stored → errbacks are published → ack;
 //! - revoked: the state is stored → ack;
 //! - handed back: the message is in its queue again, with nothing spent.
@@ -26,7 +26,7 @@ use super::outcome::{DeadReason, Outcome};
 use super::request::Request;
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
-use crate::broker::{Broker, Lock, Note, Publication, Register, Verdict};
+use crate::broker::{Broker, Lock, Locked, Note, Publication, Register, Verdict};
 use crate::error::{Result, TaskFailure};
 use crate::message::headers::{format_time, names};
 use crate::message::history::{self, shortened};
@@ -204,11 +204,25 @@ impl Settler {
             }
         }
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
+        self.keep_lock(request, after).await?;
         self.publish_later(request.context.queue(), message, after).await?;
         if !self.wants_result(request) {
             return Ok(());
         }
         self.store(request, &ResultRecord::failed(request.context.id(), State::Retry, failure)).await
+    }
+
+    /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
+    /// lock has a message.
+    async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
+        let (task, id) = (request.context.task(), request.context.id());
+        let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
+        let keep = || self.broker.keep_locked(&lock, wait);
+        if let Some(Locked::Held(holder)) = self.persist("keep the lock of a unique task", keep).await? {
+            // It was too late for the lock. That is no reason to lose the call.
+            tracing::warn!(task, id, holder, "another call has its lock by now: it waits beside that one");
+        }
+        Ok(())
     }
 
     async fn dead(
@@ -303,7 +317,11 @@ impl Settler {
 
     /// Sends a message that came before its time, or its turn, back to wait in the broker.
     pub async fn postpone(&self, request: Request, wait: Duration) {
-        match self.publish_later_keeping_eta(&request, wait).await {
+        let waits = match self.keep_lock(&request, wait).await {
+            Ok(()) => self.publish_later_keeping_eta(&request, wait).await,
+            abandoned => abandoned,
+        };
+        match waits {
             Ok(()) => request.settlement.settle(Verdict::Replaced),
             Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
         }
