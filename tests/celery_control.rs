@@ -13,11 +13,22 @@ use tokio::sync::Semaphore;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The task waits here until the test lets it go.
-struct Gate(Semaphore);
+struct Gate {
+    begun: Semaphore,
+    open: Semaphore,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { begun: Semaphore::new(0), open: Semaphore::new(0) }
+    }
+}
 
 #[task(name = "celery_control.wait")]
 async fn wait(ctx: &Context, number: f64) -> f64 {
-    ctx.state::<Arc<Gate>>().0.acquire().await.expect("never closed").forget();
+    let gate = ctx.state::<Arc<Gate>>();
+    gate.begun.add_permits(1);
+    gate.open.acquire().await.expect("never closed").forget();
     number
 }
 
@@ -49,6 +60,61 @@ async fn inspect(python: &str, url: &str, node: &str, what: &str) -> Value {
     replies[node].clone()
 }
 
+/// Runs a line of Python in which `control` is that of a Celery application.
+async fn control(python: &str, url: &str, line: &str) {
+    let program = format!("from celery import Celery\ncontrol = Celery(broker={url:?}).control\n{line}");
+    let mut command = Command::new(python);
+    command.args(["-c", &program]);
+    let ended = tokio::task::spawn_blocking(move || Process::spawn(&mut command).wait(LIMIT));
+    let ended = ended.await.expect("it does not panic");
+    assert_eq!(ended.status.code(), Some(0), "{line}: {}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_celery_terminates_is_stopped_and_stays_so_for_workers_that_were_not_told() {
+    let (Some(server), Some(python)) = (shared::rabbitmq(file!()), python()) else { return };
+    let (url, node) = (server.url.as_str(), format!("{}@test", unique("rust")));
+    let app = |listens: bool| {
+        let mut config = Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
+        config.worker.queues = vec![unique("celery_control")];
+        config.worker.hostname = Some(if listens { node.clone() } else { unique("deaf") });
+        config.worker.control = listens;
+        App::new(config).expect("a good configuration")
+    };
+    let gate = Arc::new(Gate::default());
+    let mut state = SharedState::default();
+    state.insert(Arc::clone(&gate));
+    let (told, untold) = (app(true), app(false));
+    let workers = [&told, &untold].map(|app| Running::start(app.clone(), state.clone()));
+    let begin = async |app: &App| {
+        let job = app.send(wait.with(1.0).queue(&app.config().worker.queues[0])).await.expect("sent");
+        gate.begun.acquire().await.expect("never closed").forget();
+        job
+    };
+    let to_node = format!("destination=[{node:?}], reply=True, timeout=20");
+
+    let job = begin(&told).await;
+    control(&python, url, &format!("control.terminate({:?}, {to_node})", job.id())).await;
+    let error = job.get().timeout(LIMIT).await.expect_err("it was terminated");
+    assert!(error.is_revoked(), "{error}");
+
+    // As its command line does it.
+    let job = begin(&told).await;
+    let arguments = format!("arguments={{'signal': 'SIGTERM', 'task_id': [{:?}]}}", job.id());
+    control(&python, url, &format!("control.broadcast('terminate', {arguments}, {to_node})")).await;
+    let error = job.get().timeout(LIMIT).await.expect_err("it was terminated");
+    assert!(error.is_revoked(), "{error}");
+
+    // Whoever is told notes it, with the force, for those that are not.
+    let job = begin(&untold).await;
+    control(&python, url, &format!("control.terminate({:?}, {to_node})", job.id())).await;
+    let error = job.get().timeout(LIMIT).await.expect_err("it was terminated");
+    assert!(error.is_revoked(), "{error}");
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn celery_s_command_line_works_with_our_workers() {
     let (Some(server), Some(python)) = (shared::rabbitmq(file!()), python()) else { return };
@@ -58,7 +124,7 @@ async fn celery_s_command_line_works_with_our_workers() {
     config.worker.hostname = Some(node.clone());
     config.worker.concurrency = 3;
     let app = App::new(config).expect("a good configuration");
-    let gate = Arc::new(Gate(Semaphore::new(0)));
+    let gate = Arc::new(Gate::default());
     let mut state = SharedState::default();
     state.insert(Arc::clone(&gate));
     let running = Running::start(app.clone(), state);
@@ -109,7 +175,7 @@ async fn celery_s_command_line_works_with_our_workers() {
 
     let (_, printed) = celery(&python, url, &["control", "--timeout", "1", "-d", &node, "shutdown"]).await;
     // Warm: it waits for what runs.
-    gate.0.add_permits(1);
+    gate.open.add_permits(1);
     assert_eq!(running.ended().await.succeeded, 1, "{printed}");
     let (code, printed) = celery(&python, url, &["inspect", "--timeout", "1", "-d", &node, "ping"]).await;
     assert_ne!(code, Some(0), "it is gone: {printed}");

@@ -10,6 +10,7 @@ use mq_worker::{App, Context, Permanence, SharedState, State, TaskError, task};
 use serde_json::json;
 use support::places::{Place, Running, eventually, everywhere};
 use support::unique;
+use tokio::sync::watch;
 
 /// What the tasks of a test tell: lines under a key.
 #[derive(Clone, Default)]
@@ -486,56 +487,83 @@ fn a_chain_of_celery_runs_to_its_end_and_a_failure_reaches_every_later_step() {
 }
 
 #[test]
+fn what_one_worker_cannot_run_yet_another_runs() {
+    everywhere(async |place| {
+        let (app, _) = prepared(&place).await;
+        let journal = Journal::default();
+        let busy = place.app_with(|config| {
+            config.worker.concurrency = 2;
+            config.worker.grace = Duration::ZERO;
+        });
+        let busy = Running::start(busy, journal.shared());
+        for _ in 0..2 {
+            app.send(patient.with("busy").queue(&place.queue).ignore_result()).await.expect("sent");
+        }
+        eventually("it has as much as it can run", async || journal.read("busy").len() == 2).await;
+        // It is the only one that could take them.
+        for line in 0..10 {
+            let call = note.with("noted", line.to_string()).queue(&place.queue).ignore_result();
+            app.send(call).await.expect("sent");
+        }
+        let free = Running::start(place.app_with(|config| config.worker.concurrency = 1), journal.shared());
+        eventually("none of them waits for the busy one", async || journal.read("noted").len() == 10).await;
+        free.stop().await;
+        assert_eq!(busy.stop().await.requeued, 2, "{}", place.name);
+    });
+}
+
+#[test]
 fn the_faster_worker_gets_more() {
     everywhere(async |place| {
         let (app, _) = prepared(&place).await;
-        let share = async |prefetch: u16| {
-            let (fast, slow) =
-                (Pace::default(), Pace { pause: Duration::from_millis(30), ..Pace::default() });
-            let signatures = (0..60).map(|_| paced.with().queue(&place.queue).ignore_result());
-            app.send_many(signatures).await.expect("sent");
-            let workers = [fast.clone(), slow.clone()].map(|pace| {
-                let mut state = SharedState::default();
-                state.insert(pace);
-                let app = place.app_with(|config| {
-                    config.worker.concurrency = 1;
-                    config.worker.prefetch = Some(prefetch);
-                });
-                Running::start(app, state)
-            });
-            eventually("all are done", async || fast.done() + slow.done() >= 60).await;
-            for worker in workers {
-                worker.stop().await;
-            }
-            (fast.done(), slow.done())
-        };
-        let (fast, slow) = share(1).await;
+        let signatures = (0..ALL).map(|_| paced.with().queue(&place.queue).ignore_result());
+        app.send_many(signatures).await.expect("sent");
+        let done = watch::Sender::new(Done::default());
+        let workers = [true, false].map(|is_fast| {
+            let mut state = SharedState::default();
+            state.insert(Pace { is_fast, done: done.clone() });
+            Running::start(place.app_with(|config| config.worker.concurrency = 1), state)
+        });
+        eventually("all are done", async || done.borrow().all() == ALL).await;
+        for worker in workers {
+            worker.stop().await;
+        }
+        let Done { fast, slow } = *done.borrow();
         assert!(fast > 3 * slow, "{}: fast {fast}, slow {slow}", place.name);
     });
 }
 
-/// How fast a worker of the test above is, and how much it has done.
-#[derive(Clone)]
+/// How many tasks the two workers of the test above have to do.
+const ALL: u32 = 60;
+
+/// How many each has done.
+#[derive(Clone, Copy, Default)]
+struct Done {
+    fast: u32,
+    slow: u32,
+}
+
+impl Done {
+    fn all(self) -> u32 {
+        self.fast + self.slow
+    }
+}
+
 struct Pace {
-    pause: Duration,
-    done: Arc<Mutex<u32>>,
+    is_fast: bool,
+    done: watch::Sender<Done>,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        Self { pause: Duration::from_millis(3), done: Arc::default() }
-    }
-}
-
-impl Pace {
-    fn done(&self) -> u32 {
-        *self.done.lock().expect("not poisoned")
-    }
-}
-
+/// The slow worker takes as long for one as the fast one for ten, or until there is nothing else left to do.
 #[task]
 async fn paced(ctx: &Context) {
     let pace = ctx.state::<Pace>();
-    tokio::time::sleep(pace.pause).await;
-    *pace.done.lock().expect("not poisoned") += 1;
+    if pace.is_fast {
+        return pace.done.send_modify(|done| done.fast += 1);
+    }
+    let mut done = pace.done.subscribe();
+    let begun = done.borrow().fast;
+    let enough = |done: &Done| done.fast >= begun + 10 || done.all() + 1 == ALL;
+    done.wait_for(enough).await.expect("never closed");
+    pace.done.send_modify(|done| done.slow += 1);
 }

@@ -32,9 +32,11 @@ suite! {
     memos {
         notes_are_read_from_where_one_left_off
         a_note_is_known_to_every_connection_until_it_lapses
+        what_is_noted_with_force_keeps_it
         a_lock_has_one_holder_at_a_time
         a_lock_for_another_time_is_the_same_lock
         a_forgotten_lock_opens_by_itself
+        a_lock_is_kept_by_its_holder_through_a_wait
         of_many_who_want_a_lock_one_gets_it
     }
     delivering {

@@ -11,7 +11,8 @@ use support::{Process, unique};
 
 use crate::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
 use crate::tasks::{
-    Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, pid, spin_apart, spin_on, wait,
+    Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, pid, spin_apart, spin_on,
+    told_twice, told_why, wait,
 };
 
 #[test]
@@ -32,6 +33,28 @@ fn a_call_has_a_process_of_its_own_and_is_otherwise_like_any_other() {
         assert_eq!(lab.result(ask.with()).await, inside, "it may send tasks");
         worker.wait_for_line("printed by a task", LONG);
         assert_eq!(worker.output_so_far().0, "", "the worker's stdout is data");
+    });
+}
+
+#[test]
+fn a_call_learns_whether_it_is_revoked_or_out_of_time() {
+    on_real_brokers(async |lab| {
+        let _worker = lab.worker(&[]);
+        let file = lab.file("why");
+        let job = lab.send(told_why.with(file.clone())).await;
+        lines(&file, 1);
+        job.revoke().await.expect("revoked");
+        assert_eq!(job.get().timeout(LONG).await.expect("a result"), "revoked", "{}", lab.place.name);
+
+        let call = told_why.with(lab.file("slow")).header("timelimit", serde_json::json!([null, 0.2]));
+        assert_eq!(lab.result(call).await, "out of time", "{}", lab.place.name);
+
+        let file = lab.file("twice");
+        let job = lab.send(told_twice.with(file.clone())).await;
+        lines(&file, 2);
+        job.revoke().await.expect("revoked");
+        let revoked_at_first = job.get().timeout(LONG).await.expect("a result");
+        assert!(!revoked_at_first, "{}: it was out of time, and nobody had revoked it", lab.place.name);
     });
 }
 

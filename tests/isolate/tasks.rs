@@ -130,6 +130,27 @@ pub(crate) async fn told_async(ctx: &Context) -> String {
     "told".into()
 }
 
+/// Listens, and says why it was told to stop.
+#[task(isolate, max_retries = 0)]
+pub(crate) async fn told_why(ctx: &Context, file: PathBuf) -> String {
+    note(&file, "began");
+    ctx.cancelled().await;
+    if ctx.is_revoked() { "revoked".into() } else { "out of time".into() }
+}
+
+/// The same in a plain function, which takes its time when it is told to stop, until it hears that nobody wants it.
+#[task(isolate, soft_time_limit = "200ms", time_limit = "60s", max_retries = 0)]
+pub(crate) fn told_twice(ctx: &Context, file: PathBuf) -> bool {
+    note(&file, "began");
+    until_told(ctx);
+    let at_first = ctx.is_revoked();
+    note(&file, "told");
+    while !ctx.is_revoked() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    at_first
+}
+
 #[task(soft_time_limit = "200ms", max_retries = 0)]
 pub(crate) fn told_plain(ctx: &Context) -> String {
     until_told(ctx)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mq_worker::broker::Register;
+use mq_worker::broker::{Note, Register};
 use mq_worker::{App, Context, task};
 use support::journal::Journal;
 use support::places::{Place, Running, eventually, everywhere};
@@ -48,7 +48,8 @@ fn a_message_that_comes_again_after_its_success_is_not_run() {
         // Dead between the note and the ack: all of it is done, and the message is there.
         die_with_it(&place, async |app| {
             let broker = app.broker().await.expect("a broker");
-            broker.note(Register::Done, &id, Duration::from_secs(3600)).await.expect("noted");
+            let note = Note::new(&id, Duration::from_secs(3600));
+            broker.note(Register::Done, &note).await.expect("noted");
         })
         .await;
         let journal = Journal::default();

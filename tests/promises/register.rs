@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use mq_worker::broker::Register;
+use mq_worker::broker::{Note, Register};
 use mq_worker::{App, Config, Context, TaskError, task};
 use support::journal::Journal;
 use support::node::Node;
@@ -89,10 +89,11 @@ fn what_is_revoked_stays_so_when_rabbitmq_is_restarted() {
 async fn many_first_notes_at_a_time_make_one_stream() {
     let Some((shared, _)) = own_host() else { return };
     let broker = untold(&shared.url).broker().await.expect("a broker");
-    let ids: Vec<String> = (0..200).map(|index| index.to_string()).collect();
-    let note = |id| broker.note(Register::Done, id, Duration::from_secs(3600));
-    try_join_all(ids.iter().map(|id| note(id))).await.expect("noted, and the connection was not lost");
-    assert_eq!(broker.notes(Register::Done, 0).await.expect("notes").notes.len(), ids.len());
+    let hour = Duration::from_secs(3600);
+    let notes: Vec<Note> = (0..200).map(|index| Note::new(index.to_string(), hour)).collect();
+    let written = try_join_all(notes.iter().map(|note| broker.note(Register::Done, note))).await;
+    written.expect("noted, and the connection was not lost");
+    assert_eq!(broker.notes(Register::Done, 0).await.expect("notes").notes.len(), notes.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

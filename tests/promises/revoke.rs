@@ -162,6 +162,28 @@ fn what_does_not_listen_is_stopped_by_force() {
 }
 
 #[test]
+fn a_worker_that_nobody_can_tell_reads_that_force_is_meant() {
+    everywhere(async |place| {
+        let app = place.app_with(|config| config.worker.control = false);
+        let journal = Journal::default();
+        let running = Running::start(app.clone(), journal.shared());
+        let jobs = [(); 2].map(|()| app.send(deaf.with().queue(&place.queue)));
+        let [early, late] = jobs.map(|job| async { job.await.expect("sent") });
+        let (early, late) = (early.await, late.await);
+        begun(&journal, 2).await;
+        // What is only asked afterwards takes nothing back, and what is asked at first does not stand in the way.
+        early.terminate().await.expect("terminated");
+        early.revoke().await.expect("revoked");
+        late.revoke().await.expect("revoked");
+        is_revoked(&early).await;
+        late.terminate().await.expect("terminated");
+        is_revoked(&late).await;
+        let summary = running.stop().await;
+        assert_eq!((summary.revoked, summary.requeued), (2, 0), "{}", place.name);
+    });
+}
+
+#[test]
 fn what_has_ended_stays_as_it_is() {
     everywhere(async |place| {
         let app = place.app();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mq_worker::broker::{Lock, Locked, Register};
+use mq_worker::broker::{Lock, Locked, Note, Register};
 
 use crate::lab::{LIMIT, Lab};
 
@@ -20,11 +20,11 @@ pub(crate) async fn notes_are_read_from_where_one_left_off(lab: &Lab) {
         (mine.collect::<Vec<_>>(), notes.next)
     };
     for id in &ids[..2] {
-        writer.note(Register::Revoked, id, HOUR).await.expect("noted");
+        writer.note(Register::Revoked, &Note::new(id, HOUR)).await.expect("noted");
     }
     let (found, next) = read(before).await;
     assert_eq!(found, ids[..2]);
-    writer.note(Register::Revoked, &ids[2], HOUR).await.expect("noted");
+    writer.note(Register::Revoked, &Note::new(&ids[2], HOUR)).await.expect("noted");
     assert_eq!(read(next).await.0, ids[2..], "only what is new");
     assert_eq!(read(0).await.0, ids, "and all from the beginning");
     // Whoever follows may have to ask again for what was just noted, and gets it once.
@@ -44,8 +44,9 @@ pub(crate) async fn a_note_is_known_to_every_connection_until_it_lapses(lab: &La
     let (writer, reader) = (lab.open().await, lab.open().await);
     let (short, long) = (lab.name("short"), lab.name("long"));
     assert!(!reader.is_noted(Register::Done, &long, HOUR).await.expect("an answer"));
-    writer.note(Register::Done, &short, Duration::from_secs(2)).await.expect("noted");
-    writer.note(Register::Done, &long, HOUR).await.expect("noted");
+    for (id, lifetime) in [(&short, Duration::from_secs(2)), (&long, HOUR)] {
+        writer.note(Register::Done, &Note::new(id, lifetime)).await.expect("noted");
+    }
     let asked = join_all((0..20).map(|_| reader.is_noted(Register::Done, &long, HOUR))).await;
     assert!(asked.into_iter().all(|answer| answer.expect("an answer")));
     let other = reader.is_noted(Register::Revoked, &long, HOUR).await.expect("an answer");
@@ -55,6 +56,34 @@ pub(crate) async fn a_note_is_known_to_every_connection_until_it_lapses(lab: &La
         assert!(tokio::time::Instant::now() < deadline, "it never lapses");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+pub(crate) async fn what_is_noted_with_force_keeps_it(lab: &Lab) {
+    let (writer, reader) = (lab.open().await, lab.open().await);
+    let (early, late, never) = (lab.name("early"), lab.name("late"), lab.name("never"));
+    let note = async |id: &str, by_force| {
+        let note = Note { by_force, ..Note::new(id, HOUR) };
+        writer.note(Register::Revoked, &note).await.expect("noted");
+    };
+    let forced = async |from| {
+        let notes = reader.notes(Register::Revoked, from).await.expect("notes");
+        let mut mine: Vec<String> = Vec::new();
+        for Note { id, by_force, .. } in notes.notes {
+            if by_force && [&early, &late, &never].contains(&&id) && !mine.contains(&id) {
+                mine.push(id);
+            }
+        }
+        (mine, notes.next)
+    };
+    note(&early, true).await;
+    for id in [&early, &late, &never] {
+        note(id, false).await;
+    }
+    let (found, next) = forced(0).await;
+    assert_eq!(found, [early.as_str()], "what came later without force took it away");
+    note(&late, true).await;
+    assert_eq!(forced(next).await.0, [late.as_str()], "whoever reads on hears of it");
+    assert_eq!(forced(0).await.0, [early.as_str(), late.as_str()]);
 }
 
 fn lock(lab: &Lab, holder: &str, lifetime: Duration) -> Lock {
@@ -100,6 +129,40 @@ pub(crate) async fn a_forgotten_lock_opens_by_itself(lab: &Lab) {
     }
     assert!(begun.elapsed() >= lifetime - Duration::from_millis(100), "it opened too early");
     broker.unlock(&second).await.expect("opened");
+}
+
+pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
+    let (broker, lifetime) = (lab.open().await, Duration::from_secs(2));
+    let named = |key: &str, holder: &str| Lock { key: lab.name(key), ..lock(lab, holder, lifetime) };
+    let [short, long] = ["short", "long"].map(|key| named(key, "task-1"));
+    let taken = async |lock: &Lock| broker.lock(lock).await.expect("an answer") == Locked::Taken;
+    assert!(taken(&short).await && taken(&long).await);
+    for wait in [HOUR, 2 * HOUR, Duration::MAX, Duration::from_secs(1)] {
+        assert_eq!(broker.keep_locked(&long, wait).await.expect("an answer"), Locked::Taken, "{wait:?}");
+    }
+    // Longer than its time, one step at a time.
+    for clock in ["first", "second"] {
+        let clocks = [named(clock, "task-1"), named(clock, "task-2")];
+        assert!(taken(&clocks[0]).await);
+        let begun = tokio::time::Instant::now();
+        while !taken(&clocks[1]).await {
+            assert!(begun.elapsed() < LIMIT, "it never opens");
+            let kept = broker.keep_locked(&short, Duration::from_millis(500)).await.expect("an answer");
+            assert_eq!(kept, Locked::Taken);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    for key in ["short", "long"] {
+        let (mine, other) = (named(key, "task-1"), named(key, "task-2"));
+        let held = Locked::Held(Some("task-1".into()));
+        assert_eq!(broker.lock(&other).await.expect("an answer"), held, "{key}");
+        assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), held, "{key}");
+        broker.unlock(&mine).await.expect("opened");
+        // Nobody has it: then whoever would keep it takes it.
+        assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), Locked::Taken, "{key}");
+        assert!(!taken(&mine).await, "{key}");
+        broker.unlock(&other).await.expect("opened");
+    }
 }
 
 pub(crate) async fn of_many_who_want_a_lock_one_gets_it(lab: &Lab) {

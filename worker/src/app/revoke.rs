@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{App, AsyncResult};
-use crate::broker::Register;
+use crate::broker::{Note, Register};
 use crate::control::Control;
 use crate::error::Result;
 
@@ -33,8 +33,10 @@ impl App {
 
     async fn stop_call(&self, id: &str, terminate: bool) -> Result<()> {
         let broker = self.broker().await?;
-        // First: a worker that is just starting reads it, or is there to be told.
-        let noted = broker.note(Register::Revoked, id, Register::Revoked.longest()).await;
+        // First: a worker that is just starting reads it, or is there to be told. So does one that cannot be told, which
+        // must learn from the note alone whether to wait for the call to listen.
+        let note = Note { by_force: terminate, ..Note::new(id, Register::Revoked.longest()) };
+        let noted = broker.note(Register::Revoked, &note).await;
         if noted.as_ref().is_err_and(|error| error.is_connection() || error.is_timeout()) {
             return noted.map_err(|error| error.context(format_args!("cannot revoke task {id}")));
         }

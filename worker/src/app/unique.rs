@@ -15,6 +15,9 @@ use crate::task::Task;
 /// Keys are hashed under this name: what the arguments were is nobody's business who lists queues.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_756e_6971_7565);
 
+/// The longest key that a lock has, in bytes.
+const MAX_KEY: usize = 200;
+
 /// The key of a call, if its task is unique: the same for the same arguments in every program.
 pub(super) fn key<T: Task>(args: &T::Args) -> Result<Option<String>> {
     let Some(written) = T::unique_by(args) else { return Ok(None) };
@@ -59,13 +62,34 @@ pub(super) fn write(headers: &mut Headers, lock: &Lock) {
 pub(crate) fn read(headers: &Headers, id: &str) -> Option<Lock> {
     let Value::Array(parts) = headers.get(names::UNIQUE)? else { return None };
     let [Value::String(key), millis] = parts.as_slice() else { return None };
+    // Whoever writes messages by hand: no broker has such a lock, and to ask for it again and again would not help.
+    if key.len() > MAX_KEY {
+        return None;
+    }
     let lifetime = std::time::Duration::from_millis(millis.as_u64()?);
     Some(Lock { key: key.clone(), holder: id.to_owned(), lifetime })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ordered;
+    use std::time::Duration;
+
+    use super::{ordered, read, write};
+    use crate::broker::Lock;
+    use crate::message::Headers;
+
+    #[test]
+    fn a_lock_is_read_as_it_was_written_unless_no_broker_could_have_it() {
+        let lock =
+            |length| Lock { key: "k".repeat(length), holder: "id".into(), lifetime: Duration::from_secs(7) };
+        let read_again = |lock: &Lock| {
+            let mut headers = Headers::for_task("t", "id");
+            write(&mut headers, lock);
+            read(&headers, "id")
+        };
+        assert_eq!(read_again(&lock(200)), Some(lock(200)));
+        assert_eq!(read_again(&lock(201)), None);
+    }
 
     #[test]
     fn objects_are_put_in_order_and_nothing_else_changes() {

@@ -42,12 +42,25 @@ pub struct Note {
     pub id: String,
     /// Until when it holds.
     pub until: DateTime<Utc>,
+    /// What is [revoked](Register::Revoked) is to be stopped where it runs, whether it listens or not. Once noted it
+    /// stays so as long as a note holds: a later note without it takes nothing back.
+    pub by_force: bool,
+}
+
+impl Note {
+    /// A note that holds for so long from now on.
+    pub fn new(id: impl Into<String>, lifetime: Duration) -> Self {
+        let until =
+            chrono::Duration::from_std(lifetime).ok().and_then(|time| Utc::now().checked_add_signed(time));
+        Self { id: id.into(), until: until.unwrap_or(DateTime::<Utc>::MAX_UTC), by_force: false }
+    }
 }
 
 /// What was noted, up to the moment of the question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// The notes, the oldest first. Some may have lapsed, or be there twice.
+    /// The notes, the oldest first. Some may have lapsed, or be there twice; then what is to be done by force is so in
+    /// one of them.
     pub notes: Vec<Note>,
     /// Where to go on reading.
     pub next: u64,

@@ -177,9 +177,10 @@ pub trait Broker: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Notes an id, for as long as `lifetime`. `Ok` means that the note is as safe as a message.
-    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
-        let _ = (register, id, lifetime);
+    /// Notes an id; no note holds longer than the [register](Register::longest) keeps it. `Ok` means that the note is as
+    /// safe as a message.
+    fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
+        let _ = (register, note);
         unable(self.capabilities().name, "keep notes on tasks")
     }
 
@@ -206,10 +207,18 @@ pub trait Broker: Send + Sync + 'static {
         unable(self.capabilities().name, "keep notes on tasks")
     }
 
-    /// Takes a lock, if nobody else has it. It outlives the process and the broker's restart.
+    /// Takes a lock, if nobody else has it. It outlives the process and the broker's restart. Whoever has it already
+    /// keeps it for as long from now on, and no shorter than before.
     fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
         let _ = lock;
         unable(self.capabilities().name, "keep locks for unique tasks")
+    }
+
+    /// Takes a lock for a holder who waits before it goes on: it holds through the wait, and for its time after it, as
+    /// far as the broker can change what it has. It is taken anew if nobody has it by now.
+    fn keep_locked<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
+        let longer = Lock { lifetime: lock.lifetime.saturating_add(wait), ..lock.clone() };
+        Box::pin(async move { self.lock(&longer).await })
     }
 
     /// Opens a lock. One that somebody else has stays as it is.

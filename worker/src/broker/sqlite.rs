@@ -22,7 +22,7 @@ use super::{
     Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::{
-    Answer, Claimed, Consuming, Count, Database, Ending, Publishing, Request, Sink, fresh_id, head,
+    Answer, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Request, Sink, fresh_id, head,
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -236,8 +236,10 @@ impl Broker for SqliteBroker {
         .boxed()
     }
 
-    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
-        let request = Request::Note { register: register.name(), id: id.to_owned(), lifetime };
+    fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
+        let Note { id, until, by_force } = note.clone();
+        let noted = Noted { id, until: until.timestamp_millis(), by_force };
+        let request = Request::Note { register: register.name(), noted };
         async move { self.call("note a task", request).await.map(drop) }.boxed()
     }
 
@@ -378,8 +380,10 @@ fn queue_info(count: Count) -> QueueInfo {
     QueueInfo { name, ready, running: Some(running), delayed: Some(delayed), consumers }
 }
 
-fn note((id, until): (String, i64)) -> Note {
-    Note { id, until: DateTime::from_timestamp_millis(until).unwrap_or(DateTime::<Utc>::MAX_UTC) }
+fn note(noted: Noted) -> Note {
+    let Noted { id, until, by_force } = noted;
+    let until = DateTime::from_timestamp_millis(until).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    Note { id, until, by_force }
 }
 
 fn unexpected(answer: &Answer) -> Error {

@@ -42,7 +42,7 @@ mq-worker.toml in this directory, else from defaults. stdout is data, stderr is 
 
 Exit codes:
   0 done   1 what was asked for failed   2 usage or configuration   66 no tasks found
-  69 broker or result backend not reachable   75 time is up, or start it anew   77 access refused
+  69 broker or result backend not reachable   75 time is up, try later, or start it anew   77 access refused
   101 the crate does not compile   130, 143 stopped at once by a second Ctrl-C or SIGTERM";
 
 /// What concerns a worker only.
@@ -323,6 +323,8 @@ pub(super) enum DeadCommand {
         json: bool,
     },
     /// Send dead letters back to the queue they came from, with their retries counted anew
+    ///
+    /// A unique task's letter stays while another call of it waits or runs; then the exit code is 75.
     Replay {
         #[command(flatten)]
         which: DeadArguments,

@@ -13,7 +13,8 @@ pub(super) const USAGE: u8 = 2;
 pub(super) const NO_TASKS: u8 = 66;
 /// The broker or the result backend cannot be reached (sysexits: unavailable).
 pub(super) const UNAVAILABLE: u8 = 69;
-/// The time is up, or a worker can go on only in a new process (sysexits: temporary failure).
+/// The time is up, what stands in the way is expected to end, or a worker can go on only in a new process (sysexits:
+/// temporary failure).
 pub(super) const TIME_IS_UP: u8 = 75;
 /// The broker refuses us (sysexits: no permission).
 pub(super) const REFUSED: u8 = 77;

@@ -15,6 +15,7 @@ use super::running::RunningTasks;
 use super::start::Patience;
 use crate::broker::{Broker, Note, Notes, Register};
 use crate::error::Result;
+use crate::task::Context;
 
 /// So many ids are kept, some ten megabytes. Beyond that those go that lapse first.
 const MOST: usize = 100_000;
@@ -24,39 +25,70 @@ const MOST: usize = 100_000;
 pub struct Revocations {
     /// Asked for each message, so that most workers never take the lock.
     any: AtomicBool,
-    ends: Mutex<HashMap<String, DateTime<Utc>>>,
+    known: Mutex<HashMap<String, Known>>,
     /// Told when something may have been missed.
     look: Notify,
+}
+
+/// What is known of one id.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    until: DateTime<Utc>,
+    by_force: bool,
 }
 
 impl Revocations {
     /// True when the id was revoked.
     pub fn contains(&self, id: &str) -> bool {
-        self.any.load(Ordering::Acquire) && self.ends().get(id).is_some_and(|end| *end > Utc::now())
+        self.find(id).is_some()
     }
 
-    /// Adds ids.
-    pub fn add(&self, notes: impl IntoIterator<Item = Note>) {
-        let mut ends = self.ends();
-        ends.extend(notes.into_iter().map(|note| (note.id, note.until)));
-        if ends.len() > MOST {
-            let now = Utc::now();
-            ends.retain(|_, end| *end > now);
+    /// Tells a call that runs, if its id was revoked.
+    pub fn tell(&self, context: &Context) {
+        match self.find(context.id()) {
+            Some(Known { by_force: true, .. }) => context.terminate(),
+            Some(_) => context.revoke(),
+            None => {}
         }
-        if ends.len() > MOST {
-            let mut all: Vec<DateTime<Utc>> = ends.values().copied().collect();
+    }
+
+    fn find(&self, id: &str) -> Option<Known> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.known().get(id).copied().filter(|known| known.until > Utc::now())
+    }
+
+    /// Adds ids. One that was to be stopped by force stays so, whatever comes after it.
+    pub fn add(&self, notes: impl IntoIterator<Item = Note>) {
+        let mut known = self.known();
+        let now = Utc::now();
+        for Note { id, until, by_force } in notes {
+            let new = Known { until, by_force };
+            known
+                .entry(id)
+                .and_modify(|old| {
+                    *old = Known { by_force: by_force || (old.by_force && old.until > now), until }
+                })
+                .or_insert(new);
+        }
+        if known.len() > MOST {
+            known.retain(|_, known| known.until > now);
+        }
+        if known.len() > MOST {
+            let mut all: Vec<DateTime<Utc>> = known.values().map(|known| known.until).collect();
             all.sort_unstable();
             let first = all[all.len() - MOST];
             tracing::warn!(kept = MOST, "more tasks are revoked than a worker remembers");
-            ends.retain(|_, end| *end >= first);
+            known.retain(|_, known| known.until >= first);
         }
-        self.any.store(!ends.is_empty(), Ordering::Release);
+        self.any.store(!known.is_empty(), Ordering::Release);
     }
 
     /// All ids, in no order.
     pub fn ids(&self) -> Vec<String> {
         let now = Utc::now();
-        self.ends().iter().filter(|(_, end)| **end > now).map(|(id, _)| id.clone()).collect()
+        self.known().iter().filter(|(_, known)| known.until > now).map(|(id, _)| id.clone()).collect()
     }
 
     /// Something may have been revoked that was not heard.
@@ -64,8 +96,8 @@ impl Revocations {
         self.look.notify_one();
     }
 
-    fn ends(&self) -> MutexGuard<'_, HashMap<String, DateTime<Utc>>> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,9 +152,7 @@ impl Follower {
         }
         self.revocations.add(found.notes);
         for task in self.running.list() {
-            if self.revocations.contains(task.context.id()) {
-                task.context.revoke();
-            }
+            self.revocations.tell(&task.context);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Carries out an outcome. This is the one place that states the order of effects:
 //!
 //! - success: what follows is published → the result is stored → ack;
-//! - retry: the new message is published → the state is stored → ack;
+//! - retry: a unique call keeps its lock → the new message is published → the state is stored → ack;
 //! - dead: the dead letter is published → the failure is stored → errbacks are published → ack;
 //! - revoked: the state is stored → ack;
 //! - handed back: the message is in its queue again, with nothing spent.
@@ -26,7 +26,7 @@ use super::outcome::{DeadReason, Outcome};
 use super::request::Request;
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
-use crate::broker::{Broker, Lock, Publication, Register, Verdict};
+use crate::broker::{Broker, Lock, Locked, Note, Publication, Register, Verdict};
 use crate::error::{Result, TaskFailure};
 use crate::message::headers::{format_time, names};
 use crate::message::history::{self, shortened};
@@ -168,8 +168,8 @@ impl Settler {
     async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
         let Some(lifetime) = request.options.once_for else { return Ok(()) };
         let id = request.context.id();
-        let note = || self.broker.note(Register::Done, id, lifetime);
-        self.persist("note what is done", note).await.map(drop)
+        let note = Note::new(id, lifetime);
+        self.persist("note what is done", || self.broker.note(Register::Done, &note)).await.map(drop)
     }
 
     /// True when a message's trial has begun before: it was the one to blame. Also where nobody can tell.
@@ -182,8 +182,8 @@ impl Settler {
     /// Notes that a message's trial begins.
     pub async fn note_trial(&self, headers: &Headers) -> Result<(), Abandoned> {
         let Some(trial) = trial_of(headers) else { return Ok(()) };
-        let note = || self.broker.note(Register::Tried, &trial, Register::Tried.longest());
-        self.persist("note a trial", note).await.map(drop)
+        let note = Note::new(trial, Register::Tried.longest());
+        self.persist("note a trial", || self.broker.note(Register::Tried, &note)).await.map(drop)
     }
 
     async fn success(&self, request: &Request, json: Vec<u8>) -> Result<(), Abandoned> {
@@ -218,11 +218,25 @@ impl Settler {
             }
         }
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
+        self.keep_lock(request, after).await?;
         self.publish_later(request.context.queue(), message, after).await?;
         if !self.wants_result(request) {
             return Ok(());
         }
         self.store(request, &ResultRecord::failed(request.context.id(), State::Retry, failure)).await
+    }
+
+    /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
+    /// lock has a message.
+    async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
+        let (task, id) = (request.context.task(), request.context.id());
+        let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
+        let keep = || self.broker.keep_locked(&lock, wait);
+        if let Some(Locked::Held(holder)) = self.persist("keep the lock of a unique task", keep).await? {
+            // It was too late for the lock. That is no reason to lose the call.
+            tracing::warn!(task, id, holder, "another call has its lock by now: it waits beside that one");
+        }
+        Ok(())
     }
 
     async fn dead(
@@ -317,7 +331,11 @@ impl Settler {
 
     /// Sends a message that came before its time, or its turn, back to wait in the broker.
     pub async fn postpone(&self, request: Request, wait: Duration) {
-        match self.publish_later_keeping_eta(&request, wait).await {
+        let waits = match self.keep_lock(&request, wait).await {
+            Ok(()) => self.publish_later_keeping_eta(&request, wait).await,
+            abandoned => abandoned,
+        };
+        match waits {
             Ok(()) => request.settlement.settle(Verdict::Replaced),
             Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
         }

@@ -183,6 +183,11 @@ impl Context {
         self.0.stopping.revoke();
     }
 
+    #[cfg(unix)]
+    pub(crate) async fn revoked(&self) {
+        self.0.stopping.revoked().await;
+    }
+
     pub(crate) fn terminate(&self) {
         self.0.stopping.terminate();
     }

@@ -13,12 +13,20 @@ pub(crate) struct Stopping {
     worker: CancellationToken,
     own: OnceLock<CancellationToken>,
     revoked: AtomicBool,
+    /// Told when it is revoked, for whoever stands between the worker and the call.
+    heard: Notify,
     terminated: Notify,
 }
 
 impl From<CancellationToken> for Stopping {
     fn from(worker: CancellationToken) -> Self {
-        Self { worker, own: OnceLock::new(), revoked: AtomicBool::new(false), terminated: Notify::new() }
+        Self {
+            worker,
+            own: OnceLock::new(),
+            revoked: AtomicBool::new(false),
+            heard: Notify::new(),
+            terminated: Notify::new(),
+        }
     }
 }
 
@@ -34,12 +42,22 @@ impl Stopping {
 
     /// Asks the call to stop, since somebody has revoked it.
     pub(crate) fn revoke(&self) {
+        // First: whoever sees the token fire asks why.
         self.revoked.store(true, Ordering::Release);
         self.token().cancel();
+        self.heard.notify_one();
     }
 
     pub(crate) fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the call is revoked. For one listener: the permit is kept until it comes.
+    #[cfg(unix)]
+    pub(crate) async fn revoked(&self) {
+        while !self.is_revoked() {
+            self.heard.notified().await;
+        }
     }
 
     /// Does not wait for the call to listen.

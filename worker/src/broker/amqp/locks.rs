@@ -3,9 +3,11 @@
 //! RabbitMQ makes a queue or compares its arguments with those of the one that exists, in one step; so whoever declares it
 //! first has the lock, declaring it again with the same arguments succeeds, and anybody else is refused with the arguments
 //! that it has, and so with the holder's name. The name is put where no message will ever look for it:
-//! `x-dead-letter-routing-key`. `x-expires` opens a forgotten lock. The queue is durable, hence the lock survives a restart.
+//! `x-dead-letter-routing-key`. `x-expires` opens a forgotten lock, so long after it was declared the last time. The queue is
+//! durable, hence the lock survives a restart.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -23,7 +25,34 @@ pub(super) async fn lock(amqp: &Arc<Amqp>, lock: &Lock) -> Result<Locked> {
     amqp.run(async move {
         let lock = &lock;
         let what = format!("take the lock `{}`", lock.key);
-        this.link.request(&what, this.limit, async |session| declare(&session, lock).await).await
+        this.link
+            .request(&what, this.limit, async |session| declare(&session, lock).await.map(Locked::from))
+            .await
+    })
+    .await
+}
+
+/// Takes a lock for a holder who waits before it goes on. Declared again, the queue has all its time before it again. That
+/// time cannot be changed: for a wait that is longer, the queue makes room for another, and in between, for as long as two
+/// requests take, somebody else may get in. Without it they surely could, when the time is up.
+pub(super) async fn keep_locked(amqp: &Arc<Amqp>, lock: &Lock, wait: Duration) -> Result<Locked> {
+    if wait < lock.lifetime {
+        return self::lock(amqp, lock).await;
+    }
+    let longer = Lock { lifetime: lock.lifetime.saturating_add(wait), ..lock.clone() };
+    let this = Arc::clone(amqp);
+    amqp.run(async move {
+        let longer = &longer;
+        let what = format!("keep the lock `{}`", longer.key);
+        this.link
+            .request(&what, this.limit, async |session| match declare(&session, longer).await? {
+                Declared::Ours(time) if time <= millis(wait) => {
+                    delete(&session, longer).await?;
+                    declare(&session, longer).await.map(Locked::from)
+                }
+                declared => Ok(declared.into()),
+            })
+            .await
     })
     .await
 }
@@ -37,13 +66,10 @@ pub(super) async fn unlock(amqp: &Arc<Amqp>, lock: &Lock) -> Result<()> {
         this.link
             .request(&what, this.limit, async |session| {
                 // Declared once more, it lives long enough not to be another's when it is deleted.
-                if declare(&session, lock).await? == Locked::Taken {
-                    let queue = short(&queue_of(lock))?;
-                    Scratch::new(&session)
-                        .run(async |channel| channel.queue_delete(queue, QueueDeleteOptions::default()).await)
-                        .await?;
+                match declare(&session, lock).await? {
+                    Declared::Ours(_) => delete(&session, lock).await,
+                    Declared::Held(_) => Ok(()),
                 }
-                Ok(())
             })
             .await
     })
@@ -55,20 +81,49 @@ fn queue_of(lock: &Lock) -> String {
     format!("mq.lock.{}", lock.key)
 }
 
-async fn declare(session: &Session, lock: &Lock) -> lapin::Result<Locked> {
-    let millis = i64::try_from(lock.lifetime.as_millis()).unwrap_or(i64::MAX).max(1);
-    let mut refusal = match declare_for(session, lock, millis).await? {
-        None => return Ok(Locked::Taken),
+/// What came of declaring the queue of a lock.
+enum Declared {
+    /// It is ours, and opens so many milliseconds after it was declared.
+    Ours(i64),
+    /// Somebody else has it.
+    Held(Option<String>),
+}
+
+impl From<Declared> for Locked {
+    fn from(declared: Declared) -> Self {
+        match declared {
+            Declared::Ours(_) => Locked::Taken,
+            Declared::Held(holder) => Locked::Held(holder),
+        }
+    }
+}
+
+/// As RabbitMQ takes it: some fifty days at most.
+fn millis(time: Duration) -> i64 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1).into()
+}
+
+async fn delete(session: &Session, lock: &Lock) -> lapin::Result<()> {
+    let queue = short(&queue_of(lock))?;
+    let options = QueueDeleteOptions::default();
+    Scratch::new(session).run(async |channel| channel.queue_delete(queue, options).await.map(drop)).await
+}
+
+async fn declare(session: &Session, lock: &Lock) -> lapin::Result<Declared> {
+    let ours = millis(lock.lifetime);
+    let mut refusal = match declare_for(session, lock, ours).await? {
+        None => return Ok(Declared::Ours(ours)),
         Some(refusal) => refusal,
     };
-    // Another version of the program holds it for another time: then the broker does not get to the holder.
+    // It is held for another time, after a long wait or by another version of the program: then the broker does not get
+    // to the holder.
     if let Some(theirs) = current("x-expires", &refusal).and_then(|millis| millis.parse().ok()) {
         refusal = match declare_for(session, lock, theirs).await? {
-            None => return Ok(Locked::Taken),
+            None => return Ok(Declared::Ours(theirs)),
             Some(refusal) => refusal,
         };
     }
-    Ok(Locked::Held(current("x-dead-letter-routing-key", &refusal)))
+    Ok(Declared::Held(current("x-dead-letter-routing-key", &refusal)))
 }
 
 /// `None` when it is ours, else what the broker says.

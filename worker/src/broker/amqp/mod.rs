@@ -26,7 +26,7 @@ use self::delayed::Delayed;
 use self::getter::Getter;
 use self::notes::Notebook;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
     Notes, Publication, QueueInfo, Register, Settlement, Subscription,
 };
 use crate::connection::amqp::link::lock;
@@ -182,8 +182,8 @@ impl Broker for AmqpBroker {
         .boxed()
     }
 
-    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
-        self.notebook.note(register, id, lifetime).boxed()
+    fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
+        self.notebook.note(register, note).boxed()
     }
 
     fn notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
@@ -205,6 +205,10 @@ impl Broker for AmqpBroker {
 
     fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
         locks::lock(&self.amqp, lock).boxed()
+    }
+
+    fn keep_locked<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
+        locks::keep_locked(&self.amqp, lock, wait).boxed()
     }
 
     fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {

@@ -48,6 +48,8 @@ const SEGMENT: i64 = 4 << 20;
 enum Entry {
     /// An id, and until when the note holds, in milliseconds since 1970.
     Note(String, i64),
+    /// The same of one that is to be stopped by force.
+    Force(String, i64),
     /// Somebody reads up to here.
     Marker(String),
 }
@@ -96,9 +98,10 @@ impl Notebook {
         Self { amqp, known: Mutex::default(), making: Mutex::default() }
     }
 
-    pub(super) async fn note(&self, register: Register, id: &str, lifetime: Duration) -> Result<()> {
-        let until = Utc::now() + lifetime.min(register.longest());
-        self.append(register, &Entry::Note(id.to_owned(), until.timestamp_millis())).await
+    pub(super) async fn note(&self, register: Register, note: &Note) -> Result<()> {
+        let until = note.until.min(Utc::now() + register.longest()).timestamp_millis();
+        let entry = if note.by_force { Entry::Force } else { Entry::Note };
+        self.append(register, &entry(note.id.clone(), until)).await
     }
 
     /// All that was noted before.
@@ -242,6 +245,10 @@ fn no_stream(register: Register, why: &dyn std::fmt::Display) -> Error {
     ))
 }
 
+fn noted(id: String, until: i64, by_force: bool) -> Note {
+    Note { id, until: DateTime::from_timestamp_millis(until).unwrap_or_default(), by_force }
+}
+
 async fn declare(session: &Session, register: Register) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
     let hours = register.longest().as_secs().div_ceil(3600);
@@ -300,10 +307,8 @@ async fn read(
                 piece.end = End::Marker;
                 break;
             }
-            Ok(Entry::Note(id, until)) => {
-                let until = DateTime::from_timestamp_millis(until).unwrap_or_default();
-                piece.notes.push(Note { id, until });
-            }
+            Ok(Entry::Note(id, until)) => piece.notes.push(noted(id, until, false)),
+            Ok(Entry::Force(id, until)) => piece.notes.push(noted(id, until, true)),
             Ok(Entry::Marker(_)) => {}
             Err(error) => {
                 tracing::warn!(stream = register.name(), %error, "an entry that is none of ours");

@@ -10,6 +10,9 @@ use crate::broker::{Lock, Locked, Note, Notes, Register};
 /// After so many notes those that have lapsed are dropped.
 const SWEEP: u64 = 1024;
 
+/// A lock that holds longer outlives the process anyway; much longer, and the clock has no such time.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 #[derive(Default)]
 pub(super) struct Memos {
     noted: HashMap<(Register, String), Noted>,
@@ -28,14 +31,17 @@ struct Held {
 }
 
 impl Memos {
-    pub(super) fn note(&mut self, register: Register, id: &str, lifetime: Duration) {
+    pub(super) fn note(&mut self, register: Register, note: &Note) {
         let now = Utc::now();
         self.count += 1;
         if self.count.is_multiple_of(SWEEP) {
             self.noted.retain(|_, noted| noted.note.until > now);
         }
-        let note = Note { id: id.to_owned(), until: now + lifetime };
-        self.noted.insert((register, id.to_owned()), Noted { number: self.count, note });
+        let key = (register, note.id.clone());
+        let before =
+            self.noted.get(&key).is_some_and(|before| before.note.by_force && before.note.until > now);
+        let note = Note { by_force: note.by_force || before, ..note.clone() };
+        self.noted.insert(key, Noted { number: self.count, note });
     }
 
     pub(super) fn notes(&self, register: Register, from: u64) -> Notes {
@@ -52,15 +58,16 @@ impl Memos {
 
     pub(super) fn lock(&mut self, lock: &Lock, now: Instant) -> Locked {
         self.locks.retain(|_, held| held.until > now);
-        match self.locks.get(&lock.key) {
-            Some(held) if held.holder != lock.holder => Locked::Held(Some(held.holder.clone())),
-            Some(_) => Locked::Taken,
+        let until = now + lock.lifetime.min(LONGEST);
+        match self.locks.get_mut(&lock.key) {
+            Some(held) if held.holder != lock.holder => return Locked::Held(Some(held.holder.clone())),
+            Some(held) => held.until = held.until.max(until),
             None => {
-                let held = Held { holder: lock.holder.clone(), until: now + lock.lifetime };
+                let held = Held { holder: lock.holder.clone(), until };
                 self.locks.insert(lock.key.clone(), held);
-                Locked::Taken
             }
         }
+        Locked::Taken
     }
 
     pub(super) fn unlock(&mut self, lock: &Lock) {

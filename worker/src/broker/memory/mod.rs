@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use self::hub::Hub;
 use self::state::OwnerId;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
     Notes, Publication, QueueInfo, Register, Subscription,
 };
 use crate::connection::BrokerUrl;
@@ -188,10 +188,10 @@ impl Broker for MemoryBroker {
         })
     }
 
-    fn note<'a>(&'a self, register: Register, id: &'a str, lifetime: Duration) -> BoxFuture<'a, Result<()>> {
+    fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            self.owner.hub.with(|state, _| state.memos.note(register, id, lifetime));
+            self.owner.hub.with(|state, _| state.memos.note(register, note));
             Ok(())
         })
     }

@@ -9,13 +9,14 @@ mod replay;
 use std::sync::Arc;
 
 use super::arguments::{CommonArguments, DeadArguments, DeadCommand};
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, TIME_IS_UP};
 use super::operate::{self, counted};
 use super::output;
 use crate::app::App;
 use crate::broker::{Broker, Delivery, Settlement};
 use crate::routing::Queue;
 use letter::Letter;
+use replay::Sent;
 
 /// How many `list` and `show` print when nobody says.
 const SHOWN: u32 = 100;
@@ -79,15 +80,56 @@ async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
 
 async fn replay(app: &App, which: DeadArguments, json: bool) -> Outcome {
     let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
+    let mut kept = Vec::new();
     while let Some(delivery) = search.next().await? {
         // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
-        replay::send_back(app, &delivery, &search.queue).await?;
-        delivery.ack();
+        match replay::send_back(app, &delivery, &search.queue).await? {
+            Sent::Back => delivery.ack(),
+            Sent::KeptOut { holder } => {
+                kept.push(Kept {
+                    id: Letter::of(&delivery.message).id().unwrap_or_default().to_owned(),
+                    holder,
+                });
+                search.hold(delivery);
+            }
+        }
     }
     let found = search.found();
     search.put_back();
-    found.done("replayed", json)?;
-    found.expected(&which)
+    let replayed = found.matching - kept.len() as u64;
+    match json {
+        true => output::json(&serde_json::json!({"replayed": replayed, "kept": kept}))?,
+        false => output::data(format!("{} replayed", counted(replayed, "message")))?,
+    }
+    found.expected(&which)?;
+    kept_out(&kept, &found.queue)
+}
+
+/// A letter that was to be replayed and stays where it is.
+#[derive(serde::Serialize)]
+struct Kept {
+    id: String,
+    /// The call that has its lock, where the broker can tell.
+    holder: Option<String>,
+}
+
+/// Says which letters stay, and that not all was done.
+fn kept_out(kept: &[Kept], queue: &str) -> Outcome {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    for Kept { id, holder } in kept {
+        let holder = holder.as_deref().unwrap_or("whose id is not known");
+        output::note(format!("{id} stays: its task is unique, and another call waits or runs, {holder}"));
+    }
+    let stay = if kept.len() == 1 { "stays" } else { "stay" };
+    Err(Failure::new(
+        TIME_IS_UP,
+        format!(
+            "{} {stay} in `{queue}`; replay again when those calls have ended",
+            counted(kept.len() as u64, "message")
+        ),
+    ))
 }
 
 async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Outcome {

@@ -2,15 +2,23 @@
 
 use chrono::Utc;
 
-use crate::app::App;
-use crate::broker::{Delivery, Publication};
+use crate::app::{App, unique};
+use crate::broker::{Delivery, Locked, Publication};
 use crate::cli::exit::Outcome;
 use crate::message::Message;
 use crate::message::headers::names;
 use crate::routing::topology::broadcast_task;
 
-/// Publishes it again. `Ok` means that the broker has it safely; the dead letter itself is not touched.
-pub(super) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome {
+/// What became of a letter that was to be sent back.
+pub(super) enum Sent {
+    /// The broker has it safely.
+    Back,
+    /// Its task is unique, and another call waits or runs by now.
+    KeptOut { holder: Option<String> },
+}
+
+/// Publishes it again; the dead letter itself is not touched. A unique call takes its lock first, as when it was sent.
+pub(super) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome<Sent> {
     let queue = origin(&delivery.message, dead_queue).to_owned();
     // A queue of one worker's own has gone with it: whoever runs now hears the broadcast again.
     let (exchange, routing_key) = match broadcast_task(&queue) {
@@ -23,7 +31,21 @@ pub(super) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) 
     let message = revived(&delivery.message);
     let publication = Publication { exchange, routing_key, message, delay: None, mandatory: true };
     let broker = app.broker().await?;
-    Ok(broker.publish(publication).await?)
+    let headers = &delivery.message.headers;
+    let lock = headers.id().and_then(|id| unique::read(headers, id));
+    if let Some(lock) = &lock
+        && let Locked::Held(holder) = broker.lock(lock).await?
+    {
+        return Ok(Sent::KeptOut { holder });
+    }
+    let sent = broker.publish(publication).await;
+    if let (Err(error), Some(lock)) = (&sent, &lock)
+        && error.unknown_id().is_none()
+    {
+        // It was not sent, so it keeps nobody out.
+        let _ = broker.unlock(lock).await;
+    }
+    Ok(sent.map(|()| Sent::Back)?)
 }
 
 /// The queue that it came from: what the worker noted, else what the dead-letter queue is called after.

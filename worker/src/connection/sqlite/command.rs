@@ -101,8 +101,7 @@ pub(crate) enum Request {
     /// Notes an id.
     Note {
         register: &'static str,
-        id: String,
-        lifetime: Duration,
+        noted: Noted,
     },
     /// What was noted after a number.
     Notes {
@@ -250,6 +249,15 @@ pub(crate) struct Claimed {
     pub(crate) crashes: u32,
 }
 
+/// What is noted of an id.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    pub(crate) id: String,
+    /// In milliseconds since 1970.
+    pub(crate) until: i64,
+    pub(crate) by_force: bool,
+}
+
 /// How full a queue is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
@@ -271,8 +279,8 @@ pub(crate) enum Answer {
     Bindings(Vec<Binding>),
     Age(Option<Duration>),
     Record(Option<Vec<u8>>),
-    /// Ids with their ends in milliseconds since 1970, and the number to go on from.
-    Notes(Vec<(String, i64)>, u64),
+    /// What was noted, and the number to go on from.
+    Notes(Vec<Noted>, u64),
     Flag(bool),
     /// Who has a lock.
     Holder(Option<String>),

@@ -185,9 +185,7 @@ impl Engine {
             Request::Store(storing) => self.store(storing, now, changes),
             Request::Close { client } => self.close(*client, changes),
             Request::Open | Request::Flush => Ok(Ok(Answer::Done)),
-            Request::Note { register, id, lifetime } => {
-                self.note(register, id, now.saturating_add(millis(*lifetime))).map(|()| Ok(Answer::Done))
-            }
+            Request::Note { register, noted } => self.note(register, noted, now).map(|()| Ok(Answer::Done)),
             Request::Lock { key, holder, lifetime } => {
                 let until = now.saturating_add(millis(*lifetime));
                 self.lock(key, holder, until, now).map(|holder| Ok(Answer::Holder(holder)))

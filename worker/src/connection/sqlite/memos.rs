@@ -1,33 +1,38 @@
 //! Notes on tasks, and locks: rows that lapse.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
+use super::command::Noted;
 use super::engine::{Engine, Sql};
 
 /// How many rows that have lapsed one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
 
 impl Engine {
-    /// Notes an id; what was noted of it before makes room, so that who reads on sees it again.
-    pub(super) fn note(&self, register: &str, id: &str, until: i64) -> Sql<()> {
+    /// Notes an id; what was noted of it before makes room, so that who reads on sees it again, and leaves its force.
+    pub(super) fn note(&self, register: &str, noted: &Noted, now: i64) -> Sql<()> {
+        let Noted { id, until, by_force } = noted;
         self.db
-            .prepare_cached("INSERT OR REPLACE INTO note (register, id, until) VALUES (?, ?, ?)")?
-            .execute(params![register, id, until])
+            .prepare_cached(
+                "INSERT OR REPLACE INTO note (register, id, until, by_force) VALUES (?1, ?2, ?3, ?4 OR EXISTS
+                     (SELECT 1 FROM note WHERE register = ?1 AND id = ?2 AND by_force AND until > ?5))",
+            )?
+            .execute(params![register, id, until, by_force, now])
             .map(drop)
     }
 
-    /// The ids that were noted after a number and still hold, with their ends, and the number to go on from.
-    pub(super) fn notes(&self, register: &str, after: i64, now: i64) -> Sql<(Vec<(String, i64)>, i64)> {
+    /// What was noted after a number and still holds, and the number to go on from.
+    pub(super) fn notes(&self, register: &str, after: i64, now: i64) -> Sql<(Vec<Noted>, i64)> {
         // First: what is noted in between is read next time too.
         let next: i64 = self
             .db
             .prepare_cached("SELECT coalesce(max(seq), 0) FROM note")?
             .query_row([], |row| row.get(0))?;
         let mut statement = self.db.prepare_cached(
-            "SELECT id, until FROM note WHERE seq > ? AND register = ? AND until > ? ORDER BY seq",
+            "SELECT id, until, by_force FROM note WHERE seq > ? AND register = ? AND until > ? ORDER BY seq",
         )?;
-        let rows =
-            statement.query_map(params![after, register, now], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let noted = |row: &Row<'_>| Ok(Noted { id: row.get(0)?, until: row.get(1)?, by_force: row.get(2)? });
+        let rows = statement.query_map(params![after, register, now], noted)?;
         Ok((rows.collect::<Sql<_>>()?, next.max(after)))
     }
 
@@ -37,19 +42,23 @@ impl Engine {
             .query_row(params![register, id, now], |row| row.get(0))
     }
 
-    /// Takes a lock; somebody else who has it is the answer.
+    /// Takes a lock, or makes it last longer; somebody else who has it is the answer.
     pub(super) fn lock(&self, key: &str, holder: &str, until: i64, now: i64) -> Sql<Option<String>> {
         let held: Option<String> = self
             .db
             .prepare_cached("SELECT holder FROM lock WHERE key = ? AND until > ?")?
             .query_row(params![key, now], |row| row.get(0))
             .optional()?;
-        if held.is_none() {
-            self.db
-                .prepare_cached("INSERT OR REPLACE INTO lock (key, holder, until) VALUES (?, ?, ?)")?
-                .execute(params![key, holder, until])?;
+        if held.as_deref().is_some_and(|other| other != holder) {
+            return Ok(held);
         }
-        Ok(held.filter(|other| other != holder))
+        self.db
+            .prepare_cached(
+                "INSERT INTO lock (key, holder, until) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE
+                     SET until = iif(holder = ?2, max(until, ?3), ?3), holder = ?2",
+            )?
+            .execute(params![key, holder, until])?;
+        Ok(None)
     }
 
     pub(super) fn unlock(&self, key: &str, holder: &str) -> Sql<()> {

@@ -36,7 +36,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-pub(crate) use command::{Answer, Claimed, Consuming, Count, Ending, Publishing, Request, Sink, Storing};
+pub(crate) use command::{
+    Answer, Claimed, Consuming, Count, Ending, Noted, Publishing, Request, Sink, Storing,
+};
 
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};

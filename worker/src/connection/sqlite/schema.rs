@@ -88,6 +88,8 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE lock (key TEXT PRIMARY KEY, holder TEXT NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX lock_by_end ON lock (until);
 ",
+    // A revoked task that is to be stopped by force where it runs.
+    "ALTER TABLE note ADD COLUMN by_force INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// Opens the file, making it or bringing it up to date where necessary; waits for locks until `deadline`.

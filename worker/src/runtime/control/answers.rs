@@ -1,6 +1,5 @@
 //! What a worker answers to each command, in the words of Celery 5.7.
 
-use chrono::Utc;
 use serde_json::{Map, Value, json};
 
 use super::{Node, describe};
@@ -25,7 +24,9 @@ impl Node {
             // What waits, waits in the broker: nothing is held back here that could be listed.
             "reserved" | "dump_reserved" | "scheduled" | "dump_schedule" => json!([]),
             "revoked" | "dump_revoked" => json!(self.revocations.ids()),
-            "revoke" => self.revoke(arguments),
+            "revoke" => self.revoke("revoke", arguments, is_set(arguments, "terminate")),
+            "terminate" => self.revoke("terminate", arguments, true),
+            "revoke_by_stamped_headers" => refuse_stamps(),
             "query_task" => self.query_task(arguments),
             "conf" | "dump_conf" => describe::settings(self.app.config()),
             "report" => json!({"ok": self.report()}),
@@ -130,29 +131,32 @@ impl Node {
         lines.join("\n")
     }
 
-    /// Revokes calls that wait here or run here, and notes them for workers to come.
-    fn revoke(&self, arguments: &Map<String, Value>) -> Value {
+    /// Revokes calls that wait here or run here, and notes them for workers to come. A signal that is named is not
+    /// sent: a call is no process, and the one of an isolated call is killed.
+    fn revoke(&self, method: &str, arguments: &Map<String, Value>, by_force: bool) -> Value {
         let ids: Vec<String> = match arguments.get("task_id") {
             Some(Value::String(id)) => vec![id.clone()],
             Some(Value::Array(ids)) => ids.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect(),
-            _ => return error("TypeError", "revoke() missing 1 required positional argument: 'task_id'"),
-        };
-        let is_set = |name: &str| arguments.get(name).and_then(Value::as_bool) == Some(true);
-        let until = Utc::now() + Register::Revoked.longest();
-        self.revocations.add(ids.iter().map(|id| Note { id: id.clone(), until }));
-        for task in self.running.list().iter().filter(|task| ids.iter().any(|id| id == task.context.id())) {
-            match is_set("terminate") {
-                true => task.context.terminate(),
-                false => task.context.revoke(),
+            _ => {
+                let missing = format!("{method}() missing 1 required positional argument: 'task_id'");
+                return error("TypeError", &missing);
             }
+        };
+        let note_of = |id: &String| Note { by_force, ..Note::new(id, Register::Revoked.longest()) };
+        let notes: Vec<Note> = ids.iter().map(note_of).collect();
+        self.revocations.add(notes.iter().cloned());
+        let mut running = Vec::new();
+        for task in self.running.list().iter().filter(|task| ids.iter().any(|id| id == task.context.id())) {
+            self.revocations.tell(&task.context);
+            running.push(task.context.id().to_owned());
         }
         let told = ids.join(", ");
-        tracing::info!(ids = told, terminate = is_set("terminate"), "revoked by remote control");
+        tracing::info!(ids = told, terminate = by_force, "revoked by remote control");
         // Python's clients tell those who run now, and nobody else.
-        if !is_set("noted") {
+        if !is_set(arguments, "noted") {
             let app = self.app.clone();
             tokio::spawn(async move {
-                if let Err(error) = note(&app, &ids).await {
+                if let Err(error) = write_down(&app, &notes).await {
                     tracing::warn!(
                         error = format!("{error:#}"),
                         "workers to come will not know what is revoked"
@@ -160,7 +164,11 @@ impl Node {
                 }
             });
         }
-        json!({"ok": format!("tasks {told} flagged as revoked")})
+        json!({"ok": match (by_force, running.as_slice()) {
+            (false, _) => format!("tasks {told} flagged as revoked"),
+            (true, []) => "terminate: tasks unknown".to_owned(),
+            (true, running) => format!("terminate: {}", running.join(", ")),
+        }})
     }
 
     /// Another node says that it is there. It wants the ids that were revoked.
@@ -172,10 +180,21 @@ impl Node {
     }
 }
 
-async fn note(app: &App, ids: &[String]) -> Result<()> {
+fn is_set(arguments: &Map<String, Value>, name: &str) -> bool {
+    arguments.get(name).and_then(Value::as_bool) == Some(true)
+}
+
+/// Stamps are kept with messages and handed on, and nothing is looked up by them. To stop only what happens to run would
+/// let the caller believe that nothing of it comes any more.
+fn refuse_stamps() -> Value {
+    tracing::warn!("told to revoke tasks by their stamps: this worker revokes by task id only, and goes on");
+    error("NotImplementedError", "this worker revokes tasks by their ids only, not by stamped headers")
+}
+
+async fn write_down(app: &App, notes: &[Note]) -> Result<()> {
     let broker = app.broker().await?;
-    for id in ids {
-        broker.note(Register::Revoked, id, Register::Revoked.longest()).await?;
+    for note in notes {
+        broker.note(Register::Revoked, note).await?;
     }
     Ok(())
 }

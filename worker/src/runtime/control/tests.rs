@@ -78,6 +78,28 @@ fn the_answers_have_celery_s_form() {
     assert_eq!(ask(&node, "conf", json!({"with_defaults": true}))["worker_concurrency"], 4);
 }
 
+#[tokio::test]
+async fn revoking_and_terminating_are_answered_in_celery_s_words() {
+    let node = node("one@h", "revoking");
+    let running = call("a", "[[], {}, {}]");
+    let _running = node.running.enter(&running, Instant::now(), false);
+    let ok = |text: &str| json!({"ok": text});
+    assert_eq!(ask(&node, "revoke", json!({"task_id": "b"})), ok("tasks b flagged as revoked"));
+    assert!(!running.is_revoked());
+    assert_eq!(
+        ask(&node, "terminate", json!({"signal": "TERM", "task_id": "b"})),
+        ok("terminate: tasks unknown")
+    );
+    assert_eq!(ask(&node, "terminate", json!({"signal": "TERM", "task_id": ["a", "b"]})), ok("terminate: a"));
+    assert_eq!(ask(&node, "revoke", json!({"task_id": ["a"], "terminate": true})), ok("terminate: a"));
+    assert!(running.is_revoked());
+    running.terminated().await;
+    let error = |method| ask(&node, method, json!({}))["error"].as_str().expect("an error").to_owned();
+    assert!(error("terminate").starts_with("TypeError(\"terminate() missing"), "{}", error("terminate"));
+    let stamps = error("revoke_by_stamped_headers");
+    assert!(stamps.starts_with("NotImplementedError(") && stamps.contains("by their ids"), "{stamps}");
+}
+
 /// The keys without which Flower's page of a worker is an error.
 #[test]
 fn a_queue_has_every_key_that_celery_s_has() {

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, getpgrp, kill_process_group, setrlimit};
@@ -11,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::MARK;
-use super::wire::{self, Call, Reply};
+use super::wire::{self, Call, REVOKE, Reply};
 use crate::app::App;
 use crate::message::Message;
 use crate::runtime::executor;
@@ -56,17 +58,17 @@ fn serve() -> Result<(), String> {
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
         setrlimit(Resource::Data, limit).map_err(|error| format!("cannot limit its memory: {error}"))?;
     }
-    let cancelled = CancellationToken::new();
-    let (line, token) = (socket.try_clone().map_err(failed("no second socket"))?, cancelled.clone());
+    let orders = Arc::new(Orders::default());
+    let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
     // Ends with the process.
-    std::thread::spawn(move || listen(line, &token));
+    std::thread::spawn(move || listen(line, &given));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(failed("cannot start the async runtime"))?;
     let ended = runtime.block_on(async {
-        let ended = run(call, body, cancelled).await;
+        let ended = run(call, body, &orders).await;
         if let Some(app) = App::installed() {
             let _ = tokio::time::timeout(GOODBYE, app.close()).await;
         }
@@ -77,31 +79,58 @@ fn serve() -> Result<(), String> {
     wire::write(&socket, &reply, &body).map_err(failed("the worker does not listen"))
 }
 
+/// What the worker has ordered so far, which may be before there is a call.
+#[derive(Default)]
+struct Orders {
+    cancelled: CancellationToken,
+    revoked: AtomicBool,
+    context: OnceLock<Context>,
+}
+
+impl Orders {
+    fn give(&self, order: u8) {
+        if order == REVOKE {
+            self.revoked.store(true, Ordering::SeqCst);
+            self.tell_if_revoked();
+        } else {
+            self.cancelled.cancel();
+        }
+    }
+
+    /// Whoever comes second, the order or the call, sees the other.
+    fn begin(&self, context: &Context) {
+        let _ = self.context.set(context.clone());
+        self.tell_if_revoked();
+    }
+
+    fn tell_if_revoked(&self) {
+        if let Some(context) = self.context.get().filter(|_| self.revoked.load(Ordering::SeqCst)) {
+            context.revoke();
+        }
+    }
+}
+
 /// Waits for the order to stop, and for the end of the worker.
-fn listen(mut worker: UnixStream, cancelled: &CancellationToken) {
+fn listen(mut worker: UnixStream, orders: &Orders) {
     let mut order = [0];
     while let Ok(1) = worker.read(&mut order) {
-        cancelled.cancel();
+        orders.give(order[0]);
     }
     // The worker is dead, and the message will be run by another one: with all that it has started, this one ends.
     let _ = kill_process_group(getpgrp(), Signal::KILL);
     std::process::abort();
 }
 
-async fn run(call: Call, body: Vec<u8>, cancelled: CancellationToken) -> Ended {
+async fn run(call: Call, body: Vec<u8>, orders: &Orders) -> Ended {
     // When to stop is the worker's to say. A service manager may signal every process of a service.
     let _deaf = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match prepare(call, body, cancelled).await {
+    match prepare(call, body, orders).await {
         Ok((work, context)) => executor::execute(work, &context).await,
         Err(error) => Ended::Erred(error),
     }
 }
 
-async fn prepare(
-    call: Call,
-    body: Vec<u8>,
-    cancelled: CancellationToken,
-) -> Result<(Work, Context), TaskError> {
+async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), TaskError> {
     let mut shared = SharedState::default();
     run_setup(&mut shared).await?;
     let registry = Registry::collect()?;
@@ -117,8 +146,9 @@ async fn prepare(
         redelivered,
         message: Message { properties, headers, body: body.into() },
         shared,
-        stopping: cancelled.into(),
+        stopping: orders.cancelled.clone().into(),
     });
+    orders.begin(&context);
     let body = arguments(&context).map_err(TaskError::reject)?;
     let work = (task.start)(context.clone(), body.arguments).map_err(TaskError::reject)?;
     Ok((work, context))

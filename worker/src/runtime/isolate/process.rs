@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::MARK;
-use super::wire::{self, CANCEL, Call, Reply};
+use super::wire::{self, CANCEL, Call, REVOKE, Reply};
 use crate::runtime::outcome::Ended;
 use crate::task::{Context, TaskError};
 
@@ -37,7 +37,12 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
         // A process that is gone shows in what it answers.
         if to.write_all(&call).await.is_ok() {
             context.cancelled().await;
-            let _ = to.write_all(&[CANCEL]).await;
+            if !context.is_revoked() {
+                let _ = to.write_all(&[CANCEL]).await;
+                // It may be revoked while it tidies up.
+                context.revoked().await;
+            }
+            let _ = to.write_all(&[REVOKE]).await;
         }
         std::future::pending::<()>().await;
     };

@@ -11,8 +11,10 @@ use crate::message::{Headers, Properties};
 use crate::runtime::outcome::Ended;
 use crate::task::{Context, TaskError};
 
-/// Tells the task to stop: its cancellation token fires.
+/// Tells the task to stop, at its soft limit: its cancellation token fires.
 pub(super) const CANCEL: u8 = b'c';
+/// Tells the task that it is revoked, and to stop.
+pub(super) const REVOKE: u8 = b'r';
 
 /// The lengths of head and body.
 const LENGTHS: usize = 16;

@@ -1,0 +1,113 @@
+//! `mq-worker dead replay` of unique calls, on an SQLite file and on RabbitMQ where `MQ_TEST_AMQP_URL` names one.
+#![cfg(all(feature = "cli", feature = "sqlite", feature = "amqp"))]
+
+mod support;
+
+use std::time::Duration;
+
+use mq_worker::{App, AsyncResult, Config, TaskError, Worker, task};
+use serde_json::{Value, json};
+use support::{Run, eventually, mq_worker, scratch};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[task(unique_for = "1h", unique_by = "customer", max_retries = 0)]
+async fn bill(customer: String, good: bool) -> Result<(), TaskError> {
+    if good { Ok(()) } else { Err(TaskError::reject(format!("{customer} has no address"))) }
+}
+
+/// A queue of its own on one broker, and the command there.
+struct Place {
+    url: String,
+    queue: String,
+    app: App,
+    runtime: Runtime,
+}
+
+impl Place {
+    fn new(url: String) -> Self {
+        let queue = format!("replay-{}", Uuid::new_v4().simple());
+        let mut config = Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
+        config.worker.queues = vec![queue.clone()];
+        let app = App::new(config).expect("a good configuration");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Self { url, queue, app, runtime: runtime.expect("a runtime") }
+    }
+
+    fn send(&self, customer: &str, good: bool) -> AsyncResult<()> {
+        let call = bill.with(customer, good).queue(&self.queue);
+        self.runtime.block_on(self.app.send(call)).expect("sent, or known")
+    }
+
+    /// Runs a worker until a call has ended for good, and its letter, if it left one, is there.
+    fn work_until_ended(&self, job: AsyncResult<()>) {
+        let worker = Worker::new(self.app.clone()).expect("a worker");
+        let handle = worker.handle();
+        self.runtime.block_on(async {
+            let running = tokio::spawn(worker.run());
+            let _ = job.get().timeout(LONG).await;
+            // Warm: what has ended is settled to its end, and its lock is open.
+            handle.stop();
+            running.await.expect("no panic").expect("it runs");
+        });
+    }
+
+    fn run(&self, line: &[&str]) -> Run {
+        mq_worker().args(["--broker", &self.url]).args(line).arg(&self.queue).run()
+    }
+
+    fn letters(&self) -> Vec<String> {
+        let run = self.run(&["dead", "list", "--json"]);
+        let letters: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        let letters = letters.as_array().expect("a list").iter();
+        letters.map(|letter| letter["id"].as_str().expect("an id").to_owned()).collect()
+    }
+}
+
+fn on_both(test: impl Fn(&Place)) {
+    let directory = scratch();
+    test(&Place::new(format!("sqlite:{}", directory.path().join("queue.db").display())));
+    match std::env::var("MQ_TEST_AMQP_URL") {
+        Ok(url) => test(&Place::new(url)),
+        Err(_) => eprintln!("left out, MQ_TEST_AMQP_URL is not set: replaying on RabbitMQ"),
+    }
+}
+
+#[test]
+fn a_unique_letter_waits_until_no_other_call_has_its_lock_and_then_takes_it() {
+    on_both(|place| {
+        let [held, free] = ["held", "free"].map(|name| format!("{name}-{}", Uuid::new_v4()));
+        let (first, other) = (place.send(&held, false), place.send(&free, false));
+        let (first_id, other_id) = (first.id().to_owned(), other.id().to_owned());
+        place.work_until_ended(first);
+        if !place.letters().contains(&other_id) {
+            place.work_until_ended(other);
+        }
+        // In the order in which they died.
+        eventually("two letters", || match place.letters() {
+            letters if letters.contains(&first_id) && letters.contains(&other_id) => Ok(()),
+            letters => Err(format!("{letters:?}")),
+        });
+
+        // Somebody has sent the same again meanwhile.
+        let second = place.send(&held, true);
+        assert!(!second.is_duplicate(), "what failed for good keeps nobody out");
+        let run = place.run(&["dead", "replay"]);
+        assert_eq!((run.code, run.stdout.trim()), (Some(75), "1 message replayed"), "{run:?}");
+        assert!(run.stderr.contains(&first_id) && run.stderr.contains(second.id()), "{run:?}");
+        assert_eq!(place.letters(), [first_id.as_str()], "it stays where it is");
+        assert_eq!(place.send(&free, true).id(), other_id, "what was replayed keeps others out again");
+        let run = place.run(&["dead", "replay", "--json"]);
+        let told: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        let kept = json!([{"id": first_id, "holder": second.id()}]);
+        assert_eq!((run.code, told), (Some(75), json!({"replayed": 0, "kept": kept})), "{run:?}");
+
+        place.work_until_ended(second);
+        let run = place.run(&["dead", "replay", "--id", &first_id]);
+        assert_eq!((run.code, run.stdout.trim()), (Some(0), "1 message replayed"), "{run:?}");
+        assert!(!place.letters().contains(&first_id));
+        assert_eq!(place.send(&held, true).id(), first_id, "it has its lock again");
+    });
+}
