@@ -111,5 +111,6 @@ fn a_poison_task_is_put_aside_alone() {
     clean("--broker sqlite --scenario poison");
     if shared::may_start_rabbitmq(file!()) {
         clean("--broker rabbitmq --scenario poison");
+        clean("--broker rabbitmq-classic --scenario poison");
     }
 }

@@ -1,7 +1,7 @@
 //! The processes: workers and producers, which are this program started again, and what is done to them.
 
 use std::fs::OpenOptions;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -135,13 +135,12 @@ impl Player {
         let name = format!("{}/{pid}", self.name);
         match self.terminate() {
             Some(status) if status.success() => {}
-            Some(status) if is_abort(status) => {}
             Some(status) => log.write(Event::Exit { name, code: words(status) }),
             None => log.write(Event::Exit { name, code: "SIGKILL-after-it-did-not-stop".into() }),
         }
     }
 
-    /// Starts it again when it has ended by itself, and says so in the log.
+    /// Starts it again when it has ended by itself, and says so in the log; the checker knows which tasks crash it.
     pub(crate) fn supervise(&self, log: &Log) {
         let ended = {
             let mut child = self.lock();
@@ -155,10 +154,7 @@ impl Player {
         if self.ends && status.success() {
             return;
         }
-        // A poison task says so itself.
-        if !is_abort(status) {
-            log.write(Event::Exit { name: format!("{}/{pid}", self.name), code: words(status) });
-        }
+        log.write(Event::Exit { name: format!("{}/{pid}", self.name), code: words(status) });
         self.spawn();
     }
 }
@@ -167,10 +163,6 @@ impl Drop for Player {
     fn drop(&mut self) {
         self.kill9();
     }
-}
-
-fn is_abort(status: ExitStatus) -> bool {
-    status.signal() == Some(Signal::ABORT.as_raw())
 }
 
 fn words(status: ExitStatus) -> String {
