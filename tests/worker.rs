@@ -490,8 +490,9 @@ fn the_faster_worker_gets_more() {
     everywhere(async |place| {
         let (app, _) = prepared(&place).await;
         let share = async |prefetch: u16| {
+            // Long against the way to a broker that is busy, which costs the fast one as much.
             let (fast, slow) =
-                (Pace::default(), Pace { pause: Duration::from_millis(30), ..Pace::default() });
+                (Pace::default(), Pace { pause: Duration::from_millis(120), ..Pace::default() });
             let signatures = (0..60).map(|_| paced.with().queue(&place.queue).ignore_result());
             app.send_many(signatures).await.expect("sent");
             let workers = [fast.clone(), slow.clone()].map(|pace| {
