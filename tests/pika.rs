@@ -111,7 +111,7 @@ async fn one_hello_world() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_with_a_queue_that_pika_declared() {
     let Some(lab) = Lab::new("pika_hello", Topology::new()) else { return };
-    // Classic, and gone with the server: not what we would declare, and used as it is.
+    // Classic, and gone with the server where that is permitted: not what we would declare, and used as it is.
     lab.run("declare.py", &[&lab.queue]).await;
     let running = lab.worker().await;
     lab.run("send.py", &[&lab.queue, "Hello World!"]).await;

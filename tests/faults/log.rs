@@ -61,7 +61,7 @@ pub(crate) enum Event {
     /// A task is about to end in this way.
     End { id: String, attempt: u32, how: How },
     /// A task is about to take its process down.
-    Crash { id: String },
+    Crash { id: String, death: Death },
     /// The control found a dead letter.
     Dead { id: String, reason: String },
     /// The result store says that the task has this state.
@@ -70,7 +70,7 @@ pub(crate) enum Event {
     FaultBegan { number: u32, fault: Fault, target: Option<u32> },
     /// It is over.
     FaultEnded { number: u32 },
-    /// A process ended that should have gone on.
+    /// A process ended that was not told to, or not well. A task that crashes it has said so before.
     Exit { name: String, code: String },
     /// What a queue holds at the very end.
     Left { queue: String, count: u64 },
@@ -150,6 +150,22 @@ words! {
 }
 
 words! {
+    /// How a task takes its process down.
+    Death {
+        /// By `abort`, as a panic that cannot unwind and a broken library do.
+        Abort = "abort",
+        /// By SIGKILL, which it sends to itself.
+        Kill = "kill",
+        /// It needs more memory than its process may have.
+        Memory = "memory",
+        /// By SIGKILL from outside while it fills the memory, as the kernel's OOM killer does it.
+        OomKiller = "oom-killer",
+        /// By `exit`, which a library should not call.
+        Exit = "exit",
+    }
+}
+
+words! {
     /// What the nemesis does.
     Fault {
         /// SIGKILL to a worker.
@@ -183,6 +199,28 @@ words! {
     }
 }
 
+impl Death {
+    /// All ways, in the order in which a task dies of them.
+    const ALL: [Death; 5] = [Death::Abort, Death::Kill, Death::Memory, Death::OomKiller, Death::Exit];
+    /// The code with which [`Death::Exit`] ends.
+    pub(crate) const CODE: i32 = 70;
+
+    /// A task that crashes several times dies in another way each time.
+    pub(crate) fn number(number: u64) -> Death {
+        Death::ALL[(number % Death::ALL.len() as u64) as usize]
+    }
+
+    /// True when a process that ended like this may have died of it.
+    pub(crate) fn explains(self, code: &str) -> bool {
+        match self {
+            // Without memory nothing is left but to abort.
+            Death::Abort | Death::Memory => code.starts_with("signal:-6-"),
+            Death::Kill | Death::OomKiller => code.starts_with("signal:-9-"),
+            Death::Exit => code == format!("exit-status:-{}", Death::CODE),
+        }
+    }
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06} {} ", self.at.as_secs(), self.at.subsec_micros(), self.who)?;
@@ -196,7 +234,7 @@ impl fmt::Display for Line {
             Event::Got { id, is_right } => write!(f, "{} {id}", if *is_right { "got" } else { "wrong" }),
             Event::Start { id, attempt, crashes } => write!(f, "start {id} {attempt} {crashes}"),
             Event::End { id, attempt, how } => write!(f, "end {id} {attempt} {how}"),
-            Event::Crash { id } => write!(f, "crash {id}"),
+            Event::Crash { id, death } => write!(f, "crash {id} {death}"),
             Event::Dead { id, reason } => write!(f, "dead {id} {reason}"),
             Event::Stored { id, state } => write!(f, "stored {id} {state}"),
             Event::FaultBegan { number, fault, target: None } => write!(f, "fault {number} {fault}"),
@@ -232,7 +270,7 @@ fn read<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Line> {
             Event::Start { id, attempt: next()?.parse().ok()?, crashes: next().unwrap_or("0").parse().ok()? }
         }
         "end" => Event::End { id, attempt: next()?.parse().ok()?, how: next()?.parse().ok()? },
-        "crash" => Event::Crash { id },
+        "crash" => Event::Crash { id, death: next()?.parse().ok()? },
         "dead" => Event::Dead { id, reason: next()?.to_owned() },
         "stored" => Event::Stored { id, state: next()?.to_owned() },
         "fault" => Event::FaultBegan {
@@ -269,7 +307,7 @@ mod tests {
             "1.250000 p0/7 wrong a",
             "2.000000 w1/8 start a 0 1",
             "2.000000 w1/8 end a 0 failed",
-            "2.000000 w1/8 crash a",
+            "2.000000 w1/8 crash a oom-killer",
             "3.000000 control dead a rejected",
             "3.000000 control stored a SUCCESS",
             "3.000000 control fault 4 kill-worker 8",
@@ -281,7 +319,7 @@ mod tests {
             let line: Line = text.parse().expect("a line");
             assert_eq!(line.to_string(), text);
         }
-        for broken in ["", "1.0 p0 intent a", "1.0 p0 end a 0 maybe", "x p0 ok a"] {
+        for broken in ["", "1.0 p0 intent a", "1.0 p0 end a 0 maybe", "1.0 w0 crash a", "x p0 ok a"] {
             assert!(broken.parse::<Line>().is_err(), "{broken}");
         }
     }

@@ -130,6 +130,7 @@ impl Stage<'_> {
                 }
             }
             Fault::Roll => self.workers.iter().for_each(|worker| {
+                worker.await_listening();
                 self.to(fault, worker, || worker.terminate_well(self.log));
                 worker.spawn();
             }),

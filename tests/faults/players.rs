@@ -1,7 +1,7 @@
 //! The processes: workers and producers, which are this program started again, and what is done to them.
 
 use std::fs::OpenOptions;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -17,6 +17,8 @@ use crate::log::{Event, Log};
 pub(crate) const ROLE: &str = "FAULTS_ROLE";
 /// Longer than any grace time and goodbye.
 const STOPS_WITHIN: Duration = Duration::from_secs(25);
+/// A process on a busy machine has begun by then.
+const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// One process, and its successors under the same name.
@@ -107,6 +109,15 @@ impl Player {
         self.signal(if on { Signal::STOP } else { Signal::CONT });
     }
 
+    /// Waits until it has asked for SIGTERM. Before that, in its first milliseconds, no program can do anything about
+    /// the signal but die of it, and nobody could tell that from one that never listens.
+    pub(crate) fn await_listening(&self) {
+        let deadline = Instant::now() + LISTENS_WITHIN;
+        while Instant::now() < deadline && self.pid().is_some_and(|pid| !listens(pid)) {
+            thread::sleep(PAUSE);
+        }
+    }
+
     /// SIGTERM, and its end: `None` when it did not end, and was killed.
     pub(crate) fn terminate(&self) -> Option<ExitStatus> {
         self.signal(Signal::TERM);
@@ -131,17 +142,17 @@ impl Player {
 
     /// SIGTERM, with a line in the log when it does not end well.
     pub(crate) fn terminate_well(&self, log: &Log) {
+        self.await_listening();
         let Some(pid) = self.pid() else { return };
         let name = format!("{}/{pid}", self.name);
         match self.terminate() {
             Some(status) if status.success() => {}
-            Some(status) if is_abort(status) => {}
             Some(status) => log.write(Event::Exit { name, code: words(status) }),
             None => log.write(Event::Exit { name, code: "SIGKILL-after-it-did-not-stop".into() }),
         }
     }
 
-    /// Starts it again when it has ended by itself, and says so in the log.
+    /// Starts it again when it has ended by itself, and says so in the log; the checker knows which tasks crash it.
     pub(crate) fn supervise(&self, log: &Log) {
         let ended = {
             let mut child = self.lock();
@@ -155,10 +166,7 @@ impl Player {
         if self.ends && status.success() {
             return;
         }
-        // A poison task says so itself.
-        if !is_abort(status) {
-            log.write(Event::Exit { name: format!("{}/{pid}", self.name), code: words(status) });
-        }
+        log.write(Event::Exit { name: format!("{}/{pid}", self.name), code: words(status) });
         self.spawn();
     }
 }
@@ -169,8 +177,12 @@ impl Drop for Player {
     }
 }
 
-fn is_abort(status: ExitStatus) -> bool {
-    status.signal() == Some(Signal::ABORT.as_raw())
+/// True when this process catches SIGTERM.
+fn listens(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & (1 << (Signal::TERM.as_raw() - 1)) != 0)
 }
 
 fn words(status: ExitStatus) -> String {

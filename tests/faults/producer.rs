@@ -25,6 +25,7 @@ const RESULT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Order {
     kind: Kind,
+    /// How long it takes or waits; of poison, the number of its first death.
     millis: u64,
 }
 
@@ -113,7 +114,7 @@ async fn publish(
         Kind::Flaky => ("faults.flaky", false),
         Kind::Reject => ("faults.reject", false),
         Kind::Value => ("faults.value", true),
-        Kind::Poison => ("faults.poison", false),
+        Kind::Poison => ("faults.poison", true),
     };
     if order.kind == Kind::Nowhere {
         let exchange = Exchange::new(NOWHERE, ExchangeKind::Direct);
@@ -189,7 +190,7 @@ impl Orders {
                 tokio::time::sleep(*pause).await;
                 if *poison > 0 && rng.u8(0..40) == 0 {
                     *poison -= 1;
-                    return Some(Order { kind: Kind::Poison, millis: 0 });
+                    return Some(Order { kind: Kind::Poison, millis: rng.u64(0..5) });
                 }
                 let kind = match rng.u8(0..100) {
                     0..55 => Kind::Quick,

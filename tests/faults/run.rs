@@ -163,7 +163,8 @@ impl Run {
         }
     }
 
-    fn supervise_once(&self) {
+    /// Starts again what has ended by itself.
+    pub(crate) fn supervise_once(&self) {
         self.workers.iter().chain(&self.producers).for_each(|player| player.supervise(&self.log));
     }
 

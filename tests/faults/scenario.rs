@@ -107,11 +107,15 @@ fn counted(run: &mut Run) {
     inflict(run, Fault::KillWorker);
 }
 
-/// A task takes its worker down, with three others each time. It alone may be put aside for that.
+/// A task takes its worker down, with three others each time. It alone may be put aside for that. Another one does so
+/// afterwards: together they die in every way.
 fn poison(run: &mut Run) {
     run.forbid_blame();
     run.add_worker();
     send(run, "slow:1500*3 poison slow:1500*6 blocking:1500*3");
+    wait_for_producers(run);
+    wait_until(run, |history| crashes(history) == 3 && succeeded(history) == 12);
+    send(run, "slow:1500*2 blocking:1500 poison:3 slow:1500*3");
     wait_for_producers(run);
 }
 
@@ -152,8 +156,18 @@ fn inflict(run: &Run, fault: Fault) {
 fn wait_until(run: &Run, is_there: impl Fn(&History) -> bool) {
     let deadline = Instant::now() + SOON;
     while Instant::now() < deadline && !is_there(&run.history()) {
+        run.supervise_once();
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+fn crashes(history: &History) -> usize {
+    history.troubles.iter().filter(|trouble| trouble.fault == Fault::Crash).count()
+}
+
+/// How many tasks, however often.
+fn succeeded(history: &History) -> usize {
+    history.tasks.values().filter(|task| task.has_succeeded()).count()
 }
 
 fn runs(history: &History) -> usize {

@@ -1,13 +1,14 @@
 //! The tasks, and the process that works on them: `mq-worker`'s own `main`, with these tasks linked in.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use mq_worker::{App, Context, TaskError, task};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 
-use crate::log::{Event, How, Log};
+use crate::log::{Death, Event, How, Log};
 use crate::mutation;
 
 /// What the tasks are configured with: see the attributes below.
@@ -18,10 +19,13 @@ static LOG: OnceLock<Log> = OnceLock::new();
 /// Where this process writes what happens, from the environment that the control gave it.
 pub(crate) fn log() -> &'static Log {
     LOG.get_or_init(|| {
-        let path = PathBuf::from(std::env::var_os("FAULTS_LOG").expect("the control names the log"));
         let name = std::env::var("FAULTS_NAME").expect("the control gives a name");
-        Log::open(&path, format!("{name}/{}", std::process::id()))
+        Log::open(&path(), format!("{name}/{}", std::process::id()))
     })
+}
+
+fn path() -> PathBuf {
+    std::env::var_os("FAULTS_LOG").expect("the control names the log").into()
 }
 
 /// The process of a worker.
@@ -97,10 +101,61 @@ pub(crate) async fn value(ctx: &Context, number: u64) -> u64 {
     number + 1
 }
 
-/// Takes its process down.
+/// Takes its process down, in another way at each crash.
 #[task(name = "faults.poison", ignore_result)]
-pub(crate) async fn poison(ctx: &Context) {
+pub(crate) async fn poison(ctx: &Context, first: u64) {
     let _ = Run::begin(ctx);
-    log().write(Event::Crash { id: ctx.id().to_owned() });
-    std::process::abort();
+    let death = Death::number(first + deaths_before(ctx.id()));
+    log().write(Event::Crash { id: ctx.id().to_owned(), death });
+    die(death);
+}
+
+/// How often it has crashed already. The log knows: what a message tells depends on the broker.
+fn deaths_before(id: &str) -> u64 {
+    let log = std::fs::read_to_string(path()).expect("the log can be read");
+    let crash = format!(" crash {id} ");
+    log.lines().filter(|line| line.contains(&crash)).count() as u64
+}
+
+/// This much more than it has is what a process may take.
+const ALLOWANCE: u64 = 128 << 20;
+/// What is taken at once.
+const PIECE: usize = 16 << 20;
+
+fn die(death: Death) -> ! {
+    match death {
+        Death::Abort => std::process::abort(),
+        Death::Exit => std::process::exit(Death::CODE),
+        Death::Kill => {
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+        Death::Memory => {
+            let bytes = Some(address_space() + ALLOWANCE);
+            setrlimit(Resource::As, Rlimit { current: bytes, maximum: bytes })
+                .expect("a process may lower its own limit");
+            fill(usize::MAX);
+        }
+        Death::OomKiller => {
+            // Enough to be seen, and no harm to the machine.
+            let filled = fill(PIECE * 4);
+            let killer = Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status();
+            drop((filled, killer));
+        }
+    }
+    // A signal may take a moment.
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Takes this much memory, piece by piece.
+fn fill(bytes: usize) -> Vec<Vec<u8>> {
+    (0..bytes / PIECE).map(|_| vec![1; PIECE]).collect()
+}
+
+/// How many bytes of addresses this process has.
+fn address_space() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a process may read about itself");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix("kB"));
+    size.and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok()).expect("it has a size") << 10
 }

@@ -7,3 +7,16 @@ import pika
 
 def connect():
     return pika.BlockingConnection(pika.URLParameters(os.environ["MQ_BROKER_URL"]))
+
+
+def declare(queue):
+    """Makes a queue as the first tutorial does: classic, gone with the server."""
+    try:
+        with connect() as connection:
+            connection.channel().queue_declare(queue=queue)
+    except pika.exceptions.ConnectionClosedByBroker as closed:
+        # RabbitMQ 4 may forbid such queues. What it takes instead is classic too, and stays.
+        if "transient_nonexcl_queues" not in closed.reply_text:
+            raise
+        with connect() as connection:
+            connection.channel().queue_declare(queue=queue, durable=True)

@@ -2,8 +2,6 @@
 
 import sys
 
-from common import connect
+from common import declare
 
-connection = connect()
-connection.channel().queue_declare(queue=sys.argv[1])
-connection.close()
+declare(sys.argv[1])

@@ -3,12 +3,12 @@
 import sys
 
 import pika
-from common import connect
+from common import connect, declare
 
 queue, count = sys.argv[1], int(sys.argv[2])
+declare(queue)
 connection = connect()
 channel = connection.channel()
-channel.queue_declare(queue=queue)
 channel.basic_qos(prefetch_count=1)
 
 

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::log::{Answer, Event, Fault, How, Kind, Line, Time};
+use crate::log::{Answer, Death, Event, Fault, How, Kind, Line, Time};
 
 /// All that happened in a run.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) tasks: BTreeMap<String, Task>,
     pub(crate) troubles: Vec<Trouble>,
-    /// Processes that ended by themselves.
+    /// Processes that ended by themselves, of nothing that a task had announced.
     pub(crate) exits: Vec<String>,
+    /// What tasks announced, and of which process.
+    deaths: Vec<(u32, Death)>,
     /// What queues held at the end.
     pub(crate) left: Vec<(String, u64)>,
     /// When the log ends.
@@ -83,7 +85,7 @@ impl History {
 
     fn take(&mut self, line: Line, open: &mut HashMap<u32, usize>) {
         let Line { at, who, event } = line;
-        let pid = who.split_once('/').and_then(|(_, pid)| pid.parse().ok()).unwrap_or_default();
+        let pid = pid(&who);
         match event {
             Event::Intent { id, kind, due } => self.task(id).intent = Some(Intent { kind, at, due }),
             Event::Told { id, answer } => self.task(id).answers.push(answer),
@@ -101,7 +103,8 @@ impl History {
                     run.end = Some((at, how));
                 }
             }
-            Event::Crash { .. } => {
+            Event::Crash { death, .. } => {
+                self.deaths.push((pid, death));
                 let fault = Fault::Crash;
                 self.troubles.push(Trouble { fault, target: Some(pid), begin: at, end: at });
             }
@@ -116,7 +119,12 @@ impl History {
                     self.troubles[index].end = at;
                 }
             }
-            Event::Exit { name, code } => self.exits.push(format!("{name} ended with {code}")),
+            Event::Exit { name, code } => {
+                let died = |(of, death): &(u32, Death)| *of == self::pid(&name) && death.explains(&code);
+                if !self.deaths.iter().any(died) {
+                    self.exits.push(format!("{name} ended with {code}"));
+                }
+            }
             Event::Left { queue, count } => self.left.push((queue, count)),
         }
     }
@@ -124,6 +132,10 @@ impl History {
     fn task(&mut self, id: String) -> &mut Task {
         self.tasks.entry(id).or_default()
     }
+}
+
+fn pid(who: &str) -> u32 {
+    who.split_once('/').and_then(|(_, pid)| pid.parse().ok()).unwrap_or_default()
 }
 
 impl Task {

@@ -106,7 +106,7 @@ fn a_second_run_needs_a_fault_before_the_first_was_acknowledged() {
         "1.4 control fault 1 cut 2",
         "1.4 control fault 1 kill-broker\n6.0 control over 1",
         "1.4 control fault 1 pause 2\n6.0 control over 1",
-        "1.4 w0/2 crash b",
+        "1.4 w0/2 crash b abort",
         // The alarm keeps the outcome from being stored, and the ack with it.
         "1.4 control fault 1 memory-alarm\n7.0 control over 1\n7.5 control fault 2 cut 2",
     ] {
@@ -229,8 +229,7 @@ fn dead_letters_are_outcomes_with_the_right_reason() {
     caught("outcome", &format!("{reject}9.0 control dead a malformed"));
     caught("outcome", &sent("9.0 control dead a retries-exhausted"));
     caught("blamed", &sent("9.0 control dead a crashed"));
-    let crashes =
-        "2.0 w0/2 crash p\n3.0 w0/2 crash p\n4.0 w0/2 crash p\n1.0 p0/1 intent p poison\n1.1 p0/1 ok p\n";
+    let crashes = "2.0 w0/2 crash p abort\n3.0 w0/2 crash p abort\n4.0 w0/2 crash p abort\n1.0 p0/1 intent p poison\n1.1 p0/1 ok p\n";
     let verdict = clean(&sent(&format!("{crashes}9.0 control dead a crashed\n9.0 control dead p crashed")));
     assert_eq!((verdict.blamed, verdict.put_aside), (1, 1));
     let log = sent(&format!("{crashes}9.0 control dead a crashed\n9.0 control dead p crashed"));
@@ -247,4 +246,31 @@ fn what_is_left_wrong_or_gone_is_told() {
     caught("result", &sent(&format!("{DONE}9.0 control stored a PENDING")));
     clean(&sent(&format!("{DONE}9.0 control stored a SUCCESS\n9.0 p0/1 got a")));
     caught("exit", &sent(&format!("{DONE}9.0 control exit w0/2 101")));
+}
+
+#[test]
+fn a_process_may_only_die_of_what_a_task_announced() {
+    let poison = |how: &str, code: &str| {
+        format!(
+            "1.0 p0/1 intent p poison\n1.1 p0/1 ok p\n2.0 w0/2 start p 0\n2.0 w0/2 crash p {how}
+             2.1 control exit w0/{code}\n9.0 control dead p crashed"
+        )
+    };
+    let (abort, kill, exit) = ("2 signal:-6-(SIGABRT)", "2 signal:-9-(SIGKILL)", "2 exit-status:-70");
+    for (how, code) in
+        [("abort", abort), ("memory", abort), ("kill", kill), ("oom-killer", kill), ("exit", exit)]
+    {
+        clean(&poison(how, code));
+    }
+    for (how, code) in [
+        // Another process, and nobody had announced anything there.
+        ("abort", "3 signal:-6-(SIGABRT)"),
+        ("abort", "2 signal:-11-(SIGSEGV)"),
+        ("abort", "2 exit-status:-101"),
+        // It lived on, and did not stop when it was told.
+        ("kill", "2 SIGKILL-after-it-did-not-stop"),
+    ] {
+        caught("exit", &poison(how, code));
+    }
+    caught("exit", &sent(&format!("{DONE}9.0 control exit w0/2 signal:-6-(SIGABRT)")));
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use mq_worker::broker;
+use mq_worker::broker::{self, Consumer};
 use mq_worker::{QueueKind, Topology};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -248,6 +248,38 @@ async fn a_task_that_runs_through_a_reconnect_runs_once() {
     consumer.control().cancel().await;
     sleep(Duration::from_millis(300)).await;
     assert_eq!(t.ready(&queue).await, 0);
+    t.end().await;
+}
+
+/// The ack of the copy that came again is lost as well.
+#[tokio::test]
+async fn what_was_done_does_not_run_again_when_a_second_reconnect_follows() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    let proxy = Proxy::start(&url).await;
+    let t = Fixture::alone(&proxy.url).await;
+    let queue = t.queue("q", |_| {}).await;
+    t.send(&queue, "0").await.expect("taken");
+    let mut consumer = t.consume(&queue, 1).await;
+    let first = next(&mut consumer).await;
+    let nothing_comes = async |consumer: &mut Consumer| {
+        let more = timeout(Duration::from_secs(1), consumer.next()).await;
+        assert!(more.is_err(), "it ran: {more:?}");
+    };
+    proxy.cut();
+    t.broker.queues(&[]).await.expect("connected again");
+    // The copy comes, and waits for the run to end.
+    nothing_comes(&mut consumer).await;
+    proxy.stall(true);
+    first.ack();
+    // The ack is written, and gets no further.
+    nothing_comes(&mut consumer).await;
+    proxy.cut();
+    proxy.stall(false);
+    t.broker.queues(&[]).await.expect("connected again");
+    nothing_comes(&mut consumer).await;
+    consumer.control().cancel().await;
+    until("it is acked", || async { t.ready(&queue).await == 0 }).await;
     t.end().await;
 }
 

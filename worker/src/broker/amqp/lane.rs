@@ -294,9 +294,7 @@ impl Lane {
         let tag = delivery.delivery_tag;
         let settlement = Settlement::new(tag, Arc::clone(&self.sink));
         let delivery = to_delivery(&self.source.queue, delivery, settlement);
-        // Only task ids are meant to be unique; a plain message without one may run twice.
-        let headers = &delivery.message.headers;
-        let identity = headers.id().map(|id| Identity { id: id.into(), retries: headers.retries() });
+        let identity = identity(&delivery);
         if let Some(identity) =
             identity.as_ref().filter(|_| delivery.redelivered && !self.survivors.is_empty())
         {
@@ -309,7 +307,8 @@ impl Lane {
                 }
                 Again::Finished => {
                     debug!(id = &*identity.id, "the message came again after it was done: it is acked");
-                    self.ledger.delivered(tag, None);
+                    // This ack may be lost too, and then it comes once more.
+                    self.ledger.delivered(tag, Some(identity.clone()));
                     return delivery.ack();
                 }
             }
@@ -351,6 +350,10 @@ impl Lane {
             return;
         }
         if let Some(copy) = self.survivors.ended(channel, tag, verdict == Verdict::Ack) {
+            // One that is replaced is not to be remembered: what takes its place has the same identity, and is to run.
+            if let Some(identity) = identity(&copy).filter(|_| verdict != Verdict::Replaced) {
+                self.ledger.identify(copy.settlement.tag(), identity);
+            }
             match verdict {
                 Verdict::Ack | Verdict::Replaced => copy.settlement.settle(verdict),
                 // Dropped, and so given back, when nobody takes it.
@@ -503,6 +506,12 @@ impl Lane {
             let _ = timeout(ANSWER, asked).await;
         }
     }
+}
+
+/// Only task ids are meant to be unique; a plain message without one may run twice.
+fn identity(delivery: &Delivery) -> Option<Identity> {
+    let headers = &delivery.message.headers;
+    headers.id().map(|id| Identity { id: id.into(), retries: headers.retries() })
 }
 
 /// Resolves when the consumer was dropped.

@@ -58,6 +58,13 @@ impl Ledger {
         self.slots.get_mut(index).filter(|slot| slot.state == State::Out)
     }
 
+    /// A delivery is the one that counts for its message from now on: the run that it waited for has ended.
+    pub(super) fn identify(&mut self, tag: u64, identity: Identity) {
+        if let Some(slot) = self.slot(tag) {
+            slot.identity = Some(identity);
+        }
+    }
+
     /// The work is done. `false` when the tag is not out.
     pub(super) fn done(&mut self, tag: u64) -> bool {
         let Some(slot) = self.slot(tag) else { return false };
@@ -196,6 +203,16 @@ mod tests {
             Some(Ack { tag: 2, multiple: true })
         );
         assert_eq!(settled, identity("b").into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_copy_that_settles_for_its_message_is_remembered_when_its_ack_is_lost() {
+        let identity = |id: &str| Identity { id: id.into(), retries: 0 };
+        let mut ledger = ledger(3);
+        ledger.identify(1, identity("a"));
+        ledger.identify(2, identity("b"));
+        assert!(ledger.done(2));
+        assert_eq!(ledger.take_all(), (vec![(1, identity("a"))], vec![identity("b")]));
     }
 
     #[test]
