@@ -223,13 +223,17 @@ fn fits(suffix: &str) -> Result<()> {
     )))
 }
 
+/// True for the exchange of a rung, and for the exit.
+pub(crate) fn is_rung(exchange: &str) -> bool {
+    exchange.starts_with("celery_delayed") || exchange.starts_with("mq_worker_delayed")
+}
+
 /// The exchange and routing key of a delivery, without the traces of a delay.
 ///
 /// A message that Celery delayed to an exchange does not say to which: the address of the queue it lies on is the
 /// one that leads there again.
 pub(crate) fn without_delay(queue: &str, exchange: &str, routing_key: &str) -> (String, String) {
-    let delayed = exchange.starts_with("celery_delayed") || exchange.starts_with("mq_worker_delayed");
-    let Some(rest) = delayed.then(|| strip(routing_key)).flatten() else {
+    let Some(rest) = is_rung(exchange).then(|| strip(routing_key)).flatten() else {
         return (exchange.to_owned(), routing_key.to_owned());
     };
     let target = rest.strip_prefix(TO_EXCHANGE).and_then(|rest| rest.strip_prefix('.'));

@@ -6,6 +6,7 @@ use lapin::message::BasicReturnMessage;
 use lapin::types::{AMQPValue, ShortString};
 
 use super::codec::{short, to_amqp};
+use super::delay;
 use crate::error::Result;
 use crate::message::Message;
 
@@ -41,6 +42,12 @@ impl Outgoing {
             "" => format!("queue `{}`", self.routing_key),
             exchange => format!("exchange `{exchange}` with routing key `{}`", self.routing_key),
         }
+    }
+
+    /// True when no more than one queue is to have it.
+    pub(super) fn is_for_one_queue(&self) -> bool {
+        // A rung of a ladder is one queue.
+        matches!(self.exchange.as_str(), "" | "amq.default") || delay::is_rung(self.exchange.as_str())
     }
 
     /// True when this may be the message that came back. Messages that are equal in all of this come back in the

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | confirmed and not returned | `Ok` |
 //! | no queue takes it | unroutable |
-//! | nack: the queue is full, or an internal error | rejected |
+//! | nack: the queue is full, is just being made, or elects a leader | published again for two seconds where one queue is its only target, then rejected |
 //! | the exchange does not exist, the message is too large | its own error; the others are published again |
 //! | no connection within the deadline, or the broker blocks publishers | an error: nothing was sent |
 //! | written, and the confirm did not come | unknown, with the id under which it may be sent again |
@@ -37,6 +37,11 @@ const IN_FLIGHT_BYTES: usize = 32 << 20;
 const QUEUED: usize = 1024;
 /// How exact deadlines are.
 const TICK: Duration = Duration::from_millis(50);
+/// For so long a message that the broker refuses is published again: a quorum queue refuses while it is being made or
+/// elects a leader, and a full one may soon have room.
+const REFUSED_FOR: Duration = Duration::from_secs(2);
+/// How long it waits before that, at first and at most.
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 /// How long a broken channel may take to report all that was on it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -56,6 +61,14 @@ enum Command {
 struct Request {
     reply: oneshot::Sender<Result<()>>,
     deadline: Instant,
+    refused: Option<Refused>,
+}
+
+/// The broker has refused it so far.
+#[derive(Clone, Copy)]
+struct Refused {
+    since: Instant,
+    pause: Duration,
 }
 
 impl Publisher {
@@ -69,7 +82,7 @@ impl Publisher {
     /// Publishes. `Ok` means that the broker has taken responsibility.
     pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { reply, deadline: Instant::now() + self.limit };
+        let request = Request { reply, deadline: Instant::now() + self.limit, refused: None };
         self.requests.send(Command::Publish(Arc::new(outgoing), request)).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -108,6 +121,8 @@ struct Actor {
     pause: Pause,
     window: Window<Request>,
     writes: FuturesUnordered<BoxFuture<'static, (u64, Written)>>,
+    /// Those that were refused and wait for another try.
+    refused: FuturesUnordered<BoxFuture<'static, (Arc<Outgoing>, Request)>>,
 }
 
 /// The channel that is published on.
@@ -141,6 +156,7 @@ impl Actor {
             pause: Pause::default(),
             window: Window::new(),
             writes: FuturesUnordered::new(),
+            refused: FuturesUnordered::new(),
         }
     }
 
@@ -160,6 +176,8 @@ impl Actor {
                 biased;
                 Some(done) = self.writes.next(), if !self.writes.is_empty() => self.written(done),
                 opened = opening(&mut self.lane) => self.opened(opened),
+                // Before the others, whose time is up later.
+                Some(again) = self.refused.next(), if !self.refused.is_empty() => self.waiting.push_front(again),
                 count = self.inbox.recv_many(&mut commands, room), if is_open && room > 0 => {
                     is_open = count > 0;
                     commands.drain(..).for_each(|command| self.take(command));
@@ -172,7 +190,7 @@ impl Actor {
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.window.is_empty() && self.writes.is_empty()
+        self.waiting.is_empty() && self.window.is_empty() && self.writes.is_empty() && self.refused.is_empty()
     }
 
     fn take(&mut self, command: Command) {
@@ -273,22 +291,42 @@ impl Actor {
             next = self.writes.next().now_or_never().flatten();
         }
         let mut told = Vec::with_capacity(round.len());
-        self.window.confirmed(round, |request, outcome| told.push((request, outcome)));
+        self.window.confirmed(round, |outgoing, request, outcome| told.push((outgoing, request, outcome)));
         if !told.is_empty() {
             self.pause = Pause::default();
         }
-        for (request, outcome) in told {
-            request.tell(match outcome {
-                Outcome::Taken => Ok(()),
-                Outcome::Refused => Err(Error::new(
-                    ErrorKind::Rejected,
-                    "the broker refused the message: the queue is full, or it had an error of its own",
-                )),
+        for (outgoing, request, outcome) in told {
+            match outcome {
+                Outcome::Taken => request.tell(Ok(())),
+                Outcome::Refused => self.refused(outgoing, request),
                 Outcome::Unroutable(reason) => {
-                    Err(Error::new(ErrorKind::Unroutable, format!("no queue takes the message: {reason}")))
+                    let why = format!("no queue takes the message: {reason}");
+                    request.tell(Err(Error::new(ErrorKind::Unroutable, why)));
                 }
-            });
+            }
         }
+    }
+
+    /// A refusal says that the message lies nowhere, if it was for one queue: then it may be published again. Of several
+    /// queues some may have it.
+    fn refused(&mut self, outgoing: Arc<Outgoing>, mut request: Request) {
+        let (first, longest) = REFUSED_PAUSE;
+        let now = Instant::now();
+        let Refused { since, pause } = request.refused.unwrap_or(Refused { since: now, pause: first });
+        if now + pause >= request.deadline.min(since + REFUSED_FOR) || !outgoing.is_for_one_queue() {
+            return request.tell(Err(Error::new(
+                ErrorKind::Rejected,
+                "the broker refused the message: the queue is full, or it had an error of its own",
+            )));
+        }
+        request.refused = Some(Refused { since, pause: (pause * 2).min(longest) });
+        self.refused.push(
+            async move {
+                sleep(pause).await;
+                (outgoing, request)
+            }
+            .boxed(),
+        );
     }
 
     fn broken(&mut self, error: Option<lapin::Error>) {

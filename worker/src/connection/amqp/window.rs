@@ -97,7 +97,7 @@ impl<R> Window<R> {
     }
 
     /// Takes all confirms that are there, and says who can be told what.
-    pub(super) fn confirmed(&mut self, round: Vec<Confirm>, mut tell: impl FnMut(R, Outcome)) {
+    pub(super) fn confirmed(&mut self, round: Vec<Confirm>, mut tell: impl FnMut(Arc<Outgoing>, R, Outcome)) {
         let mut clean = Vec::new();
         let mut unclean = Vec::new();
         let mut returned = Vec::new();
@@ -135,14 +135,14 @@ impl<R> Window<R> {
         }
     }
 
-    fn attribute(&mut self, message: Box<Returned>, tell: &mut impl FnMut(R, Outcome)) {
+    fn attribute(&mut self, message: Box<Returned>, tell: &mut impl FnMut(Arc<Outgoing>, R, Outcome)) {
         let guilty =
             self.entries.iter_mut().find(|entry| !entry.is_told && entry.outgoing.is_returned_as(&message));
         match guilty {
             Some(entry) => {
                 entry.is_told = true;
                 if let Some(request) = entry.request.take() {
-                    tell(request, Outcome::Unroutable(message.reason));
+                    tell(Arc::clone(&entry.outgoing), request, Outcome::Unroutable(message.reason));
                 }
             }
             None => tracing::warn!(
@@ -153,12 +153,13 @@ impl<R> Window<R> {
         }
     }
 
-    fn tell(&mut self, number: u64, tell: &mut impl FnMut(R, Outcome)) {
+    fn tell(&mut self, number: u64, tell: &mut impl FnMut(Arc<Outgoing>, R, Outcome)) {
         let Some(entry) = self.get_mut(number) else { return };
         if let (false, Some(taken)) = (entry.is_told, entry.taken) {
             entry.is_told = true;
             if let Some(request) = entry.request.take() {
-                tell(request, if taken { Outcome::Taken } else { Outcome::Refused });
+                let outcome = if taken { Outcome::Taken } else { Outcome::Refused };
+                tell(Arc::clone(&entry.outgoing), request, outcome);
             }
         }
     }
@@ -201,7 +202,7 @@ mod tests {
             .map(|(number, returned)| Confirm { number, taken: true, returned })
             .collect();
         let mut told = Vec::new();
-        window.confirmed(confirms, |who, outcome| told.push((who, outcome == Outcome::Taken)));
+        window.confirmed(confirms, |_, who, outcome| told.push((who, outcome == Outcome::Taken)));
         told.sort_unstable();
         told
     }
