@@ -44,7 +44,7 @@ impl Desired {
             scratch.declare_exchange(exchange).await?;
         }
         for queue in &topology.queues {
-            self.declare_queue(&mut scratch, queue).await?;
+            self.declare_queue(&mut scratch, queue, LOCKED_FOR).await?;
         }
         for binding in &topology.bindings {
             scratch.bind(binding).await?;
@@ -56,14 +56,23 @@ impl Desired {
 
     /// Declares everything again. What the broker refuses is left out with a warning: the rest must work.
     pub(super) async fn restore(&self, session: &Session) -> lapin::Result<()> {
-        let topology = lock(&self.topology).clone();
+        let mut topology = lock(&self.topology).clone();
         let mut scratch = Scratch::new(session);
         for exchange in &topology.exchanges {
             tolerate("exchange", &exchange.name, scratch.declare_exchange(exchange).await)?;
         }
+        let mut locked = HashSet::new();
         for queue in &topology.queues {
-            tolerate("queue", &queue.name, self.declare_queue(&mut scratch, queue).await)?;
+            match self.declare_queue(&mut scratch, queue, Duration::ZERO).await {
+                // Nobody else waits for it: whoever consumes it makes it anew as soon as it is gone.
+                Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) => {
+                    debug!(queue = queue.name, "the broker still holds the queue for the connection before");
+                    locked.insert(queue.name.clone());
+                }
+                declared => tolerate("queue", &queue.name, declared)?,
+            }
         }
+        topology.bindings.retain(|binding| !locked.contains(&binding.queue));
         for binding in &topology.bindings {
             tolerate("binding of queue", &binding.queue, scratch.bind(binding).await)?;
         }
@@ -121,7 +130,13 @@ impl Desired {
         lock(&self.topology).bindings.retain(|binding| binding != gone);
     }
 
-    async fn declare_queue(&self, scratch: &mut Scratch<'_>, queue: &Queue) -> lapin::Result<()> {
+    /// An exclusive queue that is locked is waited for, up to `patience`.
+    async fn declare_queue(
+        &self,
+        scratch: &mut Scratch<'_>,
+        queue: &Queue,
+        patience: Duration,
+    ) -> lapin::Result<()> {
         let options = QueueDeclareOptions {
             passive: false,
             durable: queue.durable,
@@ -138,7 +153,7 @@ impl Desired {
                 scratch.run(async |c| c.queue_declare(name, options, arguments).await.map(drop)).await;
             match declared {
                 // The broker still believes in our connection before this one, which owned the queue.
-                Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) && waited < LOCKED_FOR => {
+                Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) && waited < patience => {
                     let pause = Duration::from_millis(200);
                     sleep(pause).await;
                     waited += pause;
