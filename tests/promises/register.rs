@@ -169,3 +169,44 @@ async fn a_register_that_was_deleted_is_read_again_from_its_beginning() {
     assert!(error.is_revoked(), "{error}");
     running.stop().await;
 }
+
+/// RabbitMQ closes the whole connection of whoever meets a stream in a bad moment. Nothing else may hang on that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_lost_over_a_stream_costs_no_publish_and_no_delivery() {
+    let Some((shared, host)) = own_host() else { return };
+    let app = untold(&shared.url);
+    let journal = Journal::default();
+    let running = Running::start(app.clone(), journal.shared());
+    let job = app.send(heeding.with().queue("work")).await.expect("sent");
+    eventually("it runs", async || journal.read("ran").len() == 1).await;
+    let sending = tokio::spawn({
+        let app = app.clone();
+        async move {
+            for index in 0..300 {
+                let call = kept.with(index.to_string()).queue("work").ignore_result();
+                app.send(call).await.expect("neither lost nor unknown");
+            }
+        }
+    });
+    for _ in 0..5 {
+        let listed = shared.ctl.run(["list_connections", "--silent", "pid", "vhost", "user_provided_name"]);
+        let mine: Vec<&str> = listed.lines().filter(|line| line.contains(&host)).collect();
+        let streams: Vec<&str> = mine.iter().filter(|line| line.ends_with("(streams)")).copied().collect();
+        assert!(!streams.is_empty() && mine.len() > streams.len(), "{listed}");
+        for line in streams {
+            let (pid, _) = line.split_once('\t').expect("columns");
+            shared.ctl.run(["close_connection", pid, "a stream without a leader"]);
+        }
+        eventually("the register is read again", async || {
+            app.broker().await.expect("a broker").notes(Register::Revoked, 0).await.is_ok()
+        })
+        .await;
+    }
+    sending.await.expect("all was sent");
+    job.revoke().await.expect("revoked");
+    let error = job.get().timeout(Duration::from_secs(60)).await.expect_err("it was revoked");
+    assert!(error.is_revoked(), "{error}");
+    eventually("all have run", async || journal.read("ran").len() == 301).await;
+    running.stop().await;
+    assert_eq!(journal.read("ran").len(), 301, "and none of them twice");
+}

@@ -145,7 +145,7 @@ impl Notebook {
         })?;
         let message = Message { properties, body: body.into(), ..Message::default() };
         let outgoing = Outgoing::new("", register.name(), &message, true)?;
-        let publish = async || match self.amqp.publisher.publish(outgoing.clone()).await {
+        let publish = async || match self.amqp.stream_publisher.publish(outgoing.clone()).await {
             Err(error) if error.is_access_refused() => Err(no_stream(register, &error)),
             published => published,
         };
@@ -225,7 +225,7 @@ impl Notebook {
                 Err(error) if is_channel_error(&error) => Ok(Err(error)),
                 answer => answer.map(Ok),
             };
-            amqp.link.request(&what, READING, ask).await
+            amqp.streams.request(&what, READING, ask).await
         };
         self.amqp.run(told).await?.map_err(|error| match reply_code(&error) {
             // Its leader is not there yet, or it is not made yet: no reason to believe that nothing was noted.

@@ -1,8 +1,10 @@
-//! RabbitMQ through `lapin`: two supervised connections for each broker that is opened, which the result backend of the
-//! same address shares.
+//! RabbitMQ through `lapin`: supervised connections for each broker that is opened, which the result backend of the same
+//! address shares. Each is made when it is first needed.
 //!
-//! One connection publishes and one does all else. While the broker is short of memory or disk it reads nothing from
-//! a connection that publishes, so acks on that connection would hang too.
+//! One connection publishes, one is for streams, and one does all else. While the broker is short of memory or disk it
+//! reads nothing from a connection that publishes, so acks on that connection would hang too. And it closes the whole
+//! connection of whoever meets a stream that is just being made or has no leader: that must cost no publish its confirm
+//! and no task its delivery.
 
 pub(crate) mod address;
 pub(crate) mod codec;
@@ -51,6 +53,9 @@ pub(crate) struct Amqp {
     pub(crate) link: Arc<Link>,
     publishing: Arc<Link>,
     pub(crate) publisher: Publisher,
+    /// For all that has to do with streams.
+    pub(crate) streams: Arc<Link>,
+    pub(crate) stream_publisher: Publisher,
     pub(crate) desired: Arc<Desired>,
     pub(crate) limit: Duration,
     handle: Handle,
@@ -105,8 +110,12 @@ impl Amqp {
         let name = |role: &str| format!("{} ({role})", options.name);
         let link = |name, address, restore| Link::new(address, name, dial_limit, restore, handle.clone());
         let consuming = Arc::new(link(name("consumer"), address.clone(), Box::new(restore)));
-        let publishing = Arc::new(link(name("publisher"), address, Box::new(|_| Box::pin(async { Ok(()) }))));
+        let bare =
+            |role, address| Arc::new(link(name(role), address, Box::new(|_| Box::pin(async { Ok(()) }))));
+        let (publishing, streams) = (bare("publisher", address.clone()), bare("streams", address));
         Ok(Self {
+            stream_publisher: Publisher::start(Arc::clone(&streams), options.timeout, &handle),
+            streams,
             publisher: Publisher::start(Arc::clone(&publishing), options.timeout, &handle),
             link: consuming,
             publishing,
@@ -148,8 +157,9 @@ impl Amqp {
             .run(async move {
                 // What was published has its own deadline; a little more is enough.
                 let flush = this.limit + Duration::from_secs(1);
-                let _ = timeout(flush, this.publisher.flush()).await;
-                tokio::join!(this.publishing.close(), this.link.close());
+                let flushed = async { tokio::join!(this.publisher.flush(), this.stream_publisher.flush()) };
+                let _ = timeout(flush, flushed).await;
+                tokio::join!(this.publishing.close(), this.streams.close(), this.link.close());
                 Ok(())
             })
             .await;
