@@ -1,15 +1,15 @@
 //! A TCP proxy on loopback, for losing a connection in every way that networks know.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// Passes bytes on between clients and one server, until told otherwise.
 ///
@@ -28,6 +28,8 @@ struct Mode {
     generation: u64,
     stalled: bool,
     refusing: bool,
+    /// The server is not told that a client was cut.
+    unnoticed: bool,
     ended: bool,
 }
 
@@ -47,13 +49,13 @@ impl Proxy {
         let target = target.into();
         let (mode, watched) = watch::channel(Mode::default());
         let counts = Arc::<Counts>::default();
-        let (ready, address) = oneshot::channel();
+        let (ready, address) = mpsc::channel();
         let counting = Arc::clone(&counts);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(serve(target, watched, counting, ready));
         });
-        let address = address.blocking_recv().expect("the proxy found a port");
+        let address = address.recv().expect("the proxy found a port");
         Proxy { address, mode, counts, thread: Some(thread) }
     }
 
@@ -65,6 +67,19 @@ impl Proxy {
     /// Breaks all connections at once, with a reset. New ones are welcome.
     pub fn cut(&self) {
         self.mode.send_modify(|mode| mode.generation += 1);
+    }
+
+    /// Breaks all connections to clients; the server goes on believing in them until `tell_the_server`.
+    pub fn cut_unnoticed(&self) {
+        self.mode.send_modify(|mode| {
+            mode.unnoticed = true;
+            mode.generation += 1;
+        });
+    }
+
+    /// Tells the server which of its clients are gone.
+    pub fn tell_the_server(&self) {
+        self.mode.send_modify(|mode| mode.unnoticed = false);
     }
 
     /// Passes nothing on any more, and closes nothing either; or passes on again.
@@ -106,7 +121,7 @@ async fn serve(
     target: String,
     mut mode: watch::Receiver<Mode>,
     counts: Arc<Counts>,
-    ready: oneshot::Sender<SocketAddr>,
+    ready: mpsc::Sender<SocketAddr>,
 ) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -143,22 +158,24 @@ async fn serve(
     }
 }
 
-async fn pass_on(client: TcpStream, target: String, mode: watch::Receiver<Mode>, counts: Arc<Counts>) {
+async fn pass_on(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>, counts: Arc<Counts>) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     // Closed with a reset: a client in the middle of a write learns of it at once.
     let _ = client.set_zero_linger();
     counts.open.fetch_add(1, Ordering::SeqCst);
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
+    let (mut client_read, mut client_write) = client.into_split();
+    let (mut server_read, mut server_write) = server.into_split();
     let generation = mode.borrow().generation;
     tokio::select! {
-        () = one_way(client_read, server_write, mode.clone(), &counts) => {}
-        () = one_way(server_read, client_write, mode.clone(), &counts) => {}
-        () = cut(mode, generation) => {}
+        () = one_way(&mut client_read, &mut server_write, mode.clone(), &counts) => {}
+        () = one_way(&mut server_read, &mut client_write, mode.clone(), &counts) => {}
+        () = cut(mode.clone(), generation) => {}
     }
     counts.open.fetch_sub(1, Ordering::SeqCst);
+    drop((client_read, client_write));
+    let _ = mode.wait_for(|mode| !mode.unnoticed || mode.ended).await;
 }
 
 async fn cut(mut mode: watch::Receiver<Mode>, generation: u64) {
@@ -166,8 +183,8 @@ async fn cut(mut mode: watch::Receiver<Mode>, generation: u64) {
 }
 
 async fn one_way(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
     counts: &Counts,
 ) {

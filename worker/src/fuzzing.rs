@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::message::{Body, Message, history};
 use crate::routing::matching::topic_matches;
 use crate::routing::topology::{check_key, check_name};
-use crate::runtime::request::{Admission, Gate};
+use crate::runtime::request::{Admission, Gate, Standing};
 use crate::task::{Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 
 /// The largest body that is run here.
@@ -102,7 +102,7 @@ fn admitted(message: Message) {
     };
     let _ = gate.is_on_its_last_life(&delivery);
     let now = DateTime::<Utc>::from_timestamp(1_900_000_000, 0).expect("a time");
-    if let Admission::Run(request, ..) = gate.admit(delivery, now) {
+    if let Admission::Run(request, ..) = gate.admit(delivery, Standing::Counted, now) {
         let message = request.context.message();
         assert!(message.body.len() <= LARGEST, "no more is run than is allowed");
         assert!(request.plain || Body::parse(&message.body).is_ok());

@@ -120,7 +120,9 @@ impl Pipe {
         if self.gate.is_accused(&delivery) {
             match self.settler.was_tried(&delivery.message.headers).await {
                 Ok(false) => {}
-                Ok(true) => return self.dispose(self.gate.admit(delivery, Standing::Counted, Utc::now())).await,
+                Ok(true) => {
+                    return self.dispose(self.gate.admit(delivery, Standing::Counted, Utc::now())).await;
+                }
                 Err(Abandoned) => return self.hand_back(delivery).await,
             }
         }
@@ -149,7 +151,8 @@ impl Pipe {
             Err(Abandoned) => return self.settler.hand_back(request).await,
         }
         // Before it runs: if this worker dies now, it is the one to blame.
-        if standing == Standing::OnTrial && self.settler.note_trial(request.context.headers()).await.is_err() {
+        if standing == Standing::OnTrial && self.settler.note_trial(request.context.headers()).await.is_err()
+        {
             return self.settler.hand_back(request).await;
         }
         self.run(request, work, limits, permit).await;

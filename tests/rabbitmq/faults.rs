@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use mq_worker::broker::{self, Consumer};
 use mq_worker::{QueueKind, Topology};
+use support::Node;
+use support::shared::may_start_rabbitmq;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Fixture, Proxy, SERVER, SOON, id, next, options, to, until, url, variable};
+use crate::fixture::{Detour, Fixture, SERVER, SOON, id, next, options, to, until, url};
 
 #[tokio::test]
 async fn a_wrong_password_or_a_missing_vhost_is_told_at_once() {
@@ -64,42 +66,12 @@ async fn a_server_that_says_nothing_or_is_not_there_is_an_error_in_time() {
     listening.abort();
 }
 
-#[tokio::test]
-async fn tls_that_cannot_be_is_told_at_once() {
-    let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
-    // The server speaks no TLS on this port.
-    let url = url.replacen("amqp://", "amqps://", 1);
-    let options = mq_worker::ConnectOptions { timeout: Duration::from_secs(2), ..options() };
-    let broker = broker::open(&url.parse().expect("a URL"), &options).await.expect("not tried yet");
-    let error = broker.publish(to("q", "i")).await.expect_err("no TLS");
-    assert!(error.is_connection() && error.to_string().contains("TLS"), "{error:?}");
-    broker.close().await;
-}
-
-/// `MQ_TEST_AMQPS_URL` and `MQ_TEST_AMQPS_CA`, a server and the authority that it trusts, add this one.
-#[tokio::test]
-async fn tls_needs_an_authority_that_is_trusted() {
-    let (Some(url), Some(ca)) = (variable("MQ_TEST_AMQPS_URL"), variable("MQ_TEST_AMQPS_CA")) else { return };
-    let tls = mq_worker::TlsOptions { ca_file: Some(ca.into()), ..mq_worker::TlsOptions::default() };
-    let t = Fixture::with(&url, mq_worker::ConnectOptions { tls, ..options() }).await;
-    let queue = t.queue("q", |_| {}).await;
-    t.send(&queue, "i").await.expect("taken");
-    t.end().await;
-    let broker = broker::open(&url.parse().expect("a URL"), &options()).await.expect("not tried yet");
-    let begun = Instant::now();
-    let error = broker.publish(to("q", "i")).await.expect_err("not trusted");
-    assert!(error.is_connection() && error.to_string().contains("certificate"), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "told at once: {:?}", begun.elapsed());
-    broker.close().await;
-}
-
 /// Publishers and a worker go on while connections are cut, several times in a row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_connections_are_cut() {
     let Some(url) = url() else { return };
     let _server = SERVER.read().await;
-    let proxy = Proxy::start(&url).await;
+    let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     for kind in [QueueKind::Classic, QueueKind::Quorum] {
         let tally = go_on(&t, kind, 300, Duration::ZERO, async {
@@ -120,18 +92,18 @@ async fn nothing_is_lost_when_connections_are_cut() {
     t.end().await;
 }
 
-/// `MQ_TEST_AMQP_RESTART`, a command that kills the server and starts it again, adds this one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_the_server_is_killed() {
-    let (Some(url), Some(restart)) = (url(), variable("MQ_TEST_AMQP_RESTART")) else { return };
-    let _server = SERVER.write().await;
+    if !may_start_rabbitmq("the RabbitMQ broker") {
+        return;
+    }
+    let mut node = tokio::task::spawn_blocking(Node::start).await.expect("a node");
     let options = mq_worker::ConnectOptions { timeout: Duration::from_secs(60), ..options() };
-    let t = Fixture::with(&url, options).await;
+    let t = Fixture::with(&node.url(), options).await;
     for kind in [QueueKind::Classic, QueueKind::Quorum] {
         let tally = go_on(&t, kind, 400, Duration::from_secs(8), async {
             sleep(Duration::from_millis(500)).await;
-            let killed = tokio::process::Command::new(&restart).status().await.expect("it starts");
-            assert!(killed.success());
+            tokio::task::block_in_place(|| node.restart());
         })
         .await;
         assert_eq!(tally.lost, 0, "{kind:?}");
@@ -192,7 +164,9 @@ async fn go_on(
                     *runs.entry(id(&delivery)).or_default() += 1;
                     delivery.ack();
                 }
-                Err(_) if callers.iter().all(|caller| caller.is_finished()) => break,
+                Err(_) if callers.iter().all(|caller| caller.is_finished()) && t.ready(&queue).await == 0 => {
+                    break;
+                }
                 Err(_) => {}
             }
         }
@@ -219,7 +193,7 @@ async fn go_on(
 async fn a_task_that_runs_through_a_reconnect_runs_once() {
     let Some(url) = url() else { return };
     let _server = SERVER.read().await;
-    let proxy = Proxy::start(&url).await;
+    let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     let queue = t.queue("q", |_| {}).await;
     for n in 0..3 {
@@ -256,7 +230,7 @@ async fn a_task_that_runs_through_a_reconnect_runs_once() {
 async fn what_was_done_does_not_run_again_when_a_second_reconnect_follows() {
     let Some(url) = url() else { return };
     let _server = SERVER.read().await;
-    let proxy = Proxy::start(&url).await;
+    let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     let queue = t.queue("q", |_| {}).await;
     t.send(&queue, "0").await.expect("taken");
@@ -287,7 +261,7 @@ async fn what_was_done_does_not_run_again_when_a_second_reconnect_follows() {
 async fn publishers_wait_for_the_connection_within_their_deadline() {
     let Some(url) = url() else { return };
     let _server = SERVER.read().await;
-    let proxy = Proxy::start(&url).await;
+    let proxy = Detour::start(&url);
     let options = mq_worker::ConnectOptions { timeout: Duration::from_secs(3), ..options() };
     let t = Fixture::with(&proxy.url, options).await;
     let queue = t.queue("q", |_| {}).await;
@@ -337,7 +311,7 @@ async fn a_queue_deleted_under_its_consumer_is_made_again() {
 async fn exclusive_queues_and_their_bindings_come_back() {
     let Some(url) = url() else { return };
     let _server = SERVER.read().await;
-    let proxy = Proxy::start(&url).await;
+    let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     let (queue, exchange) = (t.name("mine"), t.name("fanout"));
     let topology = Topology {

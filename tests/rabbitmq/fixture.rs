@@ -1,16 +1,13 @@
 //! What the tests share: a broker under a name of its own, queues that are deleted at the end, a proxy to cut.
 
-use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mq_worker::broker::{self, Broker, Consumer, Delivery, Publication, Subscription};
 use mq_worker::message::{Headers, Message};
 use mq_worker::{ConnectOptions, Queue, QueueKind, TlsOptions, Topology};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{RwLock, RwLockReadGuard, watch};
+use support::{Proxy, shared};
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -22,27 +19,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The server's address, or `None` after having said that the test is left out.
 pub(crate) fn url() -> Option<String> {
-    variable("MQ_TEST_AMQP_URL")
-}
-
-/// A variable, or `None` after having said that the test is left out.
-pub(crate) fn variable(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-    if value.is_none() {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        // Not `eprintln`: the test harness would keep that for itself.
-        writeln!(std::io::stderr(), "left out, {name} is not set: {test}").expect("stderr takes it");
-    }
-    value
-}
-
-/// Runs `rabbitmqctl`; `None` after having said that the test is left out.
-pub(crate) fn ctl() -> Option<impl Fn(&[&str])> {
-    let command = variable("MQ_TEST_AMQP_CTL")?;
-    Some(move |arguments: &[&str]| {
-        let done = std::process::Command::new(&command).args(arguments).output().expect("it starts");
-        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-    })
+    shared::rabbitmq("the RabbitMQ broker").map(|server| server.url)
 }
 
 pub(crate) fn options() -> ConnectOptions {
@@ -155,89 +132,25 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
     timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-/// Between a client and the server: it cuts connections, swallows what they say, or refuses new ones.
-pub(crate) struct Proxy {
+/// A proxy before a server, and the server's address by way of it.
+pub(crate) struct Detour {
     pub(crate) url: String,
-    control: watch::Sender<Mode>,
+    proxy: Proxy,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-struct Mode {
-    /// Connections of an older round are cut.
-    round: u32,
-    /// Nothing gets through.
-    is_stalled: bool,
-    /// New connections are cut at once.
-    refuses: bool,
-}
-
-impl Proxy {
-    pub(crate) async fn start(url: &str) -> Self {
-        let at = url.rfind('@').map_or_else(|| url.find("//").expect("a URL") + 2, |at| at + 1);
-        let end = url[at..].find('/').map_or(url.len(), |end| at + end);
-        let server = url[at..end].to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let local: SocketAddr = listener.local_addr().expect("bound");
-        let control = watch::Sender::new(Mode { round: 0, is_stalled: false, refuses: false });
-        let modes = control.clone();
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let mode = modes.subscribe();
-                let server = server.clone();
-                tokio::spawn(async move {
-                    if mode.borrow().refuses {
-                        return;
-                    }
-                    let Ok(upstream) = TcpStream::connect(server).await else { return };
-                    let (client_in, client_out) = client.into_split();
-                    let (server_in, server_out) = upstream.into_split();
-                    tokio::join!(
-                        pass(client_in, server_out, mode.clone()),
-                        pass(server_in, client_out, mode)
-                    );
-                });
-            }
-        });
-        Self { url: format!("{}{local}{}", &url[..at], &url[end..]), control }
-    }
-
-    /// Cuts all connections.
-    pub(crate) fn cut(&self) {
-        self.control.send_modify(|mode| mode.round += 1);
-    }
-
-    pub(crate) fn stall(&self, is_stalled: bool) {
-        self.control.send_modify(|mode| mode.is_stalled = is_stalled);
-    }
-
-    pub(crate) fn refuse(&self, refuses: bool) {
-        self.control.send_modify(|mode| mode.refuses = refuses);
+impl Detour {
+    pub(crate) fn start(url: &str) -> Self {
+        let (user, rest) = url.split_once('@').expect("a user");
+        let (server, host) = rest.split_once('/').expect("a virtual host");
+        let proxy = Proxy::start(server);
+        Self { url: format!("{user}@{}/{host}", proxy.address()), proxy }
     }
 }
 
-async fn pass(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    mut mode: watch::Receiver<Mode>,
-) {
-    let round = mode.borrow().round;
-    let mut buffer = vec![0; 65_536];
-    loop {
-        let now = *mode.borrow_and_update();
-        if now.round != round {
-            return;
-        }
-        tokio::select! {
-            biased;
-            _ = mode.changed() => {}
-            read = from.read(&mut buffer), if !now.is_stalled => match read {
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    if to.write_all(&buffer[..count]).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
+impl std::ops::Deref for Detour {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.proxy
     }
 }

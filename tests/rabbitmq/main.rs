@@ -1,0 +1,10 @@
+//! The RabbitMQ broker and its result backend against a real server.
+
+mod consuming;
+mod delays;
+mod faults;
+mod fixture;
+mod publishing;
+mod restored;
+mod results;
+mod tls;

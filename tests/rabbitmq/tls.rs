@@ -1,0 +1,111 @@
+//! Connections in TLS: whom they trust, and who they say they are.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mq_worker::{ConnectOptions, TlsOptions, broker};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use support::shared::may_start_rabbitmq;
+use support::{Node, free_port};
+use tempfile::TempDir;
+
+use crate::fixture::{Fixture, SERVER, options, to, url};
+
+/// An authority, and certificates that it has signed, as files.
+struct Authority {
+    directory: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
+        parameters.distinguished_name.push(DnType::CommonName, "a private authority");
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(parameters, key).expect("a certificate");
+        let authority = Self { directory: support::temp_dir(), issuer };
+        fs::write(authority.file("ca.pem"), authority.issuer.pem()).expect("written");
+        authority
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes `name.pem` and `name.key`.
+    fn sign(&self, name: &str, hosts: &[&str], purpose: ExtendedKeyUsagePurpose) {
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let mut parameters = CertificateParams::new(hosts).expect("good names");
+        // One that is called like its authority is taken for a certificate that signs itself.
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("signed");
+        fs::write(self.file(&format!("{name}.pem")), certificate.pem()).expect("written");
+        fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).expect("written");
+    }
+}
+
+/// A node that speaks TLS and wants to know who its clients are, and its address.
+async fn node(authority: &Authority) -> (Node, String) {
+    authority.sign("server", &["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth);
+    authority.sign("client", &["worker"], ExtendedKeyUsagePurpose::ClientAuth);
+    let (port, file) = (free_port(), |name| authority.file(name).display().to_string());
+    let configuration = format!(
+        "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+         ssl_options.keyfile = {}\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true",
+        file("ca.pem"),
+        file("server.pem"),
+        file("server.key")
+    );
+    let start = move || Node::start_with(&configuration);
+    let node = tokio::task::spawn_blocking(start).await.expect("a node");
+    (node, format!("amqps://guest:guest@localhost:{port}/%2f"))
+}
+
+/// What a client says about a server that it cannot talk to, which must be soon.
+async fn refusal(url: &str, tls: TlsOptions) -> mq_worker::Error {
+    let options = ConnectOptions { tls, timeout: Duration::from_secs(3), ..options() };
+    let broker = broker::open(&url.parse().expect("a URL"), &options).await.expect("not tried yet");
+    let begun = Instant::now();
+    let error = broker.publish(to("q", "i")).await.expect_err("they do not come together");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    broker.close().await;
+    error
+}
+
+#[tokio::test]
+async fn tls_that_cannot_be_is_told_at_once() {
+    let Some(url) = url() else { return };
+    let _server = SERVER.read().await;
+    // The server speaks no TLS on this port.
+    let error = refusal(&url.replacen("amqp://", "amqps://", 1), TlsOptions::default()).await;
+    assert!(error.is_connection() && error.to_string().contains("TLS"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_private_authority_and_a_client_certificate_are_what_the_settings_name() {
+    if !may_start_rabbitmq("TLS") {
+        return;
+    }
+    let authority = Authority::new();
+    let (_node, url) = node(&authority).await;
+    let file = |name| Some(authority.file(name));
+    let trusting = TlsOptions { ca_file: file("ca.pem"), ..TlsOptions::default() };
+    let known =
+        TlsOptions { cert_file: file("client.pem"), key_file: file("client.key"), ..trusting.clone() };
+    let t = Fixture::with(&url, ConnectOptions { tls: known.clone(), ..options() }).await;
+    let queue = t.queue("q", |_| {}).await;
+    t.send(&queue, "i").await.expect("taken");
+    t.end().await;
+    let error = refusal(&url, TlsOptions { ca_file: None, ..known }).await;
+    assert!(error.is_connection() && error.to_string().contains("certificate"), "nobody vouches: {error}");
+    let error = refusal(&url, trusting).await;
+    assert!(error.is_connection(), "the server does not know us: {error}");
+}
