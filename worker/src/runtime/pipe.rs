@@ -113,8 +113,8 @@ impl Pipe {
         }
     }
 
-    /// Runs a message on its last life, while no other such message runs here. One that comes again after its trial
-    /// has begun is put aside.
+    /// Runs a message on its last life, while no other runs here that has taken workers down. One that comes again after
+    /// its trial has begun is put aside.
     async fn put_on_trial(&self, delivery: Delivery, warm: &CancellationToken) {
         let suspect = self.trial.enter();
         if self.gate.is_accused(&delivery) {
@@ -126,7 +126,7 @@ impl Pipe {
                 Err(Abandoned) => return self.hand_back(delivery).await,
             }
         }
-        let Some(_seat) = suspect.take_seat() else {
+        let Some(_tried) = suspect.be_tried() else {
             // Waiting here, it would keep a place from messages that nobody suspects.
             return match self.gate.admit(delivery, Standing::OnTrial, Utc::now()) {
                 Admission::Run(request, ..) => self.settler.postpone(request, suspect.pause()).await,
@@ -144,6 +144,15 @@ impl Pipe {
         let (request, work, limits) = match self.gate.admit(delivery, standing, Utc::now()) {
             Admission::Run(request, work, limits) => (request, work, limits),
             other => return self.dispose(other).await,
+        };
+        let suspect = (standing == Standing::Counted && request.crashes > 0).then(|| self.trial.enter());
+        let _beside = match &suspect {
+            // It would be the one on trial that is blamed for what this one does.
+            Some(suspect) => match suspect.run_beside_others() {
+                None => return self.settler.postpone(request, suspect.pause()).await,
+                beside => beside,
+            },
+            None => None,
         };
         match self.settler.has_succeeded(&request).await {
             Ok(false) => {}
