@@ -210,3 +210,22 @@ fn a_worker_that_may_not_have_a_mailbox_works_all_the_same() {
         assert_eq!(running.stop().await.succeeded, 1);
     });
 }
+
+/// Under the memory alarm RabbitMQ takes no questions to workers; how full its queues are, it tells all the same.
+#[test]
+fn status_says_that_the_broker_takes_no_messages_and_how_full_its_queues_are() {
+    on_a_node_of_its_own(async |node| {
+        let app = app(&node.url(), "sender@test");
+        app.send(wait.with("it waits").queue("free.work").ignore_result()).await.expect("sent");
+        node.set_memory_alarm(true);
+        // Any program with our `main` has the commands.
+        let mut status = std::process::Command::new(env!("CARGO_BIN_EXE_health-worker"));
+        status.arg("status").env("MQ_BROKER_URL", node.url()).env("MQ_QUEUES", "free.work");
+        let status = status.env("MQ_PUBLISH_TIMEOUT", "2s").output().expect("it starts");
+        node.set_memory_alarm(false);
+        let (told, why) = (String::from_utf8_lossy(&status.stdout), String::from_utf8_lossy(&status.stderr));
+        assert_eq!(status.status.code(), Some(69), "{told}{why}");
+        assert!(told.contains("is reachable") && told.contains("free.work"), "{told}{why}");
+        assert!(why.contains("low on memory") && !why.contains("task id"), "{why}");
+    });
+}

@@ -76,7 +76,7 @@ impl From<Error> for Failure {
             FAILED
         };
         let mut message = format!("{error:#}");
-        if let Some(id) = error.unknown_id() {
+        if let Some(id) = error.unknown_id().filter(|id| !id.is_empty()) {
             message = format!("{message} (task id {id})");
         }
         Self::new(code, message)

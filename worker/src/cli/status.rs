@@ -11,7 +11,7 @@ use super::{operate, output, queues};
 use crate::app::App;
 use crate::broker::{Broker, QueueInfo};
 use crate::control::{Control, WorkerInfo, mailbox};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::routing::Queue;
 
 pub(super) fn run(arguments: StatusArguments, common: &CommonArguments) -> Outcome {
@@ -51,7 +51,7 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
         reachable: true,
         error: None,
     };
-    let (workers, queues) = match ask(app, &*broker, timeout).await {
+    let (workers, queues, silence) = match ask(app, &*broker, timeout).await {
         Ok(found) => found,
         Err(error) => {
             let failure = Failure::from(error).in_words();
@@ -64,11 +64,16 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
         }
     };
     let idle = workers.is_empty();
+    let silence = silence.map(|error| Failure::from(error).in_words());
+    told.error = silence.as_ref().map(|(_, why)| why.clone());
     let status = Status { broker: told, workers, queues };
     if json {
         output::json(&status)?;
     } else {
         print(&status)?;
+    }
+    if let Some((code, why)) = silence {
+        return Err(Failure::new(code, why));
     }
     if idle {
         return Err(Failure::failed(format!("no worker answers on {}", status.broker.url)));
@@ -81,13 +86,18 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
     Ok(())
 }
 
+/// Workers, queues, and why nothing can be heard of workers: a broker that is short of memory or disk takes no
+/// questions to them, and tells all the same how full its queues are.
 async fn ask(
     app: &App,
     broker: &dyn Broker,
     timeout: Option<Duration>,
-) -> Result<(Vec<WorkerInfo>, Vec<QueueStatus>)> {
+) -> Result<(Vec<WorkerInfo>, Vec<QueueStatus>, Option<Error>)> {
     let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
-    let workers = control.workers().await?;
+    let (workers, silence) = match control.workers().await {
+        Err(error) if error.is_unknown() || error.is_timeout() => (Vec::new(), Some(error)),
+        workers => (workers?, None),
+    };
     let mut asked = Vec::new();
     if !broker.capabilities().lists_queues {
         let mut names: BTreeSet<String> = queues::known(app).into_iter().collect();
@@ -103,7 +113,7 @@ async fn ask(
         queues.push(QueueStatus { info, oldest_seconds: oldest.map(|age| age.as_secs_f64()) });
     }
     queues.sort_by(|a, b| a.info.name.cmp(&b.info.name));
-    Ok((workers, queues))
+    Ok((workers, queues, silence))
 }
 
 fn print(status: &Status) -> Outcome {

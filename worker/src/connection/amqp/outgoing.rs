@@ -38,9 +38,10 @@ impl Outgoing {
 
     /// `exchange … with routing key …`, or `queue …`.
     pub(super) fn address(&self) -> String {
-        match self.exchange.as_str() {
-            "" => format!("queue `{}`", self.routing_key),
-            exchange => format!("exchange `{exchange}` with routing key `{}`", self.routing_key),
+        match (self.exchange.as_str(), self.routing_key.as_str()) {
+            ("", queue) => format!("queue `{queue}`"),
+            (exchange, "") => format!("exchange `{exchange}`"),
+            (exchange, key) => format!("exchange `{exchange}` with routing key `{key}`"),
         }
     }
 

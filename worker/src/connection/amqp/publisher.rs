@@ -464,12 +464,11 @@ fn unsent(outgoing: &Outgoing) -> String {
 }
 
 fn unknown(outgoing: &Outgoing, why: &str) -> Error {
-    let id = outgoing.id.clone().unwrap_or_default();
-    let message = format!(
-        "it is not known whether {} got the message: {why}; it may be sent again",
-        outgoing.address()
-    );
-    Error::new(ErrorKind::Unknown { id }, message)
+    let mut message = format!("it is not known whether {} got the message: {why}", outgoing.address());
+    if outgoing.id.is_some() {
+        message.push_str("; it may be sent again");
+    }
+    Error::new(ErrorKind::Unknown { id: outgoing.id.clone().unwrap_or_default() }, message)
 }
 
 /// Which publish made the broker close the channel, as far as its words tell.
