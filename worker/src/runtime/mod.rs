@@ -3,6 +3,8 @@
 //! A delivery goes through a straight pipe: [`request`] decodes and admits it, [`executor`] runs it,
 //! [`outcome`] decides what follows, [`settle`] does it. [`pipe`] holds them together; [`worker`] brings along what they need.
 
+mod again;
+mod comeback;
 pub mod continuation;
 mod control;
 pub mod executor;
@@ -18,8 +20,10 @@ pub mod revoked;
 pub mod running;
 pub mod settle;
 mod start;
+mod tally;
 mod trial;
 pub mod worker;
 
 pub use handle::WorkerHandle;
-pub use worker::{Summary, Worker};
+pub use tally::Summary;
+pub use worker::Worker;

@@ -20,7 +20,6 @@ use super::request::{Admission, Gate, Request, Standing};
 use super::running::RunningTasks;
 use super::settle::{Abandoned, Settler};
 use super::trial::Trial;
-use super::worker::Summary;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
 use crate::task::{AckMode, Work};
@@ -215,18 +214,6 @@ impl Pipe {
             | Admission::Split(request, _) => {
                 self.settler.settle(request, Outcome::HandBack, Duration::ZERO).await;
             }
-        }
-    }
-
-    /// What was done so far.
-    pub(super) fn summary(&self) -> Summary {
-        let tally = &self.settler.tally;
-        Summary {
-            succeeded: tally.succeeded.load(Ordering::Relaxed),
-            failed: tally.failed.load(Ordering::Relaxed),
-            retried: tally.retried.load(Ordering::Relaxed),
-            requeued: tally.requeued.load(Ordering::Relaxed),
-            revoked: tally.revoked.load(Ordering::Relaxed),
         }
     }
 }

@@ -11,7 +11,6 @@
 //! in the prefetch window stays taken, which is what keeps the worker from running ahead.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::Utc;
@@ -20,10 +19,12 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::again::{again, to_queue};
 use super::continuation::{self, Following};
 use super::failure_hooks::FailureHooks;
 use super::outcome::{DeadReason, Outcome};
 use super::request::Request;
+use super::tally::{Tally, count};
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
 use crate::broker::{Broker, Lock, Locked, Note, Publication, Register, Verdict};
@@ -33,7 +34,7 @@ use crate::message::history::{self, shortened};
 use crate::message::{Attempt, Headers, JSON, Message, Properties};
 use crate::routing::Queue;
 use crate::state::State;
-use crate::task::{Context, FailedTask, TaskEntry};
+use crate::task::{Context, FailedTask};
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
 const MAX_ERROR: usize = 4000;
@@ -56,26 +57,11 @@ pub struct Settler {
     /// Fires when this worker stops and is handed nothing any more.
     pub consumed: CancellationToken,
     /// What was done so far.
-    pub tally: Tally,
-}
-
-/// Counts outcomes.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Tasks that returned.
-    pub succeeded: AtomicU64,
-    /// Messages that went to a dead-letter queue.
-    pub failed: AtomicU64,
-    /// Failed runs that will be tried again.
-    pub retried: AtomicU64,
-    /// Messages handed back.
-    pub requeued: AtomicU64,
-    /// Messages that were too late or cancelled.
-    pub revoked: AtomicU64,
+    pub(super) tally: Tally,
 }
 
 /// One step that must be durable before the next.
-enum Effect<'a> {
+pub(super) enum Effect<'a> {
     /// To a queue that exists.
     Publish(Publication),
     /// To wherever a task goes; its queue may have to be created.
@@ -228,7 +214,7 @@ impl Settler {
 
     /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
     /// lock has a message.
-    async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
+    pub(super) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
         let keep = || self.broker.keep_locked(&lock, wait);
@@ -307,76 +293,8 @@ impl Settler {
         Ok(())
     }
 
-    /// Gives the message back as if it had never been handed out. A broker that marks what comes back as
-    /// redelivered would make the next worker suspect a crash, so there the message is published afresh.
-    pub async fn hand_back(&self, request: Request) {
-        if request.settlement.is_settled() {
-            // At most once, as its `ack = "early"` asks: it began, so it does not come again.
-            tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
-            return;
-        }
-        // Only a worker that stops hands back: what it gives away must not come to itself again.
-        self.consumed.cancelled().await;
-        count(&self.tally.requeued);
-        tracing::debug!(task = request.context.task(), id = request.context.id(), "handed back");
-        if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
-            return request.settlement.settle(Verdict::Requeue);
-        }
-        // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.
-        const LIMIT: Duration = Duration::from_secs(2);
-        let afresh = self.broker.publish(to_queue(request.context.queue(), again(&request), None));
-        let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
-        request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
-    }
-
-    /// Sends a message that came before its time, or its turn, back to wait in the broker.
-    pub async fn postpone(&self, request: Request, wait: Duration) {
-        let waits = match self.keep_lock(&request, wait).await {
-            Ok(()) => self.publish_later_keeping_eta(&request, wait).await,
-            abandoned => abandoned,
-        };
-        match waits {
-            Ok(()) => request.settlement.settle(Verdict::Replaced),
-            Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
-        }
-    }
-
-    /// Counts a crash in the message itself, and lets the counted message come again.
-    pub async fn suspect(&self, request: Request) {
-        let mut message = again(&request);
-        let crashes = request.crashes.saturating_add(1);
-        message.headers.set(names::CRASHES, crashes);
-        let lost = "handed out and never settled: its worker may have died";
-        history::append(&mut message.headers, self.attempt_of(&request, lost.into()));
-        tracing::warn!(
-            task = request.context.task(),
-            id = request.context.id(),
-            crashes,
-            "handed out before and never settled: its worker may have died"
-        );
-        let publication = to_queue(request.context.queue(), message, None);
-        let done = self.insist("count a crash", Effect::Publish(publication)).await;
-        request.settlement.settle(if done.is_ok() { Verdict::Replaced } else { Verdict::Requeue });
-    }
-
-    /// Gives each task that wants a plain message a copy of its own, with its own retries.
-    pub async fn split(&self, request: Request, entries: &[&'static TaskEntry]) {
-        for entry in entries {
-            let mut message = again(&request);
-            // The same id for the same message and task, however often this is interrupted and begun again.
-            let id = format!("{}.{}", request.context.id(), entry.name);
-            mark_plain(&mut message, entry.name, &id);
-            let publication = to_queue(request.context.queue(), message, None);
-            let done = self.insist("copy a message", Effect::Publish(publication)).await;
-            if done.is_err() {
-                return request.settlement.settle(Verdict::Requeue);
-            }
-        }
-        request.settlement.settle(Verdict::Ack);
-    }
-
     /// An entry for the history of the message.
-    fn attempt_of(&self, request: &Request, error: String) -> Attempt {
+    pub(super) fn attempt_of(&self, request: &Request, error: String) -> Attempt {
         Attempt {
             attempt: request.context.retries().saturating_add(1),
             at: format_time(Utc::now()),
@@ -470,12 +388,6 @@ impl Settler {
         self.insist("send a retry", Effect::Publish(publication)).await
     }
 
-    async fn publish_later_keeping_eta(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
-        let wait = wait.min(self.broker.capabilities().max_delay);
-        let publication = to_queue(request.context.queue(), again(request), Some(wait));
-        self.insist("let a message wait", Effect::Publish(publication)).await
-    }
-
     async fn attempt(&self, effect: &Effect<'_>) -> Result<()> {
         match effect {
             Effect::Publish(publication) => self.broker.publish(publication.clone()).await,
@@ -503,7 +415,7 @@ impl Settler {
     }
 
     /// Tries an effect until it succeeds or the worker stops cold.
-    async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Abandoned> {
+    pub(super) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Abandoned> {
         self.persist(what, || self.attempt(&effect).boxed()).await.map(drop)
     }
 
@@ -541,38 +453,4 @@ impl Settler {
 /// Names a trial: each retry has one of its own. `None`: a message without an id is another one each time it comes.
 fn trial_of(headers: &Headers) -> Option<String> {
     headers.id().map(|id| format!("{id}/{}", headers.retries()))
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-fn to_queue(queue: &str, message: Message, delay: Option<Duration>) -> Publication {
-    Publication { exchange: String::new(), routing_key: queue.to_owned(), message, delay, mandatory: true }
-}
-
-/// The message as it is sent again: the same task, id and history.
-fn again(request: &Request) -> Message {
-    let context = &request.context;
-    let mut message = context.message().clone();
-    // The header `expires` goes on; the property would cut a wait in the broker short.
-    message.properties.expiration = None;
-    if request.plain && !context.task().is_empty() {
-        mark_plain(&mut message, context.task(), context.id());
-    }
-    if request.crashes > 0 {
-        message.headers.set(names::CRASHES, request.crashes);
-    }
-    // It goes straight to its queue from here on: what its first address was would be forgotten.
-    if context.routing_key() != context.queue() && message.headers.get(names::ROUTING_KEY).is_none() {
-        message.headers.set(names::ROUTING_KEY, context.routing_key());
-        message.headers.set(names::EXCHANGE, context.exchange());
-    }
-    message
-}
-
-fn mark_plain(message: &mut Message, task: &str, id: &str) {
-    message.headers.set("task", task);
-    message.headers.set("id", id);
-    message.headers.set(names::PLAIN, true);
 }

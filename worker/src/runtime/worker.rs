@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::control::Node;
@@ -18,8 +17,9 @@ use super::places::Places;
 use super::request::Gate;
 use super::revoked::{Follower, Revocations};
 use super::running::RunningTasks;
-use super::settle::{Settler, Tally};
+use super::settle::Settler;
 use super::start::{consume, declare};
+use super::tally::{Summary, Tally};
 use super::trial::Trial;
 use crate::app::{App, Consumed};
 use crate::broker::Subscription;
@@ -57,21 +57,6 @@ pub struct Worker {
     shared: Option<SharedState>,
     isolates: bool,
     handle: WorkerHandle,
-}
-
-/// What a worker did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// Tasks that returned.
-    pub succeeded: u64,
-    /// Messages that went to a dead-letter queue.
-    pub failed: u64,
-    /// Failed runs that will be tried again.
-    pub retried: u64,
-    /// Messages that were handed back at the end.
-    pub requeued: u64,
-    /// Messages that were too late or cancelled.
-    pub revoked: u64,
 }
 
 impl Worker {
@@ -255,6 +240,6 @@ impl Worker {
             // It only says goodbye; a broker that is away must not hold up the end.
             let _ = tokio::time::timeout(Duration::from_secs(2), control).await;
         }
-        worked.map(|()| pipe.summary())
+        worked.map(|()| pipe.settler.tally.summary())
     }
 }

@@ -1,0 +1,40 @@
+//! The message of a call as it is sent again, with all that was learned of it.
+
+use std::time::Duration;
+
+use super::request::Request;
+use crate::broker::Publication;
+use crate::message::Message;
+use crate::message::headers::names;
+
+/// Straight to a queue.
+pub(super) fn to_queue(queue: &str, message: Message, delay: Option<Duration>) -> Publication {
+    Publication { exchange: String::new(), routing_key: queue.to_owned(), message, delay, mandatory: true }
+}
+
+/// The message as it is sent again: the same task, id and history.
+pub(super) fn again(request: &Request) -> Message {
+    let context = &request.context;
+    let mut message = context.message().clone();
+    // The header `expires` goes on; the property would cut a wait in the broker short.
+    message.properties.expiration = None;
+    if request.plain && !context.task().is_empty() {
+        mark_plain(&mut message, context.task(), context.id());
+    }
+    if request.crashes > 0 {
+        message.headers.set(names::CRASHES, request.crashes);
+    }
+    // It goes straight to its queue from here on: what its first address was would be forgotten.
+    if context.routing_key() != context.queue() && message.headers.get(names::ROUTING_KEY).is_none() {
+        message.headers.set(names::ROUTING_KEY, context.routing_key());
+        message.headers.set(names::EXCHANGE, context.exchange());
+    }
+    message
+}
+
+/// Makes a call of a plain message: its payload is the one argument.
+pub(super) fn mark_plain(message: &mut Message, task: &str, id: &str) {
+    message.headers.set("task", task);
+    message.headers.set("id", id);
+    message.headers.set(names::PLAIN, true);
+}

@@ -1,0 +1,88 @@
+//! Deliveries that are settled without having run: their messages come again, here or elsewhere, with no attempt spent.
+
+use std::time::Duration;
+
+use super::again::{again, mark_plain, to_queue};
+use super::request::Request;
+use super::settle::{Abandoned, Effect, Settler};
+use super::tally::count;
+use crate::broker::Verdict;
+use crate::message::headers::names;
+use crate::message::history;
+use crate::task::TaskEntry;
+
+impl Settler {
+    /// Gives the message back as if it had never been handed out. A broker that marks what comes back as
+    /// redelivered would make the next worker suspect a crash, so there the message is published afresh.
+    pub async fn hand_back(&self, request: Request) {
+        if request.settlement.is_settled() {
+            // At most once, as its `ack = "early"` asks: it began, so it does not come again.
+            tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
+            return;
+        }
+        // Only a worker that stops hands back: what it gives away must not come to itself again.
+        self.consumed.cancelled().await;
+        count(&self.tally.requeued);
+        tracing::debug!(task = request.context.task(), id = request.context.id(), "handed back");
+        if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
+            return request.settlement.settle(Verdict::Requeue);
+        }
+        // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.
+        const LIMIT: Duration = Duration::from_secs(2);
+        let afresh = self.broker.publish(to_queue(request.context.queue(), again(&request), None));
+        let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
+        request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
+    }
+
+    /// Sends a message that came before its time, or its turn, back to wait in the broker.
+    pub async fn postpone(&self, request: Request, wait: Duration) {
+        let waits = match self.keep_lock(&request, wait).await {
+            Ok(()) => self.publish_later_keeping_eta(&request, wait).await,
+            abandoned => abandoned,
+        };
+        match waits {
+            Ok(()) => request.settlement.settle(Verdict::Replaced),
+            Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
+        }
+    }
+
+    /// Counts a crash in the message itself, and lets the counted message come again.
+    pub async fn suspect(&self, request: Request) {
+        let mut message = again(&request);
+        let crashes = request.crashes.saturating_add(1);
+        message.headers.set(names::CRASHES, crashes);
+        let lost = "handed out and never settled: its worker may have died";
+        history::append(&mut message.headers, self.attempt_of(&request, lost.into()));
+        tracing::warn!(
+            task = request.context.task(),
+            id = request.context.id(),
+            crashes,
+            "handed out before and never settled: its worker may have died"
+        );
+        let publication = to_queue(request.context.queue(), message, None);
+        let done = self.insist("count a crash", Effect::Publish(publication)).await;
+        request.settlement.settle(if done.is_ok() { Verdict::Replaced } else { Verdict::Requeue });
+    }
+
+    /// Gives each task that wants a plain message a copy of its own, with its own retries.
+    pub async fn split(&self, request: Request, entries: &[&'static TaskEntry]) {
+        for entry in entries {
+            let mut message = again(&request);
+            // The same id for the same message and task, however often this is interrupted and begun again.
+            let id = format!("{}.{}", request.context.id(), entry.name);
+            mark_plain(&mut message, entry.name, &id);
+            let publication = to_queue(request.context.queue(), message, None);
+            let done = self.insist("copy a message", Effect::Publish(publication)).await;
+            if done.is_err() {
+                return request.settlement.settle(Verdict::Requeue);
+            }
+        }
+        request.settlement.settle(Verdict::Ack);
+    }
+
+    async fn publish_later_keeping_eta(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
+        let wait = wait.min(self.broker.capabilities().max_delay);
+        let publication = to_queue(request.context.queue(), again(request), Some(wait));
+        self.insist("let a message wait", Effect::Publish(publication)).await
+    }
+}
