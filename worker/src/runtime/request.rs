@@ -53,7 +53,7 @@ pub enum Admission {
 pub enum Standing {
     /// Each counts.
     Counted,
-    /// They were looked into, and it may run once more: see [`trial`](super::trial).
+    /// They were looked into, and it may run once more: see `runtime/trial.rs`.
     OnTrial,
 }
 
