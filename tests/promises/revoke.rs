@@ -18,7 +18,8 @@ async fn noted(ctx: &Context, line: String) {
 #[task(max_retries = 5)]
 async fn failing(ctx: &Context) -> Result<(), TaskError> {
     ctx.state::<Journal>().write("ran", "failing");
-    Err(TaskError::retry_in(Duration::from_secs(1), "again"))
+    // Long enough to be revoked in, on a busy machine too.
+    Err(TaskError::retry_in(Duration::from_secs(5), "again"))
 }
 
 /// Gives up when it hears that nobody wants it.

@@ -10,12 +10,11 @@ use support::shared::may_start_rabbitmq;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::fixture::{Detour, Fixture, SERVER, SOON, id, next, options, to, until, url};
+use crate::fixture::{Detour, Fixture, SOON, id, next, options, to, until, url};
 
 #[tokio::test]
 async fn a_wrong_password_or_a_missing_vhost_is_told_at_once() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let (scheme, rest) = url.split_once("://").expect("a URL");
     let host = rest.rsplit('@').next().expect("a host").split('/').next().expect("a host");
     for (bad, word) in [
@@ -70,7 +69,6 @@ async fn a_server_that_says_nothing_or_is_not_there_is_an_error_in_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_connections_are_cut() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     for kind in [QueueKind::Classic, QueueKind::Quorum] {
@@ -192,7 +190,6 @@ async fn go_on(
 #[tokio::test]
 async fn a_task_that_runs_through_a_reconnect_runs_once() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     let queue = t.queue("q", |_| {}).await;
@@ -229,7 +226,6 @@ async fn a_task_that_runs_through_a_reconnect_runs_once() {
 #[tokio::test]
 async fn what_was_done_does_not_run_again_when_a_second_reconnect_follows() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     let queue = t.queue("q", |_| {}).await;
@@ -260,7 +256,6 @@ async fn what_was_done_does_not_run_again_when_a_second_reconnect_follows() {
 #[tokio::test]
 async fn publishers_wait_for_the_connection_within_their_deadline() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let proxy = Detour::start(&url);
     let options = mq_worker::ConnectOptions { timeout: Duration::from_secs(3), ..options() };
     let t = Fixture::with(&proxy.url, options).await;
@@ -310,7 +305,6 @@ async fn a_queue_deleted_under_its_consumer_is_made_again() {
 #[tokio::test]
 async fn exclusive_queues_and_their_bindings_come_back() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     let (queue, exchange) = (t.name("mine"), t.name("fanout"));
@@ -350,7 +344,6 @@ async fn exclusive_queues_and_their_bindings_come_back() {
 #[tokio::test]
 async fn a_broker_is_used_from_many_runtimes_one_after_the_other() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let t = Fixture::alone(&url).await;
     let queue = t.queue("q", |_| {}).await;
     for n in 0..3 {

@@ -7,12 +7,8 @@ use mq_worker::broker::{self, Broker, Consumer, Delivery, Publication, Subscript
 use mq_worker::message::{Headers, Message};
 use mq_worker::{ConnectOptions, Queue, QueueKind, TlsOptions, Topology};
 use support::{Proxy, shared};
-use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::timeout;
 use uuid::Uuid;
-
-/// Held by tests that change the whole server; all others share it.
-pub(crate) static SERVER: RwLock<()> = RwLock::const_new(());
 
 /// Long enough for a slow machine, short enough for a hang to be seen.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -38,15 +34,13 @@ pub(crate) struct Fixture {
     pub(crate) url: String,
     prefix: String,
     queues: Mutex<Vec<String>>,
-    _server: Option<RwLockReadGuard<'static, ()>>,
 }
 
 impl Fixture {
     /// `None` when there is no server.
     pub(crate) async fn new() -> Option<Self> {
         let url = url()?;
-        let server = SERVER.read().await;
-        Some(Self { _server: Some(server), ..Self::alone(&url).await })
+        Some(Self::alone(&url).await)
     }
 
     /// For tests that hold the whole server, or go through a proxy.
@@ -57,7 +51,7 @@ impl Fixture {
     pub(crate) async fn with(url: &str, options: ConnectOptions) -> Self {
         let broker = broker::open(&url.parse().expect("a URL"), &options).await.expect("a good address");
         let prefix = format!("mqw.test.{}", Uuid::new_v4().simple());
-        Self { broker, url: url.to_owned(), prefix, queues: Mutex::default(), _server: None }
+        Self { broker, url: url.to_owned(), prefix, queues: Mutex::default() }
     }
 
     /// A name that nobody else has, deleted at the end.

@@ -11,7 +11,7 @@ use mq_worker::{Binding, ConnectOptions, Exchange, ExchangeKind, Overflow, Queue
 
 use support::{Node, shared};
 
-use crate::fixture::{Fixture, SERVER, id, message, next, options, to, until};
+use crate::fixture::{Fixture, id, message, next, options, to, until};
 
 #[tokio::test]
 async fn each_of_ten_thousand_callers_learns_its_own_fate() {
@@ -204,20 +204,18 @@ async fn names_that_are_too_long_are_errors() {
 
 #[tokio::test]
 async fn a_message_beyond_the_servers_limit_is_told_so_and_harms_no_other() {
-    let Some(shared) = shared::rabbitmq("the RabbitMQ broker") else { return };
-    let _server = SERVER.write().await;
-    let limit = |bytes: u32| {
-        shared.ctl.run(["eval", &format!("application:set_env(rabbit, max_message_size, {bytes}).")]);
-    };
-    limit(100_000);
-    let t = Fixture::alone(&shared.url).await;
+    if !shared::may_start_rabbitmq("the RabbitMQ broker") {
+        return;
+    }
+    let start = || Node::start_with("max_message_size = 100000");
+    let node = tokio::task::spawn_blocking(start).await.expect("a node");
+    let t = Fixture::alone(&node.url()).await;
     let queue = t.queue("q", |_| {}).await;
     let large = Publication {
         message: Message { body: vec![b'x'; 200_000].into(), ..message("large") },
         ..to(&queue, "large")
     };
     let (large, small) = tokio::join!(t.broker.publish(large), t.send(&queue, "small"));
-    limit(16 << 20);
     let error = large.expect_err("too large");
     assert!(error.is_too_large(), "{error:?}");
     small.expect("the other one is taken");

@@ -6,14 +6,13 @@ use futures_util::future::join_all;
 use mq_worker::{Queue, Topology};
 use tokio::time::timeout;
 
-use crate::fixture::{Detour, Fixture, SERVER, SOON, id, next, until, url};
+use crate::fixture::{Detour, Fixture, SOON, id, next, until, url};
 
 /// RabbitMQ goes on believing in a connection until it has missed its heartbeats, and keeps the exclusive queues of that
 /// connection locked (405). Nothing else may wait for that.
 #[tokio::test]
 async fn exclusive_queues_that_our_old_connection_still_holds_come_back_and_hold_up_no_other() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     let (common, mine) = (t.queue("common", |_| {}).await, ["a", "b", "c"].map(|name| t.name(name)));
@@ -61,7 +60,6 @@ async fn exclusive_queues_that_our_old_connection_still_holds_come_back_and_hold
 #[tokio::test]
 async fn confirms_and_returns_are_told_on_every_connection() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let proxy = Detour::start(&url);
     let t = Fixture::alone(&proxy.url).await;
     let (queue, nowhere) = (t.queue("q", |_| {}).await, t.name("nowhere"));

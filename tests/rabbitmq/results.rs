@@ -7,7 +7,7 @@ use mq_worker::backend::{self, BackendOptions, ResultBackend, ResultRecord};
 use mq_worker::{State, TaskFailure};
 use tokio::time::timeout;
 
-use crate::fixture::{Detour, SERVER, SOON, options, url};
+use crate::fixture::{Detour, SOON, options, url};
 
 async fn open(url: &str) -> Arc<dyn ResultBackend> {
     let options = BackendOptions { connect: options(), expires: Duration::from_secs(3600) };
@@ -21,7 +21,6 @@ fn success(id: &str, json: &str) -> ResultRecord {
 #[tokio::test]
 async fn a_result_reaches_the_process_that_sent_the_task() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let (caller, worker) = (open(&url).await, open(&url).await);
     let queue = caller.expect("a").await.expect("ready").expect("a queue");
     assert_eq!(caller.expect("b").await.expect("ready").as_ref(), Some(&queue));
@@ -58,7 +57,6 @@ async fn a_result_reaches_the_process_that_sent_the_task() {
 #[tokio::test]
 async fn results_that_come_while_the_caller_is_away_are_not_lost() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     let proxy = Detour::start(&url);
     let (caller, worker) = (open(&proxy.url).await, open(&url).await);
     let queue = caller.expect("a").await.expect("ready").expect("a queue");

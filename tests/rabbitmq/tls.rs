@@ -13,7 +13,7 @@ use support::shared::may_start_rabbitmq;
 use support::{Node, free_port};
 use tempfile::TempDir;
 
-use crate::fixture::{Fixture, SERVER, options, to, url};
+use crate::fixture::{Fixture, options, to, url};
 
 /// An authority, and certificates that it has signed, as files.
 struct Authority {
@@ -83,7 +83,6 @@ async fn refusal(url: &str, tls: TlsOptions) -> mq_worker::Error {
 #[tokio::test]
 async fn tls_that_cannot_be_is_told_at_once() {
     let Some(url) = url() else { return };
-    let _server = SERVER.read().await;
     // The server speaks no TLS on this port.
     let error = refusal(&url.replacen("amqp://", "amqps://", 1), TlsOptions::default()).await;
     assert!(error.is_connection() && error.to_string().contains("TLS"), "{error:?}");

@@ -1,8 +1,8 @@
 //! The worker: takes messages, runs their tasks, and settles them.
 //!
 //! A delivery goes through a straight pipe: [`request`] decodes and admits it, [`executor`] runs it,
-//! [`outcome`] decides what follows, [`settle`] does it. `pipe` holds them
-//! together; [`worker`] brings along what they need.
+//! [`outcome`] decides what follows, [`settle`] does it. `pipe` holds them together; [`worker`] brings along what they
+//! need.
 
 mod again;
 mod comeback;

@@ -96,10 +96,13 @@ impl Request {
 
 impl Gate {
     /// True for a message that has taken workers down, and is put aside when it does so once more. With a limit of one
-    /// crash there is no such life.
+    /// crash there is no such life; and a header that says more than any worker writes leaves none.
     pub fn is_on_its_last_life(&self, delivery: &Delivery) -> bool {
         let crashes = counted(delivery.crashes, &delivery.message.headers);
-        self.max_crashes > 1 && crashes > 0 && crashes.saturating_add(1) >= self.max_crashes
+        self.max_crashes > 1
+            && delivery.message.headers.crashes() < self.max_crashes
+            && crashes > 0
+            && crashes.saturating_add(1) >= self.max_crashes
     }
 
     /// True for a message whose last life is spent, if it was the one that took its worker down.
@@ -143,7 +146,11 @@ impl Gate {
         };
         let context = Context::new(call);
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        let counted = counted(crashes, context.headers());
+        let counted = match standing {
+            Standing::Counted => counted(crashes, context.headers()),
+            // It has one life left, whatever was counted while others were on trial.
+            Standing::OnTrial => counted(crashes, context.headers()).min(self.max_crashes.saturating_sub(1)),
+        };
         let mut request =
             Request { context, options, embed: Embed::default(), plain, crashes: counted, settlement };
         if let Err(outcome) = found {
