@@ -68,7 +68,8 @@ fn the_proxy_passes_on_cuts_stalls_and_refuses() {
 
 #[test]
 fn a_process_is_watched_signalled_and_collected() {
-    let script = "echo ready; trap 'echo bye >&2; exit 3' TERM; while :; do sleep 0.05; done";
+    // It says so when it listens, not before.
+    let script = "trap 'echo bye >&2; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
     let process = Process::spawn(Command::new("sh").args(["-c", script]));
     process.wait_for_line("ready", SOON);
     process.signal(rustix::process::Signal::TERM);
