@@ -43,7 +43,7 @@ impl Fixture {
         Some(Self::alone(&url).await)
     }
 
-    /// For tests that hold the whole server, or go through a proxy.
+    /// For tests with a server of their own, or that go through a proxy.
     pub(crate) async fn alone(url: &str) -> Self {
         Self::with(url, options()).await
     }
