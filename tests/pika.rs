@@ -68,8 +68,13 @@ impl Lab {
     async fn wrote(&self, key: &str, lines: &[&str]) {
         let mut expected = lines.to_vec();
         expected.sort_unstable();
-        eventually(&format!("the tasks wrote {expected:?}"), async || self.journal.sorted(key) == expected)
-            .await;
+        let wrote = async || {
+            while self.journal.sorted(key) != expected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(60), wrote()).await.is_ok();
+        assert_eq!(self.journal.sorted(key), expected, "what the tasks wrote (in time: {in_time})");
     }
 }
 

@@ -1,4 +1,8 @@
-"""What all scripts share: the connection. The address is in MQ_BROKER_URL."""
+"""What all scripts share: the connection. The address is in MQ_BROKER_URL.
+
+Those that publish and end ask for confirms, which the tutorials leave out: of what is published to a quorum queue without
+them just before the connection closes, RabbitMQ loses some.
+"""
 
 import os
 

@@ -7,6 +7,7 @@ from common import connect
 exchange, kind, *lines = sys.argv[1:]
 connection = connect()
 channel = connection.channel()
+channel.confirm_delivery()
 channel.exchange_declare(exchange=exchange, exchange_type=kind)
 for line in lines:
     key, _, text = line.partition("=")

@@ -9,6 +9,7 @@ from common import connect
 queue = sys.argv[1]
 connection = connect()
 channel = connection.channel()
+channel.confirm_delivery()
 
 
 def publish(body, **properties):
