@@ -30,6 +30,8 @@ pub(crate) struct Run {
     forbids_blame: bool,
     /// No task may run again.
     forbids_repeats: bool,
+    /// How many workers tasks may take down.
+    allows_falls: usize,
 }
 
 /// How much a random run has.
@@ -67,6 +69,7 @@ impl Run {
             mutation,
             forbids_blame: false,
             forbids_repeats: false,
+            allows_falls: usize::MAX,
         }
     }
 
@@ -78,6 +81,11 @@ impl Run {
     /// From now on it is a violation when a task is put aside for the crash of another.
     pub(crate) fn forbid_blame(&mut self) {
         self.forbids_blame = true;
+    }
+
+    /// It is a violation when tasks take down more workers than this.
+    pub(crate) fn allow_falls(&mut self, most: usize) {
+        self.allows_falls = most;
     }
 
     /// One more worker, started.
@@ -187,6 +195,7 @@ impl Run {
             max_crashes: MAX_CRASHES,
             forbids_blame: self.forbids_blame,
             forbids_repeats: self.forbids_repeats,
+            allows_falls: self.allows_falls,
         };
         check::check(&self.history(), setting)
     }

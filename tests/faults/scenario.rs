@@ -7,6 +7,7 @@ use crate::check::{History, Verdict};
 use crate::log::{Fault, How};
 use crate::nemesis::Step;
 use crate::run::Run;
+use crate::work::IN_PROCESS;
 
 /// What is awaited comes within this time, or the broker is broken.
 const SOON: Duration = Duration::from_secs(40);
@@ -15,14 +16,17 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
 type Play = fn(&mut Run);
 
-const PLAYS: [(&str, Play); 8] = [
+const PLAYS: [(&str, Play); 11] = [
     ("calm", calm),
     ("crash", crash),
     ("outage", outage),
     ("reconnect", reconnect),
     ("counted", counted),
     ("poison", poison),
+    ("poison-in-process", poison_in_process),
     ("crowd", crowd),
+    ("crowd-in-process", crowd_in_process),
+    ("coincidence", coincidence),
     ("rolling", rolling),
 ];
 
@@ -107,11 +111,22 @@ fn counted(run: &mut Run) {
     inflict(run, Fault::KillWorker);
 }
 
-/// A task takes its worker down, with three others each time. It alone may be put aside for that. Another one does so
-/// afterwards: together they die in every way.
+/// A task takes its worker down, with three others each time. It alone may be put aside for that, and its last run takes
+/// down a process of its own. Another one does so afterwards: together they die in every way.
 fn poison(run: &mut Run) {
+    run.allow_falls(4);
+    poisoned(run, Vec::new());
+}
+
+/// The same where that is not possible.
+fn poison_in_process(run: &mut Run) {
+    run.allow_falls(6);
+    poisoned(run, in_process());
+}
+
+fn poisoned(run: &mut Run, settings: Settings) {
     run.forbid_blame();
-    run.add_worker();
+    run.add_worker_with(settings);
     send(run, "slow:1500*3 poison slow:1500*6 blocking:1500*3");
     wait_for_producers(run);
     wait_until(run, |history| crashes(history) == 3 && succeeded(history) == 12);
@@ -121,10 +136,42 @@ fn poison(run: &mut Run) {
 
 /// Two tasks take their worker down, with dozens that it holds beside those that it runs.
 fn crowd(run: &mut Run) {
+    run.allow_falls(4);
+    crowded(run, Vec::new());
+}
+
+/// The same where no process can be had for the last run.
+fn crowd_in_process(run: &mut Run) {
+    run.allow_falls(6);
+    crowded(run, in_process());
+}
+
+fn crowded(run: &mut Run, mut settings: Settings) {
     run.forbid_blame();
-    run.add_worker_with(vec![("MQ_PREFETCH", "64".to_owned())]);
+    settings.push(("MQ_PREFETCH", "64".to_owned()));
+    run.add_worker_with(settings);
     send(run, "slow:400*20 poison slow:400*20 poison blocking:400*20");
     wait_for_producers(run);
+}
+
+/// A task has lost two workers to another one, and a third begins to kill while its trial runs. It is innocent all the
+/// same.
+fn coincidence(run: &mut Run) {
+    run.forbid_blame();
+    run.add_worker();
+    send(run, "slow:6000 poison");
+    wait_for_producers(run);
+    // The killer is gone. What it took down with it has begun for the third time.
+    wait_until(run, |history| crashes(history) == 3 && runs(history) == 6);
+    thread::sleep(Duration::from_secs(2));
+    send(run, "poison:1");
+    wait_for_producers(run);
+}
+
+type Settings = Vec<(&'static str, String)>;
+
+fn in_process() -> Settings {
+    vec![(IN_PROCESS, "1".to_owned())]
 }
 
 /// Four workers are restarted one after the other under load, as a deployment does it, twice.

@@ -1,12 +1,14 @@
 //! The tasks, and the process that works on them: `mq-worker`'s own `main`, with these tasks linked in.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use mq_worker::{App, Context, TaskError, task};
+use mq_worker::{App, Context, TaskError, Worker, task};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::log::{Death, Event, How, Log};
 use crate::mutation;
@@ -14,14 +16,22 @@ use crate::mutation;
 /// What the tasks are configured with: see the attributes below.
 pub(crate) const MAX_RETRIES: u32 = 3;
 
+/// Set for a worker that tries messages in its own process, as one does that cannot start its program for that.
+pub(crate) const IN_PROCESS: &str = "FAULTS_IN_PROCESS";
+
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Where this process writes what happens, from the environment that the control gave it.
+/// Where this process writes what happens, from the environment that the control gave it. What a worker lets run in
+/// another process is its own doing: whatever hits the worker hits that.
 pub(crate) fn log() -> &'static Log {
     LOG.get_or_init(|| {
-        let name = std::env::var("FAULTS_NAME").expect("the control gives a name");
-        Log::open(&path(), format!("{name}/{}", std::process::id()))
+        log_of(std::env::var("MQ_ISOLATED").unwrap_or_else(|_| std::process::id().to_string()))
     })
+}
+
+fn log_of(pid: impl Display) -> Log {
+    let name = std::env::var("FAULTS_NAME").expect("the control gives a name");
+    Log::open(&path(), format!("{name}/{pid}"))
 }
 
 fn path() -> PathBuf {
@@ -34,7 +44,21 @@ pub(crate) fn main() -> ExitCode {
         let installed = App::builder().wrap_broker(wrap).install();
         installed.expect("the control has set a good configuration");
     }
-    mq_worker::main()
+    if std::env::var_os(IN_PROCESS).is_none() {
+        return mq_worker::main();
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let done = runtime.block_on(async {
+        let mut stop = signal(SignalKind::terminate()).expect("signals can be heard");
+        let worker = Worker::new(App::global()?)?.without_isolation();
+        let handle = worker.handle();
+        tokio::spawn(async move {
+            stop.recv().await;
+            handle.stop();
+        });
+        worker.run().await
+    });
+    done.map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS)
 }
 
 /// One run of a task, in the log.
@@ -106,7 +130,8 @@ pub(crate) async fn value(ctx: &Context, number: u64) -> u64 {
 pub(crate) async fn poison(ctx: &Context, first: u64) {
     let _ = Run::begin(ctx);
     let death = Death::number(first + deaths_before(ctx.id()));
-    log().write(Event::Crash { id: ctx.id().to_owned(), death });
+    // This process, whichever it is: its worker lives if it is not the worker.
+    log_of(std::process::id()).write(Event::Crash { id: ctx.id().to_owned(), death });
     die(death);
 }
 

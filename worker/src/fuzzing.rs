@@ -87,6 +87,7 @@ fn admitted(message: Message) {
         max_message_size: LARGEST,
         max_crashes: 3,
         isolates: false,
+        tries_apart: false,
         revocations: Arc::default(),
         broker_counts_crashes: message.body.len().is_multiple_of(2),
         tolerance: std::time::Duration::ZERO,

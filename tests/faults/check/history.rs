@@ -11,6 +11,8 @@ pub(crate) struct History {
     pub(crate) troubles: Vec<Trouble>,
     /// Processes that ended by themselves, of nothing that a task had announced.
     pub(crate) exits: Vec<String>,
+    /// How many processes ended by the task that said it would take them down.
+    pub(crate) falls: usize,
     /// What tasks announced, and of which process.
     deaths: Vec<(u32, Death)>,
     /// What queues held at the end.
@@ -121,7 +123,9 @@ impl History {
             }
             Event::Exit { name, code } => {
                 let died = |(of, death): &(u32, Death)| *of == self::pid(&name) && death.explains(&code);
-                if !self.deaths.iter().any(died) {
+                if self.deaths.iter().any(died) {
+                    self.falls += 1;
+                } else {
                     self.exits.push(format!("{name} ended with {code}"));
                 }
             }

@@ -26,6 +26,8 @@ pub(crate) struct Setting {
     pub(crate) forbids_blame: bool,
     /// True when nothing that happens excuses a second run.
     pub(crate) forbids_repeats: bool,
+    /// How many workers tasks may take down.
+    pub(crate) allows_falls: usize,
 }
 
 /// A worker may begin this much before the time: what it says it tolerates, and the precision of a clock.
@@ -78,6 +80,10 @@ pub(crate) fn check(history: &History, setting: Setting) -> Verdict {
     }
     if setting.forbids_repeats && verdict.duplicated > 0 {
         verdict.broken.push(format!("repeated: {} runs again, and nothing excuses one", verdict.duplicated));
+    }
+    if history.falls > setting.allows_falls {
+        let (falls, most) = (history.falls, setting.allows_falls);
+        verdict.broken.push(format!("fell: tasks took {falls} workers down, {most} at most were to fall"));
     }
     if verdict.duplicated > verdict.bound {
         let (duplicated, bound) = (verdict.duplicated, verdict.bound);

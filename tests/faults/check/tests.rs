@@ -10,6 +10,7 @@ const SETTING: Setting = Setting {
     max_crashes: 3,
     forbids_blame: false,
     forbids_repeats: false,
+    allows_falls: usize::MAX,
 };
 
 fn verdict(log: &str) -> Verdict {
@@ -236,6 +237,19 @@ fn dead_letters_are_outcomes_with_the_right_reason() {
     let lines = log.lines().map(|line| line.parse::<Line>().expect("a good line"));
     let strict = check(&History::new(lines), Setting { forbids_blame: true, ..SETTING });
     assert!(strict.violations()[0].starts_with("blamed: "), "{:?}", strict.violations());
+}
+
+#[test]
+fn more_workers_than_were_to_fall_are_told() {
+    let fell = |pid| {
+        let log = format!("2.0 w0/{pid} crash a abort\n2.1 control exit w0/7 signal:-6-(SIGABRT)\n");
+        let lines = log.lines().map(|line| line.parse::<Line>().expect("a good line"));
+        let history = History::new(lines);
+        check(&history, Setting { allows_falls: 0, ..SETTING }).violations()
+    };
+    assert!(fell(7).iter().any(|violation| violation.starts_with("fell: tasks took 1 ")), "{:?}", fell(7));
+    // Another process than the one that ended.
+    assert!(!fell(8).iter().any(|violation| violation.starts_with("fell: ")), "{:?}", fell(8));
 }
 
 #[test]

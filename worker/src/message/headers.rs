@@ -31,6 +31,8 @@ pub mod names {
     pub const UNREADABLE: &str = "mq-unreadable";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
+    /// Of a message that has taken workers down: what its next trial is called, see `runtime/trial.rs`.
+    pub const TRIAL: &str = "mq-trial";
 }
 
 /// A header table. Unknown headers are kept and passed on.
@@ -89,12 +91,16 @@ impl Headers {
 
     /// How many times the task was tried again already; 0 when absent.
     pub fn retries(&self) -> u32 {
-        self.0.get("retries").and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+        self.count("retries")
     }
 
     /// How many workers died with this message; 0 when absent.
     pub fn crashes(&self) -> u32 {
-        self.0.get(names::CRASHES).and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+        self.count(names::CRASHES)
+    }
+
+    fn count(&self, name: &str) -> u32 {
+        self.0.get(name).and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
     }
 
     /// Not to run before this time. `Err` holds a text that is no time.

@@ -13,7 +13,8 @@ use crate::task::TaskEntry;
 
 impl Settler {
     /// Gives the message back as if it had never been handed out. A broker that marks what comes back as
-    /// redelivered would make the next worker suspect a crash, so there the message is published afresh.
+    /// redelivered would make the next worker suspect a crash, so there the message is published afresh; so is one that
+    /// was on trial, as it has not been found guilty.
     pub async fn hand_back(&self, request: Request) {
         if request.settlement.is_settled() {
             // At most once, as its `ack = "early"` asks: it began, so it does not come again.
@@ -24,7 +25,8 @@ impl Settler {
         self.consumed.cancelled().await;
         count(&self.tally.requeued);
         tracing::debug!(task = request.context.task(), id = request.context.id(), "handed back");
-        if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
+        let is_counted = self.broker.capabilities().counts_crashes && !request.on_trial;
+        if is_counted || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
         }
         // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.

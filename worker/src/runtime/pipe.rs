@@ -112,13 +112,22 @@ impl Pipe {
         }
     }
 
-    /// Runs a message on its last life, while no other runs here that has taken workers down. One that comes again after
-    /// its trial has begun is put aside.
+    /// Runs a message on its last life: in a process of its own, or else while no other runs here that has taken workers
+    /// down. One that comes again after its trial has begun is put aside.
     async fn put_on_trial(&self, delivery: Delivery, warm: &CancellationToken) {
         let suspect = self.trial.enter();
         if self.gate.is_accused(&delivery) {
             match self.settler.was_tried(&delivery.message.headers).await {
                 Ok(false) => {}
+                Ok(true) if self.gate.deserves_another_trial(&delivery) => {
+                    return match self.gate.admit(delivery, Standing::OnTrial, Utc::now()) {
+                        Admission::Run(mut request, ..) => {
+                            request.on_trial = true;
+                            self.settler.suspect(request).await;
+                        }
+                        other => self.dispose(other).await,
+                    };
+                }
                 Ok(true) => {
                     return self.dispose(self.gate.admit(delivery, Standing::Counted, Utc::now())).await;
                 }
@@ -140,7 +149,7 @@ impl Pipe {
     }
 
     async fn process(&self, delivery: Delivery, standing: Standing, permit: OwnedSemaphorePermit) {
-        let (request, work, limits) = match self.gate.admit(delivery, standing, Utc::now()) {
+        let (mut request, work, limits) = match self.gate.admit(delivery, standing, Utc::now()) {
             Admission::Run(request, work, limits) => (request, work, limits),
             other => return self.dispose(other).await,
         };
@@ -158,10 +167,12 @@ impl Pipe {
             Ok(true) => return self.settler.settle(request, Outcome::Repeated, Duration::ZERO).await,
             Err(Abandoned) => return self.settler.hand_back(request).await,
         }
-        // Before it runs: if this worker dies now, it is the one to blame.
-        if standing == Standing::OnTrial && self.settler.note_trial(request.context.headers()).await.is_err()
-        {
-            return self.settler.hand_back(request).await;
+        if standing == Standing::OnTrial {
+            // Before it runs: if this worker dies now, it is the one to blame.
+            if self.settler.note_trial(request.context.headers()).await.is_err() {
+                return self.settler.hand_back(request).await;
+            }
+            request.on_trial = true;
         }
         self.run(request, work, limits, permit).await;
     }

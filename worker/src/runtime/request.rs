@@ -30,6 +30,8 @@ pub struct Request {
     pub plain: bool,
     /// How many workers died while they had it, as far as is known.
     pub crashes: u32,
+    /// The broker has a note that its trial has begun.
+    pub on_trial: bool,
     /// How the delivery is given back.
     pub settlement: Settlement,
 }
@@ -73,6 +75,8 @@ pub struct Gate {
     pub max_crashes: u32,
     /// False when isolated tasks run like others.
     pub isolates: bool,
+    /// True when a message on its last life runs in a process of its own, whatever its task says.
+    pub tries_apart: bool,
     /// True when the broker counts crashes itself.
     pub broker_counts_crashes: bool,
     /// Not to be run.
@@ -100,9 +104,21 @@ impl Gate {
     pub fn is_on_its_last_life(&self, delivery: &Delivery) -> bool {
         let crashes = counted(delivery.crashes, &delivery.message.headers);
         self.max_crashes > 1
-            && delivery.message.headers.crashes() < self.max_crashes
+            && delivery.message.headers.crashes() <= self.most_crashes()
             && crashes > 0
             && crashes.saturating_add(1) >= self.max_crashes
+    }
+
+    /// True when the worker that died during this message's trial proves nothing: it ran in a process of its own. As
+    /// often as workers may die of it, in case that it kills its parents.
+    pub fn deserves_another_trial(&self, delivery: &Delivery) -> bool {
+        self.tries_apart && delivery.message.headers.crashes() < self.most_crashes()
+    }
+
+    /// How many crashes a worker writes into a message at most: each life but the last, and trials that proved nothing.
+    fn most_crashes(&self) -> u32 {
+        let lives = self.max_crashes.saturating_sub(1);
+        if self.tries_apart { lives.saturating_add(self.max_crashes) } else { lives }
     }
 
     /// True for a message whose last life is spent, if it was the one that took its worker down.
@@ -149,10 +165,20 @@ impl Gate {
         let counted = match standing {
             Standing::Counted => counted(crashes, context.headers()),
             // It has one life left, whatever was counted while others were on trial.
-            Standing::OnTrial => counted(crashes, context.headers()).min(self.max_crashes.saturating_sub(1)),
+            Standing::OnTrial => {
+                let lives = counted(crashes, context.headers()).min(self.max_crashes.saturating_sub(1));
+                lives.max(context.headers().crashes())
+            }
         };
-        let mut request =
-            Request { context, options, embed: Embed::default(), plain, crashes: counted, settlement };
+        let mut request = Request {
+            context,
+            options,
+            embed: Embed::default(),
+            plain,
+            crashes: counted,
+            on_trial: false,
+            settlement,
+        };
         if let Err(outcome) = found {
             return Admission::Settle(request, outcome);
         }
@@ -176,7 +202,10 @@ impl Gate {
         }
         match start(entry, &mut request) {
             // Decoded all the same: what does not fit is known without a process for it.
-            Ok(_) if options.isolate && self.isolates => {
+            Ok(_)
+                if (options.isolate && self.isolates)
+                    || (standing == Standing::OnTrial && self.tries_apart) =>
+            {
                 Admission::Run(request, Work::Isolated { memory_limit: options.memory_limit }, limits)
             }
             Ok(work) => Admission::Run(request, work, limits),

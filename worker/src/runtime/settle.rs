@@ -450,7 +450,9 @@ impl Settler {
     }
 }
 
-/// Names a trial: each retry has one of its own. `None`: a message without an id is another one each time it comes.
+/// Names a trial. `None`: a message without an id is another one each time it comes. With the retries, as Celery's workers
+/// drop headers that they do not know when they send a message again.
 fn trial_of(headers: &Headers) -> Option<String> {
-    headers.id().map(|id| format!("{id}/{}", headers.retries()))
+    let trial = headers.get_str(names::TRIAL).unwrap_or_default();
+    headers.id().map(|id| format!("{id}/{}/{trial}", headers.retries()))
 }

@@ -100,7 +100,7 @@ impl Worker {
     }
 
     /// Runs isolated tasks like any other, in this process: for tests, whose program is a test harness and cannot be
-    /// started once more for a task.
+    /// started once more for a task. A message that has taken workers down then has its last run here too.
     #[must_use]
     pub fn without_isolation(mut self) -> Self {
         self.isolates = false;
@@ -128,6 +128,8 @@ impl Worker {
         if isolates {
             isolate::check(app.registry())?;
         }
+        // A state that was given to this process is not there in others.
+        let tries_apart = isolates && shared.is_none() && isolate::is_ready();
         let health = Health::start(&app.config().worker, &handle)?;
         let shared = match shared {
             Some(shared) => shared,
@@ -173,6 +175,7 @@ impl Worker {
             max_message_size: app.config().max_message_size,
             max_crashes: settings.max_crashes,
             isolates,
+            tries_apart,
             revocations: Arc::clone(&revocations),
             broker_counts_crashes: capabilities.counts_crashes,
             tolerance: Duration::from_millis(5),
@@ -216,7 +219,7 @@ impl Worker {
             gate,
             settler,
             places: Arc::clone(&places),
-            trial: Trial::new(),
+            trial: Trial::new(tries_apart),
             running,
             delivered,
         });

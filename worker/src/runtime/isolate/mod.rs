@@ -52,12 +52,17 @@ pub fn run_isolated() {
     }
 }
 
+/// True when this program can be started once more to run one task.
+pub(super) fn is_ready() -> bool {
+    cfg!(unix) && READY.load(Ordering::Relaxed)
+}
+
 /// Checks that the isolated tasks can be run, before the worker takes one.
 pub(super) fn check(registry: &Registry) -> Result<()> {
     let Some(task) = registry.iter().find(|task| task.options.isolate) else { return Ok(()) };
     let problem = if cfg!(not(unix)) {
         "processes of their own for tasks need Unix"
-    } else if READY.load(Ordering::Relaxed) {
+    } else if is_ready() {
         return Ok(());
     } else {
         "this program must call `mq_worker::run_isolated()` first thing in its `main` \
