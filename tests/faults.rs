@@ -29,29 +29,19 @@ fn faults(arguments: &str) -> (bool, String) {
 }
 
 /// A random run must be clean.
-#[track_caller]
 fn clean_at_random(broker: &str, seconds: u64) {
     let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-    verdict(&format!("--broker {broker} --seconds {seconds} --seed {}", seed()));
+    clean(&format!("--broker {broker} --seconds {seconds} --seed {}", seed()));
 }
 
-/// A play must be clean.
-#[track_caller]
+/// Nothing may be wrong.
 fn clean(arguments: &str) {
-    let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-    verdict(arguments);
-}
-
-#[track_caller]
-fn verdict(arguments: &str) {
     let (is_clean, printed) = faults(arguments);
     assert!(is_clean, "faults {arguments}\n{printed}");
 }
 
 /// The broken broker must be caught, and by this kind of violation.
-#[track_caller]
 fn caught(by: &str, arguments: &str) {
-    let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     // What is kept after a violation is of no use here.
     let directory = support::temp_dir();
     let (is_clean, printed) = faults(&format!("{arguments} --keep {}", directory.path().display()));
@@ -90,73 +80,103 @@ fn nothing_is_lost_on_a_cluster_of_three_whatever_happens() {
     }
 }
 
+// The plays. They wait for most of their time: those of one test are performed side by side.
+
 #[test]
 fn a_rolling_restart_of_four_workers_loses_and_repeats_nothing() {
-    clean("--broker sqlite --scenario rolling");
-    if shared::may_start_rabbitmq(file!()) {
-        clean("--broker rabbitmq --scenario rolling");
-        clean("--broker rabbitmq-classic --scenario rolling");
-    }
+    side_by_side(everywhere(|broker| clean(&format!("--broker {broker} --scenario rolling"))));
 }
 
 #[test]
-fn every_kind_of_task_has_its_outcome_when_nothing_happens() {
-    clean("--broker sqlite --scenario calm");
-}
-
-#[test]
-fn a_dropped_publish_is_caught() {
-    caught("lost:", "--broker sqlite --scenario calm --mutation dropped-publish");
-}
-
-#[test]
-fn a_message_that_is_handed_out_twice_is_caught() {
-    caught("repeated:", "--broker sqlite --scenario calm --mutation twice");
-}
-
-#[test]
-fn a_forgotten_ack_is_caught() {
-    caught("stuck:", "--broker sqlite --scenario calm --mutation forgotten-ack");
+fn a_broken_broker_is_caught_when_nothing_else_happens() {
+    let play = "--broker sqlite --scenario calm";
+    side_by_side([
+        boxed(move || clean(play)),
+        boxed(move || caught("lost:", &format!("{play} --mutation dropped-publish"))),
+        boxed(move || caught("repeated:", &format!("{play} --mutation twice"))),
+        boxed(move || caught("stuck:", &format!("{play} --mutation forgotten-ack"))),
+    ]);
 }
 
 #[test]
 fn what_a_killed_worker_ran_is_run_again_and_an_early_ack_is_caught() {
-    clean("--broker sqlite --scenario crash");
-    caught("lost:", "--broker sqlite --scenario crash --mutation early-ack");
+    let play = "--broker sqlite --scenario crash";
+    side_by_side([
+        boxed(move || clean(play)),
+        boxed(move || caught("lost:", &format!("{play} --mutation early-ack"))),
+    ]);
 }
 
 #[test]
 fn a_producer_is_not_told_yes_without_a_broker_and_one_that_is_told_so_is_caught() {
-    clean("--broker sqlite --scenario outage");
-    caught("lost:", "--broker sqlite --scenario outage --mutation no-confirm");
+    let play = "--broker sqlite --scenario outage";
+    side_by_side([
+        boxed(move || clean(play)),
+        boxed(move || caught("lost:", &format!("{play} --mutation no-confirm"))),
+    ]);
 }
 
 #[test]
 fn an_ack_on_the_new_channel_is_caught() {
     if shared::may_start_rabbitmq(file!()) {
-        clean("--broker rabbitmq --scenario reconnect");
-        caught("lost:", "--broker rabbitmq --scenario reconnect --mutation new-channel-ack");
+        let play = "--broker rabbitmq --scenario reconnect";
+        side_by_side([
+            boxed(move || clean(play)),
+            boxed(move || caught("lost:", &format!("{play} --mutation new-channel-ack"))),
+        ]);
     }
 }
 
 #[test]
 fn a_message_whose_crash_was_counted_survives_a_reconnect_and_a_crash() {
     if shared::may_start_rabbitmq(file!()) {
-        clean("--broker rabbitmq --scenario counted");
+        side_by_side([boxed(|| clean("--broker rabbitmq --scenario counted"))]);
     }
 }
 
 #[test]
-fn a_poison_task_is_put_aside_alone() {
-    clean("--broker sqlite --scenario poison");
-    if shared::may_start_rabbitmq(file!()) {
-        clean("--broker rabbitmq --scenario poison");
-        clean("--broker rabbitmq-classic --scenario poison");
-    }
+fn a_poison_task_is_put_aside_alone_and_takes_two_workers_down_at_most() {
+    side_by_side(everywhere(|broker| clean(&format!("--broker {broker} --scenario poison"))));
+}
+
+#[test]
+fn a_poison_task_is_put_aside_alone_by_workers_that_cannot_isolate_it() {
+    side_by_side(everywhere(|broker| clean(&format!("--broker {broker} --scenario poison-in-process"))));
+}
+
+#[test]
+fn a_task_on_trial_is_not_blamed_for_another_that_begins_to_kill() {
+    side_by_side(everywhere(|broker| clean(&format!("--broker {broker} --scenario coincidence"))));
 }
 
 /// On SQLite, where a message is back at once: there it falls without the notes on trials.
 #[test]
-fn two_poison_tasks_are_put_aside_alone_however_many_messages_their_worker_holds() {
-    clean("--broker sqlite --scenario crowd");
+fn a_crowd_of_messages_is_not_blamed_for_two_poison_tasks_among_it() {
+    side_by_side(
+        ["crowd", "crowd-in-process"]
+            .map(|play| boxed(move || clean(&format!("--broker sqlite --scenario {play}")))),
+    );
+}
+
+type Play = Box<dyn FnOnce() + Send>;
+
+fn boxed(play: impl FnOnce() + Send + 'static) -> Play {
+    Box::new(play)
+}
+
+/// On SQLite, and where this run has RabbitMQ on both kinds of queues.
+fn everywhere(play: fn(&str)) -> Vec<Play> {
+    let mut brokers = vec!["sqlite"];
+    if shared::may_start_rabbitmq(file!()) {
+        brokers.extend(["rabbitmq", "rabbitmq-classic"]);
+    }
+    brokers.into_iter().map(|broker| boxed(move || play(broker))).collect()
+}
+
+/// Performs plays at the same time. The first that fails is told in its own words, on standard error.
+fn side_by_side(plays: impl IntoIterator<Item = Play>) {
+    let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    let performed: Vec<_> = plays.into_iter().map(std::thread::spawn).collect();
+    let failed = performed.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();
+    assert_eq!(failed, 0, "plays that failed; see above");
 }

@@ -4,5 +4,6 @@ mod failures;
 mod once;
 mod register;
 mod revoke;
+mod trial;
 mod unique;
 mod unique_edges;

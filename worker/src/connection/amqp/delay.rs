@@ -113,15 +113,17 @@ impl Ladder {
         if seconds > 0 {
             return Ok(Some(Self::Seconds(seconds)));
         }
-        let steps = delay.as_micros().div_ceil(u128::from(STEP_MILLIS) * 1000);
+        let steps = delay.as_nanos().div_ceil(u128::from(STEP_MILLIS) * 1_000_000);
         Ok(Some(Self::Small(u32::try_from(steps).expect("less than a second"))))
     }
 
-    /// The exchange to publish to.
+    /// The exchange to publish to: that of the first rung where the message stops. Celery publishes to the highest
+    /// one, from which it falls to the same place; but each rung on the way costs RabbitMQ as much as a publish.
     pub(crate) fn entry(self) -> String {
+        let highest = |bits: u32| bits.ilog2() as usize;
         match self {
-            Self::Seconds(_) => format!("celery_delayed_{}", WORDS - 1),
-            Self::Small(_) => small_name(SMALL_RUNGS - 1),
+            Self::Seconds(seconds) => format!("celery_delayed_{}", highest(seconds)),
+            Self::Small(steps) => small_name(highest(steps)),
         }
     }
 
@@ -267,8 +269,10 @@ mod tests {
         Ladder::choose(Duration::from_secs(n)).expect("not too long").expect("not zero")
     }
 
-    /// Follows a key down a ladder as the broker does.
-    fn wait(mut rungs: Vec<Rung>, key: &str) -> Duration {
+    /// Follows a key down a ladder as the broker does, from this rung on.
+    fn wait(mut rungs: Vec<Rung>, entry: &str, key: &str) -> Duration {
+        let highest = rungs.iter().position(|rung| rung.name == entry).expect("a rung");
+        rungs.truncate(highest + 1);
         let mut waited = Duration::ZERO;
         while let Some(rung) = rungs.pop() {
             let (stops, falls) = (topic_matches(&rung.stops, key), topic_matches(&rung.falls, key));
@@ -285,20 +289,30 @@ mod tests {
     fn the_key_is_celerys() {
         let key = seconds(5).key(&Target::Queue("qq")).expect("it fits");
         assert_eq!(key, "0.".repeat(25) + "1.0.1.qq");
-        assert_eq!(seconds(5).entry(), "celery_delayed_27");
+        let entries = [1, 5, 8, (1 << 28) - 1].map(|bits| seconds(bits).entry());
+        assert_eq!(entries, [0, 2, 3, 27].map(|level| format!("celery_delayed_{level}")));
     }
 
     #[test]
     fn a_message_waits_its_time_on_either_ladder() {
         for n in [1, 2, 3, 1000, (1 << 28) - 1] {
             let key = seconds(n).key(&Target::Queue("q")).expect("it fits");
-            assert_eq!(wait(seconds_ladder(), &key), Duration::from_secs(n));
+            for entry in [seconds(n).entry().as_str(), "celery_delayed_27"] {
+                assert_eq!(wait(seconds_ladder(), entry, &key), Duration::from_secs(n), "{entry}");
+            }
         }
+        let least = Ladder::choose(Duration::from_nanos(1)).expect("short").expect("not zero");
+        assert_eq!(least, Ladder::Small(1));
         for (millis, waits) in [(1, 16), (16, 16), (17, 32), (300, 304), (999, 1008)] {
             let ladder = Ladder::choose(Duration::from_millis(millis)).expect("short").expect("not zero");
-            assert_eq!(ladder.entry(), "mq_worker_delayed_ms_512");
             let key = ladder.key(&Target::Queue("q")).expect("it fits");
-            assert_eq!(wait(small_ladder(), &key), Duration::from_millis(waits), "{millis}");
+            for entry in [ladder.entry().as_str(), "mq_worker_delayed_ms_512"] {
+                assert_eq!(
+                    wait(small_ladder(), entry, &key),
+                    Duration::from_millis(waits),
+                    "{millis}, {entry}"
+                );
+            }
         }
     }
 
