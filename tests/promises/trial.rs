@@ -1,0 +1,51 @@
+//! The last life of a message that has taken workers down.
+
+use mq_worker::broker::Publication;
+use mq_worker::message::{Headers, Message};
+use mq_worker::{Context, TaskError, task};
+use support::journal::Journal;
+use support::places::{Running, eventually, everywhere};
+use support::unique;
+
+/// Names the trial that a message has next.
+const TRIAL: &str = "mq-trial";
+
+#[task(max_retries = 2, backoff = "1ms..5ms")]
+async fn failing_on_trial(ctx: &Context) -> Result<(), TaskError> {
+    let trial = ctx.headers().get_str(TRIAL).unwrap_or_default();
+    ctx.state::<Journal>().write("trials", trial);
+    Err(TaskError::failed("not a crash"))
+}
+
+/// What was noted of one trial must not speak against the message in the next: not when it failed and is tried again, and
+/// not when its dead letter is replayed.
+#[test]
+fn each_copy_that_is_sent_again_has_a_trial_of_its_own() {
+    everywhere(async |place| {
+        let app = place.app();
+        let journal = Journal::default();
+        let running = Running::start(app.clone(), journal.shared());
+        let broker = app.broker().await.expect("a broker");
+        let mut headers = Headers::for_task("failing_on_trial", &unique("id"));
+        headers.set("mq-crashes", 2);
+        let message = Message { headers, body: b"[[],{},{}]"[..].into(), ..Message::default() };
+        let publication = Publication {
+            exchange: String::new(),
+            routing_key: place.queue.clone(),
+            message,
+            delay: None,
+            mandatory: true,
+        };
+        eventually("the queue is there", async || broker.publish(publication.clone()).await.is_ok()).await;
+        eventually("it is tried three times", async || journal.read("trials").len() == 3).await;
+        running.stop().await;
+        let letter = broker.get(&place.dead()).await.expect("an answer").expect("a dead letter");
+        let mut trials = journal.read("trials");
+        trials.extend(letter.message.headers.get_str(TRIAL).map(str::to_owned));
+        letter.ack();
+        assert_eq!(trials.len(), 4, "{}: {trials:?}", place.name);
+        trials.sort();
+        trials.dedup();
+        assert_eq!(trials.len(), 4, "{}: {trials:?}", place.name);
+    });
+}
