@@ -195,7 +195,8 @@ async fn work_later(ctx: &Context, number: u64) {
 
 const LATER: u64 = 100_000;
 
-/// A hundred thousand calls that wait for their time, while the worker and then the broker are restarted.
+/// A hundred thousand calls that wait for their time, the first half of them twice as long, while the worker and then the
+/// broker are restarted.
 async fn wait_through_restarts(config: Config, name: &str, wait: Duration, restart: impl FnOnce()) {
     let mut config = config;
     config.worker.concurrency = PREFETCH as usize;
@@ -222,6 +223,7 @@ async fn wait_through_restarts(config: Config, name: &str, wait: Duration, resta
     let before = resident();
     let begun = Instant::now();
     for first in (2_000..LATER).step_by(7_000) {
+        let wait = if first < LATER / 2 { 2 * wait } else { wait };
         send(first..(first + 7_000).min(LATER), wait).await;
     }
     let sent = begun.elapsed();
@@ -230,7 +232,7 @@ async fn wait_through_restarts(config: Config, name: &str, wait: Duration, resta
     running.stop().await;
     let running = start();
     tokio::task::block_in_place(restart);
-    let deadline = Instant::now() + wait + Duration::from_secs(200);
+    let deadline = Instant::now() + 2 * wait + Duration::from_secs(200);
     while done() < LATER {
         assert!(Instant::now() < deadline, "{name}: {} of {LATER} have run", done());
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -256,12 +258,11 @@ fn a_hundred_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
     let url = |url: String| Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
     let file = url(format!("sqlite:{}", directory.path().join("later.db").display()));
     // One after the other: both look at the memory of this process.
-    runtime.block_on(wait_through_restarts(file, "sqlite", Duration::from_secs(20), || {}));
+    runtime.block_on(wait_through_restarts(file, "sqlite", Duration::from_secs(10), || {}));
     if support::shared::may_start_rabbitmq(file!()) {
         let mut node = support::node::Node::start();
         let config = url(node.url());
-        // One rung of the ladder: RabbitMQ moves about a thousand messages a second from each.
-        runtime.block_on(wait_through_restarts(config, "rabbitmq", Duration::from_secs(32), || {
+        runtime.block_on(wait_through_restarts(config, "rabbitmq", Duration::from_secs(8), || {
             node.restart();
         }));
     }
