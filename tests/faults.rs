@@ -103,6 +103,11 @@ fn a_broken_broker_is_caught_when_nothing_else_happens() {
 }
 
 #[test]
+fn a_worker_stops_in_time_although_its_broker_does_not_answer() {
+    side_by_side([boxed(|| clean("--broker sqlite --scenario calm --mutation deaf"))]);
+}
+
+#[test]
 fn what_a_killed_worker_ran_is_run_again_and_an_early_ack_is_caught() {
     let play = "--broker sqlite --scenario crash";
     side_by_side([

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::BoxFuture;
 use mq_worker::Topology;
 use mq_worker::broker::{
-    Broker, Capabilities, Consumer, Delivery, Publication, QueueInfo, Settle, Settlement, Subscription,
-    Verdict,
+    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Settle, Settlement,
+    Subscription, Verdict,
 };
 use mq_worker::message::Message;
 use tokio::sync::mpsc;
@@ -39,15 +39,18 @@ enum Mutation {
     Twice,
     /// Now and then an ack is forgotten.
     ForgottenAck,
+    /// The end of a consumer is not answered. The worker must stop all the same.
+    Deaf,
 }
 
-const NAMES: [(&str, Mutation); 6] = [
+const NAMES: [(&str, Mutation); 7] = [
     ("early-ack", Mutation::EarlyAck),
     ("dropped-publish", Mutation::DroppedPublish),
     ("no-confirm", Mutation::NoConfirm),
     ("new-channel-ack", Mutation::NewChannelAck),
     ("twice", Mutation::Twice),
     ("forgotten-ack", Mutation::ForgottenAck),
+    ("deaf", Mutation::Deaf),
 ];
 
 /// The names of all.
@@ -95,7 +98,10 @@ impl Broker for Broken {
         Box::pin(async move {
             let (sender, receiver) = mpsc::channel(usize::from(subscription.prefetch) * 2);
             let mut consumer = self.inner.consume(subscription).await?;
-            let control = consumer.control();
+            let control = match self.mutation {
+                Mutation::Deaf => Arc::new(Silent(consumer.control())),
+                _ => consumer.control(),
+            };
             let mut breaking = Breaking::new(self.mutation);
             tokio::spawn(async move {
                 while let Some(delivery) = consumer.next().await {
@@ -185,6 +191,19 @@ fn copy(delivery: &Delivery) -> Delivery {
         redelivered: delivery.redelivered,
         crashes: delivery.crashes,
         settlement: Settlement::new(0, Arc::new(Ignored)),
+    }
+}
+
+/// Never says that it hands out no more.
+struct Silent(Arc<dyn ConsumerControl>);
+
+impl ConsumerControl for Silent {
+    fn cancel(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        self.0.flush()
     }
 }
 

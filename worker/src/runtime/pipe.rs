@@ -26,6 +26,9 @@ use crate::task::{AckMode, Work};
 
 /// Enough to fill the broker's batches.
 const HANDED_BACK_AT_ONCE: usize = 1024;
+/// Each thing that a stop waits for beside the running tasks comes within this time, or the stop goes on without it: what
+/// is not settled by then comes again.
+const STEP: Duration = Duration::from_secs(10);
 
 /// What a delivery goes through.
 pub(super) struct Pipe {
@@ -36,6 +39,15 @@ pub(super) struct Pipe {
     pub(super) running: Arc<RunningTasks>,
     /// How many deliveries there were, for whoever looks whether this worker does anything.
     pub(super) delivered: Arc<AtomicU64>,
+}
+
+/// `None`, and a warning that says what it was, when it takes too long.
+async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> Option<T> {
+    let done = tokio::time::timeout(STEP, step).await.ok();
+    if done.is_none() {
+        tracing::warn!(after = ?STEP, "cannot {what} in time: the stop goes on without it");
+    }
+    done
 }
 
 impl Pipe {
@@ -84,9 +96,11 @@ impl Pipe {
         }
         // What was handed to this worker but never began goes back; meanwhile the running tasks finish.
         let hand_back = async {
-            consumer.end().await;
+            let has_ended = in_time("end consuming", consumer.end()).await.is_some();
             self.settler.consumed.cancel();
-            while let Some(delivery) = consumer.next().await {
+            while has_ended
+                && let Some(Some(delivery)) = in_time("take what was handed out", consumer.next()).await
+            {
                 waiting.push_back(delivery);
             }
             // Together: one after the other, a broker that does not answer would cost its time for each.
@@ -103,8 +117,8 @@ impl Pipe {
         };
         tokio::join!(hand_back, finish);
         // Interrupted tasks hand their messages back; a plain function cannot be interrupted, but its message can.
-        tasks.wait().await;
-        control.flush().await;
+        in_time("settle what was interrupted", tasks.wait()).await;
+        in_time("tell the broker what is settled", control.flush()).await;
         if closed {
             Err(Error::connection("the broker was closed while the worker was running"))
         } else {
