@@ -58,6 +58,7 @@ fn seed() -> u64 {
 
 // Three minutes of faults together.
 
+/// Tests begin in the order of their names: this one beside the plays, not between those that want the machine.
 #[test]
 fn a_task_on_sqlite_is_never_lost_whatever_happens() {
     clean_at_random("sqlite", 30);

@@ -56,7 +56,8 @@ async fn waiting(app: &App, queue: &str) -> u64 {
     queues.first().map_or(0, |queue| queue.ready)
 }
 
-async fn publish(app: &App, place: &Place, headers: Headers) {
+/// A message with these headers and no arguments.
+pub(super) async fn publish(app: &App, place: &Place, headers: Headers) {
     let publication = Publication {
         routing_key: place.queue.clone(),
         message: Message { headers, body: "[[],{},{}]".into(), ..Message::default() },

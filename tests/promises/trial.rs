@@ -1,11 +1,12 @@
 //! The last life of a message that has taken workers down.
 
-use mq_worker::broker::Publication;
-use mq_worker::message::{Headers, Message};
+use mq_worker::message::Headers;
 use mq_worker::{Context, TaskError, task};
 use support::journal::Journal;
-use support::places::{Running, eventually, everywhere};
+use support::places::{Running, consumed, eventually, everywhere};
 use support::unique;
+
+use super::failures::publish;
 
 /// Names the trial that a message has next.
 const TRIAL: &str = "mq-trial";
@@ -25,20 +26,13 @@ fn each_copy_that_is_sent_again_has_a_trial_of_its_own() {
         let app = place.app();
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
-        let broker = app.broker().await.expect("a broker");
+        consumed(&app, &place.queue, 1).await;
         let mut headers = Headers::for_task("failing_on_trial", &unique("id"));
         headers.set("mq-crashes", 2);
-        let message = Message { headers, body: b"[[],{},{}]"[..].into(), ..Message::default() };
-        let publication = Publication {
-            exchange: String::new(),
-            routing_key: place.queue.clone(),
-            message,
-            delay: None,
-            mandatory: true,
-        };
-        eventually("the queue is there", async || broker.publish(publication.clone()).await.is_ok()).await;
+        publish(&app, &place, headers).await;
         eventually("it is tried three times", async || journal.read("trials").len() == 3).await;
         running.stop().await;
+        let broker = app.broker().await.expect("a broker");
         let letter = broker.get(&place.dead()).await.expect("an answer").expect("a dead letter");
         let mut trials = journal.read("trials");
         trials.extend(letter.message.headers.get_str(TRIAL).map(str::to_owned));

@@ -171,29 +171,31 @@ mod tests {
 
     #[tokio::test]
     async fn an_email_reaches_the_server_whole() {
-        let sink = SmtpSink::start(0).await.unwrap();
-        let mailer = Mailer::new(Some(&sink.url()), FROM).unwrap();
+        let sink = SmtpSink::start(0).await.expect("a server");
+        let mailer = Mailer::new(Some(&sink.url()), FROM).expect("a mailer");
         let mut user = User::sample(1);
         user.name = "Zoë O’Neill, Jr.".into();
-        mailer.welcome(&user).await.unwrap();
+        mailer.welcome(&user).await.expect("it is sent");
         let mails = sink.newest();
         assert_eq!(mails.len(), 1);
         assert_eq!(
             (mails[0].from.as_str(), mails[0].to.as_slice()),
             ("welcome@example.com", ["user0001@example.com".to_owned()].as_slice())
         );
-        let text = String::from_utf8(mails[0].data.clone()).unwrap();
+        let text = String::from_utf8(mails[0].data.clone()).expect("text");
         assert!(text.contains("Message-ID: <welcome-1@example.com>\r\n"), "{text}");
         assert!(text.contains("\r\n\r\nDear Zo"), "{text}");
     }
 
     #[tokio::test]
     async fn many_at_once_share_the_connections() {
-        let sink = SmtpSink::start(0).await.unwrap();
-        let mailer = Mailer::new(Some(&sink.url()), FROM).unwrap();
+        let sink = SmtpSink::start(0).await.expect("a server");
+        let mailer = Mailer::new(Some(&sink.url()), FROM).expect("a mailer");
         let users: Vec<User> = (1..=300).map(User::sample).filter(|user| !user.is_refused()).collect();
         for some in users.chunks(20) {
-            futures_util::future::try_join_all(some.iter().map(|user| mailer.welcome(user))).await.unwrap();
+            futures_util::future::try_join_all(some.iter().map(|user| mailer.welcome(user)))
+                .await
+                .expect("it is sent");
         }
         let received = sink.received();
         assert!(users.iter().all(|user| received.get(&user.email) == Some(&1)));
@@ -203,30 +205,34 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_address_is_permanent_and_spoils_nothing() {
-        let sink = SmtpSink::start(0).await.unwrap();
-        let mailer = Mailer::new(Some(&sink.url()), FROM).unwrap();
+        let sink = SmtpSink::start(0).await.expect("a server");
+        let mailer = Mailer::new(Some(&sink.url()), FROM).expect("a mailer");
         let refused = User::sample(10);
         assert!(refused.is_refused());
-        let error = mailer.welcome(&refused).await.unwrap_err();
+        let error = mailer.welcome(&refused).await.expect_err("it cannot be sent");
         assert!(error.is_permanent() && error.to_string().contains("550"), "{error}");
-        mailer.welcome(&User::sample(1)).await.unwrap();
+        mailer.welcome(&User::sample(1)).await.expect("it is sent");
         assert_eq!(sink.received().len(), 1);
     }
 
     #[tokio::test]
     async fn a_server_that_is_away_is_tried_again() {
-        let sink = SmtpSink::start(0).await.unwrap();
+        let sink = SmtpSink::start(0).await.expect("a server");
         let url = sink.url();
         drop(sink);
-        let error = Mailer::new(Some(&url), FROM).unwrap().welcome(&User::sample(1)).await.unwrap_err();
+        let error = Mailer::new(Some(&url), FROM)
+            .expect("a mailer")
+            .welcome(&User::sample(1))
+            .await
+            .expect_err("it cannot be sent");
         assert!(matches!(error, MailError::Smtp(_)) && !error.is_permanent(), "{error}");
     }
 
     #[tokio::test]
     async fn a_user_without_an_address_is_permanent() {
-        let mailer = Mailer::new(None, FROM).unwrap();
+        let mailer = Mailer::new(None, FROM).expect("a mailer");
         let user = User { email: "nobody".into(), ..User::sample(1) };
-        assert!(mailer.welcome(&user).await.unwrap_err().is_permanent());
+        assert!(mailer.welcome(&user).await.expect_err("it cannot be sent").is_permanent());
     }
 
     #[tokio::test]

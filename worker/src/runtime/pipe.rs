@@ -41,15 +41,6 @@ pub(super) struct Pipe {
     pub(super) delivered: Arc<AtomicU64>,
 }
 
-/// `None`, and a warning that says what it was, when it takes too long.
-async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> Option<T> {
-    let done = tokio::time::timeout(STEP, step).await.ok();
-    if done.is_none() {
-        tracing::warn!(after = ?STEP, "cannot {what} in time: the stop goes on without it");
-    }
-    done
-}
-
 impl Pipe {
     /// Takes deliveries until the worker is told to stop, and then leaves nothing behind.
     pub(super) async fn work(
@@ -127,7 +118,7 @@ impl Pipe {
     }
 
     /// Runs a message on its last life: in a process of its own, or else while no other runs here that has taken workers
-    /// down. One that comes again after its trial has begun is put aside.
+    /// down. One that comes again after its trial has begun has another one where that proves nothing, and else is put aside.
     async fn put_on_trial(&self, delivery: Delivery, warm: &CancellationToken) {
         let suspect = self.trial.enter();
         if self.gate.is_accused(&delivery) {
@@ -135,10 +126,7 @@ impl Pipe {
                 Ok(false) => {}
                 Ok(true) if self.gate.deserves_another_trial(&delivery) => {
                     return match self.gate.admit(delivery, Standing::OnTrial, Utc::now()) {
-                        Admission::Run(mut request, ..) => {
-                            request.on_trial = true;
-                            self.settler.suspect(request).await;
-                        }
+                        Admission::Run(request, ..) => self.settler.suspect(request).await,
                         other => self.dispose(other).await,
                     };
                 }
@@ -182,7 +170,7 @@ impl Pipe {
             Err(Abandoned) => return self.settler.hand_back(request).await,
         }
         if standing == Standing::OnTrial {
-            // Before it runs: if this worker dies now, it is the one to blame.
+            // Before it runs: whoever finds it again knows that its trial has begun.
             if self.settler.note_trial(request.context.headers()).await.is_err() {
                 return self.settler.hand_back(request).await;
             }
@@ -241,4 +229,13 @@ impl Pipe {
             }
         }
     }
+}
+
+/// `None`, and a warning that says what it was, when it takes too long.
+async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> Option<T> {
+    let done = tokio::time::timeout(STEP, step).await.ok();
+    if done.is_none() {
+        tracing::warn!(after = ?STEP, "cannot {what} in time: the stop goes on without it");
+    }
+    done
 }
