@@ -74,6 +74,7 @@ impl Getter {
             _ => {
                 let (amqp, settling) = (Arc::clone(&self.amqp), self.settling.clone());
                 let channel = session.channel().await?;
+                channel.will_hold();
                 Open { sink: Arc::new(Sink { channel, amqp, settling }), known: HashSet::new() }
             }
         };

@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lapin::{Channel, Consumer};
@@ -19,6 +20,8 @@ use super::session::Session;
 
 /// How long the broker may take for an answer that nobody else limits.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
+/// How long it may take to close a channel.
+const CLOSING: Duration = Duration::from_secs(10);
 /// A channel whose end cannot be seen for so long is leaked rather than dropped.
 const LEAKED_AFTER: Duration = Duration::from_secs(120);
 
@@ -27,12 +30,19 @@ pub(crate) struct OpenChannel {
     channel: Channel,
     pub(super) consumer: Option<Consumer>,
     session: Session,
+    /// Set before it is asked for messages: until it is closed, it may hold some.
+    may_hold: AtomicBool,
     is_closing: bool,
 }
 
 impl OpenChannel {
     pub(super) fn new(channel: Channel, session: Session) -> Self {
-        Self { channel, consumer: None, session, is_closing: false }
+        Self { channel, consumer: None, session, may_hold: AtomicBool::new(false), is_closing: false }
+    }
+
+    /// It will be asked for messages: the broker must close it, or the connection goes.
+    pub(crate) fn will_hold(&self) {
+        self.may_hold.store(true, Ordering::Relaxed);
     }
 
     /// The connection that it belongs to.
@@ -48,8 +58,9 @@ impl OpenChannel {
 
     fn start_closing(&mut self) -> JoinHandle<()> {
         self.is_closing = true;
-        let closing = close(self.channel.clone(), self.consumer.take(), self.session.clone());
-        self.session.io.spawn(closing)
+        let (channel, consumer) = (self.channel.clone(), self.consumer.take());
+        let may_hold = self.may_hold.load(Ordering::Relaxed);
+        self.session.io.spawn(close(channel, consumer, self.session.clone(), may_hold))
     }
 }
 
@@ -69,12 +80,16 @@ impl Drop for OpenChannel {
     }
 }
 
-async fn close(channel: Channel, consumer: Option<Consumer>, session: Session) {
+async fn close(channel: Channel, consumer: Option<Consumer>, session: Session, may_hold: bool) {
     if session.is_alive() && channel.status().connected() {
-        let closed = timeout(ANSWER, channel.close(200, "done".into())).await;
+        let closed = timeout(CLOSING, channel.close(200, "done".into())).await;
         // What is blocked is not answered, and hands nothing out either.
-        if closed.is_err() && session.is_alive() && !session.is_blocked() {
-            warn!(channel = channel.id(), after = ?ANSWER, "the broker does not close a channel: the connection is ended");
+        if closed.is_err() && may_hold && session.is_alive() && !session.is_blocked() {
+            warn!(
+                channel = channel.id(),
+                after = ?CLOSING,
+                "the broker does not close a channel that may hold messages: the connection is ended"
+            );
             session.abandon();
         }
     }

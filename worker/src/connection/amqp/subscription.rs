@@ -22,7 +22,7 @@ use super::topology::short;
 
 /// How long the broker may take to begin to hand out. For a quorum queue that is a command of its cluster, which takes
 /// seconds under load: what it hands out before it is given up would count as redelivered.
-const BEGINNING: Duration = Duration::from_secs(30);
+const BEGINNING: Duration = Duration::from_secs(15);
 
 /// What to consume.
 #[derive(Clone)]
@@ -71,6 +71,7 @@ impl Source {
     pub(crate) async fn subscribe(&self, session: &Session) -> lapin::Result<Subscribed> {
         let mut channel = session.channel().await?;
         channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
+        channel.will_hold();
         let (queue, tag) = (short(&self.queue)?, short(&self.tag)?);
         let options = BasicConsumeOptions::default();
         channel.consumer = Some(channel.basic_consume(queue, tag, options, self.arguments.clone()).await?);
