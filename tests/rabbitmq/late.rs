@@ -93,7 +93,7 @@ async fn a_consumer_that_nobody_waits_for_any_more_is_taken_back() {
         mq_worker::broker::Subscription { queues: vec![queue.clone()], prefetch: 1, name: "late".into() };
     let error = t.broker.consume(subscription).await.map(drop).expect_err("it is late");
     assert!(error.is_timeout() && error.to_string().contains(&queue), "{error}");
-    assert_eq!(direct.consumers(&queue).await, 1, "the broker has begun");
+    assert_eq!(proxy.delayed(), 1);
     until("it is taken back", async || direct.consumers(&queue).await == 0).await;
     assert_eq!(direct.ready(&queue).await, 1, "nothing is held");
     direct.end().await;
