@@ -4,6 +4,7 @@ mod consuming;
 mod delays;
 mod faults;
 mod fixture;
+mod late;
 mod publishing;
 mod restored;
 mod results;

@@ -130,6 +130,16 @@ pub trait ConsumerControl: Send + Sync {
     fn is_attached(&self) -> bool {
         true
     }
+
+    /// How many messages were handed out and have no verdict, where the broker can tell.
+    fn unsettled(&self) -> Option<usize> {
+        None
+    }
+
+    /// Why nothing can go on by itself any more: only a new process helps.
+    fn stalled(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Consumer {

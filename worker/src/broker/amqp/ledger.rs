@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use crate::connection::amqp::subscription::Ack;
+
 /// What makes a message itself: a retry of the same task is another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
@@ -36,13 +38,6 @@ enum State {
     Done,
     /// Acked or given back.
     Gone,
-}
-
-/// An ack to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ack {
-    pub(super) tag: u64,
-    pub(super) multiple: bool,
 }
 
 impl Ledger {

@@ -61,6 +61,11 @@ pub(crate) fn text(error: &lapin::Error) -> String {
     }
 }
 
+/// The error of an answer that did not come in time.
+pub(crate) fn timed_out() -> lapin::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
 /// True when the broker closed only the channel: the connection goes on.
 pub(crate) fn is_channel_error(error: &lapin::Error) -> bool {
     matches!(

@@ -17,15 +17,16 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use lapin::Channel;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::warn;
 
-use super::failure::{code, is_channel_error, reply_code, text};
+use super::channel::{ANSWER, OpenChannel};
+use super::failure::{code, is_channel_error, reply_code, text, timed_out};
 use super::link::{Link, Pause, Session, State, closed};
 use super::outgoing::{Outgoing, Returned};
+use super::runtime;
 use super::window::{Confirm, Entry, Outcome, Window};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,6 +43,9 @@ const TICK: Duration = Duration::from_millis(50);
 const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// How long it waits before that, at first and at most.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
+/// The publishing task tells a caller whose time is up. A caller who does not hear that gives up by itself: then the I/O
+/// thread stands still.
+const UNTOLD: Duration = Duration::from_secs(2);
 /// How long a broken channel may take to report all that was on it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -83,17 +87,27 @@ impl Publisher {
     pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let request = Request { reply, deadline: Instant::now() + self.limit, refused: None };
-        self.requests.send(Command::Publish(Arc::new(outgoing), request)).await.map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        let outgoing = Arc::new(outgoing);
+        let publish = async {
+            let command = Command::Publish(Arc::clone(&outgoing), request);
+            self.requests.send(command).await.map_err(|_| closed())?;
+            runtime::answer(answer, self.requests.closed()).await.unwrap_or_else(|| Err(closed()))
+        };
+        let published = runtime::timeout(self.limit + UNTOLD, publish).await;
+        published
+            .unwrap_or_else(|_| Err(unknown(&outgoing, "the I/O thread of this process does not answer")))
     }
 
-    /// Resolves when all that was published before is settled.
+    /// Resolves when all that was published before is settled, or when its time is up.
     pub(crate) async fn flush(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.requests.send(Command::Flush(reply)).await.is_ok() {
-            // An error means that the task ended, having settled all.
-            let _ = answer.await;
-        }
+        let flush = async {
+            if self.requests.send(Command::Flush(reply)).await.is_ok() {
+                // Without an answer the task has ended, having settled all.
+                runtime::answer(answer, self.requests.closed()).await;
+            }
+        };
+        let _ = runtime::timeout(self.limit + UNTOLD, flush).await;
     }
 }
 
@@ -128,9 +142,9 @@ struct Actor {
 /// The channel that is published on.
 enum Lane {
     Closed,
-    Opening(BoxFuture<'static, Result<(Arc<Channel>, u64), lapin::Error>>),
+    Opening(BoxFuture<'static, Result<(Arc<OpenChannel>, u64), lapin::Error>>),
     Open {
-        channel: Arc<Channel>,
+        channel: Arc<OpenChannel>,
         generation: u64,
     },
     /// It collects its last words until then.
@@ -247,7 +261,7 @@ impl Actor {
         }
     }
 
-    fn opened(&mut self, opened: Result<(Arc<Channel>, u64), lapin::Error>) {
+    fn opened(&mut self, opened: Result<(Arc<OpenChannel>, u64), lapin::Error>) {
         self.lane = match opened {
             Ok((channel, generation)) => Lane::Open { channel, generation },
             Err(_) => {
@@ -257,7 +271,7 @@ impl Actor {
         };
     }
 
-    fn write(&mut self, channel: &Arc<Channel>) {
+    fn write(&mut self, channel: &Arc<OpenChannel>) {
         while self.window.len() < IN_FLIGHT
             && let Some((outgoing, _)) = self.waiting.front()
             && (self.window.is_empty() || self.window.bytes() + outgoing.body.len() <= IN_FLIGHT_BYTES)
@@ -416,31 +430,31 @@ impl Request {
 }
 
 /// Resolves when a channel is being opened and is open, or could not be.
-async fn opening(lane: &mut Lane) -> Result<(Arc<Channel>, u64), lapin::Error> {
+async fn opening(lane: &mut Lane) -> Result<(Arc<OpenChannel>, u64), lapin::Error> {
     match lane {
         Lane::Opening(opening) => opening.await,
         _ => std::future::pending().await,
     }
 }
 
-async fn open(session: Session, pause: Duration) -> Result<(Arc<Channel>, u64), lapin::Error> {
+async fn open(session: Session, pause: Duration) -> Result<(Arc<OpenChannel>, u64), lapin::Error> {
     let open = async {
         let channel = session.channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok((Arc::new(channel), session.generation))
     };
-    match timeout(Duration::from_secs(5), open).await {
+    match timeout(ANSWER, open).await {
         Ok(Ok(open)) => Ok(open),
         Ok(Err(error)) => {
             // A connection that dies is told by the link; an error of another kind must not spin.
             sleep(pause).await;
             Err(error)
         }
-        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        Err(_) => Err(timed_out()),
     }
 }
 
-async fn publish(channel: Arc<Channel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, Written) {
+async fn publish(channel: Arc<OpenChannel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, Written) {
     let (exchange, routing_key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
     let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
     let properties = outgoing.properties.clone();

@@ -47,6 +47,12 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
                       await (a plain `fn` task runs on a thread of its own)";
         symptoms.executor = Some(reason.into());
     }
+    if let Phase::Consuming(consuming) = vitals.phase()
+        && let Some(reason) = consuming.control.stalled()
+    {
+        symptoms.executor = Some(reason);
+        return symptoms;
+    }
     match vitals.phase() {
         // A worker that stops is left to its grace time.
         _ if vitals.handle.is_stopping() => {}
@@ -59,6 +65,12 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
             let delivered = consuming.delivered.load(Ordering::Relaxed);
             let has_more = std::mem::replace(&mut last.delivered, delivered) != delivered;
             if !has_more && consuming.running.count() == 0 {
+                if let Some(unsettled @ 1..) = consuming.control.unsettled() {
+                    symptoms.progress = Some(format!(
+                        "{unsettled} messages were handed to this worker and are not acknowledged, and it runs none"
+                    ));
+                    return symptoms;
+                }
                 let waiting = consuming.broker.queues(&consuming.queues).await;
                 idle(&consuming, delivered, waiting, &mut symptoms);
             }
