@@ -6,8 +6,8 @@ use mq_worker::control::Control;
 use rustix::process::Signal;
 use support::unique;
 
-use crate::lab::{LONG, on_real_brokers, on_sqlite};
-use crate::tasks::{oversleep, pid, spin_inside, told_async, told_by_message, told_plain};
+use super::lab::{LONG, on_real_brokers, on_sqlite};
+use super::tasks::{oversleep, pid, spin_inside, told_async, told_by_message, told_plain};
 
 #[test]
 fn a_soft_limit_tells_the_task_which_may_end_well() {

@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::places::{Running, everywhere};
 use support::{Process, unique};
 
-use crate::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
-use crate::tasks::{
+use super::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
+use super::tasks::{
     Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, pid, spin_apart, spin_on,
     told_twice, told_why, wait,
 };

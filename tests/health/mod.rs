@@ -8,11 +8,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::swallow::Swallowing;
 use mq_worker::{App, Config, SendOptions};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Process, Proxy, eventually_blocking, shared, temp_dir, unique};
-use swallow::Swallowing;
 use tempfile::TempDir;
 
 /// Long enough for a machine that is busy with other things.
