@@ -76,6 +76,11 @@ impl Session {
         self.connection.create_channel().await
     }
 
+    /// The largest frame that the broker takes on this connection, in bytes.
+    pub(crate) fn frame_max(&self) -> usize {
+        usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
+    }
+
     /// False when the connection is gone, even if the supervisor has not noticed yet.
     pub(crate) fn is_alive(&self) -> bool {
         self.connection.status().connected()

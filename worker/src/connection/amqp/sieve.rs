@@ -21,7 +21,7 @@ const HEADER: u8 = 2;
 /// The class of all methods that carry what a publisher wrote.
 const BASIC: u16 = 60;
 /// Tables in tables in tables: as many as JSON has, less a few.
-const DEEPEST: usize = 120;
+pub(super) const DEEPEST: usize = 120;
 /// How much is read at once; a larger header makes the buffer grow.
 const CHUNK: usize = 64 * 1024;
 /// No header is larger. Frames cannot be, by agreement with the broker: 128 KiB.
