@@ -224,10 +224,9 @@ impl Error {
             | ErrorKind::Unknown { .. }
             | ErrorKind::Storage
             | ErrorKind::LoginRefused => Persistence::Passing,
-            ErrorKind::AccessRefused
-            | ErrorKind::Unroutable
-            | ErrorKind::Rejected
-            | ErrorKind::Topology => Persistence::Refused,
+            ErrorKind::AccessRefused | ErrorKind::Unroutable | ErrorKind::Rejected | ErrorKind::Topology => {
+                Persistence::Refused
+            }
             ErrorKind::TooLarge
             | ErrorKind::HeadersTooLarge
             | ErrorKind::Config

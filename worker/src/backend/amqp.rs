@@ -31,6 +31,7 @@ use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
+use crate::routing::topology::MAX_NAME;
 
 /// How long the reply queue lives without its consumer: the longest loss of connection that costs no results.
 const KEPT: Duration = Duration::from_secs(600);
@@ -155,7 +156,8 @@ impl ResultBackend for RpcBackend {
                 properties: Properties {
                     content_type: Some(JSON.into()),
                     content_encoding: Some("utf-8".into()),
-                    correlation_id: Some(record.task_id.clone()),
+                    // Whoever chose a longer id than AMQP has room for finds it in the body.
+                    correlation_id: Some(record.task_id.clone()).filter(|id| id.len() <= MAX_NAME),
                     transient: true,
                     ..Properties::default()
                 },

@@ -157,8 +157,9 @@ impl Actor {
                 Verdict::Ack | Verdict::Replaced => {
                     open.channel.basic_ack(tag, BasicAckOptions::default()).await
                 }
-                Verdict::Requeue => {
-                    open.channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await
+                Verdict::Requeue | Verdict::Reject => {
+                    let requeue = verdict == Verdict::Requeue;
+                    open.channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue }).await
                 }
             }
         };

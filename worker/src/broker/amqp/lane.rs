@@ -341,9 +341,9 @@ impl Lane {
                 Verdict::Replaced => {
                     self.ledger.replaced(tag);
                 }
-                Verdict::Requeue => {
+                Verdict::Requeue | Verdict::Reject => {
                     if self.ledger.given_back(tag) {
-                        self.write_nacks(vec![tag]);
+                        self.write_nacks(vec![tag], verdict == Verdict::Requeue);
                     }
                 }
             }
@@ -351,11 +351,11 @@ impl Lane {
         }
         if let Some(copy) = self.survivors.ended(channel, tag, verdict == Verdict::Ack) {
             // One that is replaced is not to be remembered: what takes its place has the same identity, and is to run.
-            if let Some(identity) = identity(&copy).filter(|_| verdict != Verdict::Replaced) {
+            if let Some(identity) = identity(&copy).filter(|_| verdict == Verdict::Ack) {
                 self.ledger.identify(copy.settlement.tag(), identity);
             }
             match verdict {
-                Verdict::Ack | Verdict::Replaced => copy.settlement.settle(verdict),
+                Verdict::Ack | Verdict::Replaced | Verdict::Reject => copy.settlement.settle(verdict),
                 // Dropped, and so given back, when nobody takes it.
                 Verdict::Requeue if self.deliveries.is_none() => {}
                 Verdict::Requeue => self.ready.push_back(copy),
@@ -402,12 +402,12 @@ impl Lane {
         }
     }
 
-    fn write_nacks(&mut self, tags: Vec<u64>) {
+    fn write_nacks(&mut self, tags: Vec<u64>, requeue: bool) {
         let Attachment::Attached(Attached { channel, .. }) = &self.attachment else { return };
         let channel = Arc::clone(channel);
         self.writes.push(
             async move {
-                let options = BasicNackOptions { multiple: false, requeue: true };
+                let options = BasicNackOptions { multiple: false, requeue };
                 join_all(tags.iter().map(|tag| channel.basic_nack(*tag, options))).await.into_iter().collect()
             }
             .boxed(),
@@ -482,7 +482,7 @@ impl Lane {
             self.ledger.given_back(*tag);
         }
         if !tags.is_empty() {
-            self.write_nacks(tags);
+            self.write_nacks(tags, true);
         }
     }
 
@@ -510,8 +510,7 @@ impl Lane {
 
 /// Only task ids are meant to be unique; a plain message without one may run twice.
 fn identity(delivery: &Delivery) -> Option<Identity> {
-    let headers = &delivery.message.headers;
-    headers.id().map(|id| Identity { id: id.into(), retries: headers.retries() })
+    Identity::of(&delivery.message)
 }
 
 /// Resolves when the consumer was dropped.

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn identity(id: &str) -> Identity {
-        Identity { id: id.into(), retries: 0 }
+        Identity::test(id, 0)
     }
 
     #[test]
@@ -152,6 +152,6 @@ mod tests {
     fn a_retry_is_another_message() {
         let mut survivors = Survivors::<()>::new();
         survivors.lost(1, vec![(1, identity("a"))], []);
-        assert_eq!(survivors.ask(&Identity { id: "a".into(), retries: 1 }), Again::Run);
+        assert_eq!(survivors.ask(&Identity::test("a", 1)), Again::Run);
     }
 }
