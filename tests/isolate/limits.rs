@@ -1,6 +1,7 @@
 //! Time limits of tasks in the worker itself.
 
 use std::fs;
+use std::time::Duration;
 
 use mq_worker::control::Control;
 use rustix::process::Signal;
@@ -14,12 +15,8 @@ fn a_soft_limit_tells_the_task_which_may_end_well() {
     on_sqlite(async |lab| {
         let _worker = lab.worker(&[]);
         assert_eq!(lab.result(told_plain.with()).await, "told");
-        let limits = serde_json::json!([null, 0.2]);
-        assert_eq!(
-            lab.result(told_by_message.with().header("timelimit", limits)).await,
-            "told",
-            "Celery's header"
-        );
+        let limited = told_by_message.with().soft_time_limit(Duration::from_millis(200));
+        assert_eq!(lab.result(limited).await, "told", "Celery's header");
         assert_eq!(lab.result(told_async.with()).await, "told", "in a process of its own");
     });
 }

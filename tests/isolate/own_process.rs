@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mq_worker::{SharedState, Worker};
 use rustix::process::{Pid, Signal, kill_process};
@@ -46,7 +46,7 @@ fn a_call_learns_whether_it_is_revoked_or_out_of_time() {
         job.revoke().await.expect("revoked");
         assert_eq!(job.get().timeout(LONG).await.expect("a result"), "revoked", "{}", lab.place.name);
 
-        let call = told_why.with(lab.file("slow")).header("timelimit", serde_json::json!([null, 0.2]));
+        let call = told_why.with(lab.file("slow")).soft_time_limit(Duration::from_millis(200));
         assert_eq!(lab.result(call).await, "out of time", "{}", lab.place.name);
 
         let file = lab.file("twice");

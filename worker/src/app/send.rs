@@ -14,10 +14,11 @@ use super::{App, AsyncResult, unique};
 use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::headers::format_time;
+use crate::message::headers::{format_time, owner};
+use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
 use crate::routing::router::Wanted;
-use crate::routing::topology::{check_key, check_name};
+use crate::routing::topology::{MAX_NAME, check_key, check_name};
 use crate::routing::{ExchangeKind, Route};
 use crate::task::{Context, Task, TaskOptions};
 
@@ -122,6 +123,7 @@ impl App {
         let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
         check_name("task", task)?;
         check_name("task id", &id)?;
+        check_headers(task, &options.headers)?;
         let route = self.address(task, own, &options).await?;
         let now = Utc::now();
         let due = due(&options, now);
@@ -258,6 +260,32 @@ impl App {
     }
 }
 
+/// Refuses headers that are somebody else's to set: another task would run, or nobody would hear of the result.
+fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<()> {
+    for (name, _) in headers {
+        let problem = if let Some(owner) = owner(name) {
+            let instead = match name.as_str() {
+                "id" => "; `.task_id()` sets it",
+                "eta" => "; `.eta()` and `.countdown()` set it",
+                "expires" => "; `.expires()` sets it",
+                "ignore_result" => "; `.ignore_result()` sets it",
+                "timelimit" => "; `.time_limit()` and `.soft_time_limit()` set it",
+                _ => "",
+            };
+            format!("it belongs to {owner}{instead}")
+        } else if name.is_empty() {
+            "its name is empty".to_owned()
+        } else if name.len() > MAX_NAME {
+            format!("its name is {} bytes long; AMQP allows {MAX_NAME}", name.len())
+        } else {
+            continue;
+        };
+        let name = shortened(name, 60);
+        return Err(Error::config(format!("cannot send `{task}` with a header `{name}`: {problem}")));
+    }
+    Ok(())
+}
+
 /// A call that is ready to be published.
 struct Call {
     task: String,
@@ -298,8 +326,10 @@ fn headers(
     if let Some(lifetime) = options.expires.or(own.expires) {
         headers.set("expires", format_time(later(now, lifetime)));
     }
-    if let Some(limit) = options.time_limit {
-        headers.set("timelimit", serde_json::json!([limit.as_secs_f64(), null]));
+    if options.time_limit.or(options.soft_time_limit).is_some() {
+        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
+        let limits = [seconds(options.time_limit), seconds(options.soft_time_limit)];
+        headers.set("timelimit", serde_json::json!(limits));
     }
     if let Some(ignore) = options.ignore_result.filter(|ignore| *ignore != own.ignore_result) {
         headers.set("ignore_result", ignore);

@@ -30,6 +30,7 @@ use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
+use crate::routing::topology::MAX_NAME;
 use crate::routing::{Queue, QueueKind, Topology};
 
 /// How long the reply queue lives without its consumer: the longest loss of connection that costs no results.
@@ -151,7 +152,8 @@ impl ResultBackend for RpcBackend {
                 properties: Properties {
                     content_type: Some(JSON.into()),
                     content_encoding: Some("utf-8".into()),
-                    correlation_id: Some(record.task_id.clone()),
+                    // Whoever chose a longer id than AMQP has room for finds it in the body.
+                    correlation_id: Some(record.task_id.clone()).filter(|id| id.len() <= MAX_NAME),
                     transient: true,
                     ..Properties::default()
                 },

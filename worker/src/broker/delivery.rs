@@ -51,6 +51,9 @@ pub enum Verdict {
     Replaced,
     /// It goes back, unspent.
     Requeue,
+    /// It leaves the queue unprocessed: the broker moves it to where the dead letters of its queue go, and drops it where the
+    /// queue has no such address.
+    Reject,
 }
 
 /// The half of a broker that takes verdicts. It must not block: it notes the verdict and passes it on.

@@ -317,6 +317,7 @@ impl Settle for Returns {
         let ending = match verdict {
             Verdict::Ack | Verdict::Replaced => Ending::Done,
             Verdict::Requeue => Ending::Back,
+            Verdict::Reject => Ending::Rejected,
         };
         self.0.settle(tag, ending);
     }

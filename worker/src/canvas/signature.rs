@@ -40,6 +40,8 @@ pub struct SendOptions {
     pub priority: Option<u8>,
     /// A time limit for this call.
     pub time_limit: Option<Duration>,
+    /// A soft time limit for this call.
+    pub soft_time_limit: Option<Duration>,
     /// True when nobody wants the result.
     pub ignore_result: Option<bool>,
     /// Headers of one's own.
@@ -105,6 +107,12 @@ impl<T: Task> Signature<T> {
         self
     }
 
+    /// With another soft time limit than the task's: then its cancellation token fires.
+    pub fn soft_time_limit(mut self, limit: Duration) -> Self {
+        self.options.soft_time_limit = Some(limit);
+        self
+    }
+
     /// Nobody wants the result: nothing is stored.
     pub fn ignore_result(mut self) -> Self {
         self.options.ignore_result = Some(true);
@@ -118,6 +126,10 @@ impl<T: Task> Signature<T> {
     }
 
     /// With a header of one's own, which the task finds in its context.
+    ///
+    /// Names that belong to the protocol (`id`, `eta`, `retries` …), to mq-worker (`mq-…`) or to the broker (`CC`, `x-death` …)
+    /// are refused when the call is sent. On RabbitMQ all headers of a message together must fit into one frame, 128 KiB
+    /// unless the server says otherwise; what is larger belongs into the arguments.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.options.headers.push((name.into(), value.into()));
         self

@@ -31,6 +31,8 @@ pub mod names {
     pub const UNREADABLE: &str = "mq-unreadable";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
+    /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
+    pub const DROPPED: &str = "mq-dropped-headers";
     /// Of a message that has taken workers down: what its next trial is called, see `runtime/trial.rs`.
     pub const TRIAL: &str = "mq-trial";
 }
@@ -67,6 +69,11 @@ impl Headers {
     /// Takes a header out.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)
+    }
+
+    /// Keeps those whose names pass.
+    pub(crate) fn retain(&mut self, mut keeps: impl FnMut(&str) -> bool) {
+        self.0.retain(|name, _| keeps(name));
     }
 
     /// True when there is none.
@@ -153,6 +160,73 @@ impl Headers {
     }
 }
 
+/// Headers that a broker adds on the way. They must not go out again: RabbitMQ takes a message that carries an old
+/// `x-death` for one that goes round in a circle, and drops it.
+pub(crate) fn is_trace(name: &str) -> bool {
+    name == "x-death"
+        || name == "x-delivery-count"
+        || name == "x-acquired-count"
+        || name.starts_with("x-first-death-")
+        || name.starts_with("x-last-death-")
+}
+
+/// Headers by which a sender tells a broker or one of its plugins what to do with this one publish. A copy of the message
+/// must not say it again: it would go to further queues, wait once more, or be dropped as a duplicate.
+pub(crate) fn is_instruction(name: &str) -> bool {
+    matches!(name, "CC" | "BCC" | "x-delay" | "x-match" | "x-deduplication-header" | "x-cache-ttl")
+}
+
+/// Celery's names, of its protocol and of what its workers put beside them.
+const CELERY: [&str; 34] = [
+    "argsrepr",
+    "callbacks",
+    "chain",
+    "chord",
+    "compression",
+    "correlation_id",
+    "delivery_info",
+    "errbacks",
+    "eta",
+    "expires",
+    "group",
+    "group_index",
+    "hostname",
+    "id",
+    "ignore_result",
+    "is_eager",
+    "kwargsrepr",
+    "lang",
+    "meth",
+    "origin",
+    "parent_id",
+    "properties",
+    "redelivered",
+    "replaced_task_nesting",
+    "reply_to",
+    "retries",
+    "root_id",
+    "shadow",
+    "stamped_headers",
+    "stamps",
+    "task",
+    "taskset",
+    "timelimit",
+    "utc",
+];
+
+/// Says whose a header is that a sender may not set, if it is one: the protocol's, this crate's, or the broker's.
+pub(crate) fn owner(name: &str) -> Option<&'static str> {
+    if CELERY.contains(&name) {
+        Some("the protocol")
+    } else if name.starts_with("mq-") {
+        Some("mq-worker")
+    } else if is_trace(name) || is_instruction(name) {
+        Some("the broker")
+    } else {
+        None
+    }
+}
+
 impl FromIterator<(String, Value)> for Headers {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(iter: I) -> Self {
         Self(iter.into_iter().collect())
@@ -194,6 +268,24 @@ mod tests {
             assert_eq!(parse_time(text).expect(text).timestamp(), 1_925_089_445, "{text}");
         }
         assert_eq!(parse_time("tomorrow"), None);
+    }
+
+    #[test]
+    fn the_names_of_others_are_known() {
+        for (name, whose) in [
+            ("id", Some("the protocol")),
+            ("timelimit", Some("the protocol")),
+            ("mq-anything", Some("mq-worker")),
+            ("CC", Some("the broker")),
+            ("x-first-death-queue", Some("the broker")),
+            ("x-request-id", None),
+            ("Id", None),
+            ("cc", None),
+            ("tenant", None),
+        ] {
+            assert_eq!(owner(name), whose, "{name}");
+        }
+        assert!(CELERY.is_sorted());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::failure_hooks::FailureHooks;
 use super::handle::WorkerHandle;
 use super::health::{Consuming, Health};
 use super::isolate;
+use super::persist::{Persist, Settling};
 use super::pipe::Pipe;
 use super::places::Places;
 use super::request::Gate;
@@ -181,6 +182,7 @@ impl Worker {
             tolerance: Duration::from_millis(5),
         };
         let grace = settings.grace;
+        let settling = Arc::<Settling>::default();
         let places = Arc::new(Places::new(concurrency));
         let delivered = Arc::new(AtomicU64::new(0));
         health.consuming(Consuming {
@@ -189,6 +191,7 @@ impl Worker {
             queues: consumed.as_slice().into(),
             delivered: Arc::clone(&delivered),
             running: Arc::clone(&running),
+            settling: Arc::clone(&settling),
         });
         let control = settings.control.then(|| Node {
             name: app.worker_name(),
@@ -199,6 +202,7 @@ impl Worker {
             since: Instant::now(),
             running: Arc::clone(&running),
             places: Arc::clone(&places),
+            settling: Arc::clone(&settling),
             revocations,
             handle: handle.clone(),
             clock: Default::default(),
@@ -212,9 +216,9 @@ impl Worker {
         });
         let period = if settings.control { FOLLOW } else { FOLLOW_UNTOLD };
         tokio::spawn(follower.follow(period, over.clone()));
-        let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
-        let hooks = FailureHooks::collect();
-        let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default() };
+        let persist = Persist::new(handle.cold.clone(), settling);
+        let (consumed, hooks) = (CancellationToken::new(), FailureHooks::collect());
+        let settler = Settler { app, broker, backend, hooks, persist, consumed, tally: Tally::default() };
         let pipe = Arc::new(Pipe {
             gate,
             settler,

@@ -45,8 +45,9 @@ impl Settle for Sink {
         let settle = async move {
             match verdict {
                 Verdict::Ack | Verdict::Replaced => channel.basic_ack(tag, BasicAckOptions::default()).await,
-                Verdict::Requeue => {
-                    channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await
+                Verdict::Requeue | Verdict::Reject => {
+                    let requeue = verdict == Verdict::Requeue;
+                    channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue }).await
                 }
             }
         };

@@ -235,16 +235,21 @@ impl Lane {
                         subscribed.requeue(tag);
                     }
                 }
+                Verdict::Reject => {
+                    if self.acks.ledger.given_back(tag) {
+                        subscribed.reject(tag);
+                    }
+                }
             }
             return;
         }
         if let Some(copy) = self.survivors.ended(channel, tag, verdict == Verdict::Ack) {
             // One that is replaced is not to be remembered: what takes its place has the same identity, and is to run.
-            if let Some(identity) = identity(&copy).filter(|_| verdict != Verdict::Replaced) {
+            if let Some(identity) = identity(&copy).filter(|_| verdict == Verdict::Ack) {
                 self.acks.ledger.identify(copy.settlement.tag(), identity);
             }
             match verdict {
-                Verdict::Ack | Verdict::Replaced => copy.settlement.settle(verdict),
+                Verdict::Ack | Verdict::Replaced | Verdict::Reject => copy.settlement.settle(verdict),
                 // Dropped, and so given back, when nobody takes it.
                 Verdict::Requeue if !self.out.is_open() => {}
                 Verdict::Requeue => self.out.push(copy),
@@ -372,8 +377,7 @@ impl Lane {
 
 /// Only task ids are meant to be unique; a plain message without one may run twice.
 fn identity(delivery: &Delivery) -> Option<Identity> {
-    let headers = &delivery.message.headers;
-    headers.id().map(|id| Identity { id: id.into(), retries: headers.retries() })
+    Identity::of(&delivery.message)
 }
 
 async fn at(instant: Option<Instant>) {

@@ -323,12 +323,16 @@ impl State {
         if let Some(consumer) = consumer.and_then(|id| self.consumers.get_mut(&id)) {
             consumer.unsettled -= 1;
         }
-        if verdict == Verdict::Requeue && exists {
-            match stored.expires {
-                Some((at, _)) if at <= now => self.dead_letter(&name, stored, now),
-                _ => self.put(&name, place, stored),
+        match verdict {
+            Verdict::Requeue if exists => {
+                match stored.expires {
+                    Some((at, _)) if at <= now => self.dead_letter(&name, stored, now),
+                    _ => self.put(&name, place, stored),
+                }
+                self.serve_queue(&name);
             }
-            self.serve_queue(&name);
+            Verdict::Reject if exists => self.dead_letter(&name, stored, now),
+            _ => {}
         }
         if let Some(id) = consumer {
             self.serve_consumer(id);

@@ -6,7 +6,9 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
+use super::sieve::DEEPEST;
 use crate::error::{Error, Result};
+use crate::message::headers::is_trace;
 use crate::message::{Headers, Message, Properties};
 
 /// A short string, if the text fits into one. `ShortString::from` would panic.
@@ -67,7 +69,8 @@ pub(crate) fn to_amqp(message: &Message) -> Result<BasicProperties> {
         properties = properties.with_expiration(short("expiration", &millis.to_string())?);
     }
     if !message.headers.is_empty() {
-        properties = properties.with_headers(to_table(message.headers.iter().filter(|(n, _)| !is_trace(n)))?);
+        properties =
+            properties.with_headers(to_table(message.headers.iter().filter(|(n, _)| !is_trace(n)), 0)?);
     }
     Ok(properties)
 }
@@ -93,17 +96,6 @@ pub(crate) fn from_amqp(properties: &BasicProperties, body: Vec<u8>) -> Message 
         headers: properties.headers().as_ref().map(from_table).unwrap_or_default(),
         body: body.into(),
     }
-}
-
-/// Headers that the broker adds on the way. They must not go out again: RabbitMQ takes a message that carries an
-/// old `x-death` for one that goes round in a circle, and drops it.
-fn is_trace(name: &str) -> bool {
-    name.starts_with("x-")
-        && (name == "x-death"
-            || name.starts_with("x-first-death-")
-            || name.starts_with("x-last-death-")
-            || name == "x-delivery-count"
-            || name == "x-acquired-count")
 }
 
 fn from_table(table: &FieldTable) -> Headers {
@@ -149,16 +141,19 @@ fn from_bytes(bytes: &[u8]) -> Value {
     }
 }
 
-fn to_table<'a>(headers: impl Iterator<Item = (&'a str, &'a Value)>) -> Result<FieldTable> {
+fn to_table<'a>(headers: impl Iterator<Item = (&'a str, &'a Value)>, depth: usize) -> Result<FieldTable> {
     let mut table = FieldTable::default();
     for (name, value) in headers {
-        table.insert(short("the name of a header", name)?, to_value(value)?);
+        table.insert(short("the name of a header", name)?, to_value(value, depth)?);
     }
     Ok(table)
 }
 
 /// JSON as AMQP, in the few types that every client reads: `S I l d t V A F`.
-fn to_value(value: &Value) -> Result<AMQPValue> {
+fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
+    if depth > DEEPEST {
+        return Err(Error::config(format!("a header is nested more than {DEEPEST} levels deep")));
+    }
     Ok(match value {
         Value::Null => AMQPValue::Void,
         Value::Bool(v) => AMQPValue::Boolean(*v),
@@ -169,15 +164,69 @@ fn to_value(value: &Value) -> Result<AMQPValue> {
         },
         Value::String(v) => AMQPValue::LongString(v.as_str().into()),
         Value::Array(v) => {
-            AMQPValue::FieldArray(FieldArray::from(v.iter().map(to_value).collect::<Result<Vec<_>>>()?))
+            let items = v.iter().map(|item| to_value(item, depth + 1)).collect::<Result<Vec<_>>>()?;
+            AMQPValue::FieldArray(FieldArray::from(items))
         }
-        Value::Object(v) => AMQPValue::FieldTable(to_table(v.iter().map(|(n, v)| (n.as_str(), v)))?),
+        Value::Object(v) => {
+            AMQPValue::FieldTable(to_table(v.iter().map(|(n, v)| (n.as_str(), v)), depth + 1)?)
+        }
     })
+}
+
+/// The bytes of the frame that carries these properties. It cannot be split: where it is larger than the broker takes in one
+/// frame, the broker closes the whole connection.
+pub(super) fn header_frame(properties: &BasicProperties) -> usize {
+    // Type, channel, length, class, weight, size of the body, flags, end.
+    const AROUND: usize = 1 + 2 + 4 + 2 + 2 + 8 + 2 + 1;
+    let texts = [
+        properties.content_type(),
+        properties.content_encoding(),
+        properties.correlation_id(),
+        properties.reply_to(),
+        properties.expiration(),
+        properties.message_id(),
+        properties.kind(),
+        properties.user_id(),
+        properties.app_id(),
+        properties.cluster_id(),
+    ];
+    AROUND
+        + texts.into_iter().flatten().map(short_size).sum::<usize>()
+        + properties.headers().as_ref().map_or(0, table_size)
+        + properties.delivery_mode().map_or(0, |_| 1)
+        + properties.priority().map_or(0, |_| 1)
+        + properties.timestamp().map_or(0, |_| 8)
+}
+
+fn short_size(text: &ShortString) -> usize {
+    1 + text.as_str().len()
+}
+
+fn table_size(table: &FieldTable) -> usize {
+    4 + table.into_iter().map(|(name, value)| short_size(name) + value_size(value)).sum::<usize>()
+}
+
+/// With the letter of its type.
+fn value_size(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::Void => 0,
+        AMQPValue::Boolean(_) | AMQPValue::ShortShortInt(_) | AMQPValue::ShortShortUInt(_) => 1,
+        AMQPValue::ShortInt(_) | AMQPValue::ShortUInt(_) => 2,
+        AMQPValue::LongInt(_) | AMQPValue::LongUInt(_) | AMQPValue::Float(_) => 4,
+        AMQPValue::DecimalValue(_) => 5,
+        AMQPValue::LongLongInt(_) | AMQPValue::Double(_) | AMQPValue::Timestamp(_) => 8,
+        AMQPValue::ShortString(text) => short_size(text),
+        AMQPValue::LongString(text) => 4 + text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::FieldArray(items) => 4 + items.as_slice().iter().map(value_size).sum::<usize>(),
+        AMQPValue::FieldTable(table) => table_size(table),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lapin::protocol::basic::gen_properties;
     use lapin::types::{ByteArray, DecimalValue};
     use serde_json::json;
 
@@ -210,11 +259,41 @@ mod tests {
 
     #[test]
     fn only_types_that_every_client_reads_are_written() {
-        let value = to_value(&json!([1, 5_000_000_000_i64, u64::MAX, 1.5, true, null, "s", {"k": 1}]))
+        let value = to_value(&json!([1, 5_000_000_000_i64, u64::MAX, 1.5, true, null, "s", {"k": 1}]), 0)
             .expect("it fits");
         let AMQPValue::FieldArray(items) = value else { panic!("an array") };
         let ids: String = items.as_slice().iter().map(|item| item.get_type().get_id()).collect();
         assert_eq!(ids, "IlddtVSF");
+    }
+
+    #[test]
+    fn the_frame_of_the_headers_is_measured_as_lapin_writes_it() {
+        let headers = json!({
+            "task": "t", "n": [1, 5_000_000_000_i64, 1.5, true, null, {"a": {"b": "é"}}], "empty": {}, "none": [],
+        });
+        let mut message = Message {
+            properties: Properties {
+                content_type: Some("application/json".into()),
+                correlation_id: Some("é".repeat(127)),
+                reply_to: Some("r".into()),
+                priority: Some(7),
+                expiration: Some(Duration::from_millis(1500)),
+                app_id: Some("a".into()),
+                timestamp: Some(1_900_000_000),
+                ..Properties::default()
+            },
+            headers: serde_json::from_value(headers).expect("headers"),
+            ..Message::default()
+        };
+        for note in [0, 1, 200_000] {
+            message.headers.set("note", "x".repeat(note));
+            let properties = to_amqp(&message).expect("it fits");
+            let mut buffer = vec![0; 300_000];
+            let written = gen_properties(&properties)((&mut buffer[..]).into()).expect("there is room");
+            // Beside the properties: type, channel, length; class, weight, size of the body; end.
+            let around = (1 + 2 + 4) + (2 + 2 + 8) + 1;
+            assert_eq!(header_frame(&properties), around + written.into_inner().1 as usize);
+        }
     }
 
     #[test]
@@ -257,5 +336,16 @@ mod tests {
         assert!(to_amqp(&Message { properties, ..Message::default() }).is_err_and(|e| e.is_config()));
         let headers = [(long, json!(1))].into_iter().collect();
         assert!(to_amqp(&Message { headers, ..Message::default() }).is_err_and(|e| e.is_config()));
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_to_be_read_is_not_written() {
+        let nested = |levels: usize| (0..levels).fold(Value::Null, |value, _| json!([value]));
+        let message = |value| Message {
+            headers: [("deep".to_owned(), value)].into_iter().collect(),
+            ..Message::default()
+        };
+        assert!(to_amqp(&message(nested(DEEPEST))).is_ok());
+        assert!(to_amqp(&message(nested(DEEPEST + 1))).is_err_and(|error| error.is_config()));
     }
 }

@@ -171,10 +171,19 @@ impl Subscribed {
         self.writes.push(written.boxed());
     }
 
-    /// Gives back, without waiting.
+    /// Requeues, without waiting.
     pub(crate) fn requeue(&mut self, tag: u64) {
+        self.nack(tag, true);
+    }
+
+    /// Leaves the message to the dead-letter exchange of its queue, without waiting.
+    pub(crate) fn reject(&mut self, tag: u64) {
+        self.nack(tag, false);
+    }
+
+    fn nack(&mut self, tag: u64, requeue: bool) {
         let channel = (*self.channel).clone();
-        let options = BasicNackOptions { multiple: false, requeue: true };
+        let options = BasicNackOptions { multiple: false, requeue };
         self.writes.push(async move { channel.basic_nack(tag, options).await }.boxed());
     }
 

@@ -36,9 +36,10 @@ struct Entering<'a> {
 
 /// Why a message left its queue unread. The names are RabbitMQ's.
 #[derive(Clone, Copy, PartialEq)]
-enum Reason {
+pub(super) enum Reason {
     Expired,
     TooMany,
+    Rejected,
 }
 
 impl Reason {
@@ -46,6 +47,7 @@ impl Reason {
         match self {
             Reason::Expired => "expired",
             Reason::TooMany => "maxlen",
+            Reason::Rejected => "rejected",
         }
     }
 }
@@ -206,7 +208,7 @@ impl Engine {
     }
 
     /// Moves a message that is in no queue any more to where dead letters of its queue go, or drops it.
-    fn dead_letter(
+    pub(super) fn dead_letter(
         &mut self,
         entry: &Arc<QueueEntry>,
         id: i64,
@@ -247,7 +249,7 @@ impl Engine {
         let targets = self.queues.targets(exchange, routing_key).unwrap_or_default();
         // To push out itself would go on for ever.
         let targets: Vec<_> =
-            targets.into_iter().filter(|target| reason == Reason::Expired || target.id != entry.id).collect();
+            targets.into_iter().filter(|target| reason != Reason::TooMany || target.id != entry.id).collect();
         if targets.is_empty() {
             tracing::debug!(
                 queue = &*entry.name,

@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::checks::{Checks, Report, Trouble};
 use super::handle::WorkerHandle;
+use super::persist::Settling;
 use super::running::RunningTasks;
 use crate::app::config::WorkerConfig;
 use crate::broker::{Broker, ConsumerControl};
@@ -67,6 +68,8 @@ pub(super) struct Consuming {
     pub(super) delivered: Arc<AtomicU64>,
     /// What it is running.
     pub(super) running: Arc<RunningTasks>,
+    /// What it cannot settle at the moment.
+    pub(super) settling: Arc<Settling>,
 }
 
 impl Health {
@@ -157,7 +160,11 @@ impl Vitals {
 
     /// Whether the worker should be left alone, or restarted.
     fn liveness(&self) -> Report {
-        self.checks.lock().expect("never poisoned").report()
+        let report = self.checks.lock().expect("never poisoned").report();
+        match self.phase() {
+            Phase::Consuming(consuming) => report.with(consuming.settling.slowest()),
+            _ => report,
+        }
     }
 
     /// Whether the worker takes messages.
