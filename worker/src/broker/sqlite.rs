@@ -18,8 +18,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
-    Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, LOST_PAUSE, Lock,
+    Locked, Note, Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::{
     Answer, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Request, Sink, fresh_id, head,
@@ -317,6 +317,7 @@ impl Settle for Returns {
         let ending = match verdict {
             Verdict::Ack | Verdict::Replaced => Ending::Done,
             Verdict::Requeue => Ending::Back,
+            Verdict::Lost => Ending::Lost { pause: LOST_PAUSE },
         };
         self.0.settle(tag, ending);
     }

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
+use crate::panics::Caught;
 use crate::task::FailedTask;
 use crate::task::failed::FailureHookEntry;
 
@@ -32,11 +35,12 @@ impl FailureHooks {
         for hook in &self.0 {
             let (run, told) = (hook.run, Arc::clone(&failed));
             // A task of its own, so that a panic stays there.
-            let mut hearing = tokio::spawn(async move { run(&told).await });
+            let mut hearing = tokio::spawn(Caught::new(async move { run(&told).await }.boxed()));
             let problem = match tokio::time::timeout(LIMIT, &mut hearing).await {
-                Ok(Ok(Ok(()))) => continue,
-                Ok(Ok(Err(error))) => error.to_string(),
-                Ok(Err(panic)) => panic.to_string(),
+                Ok(Ok(Ok(Ok(())))) => continue,
+                Ok(Ok(Ok(Err(error)))) => error.to_string(),
+                Ok(Ok(Err(panic))) => format!("it panicked: {panic}"),
+                Ok(Err(stopped)) => stopped.to_string(),
                 Err(_) => {
                     hearing.abort();
                     format!("it took longer than {LIMIT:?}")

@@ -123,6 +123,10 @@ impl Settler {
                 tracing::info!(task, id, "it came again after it had succeeded: not run again");
                 Ok(())
             }
+            Outcome::Postpone { after, problem } => {
+                tracing::warn!(task, id, ?after, problem, "cannot start it here now: it waits");
+                return self.postpone(request, after).await;
+            }
             Outcome::HandBack => return self.hand_back(request).await,
         };
         match done {

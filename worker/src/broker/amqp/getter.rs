@@ -157,7 +157,7 @@ impl Actor {
                 Verdict::Ack | Verdict::Replaced => {
                     open.channel.basic_ack(tag, BasicAckOptions::default()).await
                 }
-                Verdict::Requeue => {
+                Verdict::Requeue | Verdict::Lost => {
                     open.channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await
                 }
             }

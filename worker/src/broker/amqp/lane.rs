@@ -22,7 +22,7 @@ use tracing::{debug, error, warn};
 use super::ledger::{Ack, Identity, Ledger};
 use super::survivors::{Again, Survivors};
 use super::to_delivery;
-use crate::broker::{Delivery, Settle, Settlement, Verdict};
+use crate::broker::{Delivery, LOST_PAUSE, Settle, Settlement, Verdict};
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::failure::{code, reply_code, text};
 use crate::connection::amqp::link::{Pause, Session};
@@ -333,6 +333,15 @@ impl Lane {
     }
 
     fn settle(&mut self, (channel, tag, verdict): Settled) {
+        if verdict == Verdict::Lost {
+            // The broker marks it as redelivered, which is counted; it keeps its slot until then.
+            let verdicts = self.verdict_sender.clone();
+            tokio::spawn(async move {
+                sleep(LOST_PAUSE).await;
+                let _ = verdicts.send((channel, tag, Verdict::Requeue));
+            });
+            return;
+        }
         if channel == self.number && matches!(self.attachment, Attachment::Attached(_)) {
             match verdict {
                 Verdict::Ack => {
@@ -341,7 +350,7 @@ impl Lane {
                 Verdict::Replaced => {
                     self.ledger.replaced(tag);
                 }
-                Verdict::Requeue => {
+                Verdict::Requeue | Verdict::Lost => {
                     if self.ledger.given_back(tag) {
                         self.write_nacks(vec![tag]);
                     }
@@ -357,8 +366,8 @@ impl Lane {
             match verdict {
                 Verdict::Ack | Verdict::Replaced => copy.settlement.settle(verdict),
                 // Dropped, and so given back, when nobody takes it.
-                Verdict::Requeue if self.deliveries.is_none() => {}
-                Verdict::Requeue => self.ready.push_back(copy),
+                Verdict::Requeue | Verdict::Lost if self.deliveries.is_none() => {}
+                Verdict::Requeue | Verdict::Lost => self.ready.push_back(copy),
             }
         }
     }
