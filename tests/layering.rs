@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rows from the bottom up. A module imports from the rows below its own, not from its own.
 const ROWS: &[&[&str]] = &[
     &["panics"],
-    &["error"],
+    &["error", "tracing"],
     &["message", "state"],
     &["task", "routing"],
     &["canvas", "connection"],

@@ -24,6 +24,7 @@
 
 // The net under code that is not ours.
 mod panics;
+mod tracing;
 
 // What can go wrong, and where a task stands.
 mod error;

@@ -20,7 +20,6 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{BackendOptions, ResultBackend, ResultRecord};
@@ -31,6 +30,7 @@ use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
+use crate::tracing::{debug, warn};
 
 /// How long the reply queue lives without its consumer: the longest loss of connection that costs no results.
 const KEPT: Duration = Duration::from_secs(600);

@@ -28,6 +28,7 @@ use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::topology::check_key;
 use crate::routing::{Binding, Topology};
+use crate::tracing;
 
 /// The longest delay: SQLite counts milliseconds in 64 bits, people do not.
 const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -118,8 +118,8 @@ impl AsyncCall {
     fn stop(mut self, ended: Ended) -> Ended {
         let stopped = self.context.enter(|| self.future.stop());
         match (ended, stopped) {
-            // It would have been handed back as if it had never run; but it has failed.
-            (Ended::Interrupted, Err(panic)) => Ended::Panicked(panic),
+            // Handed back, it would be as if it had never run.
+            (Ended::Interrupted, Err(panic)) => Ended::Broke(panic),
             (ended, _) => ended,
         }
     }

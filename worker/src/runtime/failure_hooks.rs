@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use crate::panics::Caught;
 use crate::task::FailedTask;
 use crate::task::failed::FailureHookEntry;
+use crate::tracing;
 
 /// How long a hook may take.
 const LIMIT: Duration = Duration::from_secs(30);

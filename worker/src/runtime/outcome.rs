@@ -24,6 +24,8 @@ pub enum Ended {
     Terminated,
     /// The worker stops and cannot wait for the task.
     Interrupted,
+    /// The worker stopped it, and it panicked at that, with this text.
+    Broke(String),
 }
 
 /// What is to be done with the message.
@@ -59,6 +61,11 @@ pub enum Outcome {
         /// How long the broker keeps it back.
         after: Duration,
         /// What is missing here.
+        problem: String,
+    },
+    /// Let it go without a verdict, which is counted as a crash: there is no time for more.
+    Lose {
+        /// Why.
         problem: String,
     },
     /// Hand it back, with nothing spent.
@@ -117,6 +124,7 @@ pub fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f
     let (after, failure) = match ended {
         Ended::Returned(json) => return Outcome::Success(json),
         Ended::Interrupted => return Outcome::HandBack,
+        Ended::Broke(problem) => return Outcome::Lose { problem },
         Ended::NotStarted(problem) => {
             return Outcome::Postpone { after: SCARCE.mul_f64(0.5 + random), problem };
         }

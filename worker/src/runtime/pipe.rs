@@ -22,7 +22,9 @@ use super::settle::{Abandoned, Settler};
 use super::trial::Trial;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
+use crate::panics::Guarded;
 use crate::task::{AckMode, Work};
+use crate::tracing;
 
 /// Enough to fill the broker's batches.
 const HANDED_BACK_AT_ONCE: usize = 1024;
@@ -181,7 +183,13 @@ impl Pipe {
         self.run(request, work, limits, permit).await;
     }
 
-    async fn run(&self, mut request: Request, work: Work, limits: Limits, permit: OwnedSemaphorePermit) {
+    async fn run(
+        &self,
+        mut request: Request,
+        work: Guarded<Work>,
+        limits: Limits,
+        permit: OwnedSemaphorePermit,
+    ) {
         tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
         let early = request.options.ack == AckMode::Early;
         if early {
@@ -193,6 +201,7 @@ impl Pipe {
         if self.gate.revocations.contains(request.context.id()) {
             return self.dispose(Admission::Settle(request, Outcome::Revoked { why: "revoked" })).await;
         }
+        let work = work.into_inner();
         let ended =
             executor::run(work, &request.context, limits, permit, &self.places, &self.gate.cold).await;
         let attempts = self.gate.attempts(&request);

@@ -15,6 +15,7 @@ use crate::broker::{Delivery, Settlement};
 use crate::error::TaskFailure;
 use crate::message::headers::names;
 use crate::message::{Body, Embed, Headers, JSON, Message, codec};
+use crate::panics::Guarded;
 use crate::task::context::Call;
 use crate::task::registry::NotBegun;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
@@ -38,9 +39,9 @@ pub struct Request {
 }
 
 /// What becomes of a delivery.
-pub enum Admission {
+pub(crate) enum Admission {
     /// It can run.
-    Run(Request, Work, Limits),
+    Run(Request, Guarded<Work>, Limits),
     /// It cannot; the outcome says why.
     Settle(Request, Outcome),
     /// It is not due yet, by this long.
@@ -134,7 +135,7 @@ impl Gate {
     }
 
     /// Decodes a delivery, looks its task up and checks whether it may run now.
-    pub fn admit(&self, delivery: Delivery, standing: Standing, now: DateTime<Utc>) -> Admission {
+    pub(crate) fn admit(&self, delivery: Delivery, standing: Standing, now: DateTime<Utc>) -> Admission {
         let Delivery { mut message, queue, exchange, routing_key, redelivered, crashes, settlement } =
             delivery;
         let readable = self.readable(&mut message);
@@ -207,7 +208,8 @@ impl Gate {
                 if (options.isolate && self.isolates)
                     || (standing == Standing::OnTrial && self.tries_apart) =>
             {
-                Admission::Run(request, Work::Isolated { memory_limit: options.memory_limit }, limits)
+                let work = Work::Isolated { memory_limit: options.memory_limit };
+                Admission::Run(request, Guarded::new(work), limits)
             }
             Ok(work) => Admission::Run(request, work, limits),
             Err(outcome) => Admission::Settle(request, outcome),
@@ -267,7 +269,7 @@ impl Gate {
     }
 
     /// Decodes what follows the task, and its arguments into the task's types.
-    fn start(&self, entry: &TaskEntry, request: &mut Request) -> Result<Work, Outcome> {
+    fn start(&self, entry: &TaskEntry, request: &mut Request) -> Result<Guarded<Work>, Outcome> {
         let context = request.context.clone();
         let body = arguments(&context).map_err(malformed)?;
         if let Some(problem) = super::continuation::unsupported(&body.embed) {

@@ -35,6 +35,7 @@ use crate::message::{Attempt, Headers, JSON, Message, Properties};
 use crate::routing::Queue;
 use crate::state::State;
 use crate::task::{Context, FailedTask};
+use crate::tracing;
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
 const MAX_ERROR: usize = 4000;
@@ -126,6 +127,9 @@ impl Settler {
             Outcome::Postpone { after, problem } => {
                 tracing::warn!(task, id, ?after, problem, "cannot start it here now: it waits");
                 return self.postpone(request, after).await;
+            }
+            Outcome::Lose { problem } => {
+                return tracing::error!(task, id, problem, "panicked as it was stopped: counted as a crash");
             }
             Outcome::HandBack => return self.hand_back(request).await,
         };

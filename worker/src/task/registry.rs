@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Context, SharedState, TaskError, TaskOptions};
 use crate::error::{Error, Result};
 use crate::message::{ArgumentError, Arguments};
-use crate::panics::{Caught, caught};
+use crate::panics::{Caught, Guarded, caught};
 
 /// One task as the worker knows it: plain facts and a function pointer, collected by `inventory`.
 pub struct TaskEntry {
@@ -77,9 +77,14 @@ pub(crate) enum NotBegun {
 
 impl TaskEntry {
     /// Decodes the arguments, in the task's own types.
-    pub(crate) fn begin(&self, context: Context, arguments: Arguments<'_>) -> Result<Work, NotBegun> {
+    pub(crate) fn begin(
+        &self,
+        context: Context,
+        arguments: Arguments<'_>,
+    ) -> Result<Guarded<Work>, NotBegun> {
         match caught(|| (self.start)(context, arguments)) {
-            Ok(Ok(work)) => Ok(work),
+            // Most of it is the arguments, and it may be dropped without having run.
+            Ok(Ok(work)) => Ok(Guarded::new(work)),
             Ok(Err(error)) => Err(NotBegun::Refused(error)),
             Err(panic) => Err(NotBegun::Panicked(panic)),
         }

@@ -17,7 +17,6 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, error, warn};
 
 use super::ledger::{Ack, Identity, Ledger};
 use super::survivors::{Again, Survivors};
@@ -27,6 +26,7 @@ use crate::connection::amqp::Amqp;
 use crate::connection::amqp::failure::{code, reply_code, text};
 use crate::connection::amqp::link::{Pause, Session};
 use crate::connection::amqp::topology::short;
+use crate::tracing::{debug, error, warn};
 
 /// How long a done task waits for a slower one before it is acked on its own.
 const STRAGGLER: Duration = Duration::from_millis(4);

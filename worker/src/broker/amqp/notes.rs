@@ -25,6 +25,7 @@ use crate::connection::amqp::topology::{Scratch, short};
 use crate::connection::amqp::{Amqp, Outgoing};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
+use crate::tracing;
 
 /// How long one piece may take.
 const READING: Duration = Duration::from_secs(60);

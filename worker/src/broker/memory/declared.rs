@@ -8,6 +8,7 @@ use super::state::{OwnerId, State, Timer};
 use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
 use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, Queue, Topology};
+use crate::tracing;
 
 impl State {
     /// Makes exchanges, queues and bindings that do not exist yet.

@@ -15,12 +15,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
 use super::address::Address;
 use super::dial::{Cutter, dial};
 use super::failure::{Failure, is_channel_error, to_error};
 use crate::error::{Error, Result};
+use crate::tracing::{debug, info, warn};
 
 /// `lapin` tells nobody when an idle connection dies; whoever uses one notices at once and says so.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

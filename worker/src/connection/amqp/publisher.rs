@@ -21,13 +21,13 @@ use lapin::Channel;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::warn;
 
 use super::failure::{code, is_channel_error, reply_code, text};
 use super::link::{Link, Pause, Session, State, closed};
 use super::outgoing::{Outgoing, Returned};
 use super::window::{Confirm, Entry, Outcome, Window};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tracing::warn;
 
 /// Publishes that may be on their way at once; a thousand is where throughput ends to grow.
 const IN_FLIGHT: usize = 1024;

@@ -9,12 +9,12 @@ use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptio
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ErrorKind};
 use tokio::time::sleep;
-use tracing::{debug, warn};
 
 use super::delay::{self, Rung};
 use super::failure::{code, is_channel_error, reply_code, text};
 use super::link::{Session, lock};
 use crate::routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, Topology};
+use crate::tracing::{debug, warn};
 
 /// A quorum queue with a dead-letter exchange gives up on a message that many workers died of.
 const DELIVERY_LIMIT: i32 = 20;

@@ -14,6 +14,7 @@ use super::queues::QueueEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::{format_time, names};
 use crate::routing::Overflow;
+use crate::tracing;
 
 /// How many due messages one transaction moves; the rest follows in the next one.
 const DUE_BATCH: i64 = 1000;
@@ -313,7 +314,9 @@ impl Engine {
                     changes.rings = true;
                 }
                 None => {
-                    self.db.prepare_cached("DELETE FROM delayed WHERE at = ? AND id = ?")?.execute([at, id])?;
+                    self.db
+                        .prepare_cached("DELETE FROM delayed WHERE at = ? AND id = ?")?
+                        .execute([at, id])?;
                 }
             }
         }

@@ -9,6 +9,7 @@ use super::checks::Symptoms;
 use super::{Consuming, Phase, Vitals};
 use crate::broker::QueueInfo;
 use crate::error::Result;
+use crate::tracing;
 
 /// The consumer is not at its queues.
 pub(super) const DETACHED: &str = "the worker is not connected to all of its queues";
