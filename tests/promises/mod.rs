@@ -2,6 +2,7 @@
 
 mod failures;
 mod once;
+mod panics;
 mod register;
 mod revoke;
 mod trial;

@@ -168,7 +168,16 @@ impl App {
         lock: &Lock,
     ) -> Result<Option<String>> {
         let task = call.task.clone();
-        let taken = broker.lock(lock).await;
+        let mut taken = broker.lock(lock).await;
+        if let Ok(Locked::Held(Some(other))) = &taken
+            && self.is_given_up(broker, other).await
+        {
+            let theirs = Lock { holder: other.clone(), ..lock.clone() };
+            taken = match broker.unlock(&theirs).await {
+                Ok(()) => broker.lock(lock).await,
+                Err(error) => Err(error),
+            };
+        }
         match taken.map_err(|error| error.context(format_args!("cannot send `{task}`")))? {
             Locked::Taken => unique::write(&mut call.headers, lock),
             Locked::Held(Some(other)) => return Ok(Some(other)),

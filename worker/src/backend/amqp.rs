@@ -17,7 +17,6 @@ use lapin::types::FieldTable;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{BackendOptions, ResultBackend, ResultRecord};
@@ -32,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
 use crate::routing::topology::MAX_NAME;
 use crate::routing::{Queue, QueueKind, Topology};
+use crate::tracing::{debug, warn};
 
 /// How long the reply queue lives without its consumer: the longest loss of connection that costs no results.
 const KEPT: Duration = Duration::from_secs(600);

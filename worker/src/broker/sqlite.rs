@@ -18,8 +18,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
-    Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, LOST_PAUSE, Lock,
+    Locked, Note, Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::{
     Answer, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Request, Sink, fresh_id, head,
@@ -28,6 +28,7 @@ use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::topology::check_key;
 use crate::routing::{Binding, Topology};
+use crate::tracing;
 
 /// The longest delay: SQLite counts milliseconds in 64 bits, people do not.
 const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -318,6 +319,7 @@ impl Settle for Returns {
             Verdict::Ack | Verdict::Replaced => Ending::Done,
             Verdict::Requeue => Ending::Back,
             Verdict::Reject => Ending::Rejected,
+            Verdict::Lost => Ending::Lost { pause: LOST_PAUSE },
         };
         self.0.settle(tag, ending);
     }

@@ -7,6 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::arguments::{CommonArguments, LogFormat};
 use super::exit::{Failure, Outcome};
+use super::stderr::{self, Stderr};
+use crate::tracing;
 
 /// What is logged when nobody says. `lapin` tells of every lost connection and every refused request; the broker does
 /// so itself, and asks for queues that may not be there.
@@ -29,9 +31,14 @@ pub(super) fn format(arguments: &CommonArguments) -> Outcome<LogFormat> {
 /// Starts to log. A program that logs already keeps its own way.
 pub(super) fn start(arguments: &CommonArguments) -> Outcome {
     let filter = filter(arguments)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
+    // It could only complain where it just failed.
+    let log = log.log_internal_errors(false);
     let started = match format(arguments)? {
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Json => {
+            stderr::speak_json();
+            log.json().flatten_event(true).try_init()
+        }
         LogFormat::Text => log.with_ansi(colors()).try_init(),
     };
     if started.is_err() {

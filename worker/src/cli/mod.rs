@@ -23,7 +23,10 @@ mod settings;
 mod shim;
 mod signals;
 mod status;
+mod stderr;
 mod stop;
+#[cfg(unix)]
+mod streams;
 mod tasks;
 mod topology_arguments;
 mod worker;

@@ -11,6 +11,7 @@ use super::{Clock, Command, Mailbox, Reply, mailbox};
 use crate::broker::{Broker, Publication, Subscription};
 use crate::error::{Error, Result};
 use crate::routing::Topology;
+use crate::tracing;
 
 /// How many replies are held at once; the more nodes there are, the more batches.
 const PREFETCH: u16 = 256;

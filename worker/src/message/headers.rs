@@ -106,6 +106,11 @@ impl Headers {
         self.count(names::CRASHES)
     }
 
+    /// The key of the lock that a unique call holds.
+    pub(crate) fn lock_key(&self) -> Option<&str> {
+        self.get(names::UNIQUE)?.as_array()?.first()?.as_str()
+    }
+
     fn count(&self, name: &str) -> u32 {
         self.0.get(name).and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
     }

@@ -12,6 +12,7 @@ use crate::broker::Verdict;
 use crate::message::headers::names;
 use crate::message::history;
 use crate::task::TaskEntry;
+use crate::tracing;
 
 impl Settler {
     /// Gives the message back as if it had never been handed out. A broker that marks what comes back as

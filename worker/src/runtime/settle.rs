@@ -46,6 +46,7 @@ use crate::message::{Attempt, Message};
 use crate::routing::Queue;
 use crate::state::State;
 use crate::task::FailedTask;
+use crate::tracing;
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
 pub(super) const MAX_ERROR: usize = 4000;
@@ -106,6 +107,13 @@ impl Settler {
             Outcome::Repeated => {
                 tracing::info!(task, id, "it came again after it had succeeded: not run again");
                 Ok(Settled::Over(Verdict::Ack))
+            }
+            Outcome::Postpone { after, problem } => {
+                tracing::warn!(task, id, ?after, problem, "cannot start it here now: it waits");
+                return self.postpone(request, after).await;
+            }
+            Outcome::Lose { problem } => {
+                return tracing::error!(task, id, problem, "panicked as it was stopped: counted as a crash");
             }
             Outcome::HandBack => return self.hand_back(request).await,
         };

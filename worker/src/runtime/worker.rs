@@ -19,7 +19,7 @@ use super::request::Gate;
 use super::revoked::{Follower, Revocations};
 use super::running::RunningTasks;
 use super::settle::Settler;
-use super::start::{consume, declare};
+use super::start::{consume, declare, set_up};
 use super::tally::{Summary, Tally};
 use super::trial::Trial;
 use crate::app::{App, Consumed};
@@ -27,7 +27,7 @@ use crate::broker::Subscription;
 use crate::error::{Error, Result};
 use crate::routing::topology::check_name;
 use crate::task::SharedState;
-use crate::task::registry::run_setup;
+use crate::tracing;
 
 /// How often a worker reads what was revoked, in case it was not told.
 const FOLLOW: Duration = Duration::from_secs(30);
@@ -134,11 +134,10 @@ impl Worker {
         let health = Health::start(&app.config().worker, &handle)?;
         let shared = match shared {
             Some(shared) => shared,
-            None => {
-                let mut shared = SharedState::default();
-                run_setup(&mut shared).await?;
-                shared
-            }
+            None => match set_up(&handle).await? {
+                Some(shared) => shared,
+                None => return Ok(Summary::default()),
+            },
         };
         health.connecting();
         let broker = app.open_broker().await?;
@@ -163,6 +162,7 @@ impl Worker {
         }
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
         let consumed = queues.clone();
+        let consumed_queues = queues.join(",");
         let subscription = Subscription { queues, prefetch, name: app.worker_name() };
         let Some(consumer) = consume(&*broker, subscription, &handle).await? else {
             return Ok(Summary::default());
@@ -219,6 +219,7 @@ impl Worker {
         let persist = Persist::new(handle.cold.clone(), settling);
         let (consumed, hooks) = (CancellationToken::new(), FailureHooks::collect());
         let settler = Settler { app, broker, backend, hooks, persist, consumed, tally: Tally::default() };
+        tracing::info!(queues = consumed_queues, concurrency, "ready");
         let pipe = Arc::new(Pipe {
             gate,
             settler,

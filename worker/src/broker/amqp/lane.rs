@@ -10,7 +10,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, error, warn};
 
 use super::acks::Acks;
 use super::command::{LaneCommand, Pending, Reply};
@@ -19,11 +18,12 @@ use super::ledger::Identity;
 use super::survivors::{Again, Survivors};
 use super::to_delivery;
 use super::verdicts::{Settled, Verdicts};
-use crate::broker::{Delivery, Settlement, Verdict};
+use crate::broker::{Delivery, LOST_PAUSE, Settlement, Verdict};
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::failure::{reply_code, text};
 use crate::connection::amqp::link::Pause;
 use crate::connection::amqp::subscription::{Event, Source, Subscribed};
+use crate::tracing::{debug, error, warn};
 
 /// Deliveries or verdicts that are taken at once.
 const BATCH: usize = 1024;
@@ -220,6 +220,10 @@ impl Lane {
     }
 
     fn settle(&mut self, (channel, tag, verdict): Settled) {
+        if verdict == Verdict::Lost {
+            // The broker marks it as redelivered, which is counted; it keeps its slot until then.
+            return self.verdicts.put_off((channel, tag, Verdict::Requeue), LOST_PAUSE);
+        }
         if let Attachment::Attached(subscribed) = &mut self.attachment
             && channel == self.verdicts.channel
         {
@@ -230,7 +234,7 @@ impl Lane {
                 Verdict::Replaced => {
                     self.acks.ledger.replaced(tag);
                 }
-                Verdict::Requeue => {
+                Verdict::Requeue | Verdict::Lost => {
                     if self.acks.ledger.given_back(tag) {
                         subscribed.requeue(tag);
                     }
@@ -251,8 +255,8 @@ impl Lane {
             match verdict {
                 Verdict::Ack | Verdict::Replaced | Verdict::Reject => copy.settlement.settle(verdict),
                 // Dropped, and so given back, when nobody takes it.
-                Verdict::Requeue if !self.out.is_open() => {}
-                Verdict::Requeue => self.out.push(copy),
+                Verdict::Requeue | Verdict::Lost if !self.out.is_open() => {}
+                Verdict::Requeue | Verdict::Lost => self.out.push(copy),
             }
         }
     }

@@ -21,7 +21,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::warn;
 
 use super::channel::{ANSWER, OpenChannel};
 use super::failure::{code, is_channel_error, reply_code, text, timed_out};
@@ -30,6 +29,7 @@ use super::outgoing::{Outgoing, Returned};
 use super::runtime;
 use super::window::{Confirm, Entry, Outcome, Window};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tracing::warn;
 
 /// Publishes that may be on their way at once; a thousand is where throughput ends to grow.
 const IN_FLIGHT: usize = 1024;

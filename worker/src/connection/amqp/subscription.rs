@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::tracing::{debug, error, warn};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -12,7 +13,6 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, error, warn};
 
 use super::Amqp;
 use super::channel::{ANSWER, OpenChannel};

@@ -192,6 +192,15 @@ impl Engine {
                 self.grow(queue, 1);
                 changes.rings = true;
             }
+            Ending::Lost { pause } => {
+                let at = super::engine::now_ms().saturating_add(pause.as_millis() as i64);
+                self.db
+                    .prepare_cached(
+                        "INSERT INTO delayed (at, id, queue, rank, redelivered, crashes) VALUES (?, ?, ?, ?, 1, ?)",
+                    )?
+                    .execute(params![at, id, queue, rank, crashes.saturating_add(1)])?;
+                changes.rings = true;
+            }
         }
         Ok(())
     }

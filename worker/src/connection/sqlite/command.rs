@@ -30,6 +30,8 @@ pub(crate) enum Ending {
     Back,
     /// The message goes where the dead letters of its queue go.
     Rejected,
+    /// The message goes back after a pause, with one crash more.
+    Lost { pause: Duration },
 }
 
 /// A request with the way back.

@@ -18,6 +18,7 @@ use super::queues::Queues;
 use super::results::Waiters;
 use super::{Database, schema};
 use crate::error::Result;
+use crate::tracing;
 
 /// What SQLite says. Answers of our own, such as "no such queue", are [`Result`]s inside it: they leave the
 /// transaction as it was.

@@ -14,6 +14,7 @@ use super::queues::QueueEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::{format_time, names};
 use crate::routing::Overflow;
+use crate::tracing;
 
 /// How many due messages one transaction moves; the rest follows in the next one.
 const DUE_BATCH: i64 = 1000;
@@ -149,6 +150,25 @@ impl Engine {
             .execute([entry.id, rank, id])?;
         self.grow(entry.id, 1);
         self.trim(entry, now, hops)
+    }
+
+    /// A delay ends: the message is as it was, and one that was handed out before expires as it did.
+    fn end_delay(&mut self, entry: &Arc<QueueEntry>, at: i64, id: i64, now: i64) -> Sql<()> {
+        let db = std::rc::Rc::clone(&self.db);
+        db.prepare_cached(
+            "INSERT INTO ready (queue, rank, id, redelivered, crashes)
+             SELECT queue, rank, id, redelivered, crashes FROM delayed WHERE at = ? AND id = ?",
+        )?
+        .execute([at, id])?;
+        db.prepare_cached(
+            "INSERT OR IGNORE INTO expiring (at, id, queue, rank)
+             SELECT m.expires_at, m.id, d.queue, d.rank FROM delayed d JOIN message m ON m.id = d.id
+             WHERE d.at = ? AND d.id = ? AND d.redelivered AND m.expires_at IS NOT NULL",
+        )?
+        .execute([at, id])?;
+        db.prepare_cached("DELETE FROM delayed WHERE at = ? AND id = ?")?.execute([at, id])?;
+        self.grow(entry.id, 1);
+        self.trim(entry, now, 0)
     }
 
     fn is_full(&mut self, entry: &QueueEntry) -> Sql<bool> {
@@ -287,13 +307,19 @@ impl Engine {
     }
 
     fn end_delays(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
-        for (at, id, queue, rank) in
+        for (at, id, queue, _) in
             self.due("SELECT at, id, queue, rank FROM delayed WHERE at <= ? ORDER BY at, id LIMIT ?", now)?
         {
-            self.db.prepare_cached("DELETE FROM delayed WHERE at = ? AND id = ?")?.execute([at, id])?;
-            if let Some(entry) = self.queues.by_id(queue) {
-                self.make_ready(&entry, id, rank, now, 0)?;
-                changes.rings = true;
+            match self.queues.by_id(queue) {
+                Some(entry) => {
+                    self.end_delay(&entry, at, id, now)?;
+                    changes.rings = true;
+                }
+                None => {
+                    self.db
+                        .prepare_cached("DELETE FROM delayed WHERE at = ? AND id = ?")?
+                        .execute([at, id])?;
+                }
             }
         }
         Ok(())

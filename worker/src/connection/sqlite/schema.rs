@@ -90,6 +90,11 @@ const MIGRATIONS: &[&str] = &[
 ",
     // A revoked task that is to be stopped by force where it runs.
     "ALTER TABLE note ADD COLUMN by_force INTEGER NOT NULL DEFAULT 0;",
+    // A message waits too after its worker has lost it.
+    "
+    ALTER TABLE delayed ADD COLUMN redelivered INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE delayed ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Opens the file, making it or bringing it up to date where necessary; waits for locks until `deadline`.

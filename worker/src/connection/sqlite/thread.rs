@@ -13,6 +13,7 @@ use super::command::{Answer, Call, Command, Request};
 use super::engine::{Engine, Refused};
 use super::failure::{describe, is_busy};
 use crate::error::{Error, Result};
+use crate::tracing;
 
 /// The most commands that share one transaction: beyond that a commit is cheap already, and callers wait.
 const BATCH: usize = 1024;

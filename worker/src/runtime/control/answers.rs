@@ -8,6 +8,7 @@ use crate::broker::{Note, Register};
 use crate::control::Command;
 use crate::error::Result;
 use crate::task::{AckMode, TaskEntry};
+use crate::tracing;
 
 impl Node {
     /// Does what a command asks for. `None` when there is no reply to it, even if one is wanted.

@@ -23,6 +23,7 @@ use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::routing::Topology;
+use crate::tracing;
 
 /// How many commands are held at once.
 const PREFETCH: u16 = 16;

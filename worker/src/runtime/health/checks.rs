@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::tracing;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 

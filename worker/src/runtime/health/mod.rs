@@ -24,6 +24,7 @@ use super::running::RunningTasks;
 use crate::app::config::WorkerConfig;
 use crate::broker::{Broker, ConsumerControl};
 use crate::error::{Error, Result};
+use crate::tracing;
 
 /// The health of one worker. It is served until this is dropped.
 pub(super) struct Health {
@@ -127,7 +128,8 @@ fn serve(
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    tracing::info!(address = %listener.local_addr()?, "serving /livez and /readyz");
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "serving /livez and /readyz");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
         let _entered = runtime.enter();

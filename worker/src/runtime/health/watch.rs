@@ -10,6 +10,7 @@ use super::{Consuming, Phase, Vitals};
 use crate::broker::QueueInfo;
 use crate::error::Result;
 use crate::runtime::persist::Slowest;
+use crate::tracing;
 
 /// The consumer is not at its queues.
 pub(super) const DETACHED: &str = "the worker is not connected to all of its queues";
