@@ -21,6 +21,7 @@ pub mod revoked;
 pub mod running;
 pub mod settle;
 mod start;
+mod step;
 mod tally;
 mod trial;
 pub mod worker;

@@ -29,7 +29,7 @@ use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
 use crate::broker::{Broker, Lock, Locked, Note, Publication, Register, Verdict};
 use crate::error::{Result, TaskFailure};
-use crate::message::headers::{format_time, names};
+use crate::message::headers::{LATEST, format_time, names};
 use crate::message::history::{self, shortened};
 use crate::message::{Attempt, Headers, JSON, Message, Properties};
 use crate::routing::Queue;
@@ -380,10 +380,11 @@ impl Settler {
         mut message: Message,
         after: Duration,
     ) -> Result<(), Abandoned> {
-        let wait = chrono::Duration::from_std(after).unwrap_or(chrono::Duration::MAX);
-        if let Some(eta) = Utc::now().checked_add_signed(wait) {
-            message.headers.set("eta", format_time(eta));
-        }
+        let wait = chrono::Duration::from_std(after).ok();
+        let eta = wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST);
+        message.headers.set("eta", format_time(eta));
+        // What comes too early for its time waits again.
+        let after = after.min(self.broker.capabilities().max_delay);
         let publication = to_queue(queue, message, Some(after).filter(|after| !after.is_zero()));
         self.insist("send a retry", Effect::Publish(publication)).await
     }
