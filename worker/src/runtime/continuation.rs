@@ -140,3 +140,6 @@ fn apply(step: &Step<'_>, first: &RawValue, mut embed: Embed, parent: &Context) 
         message: Message { properties, headers, body },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,34 @@ pub(crate) fn from_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T>
     }
 }
 
+/// JSON with the numbers that Python writes and JSON does not have, `NaN` and `-Infinity`, as typed values. `None` when
+/// there are none.
+pub(crate) fn spell_out_numbers(json: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(json.len() + 64);
+    let (mut rest, mut in_text, mut found) = (json, false, false);
+    while let Some((first, after)) = rest.split_first() {
+        let number =
+            ["NaN", "Infinity", "-Infinity"].into_iter().find(|name| rest.starts_with(name.as_bytes()));
+        let taken = match (number.filter(|_| !in_text), first) {
+            (Some(name), _) => {
+                found = true;
+                out.extend_from_slice(format!(r#"{{"__type__":"decimal","__value__":"{name}"}}"#).as_bytes());
+                rest = &rest[name.len()..];
+                continue;
+            }
+            (None, b'\\') if !after.is_empty() => 2,
+            (None, b'"') => {
+                in_text = !in_text;
+                1
+            }
+            (None, _) => 1,
+        };
+        out.extend_from_slice(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    found.then_some(out)
+}
+
 fn may_hold_typed(json: &str) -> bool {
     json.starts_with(['{', '[']) && memchr::memmem::find(json.as_bytes(), TYPE_KEY).is_some()
 }
