@@ -7,3 +7,4 @@ mod revoke;
 mod trial;
 mod unique;
 mod unique_edges;
+mod values;

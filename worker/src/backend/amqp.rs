@@ -248,8 +248,12 @@ impl Replies {
     async fn attach(&self, session: &Session) -> lapin::Result<(Channel, lapin::Consumer)> {
         let channel = session.channel().await?;
         let mut arguments = FieldTable::default();
-        let expires = i64::try_from(self.expires.as_millis()).unwrap_or(i64::MAX);
-        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(expires));
+        // RabbitMQ refuses zero and what has more than 32 bits: for ever is as long as it can be.
+        let expires = match u32::try_from(self.expires.as_millis()) {
+            Ok(0) | Err(_) => u32::MAX,
+            Ok(millis) => millis,
+        };
+        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(expires.into()));
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
         channel.queue_declare(short(&self.queue)?, QueueDeclareOptions::durable(), arguments).await?;
         channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
