@@ -84,7 +84,7 @@ impl Place {
                     ..SendOptions::default()
                 };
                 let none = serde_json::Map::new();
-                let sent = app.send_call::<()>(task, &[millis.into()], &none, options).await;
+                let sent = app.send_call::<()>(task, &(millis,), &none, options).await;
                 sent.expect("the broker takes it");
             }
         });

@@ -8,3 +8,4 @@ mod revoke;
 mod trial;
 mod unique;
 mod unique_edges;
+mod values;

@@ -14,7 +14,7 @@ use super::{App, AsyncResult, unique};
 use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::headers::{format_time, owner};
+use crate::message::headers::{LATEST, format_time, owner};
 use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
 use crate::routing::router::Wanted;
@@ -40,8 +40,11 @@ impl App {
     /// [`is_too_large`](Error::is_too_large) say that nothing was enqueued;
     /// [`unknown_id`](Error::unknown_id) names the id under which it may be sent again.
     pub async fn send<T: Task>(&self, signature: Signature<T>) -> Result<AsyncResult<T::Output>> {
-        let Signature { args, options, .. } = signature;
-        let body = codec::encode(&args)?;
+        let Signature { args, options, problem, .. } = signature;
+        if let Some(problem) = problem {
+            return Err(Error::codec(format!("cannot send `{}`: {problem}", T::NAME)));
+        }
+        let body = codec::encode(&args).map_err(|error| cannot_send(T::NAME, error))?;
         let key = unique::key::<T>(&args)?;
         self.send_body(T::NAME, &T::OPTIONS, body, key, options).await
     }
@@ -91,7 +94,8 @@ impl App {
         options: SendOptions,
     ) -> Result<AsyncResult<Value>> {
         let own = self.registry().get(task).map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        self.send_body(task, &own, codec::encode(args)?, None, options).await
+        let body = codec::encode(args).map_err(|error| cannot_send(task, error))?;
+        self.send_body(task, &own, body, None, options).await
     }
 
     /// Sends a call of a task by its name, with positional arguments and arguments by name.
@@ -101,12 +105,13 @@ impl App {
     pub async fn send_call<O>(
         &self,
         task: &str,
-        args: &[Value],
-        kwargs: &serde_json::Map<String, Value>,
+        args: &(impl Serialize + ?Sized),
+        kwargs: &(impl Serialize + ?Sized),
         options: SendOptions,
     ) -> Result<AsyncResult<O>> {
         let own = self.registry().get(task).map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        let body = codec::encode_values(args, kwargs, &codec::Embed::default())?;
+        let body = codec::encode_values(args, kwargs, &codec::Embed::default());
+        let body = body.map_err(|error| cannot_send(task, error))?;
         self.send_body(task, &own, body, None, options).await
     }
 
@@ -228,7 +233,7 @@ impl App {
             self.ensure_queue(queue).await?;
             sent = broker.publish(publication).await;
         }
-        sent.map_err(|error| error.context(format_args!("cannot send `{task}`")))
+        sent.map_err(|error| cannot_send(&task, error))
     }
 
     /// The address of a call, with everything there that must exist before publishing.
@@ -295,6 +300,10 @@ fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<()> {
     Ok(())
 }
 
+fn cannot_send(task: &str, error: Error) -> Error {
+    error.context(format_args!("cannot send `{task}`"))
+}
+
 /// A call that is ready to be published.
 struct Call {
     task: String,
@@ -309,14 +318,12 @@ struct Call {
 
 /// When the task may run, if not at once.
 fn due(options: &SendOptions, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    options.eta.or_else(|| Some(later(now, options.countdown?)))
+    let due = options.eta.or_else(|| Some(later(now, options.countdown?)));
+    due.map(|due| due.min(LATEST))
 }
 
 fn later(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
-    chrono::Duration::from_std(delay)
-        .ok()
-        .and_then(|delay| now.checked_add_signed(delay))
-        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+    chrono::Duration::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay)).unwrap_or(LATEST)
 }
 
 /// Only what differs from what receivers assume: each header costs the broker time.
@@ -333,7 +340,11 @@ fn headers(
         headers.set("eta", format_time(due));
     }
     if let Some(lifetime) = options.expires.or(own.expires) {
-        headers.set("expires", format_time(later(now, lifetime)));
+        let expires = later(now, lifetime);
+        // No limit is no header.
+        if expires < LATEST {
+            headers.set("expires", format_time(expires));
+        }
     }
     if options.time_limit.or(options.soft_time_limit).is_some() {
         let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());

@@ -246,7 +246,11 @@ impl Replies {
 
     /// The reply queue.
     fn topology(&self) -> Topology {
-        let (kind, expires) = (Some(QueueKind::Classic), Some(self.expires));
+        // RabbitMQ refuses zero and what has more than 32 bits: for ever is as long as it can be.
+        let longest = Duration::from_millis(u32::MAX.into());
+        let expires =
+            Some(self.expires).filter(|expires| (1..u32::MAX.into()).contains(&expires.as_millis()));
+        let (kind, expires) = (Some(QueueKind::Classic), expires.or(Some(longest)));
         Topology::of_queue(Queue { kind, expires, ..Queue::new(&*self.queue) })
     }
 

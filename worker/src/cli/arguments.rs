@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use serde_json::value::RawValue;
 
 use super::topology_arguments::{
     BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
@@ -276,7 +277,7 @@ pub(super) struct CallArguments {
     pub(super) args: Positional,
     /// The arguments by name: a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object, default_value = "{}", allow_hyphen_values = true)]
-    pub(super) kwargs: serde_json::Map<String, serde_json::Value>,
+    pub(super) kwargs: Box<RawValue>,
     /// The queue [default: what the routes say, else the default queue]
     #[arg(short, long, value_parser = value::queue)]
     pub(super) queue: Option<String>,
@@ -288,9 +289,9 @@ pub(super) struct CallArguments {
     pub(super) wait: Option<Option<Duration>>,
 }
 
-/// A JSON array; its own type, since clap takes a `Vec` for a repeated argument.
+/// A JSON array as it was typed: its own type, to tell it from an object.
 #[derive(Clone, Debug)]
-pub(super) struct Positional(pub(super) Vec<serde_json::Value>);
+pub(super) struct Positional(pub(super) Box<RawValue>);
 
 #[derive(Args, Debug)]
 pub(super) struct ResultArguments {
@@ -368,14 +369,20 @@ pub(super) struct DeadArguments {
 }
 
 fn json_array(text: &str) -> Result<Positional, String> {
-    serde_json::from_str(text)
+    json::<Vec<serde_json::Value>>(text)
         .map(Positional)
         .map_err(|error| format!("expected a JSON array, such as '[1, \"two\"]' ({error})"))
 }
 
-fn json_object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
-    serde_json::from_str(text)
+fn json_object(text: &str) -> Result<Box<RawValue>, String> {
+    json::<serde_json::Map<String, serde_json::Value>>(text)
         .map_err(|error| format!("expected a JSON object, such as '{{\"name\": 1}}' ({error})"))
+}
+
+/// The text as it stands, if it can be read as `T`: a value in between would round large integers.
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Box<RawValue>> {
+    serde_json::from_str::<T>(text)?;
+    serde_json::from_str(text)
 }
 
 /// Reads the arguments of the process.

@@ -54,7 +54,8 @@ impl Control {
     /// missed.
     #[must_use]
     pub fn timeout(&self, timeout: Duration) -> Self {
-        Self { timeout, ..self.clone() }
+        // The clock of the operating system counts further than a year on every platform, but not for ever.
+        Self { timeout: timeout.min(Duration::from_secs(365 * 24 * 3600)), ..self.clone() }
     }
 
     /// Tells workers something, and does not wait for answers. That nobody listens is no error.

@@ -1,9 +1,11 @@
 //! The header table of a message, with Celery's headers as typed questions.
 
-use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
+
+pub use super::iso8601::parse_time;
 
 /// Headers that this crate adds to Celery's. Receivers ignore headers that they do not know.
 pub mod names {
@@ -135,11 +137,11 @@ impl Headers {
         }
     }
 
-    /// The time limits `(hard, soft)`; on the wire the hard one comes first.
+    /// The time limits `(hard, soft)`; on the wire the hard one comes first. Celery takes 0 for none.
     pub fn time_limits(&self) -> (Option<Duration>, Option<Duration>) {
         let limit = |index: usize| {
             let seconds = self.0.get("timelimit")?.as_array()?.get(index)?.as_f64()?;
-            Duration::try_from_secs_f64(seconds).ok()
+            (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
         };
         (limit(0), limit(1))
     }
@@ -238,17 +240,15 @@ impl FromIterator<(String, Value)> for Headers {
     }
 }
 
-/// Writes a time as Python's `datetime.isoformat` does: six digits, `+00:00`.
-pub fn format_time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Micros, false)
-}
+/// The last moment that ISO 8601 can name with four digits for the year.
+pub const LATEST: DateTime<Utc> =
+    DateTime::from_timestamp(253_402_300_799, 999_999_000).expect("the end of the year 9999");
 
-/// Reads ISO 8601; a time without an offset is UTC, Celery's default time zone.
-pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Some(time.with_timezone(&Utc));
-    }
-    NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok().map(|naive| naive.and_utc())
+/// Writes a time as Python's `datetime.isoformat` does: six digits, `+00:00`. What lies outside the years that Python
+/// knows becomes the first or the last moment of them.
+pub fn format_time(time: DateTime<Utc>) -> String {
+    const EARLIEST: DateTime<Utc> = DateTime::from_timestamp(-62_135_596_800, 0).expect("the year 1");
+    time.clamp(EARLIEST, LATEST).to_rfc3339_opts(SecondsFormat::Micros, false)
 }
 
 #[cfg(test)]
@@ -262,17 +262,28 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_in_every_form_that_celery_sends() {
-        for text in [
-            "2031-01-02T03:04:05+00:00",
-            "2031-01-02T03:04:05Z",
-            "2031-01-02T05:04:05+02:00",
-            "2031-01-02T03:04:05",
-            "2031-01-02T03:04:05.000000000+00:00",
+    fn times_beyond_the_years_of_python_are_written_as_the_nearest_one() {
+        for (time, expected) in [
+            (DateTime::<Utc>::MAX_UTC, "9999-12-31T23:59:59.999999+00:00"),
+            (DateTime::<Utc>::MIN_UTC, "0001-01-01T00:00:00.000000+00:00"),
         ] {
-            assert_eq!(parse_time(text).expect(text).timestamp(), 1_925_089_445, "{text}");
+            assert_eq!(format_time(time), expected);
+            assert!(parse_time(expected).is_some());
         }
-        assert_eq!(parse_time("tomorrow"), None);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_none_and_one_beyond_all_time_is_the_longest() {
+        let limits =
+            |json: Value| [("timelimit".to_owned(), json)].into_iter().collect::<Headers>().time_limits();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(limits(serde_json::json!([0, 0.0])), (None, None));
+        assert_eq!(limits(serde_json::json!([-1, null])), (None, None));
+        assert_eq!(limits(serde_json::json!([30, 0.5])), (seconds(30), Some(Duration::from_millis(500))));
+        assert_eq!(
+            limits(serde_json::json!([Duration::MAX.as_secs_f64(), 1e300])),
+            (Some(Duration::MAX), Some(Duration::MAX))
+        );
     }
 
     #[test]

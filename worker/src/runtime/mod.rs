@@ -24,6 +24,7 @@ pub mod running;
 pub mod settle;
 mod smaller;
 mod start;
+mod step;
 mod tally;
 mod told;
 mod trial;

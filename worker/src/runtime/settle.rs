@@ -40,7 +40,7 @@ use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
 use crate::broker::{Broker, Lock, Locked, Publication, Verdict};
 use crate::error::{Error, Result, TaskFailure};
-use crate::message::headers::{format_time, names};
+use crate::message::headers::{LATEST, format_time, names};
 use crate::message::history::{self, shortened};
 use crate::message::{Attempt, Message};
 use crate::routing::Queue;
@@ -341,10 +341,9 @@ impl Settler {
         mut message: Message,
         after: Duration,
     ) -> Result<(), Unsettled> {
-        let wait = chrono::Duration::from_std(after).unwrap_or(chrono::Duration::MAX);
-        if let Some(eta) = Utc::now().checked_add_signed(wait) {
-            message.headers.set("eta", format_time(eta));
-        }
+        let wait = chrono::Duration::from_std(after).ok();
+        let eta = wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST);
+        message.headers.set("eta", format_time(eta));
         let delay = Some(self.as_long_as_possible(after)).filter(|after| !after.is_zero());
         let retry = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
         self.publish_copy(request, "send a retry", Smaller::call(message), retry).await

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
 use super::sieve::DEEPEST;
 use crate::error::{Error, Result};
-use crate::message::headers::is_trace;
+use crate::message::headers::{format_time, is_trace};
 use crate::message::{Headers, Message, Properties};
 
 /// A short string, if the text fits into one. `ShortString::from` would panic.
@@ -102,8 +103,16 @@ fn from_table(table: &FieldTable) -> Headers {
     table
         .into_iter()
         .filter(|(name, _)| !is_trace(name.as_str()))
-        .map(|(name, value)| (name.as_str().to_owned(), from_value(value)))
+        .map(|(name, value)| (name.as_str(), value))
+        .map(|(name, value)| (name.to_owned(), from_time(name, value).unwrap_or_else(|| from_value(value))))
         .collect()
+}
+
+/// Celery takes a timestamp for a time; everywhere else it is a number.
+fn from_time(name: &str, value: &AMQPValue) -> Option<Value> {
+    let AMQPValue::Timestamp(seconds) = value else { return None };
+    let time = DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0)?;
+    matches!(name, "eta" | "expires").then(|| format_time(time).into())
 }
 
 /// Any AMQP value as JSON. What JSON has no word for becomes the nearest text or number.
@@ -125,7 +134,7 @@ fn from_value(value: &AMQPValue) -> Value {
         AMQPValue::LongString(v) => from_bytes(v.as_bytes()),
         AMQPValue::ByteArray(v) => from_bytes(v.as_slice()),
         AMQPValue::FieldArray(v) => v.as_slice().iter().map(from_value).collect(),
-        AMQPValue::Timestamp(v) => (*v).into(),
+        AMQPValue::Timestamp(v) => i64::try_from(*v).map_or_else(|_| v.to_string().into(), Value::from),
         AMQPValue::FieldTable(v) => Value::Object(
             v.into_iter().map(|(n, v)| (n.as_str().to_owned(), from_value(v))).collect::<Map<_, _>>(),
         ),
@@ -144,7 +153,8 @@ fn from_bytes(bytes: &[u8]) -> Value {
 fn to_table<'a>(headers: impl Iterator<Item = (&'a str, &'a Value)>, depth: usize) -> Result<FieldTable> {
     let mut table = FieldTable::default();
     for (name, value) in headers {
-        table.insert(short("the name of a header", name)?, to_value(value, depth)?);
+        let value = to_value(value, depth).map_err(|error| error.context(format_args!("header `{name}`")))?;
+        table.insert(short("the name of a header", name)?, value);
     }
     Ok(table)
 }
@@ -157,10 +167,15 @@ fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
     Ok(match value {
         Value::Null => AMQPValue::Void,
         Value::Bool(v) => AMQPValue::Boolean(*v),
-        Value::Number(v) => match (v.as_i64(), v.as_f64()) {
+        Value::Number(v) => match (v.as_i64(), v.as_f64().filter(|_| v.is_f64())) {
             (Some(v), _) => i32::try_from(v).map_or(AMQPValue::LongLongInt(v), AMQPValue::LongInt),
             (None, Some(v)) => AMQPValue::Double(v),
-            (None, None) => AMQPValue::LongString(v.to_string().into()),
+            (None, None) => {
+                let most = i64::MAX;
+                return Err(Error::config(format!(
+                    "{v} is too large for RabbitMQ: at most {most}; send a text"
+                )));
+            }
         },
         Value::String(v) => AMQPValue::LongString(v.as_str().into()),
         Value::Array(v) => {
@@ -259,7 +274,7 @@ mod tests {
 
     #[test]
     fn only_types_that_every_client_reads_are_written() {
-        let value = to_value(&json!([1, 5_000_000_000_i64, u64::MAX, 1.5, true, null, "s", {"k": 1}]), 0)
+        let value = to_value(&json!([1, 5_000_000_000_i64, -1.0e30, 1.5, true, null, "s", {"k": 1}]), 0)
             .expect("it fits");
         let AMQPValue::FieldArray(items) = value else { panic!("an array") };
         let ids: String = items.as_slice().iter().map(|item| item.get_type().get_id()).collect();
@@ -297,9 +312,43 @@ mod tests {
     }
 
     #[test]
+    fn an_integer_that_amqp_has_no_room_for_is_an_error_that_names_its_header() {
+        for value in [json!(u64::MAX), json!([{"deep": i64::MAX as u64 + 1}])] {
+            let headers = [("big".to_owned(), value)].into_iter().collect();
+            let error = to_amqp(&Message { headers, ..Message::default() }).expect_err("too large");
+            let text = format!("{error:#}");
+            assert!(
+                error.is_config() && text.contains("header `big`") && text.contains("is too large"),
+                "{text}"
+            );
+        }
+        for value in [json!(i64::MAX), json!(i64::MIN)] {
+            assert_eq!(from_value(&to_value(&value, 0).expect("it fits")), value);
+        }
+    }
+
+    #[test]
+    fn a_timestamp_is_a_time_where_celery_reads_one() {
+        let mut table = FieldTable::default();
+        for name in ["eta", "expires", "other"] {
+            table.insert(name.into(), AMQPValue::Timestamp(1_925_089_445));
+        }
+        let headers = from_table(&table);
+        let time = |time: std::result::Result<Option<DateTime<_>>, _>| {
+            time.expect("a time").map(|time| time.timestamp())
+        };
+        assert_eq!(
+            (time(headers.eta()), time(headers.expires())),
+            (Some(1_925_089_445), Some(1_925_089_445))
+        );
+        assert_eq!(headers.get("other"), Some(&json!(1_925_089_445)));
+    }
+
+    #[test]
     fn values_of_every_type_are_read() {
         for (value, expected) in [
             (AMQPValue::Timestamp(7), json!(7)),
+            (AMQPValue::Timestamp(u64::MAX), json!("18446744073709551615")),
             (AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 150 }), json!(1.5)),
             (AMQPValue::ByteArray(ByteArray::from(&b"text"[..])), json!("text")),
             (AMQPValue::ByteArray(ByteArray::from(&[0xff, 1][..])), json!([255, 1])),
