@@ -1,0 +1,43 @@
+//! A configuration in the making, and where each of its values came from.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::settings::Setting;
+use super::value::Problem;
+use super::{Config, Home};
+
+/// Where values came from, by the variable of their setting: `MQ_GRACE`, `/shop/mq-worker.toml:3`, `--broker`. What is
+/// not in it is a default.
+pub(crate) type Origins = BTreeMap<&'static str, String>;
+
+/// A configuration in the making.
+pub(super) struct Draft {
+    pub(super) config: Config,
+    pub(super) origins: Origins,
+}
+
+impl Draft {
+    /// Sets one setting; a relative path in it starts from `base`.
+    pub(super) fn set(
+        &mut self,
+        setting: &Setting,
+        text: &str,
+        base: &Path,
+        origin: String,
+    ) -> Result<(), Problem> {
+        (setting.set)(&mut self.config, text, base)?;
+        self.origins.insert(setting.variable, origin);
+        Ok(())
+    }
+}
+
+/// The configuration of a process, with its origins.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) origins: Origins,
+    pub(crate) home: Home,
+    /// Variables with our prefix that are no settings of ours.
+    pub(super) strangers: Vec<String>,
+}
