@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -129,6 +130,11 @@ pub trait ConsumerControl: Send + Sync {
     /// False while the broker is away, or one of the queues is not consumed from although it should be.
     fn is_attached(&self) -> bool {
         true
+    }
+
+    /// Since when the consumer gets nothing any more, and why, where waiting cannot mend it and a restart may.
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+        None
     }
 }
 

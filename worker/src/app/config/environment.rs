@@ -55,7 +55,11 @@ pub(super) fn read(draft: &mut Draft, sources: &Sources) -> Result<Vec<String>> 
 }
 
 fn known() -> impl Iterator<Item = &'static str> {
-    SETTINGS.iter().map(|setting| setting.variable).chain(STRUCTURES.map(|(_, variable)| variable)).chain(ELSEWHERE)
+    SETTINGS
+        .iter()
+        .map(|setting| setting.variable)
+        .chain(STRUCTURES.map(|(_, variable)| variable))
+        .chain(ELSEWHERE)
 }
 
 /// Kubernetes sets these for a service that happens to be called `mq…`: nobody wrote them, so nobody is warned.

@@ -54,7 +54,8 @@ fn apply(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Located> {
             };
             for (key, value) in section {
                 let at = line(key.span().start);
-                set(draft, &place, at, &name, key.get_ref(), value.get_ref()).map_err(|problem| (at, problem))?;
+                set(draft, &place, at, &name, key.get_ref(), value.get_ref())
+                    .map_err(|problem| (at, problem))?;
             }
         } else if let Some((_, variable)) = STRUCTURES.iter().find(|(key, _)| *key == name) {
             structure(&mut draft.config, &name, value).map_err(|error| {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+#[cfg(feature = "cli")]
+use super::settings::SETTINGS;
 use super::settings::Setting;
 use super::value::Problem;
 use super::{Config, Home};
@@ -34,10 +36,32 @@ impl Draft {
 
 /// The configuration of a process, with its origins.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "`mq-worker config` shows them"))]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     pub(crate) origins: Origins,
     pub(crate) home: Home,
     /// Variables with our prefix that are no settings of ours.
     pub(super) strangers: Vec<String>,
+}
+
+#[cfg(feature = "cli")]
+impl Loaded {
+    /// What a program has set in code, over what it could have loaded.
+    pub(crate) fn in_code(config: Config) -> Self {
+        let nothing = || Self {
+            config: Config::default(),
+            origins: Origins::new(),
+            home: Home::of(&super::working_directory()),
+            strangers: Vec::new(),
+        };
+        let mut loaded = Config::load_at(None).unwrap_or_else(|_| nothing());
+        for setting in SETTINGS {
+            if (setting.get)(&config) != (setting.get)(&loaded.config) {
+                loaded.origins.insert(setting.variable, "code".into());
+            }
+        }
+        loaded.config = config;
+        loaded
+    }
 }

@@ -5,11 +5,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::value::{self, Problem};
 use super::Config;
+use super::value::{self, Problem};
 use crate::routing::QueueKind;
 
 /// One setting.
+#[allow(
+    dead_code,
+    reason = "what is for people only is compared with `docs/guide/configuration.md` by a test"
+)]
 pub(crate) struct Setting {
     /// The section of the file; empty is the top.
     pub(crate) section: &'static str,
@@ -76,7 +80,7 @@ settings! {
     "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `sqlite:PATH`, `memory://`, `none`",
         "with the broker", "Where results go",
         |c, t, base| c.result_backend = Some(value::result_backend(t)?.relative_to(base)),
-        |c| c.result_backend.as_ref().map(ToString::to_string);
+        |c| Some(c.effective_result_backend().to_string());
     "" "default_queue" "MQ_DEFAULT_QUEUE" "", "name", "`default`", "The queue of tasks that name none",
         |c, t, _| c.default_queue = value::queue(t)?, |c| Some(c.default_queue.clone());
     "" "topic_exchange" "MQ_TOPIC_EXCHANGE" "", "name", "`mq.topic`", "The exchange of events and topics",
@@ -100,13 +104,13 @@ settings! {
         "How many tasks run at once",
         |c, t, _| c.worker.concurrency = value::concurrency(t)?, |c| Some(c.worker.concurrency.to_string());
     "worker" "prefetch" "MQ_PREFETCH" "--prefetch", COUNT, "the concurrency", "How many messages may be reserved",
-        |c, t, _| c.worker.prefetch = Some(value::prefetch(t)?), |c| c.worker.prefetch.map(|n| n.to_string());
+        |c, t, _| c.worker.prefetch = Some(value::prefetch(t)?), |c| Some(c.worker.prefetch.map_or(c.worker.concurrency, usize::from).to_string());
     "worker" "grace" "MQ_GRACE" "--grace", DURATION, "`30s`",
         "How long running tasks may go on when the worker is told to stop",
         |c, t, _| c.worker.grace = value::duration(t)?, |c| duration(c.worker.grace);
     "worker" "hostname" "MQ_HOSTNAME" "--hostname", "name; `%h` is the machine's", "`mq-worker@%h`",
         "The worker's name",
-        |c, t, _| c.worker.hostname = Some(value::hostname(t)?), |c| c.worker.hostname.clone();
+        |c, t, _| c.worker.hostname = Some(value::hostname(t)?), |c| Some(c.worker.full_name());
     "worker" "max_crashes" "MQ_MAX_CRASHES" "", COUNT, "`3`",
         "A message that so many dying workers held is dead-lettered",
         |c, t, _| c.worker.max_crashes = value::count(t)?, |c| Some(c.worker.max_crashes.to_string());
@@ -162,7 +166,9 @@ fn kind(kind: QueueKind) -> &'static str {
 /// What `docs/guide/configuration.md` says of the settings of a section.
 #[cfg(test)]
 pub(super) fn table(section: &str) -> String {
-    let mut table = String::from("| key | variable | flag | what is written | default | what it is for |\n|---|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| key | variable | flag | what is written | default | what it is for |\n|---|---|---|---|---|---|\n",
+    );
     for setting in of_section(section) {
         let Setting { key, variable, flag, unit, default, about, .. } = setting;
         let flag = if flag.is_empty() { String::new() } else { format!("`{flag}`") };

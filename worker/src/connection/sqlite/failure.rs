@@ -33,6 +33,9 @@ pub(super) fn describe(path: &Path, act: &str, cause: rusqlite::Error) -> Error 
         Some(ErrorCode::TooBig) => {
             Error::storage(format!("cannot {act}: the message is too large for SQLite"))
         }
+        Some(ErrorCode::SystemIoFailure) => {
+            Error::storage(format!("cannot {act}: the disk of `{path}` cannot be read or written"))
+        }
         _ => Error::storage(format!("cannot {act} in `{path}`")),
     };
     error.with_source(cause)

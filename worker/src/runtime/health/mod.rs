@@ -21,6 +21,7 @@ use self::checks::{Checks, Report, Trouble};
 use super::handle::WorkerHandle;
 use super::running::RunningTasks;
 use crate::app::config::WorkerConfig;
+use crate::backend::ResultBackend;
 use crate::broker::{Broker, ConsumerControl};
 use crate::error::{Error, Result};
 
@@ -59,6 +60,8 @@ enum Phase {
 pub(super) struct Consuming {
     /// Asked how full the queues are, when the worker has nothing to do.
     pub(super) broker: Arc<dyn Broker>,
+    /// Where results go.
+    pub(super) backend: Arc<dyn ResultBackend>,
     /// Knows whether the consumer is attached.
     pub(super) control: Arc<dyn ConsumerControl>,
     /// What it consumes from.
@@ -157,6 +160,12 @@ impl Vitals {
 
     /// Whether the worker should be left alone, or restarted.
     fn liveness(&self) -> Report {
+        // At once, and not after a limit: it does not pass by itself.
+        if let Phase::Consuming(consuming) = self.phase()
+            && let Some((since, reason)) = consuming.control.loss().or_else(|| consuming.backend.loss())
+        {
+            return Report::of([Trouble::now("storage", since, &reason)]);
+        }
         self.checks.lock().expect("never poisoned").report()
     }
 
