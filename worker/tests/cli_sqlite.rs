@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -15,7 +16,9 @@ struct Shop(TempDir);
 
 impl Shop {
     fn open() -> Self {
-        Self(scratch())
+        let directory = scratch();
+        support::make_database(&directory.path().join("jobs.db"));
+        Self(directory)
     }
 
     fn program(&self) -> Program {
@@ -227,6 +230,122 @@ fn until_running(shop: &Shop) {
         1 => Ok(()),
         other => Err(other.to_string()),
     });
+}
+
+#[test]
+fn a_command_makes_no_database_and_calls_none_healthy() {
+    let directory = scratch();
+    let home = directory.path().canonicalize().expect("it exists");
+    fs::write(home.join("empty.db"), "").expect("a file");
+    let lines = [
+        &["status"][..],
+        &["status", "--json"],
+        &["queues"],
+        &["purge", "email", "--yes"],
+        &["call", "sell", "--args", "[1]"],
+        &["result", "some-id"],
+        &["revoke", "some-id"],
+        &["dead", "list", "email"],
+        &["stop", "--all"],
+        &["exchanges"],
+        &["bindings"],
+        &["declare", "queue", "email"],
+        &["bind", "logs", "email"],
+        &["delete", "queue", "email"],
+    ];
+    for (file, what) in [("typo.db", "there is no database"), ("empty.db", "empty file")] {
+        for line in lines {
+            let broker = format!("sqlite:{file}");
+            let run = mq_worker().current_dir(&home).args(["--broker", &broker]).args(line).run();
+            assert_eq!(run.code, Some(69), "{line:?}: {run:?}");
+            let path = home.join(file).display().to_string();
+            let said = [what, &path, "--broker sqlite:PATH", "MQ_BROKER_URL"];
+            assert!(said.iter().all(|part| run.stderr.contains(part)), "{line:?}: {}", run.stderr);
+            assert!(!run.stdout.contains("reachable"), "{line:?}: {}", run.stdout);
+        }
+    }
+    assert_eq!(fs::metadata(home.join("empty.db")).expect("a file").len(), 0);
+    assert_eq!(fs::read_dir(&home).expect("a directory").count(), 1, "nothing was made");
+    // Nor one for results alone.
+    support::make_database(&home.join("jobs.db"));
+    let line = ["--broker", "sqlite:jobs.db", "--result-backend", "sqlite:typo.db", "result", "some-id"];
+    let run = mq_worker().current_dir(&home).args(line).run();
+    assert!(run.code == Some(69) && !home.join("typo.db").exists(), "{run:?}");
+}
+
+/// A workspace of two crates; what a web app in its root sends, the worker in the other crate's directory runs.
+#[test]
+fn all_of_a_workspace_meet_on_one_database() {
+    let workspace = scratch();
+    let root = workspace.path().canonicalize().expect("it exists");
+    let member = "[package]\nname = 'x'\nversion = '0.1.0'\nedition = '2024'\n";
+    fs::write(root.join("Cargo.toml"), "[workspace]\nmembers = ['web', 'jobs']\n").expect("a file");
+    for name in ["web", "jobs/src"] {
+        fs::create_dir_all(root.join(name)).expect("a directory");
+    }
+    for name in ["web", "jobs"] {
+        fs::write(root.join(name).join("Cargo.toml"), member.replace('x', name)).expect("a file");
+    }
+    fs::write(root.join("jobs/mq-worker.toml"), "[worker]\nconcurrency = 3\n").expect("a file");
+    let database = root.join("mq-worker.db");
+    support::make_database(&database);
+    let url = format!("sqlite:{}", database.display());
+    let mut sent = 0;
+    for directory in [root.clone(), root.join("web"), root.join("jobs/src")] {
+        let call = ["call", "sell", "--queue", "counter", "--args", "[1]"];
+        mq_worker().current_dir(&directory).args(call).run().succeeds();
+        sent += 1;
+        let run = mq_worker().current_dir(&root.join("jobs")).args(["status", "--json"]).run();
+        let status: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        assert_eq!(status["broker"]["url"], url.as_str(), "{status}");
+        let counter = |queue: &&Value| queue["name"] == "counter";
+        let queue = status["queues"].as_array().expect("a list").iter().find(counter);
+        assert_eq!(queue.expect("the queue")["ready"], sent, "{status}");
+    }
+    let run = mq_worker().args(["config", "--json", "--app"]).arg(root.join("jobs")).run();
+    let config: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(config["home"], root.display().to_string(), "wherever it is started: {config}");
+}
+
+#[test]
+fn the_settings_in_force_are_shown_with_their_origins() {
+    let directory = scratch();
+    let home = directory.path().canonicalize().expect("it exists");
+    let below = home.join("deep/down");
+    fs::create_dir_all(&below).expect("a directory");
+    fs::write(home.join("mq-worker.toml"), "default_queue = 'jobs'\n\n[worker]\ngrace = '90s'\n")
+        .expect("a file");
+    let program = || {
+        let program = mq_worker().current_dir(&below).env("MQ_CONCURRENCY", "7").env("MQ_HOST", "elsewhere");
+        program.args(["--broker", "amqp://ada:hunter2@mq.example/shop", "config"])
+    };
+    let run = program().arg("--json").run();
+    run.succeeds();
+    assert!(!format!("{run:?}").contains("hunter2"), "{run:?}");
+    let config: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let file = home.join("mq-worker.toml").display().to_string();
+    assert_eq!(
+        (&config["file"], &config["home"]),
+        (&file.clone().into(), &home.display().to_string().into())
+    );
+    let settings = config["settings"].as_array().expect("a list");
+    for (setting, value, from) in [
+        ("broker_url", "amqp://ada:***@mq.example/shop", "--broker"),
+        ("result_backend", "rpc://", "default"),
+        ("default_queue", "jobs", &format!("{file}:1")),
+        ("worker.grace", "1m 30s", &format!("{file}:4")),
+        ("worker.concurrency", "7", "MQ_CONCURRENCY"),
+        ("max_message_size", "16MiB", "default"),
+        ("log_format", "text", "default"),
+    ] {
+        let shown = settings.iter().find(|shown| shown["setting"] == setting).expect(setting);
+        assert_eq!((&shown["value"], &shown["from"]), (&value.into(), &from.into()), "{shown}");
+    }
+    let run = program().run();
+    assert!(run.stdout.contains(&format!("configuration file: {file}")), "{}", run.stdout);
+    // A variable of somebody else is named once, and ends nothing.
+    assert_eq!(run.stderr.matches("MQ_HOST").count(), 1, "{}", run.stderr);
+    assert!(!run.stderr.contains("elsewhere"), "{}", run.stderr);
 }
 
 #[test]
