@@ -354,3 +354,77 @@ fn a_file_that_cannot_be_opened_is_named() {
     assert!(run.code.is_some_and(|code| code != 0), "{run:?}");
     assert!(run.stderr.contains("/nowhere/at/all/jobs.db"), "{}", run.stderr);
 }
+
+/// A block of the README: a file with its content, or commands with what they print.
+enum Block {
+    File(String, String),
+    Console(Vec<(String, String)>),
+}
+
+/// The section "Your own tasks" of the README, in order.
+fn own_tasks() -> Vec<Block> {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("## Your own tasks").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("a section after it");
+    let mut blocks = Vec::new();
+    let mut parts = section.split("```");
+    while let (Some(text), Some(code)) = (parts.next(), parts.next()) {
+        let (kind, code) = code.split_once('\n').expect("a line");
+        if kind == "console" {
+            let commands = code.split("$ ").skip(1).map(|step| step.split_once('\n').expect("a line"));
+            blocks.push(Block::Console(commands.map(|(line, out)| (line.into(), out.into())).collect()));
+        } else {
+            // "`src/lib.rs`, the tasks:" stands before the file.
+            let last = text.trim_end().lines().last().expect("a line before the file");
+            let name = last.split('`').nth(1).expect("the name of the file");
+            blocks.push(Block::File(name.into(), code.into()));
+        }
+    }
+    blocks
+}
+
+/// In an empty directory, word for word; only the path of this checkout is another one. What it depends on is built here
+/// already: with this workspace's lock file and profiles it need not be built again.
+#[test]
+fn the_readme_can_be_followed_word_for_word() {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let empty = scratch();
+    let mut directory = empty.path().canonicalize().expect("it exists");
+    let mut worker = None;
+    for block in own_tasks() {
+        match block {
+            Block::File(name, content) => {
+                let mut content =
+                    content.replace("../mq-worker/worker", &format!("{}/worker", checkout.display()));
+                if name == "Cargo.toml" {
+                    let root = fs::read_to_string(checkout.join("Cargo.toml")).expect("a manifest");
+                    content += root.find("[profile").map_or("", |at| &root[at..]);
+                    fs::copy(checkout.join("Cargo.lock"), directory.join("Cargo.lock")).expect("a lock file");
+                }
+                fs::write(directory.join(name), content).expect("a file");
+            }
+            Block::Console(commands) => {
+                for (line, printed) in commands {
+                    let words: Vec<&str> = line.split_whitespace().collect();
+                    match words[..] {
+                        // The command is the one that was built for this test.
+                        ["cargo", "install", ..] => {}
+                        ["cd", name] => directory.push(name),
+                        ["mq-worker", ref rest @ ..] => {
+                            worker = Some(Worker::start(mq_worker().current_dir(&directory).args(rest)));
+                        }
+                        ["cargo", ref rest @ ..] => {
+                            let run = support::program("cargo").current_dir(&directory).args(rest).run();
+                            run.succeeds();
+                            assert_eq!(run.stdout, printed, "{line}: {}", run.stderr);
+                        }
+                        _ => panic!("nobody knows how to run `{line}`"),
+                    }
+                }
+            }
+        }
+    }
+    worker.expect("a worker was started").signal("TERM");
+    let ignored = fs::read_to_string(directory.join(".gitignore")).expect("a file");
+    assert!(ignored.contains("mq-worker.db*") && directory.join("mq-worker.db").is_file());
+}
