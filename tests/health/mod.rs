@@ -320,3 +320,17 @@ fn an_address_that_is_taken_is_an_error_at_the_start() {
     let expected = format!("cannot serve health checks on `{address}`: Address already in use");
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
 }
+
+#[test]
+fn a_worker_whose_database_is_deleted_is_not_alive() {
+    let place = sqlite();
+    let worker = place.worker(&[("MQ_HEALTH_STALL_LIMIT", "0s"), ("MQ_HEALTH_CONNECTION_LIMIT", "0s")]);
+    worker.becomes("/readyz", 200, None);
+    assert_eq!(worker.status("/livez"), 200);
+    let path = place.url.strip_prefix("sqlite:").expect("a file");
+    std::fs::remove_file(path).expect("it is there");
+    worker.becomes("/livez", 503, Some("broker"));
+    assert_eq!(worker.status("/readyz"), 503);
+    let line = worker.process.wait_for_line("was deleted or moved while it was open", LIMIT);
+    assert!(line.contains(path) && line.contains("ERROR"), "{line}");
+}

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use crate::backend::{ResultBackend, ResultRecord};
+use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::typed;
 use crate::state::State;
@@ -126,9 +127,9 @@ impl<'a, T: DeserializeOwned> IntoFuture for Get<'a, T> {
 
 async fn within<T>(limit: Option<Duration>, id: &str, wait: impl Future<Output = Result<T>>) -> Result<T> {
     let Some(limit) = limit else { return wait.await };
-    match tokio::time::timeout(limit, wait).await {
-        Ok(done) => done,
-        Err(_) => Err(Error::timeout(format!(
+    match background::timeout(limit, wait).await? {
+        Some(done) => done,
+        None => Err(Error::timeout(format!(
             "no result of task {id} within {}",
             humantime::format_duration(limit)
         ))),

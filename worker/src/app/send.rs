@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{App, AsyncResult, unique};
 use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
+use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::{LATEST, format_time, owner};
 use crate::message::history::shortened;
@@ -154,7 +155,7 @@ impl App {
         };
         // In a task of its own: who stops waiting in the middle must not leave a lock without a message behind.
         let this = self.clone();
-        let sending = tokio::spawn(async move { this.publish_unique(&broker, call, &lock).await });
+        let sending = background::spawn(async move { this.publish_unique(&broker, call, &lock).await })?;
         let held = sending.await.map_err(|error| {
             let unknown = ErrorKind::Unknown { id: id.clone() };
             Error::new(unknown, format!("cannot send `{task}`: it was stopped half-way")).with_source(error)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -154,8 +155,8 @@ pub trait ConsumerControl: Send + Sync {
         None
     }
 
-    /// Why nothing can go on by itself any more: only a new process helps.
-    fn stalled(&self) -> Option<String> {
+    /// Since when the consumer gets nothing any more, and why, where waiting cannot mend it and a restart may.
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
         None
     }
 }

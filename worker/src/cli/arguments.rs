@@ -39,7 +39,8 @@ Examples:
   mq-worker build --out ./worker           one binary for deployment
 
 Settings come from the flags, else from environment variables (MQ_BROKER_URL, MQ_QUEUES, …), else from
-mq-worker.toml in this directory, else from defaults. stdout is data, stderr is for people.
+the nearest mq-worker.toml in this directory or above, else from defaults; `mq-worker config` shows them.
+stdout is data, stderr is for people.
 
 Exit codes:
   0 done   1 what was asked for failed   2 usage or configuration   66 no tasks found
@@ -89,7 +90,7 @@ pub(super) struct PackageArguments {
 pub(super) struct CommonArguments {
     // Addresses are texts here and are read later: clap would show a password in its errors.
     /// The broker's address: amqp://HOST, amqps://HOST or sqlite:PATH [env: MQ_BROKER_URL] [default:
-    /// sqlite:mq-worker.db]
+    /// sqlite:mq-worker.db in the cargo workspace]
     #[arg(short, long, value_name = "URL", global = true)]
     pub(super) broker: Option<String>,
     /// Where results go: rpc, sqlite:PATH or none [env: MQ_RESULT_BACKEND] [default: with the broker]
@@ -120,6 +121,8 @@ pub(super) enum Command {
     Tasks(TasksArguments),
     /// Build the worker as one release binary, for deployment
     Build(BuildArguments),
+    /// Show the settings in force, and where each comes from
+    Config(ConfigArguments),
     /// Show whether the broker is there, which workers are, and how much waits for them
     #[command(after_help = STATUS_HELP)]
     Status(StatusArguments),
@@ -208,6 +211,16 @@ pub(super) struct BuildArguments {
     #[arg(short, long, value_name = "FILE")]
     pub(super) out: PathBuf,
     /// The directory of the crate that has the tasks [default: this one, or the nearest above it]
+    #[arg(long, value_name = "DIR")]
+    pub(super) app: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ConfigArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The directory of the crate that has the tasks [default: this one]
     #[arg(long, value_name = "DIR")]
     pub(super) app: Option<PathBuf>,
 }

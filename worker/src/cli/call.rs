@@ -14,6 +14,7 @@ pub(super) fn run(arguments: CallArguments, common: &CommonArguments) -> Outcome
 }
 
 async fn call(app: &App, arguments: CallArguments) -> Outcome {
+    operate::must_exist(&app.config().effective_result_backend())?;
     let CallArguments { task, args, kwargs, queue, countdown, wait } = arguments;
     if queue.is_none() {
         warn_of_default_queue(app, &task);

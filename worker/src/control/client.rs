@@ -1,14 +1,14 @@
 //! The client: tells workers something and gathers what they answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::{Clock, Command, Mailbox, Reply, mailbox};
 use crate::broker::{Broker, Publication, Subscription};
+use crate::connection::background;
 use crate::error::{Error, Result};
 use crate::routing::Topology;
 use crate::tracing;
@@ -91,9 +91,10 @@ impl Control {
         let asked = self.publish(command).await;
         let mut answers = Vec::new();
         if matches!(asked, Ok(true)) {
-            let deadline = Instant::now() + self.timeout;
+            let begun = Instant::now();
             while !self.is_complete(&answers)
-                && let Ok(Some(delivery)) = timeout_at(deadline, replies.next()).await
+                && let left = self.timeout.saturating_sub(begun.elapsed())
+                && let Some(Some(delivery)) = background::timeout(left, replies.next()).await?
             {
                 answers.extend(self.read(&delivery.message, &ticket));
                 delivery.ack();
@@ -107,7 +108,7 @@ impl Control {
             let _ = self.broker.delete_queue(&mailbox.queue).await;
         };
         // Only courtesy: the broker lets go of an unused mailbox by itself.
-        let _ = tokio::time::timeout(Duration::from_secs(1), tidy_up).await;
+        let _ = background::timeout(Duration::from_secs(1), tidy_up).await;
         asked.map(|_| answers)
     }
 

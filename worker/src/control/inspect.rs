@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Control, Reply};
+use crate::connection::background;
 use crate::error::Result;
 
 /// What is to be known about a running worker at a glance.
@@ -74,7 +75,7 @@ impl Control {
             if left.is_empty() || deadline.is_some_and(|deadline| deadline <= std::time::Instant::now()) {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            background::sleep(Duration::from_millis(200)).await?;
         }
         Ok(left)
     }

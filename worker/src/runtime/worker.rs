@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::control::Node;
@@ -126,6 +127,11 @@ impl Worker {
     /// that passed their time limit have held all its places for the grace time, and only a new process can go on.
     pub async fn run(self) -> Result<Summary> {
         let Worker { app, queues, shared, isolates, handle } = self;
+        if Handle::try_current().is_err() {
+            return Err(Error::config(
+                "a worker runs its tasks on tokio: await it within a tokio runtime, or let `mq_worker::main()` make one",
+            ));
+        }
         if isolates {
             isolate::check(app.registry())?;
         }
@@ -187,6 +193,7 @@ impl Worker {
         let delivered = Arc::new(AtomicU64::new(0));
         health.consuming(Consuming {
             broker: Arc::clone(&broker),
+            backend: Arc::clone(&backend),
             control: consumer.control(),
             queues: consumed.as_slice().into(),
             delivered: Arc::clone(&delivered),

@@ -34,6 +34,9 @@ pub(super) fn describe(path: &Path, act: &str, cause: rusqlite::Error) -> Error 
             let what = format!("cannot {act}: the message is too large for SQLite");
             Error::new(ErrorKind::TooLarge, what)
         }
+        Some(ErrorCode::SystemIoFailure) => {
+            Error::storage(format!("cannot {act}: the disk of `{path}` cannot be read or written"))
+        }
         _ => Error::storage(format!("cannot {act} in `{path}`")),
     };
     error.with_source(cause)

@@ -22,6 +22,7 @@ use super::handle::WorkerHandle;
 use super::persist::Settling;
 use super::running::RunningTasks;
 use crate::app::config::WorkerConfig;
+use crate::backend::ResultBackend;
 use crate::broker::{Broker, ConsumerControl};
 use crate::error::{Error, Result};
 use crate::tracing;
@@ -61,6 +62,8 @@ enum Phase {
 pub(super) struct Consuming {
     /// Asked how full the queues are, when the worker has nothing to do.
     pub(super) broker: Arc<dyn Broker>,
+    /// Where results go.
+    pub(super) backend: Arc<dyn ResultBackend>,
     /// Knows whether the consumer is attached.
     pub(super) control: Arc<dyn ConsumerControl>,
     /// What it consumes from.
@@ -162,6 +165,12 @@ impl Vitals {
 
     /// Whether the worker should be left alone, or restarted.
     fn liveness(&self) -> Report {
+        // At once, and not after a limit: it does not pass by itself.
+        if let Phase::Consuming(consuming) = self.phase()
+            && let Some((since, reason)) = consuming.control.loss().or_else(|| consuming.backend.loss())
+        {
+            return Report::of([Trouble::now("broker", since, &reason)]);
+        }
         let report = self.checks.lock().expect("never poisoned").report();
         match self.phase() {
             Phase::Consuming(consuming) => report.with(consuming.settling.slowest()),

@@ -52,12 +52,6 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
                       await (a plain `fn` task runs on a thread of its own)";
         symptoms.executor = Some(reason.into());
     }
-    if let Phase::Consuming(consuming) = vitals.phase()
-        && let Some(reason) = consuming.control.stalled()
-    {
-        symptoms.executor = Some(reason);
-        return symptoms;
-    }
     match vitals.phase() {
         // A worker that stops is left to its grace time.
         _ if vitals.handle.is_stopping() => {}
