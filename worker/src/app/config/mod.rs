@@ -43,6 +43,10 @@ use crate::routing::{QueueKind, RouteRule, Topology};
 pub struct Config {
     /// Where messages lie. Default `sqlite:mq-worker.db`, in the working directory.
     pub broker_url: BrokerUrl,
+    /// RabbitMQ's management API, which lists queues for the operating commands: `http://host:15672`, with a user and
+    /// password of its own if they differ from the broker's. Default: port 15672 of the broker's host, and 15671 over
+    /// `https` for `amqps`.
+    pub management_url: Option<BrokerUrl>,
     /// Where results go. Default: what goes with the broker (`rpc://` for RabbitMQ, else the same place).
     pub result_backend: Option<BrokerUrl>,
     /// The queue of tasks that name none. Default `default`.
@@ -98,6 +102,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             broker_url: "sqlite:mq-worker.db".parse().expect("the default is a URL"),
+            management_url: None,
             result_backend: None,
             default_queue: "default".into(),
             topic_exchange: "mq.topic".into(),

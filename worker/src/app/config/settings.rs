@@ -39,6 +39,7 @@ macro_rules! setting {
 #[rustfmt::skip]
 pub(super) const SETTINGS: &[Setting] = &[
     setting!("", "broker_url", "MQ_BROKER_URL", |c, t| c.broker_url = value::broker(t)?),
+    setting!("", "management_url", "MQ_MANAGEMENT_URL", |c, t| c.management_url = Some(value::management(t)?)),
     setting!("", "result_backend", "MQ_RESULT_BACKEND", |c, t| c.result_backend = Some(value::result_backend(t)?)),
     setting!("", "default_queue", "MQ_DEFAULT_QUEUE", |c, t| c.default_queue = value::queue(t)?),
     setting!("", "topic_exchange", "MQ_TOPIC_EXCHANGE", |c, t| c.topic_exchange = value::exchange(t)?),
