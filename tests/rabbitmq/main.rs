@@ -4,6 +4,7 @@ mod consuming;
 mod delays;
 mod faults;
 mod fixture;
+mod management;
 mod publishing;
 mod restored;
 mod results;

@@ -332,10 +332,14 @@ pub(super) enum DeadCommand {
     },
     /// Send dead letters back to the queue they came from, with their retries counted anew
     ///
-    /// A unique task's letter stays while another call of it waits or runs; then the exit code is 75.
+    /// A unique task's letter stays while another call of it waits or runs; then the exit code is 75. What had expired stays
+    /// too, unless it is asked for by --expired or its --id.
     Replay {
         #[command(flatten)]
         which: DeadArguments,
+        /// Send those too that had expired before they were run
+        #[arg(long)]
+        expired: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -7,6 +7,7 @@
 mod again;
 mod comeback;
 pub mod continuation;
+mod dropped;
 mod control;
 pub mod executor;
 pub mod failure_hooks;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::again::{again, to_queue};
 use super::continuation::{self, Following};
+use super::dropped::Letters;
 use super::failure_hooks::FailureHooks;
 use super::outcome::{DeadReason, Outcome};
 use super::request::Request;
@@ -58,6 +59,8 @@ pub struct Settler {
     pub consumed: CancellationToken,
     /// What was done so far.
     pub(super) tally: Tally,
+    /// How many letters went to each dead-letter queue.
+    pub(super) letters: Letters,
 }
 
 /// One step that must be durable before the next.
@@ -241,6 +244,7 @@ impl Settler {
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         let attempts = history::read(&message.headers);
         let letter = to_queue(&queue, message, None);
+        self.letters.add(&queue);
         self.insist("put a message aside", Effect::DeadLetter { of: context.queue(), letter }).await?;
         self.tell_of_failure(request, &failure).await?;
         if !self.hooks.is_empty() {
@@ -262,7 +266,7 @@ impl Settler {
         self.publish_all(continuation::after_failure(&request.embed, context)).await
     }
 
-    async fn revoked(&self, request: &Request, why: &'static str) -> Result<(), Abandoned> {
+    pub(super) async fn revoked(&self, request: &Request, why: &'static str) -> Result<(), Abandoned> {
         if request.plain || !self.wants_result(request) {
             return Ok(());
         }

@@ -161,7 +161,7 @@ impl Worker {
             return Ok(Summary::default());
         }
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
-        let consumed = queues.clone();
+        let (consumed, dead_letters) = (queues.clone(), queues.clone());
         let subscription = Subscription { queues, prefetch, name: app.worker_name() };
         let Some(consumer) = consume(&*broker, subscription, &handle).await? else {
             return Ok(Summary::default());
@@ -214,7 +214,7 @@ impl Worker {
         tokio::spawn(follower.follow(period, over.clone()));
         let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
         let hooks = FailureHooks::collect();
-        let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default() };
+        let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default(), letters: Default::default() };
         let pipe = Arc::new(Pipe {
             gate,
             settler,
@@ -223,6 +223,7 @@ impl Worker {
             running,
             delivered,
         });
+        let dropped = tokio::spawn(super::dropped::watch(Arc::clone(&pipe), dead_letters, over.clone()));
         let work = pipe.work(consumer, handle.clone(), grace);
         tokio::pin!(work);
         let worked = tokio::select! {
@@ -239,6 +240,8 @@ impl Worker {
             }
         };
         over.cancel();
+        // It puts back what it looks at.
+        let _ = tokio::time::timeout(Duration::from_secs(2), dropped).await;
         if let Some(control) = control {
             // It only says goodbye; a broker that is away must not hold up the end.
             let _ = tokio::time::timeout(Duration::from_secs(2), control).await;

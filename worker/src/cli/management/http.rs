@@ -189,3 +189,83 @@ fn tls_config(options: &TlsOptions) -> Outcome<TlsConfig> {
         .client_cert(client)
         .build())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Asks a server that answers with these bytes, and gives its address and what it was asked.
+    fn ask(answer: &'static [u8]) -> (Outcome<Option<Vec<u64>>>, String, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let base = format!("http://{}", listener.local_addr().expect("bound"));
+        let server = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            let mut asked = Vec::new();
+            let mut piece = [0; 1024];
+            while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+                match client.read(&mut piece).expect("a request") {
+                    0 => break,
+                    read => asked.extend(&piece[..read]),
+                }
+            }
+            client.write_all(answer).expect("it listens");
+            String::from_utf8(asked).expect("text")
+        });
+        let answered = client(&base).get("/api/x");
+        (answered, base, server.join().expect("no panic"))
+    }
+
+    fn client(base: &str) -> Http {
+        let user = ("ops".to_owned(), "hunter2".to_owned());
+        Http::new(base.to_owned(), user, "jobs".to_owned(), &TlsOptions::default()).expect("a client")
+    }
+
+    #[test]
+    fn a_good_answer_is_read_and_one_to_an_unknown_name_is_none() {
+        let (answer, _, asked) = ask(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n[1, 2]");
+        assert_eq!(answer.expect("an answer"), Some(vec![1, 2]));
+        assert!(asked.contains("Basic b3BzOmh1bnRlcjI="), "{asked}");
+        let body = b"HTTP/1.1 404 Not Found\r\ncontent-length: 29\r\n\r\n{\"error\":\"Object Not Found\"}\n";
+        assert_eq!(ask(body).0.expect("an answer"), None);
+    }
+
+    #[test]
+    fn what_is_no_management_api_is_told_by_what_it_does() {
+        let refused: &[u8] = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 61\r\n\r\n\
+            {\"error\":\"not_authorised\",\"reason\":\"Not management user\"}\r\n";
+        for (answer, code, expected) in [
+            (refused, REFUSED, "refuses user `ops` (Not management user)"),
+            (b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", REFUSED, "virtual host `jobs`"),
+            (b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\noops", FAILED, "it answers 404 Not Found"),
+            (
+                b"HTTP/1.1 301 Moved\r\nlocation: https://x/\r\ncontent-length: 0\r\n\r\n",
+                FAILED,
+                "redirects to https://x/",
+            ),
+            (b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", UNAVAILABLE, "answers 503"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", FAILED, "answers with something else"),
+            (b"AMQP\0\0\x09\x01", UNAVAILABLE, "does not speak HTTP"),
+            (b"220 mail.example ESMTP\r\n\r\n", UNAVAILABLE, "does not speak HTTP"),
+            (b"", UNAVAILABLE, "cannot reach"),
+        ] {
+            let (answered, base, _) = ask(answer);
+            let (told, text) = answered.expect_err("no answer").in_words();
+            assert!(text.contains(&base) && text.contains(expected), "{expected}: {text}");
+            assert_eq!(told, code, "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_there_is_told_with_the_way_out() {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+        let error = client(&format!("http://{free}")).get::<u64>("/api/x").expect_err("nobody there");
+        let (code, text) = error.in_words();
+        assert!(code == UNAVAILABLE && text.contains("rabbitmq-plugins enable"), "{text}");
+        let error = client("http://does-not-exist.invalid:1").get::<u64>("/api/x").expect_err("nobody there");
+        assert!(error.in_words().1.contains("does-not-exist.invalid"));
+    }
+}
