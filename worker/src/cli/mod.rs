@@ -13,7 +13,10 @@ mod declare;
 mod delete;
 mod exchanges;
 mod exit;
+mod inventory;
 mod logging;
+#[cfg(feature = "amqp")]
+mod management;
 mod operate;
 mod output;
 mod purge;
