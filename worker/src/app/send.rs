@@ -208,8 +208,9 @@ impl App {
             delay,
             mandatory: true,
         };
+        let route_queue = route.queue;
         let mut sent = broker.publish(publication.clone()).await;
-        if let (Err(error), Some(queue)) = (&sent, &route.queue)
+        if let (Err(error), Some(queue)) = (&sent, &route_queue)
             && error.is_unroutable()
         {
             // Somebody deleted the queue since this process declared it.
@@ -217,7 +218,13 @@ impl App {
             self.ensure_queue(queue).await?;
             sent = broker.publish(publication).await;
         }
-        sent.map_err(|error| error.context(format_args!("cannot send `{task}`")))
+        let external = route_queue.filter(|queue| self.is_external(queue));
+        sent.map_err(|error| match external {
+            Some(queue) if error.is_unroutable() => error.context(format_args!(
+                "cannot send `{task}`: queue `{queue}` is external, and whoever declares it has not done so yet"
+            )),
+            _ => error.context(format_args!("cannot send `{task}`")),
+        })
     }
 
     /// The address of a call, with everything there that must exist before publishing.

@@ -83,10 +83,13 @@ pub(super) async fn open(amqp: &Arc<Amqp>, subscription: Subscription) -> Result
                 };
                 let what = format!("consume from queue `{queue}`");
                 let asked = &source;
-                let attached = this
-                    .link
-                    .request(&what, this.limit, async |session| asked.attach(&session).await)
-                    .await?;
+                let attached = if this.desired.is_external(queue) {
+                    // It may not exist yet, and no other queue is to wait for it.
+                    None
+                } else {
+                    let attach = async |session| asked.attach(&session).await;
+                    Some(this.link.request(&what, this.limit, attach).await?)
+                };
                 opened.push((source, attached));
             }
             let is_attached = opened.iter().map(|(source, _)| Arc::clone(&source.attached)).collect();

@@ -17,13 +17,14 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::ledger::{Ack, Identity, Ledger};
 use super::survivors::{Again, Survivors};
 use super::to_delivery;
 use crate::broker::{Delivery, Settle, Settlement, Verdict};
 use crate::connection::amqp::Amqp;
+use crate::connection::amqp::external::MISSING;
 use crate::connection::amqp::failure::{code, reply_code, text};
 use crate::connection::amqp::link::{Pause, Session};
 use crate::connection::amqp::topology::short;
@@ -122,6 +123,7 @@ impl Source {
         let consumer = channel
             .basic_consume(short(&self.queue)?, short(&self.tag)?, options, FieldTable::default())
             .await?;
+        self.amqp.desired.bind_anew(session, &self.queue).await?;
         Ok(Attached { channel: Arc::new(channel), consumer })
     }
 
@@ -129,8 +131,11 @@ impl Source {
     async fn attach_again(self) -> Attached {
         let mut pause = Pause::default();
         let mut said = None;
+        let is_external = self.amqp.desired.is_external(&self.queue);
+        let mut was_missing = false;
         loop {
-            sleep(pause.next(false)).await;
+            let most = if is_external { MISSING } else { Duration::MAX };
+            sleep(pause.next(false).min(most)).await;
             let deadline = Instant::now() + Duration::from_secs(3600);
             // The link says by itself why there is no connection.
             let Ok(session) = self.amqp.link.session(0, deadline).await else { continue };
@@ -139,6 +144,10 @@ impl Source {
                 Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
             };
             let failed = match attached {
+                Ok(attached) if was_missing => {
+                    info!(queue = &*self.queue, "the queue exists now: consuming from it");
+                    return attached;
+                }
                 Ok(attached) => {
                     debug!(queue = &*self.queue, generation = session.generation, "consuming");
                     return attached;
@@ -147,6 +156,15 @@ impl Source {
             };
             if !session.is_alive() {
                 self.amqp.link.suspect();
+                continue;
+            }
+            if is_external && reply_code(&failed) == Some(code::NOT_FOUND) {
+                if !was_missing {
+                    info!(queue = &*self.queue, "waiting for the queue, which others declare");
+                    was_missing = true;
+                }
+                // Nothing that a restart of this worker could mend.
+                self.attached.store(true, Ordering::Relaxed);
                 continue;
             }
             let reason = text(&failed);
@@ -191,17 +209,21 @@ impl Attachment {
 impl Lane {
     pub(super) fn new(
         source: Source,
-        attached: Attached,
+        attached: Option<Attached>,
         commands: mpsc::Receiver<Command>,
         deliveries: mpsc::Sender<Delivery>,
     ) -> Self {
         let (verdict_sender, verdicts) = mpsc::unbounded_channel();
+        let attachment = match attached {
+            Some(attached) => Attachment::Attached(attached),
+            None => Attachment::Attaching(source.clone().attach_again().boxed()),
+        };
         Self {
             sink: Arc::new(Sink { channel: 1, verdicts: verdict_sender.clone() }),
             source,
             commands,
             deliveries: Some(deliveries),
-            attachment: Attachment::Attached(attached),
+            attachment,
             number: 1,
             verdicts,
             verdict_sender,
@@ -424,6 +446,9 @@ impl Lane {
         let is_wanted = self.deliveries.is_some();
         let queue = &*self.source.queue;
         match why {
+            None if is_wanted && self.source.amqp.desired.is_external(queue) => {
+                info!(queue, "the broker cancelled the consumer: the queue was deleted by its owner");
+            }
             None if is_wanted => error!(queue, "the broker cancelled the consumer: is the queue deleted?"),
             Some(error) if reply_code(&error).is_some() => {
                 error!(queue, reason = text(&error), "the broker closed the consumer's channel");

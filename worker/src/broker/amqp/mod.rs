@@ -90,7 +90,9 @@ impl Broker for AmqpBroker {
                     let (desired, topology) = (&amqp.desired, &topology);
                     amqp.link
                         .request(&what, amqp.limit, async |session| desired.declare(&session, topology).await)
-                        .await
+                        .await?;
+                    amqp.keep_bound();
+                    Ok(())
                 })
                 .await
         }

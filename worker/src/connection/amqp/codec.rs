@@ -158,7 +158,7 @@ fn to_table<'a>(headers: impl Iterator<Item = (&'a str, &'a Value)>) -> Result<F
 }
 
 /// JSON as AMQP, in the few types that every client reads: `S I l d t V A F`.
-fn to_value(value: &Value) -> Result<AMQPValue> {
+pub(super) fn to_value(value: &Value) -> Result<AMQPValue> {
     Ok(match value {
         Value::Null => AMQPValue::Void,
         Value::Bool(v) => AMQPValue::Boolean(*v),

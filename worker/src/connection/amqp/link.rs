@@ -124,6 +124,11 @@ impl Link {
         matches!(&*self.inner.state.borrow(), State::Up(session) if session.is_alive())
     }
 
+    /// True when this program has closed it, for good.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(&*self.inner.state.borrow(), State::Closed)
+    }
+
     /// Follows whether the broker takes messages, and why not.
     pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
         self.inner.blocked.subscribe()
