@@ -11,6 +11,7 @@ use super::topology_arguments::{
     BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
 };
 use crate::app::config::value;
+use crate::error::Undecodable;
 
 /// Runs the tasks of a crate, and looks after its queues.
 ///
@@ -368,14 +369,15 @@ pub(super) struct DeadArguments {
 }
 
 fn json_array(text: &str) -> Result<Positional, String> {
-    serde_json::from_str(text)
-        .map(Positional)
-        .map_err(|error| format!("expected a JSON array, such as '[1, \"two\"]' ({error})"))
+    serde_json::from_str(text).map(Positional).map_err(|error| {
+        format!("expected a JSON array, such as '[1, \"two\"]' ({})", Undecodable::from(&error))
+    })
 }
 
 fn json_object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
-    serde_json::from_str(text)
-        .map_err(|error| format!("expected a JSON object, such as '{{\"name\": 1}}' ({error})"))
+    serde_json::from_str(text).map_err(|error| {
+        format!("expected a JSON object, such as '{{\"name\": 1}}' ({})", Undecodable::from(&error))
+    })
 }
 
 /// Reads the arguments of the process.

@@ -7,6 +7,9 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, IntoDeserializer, Visitor, value};
 use serde_json::value::RawValue;
 
+use super::codec::not_utf8;
+use crate::error::Undecodable;
+
 /// The arguments of one call, positional and by keyword, as slices of the message's body.
 ///
 /// The macro takes them in the order of the parameters and then calls [`finish`](Self::finish), which
@@ -103,8 +106,9 @@ fn listed(parameters: &[&str]) -> String {
 }
 
 fn parse<T: DeserializeOwned>(name: &str, json: &str) -> Result<T, ArgumentError> {
-    serde_json::from_str(json)
-        .map_err(|error| ArgumentError(format!("argument `{name}` does not fit: {error}")))
+    serde_json::from_str(json).map_err(|error| {
+        ArgumentError(format!("argument `{name}` does not fit: {}", Undecodable::from(&error)))
+    })
 }
 
 /// A plain message arrives as bytes for a parameter that asks for bytes, else as JSON, else as text. One that says
@@ -132,7 +136,11 @@ fn from_payload<T: DeserializeOwned>(
     {
         return Ok(value);
     }
-    Err(ArgumentError(format!("the message does not fit the parameter `{name}`: {json_error}")))
+    let why = match std::str::from_utf8(body) {
+        Ok(_) => Undecodable::from(&json_error).to_string(),
+        Err(error) => not_utf8(error),
+    };
+    Err(ArgumentError(format!("the message does not fit the parameter `{name}`: {why}")))
 }
 
 fn from_text<T: DeserializeOwned>(body: &[u8]) -> Option<T> {

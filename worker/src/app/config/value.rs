@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::connection::BrokerUrl;
+use crate::connection::url::redact;
 use crate::routing::QueueKind;
 use crate::routing::topology::check_name;
 
@@ -18,14 +19,20 @@ pub(crate) type Problem = String;
 
 /// A text as it was written, without a password that it may hold.
 pub(crate) fn shown(text: &str) -> String {
-    let text = if text.contains('@') {
-        match text.parse::<BrokerUrl>() {
-            Ok(url) => url.to_string(),
-            Err(_) => format!("***{}", &text[text.rfind('@').unwrap_or(0)..]),
-        }
-    } else {
-        text.to_owned()
-    };
+    shortened(if looks_like_an_address(text) { redact(text.trim()) } else { text.to_owned() })
+}
+
+/// The same for what should have been an address: `user:password` looks like nothing else.
+pub(crate) fn shown_address(text: &str) -> String {
+    shortened(redact(text.trim()))
+}
+
+/// True for what may hold a password.
+pub(crate) fn looks_like_an_address(text: &str) -> bool {
+    text.contains('@') || text.contains("://") || text.trim_start().to_ascii_lowercase().starts_with("amqp")
+}
+
+fn shortened(text: String) -> String {
     if text.chars().count() <= 80 {
         return text;
     }
