@@ -20,6 +20,8 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    /// What went wrong in the first place, where the steps between it and the caller would only hide it.
+    cause: Option<String>,
     source: Option<Source>,
 }
 
@@ -63,7 +65,14 @@ pub(crate) enum ErrorKind {
 #[cfg_attr(not(all(feature = "amqp", feature = "sqlite")), allow(dead_code))]
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), cause: None, source: None }))
+    }
+
+    /// An error that is told in two parts, however many steps lie between: what was wanted, and this.
+    pub(crate) fn cause(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let mut error = Self::new(kind, message);
+        error.0.cause = Some(error.0.message.clone());
+        error
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
@@ -71,9 +80,10 @@ impl Error {
         self
     }
 
-    /// The same error, with `what` said before it: `what: message`.
+    /// The same error, with `what` said before it: `what: message`. Of a [cause](Self::cause) no other `what` is left.
     pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
-        self.0.message = format!("{what}: {}", self.0.message);
+        let message = self.0.cause.as_ref().unwrap_or(&self.0.message);
+        self.0.message = format!("{what}: {message}");
         self
     }
 
@@ -212,7 +222,7 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, source } = &*self.0;
+        let Inner { kind, message, source, .. } = &*self.0;
         f.debug_struct("Error").field("kind", kind).field("message", message).field("source", source).finish()
     }
 }
@@ -361,6 +371,16 @@ mod tests {
         fn try_from(text: String) -> Result<Self, String> {
             Err(format!("no such tag: {text}"))
         }
+    }
+
+    #[test]
+    fn of_a_cause_only_the_last_want_is_told() {
+        let told =
+            |error: Error| error.context("cannot declare queue `a`").context("cannot send `b`").to_string();
+        let error = Error::cause(ErrorKind::Connection, "no connection to `c`: refused");
+        assert_eq!(told(error), "cannot send `b`: no connection to `c`: refused");
+        let error = Error::topology("there is no exchange `x`");
+        assert_eq!(told(error), "cannot send `b`: cannot declare queue `a`: there is no exchange `x`");
     }
 
     #[test]
