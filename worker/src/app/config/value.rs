@@ -41,6 +41,9 @@ fn shortened(text: String) -> String {
 
 /// `10s`, `1m 30s`, `500ms`.
 pub(crate) fn duration(text: &str) -> Result<Duration, Problem> {
+    if text.trim_start().starts_with('-') {
+        return Err("expected a duration that is not negative, such as `30s`".into());
+    }
     humantime::parse_duration(text.trim())
         .map_err(|_| "expected a duration with its unit, such as `30s`, `5m` or `1h 30m`".into())
 }
