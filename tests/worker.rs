@@ -416,7 +416,9 @@ fn a_warm_stop_finishes_what_runs_and_hands_the_rest_back() {
 fn a_warm_stop_repeats_nothing_and_spends_nothing_however_late_the_broker_answers() {
     everywhere(async |place| {
         let url = place.url();
-        let Some((user, host)) = url.split_once('@').filter(|_| place.name.starts_with("rabbitmq")) else { return };
+        let Some((user, host)) = url.split_once('@').filter(|_| place.name.starts_with("rabbitmq")) else {
+            return;
+        };
         let (server, vhost) = host.split_once('/').expect("a virtual host");
         let proxy = Proxy::start(server);
         let (app, journal) = prepared(&place).await;
