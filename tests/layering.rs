@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The rows from the bottom up. A module imports from the rows below its own, not from its own.
 const ROWS: &[&[&str]] = &[
-    &["error"],
+    &["panics"],
+    &["error", "tracing"],
     &["message", "state"],
     &["task", "routing"],
     &["canvas", "connection"],

@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mq_worker::{SharedState, Worker};
 use rustix::process::{Pid, Signal, kill_process};
 use support::places::{Running, everywhere};
 use support::{Process, unique};
 
-use crate::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
-use crate::tasks::{
-    Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, pid, spin_apart, spin_on,
-    told_twice, told_why, wait,
+use super::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
+use super::tasks::{
+    Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, hold_all_handles, pid, spin_apart,
+    spin_on, told_twice, told_why, wait,
 };
 
 #[test]
@@ -46,7 +46,7 @@ fn a_call_learns_whether_it_is_revoked_or_out_of_time() {
         job.revoke().await.expect("revoked");
         assert_eq!(job.get().timeout(LONG).await.expect("a result"), "revoked", "{}", lab.place.name);
 
-        let call = told_why.with(lab.file("slow")).header("timelimit", serde_json::json!([null, 0.2]));
+        let call = told_why.with(lab.file("slow")).soft_time_limit(Duration::from_millis(200));
         assert_eq!(lab.result(call).await, "out of time", "{}", lab.place.name);
 
         let file = lab.file("twice");
@@ -194,5 +194,38 @@ fn measure_what_a_process_costs() {
             lab.result(facts_plain.with(Vec::new())).await;
         }
         eprintln!("one after the other: {inside:?} in the worker, {:?} apart", begun.elapsed() / MANY);
+    });
+}
+
+/// Its process has done nothing wrong by not being there.
+#[test]
+fn a_task_whose_process_cannot_be_started_waits_and_spends_nothing() {
+    on_sqlite(async |lab| {
+        let mut command = lab.command("sh");
+        command.args(["-c", "ulimit -n 100; exec \"$0\"", env!("CARGO_BIN_EXE_isolated-worker")]);
+        let worker = Process::spawn(&mut command);
+        let file = lab.file("stay");
+        lab.send(hold_all_handles.with(file.clone())).await;
+        lines(&file, 1);
+        let job = lab.send(facts_async.with(Vec::new())).await;
+        worker.wait_for_line("cannot start it here now", LONG);
+        std::fs::remove_file(&file).expect("removed");
+        let facts = job.get().timeout(LONG).await.expect("a result");
+        assert_eq!(facts.retries, 0);
+        worker.signal(Signal::TERM);
+        let ended = worker.wait(LONG);
+        assert!(!ended.stderr.contains("will be retried"), "{}", ended.stderr);
+    });
+}
+
+/// The error is the program's, not the worker's death.
+#[test]
+fn a_set_up_that_panics_in_the_process_of_a_task_is_the_failure_of_that_task() {
+    on_sqlite(async |lab| {
+        let mut command = lab.command(env!("CARGO_BIN_EXE_isolated-worker"));
+        let _worker = Process::spawn(command.env("TEST_SETUP", "panics apart"));
+        let (kind, text) = lab.failure(fail.with("set-up")).await;
+        assert_eq!(kind, "Error", "{text}");
+        assert!(text.contains("prepare_wrongly` panicked: not today"), "{text}");
     });
 }

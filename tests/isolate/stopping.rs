@@ -7,8 +7,8 @@ use mq_worker::message::Message;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use support::{Process, eventually, eventually_blocking};
 
-use crate::lab::{LONG, Lab, all_gone, lines, on_real_brokers, on_sqlite, processes};
-use crate::tasks::{pid, spin_apart, spin_on, wait};
+use super::lab::{LONG, Lab, all_gone, lines, on_real_brokers, on_sqlite, processes};
+use super::tasks::{pid, spin_apart, spin_on, wait};
 
 #[test]
 fn an_isolated_task_finishes_within_the_grace_even_when_every_process_is_signalled() {
@@ -43,6 +43,62 @@ fn ctrl_c_on_a_terminal_does_not_reach_the_tasks() {
         fs::remove_file(&file).expect("removed");
         assert_eq!(worker.wait(LONG).status.code(), Some(0));
         assert_eq!(job.get().timeout(LONG).await.expect("a result"), "ended well");
+    });
+}
+
+/// A terminal that closes sends its signal more than once: by itself, by its shell, by the kernel.
+#[test]
+fn a_closed_terminal_stops_the_worker_warm_however_often_it_says_so() {
+    on_sqlite(async |lab| {
+        let worker = lab.worker(&[]);
+        let ready = worker.wait_for_line(" ready ", LONG);
+        assert!(ready.contains(&lab.place.queue), "{ready}");
+        let file = lab.file("stay");
+        fs::write(&file, "").expect("a file");
+        let job = lab.send(wait.with(file.clone())).await;
+        lines(&file, 1);
+        worker.signal(Signal::HUP);
+        worker.wait_for_line("stopping", LONG);
+        worker.signal(Signal::HUP);
+        worker.signal(Signal::HUP);
+        fs::remove_file(&file).expect("removed");
+        let ended = worker.wait(LONG);
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert_eq!(job.get().timeout(LONG).await.expect("a result"), "ended well");
+    });
+}
+
+#[test]
+fn under_nohup_a_worker_outlives_its_terminal() {
+    on_sqlite(async |lab| {
+        let mut command = lab.command("sh");
+        command.args(["-c", "trap '' HUP; exec \"$0\"", env!("CARGO_BIN_EXE_isolated-worker")]);
+        let worker = Process::spawn(&mut command);
+        worker.wait_for_line(" ready ", LONG);
+        worker.signal(Signal::HUP);
+        lab.result(pid.with()).await;
+        worker.signal(Signal::TERM);
+        let ended = worker.wait(LONG);
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("SIGHUP"), "{}", ended.stderr);
+    });
+}
+
+#[test]
+fn a_worker_that_sets_up_stops_at_the_first_signal() {
+    on_sqlite(async |lab| {
+        for how in ["waits", "blocks"] {
+            let mut command = lab.command(env!("CARGO_BIN_EXE_isolated-worker"));
+            let worker = Process::spawn(command.env("TEST_SETUP", how));
+            worker.wait_for_line("the set-up does not end", LONG);
+            worker.signal(Signal::TERM);
+            let ended = worker.wait(LONG);
+            assert_eq!(ended.status.code(), Some(0), "{how}: {}", ended.stderr);
+        }
+        let mut command = lab.command(env!("CARGO_BIN_EXE_isolated-worker"));
+        let ended = Process::spawn(command.env("TEST_SETUP", "panics")).wait(LONG);
+        assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+        assert!(ended.stderr.contains("prepare_wrongly` panicked: not today"), "{}", ended.stderr);
     });
 }
 

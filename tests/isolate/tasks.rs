@@ -19,6 +19,19 @@ fn prepare(state: &mut SharedState) {
     state.insert(Greeting(format!("hello from {}", std::process::id())));
 }
 
+/// What goes wrong before the first task, if the test asks for it.
+#[setup]
+async fn prepare_wrongly(_state: &mut SharedState) {
+    let Ok(how) = std::env::var("TEST_SETUP") else { return };
+    eprintln!("the set-up does not end");
+    match how.as_str() {
+        "waits" => std::future::pending().await,
+        "blocks" => std::thread::sleep(Duration::from_secs(1000)),
+        "panics apart" if std::env::var_os("MQ_ISOLATED").is_none() => {}
+        _ => panic!("not today"),
+    }
+}
+
 /// What a task sees of its call.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Facts {
@@ -204,6 +217,42 @@ pub(crate) fn die_once(file: PathBuf) {
 pub(crate) fn hoard(mebibytes: usize) -> usize {
     let memory = black_box(vec![1_u8; mebibytes << 20]);
     memory.len() >> 20
+}
+
+/// Writes one line.
+#[task]
+pub(crate) fn note_once(file: PathBuf, line: String) {
+    note(&file, line);
+}
+
+#[allow(clippy::print_stdout, reason = "tasks do")]
+fn print() -> String {
+    for line in 0..100 {
+        println!("printed by a task: {line}");
+        eprintln!("said by a task: {line}");
+    }
+    "printed".into()
+}
+
+#[task(max_retries = 0)]
+pub(crate) fn print_inside() -> String {
+    print()
+}
+
+#[task(isolate, max_retries = 0)]
+pub(crate) fn print_apart() -> String {
+    print()
+}
+
+/// Takes all file handles that this process may have, and holds them until the file is gone.
+#[task]
+pub(crate) async fn hold_all_handles(file: PathBuf) {
+    note(&file, std::process::id());
+    let handles: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    while file.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(handles);
 }
 
 /// Ends when the file is gone.

@@ -135,8 +135,9 @@ fn a_lock_that_nobody_opens_opens_by_itself() {
         let key = unique("key");
         let call = || brief.with(key.as_str()).queue(&place.queue).ignore_result();
         assert!(!app.send(call()).await.expect("sent").is_duplicate());
-        // What was queued is lost to the lock when somebody purges it.
-        app.broker().await.expect("a broker").purge(&place.queue).await.expect("purged");
+        // What was queued is lost to the lock when somebody takes it away.
+        let broker = app.broker().await.expect("a broker");
+        broker.get(&place.queue).await.expect("an answer").expect("the call").ack();
         assert!(app.send(call()).await.expect("known").is_duplicate(), "{}", place.name);
         eventually("it opens", async || !app.send(call()).await.expect("sent").is_duplicate()).await;
     });
@@ -168,5 +169,66 @@ fn the_handle_of_a_duplicate_knows_the_result() {
         first.get().timeout(Duration::from_secs(60)).await.expect("a result: nobody has taken it away");
         assert_eq!(first.state().await.expect("a state"), State::Success, "{}", place.name);
         running.stop().await;
+    });
+}
+
+/// Revoked, it will not be run: it keeps nobody out until it is due.
+#[test]
+fn a_call_that_was_revoked_lets_the_next_one_in() {
+    everywhere(async |place| {
+        let app = place.app();
+        for terminate in [false, true] {
+            let shard = unique("shard");
+            let call = || reindex.with(shard.as_str(), true).queue(&place.queue).ignore_result();
+            let waits = call().countdown(Duration::from_secs(3600));
+            let first = app.send(waits).await.expect("sent");
+            assert!(app.send(call()).await.expect("known").is_duplicate(), "{}", place.name);
+            let revoked = if terminate { first.terminate().await } else { first.revoke().await };
+            revoked.expect("revoked");
+            let next = app.send(call()).await.expect("sent");
+            assert!(!next.is_duplicate(), "{}: swallowed as the duplicate of {}", place.name, first.id());
+            // Which has the lock now, and keeps it.
+            let third = app.send(call()).await.expect("known");
+            assert_eq!(third.id(), next.id(), "{}", place.name);
+        }
+    });
+}
+
+/// Told to stop, it may take its time: it runs, and keeps the next one out until it has ended.
+#[test]
+fn a_call_that_was_revoked_while_it_runs_keeps_the_next_one_out() {
+    everywhere(async |place| {
+        let app = place.app();
+        let id = unique("customer");
+        let journal = Journal::default();
+        let running = Running::start(app.clone(), journal.shared());
+        let first = send(&app, &place, customer(&id, "first")).await;
+        eventually("it runs", async || journal.read("began").len() == 1).await;
+        first.revoke().await.expect("revoked");
+        assert!(send(&app, &place, customer(&id, "second")).await.is_duplicate(), "{}: it runs", place.name);
+        journal.write("go on", "");
+        eventually("the next is let in", async || {
+            !send(&app, &place, customer(&id, "third")).await.is_duplicate()
+        })
+        .await;
+        running.stop().await;
+    });
+}
+
+/// What is purged is known where the broker keeps its messages in a table. On RabbitMQ the lock opens in time.
+#[test]
+fn a_call_that_was_purged_lets_the_next_one_in() {
+    everywhere(async |place| {
+        if place.name.starts_with("rabbitmq") {
+            return;
+        }
+        let app = place.app();
+        let shard = unique("shard");
+        let call = || reindex.with(shard.as_str(), true).queue(&place.queue).ignore_result();
+        for waits in [Duration::ZERO, Duration::from_secs(3600)] {
+            app.send(call().countdown(waits)).await.expect("sent");
+            app.broker().await.expect("a broker").purge(&place.queue).await.expect("purged");
+        }
+        assert!(!app.send(call()).await.expect("sent").is_duplicate(), "{}", place.name);
     });
 }

@@ -7,7 +7,7 @@ use mq_worker::backend::{self, BackendOptions, ResultBackend, ResultRecord};
 use mq_worker::{State, TaskFailure};
 use tokio::time::timeout;
 
-use crate::fixture::{Detour, SOON, options, url};
+use super::fixture::{Detour, SOON, options, url};
 
 async fn open(url: &str) -> Arc<dyn ResultBackend> {
     let options = BackendOptions { connect: options(), expires: Duration::from_secs(3600) };

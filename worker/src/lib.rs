@@ -22,6 +22,10 @@
 //! The modules are listed in the order in which a reader needs them; each one uses only those before it.
 //! `docs/architecture.md` shows the two flows, from `.delay()` to the broker and from the broker to the outcome.
 
+// The net under code that is not ours.
+mod panics;
+mod tracing;
+
 // What can go wrong, and where a task stands.
 mod error;
 pub use error::{Error, Result, TaskFailure};

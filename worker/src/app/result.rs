@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use crate::backend::{ResultBackend, ResultRecord};
+use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::typed;
 use crate::state::State;
 
 /// A task that was sent. Dropping it changes nothing about the task.
@@ -125,9 +127,9 @@ impl<'a, T: DeserializeOwned> IntoFuture for Get<'a, T> {
 
 async fn within<T>(limit: Option<Duration>, id: &str, wait: impl Future<Output = Result<T>>) -> Result<T> {
     let Some(limit) = limit else { return wait.await };
-    match tokio::time::timeout(limit, wait).await {
-        Ok(done) => done,
-        Err(_) => Err(Error::timeout(format!(
+    match background::timeout(limit, wait).await? {
+        Some(done) => done,
+        None => Err(Error::timeout(format!(
             "no result of task {id} within {}",
             humantime::format_duration(limit)
         ))),
@@ -147,7 +149,7 @@ fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
         }
         _ => {
             let json = record.value.as_ref().map_or("null", |value| value.get());
-            serde_json::from_str(json).map_err(|error| {
+            typed::from_str(json).map_err(|error| {
                 Error::codec(format!("the result of task {id} is not of the awaited type")).with_source(error)
             })
         }

@@ -1,9 +1,11 @@
 //! Revoking calls.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::{App, AsyncResult};
-use crate::broker::{Note, Register};
+use crate::broker::{Broker, Note, Register};
 use crate::control::Control;
 use crate::error::Result;
 
@@ -14,6 +16,8 @@ impl App {
     ///
     /// Its state is `Revoked` as soon as a worker has come across it. What has ended stays as it is. Python's workers are
     /// told too, and remember it as long as they run.
+    ///
+    /// The lock of a unique call opens, unless a worker runs it by now: the next call need not wait until this one is due.
     ///
     /// # Errors
     /// When the broker does not take it. Workers that run were told if the error [is one of what the broker
@@ -46,6 +50,20 @@ impl App {
         let arguments = arguments.as_object().cloned().unwrap_or_default();
         let told = Control::new(broker).tell("revoke", arguments).await;
         noted.and(told).map_err(|error| error.context(format_args!("cannot revoke task {id}")))
+    }
+}
+
+impl App {
+    /// True for a call that was revoked and that no worker runs: it will not be run, however long its message waits. An
+    /// answer that does not come is none.
+    pub(super) async fn is_given_up(&self, broker: &Arc<dyn Broker>, id: &str) -> bool {
+        let revoked = broker.is_noted(Register::Revoked, id, Register::Revoked.longest()).await;
+        if !revoked.unwrap_or(false) {
+            return false;
+        }
+        let asked = json!({"ids": [id]}).as_object().cloned().unwrap_or_default();
+        let answers = Control::new(Arc::clone(broker)).ask("query_task", asked).await;
+        answers.is_ok_and(|answers| answers.iter().all(|answer| answer.value.get(id).is_none()))
     }
 }
 

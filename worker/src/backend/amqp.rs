@@ -17,7 +17,6 @@ use lapin::types::FieldTable;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{BackendOptions, ResultBackend, ResultRecord};
@@ -30,7 +29,9 @@ use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
+use crate::routing::topology::MAX_NAME;
 use crate::routing::{Queue, QueueKind, Topology};
+use crate::tracing::{debug, warn};
 
 /// How long the reply queue lives without its consumer: the longest loss of connection that costs no results.
 const KEPT: Duration = Duration::from_secs(600);
@@ -151,7 +152,8 @@ impl ResultBackend for RpcBackend {
                 properties: Properties {
                     content_type: Some(JSON.into()),
                     content_encoding: Some("utf-8".into()),
-                    correlation_id: Some(record.task_id.clone()),
+                    // Whoever chose a longer id than AMQP has room for finds it in the body.
+                    correlation_id: Some(record.task_id.clone()).filter(|id| id.len() <= MAX_NAME),
                     transient: true,
                     ..Properties::default()
                 },
@@ -244,7 +246,11 @@ impl Replies {
 
     /// The reply queue.
     fn topology(&self) -> Topology {
-        let (kind, expires) = (Some(QueueKind::Classic), Some(self.expires));
+        // RabbitMQ refuses zero and what has more than 32 bits: for ever is as long as it can be.
+        let longest = Duration::from_millis(u32::MAX.into());
+        let expires =
+            Some(self.expires).filter(|expires| (1..u32::MAX.into()).contains(&expires.as_millis()));
+        let (kind, expires) = (Some(QueueKind::Classic), expires.or(Some(longest)));
         Topology::of_queue(Queue { kind, expires, ..Queue::new(&*self.queue) })
     }
 

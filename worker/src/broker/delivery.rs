@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -42,6 +44,9 @@ impl Delivery {
     }
 }
 
+/// How long a message stays away that its worker has lost.
+pub const LOST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How a delivery is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -51,6 +56,12 @@ pub enum Verdict {
     Replaced,
     /// It goes back, unspent.
     Requeue,
+    /// It leaves the queue unprocessed: the broker moves it to where the dead letters of its queue go, and drops it where the
+    /// queue has no such address.
+    Reject,
+    /// Its worker lost it as it worked on it: it goes back after [`LOST_PAUSE`], with one crash more. A broker that does
+    /// not count crashes marks it as redelivered.
+    Lost,
 }
 
 /// The half of a broker that takes verdicts. It must not block: it notes the verdict and passes it on.
@@ -59,16 +70,24 @@ pub trait Settle: Send + Sync {
     fn settle(&self, tag: u64, verdict: Verdict);
 }
 
-/// The right to settle one delivery, once. Dropping it requeues.
+/// The right to settle one delivery, once. Dropping it requeues; once the work has [begun](Self::begin), it is counted as
+/// a crash.
 pub struct Settlement {
     tag: u64,
+    begun: bool,
     sink: Option<Arc<dyn Settle>>,
 }
 
 impl Settlement {
     /// The right to settle `tag` at `sink`.
     pub fn new(tag: u64, sink: Arc<dyn Settle>) -> Self {
-        Self { tag, sink: Some(sink) }
+        Self { tag, begun: false, sink: Some(sink) }
+    }
+
+    /// The work begins. Whoever loses the delivery from now on, without a verdict, does not have it back uncounted and at
+    /// once: it could be lost in the same way for ever.
+    pub fn begin(&mut self) {
+        self.begun = true;
     }
 
     /// The number by which its sink knows it.
@@ -101,7 +120,7 @@ impl Settlement {
 impl Drop for Settlement {
     fn drop(&mut self) {
         if let Some(sink) = self.sink.take() {
-            sink.settle(self.tag, Verdict::Requeue);
+            sink.settle(self.tag, if self.begun { Verdict::Lost } else { Verdict::Requeue });
         }
     }
 }
@@ -136,8 +155,8 @@ pub trait ConsumerControl: Send + Sync {
         None
     }
 
-    /// Why nothing can go on by itself any more: only a new process helps.
-    fn stalled(&self) -> Option<String> {
+    /// Since when the consumer gets nothing any more, and why, where waiting cannot mend it and a restart may.
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
         None
     }
 }

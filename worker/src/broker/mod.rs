@@ -11,7 +11,7 @@ pub mod memos;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use delivery::{Consumer, ConsumerControl, Delivery, Settle, Settlement, Verdict};
+pub use delivery::{Consumer, ConsumerControl, Delivery, LOST_PAUSE, Settle, Settlement, Verdict};
 pub use memos::{Lock, Locked, Note, Notes, Register};
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,8 +18,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
-    Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
+    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, LOST_PAUSE, Lock,
+    Locked, Note, Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::{
     Answer, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Request, Sink, fresh_id, head,
@@ -28,6 +28,7 @@ use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::topology::check_key;
 use crate::routing::{Binding, Topology};
+use crate::tracing;
 
 /// The longest delay: SQLite counts milliseconds in 64 bits, people do not.
 const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -80,11 +81,13 @@ impl SqliteBroker {
             delay,
             mandatory,
         };
+        let unknown = || ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() };
         match self.database.ask(Request::Publish(publishing), self.timeout).await {
+            Some(Err(error)) if error.is_unknown() => Err(Error::new(unknown(), error.to_string())),
             Some(answer) => answer.map(drop),
             // The commit may still happen.
             None => Err(Error::new(
-                ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() },
+                unknown(),
                 format!(
                     "it is not known whether the message was published: no answer within {:?}",
                     self.timeout
@@ -317,6 +320,8 @@ impl Settle for Returns {
         let ending = match verdict {
             Verdict::Ack | Verdict::Replaced => Ending::Done,
             Verdict::Requeue => Ending::Back,
+            Verdict::Reject => Ending::Rejected,
+            Verdict::Lost => Ending::Lost { pause: LOST_PAUSE },
         };
         self.0.settle(tag, ending);
     }
@@ -363,6 +368,14 @@ impl ConsumerControl for Control {
             }
         }
         .boxed()
+    }
+
+    fn is_attached(&self) -> bool {
+        self.database.loss().is_none()
+    }
+
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+        self.database.loss()
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {

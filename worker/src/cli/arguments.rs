@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use serde_json::value::RawValue;
 
 use super::topology_arguments::{
     BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
@@ -38,7 +39,8 @@ Examples:
   mq-worker build --out ./worker           one binary for deployment
 
 Settings come from the flags, else from environment variables (MQ_BROKER_URL, MQ_QUEUES, …), else from
-mq-worker.toml in this directory, else from defaults. stdout is data, stderr is for people.
+the nearest mq-worker.toml in this directory or above, else from defaults; `mq-worker config` shows them.
+stdout is data, stderr is for people.
 
 Exit codes:
   0 done   1 what was asked for failed   2 usage or configuration   66 no tasks found
@@ -88,7 +90,7 @@ pub(super) struct PackageArguments {
 pub(super) struct CommonArguments {
     // Addresses are texts here and are read later: clap would show a password in its errors.
     /// The broker's address: amqp://HOST, amqps://HOST or sqlite:PATH [env: MQ_BROKER_URL] [default:
-    /// sqlite:mq-worker.db]
+    /// sqlite:mq-worker.db in the cargo workspace]
     #[arg(short, long, value_name = "URL", global = true)]
     pub(super) broker: Option<String>,
     /// Where results go: rpc, sqlite:PATH or none [env: MQ_RESULT_BACKEND] [default: with the broker]
@@ -119,6 +121,8 @@ pub(super) enum Command {
     Tasks(TasksArguments),
     /// Build the worker as one release binary, for deployment
     Build(BuildArguments),
+    /// Show the settings in force, and where each comes from
+    Config(ConfigArguments),
     /// Show whether the broker is there, which workers are, and how much waits for them
     #[command(after_help = STATUS_HELP)]
     Status(StatusArguments),
@@ -212,6 +216,16 @@ pub(super) struct BuildArguments {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct ConfigArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The directory of the crate that has the tasks [default: this one]
+    #[arg(long, value_name = "DIR")]
+    pub(super) app: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct StatusArguments {
     /// How long to wait for workers to answer [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
@@ -276,7 +290,7 @@ pub(super) struct CallArguments {
     pub(super) args: Positional,
     /// The arguments by name: a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object, default_value = "{}", allow_hyphen_values = true)]
-    pub(super) kwargs: serde_json::Map<String, serde_json::Value>,
+    pub(super) kwargs: Box<RawValue>,
     /// The queue [default: what the routes say, else the default queue]
     #[arg(short, long, value_parser = value::queue)]
     pub(super) queue: Option<String>,
@@ -288,9 +302,9 @@ pub(super) struct CallArguments {
     pub(super) wait: Option<Option<Duration>>,
 }
 
-/// A JSON array; its own type, since clap takes a `Vec` for a repeated argument.
+/// A JSON array as it was typed: its own type, to tell it from an object.
 #[derive(Clone, Debug)]
-pub(super) struct Positional(pub(super) Vec<serde_json::Value>);
+pub(super) struct Positional(pub(super) Box<RawValue>);
 
 #[derive(Args, Debug)]
 pub(super) struct ResultArguments {
@@ -368,14 +382,20 @@ pub(super) struct DeadArguments {
 }
 
 fn json_array(text: &str) -> Result<Positional, String> {
-    serde_json::from_str(text)
+    json::<Vec<serde_json::Value>>(text)
         .map(Positional)
         .map_err(|error| format!("expected a JSON array, such as '[1, \"two\"]' ({error})"))
 }
 
-fn json_object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
-    serde_json::from_str(text)
+fn json_object(text: &str) -> Result<Box<RawValue>, String> {
+    json::<serde_json::Map<String, serde_json::Value>>(text)
         .map_err(|error| format!("expected a JSON object, such as '{{\"name\": 1}}' ({error})"))
+}
+
+/// The text as it stands, if it can be read as `T`: a value in between would round large integers.
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Box<RawValue>> {
+    serde_json::from_str::<T>(text)?;
+    serde_json::from_str(text)
 }
 
 /// Reads the arguments of the process.

@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
-use tracing::info;
-
 use super::arguments::LogFormat;
 use super::{output, tasks};
 use crate::app::App;
 use crate::task::TaskEntry;
+use crate::tracing::info;
 
 /// Shows it: a picture for people, one event for machines.
 pub(super) fn show(app: &App, queues: &[String], format: LogFormat) {

@@ -14,6 +14,7 @@ pub(super) fn run(arguments: CallArguments, common: &CommonArguments) -> Outcome
 }
 
 async fn call(app: &App, arguments: CallArguments) -> Outcome {
+    operate::must_exist(&app.config().effective_result_backend())?;
     let CallArguments { task, args, kwargs, queue, countdown, wait } = arguments;
     if queue.is_none() {
         warn_of_default_queue(app, &task);
@@ -26,7 +27,7 @@ async fn call(app: &App, arguments: CallArguments) -> Outcome {
         ignore_result: nobody_waits.then_some(true),
         ..SendOptions::default()
     };
-    let job: AsyncResult<Box<RawValue>> = app.send_call(&task, &args.0, &kwargs, options).await?;
+    let job: AsyncResult<Box<RawValue>> = app.send_call(&task, &*args.0, &*kwargs, options).await?;
     let Some(limit) = wait else { return output::data(job.id()) };
     output::note(format!("task id {}", job.id()));
     let record = result::wait(app, job.id(), limit).await?;

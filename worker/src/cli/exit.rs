@@ -1,8 +1,8 @@
 //! How a command ends: its exit code, and what people are told.
 
-use std::io::Write;
 use std::process::ExitCode;
 
+use super::output;
 use crate::error::Error;
 
 /// What was asked for failed.
@@ -55,8 +55,7 @@ impl Failure {
     /// Tells people and gives the code.
     pub(super) fn report(self) -> ExitCode {
         if !self.message.is_empty() {
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "error: {}", self.message);
+            output::note(format_args!("error: {}", self.message));
         }
         ExitCode::from(self.code)
     }

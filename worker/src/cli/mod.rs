@@ -7,6 +7,7 @@ mod bindings;
 mod build;
 mod call;
 mod completions;
+mod config;
 mod dead;
 mod declare;
 mod delete;
@@ -23,7 +24,10 @@ mod settings;
 mod shim;
 mod signals;
 mod status;
+mod stderr;
 mod stop;
+#[cfg(unix)]
+mod streams;
 mod tasks;
 mod topology_arguments;
 mod worker;
@@ -49,9 +53,14 @@ use exit::{Failure, Outcome};
 /// `my-service queues` shows its queues. The tasks must be in the program: those of a library that nobody names
 /// are left out by the linker, `use my_library as _;` keeps them.
 ///
-/// It makes the async runtime, so it is called from an ordinary `main`, not from an async one.
+/// It makes the async runtime, so it is called from an ordinary `main`; in an async one it ends with exit code 2.
 #[must_use = "the exit code tells whoever started the program how it ended"]
 pub fn main() -> ExitCode {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        let problem = "`mq_worker::main()` makes the async runtime itself: call it from `fn main()` without `async` and \
+                       without `#[tokio::main]`";
+        return Failure::usage(problem).report();
+    }
     match run(std::env::args_os().collect()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -66,6 +75,7 @@ fn run(line: Vec<OsString>) -> Outcome {
         None => worker::run(&worker, &common),
         Some(Command::Tasks(arguments)) => tasks::run(&arguments, &common),
         Some(Command::Build(arguments)) => build::run(&arguments),
+        Some(Command::Config(arguments)) => config::run(&arguments, &common),
         Some(Command::Queues(arguments)) => queues::run(arguments, &common),
         Some(Command::Purge(arguments)) => purge::run(arguments, &common),
         Some(Command::Call(arguments)) => call::run(arguments, &common),

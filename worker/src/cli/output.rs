@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::exit::{Failure, Outcome};
+use super::stderr::Stderr;
 
 /// Data, with a line end.
 pub(super) fn data(text: impl Display) -> Outcome {
@@ -17,8 +18,8 @@ pub(super) fn data(text: impl Display) -> Outcome {
 
 /// A word to people.
 pub(super) fn note(text: impl Display) {
-    // Nobody is left to tell when stderr is closed.
-    let _ = writeln!(stderr(), "{text}");
+    // In one piece, and never an error.
+    let _ = Stderr.write_all(format!("{text}\n").as_bytes());
 }
 
 /// Data as JSON, readable.

@@ -20,6 +20,7 @@ async fn find(app: &App, ResultArguments { id, wait: limit, json }: ResultArgume
              result backend that keeps them, such as --result-backend sqlite:results.db",
         ));
     }
+    operate::must_exist(&app.config().effective_result_backend())?;
     let record = match limit {
         Some(limit) => wait(app, &id, limit).await?,
         None => app.backend().await?.fetch(&id).await?.unwrap_or_else(|| ResultRecord {

@@ -6,6 +6,8 @@ pub(super) struct Signal {
     pub(super) name: &'static str,
     /// The exit code of a program that it ended.
     pub(super) code: u8,
+    /// Said again, it means more. A terminal that closes says it as often as it likes.
+    pub(super) insists: bool,
 }
 
 /// The requests to stop, from now on. A process 1, as in a container, gets only the signals that it asked for.
@@ -13,6 +15,8 @@ pub(super) struct Signal {
 pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// `None` where it is ignored, as under `nohup`.
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
@@ -20,15 +24,39 @@ impl Signals {
     /// Begins to listen; within the async runtime.
     pub(super) fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        // Before there is a handler of ours.
+        let hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup,
+        })
     }
 
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => Signal { name: "SIGINT", code: 130 },
-            _ = self.terminate.recv() => Signal { name: "SIGTERM", code: 143 },
+            _ = self.interrupt.recv() => Signal { name: "SIGINT", code: 130, insists: true },
+            _ = self.terminate.recv() => Signal { name: "SIGTERM", code: 143, insists: true },
+            () = hung_up(&mut self.hangup) => Signal { name: "SIGHUP", code: 129, insists: false },
         }
     }
+}
+
+#[cfg(unix)]
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// True when whoever started us wants us to outlive the terminal: `nohup mq-worker`. Known on Linux only.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 == 1)
 }
 
 /// The requests to stop, from now on.
@@ -47,6 +75,6 @@ impl Signals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-        Signal { name: "Ctrl-C", code: 130 }
+        Signal { name: "Ctrl-C", code: 130, insists: true }
     }
 }

@@ -147,10 +147,12 @@ fn worker_row(worker: &WorkerInfo) -> Vec<String> {
 
 fn state(worker: &WorkerInfo) -> String {
     let state = if worker.stopping { "stopping" } else { "working" };
-    match worker.lost_places {
-        0 => state.to_owned(),
-        lost => format!("{state}, {lost} lost"),
-    }
+    let lost = (worker.lost_places > 0).then(|| format!(", {} lost", worker.lost_places));
+    let settling = (worker.settling > 0).then(|| {
+        let since = worker.settling_seconds.map(|seconds| format!(" for {}", age(seconds as f64)));
+        format!(", {} settling{}", worker.settling, since.unwrap_or_default())
+    });
+    [Some(state.to_owned()), lost, settling].into_iter().flatten().collect()
 }
 
 fn queue_row(queue: &QueueStatus) -> Vec<String> {
@@ -180,7 +182,15 @@ impl QueueStatus {
 
 #[cfg(test)]
 mod tests {
-    use super::age;
+    use super::{WorkerInfo, age, state};
+
+    #[test]
+    fn the_state_tells_what_keeps_a_worker_from_its_messages() {
+        let idle = WorkerInfo::default();
+        assert_eq!(state(&idle), "working");
+        let stuck = WorkerInfo { settling: 2, settling_seconds: Some(70), lost_places: 1, ..idle };
+        assert_eq!(state(&stuck), "working, 1 lost, 2 settling for 1m 10s");
+    }
 
     #[test]
     fn an_age_is_told_in_two_units() {

@@ -3,8 +3,6 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use tracing::{info, warn};
-
 use super::arguments::{CommonArguments, LogFormat, WorkerArguments};
 use super::exit::{Failure, Outcome};
 use super::signals::Signals;
@@ -13,6 +11,7 @@ use crate::app::App;
 use crate::runtime::Worker;
 use crate::runtime::isolate::run_isolated;
 use crate::task::Registry;
+use crate::tracing::{info, warn};
 
 /// Blocking threads beside those of the tasks: file access and name resolution of the runtime itself.
 const SPARE_THREADS: usize = 16;
@@ -27,6 +26,9 @@ pub(super) fn run(arguments: &WorkerArguments, common: &CommonArguments) -> Outc
     }
     let config = config?;
     let (concurrency, app) = (config.worker.concurrency, settings::application(config)?);
+    // Before the process of an isolated task goes its own way here: it prints too.
+    #[cfg(unix)]
+    super::streams::shield();
     run_isolated();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -56,6 +58,13 @@ async fn work(app: App, format: LogFormat) -> Outcome {
             summary = &mut running => break summary,
             signal = signals.next() => signal,
         };
+        if !signal.insists {
+            if !handle.is_stopping() {
+                info!(signal = signal.name, "stopping: what runs may finish");
+                handle.stop();
+            }
+            continue;
+        }
         times += 1;
         match times {
             1 => {

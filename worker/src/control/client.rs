@@ -1,16 +1,17 @@
 //! The client: tells workers something and gathers what they answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::{Clock, Command, Mailbox, Reply, mailbox};
 use crate::broker::{Broker, Publication, Subscription};
+use crate::connection::background;
 use crate::error::{Error, Result};
 use crate::routing::Topology;
+use crate::tracing;
 
 /// How many replies are held at once; the more nodes there are, the more batches.
 const PREFETCH: u16 = 256;
@@ -53,7 +54,8 @@ impl Control {
     /// missed.
     #[must_use]
     pub fn timeout(&self, timeout: Duration) -> Self {
-        Self { timeout, ..self.clone() }
+        // The clock of the operating system counts further than a year on every platform, but not for ever.
+        Self { timeout: timeout.min(Duration::from_secs(365 * 24 * 3600)), ..self.clone() }
     }
 
     /// Tells workers something, and does not wait for answers. That nobody listens is no error.
@@ -89,9 +91,10 @@ impl Control {
         let asked = self.publish(command).await;
         let mut answers = Vec::new();
         if matches!(asked, Ok(true)) {
-            let deadline = Instant::now() + self.timeout;
+            let begun = Instant::now();
             while !self.is_complete(&answers)
-                && let Ok(Some(delivery)) = timeout_at(deadline, replies.next()).await
+                && let left = self.timeout.saturating_sub(begun.elapsed())
+                && let Some(Some(delivery)) = background::timeout(left, replies.next()).await?
             {
                 answers.extend(self.read(&delivery.message, &ticket));
                 delivery.ack();
@@ -105,7 +108,7 @@ impl Control {
             let _ = self.broker.delete_queue(&mailbox.queue).await;
         };
         // Only courtesy: the broker lets go of an unused mailbox by itself.
-        let _ = tokio::time::timeout(Duration::from_secs(1), tidy_up).await;
+        let _ = background::timeout(Duration::from_secs(1), tidy_up).await;
         asked.map(|_| answers)
     }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Control, Reply};
+use crate::connection::background;
 use crate::error::Result;
 
 /// What is to be known about a running worker at a glance.
@@ -23,6 +24,10 @@ pub struct WorkerInfo {
     pub running: Option<u64>,
     /// How many of its places are lost, until a plain function returns that has passed its time limit.
     pub lost_places: u64,
+    /// How many are done and wait for the broker or the result backend to take their outcome.
+    pub settling: u64,
+    /// For how long the slowest of those has waited, in whole seconds.
+    pub settling_seconds: Option<u64>,
     /// How many it has begun since its start.
     pub started: Option<u64>,
     /// How long it has been there, in whole seconds.
@@ -70,7 +75,7 @@ impl Control {
             if left.is_empty() || deadline.is_some_and(|deadline| deadline <= std::time::Instant::now()) {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            background::sleep(Duration::from_millis(200)).await?;
         }
         Ok(left)
     }
@@ -94,6 +99,8 @@ fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerInfo {
         concurrency: pool.and_then(|pool| pool.get("max-concurrency")?.as_u64()),
         running: number("running").or_else(|| of_node(active).map(|tasks| tasks.len() as u64)),
         lost_places: number("lost_places").unwrap_or_default(),
+        settling: number("settling").unwrap_or_default(),
+        settling_seconds: number("settling_seconds"),
         started: total.map(|total| total.values().filter_map(Value::as_u64).sum()),
         uptime: number("uptime"),
         stopping: stats.value.get("stopping").and_then(Value::as_bool).unwrap_or_default(),
@@ -126,6 +133,8 @@ mod tests {
                 concurrency: Some(2),
                 running: Some(1),
                 lost_places: 0,
+                settling: 0,
+                settling_seconds: None,
                 started: Some(5),
                 uptime: Some(12),
                 stopping: false,

@@ -1,11 +1,12 @@
 //! Runs one call: on the async runtime, a blocking thread or in a process of its own, within its time limits, catching panics.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::outcome::Ended;
 use super::places::Places;
 use crate::message::Headers;
+use crate::panics::{Caught, Guarded, caught, text_of};
 use crate::task::{Context, TaskEntry, TaskError, TaskOptions, Work};
 
 /// How long a call may take.
@@ -46,16 +48,32 @@ pub async fn run(
     places: &Arc<Places>,
     interrupted: &CancellationToken,
 ) -> Ended {
-    let Work::Blocking(call) = work else {
-        // Held until the future is gone.
-        let _permit = permit;
-        return bounded(execute(work, context), limits, context, interrupted).await;
+    let call = match work {
+        Work::Blocking(call) => call,
+        Work::Async(future) => {
+            // Held until the future is gone.
+            let _permit = permit;
+            let mut call = AsyncCall::new(context.clone(), future);
+            let ended = bounded((&mut call).map(ended), limits, context, interrupted).await;
+            return call.stop(ended);
+        }
+        Work::Isolated { memory_limit } => {
+            let _permit = permit;
+            return bounded(apart(context, memory_limit), limits, context, interrupted).await;
+        }
     };
-    let mut thread = tokio::task::spawn_blocking(move || {
-        let done = caught(call);
-        drop(permit);
-        done
+    let call = Guarded::new(call);
+    let thread = caught(|| {
+        tokio::task::spawn_blocking(move || {
+            let done = blocking(call);
+            drop(permit);
+            done
+        })
     });
+    let mut thread = match thread {
+        Ok(thread) => thread,
+        Err(problem) => return Ended::NotStarted(problem),
+    };
     let ended = bounded((&mut thread).map(joined), limits, context, interrupted).await;
     if let Ended::TimedOut(_) | Ended::Terminated = &ended {
         places.write_off(context, thread);
@@ -66,38 +84,82 @@ pub async fn run(
 /// Runs a call to its end.
 pub(super) async fn execute(work: Work, context: &Context) -> Ended {
     match work {
-        Work::Async(future) => {
-            AssertUnwindSafe(context.clone().scope(future)).catch_unwind().map(ended).await
+        Work::Async(future) => AsyncCall::new(context.clone(), future).map(ended).await,
+        Work::Blocking(call) => {
+            let call = Guarded::new(call);
+            tokio::task::spawn_blocking(move || blocking(call)).map(joined).await
         }
-        Work::Blocking(call) => tokio::task::spawn_blocking(|| caught(call)).map(joined).await,
-        #[cfg(unix)]
-        Work::Isolated { memory_limit } => super::isolate::run(context.clone(), memory_limit).await,
-        #[cfg(not(unix))]
-        Work::Isolated { .. } => unreachable!("a worker with isolated tasks does not start here"),
+        Work::Isolated { memory_limit } => apart(context, memory_limit).await,
     }
 }
 
-fn caught(call: impl FnOnce() -> Result<Vec<u8>, TaskError>) -> Ended {
-    ended(catch_unwind(AssertUnwindSafe(call)))
+/// Runs a call in a process of its own.
+async fn apart(context: &Context, memory_limit: Option<u64>) -> Ended {
+    #[cfg(unix)]
+    return super::isolate::run(context.clone(), memory_limit).await;
+    #[cfg(not(unix))]
+    unreachable!("a worker with isolated tasks does not start here: {context:?}, {memory_limit:?}");
+}
+
+type Returned = Result<Vec<u8>, TaskError>;
+
+/// An async call. Whatever panics in it, as it runs or as it is dropped, is its own failure.
+struct AsyncCall {
+    context: Context,
+    future: Caught<BoxFuture<'static, Returned>>,
+}
+
+impl AsyncCall {
+    fn new(context: Context, future: BoxFuture<'static, Returned>) -> Self {
+        Self { context, future: Caught::new(future) }
+    }
+
+    /// Drops the future, if it has not ended by itself.
+    fn stop(mut self, ended: Ended) -> Ended {
+        let stopped = self.context.enter(|| self.future.stop());
+        match (ended, stopped) {
+            // Handed back, it would be as if it had never run.
+            (Ended::Interrupted, Err(panic)) => Ended::Broke(panic),
+            (ended, _) => ended,
+        }
+    }
+}
+
+impl Future for AsyncCall {
+    type Output = Result<Returned, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let Self { context, future } = &mut *self;
+        context.enter(|| Pin::new(future).poll(cx))
+    }
+}
+
+impl Drop for AsyncCall {
+    fn drop(&mut self) {
+        let _ = self.context.enter(|| self.future.stop());
+    }
+}
+
+fn blocking(call: Guarded<impl FnOnce() -> Returned>) -> Ended {
+    ended(caught(call.into_inner()))
 }
 
 /// A thread that never began, as the runtime ends.
 fn joined(thread: Result<Ended, JoinError>) -> Ended {
-    thread.unwrap_or(Ended::Interrupted)
+    thread.unwrap_or_else(|error| {
+        if let Ok(panic) = error.try_into_panic() {
+            text_of(panic);
+        }
+        Ended::Interrupted
+    })
 }
 
-fn ended(done: Result<Result<Vec<u8>, TaskError>, Box<dyn Any + Send>>) -> Ended {
+fn ended(done: Result<Returned, String>) -> Ended {
     match done {
         Ok(Ok(json)) => Ended::Returned(json),
         Ok(Err(error)) => Ended::Erred(error),
-        Err(panic) => Ended::Panicked(panic_text(&*panic)),
+        Err(panic) => Ended::Panicked(panic),
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".into())
 }
 
 async fn bounded(

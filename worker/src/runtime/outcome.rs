@@ -18,10 +18,14 @@ pub enum Ended {
     TimedOut(Duration),
     /// The process that it had for itself died, in these words.
     Crashed(String),
+    /// It could not be started, for want of what it needs here: a process, a thread, a file handle.
+    NotStarted(String),
     /// Somebody revoked it, and it was stopped or gave up.
     Terminated,
     /// The worker stops and cannot wait for the task.
     Interrupted,
+    /// The worker stopped it, and it panicked at that, with this text.
+    Broke(String),
 }
 
 /// What is to be done with the message.
@@ -52,6 +56,18 @@ pub enum Outcome {
     },
     /// It has succeeded before, and that was kept: acknowledge.
     Repeated,
+    /// Send it again after a while, with nothing spent: it has not run.
+    Postpone {
+        /// How long the broker keeps it back.
+        after: Duration,
+        /// What is missing here.
+        problem: String,
+    },
+    /// Let it go without a verdict, which is counted as a crash: there is no time for more.
+    Lose {
+        /// Why.
+        problem: String,
+    },
     /// Hand it back, with nothing spent.
     HandBack,
 }
@@ -71,6 +87,8 @@ pub enum DeadReason {
     BadArguments,
     /// It took too many workers down with it.
     Crashed,
+    /// What was to follow its run can never be done, for instance as the broker does not take the message.
+    Unsettled,
 }
 
 impl DeadReason {
@@ -83,6 +101,7 @@ impl DeadReason {
             DeadReason::Malformed => "malformed",
             DeadReason::BadArguments => "bad-arguments",
             DeadReason::Crashed => "crashed",
+            DeadReason::Unsettled => "unsettled",
         }
     }
 }
@@ -98,6 +117,9 @@ pub struct Attempts {
     pub max_crashes: u32,
 }
 
+/// How long a call waits that could not be started, more or less.
+const SCARCE: Duration = Duration::from_secs(2);
+
 /// Decides what follows a run. `random` in `0.0..1.0` is the jitter.
 pub fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
     let Attempts { retries, .. } = attempts;
@@ -105,6 +127,10 @@ pub fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f
     let (after, failure) = match ended {
         Ended::Returned(json) => return Outcome::Success(json),
         Ended::Interrupted => return Outcome::HandBack,
+        Ended::Broke(problem) => return Outcome::Lose { problem },
+        Ended::NotStarted(problem) => {
+            return Outcome::Postpone { after: SCARCE.mul_f64(0.5 + random), problem };
+        }
         Ended::Terminated => return Outcome::Revoked { why: "terminated" },
         Ended::Crashed(text) => return crashed(text, options, attempts, random),
         Ended::Erred(TaskError::Rejected(failure)) => {
@@ -211,6 +237,12 @@ mod tests {
     #[test]
     fn an_interrupted_task_is_handed_back_even_with_no_retries_left() {
         assert_eq!(decide(Ended::Interrupted, &OPTIONS, tried(2), 0.5), Outcome::HandBack);
+    }
+
+    #[test]
+    fn a_call_that_could_not_be_started_waits_and_spends_nothing() {
+        let outcome = decide(Ended::NotStarted("no process".into()), &OPTIONS, tried(2), 0.5);
+        assert_eq!(outcome, Outcome::Postpone { after: SCARCE, problem: "no process".into() });
     }
 
     #[test]

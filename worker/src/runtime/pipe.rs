@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::executor::{self, Limits};
 use super::handle::WorkerHandle;
-use super::outcome::{Attempts, Outcome, decide};
+use super::outcome::{Outcome, decide};
 use super::places::Places;
 use super::request::{Admission, Gate, Request, Standing};
 use super::running::RunningTasks;
@@ -22,7 +22,9 @@ use super::settle::{Abandoned, Settler};
 use super::trial::Trial;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
+use crate::panics::Guarded;
 use crate::task::{AckMode, Work};
+use crate::tracing;
 
 /// Enough to fill the broker's batches.
 const HANDED_BACK_AT_ONCE: usize = 1024;
@@ -119,7 +121,8 @@ impl Pipe {
 
     /// Runs a message on its last life: in a process of its own, or else while no other runs here that has taken workers
     /// down. One that comes again after its trial has begun has another one where that proves nothing, and else is put aside.
-    async fn put_on_trial(&self, delivery: Delivery, warm: &CancellationToken) {
+    async fn put_on_trial(&self, mut delivery: Delivery, warm: &CancellationToken) {
+        delivery.settlement.begin();
         let suspect = self.trial.enter();
         if self.gate.is_accused(&delivery) {
             match self.settler.was_tried(&delivery.message.headers).await {
@@ -150,7 +153,8 @@ impl Pipe {
         }
     }
 
-    async fn process(&self, delivery: Delivery, standing: Standing, permit: OwnedSemaphorePermit) {
+    async fn process(&self, mut delivery: Delivery, standing: Standing, permit: OwnedSemaphorePermit) {
+        delivery.settlement.begin();
         let (mut request, work, limits) = match self.gate.admit(delivery, standing, Utc::now()) {
             Admission::Run(request, work, limits) => (request, work, limits),
             other => return self.dispose(other).await,
@@ -179,7 +183,13 @@ impl Pipe {
         self.run(request, work, limits, permit).await;
     }
 
-    async fn run(&self, mut request: Request, work: Work, limits: Limits, permit: OwnedSemaphorePermit) {
+    async fn run(
+        &self,
+        mut request: Request,
+        work: Guarded<Work>,
+        limits: Limits,
+        permit: OwnedSemaphorePermit,
+    ) {
         tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
         let early = request.options.ack == AckMode::Early;
         if early {
@@ -191,13 +201,10 @@ impl Pipe {
         if self.gate.revocations.contains(request.context.id()) {
             return self.dispose(Admission::Settle(request, Outcome::Revoked { why: "revoked" })).await;
         }
+        let work = work.into_inner();
         let ended =
             executor::run(work, &request.context, limits, permit, &self.places, &self.gate.cold).await;
-        let attempts = Attempts {
-            retries: request.context.retries(),
-            crashes: request.crashes,
-            max_crashes: self.gate.max_crashes,
-        };
+        let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;
     }

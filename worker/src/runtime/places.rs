@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::task::Context;
+use crate::tracing;
 
 /// The places of one worker.
 #[derive(Debug)]

@@ -8,14 +8,16 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::executor::Limits;
-use super::outcome::{DeadReason, Outcome, failure};
+use super::outcome::{Attempts, DeadReason, Ended, Outcome, decide, failure};
 use super::revoked::Revocations;
 use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
 use crate::error::TaskFailure;
 use crate::message::headers::names;
 use crate::message::{Body, Embed, Headers, JSON, Message, codec};
+use crate::panics::Guarded;
 use crate::task::context::Call;
+use crate::task::registry::NotBegun;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 
 /// A call that is ready to run, and what is needed to settle it.
@@ -37,9 +39,9 @@ pub struct Request {
 }
 
 /// What becomes of a delivery.
-pub enum Admission {
+pub(crate) enum Admission {
     /// It can run.
-    Run(Request, Work, Limits),
+    Run(Request, Guarded<Work>, Limits),
     /// It cannot; the outcome says why.
     Settle(Request, Outcome),
     /// It is not due yet, by this long.
@@ -133,7 +135,7 @@ impl Gate {
     }
 
     /// Decodes a delivery, looks its task up and checks whether it may run now.
-    pub fn admit(&self, delivery: Delivery, standing: Standing, now: DateTime<Utc>) -> Admission {
+    pub(crate) fn admit(&self, delivery: Delivery, standing: Standing, now: DateTime<Utc>) -> Admission {
         let Delivery { mut message, queue, exchange, routing_key, redelivered, crashes, settlement } =
             delivery;
         let readable = self.readable(&mut message);
@@ -200,13 +202,14 @@ impl Gate {
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
             Ok(_) => {}
         }
-        match start(entry, &mut request) {
+        match self.start(entry, &mut request) {
             // Decoded all the same: what does not fit is known without a process for it.
             Ok(_)
                 if (options.isolate && self.isolates)
                     || (standing == Standing::OnTrial && self.tries_apart) =>
             {
-                Admission::Run(request, Work::Isolated { memory_limit: options.memory_limit }, limits)
+                let work = Work::Isolated { memory_limit: options.memory_limit };
+                Admission::Run(request, Guarded::new(work), limits)
             }
             Ok(work) => Admission::Run(request, work, limits),
             Err(outcome) => Admission::Settle(request, outcome),
@@ -264,6 +267,42 @@ impl Gate {
         }
         Ok(subscribed)
     }
+
+    /// Decodes what follows the task, and its arguments into the task's types.
+    fn start(&self, entry: &TaskEntry, request: &mut Request) -> Result<Guarded<Work>, Outcome> {
+        let context = request.context.clone();
+        let body = arguments(&context).map_err(malformed)?;
+        if let Some(problem) = super::continuation::unsupported(&body.embed) {
+            return Err(malformed(problem));
+        }
+        // Kept before the arguments are decoded: whoever waits for a later step must hear of a call that does not fit.
+        request.embed = body.embed;
+        entry.begin(context.clone(), body.arguments).map_err(|problem| match problem {
+            NotBegun::Refused(error) => Outcome::Dead {
+                reason: DeadReason::BadArguments,
+                // Python's class for it, which its callers know.
+                failure: TaskFailure {
+                    kind: "TypeError".into(),
+                    module: "builtins".into(),
+                    message: error.to_string(),
+                    traceback: None,
+                },
+            },
+            // The task's own code, as if it had run.
+            NotBegun::Panicked(text) => {
+                decide(Ended::Panicked(text), &request.options, self.attempts(request), fastrand::f64())
+            }
+        })
+    }
+
+    /// How often a call was tried, and how often it may be.
+    pub fn attempts(&self, request: &Request) -> Attempts {
+        Attempts {
+            retries: request.context.retries(),
+            crashes: request.crashes,
+            max_crashes: self.max_crashes,
+        }
+    }
 }
 
 /// How many workers died with a message. A broker's count is exact, and begins anew with each message: what was counted
@@ -280,27 +319,6 @@ fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Outcom
     }
     let eta = headers.eta().map_err(malformed)?;
     Ok(eta.and_then(|time| (time - now).to_std().ok()))
-}
-
-/// Decodes what follows the task, and its arguments into the task's types.
-fn start(entry: &TaskEntry, request: &mut Request) -> Result<Work, Outcome> {
-    let context = request.context.clone();
-    let body = arguments(&context).map_err(malformed)?;
-    if let Some(problem) = super::continuation::unsupported(&body.embed) {
-        return Err(malformed(problem));
-    }
-    // Kept before the arguments are decoded: whoever waits for a later step must hear of a call that does not fit.
-    request.embed = body.embed;
-    (entry.start)(context.clone(), body.arguments).map_err(|error| Outcome::Dead {
-        reason: DeadReason::BadArguments,
-        // Python's class for it, which its callers know.
-        failure: TaskFailure {
-            kind: "TypeError".into(),
-            module: "builtins".into(),
-            message: error.to_string(),
-            traceback: None,
-        },
-    })
 }
 
 /// What the message holds: arguments of a task, or one value.

@@ -16,6 +16,7 @@ use super::start::Patience;
 use crate::broker::{Broker, Note, Notes, Register};
 use crate::error::Result;
 use crate::task::Context;
+use crate::tracing;
 
 /// So many ids are kept, some ten megabytes. Beyond that those go that lapse first.
 const MOST: usize = 100_000;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::stopping::Stopping;
 use crate::message::{Headers, Message, Properties};
+use crate::panics::Guarded;
 
 /// The call that is being run: its id, its headers, the program's shared state, and whether to stop.
 ///
@@ -77,9 +78,9 @@ impl Context {
         CURRENT.try_with(Clone::clone).ok()
     }
 
-    /// Runs a future as part of this call.
-    pub(crate) fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
-        CURRENT.scope(self, future)
+    /// Runs code as part of this call.
+    pub(crate) fn enter<T>(&self, run: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), run)
     }
 
     /// The message that asked for this call.
@@ -209,22 +210,35 @@ impl fmt::Debug for Context {
 
 /// Values that a program shares with all its tasks: one of each type.
 #[derive(Clone, Default)]
-pub struct SharedState(Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
+pub struct SharedState(Arc<Values>);
+
+#[derive(Clone, Default)]
+struct Values(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+impl Drop for Values {
+    /// What the program shares may panic as it goes: that is the end of the value, not of the worker.
+    fn drop(&mut self) {
+        for (_, value) in self.0.drain() {
+            drop(Guarded::new(value));
+        }
+    }
+}
 
 impl SharedState {
     /// Adds a value, in place of one of the same type.
     pub fn insert<T: Any + Send + Sync>(&mut self, value: T) {
-        Arc::make_mut(&mut self.0).insert(TypeId::of::<T>(), Arc::new(value));
+        let before = Arc::make_mut(&mut self.0).0.insert(TypeId::of::<T>(), Arc::new(value));
+        drop(Guarded::new(before));
     }
 
     /// The value of a type, if there is one.
     pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.0.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
+        self.0.0.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
     }
 }
 
 impl fmt::Debug for SharedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SharedState({} values)", self.0.len())
+        write!(f, "SharedState({} values)", self.0.0.len())
     }
 }

@@ -98,7 +98,9 @@ impl Backoff {
 
     /// The wait before retry `n`, drawn with `random` in `0.0..1.0`.
     pub fn delay(&self, n: u32, random: f64) -> Duration {
-        self.ceiling(n).mul_f64(random.clamp(0.0, 1.0))
+        let ceiling = self.ceiling(n);
+        // Rounded up, the longest time of all would be too long.
+        Duration::try_from_secs_f64(ceiling.as_secs_f64() * random.clamp(0.0, 1.0)).unwrap_or(ceiling)
     }
 }
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::{Context, SharedState, TaskError, TaskOptions};
 use crate::error::{Error, Result};
-use crate::message::{ArgumentError, Arguments};
+use crate::message::{ArgumentError, Arguments, json};
+use crate::panics::{Caught, Guarded, caught};
 
 /// One task as the worker knows it: plain facts and a function pointer, collected by `inventory`.
 pub struct TaskEntry {
@@ -62,8 +63,32 @@ impl Work {
 /// # Errors
 /// A rejection when the value has no JSON form: trying again would not help.
 pub fn write_output<T: Serialize>(output: &T) -> Result<Vec<u8>, TaskError> {
-    serde_json::to_vec(output)
+    json::to_vec(output)
         .map_err(|error| TaskError::reject(format!("the result cannot be written as JSON: {error}")))
+}
+
+/// Why a call did not begin.
+pub(crate) enum NotBegun {
+    /// The arguments do not fit.
+    Refused(ArgumentError),
+    /// The code that reads them panicked, with this text.
+    Panicked(String),
+}
+
+impl TaskEntry {
+    /// Decodes the arguments, in the task's own types.
+    pub(crate) fn begin(
+        &self,
+        context: Context,
+        arguments: Arguments<'_>,
+    ) -> Result<Guarded<Work>, NotBegun> {
+        match caught(|| (self.start)(context, arguments)) {
+            // Most of it is the arguments, and it may be dropped without having run.
+            Ok(Ok(work)) => Ok(Guarded::new(work)),
+            Ok(Err(error)) => Err(NotBegun::Refused(error)),
+            Err(panic) => Err(NotBegun::Panicked(panic)),
+        }
+    }
 }
 
 impl fmt::Debug for TaskEntry {
@@ -145,9 +170,14 @@ pub async fn run_setup(state: &mut SharedState) -> Result<()> {
     let mut entries: Vec<&SetupEntry> = inventory::iter::<SetupEntry>.into_iter().collect();
     entries.sort_by_key(|entry| entry.name);
     for entry in entries {
-        (entry.run)(state)
-            .await
-            .map_err(|error| Error::config(format!("set-up `{}` failed: {error}", entry.name)))?;
+        let failed = |how: &str, why: &dyn fmt::Display| {
+            Err(Error::config(format!("set-up `{}` {how}: {why}", entry.name)))
+        };
+        match Caught::new((entry.run)(state)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return failed("failed", &error),
+            Err(panic) => return failed("panicked", &panic),
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use lapin::types::FieldTable;
@@ -67,10 +68,13 @@ impl ConsumerControl for Control {
         Some(self.gauges.iter().map(|gauge| gauge.unsettled.load(Ordering::Relaxed)).sum())
     }
 
-    fn stalled(&self) -> Option<String> {
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
         let stalled = Amqp::stalled()?;
-        let seconds = stalled.as_secs();
-        Some(format!("the I/O thread for RabbitMQ has stood still for {seconds} s: only a restart helps"))
+        let reason = format!(
+            "the I/O thread for RabbitMQ has stood still for {} s: only a restart helps",
+            stalled.as_secs()
+        );
+        Some((Utc::now() - stalled, reason))
     }
 }
 

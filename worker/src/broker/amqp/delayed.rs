@@ -67,7 +67,10 @@ impl Delayed {
         // Binding a queue takes as long as a short delay. From a whole second it would take a second.
         let rest = if delay < Duration::from_secs(1) { delay.saturating_sub(begun.elapsed()) } else { delay };
         let outgoing = match Ladder::choose(rest)? {
-            Some(ladder) => Outgoing::new(&ladder.entry(), &ladder.key(&target)?, message, true)?,
+            Some(ladder) => {
+                let key = ladder.key(&target)?;
+                Outgoing::new(&ladder.entry(), &key, message, true)?.with_room(ladder.traces(&key))
+            }
             None => {
                 let (exchange, routing_key) = target.address();
                 Outgoing::new(exchange, routing_key, message, true)?

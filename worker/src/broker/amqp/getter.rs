@@ -45,8 +45,9 @@ impl Settle for Sink {
         let settle = async move {
             match verdict {
                 Verdict::Ack | Verdict::Replaced => channel.basic_ack(tag, BasicAckOptions::default()).await,
-                Verdict::Requeue => {
-                    channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await
+                Verdict::Requeue | Verdict::Lost | Verdict::Reject => {
+                    let requeue = verdict != Verdict::Reject;
+                    channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue }).await
                 }
             }
         };

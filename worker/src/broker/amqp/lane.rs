@@ -10,7 +10,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, error, warn};
 
 use super::acks::Acks;
 use super::command::{LaneCommand, Pending, Reply};
@@ -19,11 +18,12 @@ use super::ledger::Identity;
 use super::survivors::{Again, Survivors};
 use super::to_delivery;
 use super::verdicts::{Settled, Verdicts};
-use crate::broker::{Delivery, Settlement, Verdict};
+use crate::broker::{Delivery, LOST_PAUSE, Settlement, Verdict};
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::failure::{reply_code, text};
 use crate::connection::amqp::link::Pause;
 use crate::connection::amqp::subscription::{Event, Source, Subscribed};
+use crate::tracing::{debug, error, warn};
 
 /// Deliveries or verdicts that are taken at once.
 const BATCH: usize = 1024;
@@ -219,6 +219,10 @@ impl Lane {
     }
 
     fn settle(&mut self, (channel, tag, verdict): Settled) {
+        if verdict == Verdict::Lost {
+            // The broker marks it as redelivered, which is counted; it keeps its slot until then.
+            return self.verdicts.put_off((channel, tag, Verdict::Requeue), LOST_PAUSE);
+        }
         if let Attachment::Attached(subscribed) = &mut self.attachment
             && channel == self.verdicts.channel
         {
@@ -229,9 +233,14 @@ impl Lane {
                 Verdict::Replaced => {
                     self.acks.ledger.replaced(tag);
                 }
-                Verdict::Requeue => {
+                Verdict::Requeue | Verdict::Lost => {
                     if self.acks.ledger.given_back(tag) {
                         subscribed.requeue(tag);
+                    }
+                }
+                Verdict::Reject => {
+                    if self.acks.ledger.given_back(tag) {
+                        subscribed.reject(tag);
                     }
                 }
             }
@@ -239,14 +248,14 @@ impl Lane {
         }
         if let Some(copy) = self.survivors.ended(channel, tag, verdict == Verdict::Ack) {
             // One that is replaced is not to be remembered: what takes its place has the same identity, and is to run.
-            if let Some(identity) = identity(&copy).filter(|_| verdict != Verdict::Replaced) {
+            if let Some(identity) = identity(&copy).filter(|_| verdict == Verdict::Ack) {
                 self.acks.ledger.identify(copy.settlement.tag(), identity);
             }
             match verdict {
-                Verdict::Ack | Verdict::Replaced => copy.settlement.settle(verdict),
+                Verdict::Ack | Verdict::Replaced | Verdict::Reject => copy.settlement.settle(verdict),
                 // Dropped, and so given back, when nobody takes it.
-                Verdict::Requeue if !self.out.is_open() => {}
-                Verdict::Requeue => self.out.push(copy),
+                Verdict::Requeue | Verdict::Lost if !self.out.is_open() => {}
+                Verdict::Requeue | Verdict::Lost => self.out.push(copy),
             }
         }
     }
@@ -365,8 +374,7 @@ impl Lane {
 
 /// Only task ids are meant to be unique; a plain message without one may run twice.
 fn identity(delivery: &Delivery) -> Option<Identity> {
-    let headers = &delivery.message.headers;
-    headers.id().map(|id| Identity { id: id.into(), retries: headers.retries() })
+    Identity::of(&delivery.message)
 }
 
 async fn at(instant: Option<Instant>) {

@@ -26,6 +26,7 @@ use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
+use crate::tracing;
 
 /// How long one piece may take.
 const READING: Duration = Duration::from_secs(60);

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     fn identity(id: &str) -> Identity {
-        Identity { id: id.into(), retries: 0 }
+        Identity::test(id, 0)
     }
 
     #[test]
@@ -162,6 +162,6 @@ mod tests {
     fn a_retry_is_another_message() {
         let mut survivors = Survivors::<()>::new(8);
         survivors.lost(1, vec![(1, identity("a"))], []);
-        assert_eq!(survivors.ask(&Identity { id: "a".into(), retries: 1 }), Again::Run);
+        assert_eq!(survivors.ask(&Identity::test("a", 1)), Again::Run);
     }
 }

@@ -1,6 +1,7 @@
 //! The way of the verdicts from those who settle to the lane.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -43,6 +44,16 @@ impl Verdicts {
     pub(super) fn next_channel(&mut self) {
         self.channel += 1;
         self.sink = Arc::new(Sink { channel: self.channel, verdicts: self.sender.clone() });
+    }
+
+    /// Takes a verdict after a pause.
+    pub(super) fn put_off(&self, settled: Settled, pause: Duration) {
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            // An error means that the lane has ended: the broker has the message back.
+            let _ = sender.send(settled);
+        });
     }
 
     /// True when all that have come are taken.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::queue::{Moment, Waiting};
+use super::queue::{Moment, Stored, Waiting};
 use super::state::{OwnerId, State, Timer};
 use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
 use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, Queue, Topology};
+use crate::tracing;
 
 impl State {
     /// Makes exchanges, queues and bindings that do not exist yet.
@@ -107,9 +108,11 @@ impl State {
         let dropped = (queue.ready.len() + queue.delayed.len()) as u64;
         let unused = queue.unused.take();
         let moments: Vec<Moment> = queue.moments().collect();
-        queue.ready.clear();
-        queue.delayed.clear();
+        let gone = std::mem::take(&mut queue.ready).into_values();
+        let gone: Vec<Stored> = gone.chain(std::mem::take(&mut queue.delayed).into_values()).collect();
         queue.unused = unused;
+        // A unique call that is gone keeps nobody out.
+        gone.iter().for_each(|stored| self.memos.unlock_for(&stored.message.headers));
         for moment in moments {
             self.timers.remove(&moment);
         }

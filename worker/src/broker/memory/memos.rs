@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 
 use crate::broker::{Lock, Locked, Note, Notes, Register};
+use crate::message::Headers;
 
 /// After so many notes those that have lapsed are dropped.
 const SWEEP: u64 = 1024;
@@ -68,6 +69,15 @@ impl Memos {
             }
         }
         Locked::Taken
+    }
+
+    /// Opens the lock that a message holds, if it does.
+    pub(super) fn unlock_for(&mut self, headers: &Headers) {
+        if let (Some(key), Some(holder)) = (headers.lock_key(), headers.id())
+            && self.locks.get(key).is_some_and(|held| held.holder == holder)
+        {
+            self.locks.remove(key);
+        }
     }
 
     pub(super) fn unlock(&mut self, lock: &Lock) {

@@ -23,6 +23,8 @@ pub(super) struct Stored {
     pub(super) exchange: String,
     pub(super) routing_key: String,
     pub(super) redelivered: bool,
+    /// How often a worker lost it.
+    pub(super) crashes: u32,
     /// Since when it could be handed out.
     pub(super) since: Instant,
     /// When it is too old for this queue.

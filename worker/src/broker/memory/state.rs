@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::consumers::Attached;
 use super::memos::Memos;
 use super::queue::{Moment, Place, Stored, Waiting};
-use crate::broker::{Delivery, Publication, Settle, Settlement, Subscription, Verdict};
+use crate::broker::{Delivery, LOST_PAUSE, Publication, Settle, Settlement, Subscription, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::{Binding, Exchange, topology};
 
@@ -155,21 +155,25 @@ impl State {
                 exchange: exchange.clone(),
                 routing_key: routing_key.clone(),
                 redelivered: false,
+                crashes: 0,
                 since: now,
                 expires: None,
                 died_in: Vec::new(),
             };
             match delay.filter(|delay| !delay.is_zero()) {
                 None => self.enqueue(&name, stored, now),
-                Some(delay) => {
-                    let moment = (now + delay, self.next_id());
-                    self.timers.insert(moment, Timer::Due(Arc::clone(&name)));
-                    let queue = self.queues.get_mut(&name).expect("it was routed to just now");
-                    queue.delayed.insert(moment, stored);
-                }
+                Some(delay) => self.delay(&name, stored, now + delay),
             }
         }
         Ok(())
+    }
+
+    /// Keeps a message back.
+    fn delay(&mut self, name: &Arc<str>, stored: Stored, until: Instant) {
+        let moment = (until, self.next_id());
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        queue.delayed.insert(moment, stored);
+        self.timers.insert(moment, Timer::Due(Arc::clone(name)));
     }
 
     /// Puts a message at the end of a queue, and moves what can move.
@@ -227,6 +231,7 @@ impl State {
                 exchange: exchange.clone(),
                 routing_key: routing_key.clone(),
                 redelivered: false,
+                crashes: 0,
                 since: now,
                 expires: None,
                 died_in: died_in.clone(),
@@ -311,7 +316,7 @@ impl State {
 
     /// Takes a verdict on a delivery. One that comes too late does nothing.
     pub(super) fn settle(&mut self, tag: u64, verdict: Verdict, now: Instant) {
-        let Some(Running { queue: name, place, stored, consumer, .. }) = self.running.remove(&tag) else {
+        let Some(Running { queue: name, place, mut stored, consumer, .. }) = self.running.remove(&tag) else {
             return;
         };
         // The queue may have been deleted meanwhile, and even made anew.
@@ -323,12 +328,20 @@ impl State {
         if let Some(consumer) = consumer.and_then(|id| self.consumers.get_mut(&id)) {
             consumer.unsettled -= 1;
         }
-        if verdict == Verdict::Requeue && exists {
-            match stored.expires {
-                Some((at, _)) if at <= now => self.dead_letter(&name, stored, now),
-                _ => self.put(&name, place, stored),
+        match verdict {
+            Verdict::Requeue if exists => {
+                match stored.expires {
+                    Some((at, _)) if at <= now => self.dead_letter(&name, stored, now),
+                    _ => self.put(&name, place, stored),
+                }
+                self.serve_queue(&name);
             }
-            self.serve_queue(&name);
+            Verdict::Reject if exists => self.dead_letter(&name, stored, now),
+            Verdict::Lost if exists => {
+                stored.crashes = stored.crashes.saturating_add(1);
+                self.delay(&name, stored, now + LOST_PAUSE);
+            }
+            _ => {}
         }
         if let Some(id) = consumer {
             self.serve_consumer(id);
@@ -357,7 +370,7 @@ impl State {
             exchange: stored.exchange.clone(),
             routing_key: stored.routing_key.clone(),
             redelivered,
-            crashes: Some(0),
+            crashes: Some(stored.crashes),
             settlement: Settlement::new(tag, self.sink.upgrade().expect("whoever calls holds the hub")),
         };
         self.running.insert(tag, Running { queue: name, place, stored, owner, consumer });

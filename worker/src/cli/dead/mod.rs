@@ -12,7 +12,7 @@ use super::arguments::{CommonArguments, DeadArguments, DeadCommand};
 use super::exit::{Failure, Outcome, TIME_IS_UP};
 use super::operate::{self, counted};
 use super::output;
-use crate::app::App;
+use crate::app::{App, unique};
 use crate::broker::{Broker, Delivery, Settlement};
 use crate::routing::Queue;
 use letter::Letter;
@@ -147,7 +147,13 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
     output::confirm(&format!("Drop {what} in `{dead}` for good?"), yes)?;
     let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
     while let Some(delivery) = search.next().await? {
+        let headers = &delivery.message.headers;
+        let lock = headers.id().and_then(|id| unique::read(headers, id));
         delivery.ack();
+        if let Some(lock) = lock {
+            // Only the broker itself dead-letters a call that still has its lock, which opens in time by itself too.
+            let _ = search.broker.unlock(&lock).await;
+        }
     }
     let found = search.found();
     search.put_back();

@@ -11,10 +11,10 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::tracing::warn;
 use lapin::{Channel, Consumer};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tracing::warn;
 
 use super::session::Session;
 

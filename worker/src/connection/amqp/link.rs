@@ -15,7 +15,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
 use super::address::Address;
 use super::dial::{CutOnDrop, Cutter, dial};
@@ -23,6 +22,7 @@ use super::failure::{Failure, is_channel_error, to_error};
 use super::runtime::{timeout, timeout_at};
 pub(crate) use super::session::Session;
 use crate::error::{Error, Result};
+use crate::tracing::{debug, info, warn};
 
 /// `lapin` tells nobody when an idle connection dies; whoever uses one notices at once and says so.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

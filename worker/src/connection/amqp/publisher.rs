@@ -6,6 +6,7 @@
 //! | confirmed and not returned | `Ok` |
 //! | no queue takes it | unroutable |
 //! | nack: the queue is full, is just being made, or elects a leader | published again for two seconds where one queue is its only target, then rejected |
+//! | the headers are larger than a frame | too large: nothing was written |
 //! | the exchange does not exist, the message is too large | its own error; the others are published again |
 //! | no connection within the deadline, or the broker blocks publishers | an error: nothing was sent |
 //! | written, and the confirm did not come | unknown, with the id under which it may be sent again |
@@ -20,7 +21,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tracing::warn;
 
 use super::channel::{ANSWER, OpenChannel};
 use super::failure::{code, is_channel_error, reply_code, text, timed_out};
@@ -29,6 +29,7 @@ use super::outgoing::{Outgoing, Returned};
 use super::runtime;
 use super::window::{Confirm, Entry, Outcome, Window};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tracing::warn;
 
 /// Publishes that may be on their way at once; a thousand is where throughput ends to grow.
 const IN_FLIGHT: usize = 1024;
@@ -142,16 +143,20 @@ struct Actor {
 /// The channel that is published on.
 enum Lane {
     Closed,
-    Opening(BoxFuture<'static, Result<(Arc<OpenChannel>, u64), lapin::Error>>),
-    Open {
-        channel: Arc<OpenChannel>,
-        generation: u64,
-    },
+    Opening(BoxFuture<'static, Result<Open, lapin::Error>>),
+    Open(Open),
     /// It collects its last words until then.
     Broken {
         why: Option<lapin::Error>,
         until: Instant,
     },
+}
+
+#[derive(Clone)]
+struct Open {
+    channel: Arc<OpenChannel>,
+    generation: u64,
+    frame_max: usize,
 }
 
 impl Actor {
@@ -227,9 +232,9 @@ impl Actor {
             Lane::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
                 self.sort_out()
             }
-            Lane::Open { channel, .. } if self.blocked.borrow().is_none() => {
-                let channel = Arc::clone(channel);
-                self.write(&channel);
+            Lane::Open(open) if self.blocked.borrow().is_none() => {
+                let open = open.clone();
+                self.write(&open);
             }
             _ => {}
         }
@@ -241,8 +246,8 @@ impl Actor {
             (Lane::Closed, State::Up(session)) if !self.waiting.is_empty() => {
                 self.lane = Lane::Opening(open(session.clone(), self.pause.next(false)).boxed());
             }
-            (Lane::Open { generation, .. }, State::Up(session)) if session.generation == *generation => {}
-            (Lane::Open { .. }, _) => self.broken(None),
+            (Lane::Open(open), State::Up(session)) if session.generation == open.generation => {}
+            (Lane::Open(_), _) => self.broken(None),
             _ => {}
         }
         match state {
@@ -261,9 +266,9 @@ impl Actor {
         }
     }
 
-    fn opened(&mut self, opened: Result<(Arc<OpenChannel>, u64), lapin::Error>) {
+    fn opened(&mut self, opened: Result<Open, lapin::Error>) {
         self.lane = match opened {
-            Ok((channel, generation)) => Lane::Open { channel, generation },
+            Ok(open) => Lane::Open(open),
             Err(_) => {
                 self.link.suspect();
                 Lane::Closed
@@ -271,7 +276,7 @@ impl Actor {
         };
     }
 
-    fn write(&mut self, channel: &Arc<OpenChannel>) {
+    fn write(&mut self, open: &Open) {
         while self.window.len() < IN_FLIGHT
             && let Some((outgoing, _)) = self.waiting.front()
             && (self.window.is_empty() || self.window.bytes() + outgoing.body.len() <= IN_FLIGHT_BYTES)
@@ -281,8 +286,12 @@ impl Actor {
             if request.reply.is_closed() {
                 continue;
             }
+            if let Err(error) = outgoing.check(open.frame_max) {
+                request.tell(Err(error));
+                continue;
+            }
             let number = self.window.push(Arc::clone(&outgoing), request);
-            self.writes.push(publish(Arc::clone(channel), number, outgoing).boxed());
+            self.writes.push(publish(Arc::clone(&open.channel), number, outgoing).boxed());
         }
     }
 
@@ -430,18 +439,19 @@ impl Request {
 }
 
 /// Resolves when a channel is being opened and is open, or could not be.
-async fn opening(lane: &mut Lane) -> Result<(Arc<OpenChannel>, u64), lapin::Error> {
+async fn opening(lane: &mut Lane) -> Result<Open, lapin::Error> {
     match lane {
         Lane::Opening(opening) => opening.await,
         _ => std::future::pending().await,
     }
 }
 
-async fn open(session: Session, pause: Duration) -> Result<(Arc<OpenChannel>, u64), lapin::Error> {
+async fn open(session: Session, pause: Duration) -> Result<Open, lapin::Error> {
     let open = async {
         let channel = session.channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok((Arc::new(channel), session.generation))
+        let (generation, frame_max) = (session.generation, session.frame_max());
+        Ok(Open { channel: Arc::new(channel), generation, frame_max })
     };
     match timeout(ANSWER, open).await {
         Ok(Ok(open)) => Ok(open),

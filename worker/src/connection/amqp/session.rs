@@ -37,6 +37,11 @@ impl Session {
         opening.await.unwrap_or_else(|_| Err(timed_out()))
     }
 
+    /// The largest frame that the broker takes on this connection, in bytes.
+    pub(crate) fn frame_max(&self) -> usize {
+        usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
+    }
+
     /// False when the connection is gone, even if the supervisor has not noticed yet.
     pub(crate) fn is_alive(&self) -> bool {
         self.connection.status().connected()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::tracing::{debug, error, warn};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -12,7 +13,6 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, error, warn};
 
 use super::Amqp;
 use super::channel::{ANSWER, OpenChannel};
@@ -171,10 +171,19 @@ impl Subscribed {
         self.writes.push(written.boxed());
     }
 
-    /// Gives back, without waiting.
+    /// Requeues, without waiting.
     pub(crate) fn requeue(&mut self, tag: u64) {
+        self.nack(tag, true);
+    }
+
+    /// Leaves the message to the dead-letter exchange of its queue, without waiting.
+    pub(crate) fn reject(&mut self, tag: u64) {
+        self.nack(tag, false);
+    }
+
+    fn nack(&mut self, tag: u64, requeue: bool) {
         let channel = (*self.channel).clone();
-        let options = BasicNackOptions { multiple: false, requeue: true };
+        let options = BasicNackOptions { multiple: false, requeue };
         self.writes.push(async move { channel.basic_nack(tag, options).await }.boxed());
     }
 

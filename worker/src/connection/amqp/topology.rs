@@ -7,7 +7,6 @@ use std::time::Duration;
 use lapin::ErrorKind;
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use tracing::{debug, warn};
 
 use super::channel::Scratch;
 use super::delay::{self, Rung};
@@ -15,6 +14,7 @@ use super::failure::{code, is_channel_error, reply_code, text};
 use super::link::{Session, lock};
 use super::runtime::sleep;
 use crate::routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, Topology};
+use crate::tracing::{debug, warn};
 
 /// A quorum queue with a dead-letter exchange gives up on a message that many workers died of.
 const DELIVERY_LIMIT: i32 = 20;

@@ -4,9 +4,9 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::tracing::{error, info};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
-use tracing::{error, info};
 
 use super::link::lock;
 

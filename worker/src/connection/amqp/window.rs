@@ -15,6 +15,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::outgoing::{Outgoing, Returned};
+use crate::tracing;
 
 /// Publishes that were handed to `lapin` and not settled.
 pub(super) struct Window<R> {

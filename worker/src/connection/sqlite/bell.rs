@@ -12,6 +12,7 @@ use filetime::FileTime;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Database;
+use crate::tracing;
 
 /// Wakes the other processes. A bell that does not ring costs time, not messages: they look once a second anyway.
 pub(super) fn ring(path: &Path) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::message::{Headers, JSON, Message, Properties};
+use crate::tracing;
 
 /// Short names, absent when they say nothing: this is written with every message.
 #[derive(Default, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use super::queues::QueueEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::{format_time, names};
 use crate::routing::Overflow;
+use crate::tracing;
 
 /// How many due messages one transaction moves; the rest follows in the next one.
 const DUE_BATCH: i64 = 1000;
@@ -36,9 +37,10 @@ struct Entering<'a> {
 
 /// Why a message left its queue unread. The names are RabbitMQ's.
 #[derive(Clone, Copy, PartialEq)]
-enum Reason {
+pub(super) enum Reason {
     Expired,
     TooMany,
+    Rejected,
 }
 
 impl Reason {
@@ -46,6 +48,7 @@ impl Reason {
         match self {
             Reason::Expired => "expired",
             Reason::TooMany => "maxlen",
+            Reason::Rejected => "rejected",
         }
     }
 }
@@ -149,6 +152,25 @@ impl Engine {
         self.trim(entry, now, hops)
     }
 
+    /// A delay ends: the message is as it was, and one that was handed out before expires as it did.
+    fn end_delay(&mut self, entry: &Arc<QueueEntry>, at: i64, id: i64, now: i64) -> Sql<()> {
+        let db = std::rc::Rc::clone(&self.db);
+        db.prepare_cached(
+            "INSERT INTO ready (queue, rank, id, redelivered, crashes)
+             SELECT queue, rank, id, redelivered, crashes FROM delayed WHERE at = ? AND id = ?",
+        )?
+        .execute([at, id])?;
+        db.prepare_cached(
+            "INSERT OR IGNORE INTO expiring (at, id, queue, rank)
+             SELECT m.expires_at, m.id, d.queue, d.rank FROM delayed d JOIN message m ON m.id = d.id
+             WHERE d.at = ? AND d.id = ? AND d.redelivered AND m.expires_at IS NOT NULL",
+        )?
+        .execute([at, id])?;
+        db.prepare_cached("DELETE FROM delayed WHERE at = ? AND id = ?")?.execute([at, id])?;
+        self.grow(entry.id, 1);
+        self.trim(entry, now, 0)
+    }
+
     fn is_full(&mut self, entry: &QueueEntry) -> Sql<bool> {
         match entry.definition.max_length {
             Some(limit) => Ok(self.length(entry.id)? >= limit),
@@ -206,7 +228,7 @@ impl Engine {
     }
 
     /// Moves a message that is in no queue any more to where dead letters of its queue go, or drops it.
-    fn dead_letter(
+    pub(super) fn dead_letter(
         &mut self,
         entry: &Arc<QueueEntry>,
         id: i64,
@@ -247,7 +269,7 @@ impl Engine {
         let targets = self.queues.targets(exchange, routing_key).unwrap_or_default();
         // To push out itself would go on for ever.
         let targets: Vec<_> =
-            targets.into_iter().filter(|target| reason == Reason::Expired || target.id != entry.id).collect();
+            targets.into_iter().filter(|target| reason != Reason::TooMany || target.id != entry.id).collect();
         if targets.is_empty() {
             tracing::debug!(
                 queue = &*entry.name,
@@ -285,13 +307,19 @@ impl Engine {
     }
 
     fn end_delays(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
-        for (at, id, queue, rank) in
+        for (at, id, queue, _) in
             self.due("SELECT at, id, queue, rank FROM delayed WHERE at <= ? ORDER BY at, id LIMIT ?", now)?
         {
-            self.db.prepare_cached("DELETE FROM delayed WHERE at = ? AND id = ?")?.execute([at, id])?;
-            if let Some(entry) = self.queues.by_id(queue) {
-                self.make_ready(&entry, id, rank, now, 0)?;
-                changes.rings = true;
+            match self.queues.by_id(queue) {
+                Some(entry) => {
+                    self.end_delay(&entry, at, id, now)?;
+                    changes.rings = true;
+                }
+                None => {
+                    self.db
+                        .prepare_cached("DELETE FROM delayed WHERE at = ? AND id = ?")?
+                        .execute([at, id])?;
+                }
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use rusqlite::params;
 
 use super::engine::{Changes, Engine, Sql, now_ms};
 use super::failure::is_busy;
+use crate::tracing;
 
 /// How often a process says that it lives.
 const BEAT: Duration = Duration::from_secs(1);

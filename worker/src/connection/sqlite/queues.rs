@@ -12,6 +12,7 @@ use super::owners::SHOWN_FOR;
 use crate::error::{Error, Result};
 use crate::routing::topology::route;
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
+use crate::tracing;
 
 /// A queue as it was declared first.
 #[derive(Debug)]

@@ -2,12 +2,15 @@
 
 use std::rc::Rc;
 
-use rusqlite::OptionalExtension;
+use bytes::Bytes;
+use rusqlite::{OptionalExtension, params};
 
 use super::command::Answer;
 use super::engine::{Engine, Sql};
+use super::head;
 use super::queues::QueueEntry;
 use crate::error::{Error, Result};
+use crate::message::headers::names;
 
 impl Engine {
     /// A queue that goes when nobody uses it was used.
@@ -67,7 +70,24 @@ impl Engine {
         }
     }
 
+    /// A unique call that is gone keeps nobody out.
+    fn unlock_purged(&self, queue: i64) -> Sql<()> {
+        let mut heads = self.db.prepare_cached(
+            "SELECT head FROM message WHERE instr(head, ?2) AND id IN (SELECT id FROM ready WHERE queue = ?1
+             UNION ALL SELECT id FROM delayed WHERE queue = ?1)",
+        )?;
+        let mut rows = heads.query(params![queue, names::UNIQUE])?;
+        while let Some(row) = rows.next()? {
+            let headers = head::decode(row.get_ref(0)?.as_str_or_null()?, Bytes::new()).headers;
+            if let (Some(key), Some(holder)) = (headers.lock_key(), headers.id()) {
+                self.unlock(key, holder)?;
+            }
+        }
+        Ok(())
+    }
+
     fn purge_entry(&mut self, entry: &QueueEntry) -> Sql<u64> {
+        self.unlock_purged(entry.id)?;
         let run = |sql: &str| self.db.prepare_cached(sql)?.execute([entry.id]);
         let purged = run("DELETE FROM message WHERE id IN (SELECT id FROM ready WHERE queue = ?1
                           UNION ALL SELECT id FROM delayed WHERE queue = ?1)")?;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::WorkerHandle;
+use super::persist::Settling;
 use super::places::Places;
 use super::revoked::Revocations;
 use super::running::RunningTasks;
@@ -22,6 +23,7 @@ use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::routing::Topology;
+use crate::tracing;
 
 /// How many commands are held at once.
 const PREFETCH: u16 = 16;
@@ -43,6 +45,8 @@ pub(super) struct Node {
     /// What it is doing.
     pub(super) running: Arc<RunningTasks>,
     pub(super) places: Arc<Places>,
+    /// What it cannot settle at the moment.
+    pub(super) settling: Arc<Settling>,
     /// What it must not run.
     pub(super) revocations: Arc<Revocations>,
     /// How it is told to stop.

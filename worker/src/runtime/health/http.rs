@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Vitals;
+use crate::tracing;
 
 /// How long a connection may last.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -9,9 +9,14 @@ use super::checks::Symptoms;
 use super::{Consuming, Phase, Vitals};
 use crate::broker::QueueInfo;
 use crate::error::Result;
+use crate::runtime::persist::Slowest;
+use crate::tracing;
 
 /// The consumer is not at its queues.
 pub(super) const DETACHED: &str = "the worker is not connected to all of its queues";
+
+/// An outcome that takes longer than this to settle is a symptom: the broker is seldom away for so long.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the counters said at the last look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,12 +52,6 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
                       await (a plain `fn` task runs on a thread of its own)";
         symptoms.executor = Some(reason.into());
     }
-    if let Phase::Consuming(consuming) = vitals.phase()
-        && let Some(reason) = consuming.control.stalled()
-    {
-        symptoms.executor = Some(reason);
-        return symptoms;
-    }
     match vitals.phase() {
         // A worker that stops is left to its grace time.
         _ if vitals.handle.is_stopping() => {}
@@ -63,6 +62,10 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
         }
         Phase::Consuming(consuming) => {
             let delivered = consuming.delivered.load(Ordering::Relaxed);
+            symptoms.settling =
+                consuming.settling.slowest().filter(|slowest| slowest.lasts >= SETTLED_WITHIN).map(
+                    |Slowest { count, reason, .. }| format!("{count} messages wait to be settled: {reason}"),
+                );
             let has_more = std::mem::replace(&mut last.delivered, delivered) != delivered;
             if !has_more && consuming.running.count() == 0 {
                 if let Some(unsettled @ 1..) = consuming.control.unsettled() {

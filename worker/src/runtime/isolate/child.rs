@@ -12,15 +12,16 @@ use rustix::process::{Resource, Rlimit, Signal, getpgrp, kill_process_group, set
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::MARK;
 use super::wire::{self, Call, REVOKE, Reply};
+use super::{MARK, is_scarcity};
 use crate::app::App;
 use crate::message::Message;
+use crate::panics::text_of;
 use crate::runtime::executor;
 use crate::runtime::outcome::Ended;
 use crate::runtime::request::arguments;
 use crate::task::context;
-use crate::task::registry::run_setup;
+use crate::task::registry::{NotBegun, run_setup};
 use crate::task::{Context, Registry, SharedState, TaskError, Work};
 
 /// Saying goodbye to the broker must not keep the result.
@@ -28,9 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Runs the one call that this process is for, and ends the process.
 pub(super) fn become_task() -> ! {
-    // A thread of its own, as `main` may run in an async runtime, within which no other one can wait.
-    let served = std::thread::spawn(serve).join().unwrap_or_else(|_| Err("it panicked, see above".into()));
-    let code = match served {
+    let code = match answer() {
         Ok(()) => 0,
         Err(problem) => {
             let _ = writeln!(io::stderr(), "error: the process of an isolated task: {problem}");
@@ -40,33 +39,75 @@ pub(super) fn become_task() -> ! {
     std::process::exit(code)
 }
 
-fn serve() -> Result<(), String> {
+fn answer() -> Result<(), String> {
     let worker = std::env::var(MARK).unwrap_or_default();
     if worker != std::os::unix::process::parent_id().to_string() {
         return Err(format!(
             "its worker {worker} is gone; or {MARK} was inherited: a task that starts this program removes it"
         ));
     }
-    let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(failed("no standard input"))?;
-    let socket = UnixStream::from(socket);
-    // What the task starts must not hold the socket, or read from it.
-    let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
-    rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
-    let (call, body) = wire::read::<Call>(&socket).map_err(failed("no call came"))?;
-    if let Some(bytes) = call.memory_limit {
-        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
-        setrlimit(Resource::Data, limit).map_err(|error| format!("cannot limit its memory: {error}"))?;
+    let socket = io::stdin().as_fd().try_clone_to_owned();
+    let socket = UnixStream::from(socket.map_err(|error| format!("no standard input: {error}"))?);
+    // What the system lacks now it may have later: that is not the task's failure.
+    let tell = |problem: Problem| {
+        if let Some(reply) = problem.is_scarcity.then(|| Reply::NotStarted(problem.text.clone())) {
+            let _ = wire::write(&socket, &reply, &[]);
+        }
+        problem.text
+    };
+    // A thread of its own, as `main` may run in an async runtime, within which no other one can wait.
+    std::thread::scope(|scope| {
+        let serving = std::thread::Builder::new().spawn_scoped(scope, || serve(&socket));
+        let serving = serving.map_err(|error| Problem::of("cannot start a thread", &error))?;
+        serving.join().unwrap_or_else(|panic| Err(Problem::from(format!("it panicked: {}", text_of(panic)))))
+    })
+    .map_err(tell)
+}
+
+/// Why a process does not serve.
+struct Problem {
+    text: String,
+    /// The system lacks something for the moment.
+    is_scarcity: bool,
+}
+
+impl Problem {
+    fn of(what: &str, error: &io::Error) -> Self {
+        Self { text: format!("{what}: {error}"), is_scarcity: is_scarcity(error) }
     }
-    let orders = Arc::new(Orders::default());
-    let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
-    // Ends with the process.
-    std::thread::spawn(move || listen(line, &given));
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Self { text, is_scarcity: false }
+    }
+}
+
+fn serve(socket: &UnixStream) -> Result<(), Problem> {
+    let failed = |what: &'static str| move |error: io::Error| Problem::of(what, &error);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(failed("cannot start the async runtime"))?;
+    // When to stop is the worker's to say. A service manager may signal every process of a service.
+    let deaf = async { [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal) };
+    let _deaf = runtime.block_on(deaf);
+    wire::write(socket, &Reply::Begun, &[]).map_err(failed("the worker does not listen"))?;
+    // What the task starts must not hold the socket, or read from it.
+    let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
+    rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
+    let (call, body) = wire::read::<Call>(socket).map_err(failed("no call came"))?;
+    let orders = Arc::new(Orders::default());
+    let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
+    // Ends with the process.
+    let listener = std::thread::Builder::new().spawn(move || listen(line, &given));
+    listener.map_err(failed("cannot start a thread"))?;
+    // Last: from here on it is the task that wants too much.
+    if let Some(bytes) = call.memory_limit {
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        setrlimit(Resource::Data, limit).map_err(|error| format!("cannot limit its memory: {error}"))?;
+    }
     let ended = runtime.block_on(async {
         let ended = run(call, body, &orders).await;
         if let Some(app) = App::installed() {
@@ -76,7 +117,7 @@ fn serve() -> Result<(), String> {
     });
     let _ = io::stdout().flush();
     let (reply, body) = Reply::of(ended);
-    wire::write(&socket, &reply, &body).map_err(failed("the worker does not listen"))
+    wire::write(socket, &reply, &body).map_err(|error| format!("the worker does not listen: {error}").into())
 }
 
 /// What the worker has ordered so far, which may be before there is a call.
@@ -122,20 +163,20 @@ fn listen(mut worker: UnixStream, orders: &Orders) {
 }
 
 async fn run(call: Call, body: Vec<u8>, orders: &Orders) -> Ended {
-    // When to stop is the worker's to say. A service manager may signal every process of a service.
-    let _deaf = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     match prepare(call, body, orders).await {
         Ok((work, context)) => executor::execute(work, &context).await,
-        Err(error) => Ended::Erred(error),
+        Err(ended) => ended,
     }
 }
 
-async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), TaskError> {
+async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), Ended> {
+    let failed = |error: TaskError| Ended::Erred(error);
     let mut shared = SharedState::default();
-    run_setup(&mut shared).await?;
-    let registry = Registry::collect()?;
+    run_setup(&mut shared).await.map_err(|error| failed(error.into()))?;
+    let registry = Registry::collect().map_err(|error| failed(error.into()))?;
     let task = registry.get(&call.task);
-    let task = task.ok_or_else(|| TaskError::failed(format!("its process knows no task `{}`", call.task)))?;
+    let task =
+        task.ok_or_else(|| failed(TaskError::failed(format!("its process knows no task `{}`", call.task))))?;
     let Call { id, queue, exchange, routing_key, redelivered, headers, properties, .. } = call;
     let context = Context::new(context::Call {
         task: task.name,
@@ -149,7 +190,10 @@ async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Co
         stopping: orders.cancelled.clone().into(),
     });
     orders.begin(&context);
-    let body = arguments(&context).map_err(TaskError::reject)?;
-    let work = (task.start)(context.clone(), body.arguments).map_err(TaskError::reject)?;
-    Ok((work, context))
+    let body = arguments(&context).map_err(|problem| failed(TaskError::reject(problem)))?;
+    match task.begin(context.clone(), body.arguments) {
+        Ok(work) => Ok((work.into_inner(), context)),
+        Err(NotBegun::Refused(error)) => Err(Ended::Erred(TaskError::reject(error))),
+        Err(NotBegun::Panicked(text)) => Err(Ended::Panicked(text)),
+    }
 }

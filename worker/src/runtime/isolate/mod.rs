@@ -52,6 +52,14 @@ pub fn run_isolated() {
     }
 }
 
+/// True when the system lacks something for the moment: file handles, processes, memory.
+#[cfg(unix)]
+fn is_scarcity(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let scarce = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM, Errno::NOBUFS, Errno::NOSPC];
+    Errno::from_io_error(error).is_some_and(|error| scarce.contains(&error))
+}
+
 /// True when this program can be started once more to run one task.
 pub(super) fn is_ready() -> bool {
     cfg!(unix) && READY.load(Ordering::Relaxed)

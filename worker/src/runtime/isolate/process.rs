@@ -12,8 +12,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::MARK;
 use super::wire::{self, CANCEL, Call, REVOKE, Reply};
+use super::{MARK, is_scarcity};
+use crate::panics::caught;
 use crate::runtime::outcome::Ended;
 use crate::task::{Context, TaskError};
 
@@ -23,7 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Runs a call in a process of its own. Dropping the future kills that process, and all that it started.
 pub(in crate::runtime) async fn run(context: Context, memory_limit: Option<u64>) -> Ended {
     attempt(&context, memory_limit).await.unwrap_or_else(|error| {
-        Ended::Erred(TaskError::failed(format!("cannot run the task in a process of its own: {error}")))
+        let problem = format!("cannot run the task in a process of its own: {error}");
+        if is_scarcity(&error) {
+            Ended::NotStarted(problem)
+        } else {
+            Ended::Erred(TaskError::failed(problem))
+        }
     })
 }
 
@@ -46,8 +52,16 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
         }
         std::future::pending::<()>().await;
     };
+    let mut has_begun = false;
     let answer = async {
-        let answer = wire::receive::<Reply>(&mut from);
+        let answer = async {
+            loop {
+                match wire::receive::<Reply>(&mut from).await? {
+                    (Reply::Begun, _) => has_begun = true,
+                    answer => return Ok::<_, io::Error>(answer),
+                }
+            }
+        };
         tokio::pin!(answer);
         tokio::select! {
             biased;
@@ -69,7 +83,14 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     if tokio::time::timeout(PATIENCE, family.head.wait()).await.is_err() {
         family.kill();
     }
-    Ok(Ended::Crashed(in_words(family.head.wait().await?, memory_limit)))
+    let status = family.head.wait().await?;
+    let words = in_words(status, memory_limit);
+    // Whoever ends all the processes of a service may meet one that is only just starting.
+    let was_told_to_end = [Signal::TERM, Signal::INT, Signal::HUP].map(|signal| Some(signal.as_raw()));
+    if !has_begun && was_told_to_end.contains(&status.signal()) {
+        return Ok(Ended::NotStarted(words));
+    }
+    Ok(Ended::Crashed(words))
 }
 
 /// The program that is running here, even if its file was replaced since.
@@ -119,7 +140,8 @@ impl Drop for Family {
         // none of the group among our children. All of it was killed: this ends soon.
         let bury = move || while let Ok(Some(_)) = waitpgid(group, WaitOptions::empty()) {};
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn_blocking(bury));
+            // Without a thread for it they stay until this process ends.
+            let _ = caught(|| runtime.spawn_blocking(bury));
         }
     }
 }

@@ -53,6 +53,10 @@ impl Call {
 /// The answer; what the task returned is the body.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
+    /// The process is ready: from now on no signal that asks it to end reaches it. Another answer follows.
+    Begun,
+    /// It cannot run the task, as the system lacks something for the moment.
+    NotStarted(String),
     Returned,
     Erred(TaskError),
     Panicked(String),
@@ -71,6 +75,8 @@ impl Reply {
 
     pub(super) fn into_ended(self, body: Vec<u8>) -> Ended {
         match self {
+            Reply::Begun => unreachable!("another answer follows"),
+            Reply::NotStarted(problem) => Ended::NotStarted(problem),
             Reply::Returned => Ended::Returned(body),
             Reply::Erred(error) => Ended::Erred(error),
             Reply::Panicked(text) => Ended::Panicked(text),

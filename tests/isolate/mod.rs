@@ -4,6 +4,7 @@
 
 mod lab;
 mod limits;
+mod observing;
 mod own_process;
 mod stopping;
 mod tasks;

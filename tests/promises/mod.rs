@@ -2,8 +2,10 @@
 
 mod failures;
 mod once;
+mod panics;
 mod register;
 mod revoke;
 mod trial;
 mod unique;
 mod unique_edges;
+mod values;
