@@ -125,10 +125,9 @@ impl Lane {
         loop {
             self.out.hand_out();
             // Whatever else has come in by now goes into the same ack.
-            if self.verdicts.is_empty() {
+            if self.verdicts.is_empty() || self.is_flushing() {
                 self.write_acks();
             }
-            self.go_on_flushing();
             self.gauge.unsettled.store(self.acks.ledger.out(), Ordering::Relaxed);
             if self.is_finished() {
                 break;
@@ -276,8 +275,11 @@ impl Lane {
         }
     }
 
+    /// Writes what is due; for a flush all that can be acked, and behind it the question whether the broker has it.
     fn write_acks(&mut self) {
-        let Attachment::Attached(subscribed) = &mut self.attachment else { return };
+        let Attachment::Attached(subscribed) = &mut self.attachment else {
+            return self.flush.take().into_iter().for_each(Pending::over);
+        };
         // While a write is on its way, verdicts gather for the next.
         if subscribed.is_writing() {
             return;
@@ -287,6 +289,18 @@ impl Lane {
         if !due.is_empty() {
             subscribed.ack(due);
         }
+        if let Some(flush) = self.flush.as_mut().filter(|flush| !flush.is_asked) {
+            flush.is_asked = true;
+            subscribed.confirm();
+        }
+    }
+
+    /// True while somebody waits for acks; those who come later wait for the next time.
+    fn is_flushing(&mut self) -> bool {
+        if self.flush.is_none() && !self.flushes.is_empty() {
+            self.flush = Some(Pending::new(std::mem::take(&mut self.flushes)));
+        }
+        self.flush.is_some()
     }
 
     /// The channel is gone, and with it the meaning of its tags.
@@ -360,27 +374,6 @@ impl Lane {
     fn end_cancel(&mut self) {
         self.out.end();
         self.cancel.take().into_iter().for_each(Pending::over);
-    }
-
-    /// Writes all acks, and then asks the broker for a sign that it has them.
-    fn go_on_flushing(&mut self) {
-        if self.flush.is_none() && !self.flushes.is_empty() {
-            self.flush = Some(Pending::new(std::mem::take(&mut self.flushes)));
-            self.write_acks();
-        }
-        let Some(flush) = &mut self.flush else { return };
-        match &mut self.attachment {
-            Attachment::Attached(subscribed) if !flush.is_asked => {
-                if !subscribed.is_writing() && self.acks.ledger.held() == 0 {
-                    flush.is_asked = true;
-                    subscribed.confirm();
-                }
-            }
-            Attachment::Attached(_) => {}
-            Attachment::Attaching(_) | Attachment::Ended => {
-                self.flush.take().into_iter().for_each(Pending::over)
-            }
-        }
     }
 
     /// Nobody waits for the broker any longer; what has to be settled still is.

@@ -103,3 +103,86 @@ fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, 
         Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot see how full the queues are"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::sync::{Arc, Mutex, OnceLock};
+
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::broker::{self, ConsumerControl};
+    use crate::connection::{ConnectOptions, TlsOptions};
+    use crate::routing::QueueKind;
+    use crate::runtime::health::checks::Checks;
+    use crate::runtime::running::RunningTasks;
+    use crate::task::Registry;
+
+    /// A consumer in a given state.
+    #[derive(Default)]
+    struct Control {
+        unsettled: Option<usize>,
+        stalled: Option<String>,
+    }
+
+    impl ConsumerControl for Control {
+        fn cancel(&self) -> BoxFuture<'_, ()> {
+            std::future::ready(()).boxed()
+        }
+
+        fn flush(&self) -> BoxFuture<'_, ()> {
+            std::future::ready(()).boxed()
+        }
+
+        fn unsettled(&self) -> Option<usize> {
+            self.unsettled
+        }
+
+        fn stalled(&self) -> Option<String> {
+            self.stalled.clone()
+        }
+    }
+
+    /// What two looks at a worker that does nothing find.
+    async fn found(control: Control) -> Symptoms {
+        let options = ConnectOptions {
+            timeout: Duration::from_secs(5),
+            queue_kind: QueueKind::Classic,
+            tls: TlsOptions::default(),
+            name: "test".into(),
+        };
+        let broker =
+            broker::open(&"memory://health".parse().expect("a URL"), &options).await.expect("memory");
+        let consuming = Consuming {
+            broker,
+            control: Arc::new(control),
+            queues: Arc::new([]),
+            delivered: Arc::new(AtomicU64::new(1)),
+            running: Arc::new(RunningTasks::new(&Registry::default())),
+        };
+        let vitals = Vitals {
+            phase: Mutex::new(Phase::Consuming(consuming)),
+            handle: crate::runtime::WorkerHandle::default(),
+            beats: AtomicU64::new(1),
+            checks: Mutex::new(Checks::new(Duration::ZERO, Duration::ZERO)),
+            begun: Utc::now(),
+            stopping: OnceLock::new(),
+        };
+        let mut last = Counters::default();
+        look(&vitals, &mut last).await;
+        vitals.beats.store(2, Ordering::Relaxed);
+        look(&vitals, &mut last).await
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_can_do_nothing_any_more_or_runs_nothing_of_what_it_holds_is_not_well() {
+        let stalled = found(Control { stalled: Some("it stands still".into()), ..Control::default() }).await;
+        assert_eq!(stalled.executor.as_deref(), Some("it stands still"));
+        let ghosts = found(Control { unsettled: Some(2), ..Control::default() }).await;
+        assert!(ghosts.progress.is_some_and(|reason| reason.contains('2')));
+        let well = found(Control { unsettled: Some(0), ..Control::default() }).await;
+        assert!(well.executor.is_none() && well.progress.is_none() && well.connection.is_none());
+    }
+}
