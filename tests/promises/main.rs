@@ -4,6 +4,7 @@ mod failures;
 mod once;
 mod register;
 mod revoke;
+mod settled;
 mod trial;
 mod unique;
 mod unique_edges;
