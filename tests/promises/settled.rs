@@ -18,14 +18,14 @@ async fn fails(ctx: &Context) -> Result<(), TaskError> {
     Err(TaskError::failed("e".repeat(10_000)))
 }
 
-#[task(name = "settled.crowded", max_retries = 1, backoff = "1ms..5ms")]
+#[task(name = "settled.crowded", max_retries = 1)]
 async fn crowded(ctx: &Context) -> Result<(), TaskError> {
     let journal = ctx.state::<Journal>();
     journal.write("began", ctx.id());
     while journal.read("go on").is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(TaskError::failed("too many people"))
+    Err(TaskError::retry_in(Duration::ZERO, "too many people"))
 }
 
 #[task(name = "settled.works")]
@@ -313,5 +313,31 @@ fn headers_of_the_protocol_and_of_the_broker_are_refused() {
         assert!(app.send(call).await.expect_err("too long").is_config());
         assert_eq!(waiting(&app, &place.queue).await, 0, "{}", place.name);
         app.send(works.with().queue(&place.queue).header("x-request-id", "x")).await.expect("one's own");
+    });
+}
+
+/// RabbitMQ sends a copy to each queue that is named in `CC`: once, as the sender said it.
+#[test]
+fn what_a_header_told_the_broker_is_not_told_again_by_copies() {
+    everywhere(async |place| {
+        let (app, journal, other) = (app(&place), Journal::default(), unique("copies"));
+        let running = Running::start(app.clone(), journal.shared());
+        consumed(&app, &place.queue, 1).await;
+        let broker = app.broker().await.expect("a broker");
+        broker.declare(&Topology::of_queue(Queue::new(&other))).await.expect("declared");
+        let copies = call("settled.fails", "copied", &[("CC", json!([other])), ("x-own", "kept".into())]);
+        publish(&app, &place.queue, copies, NO_ARGUMENTS.into()).await;
+        let letters = letters(&app, &place.dead(), 1).await;
+        assert_eq!(
+            (journal.read("failed").len(), header(&letters[0], "x-own")),
+            (2, "kept"),
+            "{}",
+            place.name
+        );
+        let told = u64::from(place.name.starts_with("rabbitmq"));
+        assert_eq!(waiting(&app, &other).await, told, "{}", place.name);
+        letters.into_iter().for_each(Delivery::ack);
+        running.stop().await;
+        broker.delete_queue(&other).await.expect("deleted");
     });
 }
