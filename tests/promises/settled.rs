@@ -149,11 +149,11 @@ fn no_shape_of_headers_holds_a_slot() {
         let (app, journal) = (app(&place), Journal::default());
         let running = Running::start(app.clone(), journal.shared());
         consumed(&app, &place.queue, 1).await;
-        let many: Vec<(String, Value)> = (0..4000).map(|n| (format!("header-{n:0>10}"), json!(n))).collect();
+        let many: Vec<(String, Value)> = (0..5600).map(|n| (format!("header-{n:0>10}"), json!(n))).collect();
         let many: Vec<(&str, Value)> =
             many.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        let nested = (0..100).fold(json!("x".repeat(100_000)), |value, _| json!({ "a": value }));
-        let long = "l".repeat(125_000);
+        let nested = (0..100).fold(json!("x".repeat(129_500)), |value, _| json!({ "a": value }));
+        let long = "l".repeat(130_000);
         for headers in [
             call("settled.fails", "many", &many),
             call("settled.fails", "nested", &[("nested", nested)]),
@@ -339,5 +339,34 @@ fn what_a_header_told_the_broker_is_not_told_again_by_copies() {
         letters.into_iter().for_each(Delivery::ack);
         running.stop().await;
         broker.delete_queue(&other).await.expect("deleted");
+    });
+}
+
+/// Then the broker moves the message itself.
+#[test]
+fn a_dead_letter_whose_queue_belongs_to_somebody_else_is_rejected() {
+    everywhere(async |place| {
+        if place.name != "rabbitmq quorum" {
+            return;
+        }
+        let (app, theirs, journal) = (app(&place), place.app(), Journal::default());
+        let running = Running::start(app.clone(), journal.shared());
+        consumed(&app, &place.queue, 1).await;
+        let other = theirs.broker().await.expect("a broker");
+        other.delete_queue(&place.dead()).await.expect("deleted");
+        let exclusive = Queue {
+            exclusive: true,
+            durable: false,
+            kind: Some(QueueKind::Classic),
+            ..Queue::new(place.dead())
+        };
+        other.declare(&Topology::of_queue(exclusive)).await.expect("declared");
+        publish(&app, &place.queue, call("settled.nobody", "rejected", &[]), NO_ARGUMENTS.into()).await;
+        let letters = letters(&theirs, &place.dead(), 1).await;
+        assert_eq!(letters[0].message.headers.id(), Some("rejected"));
+        letters.into_iter().for_each(Delivery::ack);
+        works_on(&app, &place, &journal).await;
+        running.stop().await;
+        theirs.close().await;
     });
 }

@@ -6,7 +6,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
-use super::sieve::DEEPEST;
+use super::properties::DEEPEST;
 use crate::error::{Error, Result};
 use crate::message::headers::is_trace;
 use crate::message::{Headers, Message, Properties};

@@ -13,10 +13,11 @@ mod dial;
 pub(crate) mod failure;
 pub(crate) mod link;
 mod outgoing;
+pub(crate) mod properties;
 mod publisher;
 mod reactor;
 mod runtime;
-pub(crate) mod sieve;
+mod sieve;
 pub(crate) mod topology;
 mod window;
 
