@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, NaiveDate, Utc};
 use mq_worker::{App, Config, Context, RouteRule, SendOptions, TaskError, task};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -44,6 +45,25 @@ async fn rust_fail(what: String) -> Result<(), Refused> {
 #[task(max_retries = 3, backoff = "10ms..50ms")]
 async fn rust_flaky(ctx: &Context, failures: u32) -> Result<u32, TaskError> {
     if ctx.retries() < failures { Err(TaskError::failed("not yet")) } else { Ok(ctx.retries()) }
+}
+
+#[task]
+async fn rust_typed(
+    naive: DateTime<Utc>,
+    aware: DateTime<Utc>,
+    day: NaiveDate,
+    price: f64,
+    id: String,
+    bytes: Vec<u8>,
+    text: String,
+    big: u128,
+) -> String {
+    format!("{naive:?} {aware:?} {day} {price} {id} {bytes:?} {text} {big}")
+}
+
+#[task]
+async fn rust_big() -> (u128, u64) {
+    (1 << 64, u64::MAX)
 }
 
 /// A queue for each side, and an application.
@@ -191,6 +211,70 @@ async fn a_chain_goes_from_python_to_rust_and_back() {
     assert_eq!(lab.call("chain").await, "113");
     assert_eq!(running.stop().await.succeeded, 1);
     drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_python_writes_as_typed_values_is_what_rust_asks_for() {
+    let Some(lab) = Lab::new() else { return };
+    let running = lab.rust_worker().await;
+    let times = "2031-01-02T03:04:05.000678Z 2031-01-02T03:04:05.000678Z 2031-01-02";
+    let expected =
+        format!("{times} 1.1 00000000-0000-0000-0000-000000000005 [255, 0] raw 18446744073709551616");
+    assert_eq!(lab.call("typed").await, expected);
+    assert_eq!(running.stop().await.succeeded, 1);
+    let worker = lab.python_worker().await;
+    let job = lab.app.send_task("proj.typed", &(), SendOptions::default()).await.expect("sent");
+    let job = lab.app.result::<(DateTime<Utc>, f64, Vec<u8>, u128, f64)>(job.id()).await.expect("a handle");
+    let typed = job.get().timeout(Duration::from_secs(40)).await.expect("a result");
+    assert_eq!(typed, ("2031-01-02T03:04:05Z".parse().expect("a time"), 1.1, vec![0xff, 0], 1 << 64, 90.0));
+    let job = lab.app.send_task("proj.nan", &(), SendOptions::default()).await.expect("sent");
+    let job = lab.app.result::<(f64, f64)>(job.id()).await.expect("a handle");
+    let (nan, number) = job.get().timeout(Duration::from_secs(40)).await.expect("a result");
+    assert!(nan.is_nan() && number == 1.5, "{nan} {number}");
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_step_gets_what_its_sender_gave_it() {
+    let Some(lab) = Lab::new() else { return };
+    let worker = lab.python_worker().await;
+    let running = lab.rust_worker().await;
+    let printed = lab.call("typed-chain").await;
+    let values = "datetime.datetime(2031, 1, 2, 0, 0), datetime.date(2031, 1, 2), Decimal('1.10')";
+    let uuid = "UUID('00000000-0000-0000-0000-000000000005')";
+    let expected = format!(
+        "([18446744073709551616, 18446744073709551615], {values}, {uuid}, b'\\xff', 1180591620717411303424)"
+    );
+    assert_eq!(printed, expected);
+    let printed = lab.call("options").await;
+    assert_eq!(printed, "((3, 1), [30, 20], True, 'n', {'tenant': 'a'}, 'shown', 2, 1, 3)");
+    assert_eq!(running.stop().await.succeeded, 2);
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_is_part_of_a_chord_is_not_begun() {
+    let Some(lab) = Lab::new() else { return };
+    let running = lab.rust_worker().await;
+    let printed = lab.call("chord").await;
+    assert!(printed.contains("a task of a chord, which this worker does not support"), "{printed}");
+    let summary = running.stop().await;
+    assert_eq!((summary.succeeded, summary.failed), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_are_read_as_celery_reads_them_and_a_limit_of_nothing_is_none() {
+    let Some(lab) = Lab::new() else { return };
+    let running = lab.rust_worker().await;
+    lab.call("times").await;
+    eventually("five tasks run", async || {
+        let queues = lab.app.broker().await.expect("a broker");
+        let queues = queues.queues(&[lab.rust_queue.clone()]).await.expect("an answer");
+        queues.first().is_some_and(|queue| queue.ready == 0)
+    })
+    .await;
+    let summary = running.stop().await;
+    assert_eq!((summary.succeeded, summary.failed), (5, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

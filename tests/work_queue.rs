@@ -1,6 +1,6 @@
 //! The work queue: who is faster does more, and a burst waits in the broker, not in the worker.
 //!
-//! These tests measure shares and memory, so they are a program of their own and run one at a time.
+//! These tests measure shares and memory, so they run one at a time.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

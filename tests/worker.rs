@@ -97,20 +97,20 @@ async fn note(ctx: &Context, key: String, line: String) {
     ctx.state::<Journal>().write(&key, line);
 }
 
-#[task(ack = "early", max_retries = 0)]
+#[task(name = "worker.once", ack = "early", max_retries = 0)]
 async fn once(ctx: &Context, key: String) {
     ctx.state::<Journal>().write(&key, "began");
     std::future::pending::<()>().await;
 }
 
-#[task]
+#[task(name = "worker.patient")]
 async fn patient(ctx: &Context, key: String) -> Result<(), TaskError> {
     ctx.state::<Journal>().write(&key, "began");
     ctx.cancelled().await;
     Err(TaskError::failed("stopped in the middle"))
 }
 
-#[task]
+#[task(name = "worker.brief")]
 async fn brief(ctx: &Context, key: String) {
     ctx.state::<Journal>().write(&key, "began");
     tokio::time::sleep(Duration::from_millis(300)).await;

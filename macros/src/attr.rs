@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use strsim::damerau_levenshtein;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::{LitBool, LitInt, LitStr, Path, Token};
@@ -373,23 +374,10 @@ fn unknown(key: &Ident) -> syn::Error {
 fn suggestion(key: &str) -> Option<&'static str> {
     let synonym = SYNONYMS.iter().find(|(name, _)| *name == key).map(|(_, option)| *option);
     synonym.or_else(|| {
-        let near = EXAMPLES.iter().map(|(name, _)| (distance(key, name), *name)).min()?;
+        let near = EXAMPLES.iter().map(|(name, _)| (damerau_levenshtein(key, name), *name)).min()?;
         // Two letters may be wrong, in a long word a third of them.
         (key.len() > 2 && near.0 <= (key.len() / 3).max(2)).then_some(near.1)
     })
-}
-
-/// Levenshtein's distance: how many letters must change.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 tasks in Rust."""
 
 import os
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 
 from celery import Celery
 from kombu import Queue
@@ -44,6 +46,34 @@ def flaky(self, failures):
     if self.request.retries < failures:
         raise self.retry(countdown=0.2, exc=Refused("not yet"))
     return self.request.retries
+
+
+@app.task(name="proj.echo")
+def echo(*values):
+    """What Python made of the values."""
+    return repr(values)
+
+
+@app.task(name="proj.typed")
+def typed():
+    """What kombu writes as typed values."""
+    return [datetime(2031, 1, 2, 3, 4, 5), Decimal("1.10"), b"\xff\x00", 2**64, timedelta(seconds=90).total_seconds()]
+
+
+@app.task(name="proj.nan")
+def nan():
+    return [float("nan"), 1.5]
+
+
+@app.task(name="proj.seen", bind=True)
+def seen(self, *values):
+    """What a later step is told beside its arguments."""
+    request = self.request
+    seconds = round((datetime.fromisoformat(request.expires) - datetime.now(timezone.utc)).total_seconds())
+    return repr((
+        values, request.timelimit, 0 < seconds <= 60, request.headers.get("note"), request.stamps, request.shadow,
+        request.retries, len(request.callbacks or []), request.delivery_info["priority"],
+    ))
 
 
 @app.task(name="proj.describe")

@@ -122,7 +122,7 @@ async fn publish(
         app.broker().await?.declare(&topology).await?;
         (options.exchange, options.routing_key) = (Some(NOWHERE.to_owned()), Some("nobody".to_owned()));
     }
-    let arguments = if has_argument { vec![order.millis.into()] } else { Vec::new() };
+    let arguments: Vec<u64> = if has_argument { vec![order.millis] } else { Vec::new() };
     let job = app.send_call::<u64>(task, &arguments, &serde_json::Map::new(), options).await?;
     Ok((order.kind == Kind::Value).then_some(job))
 }

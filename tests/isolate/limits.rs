@@ -1,25 +1,22 @@
 //! Time limits of tasks in the worker itself.
 
 use std::fs;
+use std::time::Duration;
 
 use mq_worker::control::Control;
 use rustix::process::Signal;
 use support::unique;
 
-use crate::lab::{LONG, on_real_brokers, on_sqlite};
-use crate::tasks::{oversleep, pid, spin_inside, told_async, told_by_message, told_plain};
+use super::lab::{LONG, on_real_brokers, on_sqlite};
+use super::tasks::{oversleep, pid, spin_inside, told_async, told_by_message, told_plain};
 
 #[test]
 fn a_soft_limit_tells_the_task_which_may_end_well() {
     on_sqlite(async |lab| {
         let _worker = lab.worker(&[]);
         assert_eq!(lab.result(told_plain.with()).await, "told");
-        let limits = serde_json::json!([null, 0.2]);
-        assert_eq!(
-            lab.result(told_by_message.with().header("timelimit", limits)).await,
-            "told",
-            "Celery's header"
-        );
+        let limited = told_by_message.with().soft_time_limit(Duration::from_millis(200));
+        assert_eq!(lab.result(limited).await, "told", "Celery's header");
         assert_eq!(lab.result(told_async.with()).await, "told", "in a process of its own");
     });
 }

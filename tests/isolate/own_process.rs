@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mq_worker::{SharedState, Worker};
 use rustix::process::{Pid, Signal, kill_process};
 use support::places::{Running, everywhere};
 use support::{Process, unique};
 
-use crate::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
-use crate::tasks::{
+use super::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
+use super::tasks::{
     Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, hold_all_handles, pid, spin_apart,
     spin_on, told_twice, told_why, wait,
 };
@@ -46,7 +46,7 @@ fn a_call_learns_whether_it_is_revoked_or_out_of_time() {
         job.revoke().await.expect("revoked");
         assert_eq!(job.get().timeout(LONG).await.expect("a result"), "revoked", "{}", lab.place.name);
 
-        let call = told_why.with(lab.file("slow")).header("timelimit", serde_json::json!([null, 0.2]));
+        let call = told_why.with(lab.file("slow")).soft_time_limit(Duration::from_millis(200));
         assert_eq!(lab.result(call).await, "out of time", "{}", lab.place.name);
 
         let file = lab.file("twice");

@@ -7,8 +7,8 @@ use mq_worker::message::Message;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use support::{Process, eventually, eventually_blocking};
 
-use crate::lab::{LONG, Lab, all_gone, lines, on_real_brokers, on_sqlite, processes};
-use crate::tasks::{pid, spin_apart, spin_on, wait};
+use super::lab::{LONG, Lab, all_gone, lines, on_real_brokers, on_sqlite, processes};
+use super::tasks::{pid, spin_apart, spin_on, wait};
 
 #[test]
 fn an_isolated_task_finishes_within_the_grace_even_when_every_process_is_signalled() {

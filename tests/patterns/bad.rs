@@ -93,8 +93,12 @@ fn a_subscription_that_could_never_get_anything_stops_the_worker() {
         let app = app_with_tasks(&place, &["silent_forever"], |config| {
             config.topology = Topology::new().exchange("bad.direct", ExchangeKind::Direct);
         });
-        let error =
-            Worker::new(app).expect("a worker").run().await.expect_err("a direct exchange needs keys");
+        let error = Worker::new(app)
+            .expect("a worker")
+            .without_isolation()
+            .run()
+            .await
+            .expect_err("a direct exchange needs keys");
         let text = error.to_string();
         assert!(
             error.is_config() && text.contains("silent_forever") && text.contains("bad.direct"),
@@ -109,7 +113,12 @@ fn a_subscription_to_a_missing_exchange_stops_the_worker() {
         let app = app_with_tasks(&place, &["silent_*"], |config| {
             config.topology = Topology::new().queue(place.queue.as_str());
         });
-        let error = Worker::new(app).expect("a worker").run().await.expect_err("there is no such exchange");
+        let error = Worker::new(app)
+            .expect("a worker")
+            .without_isolation()
+            .run()
+            .await
+            .expect_err("there is no such exchange");
         assert!(
             error.is_topology() && format!("{error:#}").contains("bad.direct"),
             "{}: {error:#}",

@@ -81,7 +81,7 @@ fn routes_and_topology_of_the_file_mean_the_same_on_every_broker() {
         let directory = support::temp_dir();
         let path = directory.path().join("mq-worker.toml");
         std::fs::write(&path, file(&place)).expect("written");
-        let test = "configured::routes_and_topology_of_the_file_mean_the_same_on_every_broker";
+        let test = "patterns::configured::routes_and_topology_of_the_file_mean_the_same_on_every_broker";
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--exact", test, "--nocapture"]).env("MQ_CONFIG", path).env(INSIDE, &place.queue);
         let output =

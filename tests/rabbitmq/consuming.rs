@@ -6,7 +6,7 @@ use mq_worker::broker::Subscription;
 use mq_worker::message::{Message, Properties};
 use mq_worker::{Queue, QueueKind, Topology};
 
-use crate::fixture::{Fixture, SOON, id, next, to, until};
+use super::fixture::{Fixture, SOON, id, next, to, until};
 
 #[tokio::test]
 async fn acked_ones_are_gone_and_the_others_come_again() {

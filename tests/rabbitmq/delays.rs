@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mq_worker::broker::Publication;
 use mq_worker::{Binding, Exchange, ExchangeKind, Queue, Topology};
 
-use crate::fixture::{Fixture, SOON, id, next, to};
+use super::fixture::{Fixture, SOON, id, next, to};
 
 async fn send(t: &Fixture, delay: Duration, publication: Publication) {
     t.broker.publish(Publication { delay: Some(delay), ..publication }).await.expect("taken");

@@ -10,7 +10,7 @@ use support::shared::may_start_rabbitmq;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use crate::fixture::{Detour, Fixture, SOON, id, next, options, to, until, url};
+use super::fixture::{Detour, Fixture, SOON, id, next, options, to, until, url};
 
 #[tokio::test]
 async fn a_wrong_password_or_a_missing_vhost_is_told_at_once() {

@@ -11,7 +11,7 @@ use mq_worker::{Binding, ConnectOptions, Exchange, ExchangeKind, Overflow, Queue
 
 use support::{Node, shared};
 
-use crate::fixture::{Fixture, id, message, next, options, to, until};
+use super::fixture::{Fixture, id, message, next, options, to, until};
 
 #[tokio::test]
 async fn each_of_ten_thousand_callers_learns_its_own_fate() {

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use mq_worker::{Queue, Topology};
 use tokio::time::timeout;
 
-use crate::fixture::{Detour, Fixture, SOON, id, next, until, url};
+use super::fixture::{Detour, Fixture, SOON, id, next, until, url};
 
 /// RabbitMQ goes on believing in a connection until it has missed its heartbeats, and keeps the exclusive queues of that
 /// connection locked (405). Nothing else may wait for that.

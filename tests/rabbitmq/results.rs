@@ -7,7 +7,7 @@ use mq_worker::backend::{self, BackendOptions, ResultBackend, ResultRecord};
 use mq_worker::{State, TaskFailure};
 use tokio::time::timeout;
 
-use crate::fixture::{Detour, SOON, options, url};
+use super::fixture::{Detour, SOON, options, url};
 
 async fn open(url: &str) -> Arc<dyn ResultBackend> {
     let options = BackendOptions { connect: options(), expires: Duration::from_secs(3600) };
@@ -71,6 +71,27 @@ async fn results_that_come_while_the_caller_is_away_are_not_lost() {
     proxy.refuse(false);
     let record = timeout(SOON, waiting).await.expect("in time").expect("no panic").expect("a record");
     assert_eq!(record.value.expect("a value").get(), "7");
+    caller.close().await;
+    worker.close().await;
+}
+
+/// The broker begins to hand out late: it is not asked twice, or every second result would go nowhere.
+#[tokio::test]
+async fn every_result_comes_after_a_reconnect_that_was_slow() {
+    let Some(url) = url() else { return };
+    let proxy = Detour::start(&url);
+    let (caller, worker) = (open(&proxy.url).await, open(&url).await);
+    let queue = caller.expect("first").await.expect("ready").expect("a queue");
+    proxy.delay((60, 21), Duration::from_secs(7), 1);
+    proxy.cut();
+    for n in 0..6 {
+        let id = n.to_string();
+        caller.expect(&id).await.expect("ready");
+        worker.store(&success(&id, &id), Some(&queue)).await.expect("stored");
+        let record = timeout(SOON, caller.wait(&id)).await.expect("in time").expect("a record");
+        assert_eq!(record.value.expect("a value").get(), id);
+    }
+    assert_eq!(proxy.delayed(), 1);
     caller.close().await;
     worker.close().await;
 }

@@ -13,7 +13,7 @@ use support::shared::may_start_rabbitmq;
 use support::{Node, free_port};
 use tempfile::TempDir;
 
-use crate::fixture::{Fixture, options, to, url};
+use super::fixture::{Fixture, options, to, url};
 
 /// An authority, and certificates that it has signed, as files.
 struct Authority {

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,8 +19,26 @@ pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     counts: Arc<Counts>,
+    delays: Arc<Delays>,
     thread: Option<thread::JoinHandle<()>>,
 }
+
+/// Which methods of AMQP come late, of those that the server sends.
+#[derive(Debug, Default)]
+struct Delays {
+    armed: Mutex<Vec<Delay>>,
+    used: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Delay {
+    method: Method,
+    by: Duration,
+    times: usize,
+}
+
+/// A method of AMQP by its class and number, such as `(60, 21)` for `basic.consume-ok`.
+pub type Method = (u16, u16);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Mode {
@@ -51,12 +69,14 @@ impl Proxy {
         let counts = Arc::<Counts>::default();
         let (ready, address) = mpsc::channel();
         let counting = Arc::clone(&counts);
+        let delays = Arc::<Delays>::default();
+        let delaying = Arc::clone(&delays);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(serve(target, watched, counting, ready));
+            runtime.expect("a runtime").block_on(serve(target, watched, counting, delaying, ready));
         });
         let address = address.recv().expect("the proxy found a port");
-        Proxy { address, mode, counts, thread: Some(thread) }
+        Proxy { address, mode, counts, delays, thread: Some(thread) }
     }
 
     /// Where clients connect.
@@ -92,6 +112,17 @@ impl Proxy {
         self.mode.send_modify(|mode| mode.refusing = on);
     }
 
+    /// Lets the server's next `times` frames of a method come later. What follows on the same channel waits behind it;
+    /// other channels do not.
+    pub fn delay(&self, method: Method, by: Duration, times: usize) {
+        self.delays.armed.lock().expect("not poisoned").push(Delay { method, by, times });
+    }
+
+    /// How many frames were delayed so far.
+    pub fn delayed(&self) -> usize {
+        self.delays.used.load(Ordering::SeqCst)
+    }
+
     /// How many connections there were so far.
     pub fn accepted(&self) -> usize {
         self.counts.accepted.load(Ordering::SeqCst)
@@ -121,6 +152,7 @@ async fn serve(
     target: String,
     mut mode: watch::Receiver<Mode>,
     counts: Arc<Counts>,
+    delays: Arc<Delays>,
     ready: mpsc::Sender<SocketAddr>,
 ) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -152,13 +184,20 @@ async fn serve(
             client = accepted => {
                 let Ok((client, _)) = client else { continue };
                 counts.accepted.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(pass_on(client, target.clone(), mode.clone(), Arc::clone(&counts)));
+                let (counts, delays) = (Arc::clone(&counts), Arc::clone(&delays));
+                tokio::spawn(pass_on(client, target.clone(), mode.clone(), counts, delays));
             }
         }
     }
 }
 
-async fn pass_on(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>, counts: Arc<Counts>) {
+async fn pass_on(
+    client: TcpStream,
+    target: String,
+    mut mode: watch::Receiver<Mode>,
+    counts: Arc<Counts>,
+    delays: Arc<Delays>,
+) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
@@ -170,7 +209,7 @@ async fn pass_on(client: TcpStream, target: String, mut mode: watch::Receiver<Mo
     let generation = mode.borrow().generation;
     tokio::select! {
         () = one_way(&mut client_read, &mut server_write, mode.clone(), &counts) => {}
-        () = one_way(&mut server_read, &mut client_write, mode.clone(), &counts) => {}
+        () = late(&mut server_read, &mut client_write, mode.clone(), &counts, &delays) => {}
         () = cut(mode.clone(), generation) => {}
     }
     counts.open.fetch_sub(1, Ordering::SeqCst);
@@ -199,5 +238,112 @@ async fn one_way(
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
+    }
+}
+
+/// As [`one_way`], with frames of AMQP that may be delayed.
+async fn late(
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    mut mode: watch::Receiver<Mode>,
+    counts: &Counts,
+    delays: &Delays,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut frames = Frames::default();
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            () = frames.due() => Ok(0),
+        };
+        match read {
+            Ok(0) if frames.is_due() => {}
+            Ok(length @ 1..) => {
+                if mode.wait_for(|mode| !mode.stalled).await.is_err() {
+                    return;
+                }
+                counts.bytes.fetch_add(length, Ordering::SeqCst);
+                frames.take(&buffer[..length], delays);
+            }
+            _ => return,
+        }
+        if to.write_all(&frames.pass()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the server sends, frame by frame.
+#[derive(Default)]
+struct Frames {
+    /// The beginning of a frame.
+    partial: Vec<u8>,
+    /// What may be passed on.
+    passed: Vec<u8>,
+    /// By time; those of one channel have the same.
+    held: Vec<(Instant, u16, Vec<u8>)>,
+    /// It does not speak AMQP: all is passed on as it comes.
+    is_foreign: bool,
+}
+
+impl Frames {
+    fn take(&mut self, bytes: &[u8], delays: &Delays) {
+        self.partial.extend_from_slice(bytes);
+        while !self.is_foreign && self.partial.len() >= 7 {
+            let header = &self.partial[..7];
+            let channel = u16::from_be_bytes([header[1], header[2]]);
+            let size = u32::from_be_bytes([header[3], header[4], header[5], header[6]]) as usize + 8;
+            self.is_foreign = !matches!(header[0], 1..=3 | 8);
+            if self.partial.len() < size {
+                break;
+            }
+            let rest = self.partial.split_off(size);
+            let frame = std::mem::replace(&mut self.partial, rest);
+            let behind = self.held.iter().rfind(|(_, held, _)| *held == channel).map(|(due, ..)| *due);
+            match behind.or_else(|| delays.of(&frame).map(|by| Instant::now() + by)) {
+                Some(due) => self.held.push((due, channel, frame)),
+                None => self.passed.extend(frame),
+            }
+        }
+        if self.is_foreign {
+            self.passed.append(&mut self.partial);
+        }
+    }
+
+    /// Takes what may be passed on by now.
+    fn pass(&mut self) -> Vec<u8> {
+        let now = Instant::now();
+        for (_, _, frame) in self.held.extract_if(.., |(due, ..)| *due <= now) {
+            self.passed.extend(frame);
+        }
+        std::mem::take(&mut self.passed)
+    }
+
+    fn is_due(&self) -> bool {
+        self.held.iter().any(|(due, ..)| *due <= Instant::now())
+    }
+
+    async fn due(&self) {
+        match self.held.iter().map(|(due, ..)| *due).min() {
+            Some(due) => tokio::time::sleep_until(due.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Delays {
+    /// How much later a frame is to come.
+    fn of(&self, frame: &[u8]) -> Option<Duration> {
+        let method = match frame {
+            [1, _, _, _, _, _, _, a, b, c, d, ..] => {
+                (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
+            }
+            _ => return None,
+        };
+        let mut armed = self.armed.lock().expect("not poisoned");
+        let delay = armed.iter_mut().find(|delay| delay.method == method && delay.times > 0)?;
+        delay.times -= 1;
+        self.used.fetch_add(1, Ordering::SeqCst);
+        Some(delay.by)
     }
 }

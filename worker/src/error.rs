@@ -30,8 +30,10 @@ struct Inner {
 pub(crate) enum ErrorKind {
     /// The broker or result backend cannot be reached, or the connection was lost.
     Connection,
-    /// The broker is there and refuses us: user, password, virtual host or permission.
+    /// The broker refuses us something: a permission is missing.
     AccessRefused,
+    /// The broker refuses the connection: user, password or virtual host.
+    LoginRefused,
     /// A deadline passed.
     Timeout,
     /// The broker has no queue for the message: nothing was enqueued.
@@ -42,6 +44,8 @@ pub(crate) enum ErrorKind {
     Unknown { id: String },
     /// A message is larger than the limit: nothing was sent.
     TooLarge,
+    /// Its headers alone are larger than the broker takes: nothing was sent. Fewer headers would help.
+    HeadersTooLarge,
     /// A setting, a name or a combination of options is not valid.
     Config,
     /// Bytes are not what the protocol says, or a value has no JSON form.
@@ -58,6 +62,17 @@ pub(crate) enum ErrorKind {
     Unsupported,
     /// All places of a worker are lost.
     Exhausted,
+}
+
+/// Whether it helps to try again after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// It passes: a broker that is away or busy, a full disk.
+    Passing,
+    /// The broker said no. That may pass soon, when a queue has room or is declared again, and else it does not.
+    Refused,
+    /// It never passes.
+    Permanent,
 }
 
 #[cfg_attr(not(all(feature = "amqp", feature = "sqlite")), allow(dead_code))]
@@ -116,7 +131,7 @@ impl Error {
 
     /// The broker is there and refuses us: user, password, virtual host or permission.
     pub fn is_access_refused(&self) -> bool {
-        self.0.kind == ErrorKind::AccessRefused
+        matches!(self.0.kind, ErrorKind::AccessRefused | ErrorKind::LoginRefused)
     }
 
     /// A deadline passed.
@@ -147,9 +162,15 @@ impl Error {
         }
     }
 
-    /// The message is larger than the configured limit: nothing was sent.
+    /// The message is larger than the configured limit, or its headers are larger than the broker takes in one frame:
+    /// nothing was sent.
     pub fn is_too_large(&self) -> bool {
-        self.0.kind == ErrorKind::TooLarge
+        matches!(self.0.kind, ErrorKind::TooLarge | ErrorKind::HeadersTooLarge)
+    }
+
+    /// True when only the headers are too large, so that a copy with fewer of them may be sent.
+    pub(crate) fn is_headers_too_large(&self) -> bool {
+        self.0.kind == ErrorKind::HeadersTooLarge
     }
 
     /// A setting, a name or a combination of options is not valid.
@@ -185,6 +206,36 @@ impl Error {
     /// Plain functions that do not return hold every place of the worker: only a new process can go on.
     pub fn is_exhausted(&self) -> bool {
         self.0.kind == ErrorKind::Exhausted
+    }
+
+    /// True when the same request can never succeed, however often it is repeated: too large, malformed, beyond a limit of the
+    /// broker, or something that it cannot do.
+    ///
+    /// What is not permanent may pass: a broker that is away, a lock that another process holds, a full disk.
+    pub fn is_permanent(&self) -> bool {
+        self.persistence() == Persistence::Permanent
+    }
+
+    /// Whether it helps to try again.
+    pub(crate) fn persistence(&self) -> Persistence {
+        match self.0.kind {
+            ErrorKind::Connection
+            | ErrorKind::Timeout
+            | ErrorKind::Unknown { .. }
+            | ErrorKind::Storage
+            | ErrorKind::LoginRefused => Persistence::Passing,
+            ErrorKind::AccessRefused | ErrorKind::Unroutable | ErrorKind::Rejected | ErrorKind::Topology => {
+                Persistence::Refused
+            }
+            ErrorKind::TooLarge
+            | ErrorKind::HeadersTooLarge
+            | ErrorKind::Config
+            | ErrorKind::Codec
+            | ErrorKind::Failed(_)
+            | ErrorKind::Revoked
+            | ErrorKind::Unsupported
+            | ErrorKind::Exhausted => Persistence::Permanent,
+        }
     }
 
     /// How the awaited task failed, if that is what this error says.

@@ -18,7 +18,9 @@ struct Place(tempfile::TempDir);
 
 impl Place {
     fn new() -> Self {
-        Self(scratch())
+        let place = Self(scratch());
+        support::make_database(&place.path().join("queue.db"));
+        place
     }
 
     fn url(&self) -> String {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -15,7 +16,9 @@ struct Shop(TempDir);
 
 impl Shop {
     fn open() -> Self {
-        Self(scratch())
+        let directory = scratch();
+        support::make_database(&directory.path().join("jobs.db"));
+        Self(directory)
     }
 
     fn program(&self) -> Program {
@@ -230,8 +233,198 @@ fn until_running(shop: &Shop) {
 }
 
 #[test]
+fn a_command_makes_no_database_and_calls_none_healthy() {
+    let directory = scratch();
+    let home = directory.path().canonicalize().expect("it exists");
+    fs::write(home.join("empty.db"), "").expect("a file");
+    let lines = [
+        &["status"][..],
+        &["status", "--json"],
+        &["queues"],
+        &["purge", "email", "--yes"],
+        &["call", "sell", "--args", "[1]"],
+        &["result", "some-id"],
+        &["revoke", "some-id"],
+        &["dead", "list", "email"],
+        &["stop", "--all"],
+        &["exchanges"],
+        &["bindings"],
+        &["declare", "queue", "email"],
+        &["bind", "logs", "email"],
+        &["delete", "queue", "email"],
+    ];
+    for (file, what) in [("typo.db", "there is no database"), ("empty.db", "empty file")] {
+        for line in lines {
+            let broker = format!("sqlite:{file}");
+            let run = mq_worker().current_dir(&home).args(["--broker", &broker]).args(line).run();
+            assert_eq!(run.code, Some(69), "{line:?}: {run:?}");
+            let path = home.join(file).display().to_string();
+            let said = [what, &path, "--broker sqlite:PATH", "MQ_BROKER_URL"];
+            assert!(said.iter().all(|part| run.stderr.contains(part)), "{line:?}: {}", run.stderr);
+            assert!(!run.stdout.contains("reachable"), "{line:?}: {}", run.stdout);
+        }
+    }
+    assert_eq!(fs::metadata(home.join("empty.db")).expect("a file").len(), 0);
+    assert_eq!(fs::read_dir(&home).expect("a directory").count(), 1, "nothing was made");
+    // Nor one for results alone.
+    support::make_database(&home.join("jobs.db"));
+    let line = ["--broker", "sqlite:jobs.db", "--result-backend", "sqlite:typo.db", "result", "some-id"];
+    let run = mq_worker().current_dir(&home).args(line).run();
+    assert!(run.code == Some(69) && !home.join("typo.db").exists(), "{run:?}");
+}
+
+/// A workspace of two crates; what a web app in its root sends, the worker in the other crate's directory runs.
+#[test]
+fn all_of_a_workspace_meet_on_one_database() {
+    let workspace = scratch();
+    let root = workspace.path().canonicalize().expect("it exists");
+    let member = "[package]\nname = 'x'\nversion = '0.1.0'\nedition = '2024'\n";
+    fs::write(root.join("Cargo.toml"), "[workspace]\nmembers = ['web', 'jobs']\n").expect("a file");
+    for name in ["web", "jobs/src"] {
+        fs::create_dir_all(root.join(name)).expect("a directory");
+    }
+    for name in ["web", "jobs"] {
+        fs::write(root.join(name).join("Cargo.toml"), member.replace('x', name)).expect("a file");
+    }
+    fs::write(root.join("jobs/mq-worker.toml"), "[worker]\nconcurrency = 3\n").expect("a file");
+    let database = root.join("mq-worker.db");
+    support::make_database(&database);
+    let url = format!("sqlite:{}", database.display());
+    let mut sent = 0;
+    for directory in [root.clone(), root.join("web"), root.join("jobs/src")] {
+        let call = ["call", "sell", "--queue", "counter", "--args", "[1]"];
+        mq_worker().current_dir(&directory).args(call).run().succeeds();
+        sent += 1;
+        let run = mq_worker().current_dir(&root.join("jobs")).args(["status", "--json"]).run();
+        let status: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        assert_eq!(status["broker"]["url"], url.as_str(), "{status}");
+        let counter = |queue: &&Value| queue["name"] == "counter";
+        let queue = status["queues"].as_array().expect("a list").iter().find(counter);
+        assert_eq!(queue.expect("the queue")["ready"], sent, "{status}");
+    }
+    let run = mq_worker().args(["config", "--json", "--app"]).arg(root.join("jobs")).run();
+    let config: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(config["home"], root.display().to_string(), "wherever it is started: {config}");
+}
+
+#[test]
+fn the_settings_in_force_are_shown_with_their_origins() {
+    let directory = scratch();
+    let home = directory.path().canonicalize().expect("it exists");
+    let below = home.join("deep/down");
+    fs::create_dir_all(&below).expect("a directory");
+    fs::write(home.join("mq-worker.toml"), "default_queue = 'jobs'\n\n[worker]\ngrace = '90s'\n")
+        .expect("a file");
+    let program = || {
+        let program = mq_worker().current_dir(&below).env("MQ_CONCURRENCY", "7").env("MQ_HOST", "elsewhere");
+        program.args(["--broker", "amqp://ada:hunter2@mq.example/shop", "config"])
+    };
+    let run = program().arg("--json").run();
+    run.succeeds();
+    assert!(!format!("{run:?}").contains("hunter2"), "{run:?}");
+    let config: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let file = home.join("mq-worker.toml").display().to_string();
+    assert_eq!(
+        (&config["file"], &config["home"]),
+        (&file.clone().into(), &home.display().to_string().into())
+    );
+    let settings = config["settings"].as_array().expect("a list");
+    for (setting, value, from) in [
+        ("broker_url", "amqp://ada:***@mq.example/shop", "--broker"),
+        ("result_backend", "rpc://", "default"),
+        ("default_queue", "jobs", &format!("{file}:1")),
+        ("worker.grace", "1m 30s", &format!("{file}:4")),
+        ("worker.concurrency", "7", "MQ_CONCURRENCY"),
+        ("max_message_size", "16MiB", "default"),
+        ("log_format", "text", "default"),
+    ] {
+        let shown = settings.iter().find(|shown| shown["setting"] == setting).expect(setting);
+        assert_eq!((&shown["value"], &shown["from"]), (&value.into(), &from.into()), "{shown}");
+    }
+    let run = program().run();
+    assert!(run.stdout.contains(&format!("configuration file: {file}")), "{}", run.stdout);
+    // A variable of somebody else is named once, and ends nothing.
+    assert_eq!(run.stderr.matches("MQ_HOST").count(), 1, "{}", run.stderr);
+    assert!(!run.stderr.contains("elsewhere"), "{}", run.stderr);
+}
+
+#[test]
 fn a_file_that_cannot_be_opened_is_named() {
     let run = mq_worker().args(["--broker", "sqlite:/nowhere/at/all/jobs.db", "queues"]).run();
     assert!(run.code.is_some_and(|code| code != 0), "{run:?}");
     assert!(run.stderr.contains("/nowhere/at/all/jobs.db"), "{}", run.stderr);
+}
+
+/// A block of the README: a file with its content, or commands with what they print.
+enum Block {
+    File(String, String),
+    Console(Vec<(String, String)>),
+}
+
+/// The section "Your own tasks" of the README, in order.
+fn own_tasks() -> Vec<Block> {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("## Your own tasks").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("a section after it");
+    let mut blocks = Vec::new();
+    let mut parts = section.split("```");
+    while let (Some(text), Some(code)) = (parts.next(), parts.next()) {
+        let (kind, code) = code.split_once('\n').expect("a line");
+        if kind == "console" {
+            let commands = code.split("$ ").skip(1).map(|step| step.split_once('\n').expect("a line"));
+            blocks.push(Block::Console(commands.map(|(line, out)| (line.into(), out.into())).collect()));
+        } else {
+            // "`src/lib.rs`, the tasks:" stands before the file.
+            let last = text.trim_end().lines().last().expect("a line before the file");
+            let name = last.split('`').nth(1).expect("the name of the file");
+            blocks.push(Block::File(name.into(), code.into()));
+        }
+    }
+    blocks
+}
+
+/// In an empty directory, word for word; only the path of this checkout is another one. What it depends on is built here
+/// already: with this workspace's lock file and profiles it need not be built again.
+#[test]
+fn the_readme_can_be_followed_word_for_word() {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let empty = scratch();
+    let mut directory = empty.path().canonicalize().expect("it exists");
+    let mut worker = None;
+    for block in own_tasks() {
+        match block {
+            Block::File(name, content) => {
+                let mut content =
+                    content.replace("../mq-worker/worker", &format!("{}/worker", checkout.display()));
+                if name == "Cargo.toml" {
+                    let root = fs::read_to_string(checkout.join("Cargo.toml")).expect("a manifest");
+                    content += root.find("[profile").map_or("", |at| &root[at..]);
+                    fs::copy(checkout.join("Cargo.lock"), directory.join("Cargo.lock")).expect("a lock file");
+                }
+                fs::write(directory.join(name), content).expect("a file");
+            }
+            Block::Console(commands) => {
+                for (line, printed) in commands {
+                    let words: Vec<&str> = line.split_whitespace().collect();
+                    match words[..] {
+                        // The command is the one that was built for this test.
+                        ["cargo", "install", ..] => {}
+                        ["cd", name] => directory.push(name),
+                        ["mq-worker", ref rest @ ..] => {
+                            worker = Some(Worker::start(mq_worker().current_dir(&directory).args(rest)));
+                        }
+                        ["cargo", ref rest @ ..] => {
+                            let run = support::program("cargo").current_dir(&directory).args(rest).run();
+                            run.succeeds();
+                            assert_eq!(run.stdout, printed, "{line}: {}", run.stderr);
+                        }
+                        _ => panic!("nobody knows how to run `{line}`"),
+                    }
+                }
+            }
+        }
+    }
+    worker.expect("a worker was started").signal("TERM");
+    let ignored = fs::read_to_string(directory.join(".gitignore")).expect("a file");
+    assert!(ignored.contains("mq-worker.db*") && directory.join("mq-worker.db").is_file());
 }

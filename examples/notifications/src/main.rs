@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io::{Write, stdout};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -87,7 +86,6 @@ async fn demonstrate(arguments: &DemoArguments) -> Result<ExitCode, Box<dyn Erro
 }
 
 async fn signup(count: u64) -> Result<(), Box<dyn Error + Send + Sync>> {
-    go_to_the_package()?;
     let app = App::global()?;
     let begun = Instant::now();
     sign_up_many(&Users::default(), count).await?;
@@ -97,28 +95,9 @@ async fn signup(count: u64) -> Result<(), Box<dyn Error + Send + Sync>> {
         stdout(),
         "{count} users signed up in {elapsed:.0} ms; their messages are in `email` and `sms`."
     )?;
-    let place = match url.scheme().as_str() {
-        "sqlite" => std::path::absolute(url.path())?.display().to_string(),
-        _ => url.to_string(),
-    };
-    writeln!(stdout(), "`mq-worker --queues email,sms` sends them. Broker: {place}")?;
+    writeln!(stdout(), "`mq-worker --queues email,sms` sends them. Broker: {url}")?;
     app.close().await;
     Ok(())
-}
-
-/// `cargo run -p notifications` may be said anywhere in the workspace, `mq-worker` is started in this package's
-/// directory. The default broker is a file in the working directory: both must mean the same one. Whoever names
-/// a broker means it as they named it.
-fn go_to_the_package() -> std::io::Result<()> {
-    let named = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
-    // Set by `cargo run`, and by cargo for whatever else runs under it: hence the name.
-    let under_cargo = std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
-    match std::env::var_os("CARGO_MANIFEST_DIR") {
-        Some(directory) if under_cargo && !named("MQ_BROKER_URL") && !named("MQ_CONFIG") => {
-            std::env::set_current_dir(Path::new(&directory))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The error with its causes.

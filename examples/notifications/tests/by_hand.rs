@@ -50,29 +50,10 @@ async fn what_was_queued_by_a_sign_up_reaches_the_outbox_of_the_worker() {
 }
 
 #[test]
-fn under_cargo_the_default_broker_lies_in_the_package() {
-    for (package, brokers_place) in [("notifications", "package"), ("another", "elsewhere")] {
-        let directory = tempfile::tempdir().unwrap();
-        for name in ["package", "elsewhere"] {
-            std::fs::create_dir(directory.path().join(name)).unwrap();
-        }
-        let mut command = notifications(&directory.path().join("elsewhere"), &["signup", "--users", "1"]);
-        command.env("CARGO_PKG_NAME", package).env("CARGO_MANIFEST_DIR", directory.path().join("package"));
-        let ended = run(command);
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        for name in ["package", "elsewhere"] {
-            let exists = directory.path().join(name).join("mq-worker.db").exists();
-            assert_eq!(exists, name == brokers_place, "{name} with {package}");
-        }
-    }
-}
-
-#[test]
 fn a_broker_that_is_named_is_meant_as_named() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("elsewhere")).unwrap();
     let mut command = notifications(&directory.path().join("elsewhere"), &["signup"]);
-    command.env("CARGO_PKG_NAME", "notifications").env("CARGO_MANIFEST_DIR", directory.path());
     command.env("MQ_BROKER_URL", "sqlite:own.db");
     let ended = run(command);
     assert_eq!(ended.code, Some(0), "{ended:?}");

@@ -9,7 +9,7 @@ use mq_worker::Queue;
 use mq_worker::broker::Subscription;
 use support::within;
 
-use crate::lab::*;
+use super::super::lab::*;
 
 pub(crate) async fn a_message_is_published_consumed_and_acked(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;

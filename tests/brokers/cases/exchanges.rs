@@ -7,7 +7,7 @@ use mq_worker::ExchangeKind;
 use mq_worker::broker::Publication;
 use support::within;
 
-use crate::lab::*;
+use super::super::lab::*;
 
 pub(crate) async fn a_direct_exchange_compares_keys(lab: &Lab) {
     let broker = lab.open().await;

@@ -8,7 +8,7 @@ use mq_worker::broker::Publication;
 use mq_worker::message::{Headers, Message, Properties};
 use serde_json::json;
 
-use crate::lab::*;
+use super::super::lab::*;
 
 /// Sends a message through the broker.
 async fn through(lab: &Lab, message: Message) -> Message {

@@ -3,7 +3,7 @@
 use mq_worker::{Queue, QueueKind};
 use support::within;
 
-use crate::lab::*;
+use super::super::lab::*;
 
 pub(crate) async fn a_cancelled_consumer_ends_and_nothing_is_lost(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;

@@ -3,7 +3,7 @@
 use mq_worker::{Overflow, Queue};
 use support::within;
 
-use crate::lab::*;
+use super::super::lab::*;
 
 pub(crate) async fn a_full_queue_refuses_more(lab: &Lab) {
     let broker = lab.open().await;

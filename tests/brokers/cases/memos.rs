@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use mq_worker::broker::{Lock, Locked, Note, Register};
 
-use crate::lab::{LIMIT, Lab};
+use super::super::lab::{LIMIT, Lab};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

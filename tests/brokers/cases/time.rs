@@ -6,7 +6,7 @@ use mq_worker::broker::Publication;
 use mq_worker::{ExchangeKind, Queue};
 use serde_json::json;
 
-use crate::lab::*;
+use super::super::lab::*;
 
 fn delayed(publication: Publication, delay: Duration) -> Publication {
     Publication { delay: Some(delay), ..publication }

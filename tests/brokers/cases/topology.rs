@@ -6,7 +6,7 @@ use mq_worker::broker::{DeleteGuard, Subscription};
 use mq_worker::{Binding, Exchange, ExchangeKind, Queue, Topology};
 use support::within;
 
-use crate::lab::*;
+use super::super::lab::*;
 
 pub(crate) async fn declaring_twice_changes_nothing(lab: &Lab) {
     let broker = lab.open().await;

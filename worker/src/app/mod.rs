@@ -110,6 +110,7 @@ impl App {
     }
 
     fn assemble(config: Config, wrap_broker: Option<WrapBroker>) -> Result<App> {
+        let config = config.with_absolute_paths();
         config.topology.validate()?;
         let router = Router::new(config.routes.clone(), config.default_queue.clone())?;
         Ok(App(Arc::new(Inner {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::message::{JSON, Message, Properties};
+use crate::message::{JSON, Message, Properties, json, typed};
 
 /// The body of a plain message, with its content type.
 ///
@@ -30,9 +30,9 @@ impl Payload {
     /// A JSON document.
     ///
     /// # Errors
-    /// A value that has no JSON form.
+    /// A value that JSON cannot express, such as NaN.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        let body = serde_json::to_vec(value)
+        let body = json::to_vec(value)
             .map_err(|error| Error::codec("cannot write the payload as JSON").with_source(error))?;
         Ok(Self { content_type: JSON.into(), body: body.into() })
     }
@@ -61,7 +61,7 @@ impl Payload {
     /// # Errors
     /// Bytes that are not JSON, or a document of another shape.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body)
+        typed::from_slice(&self.body)
             .map_err(|error| Error::codec("the payload is not of the awaited type").with_source(error))
     }
 

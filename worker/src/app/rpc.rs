@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{App, Payload};
 use crate::broker::{Consumer, Subscription};
+use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result, TaskFailure};
 use crate::message::headers::names;
 use crate::message::{Message, Properties};
@@ -73,10 +74,9 @@ impl Rpc {
             app.publish_with("", &queue, question, properties).await?;
             answer.wait().await
         };
-        match tokio::time::timeout(timeout, asked).await {
-            Ok(Ok(message)) => answered(&queue, message),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::timeout(format!(
+        match background::timeout(timeout, asked).await? {
+            Some(answer) => answered(&queue, answer?),
+            None => Err(Error::timeout(format!(
                 "no answer from queue `{queue}` within {}",
                 humantime::format_duration(timeout)
             ))),
@@ -132,7 +132,7 @@ impl Replies {
     /// Where the answer shall go, and the right to wait for it.
     async fn expect(&self, app: &App) -> Result<(String, Answer)> {
         let mut inbox = self.inbox.lock().await;
-        // A listener ends with its runtime or its broker.
+        // A listener ends with its broker.
         let alive = inbox.take().filter(|inbox| !inbox.listener.is_finished());
         let open = match alive {
             Some(open) => open,
@@ -165,7 +165,7 @@ async fn open(app: &App, waiting: Waiting) -> Result<Inbox> {
     let subscription =
         Subscription { queues: vec![name.clone()], prefetch: PREFETCH, name: app.worker_name() };
     let consumer = broker.consume(subscription).await?;
-    Ok(Inbox { queue: name, listener: tokio::spawn(listen(consumer, waiting)) })
+    Ok(Inbox { queue: name, listener: background::spawn(listen(consumer, waiting))? })
 }
 
 /// Hands each answer to whoever waits for it. One that comes too late is dropped.

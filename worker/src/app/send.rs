@@ -13,11 +13,13 @@ use uuid::Uuid;
 use super::{App, AsyncResult, unique};
 use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
+use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::headers::format_time;
+use crate::message::headers::{LATEST, format_time, owner};
+use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
 use crate::routing::router::Wanted;
-use crate::routing::topology::{check_key, check_name};
+use crate::routing::topology::{MAX_NAME, check_key, check_name};
 use crate::routing::{ExchangeKind, Route};
 use crate::task::{Context, Task, TaskOptions};
 
@@ -39,8 +41,11 @@ impl App {
     /// [`is_too_large`](Error::is_too_large) say that nothing was enqueued;
     /// [`unknown_id`](Error::unknown_id) names the id under which it may be sent again.
     pub async fn send<T: Task>(&self, signature: Signature<T>) -> Result<AsyncResult<T::Output>> {
-        let Signature { args, options, .. } = signature;
-        let body = codec::encode(&args)?;
+        let Signature { args, options, problem, .. } = signature;
+        if let Some(problem) = problem {
+            return Err(Error::codec(format!("cannot send `{}`: {problem}", T::NAME)));
+        }
+        let body = codec::encode(&args).map_err(|error| cannot_send(T::NAME, error))?;
         let key = unique::key::<T>(&args)?;
         self.send_body(T::NAME, &T::OPTIONS, body, key, options).await
     }
@@ -90,7 +95,8 @@ impl App {
         options: SendOptions,
     ) -> Result<AsyncResult<Value>> {
         let own = self.registry().get(task).map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        self.send_body(task, &own, codec::encode(args)?, None, options).await
+        let body = codec::encode(args).map_err(|error| cannot_send(task, error))?;
+        self.send_body(task, &own, body, None, options).await
     }
 
     /// Sends a call of a task by its name, with positional arguments and arguments by name.
@@ -100,12 +106,13 @@ impl App {
     pub async fn send_call<O>(
         &self,
         task: &str,
-        args: &[Value],
-        kwargs: &serde_json::Map<String, Value>,
+        args: &(impl Serialize + ?Sized),
+        kwargs: &(impl Serialize + ?Sized),
         options: SendOptions,
     ) -> Result<AsyncResult<O>> {
         let own = self.registry().get(task).map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        let body = codec::encode_values(args, kwargs, &codec::Embed::default())?;
+        let body = codec::encode_values(args, kwargs, &codec::Embed::default());
+        let body = body.map_err(|error| cannot_send(task, error))?;
         self.send_body(task, &own, body, None, options).await
     }
 
@@ -122,6 +129,7 @@ impl App {
         let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
         check_name("task", task)?;
         check_name("task id", &id)?;
+        check_headers(task, &options.headers)?;
         let route = self.address(task, own, &options).await?;
         let now = Utc::now();
         let due = due(&options, now);
@@ -147,7 +155,7 @@ impl App {
         };
         // In a task of its own: who stops waiting in the middle must not leave a lock without a message behind.
         let this = self.clone();
-        let sending = tokio::spawn(async move { this.publish_unique(&broker, call, &lock).await });
+        let sending = background::spawn(async move { this.publish_unique(&broker, call, &lock).await })?;
         let held = sending.await.map_err(|error| {
             let unknown = ErrorKind::Unknown { id: id.clone() };
             Error::new(unknown, format!("cannot send `{task}`: it was stopped half-way")).with_source(error)
@@ -226,7 +234,7 @@ impl App {
             self.ensure_queue(queue).await?;
             sent = broker.publish(publication).await;
         }
-        sent.map_err(|error| error.context(format_args!("cannot send `{task}`")))
+        sent.map_err(|error| cannot_send(&task, error))
     }
 
     /// The address of a call, with everything there that must exist before publishing.
@@ -267,6 +275,36 @@ impl App {
     }
 }
 
+/// Refuses headers that are somebody else's to set: another task would run, or nobody would hear of the result.
+fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<()> {
+    for (name, _) in headers {
+        let problem = if let Some(owner) = owner(name) {
+            let instead = match name.as_str() {
+                "id" => "; `.task_id()` sets it",
+                "eta" => "; `.eta()` and `.countdown()` set it",
+                "expires" => "; `.expires()` sets it",
+                "ignore_result" => "; `.ignore_result()` sets it",
+                "timelimit" => "; `.time_limit()` and `.soft_time_limit()` set it",
+                _ => "",
+            };
+            format!("it belongs to {owner}{instead}")
+        } else if name.is_empty() {
+            "its name is empty".to_owned()
+        } else if name.len() > MAX_NAME {
+            format!("its name is {} bytes long; AMQP allows {MAX_NAME}", name.len())
+        } else {
+            continue;
+        };
+        let name = shortened(name, 60);
+        return Err(Error::config(format!("cannot send `{task}` with a header `{name}`: {problem}")));
+    }
+    Ok(())
+}
+
+fn cannot_send(task: &str, error: Error) -> Error {
+    error.context(format_args!("cannot send `{task}`"))
+}
+
 /// A call that is ready to be published.
 struct Call {
     task: String,
@@ -281,14 +319,12 @@ struct Call {
 
 /// When the task may run, if not at once.
 fn due(options: &SendOptions, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    options.eta.or_else(|| Some(later(now, options.countdown?)))
+    let due = options.eta.or_else(|| Some(later(now, options.countdown?)));
+    due.map(|due| due.min(LATEST))
 }
 
 fn later(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
-    chrono::Duration::from_std(delay)
-        .ok()
-        .and_then(|delay| now.checked_add_signed(delay))
-        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+    chrono::Duration::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay)).unwrap_or(LATEST)
 }
 
 /// Only what differs from what receivers assume: each header costs the broker time.
@@ -305,10 +341,16 @@ fn headers(
         headers.set("eta", format_time(due));
     }
     if let Some(lifetime) = options.expires.or(own.expires) {
-        headers.set("expires", format_time(later(now, lifetime)));
+        let expires = later(now, lifetime);
+        // No limit is no header.
+        if expires < LATEST {
+            headers.set("expires", format_time(expires));
+        }
     }
-    if let Some(limit) = options.time_limit {
-        headers.set("timelimit", serde_json::json!([limit.as_secs_f64(), null]));
+    if options.time_limit.or(options.soft_time_limit).is_some() {
+        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
+        let limits = [seconds(options.time_limit), seconds(options.soft_time_limit)];
+        headers.set("timelimit", serde_json::json!(limits));
     }
     if let Some(ignore) = options.ignore_result.filter(|ignore| *ignore != own.ignore_result) {
         headers.set("ignore_result", ignore);

@@ -54,7 +54,8 @@ fn ordered(json: &str) -> Option<String> {
 
 /// Writes a lock into the headers of the call that holds it.
 pub(super) fn write(headers: &mut Headers, lock: &Lock) {
-    let millis = u64::try_from(lock.lifetime.as_millis()).unwrap_or(u64::MAX);
+    // AMQP has integers of 64 bits with a sign.
+    let millis = i64::try_from(lock.lifetime.as_millis()).unwrap_or(i64::MAX);
     headers.set(names::UNIQUE, serde_json::json!([lock.key, millis]));
 }
 

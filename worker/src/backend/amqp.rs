@@ -8,36 +8,35 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
-use lapin::Channel;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions,
-};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::options::QueueDeleteOptions;
+use lapin::types::FieldTable;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
-use crate::connection::amqp::failure::text;
-use crate::connection::amqp::link::{Pause, Session, lock};
+use crate::connection::amqp::channel::{ANSWER, Scratch};
+use crate::connection::amqp::failure::{reply_code, text};
+use crate::connection::amqp::link::{Pause, lock};
+use crate::connection::amqp::subscription::{Ack, Event, Source, Subscribed};
 use crate::connection::amqp::topology::short;
-use crate::connection::amqp::{Amqp, Outgoing};
+use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
+use crate::routing::topology::MAX_NAME;
+use crate::routing::{Queue, QueueKind, Topology};
 use crate::tracing::{debug, warn};
 
 /// How long the reply queue lives without its consumer: the longest loss of connection that costs no results.
 const KEPT: Duration = Duration::from_secs(600);
 /// Results that may be on their way to us at once.
 const PREFETCH: u16 = 1000;
-/// How long the broker may take for an answer that nobody awaits.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// Celery's `rpc://`.
 pub(super) struct RpcBackend {
@@ -105,19 +104,17 @@ impl RpcBackend {
         if *ready.borrow() {
             return Ok(());
         }
-        let amqp = Arc::clone(&self.amqp);
-        self.amqp
-            .run(async move {
-                // Tells a refused login at once.
-                amqp.link.session(0, Instant::now() + amqp.limit).await?;
-                match timeout(amqp.limit, ready.wait_for(|ready| *ready)).await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err(_)) => Err(closed()),
-                    Err(_) => Err(Error::timeout("cannot declare the queue for results in time")),
-                }
-            })
-            .await
-            .map_err(|error| error.context("cannot wait for results"))
+        let limit = self.amqp.limit;
+        let ready = async {
+            // Tells a refused login at once.
+            self.amqp.link.session(0, Instant::now() + limit).await?;
+            match runtime::timeout(limit, ready.wait_for(|ready| *ready)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(_)) => Err(closed()),
+                Err(_) => Err(Error::timeout("the queue for results could not be declared in time")),
+            }
+        };
+        ready.await.map_err(|error| error.context("cannot wait for results"))
     }
 
     fn unexpected(id: &str) -> Error {
@@ -155,7 +152,8 @@ impl ResultBackend for RpcBackend {
                 properties: Properties {
                     content_type: Some(JSON.into()),
                     content_encoding: Some("utf-8".into()),
-                    correlation_id: Some(record.task_id.clone()),
+                    // Whoever chose a longer id than AMQP has room for finds it in the body.
+                    correlation_id: Some(record.task_id.clone()).filter(|id| id.len() <= MAX_NAME),
                     transient: true,
                     ..Properties::default()
                 },
@@ -209,8 +207,9 @@ impl ResultBackend for RpcBackend {
             self.replies.stop.cancel();
             let kept = lock(&self.replies.started).take();
             if let Some(mut ready) = kept {
-                // Until the task has deleted the queue and dropped its half; it takes a few seconds at most.
-                while ready.changed().await.is_ok() {}
+                // Until the task has deleted the queue and dropped its half.
+                let ended = async { while ready.changed().await.is_ok() {} };
+                let _ = runtime::timeout(ANSWER * 2, ended).await;
             }
             self.amqp.close().await;
         }
@@ -245,58 +244,62 @@ impl Replies {
         }
     }
 
-    async fn attach(&self, session: &Session) -> lapin::Result<(Channel, lapin::Consumer)> {
-        let channel = session.channel().await?;
-        let mut arguments = FieldTable::default();
-        let expires = i64::try_from(self.expires.as_millis()).unwrap_or(i64::MAX);
-        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(expires));
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
-        channel.queue_declare(short(&self.queue)?, QueueDeclareOptions::durable(), arguments).await?;
-        channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
-        let tag = short(&format!("results.{}", self.queue))?;
-        let options = BasicConsumeOptions::default();
-        let consumer =
-            channel.basic_consume(short(&self.queue)?, tag, options, FieldTable::default()).await?;
-        Ok((channel, consumer))
+    /// The reply queue.
+    fn topology(&self) -> Topology {
+        // RabbitMQ refuses zero and what has more than 32 bits: for ever is as long as it can be.
+        let longest = Duration::from_millis(u32::MAX.into());
+        let expires =
+            Some(self.expires).filter(|expires| (1..u32::MAX.into()).contains(&expires.as_millis()));
+        let (kind, expires) = (Some(QueueKind::Classic), expires.or(Some(longest)));
+        Topology::of_queue(Queue { kind, expires, ..Queue::new(&*self.queue) })
     }
 
-    /// Takes results until the channel is lost.
-    async fn take(&self, channel: &Channel, consumer: &mut lapin::Consumer) -> lapin::Result<()> {
-        while let Some(first) = consumer.next().await {
-            let mut last = first?;
-            self.note(&last.data);
-            while let Some(Some(next)) = consumer.next().now_or_never() {
-                last = next?;
-                self.note(&last.data);
+    /// Takes results until the channel is lost, and says why.
+    async fn take(&self, subscribed: &mut Subscribed) -> Option<lapin::Error> {
+        let mut last = None;
+        loop {
+            match subscribed.next(true).await {
+                Event::Delivered(delivery) => {
+                    self.note(&delivery.data);
+                    last = Some(Ack { tag: delivery.delivery_tag, multiple: true });
+                }
+                Event::Written | Event::Confirmed => {}
+                Event::Ended => return None,
+                Event::Lost(error) => return Some(error),
             }
-            channel.basic_ack(last.delivery_tag, BasicAckOptions { multiple: true }).await?;
+            // What comes while acks are on their way goes into the next.
+            if !subscribed.is_writing() {
+                last.take().into_iter().for_each(|ack| subscribed.ack(vec![ack]));
+            }
         }
-        Ok(())
     }
 }
 
 /// Keeps the reply queue, through every reconnect, until the backend is closed or dropped.
 async fn keep(amqp: Arc<Amqp>, replies: Arc<Replies>, ready: watch::Sender<bool>) {
+    let topology = replies.topology();
+    let declare = async |mut scratch| amqp.desired.declare(&mut scratch, &topology).await;
+    let source = Source {
+        queue: replies.queue.as_str().into(),
+        prefetch: PREFETCH,
+        tag: format!("results.{}", replies.queue),
+        arguments: FieldTable::default(),
+    };
     let work = async {
         let mut pause = Pause::default();
+        while let Err(error) = amqp.ask("declare the queue for results", declare).await {
+            warn!(error = format!("{error:#}"), "trying again");
+            sleep(pause.next(false)).await;
+        }
         loop {
-            let deadline = Instant::now() + Duration::from_secs(3600);
-            if let Ok(session) = amqp.link.session(0, deadline).await {
-                let taken = match timeout(ANSWER, replies.attach(&session)).await {
-                    Ok(Ok((channel, mut consumer))) => {
-                        ready.send_replace(true);
-                        pause = Pause::default();
-                        replies.take(&channel, &mut consumer).await
-                    }
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-                };
-                match taken {
-                    Err(error) if session.is_alive() => {
-                        warn!(reason = text(&error), "the queue for results is away");
-                    }
-                    _ => amqp.link.suspect(),
+            let mut subscribed = source.clone().subscribe_again(Arc::clone(&amqp)).await;
+            ready.send_replace(true);
+            pause = Pause::default();
+            match replies.take(&mut subscribed).await {
+                Some(error) if reply_code(&error).is_some() => {
+                    warn!(reason = text(&error), "the queue for results is away");
                 }
+                _ => amqp.link.suspect(),
             }
             sleep(pause.next(false)).await;
         }
@@ -305,11 +308,12 @@ async fn keep(amqp: Arc<Amqp>, replies: Arc<Replies>, ready: watch::Sender<bool>
         () = work => {}
         () = replies.stop.cancelled() => {}
     }
+    amqp.desired.forget_queue(&replies.queue);
     let delete = async {
         let session = amqp.link.session(0, Instant::now()).await.ok()?;
-        let channel = session.channel().await.ok()?;
         let name = short(&replies.queue).ok()?;
-        channel.queue_delete(name, QueueDeleteOptions::default()).await.ok()
+        let options = QueueDeleteOptions::default();
+        Scratch::new(session).run(async |channel| channel.queue_delete(name, options).await).await.ok()
     };
     // What cannot be deleted expires.
     let _ = timeout(ANSWER, delete).await;

@@ -16,6 +16,7 @@ pub use record::ResultRecord;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 
 use crate::connection::{BrokerUrl, ConnectOptions};
@@ -39,6 +40,11 @@ pub trait ResultBackend: Send + Sync + 'static {
 
     /// Waits until the task is ready; the caller sets the time-out.
     fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>>;
+
+    /// Since when it can neither store nor fetch, and why, where waiting cannot mend it and a restart may.
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+        None
+    }
 
     /// Says goodbye.
     fn close(&self) -> BoxFuture<'_, ()>;

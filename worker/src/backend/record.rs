@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result, TaskFailure};
 use crate::message::headers::{format_time, parse_time};
+use crate::message::typed;
 use crate::state::State;
 
 /// The state of one task and its value or failure.
@@ -83,8 +84,16 @@ impl ResultRecord {
     /// # Errors
     /// When it is not one.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let read: Read<'_> = serde_json::from_slice(bytes)
-            .map_err(|error| Error::codec("this is not a Celery result").with_source(error))?;
+        let read = Self::read(bytes).or_else(|error| {
+            // Python writes numbers that JSON does not have.
+            let spelled_out = typed::spell_out_numbers(bytes).ok_or(error)?;
+            Self::read(&spelled_out)
+        });
+        read.map_err(|error| Error::codec("this is not a Celery result").with_source(error))
+    }
+
+    fn read(bytes: &[u8]) -> serde_json::Result<Self> {
+        let read: Read<'_> = serde_json::from_slice(bytes)?;
         let state = State::from(read.status);
         let failure = match (&state, read.result) {
             (State::Failure | State::Retry | State::Revoked, Some(result)) => {
@@ -155,6 +164,20 @@ mod tests {
         let record = ResultRecord::success("id-1", b"null".to_vec()).expect("JSON");
         let read = ResultRecord::from_json(&record.to_json()).expect("own record");
         assert_eq!(read.value.expect("a value").get(), "null");
+    }
+
+    #[test]
+    fn what_python_writes_beyond_json_is_read() {
+        let read = |result: &str| {
+            let json =
+                format!(r#"{{"status":"SUCCESS","result":{result},"note":"a NaN \" NaN","task_id":"t"}}"#);
+            ResultRecord::from_json(json.as_bytes()).expect("a Celery record").value.expect("a value")
+        };
+        let numbers: Vec<f64> =
+            typed::from_str(read("[NaN, -Infinity, 1.5, Infinity]").get()).expect("numbers");
+        assert!(numbers[0].is_nan());
+        assert_eq!(numbers[1..], [f64::NEG_INFINITY, 1.5, f64::INFINITY]);
+        assert!(ResultRecord::from_json(b"NaNo").is_err() && ResultRecord::from_json(b"[").is_err());
     }
 
     #[test]

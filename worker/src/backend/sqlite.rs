@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,10 @@ impl ResultBackend for SqliteBackend {
             read(answer)?.ok_or_else(|| Error::storage(format!("the result of `{id}` has vanished")))
         }
         .boxed()
+    }
+
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+        self.database.loss()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -55,6 +56,9 @@ pub enum Verdict {
     Replaced,
     /// It goes back, unspent.
     Requeue,
+    /// It leaves the queue unprocessed: the broker moves it to where the dead letters of its queue go, and drops it where the
+    /// queue has no such address.
+    Reject,
     /// Its worker lost it as it worked on it: it goes back after [`LOST_PAUSE`], with one crash more. A broker that does
     /// not count crashes marks it as redelivered.
     Lost,
@@ -144,6 +148,16 @@ pub trait ConsumerControl: Send + Sync {
     /// False while the broker is away, or one of the queues is not consumed from although it should be.
     fn is_attached(&self) -> bool {
         true
+    }
+
+    /// How many messages were handed out and have no verdict, where the broker can tell.
+    fn unsettled(&self) -> Option<usize> {
+        None
+    }
+
+    /// Since when the consumer gets nothing any more, and why, where waiting cannot mend it and a restart may.
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+        None
     }
 }
 

@@ -5,12 +5,14 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+mod dead_letters;
 pub mod delivery;
 mod memory;
 pub mod memos;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use dead_letters::DeadLetters;
 pub use delivery::{Consumer, ConsumerControl, Delivery, LOST_PAUSE, Settle, Settlement, Verdict};
 pub use memos::{Lock, Locked, Note, Notes, Register};
 use std::sync::Arc;

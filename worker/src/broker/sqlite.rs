@@ -81,11 +81,13 @@ impl SqliteBroker {
             delay,
             mandatory,
         };
+        let unknown = || ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() };
         match self.database.ask(Request::Publish(publishing), self.timeout).await {
+            Some(Err(error)) if error.is_unknown() => Err(Error::new(unknown(), error.to_string())),
             Some(answer) => answer.map(drop),
             // The commit may still happen.
             None => Err(Error::new(
-                ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() },
+                unknown(),
                 format!(
                     "it is not known whether the message was published: no answer within {:?}",
                     self.timeout
@@ -318,6 +320,7 @@ impl Settle for Returns {
         let ending = match verdict {
             Verdict::Ack | Verdict::Replaced => Ending::Done,
             Verdict::Requeue => Ending::Back,
+            Verdict::Reject => Ending::Rejected,
             Verdict::Lost => Ending::Lost { pause: LOST_PAUSE },
         };
         self.0.settle(tag, ending);
@@ -365,6 +368,14 @@ impl ConsumerControl for Control {
             }
         }
         .boxed()
+    }
+
+    fn is_attached(&self) -> bool {
+        self.database.loss().is_none()
+    }
+
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+        self.database.loss()
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {

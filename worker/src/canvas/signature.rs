@@ -4,8 +4,10 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 
+use crate::message::json;
 use crate::task::{Task, TaskOptions};
 
 /// A call that has not been sent yet: `send_email.with(user).countdown(..).send()`.
@@ -16,6 +18,8 @@ use crate::task::{Task, TaskOptions};
 pub struct Signature<T: Task> {
     pub(crate) args: T::Args,
     pub(crate) options: SendOptions,
+    /// Why it cannot be sent, if something was asked of it that cannot be.
+    pub(crate) problem: Option<String>,
     task: PhantomData<T>,
 }
 
@@ -40,6 +44,8 @@ pub struct SendOptions {
     pub priority: Option<u8>,
     /// A time limit for this call.
     pub time_limit: Option<Duration>,
+    /// A soft time limit for this call.
+    pub soft_time_limit: Option<Duration>,
     /// True when nobody wants the result.
     pub ignore_result: Option<bool>,
     /// Headers of one's own.
@@ -49,7 +55,7 @@ pub struct SendOptions {
 impl<T: Task> Signature<T> {
     /// A call with these arguments. `#[task]` writes the friendlier `send_email.with(user)`.
     pub fn new(args: T::Args) -> Self {
-        Self { args, options: SendOptions::default(), task: PhantomData }
+        Self { args, options: SendOptions::default(), problem: None, task: PhantomData }
     }
 
     /// What the attribute says about the task.
@@ -69,7 +75,7 @@ impl<T: Task> Signature<T> {
         self
     }
 
-    /// Not to run when it has waited longer than `lifetime`.
+    /// Not to run when it has waited longer than `lifetime`. What would end after the year 9999 never expires.
     pub fn expires(mut self, lifetime: Duration) -> Self {
         self.options.expires = Some(lifetime);
         self
@@ -99,9 +105,15 @@ impl<T: Task> Signature<T> {
         self
     }
 
-    /// With another time limit than the task's.
+    /// With another time limit than the task's; zero leaves the task's own.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.options.time_limit = Some(limit);
+        self
+    }
+
+    /// With another soft time limit than the task's: then its cancellation token fires.
+    pub fn soft_time_limit(mut self, limit: Duration) -> Self {
+        self.options.soft_time_limit = Some(limit);
         self
     }
 
@@ -118,8 +130,19 @@ impl<T: Task> Signature<T> {
     }
 
     /// With a header of one's own, which the task finds in its context.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.options.headers.push((name.into(), value.into()));
+    ///
+    /// Names that belong to the protocol (`id`, `eta`, `retries` …), to mq-worker (`mq-…`) or to the broker (`CC`, `x-death` …)
+    /// are refused when the call is sent. On RabbitMQ all headers of a message together must fit into one frame, 128 KiB
+    /// unless the server says otherwise; what is larger belongs into the arguments.
+    ///
+    /// A value that JSON cannot express, such as NaN, is an
+    /// error when the call is sent; so is an integer above `i64::MAX` on RabbitMQ, which has no room for it.
+    pub fn header(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        let name = name.into();
+        match json::to_value(&value) {
+            Ok(value) => self.options.headers.push((name, value)),
+            Err(error) => self.problem = Some(format!("cannot write header `{name}`: {error}")),
+        }
         self
     }
 }

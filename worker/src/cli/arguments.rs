@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use serde_json::value::RawValue;
 
 use super::topology_arguments::{
     BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
@@ -38,7 +39,8 @@ Examples:
   mq-worker build --out ./worker           one binary for deployment
 
 Settings come from the flags, else from environment variables (MQ_BROKER_URL, MQ_QUEUES, …), else from
-mq-worker.toml in this directory, else from defaults. stdout is data, stderr is for people.
+the nearest mq-worker.toml in this directory or above, else from defaults; `mq-worker config` shows them.
+stdout is data, stderr is for people.
 
 Exit codes:
   0 done   1 what was asked for failed   2 usage or configuration   66 no tasks found
@@ -61,7 +63,7 @@ pub(super) struct WorkerArguments {
     /// How long running tasks may go on when the worker is told to stop [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(super) grace: Option<Duration>,
-    /// The worker's name; %h is the machine's [default: mq-worker@%h]
+    /// The worker's name; %h is the machine's [default: the package's or program's, at %h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
     /// Serve /livez and /readyz there, such as 0.0.0.0:9000 [default: nowhere]
@@ -88,7 +90,7 @@ pub(super) struct PackageArguments {
 pub(super) struct CommonArguments {
     // Addresses are texts here and are read later: clap would show a password in its errors.
     /// The broker's address: amqp://HOST, amqps://HOST or sqlite:PATH [env: MQ_BROKER_URL] [default:
-    /// sqlite:mq-worker.db]
+    /// sqlite:mq-worker.db in the cargo workspace]
     #[arg(short, long, value_name = "URL", global = true)]
     pub(super) broker: Option<String>,
     /// Where results go: rpc, sqlite:PATH or none [env: MQ_RESULT_BACKEND] [default: with the broker]
@@ -119,6 +121,8 @@ pub(super) enum Command {
     Tasks(TasksArguments),
     /// Build the worker as one release binary, for deployment
     Build(BuildArguments),
+    /// Show the settings in force, and where each comes from
+    Config(ConfigArguments),
     /// Show whether the broker is there, which workers are, and how much waits for them
     #[command(after_help = STATUS_HELP)]
     Status(StatusArguments),
@@ -180,7 +184,12 @@ Examples:
   mq-worker bind logs archive                   a fanout exchange needs no key";
 
 const CALL_HELP: &str = "\
-The call's id is printed; with --wait its result, as JSON.
+The call's id is printed; with --wait its result, as JSON. Without --queue the queue is that of the routes in
+mq-worker.toml, of the crate in this directory (once its worker was built), or of the workers that know the task. With
+--wait and without --queue nothing is sent to a queue that nobody works on.
+
+Exit code: 0 when it was sent or has succeeded, 1 when it failed, was revoked or was not sent, 75 when there was no
+result in time; the call goes on.
 
 Examples:
   mq-worker call add --args '[2, 3]' --wait
@@ -207,6 +216,16 @@ pub(super) struct BuildArguments {
     #[arg(short, long, value_name = "FILE")]
     pub(super) out: PathBuf,
     /// The directory of the crate that has the tasks [default: this one, or the nearest above it]
+    #[arg(long, value_name = "DIR")]
+    pub(super) app: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ConfigArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The directory of the crate that has the tasks [default: this one]
     #[arg(long, value_name = "DIR")]
     pub(super) app: Option<PathBuf>,
 }
@@ -276,27 +295,29 @@ pub(super) struct CallArguments {
     pub(super) args: Positional,
     /// The arguments by name: a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object, default_value = "{}", allow_hyphen_values = true)]
-    pub(super) kwargs: serde_json::Map<String, serde_json::Value>,
-    /// The queue [default: what the routes say, else the default queue]
+    pub(super) kwargs: Box<RawValue>,
+    /// The queue [default: what the routes, the crate in this directory or the workers say, else the default queue]
     #[arg(short, long, value_parser = value::queue)]
     pub(super) queue: Option<String>,
     /// Not to run before this long from now
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(super) countdown: Option<Duration>,
-    /// Wait for the result and print it, at most this long if given
+    /// Wait for the result and print it, at most this long [default: 60s]; exit code 75 when the time is up
     #[arg(short, long, value_name = "DURATION", value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
+    #[command(flatten)]
+    pub(super) package: PackageArguments,
 }
 
-/// A JSON array; its own type, since clap takes a `Vec` for a repeated argument.
+/// A JSON array as it was typed: its own type, to tell it from an object.
 #[derive(Clone, Debug)]
-pub(super) struct Positional(pub(super) Vec<serde_json::Value>);
+pub(super) struct Positional(pub(super) Box<RawValue>);
 
 #[derive(Args, Debug)]
 pub(super) struct ResultArguments {
     /// The id that `call` printed, or that `.id()` gave
     pub(super) id: String,
-    /// Wait until it is ready, at most this long if given
+    /// Wait until it is ready, at most this long [default: 60s]; exit code 75 when the time is up
     #[arg(short, long, value_name = "DURATION", value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
     /// Print all that is known, as JSON
@@ -324,10 +345,14 @@ pub(super) enum DeadCommand {
     },
     /// Send dead letters back to the queue they came from, with their retries counted anew
     ///
-    /// A unique task's letter stays while another call of it waits or runs; then the exit code is 75.
+    /// A unique task's letter stays while another call of it waits or runs; then the exit code is 75. What had expired stays
+    /// too, unless it is asked for by --expired or its --id.
     Replay {
         #[command(flatten)]
         which: DeadArguments,
+        /// Send those too that had expired before they were run
+        #[arg(long)]
+        expired: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -368,14 +393,51 @@ pub(super) struct DeadArguments {
 }
 
 fn json_array(text: &str) -> Result<Positional, String> {
-    serde_json::from_str(text)
+    json::<Vec<serde_json::Value>>(text)
         .map(Positional)
         .map_err(|error| format!("expected a JSON array, such as '[1, \"two\"]' ({error})"))
 }
 
-fn json_object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
-    serde_json::from_str(text)
+fn json_object(text: &str) -> Result<Box<RawValue>, String> {
+    json::<serde_json::Map<String, serde_json::Value>>(text)
         .map_err(|error| format!("expected a JSON object, such as '{{\"name\": 1}}' ({error})"))
+}
+
+/// The text as it stands, if it can be read as `T`: a value in between would round large integers.
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Box<RawValue>> {
+    serde_json::from_str::<T>(text)?;
+    serde_json::from_str(text)
+}
+
+/// What cannot be undone. It is suggested only for what is one slip of a finger away: whoever types `pause` must not be
+/// pointed to `purge`.
+const DESTRUCTIVE: [&str; 9] =
+    ["purge", "delete", "drop", "stop", "revoke", "unbind", "--terminate", "--force", "--yes"];
+
+/// Takes suggestions out that would do harm if they were followed blindly.
+fn without_traps(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    for (given, suggested) in [
+        (ContextKind::InvalidSubcommand, ContextKind::SuggestedSubcommand),
+        (ContextKind::InvalidArg, ContextKind::SuggestedArg),
+    ] {
+        let Some(ContextValue::String(given)) = error.get(given).cloned() else { continue };
+        let is_trap = |word: &String| {
+            DESTRUCTIVE.contains(&word.as_str()) && strsim::damerau_levenshtein(&given, word) > 1
+        };
+        match error.get(suggested).cloned() {
+            Some(ContextValue::String(word)) if is_trap(&word) => drop(error.remove(suggested)),
+            Some(ContextValue::Strings(words)) => {
+                let words: Vec<String> = words.into_iter().filter(|word| !is_trap(word)).collect();
+                match words.is_empty() {
+                    true => drop(error.remove(suggested)),
+                    false => drop(error.insert(suggested, ContextValue::Strings(words))),
+                }
+            }
+            _ => {}
+        }
+    }
+    error
 }
 
 /// Reads the arguments of the process.
@@ -383,7 +445,7 @@ pub(super) fn parse(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> clap::error::Result<Arguments> {
     let mut command = Arguments::command();
-    let matches = command.try_get_matches_from_mut(arguments)?;
+    let matches = command.try_get_matches_from_mut(arguments).map_err(without_traps)?;
     if let Some(name) = matches.subcommand_name() {
         let worker = WorkerArguments::augment_args(clap::Command::new("worker"));
         let set = |argument: &&clap::Arg| {
@@ -435,6 +497,31 @@ mod tests {
     }
 
     #[test]
+    fn no_mistake_leads_to_a_command_that_destroys() {
+        for line in [
+            "mq-worker pause a",
+            "mq-worker pure a",
+            "mq-worker start a",
+            "mq-worker step a",
+            "mq-worker invoke a",
+            "mq-worker bind-all a",
+            "mq-worker dead crop a",
+            "mq-worker dead group a",
+            "mq-worker deplete queue a",
+            "mq-worker revoke a --determinate",
+            "mq-worker delete queue a --for",
+        ] {
+            let error = read(line).expect_err(line);
+            let given = line.split(' ').collect::<Vec<_>>();
+            for word in DESTRUCTIVE {
+                let quoted = format!("'{word}'");
+                let is_near = given.iter().any(|given| strsim::damerau_levenshtein(given, word) <= 1);
+                assert!(is_near || !error.contains(&quoted), "{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_what_would_be_right() {
         for (line, expected) in [
             ("mq-worker --queues a,,b", "it is empty"),
@@ -447,6 +534,7 @@ mod tests {
             ("mq-worker --queues a tasks", "--queues before `tasks` is for the worker"),
             ("mq-worker --quues a", "--queues"),
             ("mq-worker purgee a", "purge"),
+            ("mq-worker queue", "queues"),
         ] {
             let error = read(line).expect_err(line);
             assert!(error.contains(expected), "{line}: {error}");

@@ -47,18 +47,41 @@ pub(super) fn start(arguments: &CommonArguments) -> Outcome {
     Ok(())
 }
 
-fn filter(arguments: &CommonArguments) -> Outcome<EnvFilter> {
-    let (place, text) = match &arguments.log_level {
-        Some(level) => ("--log-level", level.clone()),
-        None => match (variable("MQ_LOG_LEVEL"), variable("RUST_LOG")) {
-            (Some(level), _) => ("environment variable MQ_LOG_LEVEL", level),
-            (None, Some(level)) => ("environment variable RUST_LOG", level),
-            (None, None) => ("the default", DEFAULT.into()),
-        },
+/// What is logged, and what says so.
+fn level(arguments: &CommonArguments) -> (&'static str, String) {
+    if let Some(level) = &arguments.log_level {
+        return ("--log-level", level.clone());
+    }
+    let set = |name: &'static str| variable(name).map(|level| (name, level));
+    set("MQ_LOG_LEVEL").or_else(|| set("RUST_LOG")).unwrap_or(("default", DEFAULT.into()))
+}
+
+/// The two settings of the log, for `mq-worker config`: name, variable, value, and where it comes from.
+pub(super) fn in_force(
+    arguments: &CommonArguments,
+) -> Outcome<[(&'static str, &'static str, String, String); 2]> {
+    let (level_from, level) = level(arguments);
+    let format = match format(arguments)? {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
     };
+    let format_from = match (arguments.log_format, variable("MQ_LOG_FORMAT")) {
+        (Some(_), _) => "--log-format",
+        (None, Some(_)) => "MQ_LOG_FORMAT",
+        (None, None) => "default",
+    };
+    Ok([
+        ("log_level", "MQ_LOG_LEVEL", level, level_from.into()),
+        ("log_format", "MQ_LOG_FORMAT", format.into(), format_from.into()),
+    ])
+}
+
+fn filter(arguments: &CommonArguments) -> Outcome<EnvFilter> {
+    let (place, text) = level(arguments);
     // `RUST_LOG=my_app` means a module to every other program, and so it does here.
     let strict = !place.ends_with("RUST_LOG");
     parse(&text, strict).ok_or_else(|| {
+        let place = if place.starts_with("--") { place.to_owned() } else { format!("environment variable {place}") };
         Failure::usage(format!(
             "{place} is `{text}`: expected error, warn, info, debug, trace, or a filter such as info,lapin=debug"
         ))

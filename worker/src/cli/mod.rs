@@ -7,12 +7,16 @@ mod bindings;
 mod build;
 mod call;
 mod completions;
+mod config;
 mod dead;
 mod declare;
 mod delete;
 mod exchanges;
 mod exit;
+mod inventory;
 mod logging;
+#[cfg(feature = "amqp")]
+mod management;
 mod operate;
 mod output;
 mod purge;
@@ -52,9 +56,14 @@ use exit::{Failure, Outcome};
 /// `my-service queues` shows its queues. The tasks must be in the program: those of a library that nobody names
 /// are left out by the linker, `use my_library as _;` keeps them.
 ///
-/// It makes the async runtime, so it is called from an ordinary `main`, not from an async one.
+/// It makes the async runtime, so it is called from an ordinary `main`; in an async one it ends with exit code 2.
 #[must_use = "the exit code tells whoever started the program how it ended"]
 pub fn main() -> ExitCode {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        let problem = "`mq_worker::main()` makes the async runtime itself: call it from `fn main()` without `async` and \
+                       without `#[tokio::main]`";
+        return Failure::usage(problem).report();
+    }
     match run(std::env::args_os().collect()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -69,6 +78,7 @@ fn run(line: Vec<OsString>) -> Outcome {
         None => worker::run(&worker, &common),
         Some(Command::Tasks(arguments)) => tasks::run(&arguments, &common),
         Some(Command::Build(arguments)) => build::run(&arguments),
+        Some(Command::Config(arguments)) => config::run(&arguments, &common),
         Some(Command::Queues(arguments)) => queues::run(arguments, &common),
         Some(Command::Purge(arguments)) => purge::run(arguments, &common),
         Some(Command::Call(arguments)) => call::run(arguments, &common),

@@ -9,6 +9,9 @@ use super::exit::{Failure, Outcome};
 use super::settings;
 use crate::app::App;
 use crate::broker::{Broker, QueueInfo};
+use crate::connection::BrokerUrl;
+#[cfg(feature = "sqlite")]
+use crate::connection::sqlite;
 
 /// Saying goodbye hands over the last acks; a broker that is away must not keep us for ever.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -25,6 +28,7 @@ where
              with --broker or MQ_BROKER_URL",
         ));
     }
+    must_exist(&config.broker_url)?;
     let app = settings::application(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -44,6 +48,16 @@ where
     });
     runtime.shutdown_background();
     outcome
+}
+
+/// Refuses a database that nobody has made: a command that made one for a mistyped path would call it healthy and empty.
+#[cfg_attr(not(feature = "sqlite"), expect(unused_variables, clippy::unnecessary_wraps))]
+pub(super) fn must_exist(url: &BrokerUrl) -> Outcome {
+    #[cfg(feature = "sqlite")]
+    if url.scheme() == "sqlite" {
+        sqlite::must_exist(url)?;
+    }
+    Ok(())
 }
 
 /// How full one queue is.

@@ -1,7 +1,10 @@
 //! The configuration with the command line laid over it.
 
+use std::path::Path;
+
 use super::arguments::{CommonArguments, WorkerArguments};
 use super::exit::{Failure, Outcome};
+use crate::app::config::origins::Loaded;
 use crate::app::config::value::{self, Problem, shown};
 use crate::app::{App, Config};
 use crate::connection::BrokerUrl;
@@ -9,29 +12,40 @@ use crate::connection::BrokerUrl;
 /// Environment, file and defaults (or what the program has set in code), and then the flags that every command
 /// takes.
 pub(super) fn load(common: &CommonArguments) -> Outcome<Config> {
-    let mut config = match App::installed() {
-        None => Config::load()?,
-        Some(app) if common.broker.is_none() && common.result_backend.is_none() => app.config().clone(),
+    Ok(load_at(common, None)?.config)
+}
+
+/// The same with the origins, for the crate in a directory: it is at home there, wherever the command was started.
+pub(super) fn load_at(common: &CommonArguments, app: Option<&Path>) -> Outcome<Loaded> {
+    let mut loaded = match App::installed() {
+        None => Config::load_at(app)?,
+        Some(app) if common.broker.is_none() && common.result_backend.is_none() => {
+            Loaded::in_code(app.config().clone())
+        }
         Some(_) => {
             return Err(Failure::usage(
                 "this program sets its broker in code: --broker and --result-backend cannot change it",
             ));
         }
     };
+    let config = &mut loaded.config;
     if let Some(text) = &common.broker {
         config.broker_url = address("--broker", text, value::broker)?;
+        loaded.origins.insert("MQ_BROKER_URL", "--broker".into());
     }
     // The default, too, may be one that this build has not.
     address("the broker", config.broker_url.expose(), value::broker)?;
     if let Some(text) = &common.result_backend {
         config.result_backend = Some(address("--result-backend", text, value::result_backend)?);
+        loaded.origins.insert("MQ_RESULT_BACKEND", "--result-backend".into());
     }
-    Ok(config)
+    loaded.config = loaded.config.with_absolute_paths();
+    Ok(loaded)
 }
 
 /// The same, with the flags of a worker.
 pub(super) fn load_for_worker(common: &CommonArguments, arguments: &WorkerArguments) -> Outcome<Config> {
-    let mut config = load(common)?;
+    let mut config = load_at(common, arguments.package.app.as_deref())?.config;
     let worker = &mut config.worker;
     if !arguments.queues.is_empty() {
         worker.queues.clone_from(&arguments.queues);

@@ -10,7 +10,7 @@ use crate::routing::router::Wanted;
 use crate::task::{Registry, TaskEntry};
 
 pub(super) fn run(arguments: &TasksArguments, common: &CommonArguments) -> Outcome {
-    let config = settings::load(common);
+    let config = settings::load_at(common, arguments.package.app.as_deref()).map(|loaded| loaded.config);
     if Registry::collect()?.is_empty() {
         return shim::become_worker(&arguments.package, config);
     }

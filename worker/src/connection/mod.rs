@@ -2,6 +2,7 @@
 
 #[cfg(feature = "amqp")]
 pub(crate) mod amqp;
+pub(crate) mod background;
 mod options;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;

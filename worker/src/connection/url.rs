@@ -1,6 +1,7 @@
 //! The address of a broker or result backend, which never shows its password.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -22,6 +23,21 @@ impl BrokerUrl {
     pub fn path(&self) -> &str {
         let rest = self.0.split_once(':').map_or("", |(_, rest)| rest);
         rest.strip_prefix("//").unwrap_or(rest)
+    }
+
+    /// The address of a file with an absolute path, a relative one taken from `directory`. Other addresses stay as they
+    /// are, and so does everything where the directory's name is not UTF-8, which an address has to be.
+    pub(crate) fn relative_to(&self, directory: &Path) -> Self {
+        let path = Path::new(self.path());
+        let names_no_file = matches!(self.path(), "" | ":memory:");
+        if self.scheme() != "sqlite" || names_no_file || path.is_absolute() {
+            return self.clone();
+        }
+        let absolute: PathBuf = directory.join(path).components().collect();
+        match absolute.to_str() {
+            Some(path) => Self(format!("sqlite:{path}")),
+            None => self.clone(),
+        }
     }
 
     /// The whole address with its password. Not for logs.
@@ -64,6 +80,10 @@ impl fmt::Debug for BrokerUrl {
 /// Replaces what stands between the first `:` and the last `@` of the authority by `***`, and the values of
 /// query parameters that are secrets.
 fn redact(url: &str) -> String {
+    // The path of a file may have an `@` in it, and has no password.
+    if url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("sqlite:")) {
+        return url.to_owned();
+    }
     let Some((scheme, rest)) = url.split_once("://") else {
         // Without `//` there is no authority; still, an `@` after a colon looks like a mistyped one.
         return match url.rfind('@') {
@@ -91,11 +111,28 @@ mod tests {
             ("amqp://u:se/cr?et@host/v", "amqp://u:***@host/v"),
             ("amqp:guest:secret@host", "***@host"),
             ("sqlite:jobs.db", "sqlite:jobs.db"),
+            ("sqlite:/home/ada@host/jobs.db", "sqlite:/home/ada@host/jobs.db"),
             ("memory://", "memory://"),
         ] {
             let url: BrokerUrl = url.parse().expect("a URL");
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn only_the_relative_path_of_a_file_is_made_absolute() {
+        for (url, expected) in [
+            ("sqlite:jobs.db", "sqlite:/shop/jobs.db"),
+            ("SQLITE://./data/jobs.db", "sqlite:/shop/data/jobs.db"),
+            ("sqlite:/var/jobs.db", "sqlite:/var/jobs.db"),
+            ("sqlite::memory:", "sqlite::memory:"),
+            ("sqlite:", "sqlite:"),
+            ("amqp://host/v", "amqp://host/v"),
+            ("memory://a", "memory://a"),
+        ] {
+            let url: BrokerUrl = url.parse().expect("a URL");
+            assert_eq!(url.relative_to(Path::new("/shop")).expose(), expected);
         }
     }
 

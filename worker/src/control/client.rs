@@ -1,14 +1,14 @@
 //! The client: tells workers something and gathers what they answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::{Clock, Command, Mailbox, Reply, mailbox};
 use crate::broker::{Broker, Publication, Subscription};
+use crate::connection::background;
 use crate::error::{Error, Result};
 use crate::routing::Topology;
 use crate::tracing;
@@ -54,7 +54,8 @@ impl Control {
     /// missed.
     #[must_use]
     pub fn timeout(&self, timeout: Duration) -> Self {
-        Self { timeout, ..self.clone() }
+        // The clock of the operating system counts further than a year on every platform, but not for ever.
+        Self { timeout: timeout.min(Duration::from_secs(365 * 24 * 3600)), ..self.clone() }
     }
 
     /// Tells workers something, and does not wait for answers. That nobody listens is no error.
@@ -72,6 +73,16 @@ impl Control {
     /// # Errors
     /// A broker that cannot be reached or refuses us. That nobody answers is no error.
     pub async fn ask(&self, method: &str, arguments: Map<String, Value>) -> Result<Vec<Reply>> {
+        self.ask_until(method, arguments, |_| false).await
+    }
+
+    /// Asks workers something, and waits no longer than until `enough` is true of the answers so far.
+    pub(crate) async fn ask_until(
+        &self,
+        method: &str,
+        arguments: Map<String, Value>,
+        enough: impl Fn(&[Reply]) -> bool,
+    ) -> Result<Vec<Reply>> {
         let (mailbox, address) = Mailbox::of_client();
         self.broker.declare(&mailbox.topology).await?;
         let subscription = Subscription {
@@ -90,9 +101,11 @@ impl Control {
         let asked = self.publish(command).await;
         let mut answers = Vec::new();
         if matches!(asked, Ok(true)) {
-            let deadline = Instant::now() + self.timeout;
+            let begun = Instant::now();
             while !self.is_complete(&answers)
-                && let Ok(Some(delivery)) = timeout_at(deadline, replies.next()).await
+                && !enough(&answers)
+                && let left = self.timeout.saturating_sub(begun.elapsed())
+                && let Some(Some(delivery)) = background::timeout(left, replies.next()).await?
             {
                 answers.extend(self.read(&delivery.message, &ticket));
                 delivery.ack();
@@ -106,7 +119,7 @@ impl Control {
             let _ = self.broker.delete_queue(&mailbox.queue).await;
         };
         // Only courtesy: the broker lets go of an unused mailbox by itself.
-        let _ = tokio::time::timeout(Duration::from_secs(1), tidy_up).await;
+        let _ = background::timeout(Duration::from_secs(1), tidy_up).await;
         asked.map(|_| answers)
     }
 
@@ -146,8 +159,10 @@ impl Control {
     }
 
     fn is_complete(&self, answers: &[Reply]) -> bool {
+        // Two workers of one name are two destinations.
         let Some(nodes) = &self.destination else { return false };
-        nodes.iter().all(|node| answers.iter().any(|reply| reply.node == *node))
+        let count = |name: &str| answers.iter().filter(|reply| reply.node == name).count();
+        nodes.iter().all(|node| count(node) >= nodes.iter().filter(|name| *name == node).count())
     }
 }
 

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, IntoDeserializer, Visitor, value};
 use serde_json::value::RawValue;
 
+use super::typed;
+
 /// The arguments of one call, positional and by keyword, as slices of the message's body.
 ///
 /// The macro takes them in the order of the parameters and then calls [`finish`](Self::finish), which
@@ -103,8 +105,7 @@ fn listed(parameters: &[&str]) -> String {
 }
 
 fn parse<T: DeserializeOwned>(name: &str, json: &str) -> Result<T, ArgumentError> {
-    serde_json::from_str(json)
-        .map_err(|error| ArgumentError(format!("argument `{name}` does not fit: {error}")))
+    typed::from_str(json).map_err(|error| ArgumentError(format!("argument `{name}` does not fit: {error}")))
 }
 
 /// A plain message arrives as bytes for a parameter that asks for bytes, else as JSON, else as text. One that says
@@ -123,7 +124,7 @@ fn from_payload<T: DeserializeOwned>(
     {
         return Ok(value);
     }
-    let json_error = match serde_json::from_slice(body) {
+    let json_error = match typed::from_slice(body) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };

@@ -7,12 +7,11 @@ use bytes::Bytes;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub use super::normalize::normalize;
 
-use super::Arguments;
+use super::{Arguments, json};
 use crate::error::{Error, Result};
 
 /// The argument list of a task without parameters: an empty JSON array, where `()` would be `null`.
@@ -25,56 +24,86 @@ impl Serialize for NoArgs {
     }
 }
 
-/// What a body carries beside the arguments: signatures to run afterwards, as Celery writes them.
+/// What a body carries beside the arguments: signatures to run afterwards, as Celery writes them. They stay the text that
+/// they are, so that every number and every typed value in them goes on as it came.
 ///
 /// `chain` is reversed: its last element is the next step.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Embed {
     /// Called with the result.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub callbacks: Option<Vec<Value>>,
+    pub callbacks: Option<Vec<Box<RawValue>>>,
     /// Called with the id of the failed task.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub errbacks: Option<Vec<Value>>,
+    pub errbacks: Option<Vec<Box<RawValue>>>,
     /// The steps that follow, the next one last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub chain: Option<Vec<Value>>,
+    pub chain: Option<Vec<Box<RawValue>>>,
     /// The body of the chord that this task is a part of.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub chord: Option<Value>,
+    pub chord: Option<Box<RawValue>>,
 }
 
 impl Embed {
     /// True when nothing follows the task.
     pub fn is_empty(&self) -> bool {
-        let none = |list: &Option<Vec<Value>>| list.as_ref().is_none_or(Vec::is_empty);
+        let none = |list: &Option<Vec<Box<RawValue>>>| list.as_ref().is_none_or(Vec::is_empty);
         none(&self.callbacks) && none(&self.errbacks) && none(&self.chain) && self.chord.is_none()
     }
 }
 
-/// Writes the body of a call with positional arguments.
+/// Writes the body of a call with positional arguments: a tuple, a list, or `()` for none.
 ///
 /// # Errors
-/// When a value has no JSON form, such as a map whose keys are not texts.
+/// Arguments that are no list, and values that JSON cannot express, such as NaN or a map whose keys are not texts.
 pub fn encode<A: Serialize + ?Sized>(args: &A) -> Result<Bytes> {
     let mut body = Vec::with_capacity(128);
-    body.push(b'[');
-    serde_json::to_writer(&mut body, args)
-        .map_err(|error| Error::codec("cannot write the arguments as JSON").with_source(error))?;
+    write_list(&mut body, args)?;
     body.extend_from_slice(b",{},{}]");
     Ok(body.into())
 }
 
-/// Writes a body whose three parts are at hand as values.
-pub fn encode_values(
-    args: &[Value],
-    kwargs: &serde_json::Map<String, Value>,
-    embed: &Embed,
-) -> Result<Bytes> {
-    serde_json::to_vec(&(args, kwargs, embed))
-        .map(Bytes::from)
-        .map_err(|error| Error::codec("cannot write the arguments as JSON").with_source(error))
+/// Writes a body of arguments by position, arguments by name, and what follows the task.
+///
+/// # Errors
+/// See [`encode`]; also arguments by name that are no object.
+pub fn encode_values<A, K>(args: &A, kwargs: &K, embed: &Embed) -> Result<Bytes>
+where
+    A: Serialize + ?Sized,
+    K: Serialize + ?Sized,
+{
+    let mut body = Vec::with_capacity(128);
+    write_list(&mut body, args)?;
+    body.push(b',');
+    let begin = body.len();
+    json::write(&mut body, kwargs).map_err(cannot_write)?;
+    if body.get(begin) != Some(&b'{') {
+        return Err(Error::codec("the arguments by name are no JSON object: pass a map or a struct"));
+    }
+    body.push(b',');
+    json::write(&mut body, embed).map_err(cannot_write)?;
+    body.push(b']');
+    Ok(body.into())
+}
+
+/// Opens the body and writes its first part.
+fn write_list<A: Serialize + ?Sized>(body: &mut Vec<u8>, args: &A) -> Result<()> {
+    body.push(b'[');
+    json::write(body, args).map_err(cannot_write)?;
+    match &body[1..] {
+        [b'[', ..] => {}
+        b"null" => {
+            body.truncate(1);
+            body.extend_from_slice(b"[]");
+        }
+        _ => return Err(Error::codec("the arguments are no JSON list: pass a tuple, such as `(7,)`")),
+    }
+    Ok(())
+}
+
+fn cannot_write(error: serde_json::Error) -> Error {
+    Error::codec("cannot write the arguments as JSON").with_source(error)
 }
 
 /// A decoded body: the arguments are slices of it, so that they go straight into the task's types.
@@ -107,7 +136,7 @@ impl<'a> Body<'a> {
 struct Parts<'a>(#[serde(borrow)] Vec<&'a RawValue>, #[serde(borrow)] Keywords<'a>, Option<Embed>);
 
 /// An object as a list of pairs; `null` is empty.
-pub(super) struct Keywords<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Keywords<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Keywords<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

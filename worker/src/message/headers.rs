@@ -1,9 +1,11 @@
 //! The header table of a message, with Celery's headers as typed questions.
 
-use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
+
+pub use super::iso8601::parse_time;
 
 /// Headers that this crate adds to Celery's. Receivers ignore headers that they do not know.
 pub mod names {
@@ -31,6 +33,8 @@ pub mod names {
     pub const UNREADABLE: &str = "mq-unreadable";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
+    /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
+    pub const DROPPED: &str = "mq-dropped-headers";
     /// Of a message that has taken workers down: what its next trial is called, see `runtime/trial.rs`.
     pub const TRIAL: &str = "mq-trial";
 }
@@ -67,6 +71,11 @@ impl Headers {
     /// Takes a header out.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)
+    }
+
+    /// Keeps those whose names pass.
+    pub(crate) fn retain(&mut self, mut keeps: impl FnMut(&str) -> bool) {
+        self.0.retain(|name, _| keeps(name));
     }
 
     /// True when there is none.
@@ -118,6 +127,25 @@ impl Headers {
         self.time("expires")
     }
 
+    /// When the message became a dead letter.
+    pub fn dead_at(&self) -> Option<DateTime<Utc>> {
+        parse_time(self.get_str(names::DEAD_AT)?)
+    }
+
+    /// Says that a broker, not a worker, has dead-lettered the message: it expired, or the queue was too long. A worker adds
+    /// [`names::DEAD_ERROR`] when it has told whoever waits for the result.
+    pub(crate) fn set_broker_death(&mut self, reason: &str, queue: &str, at: DateTime<Utc>) {
+        self.set(names::DEAD_REASON, reason);
+        self.set(names::DEAD_QUEUE, queue);
+        self.set(names::DEAD_AT, format_time(at));
+        self.remove(names::DEAD_ERROR);
+    }
+
+    /// The reason for which a broker has dead-lettered the message, until a worker has told of it.
+    pub(crate) fn untold_broker_death(&self) -> Option<&str> {
+        self.get_str(names::DEAD_REASON).filter(|_| self.get(names::DEAD_ERROR).is_none())
+    }
+
     fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, String> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -128,11 +156,11 @@ impl Headers {
         }
     }
 
-    /// The time limits `(hard, soft)`; on the wire the hard one comes first.
+    /// The time limits `(hard, soft)`; on the wire the hard one comes first. Celery takes 0 for none.
     pub fn time_limits(&self) -> (Option<Duration>, Option<Duration>) {
         let limit = |index: usize| {
             let seconds = self.0.get("timelimit")?.as_array()?.get(index)?.as_f64()?;
-            Duration::try_from_secs_f64(seconds).ok()
+            (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
         };
         (limit(0), limit(1))
     }
@@ -158,23 +186,88 @@ impl Headers {
     }
 }
 
+/// Headers that a broker adds on the way. They must not go out again: RabbitMQ takes a message that carries an old
+/// `x-death` for one that goes round in a circle, and drops it.
+pub(crate) fn is_trace(name: &str) -> bool {
+    name == "x-death"
+        || name == "x-delivery-count"
+        || name == "x-acquired-count"
+        || name.starts_with("x-first-death-")
+        || name.starts_with("x-last-death-")
+}
+
+/// Headers by which a sender tells a broker or one of its plugins what to do with this one publish. A copy of the message
+/// must not say it again: it would go to further queues, wait once more, or be dropped as a duplicate.
+pub(crate) fn is_instruction(name: &str) -> bool {
+    matches!(name, "CC" | "BCC" | "x-delay" | "x-match" | "x-deduplication-header" | "x-cache-ttl")
+}
+
+/// Celery's names, of its protocol and of what its workers put beside them.
+const CELERY: [&str; 34] = [
+    "argsrepr",
+    "callbacks",
+    "chain",
+    "chord",
+    "compression",
+    "correlation_id",
+    "delivery_info",
+    "errbacks",
+    "eta",
+    "expires",
+    "group",
+    "group_index",
+    "hostname",
+    "id",
+    "ignore_result",
+    "is_eager",
+    "kwargsrepr",
+    "lang",
+    "meth",
+    "origin",
+    "parent_id",
+    "properties",
+    "redelivered",
+    "replaced_task_nesting",
+    "reply_to",
+    "retries",
+    "root_id",
+    "shadow",
+    "stamped_headers",
+    "stamps",
+    "task",
+    "taskset",
+    "timelimit",
+    "utc",
+];
+
+/// Says whose a header is that a sender may not set, if it is one: the protocol's, this crate's, or the broker's.
+pub(crate) fn owner(name: &str) -> Option<&'static str> {
+    if CELERY.contains(&name) {
+        Some("the protocol")
+    } else if name.starts_with("mq-") {
+        Some("mq-worker")
+    } else if is_trace(name) || is_instruction(name) {
+        Some("the broker")
+    } else {
+        None
+    }
+}
+
 impl FromIterator<(String, Value)> for Headers {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(iter: I) -> Self {
         Self(iter.into_iter().collect())
     }
 }
 
-/// Writes a time as Python's `datetime.isoformat` does: six digits, `+00:00`.
-pub fn format_time(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Micros, false)
-}
+/// The last moment that ISO 8601 can name with four digits for the year.
+pub const LATEST: DateTime<Utc> =
+    DateTime::from_timestamp(253_402_300_799, 999_999_000).expect("the end of the year 9999");
 
-/// Reads ISO 8601; a time without an offset is UTC, Celery's default time zone.
-pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Some(time.with_timezone(&Utc));
-    }
-    NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok().map(|naive| naive.and_utc())
+/// Writes a time as Python's `datetime.isoformat` does: six digits, `+00:00`. What lies outside the years that Python
+/// knows becomes the first or the last moment of them.
+pub fn format_time(time: DateTime<Utc>) -> String {
+    const EARLIEST: DateTime<Utc> = DateTime::from_timestamp(-62_135_596_800, 0).expect("the year 1");
+    time.clamp(EARLIEST, LATEST).to_rfc3339_opts(SecondsFormat::Micros, false)
 }
 
 #[cfg(test)]
@@ -188,17 +281,46 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_in_every_form_that_celery_sends() {
-        for text in [
-            "2031-01-02T03:04:05+00:00",
-            "2031-01-02T03:04:05Z",
-            "2031-01-02T05:04:05+02:00",
-            "2031-01-02T03:04:05",
-            "2031-01-02T03:04:05.000000000+00:00",
+    fn times_beyond_the_years_of_python_are_written_as_the_nearest_one() {
+        for (time, expected) in [
+            (DateTime::<Utc>::MAX_UTC, "9999-12-31T23:59:59.999999+00:00"),
+            (DateTime::<Utc>::MIN_UTC, "0001-01-01T00:00:00.000000+00:00"),
         ] {
-            assert_eq!(parse_time(text).expect(text).timestamp(), 1_925_089_445, "{text}");
+            assert_eq!(format_time(time), expected);
+            assert!(parse_time(expected).is_some());
         }
-        assert_eq!(parse_time("tomorrow"), None);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_none_and_one_beyond_all_time_is_the_longest() {
+        let limits =
+            |json: Value| [("timelimit".to_owned(), json)].into_iter().collect::<Headers>().time_limits();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(limits(serde_json::json!([0, 0.0])), (None, None));
+        assert_eq!(limits(serde_json::json!([-1, null])), (None, None));
+        assert_eq!(limits(serde_json::json!([30, 0.5])), (seconds(30), Some(Duration::from_millis(500))));
+        assert_eq!(
+            limits(serde_json::json!([Duration::MAX.as_secs_f64(), 1e300])),
+            (Some(Duration::MAX), Some(Duration::MAX))
+        );
+    }
+
+    #[test]
+    fn the_names_of_others_are_known() {
+        for (name, whose) in [
+            ("id", Some("the protocol")),
+            ("timelimit", Some("the protocol")),
+            ("mq-anything", Some("mq-worker")),
+            ("CC", Some("the broker")),
+            ("x-first-death-queue", Some("the broker")),
+            ("x-request-id", None),
+            ("Id", None),
+            ("cc", None),
+            ("tenant", None),
+        ] {
+            assert_eq!(owner(name), whose, "{name}");
+        }
+        assert!(CELERY.is_sorted());
     }
 
     #[test]

@@ -7,7 +7,10 @@ pub mod arguments;
 pub mod codec;
 pub mod headers;
 pub mod history;
+mod iso8601;
+pub(crate) mod json;
 mod normalize;
+pub(crate) mod typed;
 
 pub use arguments::{ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};

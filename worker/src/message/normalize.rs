@@ -1,6 +1,5 @@
 //! Received messages in all the forms that Celery sends, brought into the one that the rest of the crate reads.
 
-use std::borrow::Cow;
 use std::io::Read;
 
 use bytes::Bytes;
@@ -8,14 +7,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::codec::{Embed, Keywords};
+use super::codec::Embed;
 use super::{Headers, Message};
 
-/// No value is nested deeper than this: serde's own limit for what it reads into values.
-const DEEPEST: usize = 128;
-
-/// Brings a received message into the form that the rest of the crate reads: uncompressed, protocol v2,
-/// with kombu's typed values written as plain JSON. A compressed body may unpack to at most `limit` bytes.
+/// Brings a received message into the form that the rest of the crate reads: uncompressed, protocol v2. A compressed
+/// body may unpack to at most `limit` bytes.
 ///
 /// # Errors
 /// A text that names what is wrong; the message can never be run.
@@ -32,12 +28,6 @@ pub fn normalize(message: &mut Message, limit: usize) -> Result<(), String> {
         message.properties.content_type.as_deref().is_some_and(|kind| kind.starts_with(super::JSON));
     if !message.is_task() && is_json && looks_like_protocol_1(&message.body) {
         protocol_1(message)?;
-    }
-    if message.is_task() && contains(&message.body, TYPE_KEY) {
-        let body = serde_json::from_slice(&message.body).map_err(|error| not_json(&error))?;
-        let mut plain = Vec::with_capacity(message.body.len());
-        write_plain(body, 0, &mut plain)?;
-        message.body = plain.into();
     }
     Ok(())
 }
@@ -84,9 +74,9 @@ struct Version1<'a> {
     group: Option<Value>,
     group_index: Option<Value>,
     taskset: Option<Value>,
-    callbacks: Option<Vec<Value>>,
-    errbacks: Option<Vec<Value>>,
-    chord: Option<Value>,
+    callbacks: Option<Vec<Box<RawValue>>>,
+    errbacks: Option<Vec<Box<RawValue>>>,
+    chord: Option<Box<RawValue>>,
 }
 
 fn protocol_1(message: &mut Message) -> Result<(), String> {
@@ -122,74 +112,6 @@ fn protocol_1(message: &mut Message) -> Result<(), String> {
     Ok(())
 }
 
-/// What is in each object by which kombu writes values that JSON does not have.
-const TYPE_KEY: &[u8] = b"\"__type__\"";
-
-/// Writes JSON with each `{"__type__": …, "__value__": …}` replaced by the value itself, as serde's types read
-/// it. All else is copied, digit by digit.
-fn write_plain(json: &RawValue, depth: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    let text = json.get();
-    if !contains(text.as_bytes(), TYPE_KEY) {
-        out.extend_from_slice(text.as_bytes());
-        return Ok(());
-    }
-    if depth > DEEPEST {
-        return Err(format!("the body is nested deeper than {DEEPEST} levels"));
-    }
-    if text.starts_with('[') {
-        let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-        out.push(b'[');
-        for (index, item) in items.into_iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            write_plain(item, depth + 1, out)?;
-        }
-        out.push(b']');
-        return Ok(());
-    }
-    let Keywords(pairs) = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-    if let Some((kind, value)) = typed(&pairs) {
-        return match uuid_hex(&kind, value) {
-            Some(uuid) => serde_json::to_writer(out, &uuid).map_err(|error| not_json(&error)),
-            None => write_plain(value, depth + 1, out),
-        };
-    }
-    out.push(b'{');
-    for (index, (name, value)) in pairs.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        serde_json::to_writer(&mut *out, &name).map_err(|error| not_json(&error))?;
-        out.push(b':');
-        write_plain(value, depth + 1, out)?;
-    }
-    out.push(b'}');
-    Ok(())
-}
-
-/// The type and the value, if this object is one of kombu's.
-fn typed<'a>(pairs: &[(Cow<'a, str>, &'a RawValue)]) -> Option<(String, &'a RawValue)> {
-    let get = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
-    let (kind, value) = (get("__type__")?, get("__value__")?);
-    (pairs.len() == 2).then_some(())?;
-    Some((serde_json::from_str(kind.get()).ok()?, value))
-}
-
-/// A UUID as its own type reads it, if the value is one.
-fn uuid_hex(kind: &str, value: &RawValue) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Hex {
-        hex: String,
-    }
-
-    if kind != "uuid" {
-        return None;
-    }
-    let Hex { hex } = serde_json::from_str(value.get()).ok()?;
-    Some(uuid::Uuid::try_parse(&hex).map_or(hex, |id| id.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -200,49 +122,6 @@ mod tests {
 
     fn task(body: &str) -> Message {
         Message { headers: Headers::for_task("t", "id"), body: body.to_owned().into(), ..Message::default() }
-    }
-
-    fn normalized(body: &str) -> Result<String, String> {
-        let mut message = task(body);
-        normalize(&mut message, LIMIT)?;
-        Ok(String::from_utf8(message.body.to_vec()).expect("JSON is UTF-8"))
-    }
-
-    #[test]
-    fn typed_values_become_plain_and_all_else_stays_digit_by_digit() {
-        for (body, expected) in [
-            (r#"[[{"__type__":"decimal","__value__":"1.10"}],{},{}]"#, r#"[["1.10"],{},{}]"#),
-            (
-                r#"[[{"__value__":{"hex":"0123456789abcdef0123456789abcdef"},"__type__":"uuid"}],{},{}]"#,
-                r#"[["01234567-89ab-cdef-0123-456789abcdef"],{},{}]"#,
-            ),
-            (
-                // Neither number survives a way through `f64`.
-                r#"[[123456789012345678901234567890, 0.30000000000000004e-1, {"__type__":"date","__value__":"2031-01-02"}],{},{}]"#,
-                r#"[[123456789012345678901234567890,0.30000000000000004e-1,"2031-01-02"],{},{}]"#,
-            ),
-            (r#"[[],{"a\"b":{"__type__":"time","__value__":"03:04"}},{}]"#, r#"[[],{"a\"b":"03:04"},{}]"#),
-            // One of kombu's has exactly these two keys, and a text for its type.
-            (
-                r#"[[{"__type__":"x","__value__":1,"more":2},{"__type__":1,"__value__":2}],{},{}]"#,
-                r#"[[{"__type__":"x","__value__":1,"more":2},{"__type__":1,"__value__":2}],{},{}]"#,
-            ),
-        ] {
-            assert_eq!(normalized(body).expect(body), expected);
-        }
-    }
-
-    #[test]
-    fn typed_values_that_are_nested_too_deeply_are_refused() {
-        let body = |levels: usize| {
-            let typed = r#"{"__type__":"decimal","__value__":"1"}"#;
-            format!("{}{typed}{}", "[".repeat(levels), "]".repeat(levels))
-        };
-        assert_eq!(
-            normalized(&body(100)),
-            Ok(body(100).replace(r#"{"__type__":"decimal","__value__":"1"}"#, "\"1\""))
-        );
-        assert!(normalized(&body(200)).is_err_and(|error| error.contains("nested deeper")));
     }
 
     #[test]

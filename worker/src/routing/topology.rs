@@ -147,12 +147,21 @@ impl Queue {
     /// The dead-letter queue that goes with a queue. The queues that workers have of their own for a broadcast
     /// task share one, which outlives them.
     pub fn dead_letter_name(queue: &str) -> String {
-        match broadcast_task(queue) {
+        let name = match broadcast_task(queue) {
             Some(task) => format!("{task}.broadcast.dead"),
             None => format!("{queue}.dead"),
+        };
+        if name.len() <= MAX_NAME {
+            return name;
         }
+        // No broker has a name of this length: its beginning, and a hash that tells it from others with that beginning.
+        let hash = Uuid::new_v5(&DEAD_LETTERS, name.as_bytes()).simple();
+        format!("{}~{hash}.dead", &name[..name.floor_char_boundary(200)])
     }
 }
+
+/// Names of queues are hashed under this name.
+const DEAD_LETTERS: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_6465_6164_6c65);
 
 impl From<&str> for Queue {
     fn from(name: &str) -> Self {

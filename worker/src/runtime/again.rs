@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::request::Request;
 use crate::broker::Publication;
 use crate::message::Message;
-use crate::message::headers::names;
+use crate::message::headers::{is_instruction, is_trace, names};
 
 /// Straight to a queue.
 pub(super) fn to_queue(queue: &str, message: Message, delay: Option<Duration>) -> Publication {
@@ -18,6 +18,8 @@ pub(super) fn again(request: &Request) -> Message {
     let mut message = context.message().clone();
     // The header `expires` goes on; the property would cut a wait in the broker short.
     message.properties.expiration = None;
+    // The sender said these to the broker for one publish.
+    message.headers.retain(|name| !is_instruction(name) && !is_trace(name));
     if request.plain && !context.task().is_empty() {
         mark_plain(&mut message, context.task(), context.id());
     }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::again::{again, mark_plain, to_queue};
+use super::outcome::{DeadReason, failure};
 use super::request::Request;
-use super::settle::{Abandoned, Effect, Settler};
+use super::settle::{Abandoned, Effect, Settled, Settler, Unsettled};
+use super::smaller::Smaller;
 use super::tally::count;
 use crate::broker::Verdict;
 use crate::message::headers::names;
@@ -39,14 +41,14 @@ impl Settler {
 
     /// Sends a message that came before its time, or its turn, back to wait in the broker.
     pub async fn postpone(&self, request: Request, wait: Duration) {
-        let waits = match self.keep_lock(&request, wait).await {
-            Ok(()) => self.publish_later_keeping_eta(&request, wait).await,
-            abandoned => abandoned,
-        };
-        match waits {
-            Ok(()) => request.settlement.settle(Verdict::Replaced),
-            Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
+        if self.keep_lock(&request, wait).await.is_err() {
+            return request.settlement.settle(Verdict::Requeue);
         }
+        let delay = Some(self.as_long_as_possible(wait));
+        let waiting = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
+        let copy = Smaller::call(again(&request));
+        let done = self.publish_copy(&request, "let a message wait", copy, waiting).await;
+        self.replace(request, done).await;
     }
 
     /// Counts a crash in the message itself, and lets the counted message come again.
@@ -62,9 +64,9 @@ impl Settler {
             crashes,
             "handed out before and never settled: its worker may have died"
         );
-        let publication = to_queue(request.context.queue(), message, None);
-        let done = self.insist("count a crash", Effect::Publish(publication)).await;
-        request.settlement.settle(if done.is_ok() { Verdict::Replaced } else { Verdict::Requeue });
+        let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+        let done = self.publish_copy(&request, "count a crash", Smaller::call(message), counted).await;
+        self.replace(request, done).await;
     }
 
     /// Gives each task that wants a plain message a copy of its own, with its own retries.
@@ -74,18 +76,28 @@ impl Settler {
             // The same id for the same message and task, however often this is interrupted and begun again.
             let id = format!("{}.{}", request.context.id(), entry.name);
             mark_plain(&mut message, entry.name, &id);
-            let publication = to_queue(request.context.queue(), message, None);
-            let done = self.insist("copy a message", Effect::Publish(publication)).await;
+            let copy = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+            let done = self.publish_copy(&request, "copy a message", Smaller::call(message), copy).await;
             if done.is_err() {
-                return request.settlement.settle(Verdict::Requeue);
+                return self.replace(request, done).await;
             }
         }
         request.settlement.settle(Verdict::Ack);
     }
 
-    async fn publish_later_keeping_eta(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
-        let wait = wait.min(self.broker.capabilities().max_delay);
-        let publication = to_queue(request.context.queue(), again(request), Some(wait));
-        self.insist("let a message wait", Effect::Publish(publication)).await
+    /// Settles a message whose copy is to be run in its place.
+    async fn replace(&self, request: Request, published: Result<(), Unsettled>) {
+        let settled = match published {
+            Ok(()) => Ok(Settled::GoesOn(Verdict::Replaced)),
+            Err(Unsettled::Abandoned) => Err(Abandoned),
+            Err(Unsettled::Impossible(error)) => {
+                let why = failure("SettlementError", format!("{error:#}"));
+                self.dead(&request, DeadReason::Unsettled, why).await
+            }
+        };
+        match settled {
+            Ok(settled) => self.finish(request, settled).await,
+            Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
+        }
     }
 }

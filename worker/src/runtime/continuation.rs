@@ -1,27 +1,21 @@
 //! What follows a task: the next step of a chain, callbacks and errbacks, in Celery's form.
 //!
 //! Celery's facts: `chain` is reversed, its last element is the next step; a step that is not immutable gets
-//! the result before its own arguments; an errback gets the id of the failed task.
+//! the result before its own arguments; an errback gets the id of the failed task. Arguments and signatures are passed on
+//! as the text that they are: numbers of any size and kombu's typed values arrive as they were sent.
 
+use chrono::Utc;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::message::{Embed, Headers, JSON, Message, Properties, codec};
+use super::step::Step;
+use crate::message::{Embed, JSON, Message, Properties, codec};
 use crate::routing::router::Wanted;
 use crate::task::Context;
 
-/// A signature as it lies in a message.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Step {
-    task: String,
-    args: Vec<Value>,
-    kwargs: Map<String, Value>,
-    options: Map<String, Value>,
-    subtask_type: Option<String>,
-    immutable: bool,
-}
+/// Signatures within signatures, as `link` holds them, are looked at no deeper than this.
+const DEEPEST: usize = 16;
 
 /// A message that is ready but for its address.
 #[derive(Debug)]
@@ -54,14 +48,32 @@ pub fn unsupported(embed: &Embed) -> Option<String> {
         return Some("it is part of a chord, which this worker does not support".into());
     }
     let lists = [&embed.callbacks, &embed.errbacks, &embed.chain];
-    lists.into_iter().flatten().flatten().find_map(|value| match Step::deserialize(value) {
-        Ok(step) if step.task.is_empty() => Some("a signature that follows it names no task".into()),
-        Ok(Step { subtask_type: Some(kind), .. }) => {
-            Some(format!("it is followed by a {kind}, which this worker does not support"))
-        }
-        Ok(_) => None,
-        Err(error) => Some(format!("a signature that follows it cannot be read: {error}")),
-    })
+    lists.into_iter().flatten().flatten().find_map(|signature| unsupported_step(signature, 0))
+}
+
+/// Looks into a signature and into those that follow it: each is sent on by some worker, perhaps by this one.
+fn unsupported_step(signature: &RawValue, depth: usize) -> Option<String> {
+    if depth > DEEPEST {
+        return Some(format!("the signatures that follow it are nested deeper than {DEEPEST} levels"));
+    }
+    let step = match Step::deserialize(signature) {
+        Ok(step) => step,
+        Err(error) => return Some(format!("a signature that follows it cannot be read: {error}")),
+    };
+    if step.task.is_empty() {
+        return Some("a signature that follows it names no task".into());
+    }
+    if let Some(kind) = &step.subtask_type {
+        return Some(format!("it is followed by a {kind}, which this worker does not support"));
+    }
+    if step.option("chord").is_some() {
+        return Some("it is followed by a task of a chord, which this worker does not support".into());
+    }
+    if let Some(problem) = step.problem() {
+        return Some(format!("the signature of `{}`, which follows it, {problem}", step.task));
+    }
+    let lists = ["link", "link_error", "chain"].map(|name| step.signatures(name));
+    lists.into_iter().flatten().flatten().find_map(|signature| unsupported_step(&signature, depth + 1))
 }
 
 /// What is sent when the task has succeeded: its callbacks, and the next step of its chain.
@@ -69,25 +81,23 @@ pub fn after_success(embed: &Embed, context: &Context, result: &[u8]) -> Vec<Fol
     if embed.is_empty() {
         return Vec::new();
     }
-    let result: Value = serde_json::from_slice(result).unwrap_or_default();
-    let mut following: Vec<_> = steps(&embed.callbacks)
-        .map(|step| step.apply(Some(result.clone()), Embed::default(), context))
-        .collect();
-    if let Some((next, rest)) = embed.chain.as_deref().and_then(<[Value]>::split_last)
-        && let Ok(step) = Step::deserialize(next)
+    let result = serde_json::from_slice(result).unwrap_or(RawValue::NULL);
+    let mut following: Vec<_> =
+        steps(&embed.callbacks).map(|step| apply(&step, result, Embed::default(), context)).collect();
+    if let Some((next, rest)) = embed.chain.as_deref().and_then(<[_]>::split_last)
+        && let Ok(step) = Step::deserialize(&**next)
     {
-        let errbacks = embed.errbacks.clone().filter(|_| !step.options.contains_key("link_error"));
+        let errbacks = embed.errbacks.clone().filter(|_| step.signatures("link_error").is_none());
         let embed = Embed { chain: Some(rest.to_vec()), errbacks, ..Embed::default() };
-        following.push(step.apply(Some(result), embed, context));
+        following.push(apply(&step, result, embed, context));
     }
     following
 }
 
 /// What is sent when the task has failed for good.
 pub fn after_failure(embed: &Embed, context: &Context) -> Vec<Following> {
-    steps(&embed.errbacks)
-        .map(|step| step.apply(Some(Value::from(context.id())), Embed::default(), context))
-        .collect()
+    let Ok(id) = serde_json::value::to_raw_value(context.id()) else { return Vec::new() };
+    steps(&embed.errbacks).map(|step| apply(&step, &id, Embed::default(), context)).collect()
 }
 
 /// The ids of the steps that will never run now, with the queue on which each one's result is awaited:
@@ -96,68 +106,40 @@ pub fn never_reached(embed: &Embed) -> Vec<(String, Option<String>)> {
     steps(&embed.chain).filter_map(|step| Some((step.text("task_id")?, step.text("reply_to")))).collect()
 }
 
-fn steps(list: &Option<Vec<Value>>) -> impl Iterator<Item = Step> {
-    list.iter().flatten().filter_map(|value| Step::deserialize(value).ok())
+fn steps(list: &Option<Vec<Box<RawValue>>>) -> impl Iterator<Item = Step<'_>> {
+    list.iter().flatten().filter_map(|signature| Step::deserialize(&**signature).ok())
 }
 
-impl Step {
-    fn text(&self, name: &str) -> Option<String> {
-        self.options.get(name)?.as_str().filter(|text| !text.is_empty()).map(ToOwned::to_owned)
-    }
-
-    fn list(&self, name: &str) -> Option<Vec<Value>> {
-        self.options.get(name)?.as_array().cloned()
-    }
-
-    /// The message of this step, as a child of the call that led to it.
-    fn apply(self, first: Option<Value>, mut embed: Embed, parent: &Context) -> Following {
-        let id = self.text("task_id").unwrap_or_else(|| Uuid::now_v7().to_string());
-        let mut headers = Headers::for_task(&self.task, &id);
-        headers.set("parent_id", parent.id());
-        headers.set("root_id", parent.root_id().unwrap_or(parent.id()));
-        for (option, header) in [
-            ("group_id", "group"),
-            ("group_index", "group_index"),
-            ("expires", "expires"),
-            ("eta", "eta"),
-            ("shadow", "shadow"),
-            ("ignore_result", "ignore_result"),
-        ] {
-            if let Some(value) = self.options.get(option).filter(|value| !value.is_null()) {
-                headers.set(header, value.clone());
-            }
-        }
-        if let Some(seconds) = self.options.get("countdown").and_then(Value::as_f64)
-            && let Ok(wait) = std::time::Duration::try_from_secs_f64(seconds)
-            && let Some(eta) = chrono::Duration::from_std(wait)
-                .ok()
-                .and_then(|wait| chrono::Utc::now().checked_add_signed(wait))
-        {
-            headers.set("eta", crate::message::headers::format_time(eta));
-        }
-        embed.callbacks = embed.callbacks.or_else(|| self.list("link"));
-        embed.errbacks = embed.errbacks.or_else(|| self.list("link_error"));
-        let args: Vec<Value> = if self.immutable {
-            self.args.clone()
-        } else {
-            first.into_iter().chain(self.args.clone()).collect()
-        };
-        // Everything here came out of JSON, so it can be written as JSON.
-        let body = codec::encode_values(&args, &self.kwargs, &embed).unwrap_or_default();
-        let properties = Properties {
-            content_type: Some(JSON.into()),
-            content_encoding: Some("utf-8".into()),
-            correlation_id: Some(id),
-            reply_to: self.text("reply_to").or_else(|| parent.properties().reply_to.clone()),
-            priority: self.options.get("priority").and_then(Value::as_u64).and_then(|p| u8::try_from(p).ok()),
-            ..Properties::default()
-        };
-        Following {
-            queue: self.text("queue"),
-            exchange: self.text("exchange"),
-            routing_key: self.text("routing_key"),
-            task: self.task,
-            message: Message { properties, headers, body },
-        }
+/// The message of a step, as a child of the call that led to it.
+fn apply(step: &Step<'_>, first: &RawValue, mut embed: Embed, parent: &Context) -> Following {
+    let id = step.text("task_id").unwrap_or_else(|| Uuid::now_v7().to_string());
+    let mut headers = step.headers(&id, Utc::now());
+    headers.set("parent_id", parent.id());
+    headers.set("root_id", parent.root_id().unwrap_or(parent.id()));
+    embed.callbacks = embed.callbacks.or_else(|| step.signatures("link"));
+    embed.errbacks = embed.errbacks.or_else(|| step.signatures("link_error"));
+    embed.chain = embed.chain.or_else(|| step.signatures("chain"));
+    let first = Some(first).filter(|_| !step.is_immutable());
+    let args: Vec<&RawValue> = first.into_iter().chain(step.args.iter().flatten().copied()).collect();
+    // Everything here came out of JSON, and `unsupported` has seen that it is of the right shape.
+    let body = codec::encode_values(&args, step.kwargs(), &embed).unwrap_or_default();
+    let properties = Properties {
+        content_type: Some(JSON.into()),
+        content_encoding: Some("utf-8".into()),
+        correlation_id: Some(id),
+        reply_to: step.text("reply_to").or_else(|| parent.properties().reply_to.clone()),
+        priority: step.read("priority"),
+        transient: step.read::<u8>("delivery_mode") == Some(1),
+        ..Properties::default()
+    };
+    Following {
+        queue: step.text("queue"),
+        exchange: step.text("exchange"),
+        routing_key: step.text("routing_key"),
+        task: step.task.clone(),
+        message: Message { properties, headers, body },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 use crate::panics::Caught;
 use crate::task::FailedTask;
 use crate::task::failed::FailureHookEntry;
 use crate::tracing;
 
-/// How long a hook may take.
+/// How long a hook may take. A plain function cannot be cut: then the worker goes on without it.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The hooks of the program, in the order of their paths.
@@ -30,21 +31,34 @@ impl FailureHooks {
         self.0.is_empty()
     }
 
-    /// Tells one after the other.
-    pub async fn tell(&self, failed: FailedTask) {
+    /// Tells one after the other, until the worker stops `cold`.
+    pub async fn tell(&self, failed: FailedTask, cold: &CancellationToken) {
         let failed = Arc::new(failed);
         for hook in &self.0 {
+            if cold.is_cancelled() {
+                tracing::warn!(
+                    hook = hook.name,
+                    id = failed.id(),
+                    "a failure hook is not run: the worker stops"
+                );
+                continue;
+            }
             let (run, told) = (hook.run, Arc::clone(&failed));
             // A task of its own, so that a panic stays there.
             let mut hearing = tokio::spawn(Caught::new(async move { run(&told).await }.boxed()));
-            let problem = match tokio::time::timeout(LIMIT, &mut hearing).await {
+            let in_time = tokio::select! {
+                biased;
+                in_time = tokio::time::timeout(LIMIT, &mut hearing) => in_time.map_err(|_| "it took longer than 30s"),
+                () = cold.cancelled() => Err("it was cut short: the worker stops"),
+            };
+            let problem = match in_time {
                 Ok(Ok(Ok(Ok(())))) => continue,
                 Ok(Ok(Ok(Err(error)))) => error.to_string(),
                 Ok(Ok(Err(panic))) => format!("it panicked: {panic}"),
                 Ok(Err(stopped)) => stopped.to_string(),
-                Err(_) => {
+                Err(cut) => {
                     hearing.abort();
-                    format!("it took longer than {LIMIT:?}")
+                    cut.to_owned()
                 }
             };
             tracing::error!(hook = hook.name, id = failed.id(), problem, "a failure hook has failed");

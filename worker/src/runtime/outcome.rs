@@ -87,6 +87,8 @@ pub enum DeadReason {
     BadArguments,
     /// It took too many workers down with it.
     Crashed,
+    /// What was to follow its run can never be done, for instance as the broker does not take the message.
+    Unsettled,
 }
 
 impl DeadReason {
@@ -99,6 +101,7 @@ impl DeadReason {
             DeadReason::Malformed => "malformed",
             DeadReason::BadArguments => "bad-arguments",
             DeadReason::Crashed => "crashed",
+            DeadReason::Unsettled => "unsettled",
         }
     }
 }

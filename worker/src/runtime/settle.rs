@@ -7,41 +7,50 @@
 //! - handed back: the message is in its queue again, with nothing spent.
 //!
 //! Every effect is durable before the next begins, and the ack comes last: a crash in between may run a task
-//! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the place
+//! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the slot
 //! in the prefetch window stays taken, which is what keeps the worker from running ahead.
+//!
+//! What can never be done has an end, so that no slot is held for ever:
+//!
+//! | the effect | and when it is impossible |
+//! |---|---|
+//! | retry, postponing, counting a crash, a copy for another task | a copy with fewer headers, else a dead letter |
+//! | what follows a success | a dead letter: the chain would end in the middle |
+//! | dead letter | a letter with fewer headers, else reject: the broker dead-letters the message itself |
+//! | result, answer | a failure that says so, else it is logged and left |
+//! | errback, register, lock | it is logged and left |
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::again::{again, to_queue};
 use super::continuation::{self, Following};
+use super::dropped::Letters;
 use super::failure_hooks::FailureHooks;
-use super::outcome::{DeadReason, Outcome};
+use super::outcome::{DeadReason, Outcome, failure};
+pub(super) use super::persist::Unsettled;
+pub use super::persist::{Abandoned, Settling};
+use super::persist::{Persist, unless_impossible};
 use super::request::Request;
+use super::smaller::Smaller;
 use super::tally::{Tally, count};
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
-use crate::broker::{Broker, Lock, Locked, Note, Publication, Register, Verdict};
-use crate::error::{Result, TaskFailure};
-use crate::message::headers::{format_time, names};
+use crate::broker::{Broker, Lock, Locked, Publication, Verdict};
+use crate::error::{Error, Result, TaskFailure};
+use crate::message::headers::{LATEST, format_time, names};
 use crate::message::history::{self, shortened};
-use crate::message::{Attempt, Headers, JSON, Message, Properties};
+use crate::message::{Attempt, Message};
 use crate::routing::Queue;
 use crate::state::State;
-use crate::task::{Context, FailedTask};
+use crate::task::FailedTask;
 use crate::tracing;
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
-const MAX_ERROR: usize = 4000;
-
-/// The content type of an answer that is a text.
-const TEXT: &str = "text/plain";
+pub(super) const MAX_ERROR: usize = 4000;
 
 /// Carries out outcomes for one worker.
 pub struct Settler {
@@ -53,12 +62,14 @@ pub struct Settler {
     pub backend: Arc<dyn ResultBackend>,
     /// Hear of dead letters.
     pub hooks: FailureHooks,
-    /// Fires at a cold shutdown: then nothing is tried any longer.
-    pub cold: CancellationToken,
+    /// Tries each effect until it is durable, or cannot be.
+    pub(super) persist: Persist,
     /// Fires when this worker stops and is handed nothing any more.
-    pub consumed: CancellationToken,
+    pub consumed: tokio_util::sync::CancellationToken,
     /// What was done so far.
     pub(super) tally: Tally,
+    /// How many letters went to each dead-letter queue.
+    pub(super) letters: Letters,
 }
 
 /// One step that must be durable before the next.
@@ -75,46 +86,22 @@ pub(super) enum Effect<'a> {
     Store { record: &'a ResultRecord, reply_to: Option<&'a str> },
 }
 
-/// The cold shutdown came before an effect was durable: the message goes back instead.
-pub struct Abandoned;
+/// What is left to do when an outcome is durable.
+pub(super) enum Settled {
+    /// The call is over: its delivery is settled, and the next one of a unique task may come.
+    Over(Verdict),
+    /// It goes on in the message that takes its place.
+    GoesOn(Verdict),
+}
 
 impl Settler {
-    /// Carries out an outcome and gives the delivery back.
+    /// Carries out an outcome and settles the delivery.
     pub async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let (task, id) = (request.context.task().to_owned(), request.context.id().to_owned());
-        // A dead letter may come again under its id: whoever replays it wants it to run.
-        let settled = match outcome {
-            Outcome::Dead { .. } => Verdict::Replaced,
-            _ => Verdict::Ack,
-        };
-        let ends = !matches!(outcome, Outcome::Retry { .. });
         let done = match outcome {
-            Outcome::Success(json) => {
-                let done = match self.success(&request, json).await {
-                    Ok(()) => self.remember(&request).await,
-                    abandoned => abandoned,
-                };
-                if done.is_ok() {
-                    count(&self.tally.succeeded);
-                    tracing::info!(task, id, ?elapsed, "succeeded");
-                }
-                done
-            }
-            Outcome::Retry { after, failure, crashed } => {
-                let (retries, crashes) = match crashed {
-                    true => (request.context.retries(), request.crashes.saturating_add(1)),
-                    false => (request.context.retries().saturating_add(1), request.crashes),
-                };
-                tracing::warn!(task, id, retries, crashes, ?after, error = %failure, "will be retried");
-                count(&self.tally.retried);
-                self.retry(&request, (retries, crashes), after, failure).await
-            }
-            Outcome::Dead { reason, failure } => {
-                let queue = Queue::dead_letter_name(request.context.queue());
-                tracing::error!(task, id, reason = reason.as_str(), error = %failure, queue, "put aside");
-                count(&self.tally.failed);
-                self.dead(&request, reason, failure).await
-            }
+            Outcome::Success(json) => self.success(&request, json, elapsed).await,
+            Outcome::Retry { after, failure, crashed } => self.retry(&request, after, failure, crashed).await,
+            Outcome::Dead { reason, failure } => self.dead(&request, reason, failure).await,
             Outcome::Revoked { why } => {
                 tracing::info!(task, id, why, "not run");
                 count(&self.tally.revoked);
@@ -122,7 +109,7 @@ impl Settler {
             }
             Outcome::Repeated => {
                 tracing::info!(task, id, "it came again after it had succeeded: not run again");
-                Ok(())
+                Ok(Settled::Over(Verdict::Ack))
             }
             Outcome::Postpone { after, problem } => {
                 tracing::warn!(task, id, ?after, problem, "cannot start it here now: it waits");
@@ -134,77 +121,72 @@ impl Settler {
             Outcome::HandBack => return self.hand_back(request).await,
         };
         match done {
-            Ok(()) => {
-                let lock =
-                    ends.then(|| unique::read(request.context.headers(), request.context.id())).flatten();
-                request.settlement.settle(settled);
-                // Only now: what comes next must not meet this one.
-                if let Some(lock) = lock {
-                    let _ = self.insist("open the lock of a unique task", Effect::Unlock(&lock)).await;
-                }
-            }
+            Ok(settled) => self.finish(request, settled).await,
             Err(Abandoned) => self.hand_back(request).await,
         }
     }
 
-    /// True when the task has succeeded before, as far as it asks that this be remembered. Only a message that comes again
-    /// is worth the question.
-    pub async fn has_succeeded(&self, request: &Request) -> Result<bool, Abandoned> {
-        let Some(lifetime) = request.options.once_for.filter(|_| request.may_have_run()) else {
-            return Ok(false);
+    /// Gives the verdict on a delivery, when all else is durable.
+    pub(super) async fn finish(&self, request: Request, settled: Settled) {
+        let (verdict, lock) = match settled {
+            Settled::Over(verdict) => {
+                (verdict, unique::read(request.context.headers(), request.context.id()))
+            }
+            Settled::GoesOn(verdict) => (verdict, None),
         };
-        let id = request.context.id();
-        let ask = || self.broker.is_noted(Register::Done, id, lifetime);
-        Ok(self.persist("read what is done", ask).await?.unwrap_or(false))
+        request.settlement.settle(verdict);
+        // Only now: what comes next must not meet this one.
+        if let Some(lock) = lock
+            && let Err(Unsettled::Impossible(error)) =
+                self.insist("open the lock of a unique task", Effect::Unlock(&lock)).await
+        {
+            tracing::error!(error = format!("{error:#}"), "it opens by itself when its time is up");
+        }
     }
 
-    /// Notes a success, after everything else about it is safe: whoever finds the note has nothing left to do.
-    async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
-        let Some(lifetime) = request.options.once_for else { return Ok(()) };
-        let id = request.context.id();
-        let note = Note::new(id, lifetime);
-        self.persist("note what is done", || self.broker.note(Register::Done, &note)).await.map(drop)
-    }
-
-    /// True when a message's trial has begun before: it was the one to blame. Also where nobody can tell.
-    pub async fn was_tried(&self, headers: &Headers) -> Result<bool, Abandoned> {
-        let Some(trial) = trial_of(headers) else { return Ok(true) };
-        let ask = || self.broker.is_noted(Register::Tried, &trial, Register::Tried.longest());
-        Ok(self.persist("read who was on trial", ask).await?.unwrap_or(true))
-    }
-
-    /// Notes that a message's trial begins.
-    pub async fn note_trial(&self, headers: &Headers) -> Result<(), Abandoned> {
-        let Some(trial) = trial_of(headers) else { return Ok(()) };
-        let note = Note::new(trial, Register::Tried.longest());
-        self.persist("note a trial", || self.broker.note(Register::Tried, &note)).await.map(drop)
-    }
-
-    async fn success(&self, request: &Request, json: Vec<u8>) -> Result<(), Abandoned> {
-        self.publish_all(continuation::after_success(&request.embed, &request.context, &json)).await?;
+    async fn success(
+        &self,
+        request: &Request,
+        json: Vec<u8>,
+        elapsed: Duration,
+    ) -> Result<Settled, Abandoned> {
+        let context = &request.context;
+        let following = continuation::after_success(&request.embed, context, &json);
+        if let Err(error) = unless_impossible(self.publish_all(following).await)? {
+            let why = failure("ContinuationError", format!("it succeeded, but {error:#}"));
+            return self.dead(request, DeadReason::Unsettled, why).await;
+        }
         if request.plain {
-            return self.reply(&request.context, &json).await;
-        }
-        if !self.wants_result(request) {
-            return Ok(());
-        }
-        match ResultRecord::success(request.context.id(), json) {
-            Ok(record) => self.store(request, &record).await,
-            // The macro writes results with serde_json; a hand-made entry could still get it wrong.
-            Err(error) => {
-                tracing::error!(id = request.context.id(), error = %error, "the result cannot be stored");
-                Ok(())
+            self.reply(context, &json).await?;
+        } else if self.wants_result(request) {
+            match ResultRecord::success(context.id(), json) {
+                Ok(record) => self.store(request, &record).await?,
+                // The macro writes results with serde_json; a hand-made entry could still get it wrong.
+                Err(error) => {
+                    tracing::error!(id = context.id(), error = %error, "the result cannot be stored");
+                }
             }
         }
+        self.remember(request).await?;
+        count(&self.tally.succeeded);
+        tracing::info!(task = context.task(), id = context.id(), ?elapsed, "succeeded");
+        Ok(Settled::Over(Verdict::Ack))
     }
 
     async fn retry(
         &self,
         request: &Request,
-        (retries, crashes): (u32, u32),
         after: Duration,
         failure: TaskFailure,
-    ) -> Result<(), Abandoned> {
+        crashed: bool,
+    ) -> Result<Settled, Abandoned> {
+        let context = &request.context;
+        let (retries, crashes) = match crashed {
+            true => (context.retries(), request.crashes.saturating_add(1)),
+            false => (context.retries().saturating_add(1), request.crashes),
+        };
+        let (task, id) = (context.task(), context.id());
+        tracing::warn!(task, id, retries, crashes, ?after, error = %failure, "will be retried");
         let mut message = again(request);
         for (name, count) in [("retries", retries), (names::CRASHES, crashes)] {
             if count > 0 {
@@ -213,11 +195,15 @@ impl Settler {
         }
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         self.keep_lock(request, after).await?;
-        self.publish_later(request.context.queue(), message, after).await?;
-        if !self.wants_result(request) {
-            return Ok(());
+        if let Err(error) = unless_impossible(self.publish_later(request, message, after).await)? {
+            let message = format!("{} (it is not tried again: {error:#})", failure.message);
+            return self.dead(request, DeadReason::Unsettled, TaskFailure { message, ..failure }).await;
         }
-        self.store(request, &ResultRecord::failed(request.context.id(), State::Retry, failure)).await
+        count(&self.tally.retried);
+        if self.wants_result(request) {
+            self.store(request, &ResultRecord::failed(id, State::Retry, failure)).await?;
+        }
+        Ok(Settled::GoesOn(Verdict::Ack))
     }
 
     /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
@@ -226,21 +212,38 @@ impl Settler {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
         let keep = || self.broker.keep_locked(&lock, wait);
-        if let Some(Locked::Held(holder)) = self.persist("keep the lock of a unique task", keep).await? {
+        let kept = self.persist.until_done("keep the lock of a unique task", keep).await;
+        match unless_impossible(kept)? {
+            Ok(Locked::Taken) => {}
             // It was too late for the lock. That is no reason to lose the call.
-            tracing::warn!(task, id, holder, "another call has its lock by now: it waits beside that one");
+            Ok(Locked::Held(holder)) => {
+                tracing::warn!(
+                    task,
+                    id,
+                    holder,
+                    "another call has its lock by now: it waits beside that one"
+                );
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(task, id, error, "another call of this unique task may run beside it");
+            }
         }
         Ok(())
     }
 
-    async fn dead(
+    /// Moves a message to the dead-letter queue, and tells all who have to know.
+    pub(super) async fn dead(
         &self,
         request: &Request,
         reason: DeadReason,
         failure: TaskFailure,
-    ) -> Result<(), Abandoned> {
+    ) -> Result<Settled, Abandoned> {
         let context = &request.context;
+        let (task, id) = (context.task(), context.id());
         let queue = Queue::dead_letter_name(context.queue());
+        tracing::error!(task, id, reason = reason.as_str(), error = %failure, queue, "put aside");
+        count(&self.tally.failed);
         let mut message = again(request);
         message.headers.set(names::DEAD_REASON, reason.as_str());
         message.headers.set(names::DEAD_ERROR, shortened(&failure.to_string(), MAX_ERROR));
@@ -248,14 +251,31 @@ impl Settler {
         message.headers.set(names::DEAD_AT, format_time(Utc::now()));
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         let attempts = history::read(&message.headers);
-        let letter = to_queue(&queue, message, None);
-        self.insist("put a message aside", Effect::DeadLetter { of: context.queue(), letter }).await?;
+        self.letters.add(&queue);
+        let letter =
+            |message| Effect::DeadLetter { of: context.queue(), letter: to_queue(&queue, message, None) };
+        let sent = self.publish_copy(request, "put a message aside", Smaller::letter(message), letter).await;
+        let verdict = match unless_impossible(sent)? {
+            // A dead letter may come again under its id: whoever replays it wants it to run.
+            Ok(()) => Verdict::Replaced,
+            Err(error) => {
+                let (queue, error) = (context.queue(), format!("{error:#}"));
+                tracing::error!(
+                    task,
+                    id,
+                    queue,
+                    error,
+                    "rejected instead: the broker moves it to where the dead letters of its queue go"
+                );
+                Verdict::Reject
+            }
+        };
         self.tell_of_failure(request, &failure).await?;
         if !self.hooks.is_empty() {
             let failed = FailedTask { context: context.clone(), reason: reason.as_str(), failure, attempts };
-            self.hooks.tell(failed).await;
+            self.hooks.tell(failed, &self.persist.cold).await;
         }
-        Ok(())
+        Ok(Settled::Over(verdict))
     }
 
     /// Tells whoever waits for the result, and what should follow a failure.
@@ -267,38 +287,28 @@ impl Settler {
         if self.wants_result(request) && context.message().is_task() {
             self.store_for_all(request, State::Failure, failure).await?;
         }
-        self.publish_all(continuation::after_failure(&request.embed, context)).await
-    }
-
-    async fn revoked(&self, request: &Request, why: &'static str) -> Result<(), Abandoned> {
-        if request.plain || !self.wants_result(request) {
-            return Ok(());
-        }
-        // Celery's class for it, so that Python callers catch what they know.
-        let failure = TaskFailure {
-            kind: "TaskRevokedError".into(),
-            module: "celery.exceptions".into(),
-            message: why.into(),
-            traceback: None,
-        };
-        self.store_for_all(request, State::Revoked, &failure).await
-    }
-
-    /// Tells whoever waits for this call, and for the steps after it, which are never reached.
-    async fn store_for_all(
-        &self,
-        request: &Request,
-        state: State,
-        failure: &TaskFailure,
-    ) -> Result<(), Abandoned> {
-        let own = ResultRecord::failed(request.context.id(), state.clone(), failure.clone());
-        self.store(request, &own).await?;
-        for (id, reply_to) in continuation::never_reached(&request.embed) {
-            let record = ResultRecord::failed(id, state.clone(), failure.clone());
-            let effect = Effect::Store { record: &record, reply_to: reply_to.as_deref() };
-            self.insist("store a result", effect).await?;
+        for errback in continuation::after_failure(&request.embed, context) {
+            let task = errback.task.clone();
+            if let Err(error) = unless_impossible(self.publish_all(vec![errback]).await)? {
+                let error = format!("{error:#}");
+                tracing::error!(id = context.id(), errback = task, error, "the errback is not run");
+            }
         }
         Ok(())
+    }
+
+    pub(super) async fn revoked(&self, request: &Request, why: &'static str) -> Result<Settled, Abandoned> {
+        if !request.plain && self.wants_result(request) {
+            // Celery's class for it, so that Python callers catch what they know.
+            let failure = TaskFailure {
+                kind: "TaskRevokedError".into(),
+                module: "celery.exceptions".into(),
+                message: why.into(),
+                traceback: None,
+            };
+            self.store_for_all(request, State::Revoked, &failure).await?;
+        }
+        Ok(Settled::Over(Verdict::Ack))
     }
 
     /// An entry for the history of the message.
@@ -311,70 +321,17 @@ impl Settler {
         }
     }
 
-    fn wants_result(&self, request: &Request) -> bool {
-        !request.context.headers().ignore_result().unwrap_or(request.options.ignore_result)
-    }
-
-    async fn store(&self, request: &Request, record: &ResultRecord) -> Result<(), Abandoned> {
-        let reply_to = request.context.properties().reply_to.as_deref();
-        self.insist("store a result", Effect::Store { record, reply_to }).await
-    }
-
-    /// Answers a plain message that asks for it, as in RabbitMQ's tutorial on remote procedure calls.
-    async fn reply(&self, context: &Context, json: &[u8]) -> Result<(), Abandoned> {
-        let asked_json =
-            context.properties().content_type.as_deref().is_some_and(|kind| kind.starts_with(JSON));
-        // Whoever did not speak JSON gets a text as a text, not in quotes.
-        let text = match serde_json::from_slice(json) {
-            Ok(Value::String(text)) if !asked_json => Some(text),
-            _ => None,
-        };
-        let kind = if text.is_some() { TEXT } else { JSON };
-        let body = text.map_or_else(|| json.to_vec(), String::into_bytes);
-        self.answer(context, kind, body, Headers::default()).await
-    }
-
-    /// Tells whoever waits for an answer that there will be none.
-    async fn reply_failure(&self, context: &Context, failure: &TaskFailure) -> Result<(), Abandoned> {
-        let headers = [(names::ERROR.to_owned(), Value::from(failure.kind.as_str()))].into_iter().collect();
-        self.answer(context, TEXT, failure.message.clone().into_bytes(), headers).await
-    }
-
-    async fn answer(
-        &self,
-        context: &Context,
-        kind: &str,
-        body: Vec<u8>,
-        headers: Headers,
-    ) -> Result<(), Abandoned> {
-        let Some(queue) = context.properties().reply_to.clone() else { return Ok(()) };
-        let properties = Properties {
-            content_type: Some(kind.into()),
-            content_encoding: Some("utf-8".into()),
-            correlation_id: context.properties().correlation_id.clone(),
-            transient: true,
-            ..Properties::default()
-        };
-        let message = Message { properties, headers, body: body.into() };
-        let mut publication = to_queue(&queue, message, None);
-        // Whoever asked may have gone.
-        publication.mandatory = false;
-        self.insist("answer", Effect::Publish(publication)).await
-    }
-
-    async fn publish_all(&self, following: Vec<Following>) -> Result<(), Abandoned> {
+    async fn publish_all(&self, following: Vec<Following>) -> Result<(), Unsettled> {
         for next in following {
             let own = self.app.registry().get(&next.task).and_then(|entry| entry.options.queue);
             let route = self.app.router().route(&next.task, own, next.wanted());
             let eta = next.message.headers.eta().ok().flatten();
             let delay = eta.and_then(|eta| (eta - Utc::now()).to_std().ok());
-            // What comes too early for that waits again.
-            let delay = delay.map(|delay| delay.min(self.broker.capabilities().max_delay));
             let publication = Publication {
                 exchange: route.exchange,
                 routing_key: route.routing_key,
                 message: next.message,
-                delay,
+                delay: delay.map(|delay| self.as_long_as_possible(delay)),
                 mandatory: true,
             };
             self.insist("send what follows", Effect::Send { queue: route.queue, publication }).await?;
@@ -384,83 +341,75 @@ impl Settler {
 
     async fn publish_later(
         &self,
-        queue: &str,
+        request: &Request,
         mut message: Message,
         after: Duration,
-    ) -> Result<(), Abandoned> {
-        let wait = chrono::Duration::from_std(after).unwrap_or(chrono::Duration::MAX);
-        if let Some(eta) = Utc::now().checked_add_signed(wait) {
-            message.headers.set("eta", format_time(eta));
+    ) -> Result<(), Unsettled> {
+        let wait = chrono::Duration::from_std(after).ok();
+        let eta = wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST);
+        message.headers.set("eta", format_time(eta));
+        let delay = Some(self.as_long_as_possible(after)).filter(|after| !after.is_zero());
+        let retry = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
+        self.publish_copy(request, "send a retry", Smaller::call(message), retry).await
+    }
+
+    /// The delay, or the longest that the broker has: what comes too early for its `eta` waits again.
+    pub(super) fn as_long_as_possible(&self, delay: Duration) -> Duration {
+        delay.min(self.broker.capabilities().max_delay)
+    }
+
+    /// Publishes a copy of a message; where its headers are too large, with fewer of them.
+    pub(super) async fn publish_copy<'a>(
+        &self,
+        request: &Request,
+        what: &str,
+        mut copy: Smaller,
+        effect: impl Fn(Message) -> Effect<'a>,
+    ) -> Result<(), Unsettled> {
+        loop {
+            match self.insist(what, effect(copy.message())).await {
+                Err(Unsettled::Impossible(error)) if error.is_headers_too_large() && copy.shrink() => {}
+                done => {
+                    if done.is_ok()
+                        && let Some(dropped) = copy.dropped()
+                    {
+                        let (task, id) = (request.context.task(), request.context.id());
+                        tracing::warn!(task, id, dropped, "the headers are too large: some were dropped");
+                    }
+                    return done;
+                }
+            }
         }
-        let publication = to_queue(queue, message, Some(after).filter(|after| !after.is_zero()));
-        self.insist("send a retry", Effect::Publish(publication)).await
     }
 
     async fn attempt(&self, effect: &Effect<'_>) -> Result<()> {
         match effect {
             Effect::Publish(publication) => self.broker.publish(publication.clone()).await,
             Effect::Unlock(lock) => self.broker.unlock(lock).await,
-            Effect::Store { record, reply_to } => match self.backend.store(record, *reply_to).await {
-                // A task id that is too long for AMQP, for instance: waiting would not make it shorter.
-                Err(error) if error.is_config() => {
-                    let (id, error) = (&record.task_id, format!("{error:#}"));
-                    tracing::error!(id, error, "the result cannot be stored");
-                    Ok(())
-                }
-                stored => stored,
-            },
+            Effect::Store { record, reply_to } => self.backend.store(record, *reply_to).await,
             Effect::DeadLetter { of, letter } => {
                 self.app.ensure_dead_letter_queue(of).await?;
-                self.broker.publish(letter.clone()).await
+                self.forget_if_gone(self.broker.publish(letter.clone()).await)
             }
             Effect::Send { queue, publication } => {
                 if let Some(queue) = queue {
                     self.app.ensure_queue(queue).await?;
                 }
-                self.broker.publish(publication.clone()).await
+                self.forget_if_gone(self.broker.publish(publication.clone()).await)
             }
         }
     }
 
-    /// Tries an effect until it succeeds or the worker stops cold.
-    pub(super) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Abandoned> {
-        self.persist(what, || self.attempt(&effect).boxed()).await.map(drop)
-    }
-
-    /// Asks again and again until there is an answer or the worker stops cold. `None`: this broker cannot do it at all,
-    /// and that was said.
-    async fn persist<'a, T>(
-        &'a self,
-        what: &str,
-        attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
-    ) -> Result<Option<T>, Abandoned> {
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let error = tokio::select! {
-                biased;
-                done = attempt() => match done {
-                    Ok(answer) => return Ok(Some(answer)),
-                    Err(error) if error.is_unsupported() => {
-                        tracing::error!(error = format!("{error:#}"), "cannot {what}");
-                        return Ok(None);
-                    }
-                    Err(error) => error,
-                },
-                () = self.cold.cancelled() => return Err(Abandoned),
-            };
-            tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "cannot {what}");
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.cold.cancelled() => return Err(Abandoned),
-            }
-            pause = (pause * 2).min(Duration::from_secs(5));
+    /// Somebody may have deleted a queue since it was declared: then the next attempt declares it again.
+    fn forget_if_gone(&self, published: Result<()>) -> Result<()> {
+        if published.as_ref().is_err_and(Error::is_unroutable) {
+            self.app.forget_declared();
         }
+        published
     }
-}
 
-/// Names a trial. `None`: a message without an id is another one each time it comes. With the retries, as Celery's workers
-/// drop headers that they do not know when they send a message again.
-fn trial_of(headers: &Headers) -> Option<String> {
-    let trial = headers.get_str(names::TRIAL).unwrap_or_default();
-    headers.id().map(|id| format!("{id}/{}/{trial}", headers.retries()))
+    /// Tries an effect until it succeeds, cannot, or the worker stops cold.
+    pub(super) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Unsettled> {
+        self.persist.until_done(what, || self.attempt(&effect).boxed()).await
+    }
 }

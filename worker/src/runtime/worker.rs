@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::control::Node;
@@ -12,6 +13,7 @@ use super::failure_hooks::FailureHooks;
 use super::handle::WorkerHandle;
 use super::health::{Consuming, Health};
 use super::isolate;
+use super::persist::{Persist, Settling};
 use super::pipe::Pipe;
 use super::places::Places;
 use super::request::Gate;
@@ -19,7 +21,7 @@ use super::revoked::{Follower, Revocations};
 use super::running::RunningTasks;
 use super::settle::Settler;
 use super::start::{consume, declare, set_up};
-use super::tally::{Summary, Tally};
+use super::tally::Summary;
 use super::trial::Trial;
 use crate::app::{App, Consumed};
 use crate::broker::Subscription;
@@ -125,6 +127,11 @@ impl Worker {
     /// that passed their time limit have held all its places for the grace time, and only a new process can go on.
     pub async fn run(self) -> Result<Summary> {
         let Worker { app, queues, shared, isolates, handle } = self;
+        if Handle::try_current().is_err() {
+            return Err(Error::config(
+                "a worker runs its tasks on tokio: await it within a tokio runtime, or let `mq_worker::main()` make one",
+            ));
+        }
         if isolates {
             isolate::check(app.registry())?;
         }
@@ -160,7 +167,7 @@ impl Worker {
             return Ok(Summary::default());
         }
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
-        let consumed = queues.clone();
+        let (consumed, dead_letters) = (queues.clone(), queues.clone());
         let consumed_queues = queues.join(",");
         let subscription = Subscription { queues, prefetch, name: app.worker_name() };
         let Some(consumer) = consume(&*broker, subscription, &handle).await? else {
@@ -181,14 +188,17 @@ impl Worker {
             tolerance: Duration::from_millis(5),
         };
         let grace = settings.grace;
+        let settling = Arc::<Settling>::default();
         let places = Arc::new(Places::new(concurrency));
         let delivered = Arc::new(AtomicU64::new(0));
         health.consuming(Consuming {
             broker: Arc::clone(&broker),
+            backend: Arc::clone(&backend),
             control: consumer.control(),
             queues: consumed.as_slice().into(),
             delivered: Arc::clone(&delivered),
             running: Arc::clone(&running),
+            settling: Arc::clone(&settling),
         });
         let control = settings.control.then(|| Node {
             name: app.worker_name(),
@@ -199,6 +209,7 @@ impl Worker {
             since: Instant::now(),
             running: Arc::clone(&running),
             places: Arc::clone(&places),
+            settling: Arc::clone(&settling),
             revocations,
             handle: handle.clone(),
             clock: Default::default(),
@@ -212,9 +223,10 @@ impl Worker {
         });
         let period = if settings.control { FOLLOW } else { FOLLOW_UNTOLD };
         tokio::spawn(follower.follow(period, over.clone()));
-        let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
-        let hooks = FailureHooks::collect();
-        let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default() };
+        let persist = Persist::new(handle.cold.clone(), settling);
+        let (consumed, hooks) = (CancellationToken::new(), FailureHooks::collect());
+        let (tally, letters) = Default::default();
+        let settler = Settler { app, broker, backend, hooks, persist, consumed, tally, letters };
         tracing::info!(queues = consumed_queues, concurrency, "ready");
         let pipe = Arc::new(Pipe {
             gate,
@@ -224,6 +236,7 @@ impl Worker {
             running,
             delivered,
         });
+        let dropped = tokio::spawn(super::dropped::watch(Arc::clone(&pipe), dead_letters, over.clone()));
         let work = pipe.work(consumer, handle.clone(), grace);
         tokio::pin!(work);
         let worked = tokio::select! {
@@ -240,6 +253,8 @@ impl Worker {
             }
         };
         over.cancel();
+        // It puts back what it looks at.
+        let _ = tokio::time::timeout(Duration::from_secs(2), dropped).await;
         if let Some(control) = control {
             // It only says goodbye; a broker that is away must not hold up the end.
             let _ = tokio::time::timeout(Duration::from_secs(2), control).await;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Context, SharedState, TaskError, TaskOptions};
 use crate::error::{Error, Result};
-use crate::message::{ArgumentError, Arguments};
+use crate::message::{ArgumentError, Arguments, json};
 use crate::panics::{Caught, Guarded, caught};
 
 /// One task as the worker knows it: plain facts and a function pointer, collected by `inventory`.
@@ -63,7 +63,7 @@ impl Work {
 /// # Errors
 /// A rejection when the value has no JSON form: trying again would not help.
 pub fn write_output<T: Serialize>(output: &T) -> Result<Vec<u8>, TaskError> {
-    serde_json::to_vec(output)
+    json::to_vec(output)
         .map_err(|error| TaskError::reject(format!("the result cannot be written as JSON: {error}")))
 }
 

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use mq_worker::backend::{self, BackendOptions, ResultRecord};
+
 use super::*;
 
 async fn refused(path: &Path) -> mq_worker::Error {
@@ -161,4 +163,99 @@ impl Drop for Unmount {
         // Lazily: the thread may have the file open for a moment longer.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// What may become of a file while it is open, and what is said of it.
+#[tokio::test]
+async fn a_file_that_is_lost_while_it_is_open_takes_no_more_messages() {
+    type Lose = fn(&Path);
+    let beside = |path: &Path, suffix: &str| format!("{}{suffix}", path.display());
+    fn other(path: &Path) -> std::path::PathBuf {
+        path.with_file_name("other.db")
+    }
+    let cases: [(Lose, &str); 7] = [
+        (|path| fs::remove_file(path).unwrap(), "was deleted or moved"),
+        (|path| fs::rename(path, other(path)).unwrap(), "was deleted or moved"),
+        (
+            |path| fs::rename(path.parent().unwrap(), other(path.parent().unwrap())).unwrap(),
+            "was deleted or moved",
+        ),
+        (
+            |path| {
+                fs::copy(path, other(path)).unwrap();
+                fs::rename(other(path), path).unwrap();
+            },
+            "was replaced by another file",
+        ),
+        (|path| fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap(), "was emptied"),
+        (|path| fs::remove_file(format!("{}-wal", path.display())).unwrap(), "lost its `-wal` or `-shm`"),
+        (|path| fs::remove_file(format!("{}-shm", path.display())).unwrap(), "lost its `-wal` or `-shm`"),
+    ];
+    for (lose, said) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("place")).unwrap();
+        let path = dir.path().join("place/jobs.db").parent().unwrap().canonicalize().unwrap().join("jobs.db");
+        let broker = open(&path).await;
+        let results = BackendOptions { connect: options(PATIENCE), expires: PATIENCE };
+        let results = backend::open(&url(&path), None, &results).await.expect("the file opens");
+        declare(&*broker, Queue::new("q")).await;
+        let mut consumer = consume(&*broker, &["q"], 1).await;
+        publish(&*broker, "q", "safe").await;
+        let held = next(&mut consumer).await;
+        let waiting = {
+            let results = Arc::clone(&results);
+            tokio::spawn(async move { results.wait("some-id").await.map(drop) })
+        };
+        assert!(consumer.control().is_attached() && consumer.control().loss().is_none());
+        assert!(Path::new(&beside(&path, "-wal")).exists());
+
+        lose(&path);
+        for _ in 0..3 {
+            let begun = std::time::Instant::now();
+            let error = broker.publish(to_queue("q", "lost")).await.expect_err(said);
+            assert!(begun.elapsed() < Duration::from_secs(1), "{said}");
+            let text = error.to_string();
+            assert!(error.is_connection() && text.contains(said), "{error:#}");
+            assert!(text.contains(&path.display().to_string()) && text.contains("restart"), "{error:#}");
+        }
+        let error = broker.queues(&[]).await.expect_err("nothing is known of the queues");
+        assert!(error.to_string().contains(said), "{error:#}");
+        let record = ResultRecord::success("id", b"1".to_vec()).expect("JSON");
+        let error = results.store(&record, None).await.expect_err("not stored");
+        assert!(error.to_string().contains(said), "{error:#}");
+        let error = waiting.await.expect("no panic").expect_err("nobody will answer");
+        assert!(error.to_string().contains(said), "{error:#}");
+        let control = consumer.control();
+        assert!(!control.is_attached() && control.loss().is_some_and(|(_, why)| why.contains(said)));
+        assert!(results.loss().is_some_and(|(_, why)| why.contains(said)));
+        let error = refused_or_lost(&path).await;
+        let is_told = error.contains(said) || error.contains("no directory");
+        assert!(is_told, "who opens it in this process learns it too: {error}");
+        held.ack();
+    }
+}
+
+async fn refused_or_lost(path: &Path) -> String {
+    match broker::open(&url(path), &options(Duration::from_secs(5))).await {
+        Ok(_) => "it was opened".into(),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_put_back_is_used_again() {
+    let (dir, broker) = fresh(&["q"]).await;
+    let (path, away) = (dir.path().join("jobs.db"), dir.path().join("away.db"));
+    let mut consumer = consume(&*broker, &["q"], 1).await;
+    publish(&*broker, "q", "first").await;
+    let held = next(&mut consumer).await;
+    fs::rename(&path, &away).unwrap();
+    broker.publish(to_queue("q", "lost")).await.expect_err("it is away");
+    held.ack();
+    fs::rename(&away, &path).unwrap();
+    until("it is found again", async || consumer.control().is_attached()).await;
+    publish(&*broker, "q", "second").await;
+    let held = next(&mut consumer).await;
+    assert_eq!(body(&held), "second", "the ack was kept, and what was refused is not there");
+    held.ack();
 }

@@ -3,6 +3,7 @@
 
 mod files;
 mod limits;
+mod outside_tokio;
 mod processes;
 mod queues;
 mod results;

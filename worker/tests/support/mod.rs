@@ -48,6 +48,21 @@ pub(crate) fn scratch() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
+/// Makes a database, as the first producer or worker does: operating commands never make one.
+#[cfg(feature = "sqlite")]
+pub(crate) fn make_database(path: &Path) {
+    let config = mq_worker::Config {
+        broker_url: format!("sqlite:{}", path.display()).parse().expect("a URL"),
+        ..mq_worker::Config::default()
+    };
+    let app = mq_worker::App::new(config).expect("a good configuration");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        app.broker().await.expect("the file is made");
+        app.close().await;
+    });
+}
+
 /// The command, in an environment without settings.
 pub(crate) struct Program(Command, Option<TempDir>);
 

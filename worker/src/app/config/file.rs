@@ -1,58 +1,47 @@
 //! `mq-worker.toml`.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use super::Config;
+use super::origins::Draft;
 use super::settings::{SECTIONS, STRUCTURES, of_section};
 use super::suggest::nearest;
 use super::value::{Problem, shown};
-use super::{Config, Sources};
 use crate::error::{Error, Result};
 
-/// What the file is called in the working directory.
+/// What the file is called.
 pub(super) const NAME: &str = "mq-worker.toml";
 
-/// Sets what the file says. That there is none is no error, unless somebody named it.
-pub(super) fn read(config: &mut Config, sources: &Sources) -> Result<()> {
-    let (path, named) = sources.file();
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound && !named => return Ok(()),
-        Err(error) => {
-            let named = if named { " (named by MQ_CONFIG)" } else { "" };
-            return Err(Error::config(format!(
-                "cannot read the configuration file {}{named}: {error}",
-                tidy(&path)
-            ))
-            .with_source(error));
-        }
-    };
-    read_text(config, &path, &text)
+/// Sets what the file says. Relative paths in it start from its directory.
+pub(super) fn read(draft: &mut Draft, path: &Path, is_named: bool) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let named = if is_named { " (named by MQ_CONFIG)" } else { "" };
+        Error::config(format!("cannot read the configuration file {}{named}", path.display()))
+            .with_source(error)
+    })?;
+    read_text(draft, path, &text)
 }
 
 /// Sets what the text of a file says.
-pub(super) fn read_text(config: &mut Config, path: &Path, text: &str) -> Result<()> {
-    apply(config, text).map_err(|(line, problem)| Error::config(format!("{}:{line}: {problem}", tidy(path))))
-}
-
-/// The path as a person would write it.
-fn tidy(path: &Path) -> String {
-    path.strip_prefix(".").unwrap_or(path).display().to_string()
+pub(super) fn read_text(draft: &mut Draft, path: &Path, text: &str) -> Result<()> {
+    apply(draft, path, text)
+        .map_err(|(line, problem)| Error::config(format!("{}:{line}: {problem}", path.display())))
 }
 
 /// A problem and the line on which it is.
 type Located = (usize, Problem);
 
-fn apply(config: &mut Config, text: &str) -> Result<(), Located> {
+fn apply(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Located> {
+    let place = Place { directory: path.parent().unwrap_or(Path::new("")), path };
     let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
     // Only the parser's own words: the line that it would show may hold a password.
-    let place = |error: &toml::de::Error| error.span().map_or(1, |span| line(span.start));
+    let at_line = |error: &toml::de::Error| error.span().map_or(1, |span| line(span.start));
     let table =
-        DeTable::parse(text).map_err(|error| (place(&error), error.message().to_owned()))?.into_inner();
+        DeTable::parse(text).map_err(|error| (at_line(&error), error.message().to_owned()))?.into_inner();
     for (key, value) in table {
         let (at, name) = (line(key.span().start), key.into_inner());
         if SECTIONS.contains(&name.as_ref()) {
@@ -64,28 +53,51 @@ fn apply(config: &mut Config, text: &str) -> Result<(), Located> {
                 ));
             };
             for (key, value) in section {
-                set(config, &name, key.get_ref(), value.get_ref())
-                    .map_err(|problem| (line(key.span().start), problem))?;
+                let at = line(key.span().start);
+                set(draft, &place, at, &name, key.get_ref(), value.get_ref())
+                    .map_err(|problem| (at, problem))?;
             }
-        } else if STRUCTURES.iter().any(|(key, _)| *key == name) {
-            structure(config, &name, value).map_err(|error| {
+        } else if let Some((_, variable)) = STRUCTURES.iter().find(|(key, _)| *key == name) {
+            structure(&mut draft.config, &name, value).map_err(|error| {
                 (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", error.message()))
             })?;
+            draft.origins.insert(variable, place.at(at));
         } else {
-            set(config, "", &name, value.get_ref()).map_err(|problem| (at, problem))?;
+            set(draft, &place, at, "", &name, value.get_ref()).map_err(|problem| (at, problem))?;
         }
     }
     Ok(())
 }
 
+/// The file that is read.
+struct Place<'a> {
+    path: &'a Path,
+    directory: &'a Path,
+}
+
+impl Place<'_> {
+    fn at(&self, line: usize) -> String {
+        format!("{}:{line}", self.path.display())
+    }
+}
+
 /// Sets one setting.
-fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Result<(), Problem> {
+fn set(
+    draft: &mut Draft,
+    place: &Place<'_>,
+    line: usize,
+    section: &str,
+    key: &str,
+    value: &DeValue<'_>,
+) -> Result<(), Problem> {
     let Some(setting) = of_section(section).find(|setting| setting.key == key) else {
         return Err(unknown(section, key));
     };
-    let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+    let path = setting.path();
     let text = scalar(value).ok_or_else(|| format!("`{path}` cannot be of type {}", value.type_str()))?;
-    (setting.set)(config, &text).map_err(|problem| format!("`{path}` is `{}`: {problem}", shown(&text)))
+    draft
+        .set(setting, &text, place.directory, place.at(line))
+        .map_err(|problem| format!("`{path}` is `{}`: {problem}", shown(&text)))
 }
 
 /// The value as it would stand in an environment variable.

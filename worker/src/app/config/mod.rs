@@ -1,11 +1,14 @@
 //! Every setting of an application, with its default, and the places that it is read from.
 //!
 //! `settings` is the one table that both readers share: `environment` for `MQ_…` variables and `file` for
-//! `mq-worker.toml`. The command line parses its flags with the same functions of `value`.
+//! `mq-worker.toml`, which `home` finds. `origins` remembers where each value came from. The command line parses its
+//! flags with the same functions of `value`.
 
 mod environment;
 mod file;
-mod settings;
+pub(crate) mod home;
+pub(crate) mod origins;
+pub(crate) mod settings;
 mod suggest;
 pub(crate) mod value;
 
@@ -13,14 +16,18 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
+use self::home::Home;
+use self::origins::{Draft, Loaded, Origins};
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
 use crate::routing::{QueueKind, RouteRule, Topology};
 
 /// Every setting. [`Config::load`] reads `MQ_…` environment variables, then `mq-worker.toml`, then takes
 /// the defaults; a builder or the command line changes fields afterwards, and so beats both.
+/// `docs/guide/configuration.md` lists all of them, and `mq-worker config` shows those in force.
 ///
 /// A field is a key of the same name in the file, and a variable in the environment: `broker_url` is
 /// `MQ_BROKER_URL`. The fields of [`WorkerConfig`] stand in the section `[worker]` and are `MQ_CONCURRENCY`,
@@ -41,8 +48,14 @@ use crate::routing::{QueueKind, RouteRule, Topology};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where messages lie. Default `sqlite:mq-worker.db`, in the working directory.
+    /// Where messages lie. Default: the file `mq-worker.db` in the root of the cargo workspace in which the program is
+    /// started, or beside its `mq-worker.toml` where that is further up or there is no workspace, else in the working
+    /// directory. A relative `sqlite:PATH` starts from the working directory, in `mq-worker.toml` from that file.
     pub broker_url: BrokerUrl,
+    /// RabbitMQ's management API, which lists queues for the operating commands: `http://host:15672`, with a user and
+    /// password of its own if they differ from the broker's. Default: port 15672 of the broker's host, and 15671 over
+    /// `https` for `amqps`.
+    pub management_url: Option<BrokerUrl>,
     /// Where results go. Default: what goes with the broker (`rpc://` for RabbitMQ, else the same place).
     pub result_backend: Option<BrokerUrl>,
     /// The queue of tasks that name none. Default `default`.
@@ -78,7 +91,7 @@ pub struct WorkerConfig {
     pub prefetch: Option<u16>,
     /// How long running tasks may go on at a warm shutdown. Default 30 seconds.
     pub grace: Duration,
-    /// The worker's name: `name@host`. Default `mq-worker@` and the machine's name.
+    /// The worker's name: `name@host`. Default: the program's name, which is the package's, at the machine's.
     pub hostname: Option<String>,
     /// A message that was in the hands of this many dying workers is put aside. Default 3.
     pub max_crashes: u32,
@@ -96,8 +109,16 @@ pub struct WorkerConfig {
 
 impl Default for Config {
     fn default() -> Self {
+        Self::at(&Home::of(&working_directory()))
+    }
+}
+
+impl Config {
+    /// The defaults of a program at home there.
+    fn at(home: &Home) -> Self {
         Self {
-            broker_url: "sqlite:mq-worker.db".parse().expect("the default is a URL"),
+            broker_url: home.database(),
+            management_url: None,
             result_backend: None,
             default_queue: "default".into(),
             topic_exchange: "mq.topic".into(),
@@ -132,29 +153,64 @@ impl Default for WorkerConfig {
 }
 
 impl Config {
-    /// Environment, then `mq-worker.toml` in the working directory (or the file that `MQ_CONFIG` names), then
-    /// defaults. A variable that is empty counts as one that is not set.
+    /// Environment, then the nearest `mq-worker.toml` in the working directory or above it (or the file that `MQ_CONFIG`
+    /// names), then defaults. A variable that is empty counts as one that is not set.
     ///
     /// # Errors
-    /// An unknown key or a bad value: the message names the file or variable, the key and the choices.
+    /// An unknown key or a bad value: the message names the file or variable, the key and the choices. A variable that
+    /// begins with `MQ_` and is no setting is an error where it is one typo away from one; else there is one warning.
     pub fn load() -> Result<Self> {
-        Self::from_sources(&Sources::of_process())
+        Self::load_at(None).map(|loaded| loaded.config)
     }
 
-    fn from_sources(sources: &Sources) -> Result<Self> {
-        let mut config = Self::default();
-        file::read(&mut config, sources)?;
-        environment::read(&mut config, sources)?;
-        Ok(config)
+    /// The same for a program that is at home in another directory than the one it is started in.
+    pub(crate) fn load_at(start: Option<&Path>) -> Result<Loaded> {
+        static ONCE: Once = Once::new();
+        let sources = Sources::of_process(start);
+        let loaded = Self::from_sources(&sources)?;
+        // The process that started this one with a mark has read the same variables.
+        let has_mark = environment::MARKS.iter().any(|mark| sources.variables.contains_key(*mark));
+        if !loaded.strangers.is_empty() && !has_mark {
+            let variables = loaded.strangers.join(", ");
+            ONCE.call_once(|| {
+                tracing::warn!(
+                    variables,
+                    "environment variables that begin with MQ_ and are no settings of mq-worker are left alone"
+                );
+            });
+        }
+        Ok(loaded)
+    }
+
+    fn from_sources(sources: &Sources) -> Result<Loaded> {
+        let named = sources.variables.get("MQ_CONFIG").map(|path| sources.directory.join(path));
+        let is_named = named.is_some();
+        let home = named.map_or_else(|| Home::of(&sources.start), Home::named);
+        let mut draft = Draft { config: Self::at(&home), origins: Origins::new() };
+        if let Some(path) = &home.file {
+            file::read(&mut draft, path, is_named)?;
+        }
+        let strangers = environment::read(&mut draft, sources)?;
+        let Draft { config, origins } = draft;
+        Ok(Loaded { config, origins, home, strangers })
     }
 
     /// What a file and variables say.
     #[cfg(all(any(test, fuzzing), feature = "amqp", feature = "sqlite"))]
     pub(crate) fn from_texts(file: &str, variables: BTreeMap<String, OsString>) -> Result<Self> {
-        let mut config = Self::default();
-        file::read_text(&mut config, Path::new(file::NAME), file)?;
-        environment::read(&mut config, &Sources { variables, directory: PathBuf::new() })?;
-        Ok(config)
+        let mut draft = Draft { config: Self::default(), origins: Origins::new() };
+        file::read_text(&mut draft, Path::new(file::NAME), file)?;
+        let sources = Sources { variables, directory: PathBuf::new(), start: PathBuf::new() };
+        environment::read(&mut draft, &sources)?;
+        Ok(draft.config)
+    }
+
+    /// With relative paths of databases made absolute: every program that is told of them later means the same file.
+    pub(crate) fn with_absolute_paths(mut self) -> Self {
+        let directory = working_directory();
+        self.broker_url = self.broker_url.relative_to(&directory);
+        self.result_backend = self.result_backend.map(|url| url.relative_to(&directory));
+        self
     }
 
     /// Where results go, whether it was said or follows from the broker.
@@ -173,50 +229,67 @@ impl WorkerConfig {
     /// The worker's full name. `%h` in the configured one stands for the machine's name, and one without an `@`
     /// gets it added.
     pub fn full_name(&self) -> String {
-        let given = self.hostname.as_deref().unwrap_or("mq-worker@%h");
+        let default;
+        let given = match &self.hostname {
+            Some(name) => name,
+            None => {
+                default = format!("{}@%h", program_name());
+                &default
+            }
+        };
         let name = if given.contains("%h") { given.replace("%h", &machine_name()) } else { given.to_owned() };
         if name.contains('@') { name } else { format!("{name}@{}", machine_name()) }
     }
 }
 
-/// What this machine calls itself. The standard library cannot say, and `unsafe` is not worth a name.
+/// What is added to a package's name for the worker that is built of its tasks.
+pub(crate) const WORKER_SUFFIX: &str = "-mq-worker";
+
+/// The name of this program, as far as it can be a part of a worker's name.
+fn program_name() -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(WORKER_SUFFIX).unwrap_or(&name);
+    let is_plain = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = name.chars().filter(is_plain).take(100).collect();
+    if name.is_empty() { "mq-worker".into() } else { name }
+}
+
+/// What this machine calls itself.
 fn machine_name() -> String {
-    let tidy = |name: String| Some(name.trim().to_owned()).filter(|name| !name.is_empty());
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .and_then(tidy)
-        .or_else(|| std::env::var("COMPUTERNAME").ok().and_then(tidy))
-        .or_else(|| {
-            let output = std::process::Command::new("hostname").output().ok()?;
-            String::from_utf8(output.stdout).ok().and_then(tidy)
-        })
-        .unwrap_or_else(|| "localhost".into())
+    #[cfg(unix)]
+    let name = Some(rustix::system::uname().nodename().to_string_lossy().into_owned());
+    #[cfg(not(unix))]
+    let name = std::env::var("COMPUTERNAME").ok();
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| "localhost".into())
+}
+
+/// Where this process was started, or has gone since.
+fn working_directory() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."))
 }
 
 /// What configuration is read from; the tests have their own.
 struct Sources {
     /// The variables whose names begin with `MQ_`.
     variables: BTreeMap<String, OsString>,
-    /// Where `mq-worker.toml` is looked for.
+    /// Where relative paths in variables start from.
     directory: PathBuf,
+    /// Where the program is at home, or below it.
+    start: PathBuf,
 }
 
 impl Sources {
-    fn of_process() -> Self {
+    fn of_process(start: Option<&Path>) -> Self {
         let ours = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
         let variables = std::env::vars_os()
             .filter_map(ours)
             .filter(|(name, value)| name.starts_with(environment::PREFIX) && !value.is_empty())
             .collect();
-        Self { variables, directory: PathBuf::from(".") }
-    }
-
-    /// The file, and whether it must exist because somebody named it.
-    fn file(&self) -> (PathBuf, bool) {
-        match self.variables.get("MQ_CONFIG") {
-            Some(path) => (self.directory.join(Path::new(path)), true),
-            None => (self.directory.join(file::NAME), false),
-        }
+        let directory = working_directory();
+        let start = start.map_or_else(|| directory.clone(), |start| directory.join(start));
+        Self { variables, directory, start }
     }
 }
 

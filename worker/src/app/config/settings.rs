@@ -1,67 +1,182 @@
-//! The table of settings: each with its key in the file, its variable, and how it is set.
+//! The table of settings: each with its key in the file, its variable, its flag, and how it is set and shown.
+//!
+//! The readers, `mq-worker config` and `docs/guide/configuration.md` all follow from it.
 
-use super::{Config, value};
-use crate::app::config::value::Problem;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Config;
+use super::value::{self, Problem};
+use crate::routing::QueueKind;
 
 /// One setting.
-pub(super) struct Setting {
+#[allow(
+    dead_code,
+    reason = "what is for people only is compared with `docs/guide/configuration.md` by a test"
+)]
+pub(crate) struct Setting {
     /// The section of the file; empty is the top.
-    pub(super) section: &'static str,
+    pub(crate) section: &'static str,
     /// The key: the name of the field.
-    pub(super) key: &'static str,
+    pub(crate) key: &'static str,
     /// The environment variable.
-    pub(super) variable: &'static str,
-    /// Reads the text and sets the field.
-    pub(super) set: fn(&mut Config, &str) -> Result<(), Problem>,
+    pub(crate) variable: &'static str,
+    /// The flag of the command; empty where there is none.
+    pub(crate) flag: &'static str,
+    /// What is written, with its unit.
+    pub(crate) unit: &'static str,
+    /// The default, for people.
+    pub(crate) default: &'static str,
+    /// What it is for.
+    pub(crate) about: &'static str,
+    /// Reads the text and sets the field; a relative path in it starts from the directory.
+    pub(super) set: fn(&mut Config, &str, &Path) -> Result<(), Problem>,
+    /// The field as it would be written, without secrets. `None` where nothing is set.
+    pub(crate) get: fn(&Config) -> Option<String>,
+}
+
+impl Setting {
+    /// `grace` at the top of the file, `worker.grace` in a section.
+    pub(crate) fn path(&self) -> String {
+        if self.section.is_empty() { self.key.to_owned() } else { format!("{}.{}", self.section, self.key) }
+    }
 }
 
 /// The sections that are tables of settings.
 pub(super) const SECTIONS: [&str; 2] = ["worker", "tls"];
 
 /// The parts of the file that have a shape of their own, with their variables.
-pub(super) const STRUCTURES: [(&str, &str); 2] = [("routes", "MQ_ROUTES"), ("topology", "MQ_TOPOLOGY")];
+pub(crate) const STRUCTURES: [(&str, &str); 2] = [("routes", "MQ_ROUTES"), ("topology", "MQ_TOPOLOGY")];
 
-macro_rules! setting {
-    ($section:literal, $key:literal, $variable:literal, |$config:ident, $text:ident| $set:expr) => {
-        Setting {
+const DURATION: &str = "duration: `30s`, `1h 30m`";
+const COUNT: &str = "whole number, from 1";
+const PATH: &str = "path";
+
+macro_rules! settings {
+    ($($section:literal $key:literal $variable:literal $flag:literal, $unit:expr, $default:literal, $about:literal,
+       |$c:ident, $t:pat_param, $base:pat_param| $set:expr, |$shown:ident| $get:expr;)*) => {
+        /// Every setting that is one value.
+        pub(crate) const SETTINGS: &[Setting] = &[$(Setting {
             section: $section,
             key: $key,
             variable: $variable,
-            set: |$config, $text| {
+            flag: $flag,
+            unit: $unit,
+            default: $default,
+            about: $about,
+            set: |$c, $t, $base| {
                 $set;
                 Ok(())
             },
-        }
+            get: |$shown| $get,
+        },)*];
     };
 }
 
-/// Every setting that is one value.
-#[rustfmt::skip]
-pub(super) const SETTINGS: &[Setting] = &[
-    setting!("", "broker_url", "MQ_BROKER_URL", |c, t| c.broker_url = value::broker(t)?),
-    setting!("", "result_backend", "MQ_RESULT_BACKEND", |c, t| c.result_backend = Some(value::result_backend(t)?)),
-    setting!("", "default_queue", "MQ_DEFAULT_QUEUE", |c, t| c.default_queue = value::queue(t)?),
-    setting!("", "topic_exchange", "MQ_TOPIC_EXCHANGE", |c, t| c.topic_exchange = value::exchange(t)?),
-    setting!("", "queue_kind", "MQ_QUEUE_KIND", |c, t| c.queue_kind = value::queue_kind(t)?),
-    setting!("", "publish_timeout", "MQ_PUBLISH_TIMEOUT", |c, t| c.publish_timeout = value::positive_duration(t)?),
-    setting!("", "max_message_size", "MQ_MAX_MESSAGE_SIZE", |c, t| c.max_message_size = value::size(t)?),
-    setting!("", "result_expires", "MQ_RESULT_EXPIRES", |c, t| c.result_expires = value::positive_duration(t)?),
-    setting!("worker", "queues", "MQ_QUEUES", |c, t| c.worker.queues = value::queues(t)?),
-    setting!("worker", "concurrency", "MQ_CONCURRENCY", |c, t| c.worker.concurrency = value::concurrency(t)?),
-    setting!("worker", "prefetch", "MQ_PREFETCH", |c, t| c.worker.prefetch = Some(value::prefetch(t)?)),
-    setting!("worker", "grace", "MQ_GRACE", |c, t| c.worker.grace = value::duration(t)?),
-    setting!("worker", "hostname", "MQ_HOSTNAME", |c, t| c.worker.hostname = Some(value::hostname(t)?)),
-    setting!("worker", "max_crashes", "MQ_MAX_CRASHES", |c, t| c.worker.max_crashes = value::count(t)?),
-    setting!("worker", "control", "MQ_CONTROL", |c, t| c.worker.control = value::switch(t)?),
-    setting!("worker", "health", "MQ_HEALTH", |c, t| c.worker.health = Some(value::address(t)?)),
-    setting!("worker", "health_stall_limit", "MQ_HEALTH_STALL_LIMIT", |c, t| c.worker.health_stall_limit = value::duration(t)?),
-    setting!("worker", "health_connection_limit", "MQ_HEALTH_CONNECTION_LIMIT", |c, t| c.worker.health_connection_limit = value::duration(t)?),
-    setting!("tls", "ca_file", "MQ_TLS_CA_FILE", |c, t| c.tls.ca_file = Some(value::path(t)?)),
-    setting!("tls", "cert_file", "MQ_TLS_CERT_FILE", |c, t| c.tls.cert_file = Some(value::path(t)?)),
-    setting!("tls", "key_file", "MQ_TLS_KEY_FILE", |c, t| c.tls.key_file = Some(value::path(t)?)),
-];
+settings! {
+    "" "broker_url" "MQ_BROKER_URL" "--broker", "URL: `amqp://`, `amqps://`, `sqlite:PATH`, `memory://`",
+        "`sqlite:mq-worker.db` in the workspace", "Where messages lie",
+        |c, t, base| c.broker_url = value::broker(t)?.relative_to(base), |c| Some(c.broker_url.to_string());
+    "" "management_url" "MQ_MANAGEMENT_URL" "", "URL: `http://HOST:PORT`, `https://HOST:PORT`",
+        "port 15672 of the broker's host", "RabbitMQ's management API, for the operating commands",
+        |c, t, _| c.management_url = Some(value::management(t)?),
+        |c| c.management_url.as_ref().map(ToString::to_string);
+    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `sqlite:PATH`, `memory://`, `none`",
+        "with the broker", "Where results go",
+        |c, t, base| c.result_backend = Some(value::result_backend(t)?.relative_to(base)),
+        |c| Some(c.effective_result_backend().to_string());
+    "" "default_queue" "MQ_DEFAULT_QUEUE" "", "name", "`default`", "The queue of tasks that name none",
+        |c, t, _| c.default_queue = value::queue(t)?, |c| Some(c.default_queue.clone());
+    "" "topic_exchange" "MQ_TOPIC_EXCHANGE" "", "name", "`mq.topic`", "The exchange of events and topics",
+        |c, t, _| c.topic_exchange = value::exchange(t)?, |c| Some(c.topic_exchange.clone());
+    "" "queue_kind" "MQ_QUEUE_KIND" "", "`quorum`, `classic` or `broker` (its default)", "`quorum`",
+        "The kind of queue that is created on RabbitMQ where a queue does not say",
+        |c, t, _| c.queue_kind = value::queue_kind(t)?, |c| Some(kind(c.queue_kind).into());
+    "" "publish_timeout" "MQ_PUBLISH_TIMEOUT" "", DURATION, "`10s`",
+        "How long a publish or another request to the broker may take before it is an error",
+        |c, t, _| c.publish_timeout = value::positive_duration(t)?, |c| duration(c.publish_timeout);
+    "" "max_message_size" "MQ_MAX_MESSAGE_SIZE" "", "bytes: `16MiB`, `500kB`, `65536`", "`16MiB`",
+        "The largest body that is sent or run",
+        |c, t, _| c.max_message_size = value::size(t)?, |c| Some(bytes(c.max_message_size));
+    "" "result_expires" "MQ_RESULT_EXPIRES" "", DURATION, "`1day`", "How long results are kept",
+        |c, t, _| c.result_expires = value::positive_duration(t)?, |c| duration(c.result_expires);
+    "worker" "queues" "MQ_QUEUES" "--queues", "names, with commas between them", "those of all tasks",
+        "The queues to work on",
+        |c, t, _| c.worker.queues = value::queues(t)?,
+        |c| Some(c.worker.queues.join(",")).filter(|queues| !queues.is_empty());
+    "worker" "concurrency" "MQ_CONCURRENCY" "--concurrency", COUNT, "10 for each processor",
+        "How many tasks run at once",
+        |c, t, _| c.worker.concurrency = value::concurrency(t)?, |c| Some(c.worker.concurrency.to_string());
+    "worker" "prefetch" "MQ_PREFETCH" "--prefetch", COUNT, "the concurrency", "How many messages may be reserved",
+        |c, t, _| c.worker.prefetch = Some(value::prefetch(t)?), |c| Some(c.worker.prefetch.map_or(c.worker.concurrency, usize::from).to_string());
+    "worker" "grace" "MQ_GRACE" "--grace", DURATION, "`30s`",
+        "How long running tasks may go on when the worker is told to stop",
+        |c, t, _| c.worker.grace = value::duration(t)?, |c| duration(c.worker.grace);
+    "worker" "hostname" "MQ_HOSTNAME" "--hostname", "name; `%h` is the machine's", "`mq-worker@%h`",
+        "The worker's name",
+        |c, t, _| c.worker.hostname = Some(value::hostname(t)?), |c| Some(c.worker.full_name());
+    "worker" "max_crashes" "MQ_MAX_CRASHES" "", COUNT, "`3`",
+        "A message that so many dying workers held is dead-lettered",
+        |c, t, _| c.worker.max_crashes = value::count(t)?, |c| Some(c.worker.max_crashes.to_string());
+    "worker" "control" "MQ_CONTROL" "", "`true` or `false`", "`true`",
+        "Whether the worker answers `mq-worker status` and `stop`, `celery inspect` and Flower",
+        |c, t, _| c.worker.control = value::switch(t)?, |c| Some(c.worker.control.to_string());
+    "worker" "health" "MQ_HEALTH" "--health", "address and port: `0.0.0.0:9000`", "nowhere",
+        "Where `/livez` and `/readyz` are served",
+        |c, t, _| c.worker.health = Some(value::address(t)?), |c| c.worker.health.map(|a| a.to_string());
+    "worker" "health_stall_limit" "MQ_HEALTH_STALL_LIMIT" "", DURATION, "`1m`",
+        "How long a worker may be handed nothing from a queue that is not empty, or its runtime be blocked, before \
+         `/livez` fails; `0s`: for ever",
+        |c, t, _| c.worker.health_stall_limit = value::duration(t)?, |c| duration(c.worker.health_stall_limit);
+    "worker" "health_connection_limit" "MQ_HEALTH_CONNECTION_LIMIT" "", DURATION, "`5m`",
+        "How long the broker may be away before `/livez` fails; `0s`: for ever",
+        |c, t, _| c.worker.health_connection_limit = value::duration(t)?,
+        |c| duration(c.worker.health_connection_limit);
+    "tls" "ca_file" "MQ_TLS_CA_FILE" "", PATH, "the system's certificates",
+        "Certificates of a private authority for `amqps://`, as PEM",
+        |c, t, base| c.tls.ca_file = Some(base.join(value::path(t)?)), |c| shown(c.tls.ca_file.as_deref());
+    "tls" "cert_file" "MQ_TLS_CERT_FILE" "", PATH, "none", "The client's certificate, as PEM",
+        |c, t, base| c.tls.cert_file = Some(base.join(value::path(t)?)), |c| shown(c.tls.cert_file.as_deref());
+    "tls" "key_file" "MQ_TLS_KEY_FILE" "", PATH, "none", "The client's private key, as PEM",
+        |c, t, base| c.tls.key_file = Some(base.join(value::path(t)?)), |c| shown(c.tls.key_file.as_deref());
+}
 
 /// The settings of one section.
 pub(super) fn of_section(section: &str) -> impl Iterator<Item = &'static Setting> {
     SETTINGS.iter().filter(move |setting| setting.section == section)
+}
+
+fn duration(duration: Duration) -> Option<String> {
+    Some(humantime::format_duration(duration).to_string())
+}
+
+fn bytes(bytes: usize) -> String {
+    let mebibyte = 1 << 20;
+    if bytes % mebibyte == 0 { format!("{}MiB", bytes / mebibyte) } else { bytes.to_string() }
+}
+
+fn shown(path: Option<&Path>) -> Option<String> {
+    path.map(|path| path.display().to_string())
+}
+
+fn kind(kind: QueueKind) -> &'static str {
+    match kind {
+        QueueKind::Quorum => "quorum",
+        QueueKind::Classic => "classic",
+        QueueKind::Broker => "broker",
+    }
+}
+
+/// What `docs/guide/configuration.md` says of the settings of a section.
+#[cfg(test)]
+pub(super) fn table(section: &str) -> String {
+    let mut table = String::from(
+        "| key | variable | flag | what is written | default | what it is for |\n|---|---|---|---|---|---|\n",
+    );
+    for setting in of_section(section) {
+        let Setting { key, variable, flag, unit, default, about, .. } = setting;
+        let flag = if flag.is_empty() { String::new() } else { format!("`{flag}`") };
+        table += &format!("| `{key}` | `{variable}` | {flag} | {unit} | {default} | {about} |\n");
+    }
+    table
 }

@@ -1,30 +1,24 @@
 //! "Did you mean …": the known word that is nearest to an unknown one.
 
+use strsim::damerau_levenshtein;
+
 /// The nearest of `choices`, if one is near enough to be what was meant.
 pub(super) fn nearest<'a>(word: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (word.chars().count() / 3).max(1);
-    choices
-        .into_iter()
-        .map(|choice| (distance(word, choice), choice))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, choice)| choice)
+    within((word.chars().count() / 3).max(1), word, choices)
 }
 
-/// How many single letters must be inserted, deleted or replaced (Levenshtein).
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
+/// The one of `choices` that is a single typo away: one letter too many, missing, wrong, or swapped with the next.
+pub(super) fn one_typo_from<'a>(word: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    within(1, word, choices)
+}
+
+fn within<'a>(typos: usize, word: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    choices
+        .into_iter()
+        .map(|choice| (damerau_levenshtein(word, choice), choice))
+        .filter(|(distance, _)| *distance <= typos)
+        .min()
+        .map(|(_, choice)| choice)
 }
 
 #[cfg(test)]
@@ -38,5 +32,19 @@ mod tests {
         assert_eq!(nearest("queue", keys), Some("queues"));
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(nearest("", keys), None);
+    }
+
+    #[test]
+    fn a_single_typo_is_one_letter() {
+        for (word, expected) in [
+            ("grcae", Some("grace")),
+            ("grce", Some("grace")),
+            ("graace", Some("grace")),
+            ("grate", Some("grace")),
+            ("grcea", None),
+            ("grace", Some("grace")),
+        ] {
+            assert_eq!(one_typo_from(word, ["grace"]), expected, "{word}");
+        }
     }
 }

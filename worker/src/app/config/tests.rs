@@ -5,7 +5,7 @@ use crate::routing::ExchangeKind;
 
 fn sources(directory: &Path, variables: &[(&str, &str)]) -> Sources {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
-    Sources { variables, directory: directory.to_owned() }
+    Sources { variables, directory: directory.to_owned(), start: directory.to_owned() }
 }
 
 /// What comes of a file and an environment.
@@ -14,7 +14,7 @@ fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config> {
     if !file.is_empty() {
         std::fs::write(directory.path().join(file::NAME), file).expect("a file");
     }
-    Config::from_sources(&sources(directory.path(), variables))
+    Config::from_sources(&sources(directory.path(), variables)).map(|loaded| loaded.config)
 }
 
 /// The error without the directory.
@@ -27,10 +27,61 @@ fn mistake(file: &str, variables: &[(&str, &str)]) -> String {
 
 #[test]
 fn nothing_said_gives_the_defaults() {
-    let config = load("", &[]).expect("defaults");
-    assert_eq!(config.broker_url.expose(), "sqlite:mq-worker.db");
-    assert_eq!(config.effective_result_backend().expose(), "sqlite:mq-worker.db");
-    assert_eq!(config.max_message_size, 16 * 1024 * 1024);
+    let directory = tempfile::tempdir().expect("a directory");
+    let loaded = Config::from_sources(&sources(directory.path(), &[])).expect("defaults");
+    let database = directory.path().canonicalize().expect("it exists").join("mq-worker.db");
+    assert_eq!(loaded.config.broker_url.expose(), format!("sqlite:{}", database.display()));
+    assert_eq!(loaded.config.effective_result_backend(), loaded.config.broker_url);
+    assert_eq!(loaded.config.max_message_size, 16 * 1024 * 1024);
+    assert!(loaded.origins.is_empty(), "{:?}", loaded.origins);
+}
+
+#[test]
+fn relative_paths_start_from_what_names_them() {
+    let root = tempfile::tempdir().expect("a directory");
+    let root = root.path().canonicalize().expect("it exists");
+    let below = root.join("web/src");
+    std::fs::create_dir_all(&below).expect("a directory");
+    let file = "\nbroker_url = 'sqlite:data/./jobs.db'\n[tls]\nca_file = 'ca.pem'\nkey_file = '/key.pem'";
+    std::fs::write(root.join(file::NAME), file).expect("a file");
+    let loaded = Config::from_sources(&sources(&below, &[("MQ_RESULT_BACKEND", "sqlite:results.db")]))
+        .expect("layers");
+    let Loaded { config, origins, home, .. } = loaded;
+    assert_eq!(config.broker_url.expose(), format!("sqlite:{}/data/jobs.db", root.display()));
+    assert_eq!(
+        config.result_backend.expect("it is set").expose(),
+        format!("sqlite:{}/results.db", below.display())
+    );
+    assert_eq!(
+        (config.tls.ca_file, config.tls.key_file),
+        (Some(root.join("ca.pem")), Some("/key.pem".into()))
+    );
+    assert_eq!(home, Home { directory: root.clone(), file: Some(root.join(file::NAME)) });
+    assert_eq!(origins["MQ_BROKER_URL"], format!("{}:2", root.join(file::NAME).display()));
+    assert_eq!(origins["MQ_TLS_CA_FILE"], format!("{}:4", root.join(file::NAME).display()));
+    assert_eq!(origins["MQ_RESULT_BACKEND"], "MQ_RESULT_BACKEND");
+}
+
+#[test]
+fn the_reference_lists_every_setting() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide/configuration.md");
+    let text = std::fs::read_to_string(path).expect("the reference");
+    for section in ["", "worker", "tls"] {
+        let table = settings::table(section);
+        assert!(text.contains(&table), "docs/guide/configuration.md has to hold\n\n{table}");
+    }
+    let others = settings::STRUCTURES.map(|(_, variable)| variable).into_iter().chain(environment::ELSEWHERE);
+    for variable in others {
+        assert!(text.contains(&format!("`{variable}`")), "{variable} is not in docs/guide/configuration.md");
+    }
+    let config = Config::default();
+    for setting in settings::SETTINGS {
+        // A default in words depends on the machine or on another setting.
+        let value = setting.default.strip_prefix('`').and_then(|text| text.strip_suffix('`'));
+        if let Some(value) = value.filter(|value| !value.contains('%')) {
+            assert_eq!((setting.get)(&config).as_deref(), Some(value), "{}", setting.path());
+        }
+    }
 }
 
 #[test]
@@ -63,9 +114,9 @@ fn every_setting_can_be_made_in_both_places() {
         ("health", "127.0.0.1:9000"),
         ("health_stall_limit", "30s"),
         ("health_connection_limit", "0s"),
-        ("ca_file", "ca.pem"),
-        ("cert_file", "cert.pem"),
-        ("key_file", "key.pem"),
+        ("ca_file", "/ca.pem"),
+        ("cert_file", "/cert.pem"),
+        ("key_file", "/key.pem"),
     ];
     let value = |key: &str| values.iter().find(|(known, _)| *known == key).expect("a value for each").1;
     let mut text = String::new();
@@ -87,7 +138,7 @@ fn every_setting_can_be_made_in_both_places() {
     assert_eq!(from_file.worker.queues, ["email", "sms"]);
     assert_eq!(from_file.worker.grace, Duration::ZERO);
     assert!(!from_file.worker.control && Config::default().worker.control);
-    assert_eq!(from_file.tls.key_file.as_deref(), Some(Path::new("key.pem")));
+    assert_eq!(from_file.tls.key_file.as_deref(), Some(Path::new("/key.pem")));
     assert_eq!(settings::SETTINGS.len(), values.len());
 }
 
@@ -177,11 +228,9 @@ fn mistakes_in_the_file_name_line_key_value_and_choices() {
 fn mistakes_in_variables_name_the_variable() {
     for (name, value, expected) in [
         ("MQ_CONCURENCY", "1", "environment variable MQ_CONCURENCY is unknown; did you mean MQ_CONCURRENCY?"),
-        (
-            "MQ_COLOUR",
-            "1",
-            "environment variable MQ_COLOUR is unknown; those that begin with MQ_ are MQ_BROKER_URL,",
-        ),
+        ("MQ_GRCAE", "1s", "environment variable MQ_GRCAE is unknown; did you mean MQ_GRACE?"),
+        ("MQ_CONFG", "x", "environment variable MQ_CONFG is unknown; did you mean MQ_CONFIG?"),
+        ("MQ_ROUTE", "x", "environment variable MQ_ROUTE is unknown; did you mean MQ_ROUTES?"),
         (
             "MQ_QUEUE_KIND",
             "x",
@@ -219,25 +268,39 @@ fn no_mistake_shows_a_password() {
 }
 
 #[test]
-fn variables_of_others_are_let_be() {
-    let variables = [
+fn variables_of_others_end_nothing() {
+    let strangers = [("MQ_HOST", "mq.example"), ("MQ_PASSWORD", "secret"), ("MQ_COLOUR", "1")];
+    // Kubernetes sets these for services that are called `mq` and `mq-broker`.
+    let silent = [
         ("MQ_TEST_AMQP_URL", "x"),
         ("MQ_LOG_LEVEL", "debug"),
         ("MQ_SERVICE_HOST", "10.0.0.1"),
+        ("MQ_SERVICE_PORT", "5672"),
+        ("MQ_PORT", "tcp://10.0.0.1:5672"),
         ("MQ_PORT_5672_TCP_ADDR", "10.0.0.1"),
         ("MQ_BROKER_SERVICE_PORT_AMQP", "5672"),
     ];
-    load("", &variables).expect("variables of others");
+    let directory = tempfile::tempdir().expect("a directory");
+    let variables = sources(directory.path(), &[&strangers[..], &silent[..]].concat());
+    let loaded = Config::from_sources(&variables).expect("variables of others");
+    assert_eq!(
+        loaded.strangers,
+        ["MQ_COLOUR", "MQ_HOST", "MQ_PASSWORD"],
+        "those that are warned of, by name"
+    );
 }
 
 #[test]
 fn the_file_that_mq_config_names_must_exist() {
     let directory = tempfile::tempdir().expect("a directory");
     let named = sources(directory.path(), &[("MQ_CONFIG", "other.toml")]);
-    let error = Config::from_sources(&named).expect_err("there is no such file").to_string();
+    let error = format!("{:#}", Config::from_sources(&named).expect_err("there is no such file"));
     assert!(error.contains("other.toml (named by MQ_CONFIG)"), "{error}");
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
     std::fs::write(directory.path().join("other.toml"), "default_queue = 'other'").expect("a file");
-    assert_eq!(Config::from_sources(&named).expect("a file").default_queue, "other");
+    let loaded = Config::from_sources(&named).expect("a file");
+    assert_eq!(loaded.config.default_queue, "other");
+    assert_eq!(loaded.home.directory, directory.path().canonicalize().expect("it exists"));
 }
 
 #[test]
@@ -263,7 +326,9 @@ fn a_worker_has_a_full_name() {
         WorkerConfig { hostname: name.map(Into::into), ..Default::default() }.full_name()
     };
     let machine = machine_name();
-    assert_eq!(named(None), format!("mq-worker@{machine}"));
+    let program = std::env::current_exe().expect("a program");
+    let program = program.file_stem().and_then(|name| name.to_str()).expect("a name");
+    assert_eq!(named(None), format!("{program}@{machine}"));
     assert_eq!(named(Some("mail")), format!("mail@{machine}"));
     assert_eq!(named(Some("mail@%h")), format!("mail@{machine}"));
     assert_eq!(named(Some("mail@elsewhere")), "mail@elsewhere");

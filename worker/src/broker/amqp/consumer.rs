@@ -1,25 +1,33 @@
 //! A consumer: one lane for each of its queues.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use tokio::sync::{mpsc, oneshot};
+use lapin::types::FieldTable;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::check_queue;
-use super::lane::{Command, Lane, Source};
+use super::command::{LaneCommand, Reply};
+use super::lane::{Gauge, Lane};
 use crate::broker::{Consumer, ConsumerControl, Subscription};
-use crate::connection::amqp::Amqp;
+use crate::connection::amqp::subscription::Source;
+use crate::connection::amqp::{Amqp, runtime};
 use crate::error::{Error, Result};
+
+/// A lane answers within its own deadline, unless the I/O thread stands still.
+const UNANSWERED: Duration = Duration::from_secs(8);
 
 /// The handle to the lanes of one consumer.
 pub(super) struct Control {
     amqp: Arc<Amqp>,
-    lanes: Vec<mpsc::Sender<Command>>,
-    /// For each lane, whether it consumes.
-    attached: Vec<Arc<AtomicBool>>,
+    lanes: Vec<mpsc::Sender<LaneCommand>>,
+    gauges: Vec<Arc<Gauge>>,
 }
 
 impl Control {
@@ -28,32 +36,45 @@ impl Control {
         self.lanes.iter().all(mpsc::Sender::is_closed)
     }
 
-    async fn ask(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
-        join_all(self.lanes.iter().map(|lane| {
+    async fn ask(&self, command: impl Fn(Reply) -> LaneCommand) {
+        let asked = join_all(self.lanes.iter().map(|lane| {
             let (reply, answer) = oneshot::channel();
             let command = command(reply);
             async move {
-                // An error means that the lane has ended: nothing is left to do.
+                // A lane that has ended has nothing left to do.
                 if lane.send(command).await.is_ok() {
-                    let _ = answer.await;
+                    runtime::answer(answer, lane.closed()).await;
                 }
             }
-        }))
-        .await;
+        }));
+        let _ = runtime::timeout(UNANSWERED, asked).await;
     }
 }
 
 impl ConsumerControl for Control {
     fn cancel(&self) -> BoxFuture<'_, ()> {
-        self.ask(Command::Cancel).boxed()
+        self.ask(LaneCommand::Cancel).boxed()
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
-        self.ask(Command::Flush).boxed()
+        self.ask(LaneCommand::Flush).boxed()
     }
 
     fn is_attached(&self) -> bool {
-        self.amqp.link.is_up() && self.attached.iter().all(|attached| attached.load(Ordering::Relaxed))
+        self.amqp.link.is_up() && self.gauges.iter().all(|gauge| gauge.is_attached.load(Ordering::Relaxed))
+    }
+
+    fn unsettled(&self) -> Option<usize> {
+        Some(self.gauges.iter().map(|gauge| gauge.unsettled.load(Ordering::Relaxed)).sum())
+    }
+
+    fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+        let stalled = Amqp::stalled()?;
+        let reason = format!(
+            "the I/O thread for RabbitMQ has stood still for {} s: only a restart helps",
+            stalled.as_secs()
+        );
+        Some((Utc::now() - stalled, reason))
     }
 }
 
@@ -69,36 +90,29 @@ pub(super) async fn open(amqp: &Arc<Amqp>, subscription: Subscription) -> Result
     }
     queues.iter().try_for_each(|queue| check_queue(queue))?;
     let (deliveries, stream) = mpsc::channel(usize::from(prefetch) * queues.len());
-    let this = Arc::clone(amqp);
-    let control = amqp
-        .run(async move {
-            let mut opened = Vec::new();
-            for queue in &queues {
-                let source = Source {
-                    amqp: Arc::clone(&this),
-                    queue: queue.as_str().into(),
-                    prefetch,
-                    tag: consumer_tag(&name),
-                    attached: Arc::new(AtomicBool::new(true)),
-                };
-                let what = format!("consume from queue `{queue}`");
-                let asked = &source;
-                let attached = this
-                    .link
-                    .request(&what, this.limit, async |session| asked.attach(&session).await)
-                    .await?;
-                opened.push((source, attached));
-            }
-            let is_attached = opened.iter().map(|(source, _)| Arc::clone(&source.attached)).collect();
-            let lanes = opened.into_iter().map(|(source, attached)| {
-                let (lane, commands) = mpsc::channel(8);
-                this.spawn(Lane::new(source, attached, commands, deliveries.clone()).run());
-                lane
-            });
-            let lanes = lanes.collect();
-            Ok(Arc::new(Control { amqp: this, lanes, attached: is_attached }))
-        })
-        .await?;
+    let mut opened = Vec::new();
+    for queue in &queues {
+        let source = Source {
+            queue: queue.as_str().into(),
+            prefetch,
+            tag: consumer_tag(&name),
+            arguments: FieldTable::default(),
+        };
+        let what = format!("consume from queue `{queue}`");
+        let subscribe = async |session| source.subscribe(&session).await;
+        let subscribed = amqp.link.request(&what, amqp.limit, subscribe).await?;
+        opened.push((source, subscribed));
+    }
+    let (mut lanes, mut gauges) = (Vec::new(), Vec::new());
+    for (source, subscribed) in opened {
+        let (lane, commands) = mpsc::channel(8);
+        let gauge = Arc::new(Gauge::default());
+        let (this, consumer) = (Arc::clone(amqp), deliveries.clone());
+        amqp.spawn(Lane::new(this, source, subscribed, Arc::clone(&gauge), commands, consumer).run());
+        lanes.push(lane);
+        gauges.push(gauge);
+    }
+    let control = Arc::new(Control { amqp: Arc::clone(amqp), lanes, gauges });
     Ok((Consumer::new(stream, Arc::clone(&control) as Arc<dyn ConsumerControl>), control))
 }
 

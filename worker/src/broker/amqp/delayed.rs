@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 
+use crate::connection::amqp::channel::Scratch;
 use crate::connection::amqp::delay::{Ladder, Target};
 use crate::connection::amqp::link::lock;
-use crate::connection::amqp::topology::Scratch;
 use crate::connection::amqp::{Amqp, Outgoing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -67,7 +67,10 @@ impl Delayed {
         // Binding a queue takes as long as a short delay. From a whole second it would take a second.
         let rest = if delay < Duration::from_secs(1) { delay.saturating_sub(begun.elapsed()) } else { delay };
         let outgoing = match Ladder::choose(rest)? {
-            Some(ladder) => Outgoing::new(&ladder.entry(), &ladder.key(&target)?, message, true)?,
+            Some(ladder) => {
+                let key = ladder.key(&target)?;
+                Outgoing::new(&ladder.entry(), &key, message, true)?.with_room(ladder.traces(&key))
+            }
             None => {
                 let (exchange, routing_key) = target.address();
                 Outgoing::new(exchange, routing_key, message, true)?
@@ -91,33 +94,17 @@ impl Delayed {
     }
 
     async fn declare_ladders(&self) -> Result<()> {
-        let amqp = Arc::clone(&self.amqp);
-        self.amqp
-            .run(async move {
-                amqp.link
-                    .request("declare the queues for delays", amqp.limit, async |session| {
-                        Scratch::new(&session).declare_ladders().await
-                    })
-                    .await
-            })
-            .await
+        let declare = async |mut scratch: Scratch| scratch.declare_ladders().await;
+        self.amqp.ask("declare the queues for delays", declare).await
     }
 
     async fn bind(&self, queue: &str, key: String) -> Result<()> {
         if lock(&self.bound).get(queue).is_some_and(|since| since.elapsed() < BOUND_FOR) {
             return Ok(());
         }
-        let (amqp, name) = (Arc::clone(&self.amqp), queue.to_owned());
+        let bind = async |mut scratch: Scratch| scratch.bind_to_exit(queue, &key).await;
         self.amqp
-            .run(async move {
-                let what = format!("delay a message to queue `{name}`");
-                let (name, key) = (&name, &key);
-                amqp.link
-                    .request(&what, amqp.limit, async |session| {
-                        Scratch::new(&session).bind_to_exit(name, key).await
-                    })
-                    .await
-            })
+            .ask(&format!("delay a message to queue `{queue}`"), bind)
             .await
             // At the end of the ladder nobody would notice that there is no such queue.
             .map_err(|error| match error.is_topology() {

@@ -1,173 +1,114 @@
-//! Taking single messages out of queues: one task with one channel, on which they are settled too.
+//! Taking single messages out of queues: a channel on which they are settled too.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::to_delivery;
 use crate::broker::{Delivery, Settle, Settlement, Verdict};
-use crate::connection::amqp::Amqp;
-use crate::connection::amqp::link::{Session, closed};
-use crate::connection::amqp::topology::{Scratch, short};
-use crate::error::{Error, Result};
+use crate::connection::amqp::channel::{ANSWER, OpenChannel, Scratch};
+use crate::connection::amqp::link::Session;
+use crate::connection::amqp::topology::short;
+use crate::connection::amqp::{Amqp, runtime};
+use crate::error::Result;
 
-/// How long an ack may take; nobody waits for it.
-const ANSWER: Duration = Duration::from_secs(5);
-
-enum Command {
-    Get(Arc<str>, oneshot::Sender<Result<Option<Delivery>>>),
-    Settle { channel: u64, tag: u64, verdict: Verdict },
-    Flush(oneshot::Sender<()>),
-}
-
-/// Asks the task. It ends when this and all its deliveries are gone.
+/// Takes single messages.
 pub(super) struct Getter {
-    /// Unbounded, since a verdict must not block; there are no more of them than messages were taken.
-    commands: mpsc::UnboundedSender<Command>,
-}
-
-struct Sink {
-    channel: u64,
-    commands: mpsc::UnboundedSender<Command>,
-}
-
-impl Settle for Sink {
-    fn settle(&self, tag: u64, verdict: Verdict) {
-        // An error means that the connection was closed: the broker has the message back.
-        let _ = self.commands.send(Command::Settle { channel: self.channel, tag, verdict });
-    }
-}
-
-impl Getter {
-    pub(super) fn start(amqp: &Arc<Amqp>) -> Self {
-        let (commands, inbox) = mpsc::unbounded_channel();
-        let weak = commands.downgrade();
-        amqp.spawn(Actor { amqp: Arc::clone(amqp), commands: weak, open: None, number: 0 }.run(inbox));
-        Self { commands }
-    }
-
-    pub(super) async fn get(&self, queue: &str) -> Result<Option<Delivery>> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Get(queue.into(), reply)).map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
-    }
-
-    /// Resolves when the verdicts so far are written.
-    pub(super) async fn flush(&self) {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Flush(reply)).is_ok() {
-            let _ = answer.await;
-        }
-    }
-}
-
-struct Actor {
     amqp: Arc<Amqp>,
-    commands: mpsc::WeakUnboundedSender<Command>,
-    open: Option<Open>,
-    number: u64,
+    open: Mutex<Option<Open>>,
+    /// Verdicts on their way.
+    settling: TaskTracker,
 }
 
 /// The channel, while it lives.
 struct Open {
-    channel: Channel,
-    session: Session,
-    sink: Arc<dyn Settle>,
-    /// Queues that were there: to ask a channel for one that is not would close it.
-    known: HashSet<Arc<str>>,
+    sink: Arc<Sink>,
+    /// Queues that exist: to ask a channel for one that does not would close it.
+    known: HashSet<String>,
 }
 
-impl Actor {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
-        while let Some(command) = inbox.recv().await {
-            match command {
-                Command::Get(queue, reply) => {
-                    let limit = self.amqp.limit;
-                    let got = timeout(limit, self.get(&queue)).await.unwrap_or_else(|_| {
-                        self.open = None;
-                        let limit = humantime::format_duration(limit);
-                        Err(Error::timeout(format!(
-                            "cannot get from queue `{queue}`: no answer within {limit}"
-                        )))
-                    });
-                    // A message that nobody waits for any more goes back by being dropped.
-                    let _ = reply.send(got);
-                }
-                Command::Settle { channel, tag, verdict } if channel == self.number => {
-                    self.settle(tag, verdict).await;
-                }
-                Command::Settle { .. } => {}
-                Command::Flush(reply) => {
-                    let _ = reply.send(());
+/// Settles what was taken on one channel. When the last message is settled, the channel may go.
+struct Sink {
+    channel: OpenChannel,
+    amqp: Arc<Amqp>,
+    settling: TaskTracker,
+}
+
+impl Settle for Sink {
+    fn settle(&self, tag: u64, verdict: Verdict) {
+        let channel = (*self.channel).clone();
+        let settle = async move {
+            match verdict {
+                Verdict::Ack | Verdict::Replaced => channel.basic_ack(tag, BasicAckOptions::default()).await,
+                Verdict::Requeue | Verdict::Lost | Verdict::Reject => {
+                    let requeue = verdict != Verdict::Reject;
+                    channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue }).await
                 }
             }
-        }
+        };
+        // A verdict that does not get through is void: the message goes back with its channel.
+        self.settling.spawn_on(async move { drop(timeout(ANSWER, settle).await) }, self.amqp.io());
+    }
+}
+
+impl Getter {
+    pub(super) fn new(amqp: Arc<Amqp>) -> Self {
+        Self { amqp, open: Mutex::default(), settling: TaskTracker::new() }
     }
 
-    async fn get(&mut self, queue: &Arc<str>) -> Result<Option<Delivery>> {
-        let amqp = Arc::clone(&self.amqp);
+    pub(super) async fn get(&self, queue: &str) -> Result<Option<Delivery>> {
         let what = format!("get from queue `{queue}`");
-        // A place that several attempts may share.
-        let this = tokio::sync::Mutex::new(self);
-        amqp.link
-            .request(&what, amqp.limit, async |session| this.lock().await.try_get(&session, queue).await)
-            .await
+        let get = async |session| self.try_get(session, queue).await;
+        self.amqp.link.request(&what, self.amqp.limit, get).await
     }
 
-    async fn try_get(&mut self, session: &Session, queue: &Arc<str>) -> lapin::Result<Option<Delivery>> {
-        if self.open.as_ref().is_none_or(|open| open.session.generation != session.generation) {
-            self.number += 1;
-            let channel = session.channel().await?;
-            let commands = self.commands.upgrade().ok_or_else(gone)?;
-            let sink = Arc::new(Sink { channel: self.number, commands });
-            self.open = Some(Open { channel, session: session.clone(), sink, known: HashSet::new() });
-        }
-        let open = self.open.as_mut().expect("it was opened above");
+    async fn try_get(&self, session: Session, queue: &str) -> lapin::Result<Option<Delivery>> {
+        let name = short(queue)?;
+        let mut slot = self.open.lock().await;
+        // What was given back may be what is asked for.
+        self.flush().await;
+        let mut open = match slot.take() {
+            Some(open) if open.sink.channel.generation() == session.generation => open,
+            _ => {
+                let (amqp, settling) = (Arc::clone(&self.amqp), self.settling.clone());
+                let channel = session.channel().await?;
+                channel.will_hold();
+                Open { sink: Arc::new(Sink { channel, amqp, settling }), known: HashSet::new() }
+            }
+        };
         if !open.known.contains(queue) {
-            let name = short(queue)?;
             let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+            let asked = name.clone();
             let checked = Scratch::new(session)
-                .run(async |channel| channel.queue_declare(name, passive, FieldTable::default()).await)
+                .run(async |channel| channel.queue_declare(asked, passive, FieldTable::default()).await)
                 .await;
             // The channel that other messages are on is not to blame, and stays.
-            checked?;
-            open.known.insert(Arc::clone(queue));
+            if let Err(error) = checked {
+                *slot = Some(open);
+                return Err(error);
+            }
+            open.known.insert(queue.to_owned());
         }
-        let got = open.channel.basic_get(short(queue)?, BasicGetOptions { no_ack: false }).await;
+        // A caller who gives up here leaves the channel to those whose messages are on it: an answer that comes too late
+        // goes back with it.
+        let got = open.sink.channel.basic_get(name, BasicGetOptions { no_ack: false }).await?;
         let sink = Arc::clone(&open.sink);
-        if got.is_err() {
-            self.open = None;
-        }
-        Ok(got?.map(|message| {
+        *slot = Some(open);
+        let queue = &queue.into();
+        Ok(got.map(|message| {
             let settlement = Settlement::new(message.delivery.delivery_tag, sink);
             to_delivery(queue, message.delivery, settlement)
         }))
     }
 
-    async fn settle(&mut self, tag: u64, verdict: Verdict) {
-        let Some(open) = &self.open else { return };
-        let settle = async {
-            match verdict {
-                Verdict::Ack | Verdict::Replaced => {
-                    open.channel.basic_ack(tag, BasicAckOptions::default()).await
-                }
-                Verdict::Requeue | Verdict::Lost => {
-                    open.channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }).await
-                }
-            }
-        };
-        if !matches!(timeout(ANSWER, settle).await, Ok(Ok(()))) {
-            self.open = None;
-        }
+    /// Resolves when the verdicts so far are written, or had their time.
+    pub(super) async fn flush(&self) {
+        self.settling.close();
+        let _ = runtime::timeout(ANSWER, self.settling.wait()).await;
     }
-}
-
-fn gone() -> lapin::Error {
-    std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()
 }

@@ -4,12 +4,35 @@
 //! `multiple` ack. Those behind a task that is still running are acked one by one, after a moment.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// What makes a message itself: a retry of the same task is another one.
+use crate::connection::amqp::subscription::Ack;
+use crate::message::Message;
+
+/// What makes a message itself: a retry of the same task is another one, and so is another call under the same id, as
+/// senders choose ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) id: Box<str>,
-    pub(super) retries: u32,
+    retries: u32,
+    /// A hash of the task and its body.
+    content: u64,
+}
+
+impl Identity {
+    /// `None` for a message without a task id: it may be one of many that are alike.
+    pub(super) fn of(message: &Message) -> Option<Self> {
+        let headers = &message.headers;
+        let id = headers.id()?.into();
+        let mut content = DefaultHasher::new();
+        (headers.task(), &message.body).hash(&mut content);
+        Some(Self { id, retries: headers.retries(), content: content.finish() })
+    }
+
+    #[cfg(test)]
+    pub(super) fn test(id: &str, retries: u32) -> Self {
+        Self { id: id.into(), retries, content: 0 }
+    }
 }
 
 /// The deliveries of one channel.
@@ -36,13 +59,6 @@ enum State {
     Done,
     /// Acked or given back.
     Gone,
-}
-
-/// An ack to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ack {
-    pub(super) tag: u64,
-    pub(super) multiple: bool,
 }
 
 impl Ledger {
@@ -157,6 +173,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Headers;
 
     fn ledger(count: u64) -> Ledger {
         let mut ledger = Ledger::default();
@@ -192,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_was_replaced_is_acked_and_not_remembered() {
-        let identity = |id: &str| Some(Identity { id: id.into(), retries: 0 });
+        let identity = |id: &str| Some(Identity::test(id, 0));
         let mut ledger = Ledger::default();
         ledger.delivered(1, identity("a"));
         ledger.delivered(2, identity("b"));
@@ -207,12 +224,30 @@ mod tests {
 
     #[test]
     fn a_copy_that_settles_for_its_message_is_remembered_when_its_ack_is_lost() {
-        let identity = |id: &str| Identity { id: id.into(), retries: 0 };
+        let identity = |id: &str| Identity::test(id, 0);
         let mut ledger = ledger(3);
         ledger.identify(1, identity("a"));
         ledger.identify(2, identity("b"));
         assert!(ledger.done(2));
         assert_eq!(ledger.take_all(), (vec![(1, identity("a"))], vec![identity("b")]));
+    }
+
+    #[test]
+    fn two_calls_under_one_id_are_two_messages() {
+        let message = |task: &str, retries: u32, body: &'static str| {
+            let mut headers = Headers::for_task(task, "id-1");
+            headers.set("retries", retries);
+            Message { headers, body: body.into(), ..Message::default() }
+        };
+        let one = Identity::of(&message("t", 0, "[[1],{},{}]"));
+        assert!(one.is_some());
+        assert_eq!(one, Identity::of(&message("t", 0, "[[1],{},{}]")));
+        for other in
+            [message("t", 0, "[[2],{},{}]"), message("u", 0, "[[1],{},{}]"), message("t", 1, "[[1],{},{}]")]
+        {
+            assert_ne!(one, Identity::of(&other));
+        }
+        assert_eq!(Identity::of(&Message::default()), None);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 //! `x-dead-letter-routing-key`. `x-expires` opens a forgotten lock, so long after it was declared the last time. The queue is
 //! durable, hence the lock survives a restart.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
@@ -14,66 +13,43 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use crate::broker::{Lock, Locked};
 use crate::connection::amqp::Amqp;
+use crate::connection::amqp::channel::Scratch;
 use crate::connection::amqp::failure::{code, reply_code, text};
-use crate::connection::amqp::link::Session;
-use crate::connection::amqp::topology::{Scratch, short};
+use crate::connection::amqp::topology::short;
 use crate::error::Result;
 
 /// Takes a lock, if nobody else has it.
-pub(super) async fn lock(amqp: &Arc<Amqp>, lock: &Lock) -> Result<Locked> {
-    let (this, lock) = (Arc::clone(amqp), lock.clone());
-    amqp.run(async move {
-        let lock = &lock;
-        let what = format!("take the lock `{}`", lock.key);
-        this.link
-            .request(&what, this.limit, async |session| declare(&session, lock).await.map(Locked::from))
-            .await
-    })
-    .await
+pub(super) async fn lock(amqp: &Amqp, lock: &Lock) -> Result<Locked> {
+    let take = async |mut scratch| declare(&mut scratch, lock).await.map(Locked::from);
+    amqp.ask(&format!("take the lock `{}`", lock.key), take).await
 }
 
 /// Takes a lock for a holder who waits before it goes on. Declared again, the queue has all its time before it again. That
 /// time cannot be changed: for a wait that is longer, the queue makes room for another, and in between, for as long as two
 /// requests take, somebody else may get in. Without it they surely could, when the time is up.
-pub(super) async fn keep_locked(amqp: &Arc<Amqp>, lock: &Lock, wait: Duration) -> Result<Locked> {
+pub(super) async fn keep_locked(amqp: &Amqp, lock: &Lock, wait: Duration) -> Result<Locked> {
     if wait < lock.lifetime {
         return self::lock(amqp, lock).await;
     }
-    let longer = Lock { lifetime: lock.lifetime.saturating_add(wait), ..lock.clone() };
-    let this = Arc::clone(amqp);
-    amqp.run(async move {
-        let longer = &longer;
-        let what = format!("keep the lock `{}`", longer.key);
-        this.link
-            .request(&what, this.limit, async |session| match declare(&session, longer).await? {
-                Declared::Ours(time) if time <= millis(wait) => {
-                    delete(&session, longer).await?;
-                    declare(&session, longer).await.map(Locked::from)
-                }
-                declared => Ok(declared.into()),
-            })
-            .await
-    })
-    .await
+    let longer = &Lock { lifetime: lock.lifetime.saturating_add(wait), ..lock.clone() };
+    let keep = async |mut scratch| match declare(&mut scratch, longer).await? {
+        Declared::Ours(time) if time <= millis(wait) => {
+            delete(&mut scratch, longer).await?;
+            declare(&mut scratch, longer).await.map(Locked::from)
+        }
+        declared => Ok(declared.into()),
+    };
+    amqp.ask(&format!("keep the lock `{}`", longer.key), keep).await
 }
 
 /// Opens a lock, if this holder has it.
-pub(super) async fn unlock(amqp: &Arc<Amqp>, lock: &Lock) -> Result<()> {
-    let (this, lock) = (Arc::clone(amqp), lock.clone());
-    amqp.run(async move {
-        let lock = &lock;
-        let what = format!("open the lock `{}`", lock.key);
-        this.link
-            .request(&what, this.limit, async |session| {
-                // Declared once more, it lives long enough not to be another's when it is deleted.
-                match declare(&session, lock).await? {
-                    Declared::Ours(_) => delete(&session, lock).await,
-                    Declared::Held(_) => Ok(()),
-                }
-            })
-            .await
-    })
-    .await
+pub(super) async fn unlock(amqp: &Amqp, lock: &Lock) -> Result<()> {
+    // Declared once more, it lives long enough not to be another's when it is deleted.
+    let open = async |mut scratch| match declare(&mut scratch, lock).await? {
+        Declared::Ours(_) => delete(&mut scratch, lock).await,
+        Declared::Held(_) => Ok(()),
+    };
+    amqp.ask(&format!("open the lock `{}`", lock.key), open).await
 }
 
 fn queue_of(lock: &Lock) -> String {
@@ -103,22 +79,22 @@ fn millis(time: Duration) -> i64 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1).into()
 }
 
-async fn delete(session: &Session, lock: &Lock) -> lapin::Result<()> {
+async fn delete(scratch: &mut Scratch, lock: &Lock) -> lapin::Result<()> {
     let queue = short(&queue_of(lock))?;
     let options = QueueDeleteOptions::default();
-    Scratch::new(session).run(async |channel| channel.queue_delete(queue, options).await.map(drop)).await
+    scratch.run(async |channel| channel.queue_delete(queue, options).await.map(drop)).await
 }
 
-async fn declare(session: &Session, lock: &Lock) -> lapin::Result<Declared> {
+async fn declare(scratch: &mut Scratch, lock: &Lock) -> lapin::Result<Declared> {
     let ours = millis(lock.lifetime);
-    let mut refusal = match declare_for(session, lock, ours).await? {
+    let mut refusal = match declare_for(scratch, lock, ours).await? {
         None => return Ok(Declared::Ours(ours)),
         Some(refusal) => refusal,
     };
     // It is held for another time, after a long wait or by another version of the program: then the broker does not get
     // to the holder.
     if let Some(theirs) = current("x-expires", &refusal).and_then(|millis| millis.parse().ok()) {
-        refusal = match declare_for(session, lock, theirs).await? {
+        refusal = match declare_for(scratch, lock, theirs).await? {
             None => return Ok(Declared::Ours(theirs)),
             Some(refusal) => refusal,
         };
@@ -127,7 +103,7 @@ async fn declare(session: &Session, lock: &Lock) -> lapin::Result<Declared> {
 }
 
 /// `None` when it is ours, else what the broker says.
-async fn declare_for(session: &Session, lock: &Lock, millis: i64) -> lapin::Result<Option<String>> {
+async fn declare_for(scratch: &mut Scratch, lock: &Lock, millis: i64) -> lapin::Result<Option<String>> {
     let mut arguments = FieldTable::default();
     let mut text_argument = |name: &str, value: &str| {
         arguments.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -138,9 +114,7 @@ async fn declare_for(session: &Session, lock: &Lock, millis: i64) -> lapin::Resu
     arguments.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
     let queue = short(&queue_of(lock))?;
-    let declared = Scratch::new(session)
-        .run(async |channel| channel.queue_declare(queue, options, arguments).await)
-        .await;
+    let declared = scratch.run(async |channel| channel.queue_declare(queue, options, arguments).await).await;
     match declared {
         Ok(_) => Ok(None),
         Err(error) if reply_code(&error) == Some(code::PRECONDITION_FAILED) => Ok(Some(text(&error))),

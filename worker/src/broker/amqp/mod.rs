@@ -4,22 +4,25 @@
 //! which the result backend shares. Here is what a consumer is ([`lane`]: one channel for each queue, so that a
 //! queue's trouble stays its own), how its acks are coalesced ([`ledger`]), and the operating requests.
 
+mod acks;
+mod command;
 mod consumer;
 mod delayed;
 mod getter;
+mod handout;
 mod lane;
 mod ledger;
 mod locks;
 mod notes;
 mod operate;
 mod survivors;
+mod verdicts;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::timeout;
 
 use self::consumer::Control;
 use self::delayed::Delayed;
@@ -30,7 +33,7 @@ use super::{
     Notes, Publication, QueueInfo, Register, Settlement, Subscription,
 };
 use crate::connection::amqp::link::lock;
-use crate::connection::amqp::{Amqp, Outgoing, codec, delay};
+use crate::connection::amqp::{Amqp, Outgoing, codec, delay, runtime};
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::{Binding, Topology};
@@ -59,7 +62,7 @@ impl AmqpBroker {
         let amqp = Amqp::open(url, options)?;
         Ok(Self {
             delayed: Arc::new(Delayed::new(Arc::clone(&amqp))),
-            getter: Getter::start(&amqp),
+            getter: Getter::new(Arc::clone(&amqp)),
             notebook: Notebook::new(Arc::clone(&amqp)),
             amqp,
             consumers: Mutex::default(),
@@ -82,17 +85,9 @@ impl Broker for AmqpBroker {
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
         async move {
             topology.validate()?;
-            let amqp = Arc::clone(&self.amqp);
-            let topology = topology.clone();
-            self.amqp
-                .run(async move {
-                    let what = describe(&topology);
-                    let (desired, topology) = (&amqp.desired, &topology);
-                    amqp.link
-                        .request(&what, amqp.limit, async |session| desired.declare(&session, topology).await)
-                        .await
-                })
-                .await
+            let desired = &self.amqp.desired;
+            let declare = async |mut scratch| desired.declare(&mut scratch, topology).await;
+            self.amqp.ask(&describe(topology), declare).await
         }
         .boxed()
     }
@@ -221,21 +216,14 @@ impl Broker for AmqpBroker {
                 return;
             }
             let consumers = std::mem::take(&mut *lock(&self.consumers));
-            // On the I/O thread, since the caller's executor may have no timers.
-            let stop = async move {
+            let stop = async {
                 for control in consumers {
                     control.cancel().await;
                     control.flush().await;
                 }
-                Ok(())
             };
-            let _ = self
-                .amqp
-                .run(async move {
-                    // What is not settled by then goes back when the connection is closed.
-                    timeout(STOP, stop).await.unwrap_or(Ok(()))
-                })
-                .await;
+            // What is not settled by then goes back when the connection is closed.
+            let _ = runtime::timeout(STOP, stop).await;
             self.getter.flush().await;
             self.amqp.close().await;
         }

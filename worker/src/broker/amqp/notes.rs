@@ -10,19 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::broker::{Note, Notes, Register};
+use crate::connection::amqp::channel::Scratch;
 use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text};
 use crate::connection::amqp::link::Session;
-use crate::connection::amqp::topology::{Scratch, short};
-use crate::connection::amqp::{Amqp, Outgoing};
+use crate::connection::amqp::subscription::{Ack, Event, Source};
+use crate::connection::amqp::topology::short;
+use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
 use crate::tracing;
@@ -117,7 +118,8 @@ impl Notebook {
 
     pub(super) async fn is_noted(&self, register: Register, id: &str, lifetime: Duration) -> Result<bool> {
         let asked_at = Instant::now();
-        let mut known = self.known.lock().await;
+        let known = runtime::timeout(READING, self.known.lock()).await;
+        let mut known = known.map_err(|_| busy(register))?;
         let stale = known.get(&register).is_none_or(|known| known.read_at < asked_at);
         // Of many that wait here, one reads for all.
         if stale {
@@ -154,33 +156,28 @@ impl Notebook {
             Err(error) if error.is_unroutable() => {}
             published => return published,
         }
-        let _one = self.making.lock().await;
+        let making = runtime::timeout(READING, self.making.lock()).await;
+        let _one = making.map_err(|_| busy(register))?;
         match publish().await {
             Err(error) if error.is_unroutable() => {}
             published => return published,
         }
-        self.request(register, "declare", move |session| async move { declare(&session, register).await })
-            .await?;
+        self.ask(register, "declare", async |session| declare(session, register).await).await?;
         publish().await
     }
 
     async fn read_to_marker(&self, register: Register, from: From) -> Result<Notes> {
-        let marker: Arc<str> = Uuid::new_v4().to_string().into();
-        self.append(register, &Entry::Marker(marker.to_string())).await?;
+        let marker = Uuid::new_v4().to_string();
+        self.append(register, &Entry::Marker(marker.clone())).await?;
         self.read(register, from, Some(marker)).await
     }
 
     /// Reads up to a marker, or as far as there is something to see.
-    async fn read(&self, register: Register, mut from: From, marker: Option<Arc<str>>) -> Result<Notes> {
+    async fn read(&self, register: Register, mut from: From, marker: Option<String>) -> Result<Notes> {
         let mut found = Notes::default();
         loop {
-            let sought = marker.clone();
-            let Piece { notes, next, end } = self
-                .request(register, "read", move |session| {
-                    let sought = sought.clone();
-                    async move { read(&session, register, from, sought.as_deref()).await }
-                })
-                .await?;
+            let read = async |session| read(&session, register, from, marker.as_deref()).await;
+            let Piece { notes, next, end } = self.ask(register, "read", read).await?;
             found.notes.extend(notes);
             found.next = next.unwrap_or(found.next);
             match (end, from) {
@@ -209,26 +206,17 @@ impl Notebook {
     }
 
     /// Asks for something that the broker may refuse.
-    async fn request<T, F>(
-        &self,
-        register: Register,
-        what: &str,
-        ask: impl Fn(Session) -> F + Send + Sync + 'static,
-    ) -> Result<T>
+    async fn ask<T, F>(&self, register: Register, what: &str, ask: impl Fn(Session) -> F) -> Result<T>
     where
-        T: Send + 'static,
-        F: Future<Output = lapin::Result<T>> + Send + 'static,
+        F: Future<Output = lapin::Result<T>>,
     {
-        let amqp = Arc::clone(&self.amqp);
         let what = format!("{what} stream `{}`", register.name());
-        let told = async move {
-            let ask = async |session: Session| match ask(session).await {
-                Err(error) if is_channel_error(&error) => Ok(Err(error)),
-                answer => answer.map(Ok),
-            };
-            amqp.streams.request(&what, READING, ask).await
+        let ask = async |session| match ask(session).await {
+            Err(error) if is_channel_error(&error) => Ok(Err(error)),
+            answer => answer.map(Ok),
         };
-        self.amqp.run(told).await?.map_err(|error| match reply_code(&error) {
+        let told = self.amqp.streams.request(&what, READING, ask).await?;
+        told.map_err(|error| match reply_code(&error) {
             // Its leader is not there yet, or it is not made yet: no reason to believe that nothing was noted.
             Some(code::NOT_FOUND) => {
                 Error::connection(format!("stream `{}` is not available: {}", register.name(), text(&error)))
@@ -246,11 +234,20 @@ fn no_stream(register: Register, why: &dyn std::fmt::Display) -> Error {
     ))
 }
 
+/// Others who want the same have been waiting for the broker for so long.
+fn busy(register: Register) -> Error {
+    Error::timeout(format!(
+        "cannot use stream `{}`: others have waited for it for {}",
+        register.name(),
+        humantime::format_duration(READING)
+    ))
+}
+
 fn noted(id: String, until: i64, by_force: bool) -> Note {
     Note { id, until: DateTime::from_timestamp_millis(until).unwrap_or_default(), by_force }
 }
 
-async fn declare(session: &Session, register: Register) -> lapin::Result<()> {
+async fn declare(session: Session, register: Register) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
     let hours = register.longest().as_secs().div_ceil(3600);
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
@@ -270,8 +267,6 @@ async fn read(
     from: From,
     marker: Option<&str>,
 ) -> lapin::Result<Piece> {
-    let channel = session.channel().await?;
-    channel.basic_qos(WINDOW, BasicQosOptions { global: false }).await?;
     let mut arguments = FieldTable::default();
     let (begin, first) = match from {
         From::Offset(offset) => {
@@ -280,22 +275,26 @@ async fn read(
         From::Time(time) => (AMQPValue::Timestamp(time.timestamp().unsigned_abs()), 0),
     };
     arguments.insert("x-stream-offset".into(), begin);
-    let tag = short(&format!("mq-worker.{}", Uuid::new_v4()))?;
-    let options = BasicConsumeOptions::default();
-    let mut entries = channel.basic_consume(short(register.name())?, tag, options, arguments).await?;
+    let tag = format!("mq-worker.{}", Uuid::new_v4());
+    let source = Source { queue: register.name().into(), prefetch: WINDOW, tag, arguments };
+    let mut entries = source.subscribe(session).await?;
     let silence = if marker.is_some() { SILENCE } else { CALM };
     let mut piece = Piece { notes: Vec::new(), next: None, end: End::Full };
-    for count in 1..=PIECE {
-        let delivery = match timeout(silence, entries.next()).await {
-            Ok(Some(delivery)) => delivery?,
-            Ok(None) => {
+    let mut count = 0;
+    while count < PIECE {
+        let delivery = match runtime::timeout(silence, entries.next(true)).await {
+            Ok(Event::Delivered(delivery)) => delivery,
+            Ok(Event::Written | Event::Confirmed) => continue,
+            Ok(Event::Ended) => {
                 return Err(std::io::Error::other("the stream ended: was it deleted?").into());
             }
+            Ok(Event::Lost(error)) => return Err(error),
             Err(_) => {
                 piece.end = End::Silent;
                 break;
             }
         };
+        count += 1;
         let headers = delivery.properties.headers().as_ref();
         let offset = match headers.and_then(|headers| headers.inner().get("x-stream-offset")) {
             Some(AMQPValue::LongLongInt(offset)) => offset.unsigned_abs(),
@@ -316,9 +315,8 @@ async fn read(
             }
         }
         if count % usize::from(WINDOW / 2) == 0 {
-            channel.basic_ack(delivery.delivery_tag, BasicAckOptions { multiple: true }).await?;
+            entries.ack(vec![Ack { tag: delivery.delivery_tag, multiple: true }]);
         }
     }
-    let _ = channel.close(200, "done".into()).await;
     Ok(piece)
 }

@@ -20,6 +20,10 @@ pub(super) struct Survivors<P> {
     running: HashMap<(u64, u64), Identity>,
     parked: HashMap<Identity, Option<P>>,
     finished: VecDeque<(Instant, Identity)>,
+    /// The last ones that were acked on the present channel: the broker may not have seen those acks.
+    acked: VecDeque<Identity>,
+    /// How many of them can be on their way.
+    most: usize,
 }
 
 /// What to do with a message that was handed out before.
@@ -34,8 +38,18 @@ pub(super) enum Again {
 }
 
 impl<P> Survivors<P> {
-    pub(super) fn new() -> Self {
-        Self { running: HashMap::new(), parked: HashMap::new(), finished: VecDeque::new() }
+    /// A memory for a channel on which so many may be unacked.
+    pub(super) fn new(most: usize) -> Self {
+        let (running, parked, finished, acked) = Default::default();
+        Self { running, parked, finished, acked, most }
+    }
+
+    /// The ack of a message is written.
+    pub(super) fn acked(&mut self, identity: Identity) {
+        if self.acked.len() >= self.most {
+            self.acked.pop_front();
+        }
+        self.acked.push_back(identity);
     }
 
     /// A channel was lost. What was parked from it is void: it comes again.
@@ -50,7 +64,8 @@ impl<P> Survivors<P> {
             self.parked.entry(identity.clone()).or_default();
             self.running.insert((channel, tag), identity);
         }
-        done.into_iter().for_each(|identity| self.remember(identity));
+        let acked = std::mem::take(&mut self.acked);
+        done.into_iter().chain(acked).for_each(|identity| self.remember(identity));
     }
 
     fn remember(&mut self, identity: Identity) {
@@ -97,11 +112,6 @@ impl<P> Survivors<P> {
         }
         parked
     }
-
-    /// All that is parked, when nobody will take it any more.
-    pub(super) fn take_parked(&mut self) -> Vec<P> {
-        self.parked.values_mut().filter_map(Option::take).collect()
-    }
 }
 
 #[cfg(test)]
@@ -109,12 +119,12 @@ mod tests {
     use super::*;
 
     fn identity(id: &str) -> Identity {
-        Identity { id: id.into(), retries: 0 }
+        Identity::test(id, 0)
     }
 
     #[test]
     fn a_copy_waits_for_the_end_of_the_first_run() {
-        let mut survivors = Survivors::new();
+        let mut survivors = Survivors::new(8);
         survivors.lost(1, vec![(5, identity("a")), (6, identity("b"))], []);
         assert_eq!(survivors.ask(&identity("a")), Again::Park);
         survivors.park(&identity("a"), "copy");
@@ -130,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_run_that_is_given_back_is_run_again() {
-        let mut survivors = Survivors::<()>::new();
+        let mut survivors = Survivors::<()>::new(8);
         survivors.lost(1, vec![(1, identity("a"))], []);
         assert_eq!(survivors.ended(1, 1, false), None);
         assert_eq!(survivors.ask(&identity("a")), Again::Run);
@@ -138,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_second_loss_voids_what_was_parked() {
-        let mut survivors = Survivors::new();
+        let mut survivors = Survivors::new(8);
         survivors.lost(1, vec![(1, identity("a"))], [identity("done")]);
         survivors.park(&identity("a"), "first copy");
         survivors.lost(2, vec![], []);
@@ -150,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_retry_is_another_message() {
-        let mut survivors = Survivors::<()>::new();
+        let mut survivors = Survivors::<()>::new(8);
         survivors.lost(1, vec![(1, identity("a"))], []);
-        assert_eq!(survivors.ask(&Identity { id: "a".into(), retries: 1 }), Again::Run);
+        assert_eq!(survivors.ask(&Identity::test("a", 1)), Again::Run);
     }
 }

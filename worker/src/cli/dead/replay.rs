@@ -6,7 +6,7 @@ use crate::app::{App, unique};
 use crate::broker::{Delivery, Locked, Publication};
 use crate::cli::exit::Outcome;
 use crate::message::Message;
-use crate::message::headers::names;
+use crate::message::headers::{is_instruction, is_trace, names};
 use crate::routing::topology::broadcast_task;
 
 /// What became of a letter that was to be sent back.
@@ -69,21 +69,8 @@ fn revived(message: &Message) -> Message {
     if expired {
         message.headers.remove("expires");
     }
-    // RabbitMQ takes a message that carries these for one that goes in circles.
-    let traces: Vec<String> = message
-        .headers
-        .iter()
-        .map(|(name, _)| name)
-        .filter(|name| {
-            ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count"]
-                .iter()
-                .any(|x| name.starts_with(x))
-        })
-        .map(Into::into)
-        .collect();
-    for name in traces {
-        message.headers.remove(&name);
-    }
+    // What the broker added, and what the sender once told it, is not said again.
+    message.headers.retain(|name| !is_trace(name) && !is_instruction(name));
     message
 }
 
@@ -111,6 +98,7 @@ mod tests {
             ("eta", "2020-01-01T00:00:00Z".into()),
             ("x-death", serde_json::json!([{ "queue": "a" }])),
             ("x-first-death-queue", "a".into()),
+            ("CC", serde_json::json!(["copies"])),
             ("tenant", "acme".into()),
         ]);
         let revived = revived(&message);

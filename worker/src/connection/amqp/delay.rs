@@ -11,6 +11,7 @@
 //! | target | words after the 28 |
 //! |---|---|
 //! | a queue | its name, which is what Celery writes |
+//! | a queue whose name is too long for that, or would be a pattern | `mq-queue` and a hash of its name |
 //! | an exchange | `mq-exchange`, the exchange's name as one word, the routing key |
 //!
 //! Celery binds the exchange itself to the exit. The routing key would then arrive there with its 28 words in front
@@ -18,6 +19,8 @@
 //! same pattern behind the prefix. That is exact for direct, topic and fanout exchanges.
 
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::routing::ExchangeKind;
@@ -34,6 +37,10 @@ pub(crate) const EXIT: &str = "celery_delayed_delivery";
 pub(crate) const SINK: &str = "mq_worker_delayed_sink";
 /// The first word after the 28 of a message to an exchange.
 const TO_EXCHANGE: &str = "mq-exchange";
+/// The first word after the 28 of a message to a queue whose name cannot be there.
+const TO_QUEUE: &str = "mq-queue";
+/// Names of queues are hashed under this name.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_6465_6c61_7973);
 /// The finest step of the small ladder.
 const STEP_MILLIS: u64 = 16;
 /// 16, 32, 64, 128, 256 and 512 ms: up to 1008 ms.
@@ -142,6 +149,17 @@ impl Ladder {
     }
 }
 
+impl Ladder {
+    /// The bytes that RabbitMQ adds, at most, to the headers of a message with this key: where it died first and last, and
+    /// in `x-death` an entry for each rung on which it stops.
+    pub(crate) fn traces(self, key: &str) -> usize {
+        const DEATHS: usize = 512;
+        const ENTRY: usize = 192;
+        let (Self::Seconds(bits) | Self::Small(bits)) = self;
+        DEATHS + bits.count_ones() as usize * (ENTRY + key.len())
+    }
+}
+
 /// Where a delayed message goes in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
@@ -167,15 +185,11 @@ impl<'a> Target<'a> {
 
     fn suffix(&self) -> Result<String> {
         let suffix = match self {
-            Self::Queue(name) => {
-                // As a pattern it would match the delayed messages of other queues.
-                if name.split('.').any(|word| word == "*" || word == "#") {
-                    return Err(Error::config(format!(
-                        "messages to queue `{name}` cannot be delayed: `*` and `#` stand alone in its name"
-                    )));
-                }
-                (*name).to_owned()
+            // Any word that no other queue has leads to it, since each queue is bound to the exit with its own.
+            Self::Queue(name) if !is_suffix(name) => {
+                format!("{TO_QUEUE}.{}", Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple())
             }
+            Self::Queue(name) => (*name).to_owned(),
             Self::Exchange { name, routing_key } => format!("{TO_EXCHANGE}.{}.{routing_key}", word(name)),
         };
         fits(&suffix)?;
@@ -209,6 +223,15 @@ pub(crate) fn exchange_binding(exchange: &str, kind: Option<ExchangeKind>, patte
 /// The key of the sink.
 pub(crate) fn sink_binding() -> String {
     behind_stars(&format!("{TO_EXCHANGE}.#"))
+}
+
+/// True when the name of a queue can stand behind the 28 words: it fits, is no pattern that matches the delayed messages of
+/// other queues, and begins with none of our own words.
+fn is_suffix(queue: &str) -> bool {
+    let mut words = queue.split('.');
+    fits(queue).is_ok()
+        && !words.clone().any(|word| word == "*" || word == "#")
+        && !words.next().is_some_and(|word| word == TO_EXCHANGE || word == TO_QUEUE)
 }
 
 fn behind_stars(suffix: &str) -> String {
@@ -370,8 +393,29 @@ mod tests {
     fn what_cannot_be_delayed_is_an_error() {
         assert!(Ladder::choose(MAX_DELAY + Duration::from_secs(1)).is_err_and(|error| error.is_config()));
         assert_eq!(Ladder::choose(Duration::ZERO).expect("zero"), None);
-        assert!(Target::Queue(&"q".repeat(200)).binding().is_err_and(|error| error.is_config()));
-        assert!(Target::Queue(&"q".repeat(199)).binding().is_ok());
-        assert!(seconds(1).key(&Target::Queue("a.#")).is_err_and(|error| error.is_config()));
+        let long = Target::Exchange { name: "x", routing_key: &"k".repeat(200) };
+        assert!(long.binding().is_err_and(|error| error.is_config()));
+    }
+
+    #[test]
+    fn a_queue_of_any_name_has_a_key_of_its_own() {
+        let long = "q".repeat(200);
+        let names = ["a.#", "*", "#.b", long.as_str(), "mq-queue.a", "mq-exchange.a.b", "a", "b.c"];
+        for name in names {
+            let key = seconds(3).key(&Target::Queue(name)).expect("a key");
+            assert!(key.len() <= MAX_NAME, "{key}");
+            let bound: Vec<_> = names
+                .into_iter()
+                .filter(|other| topic_matches(&Target::Queue(other).binding().expect("a key"), &key))
+                .collect();
+            assert_eq!(bound, [name]);
+            assert!(!topic_matches(&sink_binding(), &key));
+            assert_eq!(without_delay(name, "celery_delayed_1", &key), (String::new(), name.to_owned()));
+        }
+        let longest = "q".repeat(199);
+        assert!(
+            seconds(3).key(&Target::Queue(&longest)).expect("a key").ends_with(&longest),
+            "as Celery has it"
+        );
     }
 }

@@ -23,6 +23,15 @@ use crate::error::ErrorKind;
 #[derive(Clone, Default)]
 pub(super) struct Cutter(Arc<Mutex<Cut>>);
 
+/// Cuts when it is dropped: no connection outlives whoever made it.
+pub(super) struct CutOnDrop(pub(super) Cutter);
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        self.0.cut();
+    }
+}
+
 #[derive(Default)]
 struct Cut {
     socket: Option<TcpStream>,
@@ -52,13 +61,13 @@ impl Cutter {
     }
 }
 
-/// Connects and logs in, within `limit`.
+/// Connects and logs in, within `limit`. Whoever gives up cuts.
 pub(super) async fn dial(
     address: &Address,
     name: &str,
     limit: Duration,
-) -> Result<(Connection, Cutter), Failure> {
-    let cutter = Cutter::default();
+    cutter: &Cutter,
+) -> Result<Connection, Failure> {
     let in_tls = Arc::new(AtomicBool::new(false));
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
@@ -96,7 +105,7 @@ pub(super) async fn dial(
         properties,
     );
     let failure = match timeout(limit, connecting).await {
-        Ok(Ok(connection)) => return Ok((connection, cutter)),
+        Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(error)) if in_tls.load(Ordering::Relaxed) => tls_failure(&error),
         Ok(Err(error)) => Failure::from(&error),
         Err(_) => Failure {
@@ -105,7 +114,6 @@ pub(super) async fn dial(
             is_final: false,
         },
     };
-    cutter.cut();
     Err(Failure { text: format!("cannot connect to `{}`: {}", address.shown, failure.text), ..failure })
 }
 

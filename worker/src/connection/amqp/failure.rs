@@ -36,7 +36,7 @@ impl Failure {
 impl From<&lapin::Error> for Failure {
     fn from(error: &lapin::Error) -> Self {
         let refused = matches!(reply_code(error), Some(code::ACCESS_REFUSED | code::NOT_ALLOWED));
-        let kind = if refused { ErrorKind::AccessRefused } else { ErrorKind::Connection };
+        let kind = if refused { ErrorKind::LoginRefused } else { ErrorKind::Connection };
         Self { kind, text: text(error), is_final: refused }
     }
 }
@@ -61,6 +61,11 @@ pub(crate) fn text(error: &lapin::Error) -> String {
     }
 }
 
+/// The error of an answer that did not come in time.
+pub(crate) fn timed_out() -> lapin::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
 /// True when the broker closed only the channel: the connection goes on.
 pub(crate) fn is_channel_error(error: &lapin::Error) -> bool {
     matches!(
@@ -74,7 +79,8 @@ pub(crate) fn is_channel_error(error: &lapin::Error) -> bool {
 /// The error of a request that the broker answered, or that the connection did not survive.
 pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Error {
     let kind = match reply_code(&error) {
-        Some(code::ACCESS_REFUSED | code::NOT_ALLOWED) => ErrorKind::AccessRefused,
+        Some(code::ACCESS_REFUSED) => ErrorKind::AccessRefused,
+        Some(code::NOT_ALLOWED) => ErrorKind::LoginRefused,
         Some(code::NOT_FOUND | code::RESOURCE_LOCKED | code::PRECONDITION_FAILED) => ErrorKind::Topology,
         Some(_) if is_channel_error(&error) => ErrorKind::Rejected,
         _ => ErrorKind::Connection,

@@ -6,19 +6,21 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use lapin::{Channel, Connection, Event};
+use lapin::Event;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
-use super::dial::{Cutter, dial};
+use super::dial::{CutOnDrop, Cutter, dial};
 use super::failure::{Failure, is_channel_error, to_error};
+use super::runtime::{timeout, timeout_at};
+pub(crate) use super::session::Session;
 use crate::error::{Error, Result};
 use crate::tracing::{debug, info, warn};
 
@@ -33,7 +35,6 @@ pub(super) type Restore = Box<dyn Fn(Session) -> BoxFuture<'static, lapin::Resul
 /// One supervised connection. It is made at the first use.
 pub(crate) struct Link {
     inner: Arc<Inner>,
-    handle: Handle,
     started: AtomicBool,
 }
 
@@ -47,6 +48,8 @@ struct Inner {
     /// Why the broker takes no messages from this connection, if it does not.
     blocked: watch::Sender<Option<String>>,
     look: Notify,
+    /// The I/O runtime.
+    io: Handle,
     stop: CancellationToken,
     done: CancellationToken,
 }
@@ -62,33 +65,13 @@ pub(crate) enum State {
     Closed,
 }
 
-/// One connection, from its login to its loss.
-#[derive(Clone)]
-pub(crate) struct Session {
-    /// Grows with each connection: what belongs to an older one is void.
-    pub(crate) generation: u64,
-    connection: Arc<Connection>,
-}
-
-impl Session {
-    /// A new channel.
-    pub(crate) async fn channel(&self) -> lapin::Result<Channel> {
-        self.connection.create_channel().await
-    }
-
-    /// False when the connection is gone, even if the supervisor has not noticed yet.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.connection.status().connected()
-    }
-}
-
 impl Link {
     pub(super) fn new(
         address: Address,
         name: String,
         dial_limit: Duration,
         restore: Restore,
-        handle: Handle,
+        io: Handle,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -99,17 +82,17 @@ impl Link {
                 state: watch::Sender::new(State::Down(None)),
                 blocked: watch::Sender::new(None),
                 look: Notify::new(),
+                io,
                 stop: CancellationToken::new(),
                 done: CancellationToken::new(),
             }),
-            handle,
             started: AtomicBool::new(false),
         }
     }
 
     fn start(&self) {
         if !self.started.swap(true, Ordering::AcqRel) {
-            self.handle.spawn(supervise(Arc::clone(&self.inner)));
+            self.inner.io.spawn(supervise(Arc::clone(&self.inner)));
         }
     }
 
@@ -196,7 +179,8 @@ impl Link {
     pub(crate) async fn close(&self) {
         self.inner.stop.cancel();
         if self.started.load(Ordering::Acquire) {
-            self.inner.done.cancelled().await;
+            // An error means that the I/O thread stands still.
+            let _ = timeout(GOODBYE * 2, self.inner.done.cancelled()).await;
         }
         self.inner.state.send_replace(State::Closed);
     }
@@ -223,20 +207,20 @@ async fn supervise(inner: Arc<Inner>) {
     let mut pause = Pause::default();
     let mut outage = Outage::default();
     loop {
-        let connecting = connect(&inner, generation + 1);
+        // However this turn ends.
+        let cut = CutOnDrop(Cutter::default());
         let connected = tokio::select! {
             () = inner.stop.cancelled() => break,
-            connected = connecting => connected,
+            connected = connect(&inner, generation + 1, &cut.0) => connected,
         };
         let lost = match connected {
-            Ok((session, cutter)) => {
+            Ok(session) => {
                 generation = session.generation;
                 outage.ends(&inner, generation);
                 pause.connected();
                 let since = Instant::now();
-                let connection = Arc::clone(&session.connection);
-                inner.state.send_replace(State::Up(session));
-                let lost = serve(&inner, &connection, &cutter).await;
+                inner.state.send_replace(State::Up(session.clone()));
+                let lost = serve(&inner, &session).await;
                 if since.elapsed() > Duration::from_secs(10) {
                     pause = Pause::default();
                 }
@@ -244,6 +228,7 @@ async fn supervise(inner: Arc<Inner>) {
             }
             Err(failure) => Some(failure),
         };
+        drop(cut);
         let Some(failure) = lost else { break };
         outage.goes_on(&inner, &failure);
         inner.blocked.send_replace(None);
@@ -257,21 +242,20 @@ async fn supervise(inner: Arc<Inner>) {
     inner.state.send_replace(State::Closed);
 }
 
-async fn connect(inner: &Inner, generation: u64) -> Result<(Session, Cutter), Failure> {
-    let (connection, cutter) = dial(&inner.address, &inner.name, inner.dial_limit).await?;
-    let session = Session { generation, connection: Arc::new(connection) };
-    let restored = timeout(inner.dial_limit, (inner.restore)(session.clone())).await;
-    let failure = match restored {
-        Ok(Ok(())) => return Ok((session, cutter)),
-        Ok(Err(error)) => Failure { is_final: false, ..Failure::from(&error) },
-        Err(_) => Failure::connection("the broker did not answer while queues were declared again"),
-    };
-    cutter.cut();
-    Err(failure)
+async fn connect(inner: &Inner, generation: u64, cutter: &Cutter) -> Result<Session, Failure> {
+    let connection = dial(&inner.address, &inner.name, inner.dial_limit, cutter).await?;
+    let (connection, cutter) = (Arc::new(connection), cutter.clone());
+    let session = Session { generation, connection, cutter, io: inner.io.clone() };
+    match timeout(inner.dial_limit, (inner.restore)(session.clone())).await {
+        Ok(Ok(())) => Ok(session),
+        Ok(Err(error)) => Err(Failure { is_final: false, ..Failure::from(&error) }),
+        Err(_) => Err(Failure::connection("the broker did not answer while queues were declared again")),
+    }
 }
 
 /// Until the connection is lost (and why) or the link is closed (`None`).
-async fn serve(inner: &Inner, connection: &Connection, cutter: &Cutter) -> Option<Failure> {
+async fn serve(inner: &Inner, session: &Session) -> Option<Failure> {
+    let connection = &session.connection;
     let mut events = std::pin::pin!(connection.events_listener());
     let mut said = None;
     while connection.status().connected() {
@@ -279,7 +263,6 @@ async fn serve(inner: &Inner, connection: &Connection, cutter: &Cutter) -> Optio
             () = inner.stop.cancelled() => {
                 // An error means that it was gone already.
                 let _ = timeout(GOODBYE, connection.close(200, "goodbye".into())).await;
-                cutter.cut();
                 return None;
             }
             event = events.next() => match event {
@@ -299,7 +282,6 @@ async fn serve(inner: &Inner, connection: &Connection, cutter: &Cutter) -> Optio
             () = sleep(LOOK_EVERY) => {}
         }
     }
-    cutter.cut();
     // Errors of channels come by the same way; they are not why a connection ends.
     let why = said.filter(|error| !is_channel_error(error)).map(|error| super::failure::text(&error));
     Some(Failure::connection(why.unwrap_or_else(|| "the connection was lost".into())))

@@ -7,6 +7,7 @@
 //! and no task its delivery.
 
 pub(crate) mod address;
+pub(crate) mod channel;
 pub(crate) mod codec;
 pub(crate) mod delay;
 mod dial;
@@ -15,9 +16,12 @@ pub(crate) mod link;
 mod outgoing;
 mod publisher;
 mod reactor;
-mod runtime;
+pub(crate) mod runtime;
+mod session;
 pub(crate) mod sieve;
+pub(crate) mod subscription;
 pub(crate) mod topology;
+mod watchdog;
 mod window;
 
 pub(crate) use outgoing::Outgoing;
@@ -29,11 +33,12 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::timeout;
 
 use self::address::Address;
+use self::channel::Scratch;
 use self::link::{Link, lock};
 use self::topology::Desired;
+use self::watchdog::WATCHDOG;
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::Result;
 
@@ -58,7 +63,7 @@ pub(crate) struct Amqp {
     pub(crate) stream_publisher: Publisher,
     pub(crate) desired: Arc<Desired>,
     pub(crate) limit: Duration,
-    handle: Handle,
+    io: Handle,
     /// Those who opened it and did not close it.
     users: AtomicUsize,
 }
@@ -97,31 +102,31 @@ impl Amqp {
 
     fn new(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
         let address = Address::new(url, &options.tls)?;
-        let handle = runtime::handle()?;
+        let io = runtime::io()?;
         let dial_limit = options.timeout.clamp(Duration::from_secs(1), Duration::from_secs(10));
         let desired = Arc::new(Desired::new(options.queue_kind));
         let restore = {
             let desired = Arc::clone(&desired);
             move |session| -> futures_util::future::BoxFuture<'static, _> {
                 let desired = Arc::clone(&desired);
-                Box::pin(async move { desired.restore(&session).await })
+                Box::pin(async move { desired.restore(session).await })
             }
         };
         let name = |role: &str| format!("{} ({role})", options.name);
-        let link = |name, address, restore| Link::new(address, name, dial_limit, restore, handle.clone());
+        let link = |name, address, restore| Link::new(address, name, dial_limit, restore, io.clone());
         let consuming = Arc::new(link(name("consumer"), address.clone(), Box::new(restore)));
         let bare =
             |role, address| Arc::new(link(name(role), address, Box::new(|_| Box::pin(async { Ok(()) }))));
         let (publishing, streams) = (bare("publisher", address.clone()), bare("streams", address));
         Ok(Self {
-            stream_publisher: Publisher::start(Arc::clone(&streams), options.timeout, &handle),
+            stream_publisher: Publisher::start(Arc::clone(&streams), options.timeout, &io),
             streams,
-            publisher: Publisher::start(Arc::clone(&publishing), options.timeout, &handle),
+            publisher: Publisher::start(Arc::clone(&publishing), options.timeout, &io),
             link: consuming,
             publishing,
             desired,
             limit: options.timeout,
-            handle,
+            io,
             users: AtomicUsize::new(1),
         })
     }
@@ -133,35 +138,40 @@ impl Amqp {
             .is_ok()
     }
 
-    /// Runs work on the I/O thread, whatever executor the caller has.
-    pub(crate) async fn run<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        runtime::run(&self.handle, work).await
+    /// Asks the broker for something that may safely be asked twice: on a channel of its own that is surely closed, and
+    /// once more on the next connection when this one is lost meanwhile. `what` completes "cannot".
+    ///
+    /// # Errors
+    /// The broker's refusal, or no answer in time.
+    pub(crate) async fn ask<T, F>(&self, what: &str, mut ask: impl FnMut(Scratch) -> F) -> Result<T>
+    where
+        F: Future<Output = lapin::Result<T>>,
+    {
+        self.link.request(what, self.limit, |session| ask(Scratch::new(session))).await
+    }
+
+    /// How long the I/O thread has stood still; `None` while it comes round.
+    pub(crate) fn stalled() -> Option<Duration> {
+        WATCHDOG.stalled()
+    }
+
+    /// The I/O thread's runtime.
+    pub(crate) fn io(&self) -> &Handle {
+        &self.io
     }
 
     /// Starts a task on the I/O thread. Whoever starts one says how it ends.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.handle.spawn(work);
+        self.io.spawn(work);
     }
 
     /// One user leaves; after the last one the connections say goodbye. Bounded in time.
-    pub(crate) async fn close(self: &Arc<Self>) {
+    pub(crate) async fn close(&self) {
         if self.users.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        let this = Arc::clone(self);
-        // An error means that the thread has stopped, and with it the connections.
-        let _ = self
-            .run(async move {
-                // What was published has its own deadline; a little more is enough.
-                let flush = this.limit + Duration::from_secs(1);
-                let flushed = async { tokio::join!(this.publisher.flush(), this.stream_publisher.flush()) };
-                let _ = timeout(flush, flushed).await;
-                tokio::join!(this.publishing.close(), this.streams.close(), this.link.close());
-                Ok(())
-            })
-            .await;
+        // What was published has its own deadline.
+        tokio::join!(self.publisher.flush(), self.stream_publisher.flush());
+        tokio::join!(self.publishing.close(), self.streams.close(), self.link.close());
     }
 }

@@ -5,9 +5,9 @@ use lapin::BasicProperties;
 use lapin::message::BasicReturnMessage;
 use lapin::types::{AMQPValue, ShortString};
 
-use super::codec::{short, to_amqp};
+use super::codec::{header_frame, short, to_amqp};
 use super::delay;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 
 /// A message with its address.
@@ -20,20 +20,47 @@ pub(crate) struct Outgoing {
     pub(super) mandatory: bool,
     /// The task id, by which the sender may send it again.
     pub(super) id: Option<String>,
+    /// The size of the frame that carries the headers, with all that the broker will add to them on the way.
+    header_frame: usize,
 }
 
 impl Outgoing {
     /// # Errors
     /// A text that is too long for AMQP.
     pub(crate) fn new(exchange: &str, routing_key: &str, message: &Message, mandatory: bool) -> Result<Self> {
+        let properties = to_amqp(message)?;
         Ok(Self {
             exchange: short("the name of an exchange", exchange)?,
             routing_key: short("a routing key", routing_key)?,
-            properties: to_amqp(message)?,
+            header_frame: header_frame(&properties),
+            properties,
             body: message.body.clone(),
             mandatory,
             id: message.id().map(ToOwned::to_owned),
         })
+    }
+
+    /// Leaves room for headers of this size, which the broker will add before anybody receives the message.
+    pub(crate) fn with_room(mut self, traces: usize) -> Self {
+        self.header_frame += traces;
+        self
+    }
+
+    /// The error of headers that do not fit into a frame of this size. To be asked before anything is written: the broker
+    /// closes the connection over them, and everybody else who publishes would lose their confirms.
+    pub(super) fn check(&self, frame_max: usize) -> Result<()> {
+        if self.header_frame <= frame_max {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::HeadersTooLarge,
+            format!(
+                "nothing was sent to {}: the headers are {} bytes, and the broker takes {frame_max} (`frame_max`); put large \
+                 values into the arguments",
+                self.address(),
+                self.header_frame
+            ),
+        ))
     }
 
     /// `exchange … with routing key …`, or `queue …`.

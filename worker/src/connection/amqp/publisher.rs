@@ -6,6 +6,7 @@
 //! | confirmed and not returned | `Ok` |
 //! | no queue takes it | unroutable |
 //! | nack: the queue is full, is just being made, or elects a leader | published again for two seconds where one queue is its only target, then rejected |
+//! | the headers are larger than a frame | too large: nothing was written |
 //! | the exchange does not exist, the message is too large | its own error; the others are published again |
 //! | no connection within the deadline, or the broker blocks publishers | an error: nothing was sent |
 //! | written, and the confirm did not come | unknown, with the id under which it may be sent again |
@@ -17,14 +18,15 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use lapin::Channel;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::failure::{code, is_channel_error, reply_code, text};
+use super::channel::{ANSWER, OpenChannel};
+use super::failure::{code, is_channel_error, reply_code, text, timed_out};
 use super::link::{Link, Pause, Session, State, closed};
 use super::outgoing::{Outgoing, Returned};
+use super::runtime;
 use super::window::{Confirm, Entry, Outcome, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tracing::warn;
@@ -42,6 +44,9 @@ const TICK: Duration = Duration::from_millis(50);
 const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// How long it waits before that, at first and at most.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
+/// The publishing task tells a caller whose time is up. A caller who does not hear that gives up by itself: then the I/O
+/// thread stands still.
+const UNTOLD: Duration = Duration::from_secs(2);
 /// How long a broken channel may take to report all that was on it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -83,17 +88,27 @@ impl Publisher {
     pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let request = Request { reply, deadline: Instant::now() + self.limit, refused: None };
-        self.requests.send(Command::Publish(Arc::new(outgoing), request)).await.map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        let outgoing = Arc::new(outgoing);
+        let publish = async {
+            let command = Command::Publish(Arc::clone(&outgoing), request);
+            self.requests.send(command).await.map_err(|_| closed())?;
+            runtime::answer(answer, self.requests.closed()).await.unwrap_or_else(|| Err(closed()))
+        };
+        let published = runtime::timeout(self.limit + UNTOLD, publish).await;
+        published
+            .unwrap_or_else(|_| Err(unknown(&outgoing, "the I/O thread of this process does not answer")))
     }
 
-    /// Resolves when all that was published before is settled.
+    /// Resolves when all that was published before is settled, or when its time is up.
     pub(crate) async fn flush(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.requests.send(Command::Flush(reply)).await.is_ok() {
-            // An error means that the task ended, having settled all.
-            let _ = answer.await;
-        }
+        let flush = async {
+            if self.requests.send(Command::Flush(reply)).await.is_ok() {
+                // Without an answer the task has ended, having settled all.
+                runtime::answer(answer, self.requests.closed()).await;
+            }
+        };
+        let _ = runtime::timeout(self.limit + UNTOLD, flush).await;
     }
 }
 
@@ -128,16 +143,20 @@ struct Actor {
 /// The channel that is published on.
 enum Lane {
     Closed,
-    Opening(BoxFuture<'static, Result<(Arc<Channel>, u64), lapin::Error>>),
-    Open {
-        channel: Arc<Channel>,
-        generation: u64,
-    },
+    Opening(BoxFuture<'static, Result<Open, lapin::Error>>),
+    Open(Open),
     /// It collects its last words until then.
     Broken {
         why: Option<lapin::Error>,
         until: Instant,
     },
+}
+
+#[derive(Clone)]
+struct Open {
+    channel: Arc<OpenChannel>,
+    generation: u64,
+    frame_max: usize,
 }
 
 impl Actor {
@@ -213,9 +232,9 @@ impl Actor {
             Lane::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
                 self.sort_out()
             }
-            Lane::Open { channel, .. } if self.blocked.borrow().is_none() => {
-                let channel = Arc::clone(channel);
-                self.write(&channel);
+            Lane::Open(open) if self.blocked.borrow().is_none() => {
+                let open = open.clone();
+                self.write(&open);
             }
             _ => {}
         }
@@ -227,8 +246,8 @@ impl Actor {
             (Lane::Closed, State::Up(session)) if !self.waiting.is_empty() => {
                 self.lane = Lane::Opening(open(session.clone(), self.pause.next(false)).boxed());
             }
-            (Lane::Open { generation, .. }, State::Up(session)) if session.generation == *generation => {}
-            (Lane::Open { .. }, _) => self.broken(None),
+            (Lane::Open(open), State::Up(session)) if session.generation == open.generation => {}
+            (Lane::Open(_), _) => self.broken(None),
             _ => {}
         }
         match state {
@@ -247,9 +266,9 @@ impl Actor {
         }
     }
 
-    fn opened(&mut self, opened: Result<(Arc<Channel>, u64), lapin::Error>) {
+    fn opened(&mut self, opened: Result<Open, lapin::Error>) {
         self.lane = match opened {
-            Ok((channel, generation)) => Lane::Open { channel, generation },
+            Ok(open) => Lane::Open(open),
             Err(_) => {
                 self.link.suspect();
                 Lane::Closed
@@ -257,7 +276,7 @@ impl Actor {
         };
     }
 
-    fn write(&mut self, channel: &Arc<Channel>) {
+    fn write(&mut self, open: &Open) {
         while self.window.len() < IN_FLIGHT
             && let Some((outgoing, _)) = self.waiting.front()
             && (self.window.is_empty() || self.window.bytes() + outgoing.body.len() <= IN_FLIGHT_BYTES)
@@ -267,8 +286,12 @@ impl Actor {
             if request.reply.is_closed() {
                 continue;
             }
+            if let Err(error) = outgoing.check(open.frame_max) {
+                request.tell(Err(error));
+                continue;
+            }
             let number = self.window.push(Arc::clone(&outgoing), request);
-            self.writes.push(publish(Arc::clone(channel), number, outgoing).boxed());
+            self.writes.push(publish(Arc::clone(&open.channel), number, outgoing).boxed());
         }
     }
 
@@ -416,31 +439,32 @@ impl Request {
 }
 
 /// Resolves when a channel is being opened and is open, or could not be.
-async fn opening(lane: &mut Lane) -> Result<(Arc<Channel>, u64), lapin::Error> {
+async fn opening(lane: &mut Lane) -> Result<Open, lapin::Error> {
     match lane {
         Lane::Opening(opening) => opening.await,
         _ => std::future::pending().await,
     }
 }
 
-async fn open(session: Session, pause: Duration) -> Result<(Arc<Channel>, u64), lapin::Error> {
+async fn open(session: Session, pause: Duration) -> Result<Open, lapin::Error> {
     let open = async {
         let channel = session.channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok((Arc::new(channel), session.generation))
+        let (generation, frame_max) = (session.generation, session.frame_max());
+        Ok(Open { channel: Arc::new(channel), generation, frame_max })
     };
-    match timeout(Duration::from_secs(5), open).await {
+    match timeout(ANSWER, open).await {
         Ok(Ok(open)) => Ok(open),
         Ok(Err(error)) => {
             // A connection that dies is told by the link; an error of another kind must not spin.
             sleep(pause).await;
             Err(error)
         }
-        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        Err(_) => Err(timed_out()),
     }
 }
 
-async fn publish(channel: Arc<Channel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, Written) {
+async fn publish(channel: Arc<OpenChannel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, Written) {
     let (exchange, routing_key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
     let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
     let properties = outgoing.properties.clone();

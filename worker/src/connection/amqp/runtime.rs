@@ -1,45 +1,123 @@
-//! The one thread on which all broker I/O of the process runs.
+//! The two threads that a process has for RabbitMQ: one for all I/O, one that keeps the time.
 //!
-//! Heartbeats, confirms and acks must go on while user code blocks its own runtime, or while a test's runtime
-//! ends: so nothing of them may live on a runtime that belongs to somebody else.
+//! Heartbeats, confirms and acks must go on while user code blocks its own runtime, or while a test's runtime ends: so
+//! nothing of them may live on a runtime that belongs to somebody else. And whoever waits for the I/O thread must not
+//! depend on its timers: should it stand still, the clock ends the wait. It also serves callers whose executor has no
+//! timers.
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, Timeout};
 
+use super::link::lock;
+use super::watchdog::WATCHDOG;
 use crate::error::{Error, Result};
 
-static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
+static IO: Mutex<Option<Handle>> = Mutex::new(None);
+static CLOCK: OnceLock<Handle> = OnceLock::new();
 
-/// The I/O runtime; the first call starts its thread, which lives as long as the process.
-pub(super) fn handle() -> Result<Handle> {
-    let mut slot = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(handle) = &*slot {
+/// The I/O runtime. The first call starts both threads, which live as long as the process.
+pub(super) fn io() -> Result<Handle> {
+    let mut io = lock(&IO);
+    if let Some(handle) = &*io {
         return Ok(handle.clone());
     }
-    let failed = |error| Error::connection("cannot start the broker's I/O thread").with_source(error);
-    let runtime =
-        Builder::new_current_thread().enable_all().thread_name("mq-worker-amqp").build().map_err(failed)?;
-    let handle = runtime.handle().clone();
-    std::thread::Builder::new()
-        .name("mq-worker-amqp".into())
-        .spawn(move || runtime.block_on(std::future::pending::<()>()))
-        .map_err(failed)?;
-    *slot = Some(handle.clone());
+    let clock = match CLOCK.get() {
+        Some(clock) => clock,
+        None => {
+            let clock = start("mq-worker-clock", Builder::new_current_thread().enable_time())?;
+            CLOCK.get_or_init(|| clock)
+        }
+    };
+    let handle = start("mq-worker-amqp", Builder::new_current_thread().enable_all())?;
+    clock.spawn(WATCHDOG.watch(handle.clone(), Duration::from_secs(1)));
+    *io = Some(handle.clone());
     Ok(handle)
 }
 
-/// Runs a future on the I/O runtime, from whatever executor the caller has.
-pub(super) async fn run<T: Send + 'static>(
-    handle: &Handle,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    match handle.spawn(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(Error::connection("the broker's I/O thread has stopped").with_source(error)),
-        },
+fn start(name: &'static str, builder: &mut Builder) -> Result<Handle> {
+    let failed = |error| Error::connection(format!("cannot start the thread `{name}`")).with_source(error);
+    let runtime = builder.thread_name(name).build().map_err(failed)?;
+    let handle = runtime.handle().clone();
+    let run = move || runtime.block_on(std::future::pending::<()>());
+    thread::Builder::new().name(name.into()).spawn(run).map_err(failed)?;
+    Ok(handle)
+}
+
+/// Limits the time of a future, on any executor, whatever the I/O thread does.
+pub(crate) fn timeout<F: Future>(limit: Duration, future: F) -> Timeout<F> {
+    let _clock = clock().enter();
+    tokio::time::timeout(limit, future)
+}
+
+/// As [`timeout`], until an instant.
+pub(crate) fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
+    timeout(deadline.saturating_duration_since(Instant::now()), future)
+}
+
+/// Waits, on any executor.
+pub(crate) fn sleep(duration: Duration) -> Sleep {
+    let _clock = clock().enter();
+    tokio::time::sleep(duration)
+}
+
+fn clock() -> &'static Handle {
+    CLOCK.get().expect("it was started with the first connection")
+}
+
+/// The answer of a task, or `None` when the task has `ended` without one.
+///
+/// A command that is sent while its task ends may stay in the channel, unread, and its reply with it, for as long as
+/// there are senders. So the end is watched too; an answer that was given just before it counts.
+pub(crate) async fn answer<T>(
+    mut answer: oneshot::Receiver<T>,
+    ended: impl Future<Output = ()>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer.ok(),
+        () = ended => answer.try_recv().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_nobody_reads_any_more_is_not_waited_for() {
+        let (commands, inbox) = mpsc::channel(1);
+        let (reply, receiver) = oneshot::channel::<()>();
+        let permit = commands.reserve().await.expect("open");
+        drop(inbox);
+        permit.send(reply);
+        let answered = tokio::time::timeout(Duration::from_secs(5), answer(receiver, commands.closed()));
+        assert_eq!(answered.await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_came_before_the_end_counts() {
+        let (reply, receiver) = oneshot::channel();
+        let ended = async move { reply.send(7).expect("it is waited for") };
+        assert_eq!(answer(receiver, ended).await, Some(7));
+    }
+
+    #[test]
+    fn time_is_limited_without_a_runtime_and_without_the_io_thread() {
+        let io = io().expect("threads");
+        let (go_on, stopped) = std::sync::mpsc::channel::<()>();
+        io.spawn(async move { stopped.recv() });
+        let standing = io.spawn(async {});
+        let limited = timeout(Duration::from_millis(50), standing);
+        let runtime = Builder::new_current_thread().build().expect("a runtime without timers");
+        runtime.block_on(limited).expect_err("the I/O thread stands still");
+        drop(go_on);
     }
 }

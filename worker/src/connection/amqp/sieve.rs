@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::io::{AsyncRead, AsyncWrite};
 
-use crate::message::headers::names;
+use crate::message::headers::{is_trace, names};
 
 /// Type, channel, length.
 const HEAD: usize = 7;
@@ -21,11 +21,15 @@ const HEADER: u8 = 2;
 /// The class of all methods that carry what a publisher wrote.
 const BASIC: u16 = 60;
 /// Tables in tables in tables: as many as JSON has, less a few.
-const DEEPEST: usize = 120;
+pub(super) const DEEPEST: usize = 120;
 /// How much is read at once; a larger header makes the buffer grow.
 const CHUNK: usize = 64 * 1024;
-/// No header is larger. Frames cannot be, by agreement with the broker: 128 KiB.
+/// A header frame that is larger passes unread.
 const LARGEST: usize = 1024 * 1024;
+/// The largest frame, unless the broker says otherwise: RabbitMQ's default.
+const FRAME_MAX: usize = 128 * 1024;
+/// The class of the methods that agree on a connection, and the one that says how large frames may be.
+const TUNE: (u16, u16) = (10, 30);
 
 /// A stream of frames whose headers are read before they are handed on.
 #[derive(Debug)]
@@ -37,11 +41,13 @@ pub(super) struct Sieve<S> {
     end: usize,
     /// How many bytes may be handed on as they are.
     passes: usize,
+    /// `lapin` gives the connection up over a larger frame.
+    frame_max: usize,
 }
 
 impl<S> Sieve<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, buffer: vec![0; CHUNK], start: 0, end: 0, passes: 0 }
+        Self { inner, buffer: vec![0; CHUNK], start: 0, end: 0, passes: 0, frame_max: FRAME_MAX }
     }
 
     /// Looks at the next frame, if enough of it is there.
@@ -59,16 +65,26 @@ impl<S> Sieve<S> {
         }
         self.passes = whole;
         let payload = &mut frame[HEAD..HEAD + payload];
-        let problem = match kind {
+        let mended = match kind {
             METHOD => {
+                if let Some(most) = tuned(payload) {
+                    self.frame_max = most;
+                }
                 mend_method(payload);
                 None
             }
-            _ => mend_header(payload).err(),
+            _ => match mend_header(payload) {
+                Ok(()) if whole <= self.frame_max => None,
+                Ok(()) => {
+                    let smaller = without_traces(payload);
+                    let fits = smaller.len() + HEAD < self.frame_max;
+                    Some(if fits { smaller } else { unreadable(payload, "they are larger than a frame") })
+                }
+                Err(problem) => Some(unreadable(payload, problem)),
+            },
         };
-        if let Some(problem) = problem {
-            let payload = unreadable(payload, problem);
-            let length = u32::try_from(payload.len()).expect("it is short").to_be_bytes();
+        if let Some(payload) = mended {
+            let length = u32::try_from(payload.len()).expect("no longer than it was").to_be_bytes();
             let frame = [&frame[..3], &length, &payload, &frame[whole - 1..whole]].concat();
             self.passes = frame.len();
             self.buffer.splice(self.start..self.start + whole, frame.iter().copied());
@@ -139,6 +155,44 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sieve<S> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_close(cx)
     }
+}
+
+/// The largest frame that the broker takes and sends, if this is the method that says so; 0 is no limit.
+fn tuned(payload: &[u8]) -> Option<usize> {
+    let [c, l, m, e, _, _, a, b, d, f] = *payload.first_chunk()?;
+    let is_tune = (u16::from_be_bytes([c, l]), u16::from_be_bytes([m, e])) == TUNE;
+    let most = usize::try_from(u32::from_be_bytes([a, b, d, f])).ok().filter(|most| *most > 0);
+    is_tune.then(|| most.unwrap_or(usize::MAX))
+}
+
+/// A content header without what the broker added to the headers on the way. It does not look whether that fits into a
+/// frame, and so makes a message that was as large as could be one that nobody can receive. The properties were mended.
+fn without_traces(payload: &[u8]) -> Vec<u8> {
+    let smaller = || {
+        let flags = u16::from_be_bytes([*payload.get(12)?, *payload.get(13)?]);
+        let mut at = 14;
+        for _ in [15, 14].iter().filter(|bit| flags & (1 << **bit) != 0) {
+            at += 1 + usize::from(*payload.get(at)?);
+        }
+        let length = u32::from_be_bytes(*payload.get(at..)?.first_chunk()?);
+        let (table, rest) = payload.get(at + 4..)?.split_at_checked(usize::try_from(length).ok()?)?;
+        let (mut copy, mut kept) = (table.to_vec(), Vec::with_capacity(table.len()));
+        let mut fields = Fields(&mut copy);
+        while !fields.0.is_empty() {
+            let before = table.len() - fields.0.len();
+            fields.short().ok()?;
+            fields.value(0).ok()?;
+            let entry = &table[before..table.len() - fields.0.len()];
+            let name = entry.get(1..1 + usize::from(entry[0]))?;
+            if !is_trace(std::str::from_utf8(name).ok()?) {
+                kept.extend_from_slice(entry);
+            }
+        }
+        let length = u32::try_from(kept.len()).ok()?.to_be_bytes();
+        Some([&payload[..at], &length, &kept, rest].concat())
+    };
+    let has_headers = payload.get(12).is_some_and(|flags| flags & 0x20 != 0);
+    smaller().filter(|_| has_headers).unwrap_or_else(|| payload.to_vec())
 }
 
 /// Why properties cannot be read.
@@ -347,6 +401,33 @@ mod tests {
         for piece in [1, 7, 1000, usize::MAX] {
             assert!(sieved(&stream, piece).await == stream, "in pieces of {piece}");
         }
+    }
+
+    /// A text under a name.
+    fn entry(name: &str, length: usize) -> Vec<u8> {
+        let size = u32::try_from(length).expect("short").to_be_bytes();
+        [&[u8::try_from(name.len()).expect("short")], name.as_bytes(), b"S", &size, &vec![b'x'; length][..]]
+            .concat()
+    }
+
+    #[tokio::test]
+    async fn what_the_broker_added_beyond_a_frame_is_taken_off_again() {
+        let (note, death) = (entry("note", 130_000), entry("x-death", 2000));
+        let count = entry("x-delivery-count", 10);
+        let came = header(&[&death[..], &note, &count].concat());
+        assert!(came.len() > FRAME_MAX);
+        let fits = header(&[&note[..], &count].concat());
+        let after = frame(3, b"body");
+        for piece in [1000, usize::MAX] {
+            let out = sieved(&[&came[..], &after, &fits].concat(), piece).await;
+            assert!(out == [header(&note), after.clone(), fits.clone()].concat());
+            let out = sieved(&[header(&entry("note", 140_000)), after.clone()].concat(), piece).await;
+            assert!(String::from_utf8_lossy(&out).contains("larger than a frame") && out.ends_with(&after));
+        }
+        // A broker that takes larger frames says so first.
+        let tune = frame(METHOD, b"\x00\x0a\x00\x1e\x07\xff\x00\x08\x00\x00\x00\x3c");
+        let stream = [&tune[..], &came].concat();
+        assert!(sieved(&stream, usize::MAX).await == stream);
     }
 
     #[tokio::test]

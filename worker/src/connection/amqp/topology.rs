@@ -1,18 +1,18 @@
 //! Declaring exchanges, queues and bindings, and declaring them again after a reconnect.
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use lapin::ErrorKind;
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, ErrorKind};
-use tokio::time::sleep;
 
+use super::channel::Scratch;
 use super::delay::{self, Rung};
 use super::failure::{code, is_channel_error, reply_code, text};
 use super::link::{Session, lock};
+use super::runtime::sleep;
 use crate::routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, Topology};
 use crate::tracing::{debug, warn};
 
@@ -38,24 +38,23 @@ impl Desired {
     }
 
     /// Declares, and remembers what was declared.
-    pub(crate) async fn declare(&self, session: &Session, topology: &Topology) -> lapin::Result<()> {
-        let mut scratch = Scratch::new(session);
+    pub(crate) async fn declare(&self, scratch: &mut Scratch, topology: &Topology) -> lapin::Result<()> {
         for exchange in &topology.exchanges {
             scratch.declare_exchange(exchange).await?;
         }
         for queue in &topology.queues {
-            self.declare_queue(&mut scratch, queue, LOCKED_FOR).await?;
+            self.declare_queue(scratch, queue, LOCKED_FOR).await?;
         }
         for binding in &topology.bindings {
             scratch.bind(binding).await?;
         }
-        self.bind_to_exit(&mut scratch, topology).await?;
+        self.bind_to_exit(scratch, topology).await?;
         lock(&self.topology).merge(topology.clone());
         Ok(())
     }
 
     /// Declares everything again. What the broker refuses is left out with a warning: the rest must work.
-    pub(super) async fn restore(&self, session: &Session) -> lapin::Result<()> {
+    pub(super) async fn restore(&self, session: Session) -> lapin::Result<()> {
         let mut topology = lock(&self.topology).clone();
         let mut scratch = Scratch::new(session);
         for exchange in &topology.exchanges {
@@ -92,7 +91,7 @@ impl Desired {
         if only.queues.is_empty() {
             return Ok(false);
         }
-        self.declare(session, &only).await.map(|()| true)
+        self.declare(&mut Scratch::new(session.clone()), &only).await.map(|()| true)
     }
 
     /// Forgets a queue that was deleted on purpose.
@@ -110,9 +109,8 @@ impl Desired {
     }
 
     /// Takes a binding away, with the one that delayed messages take.
-    pub(crate) async fn unbind(&self, session: &Session, binding: &Binding) -> lapin::Result<()> {
+    pub(crate) async fn unbind(&self, scratch: &mut Scratch, binding: &Binding) -> lapin::Result<()> {
         let Binding { exchange, queue, routing_key } = binding;
-        let mut scratch = Scratch::new(session);
         scratch.unbind(queue, exchange, routing_key).await?;
         let kind = self.kind_of(exchange, &Topology::default());
         if let Ok(key) = delay::exchange_binding(exchange, kind, routing_key) {
@@ -133,7 +131,7 @@ impl Desired {
     /// An exclusive queue that is locked is waited for, up to `patience`.
     async fn declare_queue(
         &self,
-        scratch: &mut Scratch<'_>,
+        scratch: &mut Scratch,
         queue: &Queue,
         patience: Duration,
     ) -> lapin::Result<()> {
@@ -169,7 +167,7 @@ impl Desired {
     /// Never deleted and made anew: another fleet's queue stays theirs.
     async fn take_as_it_is(
         &self,
-        scratch: &mut Scratch<'_>,
+        scratch: &mut Scratch,
         queue: &Queue,
         refused: lapin::Error,
     ) -> lapin::Result<()> {
@@ -199,7 +197,7 @@ impl Desired {
 
     /// Lets delayed messages to the exchanges of these bindings reach their queues. A user who may not bind there
     /// loses only that.
-    async fn bind_to_exit(&self, scratch: &mut Scratch<'_>, topology: &Topology) -> lapin::Result<()> {
+    async fn bind_to_exit(&self, scratch: &mut Scratch, topology: &Topology) -> lapin::Result<()> {
         let bindings = topology.bindings.iter().filter(|binding| !binding.exchange.is_empty());
         let mut exit = false;
         for binding in bindings {
@@ -207,7 +205,7 @@ impl Desired {
             let Ok(key) = delay::exchange_binding(&binding.exchange, kind, &binding.routing_key) else {
                 continue;
             };
-            let bind = async |scratch: &mut Scratch<'_>| {
+            let bind = async |scratch: &mut Scratch| {
                 if !exit {
                     scratch.declare_exchange(&Exchange::new(delay::EXIT, ExchangeKind::Topic)).await?;
                 }
@@ -253,33 +251,7 @@ fn tolerate(what: &str, name: &str, done: lapin::Result<()>) -> lapin::Result<()
     }
 }
 
-/// A channel for requests that may fail: the broker closes it at the first failure, and the next request opens a
-/// new one.
-pub(crate) struct Scratch<'a> {
-    session: &'a Session,
-    channel: Option<Channel>,
-}
-
-impl<'a> Scratch<'a> {
-    pub(crate) fn new(session: &'a Session) -> Self {
-        Self { session, channel: None }
-    }
-
-    pub(crate) async fn run<T, F>(&mut self, ask: impl FnOnce(Channel) -> F) -> lapin::Result<T>
-    where
-        F: Future<Output = lapin::Result<T>>,
-    {
-        let channel = match self.channel.take() {
-            Some(channel) => channel,
-            None => self.session.channel().await?,
-        };
-        let answer = ask(channel.clone()).await;
-        if answer.is_ok() {
-            self.channel = Some(channel);
-        }
-        answer
-    }
-
+impl Scratch {
     async fn declare_exchange(&mut self, exchange: &Exchange) -> lapin::Result<()> {
         let options = ExchangeDeclareOptions {
             durable: exchange.durable,

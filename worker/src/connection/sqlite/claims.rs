@@ -11,6 +11,7 @@ use rusqlite::params;
 
 use super::command::{Answer, Claimed, Consuming, Ending, Sink};
 use super::engine::{Changes, Engine, Sql};
+use super::messages::Reason;
 use super::queues::QueueEntry;
 use super::{fresh_id, head};
 use crate::error::{Error, Result};
@@ -160,6 +161,20 @@ impl Engine {
                         .prepare_cached("DELETE FROM expiring WHERE at = ? AND id = ?")?
                         .execute([at, id])?;
                 }
+            }
+            Ending::Rejected => {
+                if let Some(at) = expires_at {
+                    self.db
+                        .prepare_cached("DELETE FROM expiring WHERE at = ? AND id = ?")?
+                        .execute([at, id])?;
+                }
+                match self.queues.by_id(queue) {
+                    Some(entry) => {
+                        self.dead_letter(&entry, id, rank, Reason::Rejected, super::engine::now_ms(), 0)?
+                    }
+                    None => drop(self.db.prepare_cached("DELETE FROM message WHERE id = ?")?.execute([id])?),
+                }
+                changes.rings = true;
             }
             Ending::Back => {
                 self.db

@@ -28,6 +28,8 @@ pub(crate) enum Ending {
     Done,
     /// The message goes back to its place.
     Back,
+    /// The message goes where the dead letters of its queue go.
+    Rejected,
     /// The message goes back after a pause, with one crash more.
     Lost { pause: Duration },
 }

@@ -14,6 +14,7 @@ use super::bell;
 use super::claims::Consumer;
 use super::command::{Answer, Call, Claimed, Ending, Request};
 use super::owners::Lease;
+use super::presence::Presence;
 use super::queues::Queues;
 use super::results::Waiters;
 use super::{Database, schema};
@@ -24,8 +25,9 @@ use crate::tracing;
 /// transaction as it was.
 pub(super) type Sql<T> = rusqlite::Result<T>;
 
-/// How often we look whether another process has committed, in case the bell was not heard.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often we look whether another process has committed, in case the bell was not heard, and whether the file is
+/// still there.
+const LOOK: Duration = Duration::from_millis(500);
 /// The same where there is no bell at all: a look costs some microseconds.
 const LOOK_WITHOUT_BELL: Duration = Duration::from_millis(5);
 /// How often results that have expired are deleted.
@@ -36,6 +38,7 @@ pub(super) struct Engine {
     pub(super) path: Arc<Path>,
     /// Shared with the running method, so that a statement can live while the rest of the engine changes.
     pub(super) db: Rc<Connection>,
+    pub(super) presence: Presence,
     database: Weak<Database>,
     pub(super) queues: Queues,
     /// How many messages are ready, of queues where that matters. Forgotten when another process has written.
@@ -111,10 +114,12 @@ pub(super) struct Refused {
 impl Engine {
     pub(super) fn open(path: Arc<Path>, deadline: Instant, database: Weak<Database>) -> Result<Self> {
         let db = Rc::new(schema::open(&path, deadline)?);
+        let presence = Presence::of(Arc::clone(&path));
         let now = Instant::now();
         Ok(Self {
             path,
             db,
+            presence,
             database,
             queues: Queues::default(),
             lengths: HashMap::new(),
@@ -139,10 +144,19 @@ impl Engine {
     pub(super) fn transact(&mut self, calls: Vec<Call>) -> Result<(), Refused> {
         let mut changes = Changes::default();
         match self.attempt(&calls, &mut changes) {
-            Ok(answers) => {
-                self.apply(calls, answers, changes);
-                Ok(())
-            }
+            Ok(answers) => match self.presence.check(&self.db) {
+                Ok(()) => {
+                    self.apply(calls, answers, changes);
+                    Ok(())
+                }
+                Err(absence) => {
+                    self.undo(&changes);
+                    for Call { request, reply, .. } in calls {
+                        let _ = reply.send(Err(absence.error_after_commit(&self.path, request.act())));
+                    }
+                    Ok(())
+                }
+            },
             Err(cause) => {
                 self.undo(&changes);
                 Err(Refused { cause, calls })

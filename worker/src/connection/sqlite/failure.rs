@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// True when another process has the lock: trying again may help.
 pub(super) fn is_busy(cause: &rusqlite::Error) -> bool {
@@ -31,7 +31,11 @@ pub(super) fn describe(path: &Path, act: &str, cause: rusqlite::Error) -> Error 
         }
         Some(ErrorCode::CannotOpen) => Error::storage(format!("cannot {act}: `{path}` cannot be opened")),
         Some(ErrorCode::TooBig) => {
-            Error::storage(format!("cannot {act}: the message is too large for SQLite"))
+            let what = format!("cannot {act}: the message is too large for SQLite");
+            Error::new(ErrorKind::TooLarge, what)
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            Error::storage(format!("cannot {act}: the disk of `{path}` cannot be read or written"))
         }
         _ => Error::storage(format!("cannot {act} in `{path}`")),
     };

@@ -12,7 +12,6 @@ use super::engine::{Changes, Engine, Sql, millis};
 use super::head;
 use super::queues::QueueEntry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::headers::{format_time, names};
 use crate::routing::Overflow;
 use crate::tracing;
 
@@ -37,9 +36,10 @@ struct Entering<'a> {
 
 /// Why a message left its queue unread. The names are RabbitMQ's.
 #[derive(Clone, Copy, PartialEq)]
-enum Reason {
+pub(super) enum Reason {
     Expired,
     TooMany,
+    Rejected,
 }
 
 impl Reason {
@@ -47,6 +47,7 @@ impl Reason {
         match self {
             Reason::Expired => "expired",
             Reason::TooMany => "maxlen",
+            Reason::Rejected => "rejected",
         }
     }
 }
@@ -227,7 +228,7 @@ impl Engine {
     }
 
     /// Moves a message that is in no queue any more to where dead letters of its queue go, or drops it.
-    fn dead_letter(
+    pub(super) fn dead_letter(
         &mut self,
         entry: &Arc<QueueEntry>,
         id: i64,
@@ -268,7 +269,7 @@ impl Engine {
         let targets = self.queues.targets(exchange, routing_key).unwrap_or_default();
         // To push out itself would go on for ever.
         let targets: Vec<_> =
-            targets.into_iter().filter(|target| reason == Reason::Expired || target.id != entry.id).collect();
+            targets.into_iter().filter(|target| reason != Reason::TooMany || target.id != entry.id).collect();
         if targets.is_empty() {
             tracing::debug!(
                 queue = &*entry.name,
@@ -281,9 +282,7 @@ impl Engine {
         let mut message = head::decode(old_head.as_deref(), Bytes::from(body));
         // Else it would expire there too.
         message.properties.expiration = None;
-        message.headers.set(names::DEAD_REASON, reason.as_str());
-        message.headers.set(names::DEAD_QUEUE, &*entry.name);
-        message.headers.set(names::DEAD_AT, format_time(Utc::now()));
+        message.headers.set_broker_death(reason.as_str(), &entry.name, Utc::now());
         let new_head = head::encode(&message);
         let entering = Entering {
             exchange,

@@ -7,7 +7,8 @@
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
 //! - [`messages`], [`claims`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
-//! - [`schema`], [`path`], [`bell`]: the file, its name, and how its processes wake each other.
+//! - [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its processes
+//!   wake each other.
 
 mod bell;
 mod claims;
@@ -20,6 +21,7 @@ mod memos;
 mod messages;
 mod owners;
 mod path;
+mod presence;
 mod queues;
 mod removal;
 mod results;
@@ -34,13 +36,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
 pub(crate) use command::{
     Answer, Claimed, Consuming, Count, Ending, Noted, Publishing, Request, Sink, Storing,
 };
 
-use crate::connection::BrokerUrl;
+use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};
 use command::{Call, Command};
 
@@ -64,6 +67,18 @@ pub(crate) struct Database {
     inbox: mpsc::Sender<Command>,
     /// True while a [`Command::Changed`] lies in the inbox.
     noticed: Arc<AtomicBool>,
+    loss: Arc<Mutex<Option<Loss>>>,
+}
+
+/// Since when the file is not there any more, and what has become of it.
+type Loss = (DateTime<Utc>, String);
+
+/// Checks that there is a database of ours already, for those who must not make one.
+///
+/// # Errors
+/// There is none: no file, an empty one, or one that is not ours.
+pub(crate) fn must_exist(url: &BrokerUrl) -> Result<()> {
+    schema::must_exist(&path::resolve(url)?)
 }
 
 impl Database {
@@ -85,8 +100,15 @@ impl Database {
         }
         let (inbox, commands) = mpsc::channel();
         let noticed = Arc::new(AtomicBool::new(false));
-        let database = Arc::new(Self { path: path.as_path().into(), inbox, noticed: Arc::clone(&noticed) });
-        thread::start(Arc::clone(&database.path), commands, noticed, Arc::downgrade(&database))?;
+        let loss = Arc::new(Mutex::new(None));
+        let database = Arc::new(Self {
+            path: path.as_path().into(),
+            inbox,
+            noticed: Arc::clone(&noticed),
+            loss: Arc::clone(&loss),
+        });
+        let shared = thread::Shared { noticed, loss, database: Arc::downgrade(&database) };
+        thread::start(Arc::clone(&database.path), commands, shared)?;
         open.retain(|_, database| database.strong_count() > 0);
         open.insert(path, Arc::downgrade(&database));
         Ok(database)
@@ -108,8 +130,10 @@ impl Database {
         // while a caller who gives up first cannot know.
         let patience = timeout - (timeout / 10).min(Duration::from_millis(100));
         let answer = self.send(request, Instant::now().checked_add(patience));
-        let answer = tokio::time::timeout(timeout, answer).await.ok()?;
-        Some(answer.unwrap_or_else(|_| Err(self.gone(act))))
+        match background::timeout(timeout, answer).await {
+            Ok(answer) => Some(answer?.unwrap_or_else(|_| Err(self.gone(act)))),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// Asks, and waits for the answer however long it takes.
@@ -123,6 +147,11 @@ impl Database {
         // When the thread has gone, the reply goes with the command, and the receiver says so.
         let _ = self.inbox.send(Command::Call(Call { request, deadline, reply }));
         answer
+    }
+
+    /// What has become of the file, when it is not at its path any more.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        self.loss.lock().expect("never poisoned: nothing panics under it").clone()
     }
 
     /// Ends a claim. Does not wait.

@@ -331,7 +331,18 @@ impl Engine {
             let ready = number("SELECT count(*) FROM ready WHERE queue = ?1 AND ?2 > 0", entry.id)?;
             let due = number("SELECT count(*) FROM delayed WHERE queue = ?1 AND at <= ?2", entry.id)?;
             let delayed = number("SELECT count(*) FROM delayed WHERE queue = ?1 AND at > ?2", entry.id)?;
-            let running = number("SELECT count(*) FROM claimed WHERE queue = ?1 AND ?2 > 0", entry.id)?;
+            // What the dead have comes back as soon as somebody works here: it is not running.
+            let claimed = number("SELECT count(*) FROM claimed WHERE queue = ?1 AND ?2 > 0", entry.id)?;
+            let running = self
+                .db
+                .prepare_cached(
+                    "SELECT count(*) FROM claimed c JOIN owner o ON o.id = c.owner
+                     WHERE c.queue = ? AND (o.beat > ? OR o.id = ?)",
+                )?
+                .query_row(params![entry.id, now - SHOWN_FOR, self.lease.id()], |row| {
+                    row.get(0).map(i64::unsigned_abs)
+                })?;
+            let ready = ready + claimed.saturating_sub(running);
             let consumers = self
                 .db
                 .prepare_cached(

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::command::{Answer, Storing};
 use super::engine::{Changes, Engine, Sql, millis};
 use super::failure::describe;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How many expired results one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
@@ -33,6 +33,13 @@ impl Waiters {
     pub(super) fn finish(&mut self, task_id: &str, record: &[u8]) {
         for reply in self.by_task.remove(task_id).unwrap_or_default() {
             let _ = reply.send(Ok(Answer::Record(Some(record.to_vec()))));
+        }
+    }
+
+    /// Answers all, since nothing will come any more.
+    pub(super) fn fail(&mut self, error: impl Fn() -> Error) {
+        for reply in self.by_task.drain().flat_map(|(_, replies)| replies) {
+            let _ = reply.send(Err(error()));
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::failure::{describe, is_busy};
 use crate::error::{Error, Result};
@@ -104,10 +104,52 @@ pub(super) fn open(path: &Path, deadline: Instant) -> Result<Connection> {
             Err(Problem::Sqlite(cause)) if is_busy(&cause) && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(2));
             }
+            Err(Problem::Sqlite(cause)) if is_of_another_log(path, &cause) => {
+                let shown = path.display();
+                return Err(Error::storage(format!(
+                    "cannot open the database: `{shown}` does not go with `{shown}-wal`: was it moved, deleted or \
+                     replaced while programs had it open? Stop them, and put it back, or delete `{shown}-wal` and \
+                     `{shown}-shm`"
+                ))
+                .with_source(cause));
+            }
             Err(Problem::Sqlite(cause)) => return Err(describe(path, "open the database", cause)),
             Err(Problem::Ours(error)) => return Err(error),
             Ok(connection) => return Ok(connection),
         }
+    }
+}
+
+/// True when a log is beside the file, and the file cannot be read with it.
+fn is_of_another_log(path: &Path, cause: &rusqlite::Error) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    matches!(cause.sqlite_error_code(), Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt))
+        && Path::new(&log).exists()
+}
+
+/// Checks that the file is there, and has been made by us.
+pub(super) fn must_exist(path: &Path) -> Result<()> {
+    let missing = |what: &str| {
+        Error::connection(format!(
+            "{what} `{}`: the first worker or `.delay()` makes it. Was another one meant? --broker sqlite:PATH, \
+             MQ_BROKER_URL or `broker_url` in mq-worker.toml name it, `mq-worker config` shows which counts",
+            path.display()
+        ))
+    };
+    if !path.exists() {
+        return Err(missing("there is no database"));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let describe = |cause| describe(path, "open the database", cause);
+    let mut connection = Connection::open_with_flags(path, flags).map_err(describe)?;
+    connection.busy_handler(Some(wait_for_lock)).map_err(describe)?;
+    let snapshot = connection.unchecked_transaction().map_err(describe)?;
+    match check(&snapshot, path) {
+        Ok(0) => Err(missing("there is no queue yet in the empty file")),
+        // Opening it in earnest says what is wrong, and waits for those who are busy with it.
+        Ok(_) | Err(Problem::Sqlite(_)) => Ok(()),
+        Err(Problem::Ours(error)) => Err(error),
     }
 }
 

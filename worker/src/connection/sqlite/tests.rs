@@ -107,6 +107,21 @@ fn a_full_disk_fails_publishes_and_keeps_verdicts() {
     assert_eq!(counts(&mut engine), (1, 1));
 }
 
+/// The look before a batch comes too early for a file that goes while the batch is written.
+#[cfg(unix)]
+#[test]
+fn a_commit_into_a_file_that_was_deleted_meanwhile_is_no_success() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut engine = engine(&dir);
+    std::fs::remove_file(&engine.path).expect("it is there");
+    let (calls, answers): (Vec<_>, Vec<_>) = [publish(b"one"), publish(b"two")].into_iter().unzip();
+    assert!(thread::transact(&mut engine, calls).is_none());
+    for mut answer in answers {
+        let error = answer.try_recv().expect("answered").expect_err("nobody will read it");
+        assert!(error.is_unknown() && error.to_string().contains("was deleted"), "{error:#}");
+    }
+}
+
 #[test]
 fn who_has_gone_gets_nothing_and_keeps_nothing() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -4,14 +4,17 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Database;
+use chrono::Utc;
+
 use super::command::{Answer, Call, Command, Request};
 use super::engine::{Engine, Refused};
 use super::failure::{describe, is_busy};
+use super::presence::Absence;
+use super::{Database, Loss};
 use crate::error::{Error, Result};
 use crate::tracing;
 
@@ -24,28 +27,31 @@ const BATCH_BYTES: usize = 16 << 20;
 const GATHER: Duration = Duration::from_micros(150);
 /// From how many callers on that is worth while.
 const GATHER_FROM: usize = 4;
-/// How long chores wait after a failure that is not a lock, such as a full disk.
+/// How long chores wait after a failure that is not a lock, such as a full disk, and until the next look for a file
+/// that is not there.
 const BACKOFF: Duration = Duration::from_millis(200);
 
+/// What the thread shares with the handles.
+pub(super) struct Shared {
+    pub(super) noticed: Arc<AtomicBool>,
+    pub(super) loss: Arc<Mutex<Option<Loss>>>,
+    pub(super) database: Weak<Database>,
+}
+
 /// Starts the thread. It ends when the last handle is dropped.
-pub(super) fn start(
-    path: Arc<Path>,
-    inbox: Receiver<Command>,
-    noticed: Arc<AtomicBool>,
-    database: Weak<Database>,
-) -> Result<()> {
+pub(super) fn start(path: Arc<Path>, inbox: Receiver<Command>, shared: Shared) -> Result<()> {
     // The thread makes its own state: a connection stays where it was opened.
     let run = move || {
         let thread = Thread {
             path,
             inbox,
-            noticed,
-            database,
+            shared,
             engine: None,
             calls: VecDeque::new(),
             answered: 0,
             was_rung: false,
             chores_not_before: None,
+            absence: None,
         };
         thread.run();
     };
@@ -59,8 +65,7 @@ pub(super) fn start(
 struct Thread {
     path: Arc<Path>,
     inbox: Receiver<Command>,
-    noticed: Arc<AtomicBool>,
-    database: Weak<Database>,
+    shared: Shared,
     engine: Option<Engine>,
     /// What has arrived and is not done, in order.
     calls: VecDeque<Call>,
@@ -69,6 +74,8 @@ struct Thread {
     was_rung: bool,
     /// Set after a failure, so that a full disk is not tried in a circle.
     chores_not_before: Option<Instant>,
+    /// What was found at the last look for the file.
+    absence: Option<Absence>,
 }
 
 impl Thread {
@@ -82,7 +89,7 @@ impl Thread {
             self.gather();
             self.turn();
         }
-        if let Some(engine) = &mut self.engine {
+        if let Some(engine) = self.engine.as_mut().filter(|_| self.absence.is_none()) {
             engine.leave();
         }
     }
@@ -112,6 +119,9 @@ impl Thread {
         if !self.calls.is_empty() {
             return Duration::ZERO;
         }
+        if self.absence.is_some() {
+            return BACKOFF;
+        }
         match self.chores_not_before {
             Some(time) if engine.has_chores() => time.saturating_duration_since(Instant::now()),
             _ => engine.patience(),
@@ -131,7 +141,7 @@ impl Thread {
             }
             Command::Changed => {
                 // Cleared before looking: what is rung from now on is news again.
-                self.noticed.store(false, Ordering::Release);
+                self.shared.noticed.store(false, Ordering::Release);
                 self.was_rung = true;
             }
         }
@@ -140,15 +150,44 @@ impl Thread {
     fn open(&mut self, deadline: Option<Instant>) -> Result<Answer> {
         if self.engine.is_none() {
             let deadline = deadline.unwrap_or_else(Instant::now);
-            self.engine = Some(Engine::open(Arc::clone(&self.path), deadline, self.database.clone())?);
+            self.engine = Some(Engine::open(Arc::clone(&self.path), deadline, self.shared.database.clone())?);
         }
-        Ok(Answer::Done)
+        self.look_for_file();
+        match self.absence {
+            Some(absence) => Err(absence.error(&self.path, "open the database")),
+            None => Ok(Answer::Done),
+        }
+    }
+
+    /// Looks whether the file is still at its path. While it is not, nothing is done in it: everybody who waits gets an
+    /// error. It counts again when it is put back.
+    fn look_for_file(&mut self) {
+        let Some(engine) = &mut self.engine else { return };
+        let found = engine.presence.check(&engine.db).err();
+        let before = std::mem::replace(&mut self.absence, found);
+        if found != before {
+            let path = self.path.display();
+            let loss = found.map(|absence| (Utc::now(), format!("the database `{path}` {absence}")));
+            match &loss {
+                Some((_, reason)) => tracing::error!(
+                    "{reason}: nothing is sent, run or stored until it is put back or this program is restarted"
+                ),
+                None => tracing::info!(path = %self.path.display(), "the database is back"),
+            }
+            *self.shared.loss.lock().expect("never poisoned: nothing panics under it") = loss;
+        }
+        let Some(absence) = found else { return };
+        for Call { request, reply, .. } in self.calls.drain(..) {
+            let _ = reply.send(Err(absence.error(&self.path, request.act())));
+        }
+        engine.waiters.fail(|| absence.error(&self.path, "wait for a result"));
     }
 
     /// One round: a transaction if there is something to write, then the reads, then a look at the neighbours.
     fn turn(&mut self) {
         self.drop_late();
-        let Some(engine) = &mut self.engine else { return };
+        self.look_for_file();
+        let Some(engine) = self.engine.as_mut().filter(|_| self.absence.is_none()) else { return };
         let mut reads = Vec::new();
         let mut writes = Vec::new();
         let mut bytes = 0;
@@ -217,6 +256,13 @@ pub(super) fn transact(engine: &mut Engine, calls: Vec<Call>) -> Option<Refused>
         return Some(Refused { cause, calls });
     }
     let path = Arc::clone(&engine.path);
+    // What SQLite says of a file that is not there any more, such as "disk I/O error", is not what is wrong.
+    if let Err(absence) = engine.presence.check(&engine.db) {
+        for Call { request, reply, .. } in calls {
+            let _ = reply.send(Err(absence.error(&path, request.act())));
+        }
+        return None;
+    }
     if calls.is_empty() {
         return Some(Refused { cause, calls });
     }

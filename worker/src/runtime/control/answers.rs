@@ -45,6 +45,7 @@ impl Node {
     }
 
     fn stats(&self) -> Value {
+        let slowest = self.settling.slowest();
         let worker = &self.app.config().worker;
         let total: Map<String, Value> =
             self.running.begun().map(|(name, count)| (name.to_owned(), count.into())).collect();
@@ -70,6 +71,9 @@ impl Node {
             "running": self.running.count(),
             // Held by plain functions that passed their time limit.
             "lost_places": self.places.lost(),
+            // Done, and waiting for broker or backend to take the outcome.
+            "settling": slowest.as_ref().map_or(0, |slowest| slowest.count),
+            "settling_seconds": slowest.as_ref().map(|slowest| slowest.lasts.as_secs()),
             "queues": self.queues,
             "stopping": self.handle.is_stopping(),
             "sw_ident": "mq-worker",

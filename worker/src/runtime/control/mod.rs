@@ -5,6 +5,7 @@
 
 mod answers;
 mod describe;
+mod duplicates;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::WorkerHandle;
+use super::persist::Settling;
 use super::places::Places;
 use super::revoked::Revocations;
 use super::running::RunningTasks;
@@ -44,6 +46,8 @@ pub(super) struct Node {
     /// What it is doing.
     pub(super) running: Arc<RunningTasks>,
     pub(super) places: Arc<Places>,
+    /// What it cannot settle at the moment.
+    pub(super) settling: Arc<Settling>,
     /// What it must not run.
     pub(super) revocations: Arc<Revocations>,
     /// How it is told to stop.
@@ -56,6 +60,7 @@ impl Node {
     pub(super) async fn serve(&self, broker: Arc<dyn Broker>, over: CancellationToken) {
         let mut pause = Duration::from_secs(1);
         let mut told = false;
+        let mut checked = false;
         loop {
             let mailbox = Mailbox::of_worker(&self.name);
             let opened = tokio::select! {
@@ -69,7 +74,16 @@ impl Node {
                     tracing::debug!(queue = mailbox.queue, "remote control is ready");
                     // What was told while there was no mailbox.
                     self.revocations.look();
-                    self.answer_all(&*broker, consumer, &over).await;
+                    let checked = async {
+                        if !std::mem::replace(&mut checked, true) {
+                            duplicates::warn(&self.name, Arc::clone(&broker)).await;
+                        }
+                        std::future::pending().await
+                    };
+                    tokio::select! {
+                        () = self.answer_all(&*broker, consumer, &over) => {}
+                        () = checked => {}
+                    }
                     if over.is_cancelled() {
                         return close(&*broker, &mailbox).await;
                     }

@@ -19,6 +19,7 @@ fn node(name: &str, broker: &str) -> Node {
     Node {
         name: name.into(),
         running: Arc::new(RunningTasks::new(app.registry())),
+        settling: Default::default(),
         places: Arc::new(Places::new(4)),
         revocations: Arc::default(),
         app,

@@ -6,6 +6,8 @@ use crate::tracing;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use crate::runtime::persist::Slowest;
+
 /// How often a limit is looked at before it is reached.
 const LOOKS: u32 = 6;
 /// A look asks the broker: at most so often, and seldom enough to cost nothing.
@@ -16,6 +18,7 @@ pub(super) struct Checks {
     executor: Check,
     connection: Check,
     progress: Check,
+    settling: Check,
 }
 
 /// What one look at the worker found: a reason for each check that does not hold.
@@ -24,6 +27,7 @@ pub(super) struct Symptoms {
     pub(super) executor: Option<String>,
     pub(super) connection: Option<String>,
     pub(super) progress: Option<String>,
+    pub(super) settling: Option<String>,
 }
 
 /// One check: it fails when something has been wrong without a break for longer than the limit.
@@ -50,6 +54,20 @@ pub(super) struct Report {
     ok: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failed: Vec<Trouble>,
+    /// What the worker cannot settle at the moment, whether or not that has lasted too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settling: Option<Waiting>,
+}
+
+/// Messages that wait to be settled.
+#[derive(Clone, Debug, Serialize)]
+struct Waiting {
+    count: usize,
+    #[serde(serialize_with = "to_the_second")]
+    since: DateTime<Utc>,
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    lasts: Duration,
+    reason: String,
 }
 
 impl Checks {
@@ -60,6 +78,8 @@ impl Checks {
             executor: check("executor", stall),
             connection: check("connection", connection),
             progress: check("progress", stall),
+            // As a rule it is the broker that does not take an outcome: restarting helps no sooner than with a lost connection.
+            settling: check("settling", connection),
         }
     }
 
@@ -77,15 +97,16 @@ impl Checks {
     /// only so much is counted as may pass between two looks.
     pub(super) fn note(&mut self, symptoms: Symptoms, passed: Duration, now: DateTime<Utc>) {
         let passed = passed.min(self.pause() * 2);
-        let Symptoms { executor, connection, progress } = symptoms;
+        let Symptoms { executor, connection, progress, settling } = symptoms;
         self.executor.note(executor, passed, now);
         self.connection.note(connection, passed, now);
         self.progress.note(progress, passed, now);
+        self.settling.note(settling, passed, now);
     }
 
     /// What fails.
     pub(super) fn report(&self) -> Report {
-        let checks = [&self.executor, &self.connection, &self.progress];
+        let checks = [&self.executor, &self.connection, &self.progress, &self.settling];
         Report::of(checks.into_iter().filter_map(|check| check.failure().cloned()))
     }
 
@@ -128,7 +149,17 @@ impl Report {
     /// A report of what fails.
     pub(super) fn of(failed: impl IntoIterator<Item = Trouble>) -> Self {
         let failed: Vec<Trouble> = failed.into_iter().collect();
-        Self { ok: failed.is_empty(), failed }
+        Self { ok: failed.is_empty(), failed, settling: None }
+    }
+
+    /// The same report, with what waits to be settled.
+    pub(super) fn with(mut self, slowest: Option<Slowest>) -> Self {
+        self.settling = slowest.map(|Slowest { count, lasts, reason }| {
+            let since =
+                chrono::Duration::from_std(lasts).ok().and_then(|lasts| Utc::now().checked_sub_signed(lasts));
+            Waiting { count, since: since.unwrap_or_default(), lasts, reason }
+        });
+        self
     }
 
     /// True when nothing fails.

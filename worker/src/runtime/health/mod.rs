@@ -19,8 +19,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::checks::{Checks, Report, Trouble};
 use super::handle::WorkerHandle;
+use super::persist::Settling;
 use super::running::RunningTasks;
 use crate::app::config::WorkerConfig;
+use crate::backend::ResultBackend;
 use crate::broker::{Broker, ConsumerControl};
 use crate::error::{Error, Result};
 use crate::tracing;
@@ -60,6 +62,8 @@ enum Phase {
 pub(super) struct Consuming {
     /// Asked how full the queues are, when the worker has nothing to do.
     pub(super) broker: Arc<dyn Broker>,
+    /// Where results go.
+    pub(super) backend: Arc<dyn ResultBackend>,
     /// Knows whether the consumer is attached.
     pub(super) control: Arc<dyn ConsumerControl>,
     /// What it consumes from.
@@ -68,6 +72,8 @@ pub(super) struct Consuming {
     pub(super) delivered: Arc<AtomicU64>,
     /// What it is running.
     pub(super) running: Arc<RunningTasks>,
+    /// What it cannot settle at the moment.
+    pub(super) settling: Arc<Settling>,
 }
 
 impl Health {
@@ -159,7 +165,17 @@ impl Vitals {
 
     /// Whether the worker should be left alone, or restarted.
     fn liveness(&self) -> Report {
-        self.checks.lock().expect("never poisoned").report()
+        // At once, and not after a limit: it does not pass by itself.
+        if let Phase::Consuming(consuming) = self.phase()
+            && let Some((since, reason)) = consuming.control.loss().or_else(|| consuming.backend.loss())
+        {
+            return Report::of([Trouble::now("broker", since, &reason)]);
+        }
+        let report = self.checks.lock().expect("never poisoned").report();
+        match self.phase() {
+            Phase::Consuming(consuming) => report.with(consuming.settling.slowest()),
+            _ => report,
+        }
     }
 
     /// Whether the worker takes messages.

@@ -9,10 +9,14 @@ use super::checks::Symptoms;
 use super::{Consuming, Phase, Vitals};
 use crate::broker::QueueInfo;
 use crate::error::Result;
+use crate::runtime::persist::Slowest;
 use crate::tracing;
 
 /// The consumer is not at its queues.
 pub(super) const DETACHED: &str = "the worker is not connected to all of its queues";
+
+/// An outcome that takes longer than this to settle is a symptom: the broker is seldom away for so long.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the counters said at the last look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,8 +62,18 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
         }
         Phase::Consuming(consuming) => {
             let delivered = consuming.delivered.load(Ordering::Relaxed);
+            symptoms.settling =
+                consuming.settling.slowest().filter(|slowest| slowest.lasts >= SETTLED_WITHIN).map(
+                    |Slowest { count, reason, .. }| format!("{count} messages wait to be settled: {reason}"),
+                );
             let has_more = std::mem::replace(&mut last.delivered, delivered) != delivered;
             if !has_more && consuming.running.count() == 0 {
+                if let Some(unsettled @ 1..) = consuming.control.unsettled() {
+                    symptoms.progress = Some(format!(
+                        "{unsettled} messages were handed to this worker and are not acknowledged, and it runs none"
+                    ));
+                    return symptoms;
+                }
                 let waiting = consuming.broker.queues(&consuming.queues).await;
                 idle(&consuming, delivered, waiting, &mut symptoms);
             }

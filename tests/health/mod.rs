@@ -8,11 +8,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::swallow::Swallowing;
 use mq_worker::{App, Config, SendOptions};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Process, Proxy, eventually_blocking, shared, temp_dir, unique};
-use swallow::Swallowing;
 use tempfile::TempDir;
 
 /// Long enough for a machine that is busy with other things.
@@ -84,7 +84,7 @@ impl Place {
                     ..SendOptions::default()
                 };
                 let none = serde_json::Map::new();
-                let sent = app.send_call::<()>(task, &[millis.into()], &none, options).await;
+                let sent = app.send_call::<()>(task, &(millis,), &none, options).await;
                 sent.expect("the broker takes it");
             }
         });
@@ -319,4 +319,18 @@ fn an_address_that_is_taken_is_an_error_at_the_start() {
     assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
     let expected = format!("cannot serve health checks on `{address}`: Address already in use");
     assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+}
+
+#[test]
+fn a_worker_whose_database_is_deleted_is_not_alive() {
+    let place = sqlite();
+    let worker = place.worker(&[("MQ_HEALTH_STALL_LIMIT", "0s"), ("MQ_HEALTH_CONNECTION_LIMIT", "0s")]);
+    worker.becomes("/readyz", 200, None);
+    assert_eq!(worker.status("/livez"), 200);
+    let path = place.url.strip_prefix("sqlite:").expect("a file");
+    std::fs::remove_file(path).expect("it is there");
+    worker.becomes("/livez", 503, Some("broker"));
+    assert_eq!(worker.status("/readyz"), 503);
+    let line = worker.process.wait_for_line("was deleted or moved while it was open", LIMIT);
+    assert!(line.contains(path) && line.contains("ERROR"), "{line}");
 }

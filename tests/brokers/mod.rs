@@ -3,7 +3,7 @@
 mod cases;
 mod lab;
 
-use lab::{Kind, Lab};
+use self::lab::{Kind, Lab};
 
 /// Each case for each broker, as tests of their own.
 macro_rules! suite {

@@ -4,6 +4,8 @@ mod consuming;
 mod delays;
 mod faults;
 mod fixture;
+mod late;
+mod management;
 mod publishing;
 mod restored;
 mod results;

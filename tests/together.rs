@@ -1,0 +1,22 @@
+//! The tests that wait most of the time: one program, so that it is linked once and its tests wait side by side.
+//!
+//! All tasks of these modules are in one registry: each needs a name of its own. What every worker of a program gets
+//! belongs to `apart.rs`, and what needs the whole machine to `alone.rs`.
+
+mod backends;
+mod brokers;
+mod celery_control;
+mod celery_interop;
+mod celery_samples;
+mod codec;
+mod control;
+mod examples;
+mod health;
+mod hostile;
+mod layering;
+mod pika;
+mod promises;
+mod rabbitmq;
+mod routing;
+mod support;
+mod worker;

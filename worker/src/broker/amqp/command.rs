@@ -1,0 +1,48 @@
+//! What is asked of a lane from outside. It is a state with a deadline, never a wait: meanwhile the lane does its work.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::connection::amqp::channel::ANSWER;
+
+/// What is asked of a lane from outside.
+pub(super) enum LaneCommand {
+    /// Hand out no more.
+    Cancel(Reply),
+    /// Answer when all verdicts so far have reached the broker.
+    Flush(Reply),
+}
+
+/// Who waits for a command.
+pub(super) type Reply = oneshot::Sender<()>;
+
+/// A command that waits for the broker.
+pub(super) struct Pending {
+    replies: Vec<Reply>,
+    /// When those who wait are told, whether or not the broker has answered.
+    pub(super) deadline: Instant,
+    /// The broker has been asked.
+    pub(super) is_asked: bool,
+}
+
+impl Pending {
+    pub(super) fn new(replies: Vec<Reply>) -> Self {
+        Self { replies, deadline: Instant::now() + ANSWER, is_asked: false }
+    }
+
+    pub(super) fn join(&mut self, reply: Option<Reply>) {
+        self.replies.extend(reply);
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline <= Instant::now()
+    }
+
+    /// Tells all who wait.
+    pub(super) fn over(self) {
+        for reply in self.replies {
+            // An error means that nobody waits any more.
+            let _ = reply.send(());
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The way from a lane to whoever consumes: what has no room yet waits here.
+
+use std::collections::VecDeque;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::broker::Delivery;
+
+/// The deliveries of one lane on their way out.
+pub(super) struct HandOut {
+    /// Until nothing more is handed out.
+    consumer: Option<mpsc::Sender<Delivery>>,
+    /// For which the consumer has no room yet; after the end, those that came too late to be handed out.
+    ready: VecDeque<Delivery>,
+}
+
+impl HandOut {
+    pub(super) fn new(consumer: mpsc::Sender<Delivery>) -> Self {
+        Self { consumer: Some(consumer), ready: VecDeque::new() }
+    }
+
+    /// False after the [`end`](Self::end).
+    pub(super) fn is_open(&self) -> bool {
+        self.consumer.is_some()
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Takes a delivery.
+    pub(super) fn push(&mut self, delivery: Delivery) {
+        self.ready.push_back(delivery);
+    }
+
+    /// Hands out as much as there is room for.
+    pub(super) fn hand_out(&mut self) {
+        let Some(consumer) = &self.consumer else { return };
+        while let Some(delivery) = self.ready.pop_front() {
+            match consumer.try_send(delivery) {
+                Ok(()) => {}
+                Err(TrySendError::Full(delivery)) => return self.ready.push_front(delivery),
+                // The consumer was dropped; so is the delivery, which goes back.
+                Err(TrySendError::Closed(_)) => {}
+            }
+        }
+    }
+
+    /// Hands out what there is room for, and then no more: what waits goes back by being dropped.
+    pub(super) fn end(&mut self) {
+        self.hand_out();
+        self.consumer = None;
+        self.ready.clear();
+    }
+
+    /// Resolves when the consumer was dropped.
+    pub(super) async fn dropped(&self) {
+        match &self.consumer {
+            Some(consumer) => consumer.closed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when the consumer has room for one more.
+    pub(super) async fn room(&self) {
+        match &self.consumer {
+            Some(consumer) => drop(consumer.reserve().await),
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Channels that are surely closed.
+//!
+//! A handle of `lapin` is never just dropped. A consumer whose answer came late would stay with the broker and hold what
+//! it is given, for as long as the connection lives; and `lapin` can lock itself up when the last handle to a channel
+//! goes in the moment in which the connection is lost (decision 0006). Here whoever drops a channel has it closed: a task
+//! on the I/O thread asks for it, keeps the handles until it is done, and ends the connection if the broker does not
+//! answer that either.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::tracing::warn;
+use lapin::{Channel, Consumer};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::session::Session;
+
+/// How long the broker may take for an answer that nobody else limits.
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
+/// How long it may take to close a channel.
+const CLOSING: Duration = Duration::from_secs(10);
+/// A channel whose end cannot be seen for so long is leaked rather than dropped.
+const LEAKED_AFTER: Duration = Duration::from_secs(120);
+
+/// A channel, and the consumer on it. Dropping it closes it.
+pub(crate) struct OpenChannel {
+    channel: Channel,
+    pub(super) consumer: Option<Consumer>,
+    session: Session,
+    /// Set before it is asked for messages: until it is closed, it may hold some.
+    may_hold: AtomicBool,
+    is_closing: bool,
+}
+
+impl OpenChannel {
+    pub(super) fn new(channel: Channel, session: Session) -> Self {
+        Self { channel, consumer: None, session, may_hold: AtomicBool::new(false), is_closing: false }
+    }
+
+    /// It will be asked for messages: the broker must close it, or the connection goes.
+    pub(crate) fn will_hold(&self) {
+        self.may_hold.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection that it belongs to.
+    pub(crate) fn generation(&self) -> u64 {
+        self.session.generation
+    }
+
+    /// Resolves when it is closed. The broker answers after it has taken all that was written before.
+    pub(crate) async fn close(mut self) {
+        // An error means that the process ends.
+        let _ = self.start_closing().await;
+    }
+
+    fn start_closing(&mut self) -> JoinHandle<()> {
+        self.is_closing = true;
+        let (channel, consumer) = (self.channel.clone(), self.consumer.take());
+        let may_hold = self.may_hold.load(Ordering::Relaxed);
+        self.session.io.spawn(close(channel, consumer, self.session.clone(), may_hold))
+    }
+}
+
+impl Deref for OpenChannel {
+    type Target = Channel;
+
+    fn deref(&self) -> &Channel {
+        &self.channel
+    }
+}
+
+impl Drop for OpenChannel {
+    fn drop(&mut self) {
+        if !self.is_closing {
+            drop(self.start_closing());
+        }
+    }
+}
+
+async fn close(channel: Channel, consumer: Option<Consumer>, session: Session, may_hold: bool) {
+    if session.is_alive() && channel.status().connected() {
+        let closed = timeout(CLOSING, channel.close(200, "done".into())).await;
+        // What is blocked is not answered, and hands nothing out either.
+        if closed.is_err() && may_hold && session.is_alive() && !session.is_blocked() {
+            warn!(
+                channel = channel.id(),
+                after = ?CLOSING,
+                "the broker does not close a channel that may hold messages: the connection is ended"
+            );
+            session.abandon();
+        }
+    }
+    // `lapin` changes the state and takes the consumers off the channel in one go, on this thread or while it holds no
+    // other lock.
+    let since = Instant::now();
+    while is_in_use(&channel) {
+        if since.elapsed() > LEAKED_AFTER {
+            return std::mem::forget((channel, consumer));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn is_in_use(channel: &Channel) -> bool {
+    let status = channel.status();
+    status.initializing() || status.connected() || status.closing()
+}
+
+/// A channel for requests that may fail: the broker closes it at the first failure, and the next request opens a
+/// new one.
+pub(crate) struct Scratch {
+    pub(crate) session: Session,
+    channel: Option<OpenChannel>,
+}
+
+impl Scratch {
+    pub(crate) fn new(session: Session) -> Self {
+        Self { session, channel: None }
+    }
+
+    pub(crate) async fn run<T, F>(&mut self, ask: impl FnOnce(Channel) -> F) -> lapin::Result<T>
+    where
+        F: Future<Output = lapin::Result<T>>,
+    {
+        let channel = match self.channel.take() {
+            Some(channel) => channel,
+            None => self.session.channel().await?,
+        };
+        let answer = ask(channel.channel.clone()).await;
+        if answer.is_ok() {
+            self.channel = Some(channel);
+        }
+        answer
+    }
+}

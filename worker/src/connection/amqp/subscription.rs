@@ -1,0 +1,210 @@
+//! A consumer on a channel of its own, with its deliveries and its acks: one way for all who consume.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::tracing::{debug, error, warn};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::FieldTable;
+use tokio::time::{sleep, timeout};
+
+use super::Amqp;
+use super::channel::{ANSWER, OpenChannel};
+use super::failure::{code, reply_code, text, timed_out};
+use super::link::{Pause, Session};
+use super::topology::short;
+
+/// How long the broker may take to begin to hand out. For a quorum queue that is a command of its cluster, which takes
+/// seconds under load: what it hands out before it is given up would count as redelivered.
+const BEGINNING: Duration = Duration::from_secs(15);
+
+/// What to consume.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) queue: Arc<str>,
+    pub(crate) prefetch: u16,
+    pub(crate) tag: String,
+    pub(crate) arguments: FieldTable,
+}
+
+/// A consumer. Dropped, its channel is closed, and what is not acked goes back.
+pub(crate) struct Subscribed {
+    channel: OpenChannel,
+    prefetch: u16,
+    /// Nothing more is handed out.
+    has_ended: bool,
+    /// Acks on their way.
+    writes: FuturesUnordered<BoxFuture<'static, lapin::Result<()>>>,
+    /// Questions without an answer yet.
+    questions: FuturesUnordered<BoxFuture<'static, lapin::Result<Event>>>,
+}
+
+/// What comes from a channel.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once, and a box for each delivery costs more")]
+pub(crate) enum Event {
+    Delivered(Delivery),
+    /// The acks that were on their way are written.
+    Written,
+    /// The broker has taken all that was written before [`Subscribed::confirm`].
+    Confirmed,
+    /// Nothing more is handed out: the consumer was cancelled, by us or by the broker.
+    Ended,
+    /// The channel is lost.
+    Lost(lapin::Error),
+}
+
+/// An ack to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ack {
+    pub(crate) tag: u64,
+    pub(crate) multiple: bool,
+}
+
+impl Source {
+    /// Opens a channel and consumes on it.
+    pub(crate) async fn subscribe(&self, session: &Session) -> lapin::Result<Subscribed> {
+        let mut channel = session.channel().await?;
+        channel.basic_qos(self.prefetch, BasicQosOptions { global: false }).await?;
+        channel.will_hold();
+        let (queue, tag) = (short(&self.queue)?, short(&self.tag)?);
+        let options = BasicConsumeOptions::default();
+        channel.consumer = Some(channel.basic_consume(queue, tag, options, self.arguments.clone()).await?);
+        let (writes, questions) = Default::default();
+        Ok(Subscribed { channel, prefetch: self.prefetch, has_ended: false, writes, questions })
+    }
+
+    /// Subscribes on this connection or a later one, for as long as it takes. A queue that is gone is declared again if
+    /// it was declared here.
+    pub(crate) async fn subscribe_again(self, amqp: Arc<Amqp>) -> Subscribed {
+        let queue = &*self.queue;
+        let mut pause = Pause::default();
+        let mut said = None;
+        loop {
+            let deadline = Instant::now() + Duration::from_secs(3600);
+            // The link says by itself why there is no connection.
+            let Ok(session) = amqp.link.session(0, deadline).await else { continue };
+            let subscribed = timeout(BEGINNING, self.subscribe(&session)).await;
+            let failed = match subscribed.unwrap_or_else(|_| Err(timed_out())) {
+                Ok(subscribed) => {
+                    debug!(queue, generation = session.generation, "consuming");
+                    return subscribed;
+                }
+                Err(failed) => failed,
+            };
+            sleep(pause.next(false)).await;
+            if !session.is_alive() {
+                amqp.link.suspect();
+                continue;
+            }
+            let reason = text(&failed);
+            if said.as_ref() != Some(&reason) {
+                error!(queue, reason, "cannot consume from the queue, trying again");
+                said = Some(reason);
+            }
+            if reply_code(&failed) == Some(code::NOT_FOUND) {
+                match timeout(BEGINNING, amqp.desired.restore_queue(&session, queue)).await {
+                    Ok(Ok(true)) => warn!(queue, "the queue was gone and has been declared again"),
+                    Ok(Ok(false)) | Err(_) => {}
+                    Ok(Err(failed)) => {
+                        debug!(queue, reason = text(&failed), "cannot declare the queue again");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Subscribed {
+    /// The next event. `reads` is false while nothing more can be taken.
+    pub(crate) async fn next(&mut self, reads: bool) -> Event {
+        let Self { channel, has_ended, writes, questions, .. } = self;
+        let consumer = channel.consumer.as_mut().filter(|_| reads && !*has_ended);
+        let is_reading = consumer.is_some();
+        let delivered = async {
+            match consumer {
+                Some(consumer) => consumer.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(written) = writes.next() => written.map_or_else(Event::Lost, |()| Event::Written),
+            Some(answer) = questions.next() => answer.unwrap_or_else(Event::Lost),
+            delivered = delivered, if is_reading => self.read(delivered),
+            else => std::future::pending().await,
+        }
+    }
+
+    /// The next delivery, if it has come already.
+    pub(crate) fn next_now(&mut self) -> Option<Event> {
+        let consumer = self.channel.consumer.as_mut().filter(|_| !self.has_ended)?;
+        let delivered = consumer.next().now_or_never()?;
+        Some(self.read(delivered))
+    }
+
+    fn read(&mut self, delivered: Option<lapin::Result<Delivery>>) -> Event {
+        self.has_ended = delivered.is_none();
+        match delivered {
+            Some(delivered) => delivered.map_or_else(Event::Lost, Event::Delivered),
+            None => Event::Ended,
+        }
+    }
+
+    /// True while acks are on their way.
+    pub(crate) fn is_writing(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// Acks, without waiting.
+    pub(crate) fn ack(&mut self, acks: Vec<Ack>) {
+        let channel = (*self.channel).clone();
+        let written = async move {
+            let ack = |ack: &Ack| channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple });
+            join_all(acks.iter().map(ack)).await.into_iter().collect()
+        };
+        self.writes.push(written.boxed());
+    }
+
+    /// Requeues, without waiting.
+    pub(crate) fn requeue(&mut self, tag: u64) {
+        self.nack(tag, true);
+    }
+
+    /// Leaves the message to the dead-letter exchange of its queue, without waiting.
+    pub(crate) fn reject(&mut self, tag: u64) {
+        self.nack(tag, false);
+    }
+
+    fn nack(&mut self, tag: u64, requeue: bool) {
+        let channel = (*self.channel).clone();
+        let options = BasicNackOptions { multiple: false, requeue };
+        self.writes.push(async move { channel.basic_nack(tag, options).await }.boxed());
+    }
+
+    /// Asks the broker to hand out no more; [`Event::Ended`] follows what it has handed out before.
+    pub(crate) fn cancel(&mut self) {
+        let Some(consumer) = &self.channel.consumer else { return };
+        let (channel, tag) = ((*self.channel).clone(), consumer.tag());
+        let cancelled = async move { channel.basic_cancel(tag, BasicCancelOptions::default()).await };
+        self.questions.push(cancelled.map(|cancelled| cancelled.map(|()| Event::Written)).boxed());
+    }
+
+    /// Asks the broker for a sign that it has taken all that was written so far.
+    pub(crate) fn confirm(&mut self) {
+        // Any answer will do.
+        let (channel, prefetch) = ((*self.channel).clone(), self.prefetch);
+        let asked = async move { channel.basic_qos(prefetch, BasicQosOptions { global: false }).await };
+        self.questions.push(asked.map(|asked| asked.map(|()| Event::Confirmed)).boxed());
+    }
+
+    /// Resolves when the broker has taken all acks and has back what is not acked, or has not answered in time.
+    pub(crate) async fn close(self) {
+        let _ = timeout(ANSWER * 2, self.channel.close()).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Notices when the I/O thread stands still: then nothing of RabbitMQ goes on in this process, and only a new process
+//! helps.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::tracing::{error, info};
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
+
+use super::link::lock;
+
+/// The watchdog of the I/O thread.
+pub(super) static WATCHDOG: Watchdog = Watchdog { since: Mutex::new(None) };
+
+/// So many looks in a row are without an answer before it is said. One would not do: a process that was suspended
+/// finds its time to be up and its work undone at the same moment.
+const LOOKS: u32 = 10;
+
+/// What watches a thread. It runs on another.
+pub(super) struct Watchdog {
+    /// Since when the thread has stood still.
+    since: Mutex<Option<Instant>>,
+}
+
+impl Watchdog {
+    /// How long the thread has stood still; `None` while it comes round.
+    pub(super) fn stalled(&self) -> Option<Duration> {
+        lock(&self.since).map(|since| since.elapsed())
+    }
+
+    /// Looks again and again, for ever.
+    pub(super) async fn watch(&self, thread: Handle, every: Duration) {
+        loop {
+            let begun = Instant::now();
+            let mut round = thread.spawn(async {});
+            let mut missed = 0;
+            while timeout(every, &mut round).await.is_err() {
+                missed += 1;
+                if missed == LOOKS {
+                    *lock(&self.since) = Some(begun);
+                    error!(
+                        seconds = begun.elapsed().as_secs(),
+                        "the I/O thread for RabbitMQ stands still: nothing is received, acknowledged or sent until \
+                         this process is restarted"
+                    );
+                }
+            }
+            if lock(&self.since).take().is_some() {
+                info!(seconds = begun.elapsed().as_secs(), "the I/O thread for RabbitMQ goes on");
+            }
+            sleep(every).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_stands_still_is_noticed_and_so_is_its_return() {
+        let watched =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+        let watchdog = Arc::new(Watchdog { since: Mutex::new(None) });
+        let (watching, handle) = (Arc::clone(&watchdog), watched.handle().clone());
+        tokio::spawn(async move { watching.watch(handle, Duration::from_millis(10)).await });
+        let (go_on, stopped) = std::sync::mpsc::channel::<()>();
+        watched.spawn(async move { stopped.recv() });
+        let is = async |stalled: bool| {
+            while watchdog.stalled().is_some() != stalled {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), is(true)).await.expect("it stands still");
+        drop(go_on);
+        timeout(Duration::from_secs(20), is(false)).await.expect("it goes on");
+        watched.shutdown_background();
+    }
+}

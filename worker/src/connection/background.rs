@@ -1,0 +1,62 @@
+//! Timers and tasks of the library itself, on a thread of its own: whoever calls us may use any executor, or tokio
+//! without timers or with a clock that stands still.
+
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Result};
+
+static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
+
+/// The thread; the first call starts it, and it lives as long as the process. It waits, and computes nothing.
+fn handle() -> Result<Handle> {
+    let mut slot = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*slot {
+        return Ok(handle.clone());
+    }
+    let failed = |error| Error::connection("cannot start the thread of the timers").with_source(error);
+    let runtime = Builder::new_current_thread().enable_time().build().map_err(failed)?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("mq-worker-timer".into())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))
+        .map_err(failed)?;
+    *slot = Some(handle.clone());
+    Ok(handle)
+}
+
+/// Awaits a future no longer than `limit`: `None` when the time is up.
+///
+/// # Errors
+/// The thread cannot be started.
+pub(crate) async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<Option<T>> {
+    let timed = {
+        // A timer belongs to the runtime in which it is made, wherever it is polled.
+        let handle = handle()?;
+        let _entered = handle.enter();
+        tokio::time::timeout(limit, future)
+    };
+    Ok(timed.await.ok())
+}
+
+/// Waits.
+///
+/// # Errors
+/// The thread cannot be started.
+pub(crate) async fn sleep(duration: Duration) -> Result<()> {
+    timeout(duration, std::future::pending::<()>()).await.map(drop)
+}
+
+/// Starts a task that outlives its caller.
+///
+/// # Errors
+/// The thread cannot be started.
+pub(crate) fn spawn<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    Ok(handle()?.spawn(task))
+}

@@ -1,0 +1,124 @@
+//! Whether the open file is still the one at its path.
+//!
+//! SQLite goes on in a file that was deleted, moved or replaced, and says that all is well: what it writes there nobody
+//! will ever read. So the path is looked at before a batch, and again after its commit and before anyone is told `Ok`.
+//! A look is three calls of `stat`.
+
+use std::fmt;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::error::{Error, ErrorKind};
+
+/// What the path led to when the file was opened.
+pub(super) struct Presence {
+    path: Arc<Path>,
+    /// The write-ahead log and its index: processes that open the file later would make new ones, and meet nobody.
+    companions: Vec<(PathBuf, Option<Identity>)>,
+}
+
+/// Tells files apart, whatever they are called.
+type Identity = (u64, u64);
+
+/// What has become of a file that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// Deleted, or moved, or its directory was.
+    Gone,
+    /// Another file is at its path.
+    Replaced,
+    /// Cut to a length of zero.
+    Emptied,
+    /// The write-ahead log or its index was deleted or replaced.
+    WithoutLog,
+}
+
+impl Presence {
+    /// Of a file that was just opened, and written to.
+    pub(super) fn of(path: Arc<Path>) -> Self {
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            let companion = PathBuf::from(name);
+            let identity = std::fs::metadata(&companion).ok().as_ref().and_then(identity);
+            (companion, identity)
+        };
+        let companions = vec![beside("-wal"), beside("-shm")];
+        Self { path, companions }
+    }
+
+    /// Compares what the path leads to now with what is open.
+    pub(super) fn check(&self, db: &Connection) -> Result<(), Absence> {
+        let Ok(metadata) = std::fs::metadata(&self.path) else { return Err(Absence::Gone) };
+        if has_moved(db) {
+            return Err(Absence::Replaced);
+        }
+        if metadata.len() == 0 {
+            return Err(Absence::Emptied);
+        }
+        let is_other = |(path, known): &(PathBuf, Option<Identity>)| {
+            known.is_some() && std::fs::metadata(path).ok().as_ref().and_then(identity) != *known
+        };
+        if self.companions.iter().any(is_other) { Err(Absence::WithoutLog) } else { Ok(()) }
+    }
+}
+
+#[cfg(unix)]
+fn has_moved(db: &Connection) -> bool {
+    let mut has_moved = 0;
+    let asked = db.file_control(None::<&str>, rusqlite::FileControl::HasMoved(&mut has_moved));
+    asked.is_ok() && has_moved != 0
+}
+
+#[cfg(unix)]
+fn identity(metadata: &Metadata) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Where an open file can be neither deleted nor replaced.
+#[cfg(not(unix))]
+fn has_moved(_: &Connection) -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> Option<Identity> {
+    None
+}
+
+impl Absence {
+    /// The error of a caller whose request was not begun.
+    pub(super) fn error(self, path: &Path, act: &str) -> Error {
+        Error::connection(format!("cannot {act}: `{}` {self}; {}", path.display(), self.way_out()))
+    }
+
+    /// The error of a caller whose request was committed, to a file that may be found again or not.
+    pub(super) fn error_after_commit(self, path: &Path, act: &str) -> Error {
+        let kind = ErrorKind::Unknown { id: String::new() };
+        Error::new(kind, format!("{:#}; what became of it is not known", self.error(path, act)))
+    }
+
+    fn way_out(self) -> &'static str {
+        match self {
+            Self::Gone | Self::Replaced => {
+                "put it back, or restart this program and all others that use it, to go on with the file at its path"
+            }
+            Self::Emptied | Self::WithoutLog => "restart this program and all others that use it",
+        }
+    }
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gone => "was deleted or moved while it was open",
+            Self::Replaced => "was replaced by another file while it was open",
+            Self::Emptied => "was emptied while it was open",
+            Self::WithoutLog => "lost its `-wal` or `-shm` file while it was open",
+        })
+    }
+}
