@@ -121,7 +121,8 @@ fn a_call_is_sent_as_it_was_typed() {
     let id = shop.says(&["call", "sell", "--queue", "counter", "--args", args, "--kwargs", kwargs]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let body = runtime.block_on(async {
-        let broker_url = format!("sqlite:{}", shop.0.path().join("jobs.db").display()).parse().expect("a URL");
+        let broker_url =
+            format!("sqlite:{}", shop.0.path().join("jobs.db").display()).parse().expect("a URL");
         let config = mq_worker::Config { broker_url, ..mq_worker::Config::default() };
         let broker = mq_worker::App::new(config).expect("an app").broker().await.expect("a broker");
         let delivery = broker.get("counter").await.expect("an answer").expect("a message");
