@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     &["task", "routing"],
     &["canvas", "connection"],
     &["broker", "backend"],
-    &["events", "control"],
+    &["events", "control", "middleware"],
     &["app"],
     &["runtime", "beat"],
     &["dashboard", "testing"],

@@ -28,6 +28,7 @@ use crate::backend::{self, BackendOptions, ResultBackend};
 use crate::broker::{self, Broker};
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
+use crate::middleware::{Chain, Erased, Middleware, erase};
 use crate::routing::topology::check_name;
 use crate::routing::{Exchange, Queue, QueueKind, Router, Topology};
 use crate::task::Registry;
@@ -56,6 +57,9 @@ struct Inner {
     wrap_broker: Option<WrapBroker>,
     router: Router,
     registry: Registry,
+    /// Around every call, on both sides.
+    middleware: Chain,
+    given_middleware: Vec<Arc<dyn Erased>>,
     broker: OnceCell<Arc<dyn Broker>>,
     backend: OnceCell<Arc<dyn ResultBackend>>,
     /// Set once the broker has the configured topology.
@@ -92,7 +96,7 @@ impl App {
 
     /// Begins with the loaded configuration and changes it in code.
     pub fn builder() -> AppBuilder {
-        AppBuilder { config: None, wrap_broker: None }
+        AppBuilder { config: None, wrap_broker: None, middleware: Vec::new() }
     }
 
     /// An application with exactly this configuration.
@@ -100,22 +104,28 @@ impl App {
     /// # Errors
     /// When the configuration has a mistake, or two tasks have one name.
     pub fn new(config: Config) -> Result<App> {
-        Self::assemble(config, None)
+        Self::assemble(config, None, Vec::new())
     }
 
     /// The same application with another configuration.
     #[cfg(feature = "cli")]
     pub(crate) fn reconfigured(&self, config: Config) -> Result<App> {
-        Self::assemble(config, self.0.wrap_broker)
+        Self::assemble(config, self.0.wrap_broker, self.0.given_middleware.clone())
     }
 
-    fn assemble(config: Config, wrap_broker: Option<WrapBroker>) -> Result<App> {
+    fn assemble(
+        config: Config,
+        wrap_broker: Option<WrapBroker>,
+        given_middleware: Vec<Arc<dyn Erased>>,
+    ) -> Result<App> {
         let config = config.with_absolute_paths();
         config.topology.validate()?;
         let router = Router::new(config.routes.clone(), config.default_queue.clone())?;
         Ok(App(Arc::new(Inner {
             router,
             registry: Registry::collect()?,
+            middleware: Chain::collect(given_middleware.clone()),
+            given_middleware,
             config,
             wrap_broker,
             broker: OnceCell::new(),
@@ -135,6 +145,11 @@ impl App {
     /// The tasks that are linked into this program.
     pub fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    /// The middleware around every call.
+    pub(crate) fn middleware(&self) -> &Chain {
+        &self.0.middleware
     }
 
     /// Which task goes where.
@@ -333,6 +348,7 @@ impl App {
 pub struct AppBuilder {
     config: Option<Config>,
     wrap_broker: Option<WrapBroker>,
+    middleware: Vec<Arc<dyn Erased>>,
 }
 
 impl AppBuilder {
@@ -408,6 +424,16 @@ impl AppBuilder {
         Ok(Self { config: Some(config), ..self })
     }
 
+    /// Adds a [`Middleware`] inside those that were added before.
+    ///
+    /// One that belongs to a library of tasks is registered with [`middleware!`](crate::middleware!) instead: the
+    /// ready-made `mq-worker` builds the application by itself.
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(erase(middleware));
+        self
+    }
+
     /// Puts another broker around the real one, so that a test can break its promises on purpose.
     #[doc(hidden)]
     #[must_use]
@@ -425,7 +451,7 @@ impl AppBuilder {
             Some(config) => config,
             None => Config::load()?,
         };
-        App::assemble(config, self.wrap_broker)
+        App::assemble(config, self.wrap_broker, self.middleware)
     }
 
     /// Makes it the application of this process, which `.delay()` uses.

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::{LATEST, format_time, owner};
 use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
+use crate::middleware::Outgoing;
 use crate::routing::router::Wanted;
 use crate::routing::topology::{MAX_NAME, check_key, check_name};
 use crate::routing::{ExchangeKind, Route};
@@ -123,7 +124,27 @@ impl App {
         own: &TaskOptions,
         body: Bytes,
         unique: Option<String>,
-        options: SendOptions,
+        mut options: SendOptions,
+    ) -> Result<AsyncResult<O>> {
+        if self.middleware().is_empty() {
+            return self.send_through(task, own, body, unique, &options).await;
+        }
+        options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
+        let mut call = Outgoing { task, options: &mut options };
+        self.middleware().before_publish(&mut call).await?;
+        let sent = self.send_through(task, own, body, unique, call.options).await;
+        self.middleware().after_publish(&call, sent.as_ref().map(drop)).await;
+        sent
+    }
+
+    /// Sends a call that the middleware has let through.
+    async fn send_through<O>(
+        &self,
+        task: &str,
+        own: &TaskOptions,
+        body: Bytes,
+        unique: Option<String>,
+        options: &SendOptions,
     ) -> Result<AsyncResult<O>> {
         self.check_size(task, &body)?;
         let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
@@ -131,10 +152,10 @@ impl App {
         check_name("task id", &id)?;
         check_headers(task, &options.headers)?;
         let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
-        let route = self.address(task, own, &options).await.map_err(cannot)?;
+        let route = self.address(task, own, options).await.map_err(cannot)?;
         let now = Utc::now();
-        let due = due(&options, now);
-        let headers = headers(task, &id, own, &options, due, now);
+        let due = due(options, now);
+        let headers = headers(task, &id, own, options, due, now);
         let ignored = options.ignore_result.unwrap_or(own.ignore_result);
         let backend = if ignored { None } else { Some(self.backend().await.map_err(cannot)?) };
         let broker = self.broker().await.map_err(cannot)?;

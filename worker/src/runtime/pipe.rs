@@ -203,8 +203,10 @@ impl Pipe {
             return self.dispose(Admission::Settle(request, Outcome::Revoked { why: "revoked" })).await;
         }
         let work = work.into_inner();
+        let layers = self.settler.app.middleware();
         let ended =
-            executor::run(work, &request.context, limits, permit, &self.places, &self.gate.cold).await;
+            executor::run(work, &request.context, layers, limits, permit, &self.places, &self.gate.cold)
+                .await;
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;

@@ -45,7 +45,9 @@ use crate::error::{Result, TaskFailure};
 use crate::message::headers::{LATEST, format_time, names};
 use crate::message::history::{self, shortened};
 use crate::message::{Attempt, Message};
+use crate::middleware::{OutcomeKind, TaskOutcome};
 use crate::routing::Queue;
+use crate::show;
 use crate::state::State;
 use crate::task::FailedTask;
 use crate::tracing;
@@ -84,6 +86,21 @@ pub(super) enum Settled {
 impl Settler {
     /// Carries out an outcome and settles the delivery.
     pub async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
+        let layers = self.app.middleware();
+        if layers.is_empty() {
+            self.carry_out(request, outcome, elapsed).await;
+            return;
+        }
+        let (context, seen) = (request.context.clone(), outcome.without_value());
+        let kind = match self.carry_out(request, outcome, elapsed).await {
+            true => seen.kind(),
+            false => OutcomeKind::Requeued,
+        };
+        layers.on_outcome(&context, &TaskOutcome { kind, elapsed }).await;
+    }
+
+    /// False when the cold shutdown came first: the message went back.
+    async fn carry_out(&self, request: Request, outcome: Outcome, elapsed: Duration) -> bool {
         let (task, id) = (request.context.task().to_owned(), request.context.id().to_owned());
         let done = match outcome {
             Outcome::Success(json) => self.success(&request, json, elapsed).await,
@@ -99,18 +116,22 @@ impl Settler {
                 Ok(Settled::Over(Verdict::Ack))
             }
             Outcome::Postpone { after, problem } => {
-                tracing::warn!(task, id, ?after, problem, "cannot start it here now: it waits");
-                return self.postpone(request, after).await;
+                tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start it here now: it waits");
+                self.postpone(request, after).await;
+                return true;
             }
             Outcome::Lose { problem } => {
-                return tracing::error!(task, id, problem, "panicked as it was stopped: counted as a crash");
+                tracing::error!(task, id, problem, "panicked as it was stopped: counted as a crash");
+                return true;
             }
-            Outcome::HandBack => return self.hand_back(request).await,
+            Outcome::HandBack => Err(Abandoned),
         };
+        let is_done = done.is_ok();
         match done {
             Ok(settled) => self.finish(request, settled).await,
             Err(Abandoned) => self.hand_back(request).await,
         }
+        is_done
     }
 
     /// Gives the verdict on a delivery, when all else is durable.
@@ -156,7 +177,7 @@ impl Settler {
         }
         self.remember(request).await?;
         count(&self.tally.succeeded);
-        tracing::info!(task = context.task(), id = context.id(), ?elapsed, "succeeded");
+        tracing::info!(task = context.task(), id = context.id(), elapsed = %show::duration(elapsed), "succeeded");
         Ok(Settled::Over(Verdict::Ack))
     }
 
@@ -173,7 +194,7 @@ impl Settler {
             false => (context.retries().saturating_add(1), request.crashes),
         };
         let (task, id) = (context.task(), context.id());
-        tracing::warn!(task, id, retries, crashes, ?after, error = %failure, "will be retried");
+        tracing::warn!(task, id, retries, crashes, after = %show::duration(after), error = %failure, "will be retried");
         let mut message = again(request);
         for (name, count) in [("retries", retries), (names::CRASHES, crashes)] {
             if count > 0 {
