@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{PipeReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use mq_worker::Task;
@@ -11,14 +11,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::eventually_blocking;
 
 use super::lab::{LONG, Lab, lines, on_sqlite};
-use super::tasks::{note_once, print_apart, print_inside};
+use super::tasks::{fail, note_once, print_apart, print_inside};
 
 /// A worker whose output goes where the test wants it.
 struct Worker(Child);
 
 impl Worker {
     fn start(lab: &Lab, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
-        let mut command = lab.command(env!("CARGO_BIN_EXE_isolated-worker"));
+        Self::spawn(lab.command(env!("CARGO_BIN_EXE_isolated-worker")), stdout, stderr)
+    }
+
+    fn spawn(mut command: Command, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).process_group(0);
         Self(command.spawn().expect("it starts"))
     }
@@ -94,6 +97,25 @@ fn a_reader_that_stands_still_holds_up_nobody_and_hears_what_it_missed() {
         eventually_blocking("it is said what is missing", LONG, || {
             heard.lock().expect("not poisoned").contains("lines of the log were lost").then_some(())
         });
+    });
+}
+
+/// The program's own subscriber panics at every event: those that succeed, fail, are retried and dead-lettered.
+#[test]
+fn a_log_that_panics_harms_no_task() {
+    on_sqlite(async |lab| {
+        let mut command = lab.command(env!("CARGO_BIN_EXE_isolated-own-main"));
+        command.env("TEST_BROKEN_LOG", "1");
+        let _worker = Worker::spawn(command, Stdio::null(), Stdio::null());
+        let file = lab.file("ran");
+        let calls = (0..20).map(|index| {
+            note_once.with(file.clone(), index.to_string()).queue(&lab.place.queue).ignore_result()
+        });
+        lab.app.send_many(calls).await.expect("sent");
+        let (kind, text) = lab.failure(fail.with("panic")).await;
+        assert_eq!(kind, "Panic", "{text}");
+        assert_eq!(lines(&file, 20).len(), 20, "each once");
+        assert_eq!(lab.ready(&format!("{}.dead", lab.place.queue)).await, 1);
     });
 }
 

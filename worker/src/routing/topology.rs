@@ -261,7 +261,8 @@ impl Queue {
         }
         // No broker has a name of this length: its beginning, and a hash that tells it from others with that beginning.
         let hash = Uuid::new_v5(&DEAD_LETTERS, name.as_bytes()).simple();
-        format!("{}~{hash}.dead", &name[..name.floor_char_boundary(200)])
+        let end = (0..=200).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
+        format!("{}~{hash}.dead", &name[..end])
     }
 }
 

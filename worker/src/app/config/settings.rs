@@ -160,7 +160,7 @@ fn duration(duration: Duration) -> Option<String> {
 
 fn bytes(bytes: usize) -> String {
     let mebibyte = 1 << 20;
-    if bytes % mebibyte == 0 { format!("{}MiB", bytes / mebibyte) } else { bytes.to_string() }
+    if bytes.is_multiple_of(mebibyte) { format!("{}MiB", bytes / mebibyte) } else { bytes.to_string() }
 }
 
 fn shown(path: Option<&Path>) -> Option<String> {

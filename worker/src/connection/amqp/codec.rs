@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
 use super::delay::is_rung;
-use super::sieve::DEEPEST;
+use super::properties::DEEPEST;
 use crate::error::{Error, Result};
 use crate::message::headers::{format_time, is_trace};
 use crate::message::{Headers, Message, Properties};

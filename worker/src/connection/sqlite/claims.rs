@@ -193,7 +193,7 @@ impl Engine {
                 changes.rings = true;
             }
             Ending::Lost { pause } => {
-                let at = super::engine::now_ms().saturating_add(pause.as_millis() as i64);
+                let at = super::engine::now_ms().saturating_add(super::engine::millis(pause));
                 self.db
                     .prepare_cached(
                         "INSERT INTO delayed (at, id, queue, rank, redelivered, crashes) VALUES (?, ?, ?, ?, 1, ?)",

@@ -95,7 +95,8 @@ impl Engine {
             at: publishing
                 .delay
                 .filter(|delay| !delay.is_zero())
-                .map(|delay| now.saturating_add(millis(delay))),
+                // This millisecond has begun already: without one more, it would be due a moment too soon.
+                .map(|delay| now.saturating_add(millis(delay)).saturating_add(1)),
             expiration: publishing.expiration.map(millis),
             hops: 0,
         };

@@ -32,6 +32,12 @@ pub(super) fn resolve(url: &BrokerUrl) -> Result<PathBuf> {
     Ok(parent.join(name))
 }
 
+/// The path in the words of the URL: links in it stay.
+pub(super) fn absolute(url: &BrokerUrl) -> PathBuf {
+    let path = Path::new(url.path());
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn checked(url: &BrokerUrl) -> Result<&Path> {
     match url.path() {
         "" => Err(Error::config(format!("`{url}` names no file: expected sqlite:PATH"))),

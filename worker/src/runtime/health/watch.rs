@@ -109,10 +109,12 @@ mod tests {
     use std::sync::atomic::AtomicU64;
     use std::sync::{Arc, Mutex, OnceLock};
 
+    use chrono::DateTime;
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use crate::backend::{self, BackendOptions};
     use crate::broker::{self, ConsumerControl};
     use crate::connection::{ConnectOptions, TlsOptions};
     use crate::routing::QueueKind;
@@ -124,7 +126,7 @@ mod tests {
     #[derive(Default)]
     struct Control {
         unsettled: Option<usize>,
-        stalled: Option<String>,
+        loss: Option<(DateTime<Utc>, String)>,
     }
 
     impl ConsumerControl for Control {
@@ -140,27 +142,30 @@ mod tests {
             self.unsettled
         }
 
-        fn stalled(&self) -> Option<String> {
-            self.stalled.clone()
+        fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+            self.loss.clone()
         }
     }
 
-    /// What two looks at a worker that does nothing find.
-    async fn found(control: Control) -> Symptoms {
+    /// What two looks at a worker that does nothing find, and whether it is alive.
+    async fn found(control: Control) -> (Symptoms, bool) {
         let options = ConnectOptions {
             timeout: Duration::from_secs(5),
             queue_kind: QueueKind::Classic,
             tls: TlsOptions::default(),
             name: "test".into(),
         };
-        let broker =
-            broker::open(&"memory://health".parse().expect("a URL"), &options).await.expect("memory");
+        let url = "memory://health".parse().expect("a URL");
+        let broker = broker::open(&url, &options).await.expect("memory");
+        let kept = BackendOptions { connect: options, expires: Duration::from_secs(60) };
         let consuming = Consuming {
             broker,
+            backend: backend::open(&url, None, &kept).await.expect("memory"),
             control: Arc::new(control),
             queues: Arc::new([]),
             delivered: Arc::new(AtomicU64::new(1)),
             running: Arc::new(RunningTasks::new(&Registry::default())),
+            settling: Arc::default(),
         };
         let vitals = Vitals {
             phase: Mutex::new(Phase::Consuming(consuming)),
@@ -173,16 +178,17 @@ mod tests {
         let mut last = Counters::default();
         look(&vitals, &mut last).await;
         vitals.beats.store(2, Ordering::Relaxed);
-        look(&vitals, &mut last).await
+        (look(&vitals, &mut last).await, vitals.liveness().is_ok())
     }
 
     #[tokio::test]
     async fn a_worker_that_can_do_nothing_any_more_or_runs_nothing_of_what_it_holds_is_not_well() {
-        let stalled = found(Control { stalled: Some("it stands still".into()), ..Control::default() }).await;
-        assert_eq!(stalled.executor.as_deref(), Some("it stands still"));
-        let ghosts = found(Control { unsettled: Some(2), ..Control::default() }).await;
+        let loss = Some((Utc::now(), "it stands still".into()));
+        let (_, stalled_is_alive) = found(Control { loss, ..Control::default() }).await;
+        assert!(!stalled_is_alive);
+        let (ghosts, _) = found(Control { unsettled: Some(2), ..Control::default() }).await;
         assert!(ghosts.progress.is_some_and(|reason| reason.contains('2')));
-        let well = found(Control { unsettled: Some(0), ..Control::default() }).await;
-        assert!(well.executor.is_none() && well.progress.is_none() && well.connection.is_none());
+        let (well, is_alive) = found(Control { unsettled: Some(0), ..Control::default() }).await;
+        assert!(is_alive && well.executor.is_none() && well.progress.is_none() && well.connection.is_none());
     }
 }
