@@ -109,10 +109,12 @@ mod tests {
     use std::sync::atomic::AtomicU64;
     use std::sync::{Arc, Mutex, OnceLock};
 
+    use chrono::DateTime;
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use crate::backend::{self, BackendOptions};
     use crate::broker::{self, ConsumerControl};
     use crate::connection::{ConnectOptions, TlsOptions};
     use crate::routing::QueueKind;
@@ -124,7 +126,7 @@ mod tests {
     #[derive(Default)]
     struct Control {
         unsettled: Option<usize>,
-        stalled: Option<String>,
+        loss: Option<String>,
     }
 
     impl ConsumerControl for Control {
@@ -140,23 +142,27 @@ mod tests {
             self.unsettled
         }
 
-        fn stalled(&self) -> Option<String> {
-            self.stalled.clone()
+        fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+            self.loss.clone().map(|reason| (Utc::now(), reason))
         }
     }
 
     /// What two looks at a worker that does nothing find.
-    async fn found(control: Control) -> Symptoms {
+    async fn found(control: Control) -> (Symptoms, bool) {
         let options = ConnectOptions {
             timeout: Duration::from_secs(5),
             queue_kind: QueueKind::Classic,
             tls: TlsOptions::default(),
             name: "test".into(),
         };
-        let broker =
-            broker::open(&"memory://health".parse().expect("a URL"), &options).await.expect("memory");
+        let url = "memory://health".parse().expect("a URL");
+        let broker = broker::open(&url, &options).await.expect("memory");
+        let options = BackendOptions { connect: options, expires: Duration::from_secs(60) };
+        let backend = backend::open(&url, None, &options).await.expect("memory");
         let consuming = Consuming {
             broker,
+            backend,
+            settling: Arc::default(),
             control: Arc::new(control),
             queues: Arc::new([]),
             delivered: Arc::new(AtomicU64::new(1)),
@@ -173,16 +179,17 @@ mod tests {
         let mut last = Counters::default();
         look(&vitals, &mut last).await;
         vitals.beats.store(2, Ordering::Relaxed);
-        look(&vitals, &mut last).await
+        let symptoms = look(&vitals, &mut last).await;
+        (symptoms, vitals.liveness().is_ok())
     }
 
     #[tokio::test]
     async fn a_worker_that_can_do_nothing_any_more_or_runs_nothing_of_what_it_holds_is_not_well() {
-        let stalled = found(Control { stalled: Some("it stands still".into()), ..Control::default() }).await;
-        assert_eq!(stalled.executor.as_deref(), Some("it stands still"));
-        let ghosts = found(Control { unsettled: Some(2), ..Control::default() }).await;
-        assert!(ghosts.progress.is_some_and(|reason| reason.contains('2')));
-        let well = found(Control { unsettled: Some(0), ..Control::default() }).await;
-        assert!(well.executor.is_none() && well.progress.is_none() && well.connection.is_none());
+        let (_, is_ok) = found(Control { loss: Some("it stands still".into()), ..Control::default() }).await;
+        assert!(!is_ok, "at once");
+        let (ghosts, is_ok) = found(Control { unsettled: Some(2), ..Control::default() }).await;
+        assert!(is_ok && ghosts.progress.is_some_and(|reason| reason.contains('2')));
+        let (well, is_ok) = found(Control { unsettled: Some(0), ..Control::default() }).await;
+        assert!(is_ok && well.executor.is_none() && well.progress.is_none() && well.connection.is_none());
     }
 }
