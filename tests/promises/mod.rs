@@ -1,5 +1,6 @@
 //! What a user may rely on beyond "it runs at least once", on every broker.
 
+mod dropped;
 mod failures;
 mod once;
 mod panics;

@@ -5,6 +5,7 @@ mod delays;
 mod faults;
 mod fixture;
 mod late;
+mod management;
 mod publishing;
 mod restored;
 mod results;

@@ -59,6 +59,20 @@ impl Node {
         node
     }
 
+    /// Starts a node with its management API, and gives the address of that.
+    ///
+    /// # Panics
+    /// When RabbitMQ is not installed or does not start; the log is shown.
+    pub fn start_with_management() -> (Node, String) {
+        let port = free_port();
+        let configuration =
+            format!("heartbeat = 10\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}");
+        let identity = Identity { plugins: "rabbitmq_management", ..Identity::fresh(&configuration) };
+        let mut node = Self::prepare(&identity);
+        node.launch();
+        (node, format!("http://127.0.0.1:{port}"))
+    }
+
     /// Starts nodes that form a cluster; a queue that is replicated has a copy on each.
     ///
     /// # Panics
@@ -206,6 +220,8 @@ struct Identity {
     mapper: u16,
     /// More lines for the configuration.
     configuration: String,
+    /// With commas between them.
+    plugins: &'static str,
 }
 
 impl Identity {
@@ -215,6 +231,7 @@ impl Identity {
             cookie: crate::unique("cookie"),
             mapper: free_port(),
             configuration: configuration.to_owned(),
+            plugins: "",
         }
     }
 }
@@ -266,7 +283,8 @@ impl Ctl {
         fs::write(directory.join(".erlang.cookie"), &identity.cookie).expect("a cookie");
         fs::set_permissions(directory.join(".erlang.cookie"), fs::Permissions::from_mode(0o400))
             .expect("a private cookie");
-        fs::write(directory.join("enabled_plugins"), "[].\n").expect("a list of plugins");
+        fs::write(directory.join("enabled_plugins"), format!("[{}].\n", identity.plugins))
+            .expect("a list of plugins");
         fs::write(
             directory.join("rabbitmq.conf"),
             format!(

@@ -28,6 +28,7 @@ mod tracing;
 
 // What can go wrong, and where a task stands.
 mod error;
+mod show;
 pub use error::{Error, Result, TaskFailure};
 
 mod state;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum State {
-    /// Nothing is known: waiting in a queue, or an id that never existed.
+    /// Nothing is known: waiting in a queue, or an id that was never sent.
     Pending,
     /// A worker has it.
     Received,

@@ -5,6 +5,8 @@ mod support;
 
 use std::time::Duration;
 
+use mq_worker::broker::Publication;
+use mq_worker::message::{Headers, Message, Properties};
 use mq_worker::{App, AsyncResult, Config, TaskError, Worker, task};
 use serde_json::{Value, json};
 use support::{Run, eventually, mq_worker, scratch};
@@ -109,5 +111,41 @@ fn a_unique_letter_waits_until_no_other_call_has_its_lock_and_then_takes_it() {
         assert_eq!((run.code, run.stdout.trim()), (Some(0), "1 message replayed"), "{run:?}");
         assert!(!place.letters().contains(&first_id));
         assert_eq!(place.send(&held, true).id(), first_id, "it has its lock again");
+    });
+}
+
+#[test]
+fn a_call_that_expired_is_replayed_only_when_it_is_asked_for() {
+    on_both(|place| {
+        assert_eq!(place.run(&["declare", "queue"]).code, Some(0));
+        for id in ["one", "two"] {
+            let message = Message {
+                properties: Properties {
+                    expiration: Some(Duration::from_millis(1)),
+                    ..Properties::default()
+                },
+                headers: Headers::for_task("bill", id),
+                body: "[[], {}, {}]".into(),
+            };
+            let routing_key = place.queue.clone();
+            let publication = Publication { routing_key, message, mandatory: true, ..Publication::default() };
+            let publish = async { place.app.broker().await?.publish(publication).await };
+            place.runtime.block_on(publish).expect("published");
+        }
+        eventually("both letters", || match place.letters() {
+            letters if letters.len() == 2 => Ok(()),
+            letters => Err(format!("{letters:?}")),
+        });
+        let list = place.run(&["dead", "list"]);
+        assert!(list.stdout.contains("expired"), "{list:?}");
+        let run = place.run(&["dead", "replay"]);
+        assert_eq!((run.code, run.stdout.trim()), (Some(0), "0 messages replayed"), "{run:?}");
+        assert!(run.stderr.contains("2 had expired and stay; --expired"), "{run:?}");
+        assert_eq!(place.letters().len(), 2, "they stay");
+        let run = place.run(&["dead", "replay", "--id", "one"]);
+        assert_eq!((run.code, run.stdout.trim()), (Some(0), "1 message replayed"), "{run:?}");
+        let run = place.run(&["dead", "replay", "--expired"]);
+        assert_eq!((run.code, run.stdout.trim()), (Some(0), "1 message replayed"), "{run:?}");
+        assert_eq!(place.letters(), Vec::<String>::new());
     });
 }

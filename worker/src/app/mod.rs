@@ -29,7 +29,7 @@ use crate::broker::{self, Broker};
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
 use crate::routing::topology::check_name;
-use crate::routing::{Queue, QueueKind, Router, Topology};
+use crate::routing::{Exchange, Queue, QueueKind, Router, Topology};
 use crate::task::Registry;
 
 /// One application: cheap to clone, safe to share.
@@ -219,9 +219,9 @@ impl App {
         if self.is_declared(name) {
             return Ok(());
         }
-        self.broker().await?.declare(&self.task_queue(name)).await?;
-        self.set_declared(name.to_owned());
-        self.set_declared(Queue::dead_letter_name(name));
+        let topology = self.task_queue(name);
+        self.broker().await?.declare(&topology).await?;
+        topology.queues.into_iter().for_each(|queue| self.set_declared(queue.name));
         Ok(())
     }
 
@@ -235,7 +235,8 @@ impl App {
         if self.is_declared(&name) {
             return Ok(());
         }
-        self.broker().await?.declare(&Topology::of_queue(Queue::new(&name))).await?;
+        let queue = self.configured_queue(&name).unwrap_or_else(|| Queue::new(&name));
+        self.broker().await?.declare(&Topology::of_queue(queue)).await?;
         self.set_declared(name);
         Ok(())
     }
@@ -274,16 +275,27 @@ impl App {
         self.with_dead_letters(queue)
     }
 
+    /// True when others declare this queue.
+    pub(crate) fn is_external(&self, queue: &str) -> bool {
+        self.0.config.topology.queues.iter().any(|known| known.external && known.name == queue)
+    }
+
     fn configured_queue(&self, name: &str) -> Option<Queue> {
         self.0.config.topology.queues.iter().find(|queue| queue.name == name).cloned()
     }
 
     /// A queue that stays has a dead-letter queue beside it: without one the broker would drop a message that
     /// reaches its delivery limit. A queue that is the dead-letter queue of another needs none.
+    ///
+    /// Nor does one that is not managed: its dead-letter queue is made when the first dead letter is written.
     fn with_dead_letters(&self, mut queue: Queue) -> Topology {
         let stays = queue.durable && !queue.exclusive && !queue.auto_delete;
         let dead = Queue::dead_letter_name(&queue.name);
-        if !stays || queue.name.ends_with(".dead") || check_name("queue", &dead).is_err() {
+        if !stays
+            || !queue.is_managed()
+            || queue.name.ends_with(".dead")
+            || check_name("queue", &dead).is_err()
+        {
             return Topology::of_queue(queue);
         }
         if queue.dead_letter_exchange.is_none() {
@@ -357,6 +369,32 @@ impl AppBuilder {
         self.set(|config| config.queue_kind = kind)
     }
 
+    /// Says how a queue is declared: [`Queue::external`] leaves that to others, [`Queue::exact`] does it with
+    /// exactly these arguments, [`Queue::new`] as a task queue with a dead-letter queue beside it. It replaces what the
+    /// configuration says about the queue.
+    ///
+    /// # Errors
+    /// A mistake in environment or file.
+    pub fn queue(self, queue: impl Into<Queue>) -> Result<Self> {
+        let queue = queue.into();
+        self.set(|config| {
+            config.topology.queues.retain(|known| known.name != queue.name);
+            config.topology.queues.push(queue);
+        })
+    }
+
+    /// Says how an exchange is declared: [`Exchange::external`] leaves that to others. It replaces what the
+    /// configuration says about the exchange.
+    ///
+    /// # Errors
+    /// A mistake in environment or file.
+    pub fn exchange(self, exchange: Exchange) -> Result<Self> {
+        self.set(|config| {
+            config.topology.exchanges.retain(|known| known.name != exchange.name);
+            config.topology.exchanges.push(exchange);
+        })
+    }
+
     /// Changes any setting.
     ///
     /// # Errors
@@ -404,7 +442,7 @@ impl AppBuilder {
 }
 
 fn read(text: &str, read: fn(&str) -> Result<BrokerUrl, value::Problem>) -> Result<BrokerUrl> {
-    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::shown(text))))
+    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::shown_address(text))))
 }
 
 impl std::fmt::Debug for App {

@@ -12,9 +12,13 @@ use serde::de::DeserializeOwned;
 use super::App;
 use crate::backend::{ResultBackend, ResultRecord};
 use crate::connection::background;
-use crate::error::{Error, ErrorKind, Result};
+use crate::control::Control;
+use crate::error::{Error, ErrorKind, Result, Undecodable};
 use crate::message::typed;
 use crate::state::State;
+
+/// Timeout for the workers' answers to the question for a state.
+const ASK: Duration = Duration::from_millis(500);
 
 /// A task that was sent. Dropping it changes nothing about the task.
 pub struct AsyncResult<T> {
@@ -61,12 +65,29 @@ impl<T> AsyncResult<T> {
         })
     }
 
-    /// Where the task stands. An id of which nothing is known is `Pending`.
+    /// Where the task stands. Of what has no result yet, the workers are asked: `Started` is running. An id of which
+    /// nothing is known within half a second is `Pending`: it waits, or it was never sent.
     ///
     /// # Errors
     /// When the backend cannot be asked, or the result was ignored.
     pub async fn state(&self) -> Result<State> {
-        Ok(self.backend()?.fetch(&self.id).await?.map_or(State::Pending, |record| record.state))
+        let record = self.backend()?.fetch(&self.id).await?;
+        if let Some(record) = record.filter(|record| record.state != State::Pending) {
+            return Ok(record.state);
+        }
+        let running = match self.app.broker().await {
+            Ok(broker) => Control::new(broker).timeout(ASK).find(std::slice::from_ref(&self.id)).await,
+            Err(error) => Err(error),
+        };
+        match running {
+            Ok(seen) if !seen.running.is_empty() => Ok(State::Started),
+            // It may have ended meanwhile.
+            Ok(_) => Ok(self.backend()?.fetch(&self.id).await?.map_or(State::Pending, |record| record.state)),
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "the workers cannot be asked for a state");
+                Ok(State::Pending)
+            }
+        }
     }
 }
 
@@ -150,7 +171,8 @@ fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
         _ => {
             let json = record.value.as_ref().map_or("null", |value| value.get());
             typed::from_str(json).map_err(|error| {
-                Error::codec(format!("the result of task {id} is not of the awaited type")).with_source(error)
+                Error::codec(format!("the result of task {id} is not of the awaited type"))
+                    .with_source(Undecodable::from(&error))
             })
         }
     }

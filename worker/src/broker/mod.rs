@@ -5,12 +5,14 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+mod dead_letters;
 pub mod delivery;
 mod memory;
 pub mod memos;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use dead_letters::DeadLetters;
 pub use delivery::{Consumer, ConsumerControl, Delivery, LOST_PAUSE, Settle, Settlement, Verdict};
 pub use memos::{Lock, Locked, Note, Notes, Register};
 use std::sync::Arc;
@@ -243,6 +245,7 @@ fn unable<T: Send + 'static>(broker: &str, what: &str) -> BoxFuture<'static, Res
 /// A scheme that no broker has, a URL with a mistake, or a file that cannot be opened.
 #[cfg_attr(not(any(feature = "amqp", feature = "sqlite")), expect(unused_variables))]
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
+    url.check()?;
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url)),
         #[cfg(feature = "sqlite")]

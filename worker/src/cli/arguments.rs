@@ -12,6 +12,7 @@ use super::topology_arguments::{
     BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
 };
 use crate::app::config::value;
+use crate::error::Undecodable;
 
 /// Runs the tasks of a crate, and looks after its queues.
 ///
@@ -55,15 +56,15 @@ pub(super) struct WorkerArguments {
     #[arg(short, long, value_delimiter = ',', value_parser = value::queue)]
     pub(super) queues: Vec<String>,
     /// How many tasks run at once [default: 10 for each processor]
-    #[arg(short, long, value_name = "N", value_parser = value::concurrency)]
+    #[arg(short, long, value_name = "N", allow_hyphen_values = true, value_parser = value::concurrency)]
     pub(super) concurrency: Option<usize>,
     /// How many messages may be reserved [default: the concurrency]
-    #[arg(long, value_name = "N", value_parser = value::prefetch)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value::prefetch)]
     pub(super) prefetch: Option<u16>,
     /// How long running tasks may go on when the worker is told to stop [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(super) grace: Option<Duration>,
-    /// The worker's name; %h is the machine's [default: mq-worker@%h]
+    /// The worker's name; %h is the machine's [default: the package's or program's, at %h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
     /// Serve /livez and /readyz there, such as 0.0.0.0:9000 [default: nowhere]
@@ -184,7 +185,12 @@ Examples:
   mq-worker bind logs archive                   a fanout exchange needs no key";
 
 const CALL_HELP: &str = "\
-The call's id is printed; with --wait its result, as JSON.
+The call's id is printed; with --wait its result, as JSON. Without --queue the queue is that of the routes in
+mq-worker.toml, of the crate in this directory (once its worker was built), or of the workers that know the task. With
+--wait and without --queue nothing is sent to a queue that nobody works on.
+
+Exit code: 0 when it was sent or has succeeded, 1 when it failed, was revoked or was not sent, 75 when there was no
+result in time; the call goes on.
 
 Examples:
   mq-worker call add --args '[2, 3]' --wait
@@ -228,7 +234,7 @@ pub(super) struct ConfigArguments {
 #[derive(Args, Debug)]
 pub(super) struct StatusArguments {
     /// How long to wait for workers to answer [default: 1s]
-    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) timeout: Option<Duration>,
     /// Print JSON
     #[arg(long)]
@@ -244,7 +250,7 @@ pub(super) struct StopArguments {
     #[arg(long)]
     pub(super) all: bool,
     /// How long to wait until they are gone [default: 60s]
-    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) timeout: Option<Duration>,
     /// Do not wait
     #[arg(long, conflicts_with = "timeout")]
@@ -291,15 +297,17 @@ pub(super) struct CallArguments {
     /// The arguments by name: a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object, default_value = "{}", allow_hyphen_values = true)]
     pub(super) kwargs: Box<RawValue>,
-    /// The queue [default: what the routes say, else the default queue]
+    /// The queue [default: what the routes, the crate in this directory or the workers say, else the default queue]
     #[arg(short, long, value_parser = value::queue)]
     pub(super) queue: Option<String>,
     /// Not to run before this long from now
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(super) countdown: Option<Duration>,
-    /// Wait for the result and print it, at most this long if given
-    #[arg(short, long, value_name = "DURATION", value_parser = value::positive_duration)]
+    /// Wait for the result and print it, at most this long [default: 60s]; exit code 75 when the time is up
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
+    #[command(flatten)]
+    pub(super) package: PackageArguments,
 }
 
 /// A JSON array as it was typed: its own type, to tell it from an object.
@@ -310,8 +318,8 @@ pub(super) struct Positional(pub(super) Box<RawValue>);
 pub(super) struct ResultArguments {
     /// The id that `call` printed, or that `.id()` gave
     pub(super) id: String,
-    /// Wait until it is ready, at most this long if given
-    #[arg(short, long, value_name = "DURATION", value_parser = value::positive_duration)]
+    /// Wait until it is ready, at most this long [default: 60s]; exit code 75 when the time is up
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
     /// Print all that is known, as JSON
     #[arg(long)]
@@ -338,10 +346,14 @@ pub(super) enum DeadCommand {
     },
     /// Send dead letters back to the queue they came from, with their retries counted anew
     ///
-    /// A unique task's letter stays while another call of it waits or runs; then the exit code is 75.
+    /// A unique task's letter stays while another call of it waits or runs; then the exit code is 75. What had expired stays
+    /// too, unless it is asked for by --expired or its --id.
     Replay {
         #[command(flatten)]
         which: DeadArguments,
+        /// Send those too that had expired before they were run
+        #[arg(long)]
+        expired: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -377,19 +389,20 @@ pub(super) struct DeadArguments {
     #[arg(long)]
     pub(super) id: Option<String>,
     /// At most so many, the oldest first
-    #[arg(long, value_name = "N", value_parser = value::count)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value::count)]
     pub(super) limit: Option<u32>,
 }
 
 fn json_array(text: &str) -> Result<Positional, String> {
-    json::<Vec<serde_json::Value>>(text)
-        .map(Positional)
-        .map_err(|error| format!("expected a JSON array, such as '[1, \"two\"]' ({error})"))
+    json::<Vec<serde_json::Value>>(text).map(Positional).map_err(|error| {
+        format!("expected a JSON array, such as '[1, \"two\"]' ({})", Undecodable::from(&error))
+    })
 }
 
 fn json_object(text: &str) -> Result<Box<RawValue>, String> {
-    json::<serde_json::Map<String, serde_json::Value>>(text)
-        .map_err(|error| format!("expected a JSON object, such as '{{\"name\": 1}}' ({error})"))
+    json::<serde_json::Map<String, serde_json::Value>>(text).map_err(|error| {
+        format!("expected a JSON object, such as '{{\"name\": 1}}' ({})", Undecodable::from(&error))
+    })
 }
 
 /// The text as it stands, if it can be read as `T`: a value in between would round large integers.
@@ -398,12 +411,43 @@ fn json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Box<Ra
     serde_json::from_str(text)
 }
 
+/// What cannot be undone. It is suggested only for what is one slip of a finger away: whoever types `pause` must not be
+/// pointed to `purge`.
+const DESTRUCTIVE: [&str; 9] =
+    ["purge", "delete", "drop", "stop", "revoke", "unbind", "--terminate", "--force", "--yes"];
+
+/// Takes suggestions out that would do harm if they were followed blindly.
+fn without_traps(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    for (given, suggested) in [
+        (ContextKind::InvalidSubcommand, ContextKind::SuggestedSubcommand),
+        (ContextKind::InvalidArg, ContextKind::SuggestedArg),
+    ] {
+        let Some(ContextValue::String(given)) = error.get(given).cloned() else { continue };
+        let is_trap = |word: &String| {
+            DESTRUCTIVE.contains(&word.as_str()) && strsim::damerau_levenshtein(&given, word) > 1
+        };
+        match error.get(suggested).cloned() {
+            Some(ContextValue::String(word)) if is_trap(&word) => drop(error.remove(suggested)),
+            Some(ContextValue::Strings(words)) => {
+                let words: Vec<String> = words.into_iter().filter(|word| !is_trap(word)).collect();
+                match words.is_empty() {
+                    true => drop(error.remove(suggested)),
+                    false => drop(error.insert(suggested, ContextValue::Strings(words))),
+                }
+            }
+            _ => {}
+        }
+    }
+    error
+}
+
 /// Reads the arguments of the process.
 pub(super) fn parse(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> clap::error::Result<Arguments> {
     let mut command = Arguments::command();
-    let matches = command.try_get_matches_from_mut(arguments)?;
+    let matches = command.try_get_matches_from_mut(arguments).map_err(without_traps)?;
     if let Some(name) = matches.subcommand_name() {
         let worker = WorkerArguments::augment_args(clap::Command::new("worker"));
         let set = |argument: &&clap::Arg| {
@@ -455,6 +499,31 @@ mod tests {
     }
 
     #[test]
+    fn no_mistake_leads_to_a_command_that_destroys() {
+        for line in [
+            "mq-worker pause a",
+            "mq-worker pure a",
+            "mq-worker start a",
+            "mq-worker step a",
+            "mq-worker invoke a",
+            "mq-worker bind-all a",
+            "mq-worker dead crop a",
+            "mq-worker dead group a",
+            "mq-worker deplete queue a",
+            "mq-worker revoke a --determinate",
+            "mq-worker delete queue a --for",
+        ] {
+            let error = read(line).expect_err(line);
+            let given = line.split(' ').collect::<Vec<_>>();
+            for word in DESTRUCTIVE {
+                let quoted = format!("'{word}'");
+                let is_near = given.iter().any(|given| strsim::damerau_levenshtein(given, word) <= 1);
+                assert!(is_near || !error.contains(&quoted), "{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_what_would_be_right() {
         for (line, expected) in [
             ("mq-worker --queues a,,b", "it is empty"),
@@ -467,6 +536,7 @@ mod tests {
             ("mq-worker --queues a tasks", "--queues before `tasks` is for the worker"),
             ("mq-worker --quues a", "--queues"),
             ("mq-worker purgee a", "purge"),
+            ("mq-worker queue", "queues"),
         ] {
             let error = read(line).expect_err(line);
             assert!(error.contains(expected), "{line}: {error}");

@@ -2,8 +2,9 @@
 
 use super::arguments::CommonArguments;
 use super::exit::Outcome;
+use super::inventory::{self, Inventory};
 use super::topology_arguments::BindingsArguments;
-use super::{exchanges, operate, output};
+use super::{operate, output};
 use crate::app::App;
 use crate::control::mailbox;
 use crate::routing::Binding;
@@ -14,11 +15,8 @@ pub(super) fn run(arguments: BindingsArguments, common: &CommonArguments) -> Out
 
 async fn show(app: &App, BindingsArguments { exchange, queue, json }: BindingsArguments) -> Outcome {
     let broker = app.broker().await?;
-    let (mut bindings, listed) = match broker.bindings().await {
-        Ok(bindings) => (bindings, true),
-        Err(error) if error.is_unsupported() => (exchanges::known(app).bindings, false),
-        Err(error) => return Err(error.into()),
-    };
+    let Inventory { found: mut bindings, gap } =
+        inventory::bindings(app, exchange.as_deref(), queue.as_deref()).await?;
     bindings.retain(|binding| {
         exchange.as_ref().is_none_or(|name| *name == binding.exchange)
             && queue.as_ref().is_none_or(|name| *name == binding.queue)
@@ -29,17 +27,17 @@ async fn show(app: &App, BindingsArguments { exchange, queue, json }: BindingsAr
     if json {
         output::json(&bindings)?;
     } else if !bindings.is_empty() {
-        let row = |Binding { exchange, queue, routing_key }| vec![exchange, queue, routing_key];
-        output::table(&["exchange", "queue", "routing key"], bindings.into_iter().map(row).collect(), 3)?;
-    } else if listed {
-        output::note(format!("no bindings on {}", app.config().broker_url));
+        let row = |binding: &Binding| {
+            let Binding { exchange, queue, routing_key } = binding.clone();
+            vec![exchange, queue, routing_key]
+        };
+        output::table(&["exchange", "queue", "routing key"], bindings.iter().map(row).collect(), 3)?;
     }
-    if !listed {
-        let broker = broker.capabilities().name;
-        output::note(format!(
-            "{broker} cannot list its bindings to a client: these are the ones that configuration and tasks ask for; \
-             `rabbitmqctl list_bindings` on the server shows all that exist"
-        ));
+    if let Some(gap) = gap {
+        return gap.end("bindings", broker.capabilities().name, bindings.is_empty());
+    }
+    if bindings.is_empty() {
+        output::note(format!("no bindings on {}", app.config().broker_url));
     }
     Ok(())
 }

@@ -1,12 +1,16 @@
 //! `mq-worker call TASK`: sends a call, and waits for its result if asked.
 
-use serde_json::value::RawValue;
+use std::collections::BTreeSet;
 
-use super::arguments::{CallArguments, CommonArguments};
-use super::exit::Outcome;
-use super::{operate, output, result};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::arguments::{CallArguments, CommonArguments, PackageArguments};
+use super::exit::{Failure, Outcome};
+use super::{operate, output, result, shim};
 use crate::app::{App, AsyncResult};
 use crate::canvas::SendOptions;
+use crate::control::{Control, Reply};
 use crate::routing::router::Wanted;
 
 pub(super) fn run(arguments: CallArguments, common: &CommonArguments) -> Outcome {
@@ -15,10 +19,15 @@ pub(super) fn run(arguments: CallArguments, common: &CommonArguments) -> Outcome
 
 async fn call(app: &App, arguments: CallArguments) -> Outcome {
     operate::must_exist(&app.config().effective_result_backend())?;
-    let CallArguments { task, args, kwargs, queue, countdown, wait } = arguments;
-    if queue.is_none() {
-        warn_of_default_queue(app, &task);
-    }
+    let CallArguments { task, args, kwargs, queue, countdown, wait, package } = arguments;
+    let queue = match queue {
+        Some(queue) => Some(queue),
+        None => {
+            let way = find(app, &task, package).await?;
+            way.check(app, &task, wait.is_some()).await?;
+            way.queue
+        }
+    };
     // A reply goes to the process that asked: when it does not wait, nobody would ever read it.
     let nobody_waits = wait.is_none() && result::travels_to_the_caller(app);
     let options = SendOptions {
@@ -34,16 +43,127 @@ async fn call(app: &App, arguments: CallArguments) -> Outcome {
     result::show(&record)
 }
 
-/// Operating commands have no tasks, so they cannot know which queue a task's attribute names.
-fn warn_of_default_queue(app: &App, task: &str) {
-    if app.registry().get(task).is_some() {
-        return;
+/// Where a call goes when nobody names a queue.
+struct Way {
+    /// The queue to name when sending, where the routes do not know it.
+    queue: Option<String>,
+    /// The queue that the call will be in; `None` for one that goes to an exchange.
+    arrives_in: Option<String>,
+    /// Who says so; `None` for the default queue of a task that nobody knows.
+    source: Option<&'static str>,
+}
+
+/// The routes and the tasks of this program know best, then the crate in this directory, then the workers.
+async fn find(app: &App, task: &str, package: PackageArguments) -> Outcome<Way> {
+    let routed = app.router().route(task, Some(""), Wanted::default());
+    let own = app.registry().get(task);
+    if own.is_some() || routed.queue.as_deref() != Some("") {
+        let queue = own.and_then(|task| task.options.queue);
+        let route = app.router().route(task, queue, Wanted::default());
+        return Ok(Way { queue: None, arrives_in: route.queue, source: Some("the routes") });
     }
-    let with_rules = app.router().route(task, Some(""), Wanted::default());
-    if with_rules.queue.as_deref() == Some("") {
-        let queue = app.router().default_queue();
-        output::note(format!(
-            "note: task `{task}` is not known here: it goes to queue `{queue}`; --queue names another"
-        ));
+    let to = |queue: String, source| Way {
+        queue: Some(queue.clone()),
+        arrives_in: Some(queue),
+        source: Some(source),
+    };
+    let known = tokio::task::spawn_blocking(move || shim::queues_of_tasks(&package)).await;
+    if let Some(queue) = known.ok().flatten().and_then(|mut tasks| tasks.remove(task)) {
+        return Ok(to(queue, "the crate"));
+    }
+    if let Some(queue) = of_workers(app, task).await? {
+        return Ok(to(queue, "the workers"));
+    }
+    let default = app.router().default_queue().to_owned();
+    Ok(Way { queue: None, arrives_in: Some(default), source: None })
+}
+
+impl Way {
+    /// Says where a call goes that nobody knows. One that is waited for is not sent to a queue that nobody works on.
+    async fn check(&self, app: &App, task: &str, waits: bool) -> Outcome {
+        let Some(queue) = &self.arrives_in else { return Ok(()) };
+        if self.source.is_none() {
+            output::note(format!(
+                "note: task `{task}` is not known here: it goes to queue `{queue}`; --queue names another"
+            ));
+        }
+        if !waits {
+            return Ok(());
+        }
+        let found = app.broker().await?.queues(std::slice::from_ref(queue)).await?;
+        if found.iter().any(|found| found.consumers > 0) {
+            return Ok(());
+        }
+        let who = match self.source {
+            Some(source) => format!("task `{task}` goes to queue `{queue}` according to {source}"),
+            None => format!("neither the crate in this directory nor a worker knows task `{task}`"),
+        };
+        Err(Failure::failed(format!(
+            "nothing was sent: {who}, and nobody works on `{queue}` to answer; start a worker, send without --wait, or \
+             name the queue with --queue"
+        )))
+    }
+}
+
+/// The queue from which running workers take a task, if they agree on one.
+async fn of_workers(app: &App, task: &str) -> Outcome<Option<String>> {
+    let control = Control::new(app.broker().await?);
+    let items = Map::from_iter([("taskinfoitems".to_owned(), Value::from(vec!["queue"]))]);
+    let asked = futures_util::future::try_join(
+        control.ask("registered", items),
+        control.ask("active_queues", Map::new()),
+    );
+    let (registered, consumed) = match asked.await {
+        Err(error) if error.is_unknown() || error.is_timeout() => return Ok(None),
+        answers => answers?,
+    };
+    let queues: BTreeSet<String> =
+        registered.iter().flat_map(|reply| queues_of(task, reply, &consumed)).collect();
+    let default = app.router().default_queue();
+    match queues.len() {
+        0 => Ok(None),
+        1 => Ok(queues.into_iter().next()),
+        _ if queues.contains(default) => Ok(Some(default.to_owned())),
+        _ => Err(Failure::usage(format!(
+            "nothing was sent: the workers that know task `{task}` work on several queues, name one with --queue: {}",
+            queues.into_iter().collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}
+
+/// The queue that a worker names for a task, else all that it works on; none when it does not know the task. An answer
+/// is a list of `name [queue=email]`.
+fn queues_of(task: &str, registered: &Reply, consumed: &[Reply]) -> Vec<String> {
+    let lines = registered.value.as_array().map_or(&[][..], Vec::as_slice);
+    let facts = lines.iter().filter_map(Value::as_str).find_map(|line| match line.strip_prefix(task)? {
+        "" => Some(""),
+        rest => rest.strip_prefix(" [")?.strip_suffix(']'),
+    });
+    let Some(facts) = facts else { return Vec::new() };
+    if let Some(queue) = facts.strip_prefix("queue=") {
+        return vec![queue.to_owned()];
+    }
+    let of_node = consumed.iter().filter(|reply| reply.node == registered.node);
+    of_node
+        .filter_map(|reply| reply.value.as_array())
+        .flatten()
+        .filter_map(|queue| Some(queue.get("name")?.as_str()?.to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_worker_tells_the_queue_of_a_task() {
+        let reply = |value| Reply { node: "w@h".into(), value };
+        let consumed = [reply(json!([{"name": "a"}, {"name": "b"}]))];
+        let registered = reply(json!(["add", "mul [queue=math]", "address"]));
+        assert_eq!(queues_of("add", &registered, &consumed), ["a", "b"]);
+        assert_eq!(queues_of("mul", &registered, &consumed), ["math"]);
+        assert_eq!(queues_of("addr", &registered, &consumed), Vec::<String>::new());
+        assert_eq!(queues_of("add", &reply(json!({"error": "x"})), &consumed), Vec::<String>::new());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::arguments::CommonArguments;
 use super::exit::{Failure, Outcome};
+use super::inventory::{self, Inventory};
 use super::topology_arguments::ExchangesArguments;
 use super::{operate, output};
 use crate::app::App;
@@ -15,15 +16,12 @@ pub(super) fn run(arguments: ExchangesArguments, common: &CommonArguments) -> Ou
 
 async fn show(app: &App, ExchangesArguments { names, json }: ExchangesArguments) -> Outcome {
     let broker = app.broker().await?;
-    let mut listed = true;
     let known = known(app).exchanges;
-    let mut exchanges = match broker.exchanges(&names).await {
-        Err(error) if error.is_unsupported() && names.is_empty() => {
-            listed = false;
-            let names: Vec<String> = known.iter().map(|exchange| exchange.name.clone()).collect();
-            broker.exchanges(&names).await?
-        }
-        told => told?,
+    let (mut exchanges, gap) = if names.is_empty() {
+        let Inventory { found, gap } = inventory::exchanges(app).await?;
+        (found, gap)
+    } else {
+        (broker.exchanges(&names).await?, None)
     };
     exchanges.sort_by(|a, b| a.name.cmp(&b.name));
     for exchange in &mut exchanges {
@@ -44,13 +42,10 @@ async fn show(app: &App, ExchangesArguments { names, json }: ExchangesArguments)
     if !missing.is_empty() {
         return Err(Failure::failed(format!("not found on {url}: {}", missing.join(", "))));
     }
-    if !listed {
-        let broker = broker.capabilities().name;
-        output::note(format!(
-            "{broker} cannot list its exchanges to a client: of those that configuration and tasks name, these exist, \
-             and what they are is as configured; name others that you want to see"
-        ));
-    } else if exchanges.is_empty() {
+    if let Some(gap) = gap {
+        return gap.end("exchanges", broker.capabilities().name, exchanges.is_empty());
+    }
+    if exchanges.is_empty() {
         output::note(format!("no exchanges on {url}"));
     }
     Ok(())

@@ -1,15 +1,11 @@
 //! `mq-worker queues`: how full the queues are.
 
-use std::collections::BTreeSet;
-
 use super::arguments::{CommonArguments, QueuesArguments};
 use super::exit::{Failure, Outcome};
+use super::inventory::{self, Inventory, Queues};
 use super::{operate, output};
 use crate::app::App;
 use crate::broker::QueueInfo;
-use crate::control::mailbox;
-use crate::routing::Queue;
-use crate::routing::router::Wanted;
 
 pub(super) fn run(arguments: QueuesArguments, common: &CommonArguments) -> Outcome {
     operate::run(common, |app| async move { show(&app, arguments).await })
@@ -17,30 +13,43 @@ pub(super) fn run(arguments: QueuesArguments, common: &CommonArguments) -> Outco
 
 async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Outcome {
     let broker = app.broker().await?;
-    let asked =
-        if names.is_empty() && !broker.capabilities().lists_queues { known(app) } else { names.clone() };
-    let mut queues = broker.queues(&asked).await?;
-    // Mailboxes come and go with every worker and every question to them.
-    queues.retain(|queue| !mailbox::is_mailbox(&queue.name) || names.contains(&queue.name));
-    queues.sort_by(|a, b| a.name.cmp(&b.name));
-    if json {
-        output::json(&queues)?;
-    } else if !queues.is_empty() {
-        let rows = queues.iter().map(row).collect();
-        output::table(&["queue", "ready", "running", "delayed", "consumers"], rows, 1)?;
+    let url = &app.config().broker_url;
+    if !names.is_empty() {
+        let mut queues = broker.queues(&names).await?;
+        queues.sort_by(|a, b| a.name.cmp(&b.name));
+        print(&queues, json)?;
+        let is_missing = |name: &&String| queues.iter().all(|queue| queue.name != **name);
+        let missing: Vec<&str> = names.iter().filter(is_missing).map(String::as_str).collect();
+        return match missing.as_slice() {
+            [] => Ok(()),
+            missing => Err(Failure::failed(format!("not found on {url}: {}", missing.join(", ")))),
+        };
     }
-    let missing: Vec<&str> =
-        names.iter().filter(|name| queues.iter().all(|q| q.name != **name)).map(String::as_str).collect();
-    if !missing.is_empty() {
-        let url = &app.config().broker_url;
-        return Err(Failure::failed(format!("not found on {url}: {}", missing.join(", "))));
+    let Queues { queues: Inventory { found, gap }, delayed } = inventory::queues(app, []).await?;
+    let queues: Vec<QueueInfo> = found.into_iter().map(|queue| queue.info).collect();
+    print(&queues, json)?;
+    if let Some(delayed) = delayed.filter(|delayed| *delayed > 0) {
+        output::note(format!("delayed, in all queues together: {delayed}"));
+    }
+    match gap {
+        Some(gap) => gap.end("queues", broker.capabilities().name, queues.is_empty()),
+        None => {
+            if queues.is_empty() {
+                output::note(format!("no queues on {url}"));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn print(queues: &[QueueInfo], json: bool) -> Outcome {
+    if json {
+        return output::json(&queues);
     }
     if queues.is_empty() {
-        output::note(format!("no queues on {}", app.config().broker_url));
-    } else if asked.len() > names.len() {
-        output::note("this broker cannot list its queues: name others that you want to see");
+        return Ok(());
     }
-    Ok(())
+    output::table(&["queue", "ready", "running", "delayed", "consumers"], queues.iter().map(row).collect(), 1)
 }
 
 pub(super) fn row(queue: &QueueInfo) -> Vec<String> {
@@ -48,21 +57,4 @@ pub(super) fn row(queue: &QueueInfo) -> Vec<String> {
     let told = |count: Option<u64>| count.map_or_else(|| "-".into(), |count| count.to_string());
     let QueueInfo { name, ready, running, delayed, consumers } = queue;
     vec![name.clone(), ready.to_string(), told(*running), told(*delayed), consumers.to_string()]
-}
-
-/// The queues that configuration and tasks name, with their dead-letter queues.
-pub(super) fn known(app: &App) -> Vec<String> {
-    let config = app.config();
-    let mut names: BTreeSet<String> = BTreeSet::from([config.default_queue.clone()]);
-    names.extend(config.worker.queues.iter().cloned());
-    names.extend(config.topology.queues.iter().map(|queue| queue.name.clone()));
-    names.extend(config.routes.iter().filter_map(|rule| rule.queue.clone()));
-    names.extend(
-        app.registry()
-            .iter()
-            .filter_map(|task| app.router().route(task.name, task.options.queue, Wanted::default()).queue),
-    );
-    let dead: Vec<String> = names.iter().map(|name| Queue::dead_letter_name(name)).collect();
-    names.extend(dead);
-    names.into_iter().collect()
 }

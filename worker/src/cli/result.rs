@@ -7,7 +7,12 @@ use super::exit::{FAILED, Failure, Outcome, TIME_IS_UP};
 use super::{operate, output};
 use crate::app::App;
 use crate::backend::ResultRecord;
+use crate::broker::Register;
+use crate::control::{Control, Running, Sighting};
 use crate::state::State;
+
+/// How long `--wait` waits when nobody says.
+const WAIT: Duration = Duration::from_secs(60);
 
 pub(super) fn run(arguments: ResultArguments, common: &CommonArguments) -> Outcome {
     operate::run(common, |app| async move { find(&app, arguments).await })
@@ -15,27 +20,78 @@ pub(super) fn run(arguments: ResultArguments, common: &CommonArguments) -> Outco
 
 async fn find(app: &App, ResultArguments { id, wait: limit, json }: ResultArguments) -> Outcome {
     if travels_to_the_caller(app) {
-        return Err(Failure::usage(
+        let seen = look_for(app, &id).await?;
+        let kept = Failure::usage(
             "results over rpc:// go only to the process that sent the call: use `mq-worker call … --wait`, or a \
              result backend that keeps them, such as --result-backend sqlite:results.db",
-        ));
+        );
+        return Err(match seen.running.get(&id) {
+            Some(running) => Failure::new(TIME_IS_UP, format!("task {id} {}", on(running))),
+            None => kept,
+        });
     }
     operate::must_exist(&app.config().effective_result_backend())?;
     let record = match limit {
-        Some(limit) => wait(app, &id, limit).await?,
-        None => app.backend().await?.fetch(&id).await?.unwrap_or_else(|| ResultRecord {
-            task_id: id.clone(),
-            state: State::Pending,
-            value: None,
-            failure: None,
-            done_at: None,
-        }),
+        Some(limit) => Some(wait(app, &id, limit).await?),
+        None => app.backend().await?.fetch(&id).await?,
     };
-    if !json {
-        return show(&record);
+    let mut record = record.unwrap_or_else(|| pending(&id));
+    let mut said = None;
+    if record.state == State::Pending {
+        let seen = look_for(app, &id).await?;
+        if seen.running.contains_key(&id) {
+            record.state = State::Started;
+        }
+        said = Some(without_result(app, &id, &seen).await);
     }
-    output::data(String::from_utf8_lossy(&record.to_json()))?;
-    code(&record).map_or(Ok(()), |code| Err(Failure::silent(code)))
+    if json {
+        output::data(String::from_utf8_lossy(&record.to_json()))?;
+        return code(&record).map_or(Ok(()), |code| Err(Failure::silent(code)));
+    }
+    said.map_or_else(|| show(&record), |said| Err(Failure::new(TIME_IS_UP, said)))
+}
+
+fn pending(id: &str) -> ResultRecord {
+    ResultRecord { task_id: id.to_owned(), state: State::Pending, value: None, failure: None, done_at: None }
+}
+
+/// Asks the workers whether they run a call. A broker that takes no questions knows of nothing.
+pub(super) async fn look_for(app: &App, id: &str) -> Outcome<Sighting> {
+    let control = Control::new(app.broker().await?);
+    match control.find(&[id.to_owned()]).await {
+        Err(error) if error.is_unknown() || error.is_timeout() => Ok(Sighting::default()),
+        seen => Ok(seen?),
+    }
+}
+
+/// What can be said of a call that has no result.
+async fn without_result(app: &App, id: &str, seen: &Sighting) -> String {
+    if let Some(running) = seen.running.get(id) {
+        return format!("task {id} {}", on(running));
+    }
+    let is_revoked =
+        async { app.broker().await?.is_noted(Register::Revoked, id, Register::Revoked.longest()).await };
+    if is_revoked.await.unwrap_or(false) {
+        return format!("task {id} is revoked, and has no result: no worker has come across it since");
+    }
+    let workers = match seen.workers {
+        0 => "no worker answers".to_owned(),
+        1 => "the one worker that answers does not run it".to_owned(),
+        many => format!("none of the {many} workers that answer runs it"),
+    };
+    format!(
+        "task {id} has no result, and {workers}: it waits in a queue, its result has expired, or no such call was sent"
+    )
+}
+
+/// `runs on w@h since 12s`.
+pub(super) fn on(running: &Running) -> String {
+    let now = chrono::Utc::now().timestamp_micros() as f64 / 1e6;
+    let since = running.since.map(|since| Duration::try_from_secs_f64(now - since).unwrap_or_default());
+    let since = since.map_or_else(String::new, |since| {
+        format!(", for {}", humantime::format_duration(Duration::from_secs(since.as_secs())))
+    });
+    format!("is running on {}{since}", running.worker)
 }
 
 /// True when results are messages to the sender, as RabbitMQ's `rpc://`, and are not kept for others.
@@ -43,16 +99,24 @@ pub(super) fn travels_to_the_caller(app: &App) -> bool {
     matches!(app.config().effective_result_backend().scheme().as_str(), "rpc" | "amqp" | "amqps")
 }
 
-/// Waits until a task is ready, for as long as `limit` says.
+/// Waits until a task is ready, for as long as `limit` says, or else for [`WAIT`].
 pub(super) async fn wait(app: &App, id: &str, limit: Option<Duration>) -> Outcome<ResultRecord> {
     let backend = app.backend().await?;
-    let ready = backend.wait(id);
-    let Some(limit) = limit else { return Ok(ready.await?) };
-    match tokio::time::timeout(limit, ready).await {
+    let limit = limit.unwrap_or(WAIT);
+    match tokio::time::timeout(limit, backend.wait(id)).await {
         Ok(record) => Ok(record?),
         Err(_) => {
+            let seen = look_for(app, id).await.unwrap_or_default();
+            let known = match seen.running.get(id) {
+                Some(running) => format!("it {}", on(running)),
+                None if seen.workers == 0 => "no worker answers".into(),
+                None => "no worker runs it now".into(),
+            };
             let limit = humantime::format_duration(limit);
-            Err(Failure::new(TIME_IS_UP, format!("no result of task {id} within {limit}")))
+            Err(Failure::new(
+                TIME_IS_UP,
+                format!("no result of task {id} within {limit}: {known}; --wait DURATION waits longer"),
+            ))
         }
     }
 }
@@ -81,7 +145,6 @@ pub(super) fn show(record: &ResultRecord) -> Outcome {
     let said = match state {
         State::Failure => format!("task {task_id} failed{why}"),
         State::Revoked => format!("task {task_id} was revoked{why}"),
-        State::Pending => format!("task {task_id} is not ready: it waits, or there never was one"),
         State::Retry => format!("task {task_id} is not ready: it failed and will be tried again{why}"),
         other => format!("task {task_id} is not ready: {other}"),
     };

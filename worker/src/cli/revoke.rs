@@ -2,17 +2,77 @@
 
 use super::arguments::{CommonArguments, RevokeArguments};
 use super::exit::Outcome;
-use super::operate::{self, counted};
-use super::output;
+use super::result::{on, travels_to_the_caller};
+use super::{operate, output};
+use crate::app::App;
+use crate::broker::Register;
+use crate::control::{Control, Sighting};
+use crate::state::State;
 
 pub(super) fn run(arguments: RevokeArguments, common: &CommonArguments) -> Outcome {
-    operate::run(common, |app| async move {
-        for id in &arguments.ids {
-            match arguments.terminate {
-                true => app.terminate(id).await?,
-                false => app.revoke(id).await?,
-            }
+    operate::run(common, |app| async move { revoke(&app, &arguments).await })
+}
+
+async fn revoke(app: &App, RevokeArguments { ids, terminate }: &RevokeArguments) -> Outcome {
+    // Before they are told: what is stopped is not running any more.
+    let seen = match Control::new(app.broker().await?).find(ids).await {
+        Err(error) if error.is_unknown() || error.is_timeout() => Sighting::default(),
+        seen => seen?,
+    };
+    for id in ids {
+        let ended = ended(app, id).await;
+        match terminate {
+            true => app.terminate(id).await?,
+            false => app.revoke(id).await?,
         }
-        output::data(format!("{} revoked", counted(arguments.ids.len() as u64, "task")))
-    })
+        output::data(said(id, *terminate, ended.as_ref(), &seen))?;
+    }
+    Ok(())
+}
+
+/// What became of a call, where results are kept.
+async fn ended(app: &App, id: &str) -> Option<State> {
+    if travels_to_the_caller(app) {
+        return None;
+    }
+    let record = app.backend().await.ok()?.fetch(id).await.ok()??;
+    record.state.is_ready().then_some(record.state)
+}
+
+/// What is known of a call that was just revoked.
+fn said(id: &str, terminate: bool, ended: Option<&State>, seen: &Sighting) -> String {
+    if let Some(state) = ended {
+        return format!("{id} had ended already: {state}");
+    }
+    match (seen.running.get(id), terminate) {
+        (Some(running), true) => format!("{id} {}, and is told to stop", on(running)),
+        (Some(running), false) => format!("{id} {}, and is told; --terminate stops it", on(running)),
+        (None, _) => {
+            let workers = match seen.workers {
+                0 => "no worker answers".to_owned(),
+                _ => "no worker that answers runs it".to_owned(),
+            };
+            let kept = humantime::format_duration(Register::Revoked.longest());
+            format!("{id} is noted as revoked for {kept}: {workers}, and where it waits it will not be run")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Running;
+
+    #[test]
+    fn what_is_known_is_said() {
+        let running = Running { worker: "w@h".into(), task: "t".into(), since: None };
+        let seen = Sighting { workers: 2, running: [("a".to_owned(), running)].into() };
+        assert_eq!(said("a", true, None, &seen), "a is running on w@h, and is told to stop");
+        assert_eq!(said("a", false, Some(&State::Success), &seen), "a had ended already: SUCCESS");
+        let none = said("nonsense", false, None, &seen);
+        assert!(
+            none.contains("noted as revoked for 7days") && none.contains("no worker that answers"),
+            "{none}"
+        );
+    }
 }

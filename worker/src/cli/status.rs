@@ -1,17 +1,17 @@
 //! `mq-worker status`: is the broker there, who works on what, and how much waits?
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::arguments::{CommonArguments, StatusArguments};
 use super::exit::{Failure, Outcome, UNAVAILABLE};
+use super::inventory::{self, Gap, Queues};
 use super::{operate, output, queues};
 use crate::app::App;
-use crate::broker::{Broker, QueueInfo};
-use crate::control::{Control, WorkerInfo, mailbox};
-use crate::error::{Error, Result};
+use crate::broker::QueueInfo;
+use crate::control::{Control, WorkerInfo};
+use crate::error::Error;
 use crate::routing::Queue;
 
 pub(super) fn run(arguments: StatusArguments, common: &CommonArguments) -> Outcome {
@@ -24,6 +24,12 @@ struct Status {
     broker: BrokerStatus,
     workers: Vec<WorkerInfo>,
     queues: Vec<QueueStatus>,
+    /// Messages that wait for their time, in all queues together, where no queue's own count holds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delayed: Option<u64>,
+    /// Why there may be queues that are not shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queues_left_out: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -51,69 +57,79 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
         reachable: true,
         error: None,
     };
-    let (workers, queues, silence) = match ask(app, &*broker, timeout).await {
-        Ok(found) => found,
-        Err(error) => {
-            let failure = Failure::from(error).in_words();
-            told.reachable = failure.0 != UNAVAILABLE;
-            told.error = Some(failure.1.clone());
+    let answer = match ask(app, timeout).await {
+        Ok(answer) => answer,
+        Err(failure) => {
+            let (code, why) = failure.in_words();
+            told.reachable = code != UNAVAILABLE;
+            told.error = Some(why.clone());
             if json {
-                output::json(&Status { broker: told, workers: Vec::new(), queues: Vec::new() })?;
+                let (workers, queues) = (Vec::new(), Vec::new());
+                output::json(&Status {
+                    broker: told,
+                    workers,
+                    queues,
+                    delayed: None,
+                    queues_left_out: None,
+                })?;
             }
-            return Err(Failure::new(failure.0, failure.1));
+            return Err(Failure::new(code, why));
         }
     };
+    let Answer { workers, queues, delayed, gap, silence } = answer;
     let idle = workers.is_empty();
     let silence = silence.map(|error| Failure::from(error).in_words());
     told.error = silence.as_ref().map(|(_, why)| why.clone());
-    let status = Status { broker: told, workers, queues };
+    let queues_left_out = gap.map(|gap| gap.text("queues", told.name));
+    let status = Status { broker: told, workers, queues, delayed, queues_left_out };
     if json {
         output::json(&status)?;
     } else {
         print(&status)?;
     }
+    if let Some(why) = &status.queues_left_out {
+        output::note(why);
+    }
     if let Some((code, why)) = silence {
         return Err(Failure::new(code, why));
-    }
-    if idle {
-        return Err(Failure::failed(format!("no worker answers on {}", status.broker.url)));
     }
     let lonely: Vec<&str> =
         status.queues.iter().filter(|queue| queue.waits_for_nobody()).map(QueueStatus::name).collect();
     if !lonely.is_empty() {
         output::note(format!("messages wait and nobody works on: {}", lonely.join(", ")));
     }
+    if idle {
+        return Err(Failure::failed(format!("no worker answers on {}", status.broker.url)));
+    }
     Ok(())
 }
 
-/// Workers, queues, and why nothing can be heard of workers: a broker that is short of memory or disk takes no
-/// questions to them, and tells all the same how full its queues are.
-async fn ask(
-    app: &App,
-    broker: &dyn Broker,
-    timeout: Option<Duration>,
-) -> Result<(Vec<WorkerInfo>, Vec<QueueStatus>, Option<Error>)> {
+struct Answer {
+    workers: Vec<WorkerInfo>,
+    queues: Vec<QueueStatus>,
+    delayed: Option<u64>,
+    gap: Option<Gap>,
+    /// Why nothing can be heard of workers: a broker that is short of memory or disk takes no questions to them, and tells
+    /// all the same how full its queues are.
+    silence: Option<Error>,
+}
+
+async fn ask(app: &App, timeout: Option<Duration>) -> Outcome<Answer> {
     let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
     let (workers, silence) = match control.workers().await {
         Err(error) if error.is_unknown() || error.is_timeout() => (Vec::new(), Some(error)),
         workers => (workers?, None),
     };
-    let mut asked = Vec::new();
-    if !broker.capabilities().lists_queues {
-        let mut names: BTreeSet<String> = queues::known(app).into_iter().collect();
-        for queue in workers.iter().flat_map(|worker| &worker.queues) {
-            names.insert(Queue::dead_letter_name(queue));
-            names.insert(queue.clone());
-        }
-        asked.extend(names);
-    }
-    let mut queues = Vec::new();
-    for info in broker.queues(&asked).await?.into_iter().filter(|queue| !mailbox::is_mailbox(&queue.name)) {
-        let oldest = if info.ready > 0 { broker.oldest(&info.name).await? } else { None };
-        queues.push(QueueStatus { info, oldest_seconds: oldest.map(|age| age.as_secs_f64()) });
-    }
-    queues.sort_by(|a, b| a.info.name.cmp(&b.info.name));
-    Ok((workers, queues, silence))
+    let consumed = workers.iter().flat_map(|worker| &worker.queues);
+    let also: Vec<String> =
+        consumed.flat_map(|queue| [queue.clone(), Queue::dead_letter_name(queue)]).collect();
+    let Queues { queues, delayed } = inventory::queues(app, also).await?;
+    let status = |queue: inventory::Found| QueueStatus {
+        info: queue.info,
+        oldest_seconds: queue.oldest.map(|age| age.as_secs_f64()),
+    };
+    let gap = queues.gap;
+    Ok(Answer { workers, queues: queues.found.into_iter().map(status).collect(), delayed, gap, silence })
 }
 
 fn print(status: &Status) -> Outcome {
@@ -128,6 +144,9 @@ fn print(status: &Status) -> Outcome {
         output::data("")?;
         let rows = status.queues.iter().map(queue_row).collect();
         output::table(&["queue", "ready", "running", "delayed", "consumers", "oldest"], rows, 1)?;
+    }
+    if let Some(delayed) = status.delayed.filter(|delayed| *delayed > 0) {
+        output::note(format!("delayed, in all queues together: {delayed}"));
     }
     Ok(())
 }

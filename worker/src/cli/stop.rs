@@ -43,6 +43,17 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
         output::note(format!("no worker answers on {url}"));
         return Ok(());
     }
+    let shared: BTreeSet<&str> = chosen
+        .iter()
+        .map(|worker| worker.name.as_str())
+        .filter(|name| chosen.iter().filter(|worker| worker.name == **name).count() > 1)
+        .collect();
+    for name in &shared {
+        let count = chosen.iter().filter(|worker| worker.name == *name).count();
+        output::note(format!(
+            "{count} workers are called {name}: all of them stop; --hostname names them apart"
+        ));
+    }
     control.to(chosen.iter().map(|worker| &worker.name)).tell("shutdown", Map::new()).await?;
     if no_wait {
         return output::data(format!("{} told to stop", counted(chosen.len() as u64, "worker")));
@@ -50,7 +61,14 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
     let limit = timeout.unwrap_or(Duration::from_secs(60));
     let left = control.wait_until_gone(&chosen, Some(limit)).await?;
     for worker in chosen.iter().filter(|worker| !left.contains(worker)) {
-        output::data(format!("{} is gone", worker.name))?;
+        match worker.pid.filter(|_| shared.contains(worker.name.as_str())) {
+            Some(pid) => output::data(format!("{} (process {pid}) is gone", worker.name))?,
+            None => output::data(format!("{} is gone", worker.name))?,
+        }
+    }
+    if chosen.len() > 1 {
+        let gone = (chosen.len() - left.len()) as u64;
+        output::note(format!("{} stopped", counted(gone, "worker")));
     }
     if left.is_empty() {
         return Ok(());

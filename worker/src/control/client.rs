@@ -73,6 +73,16 @@ impl Control {
     /// # Errors
     /// A broker that cannot be reached or refuses us. That nobody answers is no error.
     pub async fn ask(&self, method: &str, arguments: Map<String, Value>) -> Result<Vec<Reply>> {
+        self.ask_until(method, arguments, |_| false).await
+    }
+
+    /// Asks workers something, and waits no longer than until `enough` is true of the answers so far.
+    pub(crate) async fn ask_until(
+        &self,
+        method: &str,
+        arguments: Map<String, Value>,
+        enough: impl Fn(&[Reply]) -> bool,
+    ) -> Result<Vec<Reply>> {
         let (mailbox, address) = Mailbox::of_client();
         self.broker.declare(&mailbox.topology).await?;
         let subscription = Subscription {
@@ -93,6 +103,7 @@ impl Control {
         if matches!(asked, Ok(true)) {
             let begun = Instant::now();
             while !self.is_complete(&answers)
+                && !enough(&answers)
                 && let left = self.timeout.saturating_sub(begun.elapsed())
                 && let Some(Some(delivery)) = background::timeout(left, replies.next()).await?
             {
@@ -148,8 +159,10 @@ impl Control {
     }
 
     fn is_complete(&self, answers: &[Reply]) -> bool {
+        // Two workers of one name are two destinations.
         let Some(nodes) = &self.destination else { return false };
-        nodes.iter().all(|node| answers.iter().any(|reply| reply.node == *node))
+        let count = |name: &str| answers.iter().filter(|reply| reply.node == name).count();
+        nodes.iter().all(|node| count(node) >= nodes.iter().filter(|name| *name == node).count())
     }
 }
 

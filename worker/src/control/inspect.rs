@@ -1,5 +1,6 @@
 //! Workers as they describe themselves, ours and Celery's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -36,7 +37,44 @@ pub struct WorkerInfo {
     pub stopping: bool,
 }
 
+/// What the workers that answer know of some calls.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sighting {
+    /// How many workers answered.
+    pub workers: usize,
+    /// The calls that they run, by id.
+    pub running: BTreeMap<String, Running>,
+}
+
+/// A call that a worker runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Running {
+    /// The worker's name.
+    pub worker: String,
+    /// The task's name.
+    pub task: String,
+    /// Since when, in seconds since 1970, where the worker tells.
+    pub since: Option<f64>,
+}
+
 impl Control {
+    /// Asks which of these calls are running, and where. It takes the whole time-out, unless all of them are found before.
+    ///
+    /// # Errors
+    /// A broker that cannot be reached or refuses us. That nobody answers is no error.
+    pub async fn find(&self, ids: &[String]) -> Result<Sighting> {
+        let arguments = Map::from_iter([("ids".to_owned(), Value::from(ids))]);
+        let all_found = |replies: &[Reply]| {
+            let found = |id: &String| replies.iter().any(|reply| running(reply, id).is_some());
+            !ids.is_empty() && ids.iter().all(found)
+        };
+        let replies = self.ask_until("query_task", arguments, all_found).await?;
+        let found = |id: &String| {
+            replies.iter().find_map(|reply| running(reply, id)).map(|running| (id.clone(), running))
+        };
+        Ok(Sighting { workers: replies.len(), running: ids.iter().filter_map(found).collect() })
+    }
+
     /// The workers that answer, by name. It takes the whole time-out, since nobody knows how many there are.
     ///
     /// # Errors
@@ -79,6 +117,20 @@ impl Control {
         }
         Ok(left)
     }
+}
+
+/// The call in an answer to `query_task`, if that worker runs it: `{id: ["active", {…}]}`. What Python's workers have
+/// reserved waits.
+fn running(reply: &Reply, id: &str) -> Option<Running> {
+    let found = reply.value.get(id)?;
+    (found.get(0)?.as_str()? == "active").then(|| {
+        let info = found.get(1);
+        Running {
+            worker: reply.node.clone(),
+            task: info.and_then(|info| info.get("name")?.as_str()).unwrap_or_default().to_owned(),
+            since: info.and_then(|info| info.get("time_start")?.as_f64()),
+        }
+    })
 }
 
 fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerInfo {
@@ -140,6 +192,16 @@ mod tests {
                 stopping: false,
             }
         );
+    }
+
+    #[test]
+    fn a_running_call_is_told_from_one_that_is_reserved() {
+        let reply = reply(json!({
+            "a": ["active", {"name": "add", "time_start": 5.5}], "b": ["reserved", {}], "c": "nonsense",
+        }));
+        let expected = Running { worker: "w@h".into(), task: "add".into(), since: Some(5.5) };
+        assert_eq!(running(&reply, "a"), Some(expected));
+        assert_eq!((running(&reply, "b"), running(&reply, "c"), running(&reply, "d")), (None, None, None));
     }
 
     #[test]

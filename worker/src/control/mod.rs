@@ -17,6 +17,6 @@ pub mod reply;
 pub use client::Control;
 pub use clock::Clock;
 pub use command::{Addressed, Command, ReplyTo};
-pub use inspect::WorkerInfo;
+pub use inspect::{Running, Sighting, WorkerInfo};
 pub use mailbox::Mailbox;
 pub use reply::Reply;

@@ -127,6 +127,25 @@ impl Headers {
         self.time("expires")
     }
 
+    /// When the message became a dead letter.
+    pub fn dead_at(&self) -> Option<DateTime<Utc>> {
+        parse_time(self.get_str(names::DEAD_AT)?)
+    }
+
+    /// Says that a broker, not a worker, has dead-lettered the message: it expired, or the queue was too long. A worker adds
+    /// [`names::DEAD_ERROR`] when it has told whoever waits for the result.
+    pub(crate) fn set_broker_death(&mut self, reason: &str, queue: &str, at: DateTime<Utc>) {
+        self.set(names::DEAD_REASON, reason);
+        self.set(names::DEAD_QUEUE, queue);
+        self.set(names::DEAD_AT, format_time(at));
+        self.remove(names::DEAD_ERROR);
+    }
+
+    /// The reason for which a broker has dead-lettered the message, until a worker has told of it.
+    pub(crate) fn untold_broker_death(&self) -> Option<&str> {
+        self.get_str(names::DEAD_REASON).filter(|_| self.get(names::DEAD_ERROR).is_none())
+    }
+
     fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, String> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::codec::Embed;
 use super::{Headers, Message};
+use crate::error::Undecodable;
 
 /// Brings a received message into the form that the rest of the crate reads: uncompressed, protocol v2. A compressed
 /// body may unpack to at most `limit` bytes.
@@ -33,7 +34,7 @@ pub fn normalize(message: &mut Message, limit: usize) -> Result<(), String> {
 }
 
 fn not_json(error: &serde_json::Error) -> String {
-    format!("the body is not JSON: {error}")
+    format!("the body is not JSON: {}", Undecodable::from(error))
 }
 
 fn inflate(body: &[u8], limit: usize) -> Result<Bytes, String> {

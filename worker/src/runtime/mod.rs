@@ -8,6 +8,7 @@ mod again;
 mod comeback;
 pub mod continuation;
 mod control;
+mod dropped;
 pub mod executor;
 pub mod failure_hooks;
 pub mod handle;

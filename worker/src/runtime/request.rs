@@ -216,6 +216,32 @@ impl Gate {
         }
     }
 
+    /// A call that its broker has dead-lettered, as far as telling of that needs it. `Err`: a message that cannot be read,
+    /// or that is no call of a task.
+    pub(super) fn dropped(&self, delivery: Delivery) -> Result<Request, Settlement> {
+        let Delivery { mut message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
+        if self.readable(&mut message).is_err() || is_plain(&message) {
+            return Err(settlement);
+        }
+        let entry = message.headers.task().and_then(|name| self.registry.get(name));
+        let queue = message.headers.get_str(names::DEAD_QUEUE).map_or(queue, Into::into);
+        let call = Call {
+            task: entry.map_or("", |entry| entry.name),
+            id: message.id().unwrap_or_default().to_owned(),
+            queue,
+            exchange,
+            routing_key,
+            redelivered,
+            message,
+            shared: self.shared.clone(),
+            stopping: self.cold.clone().into(),
+        };
+        let context = Context::new(call);
+        let embed = arguments(&context).map(|body| body.embed).unwrap_or_default();
+        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        Ok(Request { context, options, embed, plain: false, crashes: 0, on_trial: false, settlement })
+    }
+
     /// Brings the message into the form that the rest reads.
     fn readable(&self, message: &mut Message) -> Result<(), Outcome> {
         if let Some(problem) = message.headers.get_str(names::UNREADABLE) {

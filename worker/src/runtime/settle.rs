@@ -28,6 +28,7 @@ use futures_util::FutureExt;
 
 use super::again::{again, to_queue};
 use super::continuation::{self, Following};
+use super::dropped::Letters;
 use super::failure_hooks::FailureHooks;
 use super::outcome::{DeadReason, Outcome, failure};
 pub(super) use super::persist::Unsettled;
@@ -67,6 +68,8 @@ pub struct Settler {
     pub consumed: tokio_util::sync::CancellationToken,
     /// What was done so far.
     pub(super) tally: Tally,
+    /// How many letters went to each dead-letter queue.
+    pub(super) letters: Letters,
 }
 
 /// One step that must be durable before the next.
@@ -248,6 +251,7 @@ impl Settler {
         message.headers.set(names::DEAD_AT, format_time(Utc::now()));
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         let attempts = history::read(&message.headers);
+        self.letters.add(&queue);
         let letter =
             |message| Effect::DeadLetter { of: context.queue(), letter: to_queue(&queue, message, None) };
         let sent = self.publish_copy(request, "put a message aside", Smaller::letter(message), letter).await;
@@ -293,7 +297,7 @@ impl Settler {
         Ok(())
     }
 
-    async fn revoked(&self, request: &Request, why: &'static str) -> Result<Settled, Abandoned> {
+    pub(super) async fn revoked(&self, request: &Request, why: &'static str) -> Result<Settled, Abandoned> {
         if !request.plain && self.wants_result(request) {
             // Celery's class for it, so that Python callers catch what they know.
             let failure = TaskFailure {

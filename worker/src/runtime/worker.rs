@@ -21,7 +21,7 @@ use super::revoked::{Follower, Revocations};
 use super::running::RunningTasks;
 use super::settle::Settler;
 use super::start::{consume, declare, set_up};
-use super::tally::{Summary, Tally};
+use super::tally::Summary;
 use super::trial::Trial;
 use crate::app::{App, Consumed};
 use crate::broker::Subscription;
@@ -167,7 +167,7 @@ impl Worker {
             return Ok(Summary::default());
         }
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
-        let consumed = queues.clone();
+        let (consumed, dead_letters) = (queues.clone(), queues.clone());
         let consumed_queues = queues.join(",");
         let subscription = Subscription { queues, prefetch, name: app.worker_name() };
         let Some(consumer) = consume(&*broker, subscription, &handle).await? else {
@@ -225,7 +225,8 @@ impl Worker {
         tokio::spawn(follower.follow(period, over.clone()));
         let persist = Persist::new(handle.cold.clone(), settling);
         let (consumed, hooks) = (CancellationToken::new(), FailureHooks::collect());
-        let settler = Settler { app, broker, backend, hooks, persist, consumed, tally: Tally::default() };
+        let (tally, letters) = Default::default();
+        let settler = Settler { app, broker, backend, hooks, persist, consumed, tally, letters };
         tracing::info!(queues = consumed_queues, concurrency, "ready");
         let pipe = Arc::new(Pipe {
             gate,
@@ -235,6 +236,7 @@ impl Worker {
             running,
             delivered,
         });
+        let dropped = tokio::spawn(super::dropped::watch(Arc::clone(&pipe), dead_letters, over.clone()));
         let work = pipe.work(consumer, handle.clone(), grace);
         tokio::pin!(work);
         let worked = tokio::select! {
@@ -251,6 +253,8 @@ impl Worker {
             }
         };
         over.cancel();
+        // It puts back what it looks at.
+        let _ = tokio::time::timeout(Duration::from_secs(2), dropped).await;
         if let Some(control) = control {
             // It only says goodbye; a broker that is away must not hold up the end.
             let _ = tokio::time::timeout(Duration::from_secs(2), control).await;

@@ -52,6 +52,10 @@ pub struct Config {
     /// started, or beside its `mq-worker.toml` where that is further up or there is no workspace, else in the working
     /// directory. A relative `sqlite:PATH` starts from the working directory, in `mq-worker.toml` from that file.
     pub broker_url: BrokerUrl,
+    /// RabbitMQ's management API, which lists queues for the operating commands: `http://host:15672`, with a user and
+    /// password of its own if they differ from the broker's. Default: port 15672 of the broker's host, and 15671 over
+    /// `https` for `amqps`.
+    pub management_url: Option<BrokerUrl>,
     /// Where results go. Default: what goes with the broker (`rpc://` for RabbitMQ, else the same place).
     pub result_backend: Option<BrokerUrl>,
     /// The queue of tasks that name none. Default `default`.
@@ -87,7 +91,7 @@ pub struct WorkerConfig {
     pub prefetch: Option<u16>,
     /// How long running tasks may go on at a warm shutdown. Default 30 seconds.
     pub grace: Duration,
-    /// The worker's name: `name@host`. Default `mq-worker@` and the machine's name.
+    /// The worker's name: `name@host`. Default: the program's name, which is the package's, at the machine's.
     pub hostname: Option<String>,
     /// A message that was in the hands of this many dying workers is put aside. Default 3.
     pub max_crashes: u32,
@@ -114,6 +118,7 @@ impl Config {
     fn at(home: &Home) -> Self {
         Self {
             broker_url: home.database(),
+            management_url: None,
             result_backend: None,
             default_queue: "default".into(),
             topic_exchange: "mq.topic".into(),
@@ -224,24 +229,40 @@ impl WorkerConfig {
     /// The worker's full name. `%h` in the configured one stands for the machine's name, and one without an `@`
     /// gets it added.
     pub fn full_name(&self) -> String {
-        let given = self.hostname.as_deref().unwrap_or("mq-worker@%h");
+        let default;
+        let given = match &self.hostname {
+            Some(name) => name,
+            None => {
+                default = format!("{}@%h", program_name());
+                &default
+            }
+        };
         let name = if given.contains("%h") { given.replace("%h", &machine_name()) } else { given.to_owned() };
         if name.contains('@') { name } else { format!("{name}@{}", machine_name()) }
     }
 }
 
-/// What this machine calls itself. The standard library cannot say, and `unsafe` is not worth a name.
+/// What is added to a package's name for the worker that is built of its tasks.
+pub(crate) const WORKER_SUFFIX: &str = "-mq-worker";
+
+/// The name of this program, as far as it can be a part of a worker's name.
+fn program_name() -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(WORKER_SUFFIX).unwrap_or(&name);
+    let is_plain = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = name.chars().filter(is_plain).take(100).collect();
+    if name.is_empty() { "mq-worker".into() } else { name }
+}
+
+/// What this machine calls itself.
 fn machine_name() -> String {
-    let tidy = |name: String| Some(name.trim().to_owned()).filter(|name| !name.is_empty());
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .and_then(tidy)
-        .or_else(|| std::env::var("COMPUTERNAME").ok().and_then(tidy))
-        .or_else(|| {
-            let output = std::process::Command::new("hostname").output().ok()?;
-            String::from_utf8(output.stdout).ok().and_then(tidy)
-        })
-        .unwrap_or_else(|| "localhost".into())
+    #[cfg(unix)]
+    let name = Some(rustix::system::uname().nodename().to_string_lossy().into_owned());
+    #[cfg(not(unix))]
+    let name = std::env::var("COMPUTERNAME").ok();
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| "localhost".into())
 }
 
 /// Where this process was started, or has gone since.

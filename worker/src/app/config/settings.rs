@@ -40,6 +40,14 @@ impl Setting {
     pub(crate) fn path(&self) -> String {
         if self.section.is_empty() { self.key.to_owned() } else { format!("{}.{}", self.section, self.key) }
     }
+
+    /// A value that was refused, for an error.
+    pub(super) fn shown(&self, text: &str) -> String {
+        match self.key {
+            "broker_url" | "management_url" | "result_backend" => value::shown_address(text),
+            _ => value::shown(text),
+        }
+    }
 }
 
 /// The sections that are tables of settings.
@@ -77,6 +85,10 @@ settings! {
     "" "broker_url" "MQ_BROKER_URL" "--broker", "URL: `amqp://`, `amqps://`, `sqlite:PATH`, `memory://`",
         "`sqlite:mq-worker.db` in the workspace", "Where messages lie",
         |c, t, base| c.broker_url = value::broker(t)?.relative_to(base), |c| Some(c.broker_url.to_string());
+    "" "management_url" "MQ_MANAGEMENT_URL" "", "URL: `http://HOST:PORT`, `https://HOST:PORT`",
+        "port 15672 of the broker's host", "RabbitMQ's management API, for the operating commands",
+        |c, t, _| c.management_url = Some(value::management(t)?),
+        |c| c.management_url.as_ref().map(ToString::to_string);
     "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `sqlite:PATH`, `memory://`, `none`",
         "with the broker", "Where results go",
         |c, t, base| c.result_backend = Some(value::result_backend(t)?.relative_to(base)),

@@ -326,7 +326,9 @@ fn a_worker_has_a_full_name() {
         WorkerConfig { hostname: name.map(Into::into), ..Default::default() }.full_name()
     };
     let machine = machine_name();
-    assert_eq!(named(None), format!("mq-worker@{machine}"));
+    let program = std::env::current_exe().expect("a program");
+    let program = program.file_stem().and_then(|name| name.to_str()).expect("a name");
+    assert_eq!(named(None), format!("{program}@{machine}"));
     assert_eq!(named(Some("mail")), format!("mail@{machine}"));
     assert_eq!(named(Some("mail@%h")), format!("mail@{machine}"));
     assert_eq!(named(Some("mail@elsewhere")), "mail@elsewhere");

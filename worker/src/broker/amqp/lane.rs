@@ -23,7 +23,7 @@ use crate::connection::amqp::Amqp;
 use crate::connection::amqp::failure::{reply_code, text};
 use crate::connection::amqp::link::Pause;
 use crate::connection::amqp::subscription::{Event, Source, Subscribed};
-use crate::tracing::{debug, error, warn};
+use crate::tracing::{debug, error, info, warn};
 
 /// Deliveries or verdicts that are taken at once.
 const BATCH: usize = 1024;
@@ -78,23 +78,38 @@ impl Attachment {
     }
 }
 
+/// Attaches, for as long as it takes. A lane that waits for a queue of others does what it should.
+fn attach(
+    amqp: &Arc<Amqp>,
+    source: &Source,
+    gauge: &Arc<Gauge>,
+) -> impl Future<Output = Subscribed> + Send + use<> {
+    let gauge = Arc::clone(gauge);
+    let waits = move || gauge.is_attached.store(true, Ordering::Relaxed);
+    source.clone().subscribe_again(Arc::clone(amqp), waits)
+}
+
 impl Lane {
     pub(super) fn new(
         amqp: Arc<Amqp>,
         source: Source,
-        subscribed: Subscribed,
+        subscribed: Option<Subscribed>,
         gauge: Arc<Gauge>,
         commands: mpsc::Receiver<LaneCommand>,
         consumer: mpsc::Sender<Delivery>,
     ) -> Self {
         let most = usize::from(source.prefetch);
         gauge.is_attached.store(true, Ordering::Relaxed);
+        let attachment = match subscribed {
+            Some(subscribed) => Attachment::Attached(subscribed),
+            None => Attachment::Attaching(attach(&amqp, &source, &gauge).boxed()),
+        };
         Self {
             amqp,
             source,
             gauge,
             commands,
-            attachment: Attachment::Attached(subscribed),
+            attachment,
             out: HandOut::new(consumer),
             verdicts: Verdicts::new(),
             acks: Acks::new(most),
@@ -302,6 +317,9 @@ impl Lane {
         let is_wanted = self.out.is_open();
         let queue = &*self.source.queue;
         match why {
+            None if self.amqp.desired.is_external(queue) => {
+                info!(queue, "the broker cancelled the consumer: the queue was deleted by its owner");
+            }
             None => error!(queue, "the broker cancelled the consumer: is the queue deleted?"),
             Some(error) if reply_code(&error).is_some() => {
                 error!(queue, reason = text(&error), "the broker closed the consumer's channel");
@@ -312,10 +330,10 @@ impl Lane {
         let (out, done) = self.acks.lost();
         self.survivors.lost(self.verdicts.channel, out, done);
         if is_wanted {
-            let (source, amqp) = (self.source.clone(), Arc::clone(&self.amqp));
+            let attach = attach(&self.amqp, &self.source, &self.gauge);
             let again = async move {
                 sleep(Pause::default().next(false)).await;
-                source.subscribe_again(amqp).await
+                attach.await
             };
             self.attachment = Attachment::Attaching(again.boxed());
         }

@@ -87,7 +87,9 @@ impl Broker for AmqpBroker {
             topology.validate()?;
             let desired = &self.amqp.desired;
             let declare = async |mut scratch| desired.declare(&mut scratch, topology).await;
-            self.amqp.ask(&describe(topology), declare).await
+            self.amqp.ask(&describe(topology), declare).await?;
+            self.amqp.keep_bound();
+            Ok(())
         }
         .boxed()
     }

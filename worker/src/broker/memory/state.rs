@@ -103,7 +103,7 @@ impl State {
                 Timer::Expired(queue, place) => {
                     let stored = self.queues.get_mut(&queue).and_then(|queue| queue.ready.remove(&place));
                     if let Some(stored) = stored {
-                        self.dead_letter(&queue, stored, now);
+                        self.dead_letter(&queue, stored, "expired", now);
                     }
                 }
                 Timer::Unused(queue) => self.remove_queue(&queue),
@@ -189,7 +189,7 @@ impl State {
         self.serve_queue(name);
         while let Some(surplus) = self.queues.get(name).and_then(Waiting::surplus) {
             if let Some(stored) = self.take(name, surplus) {
-                self.dead_letter(name, stored, now);
+                self.dead_letter(name, stored, "maxlen", now);
             }
         }
     }
@@ -213,7 +213,7 @@ impl State {
     }
 
     /// A queue lets go of a message that was not consumed.
-    fn dead_letter(&mut self, name: &Arc<str>, stored: Stored, now: Instant) {
+    fn dead_letter(&mut self, name: &Arc<str>, stored: Stored, reason: &str, now: Instant) {
         let Some(queue) = self.queues.get(name) else { return };
         let Some(exchange) = queue.spec.dead_letter_exchange.clone() else { return };
         let routing_key = queue.spec.dead_letter_routing_key.clone().unwrap_or(stored.routing_key);
@@ -222,6 +222,7 @@ impl State {
         // It had its time to live: it must not die of it again where it goes now.
         let mut message = stored.message;
         message.properties.expiration = None;
+        message.headers.set_broker_death(reason, name, chrono::Utc::now());
         for target in self.route(&exchange, &routing_key).unwrap_or_default() {
             if died_in.contains(&target) {
                 continue;
@@ -331,12 +332,12 @@ impl State {
         match verdict {
             Verdict::Requeue if exists => {
                 match stored.expires {
-                    Some((at, _)) if at <= now => self.dead_letter(&name, stored, now),
+                    Some((at, _)) if at <= now => self.dead_letter(&name, stored, "expired", now),
                     _ => self.put(&name, place, stored),
                 }
                 self.serve_queue(&name);
             }
-            Verdict::Reject if exists => self.dead_letter(&name, stored, now),
+            Verdict::Reject if exists => self.dead_letter(&name, stored, "rejected", now),
             Verdict::Lost if exists => {
                 stored.crashes = stored.crashes.saturating_add(1);
                 self.delay(&name, stored, now + LOST_PAUSE);

@@ -42,6 +42,11 @@ impl<'a> Letter<'a> {
         self.message.headers.get_str(name)
     }
 
+    /// True for a call that waited for longer than its sender wanted.
+    pub(super) fn has_expired(&self) -> bool {
+        self.header(names::DEAD_REASON) == Some("expired")
+    }
+
     /// Why it is here: the reason and the last error.
     pub(super) fn why(&self) -> Option<String> {
         match (self.header(names::DEAD_REASON), self.header(names::DEAD_ERROR)) {

@@ -7,13 +7,14 @@ mod letter;
 mod replay;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::arguments::{CommonArguments, DeadArguments, DeadCommand};
 use super::exit::{Failure, Outcome, TIME_IS_UP};
 use super::operate::{self, counted};
 use super::output;
 use crate::app::{App, unique};
-use crate::broker::{Broker, Delivery, Settlement};
+use crate::broker::{Broker, DeadLetters, Delivery, Settlement};
 use crate::routing::Queue;
 use letter::Letter;
 use replay::Sent;
@@ -21,12 +22,15 @@ use replay::Sent;
 /// How many `list` and `show` print when nobody says.
 const SHOWN: u32 = 100;
 
+/// How long to wait for a worker or another command that looks through the same queue.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
     operate::run(common, |app| async move {
         match command {
             DeadCommand::List { which, json } => list(&app, which, json).await,
             DeadCommand::Show { which, json } => show(&app, which, json).await,
-            DeadCommand::Replay { which, json, yes: _ } => replay(&app, which, json).await,
+            DeadCommand::Replay { which, expired, json, yes: _ } => replay(&app, which, expired, json).await,
             DeadCommand::Drop { which, json, yes } => drop_them(&app, which, json, yes).await,
         }
     })
@@ -46,7 +50,7 @@ async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
         search.hold(delivery);
     }
     let found = search.found();
-    search.put_back();
+    search.put_back().await;
     if json {
         return output::json(&values);
     }
@@ -70,7 +74,7 @@ async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
         search.hold(delivery);
     }
     let found = search.found();
-    search.put_back();
+    search.put_back().await;
     if json {
         return output::json(&values);
     }
@@ -78,8 +82,9 @@ async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
     found.expected(&which)
 }
 
-async fn replay(app: &App, which: DeadArguments, json: bool) -> Outcome {
+async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> Outcome {
     let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
+    search.leaves_expired = !expired && which.id.is_none();
     let mut kept = Vec::new();
     while let Some(delivery) = search.next().await? {
         // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
@@ -95,10 +100,19 @@ async fn replay(app: &App, which: DeadArguments, json: bool) -> Outcome {
         }
     }
     let found = search.found();
-    search.put_back();
+    search.put_back().await;
     let replayed = found.matching - kept.len() as u64;
+    if found.expired > 0 {
+        output::note(format!("{} had expired and stay; --expired replays them too", found.expired));
+    }
     match json {
-        true => output::json(&serde_json::json!({"replayed": replayed, "kept": kept}))?,
+        true => {
+            let mut told = serde_json::json!({"replayed": replayed, "kept": kept});
+            if found.expired > 0 {
+                told["expired"] = found.expired.into();
+            }
+            output::json(&told)?;
+        }
         false => output::data(format!("{} replayed", counted(replayed, "message")))?,
     }
     found.expected(&which)?;
@@ -156,7 +170,7 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
         }
     }
     let found = search.found();
-    search.put_back();
+    search.put_back().await;
     found.done("dropped", json)?;
     found.expected(&which)
 }
@@ -180,6 +194,10 @@ struct Search {
     /// must not keep us walking.
     unseen: u64,
     matching: u64,
+    /// True when those that had expired are not meant.
+    leaves_expired: bool,
+    expired: u64,
+    lock: DeadLetters,
     /// What goes back at the end. Only the right to give it back is kept, not the message: there may be many.
     held: Vec<Settlement>,
 }
@@ -187,6 +205,12 @@ struct Search {
 impl Search {
     async fn open(app: &App, which: &DeadArguments, wanted: u32) -> Outcome<Self> {
         let queue = dead_queue(&which.queue);
+        let lock = DeadLetters::lock(&queue);
+        let broker = app.broker().await?;
+        let deadline = Instant::now() + PATIENCE;
+        while !lock.take(&*broker).await && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let (broker, info) = operate::queue(app, &queue).await?;
         Ok(Self {
             broker,
@@ -197,6 +221,9 @@ impl Search {
             wanted: wanted.into(),
             unseen: info.ready,
             matching: 0,
+            leaves_expired: false,
+            expired: 0,
+            lock,
             held: Vec::new(),
         })
     }
@@ -206,7 +233,10 @@ impl Search {
         while self.wanted > 0 && self.unseen > 0 {
             let Some(delivery) = self.broker.get(&self.queue).await? else { break };
             self.unseen -= 1;
-            if self.is_meant(&delivery) {
+            let is_meant = self.is_meant(&delivery);
+            if is_meant && self.leaves_expired && Letter::of(&delivery.message).has_expired() {
+                self.expired += 1;
+            } else if is_meant {
                 self.wanted -= 1;
                 self.matching += 1;
                 return Ok(Some(delivery));
@@ -231,14 +261,16 @@ impl Search {
     }
 
     fn found(&self) -> Found {
-        Found { matching: self.matching, unseen: self.unseen, queue: self.queue.clone() }
+        let Self { matching, unseen, expired, .. } = *self;
+        Found { matching, unseen, expired, queue: self.queue.clone() }
     }
 
-    /// Gives back what was held, the oldest first.
-    fn put_back(self) {
+    /// Gives back what was held, the oldest first, and lets others look.
+    async fn put_back(self) {
         for settlement in self.held {
             settlement.settle(crate::broker::Verdict::Requeue);
         }
+        self.lock.open(&*self.broker).await;
     }
 }
 
@@ -246,6 +278,8 @@ impl Search {
 struct Found {
     matching: u64,
     unseen: u64,
+    /// How many would be meant, had they not expired.
+    expired: u64,
     queue: String,
 }
 

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::package::{Dependency, Package};
 
 /// What is added to the name of the package with the tasks; its own binaries keep their names.
-pub(super) const SUFFIX: &str = "-mq-worker";
+pub(super) const SUFFIX: &str = crate::app::config::WORKER_SUFFIX;
 
 const MAIN: &str = "\
 // Written by mq-worker. It links the tasks of a package and runs them.
@@ -26,6 +26,18 @@ type Failed = (PathBuf, io::Error);
 /// The name of the binary.
 pub(super) fn binary(package: &Package) -> String {
     format!("{}{SUFFIX}", package.name)
+}
+
+/// The binary, if it was built before: the newer one, unless it must be optimised.
+pub(super) fn built(package: &Package, release: bool) -> Option<PathBuf> {
+    let name = format!("{}{}", binary(package), std::env::consts::EXE_SUFFIX);
+    let profiles: &[&str] = if release { &["release"] } else { &["debug", "release"] };
+    let age = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+    profiles
+        .iter()
+        .map(|profile| package.target.join(profile).join(&name))
+        .filter(|path| path.is_file())
+        .max_by_key(age)
 }
 
 /// Writes the files under the target directory of the package, and gives the path of the manifest.

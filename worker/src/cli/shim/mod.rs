@@ -5,8 +5,11 @@ mod cargo;
 mod files;
 mod package;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
 
 use super::arguments::PackageArguments;
 use super::exit::{Failure, NO_TASKS, Outcome};
@@ -57,6 +60,23 @@ pub(super) fn build(package: &Package, release: bool) -> Outcome<PathBuf> {
         Failure::failed(format!("cannot write {}, which the worker is built from: {error}", path.display()))
     })?;
     cargo::build(package, &manifest, release)
+}
+
+/// The queues of the crate's tasks by the tasks' names, as its worker tells them, if one was built here before: building
+/// takes minutes.
+pub(super) fn queues_of_tasks(arguments: &PackageArguments) -> Option<BTreeMap<String, String>> {
+    #[derive(Deserialize)]
+    struct Task {
+        name: String,
+        queue: String,
+    }
+    let worker = files::built(&find(arguments).ok()?, arguments.release)?;
+    let mut asked = Command::new(&worker);
+    asked.args(["tasks", "--json"]).env(MARK, &worker).stdin(Stdio::null()).stderr(Stdio::null());
+    let tasks: Vec<Task> = serde_json::from_slice(&asked.output().ok()?.stdout).ok()?;
+    // What goes to an exchange is in no one queue.
+    let is_queue = |task: &Task| !task.queue.starts_with('(') && !task.queue.contains('/');
+    Some(tasks.into_iter().filter(is_queue).map(|task| (task.name, task.queue)).collect())
 }
 
 /// The package that this process was built for, if it was built here.

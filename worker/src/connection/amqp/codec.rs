@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
+use super::delay::is_rung;
 use super::sieve::DEEPEST;
 use crate::error::{Error, Result};
 use crate::message::headers::{format_time, is_trace};
@@ -94,9 +95,47 @@ pub(crate) fn from_amqp(properties: &BasicProperties, body: Vec<u8>) -> Message 
             app_id: text(properties.app_id()),
             timestamp: *properties.timestamp(),
         },
-        headers: properties.headers().as_ref().map(from_table).unwrap_or_default(),
+        headers: properties.headers().as_ref().map(headers).unwrap_or_default(),
         body: body.into(),
     }
+}
+
+/// The header table, and why the broker moved the message to where it is now, in the headers in which a worker writes it.
+fn headers(table: &FieldTable) -> Headers {
+    let mut headers = from_table(table);
+    if let Some((reason, queue, at)) = death(table)
+        // What a worker wrote later says more.
+        && headers.dead_at().is_none_or(|noted| noted.timestamp() <= at.timestamp())
+    {
+        headers.set_broker_death(reason, queue, at);
+    }
+    headers
+}
+
+/// Reason, queue and time of the last time that the broker dead-lettered the message, unless that was a step of its delay.
+fn death(table: &FieldTable) -> Option<Death<'_>> {
+    let AMQPValue::FieldArray(deaths) = table.inner().get("x-death")? else { return None };
+    // The latest comes first, also among those of one second.
+    let deaths = deaths.as_slice().iter().filter_map(one_death).filter(|(_, queue, _)| !is_rung(queue));
+    deaths.reduce(|latest, death| if death.2 > latest.2 { death } else { latest })
+}
+
+/// Reason, queue and time.
+type Death<'a> = (&'a str, &'a str, DateTime<Utc>);
+
+fn one_death(death: &AMQPValue) -> Option<Death<'_>> {
+    let AMQPValue::FieldTable(death) = death else { return None };
+    let text = |name: &str| match death.inner().get(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        AMQPValue::ShortString(text) => Some(text.as_str()),
+        _ => None,
+    };
+    let at = match death.inner().get("time") {
+        Some(AMQPValue::Timestamp(seconds)) => i64::try_from(*seconds).ok(),
+        _ => None,
+    };
+    let at = at.and_then(|seconds| DateTime::from_timestamp(seconds, 0)).unwrap_or_default();
+    Some((text("reason")?, text("queue")?, at))
 }
 
 fn from_table(table: &FieldTable) -> Headers {
@@ -160,7 +199,7 @@ fn to_table<'a>(headers: impl Iterator<Item = (&'a str, &'a Value)>, depth: usiz
 }
 
 /// JSON as AMQP, in the few types that every client reads: `S I l d t V A F`.
-fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
+pub(super) fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
     if depth > DEEPEST {
         return Err(Error::config(format!("a header is nested more than {DEEPEST} levels deep")));
     }
@@ -376,6 +415,41 @@ mod tests {
         let mut table = table.clone();
         table.insert("x-death".into(), AMQPValue::LongInt(1));
         assert!(from_table(&table).get("x-death").is_none());
+    }
+
+    #[test]
+    fn the_reason_why_the_broker_moved_a_message_is_kept() {
+        let death = |reason: &str, queue: &str, seconds| {
+            let mut death = FieldTable::default();
+            death.insert("reason".into(), AMQPValue::LongString(reason.into()));
+            death.insert("queue".into(), AMQPValue::LongString(queue.into()));
+            death.insert("time".into(), AMQPValue::Timestamp(seconds));
+            AMQPValue::FieldTable(death)
+        };
+        let with = |deaths: Vec<AMQPValue>, noted: Option<&str>| {
+            let mut table = FieldTable::default();
+            table.insert("x-death".into(), AMQPValue::FieldArray(deaths.into()));
+            if let Some(at) = noted {
+                table.insert("mq-dead-at".into(), AMQPValue::LongString(at.into()));
+                table.insert("mq-dead-reason".into(), AMQPValue::LongString("rejected".into()));
+                table.insert("mq-dead-error".into(), AMQPValue::LongString("no".into()));
+            }
+            let headers = headers(&table);
+            let text = |name| headers.get_str(name).map(ToOwned::to_owned);
+            (text("mq-dead-reason"), text("mq-dead-queue"), text("mq-dead-error"))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let rung = death("expired", "celery_delayed_3", 1_900_000_009);
+        let (first, last) = (death("maxlen", "a", 1_900_000_000), death("expired", "b", 1_900_000_005));
+        assert_eq!(with(vec![rung.clone()], None), (None, None, None));
+        let deaths = vec![rung, last, first];
+        assert_eq!(with(deaths.clone(), None), (some("expired"), some("b"), None));
+        assert_eq!(
+            with(deaths.clone(), Some("2020-01-01T00:00:00.000000+00:00")),
+            (some("expired"), some("b"), None)
+        );
+        let later = with(deaths, Some("2031-01-01T00:00:00.000000+00:00"));
+        assert_eq!(later, (some("rejected"), None, some("no")));
     }
 
     #[test]

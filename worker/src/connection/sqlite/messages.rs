@@ -12,7 +12,6 @@ use super::engine::{Changes, Engine, Sql, millis};
 use super::head;
 use super::queues::QueueEntry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::headers::{format_time, names};
 use crate::routing::Overflow;
 use crate::tracing;
 
@@ -282,9 +281,7 @@ impl Engine {
         let mut message = head::decode(old_head.as_deref(), Bytes::from(body));
         // Else it would expire there too.
         message.properties.expiration = None;
-        message.headers.set(names::DEAD_REASON, reason.as_str());
-        message.headers.set(names::DEAD_QUEUE, &*entry.name);
-        message.headers.set(names::DEAD_AT, format_time(Utc::now()));
+        message.headers.set_broker_death(reason.as_str(), &entry.name, Utc::now());
         let new_head = head::encode(&message);
         let entering = Entering {
             exchange,

@@ -5,6 +5,7 @@
 
 mod answers;
 mod describe;
+mod duplicates;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,6 +60,7 @@ impl Node {
     pub(super) async fn serve(&self, broker: Arc<dyn Broker>, over: CancellationToken) {
         let mut pause = Duration::from_secs(1);
         let mut told = false;
+        let mut checked = false;
         loop {
             let mailbox = Mailbox::of_worker(&self.name);
             let opened = tokio::select! {
@@ -72,7 +74,16 @@ impl Node {
                     tracing::debug!(queue = mailbox.queue, "remote control is ready");
                     // What was told while there was no mailbox.
                     self.revocations.look();
-                    self.answer_all(&*broker, consumer, &over).await;
+                    let checked = async {
+                        if !std::mem::replace(&mut checked, true) {
+                            duplicates::warn(&self.name, Arc::clone(&broker)).await;
+                        }
+                        std::future::pending().await
+                    };
+                    tokio::select! {
+                        () = self.answer_all(&*broker, consumer, &over) => {}
+                        () = checked => {}
+                    }
                     if over.is_cancelled() {
                         return close(&*broker, &mailbox).await;
                     }
