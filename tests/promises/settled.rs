@@ -121,7 +121,7 @@ fn a_message_with_headers_as_large_as_can_be_holds_no_slot() {
                 ..SendOptions::default()
             };
             let none = serde_json::Map::new();
-            app.send_call::<()>(task, &[], &none, options).await.expect("it just fits");
+            app.send_call::<()>(task, &[0_u8; 0], &none, options).await.expect("it just fits");
         }
         let letters = letters(&app, &place.dead(), 2).await;
         assert_eq!(journal.read("failed"), ["settled.fails"; 2], "{}: retried once", place.name);

@@ -126,7 +126,7 @@ mod tests {
     #[derive(Default)]
     struct Control {
         unsettled: Option<usize>,
-        loss: Option<(DateTime<Utc>, String)>,
+        loss: Option<String>,
     }
 
     impl ConsumerControl for Control {
@@ -143,11 +143,11 @@ mod tests {
         }
 
         fn loss(&self) -> Option<(DateTime<Utc>, String)> {
-            self.loss.clone()
+            self.loss.clone().map(|reason| (Utc::now(), reason))
         }
     }
 
-    /// What two looks at a worker that does nothing find, and whether it is alive.
+    /// What two looks at a worker that does nothing find.
     async fn found(control: Control) -> (Symptoms, bool) {
         let options = ConnectOptions {
             timeout: Duration::from_secs(5),
@@ -157,10 +157,12 @@ mod tests {
         };
         let url = "memory://health".parse().expect("a URL");
         let broker = broker::open(&url, &options).await.expect("memory");
-        let kept = BackendOptions { connect: options, expires: Duration::from_secs(60) };
+        let options = BackendOptions { connect: options, expires: Duration::from_secs(60) };
+        let backend = backend::open(&url, None, &options).await.expect("memory");
         let consuming = Consuming {
             broker,
-            backend: backend::open(&url, None, &kept).await.expect("memory"),
+            backend,
+            settling: Arc::default(),
             control: Arc::new(control),
             queues: Arc::new([]),
             delivered: Arc::new(AtomicU64::new(1)),
@@ -178,17 +180,17 @@ mod tests {
         let mut last = Counters::default();
         look(&vitals, &mut last).await;
         vitals.beats.store(2, Ordering::Relaxed);
-        (look(&vitals, &mut last).await, vitals.liveness().is_ok())
+        let symptoms = look(&vitals, &mut last).await;
+        (symptoms, vitals.liveness().is_ok())
     }
 
     #[tokio::test]
     async fn a_worker_that_can_do_nothing_any_more_or_runs_nothing_of_what_it_holds_is_not_well() {
-        let loss = Some((Utc::now(), "it stands still".into()));
-        let (_, stalled_is_alive) = found(Control { loss, ..Control::default() }).await;
-        assert!(!stalled_is_alive);
-        let (ghosts, _) = found(Control { unsettled: Some(2), ..Control::default() }).await;
-        assert!(ghosts.progress.is_some_and(|reason| reason.contains('2')));
-        let (well, is_alive) = found(Control { unsettled: Some(0), ..Control::default() }).await;
-        assert!(is_alive && well.executor.is_none() && well.progress.is_none() && well.connection.is_none());
+        let (_, is_ok) = found(Control { loss: Some("it stands still".into()), ..Control::default() }).await;
+        assert!(!is_ok, "at once");
+        let (ghosts, is_ok) = found(Control { unsettled: Some(2), ..Control::default() }).await;
+        assert!(is_ok && ghosts.progress.is_some_and(|reason| reason.contains('2')));
+        let (well, is_ok) = found(Control { unsettled: Some(0), ..Control::default() }).await;
+        assert!(is_ok && well.executor.is_none() && well.progress.is_none() && well.connection.is_none());
     }
 }
