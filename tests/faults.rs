@@ -5,16 +5,13 @@
 
 use std::io::Write;
 use std::process::Command;
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use support::{Process, shared};
 
-const LIMIT: Duration = Duration::from_secs(400);
+use super::{alone, beside_others};
 
-/// A random run on RabbitMQ has the machine for itself: up to three nodes, and processes that are late because they
-/// starve look like those that hang. One on SQLite and the short plays may share it.
-static MACHINE: RwLock<()> = RwLock::new(());
+const LIMIT: Duration = Duration::from_secs(400);
 
 /// Runs the suite's program and returns whether nothing was wrong, and what it printed.
 fn faults(arguments: &str) -> (bool, String) {
@@ -28,13 +25,14 @@ fn faults(arguments: &str) -> (bool, String) {
     (ended.status.success(), printed)
 }
 
-/// A random run must be clean.
+/// A random run must be clean. One on RabbitMQ has the machine for itself: up to three nodes, and processes that are late
+/// because they starve look like those that hang. One on SQLite may share it, as the short plays do.
 fn clean_at_random(broker: &str, seconds: u64) {
     let play = format!("--broker {broker} --seconds {seconds} --seed {}", seed());
     if broker == "sqlite" {
         return side_by_side([boxed(move || clean(&play))]);
     }
-    let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     clean(&play);
 }
 
@@ -185,7 +183,7 @@ fn everywhere(play: fn(&str)) -> Vec<Play> {
 
 /// Performs plays at the same time. The first that fails is told in its own words, on standard error.
 fn side_by_side(plays: impl IntoIterator<Item = Play>) {
-    let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    let _shared = beside_others();
     let performed: Vec<_> = plays.into_iter().map(std::thread::spawn).collect();
     let failed = performed.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();
     assert_eq!(failed, 0, "plays that failed; see above");

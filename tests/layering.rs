@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 /// The rows from the bottom up. A module imports from the rows below its own, not from its own.
 const ROWS: &[&[&str]] = &[
-    &["panics"],
+    &["panics", "show"],
     &["error", "tracing"],
     &["message", "state"],
     &["task", "routing"],
     &["canvas", "connection"],
     &["broker", "backend"],
-    &["events", "control"],
+    &["events", "control", "middleware"],
     &["app"],
     &["runtime", "beat"],
     &["dashboard", "testing"],

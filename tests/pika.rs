@@ -11,6 +11,10 @@ use support::places::{Running, eventually};
 use support::python::{Python, python};
 use support::{Process, unique};
 
+// As they stand, with the names that are in them.
+#[path = "pika/tutorials.rs"]
+mod tutorials;
+
 /// What a test needs: scripts, a queue of its own, and an application whose tasks live there.
 struct Lab {
     python: Python,

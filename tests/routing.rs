@@ -217,3 +217,14 @@ async fn publish_all(channel: &Channel, exchange: &str, keys: &[String]) {
         within("a confirm", LIMIT, confirm).await.expect("confirmed");
     }
 }
+
+#[test]
+fn every_queue_has_a_dead_letter_queue_of_its_own_that_a_broker_can_have() {
+    assert_eq!(mq_worker::Queue::dead_letter_name("email"), "email.dead");
+    let names = ["a", "é", "ab", "aé"].map(|end| format!("{}{end}", "xé".repeat(84)));
+    let dead = names.map(|name| mq_worker::Queue::dead_letter_name(&name));
+    for (index, name) in dead.iter().enumerate() {
+        assert!(name.ends_with(".dead") && name.len() <= 255, "{name}");
+        assert!(!dead[..index].contains(name), "{name}");
+    }
+}

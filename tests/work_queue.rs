@@ -1,21 +1,16 @@
 //! The work queue: who is faster does more, and a burst waits in the broker, not in the worker.
 //!
-//! These tests measure shares and memory, so they run one at a time.
+//! These tests measure shares and memory, so each has the machine for itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mq_worker::{App, Config, Context, SharedState, task};
 use support::places::{Place, Running, consumed, eventually, places};
 use support::unique;
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // A test that failed before says nothing about this one.
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use super::alone;
 
 /// How long a call takes on one worker, and how many it has done.
 #[derive(Clone)]

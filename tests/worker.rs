@@ -9,7 +9,7 @@ use mq_worker::message::{Headers, Message, Properties};
 use mq_worker::{App, Context, Permanence, SharedState, State, TaskError, task};
 use serde_json::json;
 use support::places::{Place, Running, eventually, everywhere};
-use support::unique;
+use support::{Proxy, unique};
 use tokio::sync::watch;
 
 /// What the tasks of a test tell: lines under a key.
@@ -411,6 +411,43 @@ fn a_warm_stop_finishes_what_runs_and_hands_the_rest_back() {
         eventually("all five ran", async || journal.read(&key).len() == 10).await;
         let summary = running.stop().await;
         assert_eq!((summary.succeeded, summary.failed, summary.retried), (4, 0, 0), "{}", place.name);
+    });
+}
+
+/// RabbitMQ says late that it hands out no more.
+#[test]
+fn a_warm_stop_repeats_nothing_and_spends_nothing_however_late_the_broker_answers() {
+    everywhere(async |place| {
+        let url = place.url();
+        let Some((user, host)) = url.split_once('@').filter(|_| place.name.starts_with("rabbitmq")) else {
+            return;
+        };
+        let (server, vhost) = host.split_once('/').expect("a virtual host");
+        let proxy = Proxy::start(server);
+        let (app, journal) = prepared(&place).await;
+        let narrow = place.app_with(|config| {
+            config.broker_url = format!("{user}@{}/{vhost}", proxy.address()).parse().expect("a URL");
+            config.worker.concurrency = 1;
+            config.worker.prefetch = Some(3);
+        });
+        let key = unique("late");
+        let running = Running::start(narrow.clone(), journal.shared());
+        for _ in 0..3 {
+            app.send(brief.with(&key).queue(&place.queue).ignore_result()).await.expect("sent");
+        }
+        eventually("the first one runs", async || journal.read(&key) == ["began"]).await;
+        proxy.delay((60, 31), Duration::from_secs(7), 9);
+        let summary = running.stop().await;
+        assert_eq!((journal.read(&key).len(), summary.succeeded), (2, 1), "{}", place.name);
+        narrow.close().await;
+        assert!(proxy.delayed() > 0, "{}", place.name);
+        eventually("the others are back", async || ready(&app, &place.queue).await == 2).await;
+        for _ in 0..2 {
+            let broker = app.broker().await.expect("a broker");
+            let back = broker.get(&place.queue).await.expect("an answer").expect("a message");
+            assert_eq!((back.redelivered, back.message.headers.crashes()), (false, 0), "{}", place.name);
+            back.ack();
+        }
     });
 }
 

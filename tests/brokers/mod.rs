@@ -44,6 +44,7 @@ suite! {
         messages_come_in_the_order_in_which_they_were_published
         a_requeued_message_comes_back_first_and_redelivered
         a_dropped_delivery_comes_back
+        a_rejected_message_goes_where_dead_letters_go
         no_more_than_the_prefetch_is_handed_out
         a_prefetch_of_zero_is_refused
         two_consumers_share_a_queue

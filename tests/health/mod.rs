@@ -334,3 +334,27 @@ fn a_worker_whose_database_is_deleted_is_not_alive() {
     let line = worker.process.wait_for_line("was deleted or moved while it was open", LIMIT);
     assert!(line.contains(path) && line.contains("ERROR"), "{line}");
 }
+
+/// Somebody holds the lock on the file: what is done cannot be settled, and no restart is needed as long as that may pass.
+#[test]
+fn what_cannot_be_settled_is_shown_at_once_and_fails_when_it_lasts() {
+    let place = sqlite();
+    let patient = place.worker(&[("MQ_HEALTH_CONNECTION_LIMIT", "1h"), ("MQ_HEALTH_STALL_LIMIT", "1h")]);
+    patient.becomes("/readyz", 200, None);
+    assert!(patient.get("/livez").1["settling"].is_null());
+    place.send("health.fail", 1000, 1);
+    eventually_blocking("the task is taken", LIMIT, || (place.counts().0 == 0).then_some(()));
+    let path = place.url.strip_prefix("sqlite:").expect("a path");
+    let other = rusqlite::Connection::open(path).expect("the file");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let shown = eventually_blocking("it is shown", LIMIT, || {
+        let (status, body) = patient.get("/livez");
+        body["settling"].is_object().then_some((status, body))
+    });
+    assert_eq!((shown.0, &shown.1["settling"]["count"]), (200, &Value::from(1)), "{}", shown.1);
+    assert!(shown.1["settling"]["since"].is_string(), "{}", shown.1);
+    other.execute_batch("ROLLBACK").expect("free again");
+    eventually_blocking("it is settled", LIMIT, || {
+        patient.get("/livez").1["settling"].is_null().then_some(())
+    });
+}

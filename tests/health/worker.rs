@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use mq_worker::broker::{
     Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Subscription,
 };
-use mq_worker::{App, Result, SharedState, Topology, setup, task};
+use mq_worker::{App, Result, SharedState, TaskError, Topology, setup, task};
 use tokio::sync::mpsc;
 
 /// Names a file for which the set-up waits.
@@ -20,6 +20,13 @@ const DEAF: &str = "HEALTH_DEAF";
 #[task(name = "health.hold")]
 async fn hold(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// Fails after a while.
+#[task(name = "health.fail", max_retries = 1, backoff = "1ms..1ms")]
+async fn fail(millis: u64) -> std::result::Result<(), TaskError> {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+    Err(TaskError::failed("as expected"))
 }
 
 /// Keeps a thread of the async runtime, which an async function must not.

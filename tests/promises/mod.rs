@@ -6,6 +6,7 @@ mod once;
 mod panics;
 mod register;
 mod revoke;
+mod settled;
 mod trial;
 mod unique;
 mod unique_edges;

@@ -85,3 +85,23 @@ fn a_message_that_comes_again_without_a_success_is_run_and_then_remembered() {
         assert_eq!(journal.sorted("ran"), ["another", "once"], "{}", place.name);
     });
 }
+
+/// Senders choose ids: what succeeded under one says nothing about another call under it.
+#[test]
+fn another_call_under_the_id_of_a_success_is_run() {
+    everywhere(async |place| {
+        let app = place.app();
+        let id = unique("charge");
+        let call = |line: &str| charge.with(line).queue(&place.queue).task_id(&id).ignore_result();
+        let journal = Journal::default();
+        let running = Running::start(app.clone(), journal.shared());
+        app.send(call("first")).await.expect("sent");
+        eventually("it runs", async || journal.read("ran") == ["first"]).await;
+        running.stop().await;
+        app.send(call("second")).await.expect("sent");
+        die_with_it(&place, async |_| {}).await;
+        let running = Running::start(app.clone(), journal.shared());
+        eventually("the second runs", async || journal.read("ran") == ["first", "second"]).await;
+        running.stop().await;
+    });
+}

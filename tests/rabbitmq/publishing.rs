@@ -256,3 +256,66 @@ async fn a_broker_that_takes_no_messages_is_an_error_in_time_that_names_the_reas
     assert_eq!(id(&next(&mut consumer).await), "first");
     t.end().await;
 }
+
+/// A header frame cannot be split: the broker closes the connection over one that is too large, and everybody's confirms are
+/// lost with it.
+#[tokio::test]
+async fn headers_that_do_not_fit_into_a_frame_are_refused_before_anything_is_written() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    let noted = |id: &str, note: usize| {
+        let mut publication = to(&queue, id);
+        publication.message.headers.set("note", "x".repeat(note));
+        publication
+    };
+    let mut sending = FuturesUnordered::new();
+    for n in 0..500 {
+        let guilty = n % 50 == 25;
+        let publication = noted(&n.to_string(), if guilty { 200_000 } else { 10 });
+        let broker = &t.broker;
+        sending.push(async move { (guilty, broker.publish(publication).await) });
+    }
+    while let Some((guilty, told)) = sending.next().await {
+        match told {
+            Ok(()) => assert!(!guilty),
+            Err(error) => assert!(guilty && error.is_too_large() && error.is_permanent(), "{error}"),
+        }
+    }
+    drop(sending);
+    assert_eq!(t.ready(&queue).await, 490);
+    t.broker.purge(&queue).await.expect("purged");
+
+    // To the byte: the largest that we send is taken, and comes back whole, again and again.
+    let (mut least, mut most) = (130_000, 132_000);
+    while most - least > 1 {
+        let note = (least + most) / 2;
+        match t.broker.publish(noted("i", note)).await {
+            Ok(()) => least = note,
+            Err(error) => {
+                assert!(error.is_too_large(), "{error}");
+                most = note;
+            }
+        }
+    }
+    t.broker.purge(&queue).await.expect("purged");
+    t.broker.publish(noted("i", least)).await.expect("taken");
+    for _ in 0..3 {
+        let delivery = t.broker.get(&queue).await.expect("an answer").expect("it is there");
+        let note = delivery.message.headers.get_str("note").expect("the note").len();
+        assert_eq!((note, id(&delivery).as_str()), (least, "i"));
+        delivery.requeue();
+        until("it is back", || async { t.ready(&queue).await == 1 }).await;
+    }
+    t.broker.purge(&queue).await.expect("purged");
+
+    // On a ladder the broker adds to the headers; and whoever receives them has the same limit.
+    let waits = |note| Publication { delay: Some(Duration::from_millis(1023)), ..noted("later", note) };
+    let error = t.broker.publish(waits(least)).await.expect_err("no room");
+    assert!(error.is_too_large(), "{error}");
+    t.broker.publish(waits(120_000)).await.expect("taken");
+    let mut consumer = t.consume(&queue, 1).await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.message.headers.get_str("note").map(str::len), Some(120_000));
+    delivery.ack();
+    t.end().await;
+}

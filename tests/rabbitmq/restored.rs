@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use mq_worker::{Queue, Topology};
 use tokio::time::timeout;
 
-use super::fixture::{Detour, Fixture, SOON, id, next, until, url};
+use super::fixture::{Detour, Fixture, SOON, id, next, to, until, url};
 
 /// RabbitMQ goes on believing in a connection until it has missed its heartbeats, and keeps the exclusive queues of that
 /// connection locked (405). Nothing else may wait for that.
@@ -80,5 +80,38 @@ async fn confirms_and_returns_are_told_on_every_connection() {
         assert_eq!(t.ready(&queue).await - before, 66, "round {round}: what is confirmed is there");
         proxy.cut();
     }
+    t.end().await;
+}
+
+/// Senders choose ids: what was done under one says nothing about another call under it.
+#[tokio::test]
+async fn another_call_under_the_id_of_one_that_is_done_is_handed_out() {
+    let Some(url) = url() else { return };
+    let proxy = Detour::start(&url);
+    let (t, other) = (Fixture::alone(&proxy.url).await, Fixture::alone(&url).await);
+    let queue = t.queue("q", |_| {}).await;
+    let call = |argument: u32| {
+        let mut publication = to(&queue, "one id");
+        publication.message.body = format!("[[{argument}],{{}},{{}}]").into();
+        publication
+    };
+    // Handed out before, and so redelivered from now on.
+    other.broker.publish(call(2)).await.expect("taken");
+    other.broker.get(&queue).await.expect("an answer").expect("the second").requeue();
+    until("it is back", || async { other.ready(&queue).await == 1 }).await;
+    let second = other.broker.get(&queue).await.expect("an answer").expect("the second");
+    other.broker.publish(call(1)).await.expect("taken");
+    let mut consumer = t.consume(&queue, 1).await;
+    let first = next(&mut consumer).await;
+    assert_eq!(&first.message.body[..], b"[[1],{},{}]");
+    first.ack();
+    consumer.control().flush().await;
+    proxy.cut();
+    until("it consumes again", || async { consumer.control().is_attached() }).await;
+    second.requeue();
+    let second = next(&mut consumer).await;
+    assert_eq!((&second.message.body[..], second.redelivered), (&b"[[2],{},{}]"[..], true));
+    second.ack();
+    other.end().await;
     t.end().await;
 }

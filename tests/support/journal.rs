@@ -27,6 +27,11 @@ impl Journal {
         lines
     }
 
+    /// Forgets all lines.
+    pub fn clear(&self) {
+        self.0.lock().expect("not poisoned").clear();
+    }
+
     /// A state for a worker that holds this journal.
     pub fn shared(&self) -> SharedState {
         let mut state = SharedState::default();

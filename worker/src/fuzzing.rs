@@ -16,7 +16,7 @@ use crate::app::Subscriptions;
 use crate::app::config::{Config, value};
 use crate::broker::{Delivery, Settle, Settlement, Verdict};
 use crate::connection::amqp::address::Address;
-use crate::connection::amqp::{codec, sieve};
+use crate::connection::amqp::{codec, properties};
 use crate::connection::sqlite::head;
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
@@ -50,7 +50,7 @@ pub fn message(data: &[u8]) {
 /// The properties of a message as they come from RabbitMQ.
 pub fn amqp(data: &[u8]) {
     let mut mended = data.to_vec();
-    if sieve::mend_properties(&mut mended).is_ok() {
+    if properties::mend_properties(&mut mended).is_ok() {
         let (rest, properties) =
             lapin::protocol::basic::parse_properties(&mended[..]).expect("what was mended can be read");
         assert!(rest.is_empty());

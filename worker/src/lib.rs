@@ -28,6 +28,7 @@ mod tracing;
 
 // What can go wrong, and where a task stands.
 mod error;
+mod show;
 pub use error::{Error, Result, TaskFailure};
 
 mod state;
@@ -60,6 +61,9 @@ pub mod broker;
 // Remote control: asking workers how they are, and telling them what to do.
 pub mod control;
 
+// Code of the program's own around every call.
+pub mod middleware;
+
 // The application: configuration, sending, results.
 pub mod app;
 pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
@@ -84,6 +88,7 @@ pub mod __private {
     pub use crate::canvas::Signature;
     pub use crate::error::{Error, Result};
     pub use crate::message::{ArgumentError, Arguments, NoArgs};
+    pub use crate::middleware::{MiddlewareEntry, erase as erase_middleware};
     pub use crate::routing::Topic;
     pub use crate::task::error::convert::{
         Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
@@ -153,6 +158,8 @@ mod guides {
     struct Promises;
     #[doc = include_str!("../../docs/guide/failures.md")]
     struct Failures;
+    #[doc = include_str!("../../docs/guide/middleware.md")]
+    struct Middleware;
     #[doc = include_str!("../../docs/guide/limits.md")]
     struct Limits;
 }

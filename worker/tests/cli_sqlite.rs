@@ -118,6 +118,28 @@ fn a_call_is_run_and_its_result_shown() {
 }
 
 #[test]
+fn a_call_is_sent_as_it_was_typed() {
+    let shop = Shop::open();
+    let (args, kwargs) = ("[18446744073709551616, 1.10]", "{\"n\": 340282366920938463463374607431768211455}");
+    let id = shop.says(&["call", "sell", "--queue", "counter", "--args", args, "--kwargs", kwargs]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let body = runtime.block_on(async {
+        let broker_url =
+            format!("sqlite:{}", shop.0.path().join("jobs.db").display()).parse().expect("a URL");
+        let config = mq_worker::Config { broker_url, ..mq_worker::Config::default() };
+        let broker = mq_worker::App::new(config).expect("an app").broker().await.expect("a broker");
+        let delivery = broker.get("counter").await.expect("an answer").expect("a message");
+        assert_eq!(delivery.message.id(), Some(id.as_str()));
+        delivery.message.body.clone()
+    });
+    assert_eq!(body, format!("[{args},{kwargs},{{}}]"));
+    for (option, typed) in [("--args", "[1e999]"), ("--args", "[NaN]"), ("--kwargs", "[]")] {
+        let run = shop.run(&["call", "sell", "--queue", "counter", option, typed]);
+        assert_eq!(run.code, Some(2), "{run:?}");
+    }
+}
+
+#[test]
 fn a_result_that_is_not_there_yet_is_told_apart() {
     let shop = Shop::open();
     let run = shop.run(&["call", "sell", "--queue", "counter", "--args", "[\"tea\"]", "--wait", "100ms"]);

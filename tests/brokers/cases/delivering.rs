@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use mq_worker::Queue;
-use mq_worker::broker::Subscription;
+use mq_worker::broker::{Subscription, Verdict};
 use support::within;
 
 use super::super::lab::*;
@@ -57,6 +57,46 @@ pub(crate) async fn a_requeued_message_comes_back_first_and_redelivered(lab: &La
         rest.sort();
     }
     assert_eq!(rest, [("first".to_owned(), true), ("second".to_owned(), false)]);
+}
+
+pub(crate) async fn a_rejected_message_goes_where_dead_letters_go(lab: &Lab) {
+    let (broker, dead) = lab.with_queue("dead").await;
+    let queue = Queue {
+        dead_letter_exchange: Some(String::new()),
+        dead_letter_routing_key: Some(dead.clone()),
+        ..Queue::new(lab.name("work"))
+    };
+    let name = queue.name.clone();
+    declare(&broker, [queue]).await;
+    for body in ["bad", "good"] {
+        publish(&broker, to(&name, body)).await;
+    }
+    let mut consumer = consume(&broker, &[&name], 1).await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!(body(&delivery), "bad");
+    delivery.settlement.settle(Verdict::Reject);
+    expect_bodies(&mut consumer, &["good"]).await;
+    let mut consumer = consume(&broker, &[&dead], 1).await;
+    expect_bodies(&mut consumer, &["bad"]).await;
+    // Taken one by one, it is the same; and where a queue has no such address the message is gone.
+    publish(&broker, to(&dead, "gone")).await;
+    let delivery = next(&mut consumer).await;
+    delivery.settlement.settle(Verdict::Reject);
+    expect_nothing(&mut consumer).await;
+    publish(&broker, to(&name, "got")).await;
+    consumer.control().cancel().await;
+    let mut consumer = consume(&broker, &[&name], 1).await;
+    next(&mut consumer).await.settlement.settle(Verdict::Reject);
+    let got = within("get", LIMIT, async {
+        loop {
+            if let Some(got) = broker.get(&dead).await.expect("an answer") {
+                return got;
+            }
+        }
+    })
+    .await;
+    assert_eq!(body(&got), "got");
+    got.ack();
 }
 
 pub(crate) async fn a_dropped_delivery_comes_back(lab: &Lab) {

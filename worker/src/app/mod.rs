@@ -28,8 +28,9 @@ use crate::backend::{self, BackendOptions, ResultBackend};
 use crate::broker::{self, Broker};
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
+use crate::middleware::{Chain, Erased, Middleware, erase};
 use crate::routing::topology::check_name;
-use crate::routing::{Queue, QueueKind, Router, Topology};
+use crate::routing::{Exchange, Queue, QueueKind, Router, Topology};
 use crate::task::Registry;
 
 /// One application: cheap to clone, safe to share.
@@ -56,6 +57,9 @@ struct Inner {
     wrap_broker: Option<WrapBroker>,
     router: Router,
     registry: Registry,
+    /// Around every call, on both sides.
+    middleware: Chain,
+    given_middleware: Vec<Arc<dyn Erased>>,
     broker: OnceCell<Arc<dyn Broker>>,
     backend: OnceCell<Arc<dyn ResultBackend>>,
     /// Set once the broker has the configured topology.
@@ -92,7 +96,7 @@ impl App {
 
     /// Begins with the loaded configuration and changes it in code.
     pub fn builder() -> AppBuilder {
-        AppBuilder { config: None, wrap_broker: None }
+        AppBuilder { config: None, wrap_broker: None, middleware: Vec::new() }
     }
 
     /// An application with exactly this configuration.
@@ -100,22 +104,28 @@ impl App {
     /// # Errors
     /// When the configuration has a mistake, or two tasks have one name.
     pub fn new(config: Config) -> Result<App> {
-        Self::assemble(config, None)
+        Self::assemble(config, None, Vec::new())
     }
 
     /// The same application with another configuration.
     #[cfg(feature = "cli")]
     pub(crate) fn reconfigured(&self, config: Config) -> Result<App> {
-        Self::assemble(config, self.0.wrap_broker)
+        Self::assemble(config, self.0.wrap_broker, self.0.given_middleware.clone())
     }
 
-    fn assemble(config: Config, wrap_broker: Option<WrapBroker>) -> Result<App> {
+    fn assemble(
+        config: Config,
+        wrap_broker: Option<WrapBroker>,
+        given_middleware: Vec<Arc<dyn Erased>>,
+    ) -> Result<App> {
         let config = config.with_absolute_paths();
         config.topology.validate()?;
         let router = Router::new(config.routes.clone(), config.default_queue.clone())?;
         Ok(App(Arc::new(Inner {
             router,
             registry: Registry::collect()?,
+            middleware: Chain::collect(given_middleware.clone()),
+            given_middleware,
             config,
             wrap_broker,
             broker: OnceCell::new(),
@@ -135,6 +145,11 @@ impl App {
     /// The tasks that are linked into this program.
     pub fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    /// The middleware around every call.
+    pub(crate) fn middleware(&self) -> &Chain {
+        &self.0.middleware
     }
 
     /// Which task goes where.
@@ -219,9 +234,9 @@ impl App {
         if self.is_declared(name) {
             return Ok(());
         }
-        self.broker().await?.declare(&self.task_queue(name)).await?;
-        self.set_declared(name.to_owned());
-        self.set_declared(Queue::dead_letter_name(name));
+        let topology = self.task_queue(name);
+        self.broker().await?.declare(&topology).await?;
+        topology.queues.into_iter().for_each(|queue| self.set_declared(queue.name));
         Ok(())
     }
 
@@ -235,7 +250,8 @@ impl App {
         if self.is_declared(&name) {
             return Ok(());
         }
-        self.broker().await?.declare(&Topology::of_queue(Queue::new(&name))).await?;
+        let queue = self.configured_queue(&name).unwrap_or_else(|| Queue::new(&name));
+        self.broker().await?.declare(&Topology::of_queue(queue)).await?;
         self.set_declared(name);
         Ok(())
     }
@@ -274,16 +290,27 @@ impl App {
         self.with_dead_letters(queue)
     }
 
+    /// True when others declare this queue.
+    pub(crate) fn is_external(&self, queue: &str) -> bool {
+        self.0.config.topology.queues.iter().any(|known| known.external && known.name == queue)
+    }
+
     fn configured_queue(&self, name: &str) -> Option<Queue> {
         self.0.config.topology.queues.iter().find(|queue| queue.name == name).cloned()
     }
 
     /// A queue that stays has a dead-letter queue beside it: without one the broker would drop a message that
     /// reaches its delivery limit. A queue that is the dead-letter queue of another needs none.
+    ///
+    /// Nor does one that is not managed: its dead-letter queue is made when the first dead letter is written.
     fn with_dead_letters(&self, mut queue: Queue) -> Topology {
         let stays = queue.durable && !queue.exclusive && !queue.auto_delete;
         let dead = Queue::dead_letter_name(&queue.name);
-        if !stays || queue.name.ends_with(".dead") || check_name("queue", &dead).is_err() {
+        if !stays
+            || !queue.is_managed()
+            || queue.name.ends_with(".dead")
+            || check_name("queue", &dead).is_err()
+        {
             return Topology::of_queue(queue);
         }
         if queue.dead_letter_exchange.is_none() {
@@ -321,6 +348,7 @@ impl App {
 pub struct AppBuilder {
     config: Option<Config>,
     wrap_broker: Option<WrapBroker>,
+    middleware: Vec<Arc<dyn Erased>>,
 }
 
 impl AppBuilder {
@@ -357,6 +385,32 @@ impl AppBuilder {
         self.set(|config| config.queue_kind = kind)
     }
 
+    /// Says how a queue is declared: [`Queue::external`] leaves that to others, [`Queue::exact`] does it with
+    /// exactly these arguments, [`Queue::new`] as a task queue with a dead-letter queue beside it. It replaces what the
+    /// configuration says about the queue.
+    ///
+    /// # Errors
+    /// A mistake in environment or file.
+    pub fn queue(self, queue: impl Into<Queue>) -> Result<Self> {
+        let queue = queue.into();
+        self.set(|config| {
+            config.topology.queues.retain(|known| known.name != queue.name);
+            config.topology.queues.push(queue);
+        })
+    }
+
+    /// Says how an exchange is declared: [`Exchange::external`] leaves that to others. It replaces what the
+    /// configuration says about the exchange.
+    ///
+    /// # Errors
+    /// A mistake in environment or file.
+    pub fn exchange(self, exchange: Exchange) -> Result<Self> {
+        self.set(|config| {
+            config.topology.exchanges.retain(|known| known.name != exchange.name);
+            config.topology.exchanges.push(exchange);
+        })
+    }
+
     /// Changes any setting.
     ///
     /// # Errors
@@ -368,6 +422,16 @@ impl AppBuilder {
         };
         change(&mut config);
         Ok(Self { config: Some(config), ..self })
+    }
+
+    /// Adds a [`Middleware`] inside those that were added before.
+    ///
+    /// One that belongs to a library of tasks is registered with [`middleware!`](crate::middleware!) instead: the
+    /// ready-made `mq-worker` builds the application by itself.
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(erase(middleware));
+        self
     }
 
     /// Puts another broker around the real one, so that a test can break its promises on purpose.
@@ -387,7 +451,7 @@ impl AppBuilder {
             Some(config) => config,
             None => Config::load()?,
         };
-        App::assemble(config, self.wrap_broker)
+        App::assemble(config, self.wrap_broker, self.middleware)
     }
 
     /// Makes it the application of this process, which `.delay()` uses.
@@ -404,7 +468,7 @@ impl AppBuilder {
 }
 
 fn read(text: &str, read: fn(&str) -> Result<BrokerUrl, value::Problem>) -> Result<BrokerUrl> {
-    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::shown(text))))
+    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::shown_address(text))))
 }
 
 impl std::fmt::Debug for App {

@@ -13,7 +13,7 @@ use super::App;
 use crate::backend::{ResultBackend, ResultRecord};
 use crate::connection::background;
 use crate::control::Control;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Undecodable};
 use crate::message::typed;
 use crate::state::State;
 use crate::tracing;
@@ -172,7 +172,8 @@ fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
         _ => {
             let json = record.value.as_ref().map_or("null", |value| value.get());
             typed::from_str(json).map_err(|error| {
-                Error::codec(format!("the result of task {id} is not of the awaited type")).with_source(error)
+                Error::codec(format!("the result of task {id} is not of the awaited type"))
+                    .with_source(Undecodable::from(&error))
             })
         }
     }

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::{LATEST, format_time, owner};
 use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
+use crate::middleware::Outgoing;
 use crate::routing::router::Wanted;
 use crate::routing::topology::{MAX_NAME, check_key, check_name};
 use crate::routing::{ExchangeKind, Route};
@@ -123,20 +124,41 @@ impl App {
         own: &TaskOptions,
         body: Bytes,
         unique: Option<String>,
-        options: SendOptions,
+        mut options: SendOptions,
+    ) -> Result<AsyncResult<O>> {
+        if self.middleware().is_empty() {
+            return self.send_through(task, own, body, unique, &options).await;
+        }
+        options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
+        let mut call = Outgoing { task, options: &mut options };
+        self.middleware().before_publish(&mut call).await?;
+        let sent = self.send_through(task, own, body, unique, call.options).await;
+        self.middleware().after_publish(&call, sent.as_ref().map(drop)).await;
+        sent
+    }
+
+    /// Sends a call that the middleware has let through.
+    async fn send_through<O>(
+        &self,
+        task: &str,
+        own: &TaskOptions,
+        body: Bytes,
+        unique: Option<String>,
+        options: &SendOptions,
     ) -> Result<AsyncResult<O>> {
         self.check_size(task, &body)?;
         let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
         check_name("task", task)?;
         check_name("task id", &id)?;
         check_headers(task, &options.headers)?;
-        let route = self.address(task, own, &options).await?;
+        let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
+        let route = self.address(task, own, options).await.map_err(cannot)?;
         let now = Utc::now();
-        let due = due(&options, now);
-        let headers = headers(task, &id, own, &options, due, now);
+        let due = due(options, now);
+        let headers = headers(task, &id, own, options, due, now);
         let ignored = options.ignore_result.unwrap_or(own.ignore_result);
-        let backend = if ignored { None } else { Some(self.backend().await?) };
-        let broker = self.broker().await?;
+        let backend = if ignored { None } else { Some(self.backend().await.map_err(cannot)?) };
+        let broker = self.broker().await.map_err(cannot)?;
         let priority = options.priority.or(route.priority).or(own.priority);
         let call = Call {
             task: task.to_owned(),
@@ -209,7 +231,9 @@ impl App {
     async fn publish_call(&self, broker: &Arc<dyn Broker>, call: Call) -> Result<()> {
         let Call { task, id, route, headers, body, delay, priority, ignored } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
-        let reply_to = if ignored { None } else { self.backend().await?.expect(&id).await? };
+        let expect = async || self.backend().await?.expect(&id).await;
+        let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
+        let reply_to = if ignored { None } else { expect().await.map_err(cannot)? };
         let properties = Properties {
             content_type: Some(JSON.into()),
             content_encoding: Some("utf-8".into()),
@@ -225,16 +249,23 @@ impl App {
             delay,
             mandatory: true,
         };
+        let route_queue = route.queue;
         let mut sent = broker.publish(publication.clone()).await;
-        if let (Err(error), Some(queue)) = (&sent, &route.queue)
+        if let (Err(error), Some(queue)) = (&sent, &route_queue)
             && error.is_unroutable()
         {
             // Somebody deleted the queue since this process declared it.
             self.forget_declared();
-            self.ensure_queue(queue).await?;
+            self.ensure_queue(queue).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
         }
-        sent.map_err(|error| cannot_send(&task, error))
+        let external = route_queue.filter(|queue| self.is_external(queue));
+        sent.map_err(|error| match external {
+            Some(queue) if error.is_unroutable() => error.context(format_args!(
+                "cannot send `{task}`: queue `{queue}` is external, and whoever declares it has not done so yet"
+            )),
+            _ => cannot(error),
+        })
     }
 
     /// The address of a call, with everything there that must exist before publishing.

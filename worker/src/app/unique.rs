@@ -10,6 +10,7 @@ use crate::broker::Lock;
 use crate::error::{Error, Result};
 use crate::message::Headers;
 use crate::message::headers::names;
+use crate::routing::topology::MAX_NAME;
 use crate::task::Task;
 
 /// Keys are hashed under this name: what the arguments were is nobody's business who lists queues.
@@ -64,7 +65,7 @@ pub(crate) fn read(headers: &Headers, id: &str) -> Option<Lock> {
     let Value::Array(parts) = headers.get(names::UNIQUE)? else { return None };
     let [Value::String(key), millis] = parts.as_slice() else { return None };
     // Whoever writes messages by hand: no broker has such a lock, and to ask for it again and again would not help.
-    if key.len() > MAX_KEY {
+    if key.len() > MAX_KEY || id.len() > MAX_NAME {
         return None;
     }
     let lifetime = std::time::Duration::from_millis(millis.as_u64()?);
@@ -90,6 +91,9 @@ mod tests {
         };
         assert_eq!(read_again(&lock(200)), Some(lock(200)));
         assert_eq!(read_again(&lock(201)), None);
+        let mut headers = Headers::for_task("t", "id");
+        write(&mut headers, &lock(200));
+        assert_eq!(read(&headers, &"i".repeat(256)), None);
     }
 
     #[test]

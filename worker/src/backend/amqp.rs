@@ -292,7 +292,7 @@ async fn keep(amqp: Arc<Amqp>, replies: Arc<Replies>, ready: watch::Sender<bool>
             sleep(pause.next(false)).await;
         }
         loop {
-            let mut subscribed = source.clone().subscribe_again(Arc::clone(&amqp)).await;
+            let mut subscribed = source.clone().subscribe_again(Arc::clone(&amqp), || ()).await;
             ready.send_replace(true);
             pause = Pause::default();
             match replies.take(&mut subscribed).await {

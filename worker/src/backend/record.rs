@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result, TaskFailure};
+use crate::error::{Error, Result, TaskFailure, Undecodable};
 use crate::message::headers::{format_time, parse_time};
 use crate::message::typed;
 use crate::state::State;
@@ -89,7 +89,9 @@ impl ResultRecord {
             let spelled_out = typed::spell_out_numbers(bytes).ok_or(error)?;
             Self::read(&spelled_out)
         });
-        read.map_err(|error| Error::codec("this is not a Celery result").with_source(error))
+        read.map_err(|error| {
+            Error::codec("this is not a Celery result").with_source(Undecodable::from(&error))
+        })
     }
 
     fn read(bytes: &[u8]) -> serde_json::Result<Self> {

@@ -5,6 +5,7 @@ use super::exit::Outcome;
 use super::topology_arguments::{DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments};
 use super::{operate, output};
 use crate::app::App;
+use crate::error::Error;
 use crate::routing::{Exchange, Queue, Topology};
 
 pub(super) fn run(command: DeclareCommand, common: &CommonArguments) -> Outcome {
@@ -18,6 +19,12 @@ pub(super) fn run(command: DeclareCommand, common: &CommonArguments) -> Outcome 
 
 async fn queue(app: &App, arguments: DeclareQueueArguments) -> Outcome {
     let name = arguments.name.clone();
+    if app.is_external(&name) {
+        return Err(Error::config(format!(
+            "cannot declare queue `{name}`: the configuration says that it is external"
+        ))
+        .into());
+    }
     let topology = wanted(app, arguments);
     app.broker().await?.declare(&topology).await?;
     output::data(format!("queue `{name}` is there"))

@@ -8,7 +8,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::codec::Embed;
-use super::{Headers, Message};
+use super::{Headers, Message, typed};
+use crate::error::Undecodable;
 
 /// Brings a received message into the form that the rest of the crate reads: uncompressed, protocol v2. A compressed
 /// body may unpack to at most `limit` bytes.
@@ -29,11 +30,11 @@ pub fn normalize(message: &mut Message, limit: usize) -> Result<(), String> {
     if !message.is_task() && is_json && looks_like_protocol_1(&message.body) {
         protocol_1(message)?;
     }
-    Ok(())
+    if message.is_task() { typed::check_depth(&message.body) } else { Ok(()) }
 }
 
 fn not_json(error: &serde_json::Error) -> String {
-    format!("the body is not JSON: {error}")
+    format!("the body is not JSON: {}", Undecodable::from(error))
 }
 
 fn inflate(body: &[u8], limit: usize) -> Result<Bytes, String> {

@@ -1,8 +1,10 @@
 //! Exchanges, queues and bindings as data. They mean the same on every broker.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::matching;
@@ -53,12 +55,39 @@ pub struct Exchange {
     /// Goes when its last binding goes.
     #[serde(default)]
     pub auto_delete: bool,
+    /// Others declare it: it is never declared here, and what is bound to it is bound as soon as it exists.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub external: bool,
+    /// Further arguments of the declaration, such as `alternate-exchange`. RabbitMQ only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arguments: BTreeMap<String, Value>,
 }
 
 impl Exchange {
     /// A durable exchange.
     pub fn new(name: impl Into<String>, kind: ExchangeKind) -> Self {
-        Self { name: name.into(), kind, durable: true, auto_delete: false }
+        Self {
+            name: name.into(),
+            kind,
+            durable: true,
+            auto_delete: false,
+            external: false,
+            arguments: BTreeMap::new(),
+        }
+    }
+
+    /// An exchange that others declare. It is never declared here; bindings to it are made as soon as it exists, and
+    /// again when it was deleted and comes back. Its kind decides how delayed messages find their way.
+    pub fn external(name: impl Into<String>, kind: ExchangeKind) -> Self {
+        Self { external: true, ..Self::new(name, kind) }
+    }
+
+    /// An exchange that a restart of the broker removes: what pika's and most other clients' `exchange_declare` makes
+    /// unless `durable` is given.
+    #[must_use]
+    pub fn transient(mut self) -> Self {
+        self.durable = false;
+        self
     }
 }
 
@@ -123,6 +152,17 @@ pub struct Queue {
     /// The routing key for those; default is the message's own.
     #[serde(default)]
     pub dead_letter_routing_key: Option<String>,
+    /// Others declare it: it is never declared here. A worker waits until it exists.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub external: bool,
+    /// Declared with what is written here and nothing else, so that others may declare it with the same arguments: no
+    /// dead-letter queue beside it, and on RabbitMQ no type that is not named.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub exact: bool,
+    /// Further arguments of the declaration, such as `x-single-active-consumer`; they override the fields above.
+    /// RabbitMQ only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arguments: BTreeMap<String, Value>,
 }
 
 impl Queue {
@@ -141,7 +181,72 @@ impl Queue {
             expires: None,
             dead_letter_exchange: None,
             dead_letter_routing_key: None,
+            external: false,
+            exact: false,
+            arguments: BTreeMap::new(),
         }
+    }
+
+    /// A queue that others declare. It is never declared here: a worker waits until it exists, says so in its log,
+    /// consumes from it as soon as it does, and waits again when it was deleted.
+    ///
+    /// ```no_run
+    /// use mq_worker::{App, Queue};
+    ///
+    /// # fn main() -> mq_worker::Result<()> {
+    /// App::builder().queue(Queue::external("hello"))?.install()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn external(name: impl Into<String>) -> Self {
+        Self { external: true, ..Self::new(name) }
+    }
+
+    /// A durable queue that is declared with what is set and nothing else, as any other client would: no dead-letter
+    /// queue beside it, and on RabbitMQ no type unless [`kind`](Self::kind) names one. Either side may declare it first.
+    ///
+    /// ```
+    /// use mq_worker::Queue;
+    ///
+    /// let tutorial_2 = Queue::exact("task_queue"); // queue_declare(queue='task_queue', durable=True)
+    /// let tutorial_1 = Queue::exact("hello").transient(); // queue_declare(queue='hello')
+    /// assert!(tutorial_2.durable && !tutorial_1.durable);
+    /// ```
+    pub fn exact(name: impl Into<String>) -> Self {
+        Self { exact: true, ..Self::new(name) }
+    }
+
+    /// The queue does not survive a restart of the broker: what pika's and most other clients' `queue_declare` makes
+    /// unless `durable` is given.
+    #[must_use]
+    pub fn transient(mut self) -> Self {
+        self.durable = false;
+        self
+    }
+
+    /// With one more argument of the declaration, such as `x-max-length`.
+    #[must_use]
+    pub fn argument(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.arguments.insert(name.into(), value.into());
+        self
+    }
+
+    /// True when this is declared the way the application likes it, with all that goes with it.
+    pub(crate) fn is_managed(&self) -> bool {
+        !self.external && !self.exact
+    }
+
+    /// True when a queue that exists as `known` serves as well as this one would, on a broker where nobody owns queues
+    /// and there is only one kind.
+    pub(crate) fn keeps_as(&self, known: &Queue) -> bool {
+        let kept = |queue: &Queue| Queue {
+            kind: None,
+            exact: false,
+            external: false,
+            arguments: BTreeMap::new(),
+            ..queue.clone()
+        };
+        self.external || known.external || kept(self) == kept(known)
     }
 
     /// The dead-letter queue that goes with a queue. The queues that workers have of their own for a broadcast
@@ -156,7 +261,8 @@ impl Queue {
         }
         // No broker has a name of this length: its beginning, and a hash that tells it from others with that beginning.
         let hash = Uuid::new_v5(&DEAD_LETTERS, name.as_bytes()).simple();
-        format!("{}~{hash}.dead", &name[..name.floor_char_boundary(200)])
+        let end = (0..=200).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
+        format!("{}~{hash}.dead", &name[..end])
     }
 }
 
@@ -264,6 +370,13 @@ impl Topology {
         self
     }
 
+    /// True when others declare the queue or the exchange of this binding.
+    #[cfg_attr(not(feature = "amqp"), allow(dead_code))]
+    pub(crate) fn has_external_end(&self, binding: &Binding) -> bool {
+        self.queues.iter().any(|queue| queue.external && queue.name == binding.queue)
+            || self.exchanges.iter().any(|exchange| exchange.external && exchange.name == binding.exchange)
+    }
+
     /// Just one queue.
     pub fn of_queue(queue: Queue) -> Self {
         Self { queues: vec![queue], ..Self::default() }
@@ -295,15 +408,32 @@ impl Topology {
     pub fn validate(&self) -> Result<()> {
         for exchange in &self.exchanges {
             check_name("exchange", &exchange.name)?;
+            if exchange.external && *exchange != Exchange::external(&exchange.name, exchange.kind) {
+                return Err(nothing_else("exchange", &exchange.name, " but its kind"));
+            }
         }
         for queue in &self.queues {
             check_name("queue", &queue.name)?;
+            if queue.external && *queue != Queue::external(&queue.name) {
+                return Err(nothing_else("queue", &queue.name, ""));
+            }
         }
         for binding in &self.bindings {
             check_key(&binding.routing_key)?;
         }
         Ok(())
     }
+}
+
+fn nothing_else(what: &str, name: &str, but: &str) -> Error {
+    Error::config(format!(
+        "{what} `{name}` is external: whoever declares it decides how it is kept, so nothing else{but} can be set; \
+         without `external` it is declared here"
+    ))
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What has to hold for something to be deleted. The default is nothing: it is deleted.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::again::{again, mark_plain, to_queue};
+use super::effect::Effect;
 use super::outcome::{DeadReason, failure};
 use super::request::Request;
-use super::settle::{Abandoned, Effect, Settled, Settler, Unsettled};
+use super::settle::{Abandoned, Settled, Settler, Unsettled};
 use super::smaller::Smaller;
 use super::tally::count;
 use crate::broker::Verdict;

@@ -6,6 +6,7 @@
 
 use chrono::Utc;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -48,7 +49,17 @@ pub fn unsupported(embed: &Embed) -> Option<String> {
         return Some("it is part of a chord, which this worker does not support".into());
     }
     let lists = [&embed.callbacks, &embed.errbacks, &embed.chain];
-    lists.into_iter().flatten().flatten().find_map(|signature| unsupported_step(signature, 0))
+    lists.into_iter().flatten().flatten().find_map(|signature| {
+        // Read as a whole once: what its receivers could not read must not be sent on.
+        match serde_json::from_str::<Value>(signature.get()) {
+            Ok(_) => unsupported_step(signature, 0),
+            Err(error) => Some(unreadable(&error)),
+        }
+    })
+}
+
+fn unreadable(error: &serde_json::Error) -> String {
+    format!("a signature that follows it cannot be read: {error}")
 }
 
 /// Looks into a signature and into those that follow it: each is sent on by some worker, perhaps by this one.
@@ -58,7 +69,7 @@ fn unsupported_step(signature: &RawValue, depth: usize) -> Option<String> {
     }
     let step = match Step::deserialize(signature) {
         Ok(step) => step,
-        Err(error) => return Some(format!("a signature that follows it cannot be read: {error}")),
+        Err(error) => return Some(unreadable(&error)),
     };
     if step.task.is_empty() {
         return Some("a signature that follows it names no task".into());

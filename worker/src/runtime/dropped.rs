@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::again::{again, to_queue};
+use super::effect::Effect;
 use super::pipe::Pipe;
-use super::settle::{Effect, Unsettled};
+use super::settle::Unsettled;
 use super::smaller::Smaller;
 use crate::app::unique;
 use crate::broker::{DeadLetters, Delivery, Settlement, Verdict};

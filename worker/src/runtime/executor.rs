@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::outcome::Ended;
 use super::places::Places;
 use crate::message::Headers;
+use crate::middleware::{Chain, RunEnd};
 use crate::panics::{Caught, Guarded, caught, text_of};
 use crate::task::{Context, TaskEntry, TaskError, TaskOptions, Work};
 
@@ -43,6 +44,7 @@ impl Limits {
 pub async fn run(
     work: Work,
     context: &Context,
+    layers: &Chain,
     limits: Limits,
     permit: OwnedSemaphorePermit,
     places: &Arc<Places>,
@@ -54,12 +56,14 @@ pub async fn run(
             // Held until the future is gone.
             let _permit = permit;
             let mut call = AsyncCall::new(context.clone(), future);
-            let ended = bounded((&mut call).map(ended), limits, context, interrupted).await;
+            let run = layered(layers, context, (&mut call).map(ended));
+            let ended = bounded(run, limits, context, interrupted).await;
             return call.stop(ended);
         }
         Work::Isolated { memory_limit } => {
             let _permit = permit;
-            return bounded(apart(context, memory_limit), limits, context, interrupted).await;
+            let run = layered(layers, context, apart(context, memory_limit));
+            return bounded(run, limits, context, interrupted).await;
         }
     };
     let call = Guarded::new(call);
@@ -74,11 +78,36 @@ pub async fn run(
         Ok(thread) => thread,
         Err(problem) => return Ended::NotStarted(problem),
     };
-    let ended = bounded((&mut thread).map(joined), limits, context, interrupted).await;
+    let run = layered(layers, context, (&mut thread).map(joined));
+    let ended = bounded(run, limits, context, interrupted).await;
     if let Ended::TimedOut(_) | Ended::Terminated = &ended {
         places.write_off(context, thread);
     }
     ended
+}
+
+/// Runs a call inside the middleware.
+async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = Ended> + Send) -> Ended {
+    if layers.is_empty() {
+        return run.await;
+    }
+    let seen = run.map(|ended| {
+        let end = match &ended {
+            Ended::Returned(_) => RunEnd::Returned,
+            Ended::Erred(error) => RunEnd::Erred(error.clone()),
+            Ended::Panicked(text) => RunEnd::Erred(TaskError::failed(format!("the task panicked: {text}"))),
+            _ => RunEnd::Erred(TaskError::failed("the task was stopped")),
+        };
+        (ended, end)
+    });
+    match layers.around(context, seen).await {
+        // Only what the task itself said can be replaced.
+        (None | Some(Ended::Returned(_) | Ended::Erred(_)), Some(error)) => Ended::Erred(error),
+        (Some(ended), _) => ended,
+        (None, None) => {
+            Ended::Erred(TaskError::reject("a middleware neither ran the task nor returned an error"))
+        }
+    }
 }
 
 /// Runs a call to its end.

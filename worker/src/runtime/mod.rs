@@ -9,6 +9,7 @@ mod comeback;
 pub mod continuation;
 mod control;
 mod dropped;
+mod effect;
 pub mod executor;
 pub mod failure_hooks;
 pub mod handle;

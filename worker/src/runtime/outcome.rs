@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::TaskFailure;
+use crate::middleware::OutcomeKind;
 use crate::task::{AckMode, TaskError, TaskOptions};
 
 /// How a run ended.
@@ -70,6 +71,28 @@ pub enum Outcome {
     },
     /// Hand it back, with nothing spent.
     HandBack,
+}
+
+impl Outcome {
+    /// The outcome as middleware sees it: the value that a task returned is not copied for it.
+    pub(super) fn without_value(&self) -> Self {
+        match self {
+            Self::Success(_) => Self::Success(Vec::new()),
+            other => other.clone(),
+        }
+    }
+
+    /// Its name for middleware.
+    pub(super) fn kind(&self) -> OutcomeKind<'_> {
+        match self {
+            Self::Success(_) => OutcomeKind::Succeeded,
+            Self::Retry { after, failure, .. } => OutcomeKind::Retried { after: *after, failure },
+            Self::Dead { reason, failure } => OutcomeKind::DeadLettered { reason: reason.as_str(), failure },
+            Self::Revoked { why } => OutcomeKind::Revoked { why },
+            Self::Repeated => OutcomeKind::Duplicate,
+            Self::Postpone { .. } | Self::Lose { .. } | Self::HandBack => OutcomeKind::Requeued,
+        }
+    }
 }
 
 /// Why a message is put aside.

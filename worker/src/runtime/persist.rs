@@ -213,7 +213,7 @@ mod tests {
         for kind in refused {
             assert!(matches!(attempts(&[kind.clone(), kind.clone()]).await, (3, Ok(()))));
             let (count, done) = attempts(&vec![kind; 100]).await;
-            assert!(matches!(done, Err(Unsettled::Impossible(_))) && count == 3, "{count}");
+            assert!(matches!(done, Err(Unsettled::Impossible(_))) && (3..=4).contains(&count), "{count}");
         }
     }
 

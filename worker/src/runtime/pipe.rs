@@ -23,6 +23,7 @@ use super::trial::Trial;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
 use crate::panics::Guarded;
+use crate::show;
 use crate::task::{AckMode, Work};
 use crate::tracing;
 
@@ -104,7 +105,7 @@ impl Pipe {
         let finish = async {
             let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
             if !finished {
-                tracing::warn!(running = self.places.taken() - self.places.lost(), ?grace, "grace is over");
+                tracing::warn!(running = self.places.taken() - self.places.lost(), grace = %show::duration(grace), "grace is over");
                 handle.cold.cancel();
             }
         };
@@ -202,8 +203,10 @@ impl Pipe {
             return self.dispose(Admission::Settle(request, Outcome::Revoked { why: "revoked" })).await;
         }
         let work = work.into_inner();
+        let layers = self.settler.app.middleware();
         let ended =
-            executor::run(work, &request.context, limits, permit, &self.places, &self.gate.cold).await;
+            executor::run(work, &request.context, layers, limits, permit, &self.places, &self.gate.cold)
+                .await;
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;
@@ -242,7 +245,7 @@ impl Pipe {
 async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> Option<T> {
     let done = tokio::time::timeout(STEP, step).await.ok();
     if done.is_none() {
-        tracing::warn!(after = ?STEP, "cannot {what} in time: the stop goes on without it");
+        tracing::warn!(after = %show::duration(STEP), "cannot {what} in time: the stop goes on without it");
     }
     done
 }

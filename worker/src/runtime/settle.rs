@@ -24,11 +24,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 use super::again::{again, to_queue};
 use super::continuation::{self, Following};
 use super::dropped::Letters;
+use super::effect::Effect;
 use super::failure_hooks::FailureHooks;
 use super::outcome::{DeadReason, Outcome, failure};
 pub(super) use super::persist::Unsettled;
@@ -39,12 +40,14 @@ use super::smaller::Smaller;
 use super::tally::{Tally, count};
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
-use crate::broker::{Broker, Lock, Locked, Publication, Verdict};
-use crate::error::{Error, Result, TaskFailure};
+use crate::broker::{Broker, Locked, Publication, Verdict};
+use crate::error::{Result, TaskFailure};
 use crate::message::headers::{LATEST, format_time, names};
 use crate::message::history::{self, shortened};
 use crate::message::{Attempt, Message};
+use crate::middleware::{OutcomeKind, TaskOutcome};
 use crate::routing::Queue;
+use crate::show;
 use crate::state::State;
 use crate::task::FailedTask;
 use crate::tracing;
@@ -65,25 +68,11 @@ pub struct Settler {
     /// Tries each effect until it is durable, or cannot be.
     pub(super) persist: Persist,
     /// Fires when this worker stops and is handed nothing any more.
-    pub consumed: tokio_util::sync::CancellationToken,
+    pub consumed: CancellationToken,
     /// What was done so far.
     pub(super) tally: Tally,
     /// How many letters went to each dead-letter queue.
     pub(super) letters: Letters,
-}
-
-/// One step that must be durable before the next.
-pub(super) enum Effect<'a> {
-    /// To a queue that exists.
-    Publish(Publication),
-    /// To wherever a task goes; its queue may have to be created.
-    Send { queue: Option<String>, publication: Publication },
-    /// To the dead-letter queue of a queue.
-    DeadLetter { of: &'a str, letter: Publication },
-    /// Lets the next call of a unique task in.
-    Unlock(&'a Lock),
-    /// To the result backend.
-    Store { record: &'a ResultRecord, reply_to: Option<&'a str> },
 }
 
 /// What is left to do when an outcome is durable.
@@ -97,6 +86,21 @@ pub(super) enum Settled {
 impl Settler {
     /// Carries out an outcome and settles the delivery.
     pub async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
+        let layers = self.app.middleware();
+        if layers.is_empty() {
+            self.carry_out(request, outcome, elapsed).await;
+            return;
+        }
+        let (context, seen) = (request.context.clone(), outcome.without_value());
+        let kind = match self.carry_out(request, outcome, elapsed).await {
+            true => seen.kind(),
+            false => OutcomeKind::Requeued,
+        };
+        layers.on_outcome(&context, &TaskOutcome { kind, elapsed }).await;
+    }
+
+    /// False when the cold shutdown came first: the message went back.
+    async fn carry_out(&self, request: Request, outcome: Outcome, elapsed: Duration) -> bool {
         let (task, id) = (request.context.task().to_owned(), request.context.id().to_owned());
         let done = match outcome {
             Outcome::Success(json) => self.success(&request, json, elapsed).await,
@@ -112,18 +116,22 @@ impl Settler {
                 Ok(Settled::Over(Verdict::Ack))
             }
             Outcome::Postpone { after, problem } => {
-                tracing::warn!(task, id, ?after, problem, "cannot start it here now: it waits");
-                return self.postpone(request, after).await;
+                tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start it here now: it waits");
+                self.postpone(request, after).await;
+                return true;
             }
             Outcome::Lose { problem } => {
-                return tracing::error!(task, id, problem, "panicked as it was stopped: counted as a crash");
+                tracing::error!(task, id, problem, "panicked as it was stopped: counted as a crash");
+                return true;
             }
-            Outcome::HandBack => return self.hand_back(request).await,
+            Outcome::HandBack => Err(Abandoned),
         };
+        let is_done = done.is_ok();
         match done {
             Ok(settled) => self.finish(request, settled).await,
             Err(Abandoned) => self.hand_back(request).await,
         }
+        is_done
     }
 
     /// Gives the verdict on a delivery, when all else is durable.
@@ -169,7 +177,7 @@ impl Settler {
         }
         self.remember(request).await?;
         count(&self.tally.succeeded);
-        tracing::info!(task = context.task(), id = context.id(), ?elapsed, "succeeded");
+        tracing::info!(task = context.task(), id = context.id(), elapsed = %show::duration(elapsed), "succeeded");
         Ok(Settled::Over(Verdict::Ack))
     }
 
@@ -186,7 +194,7 @@ impl Settler {
             false => (context.retries().saturating_add(1), request.crashes),
         };
         let (task, id) = (context.task(), context.id());
-        tracing::warn!(task, id, retries, crashes, ?after, error = %failure, "will be retried");
+        tracing::warn!(task, id, retries, crashes, after = %show::duration(after), error = %failure, "will be retried");
         let mut message = again(request);
         for (name, count) in [("retries", retries), (names::CRASHES, crashes)] {
             if count > 0 {
@@ -356,60 +364,5 @@ impl Settler {
     /// The delay, or the longest that the broker has: what comes too early for its `eta` waits again.
     pub(super) fn as_long_as_possible(&self, delay: Duration) -> Duration {
         delay.min(self.broker.capabilities().max_delay)
-    }
-
-    /// Publishes a copy of a message; where its headers are too large, with fewer of them.
-    pub(super) async fn publish_copy<'a>(
-        &self,
-        request: &Request,
-        what: &str,
-        mut copy: Smaller,
-        effect: impl Fn(Message) -> Effect<'a>,
-    ) -> Result<(), Unsettled> {
-        loop {
-            match self.insist(what, effect(copy.message())).await {
-                Err(Unsettled::Impossible(error)) if error.is_headers_too_large() && copy.shrink() => {}
-                done => {
-                    if done.is_ok()
-                        && let Some(dropped) = copy.dropped()
-                    {
-                        let (task, id) = (request.context.task(), request.context.id());
-                        tracing::warn!(task, id, dropped, "the headers are too large: some were dropped");
-                    }
-                    return done;
-                }
-            }
-        }
-    }
-
-    async fn attempt(&self, effect: &Effect<'_>) -> Result<()> {
-        match effect {
-            Effect::Publish(publication) => self.broker.publish(publication.clone()).await,
-            Effect::Unlock(lock) => self.broker.unlock(lock).await,
-            Effect::Store { record, reply_to } => self.backend.store(record, *reply_to).await,
-            Effect::DeadLetter { of, letter } => {
-                self.app.ensure_dead_letter_queue(of).await?;
-                self.forget_if_gone(self.broker.publish(letter.clone()).await)
-            }
-            Effect::Send { queue, publication } => {
-                if let Some(queue) = queue {
-                    self.app.ensure_queue(queue).await?;
-                }
-                self.forget_if_gone(self.broker.publish(publication.clone()).await)
-            }
-        }
-    }
-
-    /// Somebody may have deleted a queue since it was declared: then the next attempt declares it again.
-    fn forget_if_gone(&self, published: Result<()>) -> Result<()> {
-        if published.as_ref().is_err_and(Error::is_unroutable) {
-            self.app.forget_declared();
-        }
-        published
-    }
-
-    /// Tries an effect until it succeeds, cannot, or the worker stops cold.
-    pub(super) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Unsettled> {
-        self.persist.until_done(what, || self.attempt(&effect).boxed()).await
     }
 }

@@ -10,6 +10,7 @@ use crate::broker::{Broker, Consumer, Subscription};
 use crate::error::{Error, Result};
 use crate::panics::caught;
 use crate::routing::Topology;
+use crate::show;
 use crate::task::SharedState;
 use crate::task::registry::run_setup;
 
@@ -106,7 +107,7 @@ impl Patience {
 
     /// Says what is wrong and pauses.
     pub(super) async fn pause(&mut self, what: &str, error: &Error, handle: &WorkerHandle) {
-        tracing::warn!(error = format!("{error:#}"), again_in = ?self.0, "cannot {what} yet");
+        tracing::warn!(error = format!("{error:#}"), again_in = %show::duration(self.0), "cannot {what} yet");
         tokio::select! {
             () = handle.warm.cancelled() => {}
             () = tokio::time::sleep(self.0) => {}

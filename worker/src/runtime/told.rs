@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use super::again::to_queue;
 use super::continuation;
+use super::effect::Effect;
 use super::outcome::failure;
 use super::persist::{Abandoned, unless_impossible};
 use super::request::Request;
-use super::settle::{Effect, MAX_ERROR, Settler};
+use super::settle::{MAX_ERROR, Settler};
 use crate::backend::ResultRecord;
 use crate::error::{Error, TaskFailure};
 use crate::message::headers::names;

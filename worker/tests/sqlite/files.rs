@@ -259,3 +259,32 @@ async fn a_file_that_is_put_back_is_used_again() {
     assert_eq!(body(&held), "second", "the ack was kept, and what was refused is not there");
     held.ack();
 }
+
+#[tokio::test]
+async fn a_link_that_leads_elsewhere_is_another_file() {
+    let (dir, _kept) = fresh(&["q"]).await;
+    let link = dir.path().join("link.db");
+    std::os::unix::fs::symlink(dir.path().join("jobs.db"), &link).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let blue = other.path().join("blue.db");
+    std::os::unix::fs::symlink(&blue, other.path().join("current.db")).unwrap();
+    fs::write(&blue, "").unwrap();
+    let broker = open(&other.path().join("current.db")).await;
+    declare(&*broker, Queue::new("q")).await;
+    publish(&*broker, "q", "safe").await;
+    fs::remove_file(other.path().join("current.db")).unwrap();
+    fs::rename(&link, other.path().join("current.db")).unwrap();
+    let error = broker.publish(to_queue("q", "lost")).await.expect_err("others use another file now");
+    assert!(error.to_string().contains("was replaced by another file"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opens_the_path_of_a_moved_file_learns_what_is_wrong() {
+    let (dir, broker) = fresh(&["q"]).await;
+    publish(&*broker, "q", "safe").await;
+    let path = dir.path().join("jobs.db");
+    fs::rename(&path, dir.path().join("away.db")).unwrap();
+    let mut other = roles::Process::start("open", &path, "");
+    let said = tokio::task::block_in_place(|| other.line()).expect("it says something");
+    assert!(said.contains("does not go with") && said.contains("was it moved"), "{said}");
+}

@@ -3,7 +3,6 @@
 use super::origins::Draft;
 use super::settings::{SETTINGS, STRUCTURES};
 use super::suggest::one_typo_from;
-use super::value::shown;
 use super::{Sources, file};
 use crate::error::{Error, Result};
 
@@ -43,7 +42,7 @@ pub(super) fn read(draft: &mut Draft, sources: &Sources) -> Result<Vec<String>> 
         };
         if let Some(setting) = setting {
             draft.set(setting, text, &sources.directory, name.to_owned()).map_err(|problem| {
-                Error::config(format!("environment variable {name} is `{}`: {problem}", shown(text)))
+                Error::config(format!("environment variable {name} is `{}`: {problem}", setting.shown(text)))
             })?;
         } else if let Some((key, variable)) = structure {
             file::set_structure(&mut draft.config, key, text)

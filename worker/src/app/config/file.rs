@@ -10,8 +10,8 @@ use super::Config;
 use super::origins::Draft;
 use super::settings::{SECTIONS, STRUCTURES, of_section};
 use super::suggest::nearest;
-use super::value::{Problem, shown};
-use crate::error::{Error, Result};
+use super::value::{Problem, looks_like_an_address};
+use crate::error::{Error, Result, without_values};
 
 /// What the file is called.
 pub(super) const NAME: &str = "mq-worker.toml";
@@ -59,7 +59,7 @@ fn apply(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Located> {
             }
         } else if let Some((_, variable)) = STRUCTURES.iter().find(|(key, _)| *key == name) {
             structure(&mut draft.config, &name, value).map_err(|error| {
-                (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", error.message()))
+                (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", told(&error)))
             })?;
             draft.origins.insert(variable, place.at(at));
         } else {
@@ -97,7 +97,7 @@ fn set(
     let text = scalar(value).ok_or_else(|| format!("`{path}` cannot be of type {}", value.type_str()))?;
     draft
         .set(setting, &text, place.directory, place.at(line))
-        .map_err(|problem| format!("`{path}` is `{}`: {problem}", shown(&text)))
+        .map_err(|problem| format!("`{path}` is `{}`: {problem}", setting.shown(&text)))
 }
 
 /// The value as it would stand in an environment variable.
@@ -147,6 +147,12 @@ fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Res
     Ok(())
 }
 
+/// The parser's words. They quote what was found, which may be an address that was put in the wrong place.
+fn told(error: &toml::de::Error) -> String {
+    let text = error.message();
+    if looks_like_an_address(text) || text.contains("amqp") { without_values(text) } else { text.to_owned() }
+}
+
 /// Sets `routes` or `topology` from one line of TOML, as an environment variable holds it.
 pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Result<(), Problem> {
     let example = match key {
@@ -155,5 +161,5 @@ pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Resul
     };
     DeValue::parse(text)
         .and_then(|value| structure(config, key, value))
-        .map_err(|error| format!("{}; expected TOML such as `{example}`", error.message()))
+        .map_err(|error| format!("{}; expected TOML such as `{example}`", told(&error)))
 }

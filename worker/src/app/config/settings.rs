@@ -40,6 +40,14 @@ impl Setting {
     pub(crate) fn path(&self) -> String {
         if self.section.is_empty() { self.key.to_owned() } else { format!("{}.{}", self.section, self.key) }
     }
+
+    /// A value that was refused, for an error.
+    pub(super) fn shown(&self, text: &str) -> String {
+        match self.key {
+            "broker_url" | "management_url" | "result_backend" => value::shown_address(text),
+            _ => value::shown(text),
+        }
+    }
 }
 
 /// The sections that are tables of settings.
@@ -152,7 +160,7 @@ fn duration(duration: Duration) -> Option<String> {
 
 fn bytes(bytes: usize) -> String {
     let mebibyte = 1 << 20;
-    if bytes % mebibyte == 0 { format!("{}MiB", bytes / mebibyte) } else { bytes.to_string() }
+    if bytes.is_multiple_of(mebibyte) { format!("{}MiB", bytes / mebibyte) } else { bytes.to_string() }
 }
 
 fn shown(path: Option<&Path>) -> Option<String> {

@@ -98,9 +98,14 @@ pub(super) async fn open(amqp: &Arc<Amqp>, subscription: Subscription) -> Result
             tag: consumer_tag(&name),
             arguments: FieldTable::default(),
         };
-        let what = format!("consume from queue `{queue}`");
-        let subscribe = async |session| source.subscribe(&session).await;
-        let subscribed = amqp.link.request(&what, amqp.limit, subscribe).await?;
+        // An external queue may not exist yet, and no other queue is to wait for it.
+        let subscribed = if amqp.desired.is_external(queue) {
+            None
+        } else {
+            let what = format!("consume from queue `{queue}`");
+            let subscribe = async |session| source.subscribe_bound(amqp, &session).await;
+            Some(amqp.link.request(&what, amqp.limit, subscribe).await?)
+        };
         opened.push((source, subscribed));
     }
     let (mut lanes, mut gauges) = (Vec::new(), Vec::new());

@@ -23,7 +23,7 @@ use crate::connection::amqp::Amqp;
 use crate::connection::amqp::failure::{reply_code, text};
 use crate::connection::amqp::link::Pause;
 use crate::connection::amqp::subscription::{Event, Source, Subscribed};
-use crate::tracing::{debug, error, warn};
+use crate::tracing::{debug, error, info, warn};
 
 /// Deliveries or verdicts that are taken at once.
 const BATCH: usize = 1024;
@@ -78,23 +78,38 @@ impl Attachment {
     }
 }
 
+/// Attaches, for as long as it takes. A lane that waits for a queue of others does what it should.
+fn attach(
+    amqp: &Arc<Amqp>,
+    source: &Source,
+    gauge: &Arc<Gauge>,
+) -> impl Future<Output = Subscribed> + Send + use<> {
+    let gauge = Arc::clone(gauge);
+    let waits = move || gauge.is_attached.store(true, Ordering::Relaxed);
+    source.clone().subscribe_again(Arc::clone(amqp), waits)
+}
+
 impl Lane {
     pub(super) fn new(
         amqp: Arc<Amqp>,
         source: Source,
-        subscribed: Subscribed,
+        subscribed: Option<Subscribed>,
         gauge: Arc<Gauge>,
         commands: mpsc::Receiver<LaneCommand>,
         consumer: mpsc::Sender<Delivery>,
     ) -> Self {
         let most = usize::from(source.prefetch);
         gauge.is_attached.store(true, Ordering::Relaxed);
+        let attachment = match subscribed {
+            Some(subscribed) => Attachment::Attached(subscribed),
+            None => Attachment::Attaching(attach(&amqp, &source, &gauge).boxed()),
+        };
         Self {
             amqp,
             source,
             gauge,
             commands,
-            attachment: Attachment::Attached(subscribed),
+            attachment,
             out: HandOut::new(consumer),
             verdicts: Verdicts::new(),
             acks: Acks::new(most),
@@ -110,10 +125,9 @@ impl Lane {
         loop {
             self.out.hand_out();
             // Whatever else has come in by now goes into the same ack.
-            if self.verdicts.is_empty() {
+            if self.verdicts.is_empty() || self.is_flushing() {
                 self.write_acks();
             }
-            self.go_on_flushing();
             self.gauge.unsettled.store(self.acks.ledger.out(), Ordering::Relaxed);
             if self.is_finished() {
                 break;
@@ -261,8 +275,11 @@ impl Lane {
         }
     }
 
+    /// Writes what is due; for a flush all that can be acked, and behind it the question whether the broker has it.
     fn write_acks(&mut self) {
-        let Attachment::Attached(subscribed) = &mut self.attachment else { return };
+        let Attachment::Attached(subscribed) = &mut self.attachment else {
+            return self.flush.take().into_iter().for_each(Pending::over);
+        };
         // While a write is on its way, verdicts gather for the next.
         if subscribed.is_writing() {
             return;
@@ -272,6 +289,18 @@ impl Lane {
         if !due.is_empty() {
             subscribed.ack(due);
         }
+        if let Some(flush) = self.flush.as_mut().filter(|flush| !flush.is_asked) {
+            flush.is_asked = true;
+            subscribed.confirm();
+        }
+    }
+
+    /// True while somebody waits for acks; those who come later wait for the next time.
+    fn is_flushing(&mut self) -> bool {
+        if self.flush.is_none() && !self.flushes.is_empty() {
+            self.flush = Some(Pending::new(std::mem::take(&mut self.flushes)));
+        }
+        self.flush.is_some()
     }
 
     /// The channel is gone, and with it the meaning of its tags.
@@ -288,6 +317,9 @@ impl Lane {
         let is_wanted = self.out.is_open();
         let queue = &*self.source.queue;
         match why {
+            None if self.amqp.desired.is_external(queue) => {
+                info!(queue, "the broker cancelled the consumer: the queue was deleted by its owner");
+            }
             None => error!(queue, "the broker cancelled the consumer: is the queue deleted?"),
             Some(error) if reply_code(&error).is_some() => {
                 error!(queue, reason = text(&error), "the broker closed the consumer's channel");
@@ -298,10 +330,10 @@ impl Lane {
         let (out, done) = self.acks.lost();
         self.survivors.lost(self.verdicts.channel, out, done);
         if is_wanted {
-            let (source, amqp) = (self.source.clone(), Arc::clone(&self.amqp));
+            let attach = attach(&self.amqp, &self.source, &self.gauge);
             let again = async move {
                 sleep(Pause::default().next(false)).await;
-                source.subscribe_again(amqp).await
+                attach.await
             };
             self.attachment = Attachment::Attaching(again.boxed());
         }
@@ -342,27 +374,6 @@ impl Lane {
     fn end_cancel(&mut self) {
         self.out.end();
         self.cancel.take().into_iter().for_each(Pending::over);
-    }
-
-    /// Writes all acks, and then asks the broker for a sign that it has them.
-    fn go_on_flushing(&mut self) {
-        if self.flush.is_none() && !self.flushes.is_empty() {
-            self.flush = Some(Pending::new(std::mem::take(&mut self.flushes)));
-            self.write_acks();
-        }
-        let Some(flush) = &mut self.flush else { return };
-        match &mut self.attachment {
-            Attachment::Attached(subscribed) if !flush.is_asked => {
-                if !subscribed.is_writing() && self.acks.ledger.held() == 0 {
-                    flush.is_asked = true;
-                    subscribed.confirm();
-                }
-            }
-            Attachment::Attached(_) => {}
-            Attachment::Attaching(_) | Attachment::Ended => {
-                self.flush.take().into_iter().for_each(Pending::over)
-            }
-        }
     }
 
     /// Nobody waits for the broker any longer; what has to be settled still is.

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 
 use self::consumer::Control;
 use self::delayed::Delayed;
@@ -87,7 +87,9 @@ impl Broker for AmqpBroker {
             topology.validate()?;
             let desired = &self.amqp.desired;
             let declare = async |mut scratch| desired.declare(&mut scratch, topology).await;
-            self.amqp.ask(&describe(topology), declare).await
+            self.amqp.ask(&describe(topology), declare).await?;
+            self.amqp.keep_bound();
+            Ok(())
         }
         .boxed()
     }
@@ -216,12 +218,10 @@ impl Broker for AmqpBroker {
                 return;
             }
             let consumers = std::mem::take(&mut *lock(&self.consumers));
-            let stop = async {
-                for control in consumers {
-                    control.cancel().await;
-                    control.flush().await;
-                }
-            };
+            let stop = join_all(consumers.iter().map(async |control| {
+                control.cancel().await;
+                control.flush().await;
+            }));
             // What is not settled by then goes back when the connection is closed.
             let _ = runtime::timeout(STOP, stop).await;
             self.getter.flush().await;

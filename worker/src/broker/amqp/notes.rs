@@ -24,7 +24,7 @@ use crate::connection::amqp::link::Session;
 use crate::connection::amqp::subscription::{Ack, Event, Source};
 use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};
 use crate::tracing;
 
@@ -311,6 +311,7 @@ async fn read(
             Ok(Entry::Force(id, until)) => piece.notes.push(noted(id, until, true)),
             Ok(Entry::Marker(_)) => {}
             Err(error) => {
+                let error = Undecodable::from(&error);
                 tracing::warn!(stream = register.name(), %error, "an entry that is none of ours");
             }
         }

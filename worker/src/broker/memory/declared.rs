@@ -18,7 +18,8 @@ impl State {
                 None => {
                     self.exchanges.insert(exchange.name.clone(), exchange.clone());
                 }
-                Some(known) if known.kind == exchange.kind => {}
+                // Nobody owns an exchange here: an external one is made if it is missing, and else used as it is.
+                Some(known) if known.kind == exchange.kind || exchange.external => {}
                 Some(known) => {
                     return Err(Error::topology(format!(
                         "cannot declare the {} exchange `{}`: it exists as a {} exchange",
@@ -41,8 +42,7 @@ impl State {
     fn declare_queue(&mut self, spec: &Queue, owner: OwnerId, now: Instant) -> Result<()> {
         if self.queues.contains_key(spec.name.as_str()) {
             let known = self.queue(&spec.name, owner)?;
-            let same = Queue { kind: known.spec.kind, ..spec.clone() } == known.spec;
-            if !same && self.reported.insert(spec.name.clone()) {
+            if !spec.keeps_as(&known.spec) && self.reported.insert(spec.name.clone()) {
                 tracing::warn!(
                     queue = spec.name,
                     "the queue exists with other arguments and is used as it is"

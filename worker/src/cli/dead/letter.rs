@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use serde::Serialize;
+use serde::de::IgnoredAny;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::cli::output::one_line;
@@ -87,35 +90,35 @@ impl<'a> Letter<'a> {
     }
 
     /// What `show --json` says.
-    pub(super) fn details(&self) -> Value {
+    pub(super) fn details(&self) -> Details {
         let mut value = self.summary();
         let headers: Map<String, Value> =
             self.message.headers.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
         let (args, kwargs, body) = self.parts();
         let properties = &self.message.properties;
         let object = value.as_object_mut().expect("a summary is an object");
-        object.insert("args".into(), args);
-        object.insert("kwargs".into(), kwargs);
-        object.insert("body".into(), body);
         object.insert("content_type".into(), properties.content_type.clone().into());
         object.insert("reply_to".into(), properties.reply_to.clone().into());
         object.insert("priority".into(), properties.priority.into());
         object.insert("attempts".into(), json!(history::read(&self.message.headers)));
         object.insert("headers".into(), Value::Object(headers));
-        value
+        Details { args: args.to_owned(), kwargs: kwargs.to_owned(), body: body.into_owned(), rest: value }
     }
 
     /// Positional arguments, keyword arguments, and else the body as it is.
-    fn parts(&self) -> (Value, Value, Value) {
+    fn parts(&self) -> (&RawValue, &RawValue, Cow<'_, RawValue>) {
         let body = &self.message.body;
         if self.task().is_some()
             && self.unreadable.is_none()
-            && let Ok((args, kwargs, _)) = serde_json::from_slice::<(Value, Value, Value)>(body)
+            && let Ok((args, kwargs, _)) = serde_json::from_slice::<(&RawValue, &RawValue, IgnoredAny)>(body)
         {
-            return (args, kwargs, Value::Null);
+            return (args, kwargs, Cow::Borrowed(RawValue::NULL));
         }
-        let body = serde_json::from_slice(body).unwrap_or_else(|_| String::from_utf8_lossy(body).into());
-        (Value::Null, Value::Null, body)
+        let body = serde_json::from_slice(body).map(Cow::Borrowed).unwrap_or_else(|_| {
+            let text = to_raw_value(&String::from_utf8_lossy(body));
+            Cow::Owned(text.expect("a text can be written"))
+        });
+        (RawValue::NULL, RawValue::NULL, body)
     }
 
     /// What `show` says to people.
@@ -138,9 +141,9 @@ impl<'a> Letter<'a> {
         }
         line("tries", &(u64::from(self.message.headers.retries()) + 1).to_string());
         let (args, kwargs, body) = self.parts();
-        for (name, value) in [("args", args), ("kwargs", kwargs), ("body", body)] {
-            if !value.is_null() {
-                line(name, &value.to_string());
+        for (name, value) in [("args", args), ("kwargs", kwargs), ("body", &*body)] {
+            if value.get() != "null" {
+                line(name, value.get());
             }
         }
         for Attempt { attempt, at, error, worker } in history::read(&self.message.headers) {
@@ -154,6 +157,17 @@ impl<'a> Letter<'a> {
         }
         text
     }
+}
+
+/// All that is known of a letter. The arguments are the text that was sent: a number in them may have more digits than a
+/// `Value` keeps.
+#[derive(Serialize)]
+pub(super) struct Details {
+    args: Box<RawValue>,
+    kwargs: Box<RawValue>,
+    body: Box<RawValue>,
+    #[serde(flatten)]
+    rest: Value,
 }
 
 /// A message is somebody else's text: it must not steer the terminal.
@@ -187,7 +201,7 @@ mod tests {
     #[test]
     fn the_details_have_arguments_and_headers() {
         let message = dead();
-        let details = Letter::of(&message).details();
+        let details = serde_json::to_value(Letter::of(&message).details()).expect("JSON");
         assert_eq!(details["args"], json!([{ "id": 1 }]));
         assert_eq!(details["kwargs"], json!({ "cc": "x" }));
         assert_eq!((&details["retries"], &details["headers"]["id"]), (&json!(3), &json!("id-1")));
@@ -195,10 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn large_numbers_are_shown_as_they_were_sent() {
+        let message = Message { body: (&b"[[18446744073709551616],{},{}]"[..]).into(), ..dead() };
+        let letter = Letter::of(&message);
+        let json = serde_json::to_string(&letter.details()).expect("JSON");
+        assert!(
+            json.contains("[18446744073709551616]") && letter.text().contains("[18446744073709551616]"),
+            "{json}"
+        );
+    }
+
+    #[test]
     fn what_is_no_call_is_shown_as_it_is() {
         let message = Message { body: (&b"\xffHello"[..]).into(), ..Message::default() };
         let letter = Letter::of(&message);
-        assert_eq!(letter.details()["body"], json!("\u{fffd}Hello"));
+        let details = serde_json::to_value(letter.details()).expect("JSON");
+        assert_eq!(details["body"], json!("\u{fffd}Hello"));
         assert_eq!(letter.row()[..2], ["-", "-"]);
     }
 }

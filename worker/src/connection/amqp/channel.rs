@@ -11,6 +11,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::show;
 use crate::tracing::warn;
 use lapin::{Channel, Consumer};
 use tokio::task::JoinHandle;
@@ -87,7 +88,7 @@ async fn close(channel: Channel, consumer: Option<Consumer>, session: Session, m
         if closed.is_err() && may_hold && session.is_alive() && !session.is_blocked() {
             warn!(
                 channel = channel.id(),
-                after = ?CLOSING,
+                after = %show::duration(CLOSING),
                 "the broker does not close a channel that may hold messages: the connection is ended"
             );
             session.abandon();

@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
 use super::delay::is_rung;
-use super::sieve::DEEPEST;
+use super::properties::DEEPEST;
 use crate::error::{Error, Result};
 use crate::message::headers::{format_time, is_trace};
 use crate::message::{Headers, Message, Properties};
@@ -199,7 +199,7 @@ fn to_table<'a>(headers: impl Iterator<Item = (&'a str, &'a Value)>, depth: usiz
 }
 
 /// JSON as AMQP, in the few types that every client reads: `S I l d t V A F`.
-fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
+pub(super) fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
     if depth > DEEPEST {
         return Err(Error::config(format!("a header is nested more than {DEEPEST} levels deep")));
     }

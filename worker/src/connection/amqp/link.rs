@@ -21,7 +21,7 @@ use super::dial::{CutOnDrop, Cutter, dial};
 use super::failure::{Failure, is_channel_error, to_error};
 use super::runtime::{timeout, timeout_at};
 pub(crate) use super::session::Session;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::tracing::{debug, info, warn};
 
 /// `lapin` tells nobody when an idle connection dies; whoever uses one notices at once and says so.
@@ -107,6 +107,11 @@ impl Link {
         matches!(&*self.inner.state.borrow(), State::Up(session) if session.is_alive())
     }
 
+    /// True when this program has closed it, for good.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(&*self.inner.state.borrow(), State::Closed)
+    }
+
     /// Follows whether the broker takes messages, and why not.
     pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
         self.inner.blocked.subscribe()
@@ -132,7 +137,10 @@ impl Link {
             if timeout_at(deadline, state.changed()).await.is_err() {
                 return Err(match last {
                     Some(failure) => failure.to_error(),
-                    None => Error::connection(format!("no connection to `{}` yet", self.inner.address.shown)),
+                    None => Error::cause(
+                        ErrorKind::Connection,
+                        format!("no connection to `{}` yet", self.inner.address.shown),
+                    ),
                 });
             }
         }
@@ -233,7 +241,7 @@ async fn supervise(inner: Arc<Inner>) {
         outage.goes_on(&inner, &failure);
         inner.blocked.send_replace(None);
         let wait = pause.next(failure.is_final);
-        inner.state.send_replace(State::Down(Some(failure)));
+        inner.state.send_replace(State::Down(Some(failure.at(&inner.address.shown))));
         tokio::select! {
             () = inner.stop.cancelled() => break,
             () = sleep(wait) => {}

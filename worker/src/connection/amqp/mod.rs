@@ -11,14 +11,17 @@ pub(crate) mod channel;
 pub(crate) mod codec;
 pub(crate) mod delay;
 mod dial;
+pub(crate) mod external;
 pub(crate) mod failure;
+mod greeting;
 pub(crate) mod link;
 mod outgoing;
+pub(crate) mod properties;
 mod publisher;
 mod reactor;
 pub(crate) mod runtime;
 mod session;
-pub(crate) mod sieve;
+mod sieve;
 pub(crate) mod subscription;
 pub(crate) mod topology;
 mod watchdog;
@@ -28,7 +31,7 @@ pub(crate) use outgoing::Outgoing;
 pub(crate) use publisher::Publisher;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -64,6 +67,8 @@ pub(crate) struct Amqp {
     pub(crate) desired: Arc<Desired>,
     pub(crate) limit: Duration,
     io: Handle,
+    /// Set once the bindings to what others declare are looked after.
+    keeps_bound: AtomicBool,
     /// Those who opened it and did not close it.
     users: AtomicUsize,
 }
@@ -127,6 +132,7 @@ impl Amqp {
             desired,
             limit: options.timeout,
             io,
+            keeps_bound: AtomicBool::new(false),
             users: AtomicUsize::new(1),
         })
     }
@@ -163,6 +169,14 @@ impl Amqp {
     /// Starts a task on the I/O thread. Whoever starts one says how it ends.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.io.spawn(work);
+    }
+
+    /// From now on looks after the bindings to what others declare, if there are any.
+    pub(crate) fn keep_bound(self: &Arc<Self>) {
+        if !self.desired.external_bindings().is_empty() && !self.keeps_bound.swap(true, Ordering::AcqRel) {
+            // It ends with the connections.
+            self.spawn(external::keep_bound(Arc::downgrade(self)));
+        }
     }
 
     /// One user leaves; after the last one the connections say goodbye. Bounded in time.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::tracing::{debug, error, warn};
+use crate::tracing::{debug, error, info, warn};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Amqp;
 use super::channel::{ANSWER, OpenChannel};
+use super::external::MISSING;
 use super::failure::{code, reply_code, text, timed_out};
 use super::link::{Pause, Session};
 use super::topology::short;
@@ -79,27 +80,51 @@ impl Source {
         Ok(Subscribed { channel, prefetch: self.prefetch, has_ended: false, writes, questions })
     }
 
+    /// Subscribes, and binds a queue that may be a new one of the same name.
+    pub(crate) async fn subscribe_bound(&self, amqp: &Amqp, session: &Session) -> lapin::Result<Subscribed> {
+        let subscribed = self.subscribe(session).await?;
+        amqp.desired.bind_anew(session, &self.queue).await?;
+        Ok(subscribed)
+    }
+
     /// Subscribes on this connection or a later one, for as long as it takes. A queue that is gone is declared again if
     /// it was declared here.
-    pub(crate) async fn subscribe_again(self, amqp: Arc<Amqp>) -> Subscribed {
+    ///
+    /// A queue that others declare is waited for, and `waits` is called while it does not exist.
+    pub(crate) async fn subscribe_again(self, amqp: Arc<Amqp>, waits: impl Fn()) -> Subscribed {
         let queue = &*self.queue;
         let mut pause = Pause::default();
         let mut said = None;
+        let is_external = amqp.desired.is_external(queue);
+        let longest = if is_external { MISSING } else { Duration::MAX };
+        let mut was_missing = false;
         loop {
             let deadline = Instant::now() + Duration::from_secs(3600);
             // The link says by itself why there is no connection.
             let Ok(session) = amqp.link.session(0, deadline).await else { continue };
-            let subscribed = timeout(BEGINNING, self.subscribe(&session)).await;
+            let subscribed = timeout(BEGINNING, self.subscribe_bound(&amqp, &session)).await;
             let failed = match subscribed.unwrap_or_else(|_| Err(timed_out())) {
+                Ok(subscribed) if was_missing => {
+                    info!(queue, "the queue exists now: consuming from it");
+                    return subscribed;
+                }
                 Ok(subscribed) => {
                     debug!(queue, generation = session.generation, "consuming");
                     return subscribed;
                 }
                 Err(failed) => failed,
             };
-            sleep(pause.next(false)).await;
+            sleep(pause.next(false).min(longest)).await;
             if !session.is_alive() {
                 amqp.link.suspect();
+                continue;
+            }
+            if is_external && reply_code(&failed) == Some(code::NOT_FOUND) {
+                if !was_missing {
+                    info!(queue, "waiting for the queue, which others declare");
+                    was_missing = true;
+                }
+                waits();
                 continue;
             }
             let reason = text(&failed);

@@ -1,15 +1,17 @@
 //! Declaring exchanges, queues and bindings, and declaring them again after a reconnect.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use lapin::ErrorKind;
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use serde_json::Value;
 
 use super::channel::Scratch;
-use super::delay::{self, Rung};
+use super::codec::to_value;
+use super::delay::{self, Rung, Target};
 use super::failure::{code, is_channel_error, reply_code, text};
 use super::link::{Session, lock};
 use super::runtime::sleep;
@@ -39,14 +41,29 @@ impl Desired {
 
     /// Declares, and remembers what was declared.
     pub(crate) async fn declare(&self, scratch: &mut Scratch, topology: &Topology) -> lapin::Result<()> {
-        for exchange in &topology.exchanges {
+        for exchange in topology.exchanges.iter().filter(|exchange| !exchange.external) {
             scratch.declare_exchange(exchange).await?;
         }
-        for queue in &topology.queues {
+        for queue in topology.queues.iter().filter(|queue| !queue.external) {
             self.declare_queue(scratch, queue, LOCKED_FOR).await?;
         }
+        let mut known = lock(&self.topology).clone();
+        known.merge(topology.clone());
         for binding in &topology.bindings {
-            scratch.bind(binding).await?;
+            match scratch.bind(binding).await {
+                Err(error)
+                    if reply_code(&error) == Some(code::NOT_FOUND) && known.has_external_end(binding) =>
+                {
+                    // Said, and tried again, by the task that looks after such bindings.
+                    debug!(
+                        queue = binding.queue,
+                        exchange = binding.exchange,
+                        reason = text(&error),
+                        "not bound yet"
+                    );
+                }
+                bound => bound?,
+            }
         }
         self.bind_to_exit(scratch, topology).await?;
         lock(&self.topology).merge(topology.clone());
@@ -57,11 +74,11 @@ impl Desired {
     pub(super) async fn restore(&self, session: Session) -> lapin::Result<()> {
         let mut topology = lock(&self.topology).clone();
         let mut scratch = Scratch::new(session);
-        for exchange in &topology.exchanges {
+        for exchange in topology.exchanges.iter().filter(|exchange| !exchange.external) {
             tolerate("exchange", &exchange.name, scratch.declare_exchange(exchange).await)?;
         }
         let mut locked = HashSet::new();
-        for queue in &topology.queues {
+        for queue in topology.queues.iter().filter(|queue| !queue.external) {
             match self.declare_queue(&mut scratch, queue, Duration::ZERO).await {
                 // Nobody else waits for it: whoever consumes it makes it anew as soon as it is gone.
                 Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) => {
@@ -71,7 +88,10 @@ impl Desired {
                 declared => tolerate("queue", &queue.name, declared)?,
             }
         }
-        topology.bindings.retain(|binding| !locked.contains(&binding.queue));
+        let external: Vec<Binding> =
+            topology.bindings.iter().filter(|binding| topology.has_external_end(binding)).cloned().collect();
+        // What others declare may not exist yet; such bindings are looked after all the time.
+        topology.bindings.retain(|binding| !locked.contains(&binding.queue) && !external.contains(binding));
         for binding in &topology.bindings {
             tolerate("binding of queue", &binding.queue, scratch.bind(binding).await)?;
         }
@@ -88,10 +108,68 @@ impl Desired {
                 bindings: all.bindings.iter().filter(|binding| binding.queue == name).cloned().collect(),
             }
         };
-        if only.queues.is_empty() {
+        if only.queues.iter().all(|queue| queue.external) {
             return Ok(false);
         }
-        self.declare(&mut Scratch::new(session.clone()), &only).await.map(|()| true)
+        self.declare(&mut Scratch::new(session.clone()), &only).await?;
+        self.let_delayed_in(session, name).await.map(|()| true)
+    }
+
+    /// True when others declare this queue.
+    pub(crate) fn is_external(&self, queue: &str) -> bool {
+        lock(&self.topology).queues.iter().any(|known| known.external && known.name == queue)
+    }
+
+    /// A queue that was found again may be a new one of the same name, which nothing is bound to. One that is managed
+    /// stays as long as its broker has its data, so this is for the others.
+    pub(crate) async fn bind_anew(&self, session: &Session, queue: &str) -> lapin::Result<()> {
+        let (may_be_new, bindings) = {
+            let all = lock(&self.topology);
+            let own = all.queues.iter().find(|known| known.name == queue);
+            let may_be_new = own.is_some_and(|own| !own.is_managed() || !own.durable);
+            let bindings = all.bindings.iter().filter(|binding| may_be_new && binding.queue == queue);
+            (may_be_new, bindings.cloned().collect::<Vec<_>>())
+        };
+        let mut scratch = Scratch::new(session.clone());
+        for binding in &bindings {
+            if let Err(error) = scratch.bind(binding).await {
+                debug!(
+                    queue,
+                    exchange = binding.exchange,
+                    reason = text(&error),
+                    "cannot bind the queue yet"
+                );
+                if !is_channel_error(&error) {
+                    return Err(error);
+                }
+            }
+        }
+        if may_be_new { self.let_delayed_in(session, queue).await } else { Ok(()) }
+    }
+
+    /// Binds a queue that is new to the end of the ladders: retries of its messages may be waiting there, and the broker
+    /// keeps them until they can be routed.
+    async fn let_delayed_in(&self, session: &Session, queue: &str) -> lapin::Result<()> {
+        let Ok(key) = Target::Queue(queue).binding() else { return Ok(()) };
+        match Scratch::new(session.clone()).bind_to_exit(queue, &key).await {
+            // Nothing was ever delayed on this broker.
+            Err(error) if !is_channel_error(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bindings whose queue or exchange others declare.
+    pub(super) fn external_bindings(&self) -> Vec<Binding> {
+        let all = lock(&self.topology);
+        all.bindings.iter().filter(|binding| all.has_external_end(binding)).cloned().collect()
+    }
+
+    /// Makes one binding, with the one that delayed messages take.
+    pub(super) async fn bind(&self, session: &Session, binding: &Binding) -> lapin::Result<()> {
+        let mut scratch = Scratch::new(session.clone());
+        scratch.bind(binding).await?;
+        let topology = Topology { bindings: vec![binding.clone()], ..Topology::default() };
+        self.bind_to_exit(&mut scratch, &topology).await
     }
 
     /// Forgets a queue that was deleted on purpose.
@@ -143,7 +221,7 @@ impl Desired {
             nowait: false,
         };
         let name = short(&queue.name)?;
-        let arguments = arguments(queue, self.kind);
+        let arguments = further(arguments(queue, self.kind), &queue.arguments)?;
         let mut waited = Duration::ZERO;
         loop {
             let (name, arguments) = (name.clone(), arguments.clone());
@@ -265,8 +343,8 @@ impl Scratch {
             ExchangeKind::Headers => lapin::ExchangeKind::Headers,
         };
         let name = short(&exchange.name)?;
-        let declared =
-            self.run(async |c| c.exchange_declare(name, kind, options, FieldTable::default()).await).await;
+        let arguments = further(FieldTable::default(), &exchange.arguments)?;
+        let declared = self.run(async |c| c.exchange_declare(name, kind, options, arguments).await).await;
         match declared {
             // Another kind would send messages elsewhere; whether it stays or goes is its owner's affair.
             Err(error)
@@ -365,7 +443,8 @@ fn queue_type(queue: &Queue, default: QueueKind) -> Option<&'static str> {
     // The broker refuses quorum queues that do not stay, and 3.10 such with priorities.
     let must_be_classic =
         queue.exclusive || queue.auto_delete || !queue.durable || queue.max_priority.is_some();
-    match queue.kind.unwrap_or(default) {
+    // Whoever else declares an exact queue names no type either.
+    match queue.kind.unwrap_or(if queue.exact { QueueKind::Broker } else { default }) {
         QueueKind::Broker => None,
         QueueKind::Quorum if !must_be_classic => Some("quorum"),
         QueueKind::Quorum | QueueKind::Classic => Some("classic"),
@@ -399,8 +478,19 @@ fn arguments(queue: &Queue, default: QueueKind) -> FieldTable {
     set("x-dead-letter-exchange", queue.dead_letter_exchange.as_deref().map(long));
     set("x-dead-letter-routing-key", queue.dead_letter_routing_key.as_deref().map(long));
     let limit = if queue.dead_letter_exchange.is_some() { DELIVERY_LIMIT } else { NO_DELIVERY_LIMIT };
-    set("x-delivery-limit", (kind == Some("quorum")).then_some(AMQPValue::LongInt(limit)));
+    let is_limited = kind == Some("quorum") && !queue.exact;
+    set("x-delivery-limit", is_limited.then_some(AMQPValue::LongInt(limit)));
     arguments
+}
+
+/// With the arguments that were written out.
+fn further(mut table: FieldTable, arguments: &BTreeMap<String, Value>) -> lapin::Result<FieldTable> {
+    for (name, value) in arguments {
+        // Its names are checked before they come here, as those of queues are.
+        let value = to_value(value, 0).map_err(|error| std::io::Error::other(error.to_string()))?;
+        table.insert(short(name)?, value);
+    }
+    Ok(table)
 }
 
 #[cfg(test)]
@@ -419,6 +509,17 @@ mod tests {
         assert_eq!(queue_type(&exclusive, quorum), Some("classic"));
         assert_eq!(queue_type(&classic, quorum), Some("classic"));
         assert_eq!(queue_type(&plain, broker), None);
+    }
+
+    #[test]
+    fn an_exact_queue_has_the_arguments_that_are_written_and_no_others() {
+        let none = arguments(&Queue::exact("q"), QueueKind::Quorum);
+        assert_eq!(none, FieldTable::default());
+        let queue = Queue { kind: Some(QueueKind::Quorum), ..Queue::exact("q").argument("x-max-length", 10) };
+        let table = further(arguments(&queue, QueueKind::Classic), &queue.arguments).expect("short names");
+        let mut names: Vec<&str> = table.inner().keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["x-max-length", "x-queue-type"]);
     }
 
     #[test]

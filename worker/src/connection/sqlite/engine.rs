@@ -112,9 +112,14 @@ pub(super) struct Refused {
 }
 
 impl Engine {
-    pub(super) fn open(path: Arc<Path>, deadline: Instant, database: Weak<Database>) -> Result<Self> {
+    pub(super) fn open(
+        path: Arc<Path>,
+        named: &Path,
+        deadline: Instant,
+        database: Weak<Database>,
+    ) -> Result<Self> {
         let db = Rc::new(schema::open(&path, deadline)?);
-        let presence = Presence::of(Arc::clone(&path));
+        let presence = Presence::of(Arc::clone(&path), named);
         let now = Instant::now();
         Ok(Self {
             path,

@@ -45,6 +45,7 @@ pub(crate) use command::{
 
 use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};
+use crate::show;
 use command::{Call, Command};
 
 /// The files that this process has open, by canonical path. Two handles of one file would be two threads that
@@ -77,6 +78,7 @@ type Loss = (DateTime<Utc>, String);
 ///
 /// # Errors
 /// There is none: no file, an empty one, or one that is not ours.
+#[cfg(feature = "cli")]
 pub(crate) fn must_exist(url: &BrokerUrl) -> Result<()> {
     schema::must_exist(&path::resolve(url)?)
 }
@@ -88,12 +90,12 @@ impl Database {
     /// A URL with a mistake, or a file that cannot be opened or is not ours.
     pub(crate) async fn open(url: &BrokerUrl, timeout: Duration) -> Result<Arc<Self>> {
         let path = path::resolve(url)?;
-        let database = Self::shared(path)?;
+        let database = Self::shared(path, path::absolute(url))?;
         database.call(Request::Open, timeout).await?;
         Ok(database)
     }
 
-    fn shared(path: PathBuf) -> Result<Arc<Self>> {
+    fn shared(path: PathBuf, named: PathBuf) -> Result<Arc<Self>> {
         let mut open = OPEN.lock().expect("never poisoned: nothing panics under it");
         if let Some(database) = open.get(&path).and_then(Weak::upgrade) {
             return Ok(database);
@@ -107,7 +109,7 @@ impl Database {
             noticed: Arc::clone(&noticed),
             loss: Arc::clone(&loss),
         });
-        let shared = thread::Shared { noticed, loss, database: Arc::downgrade(&database) };
+        let shared = thread::Shared { named, noticed, loss, database: Arc::downgrade(&database) };
         thread::start(Arc::clone(&database.path), commands, shared)?;
         open.retain(|_, database| database.strong_count() > 0);
         open.insert(path, Arc::downgrade(&database));
@@ -119,7 +121,10 @@ impl Database {
         let act = request.act();
         self.ask(request, timeout).await.unwrap_or_else(|| {
             let path = self.path.display();
-            Err(Error::timeout(format!("cannot {act}: no answer from `{path}` within {timeout:?}")))
+            Err(Error::timeout(format!(
+                "cannot {act}: no answer from `{path}` within {}",
+                show::duration(timeout)
+            )))
         })
     }
 

@@ -32,6 +32,12 @@ pub(super) fn resolve(url: &BrokerUrl) -> Result<PathBuf> {
     Ok(parent.join(name))
 }
 
+/// The path in the words of the URL: links in it stay.
+pub(super) fn absolute(url: &BrokerUrl) -> PathBuf {
+    let path = Path::new(url.path());
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn checked(url: &BrokerUrl) -> Result<&Path> {
     match url.path() {
         "" => Err(Error::config(format!("`{url}` names no file: expected sqlite:PATH"))),
@@ -39,9 +45,10 @@ fn checked(url: &BrokerUrl) -> Result<&Path> {
             "`{url}` would be a different database for every process: use a file (sqlite:PATH), or memory:// for \
              tests within one process"
         ))),
-        path if path.contains('?') => {
-            Err(Error::config(format!("`{url}` has options after `?`: there are none for sqlite:PATH")))
-        }
+        path if path.contains('?') => Err(url
+            .check()
+            .err()
+            .unwrap_or_else(|| Error::config(format!("`{url}` has a `?`: there are no options for sqlite")))),
         path if path.contains('\0') => Err(Error::config("the path of the database has a NUL character")),
         path => Ok(Path::new(path)),
     }
@@ -77,7 +84,8 @@ mod tests {
             ("sqlite:", "names no file"),
             ("sqlite://", "names no file"),
             ("sqlite::memory:", "memory://"),
-            ("sqlite:jobs.db?mode=ro", "options after `?`"),
+            ("sqlite:jobs.db?mode=ro", "there are none for sqlite"),
+            ("sqlite:jobs.db?", "no options for sqlite"),
             ("sqlite:/", "is a directory"),
             ("sqlite:/no/such/place/jobs.db", "no directory `/no/such/place`"),
         ] {

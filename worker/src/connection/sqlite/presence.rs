@@ -2,7 +2,7 @@
 //!
 //! SQLite goes on in a file that was deleted, moved or replaced, and says that all is well: what it writes there nobody
 //! will ever read. So the path is looked at before a batch, and again after its commit and before anyone is told `Ok`.
-//! A look is three calls of `stat`.
+//! A look is a handful of calls of `stat`.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -18,6 +18,8 @@ pub(super) struct Presence {
     path: Arc<Path>,
     /// The write-ahead log and its index: processes that open the file later would make new ones, and meet nobody.
     companions: Vec<(PathBuf, Option<Identity>)>,
+    /// The path in the words of the configuration: a link may come to lead elsewhere.
+    named: (PathBuf, Option<Identity>),
 }
 
 /// Tells files apart, whatever they are called.
@@ -38,16 +40,18 @@ pub(super) enum Absence {
 
 impl Presence {
     /// Of a file that was just opened, and written to.
-    pub(super) fn of(path: Arc<Path>) -> Self {
+    pub(super) fn of(path: Arc<Path>, named: &Path) -> Self {
+        let known = |path: PathBuf| {
+            let identity = identity_at(&path);
+            (path, identity)
+        };
         let beside = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
-            let companion = PathBuf::from(name);
-            let identity = std::fs::metadata(&companion).ok().as_ref().and_then(identity);
-            (companion, identity)
+            known(name.into())
         };
         let companions = vec![beside("-wal"), beside("-shm")];
-        Self { path, companions }
+        Self { path, companions, named: known(named.to_owned()) }
     }
 
     /// Compares what the path leads to now with what is open.
@@ -59,11 +63,17 @@ impl Presence {
         if metadata.len() == 0 {
             return Err(Absence::Emptied);
         }
-        let is_other = |(path, known): &(PathBuf, Option<Identity>)| {
-            known.is_some() && std::fs::metadata(path).ok().as_ref().and_then(identity) != *known
-        };
+        let is_other =
+            |(path, known): &(PathBuf, Option<Identity>)| known.is_some() && identity_at(path) != *known;
+        if is_other(&self.named) {
+            return Err(Absence::Replaced);
+        }
         if self.companions.iter().any(is_other) { Err(Absence::WithoutLog) } else { Ok(()) }
     }
+}
+
+fn identity_at(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().as_ref().and_then(identity)
 }
 
 #[cfg(unix)]

@@ -219,7 +219,10 @@ impl Engine {
 
     fn check(&self, client: u64, topology: &Topology) -> Result<()> {
         topology.validate()?;
-        for Exchange { name, kind, .. } in &topology.exchanges {
+        // Nobody owns an exchange here: an external one is made if it is missing, and else used as it is.
+        let others =
+            |exchange: &&Exchange| !exchange.external || self.queues.exchange(&exchange.name).is_none();
+        for Exchange { name, kind, .. } in topology.exchanges.iter().filter(others) {
             if *kind == ExchangeKind::Headers {
                 return Err(Error::unsupported(format!(
                     "cannot declare exchange `{name}`: headers exchanges need RabbitMQ"
@@ -258,16 +261,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Says once that a queue is used as it is. Its kind does not matter: there is one here.
+    /// Says once that a queue is used as it is.
     fn compare(&mut self, known: &Queue, declared: &Queue) {
-        let without_kind = |queue: &Queue| Queue { kind: None, ..queue.clone() };
-        let (known, declared) = (without_kind(known), without_kind(declared));
-        if known != declared && self.queues.warned.insert(known.name.clone()) {
+        if !declared.keeps_as(known) && self.queues.warned.insert(known.name.clone()) {
             let show = |queue: &Queue| serde_json::to_string(queue).unwrap_or_default();
             tracing::warn!(
                 queue = known.name,
-                exists = show(&known),
-                declared = show(&declared),
+                exists = show(known),
+                declared = show(declared),
                 "the queue exists with other arguments and is used as it is"
             );
         }

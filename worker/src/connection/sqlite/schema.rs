@@ -129,6 +129,7 @@ fn is_of_another_log(path: &Path, cause: &rusqlite::Error) -> bool {
 }
 
 /// Checks that the file is there, and has been made by us.
+#[cfg(feature = "cli")]
 pub(super) fn must_exist(path: &Path) -> Result<()> {
     let missing = |what: &str| {
         Error::connection(format!(

@@ -17,7 +17,8 @@ type Reply = oneshot::Receiver<Result<Answer>>;
 fn engine(dir: &tempfile::TempDir) -> Engine {
     let path: Arc<std::path::Path> = dir.path().join("jobs.db").into();
     let mut engine =
-        Engine::open(path, Instant::now() + Duration::from_secs(5), Weak::new()).expect("it opens");
+        Engine::open(Arc::clone(&path), &path, Instant::now() + Duration::from_secs(5), Weak::new())
+            .expect("it opens");
     let topology = Topology::of_queue(Queue::new("q"));
     done(&mut engine, Request::Declare { client: 1, topology });
     engine

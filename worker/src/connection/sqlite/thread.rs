@@ -1,7 +1,7 @@
 //! The thread of one file: takes what has arrived, does it in one transaction, sleeps until the next thing is due.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, Weak};
@@ -33,6 +33,8 @@ const BACKOFF: Duration = Duration::from_millis(200);
 
 /// What the thread shares with the handles.
 pub(super) struct Shared {
+    /// The path in the words of whoever opened the file first.
+    pub(super) named: PathBuf,
     pub(super) noticed: Arc<AtomicBool>,
     pub(super) loss: Arc<Mutex<Option<Loss>>>,
     pub(super) database: Weak<Database>,
@@ -150,7 +152,8 @@ impl Thread {
     fn open(&mut self, deadline: Option<Instant>) -> Result<Answer> {
         if self.engine.is_none() {
             let deadline = deadline.unwrap_or_else(Instant::now);
-            self.engine = Some(Engine::open(Arc::clone(&self.path), deadline, self.shared.database.clone())?);
+            let (path, shared) = (Arc::clone(&self.path), &self.shared);
+            self.engine = Some(Engine::open(path, &shared.named, deadline, shared.database.clone())?);
         }
         self.look_for_file();
         match self.absence {

@@ -64,6 +64,29 @@ pub(crate) fn from_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T>
     }
 }
 
+/// Refuses a body with typed values that is nested too deeply. Each level is looked through for them, so that a hundred
+/// thousand levels would take too long.
+pub(super) fn check_depth(body: &[u8]) -> std::result::Result<(), String> {
+    if memchr::memmem::find(body, TYPE_KEY).is_none() {
+        return Ok(());
+    }
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => depth += 1,
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Err(format!("the body is nested deeper than {DEEPEST} levels"));
+        }
+    }
+    Ok(())
+}
+
 /// JSON with the numbers that Python writes and JSON does not have, `NaN` and `-Infinity`, as typed values. `None` when
 /// there are none.
 pub(crate) fn spell_out_numbers(json: &[u8]) -> Option<Vec<u8>> {

@@ -156,6 +156,10 @@ fn what_this_worker_cannot_send_on_is_seen_wherever_it_hides() {
         (chained(&linked(group)), "a group"),
         (r#"{"task": ""}"#.into(), "names no task"),
         (linked(r#"{"task": 7}"#), "cannot be read"),
+        (
+            signature(&json!({})).replace("[]", &format!("{}{}", "[".repeat(200), "]".repeat(200))),
+            "recursion limit",
+        ),
         (r#"{"task": "t", "kwargs": [1]}"#.into(), "arguments by name that are no object"),
         (signature(&json!({"expires": "soon"})), "`expires` that is not a time"),
         (signature(&json!({"eta": 60})), "`eta` that is not a time"),

@@ -225,6 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_to_be_settled_fails_with_the_limit_of_the_connection() {
+        let mut checks = checks();
+        let stuck = Symptoms { settling: Some("no room".into()), ..Symptoms::default() };
+        for _ in 0..30 {
+            checks.note(stuck.clone(), 10 * SECOND, Utc::now());
+            assert!(checks.report().is_ok());
+        }
+        checks.note(stuck, 10 * SECOND, Utc::now());
+        let slowest = Slowest { count: 2, lasts: 320 * SECOND, reason: "no room".into() };
+        let json = serde_json::to_value(checks.report().with(Some(slowest))).expect("JSON");
+        assert_eq!((&json["ok"], &json["failed"][0]["check"]), (&false.into(), &"settling".into()));
+        assert_eq!((&json["settling"]["count"], &json["settling"]["seconds"]), (&2.into(), &320.into()));
+    }
+
+    #[test]
     fn time_in_which_the_process_was_stopped_does_not_count() {
         let mut checks = checks();
         checks.note(stalled(), 10 * SECOND, Utc::now());

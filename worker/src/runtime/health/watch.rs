@@ -103,3 +103,92 @@ fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, 
         Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot see how full the queues are"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::sync::{Arc, Mutex, OnceLock};
+
+    use chrono::DateTime;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::backend::{self, BackendOptions};
+    use crate::broker::{self, ConsumerControl};
+    use crate::connection::{ConnectOptions, TlsOptions};
+    use crate::routing::QueueKind;
+    use crate::runtime::health::checks::Checks;
+    use crate::runtime::running::RunningTasks;
+    use crate::task::Registry;
+
+    /// A consumer in a given state.
+    #[derive(Default)]
+    struct Control {
+        unsettled: Option<usize>,
+        loss: Option<(DateTime<Utc>, String)>,
+    }
+
+    impl ConsumerControl for Control {
+        fn cancel(&self) -> BoxFuture<'_, ()> {
+            std::future::ready(()).boxed()
+        }
+
+        fn flush(&self) -> BoxFuture<'_, ()> {
+            std::future::ready(()).boxed()
+        }
+
+        fn unsettled(&self) -> Option<usize> {
+            self.unsettled
+        }
+
+        fn loss(&self) -> Option<(DateTime<Utc>, String)> {
+            self.loss.clone()
+        }
+    }
+
+    /// What two looks at a worker that does nothing find, and whether it is alive.
+    async fn found(control: Control) -> (Symptoms, bool) {
+        let options = ConnectOptions {
+            timeout: Duration::from_secs(5),
+            queue_kind: QueueKind::Classic,
+            tls: TlsOptions::default(),
+            name: "test".into(),
+        };
+        let url = "memory://health".parse().expect("a URL");
+        let broker = broker::open(&url, &options).await.expect("memory");
+        let kept = BackendOptions { connect: options, expires: Duration::from_secs(60) };
+        let consuming = Consuming {
+            broker,
+            backend: backend::open(&url, None, &kept).await.expect("memory"),
+            control: Arc::new(control),
+            queues: Arc::new([]),
+            delivered: Arc::new(AtomicU64::new(1)),
+            running: Arc::new(RunningTasks::new(&Registry::default())),
+            settling: Arc::default(),
+        };
+        let vitals = Vitals {
+            phase: Mutex::new(Phase::Consuming(consuming)),
+            handle: crate::runtime::WorkerHandle::default(),
+            beats: AtomicU64::new(1),
+            checks: Mutex::new(Checks::new(Duration::ZERO, Duration::ZERO)),
+            begun: Utc::now(),
+            stopping: OnceLock::new(),
+        };
+        let mut last = Counters::default();
+        look(&vitals, &mut last).await;
+        vitals.beats.store(2, Ordering::Relaxed);
+        (look(&vitals, &mut last).await, vitals.liveness().is_ok())
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_can_do_nothing_any_more_or_runs_nothing_of_what_it_holds_is_not_well() {
+        let loss = Some((Utc::now(), "it stands still".into()));
+        let (_, stalled_is_alive) = found(Control { loss, ..Control::default() }).await;
+        assert!(!stalled_is_alive);
+        let (ghosts, _) = found(Control { unsettled: Some(2), ..Control::default() }).await;
+        assert!(ghosts.progress.is_some_and(|reason| reason.contains('2')));
+        let (well, is_alive) = found(Control { unsettled: Some(0), ..Control::default() }).await;
+        assert!(is_alive && well.executor.is_none() && well.progress.is_none() && well.connection.is_none());
+    }
+}

@@ -1,0 +1,73 @@
+//! Bindings to what others declare. The protocol does not tell when an exchange comes or goes, so they are made again
+//! and again: that costs one request each, and changes nothing where the binding exists.
+
+use std::collections::HashSet;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+
+use super::Amqp;
+use super::failure::{code, reply_code, text};
+use crate::routing::Binding;
+use crate::tracing::{debug, info, warn};
+
+/// How often something missing is looked for: the broker notes each time in its log.
+pub(crate) const MISSING: Duration = Duration::from_secs(2);
+/// How often something present is looked for.
+const PRESENT: Duration = Duration::from_secs(10);
+
+/// Keeps the external bindings in place until the connections are closed or dropped.
+pub(super) async fn keep_bound(amqp: Weak<Amqp>) {
+    let mut missing: HashSet<Binding> = HashSet::new();
+    loop {
+        let Some(amqp) = amqp.upgrade() else { return };
+        let bindings = amqp.desired.external_bindings();
+        let deadline = Instant::now() + MISSING;
+        let session = match amqp.link.session(0, deadline).await {
+            Ok(session) => session,
+            Err(_) if amqp.link.is_closed() => return,
+            // The link says by itself why there is no connection.
+            Err(_) => {
+                drop(amqp);
+                sleep(MISSING).await;
+                continue;
+            }
+        };
+        missing.retain(|binding| bindings.contains(binding));
+        for binding in bindings {
+            let Binding { exchange, queue, .. } = &binding;
+            match timeout(amqp.limit, amqp.desired.bind(&session, &binding)).await {
+                Ok(Ok(())) => {
+                    if missing.remove(&binding) {
+                        info!(queue, exchange, "the queue is bound to the exchange");
+                    }
+                }
+                Ok(Err(error)) if reply_code(&error) == Some(code::NOT_FOUND) => {
+                    if !missing.contains(&binding) {
+                        info!(queue, exchange, reason = text(&error), "waiting to bind the queue");
+                        missing.insert(binding);
+                    }
+                }
+                Ok(Err(error)) if session.is_alive() => {
+                    if !missing.contains(&binding) {
+                        warn!(
+                            queue,
+                            exchange,
+                            reason = text(&error),
+                            "cannot bind the queue to the exchange"
+                        );
+                        missing.insert(binding);
+                    }
+                }
+                _ => {
+                    debug!(queue, exchange, "no answer to a binding");
+                    break;
+                }
+            }
+        }
+        // What was dropped meanwhile is not kept alive by looking.
+        drop((session, amqp));
+        sleep(if missing.is_empty() { PRESENT } else { MISSING }).await;
+    }
+}

@@ -1,0 +1,190 @@
+//! All middleware of an application, in order.
+
+use std::any::type_name;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::run::{Next, Ran, RunEnd, Slot};
+use super::{Middleware, Outgoing, TaskOutcome};
+use crate::error::{Error, ErrorKind, Result};
+use crate::panics::Caught;
+use crate::show;
+use crate::task::{Context, TaskError};
+use crate::tracing;
+
+/// How long an observer may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The object-safe form of [`Middleware`].
+pub trait Erased: Send + Sync {
+    #[doc(hidden)]
+    fn name(&self) -> &'static str;
+    #[doc(hidden)]
+    fn before_publish<'a>(&'a self, call: &'a mut Outgoing<'_>) -> BoxFuture<'a, Result<(), TaskError>>;
+    #[doc(hidden)]
+    fn after_publish<'a>(
+        &'a self,
+        call: &'a Outgoing<'_>,
+        published: Result<(), &'a Error>,
+    ) -> BoxFuture<'a, ()>;
+    #[doc(hidden)]
+    fn around<'a>(&'a self, context: &'a Context, next: Next<'a>) -> BoxFuture<'a, Result<Ran, TaskError>>;
+    #[doc(hidden)]
+    fn on_outcome<'a>(&'a self, context: &'a Context, outcome: &'a TaskOutcome<'_>) -> BoxFuture<'a, ()>;
+}
+
+impl<M: Middleware> Erased for M {
+    fn name(&self) -> &'static str {
+        type_name::<M>()
+    }
+
+    fn before_publish<'a>(&'a self, call: &'a mut Outgoing<'_>) -> BoxFuture<'a, Result<(), TaskError>> {
+        Middleware::before_publish(self, call).boxed()
+    }
+
+    fn after_publish<'a>(
+        &'a self,
+        call: &'a Outgoing<'_>,
+        published: Result<(), &'a Error>,
+    ) -> BoxFuture<'a, ()> {
+        Middleware::after_publish(self, call, published).boxed()
+    }
+
+    fn around<'a>(&'a self, context: &'a Context, next: Next<'a>) -> BoxFuture<'a, Result<Ran, TaskError>> {
+        Middleware::around(self, context, next).boxed()
+    }
+
+    fn on_outcome<'a>(&'a self, context: &'a Context, outcome: &'a TaskOutcome<'_>) -> BoxFuture<'a, ()> {
+        Middleware::on_outcome(self, context, outcome).boxed()
+    }
+}
+
+/// A middleware that is linked into the program. Written by [`middleware!`](crate::middleware!).
+pub struct MiddlewareEntry {
+    /// Its path, which gives the order.
+    pub name: &'static str,
+    /// Makes it.
+    pub make: fn() -> Arc<dyn Erased>,
+}
+
+inventory::collect!(MiddlewareEntry);
+
+/// Hides the type of a middleware.
+pub fn erase(middleware: impl Middleware) -> Arc<dyn Erased> {
+    Arc::new(middleware)
+}
+
+/// The middleware of an application, the outermost first.
+#[derive(Clone, Default)]
+pub struct Chain(Arc<[Arc<dyn Erased>]>);
+
+impl Chain {
+    /// These, and then all that are linked into the program, by their paths.
+    pub fn collect(given: Vec<Arc<dyn Erased>>) -> Self {
+        let mut entries: Vec<_> = inventory::iter::<MiddlewareEntry>.into_iter().collect();
+        entries.sort_by_key(|entry| entry.name);
+        Self(given.into_iter().chain(entries.into_iter().map(|entry| (entry.make)())).collect())
+    }
+
+    /// True when there is no middleware.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Asks each whether the call may be published, the outermost first.
+    ///
+    /// # Errors
+    /// [`is_rejected`](Error::is_rejected) with the reason of the first that refuses, or that panics.
+    pub async fn before_publish(&self, call: &mut Outgoing<'_>) -> Result<()> {
+        for layer in &*self.0 {
+            let asked = Caught::new(async { layer.before_publish(call).await }.boxed()).await;
+            let reason = match asked {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => format!("it panicked: {panic}"),
+            };
+            let text =
+                format!("cannot send `{}`: middleware `{}` refused it: {reason}", call.task, layer.name());
+            return Err(Error::new(ErrorKind::Rejected, text));
+        }
+        Ok(())
+    }
+
+    /// Tells each what became of the call, the innermost first.
+    pub async fn after_publish(&self, call: &Outgoing<'_>, published: Result<(), &Error>) {
+        for layer in self.0.iter().rev() {
+            observe(layer.name(), "after_publish", async { layer.after_publish(call, published).await })
+                .await;
+        }
+    }
+
+    /// Runs a task inside all layers. `run` returns what the worker needs, and how the layers see it.
+    ///
+    /// The first value is what `run` returned, if it was called; the second is the error that takes its place. A layer
+    /// that panics after the task has ended is logged and changes nothing: what was done must not be done again.
+    pub async fn around<T: Send>(
+        &self,
+        context: &Context,
+        run: impl Future<Output = (T, RunEnd)> + Send,
+    ) -> (Option<T>, Option<TaskError>) {
+        let slot: Slot<T> = Arc::new(Mutex::new(None));
+        let innermost = {
+            let slot = Arc::clone(&slot);
+            async move {
+                let (value, end) = run.await;
+                *slot.lock().expect("never poisoned") = Some(value);
+                end.seen()
+            }
+        };
+        let next = Next { layers: &self.0, context, innermost: Box::new(|| innermost.boxed()) };
+        let seen = Caught::new(async { next.run().await }.boxed()).await;
+        let value = slot.lock().expect("never poisoned").take();
+        let error = match seen {
+            Ok(Ok(Ran(()))) => None,
+            Ok(Err(error)) => Some(error),
+            Err(panic) if value.is_some() => {
+                let (task, id) = (context.task(), context.id());
+                tracing::error!(task, id, panic, "a middleware panicked after the task had ended");
+                None
+            }
+            Err(panic) => {
+                Some(TaskError::failed(format!("a middleware panicked before the task ran: {panic}")))
+            }
+        };
+        (value, error)
+    }
+
+    /// Tells each what became of a delivery, the innermost first.
+    pub async fn on_outcome(&self, context: &Context, outcome: &TaskOutcome<'_>) {
+        for layer in self.0.iter().rev() {
+            observe(layer.name(), "on_outcome", async { layer.on_outcome(context, outcome).await }).await;
+        }
+    }
+}
+
+/// Observing never breaks doing: a panic and a hang are logged and end here.
+async fn observe(middleware: &str, method: &str, observed: impl Future<Output = ()> + Send) {
+    match tokio::time::timeout(LIMIT, Caught::new(observed.boxed())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(panic)) => tracing::error!(middleware, method, panic, "a middleware panicked"),
+        Err(_) => {
+            tracing::error!(middleware, method, after = %show::duration(LIMIT), "a middleware took too long and was stopped");
+        }
+    }
+}
+
+impl fmt::Debug for dyn Erased {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&*self.0).finish()
+    }
+}
