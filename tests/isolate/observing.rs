@@ -10,8 +10,8 @@ use mq_worker::Task;
 use rustix::process::{Pid, Signal, kill_process};
 use support::eventually_blocking;
 
-use crate::lab::{LONG, Lab, lines, on_sqlite};
-use crate::tasks::{fail, note_once, print_apart, print_inside};
+use super::lab::{LONG, Lab, lines, on_sqlite};
+use super::tasks::{fail, note_once, print_apart, print_inside};
 
 /// A worker whose output goes where the test wants it.
 struct Worker(Child);

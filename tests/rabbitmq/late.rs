@@ -7,7 +7,7 @@ use mq_worker::ConnectOptions;
 use support::proxy::Method;
 use tokio::time::timeout;
 
-use crate::fixture::{Detour, Fixture, SOON, id, next, options, to, until, url};
+use super::fixture::{Detour, Fixture, SOON, id, next, options, to, until, url};
 
 const GET_OK: Method = (60, 71);
 const CONSUME_OK: Method = (60, 21);

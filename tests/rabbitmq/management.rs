@@ -7,7 +7,7 @@ use mq_worker::broker::{self, Publication};
 use mq_worker::{Exchange, ExchangeKind, Queue, Topology};
 use support::{Node, eventually_blocking, shared};
 
-use crate::fixture::{options, to};
+use super::fixture::{options, to};
 
 /// Runs a command against a broker.
 fn run(broker: &str, management: &str, line: &[&str]) -> (Option<i32>, String, String) {
