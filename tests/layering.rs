@@ -51,6 +51,22 @@ fn every_module_has_a_row() {
     }
 }
 
+/// A subscriber of the program may panic: what is told of goes on, since the crate has macros of its own for that.
+#[test]
+fn events_are_told_with_a_net_under_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/src");
+    for file in rust_files(&root) {
+        let source = fs::read_to_string(&file).expect("a source file");
+        let tells = ["error!(", "warn!(", "info!(", "debug!("].iter().any(|name| {
+            let name = format!("tracing::{name}");
+            source.match_indices(&name).any(|(at, _)| !source[..at].ends_with("::"))
+        });
+        let imports = source.contains("use crate::tracing");
+        let bare = source.lines().any(|line| line.trim_start().starts_with("use tracing::"));
+        assert!((imports || !tells) && !bare, "{}: say `use crate::tracing;`", file.display());
+    }
+}
+
 #[test]
 fn wrong_imports_are_seen() {
     let wrong = r#"

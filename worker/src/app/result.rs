@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result, Undecodable};
 use crate::message::typed;
 use crate::state::State;
+use crate::tracing;
 
 /// Timeout for the workers' answers to the question for a state.
 const ASK: Duration = Duration::from_millis(500);

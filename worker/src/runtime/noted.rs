@@ -10,6 +10,7 @@ use crate::broker::{Note, Register};
 use crate::error::Result;
 use crate::message::Headers;
 use crate::message::headers::names;
+use crate::tracing;
 
 /// Calls are hashed under this name.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_6361_6c6c_6564);

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Persistence, Result};
+use crate::tracing;
 
 /// For so long an effect that the broker refuses is tried again.
 const REFUSED_FOR: Duration = Duration::from_secs(10);

@@ -16,6 +16,7 @@ use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties};
 use crate::state::State;
 use crate::task::Context;
+use crate::tracing;
 
 /// The content type of an answer that is a text.
 const TEXT: &str = "text/plain";

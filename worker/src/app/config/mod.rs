@@ -24,6 +24,7 @@ use self::origins::{Draft, Loaded, Origins};
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
 use crate::routing::{QueueKind, RouteRule, Topology};
+use crate::tracing;
 
 /// Every setting. [`Config::load`] reads `MQ_…` environment variables, then `mq-worker.toml`, then takes
 /// the defaults; a builder or the command line changes fields afterwards, and so beats both.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::broker::Broker;
 use crate::control::{Control, Reply};
+use crate::tracing;
 
 /// Warns when another worker answers to the name. Asked when the own mailbox is there, so that of two that start at the
 /// same time at least one sees the other.

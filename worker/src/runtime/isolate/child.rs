@@ -48,11 +48,11 @@ fn answer() -> Result<(), String> {
     }
     let socket = io::stdin().as_fd().try_clone_to_owned();
     let socket = UnixStream::from(socket.map_err(|error| format!("no standard input: {error}"))?);
-    // What the system lacks now it may have later: that is not the task's failure.
+    // What the system lacks now it may have later: that is not the task's failure. The worker has the answer before it is
+    // said here, where a reader that stands still would keep it from seeing the end.
     let tell = |problem: Problem| {
-        if let Some(reply) = problem.is_scarcity.then(|| Reply::NotStarted(problem.text.clone())) {
-            let _ = wire::write(&socket, &reply, &[]);
-        }
+        let reply = if problem.is_scarcity { Reply::NotStarted } else { Reply::Crashed };
+        let _ = wire::write(&socket, &reply(problem.text.clone()), &[]);
         problem.text
     };
     // A thread of its own, as `main` may run in an async runtime, within which no other one can wait.

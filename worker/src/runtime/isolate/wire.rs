@@ -57,6 +57,8 @@ pub(super) enum Reply {
     Begun,
     /// It cannot run the task, as the system lacks something for the moment.
     NotStarted(String),
+    /// It cannot run the task, for another reason.
+    Crashed(String),
     Returned,
     Erred(TaskError),
     Panicked(String),
@@ -77,6 +79,7 @@ impl Reply {
         match self {
             Reply::Begun => unreachable!("another answer follows"),
             Reply::NotStarted(problem) => Ended::NotStarted(problem),
+            Reply::Crashed(problem) => Ended::Crashed(problem),
             Reply::Returned => Ended::Returned(body),
             Reply::Erred(error) => Ended::Erred(error),
             Reply::Panicked(text) => Ended::Panicked(text),
