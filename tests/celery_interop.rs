@@ -269,7 +269,7 @@ async fn times_are_read_as_celery_reads_them_and_a_limit_of_nothing_is_none() {
     lab.call("times").await;
     eventually("five tasks run", async || {
         let queues = lab.app.broker().await.expect("a broker");
-        let queues = queues.queues(&[lab.rust_queue.clone()]).await.expect("an answer");
+        let queues = queues.queues(std::slice::from_ref(&lab.rust_queue)).await.expect("an answer");
         queues.first().is_some_and(|queue| queue.ready == 0)
     })
     .await;

@@ -48,7 +48,7 @@ async fn patient(ctx: &Context) -> Result<u32, TaskError> {
 
 async fn waiting(app: &App, place: &Place) -> u64 {
     let broker = app.broker().await.expect("a broker");
-    let queues = broker.queues(&[place.queue.clone()]).await.expect("an answer");
+    let queues = broker.queues(std::slice::from_ref(&place.queue)).await.expect("an answer");
     queues.first().map_or(0, |queue| queue.ready)
 }
 

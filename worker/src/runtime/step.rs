@@ -1,5 +1,6 @@
 //! A signature as it lies in a message, and the headers of the call that it becomes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -72,23 +73,40 @@ impl<'a> Step<'a> {
         if !self.kwargs().get().starts_with('{') {
             return Some("has arguments by name that are no object".into());
         }
-        for (name, limit) in [("expires", true), ("eta", false)] {
-            let readable = match self.read(name) {
+        for (name, is_span, is_time) in
+            [("countdown", true, false), ("expires", true, true), ("eta", false, true)]
+        {
+            let readable = match self.option(name).map(|_| self.read(name)) {
                 None => true,
-                Some(Value::Number(_)) => limit,
-                Some(Value::String(text)) => parse_time(&text).is_some(),
+                Some(Some(Value::Number(_))) => is_span,
+                Some(Some(Value::String(text))) => is_time && parse_time(&text).is_some(),
                 Some(_) => false,
             };
             if !readable {
                 return Some(format!("has an option `{name}` that is not a time"));
             }
         }
-        None
+        if self.option("stamped_headers").is_some() && self.read::<Vec<String>>("stamped_headers").is_none() {
+            return Some("has `stamped_headers` that are no list of names".into());
+        }
+        let headers = self.option("headers")?;
+        let Ok(headers) = serde_json::from_str::<BTreeMap<String, &RawValue>>(headers.get()) else {
+            return Some("has `headers` that are no object".into());
+        };
+        // A header is a value, and so cannot hold them.
+        let is_huge = |json: &str| {
+            let digits = json.trim_start_matches('-');
+            digits.bytes().all(|c| c.is_ascii_digit())
+                && json.parse::<i64>().is_err()
+                && json.parse::<u64>().is_err()
+        };
+        let (name, _) = headers.iter().find(|(_, value)| is_huge(value.get()))?;
+        Some(format!("has an integer of more than 64 bits in its header `{name}`"))
     }
 
     /// The headers of its call, but for those that name its place in the workflow.
     pub(super) fn headers(&self, id: &str, now: DateTime<Utc>) -> Headers {
-        // What the protocol knows comes later, and so cannot be overridden.
+        // As in Celery they may have any name; what the options say comes later and wins.
         let own: Map<String, Value> = self.read("headers").unwrap_or_default();
         let mut headers: Headers = own.into_iter().collect();
         headers.set("task", self.task.as_str());

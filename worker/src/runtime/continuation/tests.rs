@@ -163,6 +163,13 @@ fn what_this_worker_cannot_send_on_is_seen_wherever_it_hides() {
         (r#"{"task": "t", "kwargs": [1]}"#.into(), "arguments by name that are no object"),
         (signature(&json!({"expires": "soon"})), "`expires` that is not a time"),
         (signature(&json!({"eta": 60})), "`eta` that is not a time"),
+        (signature(&json!({"countdown": "soon"})), "`countdown` that is not a time"),
+        (signature(&json!({"headers": ["note"]})), "`headers` that are no object"),
+        (signature(&json!({"stamped_headers": "note"})), "no list of names"),
+        (
+            signature(&json!({"headers": {"big": "?"}})).replace("\"?\"", "18446744073709551616"),
+            "header `big`",
+        ),
         (deep(20), "nested deeper"),
     ] {
         for list in ["chain", "callbacks", "errbacks"] {
@@ -172,7 +179,11 @@ fn what_this_worker_cannot_send_on_is_seen_wherever_it_hides() {
         }
     }
     assert!(unsupported(&embed(&format!(r#"{{"chord": {plain}}}"#))).is_some());
-    for fine in [deep(10), chained(&plain), signature(&json!({"chord": null, "link": null, "expires": 0}))] {
+    for fine in [
+        deep(10),
+        chained(&plain),
+        signature(&json!({"chord": null, "link": null, "expires": 0, "headers": {"n": -1}})),
+    ] {
         assert_eq!(unsupported(&embed(&format!(r#"{{"callbacks": [{fine}]}}"#))), None);
     }
     assert!(codec::encode_values(&[1], &json!([]), &Embed::default()).is_err(), "it would never be sent so");
