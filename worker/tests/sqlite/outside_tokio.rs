@@ -43,36 +43,46 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Everything that a program may ask of an application that runs no tasks.
 async fn everything(app: &App) {
     const SHORT: Duration = Duration::from_millis(20);
-    let job = app.send(double.with(21)).await.expect("sent");
-    app.send_many((0..3).map(|number| double.with(number))).await.expect("sent");
-    let first = app.send(once.with(1)).await.expect("sent");
-    let second = app.send(once.with(1)).await.expect("known");
+    let queue = format!("outside-{}", uuid::Uuid::new_v4().simple());
+    let job = app.send(double.with(21).queue(&queue)).await.expect("sent");
+    app.send_many((0..3).map(|number| double.with(number).queue(&queue))).await.expect("sent");
+    let number = i64::from(std::process::id());
+    let first = app.send(once.with(number).queue(&queue)).await.expect("sent");
+    let second = app.send(once.with(number).queue(&queue)).await.expect("known");
     assert!(second.is_duplicate() && first.id() == second.id());
     assert!(job.get().timeout(SHORT).await.expect_err("nobody works").is_timeout());
     job.state().await.expect("known");
-    app.declare(&Topology::of_queue(Queue::new("q"))).await.expect("declared");
-    app.publish("", "q", "text").await.expect("published");
-    assert!(app.rpc("q", "question").timeout(SHORT).await.expect_err("nobody answers").is_timeout());
-    let later = app.send(double.with(1).countdown(PATIENCE)).await.expect("sent");
+    let asked = format!("{queue}.asked");
+    app.declare(&Topology::of_queue(Queue::new(&asked))).await.expect("declared");
+    app.publish("", &asked, "text").await.expect("published");
+    assert!(app.rpc(&asked, "question").timeout(SHORT).await.expect_err("nobody answers").is_timeout());
+    let later = app.send(double.with(1).queue(&queue).countdown(PATIENCE)).await.expect("sent");
     later.revoke().await.expect("revoked");
-    let control = Control::new(app.broker().await.expect("open")).timeout(SHORT);
-    assert_eq!(control.workers().await.expect("asked"), []);
+    let broker = app.broker().await.expect("open");
+    let control = Control::new(Arc::clone(&broker)).timeout(SHORT);
+    control.workers().await.expect("asked");
     assert_eq!(control.wait_until_gone(&[Default::default()], Some(SHORT)).await.expect("asked"), []);
-    let error = Worker::new(app.clone()).expect("a worker").run();
     if tokio::runtime::Handle::try_current().is_err() {
-        assert!(error.await.expect_err("it needs tokio").is_config());
+        let error = Worker::new(app.clone()).expect("a worker").run().await;
+        assert!(error.expect_err("it needs tokio").is_config());
     }
-    let opened = app.broker().await.expect("open").get("q").await.expect("asked");
-    opened.expect("a message").ack();
+    broker.get(&asked).await.expect("asked").expect("a message").ack();
+    for name in [&queue, &asked] {
+        broker.delete_queue(name).await.expect("deleted");
+    }
     app.close().await;
 }
 
+/// On each broker; on RabbitMQ where `MQ_TEST_AMQP_URL` names one.
 fn apps() -> (tempfile::TempDir, Vec<App>) {
     let dir = tempfile::tempdir().expect("a directory");
-    let file = url(&dir.path().join("jobs.db"));
-    let urls = [file, format!("memory://{}", uuid::Uuid::new_v4()).parse().expect("a URL")];
+    let memory = format!("memory://{}", uuid::Uuid::new_v4()).parse().expect("a URL");
+    let rabbitmq = std::env::var("MQ_TEST_AMQP_URL").ok().filter(|_| cfg!(feature = "amqp"));
+    let rabbitmq = rabbitmq.map(|url| url.parse().expect("a URL"));
     let app = |url| App::new(Config { broker_url: url, ..Config::default() }).expect("a good configuration");
-    (dir, urls.map(app).into())
+    let urls = [url(&dir.path().join("jobs.db")), memory].into_iter().chain(rabbitmq);
+    let apps = urls.map(app).collect();
+    (dir, apps)
 }
 
 #[test]
