@@ -41,3 +41,6 @@ elif case == "countdown":
 elif case == "chain":
     # Python, Rust, Python: each gets the result of the one before.
     print(wait(chain(add.s(1, 2), rust("rust_add", 10), add.s(100))()))
+elif case == "expires":
+    # It goes out as the property on which the broker acts, and no worker is there in time.
+    print(failure(rust("rust_add", 1, 1).apply_async(expires=0.2)))

@@ -40,15 +40,13 @@ fn queues_that_nobody_works_on_are_seen_through_the_management_api() {
     }
     let broker = url("guest:guest", "a%2Fb%20c");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let client = runtime
-        .block_on(broker::open(&broker.parse().expect("a URL"), &options()))
-        .expect("a good address");
+    let client =
+        runtime.block_on(broker::open(&broker.parse().expect("a URL"), &options())).expect("a good address");
     runtime.block_on(async {
-        let topology = Topology {
-            exchanges: vec![Exchange::new("orders", ExchangeKind::Topic)],
-            ..Topology::default()
-        };
-        let topology = topology.queue("forgotten").queue(Queue::new("full")).bind("orders", "full", "order.*");
+        let topology =
+            Topology { exchanges: vec![Exchange::new("orders", ExchangeKind::Topic)], ..Topology::default() };
+        let topology =
+            topology.queue("forgotten").queue(Queue::new("full")).bind("orders", "full", "order.*");
         client.declare(&topology).await.expect("declared");
         for number in 0..33 {
             client.publish(to("forgotten", &number.to_string())).await.expect("published");
@@ -60,7 +58,8 @@ fn queues_that_nobody_works_on_are_seen_through_the_management_api() {
     let (code, out, err) = run(&broker, &api, &["queues", "--json"]);
     assert_eq!(code, Some(0), "{err}");
     let queues: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-    let names: Vec<&str> = queues.as_array().expect("a list").iter().filter_map(|q| q["name"].as_str()).collect();
+    let names: Vec<&str> =
+        queues.as_array().expect("a list").iter().filter_map(|q| q["name"].as_str()).collect();
     assert_eq!(names, ["forgotten", "full"], "nothing of the delay, the mailboxes, the notes");
     assert_eq!(queues[0]["ready"], 33, "as of now, not as of the API's last look");
     let (code, _, err) = run(&broker, &api, &["status"]);

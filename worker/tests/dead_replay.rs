@@ -120,7 +120,10 @@ fn a_call_that_expired_is_replayed_only_when_it_is_asked_for() {
         assert_eq!(place.run(&["declare", "queue"]).code, Some(0));
         for id in ["one", "two"] {
             let message = Message {
-                properties: Properties { expiration: Some(Duration::from_millis(1)), ..Properties::default() },
+                properties: Properties {
+                    expiration: Some(Duration::from_millis(1)),
+                    ..Properties::default()
+                },
                 headers: Headers::for_task("bill", id),
                 body: "[[], {}, {}]".into(),
             };

@@ -61,7 +61,11 @@ async fn find(app: &App, task: &str, package: PackageArguments) -> Outcome<Way> 
         let route = app.router().route(task, queue, Wanted::default());
         return Ok(Way { queue: None, arrives_in: route.queue, source: Some("the routes") });
     }
-    let to = |queue: String, source| Way { queue: Some(queue.clone()), arrives_in: Some(queue), source: Some(source) };
+    let to = |queue: String, source| Way {
+        queue: Some(queue.clone()),
+        arrives_in: Some(queue),
+        source: Some(source),
+    };
     let known = tokio::task::spawn_blocking(move || shim::queues_of_tasks(&package)).await;
     if let Some(queue) = known.ok().flatten().and_then(|mut tasks| tasks.remove(task)) {
         return Ok(to(queue, "the crate"));
@@ -91,11 +95,14 @@ impl Way {
         }
         let who = match self.source {
             Some(source) => format!("task `{task}` goes to queue `{queue}` according to {source}"),
-            None => format!("neither the crate in this directory nor a worker knows task `{task}`"),
+            None => format!(
+                "no worker knows task `{task}`, nor does the crate in this directory as it was built last (`mq-worker \
+                 tasks` builds it)"
+            ),
         };
         Err(Failure::failed(format!(
-            "nothing was sent: {who}, and nobody works on `{queue}` to answer; start a worker, send without --wait, or \
-             name the queue with --queue"
+            "nothing was sent: {who}, and nobody works on `{queue}`; start a worker, send without --wait, or name the \
+             queue with --queue"
         )))
     }
 }

@@ -70,6 +70,9 @@ mod tests {
         assert_eq!(said("a", true, None, &seen), "a is running on w@h, and is told to stop");
         assert_eq!(said("a", false, Some(&State::Success), &seen), "a had ended already: SUCCESS");
         let none = said("nonsense", false, None, &seen);
-        assert!(none.contains("noted as revoked for 7days") && none.contains("no worker that answers"), "{none}");
+        assert!(
+            none.contains("noted as revoked for 7days") && none.contains("no worker that answers"),
+            "{none}"
+        );
     }
 }

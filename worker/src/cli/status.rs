@@ -65,7 +65,13 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
             told.error = Some(why.clone());
             if json {
                 let (workers, queues) = (Vec::new(), Vec::new());
-                output::json(&Status { broker: told, workers, queues, delayed: None, queues_left_out: None })?;
+                output::json(&Status {
+                    broker: told,
+                    workers,
+                    queues,
+                    delayed: None,
+                    queues_left_out: None,
+                })?;
             }
             return Err(Failure::new(code, why));
         }

@@ -50,7 +50,9 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
         .collect();
     for name in &shared {
         let count = chosen.iter().filter(|worker| worker.name == *name).count();
-        output::note(format!("{count} workers are called {name}: all of them stop; --hostname names them apart"));
+        output::note(format!(
+            "{count} workers are called {name}: all of them stop; --hostname names them apart"
+        ));
     }
     control.to(chosen.iter().map(|worker| &worker.name)).tell("shutdown", Map::new()).await?;
     if no_wait {

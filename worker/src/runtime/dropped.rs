@@ -72,7 +72,8 @@ pub(super) async fn watch(pipe: Arc<Pipe>, queues: Vec<String>, over: Cancellati
         match pipe.settler.broker.queues(&names).await {
             Ok(found) => {
                 for watched in &mut all {
-                    let ready = found.iter().find(|info| info.name == watched.queue).map_or(0, |info| info.ready);
+                    let ready =
+                        found.iter().find(|info| info.name == watched.queue).map_or(0, |info| info.ready);
                     watched.look(&pipe, ready, &over).await;
                 }
             }
@@ -106,7 +107,12 @@ impl Watched {
         let walked = walk(pipe, &self.queue, ready.min(MOST), over).await;
         lock.open(broker).await;
         match walked {
-            Ok(Walked { gone, is_done }) => self.known = is_done.then(|| foreign - i128::from(gone)),
+            Ok(Walked { gone, is_done: true }) => self.known = Some(foreign - i128::from(gone)),
+            // There is enough to do for another walk.
+            Ok(Walked { is_done: false, .. }) => {
+                self.known = None;
+                return;
+            }
             Err(error) => {
                 let queue = &self.queue;
                 tracing::debug!(queue, error = format!("{error:#}"), "cannot look through the dead letters");
@@ -182,14 +188,21 @@ async fn tell(pipe: &Pipe, letters: &str, delivery: Delivery) -> Result<(), Sett
     let told = async {
         pipe.settler.revoked(&request, why).await?;
         let mut message = again(&request);
-        let error = format!("no worker has run it: {why}; whoever waited for its result was told that it is revoked");
+        let error =
+            format!("no worker has run it: {why}; whoever waited for its result was told that it is revoked");
         message.headers.set(names::DEAD_ERROR, error);
         let letter = to_queue(letters, message, None);
         pipe.settler.insist("keep a dead letter", Effect::Publish(letter)).await
     };
     match told.await {
         Ok(()) => {
-            tracing::warn!(task = request.context.task(), id, queue, reason, "dropped by the broker before it was run");
+            tracing::warn!(
+                task = request.context.task(),
+                id,
+                queue,
+                reason,
+                "dropped by the broker before it was run"
+            );
             request.settlement.settle(Verdict::Replaced);
             if let Some(lock) = unique::read(request.context.headers(), request.context.id()) {
                 let _ = pipe.settler.insist("open the lock of a unique task", Effect::Unlock(&lock)).await;

@@ -7,8 +7,8 @@
 mod again;
 mod comeback;
 pub mod continuation;
-mod dropped;
 mod control;
+mod dropped;
 pub mod executor;
 pub mod failure_hooks;
 pub mod handle;

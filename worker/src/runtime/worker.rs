@@ -214,7 +214,16 @@ impl Worker {
         tokio::spawn(follower.follow(period, over.clone()));
         let (cold, consumed) = (handle.cold.clone(), CancellationToken::new());
         let hooks = FailureHooks::collect();
-        let settler = Settler { app, broker, backend, hooks, cold, consumed, tally: Tally::default(), letters: Default::default() };
+        let settler = Settler {
+            app,
+            broker,
+            backend,
+            hooks,
+            cold,
+            consumed,
+            tally: Tally::default(),
+            letters: Default::default(),
+        };
         let pipe = Arc::new(Pipe {
             gate,
             settler,

@@ -190,11 +190,7 @@ mod listed {
         Err(none())
     }
 
-    pub(super) async fn bindings(
-        _: &App,
-        _: Option<&str>,
-        _: Option<&str>,
-    ) -> Result<Vec<Binding>, Gap> {
+    pub(super) async fn bindings(_: &App, _: Option<&str>, _: Option<&str>) -> Result<Vec<Binding>, Gap> {
         Err(none())
     }
 }

@@ -91,7 +91,10 @@ impl Http {
         }
         let body = body.map_err(|error| self.unreachable(&error))?;
         serde_json::from_slice(&body).map(Some).map_err(|_| {
-            Failure::failed(format!("{} is not RabbitMQ's management API: it answers with something else", self.base))
+            Failure::failed(format!(
+                "{} is not RabbitMQ's management API: it answers with something else",
+                self.base
+            ))
         })
     }
 
@@ -144,9 +147,14 @@ impl Http {
             ),
             300..=399 => {
                 let to = location.map_or_else(String::new, |to| format!(" to {}", one_line(to, 100)));
-                Failure::new(FAILED, format!("{base} redirects{to}: set `management_url` to the address itself"))
+                Failure::new(
+                    FAILED,
+                    format!("{base} redirects{to}: set `management_url` to the address itself"),
+                )
             }
-            404 => Failure::new(FAILED, format!("{base} is not RabbitMQ's management API: it answers {status}")),
+            404 => {
+                Failure::new(FAILED, format!("{base} is not RabbitMQ's management API: it answers {status}"))
+            }
             _ => Failure::new(UNAVAILABLE, format!("{base} answers {status}{reason}")),
         }
     }
@@ -228,13 +236,13 @@ mod tests {
         let (answer, _, asked) = ask(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n[1, 2]");
         assert_eq!(answer.expect("an answer"), Some(vec![1, 2]));
         assert!(asked.contains("Basic b3BzOmh1bnRlcjI="), "{asked}");
-        let body = b"HTTP/1.1 404 Not Found\r\ncontent-length: 29\r\n\r\n{\"error\":\"Object Not Found\"}\n";
+        let body = b"HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n{\"error\":\"Object Not Found\"}\n";
         assert_eq!(ask(body).0.expect("an answer"), None);
     }
 
     #[test]
     fn what_is_no_management_api_is_told_by_what_it_does() {
-        let refused: &[u8] = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 61\r\n\r\n\
+        let refused: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n\
             {\"error\":\"not_authorised\",\"reason\":\"Not management user\"}\r\n";
         for (answer, code, expected) in [
             (refused, REFUSED, "refuses user `ops` (Not management user)"),

@@ -123,10 +123,7 @@ impl Management {
         };
         let user = uri.authority.userinfo;
         let credentials = credentials.unwrap_or((user.username, user.password));
-        Ok(Self {
-            vhost: encoded(&uri.vhost),
-            http: Http::new(base, credentials, uri.vhost, &config.tls)?,
-        })
+        Ok(Self { vhost: encoded(&uri.vhost), http: Http::new(base, credentials, uri.vhost, &config.tls)? })
     }
 
     /// All queues of the virtual host, up to some ten thousand.
@@ -143,9 +140,9 @@ impl Management {
         let own = |name: &str| name.is_empty() || name.starts_with("amq.");
         let info = |exchange: ListedExchange| ExchangeInfo {
             name: exchange.name,
-            kind: ExchangeKind::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(
-                &exchange.kind,
-            ))
+            kind: ExchangeKind::deserialize(
+                serde::de::value::StrDeserializer::<serde::de::value::Error>::new(&exchange.kind),
+            )
             .ok(),
             durable: Some(exchange.durable),
             auto_delete: Some(exchange.auto_delete),
@@ -259,7 +256,11 @@ mod tests {
             ("amqp://u:p@h", Some("https://o%40p:q%3A@x/#/queues"), "https://x", "o@p", "%2F"),
         ] {
             let api = of(broker, management);
-            assert_eq!((api.http.base(), api.http.user(), api.vhost.as_str()), (base, user, vhost), "{broker}");
+            assert_eq!(
+                (api.http.base(), api.http.user(), api.vhost.as_str()),
+                (base, user, vhost),
+                "{broker}"
+            );
         }
     }
 }

@@ -32,8 +32,11 @@ pub(super) async fn warn(name: &str, broker: Arc<dyn Broker>) {
 /// The process of another worker among these answers. One that is stopping makes room for its successor.
 fn other(replies: &[Reply], own: u32) -> Option<u64> {
     let stays = |reply: &&Reply| reply.value.get("stopping").and_then(Value::as_bool) != Some(true);
-    let mut pids: Vec<u64> =
-        replies.iter().filter(stays).map(|reply| reply.value.get("pid").and_then(Value::as_u64).unwrap_or(0)).collect();
+    let mut pids: Vec<u64> = replies
+        .iter()
+        .filter(stays)
+        .map(|reply| reply.value.get("pid").and_then(Value::as_u64).unwrap_or(0))
+        .collect();
     if let Some(index) = pids.iter().position(|pid| *pid == u64::from(own)) {
         pids.swap_remove(index);
     }
