@@ -289,3 +289,22 @@ async fn a_python_worker_does_not_run_what_rust_has_revoked() {
     assert_eq!(lab.python_task("proj.add", (2, 3)).await.expect("a result"), json!(5), "others are");
     drop(worker);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_hears_that_the_broker_let_its_call_expire() {
+    let Some(lab) = Lab::new() else { return };
+    // It declares the queues, and is gone.
+    lab.rust_worker().await.stop().await;
+    let broker = lab.app.broker().await.expect("a broker");
+    let dead = [format!("{}.dead", lab.rust_queue)];
+    let work = async {
+        eventually("the call has expired", async || {
+            broker.queues(&dead).await.expect("an answer").first().is_some_and(|queue| queue.ready == 1)
+        })
+        .await;
+        Running::start(lab.app.clone(), Default::default())
+    };
+    let (printed, running) = tokio::join!(lab.call("expires"), work);
+    assert_eq!(printed, "TaskRevokedError: expired");
+    running.stop().await;
+}

@@ -70,3 +70,6 @@ elif case == "times":
             message = app.amqp.as_task_v2(str(uuid.uuid4()), "rust_add", (1, 2), {}, eta=eta, time_limit=0, soft_time_limit=0)
             producer.publish(message.body, exchange="", routing_key=rust_queue, serializer="json",
                              headers=message.headers, **message.properties)
+elif case == "expires":
+    # It goes out as the property on which the broker acts, and no worker is there in time.
+    print(failure(rust("rust_add", 1, 1).apply_async(expires=0.2)))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mq_worker::message::headers::names;
-use mq_worker::{App, Queue, QueueKind, State, task};
+use mq_worker::{App, Queue, State, task};
 use support::journal::Journal;
 use support::places::{Place, Running, eventually, everywhere};
 
@@ -78,18 +78,14 @@ fn whoever_waits_for_a_call_that_found_no_room_is_told() {
     });
 }
 
-/// Also those of Python's producers, whose `expires` is a property that the broker acts on.
 #[test]
 fn expired_calls_do_not_pile_up_for_ever() {
     everywhere(async |place| {
-        // Each costs RabbitMQ a few milliseconds.
-        if place.name.starts_with("rabbitmq") {
+        // It is the same on all; elsewhere each letter costs milliseconds.
+        if place.name != "memory" {
             return;
         }
-        let app = app(&place, |queue| {
-            queue.message_ttl = Some(Duration::from_millis(1));
-            queue.kind = Some(QueueKind::Classic);
-        });
+        let app = app(&place, |queue| queue.message_ttl = Some(Duration::from_millis(1)));
         let mut last = None;
         for number in 0..1010 {
             last = Some(app.send(kept_waiting.with(number).queue(&place.queue)).await.expect("sent"));

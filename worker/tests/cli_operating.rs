@@ -139,6 +139,28 @@ fn status_and_stop_see_the_workers_that_there_are() {
 }
 
 #[test]
+fn all_workers_of_one_name_are_stopped_and_counted() {
+    let (place, runtime) = (Place::new(), runtime());
+    let workers = [place.worker(&runtime, "same@h"), place.worker(&runtime, "same@h")];
+    support::eventually("both workers", || {
+        let status = place.json(&["status", "--json"]);
+        let count = status["workers"].as_array().map_or(0, Vec::len);
+        if count == 2 { Ok(()) } else { Err(status.to_string()) }
+    });
+    let run = place.run(&["stop", "same@h"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(run.stdout.matches("same@h (process ").count(), 2, "{run:?}");
+    assert!(
+        run.stderr.contains("2 workers are called same@h") && run.stderr.contains("2 workers stopped"),
+        "{run:?}"
+    );
+    for worker in workers {
+        let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), worker).await });
+        ended.expect("in time").expect("no panic").expect("a good end");
+    }
+}
+
+#[test]
 fn status_of_a_broker_that_cannot_be_reached_is_69() {
     if !cfg!(feature = "amqp") {
         return;

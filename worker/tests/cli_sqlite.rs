@@ -152,6 +152,57 @@ fn a_result_that_is_not_there_yet_is_told_apart() {
 }
 
 #[test]
+fn what_is_known_of_a_call_is_said_while_it_runs() {
+    let shop = Shop::open();
+    let worker = shop.worker();
+    let id = shop.call("nap", "[600000]");
+    let running = eventually("the call runs", || {
+        let run = shop.run(&["result", &id]);
+        if run.stderr.contains("is running on shop-on-sqlite@") { Ok(run) } else { Err(format!("{run:?}")) }
+    });
+    assert_eq!(running.code, Some(75), "{running:?}");
+    let run = shop.run(&["result", &id, "--json"]);
+    let record: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!((run.code, &record["status"]), (Some(75), &"STARTED".into()));
+    let run = shop.run(&["result", "nonsense"]);
+    assert!(
+        run.code == Some(75) && run.stderr.contains("the one worker that answers does not run it"),
+        "{run:?}"
+    );
+
+    // The crate knows the queue of its task, and so does its worker.
+    let call = ["call", "sell", "--wait", "240s", "--args", "[\"tea\"]"];
+    let app = app().to_str().expect("a path").to_owned();
+    assert_eq!(shop.says(&[&call[..], &["--app", &app]].concat()), "\"sold tea\"");
+    assert_eq!(shop.says(&call), "\"sold tea\"");
+    let run = shop.run(&["call", "sel", "--wait"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(
+        run.stderr.contains("nothing was sent") && run.stderr.contains("nobody works on `default`"),
+        "{run:?}"
+    );
+    assert!(!shop.says(&["queues"]).contains("default"), "nothing was made either");
+
+    let said = shop.says(&["revoke", "nonsense", &id]);
+    assert!(
+        said.contains("nonsense is noted as revoked for 7days: no worker that answers runs it"),
+        "{said}"
+    );
+    assert!(said.contains(&format!("{id} is running on shop-on-sqlite@")), "{said}");
+
+    // What a dead process has is not running.
+    let second = shop.worker();
+    second.says("another worker has this name");
+    assert!(!worker.log().contains("another worker"), "{}", worker.log());
+    assert_eq!(shop.figure("running"), 1);
+    drop((worker, second));
+    eventually("the call is not running", || match (shop.figure("running"), shop.figure("ready")) {
+        (0, 1) => Ok(()),
+        figures => Err(format!("{figures:?}")),
+    });
+}
+
+#[test]
 fn a_task_without_a_queue_goes_to_the_default_queue_and_people_hear_of_it() {
     let shop = Shop::open();
     let run = shop.run(&["call", "sell", "--args", "[\"tea\"]"]);

@@ -96,11 +96,14 @@ impl Way {
         }
         let who = match self.source {
             Some(source) => format!("task `{task}` goes to queue `{queue}` according to {source}"),
-            None => format!("neither the crate in this directory nor a worker knows task `{task}`"),
+            None => format!(
+                "no worker knows task `{task}`, nor does the crate in this directory as it was built last (`mq-worker \
+                 tasks` builds it)"
+            ),
         };
         Err(Failure::failed(format!(
-            "nothing was sent: {who}, and nobody works on `{queue}` to answer; start a worker, send without --wait, or \
-             name the queue with --queue"
+            "nothing was sent: {who}, and nobody works on `{queue}`; start a worker, send without --wait, or name the \
+             queue with --queue"
         )))
     }
 }

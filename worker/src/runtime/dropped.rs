@@ -110,7 +110,12 @@ impl Watched {
         let walked = walk(pipe, &self.queue, ready.min(MOST), over).await;
         lock.open(broker).await;
         match walked {
-            Ok(Walked { gone, is_done }) => self.known = is_done.then(|| foreign - i128::from(gone)),
+            Ok(Walked { gone, is_done: true }) => self.known = Some(foreign - i128::from(gone)),
+            // There is enough to do for another walk.
+            Ok(Walked { is_done: false, .. }) => {
+                self.known = None;
+                return;
+            }
             Err(error) => {
                 let queue = &self.queue;
                 tracing::debug!(queue, error = format!("{error:#}"), "cannot look through the dead letters");

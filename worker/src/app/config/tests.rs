@@ -99,6 +99,7 @@ fn every_setting_can_be_made_in_both_places() {
         ("broker_url", "amqp://u:p@host/v"),
         ("result_backend", "rpc://"),
         ("default_queue", "main"),
+        ("management_url", "http://rabbit:15672"),
         ("topic_exchange", "events"),
         ("queue_kind", "broker"),
         ("publish_timeout", "1m 30s"),

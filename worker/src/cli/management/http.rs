@@ -236,13 +236,13 @@ mod tests {
         let (answer, _, asked) = ask(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n[1, 2]");
         assert_eq!(answer.expect("an answer"), Some(vec![1, 2]));
         assert!(asked.contains("Basic b3BzOmh1bnRlcjI="), "{asked}");
-        let body = b"HTTP/1.1 404 Not Found\r\ncontent-length: 29\r\n\r\n{\"error\":\"Object Not Found\"}\n";
+        let body = b"HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n{\"error\":\"Object Not Found\"}\n";
         assert_eq!(ask(body).0.expect("an answer"), None);
     }
 
     #[test]
     fn what_is_no_management_api_is_told_by_what_it_does() {
-        let refused: &[u8] = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 61\r\n\r\n\
+        let refused: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n\
             {\"error\":\"not_authorised\",\"reason\":\"Not management user\"}\r\n";
         for (answer, code, expected) in [
             (refused, REFUSED, "refuses user `ops` (Not management user)"),
