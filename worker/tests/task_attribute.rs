@@ -226,7 +226,7 @@ fn a_body_that_is_none_is_refused_with_the_part_that_is_wrong() {
         (b"[[\"\xff\"], {}, {}]", "the text is not UTF-8 (byte 4)"),
         (b"[[1], {}, {}", "EOF while parsing"),
     ] {
-        let error = Body::parse(body).err().expect("not a body");
+        let error = Body::parse(body).map(drop).expect_err("not a body");
         assert!(error.starts_with(&format!("the body is not `[args, kwargs, embed]`: {wrong}")), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }

@@ -44,16 +44,6 @@ pub trait Argument: Serialize + DeserializeOwned + Send + 'static {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Send + 'static> Argument for T {}
 
-/// The tuple of a task's arguments, as it is sent.
-#[diagnostic::on_unimplemented(
-    message = "the arguments `{Self}` cannot be sent in a message",
-    label = "one of them cannot be written to JSON"
-)]
-pub trait ArgumentList: Serialize + Send + 'static {}
-
-#[diagnostic::do_not_recommend]
-impl<T: Serialize + Send + 'static> ArgumentList for T {}
-
 /// Why a call's arguments do not fit the task's parameters. Such a call can never succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArgumentError(String);

@@ -12,7 +12,7 @@ pub(crate) mod json;
 mod normalize;
 pub(crate) mod typed;
 
-pub use arguments::{Argument, ArgumentError, ArgumentList, Arguments};
+pub use arguments::{Argument, ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};
 pub use headers::Headers;
 pub use history::Attempt;

@@ -16,8 +16,6 @@ pub use registry::{Registry, TaskEntry, Work};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::message::ArgumentList;
-
 /// A function that can be queued. Written by `#[task]`; the attribute turns `fn send_email` into a unit struct
 /// `send_email` that implements this trait.
 pub trait Task: Copy + Send + Sync + 'static {
@@ -26,7 +24,7 @@ pub trait Task: Copy + Send + Sync + 'static {
     /// What the attribute says about the task.
     const OPTIONS: TaskOptions;
     /// The arguments as a tuple (or [`NoArgs`](crate::message::NoArgs)): they are written as a JSON array.
-    type Args: ArgumentList;
+    type Args: Serialize + Send + 'static;
     /// What the task returns when it succeeds.
     type Output: Serialize + DeserializeOwned + Send + 'static;
 
