@@ -159,11 +159,12 @@ async fn one_with_a_queue_that_belongs_to_the_script() {
     // Retries and dead letters are ours, and leave the queue as it is.
     app.publish("", "hello", "again").await.expect("published");
     tutorial.wrote(&["Hello World! 0", "again 0", "again 1"]).await;
-    // Its owner deletes it and makes it again.
+    // Its owner deletes it and makes it again. What is delayed meanwhile, as a retry would be, finds the new one.
+    app.send(tutorial_hello.with("later").countdown(Duration::from_secs(2))).await.expect("sent");
     let broker = app.broker().await.expect("a broker");
     broker.delete_queue("hello").await.expect("deleted");
     tutorial.run("send.py", &[]).await;
-    tutorial.wrote(&["Hello World! 0", "Hello World! 0", "again 0", "again 1"]).await;
+    tutorial.wrote(&["Hello World! 0", "Hello World! 0", "again 0", "again 1", "later 0"]).await;
     worker.stop().await;
 }
 
