@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The rows from the bottom up. A module imports from the rows below its own, not from its own.
 const ROWS: &[&[&str]] = &[
-    &["error"],
+    &["error", "show"],
     &["message", "state"],
     &["task", "routing"],
     &["canvas", "connection"],

@@ -20,6 +20,8 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    /// What went wrong in the first place, where the steps between it and the caller would only hide it.
+    cause: Option<String>,
     source: Option<Source>,
 }
 
@@ -63,7 +65,14 @@ pub(crate) enum ErrorKind {
 #[cfg_attr(not(all(feature = "amqp", feature = "sqlite")), allow(dead_code))]
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), cause: None, source: None }))
+    }
+
+    /// An error that is told in two parts, however many steps lie between: what was wanted, and this.
+    pub(crate) fn cause(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let mut error = Self::new(kind, message);
+        error.0.cause = Some(error.0.message.clone());
+        error
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
@@ -71,9 +80,10 @@ impl Error {
         self
     }
 
-    /// The same error, with `what` said before it: `what: message`.
+    /// The same error, with `what` said before it: `what: message`. Of a [cause](Self::cause) no other `what` is left.
     pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
-        self.0.message = format!("{what}: {}", self.0.message);
+        let message = self.0.cause.as_ref().unwrap_or(&self.0.message);
+        self.0.message = format!("{what}: {message}");
         self
     }
 
@@ -212,7 +222,7 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, source } = &*self.0;
+        let Inner { kind, message, source, .. } = &*self.0;
         f.debug_struct("Error").field("kind", kind).field("message", message).field("source", source).finish()
     }
 }
@@ -222,6 +232,84 @@ impl StdError for Error {
         self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
+
+/// Why JSON could not be read into a type, without the values that stand in it: they may be secrets, and the text goes
+/// into logs, dead letters and results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Undecodable(String);
+
+/// The kinds of values that serde names.
+const KINDS: [&str; 18] = [
+    "boolean",
+    "integer",
+    "floating point",
+    "number",
+    "character",
+    "string",
+    "byte array",
+    "unit value",
+    "null",
+    "Option value",
+    "newtype struct",
+    "sequence",
+    "map",
+    "enum",
+    "unit variant",
+    "newtype variant",
+    "tuple variant",
+    "struct variant",
+];
+
+impl From<&serde_json::Error> for Undecodable {
+    fn from(error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let place = match error.line() {
+            0 => String::new(),
+            line => format!(" at line {line} column {}", error.column()),
+        };
+        let text = text.strip_suffix(&place).unwrap_or(&text);
+        // The parser's own words are about characters and quote none; those about data come from types.
+        let text = if error.is_data() { without_values(text) } else { text.to_owned() };
+        Self(text + &place)
+    }
+}
+
+/// What serde says of a value that does not fit, without the value. What a type says in words of its own may quote
+/// anything, so nothing is left of it.
+pub(crate) fn without_values(text: &str) -> String {
+    // Names of the type's own fields, and numbers.
+    if ["missing field `", "duplicate field `", "invalid length "].iter().any(|known| text.starts_with(known))
+    {
+        return text.to_owned();
+    }
+    // Whatever is quoted stands before: the last one is serde's.
+    let expected = text.rfind(", expected ").or_else(|| text.rfind(", there are no "));
+    let expected = expected.map_or("", |at| &text[at..]);
+    for what in ["invalid type", "invalid value"] {
+        let value = text.strip_prefix(what).and_then(|rest| rest.strip_prefix(": "));
+        if let Some(value) = value {
+            let kind = KINDS.iter().find(|kind| {
+                let rest = value.strip_prefix(**kind);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ',']))
+            });
+            return format!("{what}: {}{expected}", kind.unwrap_or(&"another value"));
+        }
+    }
+    for what in ["unknown variant", "unknown field"] {
+        if text.starts_with(what) {
+            return format!("{what}{expected}");
+        }
+    }
+    "the type refuses the value".into()
+}
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Undecodable {}
 
 /// What a failed task leaves behind for whoever asks for its result.
 ///
@@ -245,5 +333,87 @@ impl fmt::Display for TaskFailure {
         } else {
             write!(f, "{}: {}", self.kind, self.message)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Card {
+        number: u64,
+        kind: Kind,
+        #[serde(default)]
+        tag: Option<Tag>,
+        #[serde(default)]
+        small: u8,
+    }
+
+    #[derive(Debug, Deserialize)]
+    enum Kind {
+        Debit,
+        Credit,
+    }
+
+    #[derive(Debug, Deserialize)]
+    enum Never {}
+
+    #[derive(Debug, Deserialize)]
+    #[serde(try_from = "String")]
+    struct Tag;
+
+    impl TryFrom<String> for Tag {
+        type Error = String;
+
+        fn try_from(text: String) -> Result<Self, String> {
+            Err(format!("no such tag: {text}"))
+        }
+    }
+
+    #[test]
+    fn of_a_cause_only_the_last_want_is_told() {
+        let told =
+            |error: Error| error.context("cannot declare queue `a`").context("cannot send `b`").to_string();
+        let error = Error::cause(ErrorKind::Connection, "no connection to `c`: refused");
+        assert_eq!(told(error), "cannot send `b`: no connection to `c`: refused");
+        let error = Error::topology("there is no exchange `x`");
+        assert_eq!(told(error), "cannot send `b`: cannot declare queue `a`: there is no exchange `x`");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_without_the_value() {
+        let told = |json: &str| {
+            let error = serde_json::from_str::<Card>(json).expect_err(json);
+            Undecodable::from(&error).to_string()
+        };
+        for (json, expected) in [
+            (r#"{"number": "hunter2"}"#, "invalid type: string, expected u64 at line 1 column 20"),
+            (
+                r#"{"number": "hunter2, expected hunter2"}"#,
+                "invalid type: string, expected u64 at line 1 column 38",
+            ),
+            (r#"{"number": -4711}"#, "invalid value: integer, expected u64 at line 1 column 16"),
+            (r#"{"number": 47.11}"#, "invalid type: floating point, expected u64 at line 1 column 16"),
+            (r#"{"number": true}"#, "invalid type: boolean, expected u64 at line 1 column 15"),
+            (r#"{"number": ["hunter2"]}"#, "invalid type: sequence, expected u64 at line 1 column 11"),
+            (r#"{"small": 4711}"#, "invalid value: integer, expected u8 at line 1 column 14"),
+            (r#"{"kind": "hunter2`"}"#, "unknown variant, expected `Debit` or `Credit` at line 1 column 19"),
+            (
+                r#"{"hunter2": 1}"#,
+                "unknown field, expected one of `number`, `kind`, `tag`, `small` at line 1 column 10",
+            ),
+            (r#"{"tag": "hunter2"}"#, "the type refuses the value at line 1 column 18"),
+            (r#"{"number": 1}"#, "missing field `kind` at line 1 column 13"),
+            (r#"{"number": 1, "number": 2}"#, "duplicate field `number` at line 1 column 22"),
+            (r#"{"number": hunter2}"#, "expected value at line 1 column 12"),
+            ("[]", "invalid length 0, expected struct Card with 4 elements at line 1 column 2"),
+        ] {
+            assert_eq!(told(json), expected, "{json}");
+        }
+        let error = serde_json::from_value::<Never>("hunter2".into()).expect_err("no variants");
+        assert_eq!(Undecodable::from(&error).to_string(), "unknown variant, there are no variants");
     }
 }

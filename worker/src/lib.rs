@@ -24,6 +24,7 @@
 
 // What can go wrong, and where a task stands.
 mod error;
+mod show;
 pub use error::{Error, Result, TaskFailure};
 
 mod state;

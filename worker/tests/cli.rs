@@ -68,6 +68,14 @@ fn mistakes_in_the_configuration_name_file_line_and_variable() {
 }
 
 #[test]
+fn a_negative_duration_is_a_value_and_no_flag() {
+    for flag in ["--grace", "--concurrency"] {
+        let run = mq_worker().args([flag, "-5s"]).run();
+        assert!(run.code == Some(2) && run.stderr.contains("expected a"), "{run:?}");
+    }
+}
+
+#[test]
 fn a_password_is_never_printed() {
     let secret = "amqp://user:hunter2@localhost:x/v";
     let file = scratch();
@@ -82,6 +90,12 @@ fn a_password_is_never_printed() {
         mq_worker().arg(format!("--log-format={secret}")).run(),
         mq_worker().env("MQ_BROKER_URL", secret).arg("queues").run(),
         mq_worker().env("MQ_GRACE", secret).arg("queues").run(),
+        mq_worker().env("MQ_TOPOLOGY", format!("\"{secret}\"")).arg("queues").run(),
+        mq_worker().args(["--broker", "amqp://a@h/v;amqp://user:hunter2@h2/v", "queues"]).run(),
+        mq_worker().args(["--broker", "amqp://127.0.0.1:1/v?password=hunter2", "queues"]).run(),
+        mq_worker().env("MQ_BROKER_URL", "amqp://user:hunter2").arg("queues").run(),
+        mq_worker().env("MQ_BROKER_URL", "user:hunter2").arg("queues").run(),
+        mq_worker().args(["--broker", "amqp://u:1/hunter2@127.0.0.1/v", "queues"]).run(),
         mq_worker().env("MQ_BROKER_URL", secret).args(["--log-level", "trace"]).arg("queues").run(),
         mq_worker().env("MQ_BROKER_URL", secret).arg("--help").run(),
         mq_worker().current_dir(file.path()).arg("queues").run(),

@@ -209,8 +209,32 @@ fn arguments_that_do_not_fit_are_refused_with_their_names() {
     ] {
         assert_eq!(refused(name, body), message, "{name}");
     }
-    let message = refused("add", json!([[1, "two"], {}, {}]));
-    assert!(message.starts_with("argument `b` does not fit: invalid type: string"), "{message}");
+    let message = refused("add", json!([[1, "hunter2"], {}, {}]));
+    assert!(message.starts_with("argument `b` does not fit: invalid type: string, expected "), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_body_that_is_none_is_refused_with_the_part_that_is_wrong() {
+    for (body, wrong) in [
+        (&b"[[1], [2], {}]"[..], "`kwargs` is no object"),
+        (b"[[1], \"hunter2\", {}]", "`kwargs` is no object"),
+        (b"[[1]]", "it has 1 parts, and `kwargs` is missing"),
+        (b"[{\"a\": 1}, {}, {}]", "`args` is no array"),
+        (b"[[1], {}, {\"chain\": \"hunter2\"}]", "`embed`: invalid type: string, expected a sequence"),
+        (b"{\"args\": [1]}", "it is no array"),
+        (b"[[\"\xff\"], {}, {}]", "the text is not UTF-8 (byte 4)"),
+        (b"[[1], {}, {}", "EOF while parsing"),
+    ] {
+        let error = Body::parse(body).map(drop).expect_err("not a body");
+        assert!(error.starts_with(&format!("the body is not `[args, kwargs, embed]`: {wrong}")), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let latin = bytes::Bytes::from_static(b"Gr\xfc\xdfe");
+    let call = Body::plain(&latin, Some("text/plain"));
+    let refused = (entry("with_context").start)(Context::detached(), call.arguments);
+    let error = refused.err().expect("no text").to_string();
+    assert!(error.ends_with("the text is not UTF-8 (byte 3)"), "{error}");
 }
 
 #[test]

@@ -110,8 +110,11 @@ impl App {
             delay: None,
             mandatory: true,
         };
-        self.broker().await?.publish(publication).await.map_err(|error| {
-            error.context(format_args!("cannot publish to exchange `{exchange}` with key `{routing_key}`"))
+        let publish = async || self.broker().await?.publish(publication).await;
+        publish().await.map_err(|error| match exchange {
+            "" => error.context(format_args!("cannot publish to queue `{routing_key}`")),
+            _ => error
+                .context(format_args!("cannot publish to exchange `{exchange}` with key `{routing_key}`")),
         })
     }
 

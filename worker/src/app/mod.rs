@@ -441,7 +441,7 @@ impl AppBuilder {
 }
 
 fn read(text: &str, read: fn(&str) -> Result<BrokerUrl, value::Problem>) -> Result<BrokerUrl> {
-    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::shown(text))))
+    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::shown_address(text))))
 }
 
 impl std::fmt::Debug for App {

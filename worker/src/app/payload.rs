@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};
 
 /// The body of a plain message, with its content type.
@@ -61,8 +61,9 @@ impl Payload {
     /// # Errors
     /// Bytes that are not JSON, or a document of another shape.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Error::codec("the payload is not of the awaited type").with_source(error))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Error::codec("the payload is not of the awaited type").with_source(Undecodable::from(&error))
+        })
     }
 
     /// A message with this body and properties.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use crate::backend::{ResultBackend, ResultRecord};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Undecodable};
 use crate::state::State;
 
 /// A task that was sent. Dropping it changes nothing about the task.
@@ -148,7 +148,8 @@ fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
         _ => {
             let json = record.value.as_ref().map_or("null", |value| value.get());
             serde_json::from_str(json).map_err(|error| {
-                Error::codec(format!("the result of task {id} is not of the awaited type")).with_source(error)
+                Error::codec(format!("the result of task {id} is not of the awaited type"))
+                    .with_source(Undecodable::from(&error))
             })
         }
     }

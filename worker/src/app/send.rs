@@ -122,13 +122,14 @@ impl App {
         let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
         check_name("task", task)?;
         check_name("task id", &id)?;
-        let route = self.address(task, own, &options).await?;
+        let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
+        let route = self.address(task, own, &options).await.map_err(cannot)?;
         let now = Utc::now();
         let due = due(&options, now);
         let headers = headers(task, &id, own, &options, due, now);
         let ignored = options.ignore_result.unwrap_or(own.ignore_result);
-        let backend = if ignored { None } else { Some(self.backend().await?) };
-        let broker = self.broker().await?;
+        let backend = if ignored { None } else { Some(self.backend().await.map_err(cannot)?) };
+        let broker = self.broker().await.map_err(cannot)?;
         let priority = options.priority.or(route.priority).or(own.priority);
         let call = Call {
             task: task.to_owned(),
@@ -192,7 +193,9 @@ impl App {
     async fn publish_call(&self, broker: &Arc<dyn Broker>, call: Call) -> Result<()> {
         let Call { task, id, route, headers, body, delay, priority, ignored } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
-        let reply_to = if ignored { None } else { self.backend().await?.expect(&id).await? };
+        let expect = async || self.backend().await?.expect(&id).await;
+        let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
+        let reply_to = if ignored { None } else { expect().await.map_err(cannot)? };
         let properties = Properties {
             content_type: Some(JSON.into()),
             content_encoding: Some("utf-8".into()),
@@ -215,7 +218,7 @@ impl App {
         {
             // Somebody deleted the queue since this process declared it.
             self.forget_declared();
-            self.ensure_queue(queue).await?;
+            self.ensure_queue(queue).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
         }
         let external = route_queue.filter(|queue| self.is_external(queue));
@@ -223,7 +226,7 @@ impl App {
             Some(queue) if error.is_unroutable() => error.context(format_args!(
                 "cannot send `{task}`: queue `{queue}` is external, and whoever declares it has not done so yet"
             )),
-            _ => error.context(format_args!("cannot send `{task}`")),
+            _ => cannot(error),
         })
     }
 

@@ -63,6 +63,7 @@ pub async fn open(
     options: &BackendOptions,
 ) -> Result<Arc<dyn ResultBackend>> {
     let url = url.unwrap_or(broker);
+    url.check()?;
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url, options.expires)),
         "none" => Ok(Arc::new(none::NoBackend)),

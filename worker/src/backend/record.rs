@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result, TaskFailure};
+use crate::error::{Error, Result, TaskFailure, Undecodable};
 use crate::message::headers::{format_time, parse_time};
 use crate::state::State;
 
@@ -83,8 +83,9 @@ impl ResultRecord {
     /// # Errors
     /// When it is not one.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let read: Read<'_> = serde_json::from_slice(bytes)
-            .map_err(|error| Error::codec("this is not a Celery result").with_source(error))?;
+        let read: Read<'_> = serde_json::from_slice(bytes).map_err(|error| {
+            Error::codec("this is not a Celery result").with_source(Undecodable::from(&error))
+        })?;
         let state = State::from(read.status);
         let failure = match (&state, read.result) {
             (State::Failure | State::Retry | State::Revoked, Some(result)) => {

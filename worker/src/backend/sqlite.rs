@@ -94,6 +94,6 @@ fn closed() -> Error {
 fn read(answer: Answer) -> Result<Option<ResultRecord>> {
     match answer {
         Answer::Record(record) => record.as_deref().map(ResultRecord::from_json).transpose(),
-        other => Err(Error::storage(format!("the thread of the database gave the wrong answer: {other:?}"))),
+        _ => Err(Error::storage("the thread of the database gave the answer to another question")),
     }
 }

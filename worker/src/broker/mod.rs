@@ -243,6 +243,7 @@ fn unable<T: Send + 'static>(broker: &str, what: &str) -> BoxFuture<'static, Res
 /// A scheme that no broker has, a URL with a mistake, or a file that cannot be opened.
 #[cfg_attr(not(any(feature = "amqp", feature = "sqlite")), expect(unused_variables))]
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
+    url.check()?;
     match url.scheme().as_str() {
         "memory" => Ok(memory::open(url)),
         #[cfg(feature = "sqlite")]

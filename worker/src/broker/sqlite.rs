@@ -28,6 +28,7 @@ use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::topology::check_key;
 use crate::routing::{Binding, Topology};
+use crate::show;
 
 /// The longest delay: SQLite counts milliseconds in 64 bits, people do not.
 const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -65,9 +66,11 @@ impl SqliteBroker {
         self.check_open("publish")?;
         let Publication { exchange, routing_key, message, delay, mandatory } = publication;
         check_key(&routing_key)?;
-        if delay.is_some_and(|delay| delay > MAX_DELAY) {
+        if let Some(delay) = delay.filter(|delay| *delay > MAX_DELAY) {
             return Err(Error::config(format!(
-                "cannot publish with a delay of {delay:?}: at most {MAX_DELAY:?}"
+                "cannot publish with a delay of {}: SQLite keeps a message back for {} at most",
+                show::duration(delay),
+                show::duration(MAX_DELAY)
             )));
         }
         let publishing = Publishing {
@@ -86,8 +89,8 @@ impl SqliteBroker {
             None => Err(Error::new(
                 ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() },
                 format!(
-                    "it is not known whether the message was published: no answer within {:?}",
-                    self.timeout
+                    "it is not known whether the message was published: no answer within {}",
+                    show::duration(self.timeout)
                 ),
             )),
         }
@@ -386,6 +389,7 @@ fn note(noted: Noted) -> Note {
     Note { id, until, by_force }
 }
 
-fn unexpected(answer: &Answer) -> Error {
-    Error::storage(format!("the thread of the database gave the wrong answer: {answer:?}"))
+/// An answer may hold messages, so it is not shown.
+fn unexpected(_: &Answer) -> Error {
+    Error::storage("the thread of the database gave the answer to another question")
 }

@@ -11,6 +11,7 @@ use super::topology_arguments::{
     BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
 };
 use crate::app::config::value;
+use crate::error::Undecodable;
 
 /// Runs the tasks of a crate, and looks after its queues.
 ///
@@ -53,13 +54,13 @@ pub(super) struct WorkerArguments {
     #[arg(short, long, value_delimiter = ',', value_parser = value::queue)]
     pub(super) queues: Vec<String>,
     /// How many tasks run at once [default: 10 for each processor]
-    #[arg(short, long, value_name = "N", value_parser = value::concurrency)]
+    #[arg(short, long, value_name = "N", allow_hyphen_values = true, value_parser = value::concurrency)]
     pub(super) concurrency: Option<usize>,
     /// How many messages may be reserved [default: the concurrency]
-    #[arg(long, value_name = "N", value_parser = value::prefetch)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value::prefetch)]
     pub(super) prefetch: Option<u16>,
     /// How long running tasks may go on when the worker is told to stop [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(super) grace: Option<Duration>,
     /// The worker's name; %h is the machine's [default: mq-worker@%h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
@@ -214,7 +215,7 @@ pub(super) struct BuildArguments {
 #[derive(Args, Debug)]
 pub(super) struct StatusArguments {
     /// How long to wait for workers to answer [default: 1s]
-    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) timeout: Option<Duration>,
     /// Print JSON
     #[arg(long)]
@@ -230,7 +231,7 @@ pub(super) struct StopArguments {
     #[arg(long)]
     pub(super) all: bool,
     /// How long to wait until they are gone [default: 60s]
-    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) timeout: Option<Duration>,
     /// Do not wait
     #[arg(long, conflicts_with = "timeout")]
@@ -281,10 +282,10 @@ pub(super) struct CallArguments {
     #[arg(short, long, value_parser = value::queue)]
     pub(super) queue: Option<String>,
     /// Not to run before this long from now
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(super) countdown: Option<Duration>,
     /// Wait for the result and print it, at most this long if given
-    #[arg(short, long, value_name = "DURATION", value_parser = value::positive_duration)]
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
 }
 
@@ -297,7 +298,7 @@ pub(super) struct ResultArguments {
     /// The id that `call` printed, or that `.id()` gave
     pub(super) id: String,
     /// Wait until it is ready, at most this long if given
-    #[arg(short, long, value_name = "DURATION", value_parser = value::positive_duration)]
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
     /// Print all that is known, as JSON
     #[arg(long)]
@@ -363,19 +364,20 @@ pub(super) struct DeadArguments {
     #[arg(long)]
     pub(super) id: Option<String>,
     /// At most so many, the oldest first
-    #[arg(long, value_name = "N", value_parser = value::count)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value::count)]
     pub(super) limit: Option<u32>,
 }
 
 fn json_array(text: &str) -> Result<Positional, String> {
-    serde_json::from_str(text)
-        .map(Positional)
-        .map_err(|error| format!("expected a JSON array, such as '[1, \"two\"]' ({error})"))
+    serde_json::from_str(text).map(Positional).map_err(|error| {
+        format!("expected a JSON array, such as '[1, \"two\"]' ({})", Undecodable::from(&error))
+    })
 }
 
 fn json_object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
-    serde_json::from_str(text)
-        .map_err(|error| format!("expected a JSON object, such as '{{\"name\": 1}}' ({error})"))
+    serde_json::from_str(text).map_err(|error| {
+        format!("expected a JSON object, such as '{{\"name\": 1}}' ({})", Undecodable::from(&error))
+    })
 }
 
 /// Reads the arguments of the process.

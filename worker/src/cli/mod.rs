@@ -35,6 +35,8 @@ use std::process::ExitCode;
 use arguments::{Arguments, Command};
 use exit::{Failure, Outcome};
 
+use crate::app::config::value::{looks_like_an_address, shown};
+
 /// The `mq-worker` command with the tasks that are linked into this program: the whole of a `main` function.
 ///
 /// ```no_run
@@ -87,7 +89,7 @@ fn run(line: Vec<OsString>) -> Outcome {
 /// Help and version go to stdout, mistakes to stderr.
 fn answer(error: &clap::Error, line: &[OsString]) -> Failure {
     let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
-    if line.iter().all(|argument| !argument.to_string_lossy().contains('@')) {
+    if line.iter().all(|argument| !looks_like_an_address(&argument.to_string_lossy())) {
         // Nobody is left to tell when the stream is closed.
         let _ = error.print();
     } else {
@@ -104,6 +106,6 @@ fn without_passwords(text: String, line: &[OsString]) -> String {
         } else {
             &argument
         };
-        if value.contains('@') { text.replace(value, &crate::app::config::value::shown(value)) } else { text }
+        if looks_like_an_address(value) { text.replace(value, &shown(value)) } else { text }
     })
 }

@@ -2,7 +2,7 @@
 
 use super::arguments::{CommonArguments, WorkerArguments};
 use super::exit::{Failure, Outcome};
-use crate::app::config::value::{self, Problem, shown};
+use crate::app::config::value::{self, Problem, shown_address};
 use crate::app::{App, Config};
 use crate::connection::BrokerUrl;
 
@@ -47,7 +47,7 @@ pub(super) fn load_for_worker(common: &CommonArguments, arguments: &WorkerArgume
 }
 
 fn address(flag: &str, text: &str, read: fn(&str) -> Result<BrokerUrl, Problem>) -> Outcome<BrokerUrl> {
-    read(text).map_err(|problem| Failure::usage(format!("{flag} is `{}`: {problem}", shown(text))))
+    read(text).map_err(|problem| Failure::usage(format!("{flag} is `{}`: {problem}", shown_address(text))))
 }
 
 /// The application of this process with this configuration, so that `.delay()` inside of tasks uses it too.

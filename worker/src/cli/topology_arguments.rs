@@ -57,19 +57,19 @@ pub(super) struct DeclareQueueArguments {
     #[arg(long)]
     pub(super) auto_delete: bool,
     /// The most urgent priority
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub(super) max_priority: Option<u8>,
     /// The most messages that may wait
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) max_length: Option<u64>,
     /// What happens to the message too many [default: the oldest is dropped]
     #[arg(long, requires = "max_length")]
     pub(super) overflow: Option<WhenFull>,
     /// How long a message may wait
-    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) message_ttl: Option<Duration>,
     /// How long it lives without consumers
-    #[arg(long, value_name = "DURATION", value_parser = value::positive_duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) expires: Option<Duration>,
     /// The exchange for messages that it drops
     #[arg(long, value_name = "NAME", value_parser = value::exchange, conflicts_with = "plain")]

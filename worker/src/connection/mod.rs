@@ -5,7 +5,7 @@ pub(crate) mod amqp;
 mod options;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
-mod url;
+pub(crate) mod url;
 
 pub use options::{ConnectOptions, TlsOptions};
 pub use url::BrokerUrl;

@@ -24,6 +24,46 @@ impl BrokerUrl {
         rest.strip_prefix("//").unwrap_or(rest)
     }
 
+    /// Refuses what would be ignored: an option that nobody reads may be the one that was to check a certificate.
+    ///
+    /// # Errors
+    /// An option after `?` that is not known, several addresses in one, or an `@` that is not where it belongs.
+    pub(crate) fn check(&self) -> Result<()> {
+        let path = self.path();
+        let is_server = matches!(self.scheme().as_str(), "amqp" | "amqps");
+        if is_server && path.contains("://") {
+            return Err(Error::config(format!("`{self}` is a list of addresses: name one")));
+        }
+        // A password that ends the host too early: its rest would be sent as the name of a virtual host.
+        if is_server && path.find(['/', '?', '#']).is_some_and(|end| path[end..].contains('@')) {
+            return Err(Error::config(format!(
+                "`{self}` has an `@` after the host: special characters of a password or a virtual host are \
+                 percent-encoded, `@` as %40, `/` as %2F, `?` as %3F, `#` as %23"
+            )));
+        }
+        let Some((_, options)) = path.split_once('?') else { return Ok(()) };
+        let known: &[&str] = if is_server { &AMQP_OPTIONS } else { &[] };
+        let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
+        let mut options = options.split('&').filter(|option| !option.is_empty());
+        let Some(unknown) = options.find(|option| !known.contains(&name(option).as_str())) else {
+            return Ok(());
+        };
+        let named = match name(unknown) {
+            name if unknown.contains('=') && is_option_name(&name) => format!("the option `{name}`"),
+            // Perhaps the rest of a password.
+            _ => "an option".into(),
+        };
+        let way_out = if is_server {
+            format!(
+                "which is not known: the options are {}; files for TLS belong in the section [tls]",
+                known.join(", ")
+            )
+        } else {
+            format!("and there are none for {}", self.scheme())
+        };
+        Err(Error::config(format!("`{self}` has {named} after `?`, {way_out}")))
+    }
+
     /// The whole address with its password. Not for logs.
     pub fn expose(&self) -> &str {
         &self.0
@@ -61,21 +101,90 @@ impl fmt::Debug for BrokerUrl {
     }
 }
 
-/// Replaces what stands between the first `:` and the last `@` of the authority by `***`, and the values of
-/// query parameters that are secrets.
-fn redact(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        // Without `//` there is no authority; still, an `@` after a colon looks like a mistyped one.
-        return match url.rfind('@') {
-            Some(at) => format!("***{}", &url[at..]),
-            None => url.to_owned(),
-        };
-    };
+/// Schemes whose address is no server: nobody logs in there.
+const LOCAL: [&str; 4] = ["sqlite", "memory", "rpc", "none"];
+
+/// What may be written after `?` of an AMQP address, and so may be shown.
+const AMQP_OPTIONS: [&str; 5] =
+    ["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
+
+/// The text without whatever could be a password in it, wherever that stands and however malformed the address is.
+pub(crate) fn redact(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return redact_bare(url) };
+    if rest.contains("://") {
+        // A list of addresses: each may have its own password.
+        return format!("{scheme}://***");
+    }
+    let is_local = LOCAL.contains(&scheme.to_ascii_lowercase().as_str());
     // A password may hold an unescaped `/` or `?` by mistake: the last `@` of all is the safe end.
-    let Some(at) = rest.rfind('@') else { return url.to_owned() };
-    let user = rest[..at].split(':').next().unwrap_or_default();
-    let secret = if rest[..at].contains(':') { ":***" } else { "" };
-    format!("{scheme}://{user}{secret}{}", &rest[at..])
+    let (login, place) = match rest.rsplit_once('@') {
+        Some((login, place)) => (redact_login(login, is_local) + "@", place),
+        None => (String::new(), rest),
+    };
+    format!("{scheme}://{login}{}", redact_place(place, is_local))
+}
+
+/// Without `//` there is no authority; still, an `@` after a colon looks like a mistyped one.
+fn redact_bare(url: &str) -> String {
+    if let Some((_, place)) = url.rsplit_once('@') {
+        return format!("***@{}", redact_place(place, false));
+    }
+    match url.split_once(':') {
+        Some((scheme, rest)) if LOCAL.contains(&scheme.to_ascii_lowercase().as_str()) => {
+            format!("{scheme}:{}", redact_place(rest, true))
+        }
+        // `user:password`, or else `host:port`.
+        Some(_) => redact_place(url, false),
+        None => url.to_owned(),
+    }
+}
+
+/// The user of `user:password`. What is no user's name may be a part of the password.
+fn redact_login(login: &str, is_local: bool) -> String {
+    let end = login.find(':').or_else(|| login.to_ascii_lowercase().find("%3a"));
+    let user = &login[..end.unwrap_or(login.len())];
+    let is_name = |c: char| c.is_alphanumeric() || "-._~%+".contains(c);
+    let user = if is_local || user.chars().all(is_name) { user } else { "***" };
+    if end.is_some() { format!("{user}:***") } else { user.to_owned() }
+}
+
+/// The host, its port and the path, with the options that are known. A port that is no number may be a password.
+fn redact_place(place: &str, is_local: bool) -> String {
+    let (address, options) = place.split_at(place.find(['?', '#']).unwrap_or(place.len()));
+    let (authority, path) = match address.find('/') {
+        _ if is_local => ("", address),
+        Some(at) => address.split_at(at),
+        None => (address, ""),
+    };
+    let is_port = |text: &str| text.chars().all(|c| c.is_ascii_digit());
+    let authority = match authority.rsplit_once(':') {
+        Some((host, port)) if !is_port(port) && !port.ends_with(']') => {
+            format!("{}:***", host.split(':').next().unwrap_or_default())
+        }
+        _ => authority.to_owned(),
+    };
+    let options = match options.strip_prefix('?') {
+        Some(options) => {
+            format!("?{}", options.split('&').map(redact_option).collect::<Vec<_>>().join("&"))
+        }
+        None if options.is_empty() => String::new(),
+        None => "#***".into(),
+    };
+    authority + path + &options
+}
+
+fn redact_option(option: &str) -> String {
+    match option.split_once('=') {
+        Some((name, value)) if AMQP_OPTIONS.contains(&name) && value.chars().all(|c| c.is_ascii_digit()) => {
+            option.to_owned()
+        }
+        Some((name, _)) if is_option_name(name) => format!("{name}=***"),
+        _ => "***".into(),
+    }
+}
+
+fn is_option_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
 
 #[cfg(test)]
@@ -90,12 +199,50 @@ mod tests {
             ("amqp://u:se:cr@et@host/v", "amqp://u:***@host/v"),
             ("amqp://u:se/cr?et@host/v", "amqp://u:***@host/v"),
             ("amqp:guest:secret@host", "***@host"),
+            ("amqp://a@h/v;amqp://user:secret@h2/v", "amqp://***"),
+            ("amqp://u:p@h/v,amqp://h2:secret", "amqp://***"),
+            ("amqp://u:secret@h1,u2:secret2@h2/v", "amqp://u:***@h2/v"),
+            ("amqp://us%40er:secret@h/v", "amqp://us%40er:***@h/v"),
+            ("amqp://u%3Asecret@h/v", "amqp://u:***@h/v"),
+            ("amqp://u secret@h/v", "amqp://***@h/v"),
+            ("amqp://u:secret", "amqp://u:***"),
+            ("amqp://u:secret%40host/v", "amqp://u:***/v"),
+            ("amqp://u@host:secret/v", "amqp://u@host:***/v"),
+            ("amqp://h/v?password=secret&heartbeat=5", "amqp://h/v?password=***&heartbeat=5"),
+            ("amqp://h/v?secret", "amqp://h/v?***"),
+            ("amqp://h/v#secret", "amqp://h/v#***"),
+            ("amqp://u:p@[::1]:5672/v", "amqp://u:***@[::1]:5672/v"),
+            ("amqp://u:p@[::1]/v", "amqp://u:***@[::1]/v"),
+            ("amqp:secret", "amqp:***"),
+            ("guest:secret", "guest:***"),
             ("sqlite:jobs.db", "sqlite:jobs.db"),
+            ("sqlite:jobs.db?key=secret", "sqlite:jobs.db?key=***"),
             ("memory://", "memory://"),
         ] {
             let url: BrokerUrl = url.parse().expect("a URL");
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn an_option_that_nobody_reads_is_refused() {
+        let error = |url: &str| url.parse::<BrokerUrl>().expect(url).check().expect_err(url).to_string();
+        for (url, parts) in [
+            ("amqps://h/v?verify=verify_peer&cacertfile=/ca.pem", ["`verify`", "heartbeat", "[tls]"]),
+            ("amqp://h/v?heartbeat=5&password=secret", ["`password`", "heartbeat", "frame_max"]),
+            ("amqp://u:sec?ret=x@h/v", ["after the host", "percent-encoded", "%3F"]),
+            ("sqlite:jobs.db?mode=ro", ["`mode`", "after `?`", "none for sqlite"]),
+            ("amqp://a@h/v;amqp://u:secret@h2/v", ["a list of addresses", "name one", "amqp://***"]),
+        ] {
+            let error = error(url);
+            assert!(parts.iter().all(|part| error.contains(part)), "{url}: {error}");
+            assert!(!error.contains("secret") && !error.contains("ret="), "{error}");
+        }
+        let good =
+            ["amqp://h/v?heartbeat=5&connection_timeout=10", "sqlite:jobs.db", "memory://", "amqp://h"];
+        for url in good {
+            assert!(url.parse::<BrokerUrl>().expect(url).check().is_ok(), "{url}");
         }
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::glob;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};
 
 /// A request to some workers or to all.
@@ -92,8 +92,9 @@ impl Command {
             let kind = kind.unwrap_or_default();
             return Err(Error::codec(format!("content type `{kind}` is not accepted, only `{JSON}`")));
         }
-        serde_json::from_slice(&message.body)
-            .map_err(|error| Error::codec("the body is no control command").with_source(error))
+        serde_json::from_slice(&message.body).map_err(|error| {
+            Error::codec("the body is no control command").with_source(Undecodable::from(&error))
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::command::message;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Undecodable};
 use crate::message::Message;
 
 /// The answer of one node.
@@ -38,8 +38,9 @@ impl Reply {
     /// # Errors
     /// A body that is not an object.
     pub fn from_message(message: &Message) -> Result<Vec<Self>> {
-        let nodes: Map<String, Value> = serde_json::from_slice(&message.body)
-            .map_err(|error| Error::codec("the body is no reply to a control command").with_source(error))?;
+        let nodes: Map<String, Value> = serde_json::from_slice(&message.body).map_err(|error| {
+            Error::codec("the body is no reply to a control command").with_source(Undecodable::from(&error))
+        })?;
         Ok(nodes.into_iter().map(|(node, value)| Self { node, value }).collect())
     }
 }

@@ -4,8 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde::de::{DeserializeOwned, IntoDeserializer, Visitor, value};
 use serde_json::value::RawValue;
+
+use super::codec::not_utf8;
+use crate::error::Undecodable;
 
 /// The arguments of one call, positional and by keyword, as slices of the message's body.
 ///
@@ -25,6 +29,19 @@ enum Source<'a> {
     /// A plain message: its whole payload is the one argument.
     Payload { body: &'a Bytes, content_type: Option<&'a str> },
 }
+
+/// What a task may take: a value that can be written into a message and read from it.
+#[diagnostic::on_unimplemented(
+    message = "a task cannot take `{Self}`: it cannot be sent in a message",
+    label = "neither written to JSON nor read from it",
+    note = "derive `Serialize` and `Deserialize` for a type of your own",
+    note = "what runs share, such as a pool of connections, is made by a `#[setup]` function and taken with \
+            `ctx.state::<T>()`; a context is lent, as `ctx: &Context`"
+)]
+pub trait Argument: Serialize + DeserializeOwned + Send + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + Send + 'static> Argument for T {}
 
 /// Why a call's arguments do not fit the task's parameters. Such a call can never succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +67,7 @@ impl<'a> Arguments<'a> {
     /// Takes the next parameter, by position or else by its name.
     ///
     /// A parameter that is missing is an error, unless its type has a value for it, as `Option` has.
-    pub fn take<T: DeserializeOwned>(&mut self, name: &'static str) -> Result<T, ArgumentError> {
+    pub fn take<T: Argument>(&mut self, name: &'static str) -> Result<T, ArgumentError> {
         let index = self.taken;
         self.taken += 1;
         let (positional, keyword) = match &self.source {
@@ -103,8 +120,9 @@ fn listed(parameters: &[&str]) -> String {
 }
 
 fn parse<T: DeserializeOwned>(name: &str, json: &str) -> Result<T, ArgumentError> {
-    serde_json::from_str(json)
-        .map_err(|error| ArgumentError(format!("argument `{name}` does not fit: {error}")))
+    serde_json::from_str(json).map_err(|error| {
+        ArgumentError(format!("argument `{name}` does not fit: {}", Undecodable::from(&error)))
+    })
 }
 
 /// A plain message arrives as bytes for a parameter that asks for bytes, else as JSON, else as text. One that says
@@ -132,7 +150,11 @@ fn from_payload<T: DeserializeOwned>(
     {
         return Ok(value);
     }
-    Err(ArgumentError(format!("the message does not fit the parameter `{name}`: {json_error}")))
+    let why = match std::str::from_utf8(body) {
+        Ok(_) => Undecodable::from(&json_error).to_string(),
+        Err(error) => not_utf8(error),
+    };
+    Err(ArgumentError(format!("the message does not fit the parameter `{name}`: {why}")))
 }
 
 fn from_text<T: DeserializeOwned>(body: &[u8]) -> Option<T> {

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 pub use super::normalize::normalize;
 
 use super::Arguments;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Undecodable};
 
 /// The argument list of a task without parameters: an empty JSON array, where `()` would be `null`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,8 +92,9 @@ impl<'a> Body<'a> {
     /// # Errors
     /// A text that names what is wrong with the body; the message can never be run.
     pub fn parse(body: &'a [u8]) -> Result<Self, String> {
-        let Parts(positional, Keywords(keyword), embed) = serde_json::from_slice(body)
-            .map_err(|error| format!("the body is not `[args, kwargs, embed]`: {error}"))?;
+        let Parts(positional, Keywords(keyword), embed) = serde_json::from_slice(body).map_err(|error| {
+            format!("the body is not `[args, kwargs, embed]`: {}", what_is_wrong(body, &error))
+        })?;
         Ok(Self { arguments: Arguments::call(positional, keyword), embed: embed.unwrap_or_default() })
     }
 
@@ -101,6 +102,38 @@ impl<'a> Body<'a> {
     pub fn plain(body: &'a Bytes, content_type: Option<&'a str>) -> Self {
         Self { arguments: Arguments::payload(body, content_type), embed: Embed::default() }
     }
+}
+
+/// The first of the three parts that is not what it should be, in the words of whoever writes bodies.
+fn what_is_wrong(body: &[u8], error: &serde_json::Error) -> String {
+    let json = match std::str::from_utf8(body) {
+        Ok(json) => json,
+        Err(error) => return not_utf8(error),
+    };
+    let parts = match serde_json::from_str::<Vec<&RawValue>>(json) {
+        Ok(parts) => parts,
+        Err(_) if error.is_data() => return "it is no array".into(),
+        Err(error) => return Undecodable::from(&error).to_string(),
+    };
+    let names = ["args", "kwargs", "embed"];
+    if let Some(missing) = names.get(parts.len()) {
+        return format!("it has {} parts, and `{missing}` is missing", parts.len());
+    }
+    if parts.len() > names.len() {
+        return format!("it has {} parts", parts.len());
+    }
+    if serde_json::from_str::<Vec<&RawValue>>(parts[0].get()).is_err() {
+        return "`args` is no array".into();
+    }
+    if serde_json::from_str::<Keywords<'_>>(parts[1].get()).is_err() {
+        return "`kwargs` is no object".into();
+    }
+    format!("`embed`: {}", Undecodable::from(error))
+}
+
+/// Where a text stops to be one.
+pub(super) fn not_utf8(error: std::str::Utf8Error) -> String {
+    format!("the text is not UTF-8 (byte {})", error.valid_up_to() + 1)
 }
 
 #[derive(Deserialize)]

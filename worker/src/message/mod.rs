@@ -9,7 +9,7 @@ pub mod headers;
 pub mod history;
 mod normalize;
 
-pub use arguments::{ArgumentError, Arguments};
+pub use arguments::{Argument, ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};
 pub use headers::Headers;
 pub use history::Attempt;

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::codec::{Embed, Keywords};
 use super::{Headers, Message};
+use crate::error::Undecodable;
 
 /// No value is nested deeper than this: serde's own limit for what it reads into values.
 const DEEPEST: usize = 128;
@@ -43,7 +44,7 @@ pub fn normalize(message: &mut Message, limit: usize) -> Result<(), String> {
 }
 
 fn not_json(error: &serde_json::Error) -> String {
-    format!("the body is not JSON: {error}")
+    format!("the body is not JSON: {}", Undecodable::from(error))
 }
 
 fn inflate(body: &[u8], limit: usize) -> Result<Bytes, String> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::show;
 use crate::task::FailedTask;
 use crate::task::failed::FailureHookEntry;
 
@@ -39,7 +40,7 @@ impl FailureHooks {
                 Ok(Err(panic)) => panic.to_string(),
                 Err(_) => {
                     hearing.abort();
-                    format!("it took longer than {LIMIT:?}")
+                    format!("it took longer than {}", show::duration(LIMIT))
                 }
             };
             tracing::error!(hook = hook.name, id = failed.id(), problem, "a failure hook has failed");

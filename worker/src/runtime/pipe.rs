@@ -22,6 +22,7 @@ use super::settle::{Abandoned, Settler};
 use super::trial::Trial;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
+use crate::show;
 use crate::task::{AckMode, Work};
 
 /// Enough to fill the broker's batches.
@@ -102,7 +103,7 @@ impl Pipe {
         let finish = async {
             let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
             if !finished {
-                tracing::warn!(running = self.places.taken() - self.places.lost(), ?grace, "grace is over");
+                tracing::warn!(running = self.places.taken() - self.places.lost(), grace = %show::duration(grace), "grace is over");
                 handle.cold.cancel();
             }
         };
@@ -235,7 +236,7 @@ impl Pipe {
 async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> Option<T> {
     let done = tokio::time::timeout(STEP, step).await.ok();
     if done.is_none() {
-        tracing::warn!(after = ?STEP, "cannot {what} in time: the stop goes on without it");
+        tracing::warn!(after = %show::duration(STEP), "cannot {what} in time: the stop goes on without it");
     }
     done
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::show;
 use crate::task::Context;
 
 /// The places of one worker.
@@ -73,7 +74,7 @@ impl Places {
             lost.wait_for(|lost| *lost == self.all).await.expect(gone);
             tracing::error!(
                 places = self.all,
-                ?patience,
+                patience = %show::duration(patience),
                 "every place is lost to a plain function that does not return: no task can run; the worker stops \
                  unless one of them returns"
             );

@@ -33,6 +33,7 @@ use crate::message::headers::{format_time, names};
 use crate::message::history::{self, shortened};
 use crate::message::{Attempt, Headers, JSON, Message, Properties};
 use crate::routing::Queue;
+use crate::show;
 use crate::state::State;
 use crate::task::{Context, FailedTask};
 
@@ -95,7 +96,7 @@ impl Settler {
                 };
                 if done.is_ok() {
                     count(&self.tally.succeeded);
-                    tracing::info!(task, id, ?elapsed, "succeeded");
+                    tracing::info!(task, id, elapsed = %show::duration(elapsed), "succeeded");
                 }
                 done
             }
@@ -104,7 +105,7 @@ impl Settler {
                     true => (request.context.retries(), request.crashes.saturating_add(1)),
                     false => (request.context.retries().saturating_add(1), request.crashes),
                 };
-                tracing::warn!(task, id, retries, crashes, ?after, error = %failure, "will be retried");
+                tracing::warn!(task, id, retries, crashes, after = %show::duration(after), error = %failure, "will be retried");
                 count(&self.tally.retried);
                 self.retry(&request, (retries, crashes), after, failure).await
             }
@@ -440,7 +441,7 @@ impl Settler {
                 },
                 () = self.cold.cancelled() => return Err(Abandoned),
             };
-            tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "cannot {what}");
+            tracing::warn!(error = format!("{error:#}"), again_in = %show::duration(pause), "cannot {what}");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.cold.cancelled() => return Err(Abandoned),

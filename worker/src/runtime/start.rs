@@ -6,6 +6,7 @@ use super::handle::WorkerHandle;
 use crate::broker::{Broker, Consumer, Subscription};
 use crate::error::{Error, Result};
 use crate::routing::Topology;
+use crate::show;
 
 /// Declares, waiting for a broker that is away. False when the worker was stopped meanwhile.
 pub(super) async fn declare(broker: &dyn Broker, topology: &Topology, handle: &WorkerHandle) -> Result<bool> {
@@ -64,7 +65,7 @@ impl Patience {
 
     /// Says what is wrong and pauses.
     pub(super) async fn pause(&mut self, what: &str, error: &Error, handle: &WorkerHandle) {
-        tracing::warn!(error = format!("{error:#}"), again_in = ?self.0, "cannot {what} yet");
+        tracing::warn!(error = format!("{error:#}"), again_in = %show::duration(self.0), "cannot {what} yet");
         tokio::select! {
             () = handle.warm.cancelled() => {}
             () = tokio::time::sleep(self.0) => {}

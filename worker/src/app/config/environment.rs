@@ -2,7 +2,6 @@
 
 use super::settings::{SETTINGS, STRUCTURES};
 use super::suggest::nearest;
-use super::value::shown;
 use super::{Config, Sources, file};
 use crate::error::{Error, Result};
 
@@ -31,7 +30,7 @@ pub(super) fn read(config: &mut Config, sources: &Sources) -> Result<()> {
         };
         if let Some(setting) = setting {
             (setting.set)(config, text).map_err(|problem| {
-                Error::config(format!("environment variable {name} is `{}`: {problem}", shown(text)))
+                Error::config(format!("environment variable {name} is `{}`: {problem}", setting.shown(text)))
             })?;
         } else if let Some((key, _)) = structure {
             file::set_structure(config, key, text)

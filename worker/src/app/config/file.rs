@@ -9,9 +9,9 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::settings::{SECTIONS, STRUCTURES, of_section};
 use super::suggest::nearest;
-use super::value::{Problem, shown};
+use super::value::{Problem, looks_like_an_address};
 use super::{Config, Sources};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, without_values};
 
 /// What the file is called in the working directory.
 pub(super) const NAME: &str = "mq-worker.toml";
@@ -69,7 +69,7 @@ fn apply(config: &mut Config, text: &str) -> Result<(), Located> {
             }
         } else if STRUCTURES.iter().any(|(key, _)| *key == name) {
             structure(config, &name, value).map_err(|error| {
-                (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", error.message()))
+                (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", told(&error)))
             })?;
         } else {
             set(config, "", &name, value.get_ref()).map_err(|problem| (at, problem))?;
@@ -85,7 +85,8 @@ fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Re
     };
     let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
     let text = scalar(value).ok_or_else(|| format!("`{path}` cannot be of type {}", value.type_str()))?;
-    (setting.set)(config, &text).map_err(|problem| format!("`{path}` is `{}`: {problem}", shown(&text)))
+    (setting.set)(config, &text)
+        .map_err(|problem| format!("`{path}` is `{}`: {problem}", setting.shown(&text)))
 }
 
 /// The value as it would stand in an environment variable.
@@ -135,6 +136,12 @@ fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Res
     Ok(())
 }
 
+/// The parser's words. They quote what was found, which may be an address that was put in the wrong place.
+fn told(error: &toml::de::Error) -> String {
+    let text = error.message();
+    if looks_like_an_address(text) || text.contains("amqp") { without_values(text) } else { text.to_owned() }
+}
+
 /// Sets `routes` or `topology` from one line of TOML, as an environment variable holds it.
 pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Result<(), Problem> {
     let example = match key {
@@ -143,5 +150,5 @@ pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Resul
     };
     DeValue::parse(text)
         .and_then(|value| structure(config, key, value))
-        .map_err(|error| format!("{}; expected TOML such as `{example}`", error.message()))
+        .map_err(|error| format!("{}; expected TOML such as `{example}`", told(&error)))
 }

@@ -11,6 +11,8 @@ pub(super) struct Setting {
     pub(super) key: &'static str,
     /// The environment variable.
     pub(super) variable: &'static str,
+    /// True for an address, which is not shown with its password.
+    pub(super) is_address: bool,
     /// Reads the text and sets the field.
     pub(super) set: fn(&mut Config, &str) -> Result<(), Problem>,
 }
@@ -27,6 +29,7 @@ macro_rules! setting {
             section: $section,
             key: $key,
             variable: $variable,
+            is_address: matches!($key.as_bytes(), b"broker_url" | b"result_backend"),
             set: |$config, $text| {
                 $set;
                 Ok(())
@@ -60,6 +63,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting!("tls", "cert_file", "MQ_TLS_CERT_FILE", |c, t| c.tls.cert_file = Some(value::path(t)?)),
     setting!("tls", "key_file", "MQ_TLS_KEY_FILE", |c, t| c.tls.key_file = Some(value::path(t)?)),
 ];
+
+impl Setting {
+    /// A value that was refused, for an error.
+    pub(super) fn shown(&self, text: &str) -> String {
+        if self.is_address { value::shown_address(text) } else { value::shown(text) }
+    }
+}
 
 /// The settings of one section.
 pub(super) fn of_section(section: &str) -> impl Iterator<Item = &'static Setting> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::connection::BrokerUrl;
+use crate::connection::url::redact;
 use crate::routing::QueueKind;
 use crate::routing::topology::check_name;
 
@@ -18,14 +19,20 @@ pub(crate) type Problem = String;
 
 /// A text as it was written, without a password that it may hold.
 pub(crate) fn shown(text: &str) -> String {
-    let text = if text.contains('@') {
-        match text.parse::<BrokerUrl>() {
-            Ok(url) => url.to_string(),
-            Err(_) => format!("***{}", &text[text.rfind('@').unwrap_or(0)..]),
-        }
-    } else {
-        text.to_owned()
-    };
+    shortened(if looks_like_an_address(text) { redact(text.trim()) } else { text.to_owned() })
+}
+
+/// The same for what should have been an address: `user:password` looks like nothing else.
+pub(crate) fn shown_address(text: &str) -> String {
+    shortened(redact(text.trim()))
+}
+
+/// True for what may hold a password.
+pub(crate) fn looks_like_an_address(text: &str) -> bool {
+    text.contains('@') || text.contains("://") || text.trim_start().to_ascii_lowercase().starts_with("amqp")
+}
+
+fn shortened(text: String) -> String {
     if text.chars().count() <= 80 {
         return text;
     }
@@ -34,6 +41,9 @@ pub(crate) fn shown(text: &str) -> String {
 
 /// `10s`, `1m 30s`, `500ms`.
 pub(crate) fn duration(text: &str) -> Result<Duration, Problem> {
+    if text.trim_start().starts_with('-') {
+        return Err("expected a duration that is not negative, such as `30s`".into());
+    }
     humantime::parse_duration(text.trim())
         .map_err(|_| "expected a duration with its unit, such as `30s`, `5m` or `1h 30m`".into())
 }

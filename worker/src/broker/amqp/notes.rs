@@ -23,7 +23,7 @@ use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text}
 use crate::connection::amqp::link::Session;
 use crate::connection::amqp::topology::{Scratch, short};
 use crate::connection::amqp::{Amqp, Outgoing};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};
 
 /// How long one piece may take.
@@ -311,6 +311,7 @@ async fn read(
             Ok(Entry::Force(id, until)) => piece.notes.push(noted(id, until, true)),
             Ok(Entry::Marker(_)) => {}
             Err(error) => {
+                let error = Undecodable::from(&error);
                 tracing::warn!(stream = register.name(), %error, "an entry that is none of ours");
             }
         }

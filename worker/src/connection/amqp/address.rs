@@ -22,6 +22,7 @@ pub(crate) struct Address {
 
 impl Address {
     pub(crate) fn new(url: &BrokerUrl, tls: &TlsOptions) -> Result<Self> {
+        url.check()?;
         // The parser's own message may quote the URL with its password: it is left out.
         let invalid = || {
             Error::config(format!(
@@ -123,7 +124,15 @@ mod tests {
 
     #[test]
     fn a_bad_address_is_refused_without_its_password() {
-        for url in ["amqp://u:secret@host:port", "amqp:u:secret@host", "amqp://u:se/cret@host:x/"] {
+        for url in [
+            "amqp://u:secret@host:port",
+            "amqp:u:secret@host",
+            "amqp://u:se/cret@host:x/",
+            "amqp://u:1234/secret@host/v",
+            "amqp://u:1234#secret@host/v",
+            "amqp://a@h/v;amqp://user:secret@h2/v",
+            "amqp://u:p@h/v?verify=verify_peer&key=secret",
+        ] {
             let error = address(url).err().expect("an error");
             assert!(error.is_config(), "{url}");
             let all = format!("{error:#} {error:?}");

@@ -14,10 +14,10 @@ use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
 
 use super::address::Address;
-use super::failure::Failure;
+use super::failure::{Failure, text};
+use super::greeting::Greeting;
 use super::reactor;
 use super::sieve::Sieve;
-use crate::error::ErrorKind;
 
 /// The second handle to a connection's socket.
 #[derive(Clone, Default)]
@@ -82,12 +82,12 @@ pub(super) async fn dial(
                     }
                 }
                 if uri.scheme == AMQPScheme::AMQP {
-                    return Ok(AsyncTcpStream::Plain(Sieve::new(stream)));
+                    return Ok(AsyncTcpStream::Plain(Sieve::new(Greeting::new(stream))));
                 }
                 tls_begun.store(true, Ordering::Relaxed);
                 let stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
                 tls_begun.store(false, Ordering::Relaxed);
-                Ok(AsyncTcpStream::Plain(Sieve::new(stream)))
+                Ok(AsyncTcpStream::Plain(Sieve::new(Greeting::new(stream))))
             };
             let opened: std::io::Result<_> =
                 timeout(limit, open).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
@@ -98,24 +98,36 @@ pub(super) async fn dial(
     let failure = match timeout(limit, connecting).await {
         Ok(Ok(connection)) => return Ok((connection, cutter)),
         Ok(Err(error)) if in_tls.load(Ordering::Relaxed) => tls_failure(&error),
-        Ok(Err(error)) => Failure::from(&error),
-        Err(_) => Failure {
-            kind: ErrorKind::Connection,
-            text: format!("the server did not answer within {}", humantime::format_duration(limit)),
-            is_final: false,
-        },
+        Ok(Err(error)) => {
+            let failure = Failure::from(&error);
+            // Who does not speak AMQP will not learn it soon.
+            Failure { is_final: failure.is_final || is_invalid(&error), ..failure }
+        }
+        Err(_) => Failure::connection(format!(
+            "the server took the connection and said nothing within {}; if this persists, it does not speak AMQP on \
+             that port",
+            humantime::format_duration(limit)
+        )),
     };
     cutter.cut();
-    Err(Failure { text: format!("cannot connect to `{}`: {}", address.shown, failure.text), ..failure })
+    Err(failure.at(&address.shown))
 }
 
 /// A certificate that is not trusted stays so; a connection that broke off may be a server that is starting.
 fn tls_failure(error: &lapin::Error) -> Failure {
-    let is_final = match error.kind() {
-        lapin::ErrorKind::IOError(error) => error.kind() == std::io::ErrorKind::InvalidData,
-        _ => false,
-    };
-    Failure { kind: ErrorKind::Connection, text: format!("TLS: {error}"), is_final }
+    let mut why = format!("TLS: {}", text(error));
+    // The first bytes were none of TLS.
+    if why.contains("InvalidContentType") {
+        why.push_str(
+            "; the server does not speak TLS on that port: an address for plain AMQP begins with amqp://",
+        );
+    }
+    Failure { is_final: is_invalid(error), ..Failure::connection(why) }
+}
+
+/// True for bytes that make no sense, however often they come.
+fn is_invalid(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::IOError(error) if error.kind() == std::io::ErrorKind::InvalidData)
 }
 
 #[cfg(unix)]
@@ -128,4 +140,55 @@ fn second_handle(stream: &tokio::net::TcpStream) -> std::io::Result<TcpStream> {
 fn second_handle(stream: &tokio::net::TcpStream) -> std::io::Result<TcpStream> {
     use std::os::windows::io::AsSocket;
     Ok(stream.as_socket().try_clone_to_owned()?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::connection::TlsOptions;
+
+    /// A server that says this to whoever comes and hangs up; nothing means that it stays and is silent.
+    fn server(says: Option<&'static [u8]>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("a client");
+            let mut greeting = [0; 8];
+            let _ = socket.read(&mut greeting);
+            match says {
+                Some(says) => drop(socket.write_all(says)),
+                // Until the client goes.
+                None => while socket.read(&mut greeting).is_ok_and(|read| read > 0) {},
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_speak_amqp_is_told_from_one_that_is_away() {
+        let http = "HTTP/1.1 400 Bad Request\r\n\r\n".as_bytes();
+        let alert: &[u8] = &[0x15, 3, 3, 0, 2, 2, 70];
+        for (scheme, says, limit, parts, is_final) in [
+            ("amqp", Some(http), 10_000, ["does not speak AMQP", "HTTP"], true),
+            ("amqp", Some(alert), 10_000, ["but TLS", "amqps://"], true),
+            ("amqp", Some(b"SSH-2.0-OpenSSH_9.2\r\n"), 10_000, ["does not speak AMQP", "5672"], true),
+            ("amqp", Some(b"AMQP\x00\x01\x00\x00"), 10_000, ["another version", "0-9-1"], true),
+            ("amqp", Some(b""), 10_000, ["closed the connection without a word", "AMQP"], false),
+            ("amqp", None, 300, ["said nothing within 300ms", "AMQP"], false),
+            ("amqps", Some(b"AMQP\x00\x00\x09\x01"), 10_000, ["does not speak TLS", "amqp://"], true),
+            ("amqps", Some(http), 10_000, ["does not speak TLS", "amqp://"], true),
+        ] {
+            let url = format!("{scheme}://u:hunter2@127.0.0.1:{}/v", server(says)).parse().expect("a URL");
+            let address = Address::new(&url, &TlsOptions::default()).expect("an address");
+            let dialled = dial(&address, "test", Duration::from_millis(limit)).await;
+            let failure = dialled.err().expect("no broker");
+            let error = failure.to_error().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{says:?}: {error}");
+            assert!(error.starts_with("no connection to `amqp") && !error.contains("hunter2"), "{error}");
+            assert_eq!(failure.is_final, is_final, "{error}");
+        }
+    }
 }

@@ -19,17 +19,26 @@ pub(crate) mod code {
 pub(crate) struct Failure {
     pub(crate) kind: ErrorKind,
     pub(crate) text: String,
+    /// The address, as it may be shown.
+    pub(super) shown: Option<String>,
     /// Trying again soon will not help: whoever waits is told at once.
     pub(crate) is_final: bool,
 }
 
 impl Failure {
     pub(crate) fn connection(text: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Connection, text: text.into(), is_final: false }
+        Self { kind: ErrorKind::Connection, text: text.into(), shown: None, is_final: false }
     }
 
+    /// With the address that there is no connection to.
+    pub(super) fn at(self, shown: &str) -> Self {
+        Self { shown: Some(shown.to_owned()), ..self }
+    }
+
+    /// For whoever wanted to use the connection: whatever that was for in detail, this is why it failed.
     pub(crate) fn to_error(&self) -> Error {
-        Error::new(self.kind.clone(), self.text.clone())
+        let to = self.shown.as_ref().map_or("the broker".into(), |shown| format!("`{shown}`"));
+        Error::cause(self.kind.clone(), format!("no connection to {to}: {}", self.text))
     }
 }
 
@@ -37,7 +46,7 @@ impl From<&lapin::Error> for Failure {
     fn from(error: &lapin::Error) -> Self {
         let refused = matches!(reply_code(error), Some(code::ACCESS_REFUSED | code::NOT_ALLOWED));
         let kind = if refused { ErrorKind::AccessRefused } else { ErrorKind::Connection };
-        Self { kind, text: text(error), is_final: refused }
+        Self { kind, text: text(error), shown: None, is_final: refused }
     }
 }
 
@@ -57,7 +66,10 @@ pub(crate) fn reply_code(error: &lapin::Error) -> Option<u16> {
 pub(crate) fn text(error: &lapin::Error) -> String {
     match protocol(error) {
         Some(error) => error.get_message().to_string(),
-        None => error.to_string(),
+        None => match error.kind() {
+            lapin::ErrorKind::IOError(error) => error.to_string(),
+            _ => error.to_string(),
+        },
     }
 }
 

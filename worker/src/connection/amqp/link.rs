@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use super::address::Address;
 use super::dial::{Cutter, dial};
 use super::failure::{Failure, is_channel_error, to_error};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// `lapin` tells nobody when an idle connection dies; whoever uses one notices at once and says so.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -154,7 +154,10 @@ impl Link {
             if timeout_at(deadline, state.changed()).await.is_err() {
                 return Err(match last {
                     Some(failure) => failure.to_error(),
-                    None => Error::connection(format!("no connection to `{}` yet", self.inner.address.shown)),
+                    None => Error::cause(
+                        ErrorKind::Connection,
+                        format!("no connection to `{}` yet", self.inner.address.shown),
+                    ),
                 });
             }
         }
@@ -253,7 +256,7 @@ async fn supervise(inner: Arc<Inner>) {
         outage.goes_on(&inner, &failure);
         inner.blocked.send_replace(None);
         let wait = pause.next(failure.is_final);
-        inner.state.send_replace(State::Down(Some(failure)));
+        inner.state.send_replace(State::Down(Some(failure.at(&inner.address.shown))));
         tokio::select! {
             () = inner.stop.cancelled() => break,
             () = sleep(wait) => {}

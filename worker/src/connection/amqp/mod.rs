@@ -12,6 +12,7 @@ pub(crate) mod delay;
 mod dial;
 pub(crate) mod external;
 pub(crate) mod failure;
+mod greeting;
 pub(crate) mod link;
 mod outgoing;
 mod publisher;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Undecodable;
 use crate::message::{Headers, JSON, Message, Properties};
 
 /// Short names, absent when they say nothing: this is written with every message.
@@ -82,7 +83,8 @@ pub(crate) fn decode(head: Option<&str>, body: Bytes) -> Message {
     let Some(head) = head else { return Message { body, ..Message::default() } };
     let head: Head<'_> = serde_json::from_str(head).unwrap_or_else(|error| {
         // Somebody else wrote it. The message is handed out as a plain one rather than lost.
-        tracing::error!(%error, head, "the properties of a message cannot be read");
+        let error = Undecodable::from(&error);
+        tracing::error!(%error, "the properties of a message cannot be read");
         Head::default()
     });
     let own = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);

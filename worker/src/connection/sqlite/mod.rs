@@ -42,6 +42,7 @@ pub(crate) use command::{
 
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
+use crate::show;
 use command::{Call, Command};
 
 /// The files that this process has open, by canonical path. Two handles of one file would be two threads that
@@ -97,7 +98,10 @@ impl Database {
         let act = request.act();
         self.ask(request, timeout).await.unwrap_or_else(|| {
             let path = self.path.display();
-            Err(Error::timeout(format!("cannot {act}: no answer from `{path}` within {timeout:?}")))
+            Err(Error::timeout(format!(
+                "cannot {act}: no answer from `{path}` within {}",
+                show::duration(timeout)
+            )))
         })
     }
 

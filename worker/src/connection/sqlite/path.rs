@@ -39,9 +39,10 @@ fn checked(url: &BrokerUrl) -> Result<&Path> {
             "`{url}` would be a different database for every process: use a file (sqlite:PATH), or memory:// for \
              tests within one process"
         ))),
-        path if path.contains('?') => {
-            Err(Error::config(format!("`{url}` has options after `?`: there are none for sqlite:PATH")))
-        }
+        path if path.contains('?') => Err(url
+            .check()
+            .err()
+            .unwrap_or_else(|| Error::config(format!("`{url}` has a `?`: there are no options for sqlite")))),
         path if path.contains('\0') => Err(Error::config("the path of the database has a NUL character")),
         path => Ok(Path::new(path)),
     }
@@ -77,7 +78,8 @@ mod tests {
             ("sqlite:", "names no file"),
             ("sqlite://", "names no file"),
             ("sqlite::memory:", "memory://"),
-            ("sqlite:jobs.db?mode=ro", "options after `?`"),
+            ("sqlite:jobs.db?mode=ro", "there are none for sqlite"),
+            ("sqlite:jobs.db?", "no options for sqlite"),
             ("sqlite:/", "is a directory"),
             ("sqlite:/no/such/place/jobs.db", "no directory `/no/such/place`"),
         ] {

@@ -65,7 +65,7 @@ impl Reply {
             Ended::Erred(error) => (Reply::Erred(error), Vec::new()),
             Ended::Panicked(text) => (Reply::Panicked(text), Vec::new()),
             // Only the worker knows of limits and shutdowns.
-            other => (Reply::Panicked(format!("{other:?}")), Vec::new()),
+            _ => (Reply::Panicked("it ended in a way that only its worker can tell of".into()), Vec::new()),
         }
     }
 

@@ -1,0 +1,38 @@
+//! How a time is written for people: `1s 500ms`, `2m`, `1day`.
+
+use std::time::Duration;
+
+/// A time as in the configuration, as exact as anyone reads it.
+pub(crate) fn duration(duration: Duration) -> impl std::fmt::Display {
+    let millis = match duration {
+        // A task may take less than a millisecond.
+        short if short < Duration::from_millis(1) => Duration::from_micros(short.subsec_micros().into()),
+        middle if middle < Duration::from_secs(60) => Duration::from_millis(millis(middle)),
+        long => Duration::from_secs(long.as_secs()),
+    };
+    humantime::format_duration(millis)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_exact_as_anyone_reads_it() {
+        for (given, shown) in [
+            (Duration::ZERO, "0s"),
+            (Duration::from_nanos(1_500), "1us"),
+            (Duration::from_nanos(1_234_567), "1ms"),
+            (Duration::from_secs_f64(59.9876), "59s 987ms"),
+            (Duration::from_secs_f64(90.9876), "1m 30s"),
+            (Duration::from_secs(86_400), "1day"),
+        ] {
+            assert_eq!(duration(given).to_string(), shown);
+        }
+        assert!(!duration(Duration::MAX).to_string().is_empty());
+    }
+}
