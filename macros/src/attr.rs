@@ -98,9 +98,58 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("retry", "max_retries"),
     ("retry_backoff", "backoff"),
     ("routing_key", "topic"),
+    ("store_result", "ignore_result"),
     ("subscribe", "topic"),
     ("timeout", "time_limit"),
     ("ttl", "expires"),
+];
+
+/// What other libraries have as an option, and what does it here.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (
+        &["rate_limit", "rate", "throttle", "limit"],
+        "tasks have no rate limit; give the task a queue of its own, and start that queue's worker with a low \
+         `--concurrency`",
+    ),
+    (
+        &["concurrency", "max_concurrency", "workers", "prefetch"],
+        "how many tasks run at once is up to the worker: give the task a queue of its own, and start that queue's \
+         worker with `--concurrency`",
+    ),
+    (
+        &["cron", "crontab", "schedule", "every", "interval", "periodic", "run_every", "run_at"],
+        "tasks have no schedule; let cron, a systemd timer or `celery beat` send the call, for instance with \
+         `mq-worker call`",
+    ),
+    (
+        &[
+            "retry_delay",
+            "default_retry_delay",
+            "retry_interval",
+            "retry_backoff_max",
+            "retry_wait",
+            "min_backoff",
+        ],
+        "the waits between retries are one range, `backoff = \"1s..10m\"`; for one certain wait, return \
+         `TaskError::retry_in(..)`",
+    ),
+    (
+        &["autoretry_for", "retry_on", "retry_for", "dont_autoretry_for", "throws"],
+        "every error is retried; return `TaskError::reject(..)` for those that trying again cannot mend",
+    ),
+    (
+        &["countdown", "eta", "delay", "run_in"],
+        "when a call runs is said with the call: `.with(..).countdown(..).send()`",
+    ),
+    (
+        &["on_failure", "on_error", "link_error"],
+        "a function with `#[on_failure]` is called for every dead letter",
+    ),
+    (
+        &["durable", "exclusive", "auto_delete", "external"],
+        "how a queue is declared is said in the section [topology]",
+    ),
+    (&["serializer", "compression"], "calls are always written as JSON, which every Celery worker reads"),
 ];
 
 impl Options {
@@ -359,6 +408,9 @@ fn example(key: &str) -> Option<&'static str> {
 
 fn unknown(key: &Ident) -> syn::Error {
     let text = key.to_string();
+    if let Some((_, way_out)) = ELSEWHERE.iter().find(|(names, _)| names.contains(&text.as_str())) {
+        return syn::Error::new(key.span(), format!("there is no option `{text}`: {way_out}"));
+    }
     let message = match suggestion(&text) {
         Some(name) => format!("unknown option `{text}`; did you mean `{name}`?"),
         None => {
@@ -414,8 +466,12 @@ mod tests {
 
     #[test]
     fn every_synonym_leads_to_an_option() {
-        for (_, option) in SYNONYMS {
+        for (name, option) in SYNONYMS {
             assert!(example(option).is_some(), "{option}");
+            assert!(example(name).is_none(), "{name}");
+        }
+        for name in ELSEWHERE.iter().flat_map(|(names, _)| *names) {
+            assert!(example(name).is_none() && SYNONYMS.iter().all(|(other, _)| other != name), "{name}");
         }
     }
 }

@@ -12,6 +12,11 @@ use crate::{expand, valid};
 
 /// A struct with the same name and methods that accept whatever they are given.
 pub(crate) fn task(function: &Function, options: &Options) -> TokenStream {
+    if is_method(function) {
+        // No struct may stand where it is written.
+        let Function { attrs, vis, sig, body } = function;
+        return quote!(#(#attrs)* #vis #sig #body);
+    }
     let others = function.attrs.iter().filter(|attr| !valid::is_attribute(attr, "task"));
     let attributes = Attributes::sort(others);
     let item = expand::unit_struct(&attributes, &function.vis, &function.sig.ident);
@@ -34,6 +39,13 @@ fn checked_body(function: &Function, body: &Group, attrs: &[TokenStream]) -> Tok
             #sig #body
         }
     }
+}
+
+/// True for a function that only an `impl` can hold.
+fn is_method(function: &Function) -> bool {
+    let is_self =
+        |input: &FnArg| matches!(input, FnArg::Receiver(r) if !matches!(r.kind, ReceiverKind::Typed(..)));
+    function.sig.inputs.first().is_some_and(is_self)
 }
 
 /// True where the compiler would say again, about the function, what was said already.
@@ -61,9 +73,8 @@ fn stand_in(function: &Function, options: &Options) -> TokenStream {
         None => quote!(()),
     };
     let inputs: Vec<&FnArg> = function.sig.inputs.iter().collect();
-    let arguments: Vec<Ident> = (0..inputs.iter().filter(|input| is_argument(input)).count())
-        .map(|i| format_ident!("__{i}"))
-        .collect();
+    let arguments = inputs.iter().enumerate().filter(|(index, input)| is_argument(*index, input));
+    let arguments: Vec<Ident> = (0..arguments.count()).map(|i| format_ident!("__{i}")).collect();
     let deref = returned.and_then(|returned| deref(function, &inputs, &returned, &private));
     quote! {
         impl #private::Task for #ident {
@@ -128,14 +139,14 @@ fn deref(
 }
 
 /// True for what `.delay` takes: neither `self` nor the context.
-fn is_argument(input: &FnArg) -> bool {
+fn is_argument(index: usize, input: &FnArg) -> bool {
     match input {
         FnArg::Receiver(_) => false,
         FnArg::Typed(input) => match &*input.ty {
             Type::Reference(reference) => {
                 ast::path_of(&reference.elem).and_then(ast::last_name).is_none_or(|name| name != "Context")
             }
-            _ => true,
+            ty => !valid::is_context(index, ty),
         },
     }
 }

@@ -66,7 +66,7 @@ impl Hook {
     }
 
     fn check(&self, function: &Function, mistakes: &mut Mistakes) {
-        valid::plain_function(self.name, function, mistakes);
+        valid::plain_function(self.name, self.noun, function, mistakes);
         let Self { noun, takes, is_mutable, .. } = self;
         let shape =
             format!("{noun} takes `&{}{takes}` and nothing else", if *is_mutable { "mut " } else { "" });

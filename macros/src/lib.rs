@@ -66,7 +66,8 @@ use crate::mistakes::Mistakes;
 /// - It returns a serializable value, nothing, or a `Result` of one. The error is a `TaskError`, any
 ///   `std::error::Error`, one that says with `Permanence` whether trying again helps, or whatever can be displayed.
 ///   A return type counts as `Result` when its last word is `Result`, as in `anyhow::Result<()>`.
-/// - It is a free function: no generics, no `self`, no borrowed arguments. The types of a public task are public.
+/// - It is a free function, outside of any `impl`: no generics, no `self`, no borrowed arguments. What runs share, such as a
+///   pool of connections, is made by a `#[setup]` function and taken with `ctx.state::<T>()`. The types of a public task are public.
 ///
 /// # Options
 ///
@@ -88,6 +89,7 @@ use crate::mistakes::Mistakes;
 /// | `expires = "1h"` | a call that waited longer is not run | never |
 /// | `ignore_result` | nobody asks for the result: nothing is stored | results are kept |
 /// | `topic = "order.*.paid"` | subscribes to messages with such a routing key: `*` is one word, `#` any number. May be repeated, or a list: `["a.*", "b.#"]` | none |
+/// | `exchange = "logs"` | the exchange that it subscribes to, with `topic` unless that is a fanout exchange | the topic exchange |
 /// | `broadcast` | every worker that is running gets a copy | one worker gets it |
 /// | `crate = "path"` | where `mq_worker` is found when it was renamed | `::mq_worker` |
 ///

@@ -22,7 +22,7 @@ const LONGEST_MEMORY: std::time::Duration = std::time::Duration::from_secs(24 * 
 /// Checks the function; `None` when it cannot be a task.
 pub(crate) fn task<'a>(function: &'a Function, mistakes: &mut Mistakes) -> Option<Task<'a>> {
     let mut found = Mistakes::default();
-    plain_function("task", function, &mut found);
+    plain_function("task", "a task", function, &mut found);
     let (context, parameters) = inputs(function, &mut found);
     output(&function.sig.output, &mut found);
     let sound = found.is_empty();
@@ -31,13 +31,9 @@ pub(crate) fn task<'a>(function: &'a Function, mistakes: &mut Mistakes) -> Optio
     sound.then_some(Task { function, body, context, parameters })
 }
 
-/// What tasks and set-up functions have in common.
-pub(crate) fn plain_function(macro_name: &str, function: &Function, mistakes: &mut Mistakes) {
+/// What tasks, set-up functions and failure hooks have in common; `what` is what people call such a function.
+pub(crate) fn plain_function(macro_name: &str, what: &str, function: &Function, mistakes: &mut Mistakes) {
     let Function { attrs, sig, body, .. } = function;
-    let what = match macro_name {
-        "task" => "a task",
-        _ => "a set-up function",
-    };
     if let Some(token) = &sig.constness {
         mistakes.add(token, format!("{what} cannot be `const`"));
     }
@@ -86,7 +82,11 @@ fn inputs<'a>(function: &'a Function, mistakes: &mut Mistakes) -> (Option<&'a Ty
     for (index, input) in function.sig.inputs.iter().enumerate() {
         let input = match input {
             FnArg::Receiver(receiver) => {
-                mistakes.add(receiver, "a task is a free function: it has no `self`");
+                mistakes.add(
+                    receiver,
+                    "a task is a free function: it has no `self`; move it out of the `impl`, and take what it needs as \
+                     arguments, or from `ctx.state::<T>()`, which a `#[setup]` function fills",
+                );
                 continue;
             }
             FnArg::Typed(input) => input,
@@ -96,6 +96,14 @@ fn inputs<'a>(function: &'a Function, mistakes: &mut Mistakes) -> (Option<&'a Ty
             if context_is_sound(index, reference, mistakes) {
                 context = Some(&*reference.elem);
             }
+            continue;
+        }
+        if is_context(index, &input.ty) {
+            mistakes.add(
+                &input.ty,
+                "the worker lends the context to the task: take `&Context` (an argument of your own needs a type of \
+                 another name)",
+            );
             continue;
         }
         owned(&input.ty, mistakes);
@@ -141,6 +149,12 @@ fn reference_to_context(ty: &Type) -> Option<&TypeReference> {
         Type::Paren(paren) => reference_to_context(&paren.elem),
         _ => None,
     }
+}
+
+/// `Context` by value, where `&Context` would stand.
+pub(crate) fn is_context(index: usize, ty: &Type) -> bool {
+    let last = ast::path_of(ty).and_then(|path| path.segments.last());
+    index == 0 && last.is_some_and(|last| last.ident == "Context" && last.arguments.is_none())
 }
 
 fn context_is_sound(index: usize, reference: &TypeReference, mistakes: &mut Mistakes) -> bool {
