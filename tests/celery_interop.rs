@@ -49,15 +49,14 @@ async fn rust_flaky(ctx: &Context, failures: u32) -> Result<u32, TaskError> {
 
 #[task]
 async fn rust_typed(
-    naive: DateTime<Utc>,
-    aware: DateTime<Utc>,
-    day: NaiveDate,
+    times: (DateTime<Utc>, DateTime<Utc>, NaiveDate),
     price: f64,
     id: String,
     bytes: Vec<u8>,
     text: String,
     big: u128,
 ) -> String {
+    let (naive, aware, day) = times;
     format!("{naive:?} {aware:?} {day} {price} {id} {bytes:?} {text} {big}")
 }
 

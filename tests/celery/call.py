@@ -47,7 +47,7 @@ elif case == "chain":
 elif case == "typed":
     naive = datetime(2031, 1, 2, 3, 4, 5, 678)
     aware = datetime(2031, 1, 2, 5, 4, 5, 678, tzinfo=timezone(timedelta(hours=2)))
-    given = [naive, aware, date(2031, 1, 2), Decimal("1.10"), uuid.UUID(int=5), b"\xff\x00", b"raw", 2**64]
+    given = [[naive, aware, date(2031, 1, 2)], Decimal("1.10"), uuid.UUID(int=5), b"\xff\x00", b"raw", 2**64]
     print(wait(rust("rust_typed", *given).delay()))
 elif case == "typed-chain":
     # What Rust passes on is what Python wrote: to its own step, and to a callback.
