@@ -167,7 +167,6 @@ mod tests {
             queues: Arc::new([]),
             delivered: Arc::new(AtomicU64::new(1)),
             running: Arc::new(RunningTasks::new(&Registry::default())),
-            settling: Arc::default(),
         };
         let vitals = Vitals {
             phase: Mutex::new(Phase::Consuming(consuming)),
