@@ -192,7 +192,7 @@ mod tests {
             let url = format!("{scheme}://u:hunter2@127.0.0.1:{}/v", server(says)).parse().expect("a URL");
             let address = Address::new(&url, &TlsOptions::default()).expect("an address");
             let dialled = dial(&address, "test", Duration::from_millis(limit), &Cutter::default()).await;
-            let failure = dialled.err().expect("no broker");
+            let failure = dialled.expect_err("no broker");
             let error = failure.to_error().to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{says:?}: {error}");
             assert!(error.starts_with("no connection to `amqp") && !error.contains("hunter2"), "{error}");
