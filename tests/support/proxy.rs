@@ -289,15 +289,16 @@ struct Frames {
 impl Frames {
     fn take(&mut self, bytes: &[u8], delays: &Delays) {
         self.partial.extend_from_slice(bytes);
+        self.is_foreign |= self.partial.first().is_some_and(|kind| !matches!(kind, 1..=3 | 8));
         while !self.is_foreign && self.partial.len() >= 7 {
             let header = &self.partial[..7];
             let channel = u16::from_be_bytes([header[1], header[2]]);
             let size = u32::from_be_bytes([header[3], header[4], header[5], header[6]]) as usize + 8;
-            self.is_foreign = !matches!(header[0], 1..=3 | 8);
             if self.partial.len() < size {
                 break;
             }
             let rest = self.partial.split_off(size);
+            self.is_foreign = rest.first().is_some_and(|kind| !matches!(kind, 1..=3 | 8));
             let frame = std::mem::replace(&mut self.partial, rest);
             let behind = self.held.iter().rfind(|(_, held, _)| *held == channel).map(|(due, ..)| *due);
             match behind.or_else(|| delays.of(&frame).map(|by| Instant::now() + by)) {
