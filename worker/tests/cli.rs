@@ -38,7 +38,7 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_right() {
         (&["--broker", "memory://", "queues"], "lives and dies with one process"),
         (&["result", "some-id", "--broker", "amqp://localhost"], "call … --wait"),
         (&["completions", "cobol"], "possible values: bash"),
-        (&["--queues", "email", "queues"], "--queues before `queues` is for the worker"),
+        (&["--queues", "email", "queues"], "--queues before `queues` is an option of the worker"),
     ] {
         let run = mq_worker().args(line).run();
         assert_eq!(run.code, Some(2), "{line:?}: {run:?}");
