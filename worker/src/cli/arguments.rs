@@ -456,7 +456,9 @@ pub(super) fn parse(
         if let Some(flag) = worker.get_arguments().find(set).and_then(clap::Arg::get_long) {
             return Err(command.error(
                 clap::error::ErrorKind::ArgumentConflict,
-                format!("--{flag} before `{name}` is an option of the worker; put options of `{name}` after it"),
+                format!(
+                    "--{flag} before `{name}` is an option of the worker; put options of `{name}` after it"
+                ),
             ));
         }
     }

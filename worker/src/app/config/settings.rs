@@ -178,9 +178,8 @@ fn kind(kind: QueueKind) -> &'static str {
 /// What `docs/guide/configuration.md` says of the settings of a section.
 #[cfg(test)]
 pub(super) fn table(section: &str) -> String {
-    let mut table = String::from(
-        "| key | variable | flag | value | default | meaning |\n|---|---|---|---|---|---|\n",
-    );
+    let mut table =
+        String::from("| key | variable | flag | value | default | meaning |\n|---|---|---|---|---|---|\n");
     for setting in of_section(section) {
         let Setting { key, variable, flag, unit, default, about, .. } = setting;
         let flag = if flag.is_empty() { String::new() } else { format!("`{flag}`") };
