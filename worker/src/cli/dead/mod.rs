@@ -133,7 +133,7 @@ fn kept_out(kept: &[Kept], queue: &str) -> Outcome {
         return Ok(());
     }
     for Kept { id, holder } in kept {
-        let holder = holder.as_deref().unwrap_or("whose id is not known");
+        let holder = holder.as_deref().unwrap_or("whose id is unknown");
         output::note(format!("{id} stays: its task is unique, and another call waits or runs, {holder}"));
     }
     let stay = if kept.len() == 1 { "stays" } else { "stay" };
