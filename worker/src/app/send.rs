@@ -180,7 +180,8 @@ impl App {
         let sending = background::spawn(async move { this.publish_unique(&broker, call, &lock).await })?;
         let held = sending.await.map_err(|error| {
             let unknown = ErrorKind::Unknown { id: id.clone() };
-            Error::new(unknown, format!("cannot send `{task}`: it was interrupted half-way")).with_source(error)
+            Error::new(unknown, format!("cannot send `{task}`: it was interrupted half-way"))
+                .with_source(error)
         })??;
         Ok(match held {
             None => AsyncResult::new(self.clone(), id, backend),
