@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_key_that_no_subscriber_expects_is_an_error() {
         for (found, text) in [
-            (key(PAID), "say which"),
+            (key(PAID), "fill it in"),
             (key(ANY.at("db")), "not filled"),
             (key(PAID.at("eu").at("more")), "more words were given"),
             (key(PAID.at("eu.north")), "do not fit"),
