@@ -89,11 +89,11 @@ fn status_and_stop_see_the_workers_that_there_are() {
     let run = place.run(&["status"]);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(
-        run.stdout.contains("is reachable (SQLite)") && run.stderr.contains("no worker answers"),
+        run.stdout.contains("is reachable (SQLite)") && run.stderr.contains("no worker replied"),
         "{run:?}"
     );
     assert_eq!(place.good(&["stop", "--all"]), "");
-    place.bad(&["stop", "one@h"], 1, "no worker answers to one@h");
+    place.bad(&["stop", "one@h"], 1, "no worker named one@h replied");
 
     let one = place.worker(&runtime, "one@h");
     let two = place.worker(&runtime, "two@h");
@@ -127,7 +127,7 @@ fn status_and_stop_see_the_workers_that_there_are() {
     assert!(!place.good(&["queues"]).contains("pidbox"));
 
     place.bad(&["stop"], 2, "one@h, two@h");
-    place.bad(&["stop", "one@h", "three@h"], 1, "no worker answers to three@h");
+    place.bad(&["stop", "one@h", "three@h"], 1, "no worker named three@h replied");
     assert_eq!(names(&place.json(&["status", "--json"])).len(), 2, "a mistyped name stops nobody");
     assert_eq!(place.good(&["stop", "one@h"]), "one@h stopped\n");
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), one).await });

@@ -166,7 +166,7 @@ fn what_is_known_of_a_call_is_said_while_it_runs() {
     assert_eq!((run.code, &record["status"]), (Some(75), &"STARTED".into()));
     let run = shop.run(&["result", "nonsense"]);
     assert!(
-        run.code == Some(75) && run.stderr.contains("the one worker that answers does not run it"),
+        run.code == Some(75) && run.stderr.contains("the only worker that replied does not run it"),
         "{run:?}"
     );
 
@@ -185,7 +185,7 @@ fn what_is_known_of_a_call_is_said_while_it_runs() {
 
     let said = shop.says(&["revoke", "nonsense", &id]);
     assert!(
-        said.contains("nonsense is noted as revoked for 7days: no worker that answers runs it"),
+        said.contains("nonsense is recorded as revoked for 7days: no worker that replied runs it"),
         "{said}"
     );
     assert!(said.contains(&format!("{id} is running on shop-on-sqlite@")), "{said}");

@@ -28,13 +28,13 @@ async fn queue(app: &App, arguments: DeleteQueueArguments) -> Outcome {
     // Before asking: nobody should be asked about what cannot be done. The broker checks again.
     guard.check_queue(&name, info.consumers, running, waiting).map_err(|error| hint(&error, force))?;
     let lost = counted(waiting + running, "message");
-    output::confirm(&format!("Delete queue `{name}` with {lost} for good?"), yes)?;
+    output::confirm(&format!("Delete queue `{name}` with {lost} permanently?"), yes)?;
     let lost = broker.delete_queue_if(&name, guard).await?;
     output::data(format!("queue `{name}` deleted, with {}", counted(lost, "message")))?;
     let dead = Queue::dead_letter_name(&name);
     if let Some(left) = broker.queues(std::slice::from_ref(&dead)).await?.first() {
         output::note(format!(
-            "its dead-letter queue `{dead}` is still there, with {}",
+            "its dead-letter queue `{dead}` still exists, with {}",
             counted(left.ready, "message")
         ));
     }

@@ -49,11 +49,13 @@ fn said(id: &str, terminate: bool, ended: Option<&State>, seen: &Sighting) -> St
         (Some(running), false) => format!("{id} {}, and was notified; --terminate stops it", on(running)),
         (None, _) => {
             let workers = match seen.workers {
-                0 => "no worker answers".to_owned(),
-                _ => "no worker that answers runs it".to_owned(),
+                0 => "no worker replied".to_owned(),
+                _ => "no worker that replied runs it".to_owned(),
             };
             let kept = humantime::format_duration(Register::Revoked.longest());
-            format!("{id} is noted as revoked for {kept}: {workers}, and where it waits it will not be run")
+            format!(
+                "{id} is recorded as revoked for {kept}: {workers}, and it will not be run if it waits in a queue"
+            )
         }
     }
 }
@@ -71,7 +73,7 @@ mod tests {
         assert_eq!(said("a", false, Some(&State::Success), &seen), "a had ended already: SUCCESS");
         let none = said("nonsense", false, None, &seen);
         assert!(
-            none.contains("noted as revoked for 7days") && none.contains("no worker that answers"),
+            none.contains("recorded as revoked for 7days") && none.contains("no worker that replied"),
             "{none}"
         );
     }

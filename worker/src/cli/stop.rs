@@ -36,11 +36,11 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
         names.iter().filter(|name| answering.iter().all(|w| w.name != **name)).map(String::as_str).collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");
-        return Err(Failure::failed(format!("no worker answers to {missing}; on {url}: {}", known())));
+        return Err(Failure::failed(format!("no worker named {missing} replied; on {url}: {}", known())));
     }
     let chosen: Vec<WorkerInfo> = answering.into_iter().filter(|w| all || names.contains(&w.name)).collect();
     if chosen.is_empty() {
-        output::note(format!("no worker answers on {url}"));
+        output::note(format!("no worker replied on {url}"));
         return Ok(());
     }
     let shared: BTreeSet<&str> = chosen
@@ -51,7 +51,7 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
     for name in &shared {
         let count = chosen.iter().filter(|worker| worker.name == *name).count();
         output::note(format!(
-            "{count} workers are called {name}: all of them stop; --hostname names them apart"
+            "{count} workers are called {name}: all of them stop; use --hostname to give each its own name"
         ));
     }
     control.to(chosen.iter().map(|worker| &worker.name)).tell("shutdown", Map::new()).await?;
@@ -75,5 +75,5 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
     }
     let names: Vec<&str> = left.iter().map(|worker| worker.name.as_str()).collect();
     let limit = humantime::format_duration(limit);
-    Err(Failure::new(TIME_IS_UP, format!("still there after {limit}: {}", names.join(", "))))
+    Err(Failure::new(TIME_IS_UP, format!("still running after {limit}: {}", names.join(", "))))
 }
