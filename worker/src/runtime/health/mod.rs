@@ -186,7 +186,7 @@ impl Vitals {
                 Some(Trouble::now("stopping", since, "the worker is stopping"))
             }
             Phase::SettingUp => {
-                Some(Trouble::now("setup", self.begun, "the `#[setup]` functions are not done"))
+                Some(Trouble::now("setup", self.begun, "the `#[setup]` functions have not finished"))
             }
             Phase::Connecting => {
                 Some(Trouble::now("connection", self.begun, "the worker has not reached its broker yet"))

@@ -93,11 +93,11 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     // When to stop is the worker's to say. A service manager may signal every process of a service.
     let deaf = async { [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal) };
     let _deaf = runtime.block_on(deaf);
-    wire::write(socket, &Reply::Begun, &[]).map_err(failed("the worker does not listen"))?;
+    wire::write(socket, &Reply::Begun, &[]).map_err(failed("cannot reply to the worker"))?;
     // What the task starts must not hold the socket, or read from it.
     let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
     rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
-    let (call, body) = wire::read::<Call>(socket).map_err(failed("no call came"))?;
+    let (call, body) = wire::read::<Call>(socket).map_err(failed("cannot read the call"))?;
     let orders = Arc::new(Orders::default());
     let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
     // Ends with the process.
@@ -117,7 +117,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     });
     let _ = io::stdout().flush();
     let (reply, body) = Reply::of(ended);
-    wire::write(socket, &reply, &body).map_err(|error| format!("the worker does not listen: {error}").into())
+    wire::write(socket, &reply, &body).map_err(|error| format!("cannot reply to the worker: {error}").into())
 }
 
 /// What the worker has ordered so far, which may be before there is a call.
