@@ -10,6 +10,7 @@ use crate::backend::ResultRecord;
 use crate::broker::{Lock, Publication};
 use crate::error::{Error, Result};
 use crate::message::Message;
+use crate::tracing;
 
 /// One step that must be durable before the next.
 pub(super) enum Effect<'a> {
