@@ -120,7 +120,7 @@ settings! {
     "worker" "grace" "MQ_GRACE" "--grace", DURATION, "`30s`",
         "How long running tasks may continue after the worker is asked to stop",
         |c, t, _| c.worker.grace = value::duration(t)?, |c| duration(c.worker.grace);
-    "worker" "hostname" "MQ_HOSTNAME" "--hostname", "name; `%h` is the host name", "`mq-worker@%h`",
+    "worker" "hostname" "MQ_HOSTNAME" "--hostname", "name; `%h` is the host name", "the program's name and `@%h`",
         "The worker's name",
         |c, t, _| c.worker.hostname = Some(value::hostname(t)?), |c| Some(c.worker.full_name());
     "worker" "max_crashes" "MQ_MAX_CRASHES" "", COUNT, "`3`",
