@@ -14,7 +14,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("handmade-bad-json.json", "the body is not"),
     ("handmade-msgpack-ct.json", "the body is not"),
     ("handmade-proto2-bad-eta.json", "header `eta` is not a time: `yesterday`"),
-    ("handmade-proto2-bad-kwargs.json", "expected an object of keyword arguments"),
+    ("handmade-proto2-bad-kwargs.json", "`kwargs` is not an object"),
     ("handmade-short-body.json", "invalid length 2"),
     ("handmade-eta-null-vs-empty.json", "header `expires` is not a time: ``"),
     ("handmade-root-id-empty-strings.json", "header `eta` is not a time: ``"),

@@ -134,7 +134,7 @@ fn what_cannot_be_run_is_put_aside_with_its_reason() {
                 "malformed",
                 "more than the limit of 262144",
             ),
-            (call("hostile.take", json!({}), &b"[[\"\xff\xfe\"],{},{}]"[..]), "malformed", "unicode"),
+            (call("hostile.take", json!({}), &b"[[\"\xff\xfe\"],{},{}]"[..]), "malformed", "not UTF-8"),
             (
                 call("hostile.take", json!({}), &b"\x00\x00\x00"[..]),
                 "malformed",

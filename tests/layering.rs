@@ -170,7 +170,11 @@ fn imports(path: &[String], source: &str) -> Vec<(usize, String)> {
             Token::Other('}') => {
                 braces.pop();
             }
-            Token::Word("crate") if token(at + 1) == Some(Token::Colons) => {
+            // A macro's `$crate` names what it expands to in another crate.
+            Token::Word("crate")
+                if token(at + 1) == Some(Token::Colons)
+                    && at.checked_sub(1).and_then(token) != Some(Token::Other('$')) =>
+            {
                 found.extend(heads(&tokens, at + 2).into_iter().map(|name| (*line, name)));
             }
             Token::Word("super")

@@ -33,7 +33,7 @@ fn exchange(socket: &mut TcpStream, byte: u8) -> std::io::Result<u8> {
 
 fn connect(proxy: &Proxy) -> TcpStream {
     let socket = TcpStream::connect(proxy.address()).expect("the proxy listens");
-    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
+    socket.set_read_timeout(Some(SOON)).expect("a time-out");
     socket
 }
 
@@ -45,9 +45,11 @@ fn the_proxy_passes_on_cuts_stalls_and_refuses() {
     assert_eq!((proxy.accepted(), proxy.open(), proxy.bytes()), (1, 1, 2));
 
     proxy.stall(true);
+    first.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
     let stalled = exchange(&mut first, 8).expect_err("nothing passes");
     assert!(matches!(stalled.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
     proxy.stall(false);
+    first.set_read_timeout(Some(SOON)).expect("a time-out");
     let mut late = [0];
     first.read_exact(&mut late).expect("what was held back arrives");
     assert_eq!(late, [8]);

@@ -50,7 +50,10 @@ fn ctrl_c_on_a_terminal_does_not_reach_the_tasks() {
 #[test]
 fn a_closed_terminal_stops_the_worker_warm_however_often_it_says_so() {
     on_sqlite(async |lab| {
-        let worker = lab.worker(&[]);
+        // Whatever the tests were started with: under `nohup` a worker ignores it, as the next test says.
+        let mut command = lab.command("env");
+        command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_isolated-worker")]);
+        let worker = Process::spawn(&mut command);
         let ready = worker.wait_for_line(" ready ", LONG);
         assert!(ready.contains(&lab.place.queue), "{ready}");
         let file = lab.file("stay");

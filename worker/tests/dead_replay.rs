@@ -117,6 +117,7 @@ fn a_unique_letter_waits_until_no_other_call_has_its_lock_and_then_takes_it() {
 #[test]
 fn a_call_that_expired_is_replayed_only_when_it_is_asked_for() {
     on_both(|place| {
+        place.runtime.block_on(place.app.broker()).expect("operating commands make no database");
         assert_eq!(place.run(&["declare", "queue"]).code, Some(0));
         for id in ["one", "two"] {
             let message = Message {

@@ -217,8 +217,8 @@ fn arguments_that_do_not_fit_are_refused_with_their_names() {
 #[test]
 fn a_body_that_is_none_is_refused_with_the_part_that_is_wrong() {
     for (body, wrong) in [
-        (&b"[[1], [2], {}]"[..], "`kwargs` is no object"),
-        (b"[[1], \"hunter2\", {}]", "`kwargs` is no object"),
+        (&b"[[1], [2], {}]"[..], "`kwargs` is not an object"),
+        (b"[[1], \"hunter2\", {}]", "`kwargs` is not an object"),
         (b"[[1]]", "it has 1 parts, and `kwargs` is missing"),
         (b"[{\"a\": 1}, {}, {}]", "`args` is no array"),
         (b"[[1], {}, {\"chain\": \"hunter2\"}]", "`embed`: invalid type: string, expected a sequence"),

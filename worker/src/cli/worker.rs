@@ -1,7 +1,8 @@
 //! `mq-worker` without a command: the worker.
 
-use std::pin::pin;
 use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
 
 use super::arguments::{CommonArguments, LogFormat, WorkerArguments};
 use super::exit::{Failure, Outcome};
@@ -50,12 +51,13 @@ async fn work(app: App, format: LogFormat) -> Outcome {
     let worker = Worker::new(app.clone())?;
     banner::show(&app, worker.queues(), format);
     let handle = worker.handle();
-    let mut running = pin!(worker.run());
+    // On the runtime's own threads: polled here, each delivery would cost a switch to the main thread.
+    let mut running = AbortOnDropHandle::new(tokio::spawn(worker.run()));
     let mut stopped_by = None;
     let mut times = 0;
-    let summary = loop {
+    let ended = loop {
         let signal = tokio::select! {
-            summary = &mut running => break summary,
+            ended = &mut running => break ended,
             signal = signals.next() => signal,
         };
         if !signal.insists {
@@ -87,7 +89,10 @@ async fn work(app: App, format: LogFormat) -> Outcome {
     if tokio::time::timeout(GOODBYE, app.close()).await.is_err() {
         warn!(broker = %app.config().broker_url, "timed out closing the connection to the broker");
     }
-    let summary = summary?;
+    let summary = match ended {
+        Ok(summary) => summary?,
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    };
     let (succeeded, failed) = (summary.succeeded, summary.failed);
     info!(succeeded, failed, retried = summary.retried, requeued = summary.requeued, "stopped");
     stopped_by.map_or(Ok(()), |code| Err(Failure::silent(code)))

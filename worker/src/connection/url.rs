@@ -142,6 +142,12 @@ pub(crate) fn redact(url: &str) -> String {
 
 /// Without `//` there is no authority; still, an `@` after a colon looks like a mistyped one.
 fn redact_bare(url: &str) -> String {
+    // The path of a file may have an `@` in it, and has no password.
+    if let Some((scheme, rest)) = url.split_once(':')
+        && scheme.eq_ignore_ascii_case("sqlite")
+    {
+        return format!("{scheme}:{}", redact_place(rest, true));
+    }
     if let Some((_, place)) = url.rsplit_once('@') {
         return format!("***@{}", redact_place(place, false));
     }

@@ -155,7 +155,7 @@ fn what_is_wrong(body: &[u8], error: &serde_json::Error) -> String {
         return "`args` is no array".into();
     }
     if serde_json::from_str::<Keywords<'_>>(parts[1].get()).is_err() {
-        return "`kwargs` is no object".into();
+        return "`kwargs` is not an object".into();
     }
     format!("`embed`: {}", Undecodable::from(error))
 }

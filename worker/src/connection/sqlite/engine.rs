@@ -323,7 +323,7 @@ impl Engine {
         patience
     }
 
-    fn has_listeners(&self) -> bool {
+    pub(super) fn has_listeners(&self) -> bool {
         !self.consumers.is_empty() || !self.waiters.is_empty()
     }
 

@@ -54,6 +54,7 @@ pub(super) fn start(path: Arc<Path>, inbox: Receiver<Command>, shared: Shared) -
             was_rung: false,
             chores_not_before: None,
             absence: None,
+            loss_is_logged: false,
         };
         thread.run();
     };
@@ -78,6 +79,7 @@ struct Thread {
     chores_not_before: Option<Instant>,
     /// What was found at the last look for the file.
     absence: Option<Absence>,
+    loss_is_logged: bool,
 }
 
 impl Thread {
@@ -168,18 +170,23 @@ impl Thread {
         let Some(engine) = &mut self.engine else { return };
         let found = engine.presence.check(&engine.db).err();
         let before = std::mem::replace(&mut self.absence, found);
+        let path = self.path.display();
         if found != before {
-            let path = self.path.display();
             let loss = found.map(|absence| (Utc::now(), format!("the database `{path}` {absence}")));
-            match &loss {
-                Some((_, reason)) => tracing::error!(
-                    "{reason}: nothing is sent, run or stored until it is put back or this program is restarted"
-                ),
-                None => tracing::info!(path = %self.path.display(), "the database is back"),
+            if loss.is_none() && std::mem::take(&mut self.loss_is_logged) {
+                tracing::info!(%path, "the database is back");
             }
             *self.shared.loss.lock().expect("never poisoned: nothing panics under it") = loss;
         }
         let Some(absence) = found else { return };
+        // A program that has nothing to do with the file any more may well delete it.
+        if !self.loss_is_logged && (!self.calls.is_empty() || engine.has_listeners()) {
+            self.loss_is_logged = true;
+            tracing::error!(
+                "the database `{path}` {absence}: nothing is sent, run or stored until it is put back or this program is \
+                 restarted"
+            );
+        }
         for Call { request, reply, .. } in self.calls.drain(..) {
             let _ = reply.send(Err(absence.error(&self.path, request.act())));
         }
