@@ -1,7 +1,7 @@
-//! The attributes of mq-worker: `#[task]` and `#[setup]`. Use them through `mq_worker::task` and `mq_worker::setup`.
+//! The attributes of mq-worker: `#[task]`, `#[setup]` and `#[on_failure]`. Use them through `mq_worker`.
 //!
-//! A small compiler: `ast` is what is read, `attr` reads the options, `valid` checks, `expand` and `entry` write; where
-//! there were mistakes, `fallback` writes something that the rest of the program can be checked against.
+//! A small compiler: `ast` is the input, `attr` reads the options, `valid` checks, `expand` and `entry` generate code.
+//! After mistakes, `fallback` generates an item that lets the compiler check the rest of the program.
 
 mod ast;
 mod attr;
@@ -20,7 +20,7 @@ use crate::ast::Function;
 use crate::attr::Options;
 use crate::mistakes::Mistakes;
 
-/// Makes a function a task: something that can be queued now and run later, by a worker.
+/// Turns a function into a task: a call can be queued now and run later by a worker.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -42,15 +42,15 @@ use crate::mistakes::Mistakes;
 /// }
 ///
 /// # async fn demo(user: User) -> Result<(), Box<dyn std::error::Error>> {
-/// // Queued: returns once the broker has the call safely.
+/// // Queue a call: returns once the broker has stored it safely.
 /// let job = send_email.delay(user.clone(), "Welcome").await?;
-/// // Queued with options.
+/// // Queue a call with options.
 /// send_email.with(user.clone(), "How do you like it?").countdown(Duration::from_secs(60)).send().await?;
-/// // Many at once: an item is the tuple of arguments.
+/// // Queue many calls at once: an item is the tuple of arguments.
 /// send_email.delay_many([(user.clone(), "One".into()), (user.clone(), "Two".into())]).await?;
-/// // What the task returned, when somebody wants to know.
+/// // Wait for the result.
 /// job.get().await?;
-/// // Still an ordinary function, run right here.
+/// // It is still an ordinary function.
 /// send_email(user, "Now".to_owned()).await.map_err(|error| error.to_string())?;
 /// # Ok(())
 /// # }
@@ -60,14 +60,15 @@ use crate::mistakes::Mistakes;
 ///
 /// - `async fn` runs on the async runtime; a plain `fn` runs on a bounded pool of blocking threads.
 /// - It takes up to 12 arguments by value. Each type implements serde's `Serialize` and `Deserialize`. Calls may
-///   give them by position, by name, or mixed; an `Option` may be left out. In `.delay` and `.with`, a `String`
-///   takes whatever turns into one.
-/// - When the first parameter is `&Context`, the worker fills it in: it is no argument of the call.
+///   pass them by position, by name, or mixed; an `Option` may be omitted. In `.delay` and `.with`, a `String`
+///   parameter accepts any `Into<String>`.
+/// - If the first parameter is `&Context`, the worker passes it: it is not an argument of the call.
 /// - It returns a serializable value, nothing, or a `Result` of one. The error is a `TaskError`, any
-///   `std::error::Error`, one that says with `Permanence` whether trying again helps, or whatever can be displayed.
-///   A return type counts as `Result` when its last word is `Result`, as in `anyhow::Result<()>`.
-/// - It is a free function, outside of any `impl`: no generics, no `self`, no borrowed arguments. What runs share, such as a
-///   pool of connections, is made by a `#[setup]` function and taken with `ctx.state::<T>()`. The types of a public task are public.
+///   `std::error::Error`, an error that implements `Permanence`, or any type with `Display`. A return type counts as
+///   `Result` if its last path segment is `Result`, as in `anyhow::Result<()>`.
+/// - It is a free function, outside of any `impl`: no generics, no `self`, no borrowed arguments. Shared values, such as
+///   a connection pool, are created by a `#[setup]` function and accessed with `ctx.state::<T>()`. The types in the
+///   signature of a public task must be public.
 ///
 /// # Options
 ///
@@ -93,15 +94,15 @@ use crate::mistakes::Mistakes;
 /// | `broadcast` | every worker that is running gets a copy | one worker gets it |
 /// | `crate = "path"` | where `mq_worker` is found when it was renamed | `::mq_worker` |
 ///
-/// Times are a number and a unit: `500ms`, `30s`, `10m`, `2h 30m`, `1day`.
+/// Durations are a number and a unit: `500ms`, `30s`, `10m`, `2h 30m`, `1day`.
 ///
 /// # What is generated
 ///
 /// The function becomes a unit struct of the same name, with its visibility and documentation, that implements
 /// `Task` and has the methods above. It can be called because it dereferences to a function pointer. Like a
-/// constant, it cannot be hidden by a local variable: a parameter or a `let` in the same module needs another name.
+/// constant, it cannot be shadowed by a local variable: a parameter or a `let` in the same module needs another name.
 ///
-/// All tasks of the crates that are linked into a program are known to its worker.
+/// A worker knows all tasks of the crates that are linked into its program.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     let mut mistakes = Mistakes::default();
@@ -121,7 +122,7 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#mistakes #code).into()
 }
 
-/// Runs a function in each worker before it takes its first message, to prepare what the tasks share.
+/// Runs a function in each worker before it takes its first message, to prepare the shared state.
 ///
 /// ```
 /// use mq_worker::{Context, SharedState, setup, task};
@@ -130,7 +131,7 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// #[setup]
 /// async fn prepare(state: &mut SharedState) -> Result<(), std::env::VarError> {
-///     // Here one opens the pool of database connections, the HTTP client, …
+///     // Open the database connection pool, the HTTP client, …
 ///     state.insert(Greeting(std::env::var("GREETING")?));
 ///     Ok(())
 /// }
@@ -142,14 +143,14 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// The function, `async` or plain, takes `&mut SharedState` and returns nothing or a `Result<(), E>`; an error stops
-/// the worker with its text. It stays what it is otherwise, so that a test can call it. A program may have several:
-/// they run in the order of their paths. `crate = "path"` says where `mq_worker` is found when it was renamed.
+/// the worker with its text. It remains an ordinary function, so that a test can call it. A program may have several:
+/// they run in the order of their paths. `crate = "path"` sets the path of `mq_worker` if it was renamed.
 #[proc_macro_attribute]
 pub fn setup(options: TokenStream, item: TokenStream) -> TokenStream {
     hook::SETUP.compile(options.into(), item.into()).into()
 }
 
-/// Calls a function in the worker when a task has failed for good: its message lies in the dead-letter queue.
+/// Calls a function in the worker after a message was dead-lettered.
 ///
 /// ```
 /// use mq_worker::{FailedTask, on_failure};
@@ -161,12 +162,12 @@ pub fn setup(options: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// The function, `async` or plain, takes `&FailedTask` and returns nothing or a `Result<(), E>`. It is called for every
-/// dead letter: retries used up, a permanent error, a message that is no task, one that took its workers down. A program
-/// may have several such functions: they run in the order of their paths.
+/// dead letter: after the last retry, a permanent error, a message that fits no task, or a poison message. A program may
+/// have several such functions: they run in the order of their paths.
 ///
-/// It is called after the dead letter is safe and before the message is acknowledged: at least once, and again when the
-/// worker dies in between. It can spoil nothing: an error, a panic, or taking longer than 30 seconds is written to the
-/// log, and the message is acknowledged. `crate = "path"` says where `mq_worker` is found when it was renamed.
+/// It is called after the dead letter is safe and before the message is acknowledged: at least once, and again if the
+/// worker dies in between. It cannot affect the message: if it fails, panics or takes longer than 30 seconds, that is
+/// logged, and the message is acknowledged. `crate = "path"` sets the path of `mq_worker` if it was renamed.
 #[proc_macro_attribute]
 pub fn on_failure(options: TokenStream, item: TokenStream) -> TokenStream {
     hook::ON_FAILURE.compile(options.into(), item.into()).into()

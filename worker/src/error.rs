@@ -1,4 +1,4 @@
-//! What can go wrong, as one opaque type that answers questions, and what a failed task leaves behind.
+//! [`Error`], one opaque type with `is_…` methods, and [`TaskFailure`], the stored failure of a task.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,31 +10,31 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Source = Box<dyn StdError + Send + Sync + 'static>;
 
-/// Any failure of this library: ask it what it is with the `is_…` methods.
+/// Any failure of this library; the `is_…` methods tell the kinds apart.
 ///
-/// The text says what was tried and with which value; [`source`](StdError::source) keeps the cause, and
-/// `{:#}` prints both in one line.
+/// The text says what was attempted and with which value. [`source`](StdError::source) returns the cause, and `{:#}`
+/// prints both on one line.
 pub struct Error(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     message: String,
-    /// What went wrong in the first place, where the steps between it and the caller would only hide it.
+    /// The root cause, if the steps between it and the caller would only hide it.
     cause: Option<String>,
     source: Option<Source>,
 }
 
-/// The kinds of [`Error`], one per question that a caller can act on.
+/// The kinds of [`Error`], one for each case in which a caller may act differently.
 #[derive(Clone, Debug, PartialEq)]
-// A build without a real broker meets fewer kinds of trouble.
+// A build without a real broker constructs fewer kinds.
 #[cfg_attr(not(all(feature = "amqp", feature = "sqlite")), allow(dead_code))]
 pub(crate) enum ErrorKind {
     /// The broker or result backend cannot be reached, or the connection was lost.
     Connection,
-    /// The broker refuses us something: a permission is missing.
+    /// The broker refused a request: a permission is missing.
     AccessRefused,
-    /// The broker refuses the connection: user, password or virtual host.
+    /// The broker refused the connection: user, password or virtual host.
     LoginRefused,
     /// A deadline passed.
     Timeout,
@@ -46,11 +46,11 @@ pub(crate) enum ErrorKind {
     Unknown { id: String },
     /// A message is larger than the limit: nothing was sent.
     TooLarge,
-    /// Its headers alone are larger than the broker takes: nothing was sent. Fewer headers would help.
+    /// The headers alone are larger than the broker accepts: nothing was sent. Fewer headers would help.
     HeadersTooLarge,
     /// A setting, a name or a combination of options is not valid.
     Config,
-    /// Bytes are not what the protocol says, or a value has no JSON form.
+    /// Bytes do not follow the protocol, or a value cannot be encoded as JSON.
     Codec,
     /// An exchange, queue or binding could not be declared, found or deleted.
     Topology,
@@ -62,18 +62,18 @@ pub(crate) enum ErrorKind {
     Revoked,
     /// The broker or backend in use cannot do this.
     Unsupported,
-    /// All places of a worker are lost.
+    /// All slots of a worker are lost.
     Exhausted,
 }
 
-/// Whether it helps to try again after an error.
+/// Whether a retry can help after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Persistence {
-    /// It passes: a broker that is away or busy, a full disk.
+    /// The error is temporary: a broker that is unreachable or busy, a full disk.
     Passing,
-    /// The broker said no. That may pass soon, when a queue has room or is declared again, and else it does not.
+    /// The broker refused. That may change soon, when a queue has room or is declared again; otherwise it is permanent.
     Refused,
-    /// It never passes.
+    /// The request can never succeed.
     Permanent,
 }
 
@@ -83,7 +83,7 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), cause: None, source: None }))
     }
 
-    /// An error that is told in two parts, however many steps lie between: what was wanted, and this.
+    /// An error that is shown in two parts, however many steps are between them: the request, and this cause.
     pub(crate) fn cause(kind: ErrorKind, message: impl Into<String>) -> Self {
         let mut error = Self::new(kind, message);
         error.0.cause = Some(error.0.message.clone());
@@ -95,7 +95,7 @@ impl Error {
         self
     }
 
-    /// The same error, with `what` said before it: `what: message`. Of a [cause](Self::cause) no other `what` is left.
+    /// The same error, prefixed with `what`: `what: message`. For a [cause](Self::cause), it replaces an earlier prefix.
     pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
         let message = self.0.cause.as_ref().unwrap_or(&self.0.message);
         self.0.message = format!("{what}: {message}");
@@ -139,7 +139,7 @@ impl Error {
         self.0.kind == ErrorKind::Connection
     }
 
-    /// The broker is there and refuses us: user, password, virtual host or permission.
+    /// The broker is reachable but refused access: user, password, virtual host or permission.
     pub fn is_access_refused(&self) -> bool {
         matches!(self.0.kind, ErrorKind::AccessRefused | ErrorKind::LoginRefused)
     }
@@ -159,12 +159,12 @@ impl Error {
         self.0.kind == ErrorKind::Rejected
     }
 
-    /// It is not known whether the broker took the message: see [`unknown_id`](Self::unknown_id).
+    /// It is unknown whether the broker took the message: see [`unknown_id`](Self::unknown_id).
     pub fn is_unknown(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Unknown { .. })
     }
 
-    /// The id under which the message may safely be sent again after an outcome that is not known.
+    /// The id under which the message may safely be sent again after an unknown outcome.
     pub fn unknown_id(&self) -> Option<&str> {
         match &self.0.kind {
             ErrorKind::Unknown { id } => Some(id),
@@ -172,7 +172,7 @@ impl Error {
         }
     }
 
-    /// The message is larger than the configured limit, or its headers are larger than the broker takes in one frame:
+    /// The message is larger than the configured limit, or its headers are larger than the broker accepts in one frame:
     /// nothing was sent.
     pub fn is_too_large(&self) -> bool {
         matches!(self.0.kind, ErrorKind::TooLarge | ErrorKind::HeadersTooLarge)
@@ -188,7 +188,7 @@ impl Error {
         self.0.kind == ErrorKind::Config
     }
 
-    /// Bytes are not what the protocol says, or a value has no JSON form.
+    /// Bytes do not follow the protocol, or a value cannot be encoded as JSON.
     pub fn is_codec(&self) -> bool {
         self.0.kind == ErrorKind::Codec
     }
@@ -213,20 +213,20 @@ impl Error {
         self.0.kind == ErrorKind::Unsupported
     }
 
-    /// Plain functions that do not return hold every place of the worker: only a new process can go on.
+    /// Plain functions that do not return occupy every slot of the worker: only a new process can continue.
     pub fn is_exhausted(&self) -> bool {
         self.0.kind == ErrorKind::Exhausted
     }
 
-    /// True when the same request can never succeed, however often it is repeated: too large, malformed, beyond a limit of the
-    /// broker, or something that it cannot do.
+    /// True if the same request can never succeed, however often it is repeated: too large, malformed, beyond a limit of
+    /// the broker, or unsupported.
     ///
-    /// What is not permanent may pass: a broker that is away, a lock that another process holds, a full disk.
+    /// Other errors may be temporary: an unreachable broker, a lock that another process holds, a full disk.
     pub fn is_permanent(&self) -> bool {
         self.persistence() == Persistence::Permanent
     }
 
-    /// Whether it helps to try again.
+    /// Whether a retry can help.
     pub(crate) fn persistence(&self) -> Persistence {
         match self.0.kind {
             ErrorKind::Connection
@@ -248,7 +248,7 @@ impl Error {
         }
     }
 
-    /// How the awaited task failed, if that is what this error says.
+    /// The failure of the awaited task, if this error is one.
     pub fn task_failure(&self) -> Option<&TaskFailure> {
         match &self.0.kind {
             ErrorKind::Failed(failure) => Some(failure),
@@ -284,8 +284,8 @@ impl StdError for Error {
     }
 }
 
-/// Why JSON could not be read into a type, without the values that stand in it: they may be secrets, and the text goes
-/// into logs, dead letters and results.
+/// Why JSON could not be read into a type, without its values: they may be secrets, and the text is written into logs,
+/// dead letters and results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Undecodable(String);
 
@@ -325,8 +325,8 @@ impl From<&serde_json::Error> for Undecodable {
     }
 }
 
-/// What serde says of a value that does not fit, without the value. What a type says in words of its own may quote
-/// anything, so nothing is left of it.
+/// serde's message about a value that does not fit, without the value. A custom message of a type may quote anything,
+/// so it is dropped.
 pub(crate) fn without_values(text: &str) -> String {
     // Names of the type's own fields, and numbers.
     if ["missing field `", "duplicate field `", "invalid length "].iter().any(|known| text.starts_with(known))
@@ -362,18 +362,18 @@ impl fmt::Display for Undecodable {
 
 impl StdError for Undecodable {}
 
-/// What a failed task leaves behind for whoever asks for its result.
+/// The failure of a task, as its caller receives it.
 ///
 /// On the wire it is Celery's exception object: `exc_type`, `exc_message`, `exc_module`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskFailure {
     /// The name of the error type, such as `MailError`.
     pub kind: String,
-    /// Where that type lives, such as `rust.notifications`.
+    /// The module of that type, such as `rust.notifications`.
     pub module: String,
     /// The error's text.
     pub message: String,
-    /// A backtrace or a Python traceback, where there is one.
+    /// A backtrace or a Python traceback, if available.
     pub traceback: Option<String>,
 }
 

@@ -5,30 +5,30 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a task stands. The names on the wire are Celery's: `PENDING`, `SUCCESS`, ….
+/// The state of a call. The names on the wire are Celery's: `PENDING`, `SUCCESS`, ….
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum State {
-    /// Nothing is known: waiting in a queue, or an id that was never sent.
+    /// Nothing is known: it waits in a queue, or its id was never sent.
     Pending,
-    /// A worker has it.
+    /// A worker has received it.
     Received,
     /// A worker runs it.
     Started,
-    /// It failed and waits to be tried again.
+    /// It failed and waits for its retry.
     Retry,
-    /// It returned.
+    /// It succeeded.
     Success,
-    /// It failed for good.
+    /// It failed permanently.
     Failure,
-    /// It was cancelled, or expired, and will not run.
+    /// It was revoked, or has expired, and will not run.
     Revoked,
-    /// A state that a program made up, such as `PROGRESS`.
+    /// A state that a program defined itself, such as `PROGRESS`.
     Custom(String),
 }
 
 impl State {
-    /// True when nothing more will happen to the task.
+    /// True if the state is final.
     pub fn is_ready(&self) -> bool {
         matches!(self, State::Success | State::Failure | State::Revoked)
     }

@@ -166,7 +166,7 @@ fn what_is_known_of_a_call_is_said_while_it_runs() {
     assert_eq!((run.code, &record["status"]), (Some(75), &"STARTED".into()));
     let run = shop.run(&["result", "nonsense"]);
     assert!(
-        run.code == Some(75) && run.stderr.contains("the one worker that answers does not run it"),
+        run.code == Some(75) && run.stderr.contains("the only worker that replied does not run it"),
         "{run:?}"
     );
 
@@ -178,14 +178,14 @@ fn what_is_known_of_a_call_is_said_while_it_runs() {
     let run = shop.run(&["call", "sel", "--wait"]);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(
-        run.stderr.contains("nothing was sent") && run.stderr.contains("nobody works on `default`"),
+        run.stderr.contains("nothing was sent") && run.stderr.contains("`default` has no worker"),
         "{run:?}"
     );
     assert!(!shop.says(&["queues"]).contains("default"), "nothing was made either");
 
     let said = shop.says(&["revoke", "nonsense", &id]);
     assert!(
-        said.contains("nonsense is noted as revoked for 7days: no worker that answers runs it"),
+        said.contains("nonsense is recorded as revoked for 7days: no worker that replied runs it"),
         "{said}"
     );
     assert!(said.contains(&format!("{id} is running on shop-on-sqlite@")), "{said}");
@@ -290,7 +290,7 @@ fn a_worker_that_is_told_twice_stops_at_once_and_hands_back() {
     shop.call("nap", "[600000]");
     until_running(&shop);
     worker.signal("TERM");
-    worker.says("once more to stop at once");
+    worker.says("repeat to stop at once");
     worker.signal("TERM");
     let (code, log) = worker.ends();
     assert_eq!(code, Some(143), "{log}");

@@ -141,7 +141,7 @@ fn a_call_that_expired_is_replayed_only_when_it_is_asked_for() {
         assert!(list.stdout.contains("expired"), "{list:?}");
         let run = place.run(&["dead", "replay"]);
         assert_eq!((run.code, run.stdout.trim()), (Some(0), "0 messages replayed"), "{run:?}");
-        assert!(run.stderr.contains("2 had expired and stay; --expired"), "{run:?}");
+        assert!(run.stderr.contains("2 expired and not replayed; use --expired"), "{run:?}");
         assert_eq!(place.letters().len(), 2, "they stay");
         let run = place.run(&["dead", "replay", "--id", "one"]);
         assert_eq!((run.code, run.stdout.trim()), (Some(0), "1 message replayed"), "{run:?}");

@@ -10,7 +10,7 @@ use crate::message::Properties;
 use crate::routing::topology::check_key;
 use crate::routing::{EmitTo, Exchange, ExchangeKind, Topology};
 
-/// What became of an event.
+/// Whether an event has subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "an event that nobody subscribes to is not kept"]
 pub enum Emitted {
@@ -21,10 +21,10 @@ pub enum Emitted {
 }
 
 impl App {
-    /// Tells every subscriber of a topic that something happened. Each queue that has a task with a matching
+    /// Publishes an event to all subscribers of a topic. Each queue that has a task with a matching
     /// `#[task(topic = "..")]` gets one copy, as JSON.
     ///
-    /// The topic is a text, or a [`Topic`](crate::Topic), which knows the type of its events.
+    /// The topic is a string, or a [`Topic`](crate::Topic), which has the type of its events.
     ///
     /// ```no_run
     /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
@@ -39,7 +39,7 @@ impl App {
     /// ```
     ///
     /// # Errors
-    /// As for [`App::send`], except that it is no error when nobody listens: see [`Emitted`].
+    /// As for [`App::send`], except that an event without subscribers is not an error: see [`Emitted`].
     pub async fn emit<T: Serialize + ?Sized>(&self, topic: impl EmitTo<T>, event: &T) -> Result<Emitted> {
         let key = topic.routing_key()?.into_owned();
         check_key(&key)?;
@@ -60,8 +60,8 @@ impl App {
         }
     }
 
-    /// Publishes a plain message: text, bytes or JSON, for a consumer in any language. The empty exchange goes
-    /// to the queue that the routing key names.
+    /// Publishes a plain message: text, bytes or JSON, for a consumer in any language. With the empty exchange, the
+    /// routing key is the name of the queue.
     ///
     /// ```no_run
     /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
@@ -71,8 +71,8 @@ impl App {
     /// ```
     ///
     /// # Errors
-    /// [`is_unroutable`](Error::is_unroutable) when no queue takes it, [`is_topology`](Error::is_topology) when
-    /// there is no such exchange.
+    /// [`is_unroutable`](Error::is_unroutable) if no queue takes it, [`is_topology`](Error::is_topology) if the exchange
+    /// does not exist.
     pub async fn publish(
         &self,
         exchange: &str,
@@ -118,7 +118,7 @@ impl App {
         })
     }
 
-    /// Makes sure that an exchange exists, once per process.
+    /// Ensures that an exchange exists, once per process.
     pub(crate) async fn ensure_exchange(&self, name: &str, kind: ExchangeKind) -> Result<()> {
         let key = format!("exchange {name}");
         // A configured exchange was declared as configured.

@@ -1,5 +1,5 @@
-//! The application: configuration, broker, result backend and router brought together once per process, and the
-//! sending that `.delay()` and `.send()` do through it.
+//! The application: configuration, broker, result backend and router, created once per process. `.delay()` and
+//! `.send()` send through it.
 
 pub mod config;
 pub mod emit;
@@ -35,8 +35,8 @@ use crate::task::Registry;
 
 /// One application: cheap to clone, safe to share.
 ///
-/// A program rarely names it: `.delay()` uses the [global](App::global) one, made from the configuration. Make
-/// your own to talk to two brokers, or to set things in code:
+/// Programs rarely need it: `.delay()` uses the [global](App::global) application, which is created from the
+/// configuration. Build your own to use two brokers, or to change settings in code:
 ///
 /// ```no_run
 /// # async fn demo() -> mq_worker::Result<()> {
@@ -49,7 +49,7 @@ use crate::task::Registry;
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
-/// Puts another broker around the real one.
+/// Wraps the real broker in another one.
 type WrapBroker = fn(Arc<dyn Broker>) -> Arc<dyn Broker>;
 
 struct Inner {
@@ -57,29 +57,29 @@ struct Inner {
     wrap_broker: Option<WrapBroker>,
     router: Router,
     registry: Registry,
-    /// Around every call, on both sides.
+    /// Runs around every call, on both sides.
     middleware: Chain,
     given_middleware: Vec<Arc<dyn Erased>>,
     broker: OnceCell<Arc<dyn Broker>>,
     backend: OnceCell<Arc<dyn ResultBackend>>,
     /// Set once the broker has the configured topology.
     configured: OnceCell<()>,
-    /// Queues that were declared already: a publish need not declare them again.
+    /// Queues that are declared already: a publish need not declare them again.
     declared: Mutex<HashSet<String>>,
-    /// Where answers to this process come in, made by the first question.
+    /// The reply queue of this process, created by the first request.
     replies: rpc::Replies,
-    /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several declare at once.
+    /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several clients declare at once.
     declaring: tokio::sync::Mutex<()>,
 }
 
 static GLOBAL: OnceLock<App> = OnceLock::new();
 
 impl App {
-    /// The application of this process. The first use makes it from [`Config::load`], unless
-    /// [`install`](AppBuilder::install) came first.
+    /// The application of this process. The first use creates it from [`Config::load`], unless
+    /// [`install`](AppBuilder::install) was called before.
     ///
     /// # Errors
-    /// When the configuration has a mistake, or two tasks have one name.
+    /// The configuration has a mistake, or two tasks have the same name.
     pub fn global() -> Result<App> {
         if let Some(app) = GLOBAL.get() {
             return Ok(app.clone());
@@ -88,13 +88,13 @@ impl App {
         Ok(GLOBAL.get_or_init(|| app).clone())
     }
 
-    /// The application of this process, if it has one already.
+    /// The application of this process, if it exists already.
     #[cfg(any(feature = "cli", unix))]
     pub(crate) fn installed() -> Option<App> {
         GLOBAL.get().cloned()
     }
 
-    /// Begins with the loaded configuration and changes it in code.
+    /// Starts from the loaded configuration, to change it in code.
     pub fn builder() -> AppBuilder {
         AppBuilder { config: None, wrap_broker: None, middleware: Vec::new() }
     }
@@ -102,7 +102,7 @@ impl App {
     /// An application with exactly this configuration.
     ///
     /// # Errors
-    /// When the configuration has a mistake, or two tasks have one name.
+    /// The configuration has a mistake, or two tasks have the same name.
     pub fn new(config: Config) -> Result<App> {
         Self::assemble(config, None, Vec::new())
     }
@@ -152,7 +152,7 @@ impl App {
         &self.0.middleware
     }
 
-    /// Which task goes where.
+    /// The router: which task goes to which address.
     pub fn router(&self) -> &Router {
         &self.0.router
     }
@@ -160,8 +160,8 @@ impl App {
     /// The broker; the first call opens it and declares the configured topology.
     ///
     /// # Errors
-    /// A URL that no broker has, a file that cannot be opened, or a topology that cannot be declared. Without a
-    /// topology a server that is away is no error yet.
+    /// An unknown or invalid URL, a file that cannot be opened, or a topology that cannot be declared. Without a
+    /// topology, an unreachable server is not an error yet.
     pub async fn broker(&self) -> Result<Arc<dyn Broker>> {
         let broker = self.open_broker().await?;
         let declare = || async {
@@ -172,7 +172,7 @@ impl App {
         Ok(broker)
     }
 
-    /// The broker as it is: for a worker, which declares for itself and waits for a server that is away.
+    /// The broker without any declaration: for a worker, which declares by itself and waits for an unreachable server.
     pub(crate) async fn open_broker(&self) -> Result<Arc<dyn Broker>> {
         let options = self.connect_options();
         let open = async || {
@@ -185,7 +185,7 @@ impl App {
         self.0.broker.get_or_try_init(open).await.map(Arc::clone)
     }
 
-    /// Makes sure that exchanges, queues and bindings exist, as the configured topology does.
+    /// Ensures that exchanges, queues and bindings exist, in addition to the configured topology.
     ///
     /// ```no_run
     /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
@@ -198,8 +198,8 @@ impl App {
     /// ```
     ///
     /// # Errors
-    /// A name that is not valid, an exchange that is bound but does not exist, or one that exists with another
-    /// kind. A queue that exists with other arguments is used as it is.
+    /// An invalid name, a bound exchange that does not exist, or an exchange that exists with another kind. A queue
+    /// that exists with other arguments is used unchanged.
     pub async fn declare(&self, topology: &Topology) -> Result<()> {
         topology.validate()?;
         self.broker().await?.declare(topology).await
@@ -208,7 +208,7 @@ impl App {
     /// The result backend; the first call opens it.
     ///
     /// # Errors
-    /// A URL that no backend has, or a file that cannot be opened.
+    /// An unknown or invalid URL, or a file that cannot be opened.
     pub async fn backend(&self) -> Result<Arc<dyn ResultBackend>> {
         let Inner { config, backend, .. } = &*self.0;
         let options = BackendOptions { connect: self.connect_options(), expires: config.result_expires };
@@ -225,7 +225,7 @@ impl App {
         }
     }
 
-    /// Makes sure that a task queue and its dead-letter queue exist, once per process.
+    /// Ensures that a task queue and its dead-letter queue exist, once per process.
     pub(crate) async fn ensure_queue(&self, name: &str) -> Result<()> {
         if self.is_declared(name) {
             return Ok(());
@@ -240,7 +240,7 @@ impl App {
         Ok(())
     }
 
-    /// Makes sure that the dead-letter queue of a queue exists, once per process.
+    /// Ensures that the dead-letter queue of a queue exists, once per process.
     pub(crate) async fn ensure_dead_letter_queue(&self, of: &str) -> Result<()> {
         let name = Queue::dead_letter_name(of);
         if self.is_declared(&name) {
@@ -264,12 +264,12 @@ impl App {
         self.0.declared.lock().expect("never poisoned").insert(name);
     }
 
-    /// Forgets what was declared: somebody deleted it, so that the next use declares it again.
+    /// Forgets all declarations, so that the next use declares again what was deleted meanwhile.
     pub(crate) fn forget_declared(&self) {
         self.0.declared.lock().expect("never poisoned").clear();
     }
 
-    /// The configured topology, its queues as this application creates them.
+    /// The configured topology, with its queues as this application creates them.
     pub(crate) fn configured_topology(&self) -> Topology {
         let Topology { exchanges, queues, bindings } = self.0.config.topology.clone();
         let mut topology = Topology { exchanges, ..Topology::default() };
@@ -280,7 +280,7 @@ impl App {
         topology
     }
 
-    /// A task queue as this application creates it: with a dead-letter queue beside it.
+    /// A task queue as this application creates it: with its dead-letter queue.
     pub(crate) fn task_queue(&self, name: &str) -> Topology {
         let queue = self.configured_queue(name).unwrap_or_else(|| {
             let mut queue = Queue::new(name);
@@ -290,7 +290,7 @@ impl App {
         self.with_dead_letters(queue)
     }
 
-    /// True when others declare this queue.
+    /// True if other programs declare this queue.
     pub(crate) fn is_external(&self, queue: &str) -> bool {
         self.0.config.topology.queues.iter().any(|known| known.external && known.name == queue)
     }
@@ -299,10 +299,10 @@ impl App {
         self.0.config.topology.queues.iter().find(|queue| queue.name == name).cloned()
     }
 
-    /// A queue that stays has a dead-letter queue beside it: without one the broker would drop a message that
-    /// reaches its delivery limit. A queue that is the dead-letter queue of another needs none.
+    /// A permanent queue has a dead-letter queue: without one, the broker would drop a message that reaches its delivery
+    /// limit. A dead-letter queue needs none itself.
     ///
-    /// Nor does one that is not managed: its dead-letter queue is made when the first dead letter is written.
+    /// Neither does a queue that is not managed: its dead-letter queue is created with the first dead letter.
     fn with_dead_letters(&self, mut queue: Queue) -> Topology {
         let stays = queue.durable && !queue.exclusive && !queue.auto_delete;
         let dead = Queue::dead_letter_name(&queue.name);
@@ -321,17 +321,17 @@ impl App {
         Topology { queues: vec![dead, queue], ..Topology::default() }
     }
 
-    /// A queue knows priorities when a task or a rule that goes there has one.
+    /// A queue has priorities if a task or a rule that routes to it has one.
     fn highest_priority(&self, queue: &str) -> Option<u8> {
         let tasks = self.0.registry.iter().filter_map(|task| {
             let route = self.0.router.route(task.name, task.options.queue, Default::default());
             (route.queue.as_deref() == Some(queue)).then(|| task.options.priority.max(route.priority))?
         });
-        // One number for all, so that a change of one task's priority does not ask for another kind of queue.
+        // At least 9 for all, so that changing the priority of one task does not change the arguments of the queue.
         tasks.max().map(|highest| highest.max(9))
     }
 
-    /// Says goodbye to broker and backend. Sending afterwards is an error.
+    /// Closes the connections to broker and backend. Sending afterwards is an error.
     pub async fn close(&self) {
         self.0.replies.close().await;
         if let Some(backend) = self.0.backend.get() {
@@ -343,7 +343,7 @@ impl App {
     }
 }
 
-/// Makes an [`App`].
+/// Builds an [`App`].
 #[derive(Debug)]
 pub struct AppBuilder {
     config: Option<Config>,
@@ -352,7 +352,7 @@ pub struct AppBuilder {
 }
 
 impl AppBuilder {
-    /// Begins with these settings instead of those of environment and file.
+    /// Starts from these settings instead of those from the environment and the file.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
@@ -362,7 +362,7 @@ impl AppBuilder {
     /// The broker's address.
     ///
     /// # Errors
-    /// A text that is no broker's URL, or a mistake in environment or file.
+    /// An invalid URL, or a mistake in the environment or the file.
     pub fn broker(self, url: &str) -> Result<Self> {
         let url = read(url, value::broker)?;
         self.set(|config| config.broker_url = url)
@@ -371,7 +371,7 @@ impl AppBuilder {
     /// The result backend's address.
     ///
     /// # Errors
-    /// A text that is no result backend's URL, or a mistake in environment or file.
+    /// An invalid URL, or a mistake in the environment or the file.
     pub fn result_backend(self, url: &str) -> Result<Self> {
         let url = read(url, value::result_backend)?;
         self.set(|config| config.result_backend = Some(url))
@@ -385,9 +385,9 @@ impl AppBuilder {
         self.set(|config| config.queue_kind = kind)
     }
 
-    /// Says how a queue is declared: [`Queue::external`] leaves that to others, [`Queue::exact`] does it with
-    /// exactly these arguments, [`Queue::new`] as a task queue with a dead-letter queue beside it. It replaces what the
-    /// configuration says about the queue.
+    /// Sets how a queue is declared: not at all with [`Queue::external`], with exactly these arguments with
+    /// [`Queue::exact`], or together with its dead-letter queue with [`Queue::new`]. This replaces the queue's
+    /// configuration.
     ///
     /// # Errors
     /// A mistake in environment or file.
@@ -399,8 +399,8 @@ impl AppBuilder {
         })
     }
 
-    /// Says how an exchange is declared: [`Exchange::external`] leaves that to others. It replaces what the
-    /// configuration says about the exchange.
+    /// Sets how an exchange is declared; [`Exchange::external`] is not declared at all. This replaces the exchange's
+    /// configuration.
     ///
     /// # Errors
     /// A mistake in environment or file.
@@ -424,17 +424,17 @@ impl AppBuilder {
         Ok(Self { config: Some(config), ..self })
     }
 
-    /// Adds a [`Middleware`] inside those that were added before.
+    /// Adds a [`Middleware`], inside those that were added before.
     ///
-    /// One that belongs to a library of tasks is registered with [`middleware!`](crate::middleware!) instead: the
-    /// ready-made `mq-worker` builds the application by itself.
+    /// A library of tasks registers its middleware with [`middleware!`](crate::middleware!) instead, since the installed
+    /// `mq-worker` builds the application by itself.
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middleware.push(erase(middleware));
         self
     }
 
-    /// Puts another broker around the real one, so that a test can break its promises on purpose.
+    /// Wraps the real broker in another one, so that a test can break its guarantees on purpose.
     #[doc(hidden)]
     #[must_use]
     pub fn wrap_broker(mut self, wrap: fn(Arc<dyn Broker>) -> Arc<dyn Broker>) -> Self {
@@ -442,10 +442,10 @@ impl AppBuilder {
         self
     }
 
-    /// The application.
+    /// Builds the application.
     ///
     /// # Errors
-    /// A mistake in the configuration, or two tasks of one name.
+    /// A mistake in the configuration, or two tasks with the same name.
     pub fn build(self) -> Result<App> {
         let config = match self.config {
             Some(config) => config,
@@ -454,10 +454,10 @@ impl AppBuilder {
         App::assemble(config, self.wrap_broker, self.middleware)
     }
 
-    /// Makes it the application of this process, which `.delay()` uses.
+    /// Builds the application and makes it the [global](App::global) one, which `.delay()` uses.
     ///
     /// # Errors
-    /// As [`build`](Self::build), or when the process has one already.
+    /// As for [`build`](Self::build), or if the process has a global application already.
     pub fn install(self) -> Result<App> {
         let app = self.build()?;
         GLOBAL.set(app.clone()).map_err(|_| {

@@ -1,4 +1,4 @@
-//! What a plain message carries: text, bytes or JSON.
+//! The payload of a plain message: text, bytes or JSON.
 
 use std::borrow::Cow;
 
@@ -30,14 +30,14 @@ impl Payload {
     /// A JSON document.
     ///
     /// # Errors
-    /// A value that JSON cannot express, such as NaN.
+    /// A value that JSON cannot represent, such as NaN.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         let body = json::to_vec(value)
             .map_err(|error| Error::codec("cannot write the payload as JSON").with_source(error))?;
         Ok(Self { content_type: JSON.into(), body: body.into() })
     }
 
-    /// What the sender says that the bytes are; empty when it does not say.
+    /// The content type set by the sender; empty if it set none.
     pub fn content_type(&self) -> &str {
         &self.content_type
     }
@@ -56,13 +56,13 @@ impl Payload {
             .map_err(|error| Error::codec("the payload is not text").with_source(error))
     }
 
-    /// The bytes read as a JSON document.
+    /// Decodes the bytes as a JSON document.
     ///
     /// # Errors
     /// Bytes that are not JSON, or a document of another shape.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         typed::from_slice(&self.body).map_err(|error| {
-            Error::codec("the payload is not of the awaited type").with_source(Undecodable::from(&error))
+            Error::codec("the payload is not of the expected type").with_source(Undecodable::from(&error))
         })
     }
 

@@ -1,4 +1,4 @@
-//! The handle to a task that was sent: its id, its state and, typed, its result.
+//! The handle to a call: its id, its state and, typed, its result.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -18,10 +18,10 @@ use crate::message::typed;
 use crate::state::State;
 use crate::tracing;
 
-/// Timeout for the workers' answers to the question for a state.
+/// Timeout for the workers' replies when the state of a call is queried.
 const ASK: Duration = Duration::from_millis(500);
 
-/// A task that was sent. Dropping it changes nothing about the task.
+/// The handle to a call that was sent. Dropping it does not affect the call.
 pub struct AsyncResult<T> {
     app: App,
     id: String,
@@ -35,7 +35,7 @@ impl<T> AsyncResult<T> {
         Self { app, id, backend, is_duplicate: false, output: PhantomData }
     }
 
-    /// The handle to the call of a unique task that kept this one out.
+    /// The handle to the waiting or running call of which this one is a duplicate.
     pub(crate) fn duplicate(app: App, id: String, backend: Option<Arc<dyn ResultBackend>>) -> Self {
         let mut job = Self::new(app, id, backend);
         job.is_duplicate = true;
@@ -51,8 +51,8 @@ impl<T> AsyncResult<T> {
         &self.id
     }
 
-    /// True when nothing was sent, since the task is [unique](macro@crate::task) and the same call waits or runs: this
-    /// is the handle to that one. Over `rpc://`, its result goes to the program that sent it.
+    /// True if nothing was sent, since the task is [unique](macro@crate::task) and the same call already waits or runs:
+    /// this is the handle to that call. Over `rpc://`, its result is sent to the program that sent the call.
     pub fn is_duplicate(&self) -> bool {
         self.is_duplicate
     }
@@ -61,16 +61,16 @@ impl<T> AsyncResult<T> {
         self.backend.as_deref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
-                format!("task {} was sent with its result ignored: there is nothing to ask for", self.id),
+                format!("task {} was sent with `ignore_result`: it has no result", self.id),
             )
         })
     }
 
-    /// Where the task stands. Of what has no result yet, the workers are asked: `Started` is running. An id of which
-    /// nothing is known within half a second is `Pending`: it waits, or it was never sent.
+    /// The state of the call. If it has no result yet, the workers are asked: `Started` means that it is running. If no
+    /// worker knows the id within half a second, the state is `Pending`: the call waits, or was never sent.
     ///
     /// # Errors
-    /// When the backend cannot be asked, or the result was ignored.
+    /// The backend cannot be reached, or the result is ignored.
     pub async fn state(&self) -> Result<State> {
         let record = self.backend()?.fetch(&self.id).await?;
         if let Some(record) = record.filter(|record| record.state != State::Pending) {
@@ -85,7 +85,7 @@ impl<T> AsyncResult<T> {
             // It may have ended meanwhile.
             Ok(_) => Ok(self.backend()?.fetch(&self.id).await?.map_or(State::Pending, |record| record.state)),
             Err(error) => {
-                tracing::debug!(error = format!("{error:#}"), "the workers cannot be asked for a state");
+                tracing::debug!(error = format!("{error:#}"), "cannot query the workers for a state");
                 Ok(State::Pending)
             }
         }
@@ -93,11 +93,11 @@ impl<T> AsyncResult<T> {
 }
 
 impl<T: DeserializeOwned> AsyncResult<T> {
-    /// Waits for the result, without a limit: `job.get().await?`, or with one:
+    /// Waits for the result, without a timeout: `job.get().await?`, or with one:
     /// `job.get().timeout(Duration::from_secs(5)).await?`.
     ///
     /// # Errors
-    /// The task failed ([`task_failure`](Error::task_failure)), was revoked, or the time is up.
+    /// The task failed ([`task_failure`](Error::task_failure)), was revoked, or the wait timed out.
     pub fn get(&self) -> Get<'_, T> {
         Get { job: self, timeout: None }
     }
@@ -127,7 +127,7 @@ pub struct Get<'a, T> {
 }
 
 impl<T> Get<'_, T> {
-    /// Gives up after this long. The task goes on.
+    /// Stops waiting after this long. The call continues.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
@@ -158,7 +158,7 @@ async fn within<T>(limit: Option<Duration>, id: &str, wait: impl Future<Output =
     }
 }
 
-/// The value in a record, or the error that it tells.
+/// The value of a record, or its error.
 fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
     let id = &record.task_id;
     match (&record.state, &record.failure) {
@@ -172,7 +172,7 @@ fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
         _ => {
             let json = record.value.as_ref().map_or("null", |value| value.get());
             typed::from_str(json).map_err(|error| {
-                Error::codec(format!("the result of task {id} is not of the awaited type"))
+                Error::codec(format!("the result of task {id} is not of the expected type"))
                     .with_source(Undecodable::from(&error))
             })
         }
@@ -180,12 +180,12 @@ fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
 }
 
 impl App {
-    /// The handle to a task that was sent before, by its id.
+    /// The handle to an earlier call, by its id.
     ///
-    /// Results that travel as messages (`rpc://`) reach only the process that sent the task.
+    /// Results that are sent as messages (`rpc://`) reach only the process that sent the call.
     ///
     /// # Errors
-    /// When the result backend cannot be opened.
+    /// The result backend cannot be opened.
     pub async fn result<T>(&self, id: impl Into<String>) -> Result<AsyncResult<T>> {
         Ok(AsyncResult::new(self.clone(), id.into(), Some(self.backend().await?)))
     }

@@ -10,27 +10,27 @@ use crate::control::Control;
 use crate::error::Result;
 
 impl App {
-    /// Revokes a call, by its id. Where it waits, for its turn, its time or its retry, it will not be run: a worker that
-    /// comes across it drops it, now or later, whether it runs by now or is started within the next seven days. Where
-    /// it runs, its [context](crate::Context::cancelled) tells it; if it then fails, that is not tried again.
+    /// Revokes a call, by its id. A waiting call (queued, delayed or between retries) will not run: the worker that
+    /// receives it drops it, even a worker that is started later, within seven days. A running call is
+    /// [cancelled](crate::Context::cancelled); if it then fails, it is not retried.
     ///
-    /// Its state is `Revoked` as soon as a worker has come across it. What has ended stays as it is. Python's workers are
-    /// told too, and remember it as long as they run.
+    /// The state becomes `Revoked` when a worker receives the message. A call that has ended is not affected. Python's
+    /// workers receive the revocation too, and remember it until they exit.
     ///
-    /// The lock of a unique call opens, unless a worker runs it by now: the next call need not wait until this one is due.
+    /// The lock of a unique call is released unless a worker runs it: the next call need not wait until this one is due.
     ///
     /// # Errors
-    /// When the broker does not take it. Workers that run were told if the error [is one of what the broker
-    /// lacks](crate::Error::is_unsupported).
+    /// The broker does not accept the revocation. If the error [is unsupported](crate::Error::is_unsupported), running
+    /// workers have received it nevertheless.
     pub async fn revoke(&self, id: &str) -> Result<()> {
         self.stop_call(id, false).await
     }
 
-    /// Revokes a call, and stops it where it runs: an async task at its next await, an isolated one by killing its
-    /// process. A plain function cannot be stopped: the call is revoked, and its place stays lost until it returns.
+    /// Revokes a call, and stops it if it runs: an async task at its next await, an isolated one by killing its
+    /// process. A plain function cannot be stopped: the call is revoked, and its slot is lost until it returns.
     ///
     /// # Errors
-    /// As [`revoke`](Self::revoke).
+    /// As for [`revoke`](Self::revoke).
     pub async fn terminate(&self, id: &str) -> Result<()> {
         self.stop_call(id, true).await
     }
@@ -54,8 +54,8 @@ impl App {
 }
 
 impl App {
-    /// True for a call that was revoked and that no worker runs: it will not be run, however long its message waits. An
-    /// answer that does not come is none.
+    /// True for a revoked call that no worker runs: it will not be run, however long its message waits. A missing reply
+    /// counts as "not running".
     pub(super) async fn is_given_up(&self, broker: &Arc<dyn Broker>, id: &str) -> bool {
         let revoked = broker.is_noted(Register::Revoked, id, Register::Revoked.longest()).await;
         if !revoked.unwrap_or(false) {

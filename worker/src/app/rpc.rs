@@ -1,4 +1,4 @@
-//! Asking a question and waiting for the answer, as in RabbitMQ's tutorial on remote procedure calls.
+//! Request and reply, as in RabbitMQ's tutorial on remote procedure calls.
 
 use std::collections::HashMap;
 use std::future::IntoFuture;
@@ -19,15 +19,15 @@ use crate::message::{Message, Properties};
 use crate::routing::topology::check_name;
 use crate::routing::{Queue, QueueKind, Topology};
 
-/// How long an answer may take unless the caller says otherwise.
+/// The default timeout for a reply.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers that may be on their way to this process; each is settled as soon as it is read.
+/// The prefetch of the reply queue; each reply is settled as soon as it is read.
 const PREFETCH: u16 = 256;
 
-/// A question that was not asked yet. Awaiting it asks, and gives the answer.
+/// A request that has not been sent yet. Awaiting it sends the request and returns the reply.
 #[derive(Debug)]
-#[must_use = "nothing is asked until `.await`"]
+#[must_use = "nothing is sent until `.await`"]
 pub struct Rpc {
     app: App,
     queue: String,
@@ -36,8 +36,8 @@ pub struct Rpc {
 }
 
 impl App {
-    /// Asks whoever serves a queue, in any language, and waits for the answer: a plain message whose `reply_to`
-    /// and `correlation_id` are set. A Rust task that subscribes to the queue's name serves it too.
+    /// Sends a request to the server of a queue, in any language, and waits for the reply. The request is a plain
+    /// message with `reply_to` and `correlation_id`. A Rust task that subscribes to the queue's name can serve it.
     ///
     /// ```no_run
     /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
@@ -55,7 +55,7 @@ impl App {
 }
 
 impl Rpc {
-    /// Gives up after this long; default is 30 seconds. The question stays in its queue.
+    /// Stops waiting after this long; the default is 30 seconds. The request stays in its queue.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
@@ -77,7 +77,7 @@ impl Rpc {
         match background::timeout(timeout, asked).await? {
             Some(answer) => answered(&queue, answer?),
             None => Err(Error::timeout(format!(
-                "no answer from queue `{queue}` within {}",
+                "no reply from queue `{queue}` within {}",
                 humantime::format_duration(timeout)
             ))),
         }
@@ -93,7 +93,7 @@ impl IntoFuture for Rpc {
     }
 }
 
-/// A worker of ours says in a header that the task failed; the body is the error's text.
+/// If the task failed, our workers say so in a header; the body is the text of the error.
 fn answered(queue: &str, message: Message) -> Result<Payload> {
     let Some(kind) = message.headers.get_str(names::ERROR) else { return Ok(message.into()) };
     let failure = TaskFailure {
@@ -102,19 +102,19 @@ fn answered(queue: &str, message: Message) -> Result<Payload> {
         message: String::from_utf8_lossy(&message.body).into_owned(),
         traceback: None,
     };
-    let what = format!("the question to queue `{queue}` failed: {failure}");
+    let what = format!("the request to queue `{queue}` failed: {failure}");
     Err(Error::new(ErrorKind::Failed(failure), what))
 }
 
-/// The answers to this process: one exclusive queue for all its questions.
+/// The replies to this process: one exclusive queue for all its requests.
 #[derive(Default)]
 pub(super) struct Replies {
-    /// Held while the queue is made, so that there is one.
+    /// Held while the queue is created, so that only one is.
     inbox: tokio::sync::Mutex<Option<Inbox>>,
     waiting: Waiting,
 }
 
-/// Who waits for which answer.
+/// The callers that wait for a reply.
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Message>>>>;
 
 struct Inbox {
@@ -129,7 +129,7 @@ impl Drop for Inbox {
 }
 
 impl Replies {
-    /// Where the answer shall go, and the right to wait for it.
+    /// The address of the reply, and the right to wait for it.
     async fn expect(&self, app: &App) -> Result<(String, Answer)> {
         let mut inbox = self.inbox.lock().await;
         // A listener ends with its broker.
@@ -168,7 +168,7 @@ async fn open(app: &App, waiting: Waiting) -> Result<Inbox> {
     Ok(Inbox { queue: name, listener: background::spawn(listen(consumer, waiting))? })
 }
 
-/// Hands each answer to whoever waits for it. One that comes too late is dropped.
+/// Passes each reply to its caller. Late replies are dropped.
 async fn listen(mut consumer: Consumer, waiting: Waiting) {
     while let Some(delivery) = consumer.next().await {
         let id = delivery.message.properties.correlation_id.as_deref().unwrap_or_default();
@@ -181,7 +181,7 @@ async fn listen(mut consumer: Consumer, waiting: Waiting) {
     }
 }
 
-/// The right to wait for one answer. Dropping it forgets the question.
+/// The right to wait for one reply. Dropping it abandons the request.
 struct Answer {
     id: String,
     receiver: oneshot::Receiver<Message>,
@@ -192,7 +192,7 @@ impl Answer {
     async fn wait(mut self) -> Result<Message> {
         (&mut self.receiver)
             .await
-            .map_err(|_| Error::connection("the application was closed while it waited for an answer"))
+            .map_err(|_| Error::connection("the application was closed while it waited for a reply"))
     }
 }
 

@@ -25,7 +25,7 @@ use crate::routing::{ExchangeKind, Route};
 use crate::task::{Context, Task, TaskOptions};
 
 impl<T: Task> Signature<T> {
-    /// Sends the call through the [global](App::global) application. `Ok` means that the broker has it safely.
+    /// Sends the call through the [global](App::global) application. `Ok` means that it is safely queued.
     ///
     /// # Errors
     /// See [`App::send`].
@@ -35,11 +35,11 @@ impl<T: Task> Signature<T> {
 }
 
 impl App {
-    /// Sends a call. `Ok` means that the broker has it safely.
+    /// Sends a call. `Ok` means that it is safely queued.
     ///
     /// # Errors
     /// [`is_unroutable`](Error::is_unroutable), [`is_rejected`](Error::is_rejected) and
-    /// [`is_too_large`](Error::is_too_large) say that nothing was enqueued;
+    /// [`is_too_large`](Error::is_too_large) mean that nothing was enqueued;
     /// [`unknown_id`](Error::unknown_id) names the id under which it may be sent again.
     pub async fn send<T: Task>(&self, signature: Signature<T>) -> Result<AsyncResult<T::Output>> {
         let Signature { args, options, problem, .. } = signature;
@@ -51,7 +51,7 @@ impl App {
         self.send_body(T::NAME, &T::OPTIONS, body, key, options).await
     }
 
-    /// Sends many calls at once and waits until the broker has all of them.
+    /// Sends many calls at once and waits until all of them are safely queued.
     ///
     /// # Errors
     /// The first error; calls after the failing one may have been sent or not.
@@ -117,7 +117,7 @@ impl App {
         self.send_body(task, &own, body, None, options).await
     }
 
-    /// Sends a call whose body is written already.
+    /// Sends a call whose body is already encoded.
     pub(crate) async fn send_body<O>(
         &self,
         task: &str,
@@ -137,7 +137,7 @@ impl App {
         sent
     }
 
-    /// Sends a call that the middleware has let through.
+    /// Sends a call that has passed the middleware.
     async fn send_through<O>(
         &self,
         task: &str,
@@ -180,7 +180,8 @@ impl App {
         let sending = background::spawn(async move { this.publish_unique(&broker, call, &lock).await })?;
         let held = sending.await.map_err(|error| {
             let unknown = ErrorKind::Unknown { id: id.clone() };
-            Error::new(unknown, format!("cannot send `{task}`: it was stopped half-way")).with_source(error)
+            Error::new(unknown, format!("cannot send `{task}`: it was interrupted half-way"))
+                .with_source(error)
         })??;
         Ok(match held {
             None => AsyncResult::new(self.clone(), id, backend),
@@ -188,7 +189,7 @@ impl App {
         })
     }
 
-    /// Publishes a call, unless its lock has another holder: then that one is the answer.
+    /// Publishes a call, unless its lock has another holder: then returns that one.
     async fn publish_unique(
         &self,
         broker: &Arc<dyn Broker>,
@@ -213,7 +214,7 @@ impl App {
                 return Err(Error::new(
                     ErrorKind::Rejected,
                     format!(
-                        "cannot send `{task}`: it is unique, and a call waits or runs whose id is not known"
+                        "cannot send `{task}`: it is unique, and another call waits or runs whose id is unknown"
                     ),
                 ));
             }
@@ -262,13 +263,13 @@ impl App {
         let external = route_queue.filter(|queue| self.is_external(queue));
         sent.map_err(|error| match external {
             Some(queue) if error.is_unroutable() => error.context(format_args!(
-                "cannot send `{task}`: queue `{queue}` is external, and whoever declares it has not done so yet"
+                "cannot send `{task}`: queue `{queue}` is external, and its owner has not declared it yet"
             )),
             _ => cannot(error),
         })
     }
 
-    /// The address of a call, with everything there that must exist before publishing.
+    /// The address of a call. Declares everything that must exist before publishing.
     async fn address(&self, task: &str, own: &TaskOptions, options: &SendOptions) -> Result<Route> {
         let wanted = Wanted {
             queue: options.queue.as_deref(),
@@ -306,7 +307,7 @@ impl App {
     }
 }
 
-/// Refuses headers that are somebody else's to set: another task would run, or nobody would hear of the result.
+/// Refuses reserved headers: with them, another task would run, or the result would be lost.
 fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<()> {
     for (name, _) in headers {
         let problem = if let Some(owner) = owner(name) {
@@ -348,7 +349,7 @@ struct Call {
     ignored: bool,
 }
 
-/// When the task may run, if not at once.
+/// The earliest time for the task to run, if not at once.
 fn due(options: &SendOptions, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let due = options.eta.or_else(|| Some(later(now, options.countdown?)));
     due.map(|due| due.min(LATEST))
@@ -358,7 +359,7 @@ fn later(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
     chrono::Duration::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay)).unwrap_or(LATEST)
 }
 
-/// Only what differs from what receivers assume: each header costs the broker time.
+/// Only headers that differ from the receivers' defaults: each header costs the broker time.
 fn headers(
     task: &str,
     id: &str,

@@ -1,4 +1,4 @@
-//! Who gets what: publish/subscribe, topics and plain messages, from what the tasks and the configuration say.
+//! Subscriptions: publish/subscribe, topics and plain messages, from the options of the tasks and the configuration.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::routing::topology::broadcast_queue_name;
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, QueueKind, Topology};
 use crate::task::TaskEntry;
 
-/// The tasks of each queue that take messages which name no task.
+/// The tasks of each queue that receive messages without a task name.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions(BTreeMap<String, Vec<&'static TaskEntry>>);
 
 impl Subscriptions {
-    /// The tasks that want a message which came to `queue`, and was published to `exchange` with `routing_key`.
+    /// The tasks of `queue` that subscribe to messages published to `exchange` with `routing_key`.
     pub(crate) fn matching(&self, queue: &str, exchange: &str, routing_key: &str) -> Vec<&'static TaskEntry> {
         let tasks = self.0.get(queue).into_iter().flatten().copied();
         tasks.filter(|task| wants(task, exchange, routing_key)).collect()
@@ -28,7 +28,7 @@ impl Subscriptions {
     }
 }
 
-/// The default exchange puts a message straight into the queue: whoever does that means the queue's tasks.
+/// The default exchange puts a message directly into a queue: such a message is meant for the queue's tasks.
 fn wants(task: &TaskEntry, exchange: &str, routing_key: &str) -> bool {
     let from = task.options.exchange.is_none_or(|own| own == exchange || exchange.is_empty());
     let topics = task.options.topics;
@@ -39,23 +39,23 @@ fn subscribes(task: &TaskEntry) -> bool {
     !task.options.topics.is_empty() || task.options.exchange.is_some()
 }
 
-/// What a worker consumes.
+/// The queues that a worker consumes from.
 #[derive(Debug, Default)]
 pub(crate) struct Consumed {
-    /// What must exist before.
+    /// The topology that must exist before.
     pub(crate) topology: Topology,
     /// The queues.
     pub(crate) queues: Vec<String>,
-    /// Which tasks of them take messages that name no task.
+    /// Which of their tasks receive messages without a task name.
     pub(crate) subscriptions: Subscriptions,
 }
 
 impl App {
-    /// What a worker on these queues consumes: the queues themselves, and for each broadcast task one that
-    /// belongs to this worker alone.
+    /// The queues that a worker on these queues consumes from: the queues themselves, and for each broadcast task one
+    /// that belongs to this worker alone.
     ///
     /// # Errors
-    /// A subscription that could never get anything.
+    /// A subscription that could never receive a message.
     pub(crate) fn consumed(&self, queues: &[String]) -> Result<Consumed> {
         let mut consumed = Consumed { topology: self.configured_topology(), ..Consumed::default() };
         for queue in queues {
@@ -79,7 +79,7 @@ impl App {
         Ok(consumed)
     }
 
-    /// How a task of this program gets what it subscribes to, for showing; a worker checks it as well.
+    /// The subscription of a task, for display; also checked by a worker.
     #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn subscription(&self, task: &TaskEntry) -> Topology {
         if !subscribes(task) || task.options.broadcast {
@@ -88,7 +88,7 @@ impl App {
         self.bindings(task, &self.queue_of(task)).unwrap_or_default()
     }
 
-    /// The queue to which a task's calls and events come: that of the first rule which matches, else its own.
+    /// The queue for a task's calls and events: that of the first matching rule, or else its own.
     pub(crate) fn queue_of(&self, task: &TaskEntry) -> String {
         let own = task.options.queue;
         let route = self.router().route(task.name, own, Default::default());
@@ -100,7 +100,7 @@ impl App {
         format!("mq.broadcast.{task}")
     }
 
-    /// The bindings through which a subscribed task gets its messages.
+    /// The bindings through which a subscribed task receives its messages.
     fn bindings(&self, task: &TaskEntry, queue: &str) -> Result<Topology> {
         let configured = &self.config().topic_exchange;
         let exchange = task.options.exchange.unwrap_or(configured);
@@ -130,7 +130,7 @@ impl App {
     }
 }
 
-/// A queue of one worker's own for a broadcast task, gone with the worker.
+/// The queue of a single worker for a broadcast task, deleted together with the worker.
 fn broadcast_topology(task: &str, name: &str) -> Topology {
     let exchange = App::broadcast_exchange(task);
     let queue = Queue {

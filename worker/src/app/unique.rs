@@ -13,20 +13,20 @@ use crate::message::headers::names;
 use crate::routing::topology::MAX_NAME;
 use crate::task::Task;
 
-/// Keys are hashed under this name: what the arguments were is nobody's business who lists queues.
+/// The namespace for hashed keys. Keys are hashed so that a list of queues does not reveal arguments.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_756e_6971_7565);
 
-/// The longest key that a lock has, in bytes.
+/// The longest key of a lock, in bytes.
 const MAX_KEY: usize = 200;
 
-/// The key of a call, if its task is unique: the same for the same arguments in every program.
+/// The key of a call, if its task is unique: equal for equal arguments in every program.
 pub(super) fn key<T: Task>(args: &T::Args) -> Result<Option<String>> {
     let Some(written) = T::unique_by(args) else { return Ok(None) };
     let written = written.map_err(|error| {
-        Error::codec(format!("cannot send `{}`: what makes it unique cannot be written: {error}", T::NAME))
+        Error::codec(format!("cannot send `{}`: its unique key cannot be encoded: {error}", T::NAME))
     })?;
     let ordered = std::str::from_utf8(&written).ok().and_then(ordered).ok_or_else(|| {
-        Error::codec(format!("cannot send `{}`: what makes it unique was not written as JSON", T::NAME))
+        Error::codec(format!("cannot send `{}`: its unique key is not valid JSON", T::NAME))
     })?;
     let mut name = T::NAME.as_bytes().to_vec();
     name.push(0);
@@ -34,8 +34,8 @@ pub(super) fn key<T: Task>(args: &T::Args) -> Result<Option<String>> {
     Ok(Some(Uuid::new_v5(&NAMESPACE, &name).simple().to_string()))
 }
 
-/// The same JSON with the keys of each object in order: a map is written in another one each time. Numbers stay as they
-/// are written; read into a `Value`, two large ones could become the same.
+/// The same JSON with the keys of each object sorted, since a map is written in a different order each time. Numbers
+/// stay as they are written: read into a `Value`, two different large numbers could become equal.
 fn ordered(json: &str) -> Option<String> {
     let json = json.trim();
     if json.starts_with('{') {
@@ -60,7 +60,7 @@ pub(super) fn write(headers: &mut Headers, lock: &Lock) {
     headers.set(names::UNIQUE, serde_json::json!([lock.key, millis]));
 }
 
-/// The lock that a message holds, if it does.
+/// The lock that a message holds, if any.
 pub(crate) fn read(headers: &Headers, id: &str) -> Option<Lock> {
     let Value::Array(parts) = headers.get(names::UNIQUE)? else { return None };
     let [Value::String(key), millis] = parts.as_slice() else { return None };

@@ -1,4 +1,4 @@
-//! A message that was handed out, and how it is given back: once, by value.
+//! A delivery, and how it is settled: once, by value.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,68 +10,68 @@ use tokio::sync::mpsc;
 
 use crate::message::Message;
 
-/// A message in the hands of a worker.
+/// A message that the broker has delivered to a worker.
 ///
-/// It is settled exactly once, by [`ack`](Self::ack) or [`requeue`](Self::requeue), which consume it. One that
-/// is dropped goes back to its queue: a lost delivery would cost a place in the prefetch window for ever.
+/// It is settled exactly once, by [`ack`](Self::ack) or [`requeue`](Self::requeue), which consume it. A dropped
+/// delivery is requeued: otherwise it would occupy the prefetch window forever.
 #[derive(Debug)]
 pub struct Delivery {
-    /// What was published.
+    /// The message.
     pub message: Message,
     /// The queue it came from.
     pub queue: Arc<str>,
-    /// The exchange it was published to, without the traces of a delay.
+    /// The exchange it was originally published to, even after a delay.
     pub exchange: String,
-    /// The routing key it was published with, without the traces of a delay.
+    /// The routing key it was originally published with, even after a delay.
     pub routing_key: String,
-    /// True when it was handed out before.
+    /// True if it was delivered before.
     pub redelivered: bool,
-    /// How many workers died while they had it, where the broker counts that exactly.
+    /// How many workers died while they held it, if the broker counts that exactly.
     pub crashes: Option<u32>,
-    /// How it is given back.
+    /// The right to settle it.
     pub settlement: Settlement,
 }
 
 impl Delivery {
-    /// The work is done: the message leaves the queue.
+    /// Acknowledges: the work is done, and the message leaves the queue.
     pub fn ack(self) {
         self.settlement.settle(Verdict::Ack);
     }
 
-    /// The work was not done: the message goes back, as if it had not been handed out.
+    /// Requeues: the work was not done, and the message is as if it had never been delivered.
     pub fn requeue(self) {
         self.settlement.settle(Verdict::Requeue);
     }
 }
 
-/// How long a message stays away that its worker has lost.
+/// How long a message waits that its worker has lost.
 pub const LOST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a delivery is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It leaves the queue: it is done.
+    /// The message leaves the queue: it is done.
     Ack,
-    /// It leaves the queue: a message with the same id was published in its place, and is the one to be run.
+    /// The message leaves the queue: a message with the same id was published in its place, and is to be run instead.
     Replaced,
-    /// It goes back, unspent.
+    /// The message is requeued without spending an attempt.
     Requeue,
-    /// It leaves the queue unprocessed: the broker moves it to where the dead letters of its queue go, and drops it where the
-    /// queue has no such address.
+    /// The message leaves the queue unprocessed: the broker moves it to the dead-letter exchange of the queue, and drops
+    /// it if the queue has none.
     Reject,
-    /// Its worker lost it as it worked on it: it goes back after [`LOST_PAUSE`], with one crash more. A broker that does
-    /// not count crashes marks it as redelivered.
+    /// The worker lost the message while it worked on it: it is requeued after [`LOST_PAUSE`], and its crash count is
+    /// raised by one. A broker that does not count crashes marks it as redelivered.
     Lost,
 }
 
-/// The half of a broker that takes verdicts. It must not block: it notes the verdict and passes it on.
+/// The part of a broker that receives verdicts. It must not block: it records the verdict and passes it on.
 pub trait Settle: Send + Sync {
-    /// Notes a verdict. One that comes too late, for instance after a reconnect, does nothing.
+    /// Records a verdict. A late verdict, for instance after a reconnect, has no effect.
     fn settle(&self, tag: u64, verdict: Verdict);
 }
 
-/// The right to settle one delivery, once. Dropping it requeues; once the work has [begun](Self::begin), it is counted as
-/// a crash.
+/// The right to settle one delivery, once. Dropping it requeues the message; after the work has
+/// [begun](Self::begin), dropping it counts as a crash.
 pub struct Settlement {
     tag: u64,
     begun: bool,
@@ -84,23 +84,23 @@ impl Settlement {
         Self { tag, begun: false, sink: Some(sink) }
     }
 
-    /// The work begins. Whoever loses the delivery from now on, without a verdict, does not have it back uncounted and at
-    /// once: it could be lost in the same way for ever.
+    /// Marks the beginning of the work. From now on, losing the delivery without a verdict delays it and counts as a
+    /// crash: otherwise it could be lost in the same way forever.
     pub fn begin(&mut self) {
         self.begun = true;
     }
 
-    /// The number by which its sink knows it.
+    /// The number that identifies the delivery to its sink.
     pub fn tag(&self) -> u64 {
         self.tag
     }
 
-    /// True when the message left the queue already: there is nothing to give back.
+    /// True if the delivery has been settled already.
     pub fn is_settled(&self) -> bool {
         self.sink.is_none()
     }
 
-    /// Acknowledges now, before the work is done; what is left settles nothing.
+    /// Acknowledges now, before the work is done; the returned value settles nothing.
     #[must_use]
     pub fn settle_early(mut self) -> Self {
         if let Some(sink) = self.sink.take() {
@@ -137,25 +137,25 @@ pub struct Consumer {
     control: Arc<dyn ConsumerControl>,
 }
 
-/// The half of a consumer that stays with the broker.
+/// The part of a consumer that belongs to the broker.
 pub trait ConsumerControl: Send + Sync {
-    /// Stops handing out. What was handed out can still be settled; the stream then ends.
+    /// Stops delivering. Earlier deliveries can still be settled; then the stream ends.
     fn cancel(&self) -> BoxFuture<'_, ()>;
 
     /// Resolves when all verdicts given so far have reached the broker.
     fn flush(&self) -> BoxFuture<'_, ()>;
 
-    /// False while the broker is away, or one of the queues is not consumed from although it should be.
+    /// False while the broker is unreachable, or while a queue that should be consumed is not.
     fn is_attached(&self) -> bool {
         true
     }
 
-    /// How many messages were handed out and have no verdict, where the broker can tell.
+    /// How many deliveries have no verdict yet, if the broker can tell.
     fn unsettled(&self) -> Option<usize> {
         None
     }
 
-    /// Since when the consumer gets nothing any more, and why, where waiting cannot mend it and a restart may.
+    /// Since when and why the consumer receives nothing, if waiting cannot fix it but a restart may.
     fn loss(&self) -> Option<(DateTime<Utc>, String)> {
         None
     }
@@ -172,15 +172,15 @@ impl Consumer {
         self.deliveries.recv().await
     }
 
-    /// Stops handing out. What was handed out before can still be taken, and then the stream has ended, whether or not
-    /// the broker has answered in time.
+    /// Stops delivering. Earlier deliveries can still be taken; then the stream has ended, whether or not the broker has
+    /// replied in time.
     pub async fn end(&mut self) {
         self.control.cancel().await;
-        // A broker that goes on handing out meets a closed door, and has it back.
+        // If the broker keeps delivering, the channel is closed, and the messages are requeued.
         self.deliveries.close();
     }
 
-    /// A handle for stopping it from elsewhere.
+    /// A handle for stopping the consumer from elsewhere.
     pub fn control(&self) -> Arc<dyn ConsumerControl> {
         Arc::clone(&self.control)
     }

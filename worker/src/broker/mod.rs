@@ -1,4 +1,4 @@
-//! What a broker is to the rest of the crate: it takes messages, keeps them, and hands each to one consumer.
+//! The contract of a broker: it accepts messages, stores them, and delivers each to one consumer.
 //!
 //! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
 //! suite (`tests/brokers`) runs over all of them.
@@ -34,22 +34,22 @@ pub struct Publication {
     pub exchange: String,
     /// The routing key.
     pub routing_key: String,
-    /// What is published.
+    /// The message.
     pub message: Message,
-    /// How long the broker keeps it back before it can be consumed; see [`Capabilities::early`].
+    /// How long the broker delays the message before it can be consumed; see [`Capabilities::early`].
     pub delay: Option<Duration>,
-    /// True when it is an error that no queue takes the message. A reply to a queue that has gone is not one.
+    /// True if a message that no queue takes is an error. Replies are sent without it: their queue may have been deleted.
     pub mandatory: bool,
 }
 
-/// What a consumer asks for.
+/// The request to consume.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// The queues; they exist.
+    /// The queues; they must exist.
     pub queues: Vec<String>,
-    /// The most deliveries that may be unsettled: per queue on RabbitMQ, in all elsewhere.
+    /// The maximum number of unsettled deliveries: per queue on RabbitMQ, in total on other brokers.
     pub prefetch: u16,
-    /// Names the consumer to people who look at the broker.
+    /// The name of the consumer, as shown in the broker's own tools.
     pub name: String,
 }
 
@@ -58,26 +58,26 @@ pub struct Subscription {
 pub struct QueueInfo {
     /// The name.
     pub name: String,
-    /// Messages that could be handed out now.
+    /// Messages that can be delivered now.
     pub ready: u64,
-    /// Messages that are handed out and not settled, where the broker can tell.
+    /// Messages that are delivered and not settled, if the broker reports it.
     pub running: Option<u64>,
-    /// Messages that wait for their time, where the broker can tell.
+    /// Messages that wait for their time, if the broker reports it.
     pub delayed: Option<u64>,
-    /// Consumers that are attached.
+    /// Attached consumers.
     pub consumers: u64,
 }
 
-/// An exchange that exists. A broker that only says whether it is there leaves the rest open.
+/// An exchange that exists. Fields that the broker does not report are `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExchangeInfo {
     /// The name.
     pub name: String,
-    /// How it chooses among its bindings.
+    /// How it routes messages to its bindings.
     pub kind: Option<ExchangeKind>,
     /// Survives a restart of the broker.
     pub durable: Option<bool>,
-    /// Goes when its last binding goes.
+    /// Deleted together with its last binding.
     pub auto_delete: Option<bool>,
 }
 
@@ -92,113 +92,112 @@ impl From<&Exchange> for ExchangeInfo {
     }
 }
 
-/// What differs between brokers, as data.
+/// The differences between brokers, as data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// The name for people: `RabbitMQ`, `SQLite`, `memory`.
     pub name: &'static str,
-    /// True when [`Delivery::crashes`] is exact, so that the worker need not count in a header.
+    /// True if [`Delivery::crashes`] is exact, so that the worker need not count in a header.
     pub counts_crashes: bool,
-    /// True when [`Broker::queues`] knows all queues, not only those it is asked about.
+    /// True if [`Broker::queues`] can list all queues, not only named ones.
     pub lists_queues: bool,
-    /// The longest delay that the broker can keep a message back.
+    /// The longest delay that the broker supports.
     pub max_delay: Duration,
-    /// How long before its time a delayed message may be handed out. The ladder of Celery's native delayed delivery
-    /// knows whole seconds only: a worker lets what comes early wait for the rest, by its `eta` header.
+    /// How long before its time a delayed message may be delivered. The ladder of Celery's native delayed delivery
+    /// has a resolution of one second: the worker delays an early message for the rest, by its `eta` header.
     pub early: Duration,
 }
 
 /// A broker. Object-safe; every method may be called from many tasks at once.
 ///
-/// Each future ends within the configured deadline: a broker that is away makes it an error, never a hang.
+/// Each future ends within the configured deadline: with an unreachable broker it returns an error, and never hangs.
 pub trait Broker: Send + Sync + 'static {
     /// What this broker can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes sure that the exchanges, queues and bindings exist. A queue that exists with other arguments is
-    /// used as it is, with one warning.
+    /// Ensures that the exchanges, queues and bindings exist. A queue that exists with other arguments is used
+    /// unchanged, with one warning.
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>>;
 
     /// Publishes a message. `Ok` means that the broker has taken responsibility for it.
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>>;
 
-    /// Begins to hand out messages.
+    /// Starts to deliver messages.
     fn consume(&self, subscription: Subscription) -> BoxFuture<'_, Result<Consumer>>;
 
-    /// Takes one message out of a queue, if there is one, for looking at it or settling it.
+    /// Takes one message out of a queue, if it has one, to inspect or settle it.
     fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>>;
 
-    /// How full the queues are: of `names`, or all that the broker can list when `names` is empty.
-    /// A name that no queue has is left out.
+    /// The lengths of the named queues, or of all that the broker can list if `names` is empty. Unknown names are
+    /// skipped.
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>>;
 
-    /// Drops all messages that wait in a queue, and says how many.
+    /// Drops all waiting messages of a queue, and returns their number.
     fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>>;
 
     /// Deletes a queue with its messages.
     fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>>;
 
-    /// Deletes a queue if the guard allows it, and says how many messages were lost with it.
+    /// Deletes a queue if the guard allows it, and returns how many messages were lost with it.
     ///
-    /// A queue that does not exist, or that the guard keeps, is a [topology error](Error::is_topology).
+    /// A queue that does not exist, or that the guard protects, is a [topology error](Error::is_topology).
     fn delete_queue_if<'a>(&'a self, queue: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<u64>> {
         let _ = (queue, guard);
         unable(self.capabilities().name, "delete a queue under a condition")
     }
 
-    /// The exchanges that exist: of `names`, or all that the broker can list when `names` is empty. The default
-    /// exchange and the broker's own are left out, and so is a name that no exchange has.
+    /// The named exchanges, or all that the broker can list if `names` is empty. The default exchange, the broker's own
+    /// exchanges and unknown names are skipped.
     fn exchanges<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<ExchangeInfo>>> {
         let _ = names;
         unable(self.capabilities().name, "list exchanges")
     }
 
-    /// Deletes an exchange if the guard allows it; its bindings go with it.
+    /// Deletes an exchange and its bindings, if the guard allows it.
     ///
-    /// One that does not exist, or that the guard keeps, is a [topology error](Error::is_topology).
+    /// An exchange that does not exist, or that the guard protects, is a [topology error](Error::is_topology).
     fn delete_exchange<'a>(&'a self, exchange: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<()>> {
         let _ = (exchange, guard);
         unable(self.capabilities().name, "delete an exchange")
     }
 
-    /// All bindings, where the broker can list them.
+    /// All bindings, if the broker can list them.
     fn bindings(&self) -> BoxFuture<'_, Result<Vec<Binding>>> {
         unable(self.capabilities().name, "list bindings")
     }
 
-    /// Takes a binding away. One that does not exist is no error.
+    /// Removes a binding. One that does not exist is not an error.
     fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
         let _ = binding;
-        unable(self.capabilities().name, "take a binding away")
+        unable(self.capabilities().name, "remove a binding")
     }
 
-    /// How long the oldest message of a queue that could be handed out now has waited. `None` when there is no
-    /// such message, or when the broker does not tell.
+    /// How long the oldest ready message of a queue has waited. `None` if the queue has no ready message, or if the
+    /// broker does not report it.
     fn oldest<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Duration>>> {
         let _ = queue;
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Notes an id; no note holds longer than the [register](Register::longest) keeps it. `Ok` means that the note is as
-    /// safe as a message.
+    /// Records an id in a register, for at most [`Register::longest`]. `Ok` means that the note is as safe as a message.
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         let _ = (register, note);
         unable(self.capabilities().name, "keep notes on tasks")
     }
 
-    /// All that was noted before this was asked, from [`Notes::next`] of an earlier answer on; 0 is the beginning.
+    /// All notes recorded before this call, starting at [`Notes::next`] of an earlier result; 0 is the beginning.
     fn notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
         let _ = (register, from);
         unable(self.capabilities().name, "keep notes on tasks")
     }
 
-    /// What was noted since an earlier answer, as far as it is there to see: what is just being noted may come the next
-    /// time only. For whoever asks again and again; it leaves no trace.
+    /// The notes since an earlier result that are visible now; a note that is just being recorded may only be returned
+    /// by the next call. For polling: unlike [`notes`](Self::notes), it writes nothing to the register.
     fn newer_notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
         self.notes(register, from)
     }
 
-    /// True when the id was noted before this was asked, no longer ago than `lifetime`, and the note still holds.
+    /// True if the id was recorded before this call, at most `lifetime` ago, and the note has not expired.
     fn is_noted<'a>(
         &'a self,
         register: Register,
@@ -209,40 +208,40 @@ pub trait Broker: Send + Sync + 'static {
         unable(self.capabilities().name, "keep notes on tasks")
     }
 
-    /// Takes a lock, if nobody else has it. It outlives the process and the broker's restart. Whoever has it already
-    /// keeps it for as long from now on, and no shorter than before.
+    /// Takes a lock, unless another holder has it. The lock survives the process and a restart of the broker. If the
+    /// same holder takes it again, it is extended, and never shortened.
     fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
         let _ = lock;
         unable(self.capabilities().name, "keep locks for unique tasks")
     }
 
-    /// Takes a lock for a holder who waits before it goes on: it holds through the wait, and for its time after it, as
-    /// far as the broker can change what it has. It is taken anew if nobody has it by now.
+    /// Extends a lock for a holder that waits: the lock is held through the wait, and for its own time after it, as far
+    /// as the broker can extend it. If it has expired, it is taken again.
     fn keep_locked<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
         let longer = Lock { lifetime: lock.lifetime.saturating_add(wait), ..lock.clone() };
         Box::pin(async move { self.lock(&longer).await })
     }
 
-    /// Opens a lock. One that somebody else has stays as it is.
+    /// Releases a lock. The lock of another holder is not changed.
     fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
         let _ = lock;
         unable(self.capabilities().name, "keep locks for unique tasks")
     }
 
-    /// Says goodbye: what was published is published, what is not settled goes back.
+    /// Closes the connection: publishes are completed, unsettled deliveries are requeued.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// The answer of a broker that lacks something.
+/// The error of a broker that does not support a request.
 fn unable<T: Send + 'static>(broker: &str, what: &str) -> BoxFuture<'static, Result<T>> {
     Box::pin(std::future::ready(Err(Error::unsupported(format!("{broker} cannot {what}")))))
 }
 
-/// Opens the broker that a URL names. A server that is away is no error here: the connection is made, and made
-/// again, in the background.
+/// Opens the broker of a URL. An unreachable server is not an error here: the connection is opened, and reopened, in
+/// the background.
 ///
 /// # Errors
-/// A scheme that no broker has, a URL with a mistake, or a file that cannot be opened.
+/// An unknown scheme, an invalid URL, or a file that cannot be opened.
 #[cfg_attr(not(any(feature = "amqp", feature = "sqlite")), expect(unused_variables))]
 pub async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
     url.check()?;

@@ -1,4 +1,4 @@
-//! Calls as values: a task with its arguments and options, not yet sent.
+//! Calls as values: a task with its arguments and options that has not been sent yet.
 
 pub mod signature;
 

@@ -12,18 +12,18 @@ use crate::task::{Task, TaskOptions};
 
 /// A call that has not been sent yet: `send_email.with(user).countdown(..).send()`.
 ///
-/// It is plain data; `send` lives with the application that sends it.
+/// It is plain data; `send` is implemented by the application.
 #[derive(Clone, Debug)]
 #[must_use = "a signature does nothing until it is sent"]
 pub struct Signature<T: Task> {
     pub(crate) args: T::Args,
     pub(crate) options: SendOptions,
-    /// Why it cannot be sent, if something was asked of it that cannot be.
+    /// Why it cannot be sent, if an option is impossible.
     pub(crate) problem: Option<String>,
     task: PhantomData<T>,
 }
 
-/// How a call is sent, where it differs from what the task says.
+/// Options of a call, where they differ from those of the task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SendOptions {
     /// The task's id; default is a new one.
@@ -34,11 +34,11 @@ pub struct SendOptions {
     pub exchange: Option<String>,
     /// The routing key.
     pub routing_key: Option<String>,
-    /// Not to run before this long from now.
+    /// Do not run before this long from now.
     pub countdown: Option<Duration>,
-    /// Not to run before this time.
+    /// Do not run before this time.
     pub eta: Option<DateTime<Utc>>,
-    /// Not to run after this long from now.
+    /// Do not run later than this long from now.
     pub expires: Option<Duration>,
     /// Larger is more urgent.
     pub priority: Option<u8>,
@@ -46,97 +46,97 @@ pub struct SendOptions {
     pub time_limit: Option<Duration>,
     /// A soft time limit for this call.
     pub soft_time_limit: Option<Duration>,
-    /// True when nobody wants the result.
+    /// True if the result is ignored.
     pub ignore_result: Option<bool>,
-    /// Headers of one's own.
+    /// Your own headers.
     pub headers: Vec<(String, Value)>,
 }
 
 impl<T: Task> Signature<T> {
-    /// A call with these arguments. `#[task]` writes the friendlier `send_email.with(user)`.
+    /// A call with these arguments. `#[task]` generates the friendlier `send_email.with(user)`.
     pub fn new(args: T::Args) -> Self {
         Self { args, options: SendOptions::default(), problem: None, task: PhantomData }
     }
 
-    /// What the attribute says about the task.
+    /// The options of the task.
     pub fn task_options(&self) -> TaskOptions {
         T::OPTIONS
     }
 
-    /// Not to run before `delay` from now. The message waits in the broker.
+    /// Delays the call by `delay`. The message waits in the broker.
     pub fn countdown(mut self, delay: Duration) -> Self {
         self.options.countdown = Some(delay);
         self
     }
 
-    /// Not to run before `time`. The message waits in the broker.
+    /// Delays the call until `time`. The message waits in the broker.
     pub fn eta(mut self, time: DateTime<Utc>) -> Self {
         self.options.eta = Some(time);
         self
     }
 
-    /// Not to run when it has waited longer than `lifetime`. What would end after the year 9999 never expires.
+    /// Does not run the call if it has waited longer than `lifetime`. An expiry after the year 9999 means never.
     pub fn expires(mut self, lifetime: Duration) -> Self {
         self.options.expires = Some(lifetime);
         self
     }
 
-    /// To this queue instead of the task's.
+    /// Sends to this queue instead of the task's.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.options.queue = Some(queue.into());
         self
     }
 
-    /// To this exchange, with [`routing_key`](Self::routing_key).
+    /// Publishes to this exchange, with [`routing_key`](Self::routing_key).
     pub fn exchange(mut self, exchange: impl Into<String>) -> Self {
         self.options.exchange = Some(exchange.into());
         self
     }
 
-    /// With this routing key.
+    /// Sets the routing key.
     pub fn routing_key(mut self, key: impl Into<String>) -> Self {
         self.options.routing_key = Some(key.into());
         self
     }
 
-    /// With this priority; larger is more urgent. The queue must have been declared with a maximal priority.
+    /// Sets the priority; larger is more urgent. The queue must be declared with a maximum priority.
     pub fn priority(mut self, priority: u8) -> Self {
         self.options.priority = Some(priority);
         self
     }
 
-    /// With another time limit than the task's; zero leaves the task's own.
+    /// Overrides the task's time limit; zero keeps it.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.options.time_limit = Some(limit);
         self
     }
 
-    /// With another soft time limit than the task's: then its cancellation token fires.
+    /// Overrides the task's soft time limit, at which its context is cancelled.
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.options.soft_time_limit = Some(limit);
         self
     }
 
-    /// Nobody wants the result: nothing is stored.
+    /// Ignores the result: nothing is stored.
     pub fn ignore_result(mut self) -> Self {
         self.options.ignore_result = Some(true);
         self
     }
 
-    /// With this id instead of a new one, for instance to send again what may not have arrived.
+    /// Uses this id instead of a new one, for instance to send a call again that may not have arrived.
     pub fn task_id(mut self, id: impl Into<String>) -> Self {
         self.options.task_id = Some(id.into());
         self
     }
 
-    /// With a header of one's own, which the task finds in its context.
+    /// Adds your own header, which the task finds in its context.
     ///
     /// Names that belong to the protocol (`id`, `eta`, `retries` …), to mq-worker (`mq-…`) or to the broker (`CC`, `x-death` …)
     /// are refused when the call is sent. On RabbitMQ all headers of a message together must fit into one frame, 128 KiB
-    /// unless the server says otherwise; what is larger belongs into the arguments.
+    /// by default; pass larger data in the arguments.
     ///
-    /// A value that JSON cannot express, such as NaN, is an
-    /// error when the call is sent; so is an integer above `i64::MAX` on RabbitMQ, which has no room for it.
+    /// A value that JSON cannot represent, such as NaN, is an error when the call is sent. So is an integer above
+    /// `i64::MAX` on RabbitMQ, which cannot represent it.
     pub fn header(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         let name = name.into();
         match json::to_value(&value) {

@@ -22,7 +22,7 @@ pub(super) fn undo(arguments: BindArguments, common: &CommonArguments) -> Outcom
         app.broker().await?.unbind(&binding).await?;
         let Binding { queue, exchange, routing_key } = binding;
         output::data(format!(
-            "queue `{queue}` gets nothing with key `{routing_key}` from exchange `{exchange}`"
+            "queue `{queue}` is not bound to exchange `{exchange}` with key `{routing_key}`"
         ))
     })
 }

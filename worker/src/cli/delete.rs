@@ -28,13 +28,13 @@ async fn queue(app: &App, arguments: DeleteQueueArguments) -> Outcome {
     // Before asking: nobody should be asked about what cannot be done. The broker checks again.
     guard.check_queue(&name, info.consumers, running, waiting).map_err(|error| hint(&error, force))?;
     let lost = counted(waiting + running, "message");
-    output::confirm(&format!("Delete queue `{name}` with {lost} for good?"), yes)?;
+    output::confirm(&format!("Delete queue `{name}` with {lost} permanently?"), yes)?;
     let lost = broker.delete_queue_if(&name, guard).await?;
     output::data(format!("queue `{name}` deleted, with {}", counted(lost, "message")))?;
     let dead = Queue::dead_letter_name(&name);
     if let Some(left) = broker.queues(std::slice::from_ref(&dead)).await?.first() {
         output::note(format!(
-            "its dead-letter queue `{dead}` is still there, with {}",
+            "its dead-letter queue `{dead}` still exists, with {}",
             counted(left.ready, "message")
         ));
     }
@@ -59,6 +59,6 @@ async fn exchange(app: &App, arguments: DeleteExchangeArguments) -> Outcome {
 /// The way out, for whoever means it.
 fn hint(error: &crate::error::Error, force: bool) -> Failure {
     let way_out =
-        if force || !error.to_string().contains("in use") { "" } else { "; --force deletes it all the same" };
+        if force || !error.to_string().contains("in use") { "" } else { "; use --force to delete it anyway" };
     Failure::failed(format!("{error:#}{way_out}"))
 }

@@ -9,7 +9,7 @@ pub(super) fn run(PurgeArguments { queue, yes }: PurgeArguments, common: &Common
     operate::run(common, |app| async move {
         let (broker, info) = operate::queue(&app, &queue).await?;
         let waiting = counted(info.ready, "message");
-        output::confirm(&format!("Drop {waiting} of queue `{queue}` for good?"), yes)?;
+        output::confirm(&format!("Drop {waiting} of queue `{queue}` permanently?"), yes)?;
         let dropped = broker.purge(&queue).await?;
         output::data(format!("{} dropped from queue `{queue}`", counted(dropped, "message")))
     })

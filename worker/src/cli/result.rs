@@ -24,7 +24,7 @@ async fn find(app: &App, ResultArguments { id, wait: limit, json }: ResultArgume
         let looked = tokio::time::timeout(Duration::from_secs(3), look_for(app, &id)).await;
         let seen = looked.ok().and_then(Outcome::ok).unwrap_or_default();
         let kept = Failure::usage(
-            "results over rpc:// go only to the process that sent the call: use `mq-worker call … --wait`, or a \
+            "results over rpc:// are only sent to the process that sent the call: use `mq-worker call … --wait`, or a \
              result backend that keeps them, such as --result-backend sqlite:results.db",
         );
         return Err(match seen.running.get(&id) {
@@ -74,12 +74,12 @@ async fn without_result(app: &App, id: &str, seen: &Sighting) -> String {
     let is_revoked =
         async { app.broker().await?.is_noted(Register::Revoked, id, Register::Revoked.longest()).await };
     if is_revoked.await.unwrap_or(false) {
-        return format!("task {id} is revoked, and has no result: no worker has come across it since");
+        return format!("task {id} is revoked and has no result: no worker has received its message since");
     }
     let workers = match seen.workers {
-        0 => "no worker answers".to_owned(),
-        1 => "the one worker that answers does not run it".to_owned(),
-        many => format!("none of the {many} workers that answer runs it"),
+        0 => "no worker replied".to_owned(),
+        1 => "the only worker that replied does not run it".to_owned(),
+        many => format!("none of the {many} workers that replied runs it"),
     };
     format!(
         "task {id} has no result, and {workers}: it waits in a queue, its result has expired, or no such call was sent"
@@ -111,13 +111,13 @@ pub(super) async fn wait(app: &App, id: &str, limit: Option<Duration>) -> Outcom
             let seen = look_for(app, id).await.unwrap_or_default();
             let known = match seen.running.get(id) {
                 Some(running) => format!("it {}", on(running)),
-                None if seen.workers == 0 => "no worker answers".into(),
+                None if seen.workers == 0 => "no worker replied".into(),
                 None => "no worker runs it now".into(),
             };
             let limit = humantime::format_duration(limit);
             Err(Failure::new(
                 TIME_IS_UP,
-                format!("no result of task {id} within {limit}: {known}; --wait DURATION waits longer"),
+                format!("no result of task {id} within {limit}: {known}; use --wait DURATION to wait longer"),
             ))
         }
     }
@@ -147,7 +147,7 @@ pub(super) fn show(record: &ResultRecord) -> Outcome {
     let said = match state {
         State::Failure => format!("task {task_id} failed{why}"),
         State::Revoked => format!("task {task_id} was revoked{why}"),
-        State::Retry => format!("task {task_id} is not ready: it failed and will be tried again{why}"),
+        State::Retry => format!("task {task_id} is not ready: it failed and will be retried{why}"),
         other => format!("task {task_id} is not ready: {other}"),
     };
     Err(Failure::new(code, said))

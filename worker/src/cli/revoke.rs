@@ -45,15 +45,17 @@ fn said(id: &str, terminate: bool, ended: Option<&State>, seen: &Sighting) -> St
         return format!("{id} had ended already: {state}");
     }
     match (seen.running.get(id), terminate) {
-        (Some(running), true) => format!("{id} {}, and is told to stop", on(running)),
-        (Some(running), false) => format!("{id} {}, and is told; --terminate stops it", on(running)),
+        (Some(running), true) => format!("{id} {}, and was asked to stop", on(running)),
+        (Some(running), false) => format!("{id} {}, and was notified; --terminate stops it", on(running)),
         (None, _) => {
             let workers = match seen.workers {
-                0 => "no worker answers".to_owned(),
-                _ => "no worker that answers runs it".to_owned(),
+                0 => "no worker replied".to_owned(),
+                _ => "no worker that replied runs it".to_owned(),
             };
             let kept = humantime::format_duration(Register::Revoked.longest());
-            format!("{id} is noted as revoked for {kept}: {workers}, and where it waits it will not be run")
+            format!(
+                "{id} is recorded as revoked for {kept}: {workers}, and it will not be run if it waits in a queue"
+            )
         }
     }
 }
@@ -67,11 +69,11 @@ mod tests {
     fn what_is_known_is_said() {
         let running = Running { worker: "w@h".into(), task: "t".into(), since: None };
         let seen = Sighting { workers: 2, running: [("a".to_owned(), running)].into() };
-        assert_eq!(said("a", true, None, &seen), "a is running on w@h, and is told to stop");
+        assert_eq!(said("a", true, None, &seen), "a is running on w@h, and was asked to stop");
         assert_eq!(said("a", false, Some(&State::Success), &seen), "a had ended already: SUCCESS");
         let none = said("nonsense", false, None, &seen);
         assert!(
-            none.contains("noted as revoked for 7days") && none.contains("no worker that answers"),
+            none.contains("recorded as revoked for 7days") && none.contains("no worker that replied"),
             "{none}"
         );
     }

@@ -29,18 +29,18 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
         }
     };
     if names.is_empty() && !all {
-        return Err(Failure::usage(format!("say which workers to stop, or --all; on {url}: {}", known())));
+        return Err(Failure::usage(format!("name the workers to stop, or use --all; on {url}: {}", known())));
     }
     // All are checked before one is told: a mistyped name stops nobody.
     let missing: Vec<&str> =
         names.iter().filter(|name| answering.iter().all(|w| w.name != **name)).map(String::as_str).collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");
-        return Err(Failure::failed(format!("no worker answers to {missing}; on {url}: {}", known())));
+        return Err(Failure::failed(format!("no worker named {missing} replied; on {url}: {}", known())));
     }
     let chosen: Vec<WorkerInfo> = answering.into_iter().filter(|w| all || names.contains(&w.name)).collect();
     if chosen.is_empty() {
-        output::note(format!("no worker answers on {url}"));
+        output::note(format!("no worker replied on {url}"));
         return Ok(());
     }
     let shared: BTreeSet<&str> = chosen
@@ -51,19 +51,19 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
     for name in &shared {
         let count = chosen.iter().filter(|worker| worker.name == *name).count();
         output::note(format!(
-            "{count} workers are called {name}: all of them stop; --hostname names them apart"
+            "{count} workers are called {name}: all of them stop; use --hostname to give each its own name"
         ));
     }
     control.to(chosen.iter().map(|worker| &worker.name)).tell("shutdown", Map::new()).await?;
     if no_wait {
-        return output::data(format!("{} told to stop", counted(chosen.len() as u64, "worker")));
+        return output::data(format!("{} asked to stop", counted(chosen.len() as u64, "worker")));
     }
     let limit = timeout.unwrap_or(Duration::from_secs(60));
     let left = control.wait_until_gone(&chosen, Some(limit)).await?;
     for worker in chosen.iter().filter(|worker| !left.contains(worker)) {
         match worker.pid.filter(|_| shared.contains(worker.name.as_str())) {
-            Some(pid) => output::data(format!("{} (process {pid}) is gone", worker.name))?,
-            None => output::data(format!("{} is gone", worker.name))?,
+            Some(pid) => output::data(format!("{} (process {pid}) stopped", worker.name))?,
+            None => output::data(format!("{} stopped", worker.name))?,
         }
     }
     if chosen.len() > 1 {
@@ -75,5 +75,5 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
     }
     let names: Vec<&str> = left.iter().map(|worker| worker.name.as_str()).collect();
     let limit = humantime::format_duration(limit);
-    Err(Failure::new(TIME_IS_UP, format!("still there after {limit}: {}", names.join(", "))))
+    Err(Failure::new(TIME_IS_UP, format!("still running after {limit}: {}", names.join(", "))))
 }

@@ -1,7 +1,6 @@
-//! Middleware: code of the program's own around every call, on the side that sends and on the side that runs it.
+//! Middleware: the program's own code around every call, on the sending side and in the worker.
 //!
-//! Timing, tracing, tenant headers, feature switches and vetoes belong here. It is what Celery calls signals and Sidekiq
-//! calls middleware.
+//! Use it for timing, tracing, tenant headers, feature flags and vetoes. Celery calls this signals, Sidekiq middleware.
 
 mod chain;
 mod run;
@@ -49,8 +48,7 @@ use crate::task::{Context, TaskError};
 /// way in and last on the way out.
 ///
 /// The observers, [`after_publish`](Self::after_publish) and [`on_outcome`](Self::on_outcome), change nothing: a panic, or
-/// taking longer than 30 seconds, is logged and has no effect on the call. Without middleware nothing of this costs
-/// anything.
+/// taking longer than 30 seconds, is logged and has no effect on the call. A program without middleware pays nothing.
 pub trait Middleware: Send + Sync + 'static {
     /// Called before a call is published. It may change the options of the call; an error refuses the call.
     ///
@@ -62,7 +60,7 @@ pub trait Middleware: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called after the broker has taken the call, or has not.
+    /// Called after the broker has replied, with success or an error.
     fn after_publish(
         &self,
         call: &Outgoing<'_>,
@@ -106,13 +104,13 @@ pub struct Outgoing<'a> {
     pub options: &'a mut SendOptions,
 }
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct TaskOutcome<'a> {
     /// The outcome.
     pub kind: OutcomeKind<'a>,
-    /// How long the run took; zero for what did not run.
+    /// How long the run took; zero if the task did not run.
     pub elapsed: Duration,
 }
 
@@ -143,13 +141,13 @@ pub enum OutcomeKind<'a> {
     },
     /// It had succeeded before and was not run again.
     Duplicate,
-    /// It went back to its queue unspent.
+    /// It was requeued without spending an attempt.
     Requeued,
 }
 
 /// Registers a [`Middleware`](crate::middleware::Middleware) for every program that links this crate.
 ///
-/// It takes an expression that makes the middleware; see the trait for an example.
+/// It takes an expression that creates the middleware; see the trait for an example.
 #[macro_export]
 macro_rules! middleware {
     ($middleware:expr) => {

@@ -1,6 +1,6 @@
 //! How a topic pattern matches a routing key: RabbitMQ's rule, pure.
 
-/// True when `pattern` matches `key`: both are words between dots, `*` is exactly one word, `#` zero or more.
+/// True if `pattern` matches `key`: both are words separated by dots, `*` is exactly one word, `#` zero or more.
 ///
 /// The empty key has no words at all, so that only patterns of `#` match it.
 ///

@@ -1,5 +1,4 @@
-//! Where messages go: exchanges, queues and bindings as data, the rule by which they match, and the router
-//! that chooses an address for a task.
+//! Exchanges, queues and bindings as data, the matching rule, and the router that chooses an address for a task.
 
 pub mod matching;
 pub mod router;

@@ -1,37 +1,37 @@
-//! Which address a task's message gets.
+//! The router: chooses the address of a task's message.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Where a message is published.
+/// The address of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
-    /// The exchange; empty is the default exchange, which goes to the queue of the routing key's name.
+    /// The exchange; empty is the default exchange, where the routing key is the name of the queue.
     pub exchange: String,
     /// The routing key.
     pub routing_key: String,
-    /// The queue that must exist before publishing, where the address names one.
+    /// The queue that must exist before publishing, if the address names one.
     pub queue: Option<String>,
     /// The priority that a rule gives.
     pub priority: Option<u8>,
 }
 
 impl Route {
-    /// Straight to a queue.
+    /// Directly to a queue.
     pub fn to_queue(queue: impl Into<String>) -> Self {
         let queue = queue.into();
         Self { exchange: String::new(), routing_key: queue.clone(), queue: Some(queue), priority: None }
     }
 
-    /// To an exchange, which decides.
+    /// To an exchange.
     pub fn to_exchange(exchange: impl Into<String>, routing_key: impl Into<String>) -> Self {
         Self { exchange: exchange.into(), routing_key: routing_key.into(), queue: None, priority: None }
     }
 }
 
-/// One rule: tasks whose name matches `task` go where the rule says. `*` stands for any characters, as in
-/// Celery's `task_routes`.
+/// One rule: the address of tasks whose name matches `task`. `*` matches any characters, as in Celery's
+/// `task_routes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteRule {
@@ -51,15 +51,15 @@ pub struct RouteRule {
     pub priority: Option<u8>,
 }
 
-/// Chooses the address: options of the call, then the first rule that matches, then the task's own queue, then
-/// the default queue.
+/// Chooses the address: options of the call, then the first matching rule, then the task's own queue, then the
+/// default queue.
 #[derive(Clone, Debug)]
 pub struct Router {
     rules: Vec<RouteRule>,
     default_queue: String,
 }
 
-/// What a call says about its own address.
+/// The address options of a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted<'a> {
     /// The queue.
@@ -74,12 +74,12 @@ impl Router {
     /// A router with these rules, in order.
     ///
     /// # Errors
-    /// A rule that names neither queue nor exchange nor priority.
+    /// A rule without queue, exchange and priority.
     pub fn new(rules: Vec<RouteRule>, default_queue: impl Into<String>) -> Result<Self> {
         for rule in &rules {
             if rule.queue.is_none() && rule.exchange.is_none() && rule.priority.is_none() {
                 return Err(Error::config(format!(
-                    "route for `{}` says nothing: give it a queue, an exchange or a priority",
+                    "route for `{}` has no effect: give it a queue, an exchange or a priority",
                     rule.task
                 )));
             }
@@ -87,7 +87,7 @@ impl Router {
         Ok(Self { rules, default_queue: default_queue.into() })
     }
 
-    /// The address of a call of `task`, whose attribute names `task_queue`.
+    /// The address of a call of `task` with the queue `task_queue` in its attribute.
     pub fn route(&self, task: &str, task_queue: Option<&str>, wanted: Wanted<'_>) -> Route {
         let rule = self.rules.iter().find(|rule| glob(&rule.task, task));
         let mut route = match (wanted, rule) {
@@ -107,7 +107,7 @@ impl Router {
         route
     }
 
-    /// The queue for tasks that name none.
+    /// The queue for tasks that do not name one.
     pub fn default_queue(&self) -> &str {
         &self.default_queue
     }

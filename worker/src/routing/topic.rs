@@ -1,4 +1,4 @@
-//! A topic with the type of its events, named once and used by both sides.
+//! A topic with the type of its events, defined once and used by both sides.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,8 +7,7 @@ use std::marker::PhantomData;
 use super::matching::topic_matches;
 use crate::error::{Error, Result};
 
-/// A topic and the type of the events on it: who emits and who subscribes name the same constant, and the
-/// compiler checks both.
+/// A topic and the type of its events: publisher and subscriber use the same constant, and the compiler checks both.
 ///
 /// ```
 /// use mq_worker::{App, Topic, task};
@@ -45,13 +44,13 @@ pub struct Topic<T> {
 }
 
 impl<T> Topic<T> {
-    /// A topic: words between dots. `*` stands for any one word and `#` for any number of them; whoever emits
-    /// says which, with [`at`](Self::at).
+    /// A topic: words separated by dots. `*` stands for exactly one word and `#` for any number of words; fill them in
+    /// with [`at`](Self::at) to emit an event.
     pub const fn new(pattern: &'static str) -> Self {
         Self { pattern, event: PhantomData }
     }
 
-    /// What a subscription binds with.
+    /// The binding key of a subscription.
     pub const fn pattern(self) -> &'static str {
         self.pattern
     }
@@ -77,14 +76,14 @@ impl<T> fmt::Debug for Topic<T> {
     }
 }
 
-/// A [`Topic`] whose places are being filled in.
+/// A [`Topic`] whose placeholders are being filled in.
 #[derive(Clone, Debug)]
 pub struct TopicAt<T> {
     topic: Topic<T>,
     key: String,
-    /// Everything before this byte is final: a word that was filled in is never taken for a place.
+    /// Everything before this byte is final: a word that was filled in is never taken for a placeholder.
     filled: usize,
-    /// There were more words than places.
+    /// There were more words than placeholders.
     surplus: bool,
 }
 
@@ -103,7 +102,7 @@ impl<T> TopicAt<T> {
         self
     }
 
-    /// Where the next word stands that is `*` or `#`.
+    /// The position of the next `*` or `#`.
     fn next_place(&self) -> Option<usize> {
         let mut start = self.filled;
         for word in self.key[self.filled..].split('.') {
@@ -116,7 +115,7 @@ impl<T> TopicAt<T> {
     }
 }
 
-/// What an event of type `T` can be emitted to: a [`Topic`] of that type, or any text.
+/// A routing key for an event of type `T`: a [`Topic`] of that type, or any string.
 #[diagnostic::on_unimplemented(
     message = "an event of type `{T}` cannot be emitted to `{Self}`",
     label = "this topic has events of another type"
@@ -125,7 +124,7 @@ pub trait EmitTo<T: ?Sized> {
     /// The routing key.
     ///
     /// # Errors
-    /// A pattern with a place that was not filled in, or filled with words that do not fit.
+    /// A pattern with a placeholder that was not filled in, or filled with words that do not fit.
     fn routing_key(&self) -> Result<Cow<'_, str>>;
 }
 
@@ -151,7 +150,7 @@ impl<T> EmitTo<T> for Topic<T> {
     fn routing_key(&self) -> Result<Cow<'_, str>> {
         if self.pattern.split('.').any(|word| word == "*" || word == "#") {
             return Err(Error::config(format!(
-                "cannot emit to the pattern `{}`: say which, with `.at(..)`",
+                "cannot emit to the pattern `{}`: fill it in with `.at(..)`",
                 self.pattern
             )));
         }
@@ -163,9 +162,9 @@ impl<T> EmitTo<T> for TopicAt<T> {
     fn routing_key(&self) -> Result<Cow<'_, str>> {
         let pattern = self.topic.pattern;
         let problem = if self.surplus {
-            "the topic has fewer places than words were given"
+            "more words were given than the topic has placeholders"
         } else if self.next_place().is_some() {
-            "a place is not filled: give one `.at(..)` for each `*` and `#`"
+            "a placeholder is not filled in: use one `.at(..)` for each `*` and `#`"
         } else if !topic_matches(pattern, &self.key) {
             "the words do not fit: `*` stands for one word, without dots"
         } else {
@@ -198,9 +197,9 @@ mod tests {
     #[test]
     fn a_key_that_no_subscriber_expects_is_an_error() {
         for (found, text) in [
-            (key(PAID), "say which"),
+            (key(PAID), "fill it in"),
             (key(ANY.at("db")), "not filled"),
-            (key(PAID.at("eu").at("more")), "fewer places"),
+            (key(PAID.at("eu").at("more")), "more words were given"),
             (key(PAID.at("eu.north")), "do not fit"),
         ] {
             assert!(found.as_ref().is_err_and(|error| error.contains(text)), "{found:?}");

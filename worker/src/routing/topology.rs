@@ -10,10 +10,10 @@ use uuid::Uuid;
 use super::matching;
 use crate::error::{Error, Result};
 
-/// AMQP carries names and routing keys as short strings: at most this many bytes.
+/// The maximum length of names and routing keys in bytes: AMQP encodes them as short strings.
 pub const MAX_NAME: usize = 255;
 
-/// How an exchange chooses among its bindings.
+/// How an exchange routes messages to its bindings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExchangeKind {
@@ -40,22 +40,22 @@ impl ExchangeKind {
     }
 }
 
-/// An exchange. The one with the empty name is there always: it sends to the queue that the routing key names.
+/// An exchange. The one with the empty name always exists: it routes to the queue named by the routing key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exchange {
     /// The name.
     pub name: String,
-    /// How it chooses among its bindings.
+    /// How it routes messages to its bindings.
     #[serde(default)]
     pub kind: ExchangeKind,
     /// Survives a restart of the broker.
     #[serde(default = "yes")]
     pub durable: bool,
-    /// Goes when its last binding goes.
+    /// Deleted together with its last binding.
     #[serde(default)]
     pub auto_delete: bool,
-    /// Others declare it: it is never declared here, and what is bound to it is bound as soon as it exists.
+    /// Declared by other programs only: bindings to it are made as soon as it exists.
     #[serde(default, skip_serializing_if = "is_false")]
     pub external: bool,
     /// Further arguments of the declaration, such as `alternate-exchange`. RabbitMQ only.
@@ -76,14 +76,14 @@ impl Exchange {
         }
     }
 
-    /// An exchange that others declare. It is never declared here; bindings to it are made as soon as it exists, and
-    /// again when it was deleted and comes back. Its kind decides how delayed messages find their way.
+    /// An exchange that only other programs declare. Bindings to it are made as soon as it exists, and again after it was
+    /// deleted and declared again. Its kind determines how delayed messages are routed.
     pub fn external(name: impl Into<String>, kind: ExchangeKind) -> Self {
         Self { external: true, ..Self::new(name, kind) }
     }
 
-    /// An exchange that a restart of the broker removes: what pika's and most other clients' `exchange_declare` makes
-    /// unless `durable` is given.
+    /// An exchange that does not survive a restart of the broker: the default of pika's and most other clients'
+    /// `exchange_declare`.
     #[must_use]
     pub fn transient(mut self) -> Self {
         self.durable = false;
@@ -91,19 +91,19 @@ impl Exchange {
     }
 }
 
-/// How RabbitMQ keeps a queue. Other brokers have one kind.
+/// The kind of a queue on RabbitMQ. Other brokers have only one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueueKind {
     /// Replicated and safest; measured faster too.
     Quorum,
-    /// The older kind: knows priorities on every version.
+    /// Not replicated; has priorities on every version of RabbitMQ.
     Classic,
-    /// Whatever the broker's policy says.
+    /// The default of the broker.
     Broker,
 }
 
-/// What happens when a queue with a maximal length is full.
+/// What happens when a queue with a maximum length is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Overflow {
@@ -122,41 +122,41 @@ pub struct Queue {
     /// Survives a restart of the broker.
     #[serde(default = "yes")]
     pub durable: bool,
-    /// For this connection only, gone with it.
+    /// Only for this connection, and deleted together with it.
     #[serde(default)]
     pub exclusive: bool,
-    /// Goes when its last consumer goes.
+    /// Deleted when its last consumer goes away.
     #[serde(default)]
     pub auto_delete: bool,
     /// Quorum or classic; `None` takes the configured kind.
     #[serde(default)]
     pub kind: Option<QueueKind>,
-    /// The most urgent priority. A RabbitMQ queue that knows priorities is classic.
+    /// The highest priority. On RabbitMQ, a queue with priorities is classic.
     #[serde(default)]
     pub max_priority: Option<u8>,
-    /// The most messages that may wait.
+    /// The maximum number of waiting messages.
     #[serde(default)]
     pub max_length: Option<u64>,
-    /// What happens to the message too many.
+    /// What happens when the queue is full.
     #[serde(default)]
     pub overflow: Option<Overflow>,
-    /// How long a message may wait before it is dropped, or dead-lettered.
+    /// How long a message may wait before it is dropped or dead-lettered.
     #[serde(default, with = "crate::routing::topology::millis")]
     pub message_ttl: Option<Duration>,
-    /// How long the queue lives without consumers.
+    /// How long the queue is kept without consumers.
     #[serde(default, with = "crate::routing::topology::millis")]
     pub expires: Option<Duration>,
-    /// Where the broker sends messages that it drops; the empty name is the default exchange.
+    /// The exchange for dead-lettered messages; the empty name is the default exchange.
     #[serde(default)]
     pub dead_letter_exchange: Option<String>,
-    /// The routing key for those; default is the message's own.
+    /// The routing key for dead-lettered messages; the default is the message's own.
     #[serde(default)]
     pub dead_letter_routing_key: Option<String>,
-    /// Others declare it: it is never declared here. A worker waits until it exists.
+    /// Declared by other programs only. A worker waits until it exists.
     #[serde(default, skip_serializing_if = "is_false")]
     pub external: bool,
-    /// Declared with what is written here and nothing else, so that others may declare it with the same arguments: no
-    /// dead-letter queue beside it, and on RabbitMQ no type that is not named.
+    /// Declared with exactly these arguments, so that other programs may declare it with the same: without a
+    /// dead-letter queue, and on RabbitMQ without a type unless one is set.
     #[serde(default, skip_serializing_if = "is_false")]
     pub exact: bool,
     /// Further arguments of the declaration, such as `x-single-active-consumer`; they override the fields above.
@@ -187,8 +187,8 @@ impl Queue {
         }
     }
 
-    /// A queue that others declare. It is never declared here: a worker waits until it exists, says so in its log,
-    /// consumes from it as soon as it does, and waits again when it was deleted.
+    /// A queue that only other programs declare. A worker logs that it waits for the queue, consumes from it as soon as
+    /// it exists, and waits again after it was deleted.
     ///
     /// ```no_run
     /// use mq_worker::{App, Queue};
@@ -202,8 +202,8 @@ impl Queue {
         Self { external: true, ..Self::new(name) }
     }
 
-    /// A durable queue that is declared with what is set and nothing else, as any other client would: no dead-letter
-    /// queue beside it, and on RabbitMQ no type unless [`kind`](Self::kind) names one. Either side may declare it first.
+    /// A durable queue that is declared with exactly these arguments, as any other client would: without a dead-letter
+    /// queue, and on RabbitMQ without a type unless [`kind`](Self::kind) is set. Either side may declare it first.
     ///
     /// ```
     /// use mq_worker::Queue;
@@ -216,28 +216,28 @@ impl Queue {
         Self { exact: true, ..Self::new(name) }
     }
 
-    /// The queue does not survive a restart of the broker: what pika's and most other clients' `queue_declare` makes
-    /// unless `durable` is given.
+    /// The queue does not survive a restart of the broker: the default of pika's and most other clients'
+    /// `queue_declare`.
     #[must_use]
     pub fn transient(mut self) -> Self {
         self.durable = false;
         self
     }
 
-    /// With one more argument of the declaration, such as `x-max-length`.
+    /// Adds an argument to the declaration, such as `x-max-length`.
     #[must_use]
     pub fn argument(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.arguments.insert(name.into(), value.into());
         self
     }
 
-    /// True when this is declared the way the application likes it, with all that goes with it.
+    /// True if the application chooses the arguments of the declaration.
     pub(crate) fn is_managed(&self) -> bool {
         !self.external && !self.exact
     }
 
-    /// True when a queue that exists as `known` serves as well as this one would, on a broker where nobody owns queues
-    /// and there is only one kind.
+    /// True if the existing queue `known` is equivalent to this one, on a broker where queues have no owner and only
+    /// one kind.
     pub(crate) fn keeps_as(&self, known: &Queue) -> bool {
         let kept = |queue: &Queue| Queue {
             kind: None,
@@ -249,8 +249,7 @@ impl Queue {
         self.external || known.external || kept(self) == kept(known)
     }
 
-    /// The dead-letter queue that goes with a queue. The queues that workers have of their own for a broadcast
-    /// task share one, which outlives them.
+    /// The dead-letter queue of a queue. The workers' own queues for a broadcast task share one, which outlives them.
     pub fn dead_letter_name(queue: &str) -> String {
         let name = match broadcast_task(queue) {
             Some(task) => format!("{task}.broadcast.dead"),
@@ -281,12 +280,12 @@ impl From<String> for Queue {
     }
 }
 
-/// A queue of one worker's own for a broadcast task.
+/// The queue of a single worker for a broadcast task.
 pub(crate) fn broadcast_queue_name(task: &str, worker: Uuid) -> String {
     format!("{task}.broadcast.{worker}")
 }
 
-/// The task whose broadcasts come to this queue, if it is such a queue.
+/// The broadcast task of such a queue, if it is one.
 pub(crate) fn broadcast_task(queue: &str) -> Option<&str> {
     let (task, worker) = queue.rsplit_once(".broadcast.")?;
     Uuid::try_parse(worker).is_ok().then_some(task)
@@ -296,16 +295,16 @@ pub(crate) fn broadcast_task(queue: &str) -> Option<&str> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
-    /// Where messages come from.
+    /// The source exchange.
     pub exchange: String,
-    /// Where they go.
+    /// The destination queue.
     pub queue: String,
-    /// Key or pattern; means nothing to a fanout exchange.
+    /// The key or pattern; ignored by a fanout exchange.
     #[serde(default)]
     pub routing_key: String,
 }
 
-/// Exchanges, queues and bindings that belong together. Declaring them again changes nothing.
+/// Exchanges, queues and bindings that are declared together. Declaring them again changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Topology {
@@ -329,7 +328,7 @@ impl Binding {
 }
 
 impl Topology {
-    /// Nothing yet.
+    /// An empty topology.
     ///
     /// ```
     /// use mq_worker::{ExchangeKind, Topology};
@@ -344,21 +343,21 @@ impl Topology {
         Self::default()
     }
 
-    /// With one more durable exchange.
+    /// Adds a durable exchange.
     #[must_use]
     pub fn exchange(mut self, name: impl Into<String>, kind: ExchangeKind) -> Self {
         self.exchanges.push(Exchange::new(name, kind));
         self
     }
 
-    /// With one more queue: a name is a durable queue without limits.
+    /// Adds a queue: a name is a durable queue without limits.
     #[must_use]
     pub fn queue(mut self, queue: impl Into<Queue>) -> Self {
         self.queues.push(queue.into());
         self
     }
 
-    /// With one more binding.
+    /// Adds a binding.
     #[must_use]
     pub fn bind(
         mut self,
@@ -370,19 +369,19 @@ impl Topology {
         self
     }
 
-    /// True when others declare the queue or the exchange of this binding.
+    /// True if other programs declare the queue or the exchange of this binding.
     #[cfg_attr(not(feature = "amqp"), allow(dead_code))]
     pub(crate) fn has_external_end(&self, binding: &Binding) -> bool {
         self.queues.iter().any(|queue| queue.external && queue.name == binding.queue)
             || self.exchanges.iter().any(|exchange| exchange.external && exchange.name == binding.exchange)
     }
 
-    /// Just one queue.
+    /// A topology of one queue.
     pub fn of_queue(queue: Queue) -> Self {
         Self { queues: vec![queue], ..Self::default() }
     }
 
-    /// Adds what `other` has and this one has not.
+    /// Adds everything from `other` that is missing here.
     pub fn merge(&mut self, other: Topology) {
         for exchange in other.exchanges {
             if !self.exchanges.iter().any(|e| e.name == exchange.name) {
@@ -427,7 +426,7 @@ impl Topology {
 
 fn nothing_else(what: &str, name: &str, but: &str) -> Error {
     Error::config(format!(
-        "{what} `{name}` is external: whoever declares it decides how it is kept, so nothing else{but} can be set; \
+        "{what} `{name}` is external: its owner decides its arguments, so nothing else{but} can be set; \
          without `external` it is declared here"
     ))
 }
@@ -436,17 +435,17 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// What has to hold for something to be deleted. The default is nothing: it is deleted.
+/// Conditions for a deletion. By default it is unconditional.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeleteGuard {
-    /// Nobody consumes from the queue and nothing of it is running; nothing is bound to the exchange.
+    /// The queue has no consumers and no unsettled messages; the exchange has no bindings.
     pub if_unused: bool,
-    /// No message waits in the queue, for its turn or for its time.
+    /// The queue has no waiting and no delayed messages.
     pub if_empty: bool,
 }
 
 impl DeleteGuard {
-    /// Whether a queue with these counts may go; the same words on every broker.
+    /// Checks whether a queue with these counts may be deleted; the same messages on every broker.
     pub(crate) fn check_queue(self, name: &str, consumers: u64, running: u64, waiting: u64) -> Result<()> {
         if self.if_unused && consumers + running > 0 {
             // A broker that does not tell what is running counts none.
@@ -465,7 +464,7 @@ impl DeleteGuard {
         Ok(())
     }
 
-    /// Whether an exchange with this many bindings may go.
+    /// Checks whether an exchange with this many bindings may be deleted.
     pub(crate) fn check_exchange(self, name: &str, bindings: u64) -> Result<()> {
         if self.if_unused && bindings > 0 {
             return Err(Error::topology(format!(
@@ -518,8 +517,8 @@ fn shortened(name: &str) -> String {
     }
 }
 
-/// The queues that get a copy of a message published to `exchange` with `routing_key`: the rule for brokers
-/// that do not have one of their own. `None` when there is no such exchange.
+/// The queues that get a copy of a message published to `exchange` with `routing_key`: the routing rule for brokers
+/// without their own. `None` if the exchange does not exist.
 pub fn route<'a>(
     exchanges: impl IntoIterator<Item = &'a Exchange>,
     bindings: impl IntoIterator<Item = &'a Binding>,
@@ -546,7 +545,7 @@ fn yes() -> bool {
     true
 }
 
-/// Optional durations: written as milliseconds, read as milliseconds or as a text such as `90s`.
+/// Optional durations: written as milliseconds, read as milliseconds or as a string such as `90s`.
 mod millis {
     use super::Duration;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

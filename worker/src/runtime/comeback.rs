@@ -28,7 +28,7 @@ impl Settler {
         // Only a worker that stops hands back: what it gives away must not come to itself again.
         self.consumed.cancelled().await;
         count(&self.tally.requeued);
-        tracing::debug!(task = request.context.task(), id = request.context.id(), "handed back");
+        tracing::debug!(task = request.context.task(), id = request.context.id(), "requeued");
         let is_counted = self.broker.capabilities().counts_crashes && !request.on_trial;
         if is_counted || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
@@ -57,13 +57,13 @@ impl Settler {
         let mut message = again(&request);
         let crashes = request.crashes.saturating_add(1);
         message.headers.set(names::CRASHES, crashes);
-        let lost = "handed out and never settled: its worker may have died";
+        let lost = "delivered and never settled: its worker may have died";
         history::append(&mut message.headers, self.attempt_of(&request, lost.into()));
         tracing::warn!(
             task = request.context.task(),
             id = request.context.id(),
             crashes,
-            "handed out before and never settled: its worker may have died"
+            "delivered before and never settled: its worker may have died"
         );
         let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
         let done = self.publish_copy(&request, "count a crash", Smaller::call(message), counted).await;

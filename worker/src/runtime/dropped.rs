@@ -80,7 +80,7 @@ pub(super) async fn watch(pipe: Arc<Pipe>, queues: Vec<String>, over: Cancellati
                     watched.look(&pipe, ready, &over).await;
                 }
             }
-            Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot look at the dead letters"),
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot check the dead letters"),
         }
         tokio::select! {
             () = over.cancelled() => return,
@@ -118,7 +118,7 @@ impl Watched {
             }
             Err(error) => {
                 let queue = &self.queue;
-                tracing::debug!(queue, error = format!("{error:#}"), "cannot look through the dead letters");
+                tracing::debug!(queue, error = format!("{error:#}"), "cannot read the dead letters");
             }
         }
         self.latest = Instant::now();
@@ -184,15 +184,14 @@ async fn tell(pipe: &Pipe, letters: &str, delivery: Delivery) -> Result<(), Sett
     let why = match reason.as_str() {
         "expired" => "expired",
         "maxlen" => "its queue was full",
-        "delivery_limit" => "it was handed out too often",
+        "delivery_limit" => "it was delivered too often",
         _ => "its queue dropped it",
     };
     let (id, queue) = (request.context.id().to_owned(), request.context.queue().to_owned());
     let told = async {
         pipe.settler.revoked(&request, why).await?;
         let mut message = again(&request);
-        let error =
-            format!("no worker has run it: {why}; whoever waited for its result was told that it is revoked");
+        let error = format!("no worker has run it: {why}; its caller was notified that it is revoked");
         message.headers.set(names::DEAD_ERROR, error);
         let letter = |message| Effect::Publish(to_queue(letters, message, None));
         pipe.settler.publish_copy(&request, "keep a dead letter", Smaller::letter(message), letter).await
@@ -208,14 +207,14 @@ async fn tell(pipe: &Pipe, letters: &str, delivery: Delivery) -> Result<(), Sett
             );
             request.settlement.settle(Verdict::Replaced);
             if let Some(lock) = unique::read(request.context.headers(), request.context.id()) {
-                let _ = pipe.settler.insist("open the lock of a unique task", Effect::Unlock(&lock)).await;
+                let _ = pipe.settler.insist("release the lock of a unique task", Effect::Unlock(&lock)).await;
             }
             Ok(())
         }
         Err(Unsettled::Abandoned) => Err(request.settlement),
         Err(Unsettled::Impossible(error)) => {
             let error = format!("{error:#}");
-            tracing::error!(id, queue, error, "a dead letter cannot be marked as told of");
+            tracing::error!(id, queue, error, "cannot mark a dead letter as reported");
             Err(request.settlement)
         }
     }

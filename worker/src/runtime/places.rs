@@ -52,7 +52,7 @@ impl Places {
             id = context.id(),
             lost = places.lost(),
             of = places.all,
-            "a plain function cannot be stopped: its place is lost until it returns (`isolate` makes it killable)"
+            "a plain function cannot be stopped: its slot is lost until it returns (`isolate` makes it killable)"
         );
         // Ends with the thread. Nothing waits for it: a worker that stops leaves such a thread behind.
         tokio::spawn(async move {
@@ -62,7 +62,7 @@ impl Places {
                 task = context.task(),
                 id = context.id(),
                 lost = places.lost(),
-                "returned long after its time limit: its place is there again, its result is discarded"
+                "returned long after its time limit: its slot is free again, its result is discarded"
             );
         });
     }
@@ -76,7 +76,7 @@ impl Places {
             tracing::error!(
                 places = self.all,
                 patience = %show::duration(patience),
-                "every place is lost to a plain function that does not return: no task can run; the worker stops \
+                "every slot is lost to a plain function that does not return: no task can run; the worker stops \
                  unless one of them returns"
             );
             tokio::select! {

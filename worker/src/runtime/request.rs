@@ -271,7 +271,7 @@ impl Gate {
                 failure: failure(
                     "NotRegistered",
                     format!(
-                        "no task `{name}` is linked into this worker; it knows {}",
+                        "no task `{name}` is linked into this worker; it has {}",
                         listed(self.registry.iter().map(|entry| entry.name))
                     ),
                 ),
@@ -374,7 +374,7 @@ fn malformed(problem: String) -> Outcome {
 fn crashed(limit: u32) -> Outcome {
     Outcome::Dead {
         reason: DeadReason::Crashed,
-        failure: failure("WorkerLost", format!("{limit} workers died while they had this message")),
+        failure: failure("WorkerLost", format!("{limit} workers died while they held this message")),
     }
 }
 

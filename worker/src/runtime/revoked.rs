@@ -80,7 +80,7 @@ impl Revocations {
             let mut all: Vec<DateTime<Utc>> = known.values().map(|known| known.until).collect();
             all.sort_unstable();
             let first = all[all.len() - MOST];
-            tracing::warn!(kept = MOST, "more tasks are revoked than a worker remembers");
+            tracing::warn!(kept = MOST, "more ids are revoked than a worker keeps");
             known.retain(|_, known| known.until >= first);
         }
         self.any.store(!known.is_empty(), Ordering::Release);
@@ -134,7 +134,7 @@ impl Follower {
             }
             tracing::warn!(
                 error = format!("{error:#}"),
-                "this broker does not keep what is revoked: a worker hears of it only while it runs"
+                "this broker does not store revoked ids: only running workers receive a revocation"
             );
             self.next = None;
             return Ok(true);

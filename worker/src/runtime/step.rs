@@ -71,7 +71,7 @@ impl<'a> Step<'a> {
     /// Why it cannot be sent as it is, in words that follow its name.
     pub(super) fn problem(&self) -> Option<String> {
         if !self.kwargs().get().starts_with('{') {
-            return Some("has arguments by name that are no object".into());
+            return Some("has named arguments that are not an object".into());
         }
         for (name, is_span, is_time) in
             [("countdown", true, false), ("expires", true, true), ("eta", false, true)]
@@ -87,11 +87,11 @@ impl<'a> Step<'a> {
             }
         }
         if self.option("stamped_headers").is_some() && self.read::<Vec<String>>("stamped_headers").is_none() {
-            return Some("has `stamped_headers` that are no list of names".into());
+            return Some("has `stamped_headers` that are not a list of names".into());
         }
         let headers = self.option("headers")?;
         let Ok(headers) = serde_json::from_str::<BTreeMap<String, &RawValue>>(headers.get()) else {
-            return Some("has `headers` that are no object".into());
+            return Some("has `headers` that are not an object".into());
         };
         // A header is a value, and so cannot hold them.
         let is_huge = |json: &str| {

@@ -53,12 +53,16 @@ impl Settler {
             unless_impossible(self.insist("store a result", Effect::Store { record, reply_to }).await)
         };
         let Err(error) = store(record).await? else { return Ok(()) };
-        tracing::error!(id = record.task_id, error = format!("{error:#}"), "the result cannot be stored");
+        tracing::error!(id = record.task_id, error = format!("{error:#}"), "cannot store the result");
         if error.is_too_large() {
             let smaller = smaller_record(record, &error);
             if let Err(error) = store(&smaller).await? {
                 let error = format!("{error:#}");
-                tracing::error!(id = record.task_id, error, "nor can it be said that there is none");
+                tracing::error!(
+                    id = record.task_id,
+                    error,
+                    "cannot store an error in place of the result either"
+                );
             }
         }
         Ok(())
@@ -122,9 +126,9 @@ impl Settler {
         let mut publication = to_queue(&queue, message, None);
         // Whoever asked may have gone.
         publication.mandatory = false;
-        let answered = unless_impossible(self.insist("answer", Effect::Publish(publication)).await)?;
+        let answered = unless_impossible(self.insist("send a reply", Effect::Publish(publication)).await)?;
         if let Err(error) = &answered {
-            tracing::error!(id = context.id(), error = format!("{error:#}"), "the answer cannot be sent");
+            tracing::error!(id = context.id(), error = format!("{error:#}"), "cannot send the reply");
         }
         Ok(answered)
     }

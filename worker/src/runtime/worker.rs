@@ -246,7 +246,7 @@ impl Worker {
             () = places.exhausted(grace) => {
                 handle.stop();
                 let stopped = Error::exhausted(format!(
-                    "each of the {concurrency} places is held by a plain function that passed its time limit and does \
+                    "each of the {concurrency} slots is held by a plain function that passed its time limit and does \
                      not return: nothing can run in this process any more"
                 ));
                 work.await.and(Err(stopped))

@@ -1,4 +1,4 @@
-//! What a running task may ask about its own call.
+//! The context of a running call.
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
@@ -11,9 +11,9 @@ use super::stopping::Stopping;
 use crate::message::{Headers, Message, Properties};
 use crate::panics::Guarded;
 
-/// The call that is being run: its id, its headers, the program's shared state, and whether to stop.
+/// The running call: its id, its headers, the shared state, and its cancellation.
 ///
-/// A task whose first parameter is `&Context` is handed one by the worker.
+/// The worker passes it to a task whose first parameter is `&Context`.
 ///
 /// ```
 /// use mq_worker::{Context, task};
@@ -32,24 +32,24 @@ pub(crate) struct Call {
     pub(crate) task: &'static str,
     /// The same in every retry.
     pub(crate) id: String,
-    /// Where the message came from.
+    /// The queue that the message came from.
     pub(crate) queue: Arc<str>,
-    /// Where it was published, without the traces of a delay.
+    /// The exchange that it was originally published to, even after a delay.
     pub(crate) exchange: String,
-    /// With which key it was published, without the traces of a delay.
+    /// The key that it was originally published with, even after a delay.
     pub(crate) routing_key: String,
-    /// It was handed out before.
+    /// It was delivered before.
     pub(crate) redelivered: bool,
     /// The message itself.
     pub(crate) message: Message,
     /// What the program shares with its tasks.
     pub(crate) shared: SharedState,
-    /// How it is told to stop.
+    /// Stops it.
     pub(crate) stopping: Stopping,
 }
 
 tokio::task_local! {
-    /// The call that runs on this task, so that what it sends knows its parent.
+    /// The call that runs on this tokio task, so that calls sent from it have a parent.
     static CURRENT: Context;
 }
 
@@ -73,7 +73,7 @@ impl Context {
         })
     }
 
-    /// The call that is running here, if this code runs inside an async task.
+    /// The current call, if this code runs inside an async task.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok()
     }
@@ -83,7 +83,7 @@ impl Context {
         CURRENT.sync_scope(self.clone(), run)
     }
 
-    /// The message that asked for this call.
+    /// The message of this call.
     pub(crate) fn message(&self) -> &Message {
         &self.0.message
     }
@@ -98,7 +98,7 @@ impl Context {
         &self.0.id
     }
 
-    /// How many times this call was tried before: 0 on the first run.
+    /// How many times this call was retried: 0 on the first run.
     pub fn retries(&self) -> u32 {
         self.headers().retries()
     }
@@ -118,7 +118,7 @@ impl Context {
         &self.0.exchange
     }
 
-    /// True when the broker handed this message out before, so that the task may have run already.
+    /// True if the broker delivered this message before, so that the task may have run already.
     pub fn is_redelivered(&self) -> bool {
         self.0.redelivered
     }
@@ -138,44 +138,45 @@ impl Context {
         self.headers().root_id()
     }
 
-    /// A value that the program shared with all its tasks, in the set-up hook.
+    /// A value that the program shares with all its tasks, inserted by a `#[setup]` function.
     ///
     /// # Panics
-    /// When no value of this type was shared: the program forgot it. The panic is caught, and the task fails
-    /// with this message. [`try_state`](Self::try_state) asks without panicking.
+    /// No value of this type was inserted. The panic is caught, and the task fails with this message.
+    /// [`try_state`](Self::try_state) does not panic.
     pub fn state<T: Any + Send + Sync>(&self) -> Arc<T> {
         self.try_state().unwrap_or_else(|| {
             panic!("no shared state of type `{}`: insert it in the set-up hook", type_name::<T>())
         })
     }
 
-    /// A value that the program shared with all its tasks, if it did.
+    /// A value that the program shares with all its tasks, if it exists.
     pub fn try_state<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.0.shared.get()
     }
 
-    /// Fires when the worker shuts down cold, a time limit is reached, or the call is revoked. A plain function should look now and
-    /// then with [`is_cancelled`](Self::is_cancelled): nothing can stop it from outside.
+    /// Completes when the worker shuts down cold, a time limit is reached, or the call is revoked. A plain function should
+    /// check [`is_cancelled`](Self::is_cancelled) regularly: it cannot be stopped from outside.
     pub async fn cancelled(&self) {
         self.0.stopping.token().cancelled().await;
     }
 
-    /// True once the task should stop.
+    /// True if the task should stop.
     pub fn is_cancelled(&self) -> bool {
         self.0.stopping.is_cancelled()
     }
 
-    /// A token that fires with [`cancelled`](Self::cancelled), for handing on. Cancelling it stops nothing else.
+    /// A token that is cancelled together with [`cancelled`](Self::cancelled), to pass on. Cancelling it affects nothing
+    /// else.
     pub fn cancellation_token(&self) -> CancellationToken {
         self.0.stopping.token().child_token()
     }
 
-    /// Tells the task to stop.
+    /// Asks the task to stop.
     pub(crate) fn cancel(&self) {
         self.0.stopping.token().cancel();
     }
 
-    /// True when somebody has revoked this call: what it does is not wanted any more.
+    /// True if this call was revoked: its result is no longer wanted.
     pub fn is_revoked(&self) -> bool {
         self.0.stopping.is_revoked()
     }
@@ -216,7 +217,7 @@ pub struct SharedState(Arc<Values>);
 struct Values(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
 impl Drop for Values {
-    /// What the program shares may panic as it goes: that is the end of the value, not of the worker.
+    /// A shared value may panic when it is dropped: the panic must not end the worker.
     fn drop(&mut self) {
         for (_, value) in self.0.drain() {
             drop(Guarded::new(value));
@@ -225,13 +226,13 @@ impl Drop for Values {
 }
 
 impl SharedState {
-    /// Adds a value, in place of one of the same type.
+    /// Adds a value, replacing one of the same type.
     pub fn insert<T: Any + Send + Sync>(&mut self, value: T) {
         let before = Arc::make_mut(&mut self.0).0.insert(TypeId::of::<T>(), Arc::new(value));
         drop(Guarded::new(before));
     }
 
-    /// The value of a type, if there is one.
+    /// The value of a type, if it exists.
     pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.0.0.get(&TypeId::of::<T>()).cloned()?.downcast().ok()
     }

@@ -1,4 +1,4 @@
-//! What a task may return when it does not succeed.
+//! The errors that a task may return.
 
 use std::any::type_name_of_val;
 use std::error::Error as StdError;
@@ -9,45 +9,45 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TaskFailure;
 
-/// How a task ended without a value.
+/// The failure of a task.
 ///
-/// Any error converts into [`Failed`](TaskError::Failed) with `?`, which is tried again. Say
-/// [`reject`](TaskError::reject) when trying again cannot help, and [`retry_in`](TaskError::retry_in) when the
-/// task knows how long to wait.
+/// With `?`, any error converts into [`Failed`](TaskError::Failed), which is retried. Return
+/// [`reject`](TaskError::reject) if a retry cannot help, and [`retry_in`](TaskError::retry_in) if the task knows how
+/// long to wait.
 ///
-/// Like `anyhow::Error` this type is not itself a [`std::error::Error`], so that every error converts into it.
+/// Like `anyhow::Error`, this type is not itself a [`std::error::Error`], so that every error converts into it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum TaskError {
-    /// Tried again until the retries are used up.
+    /// Retried, up to `max_retries` times.
     Failed(TaskFailure),
-    /// Not tried again: the message goes to the dead-letter queue.
+    /// Not retried: the message moves to the dead-letter queue.
     Rejected(TaskFailure),
-    /// Tried again after exactly this time; it spends a retry.
+    /// Retried after exactly this time; it spends a retry.
     Retry {
         /// How long to wait.
         after: Duration,
-        /// Why.
+        /// The reason.
         failure: TaskFailure,
     },
 }
 
 impl TaskError {
-    /// A failure with a text: tried again.
+    /// A failure with a text: retried.
     pub fn failed(message: impl fmt::Display) -> Self {
         TaskError::Failed(TaskFailure::named("TaskError", "rust.mq_worker", message))
     }
 
-    /// A permanent failure with a text: not tried again.
+    /// A permanent failure with a text: not retried.
     pub fn reject(message: impl fmt::Display) -> Self {
         TaskError::Rejected(TaskFailure::named("Rejected", "rust.mq_worker", message))
     }
 
-    /// Try again after exactly this time, instead of the task's backoff.
+    /// Retries after exactly this time, instead of the task's backoff.
     pub fn retry_in(after: Duration, reason: impl fmt::Display) -> Self {
         TaskError::Retry { after, failure: TaskFailure::named("Retry", "rust.mq_worker", reason) }
     }
 
-    /// The same error, not to be tried again.
+    /// The same error, as a permanent one.
     #[must_use]
     pub fn permanent(self) -> Self {
         TaskError::Rejected(self.into_failure())
@@ -84,7 +84,7 @@ impl<E: StdError + Send + Sync + 'static> From<E> for TaskError {
     }
 }
 
-/// Implement this for an error type that knows when trying again cannot help.
+/// Implement this for an error type that knows when a retry cannot help.
 ///
 /// ```
 /// use mq_worker::Permanence;
@@ -101,10 +101,10 @@ impl<E: StdError + Send + Sync + 'static> From<E> for TaskError {
 /// }
 /// ```
 pub trait Permanence: fmt::Display {
-    /// True when the task must not be tried again with the same arguments.
+    /// True if the call must not be retried.
     fn is_permanent(&self) -> bool;
 
-    /// How long to wait before trying again, where the error knows; else the task's backoff.
+    /// How long to wait before the retry, if the error knows; otherwise the task's backoff applies.
     fn retry_after(&self) -> Option<Duration> {
         None
     }
@@ -137,8 +137,8 @@ impl TaskFailure {
     }
 }
 
-/// `notifications::mail::MailError<X>` → (`rust.notifications.mail`, `MailError`). The prefix keeps clear of
-/// Python's own modules: Celery tries to import the module that an error names.
+/// `notifications::mail::MailError<X>` → (`rust.notifications.mail`, `MailError`). The prefix avoids Python's own
+/// modules: Celery tries to import the module of an error.
 fn type_path(full: &str) -> (String, String) {
     let plain = full.split('<').next().unwrap_or(full).trim_start_matches('&');
     match plain.rsplit_once("::") {
@@ -147,16 +147,16 @@ fn type_path(full: &str) -> (String, String) {
     }
 }
 
-/// How the macro turns whatever error type a task has into a [`TaskError`], by method resolution: the first
-/// of these traits that the type fits, with one `&` fewer at each step.
+/// How the macro converts any error type of a task into a [`TaskError`], by method resolution: the first of these
+/// traits that the type implements is used, with one `&` fewer at each step.
 pub mod convert {
     use super::{Permanence, StdError, TaskError, TaskFailure, fmt};
 
-    /// Holds the error while the right conversion is looked up.
+    /// Holds the error during method resolution.
     #[derive(Debug)]
     pub struct Caught<E>(pub E);
 
-    /// A `TaskError` stays what it is.
+    /// A `TaskError` is not converted.
     pub trait ViaTaskError {
         /// Converts.
         fn into_task_error(self) -> TaskError;
@@ -185,7 +185,7 @@ pub mod convert {
         }
     }
 
-    /// Any error of the standard library's kind.
+    /// Any `std::error::Error`.
     pub trait ViaError {
         /// Converts.
         fn into_task_error(self) -> TaskError;
@@ -197,7 +197,7 @@ pub mod convert {
         }
     }
 
-    /// Whatever can be shown: `String`, `anyhow::Error`, ….
+    /// Anything with `Display`: `String`, `anyhow::Error`, ….
     pub trait ViaDisplay {
         /// Converts.
         fn into_task_error(self) -> TaskError;
@@ -212,7 +212,7 @@ pub mod convert {
         }
     }
 
-    /// No type has this: it is there for its message, shown for an error that fits none of the above.
+    /// No type implements this: it exists for its message, which is shown for an error that fits none of the above.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` cannot be the error of a task or a set-up function",
         label = "this error does not implement `Display`",
@@ -220,9 +220,9 @@ pub mod convert {
     )]
     pub trait Reportable {}
 
-    /// The last choice, which always fits and never compiles.
+    /// The last choice, which always matches and never compiles.
     pub trait ViaNothing<E> {
-        /// Says what is missing.
+        /// Reports the missing trait.
         fn into_task_error(self) -> TaskError
         where
             E: Reportable;

@@ -1,50 +1,50 @@
-//! What `#[task(..)]` says about a task, as constants.
+//! The options of `#[task(..)]`, as constants.
 
 use std::time::Duration;
 
-/// The options of one task. `None` leaves a matter to the configuration or the default.
+/// The options of one task. `None` means the configured value or the default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TaskOptions {
     /// The queue that calls go to. Default: a matching route, else the configured default queue.
     pub queue: Option<&'static str>,
     /// Topic patterns that the task subscribes to.
     pub topics: &'static [&'static str],
-    /// The exchange of its subscription. Default: the configured topic exchange, where events are emitted. A task
-    /// that names one and no topic gets everything from it.
+    /// The exchange of its subscription. Default: the configured topic exchange, to which events are emitted. A task
+    /// with an exchange and no topic receives every message from it.
     pub exchange: Option<&'static str>,
-    /// True when each running worker gets its own copy.
+    /// True if each running worker gets its own copy.
     pub broadcast: bool,
-    /// How many times a failed task is tried again. Default 3.
+    /// How many times a failed task is retried. Default: 3.
     pub max_retries: u32,
-    /// How long to wait before trying again.
+    /// How long to wait before a retry.
     pub backoff: Backoff,
     /// A run that takes longer is stopped and counts as failed. Default: no limit.
     ///
-    /// A plain function cannot be stopped: its run counts as failed, and its place among the running tasks stays
-    /// lost until it returns. An isolated one is killed.
+    /// A plain function cannot be stopped: its run counts as failed, and its slot is lost until it returns. An isolated
+    /// task is killed.
     pub time_limit: Option<Duration>,
-    /// After this time the context's cancellation token fires; the task may still end well. Default: no limit.
+    /// After this time the task's context is cancelled; the task may still succeed. Default: no limit.
     pub soft_time_limit: Option<Duration>,
-    /// True when each run has a process of its own, which can be killed and may crash. Unix only.
+    /// True if each run has a separate process, which can be killed and may crash. Unix only.
     pub isolate: bool,
-    /// How many bytes of memory the process of an isolated run may have. Default: no limit.
+    /// How many bytes of memory the process of an isolated run may use. Default: no limit.
     pub memory_limit: Option<u64>,
-    /// How long a call keeps the next one with the same [key](crate::Task::unique_by) out, at most. Default: not at all.
+    /// How long, at most, other calls with the same [key](crate::Task::unique_by) are duplicates. Default: not at all.
     pub unique_for: Option<Duration>,
-    /// How long a success is remembered, so that a message that comes again is not run again. Default: not at all.
+    /// How long a success is remembered, so that a redelivered message is not run again. Default: not at all.
     pub once_for: Option<Duration>,
-    /// When the message leaves the queue. Default: after the outcome is durable.
+    /// When the message is acknowledged. Default: after the outcome is durable.
     pub ack: AckMode,
     /// Larger is more urgent.
     pub priority: Option<u8>,
     /// A call that waited longer than this is not run.
     pub expires: Option<Duration>,
-    /// True when nobody wants the result: nothing is stored.
+    /// True if the result is ignored: nothing is stored.
     pub ignore_result: bool,
 }
 
 impl TaskOptions {
-    /// What holds when the attribute says nothing.
+    /// The defaults.
     pub const DEFAULT: Self = Self {
         queue: None,
         topics: &[],
@@ -75,10 +75,10 @@ pub enum AckMode {
     Early,
 }
 
-/// Exponential backoff with full jitter: before retry `n` (from 0) a random time between zero and
-/// `min · 2ⁿ` passes, but never more than `max`.
+/// Exponential backoff with full jitter: before retry `n` (from 0), the wait is a random time between zero and
+/// `min · 2ⁿ`, but never more than `max`.
 ///
-/// The formula is "full jitter" of the AWS architecture article "Exponential Backoff And Jitter".
+/// This is "full jitter" from the AWS architecture article "Exponential Backoff And Jitter".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The ceiling of the first wait.

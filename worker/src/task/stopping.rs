@@ -1,5 +1,5 @@
-//! How one call is told to stop. Most calls never are, and pay for nothing: the worker's token is shared, and a call has
-//! one of its own only when somebody waits for it or fires it.
+//! Stopping a single call. Most calls are never stopped and pay nothing for it: the worker's token is shared, and a call
+//! gets its own only when it is awaited or cancelled.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 /// The ways in which a call can be stopped.
 pub(crate) struct Stopping {
-    /// Fires at a cold shutdown.
+    /// Cancelled at a cold shutdown.
     worker: CancellationToken,
     own: OnceLock<CancellationToken>,
     revoked: AtomicBool,
-    /// Told when it is revoked, for whoever stands between the worker and the call.
+    /// Notified when the call is revoked, for code between the worker and the call.
     heard: Notify,
     terminated: Notify,
 }
@@ -31,7 +31,7 @@ impl From<CancellationToken> for Stopping {
 }
 
 impl Stopping {
-    /// Fires when the call should stop, for whatever reason.
+    /// Cancelled when the call should stop, for any reason.
     pub(crate) fn token(&self) -> &CancellationToken {
         self.own.get_or_init(|| self.worker.child_token())
     }
@@ -40,7 +40,7 @@ impl Stopping {
         self.worker.is_cancelled() || self.own.get().is_some_and(CancellationToken::is_cancelled)
     }
 
-    /// Asks the call to stop, since somebody has revoked it.
+    /// Asks the call to stop because it was revoked.
     pub(crate) fn revoke(&self) {
         // First: whoever sees the token fire asks why.
         self.revoked.store(true, Ordering::Release);
@@ -52,7 +52,7 @@ impl Stopping {
         self.revoked.load(Ordering::Acquire)
     }
 
-    /// Resolves when the call is revoked. For one listener: the permit is kept until it comes.
+    /// Resolves when the call is revoked. For one listener: the permit is stored until it is awaited.
     #[cfg(unix)]
     pub(crate) async fn revoked(&self) {
         while !self.is_revoked() {
@@ -60,7 +60,7 @@ impl Stopping {
         }
     }
 
-    /// Does not wait for the call to listen.
+    /// Stops the call by force, without waiting for its cooperation.
     pub(crate) fn terminate(&self) {
         self.revoke();
         // One permit is kept for whoever asks later.

@@ -1,4 +1,4 @@
-//! Every setting of an application, with its default, and the places that it is read from.
+//! Every setting of an application, its default, and the sources that it is read from.
 //!
 //! `settings` is the one table that both readers share: `environment` for `MQ_…` variables and `file` for
 //! `mq-worker.toml`, which `home` finds. `origins` remembers where each value came from. The command line parses its
@@ -27,12 +27,12 @@ use crate::routing::{QueueKind, RouteRule, Topology};
 use crate::tracing;
 
 /// Every setting. [`Config::load`] reads `MQ_…` environment variables, then `mq-worker.toml`, then takes
-/// the defaults; a builder or the command line changes fields afterwards, and so beats both.
-/// `docs/guide/configuration.md` lists all of them, and `mq-worker config` shows those in force.
+/// the defaults; a builder or the command line changes fields afterwards, and so overrides both.
+/// `docs/guide/configuration.md` lists all settings, and `mq-worker config` shows the values in effect.
 ///
-/// A field is a key of the same name in the file, and a variable in the environment: `broker_url` is
-/// `MQ_BROKER_URL`. The fields of [`WorkerConfig`] stand in the section `[worker]` and are `MQ_CONCURRENCY`,
-/// `MQ_QUEUES` and so on; those of [`TlsOptions`] in `[tls]`, `MQ_TLS_CA_FILE`.
+/// Each field is a key of the same name in the file, and a variable in the environment: `broker_url` is
+/// `MQ_BROKER_URL`. The fields of [`WorkerConfig`] are in the section `[worker]`, with the variables `MQ_CONCURRENCY`,
+/// `MQ_QUEUES` and so on; those of [`TlsOptions`] are in `[tls]`, with `MQ_TLS_CA_FILE`.
 ///
 /// ```toml
 /// broker_url = "amqp://localhost"
@@ -49,62 +49,62 @@ use crate::tracing;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where messages lie. Default: the file `mq-worker.db` in the root of the cargo workspace in which the program is
-    /// started, or beside its `mq-worker.toml` where that is further up or there is no workspace, else in the working
-    /// directory. A relative `sqlite:PATH` starts from the working directory, in `mq-worker.toml` from that file.
+    /// The broker that keeps the queues. Default: the file `mq-worker.db` in the root of the cargo workspace in which the
+    /// program is started, or next to its `mq-worker.toml` if that is further up or if there is no workspace, else in the
+    /// working directory. A relative `sqlite:PATH` starts from the working directory, in `mq-worker.toml` from that file.
     pub broker_url: BrokerUrl,
-    /// RabbitMQ's management API, which lists queues for the operating commands: `http://host:15672`, with a user and
-    /// password of its own if they differ from the broker's. Default: port 15672 of the broker's host, and 15671 over
-    /// `https` for `amqps`.
+    /// RabbitMQ's management API, which lists queues for the operating commands: `http://host:15672`, with its own user
+    /// and password if they differ from the broker's. Default: port 15672 of the broker's host, or 15671 over `https` for
+    /// `amqps`.
     pub management_url: Option<BrokerUrl>,
-    /// Where results go. Default: what goes with the broker (`rpc://` for RabbitMQ, else the same place).
+    /// Where results are stored. Default: with the broker (`rpc://` for RabbitMQ, else the same file or memory).
     pub result_backend: Option<BrokerUrl>,
-    /// The queue of tasks that name none. Default `default`.
+    /// The queue of tasks that do not name one. Default `default`.
     pub default_queue: String,
     /// The topic exchange to which events are emitted and tasks subscribe. Default `mq.topic`.
     pub topic_exchange: String,
-    /// The kind of queue that is created on RabbitMQ where a queue does not say. Default quorum.
+    /// The kind of queue to create on RabbitMQ, unless the queue itself says. Default quorum.
     pub queue_kind: QueueKind,
-    /// How long a publish may take before it is an error. Default 10 seconds.
+    /// Timeout for publishing and for other requests to the broker. Default 10 seconds.
     pub publish_timeout: Duration,
-    /// The largest body that is sent or run, in bytes. Default 16 MiB.
+    /// The largest message body to send or to run, in bytes. Default 16 MiB.
     pub max_message_size: usize,
     /// How long results are kept. Default one day.
     pub result_expires: Duration,
-    /// Which tasks go where; the first rule that matches wins.
+    /// The addresses of tasks; the first matching rule wins.
     pub routes: Vec<RouteRule>,
-    /// Exchanges, queues and bindings to declare beside what the tasks say.
+    /// Exchanges, queues and bindings to declare in addition to those of the tasks.
     pub topology: Topology,
     /// Files for `amqps://`.
     pub tls: TlsOptions,
-    /// What concerns a worker only.
+    /// The settings of the worker alone.
     pub worker: WorkerConfig,
 }
 
 /// The settings of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// The queues to work on. Default: the queues of all tasks that are linked in.
+    /// The queues to consume from. Default: the queues of all tasks that are linked in.
     pub queues: Vec<String>,
-    /// How many tasks run at once. Default ten for each processor.
+    /// How many tasks run at once. Default 10 per CPU.
     pub concurrency: usize,
-    /// How many messages may be reserved. Default: the concurrency.
+    /// How many messages to reserve. Default: the concurrency.
     pub prefetch: Option<u16>,
-    /// How long running tasks may go on at a warm shutdown. Default 30 seconds.
+    /// How long running tasks may continue during a warm shutdown. Default 30 seconds.
     pub grace: Duration,
-    /// The worker's name: `name@host`. Default: the program's name, which is the package's, at the machine's.
+    /// The worker's name: `name@host`. Default: the name of the program, which is that of the package, and the host name.
     pub hostname: Option<String>,
-    /// A message that was in the hands of this many dying workers is put aside. Default 3.
+    /// Dead-letter a message after this many crashes of workers that held it. Default 3.
     pub max_crashes: u32,
-    /// Whether the worker answers `mq-worker status` and `stop`, `celery inspect` and Flower. Default true.
+    /// Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower. Default true.
     pub control: bool,
-    /// Where `/livez` and `/readyz` are served, such as `0.0.0.0:9000`. Default: nowhere.
+    /// The address that serves `/livez` and `/readyz`, such as `0.0.0.0:9000`. Default: nowhere.
     pub health: Option<SocketAddr>,
-    /// How long a worker may be handed nothing from a queue that is not empty, or its async runtime may be blocked,
-    /// before `/livez` fails. Default 60 seconds; zero turns these checks off.
+    /// How long a worker may receive nothing from a queue that is not empty, or its async runtime may be blocked, before
+    /// `/livez` fails. Default 60 seconds; zero turns these checks off.
     pub health_stall_limit: Duration,
-    /// How long the broker may be away before `/livez` fails. Default 5 minutes: a worker connects again by itself, and
-    /// restarting all of them helps no broker. Zero turns the check off.
+    /// How long the broker may be unreachable before `/livez` fails. Default 5 minutes: a worker reconnects by itself, and
+    /// restarting every worker does not help a broker. Zero turns the check off.
     pub health_connection_limit: Duration,
 }
 
@@ -155,11 +155,11 @@ impl Default for WorkerConfig {
 
 impl Config {
     /// Environment, then the nearest `mq-worker.toml` in the working directory or above it (or the file that `MQ_CONFIG`
-    /// names), then defaults. A variable that is empty counts as one that is not set.
+    /// names), then defaults. An empty variable counts as not set.
     ///
     /// # Errors
-    /// An unknown key or a bad value: the message names the file or variable, the key and the choices. A variable that
-    /// begins with `MQ_` and is no setting is an error where it is one typo away from one; else there is one warning.
+    /// An unknown key or a bad value: the message names the file or variable, the key and the possible values. An unknown
+    /// variable that begins with `MQ_` is an error if it is one typo away from a setting; otherwise it causes a warning.
     pub fn load() -> Result<Self> {
         Self::load_at(None).map(|loaded| loaded.config)
     }

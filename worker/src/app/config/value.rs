@@ -116,9 +116,7 @@ pub(crate) fn queue(text: &str) -> Result<String, Problem> {
 /// `email,sms`.
 pub(crate) fn queues(text: &str) -> Result<Vec<String>, Problem> {
     text.split(',')
-        .map(|name| {
-            queue(name).map_err(|_| "expected queue names with commas between them: `email,sms`".into())
-        })
+        .map(|name| queue(name).map_err(|_| "expected queue names separated by commas: `email,sms`".into()))
         .collect()
 }
 

@@ -103,7 +103,7 @@ async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> O
     search.put_back().await;
     let replayed = found.matching - kept.len() as u64;
     if found.expired > 0 {
-        output::note(format!("{} had expired and stay; --expired replays them too", found.expired));
+        output::note(format!("{} expired and not replayed; use --expired to replay them too", found.expired));
     }
     match json {
         true => {
@@ -133,8 +133,10 @@ fn kept_out(kept: &[Kept], queue: &str) -> Outcome {
         return Ok(());
     }
     for Kept { id, holder } in kept {
-        let holder = holder.as_deref().unwrap_or("whose id is not known");
-        output::note(format!("{id} stays: its task is unique, and another call waits or runs, {holder}"));
+        let holder = holder.as_deref().unwrap_or("whose id is unknown");
+        output::note(format!(
+            "{id} stays in place: its task is unique, and another call waits or runs, {holder}"
+        ));
     }
     let stay = if kept.len() == 1 { "stays" } else { "stay" };
     Err(Failure::new(
@@ -158,7 +160,7 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
         (None, None, Some(error)) => format!("the messages with \"{error}\" in their error"),
         (None, None, None) => counted(info.ready, "message"),
     };
-    output::confirm(&format!("Drop {what} in `{dead}` for good?"), yes)?;
+    output::confirm(&format!("Drop {what} in `{dead}` permanently?"), yes)?;
     let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
     while let Some(delivery) = search.next().await? {
         let headers = &delivery.message.headers;
@@ -288,7 +290,7 @@ impl Found {
     fn tell(&self) {
         if self.unseen > 0 && self.matching > 0 {
             output::note(format!(
-                "{} more in `{}` not looked at; --limit shows more",
+                "{} more in `{}` not shown; raise --limit to see more",
                 self.unseen, self.queue
             ));
         } else if self.matching == 0 {

@@ -113,7 +113,7 @@ pub(super) async fn dial(
             Failure { is_final: failure.is_final || is_invalid(&error), ..failure }
         }
         Err(_) => Failure::connection(format!(
-            "the server took the connection and said nothing within {}; if this persists, it does not speak AMQP on \
+            "the server accepted the connection but sent nothing within {}; if this persists, it does not speak AMQP on \
              that port",
             humantime::format_duration(limit)
         )),
@@ -184,8 +184,8 @@ mod tests {
             ("amqp", Some(alert), 10_000, ["but TLS", "amqps://"], true),
             ("amqp", Some(b"SSH-2.0-OpenSSH_9.2\r\n"), 10_000, ["does not speak AMQP", "5672"], true),
             ("amqp", Some(b"AMQP\x00\x01\x00\x00"), 10_000, ["another version", "0-9-1"], true),
-            ("amqp", Some(b""), 10_000, ["closed the connection without a word", "AMQP"], false),
-            ("amqp", None, 300, ["said nothing within 300ms", "AMQP"], false),
+            ("amqp", Some(b""), 10_000, ["closed the connection without sending anything", "AMQP"], false),
+            ("amqp", None, 300, ["sent nothing within 300ms", "AMQP"], false),
             ("amqps", Some(b"AMQP\x00\x00\x09\x01"), 10_000, ["does not speak TLS", "amqp://"], true),
             ("amqps", Some(http), 10_000, ["does not speak TLS", "amqp://"], true),
         ] {

@@ -70,7 +70,7 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
             if !has_more && consuming.running.count() == 0 {
                 if let Some(unsettled @ 1..) = consuming.control.unsettled() {
                     symptoms.progress = Some(format!(
-                        "{unsettled} messages were handed to this worker and are not acknowledged, and it runs none"
+                        "{unsettled} messages were delivered to this worker and are not acknowledged, but it runs none"
                     ));
                     return symptoms;
                 }
@@ -91,7 +91,7 @@ fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, 
             let is_idle = consuming.delivered.load(Ordering::Relaxed) == delivered;
             if let Some(queue) = full.filter(|_| is_idle) {
                 symptoms.progress = Some(format!(
-                    "queue `{}` has {} messages ready, and this worker, which does nothing, is handed none",
+                    "queue `{}` has {} messages ready, but this worker is idle and receives none",
                     queue.name, queue.ready
                 ));
             }
@@ -100,7 +100,7 @@ fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, 
             symptoms.connection = Some(format!("the broker does not answer: {error:#}"));
         }
         // For instance the queue of somebody else: that says nothing about this worker.
-        Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot see how full the queues are"),
+        Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot read the lengths of the queues"),
     }
 }
 

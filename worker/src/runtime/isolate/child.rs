@@ -43,7 +43,7 @@ fn answer() -> Result<(), String> {
     let worker = std::env::var(MARK).unwrap_or_default();
     if worker != std::os::unix::process::parent_id().to_string() {
         return Err(format!(
-            "its worker {worker} is gone; or {MARK} was inherited: a task that starts this program removes it"
+            "its worker {worker} has exited; or {MARK} was inherited: a task that starts this program removes it"
         ));
     }
     let socket = io::stdin().as_fd().try_clone_to_owned();
@@ -93,11 +93,11 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     // When to stop is the worker's to say. A service manager may signal every process of a service.
     let deaf = async { [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal) };
     let _deaf = runtime.block_on(deaf);
-    wire::write(socket, &Reply::Begun, &[]).map_err(failed("the worker does not listen"))?;
+    wire::write(socket, &Reply::Begun, &[]).map_err(failed("cannot reply to the worker"))?;
     // What the task starts must not hold the socket, or read from it.
     let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
     rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
-    let (call, body) = wire::read::<Call>(socket).map_err(failed("no call came"))?;
+    let (call, body) = wire::read::<Call>(socket).map_err(failed("cannot read the call"))?;
     let orders = Arc::new(Orders::default());
     let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
     // Ends with the process.
@@ -117,7 +117,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     });
     let _ = io::stdout().flush();
     let (reply, body) = Reply::of(ended);
-    wire::write(socket, &reply, &body).map_err(|error| format!("the worker does not listen: {error}").into())
+    wire::write(socket, &reply, &body).map_err(|error| format!("cannot reply to the worker: {error}").into())
 }
 
 /// What the worker has ordered so far, which may be before there is a call.

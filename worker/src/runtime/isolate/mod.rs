@@ -69,7 +69,7 @@ pub(super) fn is_ready() -> bool {
 pub(super) fn check(registry: &Registry) -> Result<()> {
     let Some(task) = registry.iter().find(|task| task.options.isolate) else { return Ok(()) };
     let problem = if cfg!(not(unix)) {
-        "processes of their own for tasks need Unix"
+        "isolated tasks need Unix"
     } else if is_ready() {
         return Ok(());
     } else {
@@ -77,7 +77,7 @@ pub(super) fn check(registry: &Registry) -> Result<()> {
          (or have `mq_worker::main()` for it)"
     };
     Err(Error::config(format!(
-        "task `{}` is isolated, and {problem}; `Worker::without_isolation` runs it like any other, for tests",
+        "task `{}` is isolated, and {problem}; for tests, `Worker::without_isolation` runs it like any other task",
         task.name
     )))
 }

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Runs a call in a process of its own. Dropping the future kills that process, and all that it started.
 pub(in crate::runtime) async fn run(context: Context, memory_limit: Option<u64>) -> Ended {
     attempt(&context, memory_limit).await.unwrap_or_else(|error| {
-        let problem = format!("cannot run the task in a process of its own: {error}");
+        let problem = format!("cannot run the task in a separate process: {error}");
         if is_scarcity(&error) {
             Ended::NotStarted(problem)
         } else {
@@ -165,7 +165,7 @@ fn in_words(status: ExitStatus, memory_limit: Option<u64>) -> String {
         (6, Some(bytes)) => {
             format!("; so does a program that asks for more than its `memory_limit`, {bytes} bytes")
         }
-        (9, _) => "; perhaps the system ran out of memory".into(),
+        (9, _) => "; the system may have run out of memory".into(),
         _ => String::new(),
     };
     format!("its process was killed by signal {signal}{name}{hint}")

@@ -71,7 +71,7 @@ impl Reply {
             Ended::Erred(error) => (Reply::Erred(error), Vec::new()),
             Ended::Panicked(text) => (Reply::Panicked(text), Vec::new()),
             // Only the worker knows of limits and shutdowns.
-            _ => (Reply::Panicked("it ended in a way that only its worker can tell of".into()), Vec::new()),
+            _ => (Reply::Panicked("its process cannot report how it ended".into()), Vec::new()),
         }
     }
 
