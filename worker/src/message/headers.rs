@@ -35,7 +35,7 @@ pub mod names {
     pub const CRASHES: &str = "mq-crashes";
     /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
     pub const DROPPED: &str = "mq-dropped-headers";
-    /// Of a message that has taken workers down: what its next trial is called, see `runtime/trial.rs`.
+    /// Of a message that has taken workers down: what its next trial is called, see `runtime/quarantine.rs`.
     pub const TRIAL: &str = "mq-trial";
 }
 

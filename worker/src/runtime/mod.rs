@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod persist;
 mod pipe;
 pub mod places;
+mod quarantine;
 pub mod request;
 pub mod revoked;
 pub mod running;
@@ -29,7 +30,6 @@ mod start;
 mod step;
 mod tally;
 mod told;
-mod trial;
 pub mod worker;
 
 pub use handle::WorkerHandle;

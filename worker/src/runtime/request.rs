@@ -57,7 +57,7 @@ pub(crate) enum Admission {
 pub enum Standing {
     /// Each counts.
     Counted,
-    /// They were looked into, and it may run once more: see `runtime/trial.rs`.
+    /// They were looked into, and it may run once more: see `runtime/quarantine.rs`.
     OnTrial,
 }
 
