@@ -25,8 +25,8 @@ pub(super) fn again(request: &Request) -> Message {
     }
     if request.crashes > 0 {
         message.headers.set(names::CRASHES, request.crashes);
-        // What is noted of a trial so far says nothing about this copy, nor what will be noted of it about another.
-        message.headers.set(names::TRIAL, format!("{:016x}", fastrand::u64(..)));
+        // A note about an earlier quarantine says nothing about this copy, nor a note about this copy about another.
+        message.headers.set(names::QUARANTINE, format!("{:016x}", fastrand::u64(..)));
     }
     // It goes straight to its queue from here on: what its first address was would be forgotten.
     if context.routing_key() != context.queue() && message.headers.get(names::ROUTING_KEY).is_none() {

@@ -16,20 +16,20 @@ use crate::task::TaskEntry;
 use crate::tracing;
 
 impl Settler {
-    /// Gives the message back as if it had never been handed out. A broker that marks what comes back as
-    /// redelivered would make the next worker suspect a crash, so there the message is published afresh; so is one that
-    /// was on trial, as it has not been found guilty.
-    pub async fn hand_back(&self, request: Request) {
+    /// Requeues the message as if it had never been delivered. A broker that marks requeued messages as redelivered would
+    /// make the next worker suspect a crash, so there the message is published afresh; so is one that was in quarantine,
+    /// as its note must not speak against it.
+    pub async fn requeue(&self, request: Request) {
         if request.settlement.is_settled() {
-            // At most once, as its `ack = "early"` asks: it began, so it does not come again.
+            // At most once, as its `ack = "early"` asks: it began, so it does not run again.
             tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
             return;
         }
-        // Only a worker that stops hands back: what it gives away must not come to itself again.
+        // Only a worker that stops requeues: it must not receive the same message again.
         self.consumed.cancelled().await;
         count(&self.tally.requeued);
-        tracing::debug!(task = request.context.task(), id = request.context.id(), "handed back");
-        let is_counted = self.broker.capabilities().counts_crashes && !request.on_trial;
+        tracing::debug!(task = request.context.task(), id = request.context.id(), "requeued");
+        let is_counted = self.broker.capabilities().counts_crashes && !request.quarantined;
         if is_counted || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
         }
@@ -52,8 +52,8 @@ impl Settler {
         self.replace(request, done).await;
     }
 
-    /// Counts a crash in the message itself, and lets the counted message come again.
-    pub async fn suspect(&self, request: Request) {
+    /// Counts a crash in the message itself, and sends the counted message again.
+    pub async fn count_crash(&self, request: Request) {
         let mut message = again(&request);
         let crashes = request.crashes.saturating_add(1);
         message.headers.set(names::CRASHES, crashes);

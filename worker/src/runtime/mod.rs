@@ -20,7 +20,7 @@ pub mod outcome;
 pub mod persist;
 mod pipe;
 pub mod places;
-mod quarantine;
+pub mod quarantine;
 pub mod request;
 pub mod revoked;
 pub mod running;

@@ -1,4 +1,4 @@
-//! What a worker asks and tells the broker's registers: which calls have succeeded, and which were run alone.
+//! What a worker reads from and writes to the broker's registers: calls that have succeeded, and messages in quarantine.
 
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
@@ -39,21 +39,21 @@ impl Settler {
         self.register("note what is done", || self.broker.note(Register::Done, &note)).await.map(drop)
     }
 
-    /// True when a message's trial has begun before: it was the one to blame. Also where nobody can tell.
-    pub async fn was_tried(&self, headers: &Headers) -> Result<bool, Abandoned> {
-        let Some(trial) = trial_of(headers) else { return Ok(true) };
-        let ask = || self.broker.is_noted(Register::Tried, &trial, Register::Tried.longest());
-        Ok(self.register("read who was on trial", ask).await?.unwrap_or(true))
+    /// True when the quarantine of a message has begun before. Also where the broker cannot tell.
+    pub async fn was_quarantined(&self, headers: &Headers) -> Result<bool, Abandoned> {
+        let Some(quarantine) = quarantine_of(headers) else { return Ok(true) };
+        let ask = || self.broker.is_noted(Register::Tried, &quarantine, Register::Tried.longest());
+        Ok(self.register("read which messages were in quarantine", ask).await?.unwrap_or(true))
     }
 
-    /// Notes that a message's trial begins.
-    pub async fn note_trial(&self, headers: &Headers) -> Result<(), Abandoned> {
-        let Some(trial) = trial_of(headers) else { return Ok(()) };
-        let note = Note::new(trial, Register::Tried.longest());
-        self.register("note a trial", || self.broker.note(Register::Tried, &note)).await.map(drop)
+    /// Notes that the quarantine of a message begins.
+    pub async fn note_quarantine(&self, headers: &Headers) -> Result<(), Abandoned> {
+        let Some(quarantine) = quarantine_of(headers) else { return Ok(()) };
+        let note = Note::new(quarantine, Register::Tried.longest());
+        self.register("note a quarantine", || self.broker.note(Register::Tried, &note)).await.map(drop)
     }
 
-    /// Asks or tells a register. `None`: this can never be done, and that was said.
+    /// Reads or writes a register. `None`: this can never be done, and that was logged.
     async fn register<'a, T>(
         &self,
         what: &str,
@@ -75,9 +75,9 @@ fn call_of(request: &Request) -> String {
     format!("{}/{}", context.id(), Uuid::new_v5(&NAMESPACE, &call).simple())
 }
 
-/// Names a trial. `None`: a message without an id is another one each time it comes. With the retries, as Celery's workers
-/// drop headers that they do not know when they send a message again.
-fn trial_of(headers: &Headers) -> Option<String> {
-    let trial = headers.get_str(names::TRIAL).unwrap_or_default();
-    headers.id().map(|id| format!("{id}/{}/{trial}", headers.retries()))
+/// Names a quarantine. `None`: a message without an id cannot be recognized. With the retries, as Celery's workers drop
+/// headers that they do not know when they send a message again.
+fn quarantine_of(headers: &Headers) -> Option<String> {
+    let name = headers.get_str(names::QUARANTINE).unwrap_or_default();
+    headers.id().map(|id| format!("{id}/{}/{name}", headers.retries()))
 }

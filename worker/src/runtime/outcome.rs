@@ -40,10 +40,10 @@ pub enum Outcome {
         after: Duration,
         /// Why.
         failure: TaskFailure,
-        /// True when it spends none of the retries, but one of its lives.
+        /// True when it is counted as a crash, not as a retry.
         crashed: bool,
     },
-    /// Store the failure and put the message aside.
+    /// Store the failure and dead-letter the message.
     Dead {
         /// What the dead-letter queue says.
         reason: DeadReason,
@@ -69,8 +69,8 @@ pub enum Outcome {
         /// Why.
         problem: String,
     },
-    /// Hand it back, with nothing spent.
-    HandBack,
+    /// Requeue it, with nothing spent.
+    Requeue,
 }
 
 impl Outcome {
@@ -90,12 +90,12 @@ impl Outcome {
             Self::Dead { reason, failure } => OutcomeKind::DeadLettered { reason: reason.as_str(), failure },
             Self::Revoked { why } => OutcomeKind::Revoked { why },
             Self::Repeated => OutcomeKind::Duplicate,
-            Self::Postpone { .. } | Self::Lose { .. } | Self::HandBack => OutcomeKind::Requeued,
+            Self::Postpone { .. } | Self::Lose { .. } | Self::Requeue => OutcomeKind::Requeued,
         }
     }
 }
 
-/// Why a message is put aside.
+/// Why a message is dead-lettered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadReason {
     /// The retries are used up.
@@ -136,7 +136,7 @@ pub struct Attempts {
     pub retries: u32,
     /// Runs that took their process down.
     pub crashes: u32,
-    /// With this many of those it is put aside.
+    /// With this many crashes it is dead-lettered.
     pub max_crashes: u32,
 }
 
@@ -149,7 +149,7 @@ pub fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f
     let backoff = || options.backoff.delay(retries, random);
     let (after, failure) = match ended {
         Ended::Returned(json) => return Outcome::Success(json),
-        Ended::Interrupted => return Outcome::HandBack,
+        Ended::Interrupted => return Outcome::Requeue,
         Ended::Broke(problem) => return Outcome::Lose { problem },
         Ended::NotStarted(problem) => {
             return Outcome::Postpone { after: SCARCE.mul_f64(0.5 + random), problem };
@@ -180,7 +180,7 @@ pub fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f
     }
 }
 
-/// What takes its own process down is counted as what takes a worker down: apart from errors.
+/// A crash of its own process counts like a crash of a worker: apart from errors.
 fn crashed(text: String, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
     let Attempts { crashes, max_crashes, .. } = attempts;
     let failure = TaskFailure {
@@ -258,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_task_is_handed_back_even_with_no_retries_left() {
-        assert_eq!(decide(Ended::Interrupted, &OPTIONS, tried(2), 0.5), Outcome::HandBack);
+    fn an_interrupted_task_is_requeued_even_with_no_retries_left() {
+        assert_eq!(decide(Ended::Interrupted, &OPTIONS, tried(2), 0.5), Outcome::Requeue);
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_of_its_own_process_spends_a_life_and_no_retry() {
+    fn a_crash_of_its_own_process_is_counted_and_spends_no_retry() {
         let after = |crashes, options: &TaskOptions| {
             let attempts = Attempts { retries: 2, crashes, max_crashes: 3 };
             match decide(Ended::Crashed("signal 9".into()), options, attempts, 1.0) {

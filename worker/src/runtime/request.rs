@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::executor::Limits;
 use super::outcome::{Attempts, DeadReason, Ended, Outcome, decide, failure};
+use super::quarantine::{CrashFacts, CrashVerdict};
 use super::revoked::Revocations;
 use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
@@ -30,10 +31,10 @@ pub struct Request {
     pub embed: Embed,
     /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.
     pub plain: bool,
-    /// How many workers died while they had it, as far as is known.
+    /// How many workers died while they held it, as far as is known.
     pub crashes: u32,
-    /// The broker has a note that its trial has begun.
-    pub on_trial: bool,
+    /// The broker has a note that its quarantine has begun.
+    pub quarantined: bool,
     /// How the delivery is given back.
     pub settlement: Settlement,
 }
@@ -46,19 +47,17 @@ pub(crate) enum Admission {
     Settle(Request, Outcome),
     /// It is not due yet, by this long.
     Early(Request, Duration),
-    /// A worker died with it: it is counted before it runs again.
-    Suspect(Request),
+    /// A worker may have died with it: the crash is counted before it runs again.
+    CountCrash(Request),
     /// Several tasks want this plain message: each gets a copy of its own.
     Split(Request, Vec<&'static TaskEntry>),
 }
 
-/// How the crashes that a message may have caused are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Each counts.
-    Counted,
-    /// They were looked into, and it may run once more: see `runtime/quarantine.rs`.
-    OnTrial,
+/// A delivery after decoding.
+pub(super) struct Decoded {
+    pub(super) request: Request,
+    /// Its task, or the tasks that subscribe to it.
+    found: Result<Vec<&'static TaskEntry>, Outcome>,
 }
 
 /// What admission needs to know about the worker.
@@ -73,12 +72,12 @@ pub struct Gate {
     pub cold: CancellationToken,
     /// The largest body that is run, in bytes.
     pub max_message_size: usize,
-    /// A message that took this many workers down is put aside.
+    /// A message with this many crashes is dead-lettered.
     pub max_crashes: u32,
     /// False when isolated tasks run like others.
     pub isolates: bool,
-    /// True when a message on its last life runs in a process of its own, whatever its task says.
-    pub tries_apart: bool,
+    /// True when a suspected poison message runs in a process of its own, whatever its task says.
+    pub quarantines_in_process: bool,
     /// True when the broker counts crashes itself.
     pub broker_counts_crashes: bool,
     /// Not to be run.
@@ -101,55 +100,73 @@ impl Request {
 }
 
 impl Gate {
-    /// True for a message that has taken workers down, and is put aside when it does so once more. With a limit of one
-    /// crash there is no such life; and a header that says more than any worker writes leaves none.
-    pub fn is_on_its_last_life(&self, delivery: &Delivery) -> bool {
-        let crashes = counted(delivery.crashes, &delivery.message.headers);
-        self.max_crashes > 1
-            && delivery.message.headers.crashes() <= self.most_crashes()
-            && crashes > 0
-            && crashes.saturating_add(1) >= self.max_crashes
-    }
-
-    /// True when the worker that died during this message's trial proves nothing: it ran in a process of its own. As
-    /// often as workers may die of it, in case that it kills its parents.
-    pub fn deserves_another_trial(&self, delivery: &Delivery) -> bool {
-        self.tries_apart && delivery.message.headers.crashes() < self.most_crashes()
-    }
-
-    /// How many crashes a worker writes into a message at most: each life but the last, and trials that proved nothing.
-    fn most_crashes(&self) -> u32 {
-        let lives = self.max_crashes.saturating_sub(1);
-        if self.tries_apart { lives.saturating_add(self.max_crashes) } else { lives }
-    }
-
-    /// True for a message whose last life is spent, if it was the one that took its worker down.
-    pub fn is_accused(&self, delivery: &Delivery) -> bool {
-        let crashes = counted(delivery.crashes, &delivery.message.headers);
-        crashes.saturating_add(self.suspected(delivery.redelivered).into()) >= self.max_crashes
-    }
-
-    /// Without a count of the broker's, a message that was handed out before is suspected once per redelivery.
-    fn suspected(&self, redelivered: bool) -> bool {
-        redelivered && !self.broker_counts_crashes
+    /// What is known of the crashes of a delivery. A broker's count is exact, and begins anew with each message: what was
+    /// counted before is in a header.
+    pub(crate) fn crash_facts(&self, delivery: &Delivery) -> CrashFacts {
+        let in_header = delivery.message.headers.crashes();
+        CrashFacts {
+            count: delivery.crashes.unwrap_or_default().saturating_add(in_header),
+            in_header,
+            uncounted: delivery.redelivered && !self.broker_counts_crashes,
+            limit: self.max_crashes,
+            isolated: self.quarantines_in_process,
+        }
     }
 
     /// Decodes a delivery, looks its task up and checks whether it may run now.
-    pub(crate) fn admit(&self, delivery: Delivery, standing: Standing, now: DateTime<Utc>) -> Admission {
-        let Delivery { mut message, queue, exchange, routing_key, redelivered, crashes, settlement } =
-            delivery;
+    pub(crate) fn admit(&self, delivery: Delivery, verdict: CrashVerdict, now: DateTime<Utc>) -> Admission {
+        let is_suspect = self.crash_facts(&delivery).is_suspect();
+        let Decoded { mut request, found } = self.decode(delivery, verdict);
+        let entries = match found {
+            Ok(entries) => entries,
+            Err(outcome) => return Admission::Settle(request, outcome),
+        };
+        if self.revocations.contains(request.context.id()) {
+            return request.ends(Outcome::Revoked { why: "revoked" });
+        }
+        match verdict {
+            CrashVerdict::DeadLetter => return request.ends(crashed(self.max_crashes)),
+            // An early ack comes before the run: a message that is delivered again has not begun, unless its quarantine
+            // is noted.
+            CrashVerdict::SendAgain if is_suspect || request.options.ack == AckMode::Late => {
+                return Admission::CountCrash(request);
+            }
+            _ => {}
+        }
+        let [entry] = entries[..] else { return Admission::Split(request, entries) };
+        match due(request.context.headers(), now) {
+            Err(outcome) => return request.ends(outcome),
+            Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
+            Ok(_) => {}
+        }
+        let options = request.options;
+        let limits = Limits::of(Some(entry), request.context.headers());
+        let in_quarantine = verdict == CrashVerdict::RunAlone && self.quarantines_in_process;
+        match self.start(entry, &mut request) {
+            // Decoded all the same: what does not fit is known without a process for it.
+            Ok(_) if (options.isolate && self.isolates) || in_quarantine => {
+                let work = Work::Isolated { memory_limit: options.memory_limit };
+                Admission::Run(request, Guarded::new(work), limits)
+            }
+            Ok(work) => Admission::Run(request, work, limits),
+            Err(outcome) => Admission::Settle(request, outcome),
+        }
+    }
+
+    /// Decodes a delivery as far as its requeueing needs it.
+    pub(super) fn decode(&self, delivery: Delivery, verdict: CrashVerdict) -> Decoded {
+        let crashes = self.crash_facts(&delivery).kept(verdict);
+        let Delivery { mut message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
         let readable = self.readable(&mut message);
         let first = |name: &str| message.headers.get_str(name).map(ToOwned::to_owned);
         let routing_key = first(names::ROUTING_KEY).unwrap_or(routing_key);
         let exchange = first(names::EXCHANGE).unwrap_or(exchange);
         let plain = is_plain(&message);
         let found = readable.and_then(|()| self.find(&message, &queue, &exchange, &routing_key));
-        let (entry, copies) = match &found {
-            Ok(entries) if entries.len() == 1 => (Some(entries[0]), Vec::new()),
-            Ok(entries) => (None, entries.clone()),
-            Err(_) => (None, Vec::new()),
+        let entry = match found.as_deref() {
+            Ok([entry]) => Some(*entry),
+            _ => None,
         };
-        let limits = Limits::of(entry, &message.headers);
         let call = Call {
             task: entry.map_or("", |entry| entry.name),
             // A plain message may have no id; it gets one that stays with it through its retries.
@@ -164,56 +181,9 @@ impl Gate {
         };
         let context = Context::new(call);
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        let counted = match standing {
-            Standing::Counted => counted(crashes, context.headers()),
-            // It has one life left, whatever was counted while others were on trial.
-            Standing::OnTrial => {
-                let lives = counted(crashes, context.headers()).min(self.max_crashes.saturating_sub(1));
-                lives.max(context.headers().crashes())
-            }
-        };
-        let mut request = Request {
-            context,
-            options,
-            embed: Embed::default(),
-            plain,
-            crashes: counted,
-            on_trial: false,
-            settlement,
-        };
-        if let Err(outcome) = found {
-            return Admission::Settle(request, outcome);
-        }
-        if self.revocations.contains(request.context.id()) {
-            return request.ends(Outcome::Revoked { why: "revoked" });
-        }
-        let suspected = self.suspected(redelivered);
-        if standing == Standing::Counted {
-            if counted.saturating_add(suspected.into()) >= self.max_crashes {
-                return request.ends(crashed(self.max_crashes));
-            }
-            if suspected && options.ack == AckMode::Late {
-                return Admission::Suspect(request);
-            }
-        }
-        let Some(entry) = entry else { return Admission::Split(request, copies) };
-        match due(request.context.headers(), now) {
-            Err(outcome) => return request.ends(outcome),
-            Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
-            Ok(_) => {}
-        }
-        match self.start(entry, &mut request) {
-            // Decoded all the same: what does not fit is known without a process for it.
-            Ok(_)
-                if (options.isolate && self.isolates)
-                    || (standing == Standing::OnTrial && self.tries_apart) =>
-            {
-                let work = Work::Isolated { memory_limit: options.memory_limit };
-                Admission::Run(request, Guarded::new(work), limits)
-            }
-            Ok(work) => Admission::Run(request, work, limits),
-            Err(outcome) => Admission::Settle(request, outcome),
-        }
+        let embed = Embed::default();
+        let request = Request { context, options, embed, plain, crashes, quarantined: false, settlement };
+        Decoded { request, found }
     }
 
     /// A call that its broker has dead-lettered, as far as telling of that needs it. `Err`: a message that cannot be read,
@@ -239,7 +209,7 @@ impl Gate {
         let context = Context::new(call);
         let embed = arguments(&context).map(|body| body.embed).unwrap_or_default();
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        Ok(Request { context, options, embed, plain: false, crashes: 0, on_trial: false, settlement })
+        Ok(Request { context, options, embed, plain: false, crashes: 0, quarantined: false, settlement })
     }
 
     /// Brings the message into the form that the rest reads.
@@ -329,12 +299,6 @@ impl Gate {
             max_crashes: self.max_crashes,
         }
     }
-}
-
-/// How many workers died with a message. A broker's count is exact, and begins anew with each message: what was counted
-/// before is in a header.
-fn counted(by_broker: Option<u32>, headers: &Headers) -> u32 {
-    by_broker.unwrap_or_default().saturating_add(headers.crashes())
 }
 
 /// How long it is until the message is due, if it is early; an outcome if it is too late or says nonsense.

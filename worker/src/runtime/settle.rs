@@ -4,7 +4,7 @@
 //! - retry: a unique call keeps its lock → the new message is published → the state is stored → ack;
 //! - dead: the dead letter is published → the failure is stored → errbacks are published → ack;
 //! - revoked: the state is stored → ack;
-//! - handed back: the message is in its queue again, with nothing spent.
+//! - requeued: the message is in its queue again, with nothing spent.
 //!
 //! Every effect is durable before the next begins, and the ack comes last: a crash in between may run a task
 //! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the slot
@@ -124,12 +124,12 @@ impl Settler {
                 tracing::error!(task, id, problem, "panicked as it was stopped: counted as a crash");
                 return true;
             }
-            Outcome::HandBack => Err(Abandoned),
+            Outcome::Requeue => Err(Abandoned),
         };
         let is_done = done.is_ok();
         match done {
             Ok(settled) => self.finish(request, settled).await,
-            Err(Abandoned) => self.hand_back(request).await,
+            Err(Abandoned) => self.requeue(request).await,
         }
         is_done
     }

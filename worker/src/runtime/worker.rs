@@ -16,7 +16,7 @@ use super::isolate;
 use super::persist::{Persist, Settling};
 use super::pipe::Pipe;
 use super::places::Places;
-use super::quarantine::Trial;
+use super::quarantine::Quarantine;
 use super::request::Gate;
 use super::revoked::{Follower, Revocations};
 use super::running::RunningTasks;
@@ -102,7 +102,7 @@ impl Worker {
     }
 
     /// Runs isolated tasks like any other, in this process: for tests, whose program is a test harness and cannot be
-    /// started once more for a task. A message that has taken workers down then has its last run here too.
+    /// started once more for a task. A suspected poison message then has its last run here too.
     #[must_use]
     pub fn without_isolation(mut self) -> Self {
         self.isolates = false;
@@ -136,7 +136,7 @@ impl Worker {
             isolate::check(app.registry())?;
         }
         // A state that was given to this process is not there in others.
-        let tries_apart = isolates && shared.is_none() && isolate::is_ready();
+        let quarantines_in_process = isolates && shared.is_none() && isolate::is_ready();
         let health = Health::start(&app.config().worker, &handle)?;
         let shared = match shared {
             Some(shared) => shared,
@@ -182,7 +182,7 @@ impl Worker {
             max_message_size: app.config().max_message_size,
             max_crashes: settings.max_crashes,
             isolates,
-            tries_apart,
+            quarantines_in_process,
             revocations: Arc::clone(&revocations),
             broker_counts_crashes: capabilities.counts_crashes,
             tolerance: Duration::from_millis(5),
@@ -232,7 +232,7 @@ impl Worker {
             gate,
             settler,
             places: Arc::clone(&places),
-            trial: Trial::new(tries_apart),
+            quarantine: Quarantine::new(quarantines_in_process),
             running,
             delivered,
         });
