@@ -23,8 +23,8 @@ use crate::error::Result;
 use crate::message::{Body, Message, history};
 use crate::routing::matching::topic_matches;
 use crate::routing::topology::{check_key, check_name};
-use crate::runtime::quarantine::verdict;
-use crate::runtime::request::{Admission, Gate};
+use crate::runtime::admission::gate::{Admission, Gate};
+use crate::runtime::admission::quarantine::verdict;
 use crate::task::{Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 
 /// The largest body that is run here.

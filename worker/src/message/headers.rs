@@ -35,7 +35,7 @@ pub mod names {
     pub const CRASHES: &str = "mq-crashes";
     /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
     pub const DROPPED: &str = "mq-dropped-headers";
-    /// Set on a message with a crash count: the name of its next quarantine, see `runtime/quarantine.rs`.
+    /// Set on a message with a crash count: the name of its next quarantine, see `runtime/admission/quarantine.rs`.
     pub const QUARANTINE: &str = "mq-trial";
 }
 

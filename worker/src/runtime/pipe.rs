@@ -12,14 +12,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::executor::{self, Limits};
+use super::admission::gate::{Admission, Decoded, Gate, Request};
+use super::admission::quarantine::{CrashVerdict, Quarantine, verdict};
+use super::execution::executor::{self, Limits};
+use super::execution::running::RunningTasks;
+use super::execution::slots::Places;
 use super::handle::WorkerHandle;
-use super::outcome::{Outcome, decide};
-use super::places::Places;
-use super::quarantine::{CrashVerdict, Quarantine, verdict};
-use super::request::{Admission, Decoded, Gate, Request};
-use super::running::RunningTasks;
-use super::settle::{Abandoned, Settler};
+use super::settlement::outcome::{Outcome, decide};
+use super::settlement::settle::{Abandoned, Settler};
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
 use crate::panics::Guarded;
@@ -34,7 +34,7 @@ const REQUEUED_AT_ONCE: usize = 1024;
 const STEP: Duration = Duration::from_secs(10);
 
 /// What a delivery goes through.
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     pub(super) gate: Gate,
     pub(super) settler: Settler,
     pub(super) places: Arc<Places>,

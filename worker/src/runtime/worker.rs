@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::gate::Gate;
+use super::admission::quarantine::Quarantine;
+use super::admission::revocations::{Follower, Revocations};
 use super::control::Node;
-use super::failure_hooks::FailureHooks;
+use super::execution::isolate;
+use super::execution::running::RunningTasks;
+use super::execution::slots::Places;
 use super::handle::WorkerHandle;
 use super::health::{Consuming, Health};
-use super::isolate;
-use super::persist::{Persist, Settling};
 use super::pipe::Pipe;
-use super::places::Places;
-use super::quarantine::Quarantine;
-use super::request::Gate;
-use super::revoked::{Follower, Revocations};
-use super::running::RunningTasks;
-use super::settle::Settler;
-use super::start::{consume, declare, set_up};
-use super::tally::Summary;
+use super::settlement::counters::Summary;
+use super::settlement::failure_hooks::FailureHooks;
+use super::settlement::persist::{Persist, Settling};
+use super::settlement::settle::Settler;
+use super::startup::{consume, declare, set_up};
 use crate::app::{App, Consumed};
 use crate::broker::Subscription;
 use crate::error::{Error, Result};
@@ -236,7 +236,11 @@ impl Worker {
             running,
             delivered,
         });
-        let dropped = tokio::spawn(super::dropped::watch(Arc::clone(&pipe), dead_letters, over.clone()));
+        let dropped = tokio::spawn(super::settlement::dropped_calls::watch(
+            Arc::clone(&pipe),
+            dead_letters,
+            over.clone(),
+        ));
         let work = pipe.work(consumer, handle.clone(), grace);
         tokio::pin!(work);
         let worked = tokio::select! {

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::revocations::Revocations;
+use super::execution::running::RunningTasks;
+use super::execution::slots::Places;
 use super::handle::WorkerHandle;
-use super::persist::Settling;
-use super::places::Places;
-use super::revoked::Revocations;
-use super::running::RunningTasks;
+use super::settlement::persist::Settling;
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Publication, Subscription};
 use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};

@@ -2,18 +2,18 @@
 
 use serde_json::Value;
 
-use super::again::to_queue;
 use super::continuation;
+use super::copy::to_queue;
 use super::effect::Effect;
 use super::outcome::failure;
 use super::persist::{Abandoned, unless_impossible};
-use super::request::Request;
 use super::settle::{MAX_ERROR, Settler};
 use crate::backend::ResultRecord;
 use crate::error::{Error, TaskFailure};
 use crate::message::headers::names;
 use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties};
+use crate::runtime::admission::gate::Request;
 use crate::state::State;
 use crate::task::Context;
 use crate::tracing;
@@ -22,12 +22,12 @@ use crate::tracing;
 const TEXT: &str = "text/plain";
 
 impl Settler {
-    pub(super) fn wants_result(&self, request: &Request) -> bool {
+    pub(crate) fn wants_result(&self, request: &Request) -> bool {
         !request.context.headers().ignore_result().unwrap_or(request.options.ignore_result)
     }
 
     /// Tells whoever waits for this call, and for the steps after it, which are never reached.
-    pub(super) async fn store_for_all(
+    pub(crate) async fn store_for_all(
         &self,
         request: &Request,
         state: State,
@@ -42,7 +42,7 @@ impl Settler {
         Ok(())
     }
 
-    pub(super) async fn store(&self, request: &Request, record: &ResultRecord) -> Result<(), Abandoned> {
+    pub(crate) async fn store(&self, request: &Request, record: &ResultRecord) -> Result<(), Abandoned> {
         self.store_at(record, request.context.properties().reply_to.as_deref()).await
     }
 
@@ -65,7 +65,7 @@ impl Settler {
     }
 
     /// Answers a plain message that asks for it, as in RabbitMQ's tutorial on remote procedure calls.
-    pub(super) async fn reply(&self, context: &Context, json: &[u8]) -> Result<(), Abandoned> {
+    pub(crate) async fn reply(&self, context: &Context, json: &[u8]) -> Result<(), Abandoned> {
         let asked_json =
             context.properties().content_type.as_deref().is_some_and(|kind| kind.starts_with(JSON));
         // Whoever did not speak JSON gets a text as a text, not in quotes.
@@ -84,7 +84,7 @@ impl Settler {
     }
 
     /// Tells whoever waits for an answer that there will be none.
-    pub(super) async fn reply_failure(
+    pub(crate) async fn reply_failure(
         &self,
         context: &Context,
         failure: &TaskFailure,

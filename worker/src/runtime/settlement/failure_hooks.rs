@@ -16,23 +16,23 @@ use crate::tracing;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The hooks of the program, in the order of their paths.
-pub struct FailureHooks(Vec<&'static FailureHookEntry>);
+pub(crate) struct FailureHooks(Vec<&'static FailureHookEntry>);
 
 impl FailureHooks {
     /// Those that are linked in.
-    pub fn collect() -> Self {
+    pub(crate) fn collect() -> Self {
         let mut hooks: Vec<_> = inventory::iter::<FailureHookEntry>.into_iter().collect();
         hooks.sort_by_key(|hook| hook.name);
         Self(hooks)
     }
 
     /// True when nobody wants to hear.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Tells one after the other, until the worker stops `cold`.
-    pub async fn tell(&self, failed: FailedTask, cold: &CancellationToken) {
+    pub(crate) async fn tell(&self, failed: FailedTask, cold: &CancellationToken) {
         let failed = Arc::new(failed);
         for hook in &self.0 {
             if cold.is_cancelled() {

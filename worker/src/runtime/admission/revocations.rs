@@ -10,11 +10,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::handle::WorkerHandle;
-use super::running::RunningTasks;
-use super::start::Patience;
 use crate::broker::{Broker, Note, Notes, Register};
 use crate::error::Result;
+use crate::runtime::execution::running::RunningTasks;
+use crate::runtime::handle::WorkerHandle;
+use crate::runtime::startup::Patience;
 use crate::task::Context;
 use crate::tracing;
 
@@ -23,7 +23,7 @@ const MOST: usize = 100_000;
 
 /// What this worker must not run.
 #[derive(Debug, Default)]
-pub struct Revocations {
+pub(crate) struct Revocations {
     /// Asked for each message, so that most workers never take the lock.
     any: AtomicBool,
     known: Mutex<HashMap<String, Known>>,
@@ -40,12 +40,12 @@ struct Known {
 
 impl Revocations {
     /// True when the id was revoked.
-    pub fn contains(&self, id: &str) -> bool {
+    pub(crate) fn contains(&self, id: &str) -> bool {
         self.find(id).is_some()
     }
 
     /// Tells a call that runs, if its id was revoked.
-    pub fn tell(&self, context: &Context) {
+    pub(crate) fn tell(&self, context: &Context) {
         match self.find(context.id()) {
             Some(Known { by_force: true, .. }) => context.terminate(),
             Some(_) => context.revoke(),
@@ -61,7 +61,7 @@ impl Revocations {
     }
 
     /// Adds ids. One that was to be stopped by force stays so, whatever comes after it.
-    pub fn add(&self, notes: impl IntoIterator<Item = Note>) {
+    pub(crate) fn add(&self, notes: impl IntoIterator<Item = Note>) {
         let mut known = self.known();
         let now = Utc::now();
         for Note { id, until, by_force } in notes {
@@ -87,13 +87,13 @@ impl Revocations {
     }
 
     /// All ids, in no order.
-    pub fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> Vec<String> {
         let now = Utc::now();
         self.known().iter().filter(|(_, known)| known.until > now).map(|(id, _)| id.clone()).collect()
     }
 
     /// Something may have been revoked that was not heard.
-    pub fn look(&self) {
+    pub(crate) fn look(&self) {
         self.look.notify_one();
     }
 
@@ -103,18 +103,18 @@ impl Revocations {
 }
 
 /// Reads the register again and again.
-pub(super) struct Follower {
-    pub(super) broker: Arc<dyn Broker>,
-    pub(super) revocations: Arc<Revocations>,
-    pub(super) running: Arc<RunningTasks>,
+pub(crate) struct Follower {
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) revocations: Arc<Revocations>,
+    pub(crate) running: Arc<RunningTasks>,
     /// Where to go on reading. `None`: the broker keeps no register.
-    pub(super) next: Option<u64>,
+    pub(crate) next: Option<u64>,
 }
 
 impl Follower {
     /// Reads all that was revoked before this worker, waiting for a broker that is away. False when the worker was
     /// stopped meanwhile.
-    pub(super) async fn catch_up(&mut self, handle: &WorkerHandle) -> Result<bool> {
+    pub(crate) async fn catch_up(&mut self, handle: &WorkerHandle) -> Result<bool> {
         let mut patience = Patience::default();
         loop {
             let error = tokio::select! {
@@ -159,7 +159,7 @@ impl Follower {
     }
 
     /// Reads on every `period`, and when something may have been missed, until `over`.
-    pub(super) async fn follow(mut self, period: Duration, over: CancellationToken) {
+    pub(crate) async fn follow(mut self, period: Duration, over: CancellationToken) {
         while self.next.is_some() {
             tokio::select! {
                 () = over.cancelled() => return,

@@ -21,22 +21,22 @@ pub struct Summary {
 
 /// Counts outcomes.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Tasks that returned.
-    pub(super) succeeded: AtomicU64,
+    pub(crate) succeeded: AtomicU64,
     /// Messages that went to a dead-letter queue.
-    pub(super) failed: AtomicU64,
+    pub(crate) failed: AtomicU64,
     /// Failed runs that will be tried again.
-    pub(super) retried: AtomicU64,
+    pub(crate) retried: AtomicU64,
     /// Messages handed back.
-    pub(super) requeued: AtomicU64,
+    pub(crate) requeued: AtomicU64,
     /// Messages that were too late or cancelled.
-    pub(super) revoked: AtomicU64,
+    pub(crate) revoked: AtomicU64,
 }
 
 impl Tally {
     /// As it is now.
-    pub(super) fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let [succeeded, failed, retried, requeued, revoked] =
             [&self.succeeded, &self.failed, &self.retried, &self.requeued, &self.revoked]
                 .map(|counter| counter.load(Ordering::Relaxed));
@@ -44,6 +44,6 @@ impl Tally {
     }
 }
 
-pub(super) fn count(counter: &AtomicU64) {
+pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

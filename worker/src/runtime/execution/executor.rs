@@ -11,25 +11,25 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::Ended;
-use super::places::Places;
+use super::slots::Places;
 use crate::message::Headers;
 use crate::middleware::{Chain, RunEnd};
 use crate::panics::{Caught, Guarded, caught, text_of};
+use crate::runtime::settlement::outcome::Ended;
 use crate::task::{Context, TaskEntry, TaskError, TaskOptions, Work};
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Then it is stopped and has failed.
-    pub hard: Option<Duration>,
+    pub(crate) hard: Option<Duration>,
     /// Then its cancellation token fires.
-    pub soft: Option<Duration>,
+    pub(crate) soft: Option<Duration>,
 }
 
 impl Limits {
     /// Those of a message, else those of its task.
-    pub fn of(task: Option<&TaskEntry>, headers: &Headers) -> Self {
+    pub(crate) fn of(task: Option<&TaskEntry>, headers: &Headers) -> Self {
         let options = task.map_or(TaskOptions::DEFAULT, |task| task.options);
         let (hard, soft) = headers.time_limits();
         Self { hard: hard.or(options.time_limit), soft: soft.or(options.soft_time_limit) }
@@ -41,7 +41,7 @@ impl Limits {
 ///
 /// Dropping the future stops the call as far as that is possible: an async task at its next await, an isolated one at
 /// once, a plain function not at all.
-pub async fn run(
+pub(crate) async fn run(
     work: Work,
     context: &Context,
     layers: &Chain,
@@ -111,7 +111,7 @@ async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = En
 }
 
 /// Runs a call to its end.
-pub(super) async fn execute(work: Work, context: &Context) -> Ended {
+pub(crate) async fn execute(work: Work, context: &Context) -> Ended {
     match work {
         Work::Async(future) => AsyncCall::new(context.clone(), future).map(ended).await,
         Work::Blocking(call) => {

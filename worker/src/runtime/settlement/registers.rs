@@ -4,12 +4,12 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use super::persist::{Abandoned, unless_impossible};
-use super::request::Request;
 use super::settle::Settler;
 use crate::broker::{Note, Register};
 use crate::error::Result;
 use crate::message::Headers;
 use crate::message::headers::names;
+use crate::runtime::admission::gate::Request;
 use crate::tracing;
 
 /// Calls are hashed under this name.
@@ -18,7 +18,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_6361_6c6c_656
 impl Settler {
     /// True when the task has succeeded before, as far as it asks that this be remembered. Only a message that comes again
     /// is worth the question.
-    pub async fn has_succeeded(&self, request: &Request) -> Result<bool, Abandoned> {
+    pub(crate) async fn has_succeeded(&self, request: &Request) -> Result<bool, Abandoned> {
         let Some(lifetime) = request.options.once_for.filter(|_| request.may_have_run()) else {
             return Ok(false);
         };
@@ -33,21 +33,21 @@ impl Settler {
     }
 
     /// Notes a success, after everything else about it is safe: whoever finds the note has nothing left to do.
-    pub(super) async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
+    pub(crate) async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
         let Some(lifetime) = request.options.once_for else { return Ok(()) };
         let note = Note::new(call_of(request), lifetime);
         self.register("note what is done", || self.broker.note(Register::Done, &note)).await.map(drop)
     }
 
     /// True when the quarantine of a message has begun before. Also where the broker cannot tell.
-    pub async fn was_quarantined(&self, headers: &Headers) -> Result<bool, Abandoned> {
+    pub(crate) async fn was_quarantined(&self, headers: &Headers) -> Result<bool, Abandoned> {
         let Some(quarantine) = quarantine_of(headers) else { return Ok(true) };
         let ask = || self.broker.is_noted(Register::Tried, &quarantine, Register::Tried.longest());
         Ok(self.register("read which messages were in quarantine", ask).await?.unwrap_or(true))
     }
 
     /// Notes that the quarantine of a message begins.
-    pub async fn note_quarantine(&self, headers: &Headers) -> Result<(), Abandoned> {
+    pub(crate) async fn note_quarantine(&self, headers: &Headers) -> Result<(), Abandoned> {
         let Some(quarantine) = quarantine_of(headers) else { return Ok(()) };
         let note = Note::new(quarantine, Register::Tried.longest());
         self.register("note a quarantine", || self.broker.note(Register::Tried, &note)).await.map(drop)

@@ -61,12 +61,12 @@ fn is_scarcity(error: &std::io::Error) -> bool {
 }
 
 /// True when this program can be started once more to run one task.
-pub(super) fn is_ready() -> bool {
+pub(crate) fn is_ready() -> bool {
     cfg!(unix) && READY.load(Ordering::Relaxed)
 }
 
 /// Checks that the isolated tasks can be run, before the worker takes one.
-pub(super) fn check(registry: &Registry) -> Result<()> {
+pub(crate) fn check(registry: &Registry) -> Result<()> {
     let Some(task) = registry.iter().find(|task| task.options.isolate) else { return Ok(()) };
     let problem = if cfg!(not(unix)) {
         "processes of their own for tasks need Unix"

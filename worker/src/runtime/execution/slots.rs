@@ -15,7 +15,7 @@ use crate::tracing;
 
 /// The places of one worker.
 #[derive(Debug)]
-pub struct Places {
+pub(crate) struct Places {
     free: Arc<Semaphore>,
     all: usize,
     lost: watch::Sender<usize>,
@@ -23,28 +23,28 @@ pub struct Places {
 
 impl Places {
     /// This many places, all free.
-    pub fn new(all: usize) -> Self {
+    pub(crate) fn new(all: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(all)), all, lost: watch::Sender::new(0) }
     }
 
     /// Waits for a place, which is free again when what is returned is dropped.
-    pub fn take(&self) -> impl Future<Output = OwnedSemaphorePermit> + use<> {
+    pub(crate) fn take(&self) -> impl Future<Output = OwnedSemaphorePermit> + use<> {
         let place = Arc::clone(&self.free).acquire_owned();
         async { place.await.expect("the semaphore is never closed") }
     }
 
     /// How many are taken, lost ones among them.
-    pub fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.all - self.free.available_permits()
     }
 
     /// How many are lost at the moment.
-    pub fn lost(&self) -> usize {
+    pub(crate) fn lost(&self) -> usize {
         *self.lost.borrow()
     }
 
     /// Gives up the place of a thread, until the thread returns. Whatever it returns comes too late.
-    pub fn write_off<T: Send + 'static>(self: &Arc<Self>, context: &Context, thread: JoinHandle<T>) {
+    pub(crate) fn write_off<T: Send + 'static>(self: &Arc<Self>, context: &Context, thread: JoinHandle<T>) {
         let (places, context) = (Arc::clone(self), context.clone());
         places.lost.send_modify(|lost| *lost += 1);
         tracing::warn!(
@@ -68,7 +68,7 @@ impl Places {
     }
 
     /// Resolves when all places have been lost for so long without a break.
-    pub async fn exhausted(&self, patience: Duration) {
+    pub(crate) async fn exhausted(&self, patience: Duration) {
         let mut lost = self.lost.subscribe();
         let gone = "the sender lives as long as the places";
         loop {

@@ -10,9 +10,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::step::Step;
 use crate::message::{Embed, JSON, Message, Properties, codec};
 use crate::routing::router::Wanted;
+use crate::runtime::admission::step::Step;
 use crate::task::Context;
 
 /// Signatures within signatures, as `link` holds them, are looked at no deeper than this.
@@ -20,11 +20,11 @@ const DEEPEST: usize = 16;
 
 /// A message that is ready but for its address.
 #[derive(Debug)]
-pub struct Following {
+pub(crate) struct Following {
     /// The task.
-    pub task: String,
+    pub(crate) task: String,
     /// What is published.
-    pub message: Message,
+    pub(crate) message: Message,
     /// What the signature says about its address.
     queue: Option<String>,
     exchange: Option<String>,
@@ -33,7 +33,7 @@ pub struct Following {
 
 impl Following {
     /// What the signature says about its address.
-    pub fn wanted(&self) -> Wanted<'_> {
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
         Wanted {
             queue: self.queue.as_deref(),
             exchange: self.exchange.as_deref().filter(|name| !name.is_empty()),
@@ -44,7 +44,7 @@ impl Following {
 
 /// Says why what follows a task cannot be done here. Such a message must not be run: its workflow would end
 /// in the middle.
-pub fn unsupported(embed: &Embed) -> Option<String> {
+pub(crate) fn unsupported(embed: &Embed) -> Option<String> {
     if embed.chord.is_some() {
         return Some("it is part of a chord, which this worker does not support".into());
     }
@@ -88,7 +88,7 @@ fn unsupported_step(signature: &RawValue, depth: usize) -> Option<String> {
 }
 
 /// What is sent when the task has succeeded: its callbacks, and the next step of its chain.
-pub fn after_success(embed: &Embed, context: &Context, result: &[u8]) -> Vec<Following> {
+pub(crate) fn after_success(embed: &Embed, context: &Context, result: &[u8]) -> Vec<Following> {
     if embed.is_empty() {
         return Vec::new();
     }
@@ -106,14 +106,14 @@ pub fn after_success(embed: &Embed, context: &Context, result: &[u8]) -> Vec<Fol
 }
 
 /// What is sent when the task has failed for good.
-pub fn after_failure(embed: &Embed, context: &Context) -> Vec<Following> {
+pub(crate) fn after_failure(embed: &Embed, context: &Context) -> Vec<Following> {
     let Ok(id) = serde_json::value::to_raw_value(context.id()) else { return Vec::new() };
     steps(&embed.errbacks).map(|step| apply(&step, &id, Embed::default(), context)).collect()
 }
 
 /// The ids of the steps that will never run now, with the queue on which each one's result is awaited:
 /// without a stored failure, whoever waits for the end of the chain would wait for ever.
-pub fn never_reached(embed: &Embed) -> Vec<(String, Option<String>)> {
+pub(crate) fn never_reached(embed: &Embed) -> Vec<(String, Option<String>)> {
     steps(&embed.chain).filter_map(|step| Some((step.text("task_id")?, step.text("reply_to")))).collect()
 }
 

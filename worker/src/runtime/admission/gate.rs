@@ -7,36 +7,36 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::executor::Limits;
-use super::outcome::{Attempts, DeadReason, Ended, Outcome, decide, failure};
 use super::quarantine::{CrashFacts, CrashVerdict};
-use super::revoked::Revocations;
+use super::revocations::Revocations;
 use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
 use crate::error::TaskFailure;
 use crate::message::headers::names;
 use crate::message::{Body, Embed, Headers, JSON, Message, codec};
 use crate::panics::Guarded;
+use crate::runtime::execution::executor::Limits;
+use crate::runtime::settlement::outcome::{Attempts, DeadReason, Ended, Outcome, decide, failure};
 use crate::task::context::Call;
 use crate::task::registry::NotBegun;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 
 /// A call that is ready to run, and what is needed to settle it.
-pub struct Request {
+pub(crate) struct Request {
     /// The message, its address and its id.
-    pub context: Context,
+    pub(crate) context: Context,
     /// What the attribute says, or the defaults where no task was found.
-    pub options: TaskOptions,
+    pub(crate) options: TaskOptions,
     /// What follows the task.
-    pub embed: Embed,
+    pub(crate) embed: Embed,
     /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.
-    pub plain: bool,
+    pub(crate) plain: bool,
     /// How many workers died while they held it, as far as is known.
-    pub crashes: u32,
+    pub(crate) crashes: u32,
     /// The broker has a note that its quarantine has begun.
-    pub quarantined: bool,
+    pub(crate) quarantined: bool,
     /// How the delivery is given back.
-    pub settlement: Settlement,
+    pub(crate) settlement: Settlement,
 }
 
 /// What becomes of a delivery.
@@ -54,41 +54,41 @@ pub(crate) enum Admission {
 }
 
 /// A delivery after decoding.
-pub(super) struct Decoded {
-    pub(super) request: Request,
+pub(crate) struct Decoded {
+    pub(crate) request: Request,
     /// Its task, or the tasks that subscribe to it.
     found: Result<Vec<&'static TaskEntry>, Outcome>,
 }
 
 /// What admission needs to know about the worker.
-pub struct Gate {
+pub(crate) struct Gate {
     /// The tasks.
-    pub registry: Registry,
+    pub(crate) registry: Registry,
     /// Who takes messages that name no task.
     pub(crate) subscriptions: Subscriptions,
     /// Shared with the tasks.
-    pub shared: SharedState,
+    pub(crate) shared: SharedState,
     /// Fires at a cold shutdown.
-    pub cold: CancellationToken,
+    pub(crate) cold: CancellationToken,
     /// The largest body that is run, in bytes.
-    pub max_message_size: usize,
+    pub(crate) max_message_size: usize,
     /// A message with this many crashes is dead-lettered.
-    pub max_crashes: u32,
+    pub(crate) max_crashes: u32,
     /// False when isolated tasks run like others.
-    pub isolates: bool,
+    pub(crate) isolates: bool,
     /// True when a suspected poison message runs in a process of its own, whatever its task says.
-    pub quarantines_in_process: bool,
+    pub(crate) quarantines_in_process: bool,
     /// True when the broker counts crashes itself.
-    pub broker_counts_crashes: bool,
+    pub(crate) broker_counts_crashes: bool,
     /// Not to be run.
-    pub revocations: Arc<Revocations>,
+    pub(crate) revocations: Arc<Revocations>,
     /// How far ahead of its time a message may be run.
-    pub tolerance: Duration,
+    pub(crate) tolerance: Duration,
 }
 
 impl Request {
     /// True when it may have run before: its message comes again.
-    pub fn may_have_run(&self) -> bool {
+    pub(crate) fn may_have_run(&self) -> bool {
         self.context.is_redelivered() || self.crashes > 0
     }
 
@@ -154,7 +154,7 @@ impl Gate {
     }
 
     /// Decodes a delivery as far as its requeueing needs it.
-    pub(super) fn decode(&self, delivery: Delivery, verdict: CrashVerdict) -> Decoded {
+    pub(crate) fn decode(&self, delivery: Delivery, verdict: CrashVerdict) -> Decoded {
         let crashes = self.crash_facts(&delivery).kept(verdict);
         let Delivery { mut message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
         let readable = self.readable(&mut message);
@@ -188,7 +188,7 @@ impl Gate {
 
     /// A call that its broker has dead-lettered, as far as telling of that needs it. `Err`: a message that cannot be read,
     /// or that is no call of a task.
-    pub(super) fn dropped(&self, delivery: Delivery) -> Result<Request, Settlement> {
+    pub(crate) fn dropped(&self, delivery: Delivery) -> Result<Request, Settlement> {
         let Delivery { mut message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
         if self.readable(&mut message).is_err() || is_plain(&message) {
             return Err(settlement);
@@ -268,7 +268,7 @@ impl Gate {
     fn start(&self, entry: &TaskEntry, request: &mut Request) -> Result<Guarded<Work>, Outcome> {
         let context = request.context.clone();
         let body = arguments(&context).map_err(malformed)?;
-        if let Some(problem) = super::continuation::unsupported(&body.embed) {
+        if let Some(problem) = crate::runtime::settlement::continuation::unsupported(&body.embed) {
             return Err(malformed(problem));
         }
         // Kept before the arguments are decoded: whoever waits for a later step must hear of a call that does not fit.
@@ -292,7 +292,7 @@ impl Gate {
     }
 
     /// How often a call was tried, and how often it may be.
-    pub fn attempts(&self, request: &Request) -> Attempts {
+    pub(crate) fn attempts(&self, request: &Request) -> Attempts {
         Attempts {
             retries: request.context.retries(),
             crashes: request.crashes,
@@ -312,7 +312,7 @@ fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Outcom
 }
 
 /// What the message holds: arguments of a task, or one value.
-pub(super) fn arguments(context: &Context) -> Result<Body<'_>, String> {
+pub(crate) fn arguments(context: &Context) -> Result<Body<'_>, String> {
     let message = context.message();
     let kind = message.properties.content_type.as_deref();
     if is_plain(message) {

@@ -44,15 +44,15 @@ pub(crate) enum CrashVerdict {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CrashFacts {
     /// How many workers died while they held the message: the broker's count and the header's.
-    pub(super) count: u32,
+    pub(crate) count: u32,
     /// The part of the count that workers have written into the header.
-    pub(super) in_header: u32,
+    pub(crate) in_header: u32,
     /// It was delivered before, and the broker does not say whether that worker crashed.
-    pub(super) uncounted: bool,
+    pub(crate) uncounted: bool,
     /// A message with this many crashes is dead-lettered.
-    pub(super) limit: u32,
+    pub(crate) limit: u32,
     /// Quarantine is in a process of its own.
-    pub(super) isolated: bool,
+    pub(crate) isolated: bool,
 }
 
 impl CrashFacts {
@@ -66,7 +66,7 @@ impl CrashFacts {
     }
 
     /// True when the crashes reach the limit, if the last one is the message's own: for a suspect, a note decides that.
-    pub(super) fn is_at_limit(&self) -> bool {
+    pub(crate) fn is_at_limit(&self) -> bool {
         self.count.saturating_add(self.uncounted.into()) >= self.limit
     }
 
@@ -78,7 +78,7 @@ impl CrashFacts {
     }
 
     /// The count that the message keeps. Crashes that are not its own leave it one run.
-    pub(super) fn kept(&self, verdict: CrashVerdict) -> u32 {
+    pub(crate) fn kept(&self, verdict: CrashVerdict) -> u32 {
         match verdict {
             CrashVerdict::DeadLetter => self.count,
             _ => self.count.min(self.limit.saturating_sub(1)).max(self.in_header),
@@ -102,7 +102,7 @@ pub(crate) fn verdict(facts: &CrashFacts, noted: bool) -> CrashVerdict {
 
 /// The quarantine of one worker.
 #[derive(Debug)]
-pub(super) struct Quarantine {
+pub(crate) struct Quarantine {
     /// Written by the suspect that runs, read by other messages with a crash count. `None` where each quarantine is a
     /// process of its own.
     room: Option<RwLock<()>>,
@@ -112,22 +112,22 @@ pub(super) struct Quarantine {
 
 /// A message with a crash count, until it is settled.
 #[derive(Debug)]
-pub(super) struct CrashedMessage<'a>(&'a Quarantine);
+pub(crate) struct CrashedMessage<'a>(&'a Quarantine);
 
 impl Quarantine {
     /// `isolated` where each is in a process of its own.
-    pub(super) fn new(isolated: bool) -> Self {
+    pub(crate) fn new(isolated: bool) -> Self {
         Self { room: (!isolated).then(RwLock::default), present: AtomicUsize::new(0) }
     }
 
     /// Counts one more message.
-    pub(super) fn enter(&self) -> CrashedMessage<'_> {
+    pub(crate) fn enter(&self) -> CrashedMessage<'_> {
         self.present.fetch_add(1, Ordering::AcqRel);
         CrashedMessage(self)
     }
 
     /// How long to wait for the next chance to run. Random, so that those that wait do not come back together.
-    pub(super) fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         let present = self.present.load(Ordering::Acquire) as f64;
         PAUSE.mul_f64((present / CROWD).max(1.0) * (0.25 + 0.75 * fastrand::f64()))
     }
@@ -135,12 +135,12 @@ impl Quarantine {
 
 impl CrashedMessage<'_> {
     /// Lets a suspect run while no other message with a crash count runs.
-    pub(super) fn run_alone(&self) -> Option<Option<RwLockWriteGuard<'_, ()>>> {
+    pub(crate) fn run_alone(&self) -> Option<Option<RwLockWriteGuard<'_, ()>>> {
         self.0.room.as_ref().map(RwLock::try_write).transpose().ok()
     }
 
     /// Lets a message that is no suspect run while none is in quarantine.
-    pub(super) fn run_beside_others(&self) -> Option<Option<RwLockReadGuard<'_, ()>>> {
+    pub(crate) fn run_beside_others(&self) -> Option<Option<RwLockReadGuard<'_, ()>>> {
         self.0.room.as_ref().map(RwLock::try_read).transpose().ok()
     }
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::again::{again, mark_plain, to_queue};
+use super::copy::{again, mark_plain, to_queue};
+use super::counters::count;
 use super::effect::Effect;
 use super::outcome::{DeadReason, failure};
-use super::request::Request;
 use super::settle::{Abandoned, Settled, Settler, Unsettled};
-use super::smaller::Smaller;
-use super::tally::count;
+use super::trimmed_copy::Smaller;
 use crate::broker::Verdict;
 use crate::message::headers::names;
 use crate::message::history;
+use crate::runtime::admission::gate::Request;
 use crate::task::TaskEntry;
 use crate::tracing;
 
@@ -19,7 +19,7 @@ impl Settler {
     /// Requeues the message as if it had never been delivered. A broker that marks requeued messages as redelivered would
     /// make the next worker suspect a crash, so there the message is published afresh; so is one that was in quarantine,
     /// as its note must not speak against it.
-    pub async fn requeue(&self, request: Request) {
+    pub(crate) async fn requeue(&self, request: Request) {
         if request.settlement.is_settled() {
             // At most once, as its `ack = "early"` asks: it began, so it does not run again.
             tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
@@ -41,7 +41,7 @@ impl Settler {
     }
 
     /// Sends a message that came before its time, or its turn, back to wait in the broker.
-    pub async fn postpone(&self, request: Request, wait: Duration) {
+    pub(crate) async fn postpone(&self, request: Request, wait: Duration) {
         if self.keep_lock(&request, wait).await.is_err() {
             return request.settlement.settle(Verdict::Requeue);
         }
@@ -53,7 +53,7 @@ impl Settler {
     }
 
     /// Counts a crash in the message itself, and sends the counted message again.
-    pub async fn count_crash(&self, request: Request) {
+    pub(crate) async fn count_crash(&self, request: Request) {
         let mut message = again(&request);
         let crashes = request.crashes.saturating_add(1);
         message.headers.set(names::CRASHES, crashes);
@@ -71,7 +71,7 @@ impl Settler {
     }
 
     /// Gives each task that wants a plain message a copy of its own, with its own retries.
-    pub async fn split(&self, request: Request, entries: &[&'static TaskEntry]) {
+    pub(crate) async fn split(&self, request: Request, entries: &[&'static TaskEntry]) {
         for entry in entries {
             let mut message = again(&request);
             // The same id for the same message and task, however often this is interrupted and begun again.

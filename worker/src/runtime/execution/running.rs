@@ -12,7 +12,7 @@ use crate::task::{Context, Registry};
 
 /// The tasks that are running, and how many of each were begun.
 #[derive(Debug, Default)]
-pub struct RunningTasks {
+pub(crate) struct RunningTasks {
     slots: Mutex<Slots>,
     begun: BTreeMap<&'static str, AtomicU64>,
 }
@@ -25,31 +25,31 @@ struct Slots {
 
 /// One of them.
 #[derive(Clone, Debug)]
-pub struct RunningTask {
+pub(crate) struct RunningTask {
     /// The call.
-    pub context: Context,
+    pub(crate) context: Context,
     /// When it began to run.
-    pub since: Instant,
+    pub(crate) since: Instant,
     /// True when its message has left the queue already.
-    pub acknowledged: bool,
+    pub(crate) acknowledged: bool,
 }
 
 /// A task's place in the list; dropping it takes the task off.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     list: &'a RunningTasks,
     slot: usize,
 }
 
 impl RunningTasks {
     /// An empty list for these tasks.
-    pub fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(registry: &Registry) -> Self {
         let begun = registry.iter().map(|task| (task.name, AtomicU64::new(0))).collect();
         Self { slots: Mutex::default(), begun }
     }
 
     /// Puts a task on the list for as long as the place is held.
-    pub fn enter(&self, context: &Context, since: Instant, acknowledged: bool) -> Place<'_> {
+    pub(crate) fn enter(&self, context: &Context, since: Instant, acknowledged: bool) -> Place<'_> {
         if let Some(count) = self.begun.get(context.task()) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -70,13 +70,13 @@ impl RunningTasks {
     }
 
     /// How many are running.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         let slots = self.slots.lock().expect("never poisoned");
         slots.tasks.len() - slots.free.len()
     }
 
     /// All that are running, the longest first.
-    pub fn list(&self) -> Vec<RunningTask> {
+    pub(crate) fn list(&self) -> Vec<RunningTask> {
         let slots = self.slots.lock().expect("never poisoned");
         let mut tasks: Vec<RunningTask> = slots.tasks.iter().flatten().cloned().collect();
         drop(slots);
@@ -85,7 +85,7 @@ impl RunningTasks {
     }
 
     /// How many of each task were begun; those that never were are left out.
-    pub fn begun(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn begun(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let count = |(name, count): (&&'static str, &AtomicU64)| (*name, count.load(Ordering::Relaxed));
         self.begun.iter().map(count).filter(|(_, count)| *count > 0)
     }

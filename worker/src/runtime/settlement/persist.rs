@@ -21,7 +21,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// Why an effect is not durable.
 #[derive(Debug)]
-pub(super) enum Unsettled {
+pub(crate) enum Unsettled {
     /// The cold shutdown came first: the message goes back to its queue.
     Abandoned,
     /// It can never be done.
@@ -29,7 +29,7 @@ pub(super) enum Unsettled {
 }
 
 /// The cold shutdown came before an effect was durable: the message goes back instead.
-pub struct Abandoned;
+pub(crate) struct Abandoned;
 
 impl From<Abandoned> for Unsettled {
     fn from(Abandoned: Abandoned) -> Self {
@@ -38,7 +38,7 @@ impl From<Abandoned> for Unsettled {
 }
 
 /// Tells what cannot be done apart from the cold shutdown, which every caller passes on.
-pub(super) fn unless_impossible<T>(done: Result<T, Unsettled>) -> Result<Result<T, Error>, Abandoned> {
+pub(crate) fn unless_impossible<T>(done: Result<T, Unsettled>) -> Result<Result<T, Error>, Abandoned> {
     match done {
         Ok(done) => Ok(Ok(done)),
         Err(Unsettled::Impossible(error)) => Ok(Err(error)),
@@ -47,23 +47,23 @@ pub(super) fn unless_impossible<T>(done: Result<T, Unsettled>) -> Result<Result<
 }
 
 /// Tries effects until they are durable, cannot be, or the worker stops cold.
-pub(super) struct Persist {
+pub(crate) struct Persist {
     /// Fires at a cold shutdown: then nothing is tried any longer.
-    pub(super) cold: CancellationToken,
+    pub(crate) cold: CancellationToken,
     /// Lists what is being tried again.
-    pub(super) settling: Arc<Settling>,
+    pub(crate) settling: Arc<Settling>,
     /// For so long what the broker refuses is tried again.
     patience: Duration,
 }
 
 impl Persist {
     /// Tries effects until `cold` fires, and lists what waits.
-    pub(super) fn new(cold: CancellationToken, settling: Arc<Settling>) -> Self {
+    pub(crate) fn new(cold: CancellationToken, settling: Arc<Settling>) -> Self {
         Self { cold, settling, patience: REFUSED_FOR }
     }
 
     /// Tries until there is an answer. `what` completes "cannot …".
-    pub(super) async fn until_done<'a, T>(
+    pub(crate) async fn until_done<'a, T>(
         &self,
         what: &str,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
@@ -108,7 +108,7 @@ impl Persist {
 
 /// The messages whose outcome could not be settled at the first attempt, for whoever asks what the worker does.
 #[derive(Debug, Default)]
-pub struct Settling(Mutex<Listed>);
+pub(crate) struct Settling(Mutex<Listed>);
 
 #[derive(Debug, Default)]
 struct Listed {
@@ -119,13 +119,13 @@ struct Listed {
 
 /// How many are being settled, and the one that has taken longest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slowest {
+pub(crate) struct Slowest {
     /// How many there are.
-    pub count: usize,
+    pub(crate) count: usize,
     /// For how long the slowest one has been tried.
-    pub lasts: Duration,
+    pub(crate) lasts: Duration,
     /// What went wrong with it at the last attempt.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl Settling {
@@ -138,7 +138,7 @@ impl Settling {
     }
 
     /// `None` when nothing waits to be settled.
-    pub fn slowest(&self) -> Option<Slowest> {
+    pub(crate) fn slowest(&self) -> Option<Slowest> {
         let listed = self.lock();
         let (since, reason) = listed.entries.values().min_by_key(|(since, _)| *since)?;
         Some(Slowest { count: listed.entries.len(), lasts: since.elapsed(), reason: reason.clone() })

@@ -26,18 +26,17 @@ use std::time::Duration;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::again::{again, to_queue};
 use super::continuation::{self, Following};
-use super::dropped::Letters;
+use super::copy::{again, to_queue};
+use super::counters::{Tally, count};
+use super::dropped_calls::Letters;
 use super::effect::Effect;
 use super::failure_hooks::FailureHooks;
 use super::outcome::{DeadReason, Outcome, failure};
-pub(super) use super::persist::Unsettled;
-pub use super::persist::{Abandoned, Settling};
+pub(crate) use super::persist::Abandoned;
+pub(crate) use super::persist::Unsettled;
 use super::persist::{Persist, unless_impossible};
-use super::request::Request;
-use super::smaller::Smaller;
-use super::tally::{Tally, count};
+use super::trimmed_copy::Smaller;
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
 use crate::broker::{Broker, Locked, Publication, Verdict};
@@ -47,36 +46,37 @@ use crate::message::history::{self, shortened};
 use crate::message::{Attempt, Message};
 use crate::middleware::{OutcomeKind, TaskOutcome};
 use crate::routing::Queue;
+use crate::runtime::admission::gate::Request;
 use crate::show;
 use crate::state::State;
 use crate::task::FailedTask;
 use crate::tracing;
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
-pub(super) const MAX_ERROR: usize = 4000;
+pub(crate) const MAX_ERROR: usize = 4000;
 
 /// Carries out outcomes for one worker.
-pub struct Settler {
+pub(crate) struct Settler {
     /// Routes what follows a task, and knows which queues exist.
-    pub app: App,
+    pub(crate) app: App,
     /// Takes retries, dead letters and what follows.
-    pub broker: Arc<dyn Broker>,
+    pub(crate) broker: Arc<dyn Broker>,
     /// Takes results.
-    pub backend: Arc<dyn ResultBackend>,
+    pub(crate) backend: Arc<dyn ResultBackend>,
     /// Hear of dead letters.
-    pub hooks: FailureHooks,
+    pub(crate) hooks: FailureHooks,
     /// Tries each effect until it is durable, or cannot be.
-    pub(super) persist: Persist,
+    pub(crate) persist: Persist,
     /// Fires when this worker stops and is handed nothing any more.
-    pub consumed: CancellationToken,
+    pub(crate) consumed: CancellationToken,
     /// What was done so far.
-    pub(super) tally: Tally,
+    pub(crate) tally: Tally,
     /// How many letters went to each dead-letter queue.
-    pub(super) letters: Letters,
+    pub(crate) letters: Letters,
 }
 
 /// What is left to do when an outcome is durable.
-pub(super) enum Settled {
+pub(crate) enum Settled {
     /// The call is over: its delivery is settled, and the next one of a unique task may come.
     Over(Verdict),
     /// It goes on in the message that takes its place.
@@ -85,7 +85,7 @@ pub(super) enum Settled {
 
 impl Settler {
     /// Carries out an outcome and settles the delivery.
-    pub async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
+    pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let layers = self.app.middleware();
         if layers.is_empty() {
             self.carry_out(request, outcome, elapsed).await;
@@ -135,7 +135,7 @@ impl Settler {
     }
 
     /// Gives the verdict on a delivery, when all else is durable.
-    pub(super) async fn finish(&self, request: Request, settled: Settled) {
+    pub(crate) async fn finish(&self, request: Request, settled: Settled) {
         let (verdict, lock) = match settled {
             Settled::Over(verdict) => {
                 (verdict, unique::read(request.context.headers(), request.context.id()))
@@ -216,7 +216,7 @@ impl Settler {
 
     /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
     /// lock has a message.
-    pub(super) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
+    pub(crate) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
         let keep = || self.broker.keep_locked(&lock, wait);
@@ -241,7 +241,7 @@ impl Settler {
     }
 
     /// Moves a message to the dead-letter queue, and tells all who have to know.
-    pub(super) async fn dead(
+    pub(crate) async fn dead(
         &self,
         request: &Request,
         reason: DeadReason,
@@ -305,7 +305,7 @@ impl Settler {
         Ok(())
     }
 
-    pub(super) async fn revoked(&self, request: &Request, why: &'static str) -> Result<Settled, Abandoned> {
+    pub(crate) async fn revoked(&self, request: &Request, why: &'static str) -> Result<Settled, Abandoned> {
         if !request.plain && self.wants_result(request) {
             // Celery's class for it, so that Python callers catch what they know.
             let failure = TaskFailure {
@@ -320,7 +320,7 @@ impl Settler {
     }
 
     /// An entry for the history of the message.
-    pub(super) fn attempt_of(&self, request: &Request, error: String) -> Attempt {
+    pub(crate) fn attempt_of(&self, request: &Request, error: String) -> Attempt {
         Attempt {
             attempt: request.context.retries().saturating_add(1),
             at: format_time(Utc::now()),
@@ -362,7 +362,7 @@ impl Settler {
     }
 
     /// The delay, or the longest that the broker has: what comes too early for its `eta` waits again.
-    pub(super) fn as_long_as_possible(&self, delay: Duration) -> Duration {
+    pub(crate) fn as_long_as_possible(&self, delay: Duration) -> Duration {
         delay.min(self.broker.capabilities().max_delay)
     }
 }

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::again::{again, to_queue};
+use super::copy::{again, to_queue};
 use super::effect::Effect;
-use super::pipe::Pipe;
 use super::settle::Unsettled;
-use super::smaller::Smaller;
+use super::trimmed_copy::Smaller;
 use crate::app::unique;
 use crate::broker::{DeadLetters, Delivery, Settlement, Verdict};
 use crate::error::Result;
 use crate::message::headers::names;
 use crate::routing::Queue;
+use crate::runtime::pipe::Pipe;
 use crate::tracing;
 
 /// How often the dead-letter queues are looked at.
@@ -36,11 +36,11 @@ const KEPT: usize = 1000;
 
 /// How many letters this worker has written to each dead-letter queue: those are none of the broker's.
 #[derive(Default)]
-pub(super) struct Letters(Mutex<HashMap<String, u64>>);
+pub(crate) struct Letters(Mutex<HashMap<String, u64>>);
 
 impl Letters {
     /// One more is about to be written.
-    pub(super) fn add(&self, queue: &str) {
+    pub(crate) fn add(&self, queue: &str) {
         *self.counts().entry(queue.to_owned()).or_default() += 1;
     }
 
@@ -64,7 +64,7 @@ struct Watched {
 }
 
 /// Looks into the dead-letter queues of a worker's queues until `over`.
-pub(super) async fn watch(pipe: Arc<Pipe>, queues: Vec<String>, over: CancellationToken) {
+pub(crate) async fn watch(pipe: Arc<Pipe>, queues: Vec<String>, over: CancellationToken) {
     let now = Instant::now();
     let names = queues.iter().filter(|queue| !queue.ends_with(".dead"));
     let names: BTreeSet<String> = names.map(|queue| Queue::dead_letter_name(queue)).collect();

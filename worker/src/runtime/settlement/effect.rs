@@ -3,16 +3,16 @@
 use futures_util::FutureExt;
 
 use super::persist::Unsettled;
-use super::request::Request;
 use super::settle::Settler;
-use super::smaller::Smaller;
+use super::trimmed_copy::Smaller;
 use crate::backend::ResultRecord;
 use crate::broker::{Lock, Publication};
 use crate::error::{Error, Result};
 use crate::message::Message;
+use crate::runtime::admission::gate::Request;
 
 /// One step that must be durable before the next.
-pub(super) enum Effect<'a> {
+pub(crate) enum Effect<'a> {
     /// To a queue that exists.
     Publish(Publication),
     /// To wherever a task goes; its queue may have to be created.
@@ -27,7 +27,7 @@ pub(super) enum Effect<'a> {
 
 impl Settler {
     /// Publishes a copy of a message; where its headers are too large, with fewer of them.
-    pub(super) async fn publish_copy<'a>(
+    pub(crate) async fn publish_copy<'a>(
         &self,
         request: &Request,
         what: &str,
@@ -77,7 +77,7 @@ impl Settler {
     }
 
     /// Tries an effect until it succeeds, cannot, or the worker stops cold.
-    pub(super) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Unsettled> {
+    pub(crate) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Unsettled> {
         self.persist.until_done(what, || self.attempt(&effect).boxed()).await
     }
 }

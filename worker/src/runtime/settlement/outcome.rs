@@ -8,7 +8,7 @@ use crate::task::{AckMode, TaskError, TaskOptions};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// The task returned this JSON.
     Returned(Vec<u8>),
     /// The task returned an error.
@@ -31,7 +31,7 @@ pub enum Ended {
 
 /// What is to be done with the message.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Store the value, send what follows, acknowledge.
     Success(Vec<u8>),
     /// Send it again, to be run after a while.
@@ -75,7 +75,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The outcome as middleware sees it: the value that a task returned is not copied for it.
-    pub(super) fn without_value(&self) -> Self {
+    pub(crate) fn without_value(&self) -> Self {
         match self {
             Self::Success(_) => Self::Success(Vec::new()),
             other => other.clone(),
@@ -83,7 +83,7 @@ impl Outcome {
     }
 
     /// Its name for middleware.
-    pub(super) fn kind(&self) -> OutcomeKind<'_> {
+    pub(crate) fn kind(&self) -> OutcomeKind<'_> {
         match self {
             Self::Success(_) => OutcomeKind::Succeeded,
             Self::Retry { after, failure, .. } => OutcomeKind::Retried { after: *after, failure },
@@ -97,7 +97,7 @@ impl Outcome {
 
 /// Why a message is dead-lettered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeadReason {
+pub(crate) enum DeadReason {
     /// The retries are used up.
     RetriesExhausted,
     /// The task said that trying again cannot help.
@@ -116,7 +116,7 @@ pub enum DeadReason {
 
 impl DeadReason {
     /// The text in the header of a dead letter.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             DeadReason::RetriesExhausted => "retries-exhausted",
             DeadReason::Rejected => "rejected",
@@ -131,20 +131,20 @@ impl DeadReason {
 
 /// How often a call was tried before, and how often it may be.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Attempts {
+pub(crate) struct Attempts {
     /// Runs that failed.
-    pub retries: u32,
+    pub(crate) retries: u32,
     /// Runs that took their process down.
-    pub crashes: u32,
+    pub(crate) crashes: u32,
     /// With this many crashes it is dead-lettered.
-    pub max_crashes: u32,
+    pub(crate) max_crashes: u32,
 }
 
 /// How long a call waits that could not be started, more or less.
 const SCARCE: Duration = Duration::from_secs(2);
 
 /// Decides what follows a run. `random` in `0.0..1.0` is the jitter.
-pub fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
+pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
     let Attempts { retries, .. } = attempts;
     let backoff = || options.backoff.delay(retries, random);
     let (after, failure) = match ended {

@@ -14,7 +14,7 @@ const ERROR: usize = 200;
 const NAMED: (usize, usize) = (10, 60);
 
 /// A message that can be made smaller.
-pub(super) struct Smaller {
+pub(crate) struct Smaller {
     message: Message,
     is_letter: bool,
     /// What the worker had added is gone.
@@ -26,17 +26,17 @@ pub(super) struct Smaller {
 
 impl Smaller {
     /// A message that is to be run: what makes it a call stays.
-    pub(super) fn call(message: Message) -> Self {
+    pub(crate) fn call(message: Message) -> Self {
         Self { message, is_letter: false, is_bare: false, next: 1, dropped: Vec::new() }
     }
 
     /// A dead letter: what says why it is one stays.
-    pub(super) fn letter(message: Message) -> Self {
+    pub(crate) fn letter(message: Message) -> Self {
         Self { is_letter: true, ..Self::call(message) }
     }
 
     /// The message as it is now.
-    pub(super) fn message(&self) -> Message {
+    pub(crate) fn message(&self) -> Message {
         let mut message = self.message.clone();
         if let Some(dropped) = self.dropped() {
             message.headers.set(names::DROPPED, dropped);
@@ -45,7 +45,7 @@ impl Smaller {
     }
 
     /// The names of what was dropped.
-    pub(super) fn dropped(&self) -> Option<String> {
+    pub(crate) fn dropped(&self) -> Option<String> {
         let (count, length) = NAMED;
         let mut named: Vec<String> =
             self.dropped.iter().take(count).map(|name| shortened(name, length)).collect();
@@ -56,7 +56,7 @@ impl Smaller {
     }
 
     /// Drops what is least missed. False when nothing is left that may go.
-    pub(super) fn shrink(&mut self) -> bool {
+    pub(crate) fn shrink(&mut self) -> bool {
         if !std::mem::replace(&mut self.is_bare, true) && self.drop_own() {
             return true;
         }

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::request::Request;
 use crate::broker::Publication;
 use crate::message::Message;
 use crate::message::headers::{is_instruction, is_trace, names};
+use crate::runtime::admission::gate::Request;
 
 /// Straight to a queue.
-pub(super) fn to_queue(queue: &str, message: Message, delay: Option<Duration>) -> Publication {
+pub(crate) fn to_queue(queue: &str, message: Message, delay: Option<Duration>) -> Publication {
     Publication { exchange: String::new(), routing_key: queue.to_owned(), message, delay, mandatory: true }
 }
 
 /// The message as it is sent again: the same task, id and history.
-pub(super) fn again(request: &Request) -> Message {
+pub(crate) fn again(request: &Request) -> Message {
     let context = &request.context;
     let mut message = context.message().clone();
     // The header `expires` goes on; the property would cut a wait in the broker short.
@@ -37,7 +37,7 @@ pub(super) fn again(request: &Request) -> Message {
 }
 
 /// Makes a call of a plain message: its payload is the one argument.
-pub(super) fn mark_plain(message: &mut Message, task: &str, id: &str) {
+pub(crate) fn mark_plain(message: &mut Message, task: &str, id: &str) {
     message.headers.set("task", task);
     message.headers.set("id", id);
     message.headers.set(names::PLAIN, true);

@@ -15,46 +15,46 @@ use crate::message::{Headers, typed};
 
 /// One signature. Options that are null are not set.
 #[derive(Deserialize)]
-pub(super) struct Step<'a> {
+pub(crate) struct Step<'a> {
     #[serde(default)]
-    pub(super) task: String,
+    pub(crate) task: String,
     #[serde(borrow, default)]
-    pub(super) args: Option<Vec<&'a RawValue>>,
+    pub(crate) args: Option<Vec<&'a RawValue>>,
     #[serde(borrow, default)]
     kwargs: Option<&'a RawValue>,
     #[serde(borrow, default)]
     options: Option<Keywords<'a>>,
     #[serde(default)]
-    pub(super) subtask_type: Option<String>,
+    pub(crate) subtask_type: Option<String>,
     #[serde(default)]
     immutable: Option<bool>,
 }
 
 impl<'a> Step<'a> {
     /// True when it does not want the result.
-    pub(super) fn is_immutable(&self) -> bool {
+    pub(crate) fn is_immutable(&self) -> bool {
         self.immutable.unwrap_or_default()
     }
 
     /// An option, if it is set.
-    pub(super) fn option(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn option(&self, name: &str) -> Option<&'a RawValue> {
         let Keywords(options) = self.options.as_ref()?;
         let (_, value) = options.iter().find(|(key, _)| key == name)?;
         Some(*value).filter(|value| value.get() != "null")
     }
 
     /// An option, if it is set and of this type.
-    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         typed::from_str(self.option(name)?.get()).ok()
     }
 
     /// An option that is a text and not empty.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.read(name).filter(|text: &String| !text.is_empty())
     }
 
     /// An option that is a list of signatures, or a single one.
-    pub(super) fn signatures(&self, name: &str) -> Option<Vec<Box<RawValue>>> {
+    pub(crate) fn signatures(&self, name: &str) -> Option<Vec<Box<RawValue>>> {
         let option = self.option(name)?;
         match serde_json::from_str(option.get()) {
             Ok(list) => Some(list),
@@ -63,13 +63,13 @@ impl<'a> Step<'a> {
     }
 
     /// The arguments by name.
-    pub(super) fn kwargs(&self) -> &RawValue {
+    pub(crate) fn kwargs(&self) -> &RawValue {
         let kwargs = self.kwargs.filter(|kwargs| kwargs.get() != "null");
         kwargs.unwrap_or_else(|| serde_json::from_str("{}").expect("an object"))
     }
 
     /// Why it cannot be sent as it is, in words that follow its name.
-    pub(super) fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         if !self.kwargs().get().starts_with('{') {
             return Some("has arguments by name that are no object".into());
         }
@@ -105,7 +105,7 @@ impl<'a> Step<'a> {
     }
 
     /// The headers of its call, but for those that name its place in the workflow.
-    pub(super) fn headers(&self, id: &str, now: DateTime<Utc>) -> Headers {
+    pub(crate) fn headers(&self, id: &str, now: DateTime<Utc>) -> Headers {
         // As in Celery they may have any name; what the options say comes later and wins.
         let own: Map<String, Value> = self.read("headers").unwrap_or_default();
         let mut headers: Headers = own.into_iter().collect();

@@ -1,0 +1,6 @@
+//! Running a call in its slot: on the async runtime, on a blocking thread, or in a process of its own.
+
+pub(crate) mod executor;
+pub(crate) mod isolate;
+pub(crate) mod running;
+pub(crate) mod slots;
