@@ -12,14 +12,17 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::gate::{Admission, Decoded, Gate, Request};
+use super::admission::gate::{Admission, Decoded, Gate};
+use super::admission::limits::Limits;
 use super::admission::quarantine::{CrashVerdict, Quarantine, verdict};
-use super::execution::executor::{self, Limits};
+use super::admission::request::Request;
+use super::execution::executor;
 use super::execution::running::RunningTasks;
-use super::execution::slots::Places;
+use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
-use super::settlement::outcome::{Outcome, decide};
-use super::settlement::settle::{Abandoned, Settler};
+use super::settlement::outcome::{Outcome, decide, refused};
+use super::settlement::persist::Abandoned;
+use super::settlement::settler::Settler;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
 use crate::panics::Guarded;
@@ -37,7 +40,7 @@ const STEP: Duration = Duration::from_secs(10);
 pub(crate) struct Pipe {
     pub(super) gate: Gate,
     pub(super) settler: Settler,
-    pub(super) places: Arc<Places>,
+    pub(super) slots: Arc<Slots>,
     pub(super) quarantine: Quarantine,
     pub(super) running: Arc<RunningTasks>,
     /// How many deliveries there were, for whoever looks whether this worker does anything.
@@ -64,7 +67,7 @@ impl Pipe {
             }
             let delivery = tokio::select! {
                 biased;
-                slot = self.places.take(), if !waiting.is_empty() => {
+                slot = self.slots.take(), if !waiting.is_empty() => {
                     let pipe = Arc::clone(self);
                     if let Some(delivery) = waiting.pop_front() {
                         let verdict = verdict(&self.gate.crash_facts(&delivery), false);
@@ -106,7 +109,7 @@ impl Pipe {
         let finish = async {
             let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
             if !finished {
-                tracing::warn!(running = self.places.taken() - self.places.lost(), grace = %show::duration(grace), "grace is over");
+                tracing::warn!(running = self.slots.taken() - self.slots.lost(), grace = %show::duration(grace), "grace is over");
                 handle.cold.cancel();
             }
         };
@@ -141,7 +144,7 @@ impl Pipe {
         tokio::select! {
             biased;
             () = warm.cancelled() => self.requeue(delivery).await,
-            slot = self.places.take() => self.process(delivery, verdict, Some(slot)).await,
+            slot = self.slots.take() => self.process(delivery, verdict, Some(slot)).await,
         }
     }
 
@@ -155,7 +158,9 @@ impl Pipe {
         delivery.settlement.begin();
         let (mut request, work, limits) = match self.gate.admit(delivery, verdict, Utc::now()) {
             Admission::Run(request, work, limits) => (request, work, limits),
-            Admission::Settle(request, outcome) => {
+            Admission::Refuse(request, refusal) => {
+                let attempts = self.gate.attempts(&request);
+                let outcome = refused(refusal, &request.options, attempts, fastrand::f64());
                 return self.settler.settle(request, outcome, Duration::ZERO).await;
             }
             Admission::Early(request, wait) => return self.settler.postpone(request, wait).await,
@@ -212,7 +217,7 @@ impl Pipe {
         let work = work.into_inner();
         let layers = self.settler.app.middleware();
         let ended =
-            executor::run(work, &request.context, layers, limits, slot, &self.places, &self.gate.cold).await;
+            executor::run(work, &request.context, layers, limits, slot, &self.slots, &self.gate.cold).await;
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -14,13 +15,29 @@ use crate::show;
 use crate::task::SharedState;
 use crate::task::registry::run_setup;
 
-/// How long a set-up function that is stopped may take to let go of what it has.
-const TIDY_UP: Duration = Duration::from_secs(1);
 use crate::tracing;
 
-/// Runs the `#[setup]` functions, on a thread of their own: a plain one keeps it for as long as it likes. `None` when the
-/// worker was stopped meanwhile: an async one ends at its next await then, and a plain one is left behind.
-pub(super) async fn set_up(handle: &WorkerHandle) -> Result<Option<SharedState>> {
+/// How long a set-up function that is stopped may take to clean up.
+const TIDY_UP: Duration = Duration::from_secs(1);
+
+/// Why a worker does not begin to work.
+#[derive(Debug)]
+pub(super) enum NotReady {
+    /// It was stopped meanwhile.
+    Stopped,
+    /// Waiting cannot mend it.
+    Failed(Error),
+}
+
+impl From<Error> for NotReady {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs the `#[setup]` functions, on a thread of their own: a plain one keeps it for as long as it likes. When the worker
+/// is stopped meanwhile, an async one ends at its next await, and a plain one is left behind.
+pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotReady> {
     let (tell, mut told) = oneshot::channel();
     let stop = handle.warm.child_token();
     let _stopped_when_dropped = stop.clone().drop_guard();
@@ -29,8 +46,8 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<Option<SharedState>>
         let mut shared = SharedState::default();
         tokio::select! {
             biased;
-            () = stop.cancelled() => Ok(None),
-            done = run_setup(&mut shared) => done.map(|()| Some(shared)),
+            () = stop.cancelled() => Err(NotReady::Stopped),
+            done = run_setup(&mut shared) => Ok(done.map(|()| shared)?),
         }
     };
     std::thread::Builder::new()
@@ -43,46 +60,50 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<Option<SharedState>>
         () = handle.warm.cancelled() => tokio::time::timeout(TIDY_UP, told).await.ok(),
     };
     match told {
-        None => Ok(None),
+        None => Err(NotReady::Stopped),
         Some(Ok(Ok(prepared))) => prepared,
-        Some(Ok(Err(panic))) => Err(Error::config(format!("the set-up panicked: {panic}"))),
-        Some(Err(_)) => Err(Error::config("the set-up ended with its runtime")),
+        Some(Ok(Err(panic))) => Err(Error::config(format!("the set-up panicked: {panic}")).into()),
+        Some(Err(_)) => Err(Error::config("the set-up ended with its runtime").into()),
     }
 }
 
-/// Declares, waiting for a broker that is away. False when the worker was stopped meanwhile.
-pub(super) async fn declare(broker: &dyn Broker, topology: &Topology, handle: &WorkerHandle) -> Result<bool> {
-    let mut patience = Patience::default();
-    loop {
-        let error = tokio::select! {
-            biased;
-            () = handle.warm.cancelled() => return Ok(false),
-            done = broker.declare(topology) => match done {
-                Ok(()) => return Ok(true),
-                Err(error) => error,
-            },
-        };
-        patience.wait("declare the queues", error, handle).await?;
-    }
+/// Declares, waiting for a broker that is away.
+pub(super) async fn declare(
+    broker: &dyn Broker,
+    topology: &Topology,
+    handle: &WorkerHandle,
+) -> Result<(), NotReady> {
+    until_done("declare the queues", handle, || broker.declare(topology)).await
 }
 
-/// Begins to consume, waiting for a broker that is away. `None` when the worker was stopped meanwhile.
+/// Begins to consume, waiting for a broker that is away.
 pub(super) async fn consume(
     broker: &dyn Broker,
     wanted: Subscription,
     handle: &WorkerHandle,
-) -> Result<Option<Consumer>> {
+) -> Result<Consumer, NotReady> {
+    until_done("consume", handle, || broker.consume(wanted.clone())).await
+}
+
+async fn until_done<'a, T>(
+    what: &str,
+    handle: &WorkerHandle,
+    attempt: impl Fn() -> BoxFuture<'a, Result<T>>,
+) -> Result<T, NotReady> {
     let mut patience = Patience::default();
     loop {
         let error = tokio::select! {
             biased;
-            () = handle.warm.cancelled() => return Ok(None),
-            done = broker.consume(wanted.clone()) => match done {
-                Ok(consumer) => return Ok(Some(consumer)),
+            () = handle.warm.cancelled() => return Err(NotReady::Stopped),
+            done = attempt() => match done {
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             },
         };
-        patience.wait("consume", error, handle).await?;
+        if !error.is_connection() && !error.is_timeout() {
+            return Err(error.into());
+        }
+        patience.pause(what, &error, handle).await;
     }
 }
 
@@ -96,15 +117,6 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// Says what is wrong and pauses; an error that waiting cannot mend is returned.
-    pub(super) async fn wait(&mut self, what: &str, error: Error, handle: &WorkerHandle) -> Result<()> {
-        if !error.is_connection() && !error.is_timeout() {
-            return Err(error);
-        }
-        self.pause(what, &error, handle).await;
-        Ok(())
-    }
-
     /// Says what is wrong and pauses.
     pub(super) async fn pause(&mut self, what: &str, error: &Error, handle: &WorkerHandle) {
         tracing::warn!(error = format!("{error:#}"), again_in = %show::duration(self.0), "cannot {what} yet");

@@ -7,44 +7,27 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::limits::Limits;
 use super::quarantine::{CrashFacts, CrashVerdict};
+use super::refusal::Refusal;
+use super::request::{Attempts, Request, arguments, is_plain};
 use super::revocations::Revocations;
+use super::workflow::unsupported;
 use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
-use crate::error::TaskFailure;
 use crate::message::headers::names;
-use crate::message::{Body, Embed, Headers, JSON, Message, codec};
+use crate::message::{Embed, Headers, Message, codec};
 use crate::panics::Guarded;
-use crate::runtime::execution::executor::Limits;
-use crate::runtime::settlement::outcome::{Attempts, DeadReason, Ended, Outcome, decide, failure};
 use crate::task::context::Call;
 use crate::task::registry::NotBegun;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
-
-/// A call that is ready to run, and what is needed to settle it.
-pub(crate) struct Request {
-    /// The message, its address and its id.
-    pub(crate) context: Context,
-    /// What the attribute says, or the defaults where no task was found.
-    pub(crate) options: TaskOptions,
-    /// What follows the task.
-    pub(crate) embed: Embed,
-    /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.
-    pub(crate) plain: bool,
-    /// How many workers died while they held it, as far as is known.
-    pub(crate) crashes: u32,
-    /// The broker has a note that its quarantine has begun.
-    pub(crate) quarantined: bool,
-    /// How the delivery is given back.
-    pub(crate) settlement: Settlement,
-}
 
 /// What becomes of a delivery.
 pub(crate) enum Admission {
     /// It can run.
     Run(Request, Guarded<Work>, Limits),
-    /// It cannot; the outcome says why.
-    Settle(Request, Outcome),
+    /// It cannot run.
+    Refuse(Request, Refusal),
     /// It is not due yet, by this long.
     Early(Request, Duration),
     /// A worker may have died with it: the crash is counted before it runs again.
@@ -57,7 +40,7 @@ pub(crate) enum Admission {
 pub(crate) struct Decoded {
     pub(crate) request: Request,
     /// Its task, or the tasks that subscribe to it.
-    found: Result<Vec<&'static TaskEntry>, Outcome>,
+    found: Result<Vec<&'static TaskEntry>, Refusal>,
 }
 
 /// What admission needs to know about the worker.
@@ -86,19 +69,6 @@ pub(crate) struct Gate {
     pub(crate) tolerance: Duration,
 }
 
-impl Request {
-    /// True when it may have run before: its message comes again.
-    pub(crate) fn may_have_run(&self) -> bool {
-        self.context.is_redelivered() || self.crashes > 0
-    }
-
-    /// Ends here, before its arguments were looked at: what follows it is read, for whoever waits for a later step.
-    fn ends(mut self, outcome: Outcome) -> Admission {
-        self.embed = arguments(&self.context).map(|body| body.embed).unwrap_or_default();
-        Admission::Settle(self, outcome)
-    }
-}
-
 impl Gate {
     /// What is known of the crashes of a delivery. A broker's count is exact, and begins anew with each message: what was
     /// counted before is in a header.
@@ -119,13 +89,13 @@ impl Gate {
         let Decoded { mut request, found } = self.decode(delivery, verdict);
         let entries = match found {
             Ok(entries) => entries,
-            Err(outcome) => return Admission::Settle(request, outcome),
+            Err(refusal) => return Admission::Refuse(request, refusal),
         };
         if self.revocations.contains(request.context.id()) {
-            return request.ends(Outcome::Revoked { why: "revoked" });
+            return ends(request, Refusal::Revoked("revoked"));
         }
         match verdict {
-            CrashVerdict::DeadLetter => return request.ends(crashed(self.max_crashes)),
+            CrashVerdict::DeadLetter => return ends(request, Refusal::Crashed(self.max_crashes)),
             // An early ack comes before the run: a message that is delivered again has not begun, unless its quarantine
             // is noted.
             CrashVerdict::SendAgain if is_suspect || request.options.ack == AckMode::Late => {
@@ -135,7 +105,7 @@ impl Gate {
         }
         let [entry] = entries[..] else { return Admission::Split(request, entries) };
         match due(request.context.headers(), now) {
-            Err(outcome) => return request.ends(outcome),
+            Err(refusal) => return ends(request, refusal),
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
             Ok(_) => {}
         }
@@ -149,7 +119,7 @@ impl Gate {
                 Admission::Run(request, Guarded::new(work), limits)
             }
             Ok(work) => Admission::Run(request, work, limits),
-            Err(outcome) => Admission::Settle(request, outcome),
+            Err(refusal) => Admission::Refuse(request, refusal),
         }
     }
 
@@ -213,18 +183,20 @@ impl Gate {
     }
 
     /// Brings the message into the form that the rest reads.
-    fn readable(&self, message: &mut Message) -> Result<(), Outcome> {
+    fn readable(&self, message: &mut Message) -> Result<(), Refusal> {
         if let Some(problem) = message.headers.get_str(names::UNREADABLE) {
-            return Err(malformed(format!("the properties of the message cannot be read: {problem}")));
+            return Err(Refusal::Malformed(format!(
+                "the properties of the message cannot be read: {problem}"
+            )));
         }
         let size = message.body.len();
         if size > self.max_message_size {
-            return Err(malformed(format!(
+            return Err(Refusal::Malformed(format!(
                 "the body is {size} bytes, more than the limit of {} (`max_message_size`)",
                 self.max_message_size
             )));
         }
-        codec::normalize(message, self.max_message_size).map_err(malformed)
+        codec::normalize(message, self.max_message_size).map_err(Refusal::Malformed)
     }
 
     /// The task that a message names, or the tasks that subscribe to the routing key of a plain message.
@@ -234,60 +206,36 @@ impl Gate {
         queue: &str,
         exchange: &str,
         routing_key: &str,
-    ) -> Result<Vec<&'static TaskEntry>, Outcome> {
+    ) -> Result<Vec<&'static TaskEntry>, Refusal> {
         if let Some(name) = message.headers.task() {
-            let known = self.registry.get(name).ok_or_else(|| Outcome::Dead {
-                reason: DeadReason::UnknownTask,
-                failure: failure(
-                    "NotRegistered",
-                    format!(
-                        "no task `{name}` is linked into this worker; it knows {}",
-                        listed(self.registry.iter().map(|entry| entry.name))
-                    ),
-                ),
+            let known = self.registry.get(name).ok_or_else(|| {
+                let known = listed(self.registry.iter().map(|entry| entry.name));
+                Refusal::UnknownTask(format!("no task `{name}` is linked into this worker; it knows {known}"))
             })?;
             return Ok(vec![known]);
         }
         let subscribed = self.subscriptions.matching(queue, exchange, routing_key);
         if subscribed.is_empty() {
-            return Err(Outcome::Dead {
-                reason: DeadReason::UnknownTask,
-                failure: failure(
-                    "NotRegistered",
-                    format!(
-                        "the message names no task, and no task of queue `{queue}` subscribes to the topic \
-                         `{routing_key}` of exchange `{exchange}`"
-                    ),
-                ),
-            });
+            return Err(Refusal::UnknownTask(format!(
+                "the message names no task, and no task of queue `{queue}` subscribes to the topic `{routing_key}` of \
+                 exchange `{exchange}`"
+            )));
         }
         Ok(subscribed)
     }
 
     /// Decodes what follows the task, and its arguments into the task's types.
-    fn start(&self, entry: &TaskEntry, request: &mut Request) -> Result<Guarded<Work>, Outcome> {
+    fn start(&self, entry: &TaskEntry, request: &mut Request) -> Result<Guarded<Work>, Refusal> {
         let context = request.context.clone();
-        let body = arguments(&context).map_err(malformed)?;
-        if let Some(problem) = crate::runtime::settlement::continuation::unsupported(&body.embed) {
-            return Err(malformed(problem));
+        let body = arguments(&context).map_err(Refusal::Malformed)?;
+        if let Some(problem) = unsupported(&body.embed) {
+            return Err(Refusal::Malformed(problem));
         }
         // Kept before the arguments are decoded: whoever waits for a later step must hear of a call that does not fit.
         request.embed = body.embed;
         entry.begin(context.clone(), body.arguments).map_err(|problem| match problem {
-            NotBegun::Refused(error) => Outcome::Dead {
-                reason: DeadReason::BadArguments,
-                // Python's class for it, which its callers know.
-                failure: TaskFailure {
-                    kind: "TypeError".into(),
-                    module: "builtins".into(),
-                    message: error.to_string(),
-                    traceback: None,
-                },
-            },
-            // The task's own code, as if it had run.
-            NotBegun::Panicked(text) => {
-                decide(Ended::Panicked(text), &request.options, self.attempts(request), fastrand::f64())
-            }
+            NotBegun::Refused(error) => Refusal::BadArguments(error.to_string()),
+            NotBegun::Panicked(text) => Refusal::Panicked(text),
         })
     }
 
@@ -302,44 +250,19 @@ impl Gate {
 }
 
 /// How long it is until the message is due, if it is early; an outcome if it is too late or says nonsense.
-fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Outcome> {
-    let expires = headers.expires().map_err(malformed)?;
+fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Refusal> {
+    let expires = headers.expires().map_err(Refusal::Malformed)?;
     if expires.is_some_and(|time| time <= now) {
-        return Err(Outcome::Revoked { why: "expired" });
+        return Err(Refusal::Revoked("expired"));
     }
-    let eta = headers.eta().map_err(malformed)?;
+    let eta = headers.eta().map_err(Refusal::Malformed)?;
     Ok(eta.and_then(|time| (time - now).to_std().ok()))
 }
 
-/// What the message holds: arguments of a task, or one value.
-pub(crate) fn arguments(context: &Context) -> Result<Body<'_>, String> {
-    let message = context.message();
-    let kind = message.properties.content_type.as_deref();
-    if is_plain(message) {
-        return Ok(Body::plain(&message.body, kind));
-    }
-    match kind {
-        Some(kind) if !kind.starts_with(JSON) => {
-            Err(format!("content type `{kind}` is not accepted, only `{JSON}`"))
-        }
-        _ => Body::parse(&message.body),
-    }
-}
-
-/// True for a message that no producer of tasks wrote.
-fn is_plain(message: &Message) -> bool {
-    !message.is_task() || message.headers.get(names::PLAIN).is_some()
-}
-
-fn malformed(problem: String) -> Outcome {
-    Outcome::Dead { reason: DeadReason::Malformed, failure: failure("InvalidMessage", problem) }
-}
-
-fn crashed(limit: u32) -> Outcome {
-    Outcome::Dead {
-        reason: DeadReason::Crashed,
-        failure: failure("WorkerLost", format!("{limit} workers died while they had this message")),
-    }
+/// Ends before the arguments were looked at: what follows the call is read, for callers that wait for a later step.
+fn ends(mut request: Request, refusal: Refusal) -> Admission {
+    request.embed = arguments(&request.context).map(|body| body.embed).unwrap_or_default();
+    Admission::Refuse(request, refusal)
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {

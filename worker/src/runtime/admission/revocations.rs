@@ -1,20 +1,14 @@
-//! The ids that somebody has revoked: read from the broker before the first message, and followed from then on.
+//! The ids of revoked calls, which this worker must not run.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::futures::Notified;
 
-use crate::broker::{Broker, Note, Notes, Register};
-use crate::error::Result;
-use crate::runtime::execution::running::RunningTasks;
-use crate::runtime::handle::WorkerHandle;
-use crate::runtime::startup::Patience;
+use crate::broker::Note;
 use crate::task::Context;
 use crate::tracing;
 
@@ -92,87 +86,17 @@ impl Revocations {
         self.known().iter().filter(|(_, known)| known.until > now).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Something may have been revoked that was not heard.
+    /// Resolves when something may have been revoked unnoticed.
+    pub(crate) fn missed(&self) -> Notified<'_> {
+        self.look.notified()
+    }
+
+    /// Something may have been revoked unnoticed.
     pub(crate) fn look(&self) {
         self.look.notify_one();
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Reads the register again and again.
-pub(crate) struct Follower {
-    pub(crate) broker: Arc<dyn Broker>,
-    pub(crate) revocations: Arc<Revocations>,
-    pub(crate) running: Arc<RunningTasks>,
-    /// Where to go on reading. `None`: the broker keeps no register.
-    pub(crate) next: Option<u64>,
-}
-
-impl Follower {
-    /// Reads all that was revoked before this worker, waiting for a broker that is away. False when the worker was
-    /// stopped meanwhile.
-    pub(crate) async fn catch_up(&mut self, handle: &WorkerHandle) -> Result<bool> {
-        let mut patience = Patience::default();
-        loop {
-            let error = tokio::select! {
-                biased;
-                () = handle.warm.cancelled() => return Ok(false),
-                // Up to this moment: what is read later may come after a message that it is about.
-                read = self.read(|broker, next| broker.notes(Register::Revoked, next)) => match read {
-                    Ok(()) => return Ok(true),
-                    Err(error) => error,
-                },
-            };
-            // Whatever else is wrong, such as a stream that is only just being made or whose leader is not back yet, gets
-            // better, and ends no worker.
-            if !error.is_unsupported() && !error.is_access_refused() {
-                patience.pause("read which tasks are revoked", &error, handle).await;
-                continue;
-            }
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "this broker does not keep what is revoked: a worker hears of it only while it runs"
-            );
-            self.next = None;
-            return Ok(true);
-        }
-    }
-
-    async fn read(
-        &mut self,
-        ask: impl for<'a> Fn(&'a dyn Broker, u64) -> BoxFuture<'a, Result<Notes>>,
-    ) -> Result<()> {
-        let Some(next) = self.next else { return Ok(()) };
-        let found = ask(&*self.broker, next).await?;
-        self.next = Some(found.next);
-        if found.notes.is_empty() {
-            return Ok(());
-        }
-        self.revocations.add(found.notes);
-        for task in self.running.list() {
-            self.revocations.tell(&task.context);
-        }
-        Ok(())
-    }
-
-    /// Reads on every `period`, and when something may have been missed, until `over`.
-    pub(crate) async fn follow(mut self, period: Duration, over: CancellationToken) {
-        while self.next.is_some() {
-            tokio::select! {
-                () = over.cancelled() => return,
-                () = self.revocations.look.notified() => {}
-                () = tokio::time::sleep(period) => {}
-            }
-            let read = tokio::select! {
-                () = over.cancelled() => return,
-                read = self.read(|broker, next| broker.newer_notes(Register::Revoked, next)) => read,
-            };
-            if let Err(error) = read {
-                tracing::debug!(error = format!("{error:#}"), "cannot read which tasks are revoked");
-            }
-        }
     }
 }

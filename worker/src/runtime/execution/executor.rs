@@ -1,42 +1,21 @@
 //! Runs one call: on the async runtime, a blocking thread or in a process of its own, within its time limits, catching panics.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use super::slots::Places;
-use crate::message::Headers;
+use super::call::{AsyncCall, blocking, ended, joined};
+use super::ended::Ended;
+use super::slots::Slots;
 use crate::middleware::{Chain, RunEnd};
-use crate::panics::{Caught, Guarded, caught, text_of};
-use crate::runtime::settlement::outcome::Ended;
-use crate::task::{Context, TaskEntry, TaskError, TaskOptions, Work};
+use crate::panics::{Guarded, caught};
+use crate::runtime::admission::limits::Limits;
+use crate::task::{Context, TaskError, Work};
 
-/// How long a call may take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Then it is stopped and has failed.
-    pub(crate) hard: Option<Duration>,
-    /// Then its cancellation token fires.
-    pub(crate) soft: Option<Duration>,
-}
-
-impl Limits {
-    /// Those of a message, else those of its task.
-    pub(crate) fn of(task: Option<&TaskEntry>, headers: &Headers) -> Self {
-        let options = task.map_or(TaskOptions::DEFAULT, |task| task.options);
-        let (hard, soft) = headers.time_limits();
-        Self { hard: hard.or(options.time_limit), soft: soft.or(options.soft_time_limit) }
-    }
-}
-
-/// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its place
+/// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its slot
 /// among the running tasks; it is free again when the work has truly ended.
 ///
 /// Dropping the future stops the call as far as that is possible: an async task at its next await, an isolated one at
@@ -47,7 +26,7 @@ pub(crate) async fn run(
     layers: &Chain,
     limits: Limits,
     permit: OwnedSemaphorePermit,
-    places: &Arc<Places>,
+    slots: &Arc<Slots>,
     interrupted: &CancellationToken,
 ) -> Ended {
     let call = match work {
@@ -81,7 +60,7 @@ pub(crate) async fn run(
     let run = layered(layers, context, (&mut thread).map(joined));
     let ended = bounded(run, limits, context, interrupted).await;
     if let Ended::TimedOut(_) | Ended::Terminated = &ended {
-        places.write_off(context, thread);
+        slots.write_off(context, thread);
     }
     ended
 }
@@ -110,85 +89,12 @@ async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = En
     }
 }
 
-/// Runs a call to its end.
-pub(crate) async fn execute(work: Work, context: &Context) -> Ended {
-    match work {
-        Work::Async(future) => AsyncCall::new(context.clone(), future).map(ended).await,
-        Work::Blocking(call) => {
-            let call = Guarded::new(call);
-            tokio::task::spawn_blocking(move || blocking(call)).map(joined).await
-        }
-        Work::Isolated { memory_limit } => apart(context, memory_limit).await,
-    }
-}
-
 /// Runs a call in a process of its own.
 async fn apart(context: &Context, memory_limit: Option<u64>) -> Ended {
     #[cfg(unix)]
     return super::isolate::run(context.clone(), memory_limit).await;
     #[cfg(not(unix))]
     unreachable!("a worker with isolated tasks does not start here: {context:?}, {memory_limit:?}");
-}
-
-type Returned = Result<Vec<u8>, TaskError>;
-
-/// An async call. Whatever panics in it, as it runs or as it is dropped, is its own failure.
-struct AsyncCall {
-    context: Context,
-    future: Caught<BoxFuture<'static, Returned>>,
-}
-
-impl AsyncCall {
-    fn new(context: Context, future: BoxFuture<'static, Returned>) -> Self {
-        Self { context, future: Caught::new(future) }
-    }
-
-    /// Drops the future, if it has not ended by itself.
-    fn stop(mut self, ended: Ended) -> Ended {
-        let stopped = self.context.enter(|| self.future.stop());
-        match (ended, stopped) {
-            // Handed back, it would be as if it had never run.
-            (Ended::Interrupted, Err(panic)) => Ended::Broke(panic),
-            (ended, _) => ended,
-        }
-    }
-}
-
-impl Future for AsyncCall {
-    type Output = Result<Returned, String>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        let Self { context, future } = &mut *self;
-        context.enter(|| Pin::new(future).poll(cx))
-    }
-}
-
-impl Drop for AsyncCall {
-    fn drop(&mut self) {
-        let _ = self.context.enter(|| self.future.stop());
-    }
-}
-
-fn blocking(call: Guarded<impl FnOnce() -> Returned>) -> Ended {
-    ended(caught(call.into_inner()))
-}
-
-/// A thread that never began, as the runtime ends.
-fn joined(thread: Result<Ended, JoinError>) -> Ended {
-    thread.unwrap_or_else(|error| {
-        if let Ok(panic) = error.try_into_panic() {
-            text_of(panic);
-        }
-        Ended::Interrupted
-    })
-}
-
-fn ended(done: Result<Returned, String>) -> Ended {
-    match done {
-        Ok(Ok(json)) => Ended::Returned(json),
-        Ok(Err(error)) => Ended::Erred(error),
-        Err(panic) => Ended::Panicked(panic),
-    }
 }
 
 async fn bounded(

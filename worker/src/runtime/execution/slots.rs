@@ -1,6 +1,6 @@
-//! The places among the running tasks, and those that are lost to functions that do not return.
+//! The slots among the running tasks, and those that are lost to functions that do not return.
 //!
-//! A plain function cannot be stopped. When its time limit passes, its message is settled all the same, and the place
+//! A plain function cannot be stopped. When its time limit passes, its message is settled all the same, and the slot
 //! that its thread holds is written off until the function returns.
 
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use crate::show;
 use crate::task::Context;
 use crate::tracing;
 
-/// The places of one worker.
+/// The slots of one worker.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Slots {
     free: Arc<Semaphore>,
     all: usize,
     lost: watch::Sender<usize>,
 }
 
-impl Places {
-    /// This many places, all free.
+impl Slots {
+    /// This many slots, all free.
     pub(crate) fn new(all: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(all)), all, lost: watch::Sender::new(0) }
     }
 
-    /// Waits for a place, which is free again when what is returned is dropped.
+    /// Waits for a slot, which is free again when what is returned is dropped.
     pub(crate) fn take(&self) -> impl Future<Output = OwnedSemaphorePermit> + use<> {
-        let place = Arc::clone(&self.free).acquire_owned();
-        async { place.await.expect("the semaphore is never closed") }
+        let slot = Arc::clone(&self.free).acquire_owned();
+        async { slot.await.expect("the semaphore is never closed") }
     }
 
     /// How many are taken, lost ones among them.
@@ -43,40 +43,40 @@ impl Places {
         *self.lost.borrow()
     }
 
-    /// Gives up the place of a thread, until the thread returns. Whatever it returns comes too late.
+    /// Gives up the slot of a thread, until the thread returns. Whatever it returns comes too late.
     pub(crate) fn write_off<T: Send + 'static>(self: &Arc<Self>, context: &Context, thread: JoinHandle<T>) {
-        let (places, context) = (Arc::clone(self), context.clone());
-        places.lost.send_modify(|lost| *lost += 1);
+        let (slots, context) = (Arc::clone(self), context.clone());
+        slots.lost.send_modify(|lost| *lost += 1);
         tracing::warn!(
             task = context.task(),
             id = context.id(),
-            lost = places.lost(),
-            of = places.all,
-            "a plain function cannot be stopped: its place is lost until it returns (`isolate` makes it killable)"
+            lost = slots.lost(),
+            of = slots.all,
+            "a plain function cannot be stopped: its slot is lost until it returns (`isolate` makes it killable)"
         );
         // Ends with the thread. Nothing waits for it: a worker that stops leaves such a thread behind.
         tokio::spawn(async move {
             let _ = thread.await;
-            places.lost.send_modify(|lost| *lost -= 1);
+            slots.lost.send_modify(|lost| *lost -= 1);
             tracing::info!(
                 task = context.task(),
                 id = context.id(),
-                lost = places.lost(),
-                "returned long after its time limit: its place is there again, its result is discarded"
+                lost = slots.lost(),
+                "returned long after its time limit: its slot is there again, its result is discarded"
             );
         });
     }
 
-    /// Resolves when all places have been lost for so long without a break.
+    /// Resolves when all slots have been lost for so long without a break.
     pub(crate) async fn exhausted(&self, patience: Duration) {
         let mut lost = self.lost.subscribe();
-        let gone = "the sender lives as long as the places";
+        let gone = "the sender lives as long as the slots";
         loop {
             lost.wait_for(|lost| *lost == self.all).await.expect(gone);
             tracing::error!(
-                places = self.all,
+                slots = self.all,
                 patience = %show::duration(patience),
-                "every place is lost to a plain function that does not return: no task can run; the worker stops \
+                "every slot is lost to a plain function that does not return: no task can run; the worker stops \
                  unless one of them returns"
             );
             tokio::select! {

@@ -21,7 +21,7 @@ pub struct Summary {
 
 /// Counts outcomes.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     /// Tasks that returned.
     pub(crate) succeeded: AtomicU64,
     /// Messages that went to a dead-letter queue.
@@ -34,7 +34,7 @@ pub(crate) struct Tally {
     pub(crate) revoked: AtomicU64,
 }
 
-impl Tally {
+impl Counters {
     /// As it is now.
     pub(crate) fn summary(&self) -> Summary {
         let [succeeded, failed, retried, requeued, revoked] =

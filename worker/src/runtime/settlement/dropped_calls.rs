@@ -5,22 +5,22 @@
 //! grown. Whoever waits for the result of such a call is told that it is revoked, and the letter is marked as told. Merely
 //! expired ones would pile up for ever: the latest [`KEPT`] stay.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{again, to_queue};
+use super::copy::{copy_of, to_queue};
 use super::effect::Effect;
-use super::settle::Unsettled;
-use super::trimmed_copy::Smaller;
+use super::persist::Unsettled;
+use super::settler::Settler;
+use super::trimmed_copy::TrimmedCopy;
 use crate::app::unique;
 use crate::broker::{DeadLetters, Delivery, Settlement, Verdict};
 use crate::error::Result;
 use crate::message::headers::names;
 use crate::routing::Queue;
-use crate::runtime::pipe::Pipe;
+use crate::runtime::admission::gate::Gate;
 use crate::tracing;
 
 /// How often the dead-letter queues are looked at.
@@ -34,25 +34,6 @@ const MOST: u64 = 20_000;
 /// So many expired calls of a queue are kept.
 const KEPT: usize = 1000;
 
-/// How many letters this worker has written to each dead-letter queue: those are none of the broker's.
-#[derive(Default)]
-pub(crate) struct Letters(Mutex<HashMap<String, u64>>);
-
-impl Letters {
-    /// One more is about to be written.
-    pub(crate) fn add(&self, queue: &str) {
-        *self.counts().entry(queue.to_owned()).or_default() += 1;
-    }
-
-    fn of(&self, queue: &str) -> u64 {
-        self.counts().get(queue).copied().unwrap_or_default()
-    }
-
-    fn counts(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A dead-letter queue, and what is known of it.
 struct Watched {
     queue: String,
@@ -64,7 +45,7 @@ struct Watched {
 }
 
 /// Looks into the dead-letter queues of a worker's queues until `over`.
-pub(crate) async fn watch(pipe: Arc<Pipe>, queues: Vec<String>, over: CancellationToken) {
+pub(crate) async fn watch(gate: &Gate, settler: &Settler, queues: Vec<String>, over: CancellationToken) {
     let now = Instant::now();
     let names = queues.iter().filter(|queue| !queue.ends_with(".dead"));
     let names: BTreeSet<String> = names.map(|queue| Queue::dead_letter_name(queue)).collect();
@@ -72,12 +53,12 @@ pub(crate) async fn watch(pipe: Arc<Pipe>, queues: Vec<String>, over: Cancellati
     let mut all: Vec<Watched> = names.iter().map(watched).collect();
     let names: Vec<String> = names.into_iter().collect();
     while !names.is_empty() {
-        match pipe.settler.broker.queues(&names).await {
+        match settler.broker.queues(&names).await {
             Ok(found) => {
                 for watched in &mut all {
                     let ready =
                         found.iter().find(|info| info.name == watched.queue).map_or(0, |info| info.ready);
-                    watched.look(&pipe, ready, &over).await;
+                    watched.look(gate, settler, ready, &over).await;
                 }
             }
             Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot look at the dead letters"),
@@ -90,9 +71,9 @@ pub(crate) async fn watch(pipe: Arc<Pipe>, queues: Vec<String>, over: Cancellati
 }
 
 impl Watched {
-    async fn look(&mut self, pipe: &Pipe, ready: u64, over: &CancellationToken) {
+    async fn look(&mut self, gate: &Gate, settler: &Settler, ready: u64, over: &CancellationToken) {
         let begun = Instant::now();
-        let foreign = i128::from(ready) - i128::from(pipe.settler.letters.of(&self.queue));
+        let foreign = i128::from(ready) - i128::from(settler.letters.of(&self.queue));
         let has_grown = self.known.is_none_or(|known| foreign > known) || self.latest + LONGEST <= begun;
         if ready == 0 || !has_grown {
             self.known = self.known.map(|known| known.min(foreign)).or((ready == 0).then_some(foreign));
@@ -101,13 +82,13 @@ impl Watched {
         if begun < self.next || over.is_cancelled() {
             return;
         }
-        let broker = &*pipe.settler.broker;
+        let broker = &*settler.broker;
         // Letters that are held here are not there for anybody else who looks: the commands wait for us, and we for them.
         let lock = DeadLetters::lock(&self.queue);
         if !lock.take(broker).await {
             return;
         }
-        let walked = walk(pipe, &self.queue, ready.min(MOST), over).await;
+        let walked = walk(gate, settler, &self.queue, ready.min(MOST), over).await;
         lock.open(broker).await;
         match walked {
             Ok(Walked { gone, is_done: true }) => self.known = Some(foreign - i128::from(gone)),
@@ -134,7 +115,13 @@ struct Walked {
 }
 
 /// Looks at so many letters of a queue.
-async fn walk(pipe: &Pipe, queue: &str, most: u64, over: &CancellationToken) -> Result<Walked> {
+async fn walk(
+    gate: &Gate,
+    settler: &Settler,
+    queue: &str,
+    most: u64,
+    over: &CancellationToken,
+) -> Result<Walked> {
     let mut held: Vec<Settlement> = Vec::new();
     let mut expired: VecDeque<Settlement> = VecDeque::new();
     let (mut gone, mut told) = (0, 0);
@@ -143,7 +130,7 @@ async fn walk(pipe: &Pipe, queue: &str, most: u64, over: &CancellationToken) -> 
         if over.is_cancelled() {
             break;
         }
-        let delivery = match pipe.settler.broker.get(queue).await {
+        let delivery = match settler.broker.get(queue).await {
             Ok(Some(delivery)) => delivery,
             Ok(None) => break,
             Err(error) => {
@@ -154,7 +141,7 @@ async fn walk(pipe: &Pipe, queue: &str, most: u64, over: &CancellationToken) -> 
         let headers = &delivery.message.headers;
         let has_expired = headers.get_str(names::DEAD_REASON) == Some("expired");
         let kept = match headers.untold_broker_death() {
-            Some(_) => tell(pipe, queue, delivery).await.err(),
+            Some(_) => tell(gate, settler, queue, delivery).await.err(),
             None => Some(delivery.settlement),
         };
         match (kept, has_expired) {
@@ -178,9 +165,9 @@ async fn walk(pipe: &Pipe, queue: &str, most: u64, over: &CancellationToken) -> 
 }
 
 /// Tells of one call, and leaves its letter marked in the place of the one that was taken. `Err`: it is none to tell of.
-async fn tell(pipe: &Pipe, letters: &str, delivery: Delivery) -> Result<(), Settlement> {
+async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery) -> Result<(), Settlement> {
     let reason = delivery.message.headers.untold_broker_death().unwrap_or_default().to_owned();
-    let request = pipe.gate.dropped(delivery)?;
+    let request = gate.dropped(delivery)?;
     let why = match reason.as_str() {
         "expired" => "expired",
         "maxlen" => "its queue was full",
@@ -189,13 +176,13 @@ async fn tell(pipe: &Pipe, letters: &str, delivery: Delivery) -> Result<(), Sett
     };
     let (id, queue) = (request.context.id().to_owned(), request.context.queue().to_owned());
     let told = async {
-        pipe.settler.revoked(&request, why).await?;
-        let mut message = again(&request);
+        settler.revoked(&request, why).await?;
+        let mut message = copy_of(&request);
         let error =
             format!("no worker has run it: {why}; whoever waited for its result was told that it is revoked");
         message.headers.set(names::DEAD_ERROR, error);
         let letter = |message| Effect::Publish(to_queue(letters, message, None));
-        pipe.settler.publish_copy(&request, "keep a dead letter", Smaller::letter(message), letter).await
+        settler.publish_copy(&request, "keep a dead letter", TrimmedCopy::letter(message), letter).await
     };
     match told.await {
         Ok(()) => {
@@ -208,7 +195,7 @@ async fn tell(pipe: &Pipe, letters: &str, delivery: Delivery) -> Result<(), Sett
             );
             request.settlement.settle(Verdict::Replaced);
             if let Some(lock) = unique::read(request.context.headers(), request.context.id()) {
-                let _ = pipe.settler.insist("open the lock of a unique task", Effect::Unlock(&lock)).await;
+                let _ = settler.insist("open the lock of a unique task", Effect::Unlock(&lock)).await;
             }
             Ok(())
         }

@@ -3,13 +3,13 @@
 use futures_util::FutureExt;
 
 use super::persist::Unsettled;
-use super::settle::Settler;
-use super::trimmed_copy::Smaller;
+use super::settler::Settler;
+use super::trimmed_copy::TrimmedCopy;
 use crate::backend::ResultRecord;
 use crate::broker::{Lock, Publication};
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::runtime::admission::gate::Request;
+use crate::runtime::admission::request::Request;
 
 /// One step that must be durable before the next.
 pub(crate) enum Effect<'a> {
@@ -31,12 +31,12 @@ impl Settler {
         &self,
         request: &Request,
         what: &str,
-        mut copy: Smaller,
+        mut copy: TrimmedCopy,
         effect: impl Fn(Message) -> Effect<'a>,
     ) -> Result<(), Unsettled> {
         loop {
             match self.insist(what, effect(copy.message())).await {
-                Err(Unsettled::Impossible(error)) if error.is_headers_too_large() && copy.shrink() => {}
+                Err(Unsettled::Impossible(error)) if error.is_headers_too_large() && copy.trim() => {}
                 done => {
                     if done.is_ok()
                         && let Some(dropped) = copy.dropped()

@@ -4,30 +4,10 @@ use std::time::Duration;
 
 use crate::error::TaskFailure;
 use crate::middleware::OutcomeKind;
+use crate::runtime::admission::refusal::Refusal;
+use crate::runtime::admission::request::Attempts;
+use crate::runtime::execution::ended::Ended;
 use crate::task::{AckMode, TaskError, TaskOptions};
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Ended {
-    /// The task returned this JSON.
-    Returned(Vec<u8>),
-    /// The task returned an error.
-    Erred(TaskError),
-    /// The task panicked, with this text.
-    Panicked(String),
-    /// The task took longer than its limit.
-    TimedOut(Duration),
-    /// The process that it had for itself died, in these words.
-    Crashed(String),
-    /// It could not be started, for want of what it needs here: a process, a thread, a file handle.
-    NotStarted(String),
-    /// Somebody revoked it, and it was stopped or gave up.
-    Terminated,
-    /// The worker stops and cannot wait for the task.
-    Interrupted,
-    /// The worker stopped it, and it panicked at that, with this text.
-    Broke(String),
-}
 
 /// What is to be done with the message.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,17 +109,6 @@ impl DeadReason {
     }
 }
 
-/// How often a call was tried before, and how often it may be.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Attempts {
-    /// Runs that failed.
-    pub(crate) retries: u32,
-    /// Runs that took their process down.
-    pub(crate) crashes: u32,
-    /// With this many crashes it is dead-lettered.
-    pub(crate) max_crashes: u32,
-}
-
 /// How long a call waits that could not be started, more or less.
 const SCARCE: Duration = Duration::from_secs(2);
 
@@ -178,6 +147,31 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
     } else {
         Outcome::Dead { reason: DeadReason::RetriesExhausted, failure }
     }
+}
+
+/// Decides what follows a delivery that is not run.
+pub(crate) fn refused(refusal: Refusal, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
+    let (reason, failure) = match refusal {
+        Refusal::Revoked(why) => return Outcome::Revoked { why },
+        Refusal::Panicked(text) => return decide(Ended::Panicked(text), options, attempts, random),
+        Refusal::Malformed(problem) => (DeadReason::Malformed, failure("InvalidMessage", problem)),
+        Refusal::UnknownTask(problem) => (DeadReason::UnknownTask, failure("NotRegistered", problem)),
+        Refusal::Crashed(limit) => {
+            let problem = format!("{limit} workers died while they had this message");
+            (DeadReason::Crashed, failure("WorkerLost", problem))
+        }
+        Refusal::BadArguments(problem) => {
+            // Python's class for it, which its callers know.
+            let failure = TaskFailure {
+                kind: "TypeError".into(),
+                module: "builtins".into(),
+                message: problem,
+                traceback: None,
+            };
+            (DeadReason::BadArguments, failure)
+        }
+    };
+    Outcome::Dead { reason, failure }
 }
 
 /// A crash of its own process counts like a crash of a worker: apart from errors.

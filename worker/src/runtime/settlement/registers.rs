@@ -4,12 +4,12 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use super::persist::{Abandoned, unless_impossible};
-use super::settle::Settler;
+use super::settler::Settler;
 use crate::broker::{Note, Register};
 use crate::error::Result;
 use crate::message::Headers;
 use crate::message::headers::names;
-use crate::runtime::admission::gate::Request;
+use crate::runtime::admission::request::Request;
 use crate::tracing;
 
 /// Calls are hashed under this name.

@@ -1,17 +1,18 @@
-//! Deliveries that are settled without having run: their messages come again, here or elsewhere, with no attempt spent.
+//! Deliveries that are settled without a run: their messages are sent again or requeued, with no attempt spent.
 
 use std::time::Duration;
 
-use super::copy::{again, mark_plain, to_queue};
+use super::copy::{copy_of, mark_plain, to_queue};
 use super::counters::count;
 use super::effect::Effect;
 use super::outcome::{DeadReason, failure};
-use super::settle::{Abandoned, Settled, Settler, Unsettled};
-use super::trimmed_copy::Smaller;
+use super::persist::{Abandoned, Unsettled};
+use super::settler::{Settled, Settler};
+use super::trimmed_copy::TrimmedCopy;
 use crate::broker::Verdict;
 use crate::message::headers::names;
 use crate::message::history;
-use crate::runtime::admission::gate::Request;
+use crate::runtime::admission::request::Request;
 use crate::task::TaskEntry;
 use crate::tracing;
 
@@ -27,7 +28,7 @@ impl Settler {
         }
         // Only a worker that stops requeues: it must not receive the same message again.
         self.consumed.cancelled().await;
-        count(&self.tally.requeued);
+        count(&self.counters.requeued);
         tracing::debug!(task = request.context.task(), id = request.context.id(), "requeued");
         let is_counted = self.broker.capabilities().counts_crashes && !request.quarantined;
         if is_counted || request.context.task().is_empty() {
@@ -35,7 +36,7 @@ impl Settler {
         }
         // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.
         const LIMIT: Duration = Duration::from_secs(2);
-        let afresh = self.broker.publish(to_queue(request.context.queue(), again(&request), None));
+        let afresh = self.broker.publish(to_queue(request.context.queue(), copy_of(&request), None));
         let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
         request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
     }
@@ -47,14 +48,14 @@ impl Settler {
         }
         let delay = Some(self.as_long_as_possible(wait));
         let waiting = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
-        let copy = Smaller::call(again(&request));
+        let copy = TrimmedCopy::call(copy_of(&request));
         let done = self.publish_copy(&request, "let a message wait", copy, waiting).await;
         self.replace(request, done).await;
     }
 
     /// Counts a crash in the message itself, and sends the counted message again.
     pub(crate) async fn count_crash(&self, request: Request) {
-        let mut message = again(&request);
+        let mut message = copy_of(&request);
         let crashes = request.crashes.saturating_add(1);
         message.headers.set(names::CRASHES, crashes);
         let lost = "handed out and never settled: its worker may have died";
@@ -66,19 +67,19 @@ impl Settler {
             "handed out before and never settled: its worker may have died"
         );
         let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
-        let done = self.publish_copy(&request, "count a crash", Smaller::call(message), counted).await;
+        let done = self.publish_copy(&request, "count a crash", TrimmedCopy::call(message), counted).await;
         self.replace(request, done).await;
     }
 
     /// Gives each task that wants a plain message a copy of its own, with its own retries.
     pub(crate) async fn split(&self, request: Request, entries: &[&'static TaskEntry]) {
         for entry in entries {
-            let mut message = again(&request);
+            let mut message = copy_of(&request);
             // The same id for the same message and task, however often this is interrupted and begun again.
             let id = format!("{}.{}", request.context.id(), entry.name);
             mark_plain(&mut message, entry.name, &id);
             let copy = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
-            let done = self.publish_copy(&request, "copy a message", Smaller::call(message), copy).await;
+            let done = self.publish_copy(&request, "copy a message", TrimmedCopy::call(message), copy).await;
             if done.is_err() {
                 return self.replace(request, done).await;
             }

@@ -20,68 +20,32 @@
 //! | result, answer | a failure that says so, else it is logged and left |
 //! | errback, register, lock | it is logged and left |
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use tokio_util::sync::CancellationToken;
 
 use super::continuation::{self, Following};
-use super::copy::{again, to_queue};
-use super::counters::{Tally, count};
-use super::dropped_calls::Letters;
+use super::copy::{copy_of, to_queue};
+use super::counters::count;
 use super::effect::Effect;
-use super::failure_hooks::FailureHooks;
 use super::outcome::{DeadReason, Outcome, failure};
-pub(crate) use super::persist::Abandoned;
-pub(crate) use super::persist::Unsettled;
-use super::persist::{Persist, unless_impossible};
-use super::trimmed_copy::Smaller;
-use crate::app::{App, unique};
-use crate::backend::{ResultBackend, ResultRecord};
-use crate::broker::{Broker, Locked, Publication, Verdict};
+use super::persist::{Abandoned, Unsettled, unless_impossible};
+use super::settler::{MAX_ERROR, Settled, Settler};
+use super::trimmed_copy::TrimmedCopy;
+use crate::app::unique;
+use crate::backend::ResultRecord;
+use crate::broker::{Locked, Publication, Verdict};
 use crate::error::{Result, TaskFailure};
+use crate::message::Message;
 use crate::message::headers::{LATEST, format_time, names};
 use crate::message::history::{self, shortened};
-use crate::message::{Attempt, Message};
 use crate::middleware::{OutcomeKind, TaskOutcome};
 use crate::routing::Queue;
-use crate::runtime::admission::gate::Request;
+use crate::runtime::admission::request::Request;
 use crate::show;
 use crate::state::State;
 use crate::task::FailedTask;
 use crate::tracing;
-
-/// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
-pub(crate) const MAX_ERROR: usize = 4000;
-
-/// Carries out outcomes for one worker.
-pub(crate) struct Settler {
-    /// Routes what follows a task, and knows which queues exist.
-    pub(crate) app: App,
-    /// Takes retries, dead letters and what follows.
-    pub(crate) broker: Arc<dyn Broker>,
-    /// Takes results.
-    pub(crate) backend: Arc<dyn ResultBackend>,
-    /// Hear of dead letters.
-    pub(crate) hooks: FailureHooks,
-    /// Tries each effect until it is durable, or cannot be.
-    pub(crate) persist: Persist,
-    /// Fires when this worker stops and is handed nothing any more.
-    pub(crate) consumed: CancellationToken,
-    /// What was done so far.
-    pub(crate) tally: Tally,
-    /// How many letters went to each dead-letter queue.
-    pub(crate) letters: Letters,
-}
-
-/// What is left to do when an outcome is durable.
-pub(crate) enum Settled {
-    /// The call is over: its delivery is settled, and the next one of a unique task may come.
-    Over(Verdict),
-    /// It goes on in the message that takes its place.
-    GoesOn(Verdict),
-}
 
 impl Settler {
     /// Carries out an outcome and settles the delivery.
@@ -108,7 +72,7 @@ impl Settler {
             Outcome::Dead { reason, failure } => self.dead(&request, reason, failure).await,
             Outcome::Revoked { why } => {
                 tracing::info!(task, id, why, "not run");
-                count(&self.tally.revoked);
+                count(&self.counters.revoked);
                 self.revoked(&request, why).await
             }
             Outcome::Repeated => {
@@ -176,7 +140,7 @@ impl Settler {
             }
         }
         self.remember(request).await?;
-        count(&self.tally.succeeded);
+        count(&self.counters.succeeded);
         tracing::info!(task = context.task(), id = context.id(), elapsed = %show::duration(elapsed), "succeeded");
         Ok(Settled::Over(Verdict::Ack))
     }
@@ -195,7 +159,7 @@ impl Settler {
         };
         let (task, id) = (context.task(), context.id());
         tracing::warn!(task, id, retries, crashes, after = %show::duration(after), error = %failure, "will be retried");
-        let mut message = again(request);
+        let mut message = copy_of(request);
         for (name, count) in [("retries", retries), (names::CRASHES, crashes)] {
             if count > 0 {
                 message.headers.set(name, count);
@@ -207,7 +171,7 @@ impl Settler {
             let message = format!("{} (it is not tried again: {error:#})", failure.message);
             return self.dead(request, DeadReason::Unsettled, TaskFailure { message, ..failure }).await;
         }
-        count(&self.tally.retried);
+        count(&self.counters.retried);
         if self.wants_result(request) {
             self.store(request, &ResultRecord::failed(id, State::Retry, failure)).await?;
         }
@@ -250,9 +214,9 @@ impl Settler {
         let context = &request.context;
         let (task, id) = (context.task(), context.id());
         let queue = Queue::dead_letter_name(context.queue());
-        tracing::error!(task, id, reason = reason.as_str(), error = %failure, queue, "put aside");
-        count(&self.tally.failed);
-        let mut message = again(request);
+        tracing::error!(task, id, reason = reason.as_str(), error = %failure, queue, "dead-lettered");
+        count(&self.counters.failed);
+        let mut message = copy_of(request);
         message.headers.set(names::DEAD_REASON, reason.as_str());
         message.headers.set(names::DEAD_ERROR, shortened(&failure.to_string(), MAX_ERROR));
         message.headers.set(names::DEAD_QUEUE, context.queue());
@@ -262,7 +226,8 @@ impl Settler {
         self.letters.add(&queue);
         let letter =
             |message| Effect::DeadLetter { of: context.queue(), letter: to_queue(&queue, message, None) };
-        let sent = self.publish_copy(request, "put a message aside", Smaller::letter(message), letter).await;
+        let sent =
+            self.publish_copy(request, "dead-letter a message", TrimmedCopy::letter(message), letter).await;
         let verdict = match unless_impossible(sent)? {
             // A dead letter may come again under its id: whoever replays it wants it to run.
             Ok(()) => Verdict::Replaced,
@@ -319,16 +284,6 @@ impl Settler {
         Ok(Settled::Over(Verdict::Ack))
     }
 
-    /// An entry for the history of the message.
-    pub(crate) fn attempt_of(&self, request: &Request, error: String) -> Attempt {
-        Attempt {
-            attempt: request.context.retries().saturating_add(1),
-            at: format_time(Utc::now()),
-            error,
-            worker: self.app.worker_name(),
-        }
-    }
-
     async fn publish_all(&self, following: Vec<Following>) -> Result<(), Unsettled> {
         for next in following {
             let own = self.app.registry().get(&next.task).and_then(|entry| entry.options.queue);
@@ -358,11 +313,6 @@ impl Settler {
         message.headers.set("eta", format_time(eta));
         let delay = Some(self.as_long_as_possible(after)).filter(|after| !after.is_zero());
         let retry = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
-        self.publish_copy(request, "send a retry", Smaller::call(message), retry).await
-    }
-
-    /// The delay, or the longest that the broker has: what comes too early for its `eta` waits again.
-    pub(crate) fn as_long_as_possible(&self, delay: Duration) -> Duration {
-        delay.min(self.broker.capabilities().max_delay)
+        self.publish_copy(request, "send a retry", TrimmedCopy::call(message), retry).await
     }
 }

@@ -1,4 +1,4 @@
-//! Copies of a message that get smaller, until the broker takes one.
+//! Copies of a message with fewer and fewer headers, until the broker takes one.
 //!
 //! A worker adds to the headers of what it sends again: the history, the error, the address. A message that came in with
 //! headers as large as the broker allows has no room for that. First what the worker added goes, then the sender's largest
@@ -13,8 +13,8 @@ const ERROR: usize = 200;
 /// How many of the dropped headers are named, and how many characters of each name.
 const NAMED: (usize, usize) = (10, 60);
 
-/// A message that can be made smaller.
-pub(crate) struct Smaller {
+/// A copy that can be trimmed.
+pub(crate) struct TrimmedCopy {
     message: Message,
     is_letter: bool,
     /// What the worker had added is gone.
@@ -24,7 +24,7 @@ pub(crate) struct Smaller {
     dropped: Vec<String>,
 }
 
-impl Smaller {
+impl TrimmedCopy {
     /// A message that is to be run: what makes it a call stays.
     pub(crate) fn call(message: Message) -> Self {
         Self { message, is_letter: false, is_bare: false, next: 1, dropped: Vec::new() }
@@ -56,7 +56,7 @@ impl Smaller {
     }
 
     /// Drops what is least missed. False when nothing is left that may go.
-    pub(crate) fn shrink(&mut self) -> bool {
+    pub(crate) fn trim(&mut self) -> bool {
         if !std::mem::replace(&mut self.is_bare, true) && self.drop_own() {
             return true;
         }
@@ -120,26 +120,26 @@ mod tests {
 
     #[test]
     fn the_history_goes_first_and_then_the_largest_headers() {
-        let mut smaller = Smaller::call(message(&[("a", 10), ("b", 3000), ("c", 20), ("d", 5)]));
+        let mut smaller = TrimmedCopy::call(message(&[("a", 10), ("b", 3000), ("c", 20), ("d", 5)]));
         assert_eq!(smaller.message(), smaller.message);
-        assert!(smaller.shrink());
+        assert!(smaller.trim());
         assert_eq!(
             names_of(&smaller.message()),
             ["a", "b", "c", "d", "id", "mq-dead-error", "mq-dropped-headers", "task"]
         );
-        assert!(smaller.shrink());
+        assert!(smaller.trim());
         assert_eq!(smaller.dropped().as_deref(), Some("mq-history, b"));
-        assert!(smaller.shrink());
+        assert!(smaller.trim());
         assert_eq!(smaller.dropped().as_deref(), Some("mq-history, b, c, a"));
-        assert!(smaller.shrink() && !smaller.shrink());
+        assert!(smaller.trim() && !smaller.trim());
         assert_eq!(names_of(&smaller.message()), ["id", "mq-dead-error", "mq-dropped-headers", "task"]);
         assert_eq!(smaller.message().headers.get_str(names::DEAD_ERROR).expect("an error").len(), 203);
     }
 
     #[test]
     fn a_dead_letter_keeps_at_last_only_what_says_why_it_is_one() {
-        let mut smaller = Smaller::letter(message(&[]));
-        while smaller.shrink() {}
+        let mut smaller = TrimmedCopy::letter(message(&[]));
+        while smaller.trim() {}
         assert_eq!(names_of(&smaller.message()), ["mq-dead-error", "mq-dropped-headers"]);
     }
 
@@ -147,8 +147,8 @@ mod tests {
     fn thousands_of_headers_go_in_a_few_steps_and_are_not_all_named() {
         let names: Vec<String> = (0..5000).map(|n| format!("{n:0>100}")).collect();
         let own: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 1)).collect();
-        let mut smaller = Smaller::call(message(&own));
-        let steps = std::iter::repeat_with(|| smaller.shrink()).take_while(|is_smaller| *is_smaller).count();
+        let mut smaller = TrimmedCopy::call(message(&own));
+        let steps = std::iter::repeat_with(|| smaller.trim()).take_while(|is_smaller| *is_smaller).count();
         assert!(steps < 20, "{steps}");
         let dropped = smaller.dropped().expect("names");
         assert!(dropped.ends_with("and 4991 more") && dropped.len() < 1000, "{dropped}");

@@ -17,9 +17,9 @@ use super::{MARK, is_scarcity};
 use crate::app::App;
 use crate::message::Message;
 use crate::panics::text_of;
-use crate::runtime::admission::gate::arguments;
-use crate::runtime::execution::executor;
-use crate::runtime::settlement::outcome::Ended;
+use crate::runtime::admission::request::arguments;
+use crate::runtime::execution::call;
+use crate::runtime::execution::ended::Ended;
 use crate::task::context;
 use crate::task::registry::{NotBegun, run_setup};
 use crate::task::{Context, Registry, SharedState, TaskError, Work};
@@ -164,7 +164,7 @@ fn listen(mut worker: UnixStream, orders: &Orders) {
 
 async fn run(call: Call, body: Vec<u8>, orders: &Orders) -> Ended {
     match prepare(call, body, orders).await {
-        Ok((work, context)) => executor::execute(work, &context).await,
+        Ok((work, context)) => call::execute(work, &context).await,
         Err(ended) => ended,
     }
 }

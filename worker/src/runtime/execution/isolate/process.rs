@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use super::wire::{self, CANCEL, Call, REVOKE, Reply};
 use super::{MARK, is_scarcity};
 use crate::panics::caught;
-use crate::runtime::settlement::outcome::Ended;
+use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
 
 /// How long the rest of an answer, or the end of a process that has hung up, is waited for.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::message::{Headers, Properties};
-use crate::runtime::settlement::outcome::Ended;
+use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
 
 /// Tells the task to stop, at its soft limit: its cancellation token fires.

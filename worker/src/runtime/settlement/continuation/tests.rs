@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Following, after_failure, after_success, unsupported};
+use super::{Following, after_failure, after_success};
 use crate::message::{Body, Embed, Headers, Message, Properties, codec};
+use crate::runtime::admission::workflow::unsupported;
 use crate::task::{Context, SharedState, context};
 
 /// Numbers that no type of `serde_json` keeps, and a value of kombu's.
