@@ -10,6 +10,7 @@ use crate::broker::{Lock, Publication};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::runtime::admission::request::Request;
+use crate::tracing;
 
 /// One step that must be durable before the next.
 pub(crate) enum Effect<'a> {
