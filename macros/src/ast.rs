@@ -35,7 +35,7 @@ impl Function {
         if is_function {
             return syn::parse2(item);
         }
-        Err(syn::Error::new(Span::call_site(), format!("`#[{macro_name}]` goes on a function")))
+        Err(syn::Error::new(Span::call_site(), format!("`#[{macro_name}]` can only be used on a function")))
     }
 }
 

@@ -354,7 +354,7 @@ impl<'a> Parts<'a> {
                 use #private::NotResult as _;
                 ::core::assert!(
                     !#private::Returned::<#returned>::IS_RESULT,
-                    "the task returns a `Result` by another name: write `Result<..>`, or errors would count as results"
+                    "the task returns a `Result` under another name: write `Result<..>`, or errors would count as results"
                 );
             };
         }

@@ -1,7 +1,7 @@
 //! Sizes with their unit, as people write them: `512MB`.
 
 const NO_SIZE: &str = "is not a size: write a number and a unit, such as `512MB`, `512MiB` or `2GB`";
-const NOTHING: &str = "is no room for anything";
+const NOTHING: &str = "must be above zero";
 
 /// Units of a thousand, as on a disk, and of 1024, as in memory.
 const UNITS: &[(&str, u64)] = &[

@@ -84,7 +84,7 @@ fn inputs<'a>(function: &'a Function, mistakes: &mut Mistakes) -> (Option<&'a Ty
             FnArg::Receiver(receiver) => {
                 mistakes.add(
                     receiver,
-                    "a task is a free function: it has no `self`; move it out of the `impl`, and take what it needs as \
+                    "a task is a free function without `self`: move it out of the `impl`, and take what it needs as \
                      arguments, or from `ctx.state::<T>()`, which a `#[setup]` function fills",
                 );
                 continue;
@@ -101,7 +101,7 @@ fn inputs<'a>(function: &'a Function, mistakes: &mut Mistakes) -> (Option<&'a Ty
         if is_context(index, &input.ty) {
             mistakes.add(
                 &input.ty,
-                "the worker lends the context to the task: take `&Context` (an argument of your own needs a type of \
+                "the context is passed by reference: take `&Context` (an argument of your own needs a type of \
                  another name)",
             );
             continue;
@@ -112,7 +112,7 @@ fn inputs<'a>(function: &'a Function, mistakes: &mut Mistakes) -> (Option<&'a Ty
         if name == ast::bare(&function.sig.ident) {
             mistakes.add(
                 parameter.ident,
-                format!("a parameter cannot be named like its task: rename it, or the task with `name = \"{name}\"`"),
+                format!("a parameter cannot have the name of its task: rename it, or the task with `name = \"{name}\"`"),
             );
         } else if !names.insert(name.clone()) {
             mistakes.add(parameter.ident, format!("two parameters are named `{name}`"));
@@ -163,7 +163,7 @@ fn context_is_sound(index: usize, reference: &TypeReference, mistakes: &mut Mist
     } else if reference.mutability.is_some() {
         "the context is shared: take `&Context`"
     } else if reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident != "_") {
-        "the context lives as long as the run: write `&Context`"
+        "the context lives as long as the run: use `&Context` without a lifetime"
     } else {
         return true;
     };
@@ -239,7 +239,7 @@ fn named<'a>(input: &'a PatType, mistakes: &mut Mistakes) -> Option<Parameter<'a
             Some(Parameter { ident: &pat.ident, ty: &input.ty })
         }
         pat => {
-            mistakes.add(pat, "an argument of a task needs a plain name: callers may give it by keyword");
+            mistakes.add(pat, "an argument of a task needs a plain name: callers may pass it by keyword");
             None
         }
     }
@@ -275,13 +275,13 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     if let (Some((soft, span)), Some(hard)) = (options.soft_time_limit, options.time_limit)
         && soft >= hard
     {
-        mistakes.add_at(span, "the soft limit comes before the `time_limit`: make it shorter");
+        mistakes.add_at(span, "`soft_time_limit` must be shorter than `time_limit`");
     }
     if let (Some((_, span)), None | Some(false)) = (options.memory_limit, options.isolate) {
-        mistakes.add_at(span, "only a process of its own can be bounded: add `isolate`");
+        mistakes.add_at(span, "`memory_limit` needs a separate process: add `isolate`");
     }
     if let (Some((text, _)), None) = (&options.unique_by, options.unique_for) {
-        mistakes.add(text, "how long may it keep the next one out, at most? Add `unique_for = \"1h\"`");
+        mistakes.add(text, "`unique_by` needs a time limit: add `unique_for = \"1h\"`");
     }
     if let (Some((_, span)), Some(true)) = (options.unique_for, options.broadcast) {
         mistakes.add_at(span, "a broadcast runs on every worker: it cannot be unique");
@@ -289,7 +289,7 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     if let Some((lifetime, span)) = options.once_for
         && lifetime > LONGEST_MEMORY
     {
-        mistakes.add_at(span, "what is done is remembered for 24 hours at most");
+        mistakes.add_at(span, "`once_for` is 24 hours at most");
     }
     let mut patterns = HashSet::new();
     for topic in &options.topics {

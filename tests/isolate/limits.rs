@@ -27,7 +27,7 @@ fn a_place_is_written_off_and_the_worker_goes_on() {
         let worker = lab.worker(&[]);
         let (kind, _) = lab.failure(spin_inside.with()).await;
         assert_eq!(kind, "TimeLimitExceeded", "{}", lab.place.name);
-        worker.wait_for_line("its place is lost until it returns", LONG);
+        worker.wait_for_line("its slot is lost until it returns", LONG);
         for _ in 0..5 {
             lab.result(pid.with()).await;
         }
@@ -49,14 +49,14 @@ fn a_late_return_is_discarded_and_gives_the_place_back() {
         let job = lab.send(oversleep.with(file.clone())).await;
         let error = job.get().timeout(LONG).await.expect_err("it fails");
         assert_eq!(error.task_failure().map(|failure| failure.kind.as_str()), Some("TimeLimitExceeded"));
-        worker.wait_for_line("every place is lost", LONG);
+        worker.wait_for_line("every slot is lost", LONG);
         let control = Control::new(lab.app.broker().await.expect("a broker"));
         let told = control.to([&name]).timeout(LONG).workers().await.expect("an answer");
         assert_eq!(told.iter().map(|worker| worker.lost_places).collect::<Vec<_>>(), [1]);
         // Nobody can run it yet.
         let next = lab.send(pid.with()).await;
         fs::write(&file, "").expect("a file");
-        worker.wait_for_line("its place is there again", LONG);
+        worker.wait_for_line("its slot is free again", LONG);
         next.get().timeout(LONG).await.expect("it runs");
         let error = job.get().timeout(LONG).await.expect_err("it stays what it was");
         assert!(error.task_failure().is_some(), "{error:#}");
@@ -78,11 +78,7 @@ fn a_worker_that_has_lost_every_place_hands_back_and_ends() {
         let next = lab.send(pid.with()).await;
         let ended = worker.wait(LONG);
         assert_eq!(ended.status.code(), Some(75), "{}", ended.stderr);
-        assert!(
-            ended.stderr.contains("each of the 2 places is held by a plain function"),
-            "{}",
-            ended.stderr
-        );
+        assert!(ended.stderr.contains("each of the 2 slots is held by a plain function"), "{}", ended.stderr);
         assert_eq!(lab.ready(&lab.place.queue).await, 1, "{}", lab.place.name);
         let _other = lab.worker(&[]);
         next.get().timeout(LONG).await.expect("another worker runs it");

@@ -254,7 +254,11 @@ fn a_step_that_can_never_be_sent_ends_its_chain_in_the_dead_letter_queue() {
         let letters = letters(&app, &place.dead(), 1).await;
         assert_eq!(header(&letters[0], "mq-dead-reason"), "unsettled", "{}", place.name);
         let error = header(&letters[0], "mq-dead-error");
-        assert!(error.contains("it succeeded, but cannot send what follows"), "{}: {error}", place.name);
+        assert!(
+            error.contains("it succeeded, but cannot send the follow-up messages"),
+            "{}: {error}",
+            place.name
+        );
         letters.into_iter().for_each(Delivery::ack);
         works_on(&app, &place, &journal).await;
         running.stop().await;

@@ -64,7 +64,7 @@ fn queues_that_nobody_works_on_are_seen_through_the_management_api() {
     assert_eq!(queues[0]["ready"], 33, "as of now, not as of the API's last look");
     let (code, _, err) = run(&broker, &api, &["status"]);
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("nobody works on: forgotten") && err.contains("together: 1"), "{err}");
+    assert!(err.contains("waiting messages: forgotten") && err.contains("together: 1"), "{err}");
     let (_, out, _) = run(&broker, &api, &["exchanges"]);
     assert!(out.contains("orders") && out.contains("topic") && !out.contains("delayed_27"), "{out}");
     let (_, out, _) = run(&broker, &api, &["bindings", "--exchange", "orders"]);

@@ -109,7 +109,7 @@ pub mod __private {
     /// `Result<T, E>` under whatever alias a task names it.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not the standard library's `Result`",
-        label = "named `Result`, and something else",
+        label = "named `Result`, but a different type",
         note = "a task whose return type is named `Result` must return `std::result::Result` or an alias of it"
     )]
     pub trait Fallible {

@@ -35,10 +35,10 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_right() {
         (&["--result-backend", "redis://localhost"], "expected rpc://, sqlite:PATH, memory:// or none"),
         (&["call", "add", "--args", "{}"], "expected a JSON array"),
         (&["call", "add", "--kwargs", "[1]"], "expected a JSON object"),
-        (&["--broker", "memory://", "queues"], "lives and dies with one process"),
+        (&["--broker", "memory://", "queues"], "exists within one process only"),
         (&["result", "some-id", "--broker", "amqp://localhost"], "call … --wait"),
         (&["completions", "cobol"], "possible values: bash"),
-        (&["--queues", "email", "queues"], "--queues before `queues` is for the worker"),
+        (&["--queues", "email", "queues"], "--queues before `queues` is an option of the worker"),
     ] {
         let run = mq_worker().args(line).run();
         assert_eq!(run.code, Some(2), "{line:?}: {run:?}");
@@ -142,7 +142,11 @@ fn a_manifest_that_cargo_cannot_read_is_cargos_to_explain() {
     fs::write(directory.path().join("Cargo.toml"), "[package\n").expect("a file");
     let run = mq_worker().current_dir(directory.path()).args(["--queues", "email"]).run();
     assert_eq!(run.code, Some(101), "{run:?}");
-    assert!(run.stderr.contains("Cargo.toml") && run.stderr.contains("as it says above"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("Cargo.toml") && run.stderr.contains("see its message above"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]

@@ -129,11 +129,11 @@ fn status_and_stop_see_the_workers_that_there_are() {
     place.bad(&["stop"], 2, "one@h, two@h");
     place.bad(&["stop", "one@h", "three@h"], 1, "no worker answers to three@h");
     assert_eq!(names(&place.json(&["status", "--json"])).len(), 2, "a mistyped name stops nobody");
-    assert_eq!(place.good(&["stop", "one@h"]), "one@h is gone\n");
+    assert_eq!(place.good(&["stop", "one@h"]), "one@h stopped\n");
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), one).await });
     ended.expect("in time").expect("no panic").expect("a good end");
     assert_eq!(names(&place.json(&["status", "--json"])), ["two@h"]);
-    assert_eq!(place.good(&["stop", "--all"]), "two@h is gone\n");
+    assert_eq!(place.good(&["stop", "--all"]), "two@h stopped\n");
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), two).await });
     ended.expect("in time").expect("no panic").expect("a good end");
 }
@@ -200,8 +200,8 @@ fn exchanges_queues_and_bindings_are_made_shown_and_taken_away() {
     assert!(names.contains("stock.dead"), "a dead-letter queue goes with it: {names}");
 
     place.bad(&["delete", "queue", "stock", "--if-empty", "--yes"], 1, "it is not empty (messages: 2)");
-    place.bad(&["delete", "queue", "stock"], 2, "say --yes");
-    place.bad(&["delete", "exchange", "orders", "--yes"], 1, "--force deletes it all the same");
+    place.bad(&["delete", "queue", "stock"], 2, "use --yes");
+    place.bad(&["delete", "exchange", "orders", "--yes"], 1, "use --force to delete it anyway");
     assert_eq!(
         place.good(&["delete", "queue", "stock", "--yes"]),
         "queue `stock` deleted, with 2 messages\n"

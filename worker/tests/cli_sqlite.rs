@@ -178,7 +178,7 @@ fn what_is_known_of_a_call_is_said_while_it_runs() {
     let run = shop.run(&["call", "sel", "--wait"]);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(
-        run.stderr.contains("nothing was sent") && run.stderr.contains("nobody works on `default`"),
+        run.stderr.contains("nothing was sent") && run.stderr.contains("`default` has no worker"),
         "{run:?}"
     );
     assert!(!shop.says(&["queues"]).contains("default"), "nothing was made either");
@@ -290,7 +290,7 @@ fn a_worker_that_is_told_twice_stops_at_once_and_hands_back() {
     shop.call("nap", "[600000]");
     until_running(&shop);
     worker.signal("TERM");
-    worker.says("once more to stop at once");
+    worker.says("repeat to stop at once");
     worker.signal("TERM");
     let (code, log) = worker.ends();
     assert_eq!(code, Some(143), "{log}");

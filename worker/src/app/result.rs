@@ -61,7 +61,7 @@ impl<T> AsyncResult<T> {
         self.backend.as_deref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
-                format!("task {} was sent with its result ignored: there is nothing to ask for", self.id),
+                format!("task {} was sent with `ignore_result`: it has no result", self.id),
             )
         })
     }

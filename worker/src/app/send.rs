@@ -262,7 +262,7 @@ impl App {
         let external = route_queue.filter(|queue| self.is_external(queue));
         sent.map_err(|error| match external {
             Some(queue) if error.is_unroutable() => error.context(format_args!(
-                "cannot send `{task}`: queue `{queue}` is external, and whoever declares it has not done so yet"
+                "cannot send `{task}`: queue `{queue}` is external, and its owner has not declared it yet"
             )),
             _ => cannot(error),
         })

@@ -23,10 +23,10 @@ const MAX_KEY: usize = 200;
 pub(super) fn key<T: Task>(args: &T::Args) -> Result<Option<String>> {
     let Some(written) = T::unique_by(args) else { return Ok(None) };
     let written = written.map_err(|error| {
-        Error::codec(format!("cannot send `{}`: what makes it unique cannot be written: {error}", T::NAME))
+        Error::codec(format!("cannot send `{}`: its unique key cannot be encoded: {error}", T::NAME))
     })?;
     let ordered = std::str::from_utf8(&written).ok().and_then(ordered).ok_or_else(|| {
-        Error::codec(format!("cannot send `{}`: what makes it unique was not written as JSON", T::NAME))
+        Error::codec(format!("cannot send `{}`: its unique key is not valid JSON", T::NAME))
     })?;
     let mut name = T::NAME.as_bytes().to_vec();
     name.push(0);

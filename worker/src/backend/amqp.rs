@@ -111,7 +111,7 @@ impl RpcBackend {
             match runtime::timeout(limit, ready.wait_for(|ready| *ready)).await {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(_)) => Err(closed()),
-                Err(_) => Err(Error::timeout("the queue for results could not be declared in time")),
+                Err(_) => Err(Error::timeout("timed out declaring the result queue")),
             }
         };
         ready.await.map_err(|error| error.context("cannot wait for results"))
@@ -232,11 +232,11 @@ impl Replies {
     fn note(&self, body: &[u8]) {
         let record = match ResultRecord::from_json(body) {
             Ok(record) => record,
-            Err(error) => return warn!(%error, "a message on the queue for results is not one"),
+            Err(error) => return warn!(%error, "received a message on the result queue that is not a result"),
         };
         let mut expected = lock(&self.expected);
         let Some(entry) = expected.get_mut(&record.task_id) else {
-            return debug!(id = record.task_id, "nobody waits for this result any more");
+            return debug!(id = record.task_id, "dropped a result that is no longer awaited");
         };
         if !entry.record.as_ref().is_some_and(|record| record.state.is_ready()) {
             entry.record = Some(record);
@@ -297,7 +297,7 @@ async fn keep(amqp: Arc<Amqp>, replies: Arc<Replies>, ready: watch::Sender<bool>
             pause = Pause::default();
             match replies.take(&mut subscribed).await {
                 Some(error) if reply_code(&error).is_some() => {
-                    warn!(reason = text(&error), "the queue for results is away");
+                    warn!(reason = text(&error), "the result queue is unavailable");
                 }
                 _ => amqp.link.suspect(),
             }

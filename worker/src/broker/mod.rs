@@ -169,7 +169,7 @@ pub trait Broker: Send + Sync + 'static {
     /// Takes a binding away. One that does not exist is no error.
     fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
         let _ = binding;
-        unable(self.capabilities().name, "take a binding away")
+        unable(self.capabilities().name, "remove a binding")
     }
 
     /// How long the oldest message of a queue that could be handed out now has waited. `None` when there is no

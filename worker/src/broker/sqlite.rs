@@ -229,12 +229,12 @@ impl Broker for SqliteBroker {
 
     fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
         let request = Request::Unbind { binding: binding.clone() };
-        async move { self.call("take a binding away", request).await.map(drop) }.boxed()
+        async move { self.call("remove a binding", request).await.map(drop) }.boxed()
     }
 
     fn oldest<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Duration>>> {
         async move {
-            match self.call("look at a queue", Request::Oldest { queue: queue.to_owned() }).await? {
+            match self.call("read a queue", Request::Oldest { queue: queue.to_owned() }).await? {
                 Answer::Age(age) => Ok(age),
                 other => Err(unexpected(&other)),
             }
@@ -302,7 +302,7 @@ impl Broker for SqliteBroker {
             }
             let closed = self.database.call(Request::Close { client: self.client }, self.timeout).await;
             if let Err(error) = closed {
-                tracing::warn!(%error, "what is not settled comes back when the lease of this process runs out");
+                tracing::warn!(%error, "unsettled messages will be redelivered when the lease of this process expires");
             }
         }
         .boxed()
@@ -367,7 +367,7 @@ impl ConsumerControl for Control {
             let cancelled =
                 self.database.call(Request::Cancel { consumer: self.consumer }, self.timeout).await;
             if let Err(error) = cancelled {
-                tracing::warn!(%error, "the consumer is not cancelled");
+                tracing::warn!(%error, "cannot cancel the consumer");
             }
         }
         .boxed()
@@ -384,7 +384,7 @@ impl ConsumerControl for Control {
     fn flush(&self) -> BoxFuture<'_, ()> {
         async move {
             if let Err(error) = self.database.call(Request::Flush, self.timeout).await {
-                tracing::warn!(%error, "acknowledgements are not written yet");
+                tracing::warn!(%error, "cannot write acknowledgements yet");
             }
         }
         .boxed()

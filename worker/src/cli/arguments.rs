@@ -1,4 +1,4 @@
-//! What may be written on the command line.
+//! The command line of `mq-worker`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use super::topology_arguments::{
 use crate::app::config::value;
 use crate::error::Undecodable;
 
-/// Runs the tasks of a crate, and looks after its queues.
+/// Run the tasks of a crate and manage its queues
 ///
-/// Without a command it is the worker: it finds the tasks of the crate in this directory, builds them if need
-/// be, takes messages from the queues and runs them until it is told to stop (Ctrl-C or SIGTERM; a second one
-/// stops at once).
+/// Without a command, mq-worker runs a worker: it finds the tasks of the crate in the current directory, builds
+/// them if necessary, and runs messages from the queues until it is stopped. Ctrl-C or SIGTERM lets running tasks
+/// finish; a second one stops at once.
 #[derive(Debug, Parser)]
 #[command(name = "mq-worker", bin_name = "mq-worker", version, after_help = AFTER_HELP)]
 pub(super) struct Arguments {
@@ -32,87 +32,87 @@ pub(super) struct Arguments {
 
 const AFTER_HELP: &str = "\
 Examples:
-  mq-worker --queues email,sms             work on two queues, in the directory of the crate with the tasks
-  mq-worker -q email -c 50 --release       fifty tasks at once, optimised
-  mq-worker -b amqp://localhost queues     how full are the queues on RabbitMQ?
+  mq-worker --queues email,sms             run the tasks of two queues, in the directory of their crate
+  mq-worker -q email -c 50 --release       run 50 tasks at once, in release mode
+  mq-worker -b amqp://localhost queues     show queue lengths on RabbitMQ
   mq-worker call send_sms --queue sms --args '[{\"phone\": \"+49…\"}]' --wait
-  mq-worker dead list email                what failed for good, and why
-  mq-worker build --out ./worker           one binary for deployment
+  mq-worker dead list email                list the dead letters of a queue, with their reasons
+  mq-worker build --out ./worker           build one binary for deployment
 
-Settings come from the flags, else from environment variables (MQ_BROKER_URL, MQ_QUEUES, …), else from
-the nearest mq-worker.toml in this directory or above, else from defaults; `mq-worker config` shows them.
-stdout is data, stderr is for people.
+Settings are read from flags, then environment variables (MQ_BROKER_URL, MQ_QUEUES, …), then the nearest
+mq-worker.toml in this directory or above, then defaults; the first one wins. `mq-worker config` shows them.
+Data goes to stdout, messages for people go to stderr.
 
 Exit codes:
-  0 done   1 what was asked for failed   2 usage or configuration   66 no tasks found
-  69 broker or result backend not reachable   75 time is up, try later, or start it anew   77 access refused
+  0 success   1 the request failed   2 usage or configuration error   66 no tasks found
+  69 broker or result backend unreachable   75 timed out, try later or restart   77 access refused
   101 the crate does not compile   130, 143 stopped at once by a second Ctrl-C or SIGTERM";
 
-/// What concerns a worker only.
+/// Options of the worker alone.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Worker")]
 pub(super) struct WorkerArguments {
-    /// The queues to work on, with commas between them [default: those of all tasks]
+    /// The queues to consume from, separated by commas [default: those of all tasks]
     #[arg(short, long, value_delimiter = ',', value_parser = value::queue)]
     pub(super) queues: Vec<String>,
-    /// How many tasks run at once [default: 10 for each processor]
+    /// How many tasks run at once [default: 10 per CPU]
     #[arg(short, long, value_name = "N", allow_hyphen_values = true, value_parser = value::concurrency)]
     pub(super) concurrency: Option<usize>,
-    /// How many messages may be reserved [default: the concurrency]
+    /// How many messages to reserve [default: the concurrency]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value::prefetch)]
     pub(super) prefetch: Option<u16>,
-    /// How long running tasks may go on when the worker is told to stop [default: 30s]
+    /// How long running tasks may continue after the worker is asked to stop [default: 30s]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(super) grace: Option<Duration>,
-    /// The worker's name; %h is the machine's [default: the package's or program's, at %h]
+    /// The worker's name; %h is the host name [default: the package's or program's name, followed by @%h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
-    /// Serve /livez and /readyz there, such as 0.0.0.0:9000 [default: nowhere]
+    /// Serve the health checks /livez and /readyz on this address, such as 0.0.0.0:9000 [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
     pub(super) health: Option<SocketAddr>,
     #[command(flatten)]
     pub(super) package: PackageArguments,
 }
 
-/// Which crate has the tasks.
+/// The crate that has the tasks.
 #[derive(Args, Debug, Default)]
 pub(super) struct PackageArguments {
     /// The directory of the crate that has the tasks [default: this one, or the nearest above it]
     #[arg(long, value_name = "DIR")]
     pub(super) app: Option<PathBuf>,
-    /// Build the tasks optimised
+    /// Build the tasks in release mode
     #[arg(long)]
     pub(super) release: bool,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Everywhere")]
+#[command(next_help_heading = "Global")]
 pub(super) struct CommonArguments {
-    // Addresses are texts here and are read later: clap would show a password in its errors.
+    // Addresses are parsed later: clap would show a password in its errors.
     /// The broker's address: amqp://HOST, amqps://HOST or sqlite:PATH [env: MQ_BROKER_URL] [default:
     /// sqlite:mq-worker.db in the cargo workspace]
     #[arg(short, long, value_name = "URL", global = true)]
     pub(super) broker: Option<String>,
-    /// Where results go: rpc, sqlite:PATH or none [env: MQ_RESULT_BACKEND] [default: with the broker]
+    /// Where results are stored: rpc, sqlite:PATH or none [env: MQ_RESULT_BACKEND] [default: with the broker]
     #[arg(long, value_name = "URL", global = true)]
     pub(super) result_backend: Option<String>,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as info,lapin=debug [env:
+    /// The log level: error, warn, info, debug, trace, or a filter such as info,lapin=debug [env:
     /// MQ_LOG_LEVEL, RUST_LOG] [default: info]
     #[arg(long, value_name = "LEVEL", global = true)]
     pub(super) log_level: Option<String>,
-    /// How it is logged [env: MQ_LOG_FORMAT] [default: text]
+    /// The log format [env: MQ_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT", global = true)]
     pub(super) log_format: Option<LogFormat>,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for machines.
     Json,
 }
 
@@ -120,46 +120,46 @@ pub(super) enum LogFormat {
 pub(super) enum Command {
     /// List the tasks of the crate
     Tasks(TasksArguments),
-    /// Build the worker as one release binary, for deployment
+    /// Build the worker as a single release binary for deployment
     Build(BuildArguments),
-    /// Show the settings in force, and where each comes from
+    /// Show the settings in effect, and where each comes from
     Config(ConfigArguments),
-    /// Show whether the broker is there, which workers are, and how much waits for them
+    /// Show broker health, running workers and queue lengths
     #[command(after_help = STATUS_HELP)]
     Status(StatusArguments),
-    /// Ask workers to finish what they run, and wait until they are gone
+    /// Ask workers to finish their running tasks and exit
     #[command(after_help = STOP_HELP)]
     Stop(StopArguments),
-    /// Revoke calls: what waits is not run, what runs is told
+    /// Revoke calls: skip those that wait, cancel those that run
     Revoke(RevokeArguments),
-    /// Show how full the queues are
+    /// Show queue lengths
     Queues(QueuesArguments),
-    /// Drop all messages that wait in a queue
+    /// Drop all waiting messages of a queue
     Purge(PurgeArguments),
-    /// Send a call of a task, by its name
+    /// Send a call of a task
     #[command(after_help = CALL_HELP)]
     Call(CallArguments),
-    /// Show what became of a call
+    /// Show the result of a call
     Result(ResultArguments),
-    /// Look at dead letters (what failed for good), replay or drop them
+    /// List, replay or drop dead letters (messages that will not be run again)
     #[command(subcommand)]
     Dead(DeadCommand),
-    /// Show which exchanges there are
+    /// List exchanges
     Exchanges(ExchangesArguments),
-    /// Show which queue gets which messages of which exchange
+    /// List bindings between exchanges and queues
     Bindings(BindingsArguments),
-    /// Make a queue or an exchange
+    /// Declare a queue or an exchange
     #[command(subcommand)]
     Declare(DeclareCommand),
-    /// Let a queue get messages of an exchange
+    /// Bind a queue to an exchange
     #[command(after_help = BIND_HELP)]
     Bind(BindArguments),
-    /// Take a binding away again
+    /// Remove a binding
     Unbind(BindArguments),
     /// Delete a queue or an exchange
     #[command(subcommand)]
     Delete(DeleteCommand),
-    /// Print completions for a shell
+    /// Print shell completions
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
         /// The shell
@@ -168,12 +168,12 @@ pub(super) enum Command {
 }
 
 const STATUS_HELP: &str = "\
-Exit code: 0 when the broker is there and a worker answers, 1 when no worker does, 69 when the broker cannot be
-reached. Workers of Celery are shown too; those with `control = false` are not.";
+Exit code: 0 if the broker is reachable and a worker replies, 1 if no worker replies, 69 if the broker is
+unreachable. Celery's workers are shown too; workers with `control = false` are not.";
 
 const STOP_HELP: &str = "\
-A worker that is told to stop takes no more messages, finishes what it runs within its grace time, and hands the
-rest back. Workers of Celery stop too.
+A stopping worker takes no new messages, finishes its running tasks within its grace time, and requeues the
+rest. Celery's workers stop too.
 
 Examples:
   mq-worker stop mail@host-1
@@ -185,12 +185,12 @@ Examples:
   mq-worker bind logs archive                   a fanout exchange needs no key";
 
 const CALL_HELP: &str = "\
-The call's id is printed; with --wait its result, as JSON. Without --queue the queue is that of the routes in
-mq-worker.toml, of the crate in this directory (once its worker was built), or of the workers that know the task. With
---wait and without --queue nothing is sent to a queue that nobody works on.
+Prints the call's id, or with --wait its result as JSON. Without --queue, the queue comes from the routes in
+mq-worker.toml, from the crate in this directory (if its worker has been built), or from the workers that know the
+task. With --wait and without --queue, nothing is sent to a queue that has no worker.
 
-Exit code: 0 when it was sent or has succeeded, 1 when it failed, was revoked or was not sent, 75 when there was no
-result in time; the call goes on.
+Exit code: 0 if the call was sent or has succeeded, 1 if it failed, was revoked or was not sent, 75 if the result did
+not arrive in time; the call continues.
 
 Examples:
   mq-worker call add --args '[2, 3]' --wait
@@ -213,7 +213,7 @@ pub(super) struct TasksArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct BuildArguments {
-    /// The file to write, or a directory for it
+    /// The file to write, or its directory
     #[arg(short, long, value_name = "FILE")]
     pub(super) out: PathBuf,
     /// The directory of the crate that has the tasks [default: this one, or the nearest above it]
@@ -233,7 +233,7 @@ pub(super) struct ConfigArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct StatusArguments {
-    /// How long to wait for workers to answer [default: 1s]
+    /// How long to wait for replies from workers [default: 1s]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) timeout: Option<Duration>,
     /// Print JSON
@@ -243,26 +243,26 @@ pub(super) struct StatusArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct StopArguments {
-    /// Their names, as `status` shows them
+    /// The names of the workers, as shown by `status`
     #[arg(value_name = "WORKER", conflicts_with = "all")]
     pub(super) workers: Vec<String>,
-    /// All that answer
+    /// Stop all workers that reply
     #[arg(long)]
     pub(super) all: bool,
-    /// How long to wait until they are gone [default: 60s]
+    /// How long to wait for the workers to exit [default: 60s]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) timeout: Option<Duration>,
-    /// Do not wait
+    /// Do not wait for the workers to exit
     #[arg(long, conflicts_with = "timeout")]
     pub(super) no_wait: bool,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct RevokeArguments {
-    /// The ids of the calls, as `call` and the log show them
+    /// The ids of the calls, as shown by `call` and in the log
     #[arg(value_name = "ID", required = true)]
     pub(super) ids: Vec<String>,
-    /// Stop what runs: an async task at its next await, an isolated one at once
+    /// Stop running calls: an async task at its next await, an isolated task at once
     #[arg(long)]
     pub(super) terminate: bool,
 }
@@ -282,7 +282,7 @@ pub(super) struct PurgeArguments {
     /// The queue
     #[arg(value_parser = value::queue)]
     pub(super) queue: String,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub(super) yes: bool,
 }
@@ -294,34 +294,34 @@ pub(super) struct CallArguments {
     /// The positional arguments: a JSON array
     #[arg(long, value_name = "JSON", value_parser = json_array, default_value = "[]", allow_hyphen_values = true)]
     pub(super) args: Positional,
-    /// The arguments by name: a JSON object
+    /// The named arguments: a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object, default_value = "{}", allow_hyphen_values = true)]
     pub(super) kwargs: Box<RawValue>,
-    /// The queue [default: what the routes, the crate in this directory or the workers say, else the default queue]
+    /// The queue [default: from the routes, the crate in this directory or the workers, else the default queue]
     #[arg(short, long, value_parser = value::queue)]
     pub(super) queue: Option<String>,
-    /// Not to run before this long from now
+    /// Delay the call by this long
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(super) countdown: Option<Duration>,
-    /// Wait for the result and print it, at most this long [default: 60s]; exit code 75 when the time is up
+    /// Wait for the result and print it, at most this long [default: 60s]; exit code 75 on timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
     #[command(flatten)]
     pub(super) package: PackageArguments,
 }
 
-/// A JSON array as it was typed: its own type, to tell it from an object.
+/// A JSON array as it was typed: a type of its own, to tell it from an object.
 #[derive(Clone, Debug)]
 pub(super) struct Positional(pub(super) Box<RawValue>);
 
 #[derive(Args, Debug)]
 pub(super) struct ResultArguments {
-    /// The id that `call` printed, or that `.id()` gave
+    /// The id that `call` printed or `.id()` returned
     pub(super) id: String,
-    /// Wait until it is ready, at most this long [default: 60s]; exit code 75 when the time is up
+    /// Wait until the result is ready, at most this long [default: 60s]; exit code 75 on timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
-    /// Print all that is known, as JSON
+    /// Print everything that is known about the call, as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -344,31 +344,31 @@ pub(super) enum DeadCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Send dead letters back to the queue they came from, with their retries counted anew
+    /// Send dead letters back to the queue they came from, with a new set of retries
     ///
-    /// A unique task's letter stays while another call of it waits or runs; then the exit code is 75. What had expired stays
-    /// too, unless it is asked for by --expired or its --id.
+    /// The dead letter of a unique task stays in place while another call of it waits or runs; then the exit code is 75.
+    /// Expired calls stay in place too, unless selected with --expired or --id.
     Replay {
         #[command(flatten)]
         which: DeadArguments,
-        /// Send those too that had expired before they were run
+        /// Also send calls that expired before they were run
         #[arg(long)]
         expired: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Accepted for scripts; replaying does not ask
+        /// Accepted for use in scripts; replaying never asks for confirmation
         #[arg(short, long)]
         yes: bool,
     },
-    /// Drop dead letters for good
+    /// Drop dead letters permanently
     Drop {
         #[command(flatten)]
         which: DeadArguments,
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },
@@ -376,19 +376,19 @@ pub(super) enum DeadCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct DeadArguments {
-    /// The queue whose dead letters are meant, such as `email`
+    /// The queue that the dead letters came from, such as `email`
     #[arg(value_parser = value::queue)]
     pub(super) queue: String,
-    /// Only those of this task
+    /// Only dead letters of this task
     #[arg(long, value_name = "NAME")]
     pub(super) task: Option<String>,
-    /// Only those whose reason or last error contains this text, in upper or lower case
+    /// Only dead letters whose reason or last error contains this text, ignoring case
     #[arg(long, value_name = "TEXT")]
     pub(super) error: Option<String>,
-    /// Only the one of this id
+    /// Only the dead letter with this id
     #[arg(long)]
     pub(super) id: Option<String>,
-    /// At most so many, the oldest first
+    /// At most this many, oldest first
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value::count)]
     pub(super) limit: Option<u32>,
 }
@@ -405,18 +405,18 @@ fn json_object(text: &str) -> Result<Box<RawValue>, String> {
     })
 }
 
-/// The text as it stands, if it can be read as `T`: a value in between would round large integers.
+/// The text unchanged, if it parses as `T`: a `Value` in between would round large integers.
 fn json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Box<RawValue>> {
     serde_json::from_str::<T>(text)?;
     serde_json::from_str(text)
 }
 
-/// What cannot be undone. It is suggested only for what is one slip of a finger away: whoever types `pause` must not be
-/// pointed to `purge`.
+/// Words whose effect cannot be undone. They are suggested only for a typo of a single letter: `pause` must not lead to
+/// `purge`.
 const DESTRUCTIVE: [&str; 9] =
     ["purge", "delete", "drop", "stop", "revoke", "unbind", "--terminate", "--force", "--yes"];
 
-/// Takes suggestions out that would do harm if they were followed blindly.
+/// Removes suggestions that would do harm if followed blindly.
 fn without_traps(mut error: clap::Error) -> clap::Error {
     use clap::error::{ContextKind, ContextValue};
     for (given, suggested) in [
@@ -456,7 +456,9 @@ pub(super) fn parse(
         if let Some(flag) = worker.get_arguments().find(set).and_then(clap::Arg::get_long) {
             return Err(command.error(
                 clap::error::ErrorKind::ArgumentConflict,
-                format!("--{flag} before `{name}` is for the worker; what `{name}` takes comes after it"),
+                format!(
+                    "--{flag} before `{name}` is an option of the worker; put options of `{name}` after it"
+                ),
             ));
         }
     }
@@ -533,7 +535,7 @@ mod tests {
             ("mq-worker --log-format xml", "[possible values: text, json]"),
             ("mq-worker call add --args {}", "expected a JSON array"),
             ("mq-worker call add --kwargs []", "expected a JSON object"),
-            ("mq-worker --queues a tasks", "--queues before `tasks` is for the worker"),
+            ("mq-worker --queues a tasks", "--queues before `tasks` is an option of the worker"),
             ("mq-worker --quues a", "--queues"),
             ("mq-worker purgee a", "purge"),
             ("mq-worker queue", "queues"),

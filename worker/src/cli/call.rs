@@ -84,7 +84,7 @@ impl Way {
         let Some(queue) = &self.arrives_in else { return Ok(()) };
         if self.source.is_none() {
             output::note(format!(
-                "note: task `{task}` is not known here: it goes to queue `{queue}`; --queue names another"
+                "note: task `{task}` is not known here: sending it to queue `{queue}`; use --queue to choose another"
             ));
         }
         if !waits {
@@ -102,7 +102,7 @@ impl Way {
             ),
         };
         Err(Failure::failed(format!(
-            "nothing was sent: {who}, and nobody works on `{queue}`; start a worker, send without --wait, or name the \
+            "nothing was sent: {who}, and `{queue}` has no worker; start one, send without --wait, or name the \
              queue with --queue"
         )))
     }

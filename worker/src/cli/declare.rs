@@ -21,13 +21,13 @@ async fn queue(app: &App, arguments: DeclareQueueArguments) -> Outcome {
     let name = arguments.name.clone();
     if app.is_external(&name) {
         return Err(Error::config(format!(
-            "cannot declare queue `{name}`: the configuration says that it is external"
+            "cannot declare queue `{name}`: it is external in the configuration"
         ))
         .into());
     }
     let topology = wanted(app, arguments);
     app.broker().await?.declare(&topology).await?;
-    output::data(format!("queue `{name}` is there"))
+    output::data(format!("queue `{name}` declared"))
 }
 
 /// The queue as the flags, the configuration and the tasks say, in this order.
@@ -64,5 +64,5 @@ async fn exchange(app: &App, arguments: DeclareExchangeArguments) -> Outcome {
     let exchange = Exchange { durable: !transient, auto_delete, ..Exchange::new(&name, kind.into()) };
     let topology = Topology { exchanges: vec![exchange], ..Topology::default() };
     app.broker().await?.declare(&topology).await?;
-    output::data(format!("exchange `{name}` is there"))
+    output::data(format!("exchange `{name}` declared"))
 }

@@ -59,6 +59,6 @@ async fn exchange(app: &App, arguments: DeleteExchangeArguments) -> Outcome {
 /// The way out, for whoever means it.
 fn hint(error: &crate::error::Error, force: bool) -> Failure {
     let way_out =
-        if force || !error.to_string().contains("in use") { "" } else { "; --force deletes it all the same" };
+        if force || !error.to_string().contains("in use") { "" } else { "; use --force to delete it anyway" };
     Failure::failed(format!("{error:#}{way_out}"))
 }

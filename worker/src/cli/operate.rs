@@ -24,7 +24,7 @@ where
     let config = settings::load(common)?;
     if config.broker_url.scheme() == "memory" {
         return Err(Failure::usage(
-            "memory:// lives and dies with one process: no other can look into it or send to it; name the broker \
+            "memory:// exists within one process only: other processes can neither read it nor send to it; name the broker \
              with --broker or MQ_BROKER_URL",
         ));
     }

@@ -61,7 +61,7 @@ pub(super) fn confirm(question: &str, yes: bool) -> Outcome {
     }
     if !stdin().is_terminal() || !stderr().is_terminal() {
         return Err(Failure::usage(format!(
-            "{question} There is no terminal to answer on: say --yes to do it"
+            "{question} There is no terminal to answer on: use --yes to confirm"
         )));
     }
     let mut stderr = stderr().lock();

@@ -24,7 +24,7 @@ async fn find(app: &App, ResultArguments { id, wait: limit, json }: ResultArgume
         let looked = tokio::time::timeout(Duration::from_secs(3), look_for(app, &id)).await;
         let seen = looked.ok().and_then(Outcome::ok).unwrap_or_default();
         let kept = Failure::usage(
-            "results over rpc:// go only to the process that sent the call: use `mq-worker call … --wait`, or a \
+            "results over rpc:// are only sent to the process that sent the call: use `mq-worker call … --wait`, or a \
              result backend that keeps them, such as --result-backend sqlite:results.db",
         );
         return Err(match seen.running.get(&id) {
@@ -147,7 +147,7 @@ pub(super) fn show(record: &ResultRecord) -> Outcome {
     let said = match state {
         State::Failure => format!("task {task_id} failed{why}"),
         State::Revoked => format!("task {task_id} was revoked{why}"),
-        State::Retry => format!("task {task_id} is not ready: it failed and will be tried again{why}"),
+        State::Retry => format!("task {task_id} is not ready: it failed and will be retried{why}"),
         other => format!("task {task_id} is not ready: {other}"),
     };
     Err(Failure::new(code, said))

@@ -45,8 +45,8 @@ fn said(id: &str, terminate: bool, ended: Option<&State>, seen: &Sighting) -> St
         return format!("{id} had ended already: {state}");
     }
     match (seen.running.get(id), terminate) {
-        (Some(running), true) => format!("{id} {}, and is told to stop", on(running)),
-        (Some(running), false) => format!("{id} {}, and is told; --terminate stops it", on(running)),
+        (Some(running), true) => format!("{id} {}, and was asked to stop", on(running)),
+        (Some(running), false) => format!("{id} {}, and was notified; --terminate stops it", on(running)),
         (None, _) => {
             let workers = match seen.workers {
                 0 => "no worker answers".to_owned(),
@@ -67,7 +67,7 @@ mod tests {
     fn what_is_known_is_said() {
         let running = Running { worker: "w@h".into(), task: "t".into(), since: None };
         let seen = Sighting { workers: 2, running: [("a".to_owned(), running)].into() };
-        assert_eq!(said("a", true, None, &seen), "a is running on w@h, and is told to stop");
+        assert_eq!(said("a", true, None, &seen), "a is running on w@h, and was asked to stop");
         assert_eq!(said("a", false, Some(&State::Success), &seen), "a had ended already: SUCCESS");
         let none = said("nonsense", false, None, &seen);
         assert!(

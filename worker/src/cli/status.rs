@@ -96,7 +96,10 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
     let lonely: Vec<&str> =
         status.queues.iter().filter(|queue| queue.waits_for_nobody()).map(QueueStatus::name).collect();
     if !lonely.is_empty() {
-        output::note(format!("messages wait and nobody works on: {}", lonely.join(", ")));
+        output::note(format!(
+            "no worker consumes from these queues with waiting messages: {}",
+            lonely.join(", ")
+        ));
     }
     if idle {
         return Err(Failure::failed(format!("no worker answers on {}", status.broker.url)));

@@ -29,7 +29,7 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
         }
     };
     if names.is_empty() && !all {
-        return Err(Failure::usage(format!("say which workers to stop, or --all; on {url}: {}", known())));
+        return Err(Failure::usage(format!("name the workers to stop, or use --all; on {url}: {}", known())));
     }
     // All are checked before one is told: a mistyped name stops nobody.
     let missing: Vec<&str> =
@@ -56,14 +56,14 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
     }
     control.to(chosen.iter().map(|worker| &worker.name)).tell("shutdown", Map::new()).await?;
     if no_wait {
-        return output::data(format!("{} told to stop", counted(chosen.len() as u64, "worker")));
+        return output::data(format!("{} asked to stop", counted(chosen.len() as u64, "worker")));
     }
     let limit = timeout.unwrap_or(Duration::from_secs(60));
     let left = control.wait_until_gone(&chosen, Some(limit)).await?;
     for worker in chosen.iter().filter(|worker| !left.contains(worker)) {
         match worker.pid.filter(|_| shared.contains(worker.name.as_str())) {
-            Some(pid) => output::data(format!("{} (process {pid}) is gone", worker.name))?,
-            None => output::data(format!("{} is gone", worker.name))?,
+            Some(pid) => output::data(format!("{} (process {pid}) stopped", worker.name))?,
+            None => output::data(format!("{} stopped", worker.name))?,
         }
     }
     if chosen.len() > 1 {

@@ -1,4 +1,4 @@
-//! What may be written after the commands that look at exchanges, queues and bindings, and change them.
+//! The arguments of the commands for exchanges, queues and bindings.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ pub(super) struct ExchangesArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct BindingsArguments {
-    /// Only those of this exchange
+    /// Only bindings of this exchange
     #[arg(long, value_name = "NAME", value_parser = value::exchange)]
     pub(super) exchange: Option<String>,
-    /// Only those of this queue
+    /// Only bindings of this queue
     #[arg(long, value_name = "NAME", value_parser = value::queue)]
     pub(super) queue: Option<String>,
     /// Print JSON
@@ -33,9 +33,9 @@ pub(super) struct BindingsArguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeclareCommand {
-    /// Make a queue, as the worker would: with a dead-letter queue beside it
+    /// Declare a queue and its dead-letter queue, as a worker would
     Queue(DeclareQueueArguments),
-    /// Make an exchange
+    /// Declare an exchange
     Exchange(DeclareExchangeArguments),
 }
 
@@ -44,37 +44,37 @@ pub(super) struct DeclareQueueArguments {
     /// The queue
     #[arg(value_parser = value::queue)]
     pub(super) name: String,
-    /// Just this queue, with nothing for what it drops
+    /// Do not create a dead-letter queue
     #[arg(long)]
     pub(super) plain: bool,
-    /// How RabbitMQ keeps it [default: `queue_kind`]
+    /// The kind of queue on RabbitMQ [default: the setting `queue_kind`]
     #[arg(long)]
     pub(super) kind: Option<Kind>,
-    /// It does not survive a restart of the broker
+    /// Do not keep the queue across a restart of the broker
     #[arg(long)]
     pub(super) transient: bool,
-    /// It goes with its last consumer
+    /// Delete the queue when its last consumer goes away
     #[arg(long)]
     pub(super) auto_delete: bool,
-    /// The most urgent priority
+    /// The highest priority
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub(super) max_priority: Option<u8>,
-    /// The most messages that may wait
+    /// The maximum number of waiting messages
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) max_length: Option<u64>,
-    /// What happens to the message too many [default: the oldest is dropped]
+    /// What to do when the queue is full [default: drop-head]
     #[arg(long, requires = "max_length")]
     pub(super) overflow: Option<WhenFull>,
-    /// How long a message may wait
+    /// How long a message may wait before it expires
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) message_ttl: Option<Duration>,
-    /// How long it lives without consumers
+    /// Delete the queue after this long without consumers
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) expires: Option<Duration>,
-    /// The exchange for messages that it drops
+    /// The exchange for dead-lettered messages
     #[arg(long, value_name = "NAME", value_parser = value::exchange, conflicts_with = "plain")]
     pub(super) dead_letter_exchange: Option<String>,
-    /// The routing key for those [default: their own]
+    /// The routing key for dead-lettered messages [default: their own]
     #[arg(long, value_name = "KEY", value_parser = key, requires = "dead_letter_exchange")]
     pub(super) dead_letter_routing_key: Option<String>,
 }
@@ -84,35 +84,35 @@ pub(super) struct DeclareExchangeArguments {
     /// The exchange
     #[arg(value_parser = value::exchange)]
     pub(super) name: String,
-    /// How it chooses among its bindings
+    /// How the exchange routes messages to its bindings
     #[arg(long, default_value = "direct")]
     pub(super) kind: HowToChoose,
-    /// It does not survive a restart of the broker
+    /// Do not keep the exchange across a restart of the broker
     #[arg(long)]
     pub(super) transient: bool,
-    /// It goes with its last binding
+    /// Delete the exchange when its last binding goes away
     #[arg(long)]
     pub(super) auto_delete: bool,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct BindArguments {
-    /// The exchange that messages come from
+    /// The exchange to take messages from
     #[arg(value_parser = value::exchange)]
     pub(super) exchange: String,
-    /// The queue that they go to
+    /// The queue to put them in
     #[arg(value_parser = value::queue)]
     pub(super) queue: String,
-    /// The routing key, or for a topic exchange a pattern: `*` is one word, `#` is zero or more
+    /// The routing key, or a pattern for a topic exchange: `*` is one word, `#` is zero or more words
     #[arg(value_parser = key, default_value = "")]
     pub(super) key: String,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeleteCommand {
-    /// Delete a queue with its messages, if nobody works on it
+    /// Delete a queue and its messages, if it has no consumers
     Queue(DeleteQueueArguments),
-    /// Delete an exchange, if nothing is bound to it
+    /// Delete an exchange, if it has no bindings
     Exchange(DeleteExchangeArguments),
 }
 
@@ -121,16 +121,16 @@ pub(super) struct DeleteQueueArguments {
     /// The queue
     #[arg(value_parser = value::queue)]
     pub(super) name: String,
-    /// Only if no message is in it
+    /// Only if the queue is empty
     #[arg(long)]
     pub(super) if_empty: bool,
-    /// Only if nobody consumes from it: what holds without --force
+    /// Only if the queue has no consumers: the default without --force
     #[arg(long, conflicts_with = "force")]
     pub(super) if_unused: bool,
-    /// Even while workers consume from it
+    /// Even if workers consume from it
     #[arg(long)]
     pub(super) force: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub(super) yes: bool,
 }
@@ -140,13 +140,13 @@ pub(super) struct DeleteExchangeArguments {
     /// The exchange
     #[arg(value_parser = value::exchange)]
     pub(super) name: String,
-    /// Only if nothing is bound to it: what holds without --force
+    /// Only if the exchange has no bindings: the default without --force
     #[arg(long, conflicts_with = "force")]
     pub(super) if_unused: bool,
-    /// With its bindings
+    /// Even if it has bindings, and delete them too
     #[arg(long)]
     pub(super) force: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub(super) yes: bool,
 }
@@ -154,11 +154,11 @@ pub(super) struct DeleteExchangeArguments {
 /// [`QueueKind`] as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Kind {
-    /// Replicated and safest.
+    /// Replicated and safest
     Quorum,
-    /// The older kind: knows priorities on every version.
+    /// Not replicated; has priorities on every version of RabbitMQ
     Classic,
-    /// What the broker's policy says.
+    /// The default of the broker
     Broker,
 }
 
@@ -175,9 +175,9 @@ impl From<Kind> for QueueKind {
 /// [`Overflow`] as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum WhenFull {
-    /// The oldest message is dropped, or dead-lettered.
+    /// Drop or dead-letter the oldest message
     DropHead,
-    /// The publisher gets an error.
+    /// Refuse the new message: its publisher receives an error
     RejectPublish,
 }
 
@@ -193,13 +193,13 @@ impl From<WhenFull> for Overflow {
 /// [`ExchangeKind`] as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum HowToChoose {
-    /// The routing key equals the binding's.
+    /// To bindings with the same routing key
     Direct,
-    /// Every binding.
+    /// To every binding
     Fanout,
-    /// The routing key matches the binding's pattern.
+    /// To bindings whose pattern matches the routing key
     Topic,
-    /// The headers match (RabbitMQ only).
+    /// To bindings whose headers match (RabbitMQ only)
     Headers,
 }
 

@@ -59,7 +59,7 @@ async fn work(app: App, format: LogFormat) -> Outcome {
         };
         if !signal.insists {
             if !handle.is_stopping() {
-                info!(signal = signal.name, "stopping: what runs may finish");
+                info!(signal = signal.name, "stopping: running tasks may finish");
                 handle.stop();
             }
             continue;
@@ -70,12 +70,12 @@ async fn work(app: App, format: LogFormat) -> Outcome {
                 let grace = humantime::format_duration(app.config().worker.grace).to_string();
                 info!(
                     signal = signal.name,
-                    grace, "stopping: what runs may finish; once more to stop at once"
+                    grace, "stopping: running tasks may finish; repeat to stop at once"
                 );
                 handle.stop();
             }
             2 => {
-                warn!(signal = signal.name, "stopping at once: what runs goes back to its queue");
+                warn!(signal = signal.name, "stopping at once: running tasks are requeued");
                 stopped_by = Some(signal.code);
                 handle.stop_now();
             }
@@ -84,7 +84,7 @@ async fn work(app: App, format: LogFormat) -> Outcome {
         }
     };
     if tokio::time::timeout(GOODBYE, app.close()).await.is_err() {
-        warn!(broker = %app.config().broker_url, "the broker did not answer the goodbye");
+        warn!(broker = %app.config().broker_url, "timed out closing the connection to the broker");
     }
     let summary = summary?;
     let (succeeded, failed) = (summary.succeeded, summary.failed);

@@ -97,7 +97,7 @@ fn write_list<A: Serialize + ?Sized>(body: &mut Vec<u8>, args: &A) -> Result<()>
             body.truncate(1);
             body.extend_from_slice(b"[]");
         }
-        _ => return Err(Error::codec("the arguments are no JSON list: pass a tuple, such as `(7,)`")),
+        _ => return Err(Error::codec("the arguments are not a JSON list: pass a tuple, such as `(7,)`")),
     }
     Ok(())
 }

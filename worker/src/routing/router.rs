@@ -79,7 +79,7 @@ impl Router {
         for rule in &rules {
             if rule.queue.is_none() && rule.exchange.is_none() && rule.priority.is_none() {
                 return Err(Error::config(format!(
-                    "route for `{}` says nothing: give it a queue, an exchange or a priority",
+                    "route for `{}` has no effect: give it a queue, an exchange or a priority",
                     rule.task
                 )));
             }

@@ -151,7 +151,7 @@ impl<T> EmitTo<T> for Topic<T> {
     fn routing_key(&self) -> Result<Cow<'_, str>> {
         if self.pattern.split('.').any(|word| word == "*" || word == "#") {
             return Err(Error::config(format!(
-                "cannot emit to the pattern `{}`: say which, with `.at(..)`",
+                "cannot emit to the pattern `{}`: fill it in with `.at(..)`",
                 self.pattern
             )));
         }

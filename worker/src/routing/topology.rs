@@ -427,7 +427,7 @@ impl Topology {
 
 fn nothing_else(what: &str, name: &str, but: &str) -> Error {
     Error::config(format!(
-        "{what} `{name}` is external: whoever declares it decides how it is kept, so nothing else{but} can be set; \
+        "{what} `{name}` is external: its owner decides its arguments, so nothing else{but} can be set; \
          without `external` it is declared here"
     ))
 }

@@ -97,7 +97,8 @@ impl Pipe {
             let has_ended = in_time("end consuming", consumer.end()).await.is_some();
             self.settler.consumed.cancel();
             while has_ended
-                && let Some(Some(delivery)) = in_time("take what was handed out", consumer.next()).await
+                && let Some(Some(delivery)) =
+                    in_time("receive the remaining deliveries", consumer.next()).await
             {
                 waiting.push_back(delivery);
             }
@@ -115,8 +116,8 @@ impl Pipe {
         };
         tokio::join!(requeue, finish);
         // Interrupted tasks requeue their messages; a plain function cannot be interrupted, but its message can be requeued.
-        in_time("settle what was interrupted", tasks.wait()).await;
-        in_time("tell the broker what is settled", control.flush()).await;
+        in_time("settle interrupted tasks", tasks.wait()).await;
+        in_time("flush settlements to the broker", control.flush()).await;
         if closed {
             Err(Error::connection("the broker was closed while the worker was running"))
         } else {
@@ -234,7 +235,7 @@ impl Pipe {
 async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> Option<T> {
     let done = tokio::time::timeout(STEP, step).await.ok();
     if done.is_none() {
-        tracing::warn!(after = %show::duration(STEP), "cannot {what} in time: the stop goes on without it");
+        tracing::warn!(after = %show::duration(STEP), "cannot {what} in time: the shutdown continues without it");
     }
     done
 }

@@ -57,7 +57,7 @@ pub(super) const SECTIONS: [&str; 2] = ["worker", "tls"];
 pub(crate) const STRUCTURES: [(&str, &str); 2] = [("routes", "MQ_ROUTES"), ("topology", "MQ_TOPOLOGY")];
 
 const DURATION: &str = "duration: `30s`, `1h 30m`";
-const COUNT: &str = "whole number, from 1";
+const COUNT: &str = "whole number, at least 1";
 const PATH: &str = "path";
 
 macro_rules! settings {
@@ -83,61 +83,61 @@ macro_rules! settings {
 
 settings! {
     "" "broker_url" "MQ_BROKER_URL" "--broker", "URL: `amqp://`, `amqps://`, `sqlite:PATH`, `memory://`",
-        "`sqlite:mq-worker.db` in the workspace", "Where messages lie",
+        "`sqlite:mq-worker.db` in the workspace", "The broker that keeps the queues",
         |c, t, base| c.broker_url = value::broker(t)?.relative_to(base), |c| Some(c.broker_url.to_string());
     "" "management_url" "MQ_MANAGEMENT_URL" "", "URL: `http://HOST:PORT`, `https://HOST:PORT`",
         "port 15672 of the broker's host", "RabbitMQ's management API, for the operating commands",
         |c, t, _| c.management_url = Some(value::management(t)?),
         |c| c.management_url.as_ref().map(ToString::to_string);
     "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `sqlite:PATH`, `memory://`, `none`",
-        "with the broker", "Where results go",
+        "with the broker", "Where results are stored",
         |c, t, base| c.result_backend = Some(value::result_backend(t)?.relative_to(base)),
         |c| Some(c.effective_result_backend().to_string());
-    "" "default_queue" "MQ_DEFAULT_QUEUE" "", "name", "`default`", "The queue of tasks that name none",
+    "" "default_queue" "MQ_DEFAULT_QUEUE" "", "name", "`default`", "The queue of tasks that do not name one",
         |c, t, _| c.default_queue = value::queue(t)?, |c| Some(c.default_queue.clone());
-    "" "topic_exchange" "MQ_TOPIC_EXCHANGE" "", "name", "`mq.topic`", "The exchange of events and topics",
+    "" "topic_exchange" "MQ_TOPIC_EXCHANGE" "", "name", "`mq.topic`", "The exchange for events and topics",
         |c, t, _| c.topic_exchange = value::exchange(t)?, |c| Some(c.topic_exchange.clone());
     "" "queue_kind" "MQ_QUEUE_KIND" "", "`quorum`, `classic` or `broker` (its default)", "`quorum`",
-        "The kind of queue that is created on RabbitMQ where a queue does not say",
+        "The kind of queue to create on RabbitMQ, unless the queue itself says",
         |c, t, _| c.queue_kind = value::queue_kind(t)?, |c| Some(kind(c.queue_kind).into());
     "" "publish_timeout" "MQ_PUBLISH_TIMEOUT" "", DURATION, "`10s`",
-        "How long a publish or another request to the broker may take before it is an error",
+        "Timeout for publishing and for other requests to the broker",
         |c, t, _| c.publish_timeout = value::positive_duration(t)?, |c| duration(c.publish_timeout);
     "" "max_message_size" "MQ_MAX_MESSAGE_SIZE" "", "bytes: `16MiB`, `500kB`, `65536`", "`16MiB`",
-        "The largest body that is sent or run",
+        "The largest message body to send or to run",
         |c, t, _| c.max_message_size = value::size(t)?, |c| Some(bytes(c.max_message_size));
     "" "result_expires" "MQ_RESULT_EXPIRES" "", DURATION, "`1day`", "How long results are kept",
         |c, t, _| c.result_expires = value::positive_duration(t)?, |c| duration(c.result_expires);
-    "worker" "queues" "MQ_QUEUES" "--queues", "names, with commas between them", "those of all tasks",
-        "The queues to work on",
+    "worker" "queues" "MQ_QUEUES" "--queues", "names, separated by commas", "those of all tasks",
+        "The queues to consume from",
         |c, t, _| c.worker.queues = value::queues(t)?,
         |c| Some(c.worker.queues.join(",")).filter(|queues| !queues.is_empty());
-    "worker" "concurrency" "MQ_CONCURRENCY" "--concurrency", COUNT, "10 for each processor",
+    "worker" "concurrency" "MQ_CONCURRENCY" "--concurrency", COUNT, "10 per CPU",
         "How many tasks run at once",
         |c, t, _| c.worker.concurrency = value::concurrency(t)?, |c| Some(c.worker.concurrency.to_string());
-    "worker" "prefetch" "MQ_PREFETCH" "--prefetch", COUNT, "the concurrency", "How many messages may be reserved",
+    "worker" "prefetch" "MQ_PREFETCH" "--prefetch", COUNT, "the concurrency", "How many messages to reserve",
         |c, t, _| c.worker.prefetch = Some(value::prefetch(t)?), |c| Some(c.worker.prefetch.map_or(c.worker.concurrency, usize::from).to_string());
     "worker" "grace" "MQ_GRACE" "--grace", DURATION, "`30s`",
-        "How long running tasks may go on when the worker is told to stop",
+        "How long running tasks may continue after the worker is asked to stop",
         |c, t, _| c.worker.grace = value::duration(t)?, |c| duration(c.worker.grace);
-    "worker" "hostname" "MQ_HOSTNAME" "--hostname", "name; `%h` is the machine's", "`mq-worker@%h`",
+    "worker" "hostname" "MQ_HOSTNAME" "--hostname", "name; `%h` is the host name", "`mq-worker@%h`",
         "The worker's name",
         |c, t, _| c.worker.hostname = Some(value::hostname(t)?), |c| Some(c.worker.full_name());
     "worker" "max_crashes" "MQ_MAX_CRASHES" "", COUNT, "`3`",
-        "A message that so many dying workers held is dead-lettered",
+        "Dead-letter a message after this many crashes of workers that held it",
         |c, t, _| c.worker.max_crashes = value::count(t)?, |c| Some(c.worker.max_crashes.to_string());
     "worker" "control" "MQ_CONTROL" "", "`true` or `false`", "`true`",
-        "Whether the worker answers `mq-worker status` and `stop`, `celery inspect` and Flower",
+        "Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower",
         |c, t, _| c.worker.control = value::switch(t)?, |c| Some(c.worker.control.to_string());
     "worker" "health" "MQ_HEALTH" "--health", "address and port: `0.0.0.0:9000`", "nowhere",
-        "Where `/livez` and `/readyz` are served",
+        "The address that serves `/livez` and `/readyz`",
         |c, t, _| c.worker.health = Some(value::address(t)?), |c| c.worker.health.map(|a| a.to_string());
     "worker" "health_stall_limit" "MQ_HEALTH_STALL_LIMIT" "", DURATION, "`1m`",
-        "How long a worker may be handed nothing from a queue that is not empty, or its runtime be blocked, before \
-         `/livez` fails; `0s`: for ever",
+        "How long a worker may receive nothing from a queue that is not empty, or its runtime may be blocked, before \
+         `/livez` fails; `0s` means forever",
         |c, t, _| c.worker.health_stall_limit = value::duration(t)?, |c| duration(c.worker.health_stall_limit);
     "worker" "health_connection_limit" "MQ_HEALTH_CONNECTION_LIMIT" "", DURATION, "`5m`",
-        "How long the broker may be away before `/livez` fails; `0s`: for ever",
+        "How long the broker may be unreachable before `/livez` fails; `0s` means forever",
         |c, t, _| c.worker.health_connection_limit = value::duration(t)?,
         |c| duration(c.worker.health_connection_limit);
     "tls" "ca_file" "MQ_TLS_CA_FILE" "", PATH, "the system's certificates",
@@ -178,9 +178,8 @@ fn kind(kind: QueueKind) -> &'static str {
 /// What `docs/guide/configuration.md` says of the settings of a section.
 #[cfg(test)]
 pub(super) fn table(section: &str) -> String {
-    let mut table = String::from(
-        "| key | variable | flag | what is written | default | what it is for |\n|---|---|---|---|---|---|\n",
-    );
+    let mut table =
+        String::from("| key | variable | flag | value | default | meaning |\n|---|---|---|---|---|---|\n");
     for setting in of_section(section) {
         let Setting { key, variable, flag, unit, default, about, .. } = setting;
         let flag = if flag.is_empty() { String::new() } else { format!("`{flag}`") };

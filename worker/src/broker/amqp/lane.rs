@@ -217,12 +217,12 @@ impl Lane {
             match self.survivors.ask(identity) {
                 Again::Run => {}
                 Again::Park => {
-                    debug!(id = &*identity.id, "the message came again while it runs: it waits for that");
+                    debug!(id = &*identity.id, "redelivered while it runs: waiting for that run");
                     self.acks.ledger.delivered(tag, None);
                     return self.survivors.park(identity, delivery);
                 }
                 Again::Finished => {
-                    debug!(id = &*identity.id, "the message came again after it was done: it is acked");
+                    debug!(id = &*identity.id, "redelivered after it was done: acked without a run");
                     // This ack may be lost too, and then it comes once more.
                     self.acks.ledger.delivered(tag, Some(identity.clone()));
                     return delivery.ack();
@@ -320,11 +320,11 @@ impl Lane {
             None if self.amqp.desired.is_external(queue) => {
                 info!(queue, "the broker cancelled the consumer: the queue was deleted by its owner");
             }
-            None => error!(queue, "the broker cancelled the consumer: is the queue deleted?"),
+            None => error!(queue, "the broker cancelled the consumer: the queue may have been deleted"),
             Some(error) if reply_code(&error).is_some() => {
                 error!(queue, reason = text(&error), "the broker closed the consumer's channel");
             }
-            Some(_) => debug!(queue, "the consumer's channel is gone"),
+            Some(_) => debug!(queue, "the consumer's channel was closed"),
         }
         self.amqp.link.suspect();
         let (out, done) = self.acks.lost();
@@ -380,11 +380,11 @@ impl Lane {
     fn give_up_waiting(&mut self) {
         let queue = Arc::clone(&self.source.queue);
         if self.cancel.as_ref().is_some_and(Pending::is_late) {
-            warn!(queue = &*queue, "the broker has not answered in time that it hands out no more");
+            warn!(queue = &*queue, "timed out cancelling the consumer");
             self.end_cancel();
         }
         if let Some(flush) = self.flush.take_if(|flush| flush.is_late()) {
-            warn!(queue = &*queue, "the broker has not answered in time that it has all acks");
+            warn!(queue = &*queue, "timed out flushing acknowledgements");
             flush.over();
         }
     }

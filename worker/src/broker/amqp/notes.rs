@@ -183,13 +183,17 @@ impl Notebook {
             match (end, from) {
                 (End::Marker, _) => return Ok(found),
                 (End::Full, _) => {
-                    tracing::info!(stream = register.name(), entries = found.next, "still reading");
+                    tracing::info!(
+                        stream = register.name(),
+                        entries = found.next,
+                        "still reading the stream"
+                    );
                     from = From::Offset(found.next);
                 }
                 (End::Silent, From::Offset(1..)) if next.is_none() => {
                     tracing::debug!(
                         stream = register.name(),
-                        "this is another stream: read from its beginning"
+                        "the stream was replaced: reading it from the beginning"
                     );
                     from = From::Offset(0);
                 }
@@ -312,7 +316,7 @@ async fn read(
             Ok(Entry::Marker(_)) => {}
             Err(error) => {
                 let error = Undecodable::from(&error);
-                tracing::warn!(stream = register.name(), %error, "an entry that is none of ours");
+                tracing::warn!(stream = register.name(), %error, "ignored an entry with an unknown format");
             }
         }
         if count % usize::from(WINDOW / 2) == 0 {

@@ -37,7 +37,7 @@ pub(super) async fn queues(amqp: &Amqp, names: &[String]) -> Result<Vec<QueueInf
         }
         Ok(found)
     };
-    amqp.ask("look at the queues", look).await
+    amqp.ask("list queues", look).await
 }
 
 async fn ask_for_queue(scratch: &mut Scratch, name: &str) -> lapin::Result<Queue> {
@@ -103,7 +103,7 @@ pub(super) async fn exchanges(amqp: &Amqp, names: &[String]) -> Result<Vec<Excha
         }
         Ok(found)
     };
-    amqp.ask("look at the exchanges", look).await
+    amqp.ask("list exchanges", look).await
 }
 
 async fn is_there(scratch: &mut Scratch, exchange: &str) -> lapin::Result<bool> {

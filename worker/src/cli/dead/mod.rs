@@ -288,7 +288,7 @@ impl Found {
     fn tell(&self) {
         if self.unseen > 0 && self.matching > 0 {
             output::note(format!(
-                "{} more in `{}` not looked at; --limit shows more",
+                "{} more in `{}` not shown; raise --limit to see more",
                 self.unseen, self.queue
             ));
         } else if self.matching == 0 {

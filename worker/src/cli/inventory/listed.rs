@@ -73,6 +73,6 @@ async fn ask<T>(app: &App, question: impl AsyncFnOnce(&Management) -> Outcome<T>
 }
 
 fn more(left_out: usize) -> Option<Gap> {
-    let why = format!("there are {left_out} more; name those that you want to see");
+    let why = format!("{left_out} more not shown; give their names to see them");
     (left_out > 0).then_some(Gap { code: FAILED, known_only: false, is_a_mistake: false, why })
 }

@@ -108,7 +108,7 @@ impl Http {
             }
             ureq::Error::Io(error) if is_tls(error) => format!("cannot reach {base}: {error}"),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => format!(
-                "nobody listens at {base}: `rabbitmq-plugins enable rabbitmq_management` on the server starts the \
+                "no answer at {base}: `rabbitmq-plugins enable rabbitmq_management` on the server starts the \
                  management API, `management_url` says where else it is"
             ),
             ureq::Error::ConnectionFailed => format!("cannot reach {base}: the connection failed"),

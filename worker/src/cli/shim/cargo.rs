@@ -26,7 +26,7 @@ pub(super) fn metadata(manifest: &Path) -> Outcome<Metadata> {
     if !status.success() {
         return Err(Failure::new(
             code(status),
-            format!("cargo cannot read {}, as it says above", manifest.display()),
+            format!("cargo cannot read {}; see its message above", manifest.display()),
         ));
     }
     serde_json::from_slice(&text)
@@ -59,7 +59,7 @@ pub(super) fn build(package: &Package, manifest: &Path, release: bool) -> Outcom
             let name = &package.name;
             Err(Failure::new(
                 code(status),
-                format!("the worker of `{name}` cannot be built, as cargo says above"),
+                format!("the worker of `{name}` cannot be built; see cargo's message above"),
             ))
         }
     }

@@ -113,7 +113,7 @@ pub(super) async fn dial(
             Failure { is_final: failure.is_final || is_invalid(&error), ..failure }
         }
         Err(_) => Failure::connection(format!(
-            "the server took the connection and said nothing within {}; if this persists, it does not speak AMQP on \
+            "the server accepted the connection but sent nothing within {}; if this persists, it does not speak AMQP on \
              that port",
             humantime::format_duration(limit)
         )),

@@ -61,7 +61,7 @@ pub(super) async fn keep_bound(amqp: Weak<Amqp>) {
                     }
                 }
                 _ => {
-                    debug!(queue, exchange, "no answer to a binding");
+                    debug!(queue, exchange, "timed out binding the queue");
                     break;
                 }
             }

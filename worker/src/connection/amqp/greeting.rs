@@ -29,7 +29,7 @@ fn objection(first: &[u8]) -> Option<io::Error> {
         // It may be a broker that is starting, or a proxy in front of one that is away.
         [] => Some(io::Error::new(
             io::ErrorKind::ConnectionReset,
-            "the server closed the connection without a word; if this persists, it does not speak AMQP on that port",
+            "the server closed the connection without sending anything; if this persists, it does not speak AMQP on that port",
         )),
         [1, ..] => None,
         [b'A', b'M', b'Q', b'P', ..] => wrong("the server speaks another version of AMQP than 0-9-1"),

@@ -275,11 +275,11 @@ async fn serve(inner: &Inner, session: &Session) -> Option<Failure> {
             }
             event = events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => {
-                    warn!(connection = inner.name, reason, "the broker takes no messages");
+                    warn!(connection = inner.name, reason, "the broker accepts no messages");
                     inner.blocked.send_replace(Some(reason));
                 }
                 Some(Event::ConnectionUnblocked) => {
-                    info!(connection = inner.name, "the broker takes messages again");
+                    info!(connection = inner.name, "the broker accepts messages again");
                     inner.blocked.send_replace(None);
                 }
                 Some(Event::Error(error)) => said = Some(error),

@@ -121,7 +121,7 @@ impl Source {
             }
             if is_external && reply_code(&failed) == Some(code::NOT_FOUND) {
                 if !was_missing {
-                    info!(queue, "waiting for the queue, which others declare");
+                    info!(queue, "waiting for an external queue to be declared");
                     was_missing = true;
                 }
                 waits();
@@ -134,7 +134,7 @@ impl Source {
             }
             if reply_code(&failed) == Some(code::NOT_FOUND) {
                 match timeout(BEGINNING, amqp.desired.restore_queue(&session, queue)).await {
-                    Ok(Ok(true)) => warn!(queue, "the queue was gone and has been declared again"),
+                    Ok(Ok(true)) => warn!(queue, "the queue was deleted and has been declared again"),
                     Ok(Ok(false)) | Err(_) => {}
                     Ok(Err(failed)) => {
                         debug!(queue, reason = text(&failed), "cannot declare the queue again");

@@ -82,7 +82,10 @@ impl Desired {
             match self.declare_queue(&mut scratch, queue, Duration::ZERO).await {
                 // Nobody else waits for it: whoever consumes it makes it anew as soon as it is gone.
                 Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) => {
-                    debug!(queue = queue.name, "the broker still holds the queue for the connection before");
+                    debug!(
+                        queue = queue.name,
+                        "the broker still holds the queue for the previous connection"
+                    );
                     locked.insert(queue.name.clone());
                 }
                 declared => tolerate("queue", &queue.name, declared)?,

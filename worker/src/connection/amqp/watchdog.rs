@@ -41,13 +41,13 @@ impl Watchdog {
                     *lock(&self.since) = Some(begun);
                     error!(
                         seconds = begun.elapsed().as_secs(),
-                        "the I/O thread for RabbitMQ stands still: nothing is received, acknowledged or sent until \
+                        "the I/O thread for RabbitMQ is blocked: nothing is received, acknowledged or sent until \
                          this process is restarted"
                     );
                 }
             }
             if lock(&self.since).take().is_some() {
-                info!(seconds = begun.elapsed().as_secs(), "the I/O thread for RabbitMQ goes on");
+                info!(seconds = begun.elapsed().as_secs(), "the I/O thread for RabbitMQ has resumed");
             }
             sleep(every).await;
         }

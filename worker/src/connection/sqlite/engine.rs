@@ -355,7 +355,7 @@ impl Engine {
         self.bell = match bell::listen(&self.path, self.database.clone()) {
             Ok(watcher) => Bell::Watched(watcher),
             Err(error) => {
-                tracing::warn!(%error, path = %self.path.display(), "cannot watch the database; looking every 5 ms");
+                tracing::warn!(%error, path = %self.path.display(), "cannot watch the database; polling every 5 ms");
                 Bell::Broken
             }
         };

@@ -113,7 +113,7 @@ impl Engine {
     fn lose_lease(&mut self) {
         tracing::warn!(
             path = %self.path.display(), messages = self.claims.len(),
-            "this process was away for too long: its messages went to others"
+            "this process did not renew its lease in time: its messages were redelivered to others"
         );
         self.lease.forget();
         self.lease.begun = Some(Instant::now());
@@ -158,7 +158,7 @@ impl Engine {
             }
             *silent += 1;
             if *silent > DEAD_AFTER {
-                tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages come back");
+                tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages are redelivered");
                 self.release(id, true, changes)?;
             }
         }
@@ -208,7 +208,7 @@ impl Engine {
                 Err(error) => {
                     self.undo(&changes);
                     if !is_busy(&error) || Instant::now() >= deadline {
-                        tracing::warn!(%error, path = %self.path.display(), "cannot give back what is claimed");
+                        tracing::warn!(%error, path = %self.path.display(), "cannot requeue claimed messages");
                         return;
                     }
                 }

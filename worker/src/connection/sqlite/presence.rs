@@ -109,7 +109,7 @@ impl Absence {
     /// The error of a caller whose request was committed, to a file that may be found again or not.
     pub(super) fn error_after_commit(self, path: &Path, act: &str) -> Error {
         let kind = ErrorKind::Unknown { id: String::new() };
-        Error::new(kind, format!("{:#}; what became of it is not known", self.error(path, act)))
+        Error::new(kind, format!("{:#}; its outcome is unknown", self.error(path, act)))
     }
 
     fn way_out(self) -> &'static str {

@@ -74,7 +74,7 @@ impl Revocations {
             let mut all: Vec<DateTime<Utc>> = known.values().map(|known| known.until).collect();
             all.sort_unstable();
             let first = all[all.len() - MOST];
-            tracing::warn!(kept = MOST, "more tasks are revoked than a worker remembers");
+            tracing::warn!(kept = MOST, "more ids are revoked than a worker keeps");
             known.retain(|_, known| known.until >= first);
         }
         self.any.store(!known.is_empty(), Ordering::Release);

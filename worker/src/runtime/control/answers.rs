@@ -35,7 +35,7 @@ impl Node {
             "heartbeat" => Value::Null,
             "hello" => self.hello(arguments),
             "shutdown" => {
-                tracing::info!("told by remote control to stop");
+                tracing::info!("asked to stop by remote control");
                 self.handle.stop();
                 return None;
             }
@@ -164,7 +164,7 @@ impl Node {
                 if let Err(error) = write_down(&app, &notes).await {
                     tracing::warn!(
                         error = format!("{error:#}"),
-                        "workers to come will not know what is revoked"
+                        "workers that start later will not know about this revocation"
                     );
                 }
             });
@@ -192,7 +192,7 @@ fn is_set(arguments: &Map<String, Value>, name: &str) -> bool {
 /// Stamps are kept with messages and handed on, and nothing is looked up by them. To stop only what happens to run would
 /// let the caller believe that nothing of it comes any more.
 fn refuse_stamps() -> Value {
-    tracing::warn!("told to revoke tasks by their stamps: this worker revokes by task id only, and goes on");
+    tracing::warn!("ignored a request to revoke tasks by their stamps: this worker revokes by task id only");
     error("NotImplementedError", "this worker revokes tasks by their ids only, not by stamped headers")
 }
 

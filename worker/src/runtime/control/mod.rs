@@ -88,14 +88,17 @@ impl Node {
                     if over.is_cancelled() {
                         return close(&*broker, &mailbox).await;
                     }
-                    tracing::debug!(queue = mailbox.queue, "the control mailbox is gone; making a new one");
+                    tracing::debug!(
+                        queue = mailbox.queue,
+                        "the control mailbox was deleted; creating a new one"
+                    );
                 }
                 Err(error) => {
                     if !told {
                         told = true;
                         tracing::warn!(
                             error = format!("{error:#}"),
-                            "no remote control (`mq-worker status`, `celery inspect`); the worker goes on without"
+                            "no remote control (`mq-worker status`, `celery inspect`); the worker continues without it"
                         );
                     }
                     if error.is_access_refused() || error.is_unsupported() {

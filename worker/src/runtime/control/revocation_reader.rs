@@ -50,7 +50,7 @@ impl RevocationReader {
             }
             tracing::warn!(
                 error = format!("{error:#}"),
-                "this broker does not keep what is revoked: a worker hears of it only while it runs"
+                "this broker does not store revoked ids: only running workers receive a revocation"
             );
             self.next = None;
             return Ok(());

@@ -62,7 +62,7 @@ impl Slots {
                 task = context.task(),
                 id = context.id(),
                 lost = slots.lost(),
-                "returned long after its time limit: its slot is there again, its result is discarded"
+                "returned long after its time limit: its slot is free again, its result is discarded"
             );
         });
     }

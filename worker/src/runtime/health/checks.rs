@@ -125,9 +125,9 @@ impl Check {
         });
         match (had_failed, self.failure()) {
             (false, Some(Trouble { check, since, reason, .. })) => {
-                tracing::error!(check, %since, reason, "this worker is not well: /livez says so");
+                tracing::error!(check, %since, reason, "this worker is unhealthy: /livez fails");
             }
-            (true, None) => tracing::info!(check = self.name, "this worker is well again"),
+            (true, None) => tracing::info!(check = self.name, "this worker is healthy again"),
             _ => {}
         }
     }

@@ -183,7 +183,7 @@ impl Vitals {
         let failed = match self.phase() {
             _ if self.handle.is_stopping() => {
                 let since = *self.stopping.get_or_init(Utc::now);
-                Some(Trouble::now("stopping", since, "the worker was told to stop"))
+                Some(Trouble::now("stopping", since, "the worker is stopping"))
             }
             Phase::SettingUp => {
                 Some(Trouble::now("setup", self.begun, "the `#[setup]` functions are not done"))

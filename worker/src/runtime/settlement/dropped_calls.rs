@@ -61,7 +61,7 @@ pub(crate) async fn watch(gate: &Gate, settler: &Settler, queues: Vec<String>, o
                     watched.look(gate, settler, ready, &over).await;
                 }
             }
-            Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot look at the dead letters"),
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot check the dead letters"),
         }
         tokio::select! {
             () = over.cancelled() => return,
@@ -99,7 +99,7 @@ impl Watched {
             }
             Err(error) => {
                 let queue = &self.queue;
-                tracing::debug!(queue, error = format!("{error:#}"), "cannot look through the dead letters");
+                tracing::debug!(queue, error = format!("{error:#}"), "cannot read the dead letters");
             }
         }
         self.latest = Instant::now();
@@ -171,15 +171,14 @@ async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery)
     let why = match reason.as_str() {
         "expired" => "expired",
         "maxlen" => "its queue was full",
-        "delivery_limit" => "it was handed out too often",
+        "delivery_limit" => "it was delivered too often",
         _ => "its queue dropped it",
     };
     let (id, queue) = (request.context.id().to_owned(), request.context.queue().to_owned());
     let told = async {
         settler.revoked(&request, why).await?;
         let mut message = copy_of(&request);
-        let error =
-            format!("no worker has run it: {why}; whoever waited for its result was told that it is revoked");
+        let error = format!("no worker has run it: {why}; its caller was notified that it is revoked");
         message.headers.set(names::DEAD_ERROR, error);
         let letter = |message| Effect::Publish(to_queue(letters, message, None));
         settler.publish_copy(&request, "keep a dead letter", TrimmedCopy::letter(message), letter).await
@@ -195,14 +194,14 @@ async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery)
             );
             request.settlement.settle(Verdict::Replaced);
             if let Some(lock) = unique::read(request.context.headers(), request.context.id()) {
-                let _ = settler.insist("open the lock of a unique task", Effect::Unlock(&lock)).await;
+                let _ = settler.insist("release the lock of a unique task", Effect::Unlock(&lock)).await;
             }
             Ok(())
         }
         Err(Unsettled::Abandoned) => Err(request.settlement),
         Err(Unsettled::Impossible(error)) => {
             let error = format!("{error:#}");
-            tracing::error!(id, queue, error, "a dead letter cannot be marked as told of");
+            tracing::error!(id, queue, error, "cannot mark a dead letter as reported");
             Err(request.settlement)
         }
     }

@@ -39,7 +39,7 @@ impl FailureHooks {
                 tracing::warn!(
                     hook = hook.name,
                     id = failed.id(),
-                    "a failure hook is not run: the worker stops"
+                    "skipped a failure hook: the worker is stopping"
                 );
                 continue;
             }
@@ -61,7 +61,7 @@ impl FailureHooks {
                     cut.to_owned()
                 }
             };
-            tracing::error!(hook = hook.name, id = failed.id(), problem, "a failure hook has failed");
+            tracing::error!(hook = hook.name, id = failed.id(), problem, "a failure hook failed");
         }
     }
 }

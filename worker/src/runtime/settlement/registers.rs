@@ -25,7 +25,7 @@ impl Settler {
         // The id alone is what earlier versions noted.
         for id in [call_of(request), request.context.id().to_owned()] {
             let ask = || self.broker.is_noted(Register::Done, &id, lifetime);
-            if self.register("read what is done", ask).await?.unwrap_or(false) {
+            if self.register("read finished ids", ask).await?.unwrap_or(false) {
                 return Ok(true);
             }
         }
@@ -36,14 +36,14 @@ impl Settler {
     pub(crate) async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
         let Some(lifetime) = request.options.once_for else { return Ok(()) };
         let note = Note::new(call_of(request), lifetime);
-        self.register("note what is done", || self.broker.note(Register::Done, &note)).await.map(drop)
+        self.register("record a finished id", || self.broker.note(Register::Done, &note)).await.map(drop)
     }
 
     /// True when the quarantine of a message has begun before. Also where the broker cannot tell.
     pub(crate) async fn was_quarantined(&self, headers: &Headers) -> Result<bool, Abandoned> {
         let Some(quarantine) = quarantine_of(headers) else { return Ok(true) };
         let ask = || self.broker.is_noted(Register::Tried, &quarantine, Register::Tried.longest());
-        Ok(self.register("read which messages were in quarantine", ask).await?.unwrap_or(true))
+        Ok(self.register("read quarantine records", ask).await?.unwrap_or(true))
     }
 
     /// Notes that the quarantine of a message begins.

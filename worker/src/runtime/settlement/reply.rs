@@ -76,9 +76,9 @@ impl Settler {
         let mut publication = to_queue(&queue, message, None);
         // Whoever asked may have gone.
         publication.mandatory = false;
-        let answered = unless_impossible(self.insist("answer", Effect::Publish(publication)).await)?;
+        let answered = unless_impossible(self.insist("send a reply", Effect::Publish(publication)).await)?;
         if let Err(error) = &answered {
-            tracing::error!(id = context.id(), error = format!("{error:#}"), "the answer cannot be sent");
+            tracing::error!(id = context.id(), error = format!("{error:#}"), "cannot send the reply");
         }
         Ok(answered)
     }

@@ -58,13 +58,13 @@ impl Settler {
         let mut message = copy_of(&request);
         let crashes = request.crashes.saturating_add(1);
         message.headers.set(names::CRASHES, crashes);
-        let lost = "handed out and never settled: its worker may have died";
+        let lost = "delivered and never settled: its worker may have died";
         history::append(&mut message.headers, self.attempt_of(&request, lost.into()));
         tracing::warn!(
             task = request.context.task(),
             id = request.context.id(),
             crashes,
-            "handed out before and never settled: its worker may have died"
+            "delivered before and never settled: its worker may have died"
         );
         let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
         let done = self.publish_copy(&request, "count a crash", TrimmedCopy::call(message), counted).await;

@@ -40,12 +40,16 @@ impl Settler {
             unless_impossible(self.insist("store a result", Effect::Store { record, reply_to }).await)
         };
         let Err(error) = store(record).await? else { return Ok(()) };
-        tracing::error!(id = record.task_id, error = format!("{error:#}"), "the result cannot be stored");
+        tracing::error!(id = record.task_id, error = format!("{error:#}"), "cannot store the result");
         if error.is_too_large() {
             let smaller = smaller_record(record, &error);
             if let Err(error) = store(&smaller).await? {
                 let error = format!("{error:#}");
-                tracing::error!(id = record.task_id, error, "nor can it be said that there is none");
+                tracing::error!(
+                    id = record.task_id,
+                    error,
+                    "cannot store an error in place of the result either"
+                );
             }
         }
         Ok(())

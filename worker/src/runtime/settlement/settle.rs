@@ -76,16 +76,16 @@ impl Settler {
                 self.revoked(&request, why).await
             }
             Outcome::Repeated => {
-                tracing::info!(task, id, "it came again after it had succeeded: not run again");
+                tracing::info!(task, id, "redelivered after it had succeeded: not run again");
                 Ok(Settled::Over(Verdict::Ack))
             }
             Outcome::Postpone { after, problem } => {
-                tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start it here now: it waits");
+                tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start it here now: postponed");
                 self.postpone(request, after).await;
                 return true;
             }
             Outcome::Lose { problem } => {
-                tracing::error!(task, id, problem, "panicked as it was stopped: counted as a crash");
+                tracing::error!(task, id, problem, "panicked while it was stopped: counted as a crash");
                 return true;
             }
             Outcome::Requeue => Err(Abandoned),
@@ -110,9 +110,9 @@ impl Settler {
         // Only now: what comes next must not meet this one.
         if let Some(lock) = lock
             && let Err(Unsettled::Impossible(error)) =
-                self.insist("open the lock of a unique task", Effect::Unlock(&lock)).await
+                self.insist("release the lock of a unique task", Effect::Unlock(&lock)).await
         {
-            tracing::error!(error = format!("{error:#}"), "it opens by itself when its time is up");
+            tracing::error!(error = format!("{error:#}"), "cannot release a lock: it expires by itself");
         }
     }
 
@@ -135,7 +135,7 @@ impl Settler {
                 Ok(record) => self.store(request, &record).await?,
                 // The macro writes results with serde_json; a hand-made entry could still get it wrong.
                 Err(error) => {
-                    tracing::error!(id = context.id(), error = %error, "the result cannot be stored");
+                    tracing::error!(id = context.id(), error = %error, "cannot store the result");
                 }
             }
         }
@@ -193,7 +193,7 @@ impl Settler {
                     task,
                     id,
                     holder,
-                    "another call has its lock by now: it waits beside that one"
+                    "another call holds its lock: it is retried next to that call"
                 );
             }
             Err(error) => {
@@ -238,7 +238,7 @@ impl Settler {
                     id,
                     queue,
                     error,
-                    "rejected instead: the broker moves it to where the dead letters of its queue go"
+                    "rejected instead: the broker moves it to the dead-letter exchange of its queue"
                 );
                 Verdict::Reject
             }
@@ -264,7 +264,7 @@ impl Settler {
             let task = errback.task.clone();
             if let Err(error) = unless_impossible(self.publish_all(vec![errback]).await)? {
                 let error = format!("{error:#}");
-                tracing::error!(id = context.id(), errback = task, error, "the errback is not run");
+                tracing::error!(id = context.id(), errback = task, error, "cannot run the errback");
             }
         }
         Ok(())
@@ -297,7 +297,8 @@ impl Settler {
                 delay: delay.map(|delay| self.as_long_as_possible(delay)),
                 mandatory: true,
             };
-            self.insist("send what follows", Effect::Send { queue: route.queue, publication }).await?;
+            self.insist("send the follow-up messages", Effect::Send { queue: route.queue, publication })
+                .await?;
         }
         Ok(())
     }

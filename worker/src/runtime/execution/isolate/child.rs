@@ -43,7 +43,7 @@ fn answer() -> Result<(), String> {
     let worker = std::env::var(MARK).unwrap_or_default();
     if worker != std::os::unix::process::parent_id().to_string() {
         return Err(format!(
-            "its worker {worker} is gone; or {MARK} was inherited: a task that starts this program removes it"
+            "its worker {worker} has exited; or {MARK} was inherited: a task that starts this program removes it"
         ));
     }
     let socket = io::stdin().as_fd().try_clone_to_owned();
