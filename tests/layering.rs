@@ -1,8 +1,14 @@
-//! Modules import downwards only: the table of rooms and rows, checked against the source.
+//! Modules import downwards only, and files of a folder not in a circle: the tables, checked against the source.
+
+mod circles;
+mod source;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use circles::{Edges, add_edges, circles, edges};
+use source::{imports, module_path, rust_files};
 
 /// The rows from the bottom up. A module imports from the rows below its own, not from its own.
 const ROWS: &[&[&str]] = &[
@@ -21,6 +27,30 @@ const ROWS: &[&[&str]] = &[
 
 /// Neighbours on one row that may be imported all the same: (importer, imported).
 const NEIGHBOURS: &[(&str, &str)] = &[];
+
+/// The same inside `runtime`: the rooms in the order in which a delivery passes them, and what stands beside them.
+const RUNTIME: &[&[&str]] = &[
+    &["handle"],
+    &["startup"],
+    &["admission"],
+    &["execution"],
+    &["settlement"],
+    &["control", "health"],
+    &["pipe"],
+    &["worker"],
+];
+
+/// Files and folders that import each other in a circle all the same: (folder, members).
+const CIRCLES: &[(&str, &[&str])] = &[
+    ("broker/memory", &["consumers", "queue", "state"]),
+    ("cli", &["exchanges", "inventory"]),
+    ("cli", &["exit", "output"]),
+    ("cli/shim", &["cargo", "files", "package"]),
+    ("connection/amqp", &["channel", "link", "runtime", "session", "watchdog"]),
+    ("connection/sqlite", &["claims", "engine", "messages", "owners", "queues", "results"]),
+    ("message", &["codec", "normalize", "typed"]),
+    ("middleware", &["chain", "run"]),
+];
 
 fn row(module: &str) -> Option<usize> {
     ROWS.iter().position(|row| row.contains(&module))
@@ -49,6 +79,50 @@ fn every_module_has_a_row() {
             assert!(row(top).is_some(), "`{top}` is in no row: {}", relative.display());
         }
     }
+}
+
+#[test]
+fn a_room_of_the_runtime_imports_only_from_those_before_it() {
+    let row = |name: &str| RUNTIME.iter().position(|row| row.contains(&name));
+    let mut problems = Vec::new();
+    for ((folder, from), imported) in edges() {
+        if folder == "runtime" {
+            let (own, theirs) = (row(&from), imported.iter().map(|name| (name, row(name))));
+            let wrong = theirs.filter(|(_, row)| own.is_none() || row.is_none() || *row >= own);
+            problems.extend(wrong.map(|(name, _)| format!("`{from}` imports `{name}`")));
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn the_files_of_a_folder_do_not_import_each_other_in_a_circle() {
+    let found = circles(&edges());
+    let known: BTreeSet<(String, Vec<String>)> = CIRCLES
+        .iter()
+        .map(|(folder, members)| {
+            ((*folder).to_owned(), members.iter().map(|name| (*name).to_owned()).collect())
+        })
+        .collect();
+    assert_eq!(found, known, "left: the circles in the source; right: the exceptions");
+}
+
+#[test]
+fn circles_are_seen() {
+    let source = [
+        ("a/mod.rs", "mod b; mod c; use b::B; use super::x::X;"),
+        ("a/b.rs", "use super::{A, c::{C, D}};"),
+        ("a/c/mod.rs", "use self::deep::Deep; use crate::a::e::E;"),
+        ("a/c/deep.rs", "fn f() { super::super::d::f(); }"),
+        ("a/d.rs", "use crate::{x, a::b};"),
+        ("a/e.rs", "#[cfg(test)] mod tests { use super::super::b::B; use super::*; }"),
+    ];
+    let mut edges = Edges::new();
+    for (file, source) in source {
+        add_edges(&mut edges, &module_path(Path::new(file)), source);
+    }
+    let members = ["b", "c", "d"].map(str::to_owned).to_vec();
+    assert_eq!(circles(&edges), [("a".to_owned(), members)].into(), "{edges:?}");
 }
 
 /// A subscriber of the program may panic: what is told of goes on, since the crate has macros of its own for that.
@@ -86,6 +160,7 @@ fn wrong_imports_are_seen() {
         }
         use super::delivery::Delivery;                // our own
         const TEXT: &str = r"crate::testing"; const C: char = '"'; // crate::testing
+        macro_rules! m { () => { $crate::cli::main() } } // what its users may name
         use crate::testing;                           // and still awake after the quote
     "#;
     let problems = check(Path::new("broker/memory.rs"), wrong);
@@ -115,7 +190,11 @@ fn check(file: &Path, source: &str) -> Vec<String> {
     let path = module_path(file);
     let Some(own) = path.first().cloned() else { return Vec::new() };
     let mut problems = Vec::new();
-    for (line, imported) in imports(&path, source) {
+    let mut heads: Vec<(usize, String)> =
+        imports(&path, source).into_iter().map(|import| (import.line, import.path[0].clone())).collect();
+    // A group may name one module twice.
+    heads.dedup();
+    for (line, imported) in heads {
         let allowed = imported == own
             || NEIGHBOURS.contains(&(own.as_str(), imported.as_str()))
             || matches!((row(&own), row(&imported)), (Some(own), Some(theirs)) if theirs < own);
@@ -129,186 +208,4 @@ fn check(file: &Path, source: &str) -> Vec<String> {
         }
     }
     problems
-}
-
-/// `broker/memory/mod.rs` is `broker::memory`; the crate root and the programs are nothing.
-fn module_path(file: &Path) -> Vec<String> {
-    let mut parts: Vec<String> =
-        file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    if parts.last().is_some_and(|last| last == "mod") {
-        parts.pop();
-    }
-    if parts == ["lib"] || parts.first().is_some_and(|first| first == "bin") {
-        parts.clear();
-    }
-    parts
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Token<'a> {
-    Word(&'a str),
-    /// `::`
-    Colons,
-    Other(char),
-}
-
-/// The top-level modules that are named, through `crate::` or `super::`, with the lines.
-fn imports(path: &[String], source: &str) -> Vec<(usize, String)> {
-    let tokens = tokens(source);
-    let token = |at: usize| tokens.get(at).map(|(_, token)| *token);
-    // For each open brace the inline module that it begins, if it does.
-    let mut braces: Vec<Option<&str>> = Vec::new();
-    let mut found = Vec::new();
-    for (at, (line, current)) in tokens.iter().enumerate() {
-        match current {
-            Token::Other('{') => {
-                braces.push(match (at.checked_sub(2).and_then(token), token(at.wrapping_sub(1))) {
-                    (Some(Token::Word("mod")), Some(Token::Word(name))) => Some(name),
-                    _ => None,
-                })
-            }
-            Token::Other('}') => {
-                braces.pop();
-            }
-            // A macro's `$crate` names what it expands to in another crate.
-            Token::Word("crate")
-                if token(at + 1) == Some(Token::Colons)
-                    && at.checked_sub(1).and_then(token) != Some(Token::Other('$')) =>
-            {
-                found.extend(heads(&tokens, at + 2).into_iter().map(|name| (*line, name)));
-            }
-            Token::Word("super")
-                if token(at + 1) == Some(Token::Colons)
-                    && at.checked_sub(2).and_then(token) != Some(Token::Word("super")) =>
-            {
-                let mut end = at;
-                let mut ups = 0;
-                while token(end) == Some(Token::Word("super")) && token(end + 1) == Some(Token::Colons) {
-                    ups += 1;
-                    end += 2;
-                }
-                // From the crate root on it is the name that counts; before, it is our own room.
-                if ups == path.len() + braces.iter().flatten().count() {
-                    found.extend(heads(&tokens, end).into_iter().map(|name| (*line, name)));
-                }
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// The first names of a path or of each path in a group: `a::b` is `a`, `{a::b, c}` is `a` and `c`.
-fn heads(tokens: &[(usize, Token<'_>)], at: usize) -> Vec<String> {
-    match tokens.get(at).map(|(_, token)| *token) {
-        Some(Token::Word(name)) => vec![name.to_owned()],
-        Some(Token::Other('{')) => {
-            let mut names = Vec::new();
-            let mut depth = 0;
-            let mut begins = true;
-            for (_, token) in &tokens[at..] {
-                match token {
-                    Token::Other('{') => depth += 1,
-                    Token::Other('}') => depth -= 1,
-                    Token::Other(',') if depth == 1 => begins = true,
-                    Token::Word(name) if depth == 1 && begins => {
-                        names.push((*name).to_owned());
-                        begins = false;
-                    }
-                    _ => {}
-                }
-                if depth == 0 {
-                    break;
-                }
-            }
-            names
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Words and signs with their lines, without comments, texts and characters.
-fn tokens(source: &str) -> Vec<(usize, Token<'_>)> {
-    let mut tokens = Vec::new();
-    let mut line = 1;
-    let mut rest = source;
-    while let Some(first) = rest.chars().next() {
-        let length = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |end| end + 2)
-        } else if let Some(length) = text_length(rest) {
-            length
-        } else if first == '\'' {
-            character_length(rest)
-        } else if first.is_alphanumeric() || first == '_' {
-            let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-            tokens.push((line, Token::Word(&rest[..length])));
-            length
-        } else if rest.starts_with("::") {
-            tokens.push((line, Token::Colons));
-            2
-        } else {
-            if !first.is_whitespace() {
-                tokens.push((line, Token::Other(first)));
-            }
-            first.len_utf8()
-        };
-        line += rest[..length].matches('\n').count();
-        rest = &rest[length..];
-    }
-    tokens
-}
-
-/// The length of a string literal at the beginning, plain or raw.
-fn text_length(rest: &str) -> Option<usize> {
-    let prefix = rest.find(|c| !matches!(c, 'b' | 'c' | 'r'))?;
-    let after = &rest[prefix..];
-    if rest[..prefix].ends_with('r') {
-        let hashes = after.len() - after.trim_start_matches('#').len();
-        if after[hashes..].starts_with('"') {
-            let end = format!("\"{}", &after[..hashes]);
-            let body = prefix + hashes + 1;
-            return Some(rest[body..].find(&end).map_or(rest.len(), |at| body + at + end.len()));
-        }
-    }
-    if !after.starts_with('"') {
-        return None;
-    }
-    let mut escaped = false;
-    for (at, c) in after.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return Some(prefix + at + 1),
-            _ => {}
-        }
-    }
-    Some(rest.len())
-}
-
-/// The length of a character literal, or of the quote of a lifetime.
-fn character_length(rest: &str) -> usize {
-    let mut chars = rest.char_indices().skip(1);
-    match chars.next() {
-        Some((_, '\\')) => rest[3..].find('\'').map_or(1, |at| at + 4),
-        Some(_) => match chars.next() {
-            Some((at, '\'')) => at + 1,
-            _ => 1,
-        },
-        None => 1,
-    }
-}
-
-fn rust_files(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).expect("a directory of source files").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
 }

@@ -23,7 +23,8 @@ use crate::error::Result;
 use crate::message::{Body, Message, history};
 use crate::routing::matching::topic_matches;
 use crate::routing::topology::{check_key, check_name};
-use crate::runtime::request::{Admission, Gate, Standing};
+use crate::runtime::admission::gate::{Admission, Gate};
+use crate::runtime::admission::quarantine::verdict;
 use crate::task::{Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 
 /// The largest body that is run here.
@@ -87,7 +88,7 @@ fn admitted(message: Message) {
         max_message_size: LARGEST,
         max_crashes: 3,
         isolates: false,
-        tries_apart: false,
+        quarantines_in_process: false,
         revocations: Arc::default(),
         broker_counts_crashes: message.body.len().is_multiple_of(2),
         tolerance: std::time::Duration::ZERO,
@@ -101,9 +102,9 @@ fn admitted(message: Message) {
         crashes: None,
         settlement: Settlement::new(1, Arc::new(Nobody)),
     };
-    let _ = gate.is_on_its_last_life(&delivery);
+    let verdict = verdict(&gate.crash_facts(&delivery), false);
     let now = DateTime::<Utc>::from_timestamp(1_900_000_000, 0).expect("a time");
-    if let Admission::Run(request, ..) = gate.admit(delivery, Standing::Counted, now) {
+    if let Admission::Run(request, ..) = gate.admit(delivery, verdict, now) {
         let message = request.context.message();
         assert!(message.body.len() <= LARGEST, "no more is run than is allowed");
         assert!(request.plain || Body::parse(&message.body).is_ok());

@@ -70,8 +70,7 @@ pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
 
 // The worker.
 pub mod runtime;
-pub use runtime::isolate::run_isolated;
-pub use runtime::{Summary, Worker, WorkerHandle};
+pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};
 
 // The command.
 #[cfg(feature = "cli")]

@@ -9,8 +9,7 @@ use super::exit::{Failure, Outcome};
 use super::signals::Signals;
 use super::{banner, logging, settings, shim};
 use crate::app::App;
-use crate::runtime::Worker;
-use crate::runtime::isolate::run_isolated;
+use crate::runtime::{Worker, run_isolated};
 use crate::task::Registry;
 use crate::tracing::{info, warn};
 

@@ -35,8 +35,8 @@ pub mod names {
     pub const CRASHES: &str = "mq-crashes";
     /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
     pub const DROPPED: &str = "mq-dropped-headers";
-    /// Of a message that has taken workers down: what its next trial is called, see `runtime/trial.rs`.
-    pub const TRIAL: &str = "mq-trial";
+    /// Set on a message with a crash count: the name of its next quarantine, see `runtime/admission/quarantine.rs`.
+    pub const QUARANTINE: &str = "mq-trial";
 }
 
 /// A header table. Unknown headers are kept and passed on.

@@ -1,37 +1,23 @@
 //! The worker: takes messages, runs their tasks, and settles them.
 //!
-//! A delivery goes through a straight pipe: [`request`] decodes and admits it, [`executor`] runs it,
-//! [`outcome`] decides what follows, [`settle`] does it. `pipe` holds them together; [`worker`] brings along what they
-//! need.
+//! A delivery passes three rooms: [`admission`] decodes it and checks whether it may run, [`execution`] runs it,
+//! [`settlement`] decides what follows and does it. A room imports only from those before it. `pipe` holds them together;
+//! [`worker`] brings along what they need. [`control`] and [`health`] stand beside the pipe.
 
-mod again;
-mod comeback;
-pub mod continuation;
+pub(crate) mod handle;
+mod startup;
+
+pub(crate) mod admission;
+pub(crate) mod execution;
+pub(crate) mod settlement;
+
 mod control;
-mod dropped;
-mod effect;
-pub mod executor;
-pub mod failure_hooks;
-pub mod handle;
 mod health;
-pub mod isolate;
-mod noted;
-pub mod outcome;
-pub mod persist;
-mod pipe;
-pub mod places;
-pub mod request;
-pub mod revoked;
-pub mod running;
-pub mod settle;
-mod smaller;
-mod start;
-mod step;
-mod tally;
-mod told;
-mod trial;
-pub mod worker;
 
+mod pipe;
+mod worker;
+
+pub use execution::isolate::run_isolated;
 pub use handle::WorkerHandle;
-pub use tally::Summary;
+pub use settlement::counters::Summary;
 pub use worker::Worker;

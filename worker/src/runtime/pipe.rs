@@ -1,5 +1,5 @@
-//! The way of a delivery through a worker: admitted, given a place, run, settled; and what becomes of those that are
-//! here when the worker stops.
+//! The way of a delivery through a worker: admitted, given a slot, run, settled; and requeued when the worker stops before
+//! that.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,14 +12,17 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::executor::{self, Limits};
+use super::admission::gate::{Admission, Decoded, Gate};
+use super::admission::limits::Limits;
+use super::admission::quarantine::{CrashVerdict, Quarantine, verdict};
+use super::admission::request::Request;
+use super::execution::executor;
+use super::execution::running::RunningTasks;
+use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
-use super::outcome::{Outcome, decide};
-use super::places::Places;
-use super::request::{Admission, Gate, Request, Standing};
-use super::running::RunningTasks;
-use super::settle::{Abandoned, Settler};
-use super::trial::Trial;
+use super::settlement::outcome::{Outcome, decide, refused};
+use super::settlement::persist::Abandoned;
+use super::settlement::settler::Settler;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
 use crate::panics::Guarded;
@@ -28,17 +31,17 @@ use crate::task::{AckMode, Work};
 use crate::tracing;
 
 /// Enough to fill the broker's batches.
-const HANDED_BACK_AT_ONCE: usize = 1024;
+const REQUEUED_AT_ONCE: usize = 1024;
 /// Each thing that a stop waits for beside the running tasks comes within this time, or the stop goes on without it: what
 /// is not settled by then comes again.
 const STEP: Duration = Duration::from_secs(10);
 
 /// What a delivery goes through.
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     pub(super) gate: Gate,
     pub(super) settler: Settler,
-    pub(super) places: Arc<Places>,
-    pub(super) trial: Trial,
+    pub(super) slots: Arc<Slots>,
+    pub(super) quarantine: Quarantine,
     pub(super) running: Arc<RunningTasks>,
     /// How many deliveries there were, for whoever looks whether this worker does anything.
     pub(super) delivered: Arc<AtomicU64>,
@@ -54,7 +57,7 @@ impl Pipe {
     ) -> Result<()> {
         let tasks = TaskTracker::new();
         let control = consumer.control();
-        // Handed out to this worker, and waiting for a place.
+        // Delivered to this worker, and waiting for a slot.
         let mut waiting = VecDeque::new();
         let mut closed = false;
         loop {
@@ -64,10 +67,11 @@ impl Pipe {
             }
             let delivery = tokio::select! {
                 biased;
-                permit = self.places.take(), if !waiting.is_empty() => {
+                slot = self.slots.take(), if !waiting.is_empty() => {
                     let pipe = Arc::clone(self);
                     if let Some(delivery) = waiting.pop_front() {
-                        tasks.spawn(async move { pipe.process(delivery, Standing::Counted, permit).await });
+                        let verdict = verdict(&self.gate.crash_facts(&delivery), false);
+                        tasks.spawn(async move { pipe.process(delivery, verdict, Some(slot)).await });
                     }
                     continue;
                 }
@@ -80,16 +84,16 @@ impl Pipe {
                 break;
             };
             self.delivered.fetch_add(1, Ordering::Relaxed);
-            // Seen as soon as it is here, however busy this worker is: what waits unseen is in danger.
-            if self.gate.is_on_its_last_life(&delivery) {
+            // Check for poison messages on arrival: a crash while one is queued would count against it again.
+            if self.gate.crash_facts(&delivery).is_suspect() {
                 let (pipe, warm) = (Arc::clone(self), handle.warm.clone());
-                tasks.spawn(async move { pipe.put_on_trial(delivery, &warm).await });
+                tasks.spawn(async move { pipe.quarantine(delivery, &warm).await });
             } else {
                 waiting.push_back(delivery);
             }
         }
-        // What was handed to this worker but never began goes back; meanwhile the running tasks finish.
-        let hand_back = async {
+        // What was delivered but never began is requeued; meanwhile the running tasks finish.
+        let requeue = async {
             let has_ended = in_time("end consuming", consumer.end()).await.is_some();
             self.settler.consumed.cancel();
             while has_ended
@@ -99,19 +103,19 @@ impl Pipe {
                 waiting.push_back(delivery);
             }
             // Together: one after the other, a broker that does not answer would cost its time for each.
-            let hand_back = async |delivery| self.hand_back(delivery).await;
-            stream::iter(waiting).for_each_concurrent(HANDED_BACK_AT_ONCE, hand_back).await;
+            let requeue = async |delivery| self.requeue(delivery).await;
+            stream::iter(waiting).for_each_concurrent(REQUEUED_AT_ONCE, requeue).await;
         };
         tasks.close();
         let finish = async {
             let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
             if !finished {
-                tracing::warn!(running = self.places.taken() - self.places.lost(), grace = %show::duration(grace), "grace is over");
+                tracing::warn!(running = self.slots.taken() - self.slots.lost(), grace = %show::duration(grace), "grace is over");
                 handle.cold.cancel();
             }
         };
-        tokio::join!(hand_back, finish);
-        // Interrupted tasks hand their messages back; a plain function cannot be interrupted, but its message can.
+        tokio::join!(requeue, finish);
+        // Interrupted tasks requeue their messages; a plain function cannot be interrupted, but its message can be requeued.
         in_time("settle interrupted tasks", tasks.wait()).await;
         in_time("flush settlements to the broker", control.flush()).await;
         if closed {
@@ -121,51 +125,58 @@ impl Pipe {
         }
     }
 
-    /// Runs a message on its last life: in a process of its own, or else while no other runs here that has taken workers
-    /// down. One that comes again after its trial has begun has another one where that proves nothing, and else is put aside.
-    async fn put_on_trial(&self, mut delivery: Delivery, warm: &CancellationToken) {
+    /// Handles a suspected poison message: it runs while no other message with a crash count does. After a quarantine that
+    /// did not end, it is counted and sent again where that proves nothing, and is dead-lettered otherwise.
+    async fn quarantine(&self, mut delivery: Delivery, warm: &CancellationToken) {
         delivery.settlement.begin();
-        let suspect = self.trial.enter();
-        if self.gate.is_accused(&delivery) {
-            match self.settler.was_tried(&delivery.message.headers).await {
-                Ok(false) => {}
-                Ok(true) if self.gate.deserves_another_trial(&delivery) => {
-                    return match self.gate.admit(delivery, Standing::OnTrial, Utc::now()) {
-                        Admission::Run(request, ..) => self.settler.suspect(request).await,
-                        other => self.dispose(other).await,
-                    };
-                }
-                Ok(true) => {
-                    return self.dispose(self.gate.admit(delivery, Standing::Counted, Utc::now())).await;
-                }
-                Err(Abandoned) => return self.hand_back(delivery).await,
-            }
-        }
-        let Some(_tried) = suspect.be_tried() else {
-            // Waiting here, it would keep a place from messages that nobody suspects.
-            return match self.gate.admit(delivery, Standing::OnTrial, Utc::now()) {
-                Admission::Run(request, ..) => self.settler.postpone(request, suspect.pause()).await,
-                other => self.dispose(other).await,
-            };
+        let crashed = self.quarantine.enter();
+        let facts = self.gate.crash_facts(&delivery);
+        let noted = match facts.is_at_limit() {
+            true => self.settler.was_quarantined(&delivery.message.headers).await,
+            false => Ok(false),
         };
+        let Ok(noted) = noted else { return self.requeue(delivery).await };
+        let verdict = verdict(&facts, noted);
+        if verdict != CrashVerdict::RunAlone {
+            return self.process(delivery, verdict, None).await;
+        }
+        // Waiting here, it would keep a slot from messages without a crash count.
+        let Some(_alone) = crashed.run_alone() else { return self.process(delivery, verdict, None).await };
         tokio::select! {
             biased;
-            () = warm.cancelled() => self.hand_back(delivery).await,
-            permit = self.places.take() => self.process(delivery, Standing::OnTrial, permit).await,
+            () = warm.cancelled() => self.requeue(delivery).await,
+            slot = self.slots.take() => self.process(delivery, verdict, Some(slot)).await,
         }
     }
 
-    async fn process(&self, mut delivery: Delivery, standing: Standing, permit: OwnedSemaphorePermit) {
+    /// Admits a delivery, and runs it. Without a slot, a message that could run waits in the broker for its turn.
+    async fn process(
+        &self,
+        mut delivery: Delivery,
+        verdict: CrashVerdict,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
         delivery.settlement.begin();
-        let (mut request, work, limits) = match self.gate.admit(delivery, standing, Utc::now()) {
+        let (mut request, work, limits) = match self.gate.admit(delivery, verdict, Utc::now()) {
             Admission::Run(request, work, limits) => (request, work, limits),
-            other => return self.dispose(other).await,
+            Admission::Refuse(request, refusal) => {
+                let attempts = self.gate.attempts(&request);
+                let outcome = refused(refusal, &request.options, attempts, fastrand::f64());
+                return self.settler.settle(request, outcome, Duration::ZERO).await;
+            }
+            Admission::Early(request, wait) => return self.settler.postpone(request, wait).await,
+            Admission::CountCrash(request) => return self.settler.count_crash(request).await,
+            Admission::Split(request, entries) => return self.settler.split(request, &entries).await,
         };
-        let suspect = (standing == Standing::Counted && request.crashes > 0).then(|| self.trial.enter());
-        let _beside = match &suspect {
-            // It would be the one on trial that is blamed for what this one does.
-            Some(suspect) => match suspect.run_beside_others() {
-                None => return self.settler.postpone(request, suspect.pause()).await,
+        let Some(slot) = slot else {
+            return self.settler.postpone(request, self.quarantine.pause()).await;
+        };
+        let in_quarantine = verdict == CrashVerdict::RunAlone;
+        let crashed = (!in_quarantine && request.crashes > 0).then(|| self.quarantine.enter());
+        let _beside = match &crashed {
+            // The message in quarantine would be blamed for what this one does.
+            Some(crashed) => match crashed.run_beside_others() {
+                None => return self.settler.postpone(request, self.quarantine.pause()).await,
                 beside => beside,
             },
             None => None,
@@ -173,16 +184,16 @@ impl Pipe {
         match self.settler.has_succeeded(&request).await {
             Ok(false) => {}
             Ok(true) => return self.settler.settle(request, Outcome::Repeated, Duration::ZERO).await,
-            Err(Abandoned) => return self.settler.hand_back(request).await,
+            Err(Abandoned) => return self.settler.requeue(request).await,
         }
-        if standing == Standing::OnTrial {
-            // Before it runs: whoever finds it again knows that its trial has begun.
-            if self.settler.note_trial(request.context.headers()).await.is_err() {
-                return self.settler.hand_back(request).await;
+        if in_quarantine {
+            // Before it runs: a worker that gets it again must know that its quarantine has begun.
+            if self.settler.note_quarantine(request.context.headers()).await.is_err() {
+                return self.settler.requeue(request).await;
             }
-            request.on_trial = true;
+            request.quarantined = true;
         }
-        self.run(request, work, limits, permit).await;
+        self.run(request, work, limits, slot).await;
     }
 
     async fn run(
@@ -190,7 +201,7 @@ impl Pipe {
         mut request: Request,
         work: Guarded<Work>,
         limits: Limits,
-        permit: OwnedSemaphorePermit,
+        slot: OwnedSemaphorePermit,
     ) {
         tracing::debug!(task = request.context.task(), id = request.context.id(), "started");
         let early = request.options.ack == AckMode::Early;
@@ -201,44 +212,22 @@ impl Pipe {
         let _listed = self.running.enter(&request.context, begun, early);
         // Revoked since it was admitted, and before anybody could find it on the list.
         if self.gate.revocations.contains(request.context.id()) {
-            return self.dispose(Admission::Settle(request, Outcome::Revoked { why: "revoked" })).await;
+            let outcome = Outcome::Revoked { why: "revoked" };
+            return self.settler.settle(request, outcome, Duration::ZERO).await;
         }
         let work = work.into_inner();
         let layers = self.settler.app.middleware();
         let ended =
-            executor::run(work, &request.context, layers, limits, permit, &self.places, &self.gate.cold)
-                .await;
+            executor::run(work, &request.context, layers, limits, slot, &self.slots, &self.gate.cold).await;
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;
     }
 
-    /// Does with a message what is to be done instead of running it.
-    async fn dispose(&self, admission: Admission) {
-        match admission {
-            Admission::Run(request, ..) => {
-                self.settler.settle(request, Outcome::HandBack, Duration::ZERO).await
-            }
-            Admission::Settle(request, outcome) => {
-                self.settler.settle(request, outcome, Duration::ZERO).await
-            }
-            Admission::Early(request, wait) => self.settler.postpone(request, wait).await,
-            Admission::Suspect(request) => self.settler.suspect(request).await,
-            Admission::Split(request, entries) => self.settler.split(request, &entries).await,
-        }
-    }
-
-    /// Gives back what never began. Its message is only decoded as far as needed for that.
-    async fn hand_back(&self, delivery: Delivery) {
-        match self.gate.admit(delivery, Standing::Counted, Utc::now()) {
-            Admission::Run(request, ..)
-            | Admission::Settle(request, _)
-            | Admission::Early(request, _)
-            | Admission::Suspect(request)
-            | Admission::Split(request, _) => {
-                self.settler.settle(request, Outcome::HandBack, Duration::ZERO).await;
-            }
-        }
+    /// Requeues a delivery that never began.
+    async fn requeue(&self, delivery: Delivery) {
+        let Decoded { request, .. } = self.gate.decode(delivery, CrashVerdict::Run);
+        self.settler.settle(request, Outcome::Requeue, Duration::ZERO).await;
     }
 }
 

@@ -8,32 +8,38 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::gate::Gate;
+use super::admission::quarantine::Quarantine;
 use super::control::Node;
-use super::failure_hooks::FailureHooks;
+use super::control::revocation_reader::RevocationReader;
+use super::execution::isolate;
+use super::execution::running::RunningTasks;
+use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
 use super::health::{Consuming, Health};
-use super::isolate;
-use super::persist::{Persist, Settling};
 use super::pipe::Pipe;
-use super::places::Places;
-use super::request::Gate;
-use super::revoked::{Follower, Revocations};
-use super::running::RunningTasks;
-use super::settle::Settler;
-use super::start::{consume, declare, set_up};
-use super::tally::Summary;
-use super::trial::Trial;
+use super::settlement::counters::Summary;
+use super::settlement::dropped_calls;
+use super::settlement::failure_hooks::FailureHooks;
+use super::settlement::persist::{Persist, Settling};
+use super::settlement::settler::Settler;
+use super::startup::{NotReady, consume, declare, set_up};
 use crate::app::{App, Consumed};
-use crate::broker::Subscription;
+use crate::broker::{Consumer, Subscription};
 use crate::error::{Error, Result};
 use crate::routing::topology::check_name;
 use crate::task::SharedState;
 use crate::tracing;
 
-/// How often a worker reads what was revoked, in case it was not told.
+/// How often a worker reads the register of revoked calls, in case it missed a command.
 const FOLLOW: Duration = Duration::from_secs(30);
-/// The same without remote control, where nobody tells it.
+/// The same without remote control, where no command announces a revocation.
 const FOLLOW_UNTOLD: Duration = Duration::from_secs(2);
+
+/// How far ahead of its time a message may be run.
+const TOLERANCE: Duration = Duration::from_millis(5);
+/// How long the end waits for each thing that ran beside the work.
+const LAST_STEP: Duration = Duration::from_secs(2);
 
 /// Runs the tasks of this program from their queues.
 ///
@@ -102,7 +108,7 @@ impl Worker {
     }
 
     /// Runs isolated tasks like any other, in this process: for tests, whose program is a test harness and cannot be
-    /// started once more for a task. A message that has taken workers down then has its last run here too.
+    /// started once more for a task. A suspected poison message then has its last run here too.
     #[must_use]
     pub fn without_isolation(mut self) -> Self {
         self.isolates = false;
@@ -124,56 +130,66 @@ impl Worker {
     /// # Errors
     /// What cannot get better by waiting: a mistake in the configuration, refused access, a corrupt file, a
     /// `#[setup]` that fails. And [`is_exhausted`](Error::is_exhausted), after everything was handed back: plain functions
-    /// that passed their time limit have held all its places for the grace time, and only a new process can go on.
+    /// that passed their time limit have held all its slots for the grace time, and only a new process can go on.
     pub async fn run(self) -> Result<Summary> {
+        match self.prepare().await {
+            Ok(ready) => ready.work().await,
+            Err(NotReady::Stopped) => Ok(Summary::default()),
+            Err(NotReady::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Sets up, reaches the broker and begins to consume.
+    async fn prepare(self) -> Result<Ready, NotReady> {
+        self.check()?;
         let Worker { app, queues, shared, isolates, handle } = self;
-        if Handle::try_current().is_err() {
-            return Err(Error::config(
-                "a worker runs its tasks on tokio: await it within a tokio runtime, or let `mq_worker::main()` make one",
-            ));
-        }
-        if isolates {
-            isolate::check(app.registry())?;
-        }
-        // A state that was given to this process is not there in others.
-        let tries_apart = isolates && shared.is_none() && isolate::is_ready();
-        let health = Health::start(&app.config().worker, &handle)?;
+        let settings = &app.config().worker;
+        // A state that was given to this process does not exist in others.
+        let quarantines_in_process = isolates && shared.is_none() && isolate::is_ready();
+        let health = Health::start(settings, &handle)?;
         let shared = match shared {
             Some(shared) => shared,
-            None => match set_up(&handle).await? {
-                Some(shared) => shared,
-                None => return Ok(Summary::default()),
-            },
+            None => set_up(&handle).await?,
         };
         health.connecting();
         let broker = app.open_broker().await?;
         let backend = app.backend().await?;
         let Consumed { topology, queues, subscriptions } = app.consumed(&queues)?;
-        if !declare(&*broker, &topology, &handle).await? {
-            return Ok(Summary::default());
-        }
-        let settings = &app.config().worker;
-        let concurrency = settings.concurrency;
+        declare(&*broker, &topology, &handle).await?;
         let running = Arc::new(RunningTasks::new(app.registry()));
-        let revocations = Arc::new(Revocations::default());
-        let mut follower = Follower {
+        let mut reader = RevocationReader::new(Arc::clone(&broker), Arc::clone(&running));
+        // Before the first message: it may be a revoked one.
+        reader.catch_up(&handle).await?;
+        let revocations = Arc::clone(&reader.revocations);
+        let prefetch = settings.prefetch.unwrap_or(u16::try_from(settings.concurrency).unwrap_or(u16::MAX));
+        let subscription = Subscription { queues: queues.clone(), prefetch, name: app.worker_name() };
+        let consumer = consume(&*broker, subscription, &handle).await?;
+        let settling = Arc::<Settling>::default();
+        let slots = Arc::new(Slots::new(settings.concurrency));
+        let delivered = Arc::new(AtomicU64::new(0));
+        health.consuming(Consuming {
             broker: Arc::clone(&broker),
-            revocations: Arc::clone(&revocations),
+            backend: Arc::clone(&backend),
+            control: consumer.control(),
+            queues: queues.as_slice().into(),
+            delivered: Arc::clone(&delivered),
             running: Arc::clone(&running),
-            next: Some(0),
-        };
-        // Before the first message: it may be one that nobody wants any more.
-        if !follower.catch_up(&handle).await? {
-            return Ok(Summary::default());
-        }
-        let prefetch = settings.prefetch.unwrap_or(u16::try_from(concurrency).unwrap_or(u16::MAX));
-        let (consumed, dead_letters) = (queues.clone(), queues.clone());
-        let consumed_queues = queues.join(",");
-        let subscription = Subscription { queues, prefetch, name: app.worker_name() };
-        let Some(consumer) = consume(&*broker, subscription, &handle).await? else {
-            return Ok(Summary::default());
-        };
-        let capabilities = broker.capabilities();
+            settling: Arc::clone(&settling),
+        });
+        let node = settings.control.then(|| Node {
+            name: app.worker_name(),
+            app: app.clone(),
+            queues: queues.clone(),
+            topology,
+            prefetch,
+            since: Instant::now(),
+            running: Arc::clone(&running),
+            slots: Arc::clone(&slots),
+            settling: Arc::clone(&settling),
+            revocations: Arc::clone(&revocations),
+            handle: handle.clone(),
+            clock: Default::default(),
+        });
         let gate = Gate {
             registry: app.registry().clone(),
             subscriptions,
@@ -182,68 +198,77 @@ impl Worker {
             max_message_size: app.config().max_message_size,
             max_crashes: settings.max_crashes,
             isolates,
-            tries_apart,
-            revocations: Arc::clone(&revocations),
-            broker_counts_crashes: capabilities.counts_crashes,
-            tolerance: Duration::from_millis(5),
-        };
-        let grace = settings.grace;
-        let settling = Arc::<Settling>::default();
-        let places = Arc::new(Places::new(concurrency));
-        let delivered = Arc::new(AtomicU64::new(0));
-        health.consuming(Consuming {
-            broker: Arc::clone(&broker),
-            backend: Arc::clone(&backend),
-            control: consumer.control(),
-            queues: consumed.as_slice().into(),
-            delivered: Arc::clone(&delivered),
-            running: Arc::clone(&running),
-            settling: Arc::clone(&settling),
-        });
-        let control = settings.control.then(|| Node {
-            name: app.worker_name(),
-            app: app.clone(),
-            queues: consumed,
-            topology,
-            prefetch,
-            since: Instant::now(),
-            running: Arc::clone(&running),
-            places: Arc::clone(&places),
-            settling: Arc::clone(&settling),
+            quarantines_in_process,
             revocations,
-            handle: handle.clone(),
-            clock: Default::default(),
-        });
-        // Beside the work, and until its very end: a worker that finishes what it runs can still be asked.
+            broker_counts_crashes: broker.capabilities().counts_crashes,
+            tolerance: TOLERANCE,
+        };
+        let settler = Settler {
+            app,
+            broker,
+            backend,
+            hooks: FailureHooks::collect(),
+            persist: Persist::new(handle.cold.clone(), settling),
+            consumed: CancellationToken::new(),
+            counters: Default::default(),
+            letters: Default::default(),
+        };
+        let quarantine = Quarantine::new(quarantines_in_process);
+        let pipe = Arc::new(Pipe { gate, settler, slots, quarantine, running, delivered });
+        Ok(Ready { pipe, consumer, queues, reader, node, handle, _health: health })
+    }
+
+    /// Finds mistakes of the program before anything is begun.
+    fn check(&self) -> Result<()> {
+        if Handle::try_current().is_err() {
+            return Err(Error::config(
+                "a worker runs its tasks on tokio: await it within a tokio runtime, or let `mq_worker::main()` make one",
+            ));
+        }
+        if self.isolates { isolate::check(self.app.registry()) } else { Ok(()) }
+    }
+}
+
+/// A worker that consumes.
+struct Ready {
+    pipe: Arc<Pipe>,
+    consumer: Consumer,
+    queues: Vec<String>,
+    reader: RevocationReader,
+    /// `None` without remote control.
+    node: Option<Node>,
+    handle: WorkerHandle,
+    /// Served to the very end.
+    _health: Health,
+}
+
+impl Ready {
+    /// Works until the worker is stopped, with remote control and the looks at the registers beside it.
+    async fn work(self) -> Result<Summary> {
+        let Ready { pipe, consumer, queues, reader, node, handle, _health } = self;
+        let settings = &pipe.settler.app.config().worker;
+        let (concurrency, grace) = (settings.concurrency, settings.grace);
+        // Until its very end: a worker that finishes what it runs can still be asked.
         let over = CancellationToken::new();
         let _over_when_dropped = over.clone().drop_guard();
-        let control = control.map(|node| {
-            let (broker, over) = (Arc::clone(&broker), over.clone());
+        let period = if node.is_some() { FOLLOW } else { FOLLOW_UNTOLD };
+        let control = node.map(|node| {
+            let (broker, over) = (Arc::clone(&pipe.settler.broker), over.clone());
             tokio::spawn(async move { node.serve(broker, over).await })
         });
-        let period = if settings.control { FOLLOW } else { FOLLOW_UNTOLD };
-        tokio::spawn(follower.follow(period, over.clone()));
-        let persist = Persist::new(handle.cold.clone(), settling);
-        let (consumed, hooks) = (CancellationToken::new(), FailureHooks::collect());
-        let (tally, letters) = Default::default();
-        let settler = Settler { app, broker, backend, hooks, persist, consumed, tally, letters };
-        tracing::info!(queues = consumed_queues, concurrency, "ready");
-        let pipe = Arc::new(Pipe {
-            gate,
-            settler,
-            places: Arc::clone(&places),
-            trial: Trial::new(tries_apart),
-            running,
-            delivered,
+        tokio::spawn(reader.follow(period, over.clone()));
+        tracing::info!(queues = queues.join(","), concurrency, "ready");
+        let dropped = tokio::spawn({
+            let (pipe, over) = (Arc::clone(&pipe), over.clone());
+            async move { dropped_calls::watch(&pipe.gate, &pipe.settler, queues, over).await }
         });
-        let dropped = tokio::spawn(super::dropped::watch(Arc::clone(&pipe), dead_letters, over.clone()));
         let work = pipe.work(consumer, handle.clone(), grace);
         tokio::pin!(work);
         let worked = tokio::select! {
             biased;
             worked = &mut work => worked,
             // Beside the loop, which passes once for each message.
-            () = places.exhausted(grace) => {
+            () = pipe.slots.exhausted(grace) => {
                 handle.stop();
                 let stopped = Error::exhausted(format!(
                     "each of the {concurrency} slots is held by a plain function that passed its time limit and does \
@@ -253,12 +278,12 @@ impl Worker {
             }
         };
         over.cancel();
-        // It puts back what it looks at.
-        let _ = tokio::time::timeout(Duration::from_secs(2), dropped).await;
+        // The letters that it holds go back to their queue.
+        let _ = tokio::time::timeout(LAST_STEP, dropped).await;
         if let Some(control) = control {
             // It only says goodbye; a broker that is away must not hold up the end.
-            let _ = tokio::time::timeout(Duration::from_secs(2), control).await;
+            let _ = tokio::time::timeout(LAST_STEP, control).await;
         }
-        worked.map(|()| pipe.settler.tally.summary())
+        worked.map(|()| pipe.settler.counters.summary())
     }
 }

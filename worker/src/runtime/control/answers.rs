@@ -70,7 +70,7 @@ impl Node {
             // Ours: so that one question is enough to show a worker at a glance.
             "running": self.running.count(),
             // Held by plain functions that passed their time limit.
-            "lost_places": self.places.lost(),
+            "lost_places": self.slots.lost(),
             // Done, and waiting for broker or backend to take the outcome.
             "settling": slowest.as_ref().map_or(0, |slowest| slowest.count),
             "settling_seconds": slowest.as_ref().map(|slowest| slowest.lasts.as_secs()),

@@ -8,7 +8,7 @@ use crate::app::Config;
 use crate::connection::BrokerUrl;
 use crate::message::Message;
 use crate::routing::{Exchange, ExchangeKind, Queue, Topology};
-use crate::runtime::running::RunningTask;
+use crate::runtime::execution::running::RunningTask;
 use crate::task::Context;
 
 /// A body up to this size is read again for its arguments; they are told as they are.

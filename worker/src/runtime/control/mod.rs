@@ -6,6 +6,7 @@
 mod answers;
 mod describe;
 mod duplicates;
+pub(super) mod revocation_reader;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +14,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::revocations::Revocations;
+use super::execution::running::RunningTasks;
+use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
-use super::persist::Settling;
-use super::places::Places;
-use super::revoked::Revocations;
-use super::running::RunningTasks;
+use super::settlement::persist::Settling;
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Publication, Subscription};
 use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};
@@ -45,7 +46,7 @@ pub(super) struct Node {
     pub(super) since: Instant,
     /// What it is doing.
     pub(super) running: Arc<RunningTasks>,
-    pub(super) places: Arc<Places>,
+    pub(super) slots: Arc<Slots>,
     /// What it cannot settle at the moment.
     pub(super) settling: Arc<Settling>,
     /// What it must not run.

@@ -20,7 +20,7 @@ fn node(name: &str, broker: &str) -> Node {
         name: name.into(),
         running: Arc::new(RunningTasks::new(app.registry())),
         settling: Default::default(),
-        places: Arc::new(Places::new(4)),
+        slots: Arc::new(Slots::new(4)),
         revocations: Arc::default(),
         app,
         queues: vec!["mail".into()],

@@ -6,7 +6,7 @@ use crate::tracing;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use crate::runtime::persist::Slowest;
+use crate::runtime::settlement::persist::Slowest;
 
 /// How often a limit is looked at before it is reached.
 const LOOKS: u32 = 6;

@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::checks::{Checks, Report, Trouble};
+use super::execution::running::RunningTasks;
 use super::handle::WorkerHandle;
-use super::persist::Settling;
-use super::running::RunningTasks;
+use super::settlement::persist::Settling;
 use crate::app::config::WorkerConfig;
 use crate::backend::ResultBackend;
 use crate::broker::{Broker, ConsumerControl};

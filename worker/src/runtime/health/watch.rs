@@ -9,7 +9,7 @@ use super::checks::Symptoms;
 use super::{Consuming, Phase, Vitals};
 use crate::broker::QueueInfo;
 use crate::error::Result;
-use crate::runtime::persist::Slowest;
+use crate::runtime::settlement::persist::Slowest;
 use crate::tracing;
 
 /// The consumer is not at its queues.
@@ -118,8 +118,8 @@ mod tests {
     use crate::broker::{self, ConsumerControl};
     use crate::connection::{ConnectOptions, TlsOptions};
     use crate::routing::QueueKind;
+    use crate::runtime::execution::running::RunningTasks;
     use crate::runtime::health::checks::Checks;
-    use crate::runtime::running::RunningTasks;
     use crate::task::Registry;
 
     /// A consumer in a given state.

@@ -1,0 +1,271 @@
+//! From a delivery to a call that is ready to run, or to the reason why it is not run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::limits::Limits;
+use super::quarantine::{CrashFacts, CrashVerdict};
+use super::refusal::Refusal;
+use super::request::{Attempts, Request, arguments, is_plain};
+use super::revocations::Revocations;
+use super::workflow::unsupported;
+use crate::app::Subscriptions;
+use crate::broker::{Delivery, Settlement};
+use crate::message::headers::names;
+use crate::message::{Embed, Headers, Message, codec};
+use crate::panics::Guarded;
+use crate::task::context::Call;
+use crate::task::registry::NotBegun;
+use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
+
+/// What becomes of a delivery.
+pub(crate) enum Admission {
+    /// It can run.
+    Run(Request, Guarded<Work>, Limits),
+    /// It cannot run.
+    Refuse(Request, Refusal),
+    /// It is not due yet, by this long.
+    Early(Request, Duration),
+    /// A worker may have died with it: the crash is counted before it runs again.
+    CountCrash(Request),
+    /// Several tasks want this plain message: each gets a copy of its own.
+    Split(Request, Vec<&'static TaskEntry>),
+}
+
+/// A delivery after decoding.
+pub(crate) struct Decoded {
+    pub(crate) request: Request,
+    /// Its task, or the tasks that subscribe to it.
+    found: Result<Vec<&'static TaskEntry>, Refusal>,
+}
+
+/// What admission needs to know about the worker.
+pub(crate) struct Gate {
+    /// The tasks.
+    pub(crate) registry: Registry,
+    /// Who takes messages that name no task.
+    pub(crate) subscriptions: Subscriptions,
+    /// Shared with the tasks.
+    pub(crate) shared: SharedState,
+    /// Fires at a cold shutdown.
+    pub(crate) cold: CancellationToken,
+    /// The largest body that is run, in bytes.
+    pub(crate) max_message_size: usize,
+    /// A message with this many crashes is dead-lettered.
+    pub(crate) max_crashes: u32,
+    /// False when isolated tasks run like others.
+    pub(crate) isolates: bool,
+    /// True when a suspected poison message runs in a process of its own, whatever its task says.
+    pub(crate) quarantines_in_process: bool,
+    /// True when the broker counts crashes itself.
+    pub(crate) broker_counts_crashes: bool,
+    /// Not to be run.
+    pub(crate) revocations: Arc<Revocations>,
+    /// How far ahead of its time a message may be run.
+    pub(crate) tolerance: Duration,
+}
+
+impl Gate {
+    /// What is known of the crashes of a delivery. A broker's count is exact, and begins anew with each message: what was
+    /// counted before is in a header.
+    pub(crate) fn crash_facts(&self, delivery: &Delivery) -> CrashFacts {
+        let in_header = delivery.message.headers.crashes();
+        CrashFacts {
+            count: delivery.crashes.unwrap_or_default().saturating_add(in_header),
+            in_header,
+            uncounted: delivery.redelivered && !self.broker_counts_crashes,
+            limit: self.max_crashes,
+            isolated: self.quarantines_in_process,
+        }
+    }
+
+    /// Decodes a delivery, looks its task up and checks whether it may run now.
+    pub(crate) fn admit(&self, delivery: Delivery, verdict: CrashVerdict, now: DateTime<Utc>) -> Admission {
+        let is_suspect = self.crash_facts(&delivery).is_suspect();
+        let Decoded { mut request, found } = self.decode(delivery, verdict);
+        let entries = match found {
+            Ok(entries) => entries,
+            Err(refusal) => return Admission::Refuse(request, refusal),
+        };
+        if self.revocations.contains(request.context.id()) {
+            return ends(request, Refusal::Revoked("revoked"));
+        }
+        match verdict {
+            CrashVerdict::DeadLetter => return ends(request, Refusal::Crashed(self.max_crashes)),
+            // An early ack comes before the run: a message that is delivered again has not begun, unless its quarantine
+            // is noted.
+            CrashVerdict::SendAgain if is_suspect || request.options.ack == AckMode::Late => {
+                return Admission::CountCrash(request);
+            }
+            _ => {}
+        }
+        let [entry] = entries[..] else { return Admission::Split(request, entries) };
+        match due(request.context.headers(), now) {
+            Err(refusal) => return ends(request, refusal),
+            Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
+            Ok(_) => {}
+        }
+        let options = request.options;
+        let limits = Limits::of(Some(entry), request.context.headers());
+        let in_quarantine = verdict == CrashVerdict::RunAlone && self.quarantines_in_process;
+        match self.start(entry, &mut request) {
+            // Decoded all the same: what does not fit is known without a process for it.
+            Ok(_) if (options.isolate && self.isolates) || in_quarantine => {
+                let work = Work::Isolated { memory_limit: options.memory_limit };
+                Admission::Run(request, Guarded::new(work), limits)
+            }
+            Ok(work) => Admission::Run(request, work, limits),
+            Err(refusal) => Admission::Refuse(request, refusal),
+        }
+    }
+
+    /// Decodes a delivery as far as its requeueing needs it.
+    pub(crate) fn decode(&self, delivery: Delivery, verdict: CrashVerdict) -> Decoded {
+        let crashes = self.crash_facts(&delivery).kept(verdict);
+        let Delivery { mut message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
+        let readable = self.readable(&mut message);
+        let first = |name: &str| message.headers.get_str(name).map(ToOwned::to_owned);
+        let routing_key = first(names::ROUTING_KEY).unwrap_or(routing_key);
+        let exchange = first(names::EXCHANGE).unwrap_or(exchange);
+        let plain = is_plain(&message);
+        let found = readable.and_then(|()| self.find(&message, &queue, &exchange, &routing_key));
+        let entry = match found.as_deref() {
+            Ok([entry]) => Some(*entry),
+            _ => None,
+        };
+        let call = Call {
+            task: entry.map_or("", |entry| entry.name),
+            // A plain message may have no id; it gets one that stays with it through its retries.
+            id: message.id().map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned),
+            queue,
+            exchange,
+            routing_key,
+            redelivered,
+            message,
+            shared: self.shared.clone(),
+            stopping: self.cold.clone().into(),
+        };
+        let context = Context::new(call);
+        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        let embed = Embed::default();
+        let request = Request { context, options, embed, plain, crashes, quarantined: false, settlement };
+        Decoded { request, found }
+    }
+
+    /// A call that its broker has dead-lettered, as far as telling of that needs it. `Err`: a message that cannot be read,
+    /// or that is no call of a task.
+    pub(crate) fn dropped(&self, delivery: Delivery) -> Result<Request, Settlement> {
+        let Delivery { mut message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
+        if self.readable(&mut message).is_err() || is_plain(&message) {
+            return Err(settlement);
+        }
+        let entry = message.headers.task().and_then(|name| self.registry.get(name));
+        let queue = message.headers.get_str(names::DEAD_QUEUE).map_or(queue, Into::into);
+        let call = Call {
+            task: entry.map_or("", |entry| entry.name),
+            id: message.id().unwrap_or_default().to_owned(),
+            queue,
+            exchange,
+            routing_key,
+            redelivered,
+            message,
+            shared: self.shared.clone(),
+            stopping: self.cold.clone().into(),
+        };
+        let context = Context::new(call);
+        let embed = arguments(&context).map(|body| body.embed).unwrap_or_default();
+        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        Ok(Request { context, options, embed, plain: false, crashes: 0, quarantined: false, settlement })
+    }
+
+    /// Brings the message into the form that the rest reads.
+    fn readable(&self, message: &mut Message) -> Result<(), Refusal> {
+        if let Some(problem) = message.headers.get_str(names::UNREADABLE) {
+            return Err(Refusal::Malformed(format!(
+                "the properties of the message cannot be read: {problem}"
+            )));
+        }
+        let size = message.body.len();
+        if size > self.max_message_size {
+            return Err(Refusal::Malformed(format!(
+                "the body is {size} bytes, more than the limit of {} (`max_message_size`)",
+                self.max_message_size
+            )));
+        }
+        codec::normalize(message, self.max_message_size).map_err(Refusal::Malformed)
+    }
+
+    /// The task that a message names, or the tasks that subscribe to the routing key of a plain message.
+    fn find(
+        &self,
+        message: &Message,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+    ) -> Result<Vec<&'static TaskEntry>, Refusal> {
+        if let Some(name) = message.headers.task() {
+            let known = self.registry.get(name).ok_or_else(|| {
+                let known = listed(self.registry.iter().map(|entry| entry.name));
+                Refusal::UnknownTask(format!("no task `{name}` is linked into this worker; it knows {known}"))
+            })?;
+            return Ok(vec![known]);
+        }
+        let subscribed = self.subscriptions.matching(queue, exchange, routing_key);
+        if subscribed.is_empty() {
+            return Err(Refusal::UnknownTask(format!(
+                "the message names no task, and no task of queue `{queue}` subscribes to the topic `{routing_key}` of \
+                 exchange `{exchange}`"
+            )));
+        }
+        Ok(subscribed)
+    }
+
+    /// Decodes what follows the task, and its arguments into the task's types.
+    fn start(&self, entry: &TaskEntry, request: &mut Request) -> Result<Guarded<Work>, Refusal> {
+        let context = request.context.clone();
+        let body = arguments(&context).map_err(Refusal::Malformed)?;
+        if let Some(problem) = unsupported(&body.embed) {
+            return Err(Refusal::Malformed(problem));
+        }
+        // Kept before the arguments are decoded: whoever waits for a later step must hear of a call that does not fit.
+        request.embed = body.embed;
+        entry.begin(context.clone(), body.arguments).map_err(|problem| match problem {
+            NotBegun::Refused(error) => Refusal::BadArguments(error.to_string()),
+            NotBegun::Panicked(text) => Refusal::Panicked(text),
+        })
+    }
+
+    /// How often a call was tried, and how often it may be.
+    pub(crate) fn attempts(&self, request: &Request) -> Attempts {
+        Attempts {
+            retries: request.context.retries(),
+            crashes: request.crashes,
+            max_crashes: self.max_crashes,
+        }
+    }
+}
+
+/// How long it is until the message is due, if it is early; an outcome if it is too late or says nonsense.
+fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Refusal> {
+    let expires = headers.expires().map_err(Refusal::Malformed)?;
+    if expires.is_some_and(|time| time <= now) {
+        return Err(Refusal::Revoked("expired"));
+    }
+    let eta = headers.eta().map_err(Refusal::Malformed)?;
+    Ok(eta.and_then(|time| (time - now).to_std().ok()))
+}
+
+/// Ends before the arguments were looked at: what follows the call is read, for callers that wait for a later step.
+fn ends(mut request: Request, refusal: Refusal) -> Admission {
+    request.embed = arguments(&request.context).map(|body| body.embed).unwrap_or_default();
+    Admission::Refuse(request, refusal)
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

@@ -1,0 +1,10 @@
+//! From a delivery to a call that may run: it is decoded, its task looked up, and its crashes judged.
+
+pub(crate) mod gate;
+pub(crate) mod limits;
+pub(crate) mod quarantine;
+pub(crate) mod refusal;
+pub(crate) mod request;
+pub(crate) mod revocations;
+pub(crate) mod step;
+pub(crate) mod workflow;

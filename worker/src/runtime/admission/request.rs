@@ -1,0 +1,62 @@
+//! A delivery as a call: what is needed to run it and to settle it.
+
+use crate::broker::Settlement;
+use crate::message::headers::names;
+use crate::message::{Body, Embed, JSON, Message};
+use crate::task::{Context, TaskOptions};
+
+/// A call that is ready to run, and what is needed to settle it.
+pub(crate) struct Request {
+    /// The message, its address and its id.
+    pub(crate) context: Context,
+    /// What the attribute says, or the defaults where no task was found.
+    pub(crate) options: TaskOptions,
+    /// What follows the task.
+    pub(crate) embed: Embed,
+    /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.
+    pub(crate) plain: bool,
+    /// How many workers died while they held it, as far as is known.
+    pub(crate) crashes: u32,
+    /// The broker has a note that its quarantine has begun.
+    pub(crate) quarantined: bool,
+    /// How the delivery is given back.
+    pub(crate) settlement: Settlement,
+}
+
+/// How often a call was tried before, and how often it may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Attempts {
+    /// Runs that failed.
+    pub(crate) retries: u32,
+    /// Runs that took their process down.
+    pub(crate) crashes: u32,
+    /// With this many crashes it is dead-lettered.
+    pub(crate) max_crashes: u32,
+}
+
+impl Request {
+    /// True when it may have run before: its message comes again.
+    pub(crate) fn may_have_run(&self) -> bool {
+        self.context.is_redelivered() || self.crashes > 0
+    }
+}
+
+/// What the message holds: arguments of a task, or one value.
+pub(crate) fn arguments(context: &Context) -> Result<Body<'_>, String> {
+    let message = context.message();
+    let kind = message.properties.content_type.as_deref();
+    if is_plain(message) {
+        return Ok(Body::plain(&message.body, kind));
+    }
+    match kind {
+        Some(kind) if !kind.starts_with(JSON) => {
+            Err(format!("content type `{kind}` is not accepted, only `{JSON}`"))
+        }
+        _ => Body::parse(&message.body),
+    }
+}
+
+/// True for a message that no producer of tasks wrote.
+pub(super) fn is_plain(message: &Message) -> bool {
+    !message.is_task() || message.headers.get(names::PLAIN).is_some()
+}

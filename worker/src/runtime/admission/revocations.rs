@@ -1,0 +1,102 @@
+//! The ids of revoked calls, which this worker must not run.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::broker::Note;
+use crate::task::Context;
+use crate::tracing;
+
+/// So many ids are kept, some ten megabytes. Beyond that those go that lapse first.
+const MOST: usize = 100_000;
+
+/// What this worker must not run.
+#[derive(Debug, Default)]
+pub(crate) struct Revocations {
+    /// Asked for each message, so that most workers never take the lock.
+    any: AtomicBool,
+    known: Mutex<HashMap<String, Known>>,
+    /// Told when something may have been missed.
+    look: Notify,
+}
+
+/// What is known of one id.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    until: DateTime<Utc>,
+    by_force: bool,
+}
+
+impl Revocations {
+    /// True when the id was revoked.
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// Tells a call that runs, if its id was revoked.
+    pub(crate) fn tell(&self, context: &Context) {
+        match self.find(context.id()) {
+            Some(Known { by_force: true, .. }) => context.terminate(),
+            Some(_) => context.revoke(),
+            None => {}
+        }
+    }
+
+    fn find(&self, id: &str) -> Option<Known> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.known().get(id).copied().filter(|known| known.until > Utc::now())
+    }
+
+    /// Adds ids. One that was to be stopped by force stays so, whatever comes after it.
+    pub(crate) fn add(&self, notes: impl IntoIterator<Item = Note>) {
+        let mut known = self.known();
+        let now = Utc::now();
+        for Note { id, until, by_force } in notes {
+            let new = Known { until, by_force };
+            known
+                .entry(id)
+                .and_modify(|old| {
+                    *old = Known { by_force: by_force || (old.by_force && old.until > now), until }
+                })
+                .or_insert(new);
+        }
+        if known.len() > MOST {
+            known.retain(|_, known| known.until > now);
+        }
+        if known.len() > MOST {
+            let mut all: Vec<DateTime<Utc>> = known.values().map(|known| known.until).collect();
+            all.sort_unstable();
+            let first = all[all.len() - MOST];
+            tracing::warn!(kept = MOST, "more ids are revoked than a worker keeps");
+            known.retain(|_, known| known.until >= first);
+        }
+        self.any.store(!known.is_empty(), Ordering::Release);
+    }
+
+    /// All ids, in no order.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let now = Utc::now();
+        self.known().iter().filter(|(_, known)| known.until > now).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Resolves when something may have been revoked unnoticed.
+    pub(crate) fn missed(&self) -> Notified<'_> {
+        self.look.notified()
+    }
+
+    /// Something may have been revoked unnoticed.
+    pub(crate) fn look(&self) {
+        self.look.notify_one();
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

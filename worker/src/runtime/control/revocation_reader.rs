@@ -1,0 +1,94 @@
+//! Reads the register of revoked calls: all of it before the first message, and what is added from then on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, Notes, Register};
+use crate::error::Result;
+use crate::runtime::admission::revocations::Revocations;
+use crate::runtime::execution::running::RunningTasks;
+use crate::runtime::handle::WorkerHandle;
+use crate::runtime::startup::{NotReady, Patience};
+use crate::tracing;
+
+/// Reads the register again and again.
+pub(crate) struct RevocationReader {
+    broker: Arc<dyn Broker>,
+    pub(crate) revocations: Arc<Revocations>,
+    running: Arc<RunningTasks>,
+    /// Where to go on reading. `None`: the broker keeps no register.
+    next: Option<u64>,
+}
+
+impl RevocationReader {
+    /// A reader that begins with the oldest entry.
+    pub(crate) fn new(broker: Arc<dyn Broker>, running: Arc<RunningTasks>) -> Self {
+        Self { broker, revocations: Arc::default(), running, next: Some(0) }
+    }
+
+    /// Reads all that was revoked before this worker started, waiting for a broker that is away.
+    pub(crate) async fn catch_up(&mut self, handle: &WorkerHandle) -> Result<(), NotReady> {
+        let mut patience = Patience::default();
+        loop {
+            let error = tokio::select! {
+                biased;
+                () = handle.warm.cancelled() => return Err(NotReady::Stopped),
+                // Up to this moment: what is read later may come after a message that it is about.
+                read = self.read(|broker, next| broker.notes(Register::Revoked, next)) => match read {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                },
+            };
+            // Whatever else is wrong, such as a stream that is only just being made or whose leader is not back yet, gets
+            // better, and ends no worker.
+            if !error.is_unsupported() && !error.is_access_refused() {
+                patience.pause("read which tasks are revoked", &error, handle).await;
+                continue;
+            }
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "this broker does not store revoked ids: only running workers receive a revocation"
+            );
+            self.next = None;
+            return Ok(());
+        }
+    }
+
+    async fn read(
+        &mut self,
+        ask: impl for<'a> Fn(&'a dyn Broker, u64) -> BoxFuture<'a, Result<Notes>>,
+    ) -> Result<()> {
+        let Some(next) = self.next else { return Ok(()) };
+        let found = ask(&*self.broker, next).await?;
+        self.next = Some(found.next);
+        if found.notes.is_empty() {
+            return Ok(());
+        }
+        self.revocations.add(found.notes);
+        for task in self.running.list() {
+            self.revocations.tell(&task.context);
+        }
+        Ok(())
+    }
+
+    /// Reads on every `period`, and when something may have been missed, until `over`.
+    pub(crate) async fn follow(mut self, period: Duration, over: CancellationToken) {
+        while self.next.is_some() {
+            tokio::select! {
+                () = over.cancelled() => return,
+                () = self.revocations.missed() => {}
+                () = tokio::time::sleep(period) => {}
+            }
+            let read = tokio::select! {
+                () = over.cancelled() => return,
+                read = self.read(|broker, next| broker.newer_notes(Register::Revoked, next)) => read,
+            };
+            if let Err(error) = read {
+                tracing::debug!(error = format!("{error:#}"), "cannot read which tasks are revoked");
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The code of a task as it runs in this process, with panics caught.
+
+use std::pin::Pin;
+use std::task::Poll;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::task::JoinError;
+
+use super::ended::Ended;
+use crate::panics::{Caught, Guarded, caught, text_of};
+use crate::task::{Context, TaskError, Work};
+
+/// Runs a call to its end.
+pub(crate) async fn execute(work: Work, context: &Context) -> Ended {
+    match work {
+        Work::Async(future) => AsyncCall::new(context.clone(), future).map(ended).await,
+        Work::Blocking(call) => {
+            let call = Guarded::new(call);
+            tokio::task::spawn_blocking(move || blocking(call)).map(joined).await
+        }
+        Work::Isolated { .. } => unreachable!("a call in a process of its own is run there"),
+    }
+}
+
+pub(super) type Returned = Result<Vec<u8>, TaskError>;
+
+/// An async call. Whatever panics in it, as it runs or as it is dropped, is its own failure.
+pub(super) struct AsyncCall {
+    context: Context,
+    future: Caught<BoxFuture<'static, Returned>>,
+}
+
+impl AsyncCall {
+    pub(super) fn new(context: Context, future: BoxFuture<'static, Returned>) -> Self {
+        Self { context, future: Caught::new(future) }
+    }
+
+    /// Drops the future, if it has not ended by itself.
+    pub(super) fn stop(mut self, ended: Ended) -> Ended {
+        let stopped = self.context.enter(|| self.future.stop());
+        match (ended, stopped) {
+            // Handed back, it would be as if it had never run.
+            (Ended::Interrupted, Err(panic)) => Ended::Broke(panic),
+            (ended, _) => ended,
+        }
+    }
+}
+
+impl Future for AsyncCall {
+    type Output = Result<Returned, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let Self { context, future } = &mut *self;
+        context.enter(|| Pin::new(future).poll(cx))
+    }
+}
+
+impl Drop for AsyncCall {
+    fn drop(&mut self) {
+        let _ = self.context.enter(|| self.future.stop());
+    }
+}
+
+pub(super) fn blocking(call: Guarded<impl FnOnce() -> Returned>) -> Ended {
+    ended(caught(call.into_inner()))
+}
+
+/// A thread that never began, as the runtime ends.
+pub(super) fn joined(thread: Result<Ended, JoinError>) -> Ended {
+    thread.unwrap_or_else(|error| {
+        if let Ok(panic) = error.try_into_panic() {
+            text_of(panic);
+        }
+        Ended::Interrupted
+    })
+}
+
+pub(super) fn ended(done: Result<Returned, String>) -> Ended {
+    match done {
+        Ok(Ok(json)) => Ended::Returned(json),
+        Ok(Err(error)) => Ended::Erred(error),
+        Err(panic) => Ended::Panicked(panic),
+    }
+}

@@ -1,0 +1,148 @@
+//! Runs one call: on the async runtime, a blocking thread or in a process of its own, within its time limits, catching panics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{AsyncCall, blocking, ended, joined};
+use super::ended::Ended;
+use super::slots::Slots;
+use crate::middleware::{Chain, RunEnd};
+use crate::panics::{Guarded, caught};
+use crate::runtime::admission::limits::Limits;
+use crate::task::{Context, TaskError, Work};
+
+/// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its slot
+/// among the running tasks; it is free again when the work has truly ended.
+///
+/// Dropping the future stops the call as far as that is possible: an async task at its next await, an isolated one at
+/// once, a plain function not at all.
+pub(crate) async fn run(
+    work: Work,
+    context: &Context,
+    layers: &Chain,
+    limits: Limits,
+    permit: OwnedSemaphorePermit,
+    slots: &Arc<Slots>,
+    interrupted: &CancellationToken,
+) -> Ended {
+    let call = match work {
+        Work::Blocking(call) => call,
+        Work::Async(future) => {
+            // Held until the future is gone.
+            let _permit = permit;
+            let mut call = AsyncCall::new(context.clone(), future);
+            let run = layered(layers, context, (&mut call).map(ended));
+            let ended = bounded(run, limits, context, interrupted).await;
+            return call.stop(ended);
+        }
+        Work::Isolated { memory_limit } => {
+            let _permit = permit;
+            let run = layered(layers, context, apart(context, memory_limit));
+            return bounded(run, limits, context, interrupted).await;
+        }
+    };
+    let call = Guarded::new(call);
+    let thread = caught(|| {
+        tokio::task::spawn_blocking(move || {
+            let done = blocking(call);
+            drop(permit);
+            done
+        })
+    });
+    let mut thread = match thread {
+        Ok(thread) => thread,
+        Err(problem) => return Ended::NotStarted(problem),
+    };
+    let run = layered(layers, context, (&mut thread).map(joined));
+    let ended = bounded(run, limits, context, interrupted).await;
+    if let Ended::TimedOut(_) | Ended::Terminated = &ended {
+        slots.write_off(context, thread);
+    }
+    ended
+}
+
+/// Runs a call inside the middleware.
+async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = Ended> + Send) -> Ended {
+    if layers.is_empty() {
+        return run.await;
+    }
+    let seen = run.map(|ended| {
+        let end = match &ended {
+            Ended::Returned(_) => RunEnd::Returned,
+            Ended::Erred(error) => RunEnd::Erred(error.clone()),
+            Ended::Panicked(text) => RunEnd::Erred(TaskError::failed(format!("the task panicked: {text}"))),
+            _ => RunEnd::Erred(TaskError::failed("the task was stopped")),
+        };
+        (ended, end)
+    });
+    match layers.around(context, seen).await {
+        // Only what the task itself said can be replaced.
+        (None | Some(Ended::Returned(_) | Ended::Erred(_)), Some(error)) => Ended::Erred(error),
+        (Some(ended), _) => ended,
+        (None, None) => {
+            Ended::Erred(TaskError::reject("a middleware neither ran the task nor returned an error"))
+        }
+    }
+}
+
+/// Runs a call in a process of its own.
+async fn apart(context: &Context, memory_limit: Option<u64>) -> Ended {
+    #[cfg(unix)]
+    return super::isolate::run(context.clone(), memory_limit).await;
+    #[cfg(not(unix))]
+    unreachable!("a worker with isolated tasks does not start here: {context:?}, {memory_limit:?}");
+}
+
+async fn bounded(
+    run: impl Future<Output = Ended>,
+    limits: Limits,
+    context: &Context,
+    interrupted: &CancellationToken,
+) -> Ended {
+    // A task that heard of the cold shutdown and gave up was not given its chance: that is no failure of its own.
+    let run = run.map(|ended| match ended {
+        Ended::Returned(_) => ended,
+        _ if interrupted.is_cancelled() => Ended::Interrupted,
+        // So it is with one that heard that nobody wants it any more.
+        _ if context.is_revoked() => Ended::Terminated,
+        _ => ended,
+    });
+    tokio::pin!(run);
+    // Most calls have no limit: they should not pay for timers.
+    if limits == Limits::default() {
+        return tokio::select! {
+            biased;
+            ended = &mut run => ended,
+            () = context.terminated() => Ended::Terminated,
+            () = interrupted.cancelled() => Ended::Interrupted,
+        };
+    }
+    let soft = expired(limits.soft);
+    let hard = expired(limits.hard);
+    tokio::pin!(soft, hard);
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut run => return ended,
+            () = context.terminated() => return Ended::Terminated,
+            () = interrupted.cancelled() => return Ended::Interrupted,
+            () = &mut hard => {
+                context.cancel();
+                return Ended::TimedOut(limits.hard.unwrap_or_default());
+            }
+            () = &mut soft, if !context.is_cancelled() => context.cancel(),
+        }
+    }
+}
+
+/// Resolves after the limit; without one, never.
+async fn expired(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}

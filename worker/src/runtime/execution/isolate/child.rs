@@ -1,0 +1,199 @@
+//! The process of one call: takes it from its worker, runs it, answers, ends.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, getpgrp, kill_process_group, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::wire::{self, Call, REVOKE, Reply};
+use super::{MARK, is_scarcity};
+use crate::app::App;
+use crate::message::Message;
+use crate::panics::text_of;
+use crate::runtime::admission::request::arguments;
+use crate::runtime::execution::call;
+use crate::runtime::execution::ended::Ended;
+use crate::task::context;
+use crate::task::registry::{NotBegun, run_setup};
+use crate::task::{Context, Registry, SharedState, TaskError, Work};
+
+/// Saying goodbye to the broker must not keep the result.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Runs the one call that this process is for, and ends the process.
+pub(super) fn become_task() -> ! {
+    let code = match answer() {
+        Ok(()) => 0,
+        Err(problem) => {
+            let _ = writeln!(io::stderr(), "error: the process of an isolated task: {problem}");
+            1
+        }
+    };
+    std::process::exit(code)
+}
+
+fn answer() -> Result<(), String> {
+    let worker = std::env::var(MARK).unwrap_or_default();
+    if worker != std::os::unix::process::parent_id().to_string() {
+        return Err(format!(
+            "its worker {worker} has exited; or {MARK} was inherited: a task that starts this program removes it"
+        ));
+    }
+    let socket = io::stdin().as_fd().try_clone_to_owned();
+    let socket = UnixStream::from(socket.map_err(|error| format!("no standard input: {error}"))?);
+    // What the system lacks now it may have later: that is not the task's failure. The worker has the answer before it is
+    // said here, where a reader that stands still would keep it from seeing the end.
+    let tell = |problem: Problem| {
+        let reply = if problem.is_scarcity { Reply::NotStarted } else { Reply::Crashed };
+        let _ = wire::write(&socket, &reply(problem.text.clone()), &[]);
+        problem.text
+    };
+    // A thread of its own, as `main` may run in an async runtime, within which no other one can wait.
+    std::thread::scope(|scope| {
+        let serving = std::thread::Builder::new().spawn_scoped(scope, || serve(&socket));
+        let serving = serving.map_err(|error| Problem::of("cannot start a thread", &error))?;
+        serving.join().unwrap_or_else(|panic| Err(Problem::from(format!("it panicked: {}", text_of(panic)))))
+    })
+    .map_err(tell)
+}
+
+/// Why a process does not serve.
+struct Problem {
+    text: String,
+    /// The system lacks something for the moment.
+    is_scarcity: bool,
+}
+
+impl Problem {
+    fn of(what: &str, error: &io::Error) -> Self {
+        Self { text: format!("{what}: {error}"), is_scarcity: is_scarcity(error) }
+    }
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Self { text, is_scarcity: false }
+    }
+}
+
+fn serve(socket: &UnixStream) -> Result<(), Problem> {
+    let failed = |what: &'static str| move |error: io::Error| Problem::of(what, &error);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(failed("cannot start the async runtime"))?;
+    // When to stop is the worker's to say. A service manager may signal every process of a service.
+    let deaf = async { [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal) };
+    let _deaf = runtime.block_on(deaf);
+    wire::write(socket, &Reply::Begun, &[]).map_err(failed("cannot reply to the worker"))?;
+    // What the task starts must not hold the socket, or read from it.
+    let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
+    rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
+    let (call, body) = wire::read::<Call>(socket).map_err(failed("cannot read the call"))?;
+    let orders = Arc::new(Orders::default());
+    let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
+    // Ends with the process.
+    let listener = std::thread::Builder::new().spawn(move || listen(line, &given));
+    listener.map_err(failed("cannot start a thread"))?;
+    // Last: from here on it is the task that wants too much.
+    if let Some(bytes) = call.memory_limit {
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        setrlimit(Resource::Data, limit).map_err(|error| format!("cannot limit its memory: {error}"))?;
+    }
+    let ended = runtime.block_on(async {
+        let ended = run(call, body, &orders).await;
+        if let Some(app) = App::installed() {
+            let _ = tokio::time::timeout(GOODBYE, app.close()).await;
+        }
+        ended
+    });
+    let _ = io::stdout().flush();
+    let (reply, body) = Reply::of(ended);
+    wire::write(socket, &reply, &body).map_err(|error| format!("cannot reply to the worker: {error}").into())
+}
+
+/// What the worker has ordered so far, which may be before there is a call.
+#[derive(Default)]
+struct Orders {
+    cancelled: CancellationToken,
+    revoked: AtomicBool,
+    context: OnceLock<Context>,
+}
+
+impl Orders {
+    fn give(&self, order: u8) {
+        if order == REVOKE {
+            self.revoked.store(true, Ordering::SeqCst);
+            self.tell_if_revoked();
+        } else {
+            self.cancelled.cancel();
+        }
+    }
+
+    /// Whoever comes second, the order or the call, sees the other.
+    fn begin(&self, context: &Context) {
+        let _ = self.context.set(context.clone());
+        self.tell_if_revoked();
+    }
+
+    fn tell_if_revoked(&self) {
+        if let Some(context) = self.context.get().filter(|_| self.revoked.load(Ordering::SeqCst)) {
+            context.revoke();
+        }
+    }
+}
+
+/// Waits for the order to stop, and for the end of the worker.
+fn listen(mut worker: UnixStream, orders: &Orders) {
+    let mut order = [0];
+    while let Ok(1) = worker.read(&mut order) {
+        orders.give(order[0]);
+    }
+    // The worker is dead, and the message will be run by another one: with all that it has started, this one ends.
+    let _ = kill_process_group(getpgrp(), Signal::KILL);
+    std::process::abort();
+}
+
+async fn run(call: Call, body: Vec<u8>, orders: &Orders) -> Ended {
+    match prepare(call, body, orders).await {
+        Ok((work, context)) => call::execute(work, &context).await,
+        Err(ended) => ended,
+    }
+}
+
+async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), Ended> {
+    let failed = |error: TaskError| Ended::Erred(error);
+    let mut shared = SharedState::default();
+    run_setup(&mut shared).await.map_err(|error| failed(error.into()))?;
+    let registry = Registry::collect().map_err(|error| failed(error.into()))?;
+    let task = registry.get(&call.task);
+    let task =
+        task.ok_or_else(|| failed(TaskError::failed(format!("its process knows no task `{}`", call.task))))?;
+    let Call { id, queue, exchange, routing_key, redelivered, headers, properties, .. } = call;
+    let context = Context::new(context::Call {
+        task: task.name,
+        id,
+        queue: queue.into(),
+        exchange,
+        routing_key,
+        redelivered,
+        message: Message { properties, headers, body: body.into() },
+        shared,
+        stopping: orders.cancelled.clone().into(),
+    });
+    orders.begin(&context);
+    let body = arguments(&context).map_err(|problem| failed(TaskError::reject(problem)))?;
+    match task.begin(context.clone(), body.arguments) {
+        Ok(work) => Ok((work.into_inner(), context)),
+        Err(NotBegun::Refused(error)) => Err(Ended::Erred(TaskError::reject(error))),
+        Err(NotBegun::Panicked(text)) => Err(Ended::Panicked(text)),
+    }
+}

@@ -1,0 +1,144 @@
+//! The tasks that a worker is running, for whoever asks what it does.
+//!
+//! Every task passes here twice on the hot path, so that nothing is written down that can be worked out when
+//! somebody asks: the list holds the call's context, which exists anyway, and when it began.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::task::{Context, Registry};
+
+/// The tasks that are running, and how many of each were begun.
+#[derive(Debug, Default)]
+pub(crate) struct RunningTasks {
+    slots: Mutex<Slots>,
+    begun: BTreeMap<&'static str, AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    tasks: Vec<Option<RunningTask>>,
+    free: Vec<usize>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub(crate) struct RunningTask {
+    /// The call.
+    pub(crate) context: Context,
+    /// When it began to run.
+    pub(crate) since: Instant,
+    /// True when its message has left the queue already.
+    pub(crate) acknowledged: bool,
+}
+
+/// A task's place in the list; dropping it takes the task off.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    list: &'a RunningTasks,
+    slot: usize,
+}
+
+impl RunningTasks {
+    /// An empty list for these tasks.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let begun = registry.iter().map(|task| (task.name, AtomicU64::new(0))).collect();
+        Self { slots: Mutex::default(), begun }
+    }
+
+    /// Puts a task on the list for as long as the place is held.
+    pub(crate) fn enter(&self, context: &Context, since: Instant, acknowledged: bool) -> Place<'_> {
+        if let Some(count) = self.begun.get(context.task()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let task = Some(RunningTask { context: context.clone(), since, acknowledged });
+        let mut slots = self.slots.lock().expect("never poisoned");
+        let slot = match slots.free.pop() {
+            Some(slot) => {
+                slots.tasks[slot] = task;
+                slot
+            }
+            None => {
+                slots.tasks.push(task);
+                slots.tasks.len() - 1
+            }
+        };
+        drop(slots);
+        Place { list: self, slot }
+    }
+
+    /// How many are running.
+    pub(crate) fn count(&self) -> usize {
+        let slots = self.slots.lock().expect("never poisoned");
+        slots.tasks.len() - slots.free.len()
+    }
+
+    /// All that are running, the longest first.
+    pub(crate) fn list(&self) -> Vec<RunningTask> {
+        let slots = self.slots.lock().expect("never poisoned");
+        let mut tasks: Vec<RunningTask> = slots.tasks.iter().flatten().cloned().collect();
+        drop(slots);
+        tasks.sort_by_key(|task| task.since);
+        tasks
+    }
+
+    /// How many of each task were begun; those that never were are left out.
+    pub(crate) fn begun(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let count = |(name, count): (&&'static str, &AtomicU64)| (*name, count.load(Ordering::Relaxed));
+        self.begun.iter().map(count).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.list.slots.lock().expect("never poisoned");
+        let task = slots.tasks[self.slot].take();
+        slots.free.push(self.slot);
+        drop(slots);
+        // The last handle of a call may free a large message: not while others wait for the lock.
+        drop(task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_listed_while_it_runs() {
+        let list = RunningTasks::default();
+        let first = list.enter(&Context::detached(), Instant::now(), false);
+        let second = list.enter(&Context::detached(), Instant::now(), false);
+        assert_eq!((list.count(), list.list().len()), (2, 2));
+        drop(first);
+        assert_eq!((list.count(), list.list().len()), (1, 1));
+        let third = list.enter(&Context::detached(), Instant::now(), false);
+        // A place that is free again is used again: the list is never longer than the tasks were many at once.
+        assert_eq!((list.count(), list.slots.lock().expect("fine").tasks.len()), (2, 2));
+        drop((second, third));
+        assert_eq!((list.count(), list.list().len()), (0, 0));
+    }
+
+    #[test]
+    #[ignore = "a measurement: run it with --release"]
+    fn measure_what_a_task_pays() {
+        const EACH: u32 = 1_000_000;
+        for threads in [1, 4] {
+            let list = RunningTasks::default();
+            let begun = Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| {
+                        let context = Context::detached();
+                        for _ in 0..EACH {
+                            drop(list.enter(&context, begun, false));
+                        }
+                    });
+                }
+            });
+            eprintln!("{threads} threads: {:?} for each task", begun.elapsed() / (EACH * threads));
+        }
+    }
+}

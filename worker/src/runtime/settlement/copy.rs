@@ -1,0 +1,44 @@
+//! The copy of a message that is sent again, with all that was learned of it.
+
+use std::time::Duration;
+
+use crate::broker::Publication;
+use crate::message::Message;
+use crate::message::headers::{is_instruction, is_trace, names};
+use crate::runtime::admission::request::Request;
+
+/// Straight to a queue.
+pub(crate) fn to_queue(queue: &str, message: Message, delay: Option<Duration>) -> Publication {
+    Publication { exchange: String::new(), routing_key: queue.to_owned(), message, delay, mandatory: true }
+}
+
+/// The copy that is sent again: the same task, id and history.
+pub(crate) fn copy_of(request: &Request) -> Message {
+    let context = &request.context;
+    let mut message = context.message().clone();
+    // The header `expires` goes on; the property would cut a wait in the broker short.
+    message.properties.expiration = None;
+    // The sender said these to the broker for one publish.
+    message.headers.retain(|name| !is_instruction(name) && !is_trace(name));
+    if request.plain && !context.task().is_empty() {
+        mark_plain(&mut message, context.task(), context.id());
+    }
+    if request.crashes > 0 {
+        message.headers.set(names::CRASHES, request.crashes);
+        // A note about an earlier quarantine says nothing about this copy, nor a note about this copy about another.
+        message.headers.set(names::QUARANTINE, format!("{:016x}", fastrand::u64(..)));
+    }
+    // It goes straight to its queue from here on: what its first address was would be forgotten.
+    if context.routing_key() != context.queue() && message.headers.get(names::ROUTING_KEY).is_none() {
+        message.headers.set(names::ROUTING_KEY, context.routing_key());
+        message.headers.set(names::EXCHANGE, context.exchange());
+    }
+    message
+}
+
+/// Makes a call of a plain message: its payload is the one argument.
+pub(crate) fn mark_plain(message: &mut Message, task: &str, id: &str) {
+    message.headers.set("task", task);
+    message.headers.set("id", id);
+    message.headers.set(names::PLAIN, true);
+}

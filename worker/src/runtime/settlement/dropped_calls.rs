@@ -1,0 +1,208 @@
+//! Tells of calls that the broker has dead-lettered by itself: they expired while they waited, their queue was too long, or
+//! they were handed out too often.
+//!
+//! No worker was there when that happened, so a worker looks into the dead-letter queues of its queues whenever they have
+//! grown. Whoever waits for the result of such a call is told that it is revoked, and the letter is marked as told. Merely
+//! expired ones would pile up for ever: the latest [`KEPT`] stay.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::copy::{copy_of, to_queue};
+use super::effect::Effect;
+use super::persist::Unsettled;
+use super::settler::Settler;
+use super::trimmed_copy::TrimmedCopy;
+use crate::app::unique;
+use crate::broker::{DeadLetters, Delivery, Settlement, Verdict};
+use crate::error::Result;
+use crate::message::headers::names;
+use crate::routing::Queue;
+use crate::runtime::admission::gate::Gate;
+use crate::tracing;
+
+/// How often the dead-letter queues are looked at.
+const PERIOD: Duration = Duration::from_secs(5);
+/// A queue whose length has not changed is looked through all the same after this time.
+const LONGEST: Duration = Duration::from_secs(300);
+/// Looking takes at most one part in so many of the time.
+const REST: u32 = 20;
+/// The most letters that are looked at in one go.
+const MOST: u64 = 20_000;
+/// So many expired calls of a queue are kept.
+const KEPT: usize = 1000;
+
+/// A dead-letter queue, and what is known of it.
+struct Watched {
+    queue: String,
+    /// How many letters it had when it was looked through, without those that this worker has written. `None`: it must be
+    /// looked through.
+    known: Option<i128>,
+    next: Instant,
+    latest: Instant,
+}
+
+/// Looks into the dead-letter queues of a worker's queues until `over`.
+pub(crate) async fn watch(gate: &Gate, settler: &Settler, queues: Vec<String>, over: CancellationToken) {
+    let now = Instant::now();
+    let names = queues.iter().filter(|queue| !queue.ends_with(".dead"));
+    let names: BTreeSet<String> = names.map(|queue| Queue::dead_letter_name(queue)).collect();
+    let watched = |queue: &String| Watched { queue: queue.clone(), known: None, next: now, latest: now };
+    let mut all: Vec<Watched> = names.iter().map(watched).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    while !names.is_empty() {
+        match settler.broker.queues(&names).await {
+            Ok(found) => {
+                for watched in &mut all {
+                    let ready =
+                        found.iter().find(|info| info.name == watched.queue).map_or(0, |info| info.ready);
+                    watched.look(gate, settler, ready, &over).await;
+                }
+            }
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot check the dead letters"),
+        }
+        tokio::select! {
+            () = over.cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}
+
+impl Watched {
+    async fn look(&mut self, gate: &Gate, settler: &Settler, ready: u64, over: &CancellationToken) {
+        let begun = Instant::now();
+        let foreign = i128::from(ready) - i128::from(settler.letters.of(&self.queue));
+        let has_grown = self.known.is_none_or(|known| foreign > known) || self.latest + LONGEST <= begun;
+        if ready == 0 || !has_grown {
+            self.known = self.known.map(|known| known.min(foreign)).or((ready == 0).then_some(foreign));
+            return;
+        }
+        if begun < self.next || over.is_cancelled() {
+            return;
+        }
+        let broker = &*settler.broker;
+        // Letters that are held here are not there for anybody else who looks: the commands wait for us, and we for them.
+        let lock = DeadLetters::lock(&self.queue);
+        if !lock.take(broker).await {
+            return;
+        }
+        let walked = walk(gate, settler, &self.queue, ready.min(MOST), over).await;
+        lock.open(broker).await;
+        match walked {
+            Ok(Walked { gone, is_done: true }) => self.known = Some(foreign - i128::from(gone)),
+            // There is enough to do for another walk.
+            Ok(Walked { is_done: false, .. }) => {
+                self.known = None;
+                return;
+            }
+            Err(error) => {
+                let queue = &self.queue;
+                tracing::debug!(queue, error = format!("{error:#}"), "cannot read the dead letters");
+            }
+        }
+        self.latest = Instant::now();
+        self.next = self.latest + begun.elapsed() * REST;
+    }
+}
+
+/// What came of looking through a queue.
+struct Walked {
+    gone: u64,
+    /// False when more expired calls are left than are kept.
+    is_done: bool,
+}
+
+/// Looks at so many letters of a queue.
+async fn walk(
+    gate: &Gate,
+    settler: &Settler,
+    queue: &str,
+    most: u64,
+    over: &CancellationToken,
+) -> Result<Walked> {
+    let mut held: Vec<Settlement> = Vec::new();
+    let mut expired: VecDeque<Settlement> = VecDeque::new();
+    let (mut gone, mut told) = (0, 0);
+    let mut walked = Ok(());
+    for _ in 0..most {
+        if over.is_cancelled() {
+            break;
+        }
+        let delivery = match settler.broker.get(queue).await {
+            Ok(Some(delivery)) => delivery,
+            Ok(None) => break,
+            Err(error) => {
+                walked = Err(error);
+                break;
+            }
+        };
+        let headers = &delivery.message.headers;
+        let has_expired = headers.get_str(names::DEAD_REASON) == Some("expired");
+        let kept = match headers.untold_broker_death() {
+            Some(_) => tell(gate, settler, queue, delivery).await.err(),
+            None => Some(delivery.settlement),
+        };
+        match (kept, has_expired) {
+            (Some(settlement), true) => expired.push_back(settlement),
+            (Some(settlement), false) => held.push(settlement),
+            (None, true) => told += 1,
+            (None, false) => {}
+        }
+    }
+    let is_done = told == 0 || told + expired.len() <= KEPT;
+    while expired.len() > KEPT
+        && let Some(oldest) = expired.pop_front()
+    {
+        gone += 1;
+        oldest.settle(Verdict::Ack);
+    }
+    for settlement in held.into_iter().chain(expired) {
+        settlement.settle(Verdict::Requeue);
+    }
+    walked.map(|()| Walked { gone, is_done })
+}
+
+/// Tells of one call, and leaves its letter marked in the place of the one that was taken. `Err`: it is none to tell of.
+async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery) -> Result<(), Settlement> {
+    let reason = delivery.message.headers.untold_broker_death().unwrap_or_default().to_owned();
+    let request = gate.dropped(delivery)?;
+    let why = match reason.as_str() {
+        "expired" => "expired",
+        "maxlen" => "its queue was full",
+        "delivery_limit" => "it was delivered too often",
+        _ => "its queue dropped it",
+    };
+    let (id, queue) = (request.context.id().to_owned(), request.context.queue().to_owned());
+    let told = async {
+        settler.revoked(&request, why).await?;
+        let mut message = copy_of(&request);
+        let error = format!("no worker has run it: {why}; its caller was notified that it is revoked");
+        message.headers.set(names::DEAD_ERROR, error);
+        let letter = |message| Effect::Publish(to_queue(letters, message, None));
+        settler.publish_copy(&request, "keep a dead letter", TrimmedCopy::letter(message), letter).await
+    };
+    match told.await {
+        Ok(()) => {
+            tracing::warn!(
+                task = request.context.task(),
+                id,
+                queue,
+                reason,
+                "dropped by the broker before it was run"
+            );
+            request.settlement.settle(Verdict::Replaced);
+            if let Some(lock) = unique::read(request.context.headers(), request.context.id()) {
+                let _ = settler.insist("release the lock of a unique task", Effect::Unlock(&lock)).await;
+            }
+            Ok(())
+        }
+        Err(Unsettled::Abandoned) => Err(request.settlement),
+        Err(Unsettled::Impossible(error)) => {
+            let error = format!("{error:#}");
+            tracing::error!(id, queue, error, "cannot mark a dead letter as reported");
+            Err(request.settlement)
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Tells the program's failure hooks of a task that failed for good. They are observers: nothing they do changes what
+//! becomes of the message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::panics::Caught;
+use crate::task::FailedTask;
+use crate::task::failed::FailureHookEntry;
+use crate::tracing;
+
+/// How long a hook may take. A plain function cannot be cut: then the worker goes on without it.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The hooks of the program, in the order of their paths.
+pub(crate) struct FailureHooks(Vec<&'static FailureHookEntry>);
+
+impl FailureHooks {
+    /// Those that are linked in.
+    pub(crate) fn collect() -> Self {
+        let mut hooks: Vec<_> = inventory::iter::<FailureHookEntry>.into_iter().collect();
+        hooks.sort_by_key(|hook| hook.name);
+        Self(hooks)
+    }
+
+    /// True when nobody wants to hear.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tells one after the other, until the worker stops `cold`.
+    pub(crate) async fn tell(&self, failed: FailedTask, cold: &CancellationToken) {
+        let failed = Arc::new(failed);
+        for hook in &self.0 {
+            if cold.is_cancelled() {
+                tracing::warn!(
+                    hook = hook.name,
+                    id = failed.id(),
+                    "skipped a failure hook: the worker is stopping"
+                );
+                continue;
+            }
+            let (run, told) = (hook.run, Arc::clone(&failed));
+            // A task of its own, so that a panic stays there.
+            let mut hearing = tokio::spawn(Caught::new(async move { run(&told).await }.boxed()));
+            let in_time = tokio::select! {
+                biased;
+                in_time = tokio::time::timeout(LIMIT, &mut hearing) => in_time.map_err(|_| "it took longer than 30s"),
+                () = cold.cancelled() => Err("it was cut short: the worker stops"),
+            };
+            let problem = match in_time {
+                Ok(Ok(Ok(Ok(())))) => continue,
+                Ok(Ok(Ok(Err(error)))) => error.to_string(),
+                Ok(Ok(Err(panic))) => format!("it panicked: {panic}"),
+                Ok(Err(stopped)) => stopped.to_string(),
+                Err(cut) => {
+                    hearing.abort();
+                    cut.to_owned()
+                }
+            };
+            tracing::error!(hook = hook.name, id = failed.id(), problem, "a failure hook failed");
+        }
+    }
+}

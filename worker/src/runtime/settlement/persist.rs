@@ -1,0 +1,249 @@
+//! Doing what must be durable before the next step: again and again while that can help, and no longer.
+//!
+//! An error that passes (the broker is away or busy, the disk is full) is tried again until it has passed. A refusal is tried
+//! again for a while: a queue that is full may soon have room. What is permanent is not tried again; the caller has a
+//! defined end for it, so that no slot is ever held by a message that cannot be settled.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Persistence, Result};
+use crate::tracing;
+
+/// For so long an effect that the broker refuses is tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// The pause between two attempts, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Why an effect is not durable.
+#[derive(Debug)]
+pub(crate) enum Unsettled {
+    /// The cold shutdown came first: the message goes back to its queue.
+    Abandoned,
+    /// It can never be done.
+    Impossible(Error),
+}
+
+/// The cold shutdown came before an effect was durable: the message goes back instead.
+pub(crate) struct Abandoned;
+
+impl From<Abandoned> for Unsettled {
+    fn from(Abandoned: Abandoned) -> Self {
+        Self::Abandoned
+    }
+}
+
+/// Tells what cannot be done apart from the cold shutdown, which every caller passes on.
+pub(crate) fn unless_impossible<T>(done: Result<T, Unsettled>) -> Result<Result<T, Error>, Abandoned> {
+    match done {
+        Ok(done) => Ok(Ok(done)),
+        Err(Unsettled::Impossible(error)) => Ok(Err(error)),
+        Err(Unsettled::Abandoned) => Err(Abandoned),
+    }
+}
+
+/// Tries effects until they are durable, cannot be, or the worker stops cold.
+pub(crate) struct Persist {
+    /// Fires at a cold shutdown: then nothing is tried any longer.
+    pub(crate) cold: CancellationToken,
+    /// Lists what is being tried again.
+    pub(crate) settling: Arc<Settling>,
+    /// For so long what the broker refuses is tried again.
+    patience: Duration,
+}
+
+impl Persist {
+    /// Tries effects until `cold` fires, and lists what waits.
+    pub(crate) fn new(cold: CancellationToken, settling: Arc<Settling>) -> Self {
+        Self { cold, settling, patience: REFUSED_FOR }
+    }
+
+    /// Tries until there is an answer. `what` completes "cannot …".
+    pub(crate) async fn until_done<'a, T>(
+        &self,
+        what: &str,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<T, Unsettled> {
+        let begun = Instant::now();
+        let (mut pause, longest) = PAUSE;
+        let mut refused_since = None;
+        let mut listed = None;
+        loop {
+            let error = tokio::select! {
+                biased;
+                done = attempt() => match done {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                },
+                () = self.cold.cancelled() => return Err(Unsettled::Abandoned),
+            };
+            let is_over = match error.persistence() {
+                Persistence::Passing => {
+                    refused_since = None;
+                    false
+                }
+                Persistence::Refused => {
+                    refused_since.get_or_insert_with(Instant::now).elapsed() + pause >= self.patience
+                }
+                Persistence::Permanent => true,
+            };
+            if is_over {
+                return Err(Unsettled::Impossible(error.context(format_args!("cannot {what}"))));
+            }
+            let text = format!("{error:#}");
+            tracing::warn!(error = text, again_in = ?pause, "cannot {what}");
+            listed.get_or_insert_with(|| self.settling.enter(begun)).failed(format!("cannot {what}: {text}"));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.cold.cancelled() => return Err(Unsettled::Abandoned),
+            }
+            pause = (pause * 2).min(longest);
+        }
+    }
+}
+
+/// The messages whose outcome could not be settled at the first attempt, for whoever asks what the worker does.
+#[derive(Debug, Default)]
+pub(crate) struct Settling(Mutex<Listed>);
+
+#[derive(Debug, Default)]
+struct Listed {
+    next: u64,
+    /// In the order in which they came.
+    entries: BTreeMap<u64, (Instant, String)>,
+}
+
+/// How many are being settled, and the one that has taken longest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slowest {
+    /// How many there are.
+    pub(crate) count: usize,
+    /// For how long the slowest one has been tried.
+    pub(crate) lasts: Duration,
+    /// What went wrong with it at the last attempt.
+    pub(crate) reason: String,
+}
+
+impl Settling {
+    fn enter(&self, since: Instant) -> Entry<'_> {
+        let mut listed = self.lock();
+        listed.next += 1;
+        let number = listed.next;
+        listed.entries.insert(number, (since, String::new()));
+        Entry { list: self, number }
+    }
+
+    /// `None` when nothing waits to be settled.
+    pub(crate) fn slowest(&self) -> Option<Slowest> {
+        let listed = self.lock();
+        let (since, reason) = listed.entries.values().min_by_key(|(since, _)| *since)?;
+        Some(Slowest { count: listed.entries.len(), lasts: since.elapsed(), reason: reason.clone() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Listed> {
+        // A list stays a list whoever panicked beside it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message on the list. Dropping it takes the message off.
+struct Entry<'a> {
+    list: &'a Settling,
+    number: u64,
+}
+
+impl Entry<'_> {
+    fn failed(&self, reason: String) {
+        if let Some(entry) = self.list.lock().entries.get_mut(&self.number) {
+            entry.1 = reason;
+        }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.list.lock().entries.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn persist() -> Persist {
+        let patience = Duration::from_millis(400);
+        Persist { patience, ..Persist::new(CancellationToken::new(), Arc::default()) }
+    }
+
+    /// How often something was tried that failed in these ways and then succeeded, and what came of it.
+    async fn attempts(failures: &[ErrorKind]) -> (usize, Result<(), Unsettled>) {
+        let persist = persist();
+        let count = AtomicUsize::new(0);
+        let attempt = || {
+            let failure = failures.get(count.fetch_add(1, Ordering::Relaxed)).cloned();
+            let done = failure.map_or(Ok(()), |kind| Err(Error::new(kind, "no")));
+            async move { done }.boxed()
+        };
+        let done = persist.until_done("test", attempt).await;
+        assert_eq!(persist.settling.slowest(), None);
+        (count.into_inner(), done)
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_for_as_long_as_it_takes() {
+        let passing =
+            [ErrorKind::Connection, ErrorKind::Timeout, ErrorKind::Storage, ErrorKind::LoginRefused];
+        // Longer than the patience with a broker that refuses.
+        let (count, done) = attempts(&passing).await;
+        assert!(done.is_ok() && count == 5, "{count}");
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_tried_for_a_while() {
+        let refused = [ErrorKind::Rejected, ErrorKind::Unroutable, ErrorKind::Topology];
+        for kind in refused {
+            assert!(matches!(attempts(&[kind.clone(), kind.clone()]).await, (3, Ok(()))));
+            let (count, done) = attempts(&vec![kind; 100]).await;
+            assert!(matches!(done, Err(Unsettled::Impossible(_))) && (3..=4).contains(&count), "{count}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_permanent_is_tried_once() {
+        for kind in [
+            ErrorKind::TooLarge,
+            ErrorKind::HeadersTooLarge,
+            ErrorKind::Config,
+            ErrorKind::Codec,
+            ErrorKind::Unsupported,
+        ] {
+            let (count, done) = attempts(&[kind]).await;
+            assert!(matches!(done, Err(Unsettled::Impossible(_))) && count == 1, "{count}");
+        }
+        let (count, done) = attempts(&[ErrorKind::Connection, ErrorKind::TooLarge]).await;
+        assert!(matches!(done, Err(Unsettled::Impossible(_))) && count == 2, "{count}");
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_listed_with_the_reason() {
+        let persist = persist();
+        let waiting =
+            persist.until_done("store it", || async { Err::<(), _>(Error::timeout("no answer")) }.boxed());
+        tokio::pin!(waiting);
+        assert!((&mut waiting).now_or_never().is_none());
+        let slowest = persist.settling.slowest().expect("it waits");
+        assert_eq!((slowest.count, slowest.reason.as_str()), (1, "cannot store it: no answer"));
+        persist.cold.cancel();
+        assert!(matches!(waiting.await, Err(Unsettled::Abandoned)));
+        assert_eq!(persist.settling.slowest(), None);
+    }
+}

@@ -1,0 +1,83 @@
+//! What a worker reads from and writes to the broker's registers: calls that have succeeded, and messages in quarantine.
+
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use super::persist::{Abandoned, unless_impossible};
+use super::settler::Settler;
+use crate::broker::{Note, Register};
+use crate::error::Result;
+use crate::message::Headers;
+use crate::message::headers::names;
+use crate::runtime::admission::request::Request;
+use crate::tracing;
+
+/// Calls are hashed under this name.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_6361_6c6c_6564);
+
+impl Settler {
+    /// True when the task has succeeded before, as far as it asks that this be remembered. Only a message that comes again
+    /// is worth the question.
+    pub(crate) async fn has_succeeded(&self, request: &Request) -> Result<bool, Abandoned> {
+        let Some(lifetime) = request.options.once_for.filter(|_| request.may_have_run()) else {
+            return Ok(false);
+        };
+        // The id alone is what earlier versions noted.
+        for id in [call_of(request), request.context.id().to_owned()] {
+            let ask = || self.broker.is_noted(Register::Done, &id, lifetime);
+            if self.register("read finished ids", ask).await?.unwrap_or(false) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Notes a success, after everything else about it is safe: whoever finds the note has nothing left to do.
+    pub(crate) async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
+        let Some(lifetime) = request.options.once_for else { return Ok(()) };
+        let note = Note::new(call_of(request), lifetime);
+        self.register("record a finished id", || self.broker.note(Register::Done, &note)).await.map(drop)
+    }
+
+    /// True when the quarantine of a message has begun before. Also where the broker cannot tell.
+    pub(crate) async fn was_quarantined(&self, headers: &Headers) -> Result<bool, Abandoned> {
+        let Some(quarantine) = quarantine_of(headers) else { return Ok(true) };
+        let ask = || self.broker.is_noted(Register::Tried, &quarantine, Register::Tried.longest());
+        Ok(self.register("read quarantine records", ask).await?.unwrap_or(true))
+    }
+
+    /// Notes that the quarantine of a message begins.
+    pub(crate) async fn note_quarantine(&self, headers: &Headers) -> Result<(), Abandoned> {
+        let Some(quarantine) = quarantine_of(headers) else { return Ok(()) };
+        let note = Note::new(quarantine, Register::Tried.longest());
+        self.register("note a quarantine", || self.broker.note(Register::Tried, &note)).await.map(drop)
+    }
+
+    /// Reads or writes a register. `None`: this can never be done, and that was logged.
+    async fn register<'a, T>(
+        &self,
+        what: &str,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> Result<Option<T>, Abandoned> {
+        let done = unless_impossible(self.persist.until_done(what, attempt).await)?;
+        if let Err(error) = &done {
+            tracing::error!(error = format!("{error:#}"), "the broker's registers cannot be used");
+        }
+        Ok(done.ok())
+    }
+}
+
+/// Names a call. Its id alone does not: senders choose ids, and what was done under one must not keep another call from
+/// running.
+fn call_of(request: &Request) -> String {
+    let context = &request.context;
+    let call = [context.task().as_bytes(), &[0], &context.message().body].concat();
+    format!("{}/{}", context.id(), Uuid::new_v5(&NAMESPACE, &call).simple())
+}
+
+/// Names a quarantine. `None`: a message without an id cannot be recognized. With the retries, as Celery's workers drop
+/// headers that they do not know when they send a message again.
+fn quarantine_of(headers: &Headers) -> Option<String> {
+    let name = headers.get_str(names::QUARANTINE).unwrap_or_default();
+    headers.id().map(|id| format!("{id}/{}/{name}", headers.retries()))
+}

@@ -1,0 +1,105 @@
+//! Deliveries that are settled without a run: their messages are sent again or requeued, with no attempt spent.
+
+use std::time::Duration;
+
+use super::copy::{copy_of, mark_plain, to_queue};
+use super::counters::count;
+use super::effect::Effect;
+use super::outcome::{DeadReason, failure};
+use super::persist::{Abandoned, Unsettled};
+use super::settler::{Settled, Settler};
+use super::trimmed_copy::TrimmedCopy;
+use crate::broker::Verdict;
+use crate::message::headers::names;
+use crate::message::history;
+use crate::runtime::admission::request::Request;
+use crate::task::TaskEntry;
+use crate::tracing;
+
+impl Settler {
+    /// Requeues the message as if it had never been delivered. A broker that marks requeued messages as redelivered would
+    /// make the next worker suspect a crash, so there the message is published afresh; so is one that was in quarantine,
+    /// as its note must not speak against it.
+    pub(crate) async fn requeue(&self, request: Request) {
+        if request.settlement.is_settled() {
+            // At most once, as its `ack = "early"` asks: it began, so it does not run again.
+            tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
+            return;
+        }
+        // Only a worker that stops requeues: it must not receive the same message again.
+        self.consumed.cancelled().await;
+        count(&self.counters.requeued);
+        tracing::debug!(task = request.context.task(), id = request.context.id(), "requeued");
+        let is_counted = self.broker.capabilities().counts_crashes && !request.quarantined;
+        if is_counted || request.context.task().is_empty() {
+            return request.settlement.settle(Verdict::Requeue);
+        }
+        // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.
+        const LIMIT: Duration = Duration::from_secs(2);
+        let afresh = self.broker.publish(to_queue(request.context.queue(), copy_of(&request), None));
+        let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
+        request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
+    }
+
+    /// Sends a message that came before its time, or its turn, back to wait in the broker.
+    pub(crate) async fn postpone(&self, request: Request, wait: Duration) {
+        if self.keep_lock(&request, wait).await.is_err() {
+            return request.settlement.settle(Verdict::Requeue);
+        }
+        let delay = Some(self.as_long_as_possible(wait));
+        let waiting = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
+        let copy = TrimmedCopy::call(copy_of(&request));
+        let done = self.publish_copy(&request, "let a message wait", copy, waiting).await;
+        self.replace(request, done).await;
+    }
+
+    /// Counts a crash in the message itself, and sends the counted message again.
+    pub(crate) async fn count_crash(&self, request: Request) {
+        let mut message = copy_of(&request);
+        let crashes = request.crashes.saturating_add(1);
+        message.headers.set(names::CRASHES, crashes);
+        let lost = "delivered and never settled: its worker may have died";
+        history::append(&mut message.headers, self.attempt_of(&request, lost.into()));
+        tracing::warn!(
+            task = request.context.task(),
+            id = request.context.id(),
+            crashes,
+            "delivered before and never settled: its worker may have died"
+        );
+        let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+        let done = self.publish_copy(&request, "count a crash", TrimmedCopy::call(message), counted).await;
+        self.replace(request, done).await;
+    }
+
+    /// Gives each task that wants a plain message a copy of its own, with its own retries.
+    pub(crate) async fn split(&self, request: Request, entries: &[&'static TaskEntry]) {
+        for entry in entries {
+            let mut message = copy_of(&request);
+            // The same id for the same message and task, however often this is interrupted and begun again.
+            let id = format!("{}.{}", request.context.id(), entry.name);
+            mark_plain(&mut message, entry.name, &id);
+            let copy = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+            let done = self.publish_copy(&request, "copy a message", TrimmedCopy::call(message), copy).await;
+            if done.is_err() {
+                return self.replace(request, done).await;
+            }
+        }
+        request.settlement.settle(Verdict::Ack);
+    }
+
+    /// Settles a message whose copy is to be run in its place.
+    async fn replace(&self, request: Request, published: Result<(), Unsettled>) {
+        let settled = match published {
+            Ok(()) => Ok(Settled::GoesOn(Verdict::Replaced)),
+            Err(Unsettled::Abandoned) => Err(Abandoned),
+            Err(Unsettled::Impossible(error)) => {
+                let why = failure("SettlementError", format!("{error:#}"));
+                self.dead(&request, DeadReason::Unsettled, why).await
+            }
+        };
+        match settled {
+            Ok(settled) => self.finish(request, settled).await,
+            Err(Abandoned) => request.settlement.settle(Verdict::Requeue),
+        }
+    }
+}

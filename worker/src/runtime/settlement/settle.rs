@@ -1,0 +1,319 @@
+//! Carries out an outcome. This is the one place that states the order of effects:
+//!
+//! - success: what follows is published → the result is stored → ack;
+//! - retry: a unique call keeps its lock → the new message is published → the state is stored → ack;
+//! - dead: the dead letter is published → the failure is stored → errbacks are published → ack;
+//! - revoked: the state is stored → ack;
+//! - requeued: the message is in its queue again, with nothing spent.
+//!
+//! Every effect is durable before the next begins, and the ack comes last: a crash in between may run a task
+//! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the slot
+//! in the prefetch window stays taken, which is what keeps the worker from running ahead.
+//!
+//! What can never be done has an end, so that no slot is held for ever:
+//!
+//! | the effect | and when it is impossible |
+//! |---|---|
+//! | retry, postponing, counting a crash, a copy for another task | a copy with fewer headers, else a dead letter |
+//! | what follows a success | a dead letter: the chain would end in the middle |
+//! | dead letter | a letter with fewer headers, else reject: the broker dead-letters the message itself |
+//! | result, answer | a failure that says so, else it is logged and left |
+//! | errback, register, lock | it is logged and left |
+
+use std::time::Duration;
+
+use chrono::Utc;
+
+use super::continuation::{self, Following};
+use super::copy::{copy_of, to_queue};
+use super::counters::count;
+use super::effect::Effect;
+use super::outcome::{DeadReason, Outcome, failure};
+use super::persist::{Abandoned, Unsettled, unless_impossible};
+use super::settler::{MAX_ERROR, Settled, Settler};
+use super::trimmed_copy::TrimmedCopy;
+use crate::app::unique;
+use crate::backend::ResultRecord;
+use crate::broker::{Locked, Publication, Verdict};
+use crate::error::{Result, TaskFailure};
+use crate::message::Message;
+use crate::message::headers::{LATEST, format_time, names};
+use crate::message::history::{self, shortened};
+use crate::middleware::{OutcomeKind, TaskOutcome};
+use crate::routing::Queue;
+use crate::runtime::admission::request::Request;
+use crate::show;
+use crate::state::State;
+use crate::task::FailedTask;
+use crate::tracing;
+
+impl Settler {
+    /// Carries out an outcome and settles the delivery.
+    pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
+        let layers = self.app.middleware();
+        if layers.is_empty() {
+            self.carry_out(request, outcome, elapsed).await;
+            return;
+        }
+        let (context, seen) = (request.context.clone(), outcome.without_value());
+        let kind = match self.carry_out(request, outcome, elapsed).await {
+            true => seen.kind(),
+            false => OutcomeKind::Requeued,
+        };
+        layers.on_outcome(&context, &TaskOutcome { kind, elapsed }).await;
+    }
+
+    /// False when the cold shutdown came first: the message went back.
+    async fn carry_out(&self, request: Request, outcome: Outcome, elapsed: Duration) -> bool {
+        let (task, id) = (request.context.task().to_owned(), request.context.id().to_owned());
+        let done = match outcome {
+            Outcome::Success(json) => self.success(&request, json, elapsed).await,
+            Outcome::Retry { after, failure, crashed } => self.retry(&request, after, failure, crashed).await,
+            Outcome::Dead { reason, failure } => self.dead(&request, reason, failure).await,
+            Outcome::Revoked { why } => {
+                tracing::info!(task, id, why, "not run");
+                count(&self.counters.revoked);
+                self.revoked(&request, why).await
+            }
+            Outcome::Repeated => {
+                tracing::info!(task, id, "redelivered after it had succeeded: not run again");
+                Ok(Settled::Over(Verdict::Ack))
+            }
+            Outcome::Postpone { after, problem } => {
+                tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start it here now: postponed");
+                self.postpone(request, after).await;
+                return true;
+            }
+            Outcome::Lose { problem } => {
+                tracing::error!(task, id, problem, "panicked while it was stopped: counted as a crash");
+                return true;
+            }
+            Outcome::Requeue => Err(Abandoned),
+        };
+        let is_done = done.is_ok();
+        match done {
+            Ok(settled) => self.finish(request, settled).await,
+            Err(Abandoned) => self.requeue(request).await,
+        }
+        is_done
+    }
+
+    /// Gives the verdict on a delivery, when all else is durable.
+    pub(crate) async fn finish(&self, request: Request, settled: Settled) {
+        let (verdict, lock) = match settled {
+            Settled::Over(verdict) => {
+                (verdict, unique::read(request.context.headers(), request.context.id()))
+            }
+            Settled::GoesOn(verdict) => (verdict, None),
+        };
+        request.settlement.settle(verdict);
+        // Only now: what comes next must not meet this one.
+        if let Some(lock) = lock
+            && let Err(Unsettled::Impossible(error)) =
+                self.insist("release the lock of a unique task", Effect::Unlock(&lock)).await
+        {
+            tracing::error!(error = format!("{error:#}"), "cannot release a lock: it expires by itself");
+        }
+    }
+
+    async fn success(
+        &self,
+        request: &Request,
+        json: Vec<u8>,
+        elapsed: Duration,
+    ) -> Result<Settled, Abandoned> {
+        let context = &request.context;
+        let following = continuation::after_success(&request.embed, context, &json);
+        if let Err(error) = unless_impossible(self.publish_all(following).await)? {
+            let why = failure("ContinuationError", format!("it succeeded, but {error:#}"));
+            return self.dead(request, DeadReason::Unsettled, why).await;
+        }
+        if request.plain {
+            self.reply(context, &json).await?;
+        } else if self.wants_result(request) {
+            match ResultRecord::success(context.id(), json) {
+                Ok(record) => self.store(request, &record).await?,
+                // The macro writes results with serde_json; a hand-made entry could still get it wrong.
+                Err(error) => {
+                    tracing::error!(id = context.id(), error = %error, "cannot store the result");
+                }
+            }
+        }
+        self.remember(request).await?;
+        count(&self.counters.succeeded);
+        tracing::info!(task = context.task(), id = context.id(), elapsed = %show::duration(elapsed), "succeeded");
+        Ok(Settled::Over(Verdict::Ack))
+    }
+
+    async fn retry(
+        &self,
+        request: &Request,
+        after: Duration,
+        failure: TaskFailure,
+        crashed: bool,
+    ) -> Result<Settled, Abandoned> {
+        let context = &request.context;
+        let (retries, crashes) = match crashed {
+            true => (context.retries(), request.crashes.saturating_add(1)),
+            false => (context.retries().saturating_add(1), request.crashes),
+        };
+        let (task, id) = (context.task(), context.id());
+        tracing::warn!(task, id, retries, crashes, after = %show::duration(after), error = %failure, "will be retried");
+        let mut message = copy_of(request);
+        for (name, count) in [("retries", retries), (names::CRASHES, crashes)] {
+            if count > 0 {
+                message.headers.set(name, count);
+            }
+        }
+        history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
+        self.keep_lock(request, after).await?;
+        if let Err(error) = unless_impossible(self.publish_later(request, message, after).await)? {
+            let message = format!("{} (it is not tried again: {error:#})", failure.message);
+            return self.dead(request, DeadReason::Unsettled, TaskFailure { message, ..failure }).await;
+        }
+        count(&self.counters.retried);
+        if self.wants_result(request) {
+            self.store(request, &ResultRecord::failed(id, State::Retry, failure)).await?;
+        }
+        Ok(Settled::GoesOn(Verdict::Ack))
+    }
+
+    /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
+    /// lock has a message.
+    pub(crate) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
+        let (task, id) = (request.context.task(), request.context.id());
+        let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
+        let keep = || self.broker.keep_locked(&lock, wait);
+        let kept = self.persist.until_done("keep the lock of a unique task", keep).await;
+        match unless_impossible(kept)? {
+            Ok(Locked::Taken) => {}
+            // It was too late for the lock. That is no reason to lose the call.
+            Ok(Locked::Held(holder)) => {
+                tracing::warn!(
+                    task,
+                    id,
+                    holder,
+                    "another call holds its lock: it is retried next to that call"
+                );
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(task, id, error, "another call of this unique task may run beside it");
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a message to the dead-letter queue, and tells all who have to know.
+    pub(crate) async fn dead(
+        &self,
+        request: &Request,
+        reason: DeadReason,
+        failure: TaskFailure,
+    ) -> Result<Settled, Abandoned> {
+        let context = &request.context;
+        let (task, id) = (context.task(), context.id());
+        let queue = Queue::dead_letter_name(context.queue());
+        tracing::error!(task, id, reason = reason.as_str(), error = %failure, queue, "dead-lettered");
+        count(&self.counters.failed);
+        let mut message = copy_of(request);
+        message.headers.set(names::DEAD_REASON, reason.as_str());
+        message.headers.set(names::DEAD_ERROR, shortened(&failure.to_string(), MAX_ERROR));
+        message.headers.set(names::DEAD_QUEUE, context.queue());
+        message.headers.set(names::DEAD_AT, format_time(Utc::now()));
+        history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
+        let attempts = history::read(&message.headers);
+        self.letters.add(&queue);
+        let letter =
+            |message| Effect::DeadLetter { of: context.queue(), letter: to_queue(&queue, message, None) };
+        let sent =
+            self.publish_copy(request, "dead-letter a message", TrimmedCopy::letter(message), letter).await;
+        let verdict = match unless_impossible(sent)? {
+            // A dead letter may come again under its id: whoever replays it wants it to run.
+            Ok(()) => Verdict::Replaced,
+            Err(error) => {
+                let (queue, error) = (context.queue(), format!("{error:#}"));
+                tracing::error!(
+                    task,
+                    id,
+                    queue,
+                    error,
+                    "rejected instead: the broker moves it to the dead-letter exchange of its queue"
+                );
+                Verdict::Reject
+            }
+        };
+        self.tell_of_failure(request, &failure).await?;
+        if !self.hooks.is_empty() {
+            let failed = FailedTask { context: context.clone(), reason: reason.as_str(), failure, attempts };
+            self.hooks.tell(failed, &self.persist.cold).await;
+        }
+        Ok(Settled::Over(verdict))
+    }
+
+    /// Tells whoever waits for the result, and what should follow a failure.
+    async fn tell_of_failure(&self, request: &Request, failure: &TaskFailure) -> Result<(), Abandoned> {
+        let context = &request.context;
+        if request.plain {
+            return self.reply_failure(context, failure).await;
+        }
+        if self.wants_result(request) && context.message().is_task() {
+            self.store_for_all(request, State::Failure, failure).await?;
+        }
+        for errback in continuation::after_failure(&request.embed, context) {
+            let task = errback.task.clone();
+            if let Err(error) = unless_impossible(self.publish_all(vec![errback]).await)? {
+                let error = format!("{error:#}");
+                tracing::error!(id = context.id(), errback = task, error, "cannot run the errback");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn revoked(&self, request: &Request, why: &'static str) -> Result<Settled, Abandoned> {
+        if !request.plain && self.wants_result(request) {
+            // Celery's class for it, so that Python callers catch what they know.
+            let failure = TaskFailure {
+                kind: "TaskRevokedError".into(),
+                module: "celery.exceptions".into(),
+                message: why.into(),
+                traceback: None,
+            };
+            self.store_for_all(request, State::Revoked, &failure).await?;
+        }
+        Ok(Settled::Over(Verdict::Ack))
+    }
+
+    async fn publish_all(&self, following: Vec<Following>) -> Result<(), Unsettled> {
+        for next in following {
+            let own = self.app.registry().get(&next.task).and_then(|entry| entry.options.queue);
+            let route = self.app.router().route(&next.task, own, next.wanted());
+            let eta = next.message.headers.eta().ok().flatten();
+            let delay = eta.and_then(|eta| (eta - Utc::now()).to_std().ok());
+            let publication = Publication {
+                exchange: route.exchange,
+                routing_key: route.routing_key,
+                message: next.message,
+                delay: delay.map(|delay| self.as_long_as_possible(delay)),
+                mandatory: true,
+            };
+            self.insist("send the follow-up messages", Effect::Send { queue: route.queue, publication })
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_later(
+        &self,
+        request: &Request,
+        mut message: Message,
+        after: Duration,
+    ) -> Result<(), Unsettled> {
+        let wait = chrono::Duration::from_std(after).ok();
+        let eta = wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST);
+        message.headers.set("eta", format_time(eta));
+        let delay = Some(self.as_long_as_possible(after)).filter(|after| !after.is_zero());
+        let retry = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
+        self.publish_copy(request, "send a retry", TrimmedCopy::call(message), retry).await
+    }
+}

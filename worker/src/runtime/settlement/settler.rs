@@ -1,0 +1,70 @@
+//! The means of settling: what a worker needs to carry out outcomes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio_util::sync::CancellationToken;
+
+use super::counters::Counters;
+use super::failure_hooks::FailureHooks;
+use super::letter_counts::LetterCounts;
+use super::persist::Persist;
+use crate::app::App;
+use crate::backend::ResultBackend;
+use crate::broker::{Broker, Verdict};
+use crate::message::Attempt;
+use crate::message::headers::format_time;
+use crate::runtime::admission::request::Request;
+
+/// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
+pub(crate) const MAX_ERROR: usize = 4000;
+
+/// Carries out outcomes for one worker.
+pub(crate) struct Settler {
+    /// Routes what follows a task, and knows which queues exist.
+    pub(crate) app: App,
+    /// Takes retries, dead letters and what follows.
+    pub(crate) broker: Arc<dyn Broker>,
+    /// Takes results.
+    pub(crate) backend: Arc<dyn ResultBackend>,
+    /// Hear of dead letters.
+    pub(crate) hooks: FailureHooks,
+    /// Tries each effect until it is durable, or cannot be.
+    pub(crate) persist: Persist,
+    /// Fires when this worker stops and is handed nothing any more.
+    pub(crate) consumed: CancellationToken,
+    /// What was done so far.
+    pub(crate) counters: Counters,
+    /// How many letters went to each dead-letter queue.
+    pub(crate) letters: LetterCounts,
+}
+
+/// What is left to do when an outcome is durable.
+pub(crate) enum Settled {
+    /// The call is over: its delivery is settled, and the next one of a unique task may come.
+    Over(Verdict),
+    /// It goes on in the message that takes its place.
+    GoesOn(Verdict),
+}
+
+impl Settler {
+    pub(crate) fn wants_result(&self, request: &Request) -> bool {
+        !request.context.headers().ignore_result().unwrap_or(request.options.ignore_result)
+    }
+
+    /// An entry for the history of the message.
+    pub(crate) fn attempt_of(&self, request: &Request, error: String) -> Attempt {
+        Attempt {
+            attempt: request.context.retries().saturating_add(1),
+            at: format_time(Utc::now()),
+            error,
+            worker: self.app.worker_name(),
+        }
+    }
+
+    /// The delay, or the longest that the broker has: what comes too early for its `eta` waits again.
+    pub(crate) fn as_long_as_possible(&self, delay: Duration) -> Duration {
+        delay.min(self.broker.capabilities().max_delay)
+    }
+}

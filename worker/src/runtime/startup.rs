@@ -1,0 +1,129 @@
+//! How a worker begins: it waits for a broker that is away, and gives up on what waiting cannot mend.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::handle::WorkerHandle;
+use crate::broker::{Broker, Consumer, Subscription};
+use crate::error::{Error, Result};
+use crate::panics::caught;
+use crate::routing::Topology;
+use crate::show;
+use crate::task::SharedState;
+use crate::task::registry::run_setup;
+
+use crate::tracing;
+
+/// How long a set-up function that is stopped may take to clean up.
+const TIDY_UP: Duration = Duration::from_secs(1);
+
+/// Why a worker does not begin to work.
+#[derive(Debug)]
+pub(super) enum NotReady {
+    /// It was stopped meanwhile.
+    Stopped,
+    /// Waiting cannot mend it.
+    Failed(Error),
+}
+
+impl From<Error> for NotReady {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs the `#[setup]` functions, on a thread of their own: a plain one keeps it for as long as it likes. When the worker
+/// is stopped meanwhile, an async one ends at its next await, and a plain one is left behind.
+pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotReady> {
+    let (tell, mut told) = oneshot::channel();
+    let stop = handle.warm.child_token();
+    let _stopped_when_dropped = stop.clone().drop_guard();
+    let runtime = Handle::current();
+    let prepare = async move {
+        let mut shared = SharedState::default();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(NotReady::Stopped),
+            done = run_setup(&mut shared) => Ok(done.map(|()| shared)?),
+        }
+    };
+    std::thread::Builder::new()
+        .name("mq-worker-setup".into())
+        .spawn(move || drop(tell.send(caught(|| runtime.block_on(prepare)))))
+        .map_err(|error| Error::config("cannot start a thread for `#[setup]`").with_source(error))?;
+    let told = tokio::select! {
+        biased;
+        told = &mut told => Some(told),
+        () = handle.warm.cancelled() => tokio::time::timeout(TIDY_UP, told).await.ok(),
+    };
+    match told {
+        None => Err(NotReady::Stopped),
+        Some(Ok(Ok(prepared))) => prepared,
+        Some(Ok(Err(panic))) => Err(Error::config(format!("the set-up panicked: {panic}")).into()),
+        Some(Err(_)) => Err(Error::config("the set-up ended with its runtime").into()),
+    }
+}
+
+/// Declares, waiting for a broker that is away.
+pub(super) async fn declare(
+    broker: &dyn Broker,
+    topology: &Topology,
+    handle: &WorkerHandle,
+) -> Result<(), NotReady> {
+    until_done("declare the queues", handle, || broker.declare(topology)).await
+}
+
+/// Begins to consume, waiting for a broker that is away.
+pub(super) async fn consume(
+    broker: &dyn Broker,
+    wanted: Subscription,
+    handle: &WorkerHandle,
+) -> Result<Consumer, NotReady> {
+    until_done("consume", handle, || broker.consume(wanted.clone())).await
+}
+
+async fn until_done<'a, T>(
+    what: &str,
+    handle: &WorkerHandle,
+    attempt: impl Fn() -> BoxFuture<'a, Result<T>>,
+) -> Result<T, NotReady> {
+    let mut patience = Patience::default();
+    loop {
+        let error = tokio::select! {
+            biased;
+            () = handle.warm.cancelled() => return Err(NotReady::Stopped),
+            done = attempt() => match done {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            },
+        };
+        if !error.is_connection() && !error.is_timeout() {
+            return Err(error.into());
+        }
+        patience.pause(what, &error, handle).await;
+    }
+}
+
+/// Growing pauses between attempts to reach a broker that is away.
+pub(super) struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Duration::from_millis(500))
+    }
+}
+
+impl Patience {
+    /// Says what is wrong and pauses.
+    pub(super) async fn pause(&mut self, what: &str, error: &Error, handle: &WorkerHandle) {
+        tracing::warn!(error = format!("{error:#}"), again_in = %show::duration(self.0), "cannot {what} yet");
+        tokio::select! {
+            () = handle.warm.cancelled() => {}
+            () = tokio::time::sleep(self.0) => {}
+        }
+        self.0 = (self.0 * 2).min(Duration::from_secs(10));
+    }
+}
