@@ -7,8 +7,8 @@ use quote::ToTokens;
 use syn::{Attribute, FnArg, LitStr, Pat, PatType, ReturnType, Safety, Type, TypeReference};
 
 use crate::ast::{self, Function, Parameter, Task};
-use crate::attr::{Options, Topic};
 use crate::mistakes::Mistakes;
+use crate::options::{Options, Topic};
 
 /// The most arguments that a task takes.
 const MAX_ARGUMENTS: usize = 12;
@@ -272,27 +272,30 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     if let Some(exchange) = &options.exchange {
         check_name("an exchange's name", exchange, mistakes);
     }
-    if let (Some((soft, span)), Some(hard)) = (options.soft_time_limit, options.time_limit)
-        && soft >= hard
+    if let (Some(soft), Some(hard)) = (options.soft_time_limit, options.time_limit)
+        && soft.length >= hard.length
     {
-        mistakes.add_at(span, "the soft limit comes before the `time_limit`: make it shorter");
+        mistakes.add_at(soft.key, "the soft limit comes before the `time_limit`: make it shorter");
     }
-    if let (Some((_, span)), None | Some(false)) = (options.memory_limit, options.isolate) {
-        mistakes.add_at(span, "only a process of its own can be bounded: add `isolate`");
+    if let (Some(limit), None | Some(false)) = (options.memory_limit, options.isolate) {
+        mistakes.add_at(limit.key, "only a process of its own can be bounded: add `isolate`");
     }
-    if let (Some((text, _)), None) = (&options.unique_by, options.unique_for) {
-        mistakes.add(text, "how long may it keep the next one out, at most? Add `unique_for = \"1h\"`");
+    if let (Some(unique_by), None) = (&options.unique_by, options.unique_for) {
+        mistakes.add(
+            &unique_by.text,
+            "how long may it keep the next one out, at most? Add `unique_for = \"1h\"`",
+        );
     }
-    if let (Some((_, span)), Some(true)) = (options.unique_for, options.broadcast) {
-        mistakes.add_at(span, "a broadcast runs on every worker: it cannot be unique");
+    if let (Some(unique_for), Some(true)) = (options.unique_for, options.broadcast) {
+        mistakes.add_at(unique_for.key, "a broadcast runs on every worker: it cannot be unique");
     }
-    if let Some((lifetime, span)) = options.once_for
-        && lifetime > LONGEST_MEMORY
+    if let Some(once_for) = options.once_for
+        && once_for.length > LONGEST_MEMORY
     {
-        mistakes.add_at(span, "what is done is remembered for 24 hours at most");
+        mistakes.add_at(once_for.key, "what is done is remembered for 24 hours at most");
     }
     let mut patterns = HashSet::new();
-    for topic in &options.topics {
+    for topic in options.topics() {
         // What a constant holds is not known here.
         let Topic::Text(topic) = topic else { continue };
         check_name("a topic", topic, mistakes);
