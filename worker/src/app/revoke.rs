@@ -9,6 +9,13 @@ use crate::broker::{Broker, Note, Register};
 use crate::control::Control;
 use crate::error::Result;
 
+/// What happens to a revoked call that runs already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfRunning {
+    Finish,
+    Terminate,
+}
+
 impl App {
     /// Revokes a call, by its id. Where it waits, for its turn, its time or its retry, it will not be run: a worker that
     /// comes across it drops it, now or later, whether it runs by now or is started within the next seven days. Where
@@ -23,7 +30,7 @@ impl App {
     /// When the broker does not take it. Workers that run were told if the error [is one of what the broker
     /// lacks](crate::Error::is_unsupported).
     pub async fn revoke(&self, id: &str) -> Result<()> {
-        self.stop_call(id, false).await
+        self.stop_call(id, IfRunning::Finish).await
     }
 
     /// Revokes a call, and stops it where it runs: an async task at its next await, an isolated one by killing its
@@ -32,10 +39,11 @@ impl App {
     /// # Errors
     /// As [`revoke`](Self::revoke).
     pub async fn terminate(&self, id: &str) -> Result<()> {
-        self.stop_call(id, true).await
+        self.stop_call(id, IfRunning::Terminate).await
     }
 
-    async fn stop_call(&self, id: &str, terminate: bool) -> Result<()> {
+    async fn stop_call(&self, id: &str, if_running: IfRunning) -> Result<()> {
+        let terminate = if_running == IfRunning::Terminate;
         let broker = self.broker().await?;
         // First: a worker that is just starting reads it, or is there to be told. So does one that cannot be told, which
         // must learn from the note alone whether to wait for the call to listen.
