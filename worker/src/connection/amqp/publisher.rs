@@ -53,11 +53,11 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Hands messages to the publishing task. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Publisher {
-    requests: mpsc::Sender<Command>,
+    requests: mpsc::Sender<PublishJob>,
     limit: Duration,
 }
 
-enum Command {
+enum PublishJob {
     Publish(Arc<Outgoing>, Request),
     Flush(oneshot::Sender<()>),
 }
@@ -90,8 +90,8 @@ impl Publisher {
         let request = Request { reply, deadline: Instant::now() + self.limit, refused: None };
         let outgoing = Arc::new(outgoing);
         let publish = async {
-            let command = Command::Publish(Arc::clone(&outgoing), request);
-            self.requests.send(command).await.map_err(|_| closed())?;
+            let job = PublishJob::Publish(Arc::clone(&outgoing), request);
+            self.requests.send(job).await.map_err(|_| closed())?;
             runtime::answer(answer, self.requests.closed()).await.unwrap_or_else(|| Err(closed()))
         };
         let published = runtime::timeout(self.limit + UNTOLD, publish).await;
@@ -103,7 +103,7 @@ impl Publisher {
     pub(crate) async fn flush(&self) {
         let (reply, answer) = oneshot::channel();
         let flush = async {
-            if self.requests.send(Command::Flush(reply)).await.is_ok() {
+            if self.requests.send(PublishJob::Flush(reply)).await.is_ok() {
                 // Without an answer the task has ended, having settled all.
                 runtime::answer(answer, self.requests.closed()).await;
             }
@@ -129,7 +129,7 @@ struct Actor {
     limit: Duration,
     state: watch::Receiver<State>,
     blocked: watch::Receiver<Option<String>>,
-    inbox: mpsc::Receiver<Command>,
+    inbox: mpsc::Receiver<PublishJob>,
     waiting: VecDeque<(Arc<Outgoing>, Request)>,
     flushes: Vec<oneshot::Sender<()>>,
     lane: Lane,
@@ -160,7 +160,7 @@ struct Open {
 }
 
 impl Actor {
-    fn new(link: Arc<Link>, inbox: mpsc::Receiver<Command>, limit: Duration) -> Self {
+    fn new(link: Arc<Link>, inbox: mpsc::Receiver<PublishJob>, limit: Duration) -> Self {
         let blocked = link.blocked();
         Self {
             // Watching starts the link, so a link that nobody publishes on is never made: see `run`.
@@ -183,7 +183,7 @@ impl Actor {
         let Some(first) = self.inbox.recv().await else { return };
         self.state = self.link.watch();
         self.take(first);
-        let mut commands = Vec::new();
+        let mut jobs = Vec::new();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_open = true;
@@ -197,9 +197,9 @@ impl Actor {
                 opened = opening(&mut self.lane) => self.opened(opened),
                 // Before the others, whose time is up later.
                 Some(again) = self.refused.next(), if !self.refused.is_empty() => self.waiting.push_front(again),
-                count = self.inbox.recv_many(&mut commands, room), if is_open && room > 0 => {
+                count = self.inbox.recv_many(&mut jobs, room), if is_open && room > 0 => {
                     is_open = count > 0;
-                    commands.drain(..).for_each(|command| self.take(command));
+                    jobs.drain(..).for_each(|job| self.take(job));
                 }
                 Ok(()) = self.state.changed() => {}
                 Ok(()) = self.blocked.changed() => {}
@@ -212,10 +212,10 @@ impl Actor {
         self.waiting.is_empty() && self.window.is_empty() && self.writes.is_empty() && self.refused.is_empty()
     }
 
-    fn take(&mut self, command: Command) {
-        match command {
-            Command::Publish(outgoing, request) => self.waiting.push_back((outgoing, request)),
-            Command::Flush(reply) => self.flushes.push(reply),
+    fn take(&mut self, job: PublishJob) {
+        match job {
+            PublishJob::Publish(outgoing, request) => self.waiting.push_back((outgoing, request)),
+            PublishJob::Flush(reply) => self.flushes.push(reply),
         }
     }
 
