@@ -58,12 +58,12 @@ pub(crate) struct Publisher {
 }
 
 enum PublishJob {
-    Publish(Arc<Outgoing>, Request),
+    Publish(Arc<Outgoing>, PublishRequest),
     Flush(oneshot::Sender<()>),
 }
 
 /// Who waits, and until when.
-struct Request {
+struct PublishRequest {
     reply: oneshot::Sender<Result<()>>,
     deadline: Instant,
     refused: Option<Refused>,
@@ -87,7 +87,7 @@ impl Publisher {
     /// Publishes. `Ok` means that the broker has taken responsibility.
     pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { reply, deadline: Instant::now() + self.limit, refused: None };
+        let request = PublishRequest { reply, deadline: Instant::now() + self.limit, refused: None };
         let outgoing = Arc::new(outgoing);
         let publish = async {
             let job = PublishJob::Publish(Arc::clone(&outgoing), request);
@@ -130,14 +130,14 @@ struct Actor {
     state: watch::Receiver<State>,
     blocked: watch::Receiver<Option<String>>,
     inbox: mpsc::Receiver<PublishJob>,
-    waiting: VecDeque<(Arc<Outgoing>, Request)>,
+    waiting: VecDeque<(Arc<Outgoing>, PublishRequest)>,
     flushes: Vec<oneshot::Sender<()>>,
     lane: Lane,
     pause: Pause,
-    window: Window<Request>,
+    window: Window<PublishRequest>,
     writes: FuturesUnordered<BoxFuture<'static, (u64, Written)>>,
     /// Those that were refused and wait for another try.
-    refused: FuturesUnordered<BoxFuture<'static, (Arc<Outgoing>, Request)>>,
+    refused: FuturesUnordered<BoxFuture<'static, (Arc<Outgoing>, PublishRequest)>>,
 }
 
 /// The channel that is published on.
@@ -332,7 +332,7 @@ impl Actor {
 
     /// A refusal says that the message lies nowhere, if it was for one queue: then it may be published again. Of several
     /// queues some may have it.
-    fn refused(&mut self, outgoing: Arc<Outgoing>, mut request: Request) {
+    fn refused(&mut self, outgoing: Arc<Outgoing>, mut request: PublishRequest) {
         let (first, longest) = REFUSED_PAUSE;
         let now = Instant::now();
         let Refused { since, pause } = request.refused.unwrap_or(Refused { since: now, pause: first });
@@ -375,7 +375,7 @@ impl Actor {
         }
         // Those that the broker closed the channel for, if it can be told which they are.
         let is_guilty =
-            |entry: &Entry<Request>| blame.as_ref().is_some_and(|blame| blame.is_on(&entry.outgoing));
+            |entry: &Entry<PublishRequest>| blame.as_ref().is_some_and(|blame| blame.is_on(&entry.outgoing));
         let found = entries.iter().any(is_guilty);
         let mut again = VecDeque::new();
         for entry in entries {
@@ -431,7 +431,7 @@ impl Actor {
     }
 }
 
-impl Request {
+impl PublishRequest {
     fn tell(self, outcome: Result<()>) {
         // Whoever does not wait any more has given up.
         let _ = self.reply.send(outcome);
