@@ -132,7 +132,7 @@ struct Actor {
     inbox: mpsc::Receiver<PublishJob>,
     waiting: VecDeque<(Arc<Outgoing>, PublishRequest)>,
     flushes: Vec<oneshot::Sender<()>>,
-    lane: Lane,
+    channel: PublishChannel,
     pause: Pause,
     window: Window<PublishRequest>,
     writes: FuturesUnordered<BoxFuture<'static, (u64, Written)>>,
@@ -141,7 +141,7 @@ struct Actor {
 }
 
 /// The channel that is published on.
-enum Lane {
+enum PublishChannel {
     Closed,
     Opening(BoxFuture<'static, Result<Open, lapin::Error>>),
     Open(Open),
@@ -171,7 +171,7 @@ impl Actor {
             inbox,
             waiting: VecDeque::new(),
             flushes: Vec::new(),
-            lane: Lane::Closed,
+            channel: PublishChannel::Closed,
             pause: Pause::default(),
             window: Window::new(),
             writes: FuturesUnordered::new(),
@@ -194,7 +194,7 @@ impl Actor {
             tokio::select! {
                 biased;
                 Some(done) = self.writes.next(), if !self.writes.is_empty() => self.written(done),
-                opened = opening(&mut self.lane) => self.opened(opened),
+                opened = opening(&mut self.channel) => self.opened(opened),
                 // Before the others, whose time is up later.
                 Some(again) = self.refused.next(), if !self.refused.is_empty() => self.waiting.push_front(again),
                 count = self.inbox.recv_many(&mut jobs, room), if is_open && room > 0 => {
@@ -228,11 +228,11 @@ impl Actor {
             }
         }
         self.follow_link();
-        match &self.lane {
-            Lane::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
+        match &self.channel {
+            PublishChannel::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
                 self.sort_out()
             }
-            Lane::Open(open) if self.blocked.borrow().is_none() => {
+            PublishChannel::Open(open) if self.blocked.borrow().is_none() => {
                 let open = open.clone();
                 self.write(&open);
             }
@@ -242,12 +242,12 @@ impl Actor {
 
     fn follow_link(&mut self) {
         let state = self.state.borrow_and_update().clone();
-        match (&self.lane, &state) {
-            (Lane::Closed, State::Up(session)) if !self.waiting.is_empty() => {
-                self.lane = Lane::Opening(open(session.clone(), self.pause.next(false)).boxed());
+        match (&self.channel, &state) {
+            (PublishChannel::Closed, State::Up(session)) if !self.waiting.is_empty() => {
+                self.channel = PublishChannel::Opening(open(session.clone(), self.pause.next(false)).boxed());
             }
-            (Lane::Open(open), State::Up(session)) if session.generation == open.generation => {}
-            (Lane::Open(_), _) => self.broken(None),
+            (PublishChannel::Open(open), State::Up(session)) if session.generation == open.generation => {}
+            (PublishChannel::Open(_), _) => self.broken(None),
             _ => {}
         }
         match state {
@@ -267,11 +267,11 @@ impl Actor {
     }
 
     fn opened(&mut self, opened: Result<Open, lapin::Error>) {
-        self.lane = match opened {
-            Ok(open) => Lane::Open(open),
+        self.channel = match opened {
+            Ok(open) => PublishChannel::Open(open),
             Err(_) => {
                 self.link.suspect();
-                Lane::Closed
+                PublishChannel::Closed
             }
         };
     }
@@ -353,19 +353,22 @@ impl Actor {
     }
 
     fn broken(&mut self, error: Option<lapin::Error>) {
-        if let Lane::Broken { why, .. } = &mut self.lane {
+        if let PublishChannel::Broken { why, .. } = &mut self.channel {
             // The first error says why; later ones may only say that the channel is closed.
             if why.as_ref().is_none_or(|why| reply_code(why).is_none()) {
                 *why = error.or(why.take());
             }
         } else {
-            self.lane = Lane::Broken { why: error, until: Instant::now() + LAST_WORDS };
+            self.channel = PublishChannel::Broken { why: error, until: Instant::now() + LAST_WORDS };
         }
     }
 
     /// The channel is gone and has said all: who is to blame, who can be published again, who cannot know?
     fn sort_out(&mut self) {
-        let Lane::Broken { why, .. } = std::mem::replace(&mut self.lane, Lane::Closed) else { return };
+        let PublishChannel::Broken { why, .. } = std::mem::replace(&mut self.channel, PublishChannel::Closed)
+        else {
+            return;
+        };
         self.writes.clear();
         let entries = self.window.take();
         let why_text = why.as_ref().map_or_else(|| "the connection was lost".to_owned(), text);
@@ -439,9 +442,9 @@ impl PublishRequest {
 }
 
 /// Resolves when a channel is being opened and is open, or could not be.
-async fn opening(lane: &mut Lane) -> Result<Open, lapin::Error> {
-    match lane {
-        Lane::Opening(opening) => opening.await,
+async fn opening(channel: &mut PublishChannel) -> Result<Open, lapin::Error> {
+    match channel {
+        PublishChannel::Opening(opening) => opening.await,
         _ => std::future::pending().await,
     }
 }
