@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::channel::{ANSWER, OpenChannel};
 use super::failure::{code, is_channel_error, reply_code, text, timed_out};
-use super::link::{Link, Pause, Session, State, closed};
+use super::link::{Link, LinkState, Pause, Session, closed};
 use super::outgoing::{Outgoing, Returned};
 use super::runtime;
 use super::window::{Confirm, Entry, Outcome, Window};
@@ -127,7 +127,7 @@ enum Written {
 struct Actor {
     link: Arc<Link>,
     limit: Duration,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<LinkState>,
     blocked: watch::Receiver<Option<String>>,
     inbox: mpsc::Receiver<PublishJob>,
     waiting: VecDeque<(Arc<Outgoing>, PublishRequest)>,
@@ -164,7 +164,7 @@ impl Actor {
         let blocked = link.blocked();
         Self {
             // Watching starts the link, so a link that nobody publishes on is never made: see `run`.
-            state: watch::Sender::new(State::Down(None)).subscribe(),
+            state: watch::Sender::new(LinkState::Down(None)).subscribe(),
             blocked,
             link,
             limit,
@@ -243,21 +243,22 @@ impl Actor {
     fn follow_link(&mut self) {
         let state = self.state.borrow_and_update().clone();
         match (&self.channel, &state) {
-            (PublishChannel::Closed, State::Up(session)) if !self.waiting.is_empty() => {
+            (PublishChannel::Closed, LinkState::Up(session)) if !self.waiting.is_empty() => {
                 self.channel = PublishChannel::Opening(open(session.clone(), self.pause.next(false)).boxed());
             }
-            (PublishChannel::Open(open), State::Up(session)) if session.generation == open.generation => {}
+            (PublishChannel::Open(open), LinkState::Up(session)) if session.generation == open.generation => {
+            }
             (PublishChannel::Open(_), _) => self.broken(None),
             _ => {}
         }
         match state {
-            State::Down(Some(failure)) if failure.is_final => {
+            LinkState::Down(Some(failure)) if failure.is_final => {
                 for (outgoing, request) in self.waiting.drain(..) {
                     let error = failure.to_error().context(unsent(&outgoing));
                     request.tell(Err(error));
                 }
             }
-            State::Closed => {
+            LinkState::Closed => {
                 for (_, request) in self.waiting.drain(..) {
                     request.tell(Err(closed()));
                 }
@@ -409,8 +410,8 @@ impl Actor {
                 (Some(reason), _) => Error::timeout(format!(
                     "{what}: the broker takes no messages ({reason}) and did not within {limit}"
                 )),
-                (None, State::Down(Some(failure))) => failure.to_error().context(what),
-                (None, State::Down(None)) => {
+                (None, LinkState::Down(Some(failure))) => failure.to_error().context(what),
+                (None, LinkState::Down(None)) => {
                     Error::connection(format!("{what}: no connection within {limit}"))
                 }
                 (None, _) => Error::timeout(format!("{what}: it waited {limit} for others to be confirmed")),
