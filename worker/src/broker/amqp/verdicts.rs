@@ -37,7 +37,12 @@ impl Settle for LaneSettler {
 impl Verdicts {
     pub(super) fn new() -> Self {
         let (sender, inbox) = mpsc::unbounded_channel();
-        Self { channel: 1, sink: Arc::new(LaneSettler { channel: 1, verdicts: sender.clone() }), sender, inbox }
+        Self {
+            channel: 1,
+            sink: Arc::new(LaneSettler { channel: 1, verdicts: sender.clone() }),
+            sender,
+            inbox,
+        }
     }
 
     /// From now on there is another channel.
