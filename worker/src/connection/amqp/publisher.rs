@@ -113,7 +113,7 @@ impl Publisher {
 }
 
 /// What became of one write.
-enum Written {
+enum WriteOutcome {
     /// It never went out.
     No(lapin::Error),
     /// It may have gone out; no confirm came.
@@ -135,7 +135,7 @@ struct Actor {
     channel: PublishChannel,
     pause: Pause,
     window: Window<PublishRequest>,
-    writes: FuturesUnordered<BoxFuture<'static, (u64, Written)>>,
+    writes: FuturesUnordered<BoxFuture<'static, (u64, WriteOutcome)>>,
     /// Those that were refused and wait for another try.
     refused: FuturesUnordered<BoxFuture<'static, (Arc<Outgoing>, PublishRequest)>>,
 }
@@ -298,19 +298,21 @@ impl Actor {
 
     /// Takes this outcome and all others that are there. That none is left behind is what makes
     /// [`Window::confirmed`] exact.
-    fn written(&mut self, first: (u64, Written)) {
+    fn written(&mut self, first: (u64, WriteOutcome)) {
         let mut round = Vec::new();
         let mut next = Some(first);
         while let Some((number, written)) = next {
             match written {
-                Written::Confirmed { taken, returned } => round.push(Confirm { number, taken, returned }),
-                Written::No(error) => {
+                WriteOutcome::Confirmed { taken, returned } => {
+                    round.push(Confirm { number, taken, returned })
+                }
+                WriteOutcome::No(error) => {
                     if let Some(entry) = self.window.get_mut(number) {
                         entry.was_written = false;
                     }
                     self.broken(Some(error));
                 }
-                Written::Unconfirmed(error) => self.broken(Some(error)),
+                WriteOutcome::Unconfirmed(error) => self.broken(Some(error)),
             }
             next = self.writes.next().now_or_never().flatten();
         }
@@ -468,20 +470,20 @@ async fn open(session: Session, pause: Duration) -> Result<Open, lapin::Error> {
     }
 }
 
-async fn publish(channel: Arc<OpenChannel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, Written) {
+async fn publish(channel: Arc<OpenChannel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, WriteOutcome) {
     let (exchange, routing_key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
     let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
     let properties = outgoing.properties.clone();
     let written = channel.basic_publish(exchange, routing_key, options, &outgoing.body, properties).await;
     drop(outgoing);
     let written = match written {
-        Err(error) => Written::No(error),
+        Err(error) => WriteOutcome::No(error),
         Ok(confirm) => match confirm.await {
-            Ok(confirmation) => Written::Confirmed {
+            Ok(confirmation) => WriteOutcome::Confirmed {
                 taken: confirmation.is_ack(),
                 returned: confirmation.take_message().map(|message| Box::new(message.into())),
             },
-            Err(error) => Written::Unconfirmed(error),
+            Err(error) => WriteOutcome::Unconfirmed(error),
         },
     };
     (number, written)
