@@ -227,3 +227,12 @@ pub(crate) fn doc_text(attrs: &[Attribute]) -> String {
 pub(crate) fn located(span: Span) -> Span {
     Span::call_site().located_at(span)
 }
+
+/// The same tokens at another place, so that a message covers that place alone.
+pub(crate) fn respan(tokens: &TokenStream, span: Span) -> TokenStream {
+    let at = |mut token: TokenTree| {
+        token.set_span(span);
+        token
+    };
+    tokens.clone().into_iter().map(at).collect()
+}

@@ -4,8 +4,8 @@ use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 
-use crate::ast::{self, Parameter, located};
-use crate::expand::{Parts, respan};
+use crate::ast::{self, Parameter, located, respan};
+use crate::expand::Parts;
 
 impl Parts<'_> {
     pub(crate) fn entry(&self) -> TokenStream {

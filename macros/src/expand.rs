@@ -1,14 +1,12 @@
 //! Writes the unit struct that stands in for the function, and all that hangs on it.
 
-use std::time::Duration;
-
-use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::LitStr;
 use syn::spanned::Spanned;
 
-use crate::ast::{self, Attributes, Parameter, Task, located};
-use crate::attr::{Ack, Options, Topic};
+use crate::ast::{self, Attributes, Parameter, Task, located, respan};
+use crate::options::{Options, Topic};
 
 /// The code of a sound task.
 pub(crate) fn task(task: &Task<'_>, options: &Options) -> TokenStream {
@@ -102,13 +100,12 @@ pub(crate) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn of(task: &'a Task<'a>, options: &'a Options) -> Self {
-        let library = &options.library;
         let parameters = &task.parameters;
         let output = &task.function.sig.output;
         Self {
             task,
             options,
-            private: quote!(#library::__private),
+            private: options.private(),
             ident: task.ident(),
             types: parameters.iter().map(|parameter| parameter.ty).collect(),
             locals: (0..parameters.len()).map(|index| format_ident!("__argument_{index}")).collect(),
@@ -124,7 +121,7 @@ impl<'a> Parts<'a> {
     fn task_impl(&self) -> TokenStream {
         let Self { private, ident, .. } = self;
         let name = name_of(self.ident, self.options);
-        let constants = constants(self.options, private);
+        let constants = self.options.constants(private);
         let args = self.args_type();
         let output = self.output_type();
         let unique_by = self.unique_by();
@@ -147,7 +144,8 @@ impl<'a> Parts<'a> {
         let private = &self.private;
         let key = match &self.options.unique_by {
             None => quote!(#private::write_output(__args)),
-            Some((_, expressions)) => {
+            Some(unique_by) => {
+                let expressions = &unique_by.list;
                 let names = self.task.parameters.iter().map(|parameter| parameter.ident);
                 let pattern = match self.types.is_empty() {
                     true => quote!(_),
@@ -328,7 +326,7 @@ impl<'a> Parts<'a> {
     /// merely looks alike in JSON would not be noticed when one of them changes.
     fn events(&self) -> TokenStream {
         let Some(ty) = self.types.first() else { return TokenStream::new() };
-        let constants = self.options.topics.iter().filter_map(|topic| match topic {
+        let constants = self.options.topics().iter().filter_map(|topic| match topic {
             Topic::Constant(path) => Some(path),
             Topic::Text(_) => None,
         });
@@ -361,15 +359,6 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The same tokens at another place, so that a message covers that place alone.
-pub(crate) fn respan(tokens: &TokenStream, span: Span) -> TokenStream {
-    let at = |mut token: TokenTree| {
-        token.set_span(span);
-        token
-    };
-    tokens.clone().into_iter().map(at).collect()
-}
-
 /// The name on the wire.
 pub(crate) fn name_of(ident: &Ident, options: &Options) -> LitStr {
     options.name.clone().unwrap_or_else(|| LitStr::new(&ast::bare(ident), ident.span()))
@@ -377,51 +366,4 @@ pub(crate) fn name_of(ident: &Ident, options: &Options) -> LitStr {
 
 fn args_value(values: impl ExactSizeIterator<Item = TokenStream>, private: &TokenStream) -> TokenStream {
     if values.len() == 0 { quote!(#private::NoArgs) } else { quote!((#(#values,)*)) }
-}
-
-/// What the attribute says, over the defaults.
-pub(crate) fn constants(options: &Options, private: &TokenStream) -> TokenStream {
-    let Options { queue, topics, exchange, broadcast, max_retries, priority, ignore_result, .. } = options;
-    let some = |value: TokenStream| quote!(::core::option::Option::Some(#value));
-    let duration = |value: Duration| {
-        let (seconds, nanos) = (value.as_secs(), value.subsec_nanos());
-        quote!(#private::Duration::new(#seconds, #nanos))
-    };
-    let mut fields = Vec::new();
-    fields.extend(queue.as_ref().map(|queue| (quote!(queue), some(quote!(#queue)))));
-    if !topics.is_empty() {
-        let patterns = topics.iter().map(|topic| match topic {
-            Topic::Text(text) => quote!(#text),
-            Topic::Constant(path) => {
-                let private = respan(private, path.span());
-                quote_spanned!(located(path.span())=> #private::Topic::pattern(#path))
-            }
-        });
-        fields.push((quote!(topics), quote!(&[#(#patterns),*])));
-    }
-    fields.extend(exchange.as_ref().map(|exchange| (quote!(exchange), some(quote!(#exchange)))));
-    fields.extend(broadcast.map(|yes| (quote!(broadcast), quote!(#yes))));
-    fields.extend(max_retries.map(|number| (quote!(max_retries), quote!(#number))));
-    fields.extend(options.backoff.map(|(min, max)| {
-        let (min, max) = (duration(min), duration(max));
-        (quote!(backoff), quote!(#private::Backoff { min: #min, max: #max }))
-    }));
-    fields.extend(options.time_limit.map(|limit| (quote!(time_limit), some(duration(limit)))));
-    fields.extend(options.soft_time_limit.map(|(limit, _)| (quote!(soft_time_limit), some(duration(limit)))));
-    fields.extend(options.isolate.map(|yes| (quote!(isolate), quote!(#yes))));
-    fields.extend(options.memory_limit.map(|(bytes, _)| (quote!(memory_limit), some(quote!(#bytes)))));
-    fields.extend(options.unique_for.map(|(time, _)| (quote!(unique_for), some(duration(time)))));
-    fields.extend(options.once_for.map(|(time, _)| (quote!(once_for), some(duration(time)))));
-    fields.extend(options.ack.map(|mode| {
-        let mode = match mode {
-            Ack::Late => quote!(Late),
-            Ack::Early => quote!(Early),
-        };
-        (quote!(ack), quote!(#private::AckMode::#mode))
-    }));
-    fields.extend(priority.map(|number| (quote!(priority), some(quote!(#number)))));
-    fields.extend(options.expires.map(|lifetime| (quote!(expires), some(duration(lifetime)))));
-    fields.extend(ignore_result.map(|yes| (quote!(ignore_result), quote!(#yes))));
-    let fields = fields.iter().map(|(name, value)| quote!(#name: #value));
-    quote!(#private::TaskOptions { #(#fields,)* ..#private::TaskOptions::DEFAULT })
 }

@@ -7,7 +7,7 @@ use quote::{format_ident, quote};
 use syn::{FnArg, GenericParam, Pat, ReceiverKind, Type};
 
 use crate::ast::{self, Attributes, Function};
-use crate::attr::Options;
+use crate::options::Options;
 use crate::{expand, valid};
 
 /// A struct with the same name and methods that accept whatever they are given.
@@ -60,11 +60,10 @@ fn has_mistake_for_the_compiler(function: &Function) -> bool {
 }
 
 fn stand_in(function: &Function, options: &Options) -> TokenStream {
-    let library = &options.library;
-    let private = quote!(#library::__private);
+    let private = options.private();
     let (vis, ident) = (&function.vis, &function.sig.ident);
     let name = expand::name_of(ident, options);
-    let constants = expand::constants(options, &private);
+    let constants = options.constants(&private);
     let returned = returned(function);
     let fallible = ast::is_fallible(&function.sig.output);
     let output = match &returned {

@@ -3,13 +3,13 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{FnArg, Path, ReturnType, Type};
+use syn::{FnArg, ReturnType, Type};
 
 use crate::ast::{self, Attributes, Function, located};
-use crate::attr;
 use crate::entry::match_result;
 use crate::expand::quiet;
 use crate::mistakes::Mistakes;
+use crate::options;
 use crate::valid;
 
 /// A kind of function that the worker calls by itself.
@@ -47,12 +47,12 @@ impl Hook {
     /// Reads the attribute and its function, and writes what takes their place.
     pub(crate) fn compile(&self, options: TokenStream, item: TokenStream) -> TokenStream {
         let mut mistakes = Mistakes::default();
-        let library = attr::library_of(self.name, options, &mut mistakes);
+        let private = options::private_of(self.name, options, &mut mistakes);
         let code = match Function::read(self.name, item.clone()) {
             Ok(function) => {
                 self.check(&function, &mut mistakes);
                 match mistakes.is_empty() {
-                    true => self.expand(&function, &library),
+                    true => self.expand(&function, &private),
                     false => original(&function),
                 }
             }
@@ -111,8 +111,7 @@ fn original(function: &Function) -> TokenStream {
 
 impl Hook {
     /// The function and its registration.
-    fn expand(&self, function: &Function, library: &Path) -> TokenStream {
-        let private = quote!(#library::__private);
+    fn expand(&self, function: &Function, private: &TokenStream) -> TokenStream {
         let [takes, entry] = [self.takes, self.entry].map(|name| Ident::new(name, Span::call_site()));
         let mutable = self.is_mutable.then(|| quote!(mut));
         let ident = &function.sig.ident;
@@ -126,7 +125,7 @@ impl Hook {
         }
         let outcome = if ast::is_fallible(&function.sig.output) {
             let unit = quote_spanned!(located(span)=> ());
-            match_result(&private, &called, span, &unit, &quote!(::core::result::Result::Ok(())))
+            match_result(private, &called, span, &unit, &quote!(::core::result::Result::Ok(())))
         } else {
             quote!({ #called; ::core::result::Result::Ok(()) })
         };

@@ -1,24 +1,23 @@
 //! The attributes of mq-worker: `#[task]`, `#[setup]` and `#[on_failure]`. Use them through `mq_worker`.
 //!
-//! A small compiler: `ast` is the input, `attr` reads the options, `valid` checks, `expand` and `entry` generate code.
+//! A small compiler: `ast` is the input, `options` reads the options, `valid` checks, `expand` and `entry` generate code.
 //! After mistakes, `fallback` generates an item that lets the compiler check the rest of the program.
 
 mod ast;
-mod attr;
 mod entry;
 mod expand;
 mod fallback;
 mod hook;
 mod mistakes;
-mod size;
+mod options;
 mod valid;
 
 use proc_macro::TokenStream;
 use quote::quote;
 
 use crate::ast::Function;
-use crate::attr::Options;
 use crate::mistakes::Mistakes;
+use crate::options::Options;
 
 /// Turns a function into a task: a call can be queued now and run later by a worker.
 ///
@@ -72,27 +71,7 @@ use crate::mistakes::Mistakes;
 ///
 /// # Options
 ///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `name = "mail.welcome"` | the name on the wire; no two tasks have the same | the function's name |
-/// | `queue = "email"` | the queue that calls go to | a matching route, else the default queue |
-/// | `max_retries = 5` | how many times a failed call is tried again | 3 |
-/// | `backoff = "1s..10m"` | the shortest and the longest wait before a retry; it doubles, with jitter | `"1s..10m"` |
-/// | `time_limit = "30s"` | a run that takes longer is stopped and counts as failed; a plain function can only be stopped when it is isolated | no limit |
-/// | `soft_time_limit = "25s"` | then the context says [`is_cancelled`](https://docs.rs/mq-worker/latest/mq_worker/struct.Context.html#method.is_cancelled): the task may still end well | no limit |
-/// | `isolate` | each run has a process of its own, which can really be stopped and may crash (Unix) | runs in the worker |
-/// | `memory_limit = "512MB"` | how much memory that process may have | no limit |
-/// | `unique_for = "1h"` | no second call with the same arguments is queued while one waits or runs, for so long at most | calls are independent |
-/// | `unique_by = "user.id"` | what makes a call the same as another, in terms of its parameters; several with commas | all arguments |
-/// | `once_for = "1h"` | a call that succeeded within this time is not run again when its message comes again; 24 hours at most | it may run again |
-/// | `ack = "early"` | `"late"`: at least once, the message goes when the outcome is safe; `"early"`: at most once | `"late"` |
-/// | `priority = 9` | 0 to 255, larger is more urgent | none |
-/// | `expires = "1h"` | a call that waited longer is not run | never |
-/// | `ignore_result` | nobody asks for the result: nothing is stored | results are kept |
-/// | `topic = "order.*.paid"` | subscribes to messages with such a routing key: `*` is one word, `#` any number. May be repeated, or a list: `["a.*", "b.#"]` | none |
-/// | `exchange = "logs"` | the exchange that it subscribes to, with `topic` unless that is a fanout exchange | the topic exchange |
-/// | `broadcast` | every worker that is running gets a copy | one worker gets it |
-/// | `crate = "path"` | where `mq_worker` is found when it was renamed | `::mq_worker` |
+#[doc = options::table::documentation!()]
 ///
 /// Durations are a number and a unit: `500ms`, `30s`, `10m`, `2h 30m`, `1day`.
 ///

@@ -7,8 +7,8 @@ use quote::ToTokens;
 use syn::{Attribute, FnArg, LitStr, Pat, PatType, ReturnType, Safety, Type, TypeReference};
 
 use crate::ast::{self, Function, Parameter, Task};
-use crate::attr::{Options, Topic};
 use crate::mistakes::Mistakes;
+use crate::options::{Options, Topic};
 
 /// The most arguments that a task takes.
 const MAX_ARGUMENTS: usize = 12;
@@ -272,27 +272,27 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     if let Some(exchange) = &options.exchange {
         check_name("an exchange's name", exchange, mistakes);
     }
-    if let (Some((soft, span)), Some(hard)) = (options.soft_time_limit, options.time_limit)
-        && soft >= hard
+    if let (Some(soft), Some(hard)) = (options.soft_time_limit, options.time_limit)
+        && soft.length >= hard.length
     {
-        mistakes.add_at(span, "`soft_time_limit` must be shorter than `time_limit`");
+        mistakes.add_at(soft.key, "`soft_time_limit` must be shorter than `time_limit`");
     }
-    if let (Some((_, span)), None | Some(false)) = (options.memory_limit, options.isolate) {
-        mistakes.add_at(span, "`memory_limit` needs a separate process: add `isolate`");
+    if let (Some(limit), None | Some(false)) = (options.memory_limit, options.isolate) {
+        mistakes.add_at(limit.key, "`memory_limit` needs a separate process: add `isolate`");
     }
-    if let (Some((text, _)), None) = (&options.unique_by, options.unique_for) {
-        mistakes.add(text, "`unique_by` needs a time limit: add `unique_for = \"1h\"`");
+    if let (Some(unique_by), None) = (&options.unique_by, options.unique_for) {
+        mistakes.add(&unique_by.text, "`unique_by` needs a time limit: add `unique_for = \"1h\"`");
     }
-    if let (Some((_, span)), Some(true)) = (options.unique_for, options.broadcast) {
-        mistakes.add_at(span, "a broadcast runs on every worker: it cannot be unique");
+    if let (Some(unique_for), Some(true)) = (options.unique_for, options.broadcast) {
+        mistakes.add_at(unique_for.key, "a broadcast runs on every worker: it cannot be unique");
     }
-    if let Some((lifetime, span)) = options.once_for
-        && lifetime > LONGEST_MEMORY
+    if let Some(once_for) = options.once_for
+        && once_for.length > LONGEST_MEMORY
     {
-        mistakes.add_at(span, "`once_for` is 24 hours at most");
+        mistakes.add_at(once_for.key, "`once_for` is 24 hours at most");
     }
     let mut patterns = HashSet::new();
-    for topic in &options.topics {
+    for topic in options.topics() {
         // What a constant holds is not known here.
         let Topic::Text(topic) = topic else { continue };
         check_name("a topic", topic, mistakes);

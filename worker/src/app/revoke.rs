@@ -9,6 +9,13 @@ use crate::broker::{Broker, Note, Register};
 use crate::control::Control;
 use crate::error::Result;
 
+/// What happens to a revoked call that runs already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfRunning {
+    Finish,
+    Terminate,
+}
+
 impl App {
     /// Revokes a call, by its id. A waiting call (queued, delayed or between retries) will not run: the worker that
     /// receives it drops it, even a worker that is started later, within seven days. A running call is
@@ -23,7 +30,7 @@ impl App {
     /// The broker does not accept the revocation. If the error [is unsupported](crate::Error::is_unsupported), running
     /// workers have received it nevertheless.
     pub async fn revoke(&self, id: &str) -> Result<()> {
-        self.stop_call(id, false).await
+        self.stop_call(id, IfRunning::Finish).await
     }
 
     /// Revokes a call, and stops it if it runs: an async task at its next await, an isolated one by killing its
@@ -32,10 +39,11 @@ impl App {
     /// # Errors
     /// As for [`revoke`](Self::revoke).
     pub async fn terminate(&self, id: &str) -> Result<()> {
-        self.stop_call(id, true).await
+        self.stop_call(id, IfRunning::Terminate).await
     }
 
-    async fn stop_call(&self, id: &str, terminate: bool) -> Result<()> {
+    async fn stop_call(&self, id: &str, if_running: IfRunning) -> Result<()> {
+        let terminate = if_running == IfRunning::Terminate;
         let broker = self.broker().await?;
         // First: a worker that is just starting reads it, or is there to be told. So does one that cannot be told, which
         // must learn from the note alone whether to wait for the call to listen.

@@ -160,7 +160,7 @@ impl App {
         let backend = if ignored { None } else { Some(self.backend().await.map_err(cannot)?) };
         let broker = self.broker().await.map_err(cannot)?;
         let priority = options.priority.or(route.priority).or(own.priority);
-        let call = Call {
+        let call = ReadyCall {
             task: task.to_owned(),
             id: id.clone(),
             route,
@@ -193,7 +193,7 @@ impl App {
     async fn publish_unique(
         &self,
         broker: &Arc<dyn Broker>,
-        mut call: Call,
+        mut call: ReadyCall,
         lock: &Lock,
     ) -> Result<Option<String>> {
         let task = call.task.clone();
@@ -229,8 +229,8 @@ impl App {
         sent.map(|()| None)
     }
 
-    async fn publish_call(&self, broker: &Arc<dyn Broker>, call: Call) -> Result<()> {
-        let Call { task, id, route, headers, body, delay, priority, ignored } = call;
+    async fn publish_call(&self, broker: &Arc<dyn Broker>, call: ReadyCall) -> Result<()> {
+        let ReadyCall { task, id, route, headers, body, delay, priority, ignored } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
         let expect = async || self.backend().await?.expect(&id).await;
         let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
@@ -338,7 +338,7 @@ fn cannot_send(task: &str, error: Error) -> Error {
 }
 
 /// A call that is ready to be published.
-struct Call {
+struct ReadyCall {
     task: String,
     id: String,
     route: Route,

@@ -8,7 +8,7 @@ use super::{output, shim};
 
 pub(super) fn run(BuildArguments { out, app }: &BuildArguments) -> Outcome {
     let package = PackageArguments { app: app.clone(), release: true };
-    let built = shim::build(&shim::find(&package)?, true)?;
+    let built = shim::build(&shim::find(&package)?, package.release)?;
     let out = match built.file_name() {
         Some(name) if out.is_dir() => out.join(name),
         _ => out.clone(),

@@ -25,6 +25,12 @@ impl BrokerUrl {
         rest.strip_prefix("//").unwrap_or(rest)
     }
 
+    /// The host and the port of a server, as they are written.
+    pub(crate) fn authority(&self) -> &str {
+        let authority = self.path().split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rsplit('@').next().unwrap_or_default()
+    }
+
     /// The address of a file with an absolute path, a relative one taken from `directory`. Other addresses stay as they
     /// are, and so does everything where the directory's name is not UTF-8, which an address has to be.
     pub(crate) fn relative_to(&self, directory: &Path) -> Self {

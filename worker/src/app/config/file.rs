@@ -36,7 +36,7 @@ pub(super) fn read_text(draft: &mut Draft, path: &Path, text: &str) -> Result<()
 type Located = (usize, Problem);
 
 fn apply(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Located> {
-    let place = Place { directory: path.parent().unwrap_or(Path::new("")), path };
+    let file = SourceFile { directory: path.parent().unwrap_or(Path::new("")), path };
     let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
     // Only the parser's own words: the line that it would show may hold a password.
     let at_line = |error: &toml::de::Error| error.span().map_or(1, |span| line(span.start));
@@ -54,28 +54,28 @@ fn apply(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Located> {
             };
             for (key, value) in section {
                 let at = line(key.span().start);
-                set(draft, &place, at, &name, key.get_ref(), value.get_ref())
+                set(draft, &file, at, &name, key.get_ref(), value.get_ref())
                     .map_err(|problem| (at, problem))?;
             }
         } else if let Some((_, variable)) = STRUCTURES.iter().find(|(key, _)| *key == name) {
             structure(&mut draft.config, &name, value).map_err(|error| {
                 (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", told(&error)))
             })?;
-            draft.origins.insert(variable, place.at(at));
+            draft.origins.insert(variable, file.at(at));
         } else {
-            set(draft, &place, at, "", &name, value.get_ref()).map_err(|problem| (at, problem))?;
+            set(draft, &file, at, "", &name, value.get_ref()).map_err(|problem| (at, problem))?;
         }
     }
     Ok(())
 }
 
 /// The file that is read.
-struct Place<'a> {
+struct SourceFile<'a> {
     path: &'a Path,
     directory: &'a Path,
 }
 
-impl Place<'_> {
+impl SourceFile<'_> {
     fn at(&self, line: usize) -> String {
         format!("{}:{line}", self.path.display())
     }
@@ -84,7 +84,7 @@ impl Place<'_> {
 /// Sets one setting.
 fn set(
     draft: &mut Draft,
-    place: &Place<'_>,
+    file: &SourceFile<'_>,
     line: usize,
     section: &str,
     key: &str,
@@ -96,7 +96,7 @@ fn set(
     let path = setting.path();
     let text = scalar(value).ok_or_else(|| format!("`{path}` cannot be of type {}", value.type_str()))?;
     draft
-        .set(setting, &text, place.directory, place.at(line))
+        .set(setting, &text, file.directory, file.at(line))
         .map_err(|problem| format!("`{path}` is `{}`: {problem}", setting.shown(&text)))
 }
 

@@ -185,9 +185,7 @@ pub(crate) fn result_backend(text: &str) -> Result<BrokerUrl, Problem> {
 pub(crate) fn management(text: &str) -> Result<BrokerUrl, Problem> {
     let expected = "expected the address of RabbitMQ's management API, such as http://localhost:15672";
     let url: BrokerUrl = text.trim().parse().map_err(|_| expected)?;
-    let has_host = url.path().split(['/', '?', '#']).next().is_some_and(|authority| {
-        authority.rsplit('@').next().is_some_and(|host| !host.is_empty() && !host.starts_with(':'))
-    });
+    let has_host = !matches!(url.authority().chars().next(), None | Some(':'));
     let is_http = matches!(url.scheme().as_str(), "http" | "https") && url.expose().contains("://");
     if is_http && has_host { Ok(url) } else { Err(expected.into()) }
 }

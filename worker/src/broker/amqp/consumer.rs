@@ -24,13 +24,13 @@ use crate::error::{Error, Result};
 const UNANSWERED: Duration = Duration::from_secs(8);
 
 /// The handle to the lanes of one consumer.
-pub(super) struct Control {
+pub(super) struct AmqpConsumerControl {
     amqp: Arc<Amqp>,
     lanes: Vec<mpsc::Sender<LaneCommand>>,
     gauges: Vec<Arc<Gauge>>,
 }
 
-impl Control {
+impl AmqpConsumerControl {
     /// True when all lanes have ended.
     pub(super) fn is_over(&self) -> bool {
         self.lanes.iter().all(mpsc::Sender::is_closed)
@@ -51,7 +51,7 @@ impl Control {
     }
 }
 
-impl ConsumerControl for Control {
+impl ConsumerControl for AmqpConsumerControl {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         self.ask(LaneCommand::Cancel).boxed()
     }
@@ -79,7 +79,10 @@ impl ConsumerControl for Control {
 }
 
 /// Consumes from all queues, or from none.
-pub(super) async fn open(amqp: &Arc<Amqp>, subscription: Subscription) -> Result<(Consumer, Arc<Control>)> {
+pub(super) async fn open(
+    amqp: &Arc<Amqp>,
+    subscription: Subscription,
+) -> Result<(Consumer, Arc<AmqpConsumerControl>)> {
     let Subscription { queues, prefetch, name } = subscription;
     if prefetch == 0 {
         // The broker takes zero for "without a limit".
@@ -117,7 +120,7 @@ pub(super) async fn open(amqp: &Arc<Amqp>, subscription: Subscription) -> Result
         lanes.push(lane);
         gauges.push(gauge);
     }
-    let control = Arc::new(Control { amqp: Arc::clone(amqp), lanes, gauges });
+    let control = Arc::new(AmqpConsumerControl { amqp: Arc::clone(amqp), lanes, gauges });
     Ok((Consumer::new(stream, Arc::clone(&control) as Arc<dyn ConsumerControl>), control))
 }
 

@@ -27,19 +27,19 @@ pub(super) struct Getter {
 
 /// The channel, while it lives.
 struct Open {
-    sink: Arc<Sink>,
+    settler: Arc<GetSettler>,
     /// Queues that exist: to ask a channel for one that does not would close it.
     known: HashSet<String>,
 }
 
 /// Settles what was taken on one channel. When the last message is settled, the channel may go.
-struct Sink {
+struct GetSettler {
     channel: OpenChannel,
     amqp: Arc<Amqp>,
     settling: TaskTracker,
 }
 
-impl Settle for Sink {
+impl Settle for GetSettler {
     fn settle(&self, tag: u64, verdict: Verdict) {
         let channel = (*self.channel).clone();
         let settle = async move {
@@ -73,12 +73,12 @@ impl Getter {
         // What was given back may be what is asked for.
         self.flush().await;
         let mut open = match slot.take() {
-            Some(open) if open.sink.channel.generation() == session.generation => open,
+            Some(open) if open.settler.channel.generation() == session.generation => open,
             _ => {
                 let (amqp, settling) = (Arc::clone(&self.amqp), self.settling.clone());
                 let channel = session.channel().await?;
                 channel.will_hold();
-                Open { sink: Arc::new(Sink { channel, amqp, settling }), known: HashSet::new() }
+                Open { settler: Arc::new(GetSettler { channel, amqp, settling }), known: HashSet::new() }
             }
         };
         if !open.known.contains(queue) {
@@ -96,12 +96,12 @@ impl Getter {
         }
         // A caller who gives up here leaves the channel to those whose messages are on it: an answer that comes too late
         // goes back with it.
-        let got = open.sink.channel.basic_get(name, BasicGetOptions { no_ack: false }).await?;
-        let sink = Arc::clone(&open.sink);
+        let got = open.settler.channel.basic_get(name, BasicGetOptions { no_ack: false }).await?;
+        let settler = Arc::clone(&open.settler);
         *slot = Some(open);
         let queue = &queue.into();
         Ok(got.map(|message| {
-            let settlement = Settlement::new(message.delivery.delivery_tag, sink);
+            let settlement = Settlement::new(message.delivery.delivery_tag, settler);
             to_delivery(queue, message.delivery, settlement)
         }))
     }

@@ -48,12 +48,12 @@ pub(super) struct Ledger {
 }
 
 struct Slot {
-    state: State,
+    state: TagState,
     identity: Option<Identity>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum TagState {
     Out,
     /// To be acked.
     Done,
@@ -65,13 +65,13 @@ impl Ledger {
     /// Notes a delivery.
     pub(super) fn delivered(&mut self, tag: u64, identity: Option<Identity>) {
         debug_assert_eq!(tag, self.acked + self.slots.len() as u64 + 1, "tags count up by one");
-        self.slots.push_back(Slot { state: State::Out, identity });
+        self.slots.push_back(Slot { state: TagState::Out, identity });
         self.out += 1;
     }
 
     fn slot(&mut self, tag: u64) -> Option<&mut Slot> {
         let index = usize::try_from(tag.checked_sub(self.acked + 1)?).ok()?;
-        self.slots.get_mut(index).filter(|slot| slot.state == State::Out)
+        self.slots.get_mut(index).filter(|slot| slot.state == TagState::Out)
     }
 
     /// A delivery is the one that counts for its message from now on: the run that it waited for has ended.
@@ -84,7 +84,7 @@ impl Ledger {
     /// The work is done. `false` when the tag is not out.
     pub(super) fn done(&mut self, tag: u64) -> bool {
         let Some(slot) = self.slot(tag) else { return false };
-        slot.state = State::Done;
+        slot.state = TagState::Done;
         self.out -= 1;
         self.held += 1;
         true
@@ -102,7 +102,7 @@ impl Ledger {
     /// It is given back. `false` when the tag is not out.
     pub(super) fn given_back(&mut self, tag: u64) -> bool {
         let Some(slot) = self.slot(tag) else { return false };
-        slot.state = State::Gone;
+        slot.state = TagState::Gone;
         // It comes again, and is to run then.
         slot.identity = None;
         self.out -= 1;
@@ -123,10 +123,10 @@ impl Ledger {
     pub(super) fn take_prefix(&mut self, mut settled: impl FnMut(Identity)) -> Option<Ack> {
         let mut last = None;
         let mut count = 0;
-        while self.slots.front().is_some_and(|slot| slot.state != State::Out) {
+        while self.slots.front().is_some_and(|slot| slot.state != TagState::Out) {
             let slot = self.slots.pop_front().expect("there is a front");
             self.acked += 1;
-            if slot.state == State::Done {
+            if slot.state == TagState::Done {
                 last = Some(self.acked);
                 count += 1;
             }
@@ -146,9 +146,9 @@ impl Ledger {
         self.slots
             .iter_mut()
             .zip(first..)
-            .filter(|(slot, _)| slot.state == State::Done)
+            .filter(|(slot, _)| slot.state == TagState::Done)
             .map(|(slot, tag)| {
-                slot.state = State::Gone;
+                slot.state = TagState::Gone;
                 Ack { tag, multiple: false }
             })
             .collect()
@@ -160,8 +160,8 @@ impl Ledger {
         let (mut out, mut done) = (Vec::new(), Vec::new());
         for (slot, tag) in self.slots.drain(..).zip(first..) {
             match (slot.identity, slot.state) {
-                (Some(identity), State::Out) => out.push((tag, identity)),
-                (Some(identity), State::Done | State::Gone) => done.push(identity),
+                (Some(identity), TagState::Out) => out.push((tag, identity)),
+                (Some(identity), TagState::Done | TagState::Gone) => done.push(identity),
                 (None, _) => {}
             }
         }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 
-use self::consumer::Control;
+use self::consumer::AmqpConsumerControl;
 use self::delayed::Delayed;
 use self::getter::Getter;
 use self::notes::Notebook;
@@ -48,7 +48,7 @@ pub(super) struct AmqpBroker {
     getter: Getter,
     notebook: Notebook,
     /// What still consumes, or did.
-    consumers: Mutex<Vec<Arc<Control>>>,
+    consumers: Mutex<Vec<Arc<AmqpConsumerControl>>>,
     /// Set by the first `close`.
     closed: Mutex<bool>,
 }

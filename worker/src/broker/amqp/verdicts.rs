@@ -22,12 +22,12 @@ pub(super) struct Verdicts {
 }
 
 /// Takes the verdicts of one channel.
-struct Sink {
+struct LaneSettler {
     channel: u64,
     verdicts: mpsc::UnboundedSender<Settled>,
 }
 
-impl Settle for Sink {
+impl Settle for LaneSettler {
     fn settle(&self, tag: u64, verdict: Verdict) {
         // An error means that the lane has ended: the broker has the message back.
         let _ = self.verdicts.send((self.channel, tag, verdict));
@@ -37,13 +37,18 @@ impl Settle for Sink {
 impl Verdicts {
     pub(super) fn new() -> Self {
         let (sender, inbox) = mpsc::unbounded_channel();
-        Self { channel: 1, sink: Arc::new(Sink { channel: 1, verdicts: sender.clone() }), sender, inbox }
+        Self {
+            channel: 1,
+            sink: Arc::new(LaneSettler { channel: 1, verdicts: sender.clone() }),
+            sender,
+            inbox,
+        }
     }
 
     /// From now on there is another channel.
     pub(super) fn next_channel(&mut self) {
         self.channel += 1;
-        self.sink = Arc::new(Sink { channel: self.channel, verdicts: self.sender.clone() });
+        self.sink = Arc::new(LaneSettler { channel: self.channel, verdicts: self.sender.clone() });
     }
 
     /// Takes a verdict after a pause.

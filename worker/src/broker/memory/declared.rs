@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::queue::{Moment, Stored, Waiting};
-use super::state::{OwnerId, State, Timer};
+use super::state::{MemoryState, OwnerId, Timer};
 use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
 use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, Queue, Topology};
 use crate::tracing;
 
-impl State {
+impl MemoryState {
     /// Makes exchanges, queues and bindings that do not exist yet.
     pub(super) fn declare(&mut self, topology: &Topology, owner: OwnerId, now: Instant) -> Result<()> {
         for exchange in &topology.exchanges {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::Instant;
 
-use super::state::State;
+use super::state::MemoryState;
 use crate::broker::{Settle, Verdict};
 
 static HUBS: LazyLock<Mutex<HashMap<String, Arc<Hub>>>> = LazyLock::new(Mutex::default);
@@ -19,7 +19,7 @@ pub(super) struct Hub {
 }
 
 struct Guarded {
-    state: State,
+    state: MemoryState,
     /// True while a thread waits for the next deadline.
     clock_runs: bool,
 }
@@ -30,14 +30,14 @@ impl Hub {
         Arc::clone(hubs.entry(name.to_owned()).or_insert_with(|| {
             Arc::new_cyclic(|this: &Weak<Hub>| Hub {
                 this: this.clone(),
-                guarded: Mutex::new(Guarded { state: State::new(this.clone()), clock_runs: false }),
+                guarded: Mutex::new(Guarded { state: MemoryState::new(this.clone()), clock_runs: false }),
                 sooner: Condvar::new(),
             })
         }))
     }
 
     /// Acts on the queues as they are now.
-    pub(super) fn with<T>(&self, act: impl FnOnce(&mut State, Instant) -> T) -> T {
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut MemoryState, Instant) -> T) -> T {
         let mut guarded = self.lock();
         let known = guarded.state.next_deadline();
         let now = Instant::now();

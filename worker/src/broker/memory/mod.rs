@@ -113,7 +113,10 @@ impl Broker for MemoryBroker {
             self.owner.check_open()?;
             let (id, deliveries) =
                 self.owner.hub.with(|state, now| state.consume(&subscription, self.owner.id, now))?;
-            Ok(Consumer::new(deliveries, Arc::new(Control { owner: Arc::clone(&self.owner), id })))
+            Ok(Consumer::new(
+                deliveries,
+                Arc::new(MemoryConsumerControl { owner: Arc::clone(&self.owner), id }),
+            ))
         })
     }
 
@@ -236,18 +239,18 @@ impl Broker for MemoryBroker {
 }
 
 /// Stops one consumer: when asked, or when nobody holds it any more.
-struct Control {
+struct MemoryConsumerControl {
     owner: Arc<Owner>,
     id: u64,
 }
 
-impl Control {
+impl MemoryConsumerControl {
     fn stop(&self) {
         self.owner.hub.with(|state, now| state.cancel(self.id, now));
     }
 }
 
-impl ConsumerControl for Control {
+impl ConsumerControl for MemoryConsumerControl {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move { self.stop() })
     }
@@ -258,7 +261,7 @@ impl ConsumerControl for Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for MemoryConsumerControl {
     fn drop(&mut self) {
         self.stop();
     }

@@ -17,7 +17,7 @@ use crate::routing::{Binding, Exchange, topology};
 pub(super) type OwnerId = u64;
 
 /// All exchanges, queues, consumers and deliveries of one memory broker.
-pub(super) struct State {
+pub(super) struct MemoryState {
     /// Where deliveries are settled: the hub around this state.
     sink: Weak<dyn Settle>,
     pub(super) exchanges: BTreeMap<String, Exchange>,
@@ -54,7 +54,7 @@ pub(super) enum Timer {
     Unused(Arc<str>),
 }
 
-impl State {
+impl MemoryState {
     pub(super) fn new(sink: Weak<dyn Settle>) -> Self {
         Self {
             sink,

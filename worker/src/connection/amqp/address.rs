@@ -31,7 +31,8 @@ impl Address {
             ))
         };
         let mut uri: AMQPUri = url.expose().parse().map_err(|_| invalid())?;
-        if let Some(host) = ipv6_host(url.expose()) {
+        // The parser knows no hosts in brackets and would take `localhost` for them.
+        if let Some((host, _)) = url.authority().strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             uri.authority.host = host.to_owned();
         }
         if uri.authority.host.is_empty() {
@@ -55,14 +56,6 @@ impl Address {
         };
         Ok(Self { uri, tls, shown: url.to_string() })
     }
-}
-
-/// The parser knows no hosts in brackets and would take `localhost` for them.
-fn ipv6_host(url: &str) -> Option<&str> {
-    let rest = url.split_once("://")?.1;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit('@').next()?.strip_prefix('[')?;
-    host.split_once(']').map(|(host, _)| host)
 }
 
 fn read_tls(options: &TlsOptions) -> Result<OwnedTLSConfig> {

@@ -44,7 +44,7 @@ struct Inner {
     name: String,
     dial_limit: Duration,
     restore: Restore,
-    state: watch::Sender<State>,
+    state: watch::Sender<LinkState>,
     /// Why the broker takes no messages from this connection, if it does not.
     blocked: watch::Sender<Option<String>>,
     look: Notify,
@@ -56,7 +56,7 @@ struct Inner {
 
 /// Where a link stands.
 #[derive(Clone)]
-pub(crate) enum State {
+pub(crate) enum LinkState {
     /// No connection, and why, if an attempt was made.
     Down(Option<Failure>),
     /// Connected and restored.
@@ -79,7 +79,7 @@ impl Link {
                 name,
                 dial_limit,
                 restore,
-                state: watch::Sender::new(State::Down(None)),
+                state: watch::Sender::new(LinkState::Down(None)),
                 blocked: watch::Sender::new(None),
                 look: Notify::new(),
                 io,
@@ -97,19 +97,19 @@ impl Link {
     }
 
     /// Follows where the link stands; starts it if it was not.
-    pub(crate) fn watch(&self) -> watch::Receiver<State> {
+    pub(crate) fn watch(&self) -> watch::Receiver<LinkState> {
         self.start();
         self.inner.state.subscribe()
     }
 
     /// True while there is a connection, as far as anyone has noticed.
     pub(crate) fn is_up(&self) -> bool {
-        matches!(&*self.inner.state.borrow(), State::Up(session) if session.is_alive())
+        matches!(&*self.inner.state.borrow(), LinkState::Up(session) if session.is_alive())
     }
 
     /// True when this program has closed it, for good.
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(&*self.inner.state.borrow(), State::Closed)
+        matches!(&*self.inner.state.borrow(), LinkState::Closed)
     }
 
     /// Follows whether the broker takes messages, and why not.
@@ -126,13 +126,13 @@ impl Link {
         let mut last = None;
         loop {
             match &*state.borrow_and_update() {
-                State::Up(session) if session.generation > after && session.is_alive() => {
+                LinkState::Up(session) if session.generation > after && session.is_alive() => {
                     return Ok(session.clone());
                 }
-                State::Up(_) => self.inner.look.notify_one(),
-                State::Down(Some(failure)) if failure.is_final => return Err(failure.to_error()),
-                State::Down(failure) => last = failure.clone().or(last),
-                State::Closed => return Err(closed()),
+                LinkState::Up(_) => self.inner.look.notify_one(),
+                LinkState::Down(Some(failure)) if failure.is_final => return Err(failure.to_error()),
+                LinkState::Down(failure) => last = failure.clone().or(last),
+                LinkState::Closed => return Err(closed()),
             }
             if timeout_at(deadline, state.changed()).await.is_err() {
                 return Err(match last {
@@ -190,7 +190,7 @@ impl Link {
             // An error means that the I/O thread stands still.
             let _ = timeout(GOODBYE * 2, self.inner.done.cancelled()).await;
         }
-        self.inner.state.send_replace(State::Closed);
+        self.inner.state.send_replace(LinkState::Closed);
     }
 
     pub(crate) fn suspect(&self) {
@@ -227,7 +227,7 @@ async fn supervise(inner: Arc<Inner>) {
                 outage.ends(&inner, generation);
                 pause.connected();
                 let since = Instant::now();
-                inner.state.send_replace(State::Up(session.clone()));
+                inner.state.send_replace(LinkState::Up(session.clone()));
                 let lost = serve(&inner, &session).await;
                 if since.elapsed() > Duration::from_secs(10) {
                     pause = Pause::default();
@@ -241,13 +241,13 @@ async fn supervise(inner: Arc<Inner>) {
         outage.goes_on(&inner, &failure);
         inner.blocked.send_replace(None);
         let wait = pause.next(failure.is_final);
-        inner.state.send_replace(State::Down(Some(failure.at(&inner.address.shown))));
+        inner.state.send_replace(LinkState::Down(Some(failure.at(&inner.address.shown))));
         tokio::select! {
             () = inner.stop.cancelled() => break,
             () = sleep(wait) => {}
         }
     }
-    inner.state.send_replace(State::Closed);
+    inner.state.send_replace(LinkState::Closed);
 }
 
 async fn connect(inner: &Inner, generation: u64, cutter: &Cutter) -> Result<Session, Failure> {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::channel::{ANSWER, OpenChannel};
 use super::failure::{code, is_channel_error, reply_code, text, timed_out};
-use super::link::{Link, Pause, Session, State, closed};
+use super::link::{Link, LinkState, Pause, Session, closed};
 use super::outgoing::{Outgoing, Returned};
 use super::runtime;
 use super::window::{Confirm, Entry, Outcome, Window};
@@ -53,17 +53,17 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Hands messages to the publishing task. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Publisher {
-    requests: mpsc::Sender<Command>,
+    requests: mpsc::Sender<PublishJob>,
     limit: Duration,
 }
 
-enum Command {
-    Publish(Arc<Outgoing>, Request),
+enum PublishJob {
+    Publish(Arc<Outgoing>, PublishRequest),
     Flush(oneshot::Sender<()>),
 }
 
 /// Who waits, and until when.
-struct Request {
+struct PublishRequest {
     reply: oneshot::Sender<Result<()>>,
     deadline: Instant,
     refused: Option<Refused>,
@@ -87,11 +87,11 @@ impl Publisher {
     /// Publishes. `Ok` means that the broker has taken responsibility.
     pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { reply, deadline: Instant::now() + self.limit, refused: None };
+        let request = PublishRequest { reply, deadline: Instant::now() + self.limit, refused: None };
         let outgoing = Arc::new(outgoing);
         let publish = async {
-            let command = Command::Publish(Arc::clone(&outgoing), request);
-            self.requests.send(command).await.map_err(|_| closed())?;
+            let job = PublishJob::Publish(Arc::clone(&outgoing), request);
+            self.requests.send(job).await.map_err(|_| closed())?;
             runtime::answer(answer, self.requests.closed()).await.unwrap_or_else(|| Err(closed()))
         };
         let published = runtime::timeout(self.limit + UNTOLD, publish).await;
@@ -103,7 +103,7 @@ impl Publisher {
     pub(crate) async fn flush(&self) {
         let (reply, answer) = oneshot::channel();
         let flush = async {
-            if self.requests.send(Command::Flush(reply)).await.is_ok() {
+            if self.requests.send(PublishJob::Flush(reply)).await.is_ok() {
                 // Without an answer the task has ended, having settled all.
                 runtime::answer(answer, self.requests.closed()).await;
             }
@@ -113,7 +113,7 @@ impl Publisher {
 }
 
 /// What became of one write.
-enum Written {
+enum WriteOutcome {
     /// It never went out.
     No(lapin::Error),
     /// It may have gone out; no confirm came.
@@ -127,21 +127,21 @@ enum Written {
 struct Actor {
     link: Arc<Link>,
     limit: Duration,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<LinkState>,
     blocked: watch::Receiver<Option<String>>,
-    inbox: mpsc::Receiver<Command>,
-    waiting: VecDeque<(Arc<Outgoing>, Request)>,
+    inbox: mpsc::Receiver<PublishJob>,
+    waiting: VecDeque<(Arc<Outgoing>, PublishRequest)>,
     flushes: Vec<oneshot::Sender<()>>,
-    lane: Lane,
+    channel: PublishChannel,
     pause: Pause,
-    window: Window<Request>,
-    writes: FuturesUnordered<BoxFuture<'static, (u64, Written)>>,
+    window: Window<PublishRequest>,
+    writes: FuturesUnordered<BoxFuture<'static, (u64, WriteOutcome)>>,
     /// Those that were refused and wait for another try.
-    refused: FuturesUnordered<BoxFuture<'static, (Arc<Outgoing>, Request)>>,
+    refused: FuturesUnordered<BoxFuture<'static, (Arc<Outgoing>, PublishRequest)>>,
 }
 
 /// The channel that is published on.
-enum Lane {
+enum PublishChannel {
     Closed,
     Opening(BoxFuture<'static, Result<Open, lapin::Error>>),
     Open(Open),
@@ -160,18 +160,18 @@ struct Open {
 }
 
 impl Actor {
-    fn new(link: Arc<Link>, inbox: mpsc::Receiver<Command>, limit: Duration) -> Self {
+    fn new(link: Arc<Link>, inbox: mpsc::Receiver<PublishJob>, limit: Duration) -> Self {
         let blocked = link.blocked();
         Self {
             // Watching starts the link, so a link that nobody publishes on is never made: see `run`.
-            state: watch::Sender::new(State::Down(None)).subscribe(),
+            state: watch::Sender::new(LinkState::Down(None)).subscribe(),
             blocked,
             link,
             limit,
             inbox,
             waiting: VecDeque::new(),
             flushes: Vec::new(),
-            lane: Lane::Closed,
+            channel: PublishChannel::Closed,
             pause: Pause::default(),
             window: Window::new(),
             writes: FuturesUnordered::new(),
@@ -183,7 +183,7 @@ impl Actor {
         let Some(first) = self.inbox.recv().await else { return };
         self.state = self.link.watch();
         self.take(first);
-        let mut commands = Vec::new();
+        let mut jobs = Vec::new();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_open = true;
@@ -194,12 +194,12 @@ impl Actor {
             tokio::select! {
                 biased;
                 Some(done) = self.writes.next(), if !self.writes.is_empty() => self.written(done),
-                opened = opening(&mut self.lane) => self.opened(opened),
+                opened = opening(&mut self.channel) => self.opened(opened),
                 // Before the others, whose time is up later.
                 Some(again) = self.refused.next(), if !self.refused.is_empty() => self.waiting.push_front(again),
-                count = self.inbox.recv_many(&mut commands, room), if is_open && room > 0 => {
+                count = self.inbox.recv_many(&mut jobs, room), if is_open && room > 0 => {
                     is_open = count > 0;
-                    commands.drain(..).for_each(|command| self.take(command));
+                    jobs.drain(..).for_each(|job| self.take(job));
                 }
                 Ok(()) = self.state.changed() => {}
                 Ok(()) = self.blocked.changed() => {}
@@ -212,10 +212,10 @@ impl Actor {
         self.waiting.is_empty() && self.window.is_empty() && self.writes.is_empty() && self.refused.is_empty()
     }
 
-    fn take(&mut self, command: Command) {
-        match command {
-            Command::Publish(outgoing, request) => self.waiting.push_back((outgoing, request)),
-            Command::Flush(reply) => self.flushes.push(reply),
+    fn take(&mut self, job: PublishJob) {
+        match job {
+            PublishJob::Publish(outgoing, request) => self.waiting.push_back((outgoing, request)),
+            PublishJob::Flush(reply) => self.flushes.push(reply),
         }
     }
 
@@ -228,11 +228,11 @@ impl Actor {
             }
         }
         self.follow_link();
-        match &self.lane {
-            Lane::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
+        match &self.channel {
+            PublishChannel::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
                 self.sort_out()
             }
-            Lane::Open(open) if self.blocked.borrow().is_none() => {
+            PublishChannel::Open(open) if self.blocked.borrow().is_none() => {
                 let open = open.clone();
                 self.write(&open);
             }
@@ -242,22 +242,23 @@ impl Actor {
 
     fn follow_link(&mut self) {
         let state = self.state.borrow_and_update().clone();
-        match (&self.lane, &state) {
-            (Lane::Closed, State::Up(session)) if !self.waiting.is_empty() => {
-                self.lane = Lane::Opening(open(session.clone(), self.pause.next(false)).boxed());
+        match (&self.channel, &state) {
+            (PublishChannel::Closed, LinkState::Up(session)) if !self.waiting.is_empty() => {
+                self.channel = PublishChannel::Opening(open(session.clone(), self.pause.next(false)).boxed());
             }
-            (Lane::Open(open), State::Up(session)) if session.generation == open.generation => {}
-            (Lane::Open(_), _) => self.broken(None),
+            (PublishChannel::Open(open), LinkState::Up(session)) if session.generation == open.generation => {
+            }
+            (PublishChannel::Open(_), _) => self.broken(None),
             _ => {}
         }
         match state {
-            State::Down(Some(failure)) if failure.is_final => {
+            LinkState::Down(Some(failure)) if failure.is_final => {
                 for (outgoing, request) in self.waiting.drain(..) {
                     let error = failure.to_error().context(unsent(&outgoing));
                     request.tell(Err(error));
                 }
             }
-            State::Closed => {
+            LinkState::Closed => {
                 for (_, request) in self.waiting.drain(..) {
                     request.tell(Err(closed()));
                 }
@@ -267,11 +268,11 @@ impl Actor {
     }
 
     fn opened(&mut self, opened: Result<Open, lapin::Error>) {
-        self.lane = match opened {
-            Ok(open) => Lane::Open(open),
+        self.channel = match opened {
+            Ok(open) => PublishChannel::Open(open),
             Err(_) => {
                 self.link.suspect();
-                Lane::Closed
+                PublishChannel::Closed
             }
         };
     }
@@ -297,19 +298,21 @@ impl Actor {
 
     /// Takes this outcome and all others that are there. That none is left behind is what makes
     /// [`Window::confirmed`] exact.
-    fn written(&mut self, first: (u64, Written)) {
+    fn written(&mut self, first: (u64, WriteOutcome)) {
         let mut round = Vec::new();
         let mut next = Some(first);
         while let Some((number, written)) = next {
             match written {
-                Written::Confirmed { taken, returned } => round.push(Confirm { number, taken, returned }),
-                Written::No(error) => {
+                WriteOutcome::Confirmed { taken, returned } => {
+                    round.push(Confirm { number, taken, returned })
+                }
+                WriteOutcome::No(error) => {
                     if let Some(entry) = self.window.get_mut(number) {
                         entry.was_written = false;
                     }
                     self.broken(Some(error));
                 }
-                Written::Unconfirmed(error) => self.broken(Some(error)),
+                WriteOutcome::Unconfirmed(error) => self.broken(Some(error)),
             }
             next = self.writes.next().now_or_never().flatten();
         }
@@ -332,7 +335,7 @@ impl Actor {
 
     /// A refusal says that the message lies nowhere, if it was for one queue: then it may be published again. Of several
     /// queues some may have it.
-    fn refused(&mut self, outgoing: Arc<Outgoing>, mut request: Request) {
+    fn refused(&mut self, outgoing: Arc<Outgoing>, mut request: PublishRequest) {
         let (first, longest) = REFUSED_PAUSE;
         let now = Instant::now();
         let Refused { since, pause } = request.refused.unwrap_or(Refused { since: now, pause: first });
@@ -353,19 +356,22 @@ impl Actor {
     }
 
     fn broken(&mut self, error: Option<lapin::Error>) {
-        if let Lane::Broken { why, .. } = &mut self.lane {
+        if let PublishChannel::Broken { why, .. } = &mut self.channel {
             // The first error says why; later ones may only say that the channel is closed.
             if why.as_ref().is_none_or(|why| reply_code(why).is_none()) {
                 *why = error.or(why.take());
             }
         } else {
-            self.lane = Lane::Broken { why: error, until: Instant::now() + LAST_WORDS };
+            self.channel = PublishChannel::Broken { why: error, until: Instant::now() + LAST_WORDS };
         }
     }
 
     /// The channel is gone and has said all: who is to blame, who can be published again, who cannot know?
     fn sort_out(&mut self) {
-        let Lane::Broken { why, .. } = std::mem::replace(&mut self.lane, Lane::Closed) else { return };
+        let PublishChannel::Broken { why, .. } = std::mem::replace(&mut self.channel, PublishChannel::Closed)
+        else {
+            return;
+        };
         self.writes.clear();
         let entries = self.window.take();
         let why_text = why.as_ref().map_or_else(|| "the connection was lost".to_owned(), text);
@@ -375,7 +381,7 @@ impl Actor {
         }
         // Those that the broker closed the channel for, if it can be told which they are.
         let is_guilty =
-            |entry: &Entry<Request>| blame.as_ref().is_some_and(|blame| blame.is_on(&entry.outgoing));
+            |entry: &Entry<PublishRequest>| blame.as_ref().is_some_and(|blame| blame.is_on(&entry.outgoing));
         let found = entries.iter().any(is_guilty);
         let mut again = VecDeque::new();
         for entry in entries {
@@ -406,8 +412,8 @@ impl Actor {
                 (Some(reason), _) => Error::timeout(format!(
                     "{what}: the broker takes no messages ({reason}) and did not within {limit}"
                 )),
-                (None, State::Down(Some(failure))) => failure.to_error().context(what),
-                (None, State::Down(None)) => {
+                (None, LinkState::Down(Some(failure))) => failure.to_error().context(what),
+                (None, LinkState::Down(None)) => {
                     Error::connection(format!("{what}: no connection within {limit}"))
                 }
                 (None, _) => Error::timeout(format!("{what}: it waited {limit} for others to be confirmed")),
@@ -431,7 +437,7 @@ impl Actor {
     }
 }
 
-impl Request {
+impl PublishRequest {
     fn tell(self, outcome: Result<()>) {
         // Whoever does not wait any more has given up.
         let _ = self.reply.send(outcome);
@@ -439,9 +445,9 @@ impl Request {
 }
 
 /// Resolves when a channel is being opened and is open, or could not be.
-async fn opening(lane: &mut Lane) -> Result<Open, lapin::Error> {
-    match lane {
-        Lane::Opening(opening) => opening.await,
+async fn opening(channel: &mut PublishChannel) -> Result<Open, lapin::Error> {
+    match channel {
+        PublishChannel::Opening(opening) => opening.await,
         _ => std::future::pending().await,
     }
 }
@@ -464,20 +470,20 @@ async fn open(session: Session, pause: Duration) -> Result<Open, lapin::Error> {
     }
 }
 
-async fn publish(channel: Arc<OpenChannel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, Written) {
+async fn publish(channel: Arc<OpenChannel>, number: u64, outgoing: Arc<Outgoing>) -> (u64, WriteOutcome) {
     let (exchange, routing_key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
     let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
     let properties = outgoing.properties.clone();
     let written = channel.basic_publish(exchange, routing_key, options, &outgoing.body, properties).await;
     drop(outgoing);
     let written = match written {
-        Err(error) => Written::No(error),
+        Err(error) => WriteOutcome::No(error),
         Ok(confirm) => match confirm.await {
-            Ok(confirmation) => Written::Confirmed {
+            Ok(confirmation) => WriteOutcome::Confirmed {
                 taken: confirmation.is_ack(),
                 returned: confirmation.take_message().map(|message| Box::new(message.into())),
             },
-            Err(error) => Written::Unconfirmed(error),
+            Err(error) => WriteOutcome::Unconfirmed(error),
         },
     };
     (number, written)
