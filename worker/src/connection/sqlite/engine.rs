@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
 use super::bell;
-use super::claims::Consumer;
 use super::command::{Answer, Call, Claimed, Ending, Request};
+use super::consumers::Consumer;
 use super::owners::Lease;
 use super::presence::Presence;
 use super::queues::Queues;

@@ -6,13 +6,14 @@
 //!
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
+//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
 //! - [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its processes
 //!   wake each other.
 
 mod bell;
 mod claims;
 mod command;
+mod consumers;
 mod engine;
 mod exchanges;
 mod failure;
