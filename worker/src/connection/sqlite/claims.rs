@@ -5,19 +5,69 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::command::{Answer, Claimed, Ending};
 use super::consumers::Consumer;
 use super::engine::{Changes, Engine, Sql, millis, now_ms};
+use super::job::{self, Job, Run};
 use super::messages::Reason;
 use super::queues::QueueEntry;
 use super::{fresh_id, head};
 use crate::error::{Error, Result};
+use crate::message::Message;
 
-/// A message that is handed out.
+/// A message that was handed out.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    /// Names the claim when it ends.
+    pub(crate) tag: u64,
+    pub(crate) message: Message,
+    pub(crate) queue: Arc<str>,
+    pub(crate) exchange: String,
+    pub(crate) routing_key: String,
+    pub(crate) redelivered: bool,
+    pub(crate) crashes: u32,
+}
+
+/// How a claim ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The message leaves.
+    Done,
+    /// The message goes back to its place.
+    Back,
+    /// The message goes where the dead letters of its queue go.
+    Rejected,
+    /// The message goes back after a pause, with one crash more.
+    Lost { pause: Duration },
+}
+
+/// Takes one message out of a queue. One whose caller has gone is nobody's: it goes back.
+pub(crate) fn get(client: u64, queue: String) -> Job<Option<Claimed>, impl Run<Option<Claimed>>> {
+    job::write("get a message", move |engine, now, changes| engine.get(client, &queue, now, changes))
+        .lazily()
+        .if_unheard(|engine, claimed| {
+            engine.verdicts.extend(claimed.map(|claimed| (claimed.tag, Ending::Back)));
+        })
+}
+
+/// Answers when every verdict that came before it is written.
+pub(crate) fn flush() -> Job<(), impl Run<()>> {
+    job::write("write acknowledgements", |_, _, _| Ok(Ok(()))).lazily().after_verdicts()
+}
+
+/// Ends everything that a client of this file has begun.
+pub(crate) fn close(client: u64) -> Job<(), impl Run<()>> {
+    job::write("close", move |engine, _, changes| engine.close(client, changes).map(Ok))
+        .lazily()
+        .after_verdicts()
+        .even_without_caller()
+}
+
+/// A claim that is not settled.
 pub(super) struct Claim {
     id: i64,
     token: i64,
@@ -31,7 +81,7 @@ pub(super) struct Claim {
 
 impl Engine {
     /// Ends everything that a client has begun: its consumers, its claims, its exclusive queues.
-    pub(super) fn close(&mut self, client: u64, changes: &mut Changes) -> Sql<Result<Answer>> {
+    fn close(&mut self, client: u64, changes: &mut Changes) -> Sql<()> {
         let now = now_ms();
         let mine =
             self.consumers.iter().filter(|consumer| consumer.client == client).map(|consumer| consumer.id);
@@ -45,7 +95,7 @@ impl Engine {
             self.settle(tag, Ending::Back, changes)?;
         }
         for queue in self.queues.exclusive_of(client) {
-            self.delete_by_name(&queue)?;
+            self.delete(&queue)?;
         }
         // Claims of this very transaction are none of the client's: it is gone.
         let is_idle = self.claims.len() == changes.settled.len()
@@ -56,17 +106,16 @@ impl Engine {
             self.release(owner, false, changes)?;
             changes.left = true;
         }
-        Ok(Ok(Answer::Done))
+        Ok(())
     }
 
-    /// Takes one message out of a queue.
-    pub(super) fn get(
+    fn get(
         &mut self,
         client: u64,
         queue: &str,
         now: i64,
         changes: &mut Changes,
-    ) -> Sql<Result<Answer>> {
+    ) -> Sql<Result<Option<Claimed>>> {
         let entry = match self.queue_for(client, queue) {
             Ok(entry) => entry,
             Err(error) => return Ok(Err(error.context("cannot get a message"))),
@@ -74,8 +123,7 @@ impl Engine {
         self.touch(&entry, now)?;
         self.pass_due(now, changes)?;
         self.join(changes)?;
-        let claimed = self.take(&entry, 1, None, client, changes)?.pop();
-        Ok(Ok(Answer::Claimed(claimed.map(Box::new))))
+        Ok(Ok(self.take(&entry, 1, None, client, changes)?.pop()))
     }
 
     /// Writes the verdicts that have come in.

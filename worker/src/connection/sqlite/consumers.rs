@@ -4,10 +4,44 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
-use super::command::{Answer, Claimed, Consuming, Ending, Sink};
+use super::claims::{Claimed, Ending};
 use super::engine::{Changes, Engine, Sql, now_ms};
+use super::job::{self, Job, Run};
 use super::queues::QueueEntry;
 use crate::error::Result;
+
+/// A consumer to begin.
+#[derive(Clone)]
+pub(crate) struct Consuming {
+    pub(crate) client: u64,
+    pub(crate) consumer: u64,
+    pub(crate) queues: Vec<String>,
+    pub(crate) prefetch: usize,
+    pub(crate) name: String,
+    pub(crate) sink: Sink,
+}
+
+/// Where a consumer's messages go. Called on the thread; must not block.
+#[derive(Clone)]
+pub(crate) struct Sink {
+    /// False when nobody took the message: it goes back.
+    pub(crate) hand_out: Arc<dyn Fn(Claimed) -> bool + Send + Sync>,
+    /// True when nobody takes messages any more.
+    pub(crate) is_closed: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Registers a consumer; it is served from the next transaction on.
+pub(crate) fn consume(consuming: Consuming) -> Job<(), impl Run<()>> {
+    job::write("consume", move |engine, _, changes| engine.consume(&consuming, changes)).lazily()
+}
+
+/// Ends a consumer. What it has can still be settled.
+pub(crate) fn cancel(consumer: u64) -> Job<(), impl Run<()>> {
+    let run = move |engine: &mut Engine, now, changes: &mut Changes| {
+        engine.end_consumer(consumer, now, changes).map(Ok)
+    };
+    job::write("cancel a consumer", run).lazily().even_without_caller()
+}
 
 /// A consumer of this process.
 pub(super) struct Consumer {
@@ -23,7 +57,7 @@ pub(super) struct Consumer {
 }
 
 impl Consumer {
-    pub(super) fn new(consuming: Consuming) -> Self {
+    fn new(consuming: Consuming) -> Self {
         let Consuming { client, consumer, queues, prefetch, name, sink } = consuming;
         Self { id: consumer, client, queues, name, prefetch, unsettled: 0, first: 0, sink }
     }
@@ -40,8 +74,7 @@ impl Consumer {
 }
 
 impl Engine {
-    /// Registers a consumer; it is served from the next transaction on.
-    pub(super) fn consume(&mut self, consuming: &Consuming, changes: &mut Changes) -> Sql<Result<Answer>> {
+    fn consume(&mut self, consuming: &Consuming, changes: &mut Changes) -> Sql<Result<()>> {
         for queue in &consuming.queues {
             if let Err(error) = self.queue_for(consuming.client, queue) {
                 return Ok(Err(error.context("cannot consume")));
@@ -51,10 +84,10 @@ impl Engine {
         for queue in &consuming.queues {
             self.write_consumer(owner, consuming.consumer, queue, &consuming.name)?;
         }
-        Ok(Ok(Answer::Done))
+        changes.begun.push(Consumer::new(consuming.clone()));
+        Ok(Ok(()))
     }
 
-    /// Ends a consumer. What it has can still be settled.
     pub(super) fn end_consumer(&mut self, id: u64, now: i64, changes: &mut Changes) -> Sql<()> {
         changes.retired.push(id);
         let known = self.consumers.iter().find(|consumer| consumer.id == id);
