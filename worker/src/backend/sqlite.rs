@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
-use crate::connection::sqlite::{Answer, Database, Request, Storing};
+use crate::connection::sqlite::{self, Database, Storing, job};
 use crate::error::{Error, Result};
 
 /// A result backend in a file. Shares the thread, and the transactions, of a broker on the same file.
@@ -57,26 +57,33 @@ impl ResultBackend for SqliteBackend {
             is_final: record.state.is_ready(),
             expires: self.expires,
         };
-        async move { self.database.call(Request::Store(storing), self.timeout).await.map(drop) }.boxed()
+        self.database.call(sqlite::store(storing), self.timeout).boxed()
     }
 
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
         async move {
             self.check_open()?;
-            let request = Request::Fetch { task_id: id.to_owned() };
-            read(self.database.call(request, self.timeout).await?)
+            let id = id.to_owned();
+            let fetch = job::read("fetch a result", move |engine, now| engine.fetch(&id, now));
+            let record = self.database.call(fetch, self.timeout).await?;
+            record.as_deref().map(ResultRecord::from_json).transpose()
         }
         .boxed()
     }
 
     fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>> {
+        let task_id = id.to_owned();
         async move {
-            let waiting = self.database.call_patiently(Request::Wait { task_id: id.to_owned() });
-            let answer = tokio::select! {
-                answer = waiting => answer?,
-                () = self.closed.cancelled() => return Err(closed()),
+            let act = "wait for a result";
+            let begin = job::read(act, move |engine, now| engine.wait(&task_id, now));
+            let coming = async {
+                let coming = self.database.call_patiently(begin).await?;
+                self.database.answer(act, coming).await
             };
-            read(answer)?.ok_or_else(|| Error::storage(format!("the result of `{id}` has vanished")))
+            tokio::select! {
+                record = coming => ResultRecord::from_json(&record?),
+                () = self.closed.cancelled() => Err(closed()),
+            }
         }
         .boxed()
     }
@@ -94,11 +101,4 @@ impl ResultBackend for SqliteBackend {
 
 fn closed() -> Error {
     Error::connection("the result backend was closed")
-}
-
-fn read(answer: Answer) -> Result<Option<ResultRecord>> {
-    match answer {
-        Answer::Record(record) => record.as_deref().map(ResultRecord::from_json).transpose(),
-        _ => Err(Error::storage("the thread of the database gave the answer to another question")),
-    }
 }

@@ -21,8 +21,9 @@ use super::{
     Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, LOST_PAUSE, Lock,
     Locked, Note, Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
 };
+use crate::connection::sqlite::job::{self, Job, Run};
 use crate::connection::sqlite::{
-    Answer, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Request, Sink, fresh_id, head,
+    self, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Sink, fresh_id, head,
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,9 +59,9 @@ impl SqliteBroker {
         Ok(())
     }
 
-    async fn call(&self, act: &str, request: Request) -> Result<Answer> {
-        self.check_open(act)?;
-        self.database.call(request, self.timeout).await
+    async fn call<T: Send + 'static>(&self, job: Job<T, impl Run<T>>) -> Result<T> {
+        self.check_open(job.act())?;
+        self.database.call(job, self.timeout).await
     }
 
     async fn send(&self, publication: Publication) -> Result<()> {
@@ -85,9 +86,9 @@ impl SqliteBroker {
             mandatory,
         };
         let unknown = || ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() };
-        match self.database.ask(Request::Publish(publishing), self.timeout).await {
+        match self.database.ask(sqlite::publish(publishing), self.timeout).await {
             Some(Err(error)) if error.is_unknown() => Err(Error::new(unknown(), error.to_string())),
-            Some(answer) => answer.map(drop),
+            Some(answer) => answer,
             // The commit may still happen.
             None => Err(Error::new(
                 unknown(),
@@ -115,7 +116,7 @@ impl SqliteBroker {
         let consumer = fresh_id();
         let consuming =
             Consuming { client: self.client, consumer, queues, prefetch, name, sink: sink(sender, &returns) };
-        self.call("consume", Request::Consume(consuming)).await?;
+        self.call(sqlite::consume(consuming)).await?;
         let control = Control {
             database: Arc::clone(&self.database),
             _returns: returns,
@@ -126,21 +127,9 @@ impl SqliteBroker {
     }
 
     async fn take(&self, queue: &str) -> Result<Option<Delivery>> {
-        let request = Request::Get { client: self.client, queue: queue.to_owned() };
-        match self.call("get a message", request).await? {
-            Answer::Claimed(claimed) => {
-                let returns = || Arc::new(Returns(Arc::clone(&self.database)));
-                Ok(claimed.map(|claimed| delivery(*claimed, returns())))
-            }
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    async fn list(&self, names: &[String]) -> Result<Vec<QueueInfo>> {
-        match self.call("count messages", Request::Count { names: names.to_vec() }).await? {
-            Answer::Counts(counts) => Ok(counts.into_iter().map(queue_info).collect()),
-            other => Err(unexpected(&other)),
-        }
+        let claimed = self.call(sqlite::get(self.client, queue.to_owned())).await?;
+        let returns = || Arc::new(Returns(Arc::clone(&self.database)));
+        Ok(claimed.map(|claimed| delivery(claimed, returns())))
     }
 }
 
@@ -156,8 +145,11 @@ impl Broker for SqliteBroker {
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
-        let request = Request::Declare { client: self.client, topology: topology.clone() };
-        async move { self.call("declare", request).await.map(drop) }.boxed()
+        let (client, topology) = (self.client, topology.clone());
+        let job = job::write("declare the topology", move |engine, now, changes| {
+            engine.declare(client, &topology, now, changes)
+        });
+        self.call(job).boxed()
     }
 
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
@@ -173,91 +165,69 @@ impl Broker for SqliteBroker {
     }
 
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
-        self.list(names).boxed()
+        let names = names.to_vec();
+        let count = job::read("count messages", move |engine, now| engine.count(&names, now));
+        async move { Ok(self.call(count).await?.into_iter().map(queue_info).collect()) }.boxed()
     }
 
     fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>> {
-        async move {
-            match self.call("purge", Request::Purge { queue: queue.to_owned() }).await? {
-                Answer::Number(purged) => Ok(purged),
-                other => Err(unexpected(&other)),
-            }
-        }
-        .boxed()
+        let queue = queue.to_owned();
+        self.call(job::write("purge a queue", move |engine, _, _| engine.purge(&queue))).boxed()
     }
 
     fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
-        async move { self.call("delete a queue", Request::Delete { queue: queue.to_owned() }).await.map(drop) }
-            .boxed()
+        let queue = queue.to_owned();
+        self.call(job::write("delete a queue", move |engine, _, _| engine.delete(&queue).map(Ok))).boxed()
     }
 
     fn delete_queue_if<'a>(&'a self, queue: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<u64>> {
-        let request = Request::DeleteIf { client: self.client, queue: queue.to_owned(), guard };
-        async move {
-            match self.call("delete a queue", request).await? {
-                Answer::Number(lost) => Ok(lost),
-                other => Err(unexpected(&other)),
-            }
-        }
-        .boxed()
+        let (client, queue) = (self.client, queue.to_owned());
+        let job =
+            job::write("delete a queue", move |engine, now, _| engine.delete_if(client, &queue, guard, now));
+        self.call(job).boxed()
     }
 
     fn exchanges<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<ExchangeInfo>>> {
-        async move {
-            match self.call("list exchanges", Request::Exchanges { names: names.to_vec() }).await? {
-                Answer::Exchanges(exchanges) => Ok(exchanges.iter().map(ExchangeInfo::from).collect()),
-                other => Err(unexpected(&other)),
-            }
-        }
-        .boxed()
+        let names = names.to_vec();
+        let list = job::read("list exchanges", move |engine, _| engine.exchanges(&names));
+        async move { Ok(self.call(list).await?.iter().map(ExchangeInfo::from).collect()) }.boxed()
     }
 
     fn delete_exchange<'a>(&'a self, exchange: &'a str, guard: DeleteGuard) -> BoxFuture<'a, Result<()>> {
-        let request = Request::DeleteExchange { name: exchange.to_owned(), guard };
-        async move { self.call("delete an exchange", request).await.map(drop) }.boxed()
+        let name = exchange.to_owned();
+        let job = job::write("delete an exchange", move |engine, _, _| engine.delete_exchange(&name, guard));
+        self.call(job).boxed()
     }
 
     fn bindings(&self) -> BoxFuture<'_, Result<Vec<Binding>>> {
-        async move {
-            match self.call("list bindings", Request::Bindings).await? {
-                Answer::Bindings(bindings) => Ok(bindings),
-                other => Err(unexpected(&other)),
-            }
-        }
-        .boxed()
+        self.call(job::read("list bindings", |engine, _| engine.bindings())).boxed()
     }
 
     fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
-        let request = Request::Unbind { binding: binding.clone() };
-        async move { self.call("remove a binding", request).await.map(drop) }.boxed()
+        let binding = binding.clone();
+        self.call(job::write("remove a binding", move |engine, _, _| engine.unbind(&binding).map(Ok))).boxed()
     }
 
     fn oldest<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Duration>>> {
-        async move {
-            match self.call("read a queue", Request::Oldest { queue: queue.to_owned() }).await? {
-                Answer::Age(age) => Ok(age),
-                other => Err(unexpected(&other)),
-            }
-        }
-        .boxed()
+        let queue = queue.to_owned();
+        self.call(job::read("read a queue", move |engine, now| engine.oldest(&queue, now))).boxed()
     }
 
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         let Note { id, until, by_force } = note.clone();
         let noted = Noted { id, until: until.timestamp_millis(), by_force };
-        let request = Request::Note { register: register.name(), noted };
-        async move { self.call("note a task", request).await.map(drop) }.boxed()
+        let job = job::write("note a task", move |engine, now, _| {
+            engine.note(register.name(), &noted, now).map(Ok)
+        });
+        self.call(job).boxed()
     }
 
     fn notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
-        let request = Request::Notes { register: register.name(), after: from };
+        let read =
+            job::read("read notes on tasks", move |engine, now| engine.notes(register.name(), from, now));
         async move {
-            match self.call("read notes on tasks", request).await? {
-                Answer::Notes(notes, next) => {
-                    Ok(Notes { notes: notes.into_iter().map(note).collect(), next })
-                }
-                other => Err(unexpected(&other)),
-            }
+            let (notes, next) = self.call(read).await?;
+            Ok(Notes { notes: notes.into_iter().map(note).collect(), next })
         }
         .boxed()
     }
@@ -268,31 +238,25 @@ impl Broker for SqliteBroker {
         id: &'a str,
         _lifetime: Duration,
     ) -> BoxFuture<'a, Result<bool>> {
-        let request = Request::IsNoted { register: register.name(), id: id.to_owned() };
-        async move {
-            match self.call("read notes on tasks", request).await? {
-                Answer::Flag(is_noted) => Ok(is_noted),
-                other => Err(unexpected(&other)),
-            }
-        }
-        .boxed()
+        let id = id.to_owned();
+        let job =
+            job::read("read notes on tasks", move |engine, now| engine.is_noted(register.name(), &id, now));
+        self.call(job).boxed()
     }
 
     fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
         let Lock { key, holder, lifetime } = lock.clone();
-        async move {
-            match self.call("take a lock", Request::Lock { key, holder, lifetime }).await? {
-                Answer::Holder(None) => Ok(Locked::Taken),
-                Answer::Holder(other) => Ok(Locked::Held(other)),
-                other => Err(unexpected(&other)),
-            }
-        }
-        .boxed()
+        let job = job::write("take a lock", move |engine, now, _| {
+            engine.lock(&key, &holder, lifetime, now).map(Ok)
+        });
+        async move { Ok(self.call(job).await?.map_or(Locked::Taken, |holder| Locked::Held(Some(holder)))) }
+            .boxed()
     }
 
     fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
         let Lock { key, holder, .. } = lock.clone();
-        async move { self.call("open a lock", Request::Unlock { key, holder }).await.map(drop) }.boxed()
+        self.call(job::write("release a lock", move |engine, _, _| engine.unlock(&key, &holder).map(Ok)))
+            .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -300,7 +264,7 @@ impl Broker for SqliteBroker {
             if self.is_closed.swap(true, Ordering::AcqRel) {
                 return;
             }
-            let closed = self.database.call(Request::Close { client: self.client }, self.timeout).await;
+            let closed = self.database.call(sqlite::close(self.client), self.timeout).await;
             if let Err(error) = closed {
                 tracing::warn!(%error, "unsettled messages will be redelivered when the lease of this process expires");
             }
@@ -336,14 +300,14 @@ fn sink(sender: mpsc::Sender<Delivery>, returns: &Arc<Returns>) -> Sink {
     let closed = sender.clone();
     Sink {
         // A delivery that does not fit or comes too late is dropped here, and goes back by that.
-        hand_out: Box::new(move |claimed| match returns.upgrade() {
+        hand_out: Arc::new(move |claimed| match returns.upgrade() {
             Some(returns) => {
                 let _ = sender.try_send(delivery(claimed, returns));
                 true
             }
             None => false,
         }),
-        is_closed: Box::new(move || closed.is_closed()),
+        is_closed: Arc::new(move || closed.is_closed()),
     }
 }
 
@@ -364,8 +328,7 @@ struct Control {
 impl ConsumerControl for Control {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         async move {
-            let cancelled =
-                self.database.call(Request::Cancel { consumer: self.consumer }, self.timeout).await;
+            let cancelled = self.database.call(sqlite::cancel(self.consumer), self.timeout).await;
             if let Err(error) = cancelled {
                 tracing::warn!(%error, "cannot cancel the consumer");
             }
@@ -383,7 +346,7 @@ impl ConsumerControl for Control {
 
     fn flush(&self) -> BoxFuture<'_, ()> {
         async move {
-            if let Err(error) = self.database.call(Request::Flush, self.timeout).await {
+            if let Err(error) = self.database.call(sqlite::flush(), self.timeout).await {
                 tracing::warn!(%error, "cannot write acknowledgements yet");
             }
         }
@@ -400,9 +363,4 @@ fn note(noted: Noted) -> Note {
     let Noted { id, until, by_force } = noted;
     let until = DateTime::from_timestamp_millis(until).unwrap_or(DateTime::<Utc>::MAX_UTC);
     Note { id, until, by_force }
-}
-
-/// An answer may hold messages, so it is not shown.
-fn unexpected(_: &Answer) -> Error {
-    Error::storage("the thread of the database gave the answer to another question")
 }

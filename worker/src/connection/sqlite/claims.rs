@@ -5,18 +5,69 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::command::{Answer, Claimed, Consuming, Ending, Sink};
-use super::engine::{Changes, Engine, Sql};
+use super::consumers::Consumer;
+use super::engine::{Changes, Engine, Sql, millis, now_ms};
+use super::job::{self, Job, Run};
 use super::messages::Reason;
 use super::queues::QueueEntry;
 use super::{fresh_id, head};
 use crate::error::{Error, Result};
+use crate::message::Message;
 
-/// A message that is handed out.
+/// A message that was handed out.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    /// Names the claim when it ends.
+    pub(crate) tag: u64,
+    pub(crate) message: Message,
+    pub(crate) queue: Arc<str>,
+    pub(crate) exchange: String,
+    pub(crate) routing_key: String,
+    pub(crate) redelivered: bool,
+    pub(crate) crashes: u32,
+}
+
+/// How a claim ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The message leaves.
+    Done,
+    /// The message goes back to its place.
+    Back,
+    /// The message goes where the dead letters of its queue go.
+    Rejected,
+    /// The message goes back after a pause, with one crash more.
+    Lost { pause: Duration },
+}
+
+/// Takes one message out of a queue. One whose caller has gone is nobody's: it goes back.
+pub(crate) fn get(client: u64, queue: String) -> Job<Option<Claimed>, impl Run<Option<Claimed>>> {
+    job::write("get a message", move |engine, now, changes| engine.get(client, &queue, now, changes))
+        .lazily()
+        .if_unheard(|engine, claimed| {
+            engine.verdicts.extend(claimed.map(|claimed| (claimed.tag, Ending::Back)));
+        })
+}
+
+/// Answers when every verdict that came before it is written.
+pub(crate) fn flush() -> Job<(), impl Run<()>> {
+    job::write("write acknowledgements", |_, _, _| Ok(Ok(()))).lazily().after_verdicts()
+}
+
+/// Ends everything that a client of this file has begun.
+pub(crate) fn close(client: u64) -> Job<(), impl Run<()>> {
+    job::write("close", move |engine, _, changes| engine.close(client, changes).map(Ok))
+        .lazily()
+        .after_verdicts()
+        .even_without_caller()
+}
+
+/// A claim that is not settled.
 pub(super) struct Claim {
     id: i64,
     token: i64,
@@ -24,69 +75,14 @@ pub(super) struct Claim {
     rank: i64,
     crashes: u32,
     expires_at: Option<i64>,
-    consumer: Option<u64>,
+    pub(super) consumer: Option<u64>,
     client: u64,
 }
 
-/// A consumer of this process.
-pub(super) struct Consumer {
-    pub(super) id: u64,
-    pub(super) client: u64,
-    pub(super) queues: Vec<String>,
-    pub(super) name: String,
-    prefetch: usize,
-    unsettled: usize,
-    /// The queue that is served first next time, so that a full one does not starve its neighbours.
-    first: usize,
-    sink: Sink,
-}
-
-impl Consumer {
-    pub(super) fn new(consuming: Consuming) -> Self {
-        let Consuming { client, consumer, queues, prefetch, name, sink } = consuming;
-        Self { id: consumer, client, queues, name, prefetch, unsettled: 0, first: 0, sink }
-    }
-
-    /// True when nobody takes its messages any more.
-    pub(super) fn is_closed(&self) -> bool {
-        (self.sink.is_closed)()
-    }
-
-    /// What it had is not its own any more.
-    pub(super) fn has_lost_all(&mut self) {
-        self.unsettled = 0;
-    }
-}
-
 impl Engine {
-    /// Registers a consumer; it is served from the next transaction on.
-    pub(super) fn consume(&mut self, consuming: &Consuming, changes: &mut Changes) -> Sql<Result<Answer>> {
-        for queue in &consuming.queues {
-            if let Err(error) = self.queue_for(consuming.client, queue) {
-                return Ok(Err(error.context("cannot consume")));
-            }
-        }
-        let owner = self.join(changes)?;
-        for queue in &consuming.queues {
-            self.write_consumer(owner, consuming.consumer, queue, &consuming.name)?;
-        }
-        Ok(Ok(Answer::Done))
-    }
-
-    /// Ends a consumer. What it has can still be settled.
-    pub(super) fn end_consumer(&mut self, id: u64, now: i64, changes: &mut Changes) -> Sql<()> {
-        changes.retired.push(id);
-        let known = self.consumers.iter().find(|consumer| consumer.id == id);
-        let Some(queues) = known.map(|consumer| consumer.queues.clone()) else { return Ok(()) };
-        self.db
-            .prepare_cached("DELETE FROM consumer WHERE owner = ? AND id = ?")?
-            .execute(params![self.lease.id(), id as i64])?;
-        queues.iter().try_for_each(|queue| self.consumer_left(queue, now))
-    }
-
     /// Ends everything that a client has begun: its consumers, its claims, its exclusive queues.
-    pub(super) fn close(&mut self, client: u64, changes: &mut Changes) -> Sql<Result<Answer>> {
-        let now = super::engine::now_ms();
+    fn close(&mut self, client: u64, changes: &mut Changes) -> Sql<()> {
+        let now = now_ms();
         let mine =
             self.consumers.iter().filter(|consumer| consumer.client == client).map(|consumer| consumer.id);
         for consumer in mine.collect::<Vec<_>>() {
@@ -99,7 +95,7 @@ impl Engine {
             self.settle(tag, Ending::Back, changes)?;
         }
         for queue in self.queues.exclusive_of(client) {
-            self.delete_by_name(&queue)?;
+            self.delete(&queue)?;
         }
         // Claims of this very transaction are none of the client's: it is gone.
         let is_idle = self.claims.len() == changes.settled.len()
@@ -110,17 +106,16 @@ impl Engine {
             self.release(owner, false, changes)?;
             changes.left = true;
         }
-        Ok(Ok(Answer::Done))
+        Ok(())
     }
 
-    /// Takes one message out of a queue.
-    pub(super) fn get(
+    fn get(
         &mut self,
         client: u64,
         queue: &str,
         now: i64,
         changes: &mut Changes,
-    ) -> Sql<Result<Answer>> {
+    ) -> Sql<Result<Option<Claimed>>> {
         let entry = match self.queue_for(client, queue) {
             Ok(entry) => entry,
             Err(error) => return Ok(Err(error.context("cannot get a message"))),
@@ -128,8 +123,7 @@ impl Engine {
         self.touch(&entry, now)?;
         self.pass_due(now, changes)?;
         self.join(changes)?;
-        let claimed = self.take(&entry, 1, None, client, changes)?.pop();
-        Ok(Ok(Answer::Claimed(claimed.map(Box::new))))
+        Ok(Ok(self.take(&entry, 1, None, client, changes)?.pop()))
     }
 
     /// Writes the verdicts that have come in.
@@ -169,9 +163,7 @@ impl Engine {
                         .execute([at, id])?;
                 }
                 match self.queues.by_id(queue) {
-                    Some(entry) => {
-                        self.dead_letter(&entry, id, rank, Reason::Rejected, super::engine::now_ms(), 0)?
-                    }
+                    Some(entry) => self.dead_letter(&entry, id, rank, Reason::Rejected, now_ms(), 0)?,
                     None => drop(self.db.prepare_cached("DELETE FROM message WHERE id = ?")?.execute([id])?),
                 }
                 changes.rings = true;
@@ -193,7 +185,7 @@ impl Engine {
                 changes.rings = true;
             }
             Ending::Lost { pause } => {
-                let at = super::engine::now_ms().saturating_add(super::engine::millis(pause));
+                let at = now_ms().saturating_add(millis(pause));
                 self.db
                     .prepare_cached(
                         "INSERT INTO delayed (at, id, queue, rank, redelivered, crashes) VALUES (?, ?, ?, ?, 1, ?)",
@@ -226,113 +218,8 @@ impl Engine {
         self.consumers.iter_mut().find(|consumer| consumer.id == id)
     }
 
-    /// Gives the consumers what is theirs.
-    pub(super) fn hand_out(&mut self, handed: Vec<(u64, Claimed)>) {
-        for (id, claimed) in handed {
-            let tag = claimed.tag;
-            let consumer = self.consumers.iter().find(|consumer| consumer.id == id);
-            if !consumer.is_some_and(|consumer| (consumer.sink.hand_out)(claimed)) {
-                self.verdicts.push((tag, Ending::Back));
-            }
-        }
-    }
-
-    /// True when some consumer has room and something waits for it. Reads only.
-    pub(super) fn could_claim(&self) -> Sql<bool> {
-        let mut any = self.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM ready WHERE queue = ?)")?;
-        for consumer in self.consumers.iter().filter(|consumer| consumer.unsettled < consumer.prefetch) {
-            for queue in &consumer.queues {
-                // One that is not known yet may have been declared by another process since.
-                let Some(entry) = self.queues.get(queue) else { return Ok(true) };
-                if any.query_row([entry.id], |row| row.get(0))? {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Fills the consumers of this process, in turns where several have room: each round a consumer gets a part of
-    /// its room, so that the first does not take everything.
-    pub(super) fn claim_for_consumers(&mut self, changes: &mut Changes) -> Sql<()> {
-        let mut room = self.room(changes)?;
-        let count = room.len();
-        self.turn = self.turn.wrapping_add(1);
-        loop {
-            let hungry = room.iter().filter(|&&room| room > 0).count();
-            if hungry == 0 {
-                return Ok(());
-            }
-            for step in 0..count {
-                let index = self.turn.wrapping_add(step) % count;
-                if room[index] == 0 {
-                    continue;
-                }
-                let share = if hungry == 1 { room[index] } else { 1 + room[index] / 8 };
-                let taken = self.claim_for(index, share, changes)?;
-                // Less than it could have had: its queues are empty.
-                room[index] = if taken < share { 0 } else { room[index] - taken };
-            }
-        }
-    }
-
-    /// How many more messages each consumer may have; ends those of which nobody takes messages any more.
-    fn room(&mut self, changes: &mut Changes) -> Sql<Vec<usize>> {
-        let closed =
-            self.consumers.iter().filter(|consumer| consumer.is_closed()).map(|consumer| consumer.id);
-        let closed: Vec<u64> = closed.filter(|id| !changes.retired.contains(id)).collect();
-        let now = super::engine::now_ms();
-        for id in closed {
-            self.end_consumer(id, now, changes)?;
-        }
-        let mut room: Vec<usize> = self
-            .consumers
-            .iter()
-            .map(|consumer| match changes.retired.contains(&consumer.id) {
-                true => 0,
-                false => consumer.prefetch.saturating_sub(consumer.unsettled),
-            })
-            .collect();
-        for claim in changes.settled.iter().filter_map(|tag| self.claims.get(tag)) {
-            let index = self.consumers.iter().position(|consumer| Some(consumer.id) == claim.consumer);
-            if let Some(index) = index
-                && !changes.retired.contains(&self.consumers[index].id)
-            {
-                room[index] += 1;
-            }
-        }
-        Ok(room)
-    }
-
-    /// Up to `share` messages for one consumer: an equal part from each queue first, then what is left from any.
-    fn claim_for(&mut self, index: usize, share: usize, changes: &mut Changes) -> Sql<usize> {
-        let consumer = &mut self.consumers[index];
-        let (id, client) = (consumer.id, consumer.client);
-        let first = consumer.first;
-        consumer.first = (first + 1) % consumer.queues.len().max(1);
-        let names = consumer.queues.iter().cycle().skip(first).take(consumer.queues.len());
-        let entries: Vec<Arc<QueueEntry>> = names.filter_map(|name| self.queues.get(name)).collect();
-        let part = share.div_ceil(entries.len().max(1));
-        let mut left = share;
-        for limit in [part, share] {
-            for entry in &entries {
-                let wanted = left.min(limit);
-                if wanted == 0 {
-                    break;
-                }
-                let taken = self.take(entry, wanted, Some(id), client, changes)?;
-                left -= taken.len();
-                changes.handed.extend(taken.into_iter().map(|claimed| (id, claimed)));
-            }
-            if entries.len() == 1 {
-                break;
-            }
-        }
-        Ok(share - left)
-    }
-
     /// Claims the first messages of a queue.
-    fn take(
+    pub(super) fn take(
         &mut self,
         entry: &Arc<QueueEntry>,
         limit: usize,

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use notify::RecommendedWatcher;
 use rusqlite::{Connection, OptionalExtension};
-use tokio::sync::oneshot;
 
 use super::bell;
-use super::claims::Consumer;
-use super::command::{Answer, Call, Claimed, Ending, Request};
+use super::claims::{Claim, Claimed, Ending};
+use super::consumers::Consumer;
+use super::failure::describe;
+use super::job::{Access, Order};
 use super::owners::Lease;
 use super::presence::Presence;
 use super::queues::Queues;
@@ -23,7 +24,7 @@ use crate::tracing;
 
 /// What SQLite says. Answers of our own, such as "no such queue", are [`Result`]s inside it: they leave the
 /// transaction as it was.
-pub(super) type Sql<T> = rusqlite::Result<T>;
+pub(crate) type Sql<T> = rusqlite::Result<T>;
 
 /// How often we look whether another process has committed, in case the bell was not heard, and whether the file is
 /// still there.
@@ -34,7 +35,7 @@ const LOOK_WITHOUT_BELL: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// The open file.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     pub(super) path: Arc<Path>,
     /// Shared with the running method, so that a statement can live while the rest of the engine changes.
     pub(super) db: Rc<Connection>,
@@ -53,7 +54,7 @@ pub(super) struct Engine {
     /// Whose turn it is to be served first.
     pub(super) turn: usize,
     /// What is handed out and not settled, by tag.
-    pub(super) claims: HashMap<u64, super::claims::Claim>,
+    pub(super) claims: HashMap<u64, Claim>,
     /// Verdicts that are not written yet.
     pub(super) verdicts: Vec<(u64, Ending)>,
     pub(super) waiters: Waiters,
@@ -73,7 +74,7 @@ enum Bell {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Synchronous {
+pub(super) enum Synchronous {
     /// Every commit is on the disk before it is answered.
     Full,
     /// A power failure may undo the last commits, all of them from some point on. That is right for claims and
@@ -84,13 +85,15 @@ enum Synchronous {
 
 /// What a transaction has done, for the time after its commit.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     /// Claims that ended.
     pub(super) settled: Vec<u64>,
     /// Messages for consumers, by consumer.
     pub(super) handed: Vec<(u64, Claimed)>,
     /// All new claims.
-    pub(super) claims: Vec<(u64, super::claims::Claim)>,
+    pub(super) claims: Vec<(u64, Claim)>,
+    /// Consumers that began.
+    pub(super) begun: Vec<Consumer>,
     /// Consumers that ended.
     pub(super) retired: Vec<u64>,
     /// Results that became final.
@@ -105,10 +108,10 @@ pub(super) struct Changes {
     pub(super) left: bool,
 }
 
-/// Calls that were not done, and why.
+/// Orders that were not done, and why.
 pub(super) struct Refused {
     pub(super) cause: rusqlite::Error,
-    pub(super) calls: Vec<Call>,
+    pub(super) orders: Vec<Order>,
 }
 
 impl Engine {
@@ -145,32 +148,28 @@ impl Engine {
         })
     }
 
-    /// Does all of `calls`, and whatever else is due, in one transaction; answers after the commit.
-    pub(super) fn transact(&mut self, calls: Vec<Call>) -> Result<(), Refused> {
+    /// Does all of `orders`, and whatever else is due, in one transaction; answers after the commit.
+    pub(super) fn transact(&mut self, mut orders: Vec<Order>) -> Result<(), Refused> {
         let mut changes = Changes::default();
-        match self.attempt(&calls, &mut changes) {
-            Ok(answers) => match self.presence.check(&self.db) {
-                Ok(()) => {
-                    self.apply(calls, answers, changes);
-                    Ok(())
-                }
-                Err(absence) => {
-                    self.undo(&changes);
-                    for Call { request, reply, .. } in calls {
-                        let _ = reply.send(Err(absence.error_after_commit(&self.path, request.act())));
-                    }
-                    Ok(())
-                }
-            },
-            Err(cause) => {
+        if let Err(cause) = self.attempt(&mut orders, &mut changes) {
+            self.undo(&changes);
+            return Err(Refused { cause, orders });
+        }
+        match self.presence.check(&self.db) {
+            Ok(()) => self.apply(orders, changes),
+            Err(absence) => {
                 self.undo(&changes);
-                Err(Refused { cause, calls })
+                for order in orders {
+                    order.fail(|act| absence.error_after_commit(&self.path, act));
+                }
             }
         }
+        Ok(())
     }
 
-    fn attempt(&mut self, calls: &[Call], changes: &mut Changes) -> Sql<Vec<Result<Answer>>> {
-        let is_durable = calls.iter().any(|call| call.request.is_durable());
+    fn attempt(&mut self, orders: &mut [Order], changes: &mut Changes) -> Sql<()> {
+        let durable = Access::Write(Synchronous::Full);
+        let is_durable = orders.iter().any(|order| order.terms.access == durable);
         self.set_synchronous(if is_durable { Synchronous::Full } else { Synchronous::Normal })?;
         self.run("BEGIN IMMEDIATE")?;
         let now = now_ms();
@@ -178,54 +177,16 @@ impl Engine {
         self.keep_lease(now, changes)?;
         // First of all: who settles and then closes has settled.
         self.settle_verdicts(changes)?;
-        let answers =
-            calls.iter().map(|call| self.perform(&call.request, now, changes)).collect::<Sql<Vec<_>>>()?;
+        orders.iter_mut().try_for_each(|order| order.run(self, now, changes))?;
         self.sweep(now)?;
         self.pass_due(now, changes)?;
         self.claim_for_consumers(changes)?;
         self.next_due = self.find_next_due()?;
-        self.run("COMMIT")?;
-        Ok(answers)
-    }
-
-    fn perform(&mut self, request: &Request, now: i64, changes: &mut Changes) -> Sql<Result<Answer>> {
-        match request {
-            Request::Publish(publishing) => self.publish(publishing, now, changes),
-            Request::Declare { client, topology } => self.declare(*client, topology, now, changes),
-            Request::Consume(consuming) => self.consume(consuming, changes),
-            Request::Cancel { consumer } => {
-                self.end_consumer(*consumer, now, changes).map(|()| Ok(Answer::Done))
-            }
-            Request::Get { client, queue } => self.get(*client, queue, now, changes),
-            Request::Purge { queue } => self.purge(queue),
-            Request::Delete { queue } => self.delete(queue),
-            Request::DeleteIf { client, queue, guard } => self.delete_if(*client, queue, *guard, now),
-            Request::DeleteExchange { name, guard } => self.delete_exchange(name, *guard),
-            Request::Unbind { binding } => self.unbind(binding),
-            Request::Store(storing) => self.store(storing, now, changes),
-            Request::Close { client } => self.close(*client, changes),
-            Request::Open | Request::Flush => Ok(Ok(Answer::Done)),
-            Request::Note { register, noted } => self.note(register, noted, now).map(|()| Ok(Answer::Done)),
-            Request::Lock { key, holder, lifetime } => {
-                let until = now.saturating_add(millis(*lifetime));
-                self.lock(key, holder, until, now).map(|holder| Ok(Answer::Holder(holder)))
-            }
-            Request::Unlock { key, holder } => self.unlock(key, holder).map(|()| Ok(Answer::Done)),
-            Request::Count { .. }
-            | Request::Exchanges { .. }
-            | Request::Bindings
-            | Request::Oldest { .. }
-            | Request::Fetch { .. }
-            | Request::Notes { .. }
-            | Request::IsNoted { .. }
-            | Request::Wait { .. } => {
-                unreachable!("reads are answered outside of transactions")
-            }
-        }
+        self.run("COMMIT")
     }
 
     /// The transaction is durable: what it did becomes known.
-    fn apply(&mut self, calls: Vec<Call>, answers: Vec<Result<Answer>>, changes: Changes) {
+    fn apply(&mut self, orders: Vec<Order>, changes: Changes) {
         if changes.rings {
             bell::ring(&self.path);
         }
@@ -238,8 +199,13 @@ impl Engine {
         self.verdicts.clear();
         self.is_hungry = false;
         self.apply_claims(&changes.settled, changes.claims);
-        for (call, answer) in calls.into_iter().zip(answers) {
-            self.answer(call, answer);
+        if !changes.begun.is_empty() {
+            self.consumers.extend(changes.begun);
+            self.is_hungry = true;
+            self.listen();
+        }
+        for order in orders {
+            order.answer(self);
         }
         for id in changes.retired {
             self.consumers.retain(|consumer| consumer.id != id);
@@ -247,18 +213,6 @@ impl Engine {
         self.hand_out(changes.handed);
         for (task_id, record) in changes.finished {
             self.waiters.finish(&task_id, &record);
-        }
-    }
-
-    fn answer(&mut self, call: Call, answer: Result<Answer>) {
-        if let (Request::Consume(consuming), Ok(_)) = (call.request, &answer) {
-            self.consumers.push(Consumer::new(consuming));
-            self.is_hungry = true;
-            self.listen();
-        }
-        // A message whose caller has gone is nobody's: it goes back.
-        if let Err(Ok(Answer::Claimed(Some(claimed)))) = call.reply.send(answer) {
-            self.verdicts.push((claimed.tag, Ending::Back));
         }
     }
 
@@ -274,31 +228,14 @@ impl Engine {
     }
 
     /// Answers without a transaction, so that another process's lock does not matter.
-    pub(super) fn read(&mut self, request: &Request, reply: oneshot::Sender<Result<Answer>>) {
-        let now = now_ms();
-        let answer = match request {
-            Request::Count { names } => self.count(names, now).map(Answer::Counts),
-            Request::Exchanges { names } => self.exchanges(names).map(Answer::Exchanges),
-            Request::Bindings => self.bindings().map(Answer::Bindings),
-            Request::Oldest { queue } => self.oldest(queue, now).map(Answer::Age),
-            Request::Fetch { task_id } => self.fetch(task_id, now).map(Answer::Record),
-            Request::Notes { register, after } => {
-                let after = i64::try_from(*after).unwrap_or(i64::MAX);
-                self.notes(register, after, now)
-                    .map(|(notes, next)| Answer::Notes(notes, next.unsigned_abs()))
-            }
-            Request::IsNoted { register, id } => self.is_noted(register, id, now).map(Answer::Flag),
-            Request::Wait { task_id } => {
-                self.listen();
-                return self.wait(task_id, now, reply);
-            }
-            _ => unreachable!("only reads come here"),
-        };
-        let answer = answer.map_err(|cause| super::failure::describe(&self.path, request.act(), cause));
-        let _ = reply.send(answer);
+    pub(super) fn read(&mut self, mut order: Order) {
+        match order.run(self, now_ms(), &mut Changes::default()) {
+            Ok(()) => order.answer(self),
+            Err(cause) => order.fail(|act| describe(&self.path, act, cause)),
+        }
     }
 
-    /// True when there is something to write that no call asks for.
+    /// True when there is something to write that no job asks for.
     pub(super) fn has_chores(&self) -> bool {
         let is_due = self.next_due.is_some_and(|due| due <= now_ms());
         !self.verdicts.is_empty() || self.is_hungry || is_due || self.lease.is_beat_due()
@@ -348,7 +285,7 @@ impl Engine {
         self.read_news()
     }
 
-    fn listen(&mut self) {
+    pub(super) fn listen(&mut self) {
         if !matches!(self.bell, Bell::Unwatched) {
             return;
         }

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::command::Answer;
 use super::engine::{Engine, Sql};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::routing::topology::DeleteGuard;
 use crate::routing::{Binding, Exchange};
 
 impl Engine {
     /// The exchanges of these names, or all.
-    pub(super) fn exchanges(&mut self, names: &[String]) -> Sql<Vec<Exchange>> {
+    pub(crate) fn exchanges(&mut self, names: &[String]) -> Sql<Vec<Exchange>> {
         self.queues.suspect();
         self.refresh_queues()?;
         let all = self.queues.exchanges().map(|(exchange, _)| exchange);
@@ -23,7 +22,7 @@ impl Engine {
     }
 
     /// All bindings.
-    pub(super) fn bindings(&mut self) -> Sql<Vec<Binding>> {
+    pub(crate) fn bindings(&mut self) -> Sql<Vec<Binding>> {
         self.queues.suspect();
         self.refresh_queues()?;
         let mut found: Vec<Binding> =
@@ -33,7 +32,7 @@ impl Engine {
     }
 
     /// How long the first messages of a queue have waited: the longest over all priorities.
-    pub(super) fn oldest(&mut self, name: &str, now: i64) -> Sql<Option<Duration>> {
+    pub(crate) fn oldest(&mut self, name: &str, now: i64) -> Sql<Option<Duration>> {
         self.queues.suspect();
         self.refresh_queues()?;
         let Some(entry) = self.queues.get(name) else { return Ok(None) };
@@ -55,14 +54,14 @@ impl Engine {
         Ok(oldest.map(|since| Duration::from_millis(now.saturating_sub(since).max(0).unsigned_abs())))
     }
 
-    /// Deletes a queue, unless the guard keeps it.
-    pub(super) fn delete_if(
+    /// Deletes a queue, unless the guard keeps it. Returns how many messages went with it.
+    pub(crate) fn delete_if(
         &mut self,
         client: u64,
         name: &str,
         guard: DeleteGuard,
         now: i64,
-    ) -> Sql<crate::error::Result<Answer>> {
+    ) -> Sql<Result<u64>> {
         if let Err(error) = self.queue_for(client, name) {
             return Ok(Err(error.context("cannot delete")));
         }
@@ -74,16 +73,12 @@ impl Engine {
         if let Err(error) = guard.check_queue(name, count.consumers, count.running, waiting) {
             return Ok(Err(error));
         }
-        self.delete_by_name(name)?;
-        Ok(Ok(Answer::Number(waiting + count.running)))
+        self.delete(name)?;
+        Ok(Ok(waiting + count.running))
     }
 
     /// Deletes an exchange with its bindings, unless the guard keeps it.
-    pub(super) fn delete_exchange(
-        &mut self,
-        name: &str,
-        guard: DeleteGuard,
-    ) -> Sql<crate::error::Result<Answer>> {
+    pub(crate) fn delete_exchange(&mut self, name: &str, guard: DeleteGuard) -> Sql<Result<()>> {
         let Some((_, bindings)) = self.queues.exchange(name) else {
             let path = self.path.display();
             return Ok(Err(Error::topology(format!("there is no exchange `{name}` in `{path}`"))));
@@ -96,11 +91,11 @@ impl Engine {
         self.db.prepare_cached("DELETE FROM binding WHERE exchange = ?")?.execute([name])?;
         self.db.prepare_cached("DELETE FROM exchange WHERE name = ?")?.execute([name])?;
         self.touch_generation()?;
-        Ok(Ok(Answer::Done))
+        Ok(Ok(()))
     }
 
     /// Takes a binding away, if it is there.
-    pub(super) fn unbind(&mut self, binding: &Binding) -> Sql<crate::error::Result<Answer>> {
+    pub(crate) fn unbind(&mut self, binding: &Binding) -> Sql<()> {
         let Binding { exchange, queue, routing_key } = binding;
         let removed = self
             .db
@@ -111,7 +106,7 @@ impl Engine {
             self.let_go_of_exchange(exchange)?;
             self.touch_generation()?;
         }
-        Ok(Ok(Answer::Done))
+        Ok(())
     }
 
     /// A binding of an exchange has gone; if it was the last, the exchange may go too.

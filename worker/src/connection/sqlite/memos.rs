@@ -1,16 +1,26 @@
 //! Notes on tasks, and locks: rows that lapse.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::command::Noted;
-use super::engine::{Engine, Sql};
+use super::engine::{Engine, Sql, millis};
 
 /// How many rows that have lapsed one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
 
+/// What is noted of an id.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    pub(crate) id: String,
+    /// In milliseconds since 1970.
+    pub(crate) until: i64,
+    pub(crate) by_force: bool,
+}
+
 impl Engine {
     /// Notes an id; what was noted of it before makes room, so that who reads on sees it again, and leaves its force.
-    pub(super) fn note(&self, register: &str, noted: &Noted, now: i64) -> Sql<()> {
+    pub(crate) fn note(&self, register: &str, noted: &Noted, now: i64) -> Sql<()> {
         let Noted { id, until, by_force } = noted;
         self.db
             .prepare_cached(
@@ -22,7 +32,8 @@ impl Engine {
     }
 
     /// What was noted after a number and still holds, and the number to go on from.
-    pub(super) fn notes(&self, register: &str, after: i64, now: i64) -> Sql<(Vec<Noted>, i64)> {
+    pub(crate) fn notes(&self, register: &str, after: u64, now: i64) -> Sql<(Vec<Noted>, u64)> {
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
         // First: what is noted in between is read next time too.
         let next: i64 = self
             .db
@@ -33,17 +44,18 @@ impl Engine {
         )?;
         let noted = |row: &Row<'_>| Ok(Noted { id: row.get(0)?, until: row.get(1)?, by_force: row.get(2)? });
         let rows = statement.query_map(params![after, register, now], noted)?;
-        Ok((rows.collect::<Sql<_>>()?, next.max(after)))
+        Ok((rows.collect::<Sql<_>>()?, next.max(after).unsigned_abs()))
     }
 
-    pub(super) fn is_noted(&self, register: &str, id: &str, now: i64) -> Sql<bool> {
+    pub(crate) fn is_noted(&self, register: &str, id: &str, now: i64) -> Sql<bool> {
         self.db
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM note WHERE register = ? AND id = ? AND until > ?)")?
             .query_row(params![register, id, now], |row| row.get(0))
     }
 
     /// Takes a lock, or makes it last longer; somebody else who has it is the answer.
-    pub(super) fn lock(&self, key: &str, holder: &str, until: i64, now: i64) -> Sql<Option<String>> {
+    pub(crate) fn lock(&self, key: &str, holder: &str, lifetime: Duration, now: i64) -> Sql<Option<String>> {
+        let until = now.saturating_add(millis(lifetime));
         let held: Option<String> = self
             .db
             .prepare_cached("SELECT holder FROM lock WHERE key = ? AND until > ?")?
@@ -61,7 +73,7 @@ impl Engine {
         Ok(None)
     }
 
-    pub(super) fn unlock(&self, key: &str, holder: &str) -> Sql<()> {
+    pub(crate) fn unlock(&self, key: &str, holder: &str) -> Sql<()> {
         self.db
             .prepare_cached("DELETE FROM lock WHERE key = ? AND holder = ?")?
             .execute([key, holder])

@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
 use rusqlite::{OptionalExtension, params};
 
-use super::command::{Answer, Publishing};
 use super::engine::{Changes, Engine, Sql, millis};
 use super::head;
+use super::job::{self, Job, Run};
 use super::queues::QueueEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::Overflow;
@@ -19,6 +20,25 @@ use crate::tracing;
 const DUE_BATCH: i64 = 1000;
 /// A dead letter that pushes out a dead letter that pushes out…: beyond this it is dropped.
 const MAX_HOPS: u32 = 8;
+
+/// A message to publish, encoded by the caller so that the thread need not.
+pub(crate) struct Publishing {
+    pub(crate) exchange: String,
+    pub(crate) routing_key: String,
+    pub(crate) head: Option<String>,
+    pub(crate) body: Bytes,
+    pub(crate) priority: u8,
+    pub(crate) expiration: Option<Duration>,
+    pub(crate) delay: Option<Duration>,
+    pub(crate) mandatory: bool,
+}
+
+/// Publishes a message: into all its queues, or none.
+pub(crate) fn publish(publishing: Publishing) -> Job<(), impl Run<()>> {
+    let bytes = publishing.body.len();
+    job::write("publish", move |engine, now, changes| engine.publish(&publishing, now, changes))
+        .of_bytes(bytes)
+}
 
 /// A message on its way into queues.
 struct Entering<'a> {
@@ -53,12 +73,7 @@ impl Reason {
 }
 
 impl Engine {
-    pub(super) fn publish(
-        &mut self,
-        publishing: &Publishing,
-        now: i64,
-        changes: &mut Changes,
-    ) -> Sql<Result<Answer>> {
+    fn publish(&mut self, publishing: &Publishing, now: i64, changes: &mut Changes) -> Sql<Result<()>> {
         let Publishing { exchange, routing_key, .. } = publishing;
         let targets = match self.queues.targets(exchange, routing_key) {
             Ok(targets) => targets,
@@ -104,7 +119,7 @@ impl Engine {
             self.enter(entry, &entering, now)?;
         }
         changes.rings |= !targets.is_empty();
-        Ok(Ok(Answer::Done))
+        Ok(Ok(()))
     }
 
     fn enter(&mut self, entry: &Arc<QueueEntry>, entering: &Entering<'_>, now: i64) -> Sql<()> {

@@ -1,22 +1,24 @@
 //! One SQLite file as a connection: a named thread per file owns it and does everything that callers ask for,
-//! many requests to a transaction.
+//! many jobs to a transaction.
 //!
 //! [`Database`] is the handle. The broker and the result backend of one file share one handle, one thread and one
 //! transaction: what arrives while a commit waits for the disk goes into the next one together.
 //!
+//! - [`job`]: a closure over the engine, with the way back to its caller;
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
+//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
 //! - [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its processes
 //!   wake each other.
 
 mod bell;
 mod claims;
-mod command;
+mod consumers;
 mod engine;
 mod exchanges;
 mod failure;
 pub(crate) mod head;
+pub(crate) mod job;
 mod memos;
 mod messages;
 mod owners;
@@ -39,14 +41,18 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
-pub(crate) use command::{
-    Answer, Claimed, Consuming, Count, Ending, Noted, Publishing, Request, Sink, Storing,
-};
+pub(crate) use claims::{Claimed, Ending, close, flush, get};
+pub(crate) use consumers::{Consuming, Sink, cancel, consume};
+pub(crate) use memos::Noted;
+pub(crate) use messages::{Publishing, publish};
+pub(crate) use queues::Count;
+pub(crate) use results::{Storing, store};
 
 use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};
 use crate::show;
-use command::{Call, Command};
+use job::{Job, Run};
+use thread::Arrival;
 
 /// The files that this process has open, by canonical path. Two handles of one file would be two threads that
 /// wait for each other's locks.
@@ -65,8 +71,8 @@ pub(crate) struct Database {
     path: Arc<Path>,
     /// Unbounded: callers wait for their answers, claims are bounded by prefetch, and news is counted once, so
     /// that no more can lie in it than there are callers and claims.
-    inbox: mpsc::Sender<Command>,
-    /// True while a [`Command::Changed`] lies in the inbox.
+    inbox: mpsc::Sender<Arrival>,
+    /// True while an [`Arrival::Changed`] lies in the inbox.
     noticed: Arc<AtomicBool>,
     loss: Arc<Mutex<Option<Loss>>>,
 }
@@ -91,7 +97,11 @@ impl Database {
     pub(crate) async fn open(url: &BrokerUrl, timeout: Duration) -> Result<Arc<Self>> {
         let path = path::resolve(url)?;
         let database = Self::shared(path, path::absolute(url))?;
-        database.call(Request::Open, timeout).await?;
+        let (reply, opened) = oneshot::channel();
+        database.send(Arrival::Open { deadline: give_up_at(timeout), reply });
+        let act = "open the database";
+        let opened = database.answer_within(act, opened, timeout).await;
+        opened.unwrap_or_else(|| Err(database.no_answer(act, timeout)))?;
         Ok(database)
     }
 
@@ -100,7 +110,7 @@ impl Database {
         if let Some(database) = open.get(&path).and_then(Weak::upgrade) {
             return Ok(database);
         }
-        let (inbox, commands) = mpsc::channel();
+        let (inbox, arrivals) = mpsc::channel();
         let noticed = Arc::new(AtomicBool::new(false));
         let loss = Arc::new(Mutex::new(None));
         let database = Arc::new(Self {
@@ -110,48 +120,70 @@ impl Database {
             loss: Arc::clone(&loss),
         });
         let shared = thread::Shared { named, noticed, loss, database: Arc::downgrade(&database) };
-        thread::start(Arc::clone(&database.path), commands, shared)?;
+        thread::start(Arc::clone(&database.path), arrivals, shared)?;
         open.retain(|_, database| database.strong_count() > 0);
         open.insert(path, Arc::downgrade(&database));
         Ok(database)
     }
 
-    /// Asks, and waits for the answer no longer than `timeout`.
-    pub(crate) async fn call(&self, request: Request, timeout: Duration) -> Result<Answer> {
-        let act = request.act();
-        self.ask(request, timeout).await.unwrap_or_else(|| {
+    /// Does a job, and waits for its answer no longer than `timeout`.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        job: Job<T, impl Run<T>>,
+        timeout: Duration,
+    ) -> Result<T> {
+        let act = job.act();
+        self.ask(job, timeout).await.unwrap_or_else(|| Err(self.no_answer(act, timeout)))
+    }
+
+    /// As [`call`](Self::call), where it matters that it is not known what became of the job: `None`.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        job: Job<T, impl Run<T>>,
+        timeout: Duration,
+    ) -> Option<Result<T>> {
+        let act = job.act();
+        let (order, answer) = job.order(give_up_at(timeout));
+        self.send(Arrival::Order(order));
+        self.answer_within(act, answer, timeout).await
+    }
+
+    /// Does a job, and waits for its answer however long it takes.
+    pub(crate) async fn call_patiently<T: Send + 'static>(&self, job: Job<T, impl Run<T>>) -> Result<T> {
+        let act = job.act();
+        let (order, answer) = job.order(None);
+        self.send(Arrival::Order(order));
+        self.answer(act, answer).await
+    }
+
+    /// The answer, when it comes.
+    pub(crate) async fn answer<T>(&self, act: &str, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+        answer.await.unwrap_or_else(|_| {
             let path = self.path.display();
-            Err(Error::timeout(format!(
-                "cannot {act}: no answer from `{path}` within {}",
-                show::duration(timeout)
-            )))
+            Err(Error::connection(format!("cannot {act}: the thread of `{path}` has ended")))
         })
     }
 
-    /// As [`call`](Self::call), where it matters that it is not known what became of the request: `None`.
-    pub(crate) async fn ask(&self, request: Request, timeout: Duration) -> Option<Result<Answer>> {
-        let act = request.act();
-        // The thread gives up a little earlier than the caller: what it has not begun has surely not been done,
-        // while a caller who gives up first cannot know.
-        let patience = timeout - (timeout / 10).min(Duration::from_millis(100));
-        let answer = self.send(request, Instant::now().checked_add(patience));
-        match background::timeout(timeout, answer).await {
-            Ok(answer) => Some(answer?.unwrap_or_else(|_| Err(self.gone(act)))),
+    async fn answer_within<T>(
+        &self,
+        act: &str,
+        answer: oneshot::Receiver<Result<T>>,
+        timeout: Duration,
+    ) -> Option<Result<T>> {
+        match background::timeout(timeout, self.answer(act, answer)).await {
+            Ok(answer) => answer,
             Err(error) => Some(Err(error)),
         }
     }
 
-    /// Asks, and waits for the answer however long it takes.
-    pub(crate) async fn call_patiently(&self, request: Request) -> Result<Answer> {
-        let act = request.act();
-        self.send(request, None).await.unwrap_or_else(|_| Err(self.gone(act)))
+    fn no_answer(&self, act: &str, timeout: Duration) -> Error {
+        let (path, timeout) = (self.path.display(), show::duration(timeout));
+        Error::timeout(format!("cannot {act}: no answer from `{path}` within {timeout}"))
     }
 
-    fn send(&self, request: Request, deadline: Option<Instant>) -> oneshot::Receiver<Result<Answer>> {
-        let (reply, answer) = oneshot::channel();
-        // When the thread has gone, the reply goes with the command, and the receiver says so.
-        let _ = self.inbox.send(Command::Call(Call { request, deadline, reply }));
-        answer
+    /// When the thread has gone, the way back goes with what is sent, and the receiver says so.
+    fn send(&self, arrival: Arrival) {
+        let _ = self.inbox.send(arrival);
     }
 
     /// What has become of the file, when it is not at its path any more.
@@ -161,17 +193,19 @@ impl Database {
 
     /// Ends a claim. Does not wait.
     pub(crate) fn settle(&self, tag: u64, ending: Ending) {
-        let _ = self.inbox.send(Command::Settle { tag, ending });
+        self.send(Arrival::Settle { tag, ending });
     }
 
     /// Another process has rung.
     fn notice(&self) {
         if !self.noticed.swap(true, Ordering::AcqRel) {
-            let _ = self.inbox.send(Command::Changed);
+            self.send(Arrival::Changed);
         }
     }
+}
 
-    fn gone(&self, act: &str) -> Error {
-        Error::connection(format!("cannot {act}: the thread of `{}` has ended", self.path.display()))
-    }
+/// Until when the thread may begin a job. It gives up a little earlier than the caller: what it has not begun has
+/// surely not been done, while a caller who gives up first cannot know.
+fn give_up_at(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout - (timeout / 10).min(Duration::from_millis(100)))
 }

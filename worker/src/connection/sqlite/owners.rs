@@ -188,7 +188,7 @@ impl Engine {
         db.prepare_cached("DELETE FROM consumer WHERE owner = ?")?.execute([owner])?;
         db.prepare_cached("DELETE FROM owner WHERE id = ?")?.execute([owner])?;
         for queue in exclusive {
-            self.delete_by_name(&queue)?;
+            self.delete(&queue)?;
         }
         for queue in consumed {
             self.consumer_left(&queue, now_ms())?;

@@ -6,13 +6,22 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
-use super::command::{Answer, Count};
 use super::engine::{Changes, Engine, Sql, millis};
 use super::owners::SHOWN_FOR;
 use crate::error::{Error, Result};
 use crate::routing::topology::route;
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
 use crate::tracing;
+
+/// How full a queue is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) queue: String,
+    pub(crate) ready: u64,
+    pub(crate) running: u64,
+    pub(crate) delayed: u64,
+    pub(crate) consumers: u64,
+}
 
 /// A queue as it was declared first.
 #[derive(Debug)]
@@ -177,13 +186,13 @@ impl Engine {
     }
 
     /// Makes what does not exist. Everything is checked before anything is made.
-    pub(super) fn declare(
+    pub(crate) fn declare(
         &mut self,
         client: u64,
         topology: &Topology,
         now: i64,
         changes: &mut Changes,
-    ) -> Sql<Result<Answer>> {
+    ) -> Sql<Result<()>> {
         if let Err(error) = self.check(client, topology) {
             return Ok(Err(error));
         }
@@ -214,7 +223,7 @@ impl Engine {
         if is_changed {
             self.touch_generation()?;
         }
-        Ok(Ok(Answer::Done))
+        Ok(Ok(()))
     }
 
     fn check(&self, client: u64, topology: &Topology) -> Result<()> {
@@ -318,7 +327,7 @@ impl Engine {
     }
 
     /// How full the queues are.
-    pub(super) fn count(&mut self, names: &[String], now: i64) -> Sql<Vec<Count>> {
+    pub(crate) fn count(&mut self, names: &[String], now: i64) -> Sql<Vec<Count>> {
         self.queues.suspect();
         self.refresh_queues()?;
         let number = |sql: &str, id: i64| -> Sql<u64> {

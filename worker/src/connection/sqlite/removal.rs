@@ -5,7 +5,6 @@ use std::rc::Rc;
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
-use super::command::Answer;
 use super::engine::{Engine, Sql};
 use super::head;
 use super::queues::QueueEntry;
@@ -29,7 +28,7 @@ impl Engine {
             .db
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM consumer WHERE queue = ?)")?
             .query_row([name], |row| row.get(0))?;
-        if entry.definition.auto_delete && !is_used { self.delete_by_name(name) } else { Ok(()) }
+        if entry.definition.auto_delete && !is_used { self.delete(name) } else { Ok(()) }
     }
 
     /// When the next queue goes that nobody uses.
@@ -57,12 +56,12 @@ impl Engine {
             )?
             .query_map([now], |row| row.get(0))?
             .collect::<Sql<_>>()?;
-        names.iter().try_for_each(|name| self.delete_by_name(name))
+        names.iter().try_for_each(|name| self.delete(name))
     }
 
-    pub(super) fn purge(&mut self, name: &str) -> Sql<Result<Answer>> {
+    pub(crate) fn purge(&mut self, name: &str) -> Sql<Result<u64>> {
         match self.queues.get(name) {
-            Some(entry) => Ok(Ok(Answer::Number(self.purge_entry(&entry)?))),
+            Some(entry) => self.purge_entry(&entry).map(Ok),
             None => Ok(Err(Error::topology(format!(
                 "cannot purge: there is no queue `{name}` in `{}`",
                 self.path.display()
@@ -100,12 +99,7 @@ impl Engine {
     }
 
     /// Deletes a queue. One that is not there is no error, as on RabbitMQ.
-    pub(super) fn delete(&mut self, name: &str) -> Sql<Result<Answer>> {
-        self.delete_by_name(name)?;
-        Ok(Ok(Answer::Done))
-    }
-
-    pub(super) fn delete_by_name(&mut self, name: &str) -> Sql<()> {
+    pub(crate) fn delete(&mut self, name: &str) -> Sql<()> {
         self.queues.disown(name);
         let id: Option<i64> = self
             .db

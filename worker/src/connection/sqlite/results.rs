@@ -2,24 +2,43 @@
 //! reads only what is new, however many it waits for.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 use tokio::sync::oneshot;
 
-use super::command::{Answer, Storing};
 use super::engine::{Changes, Engine, Sql, millis};
-use super::failure::describe;
+use super::job::{self, Job, Run};
 use crate::error::{Error, Result};
 
 /// How many expired results one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
 
-type Reply = oneshot::Sender<Result<Answer>>;
+/// A record that is not there yet.
+pub(crate) type Coming = oneshot::Receiver<Result<Vec<u8>>>;
+
+/// A result to store.
+pub(crate) struct Storing {
+    pub(crate) task_id: String,
+    pub(crate) record: Vec<u8>,
+    /// A final record is never overwritten.
+    pub(crate) is_final: bool,
+    pub(crate) expires: Option<Duration>,
+}
+
+/// Stores a record; the first final one stays.
+pub(crate) fn store(storing: Storing) -> Job<(), impl Run<()>> {
+    let is_final = storing.is_final;
+    let job = job::write("store a result", move |engine, now, changes| {
+        engine.store(&storing, now, changes).map(Ok)
+    });
+    if is_final { job } else { job.lazily() }
+}
 
 /// Who waits for which task, in this process.
 #[derive(Default)]
 pub(super) struct Waiters {
-    by_task: HashMap<String, Vec<Reply>>,
+    by_task: HashMap<String, Vec<oneshot::Sender<Result<Vec<u8>>>>>,
     /// The changes up to this one were looked at.
     seen: i64,
 }
@@ -32,7 +51,7 @@ impl Waiters {
     /// Answers all who wait for a task.
     pub(super) fn finish(&mut self, task_id: &str, record: &[u8]) {
         for reply in self.by_task.remove(task_id).unwrap_or_default() {
-            let _ = reply.send(Ok(Answer::Record(Some(record.to_vec()))));
+            let _ = reply.send(Ok(record.to_vec()));
         }
     }
 
@@ -53,13 +72,7 @@ impl Waiters {
 }
 
 impl Engine {
-    /// Stores a record; the first final one stays.
-    pub(super) fn store(
-        &mut self,
-        storing: &Storing,
-        now: i64,
-        changes: &mut Changes,
-    ) -> Sql<Result<Answer>> {
+    fn store(&mut self, storing: &Storing, now: i64, changes: &mut Changes) -> Sql<()> {
         let Storing { task_id, record, is_final, expires } = storing;
         let known: Option<bool> = self
             .db
@@ -69,7 +82,7 @@ impl Engine {
             .query_row(params![task_id, now], |row| row.get(0))
             .optional()?;
         if known == Some(true) {
-            return Ok(Ok(Answer::Done));
+            return Ok(());
         }
         let expires_at = expires.map(|expires| now.saturating_add(millis(expires)));
         self.db
@@ -81,10 +94,10 @@ impl Engine {
             changes.finished.push((task_id.clone(), record.clone()));
             changes.rings = true;
         }
-        Ok(Ok(Answer::Done))
+        Ok(())
     }
 
-    pub(super) fn fetch(&self, task_id: &str, now: i64) -> Sql<Option<Vec<u8>>> {
+    pub(crate) fn fetch(&self, task_id: &str, now: i64) -> Sql<Option<Vec<u8>>> {
         self.db
             .prepare_cached(
                 "SELECT record FROM result WHERE task_id = ? AND (expires_at IS NULL OR expires_at > ?)",
@@ -93,13 +106,15 @@ impl Engine {
             .optional()
     }
 
-    /// Answers at once when the record is final, else when it becomes so.
-    pub(super) fn wait(&mut self, task_id: &str, now: i64, reply: Reply) {
-        match self.ready_record(task_id, now) {
-            Ok(Some(record)) => drop(reply.send(Ok(Answer::Record(Some(record))))),
-            Ok(None) => self.waiters.by_task.entry(task_id.to_owned()).or_default().push(reply),
-            Err(cause) => drop(reply.send(Err(describe(&self.path, "wait for a result", cause)))),
+    /// Waits for the final record of a task, which may be there already.
+    pub(crate) fn wait(&mut self, task_id: &str, now: i64) -> Sql<Coming> {
+        self.listen();
+        let (reply, coming) = oneshot::channel();
+        match self.ready_record(task_id, now)? {
+            Some(record) => drop(reply.send(Ok(record))),
+            None => self.waiters.by_task.entry(task_id.to_owned()).or_default().push(reply),
         }
+        Ok(coming)
     }
 
     fn ready_record(&mut self, task_id: &str, now: i64) -> Sql<Option<Vec<u8>>> {

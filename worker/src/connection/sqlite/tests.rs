@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::command::{Answer, Call, Claimed, Ending, Publishing, Request};
+use super::claims::{Claimed, Ending, flush};
 use super::engine::{Engine, now_ms};
+use super::job::{self, Job, Order, Run};
+use super::messages::Publishing;
 use super::thread;
 use crate::error::Result;
 use crate::routing::{Queue, Topology};
 
-type Reply = oneshot::Receiver<Result<Answer>>;
+type Reply = oneshot::Receiver<Result<()>>;
 
 fn engine(dir: &tempfile::TempDir) -> Engine {
     let path: Arc<std::path::Path> = dir.path().join("jobs.db").into();
@@ -20,17 +22,14 @@ fn engine(dir: &tempfile::TempDir) -> Engine {
         Engine::open(Arc::clone(&path), &path, Instant::now() + Duration::from_secs(5), Weak::new())
             .expect("it opens");
     let topology = Topology::of_queue(Queue::new("q"));
-    done(&mut engine, Request::Declare { client: 1, topology });
+    let declare =
+        job::write("declare", move |engine, now, changes| engine.declare(1, &topology, now, changes));
+    done(&mut engine, declare);
     engine
 }
 
-fn call(request: Request) -> (Call, Reply) {
-    let (reply, answer) = oneshot::channel();
-    (Call { request, deadline: None, reply }, answer)
-}
-
-fn publish(body: &[u8]) -> (Call, Reply) {
-    call(Request::Publish(Publishing {
+fn publish(body: &[u8]) -> (Order, Reply) {
+    let publishing = Publishing {
         exchange: String::new(),
         routing_key: "q".into(),
         head: None,
@@ -39,20 +38,18 @@ fn publish(body: &[u8]) -> (Call, Reply) {
         expiration: None,
         delay: None,
         mandatory: true,
-    }))
+    };
+    super::publish(publishing).order(None)
 }
 
-fn done(engine: &mut Engine, request: Request) -> Answer {
-    let (call, mut answer) = call(request);
-    assert!(thread::transact(engine, vec![call]).is_none());
+fn done<T: Send + 'static>(engine: &mut Engine, job: Job<T, impl Run<T>>) -> T {
+    let (order, mut answer) = job.order(None);
+    assert!(thread::transact(engine, vec![order]).is_none());
     answer.try_recv().expect("answered").expect("done")
 }
 
-fn get(engine: &mut Engine) -> Option<Box<Claimed>> {
-    match done(engine, Request::Get { client: 1, queue: "q".into() }) {
-        Answer::Claimed(claimed) => claimed,
-        other => panic!("{other:?}"),
-    }
+fn get(engine: &mut Engine) -> Option<Claimed> {
+    done(engine, super::get(1, "q".into()))
 }
 
 /// `(ready, running)`.
@@ -69,8 +66,8 @@ fn a_message_that_fails_harms_no_neighbour() {
                    BEGIN SELECT RAISE(ABORT, 'too much'); END";
     engine.db.execute_batch(trigger).expect("a trigger");
     let bodies = [vec![1; 10], vec![2; 5000], vec![3; 10], vec![4; 5000], vec![5; 10]];
-    let (calls, answers): (Vec<_>, Vec<_>) = bodies.iter().map(|body| publish(body)).unzip();
-    assert!(thread::transact(&mut engine, calls).is_none());
+    let (orders, answers): (Vec<_>, Vec<_>) = bodies.iter().map(|body| publish(body)).unzip();
+    assert!(thread::transact(&mut engine, orders).is_none());
     let outcomes: Vec<bool> =
         answers.into_iter().map(|mut answer| answer.try_recv().expect("answered").is_ok()).collect();
     assert_eq!(outcomes, [true, false, true, false, true]);
@@ -85,16 +82,16 @@ fn a_full_disk_fails_publishes_and_keeps_verdicts() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut engine = engine(&dir);
     for _ in 0..3 {
-        let (call, _answer) = publish(b"x");
-        assert!(thread::transact(&mut engine, vec![call]).is_none());
+        let (order, _answer) = publish(b"x");
+        assert!(thread::transact(&mut engine, vec![order]).is_none());
     }
     let held = [get(&mut engine).expect("one"), get(&mut engine).expect("another")];
     let pages: i64 = engine.db.pragma_query_value(None, "page_count", |row| row.get(0)).expect("pages");
     engine.db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("a limit");
     engine.verdicts.push((held[0].tag, Ending::Done));
-    let (calls, answers): (Vec<_>, Vec<_>) =
+    let (orders, answers): (Vec<_>, Vec<_>) =
         [publish(&[0; 100_000]), publish(&[0; 200_000])].into_iter().unzip();
-    let refused = thread::transact(&mut engine, calls);
+    let refused = thread::transact(&mut engine, orders);
     assert!(refused.is_none(), "everybody is answered");
     for mut answer in answers {
         let error = answer.try_recv().expect("answered").expect_err("full");
@@ -103,7 +100,7 @@ fn a_full_disk_fails_publishes_and_keeps_verdicts() {
     assert_eq!(engine.verdicts, [(held[0].tag, Ending::Done)], "a verdict was lost");
     assert_eq!(counts(&mut engine), (1, 2));
     // The verdict itself needs no room.
-    done(&mut engine, Request::Flush);
+    done(&mut engine, flush());
     assert!(engine.verdicts.is_empty());
     assert_eq!(counts(&mut engine), (1, 1));
 }
@@ -115,8 +112,8 @@ fn a_commit_into_a_file_that_was_deleted_meanwhile_is_no_success() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut engine = engine(&dir);
     std::fs::remove_file(&engine.path).expect("it is there");
-    let (calls, answers): (Vec<_>, Vec<_>) = [publish(b"one"), publish(b"two")].into_iter().unzip();
-    assert!(thread::transact(&mut engine, calls).is_none());
+    let (orders, answers): (Vec<_>, Vec<_>) = [publish(b"one"), publish(b"two")].into_iter().unzip();
+    assert!(thread::transact(&mut engine, orders).is_none());
     for mut answer in answers {
         let error = answer.try_recv().expect("answered").expect_err("nobody will read it");
         assert!(error.is_unknown() && error.to_string().contains("was deleted"), "{error:#}");
@@ -129,7 +126,7 @@ fn who_has_gone_gets_nothing_and_keeps_nothing() {
     let mut engine = engine(&dir);
     let (one, _answer) = publish(b"x");
     assert!(thread::transact(&mut engine, vec![one]).is_none());
-    let (gone, answer) = call(Request::Get { client: 1, queue: "q".into() });
+    let (gone, answer) = super::get(1, "q".into()).order(None);
     drop(answer);
     assert!(thread::transact(&mut engine, vec![gone]).is_none());
     assert!(engine.has_chores(), "the claim has to go back");

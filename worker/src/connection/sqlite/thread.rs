@@ -9,16 +9,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use tokio::sync::oneshot;
 
-use super::command::{Answer, Call, Command, Request};
+use super::claims::Ending;
 use super::engine::{Engine, Refused};
 use super::failure::{describe, is_busy};
+use super::job::{Access, Order};
 use super::presence::Absence;
 use super::{Database, Loss};
 use crate::error::{Error, Result};
 use crate::tracing;
 
-/// The most commands that share one transaction: beyond that a commit is cheap already, and callers wait.
+/// The most arrivals that share one transaction: beyond that a commit is cheap already, and callers wait.
 const BATCH: usize = 1024;
 /// The most bytes of messages that share one transaction.
 const BATCH_BYTES: usize = 16 << 20;
@@ -31,6 +33,18 @@ const GATHER_FROM: usize = 4;
 /// that is not there.
 const BACKOFF: Duration = Duration::from_millis(200);
 
+/// What arrives in the thread's inbox.
+pub(super) enum Arrival {
+    /// Opens the file, if that has not been done.
+    Open { deadline: Option<Instant>, reply: oneshot::Sender<Result<()>> },
+    /// Somebody waits for an answer.
+    Order(Order),
+    /// A claim ends. Nobody waits; the thread tries until it is written.
+    Settle { tag: u64, ending: Ending },
+    /// Another process has rung the bell.
+    Changed,
+}
+
 /// What the thread shares with the handles.
 pub(super) struct Shared {
     /// The path in the words of whoever opened the file first.
@@ -41,7 +55,7 @@ pub(super) struct Shared {
 }
 
 /// Starts the thread. It ends when the last handle is dropped.
-pub(super) fn start(path: Arc<Path>, inbox: Receiver<Command>, shared: Shared) -> Result<()> {
+pub(super) fn start(path: Arc<Path>, inbox: Receiver<Arrival>, shared: Shared) -> Result<()> {
     // The thread makes its own state: a connection stays where it was opened.
     let run = move || {
         let thread = Thread {
@@ -49,7 +63,7 @@ pub(super) fn start(path: Arc<Path>, inbox: Receiver<Command>, shared: Shared) -
             inbox,
             shared,
             engine: None,
-            calls: VecDeque::new(),
+            orders: VecDeque::new(),
             answered: 0,
             was_rung: false,
             chores_not_before: None,
@@ -67,12 +81,12 @@ pub(super) fn start(path: Arc<Path>, inbox: Receiver<Command>, shared: Shared) -
 
 struct Thread {
     path: Arc<Path>,
-    inbox: Receiver<Command>,
+    inbox: Receiver<Arrival>,
     shared: Shared,
     engine: Option<Engine>,
     /// What has arrived and is not done, in order.
-    calls: VecDeque<Call>,
-    /// How many calls the last transaction answered.
+    orders: VecDeque<Order>,
+    /// How many orders the last transaction answered.
     answered: usize,
     was_rung: bool,
     /// Set after a failure, so that a full disk is not tried in a circle.
@@ -86,7 +100,7 @@ impl Thread {
     fn run(mut self) {
         loop {
             match self.inbox.recv_timeout(self.patience()) {
-                Ok(command) => self.accept(command),
+                Ok(arrival) => self.accept(arrival),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -102,25 +116,25 @@ impl Thread {
     fn gather(&mut self) {
         let mut room = BATCH;
         while room > 0
-            && let Ok(command) = self.inbox.try_recv()
+            && let Ok(arrival) = self.inbox.try_recv()
         {
-            self.accept(command);
+            self.accept(arrival);
             room -= 1;
         }
-        if self.answered < GATHER_FROM || self.calls.is_empty() {
+        if self.answered < GATHER_FROM || self.orders.is_empty() {
             return;
         }
         let end = Instant::now() + GATHER;
-        while self.calls.len() < self.answered
-            && let Ok(command) = self.inbox.recv_timeout(end.saturating_duration_since(Instant::now()))
+        while self.orders.len() < self.answered
+            && let Ok(arrival) = self.inbox.recv_timeout(end.saturating_duration_since(Instant::now()))
         {
-            self.accept(command);
+            self.accept(arrival);
         }
     }
 
     fn patience(&self) -> Duration {
         let Some(engine) = &self.engine else { return Duration::from_secs(60) };
-        if !self.calls.is_empty() {
+        if !self.orders.is_empty() {
             return Duration::ZERO;
         }
         if self.absence.is_some() {
@@ -132,18 +146,16 @@ impl Thread {
         }
     }
 
-    fn accept(&mut self, command: Command) {
-        match command {
-            Command::Call(Call { request: Request::Open, deadline, reply }) => {
-                let _ = reply.send(self.open(deadline));
-            }
-            Command::Call(call) => self.calls.push_back(call),
-            Command::Settle { tag, ending } => {
+    fn accept(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Open { deadline, reply } => drop(reply.send(self.open(deadline))),
+            Arrival::Order(order) => self.orders.push_back(order),
+            Arrival::Settle { tag, ending } => {
                 if let Some(engine) = &mut self.engine {
                     engine.verdicts.push((tag, ending));
                 }
             }
-            Command::Changed => {
+            Arrival::Changed => {
                 // Cleared before looking: what is rung from now on is news again.
                 self.shared.noticed.store(false, Ordering::Release);
                 self.was_rung = true;
@@ -151,7 +163,7 @@ impl Thread {
         }
     }
 
-    fn open(&mut self, deadline: Option<Instant>) -> Result<Answer> {
+    fn open(&mut self, deadline: Option<Instant>) -> Result<()> {
         if self.engine.is_none() {
             let deadline = deadline.unwrap_or_else(Instant::now);
             let (path, shared) = (Arc::clone(&self.path), &self.shared);
@@ -160,7 +172,7 @@ impl Thread {
         self.look_for_file();
         match self.absence {
             Some(absence) => Err(absence.error(&self.path, "open the database")),
-            None => Ok(Answer::Done),
+            None => Ok(()),
         }
     }
 
@@ -180,15 +192,15 @@ impl Thread {
         }
         let Some(absence) = found else { return };
         // A program that has nothing to do with the file any more may well delete it.
-        if !self.loss_is_logged && (!self.calls.is_empty() || engine.has_listeners()) {
+        if !self.loss_is_logged && (!self.orders.is_empty() || engine.has_listeners()) {
             self.loss_is_logged = true;
             tracing::error!(
                 "the database `{path}` {absence}: nothing is sent, run or stored until it is put back or this program is \
                  restarted"
             );
         }
-        for Call { request, reply, .. } in self.calls.drain(..) {
-            let _ = reply.send(Err(absence.error(&self.path, request.act())));
+        for order in self.orders.drain(..) {
+            order.fail(|act| absence.error(&self.path, act));
         }
         engine.waiters.fail(|| absence.error(&self.path, "wait for a result"));
     }
@@ -203,12 +215,10 @@ impl Thread {
         let mut bytes = 0;
         // Those that do not fit any more keep their places for the next round.
         while bytes < BATCH_BYTES
-            && let Some(call) = self.calls.pop_front()
+            && let Some(order) = self.orders.pop_front()
         {
-            if let Request::Publish(publishing) = &call.request {
-                bytes += publishing.body.len();
-            }
-            if call.request.is_read() { reads.push(call) } else { writes.push(call) }
+            bytes += order.terms.bytes;
+            if order.terms.access == Access::Read { reads.push(order) } else { writes.push(order) }
         }
         let now = Instant::now();
         let may_do_chores = self.chores_not_before.is_none_or(|time| time <= now);
@@ -220,13 +230,13 @@ impl Thread {
                     tracing::warn!(error = %refused.cause, path = %self.path.display(), "cannot write");
                     self.chores_not_before = Some(now + BACKOFF);
                 }
-                for call in refused.calls.into_iter().rev() {
-                    self.calls.push_front(call);
+                for order in refused.orders.into_iter().rev() {
+                    self.orders.push_front(order);
                 }
             }
         }
-        for Call { request, reply, .. } in reads {
-            engine.read(&request, reply);
+        for order in reads {
+            engine.read(order);
         }
         if let Err(error) = engine.look(std::mem::take(&mut self.was_rung))
             && !is_busy(&error)
@@ -238,69 +248,66 @@ impl Thread {
     /// Answers those who have waited long enough, and forgets those who wait no longer. None of it was begun.
     fn drop_late(&mut self) {
         let now = Instant::now();
-        let is_late = |call: &Call| {
-            call.deadline.is_some_and(|deadline| deadline <= now)
-                || (call.reply.is_closed() && call.request.is_for_caller())
-        };
-        if !self.calls.iter().any(is_late) {
+        if !self.orders.iter().any(|order| order.is_late(now)) {
             return;
         }
-        for call in std::mem::take(&mut self.calls) {
-            if is_late(&call) {
-                let (act, path) = (call.request.act(), self.path.display());
-                let _ = call.reply.send(Err(Error::timeout(format!(
-                    "cannot {act} in time: another process holds the lock on `{path}`, or its disk is too slow"
-                ))));
-            } else {
-                self.calls.push_back(call);
+        for order in std::mem::take(&mut self.orders) {
+            if !order.is_late(now) {
+                self.orders.push_back(order);
+                continue;
             }
+            let path = self.path.display();
+            order.fail(|act| {
+                Error::timeout(format!(
+                    "cannot {act} in time: another process holds the lock on `{path}`, or its disk is too slow"
+                ))
+            });
         }
     }
 }
 
 /// One transaction for all; when that fails, one for each, so that a bad neighbour harms nobody. Returns what has to
 /// be tried again: everything, when another process has the lock.
-pub(super) fn transact(engine: &mut Engine, calls: Vec<Call>) -> Option<Refused> {
-    let Refused { cause, mut calls } = engine.transact(calls).err()?;
+pub(super) fn transact(engine: &mut Engine, orders: Vec<Order>) -> Option<Refused> {
+    let Refused { cause, orders } = engine.transact(orders).err()?;
     if is_busy(&cause) {
-        return Some(Refused { cause, calls });
+        return Some(Refused { cause, orders });
     }
     let path = Arc::clone(&engine.path);
     // What SQLite says of a file that is not there any more, such as "disk I/O error", is not what is wrong.
     if let Err(absence) = engine.presence.check(&engine.db) {
-        for Call { request, reply, .. } in calls {
-            let _ = reply.send(Err(absence.error(&path, request.act())));
+        for order in orders {
+            order.fail(|act| absence.error(&path, act));
         }
         return None;
     }
-    if calls.is_empty() {
-        return Some(Refused { cause, calls });
+    if orders.is_empty() {
+        return Some(Refused { cause, orders });
     }
-    if calls.len() == 1 && engine.verdicts.is_empty() {
-        answer(&path, calls.remove(0), cause);
+    let mut orders = VecDeque::from(orders);
+    if orders.len() == 1
+        && engine.verdicts.is_empty()
+        && let Some(order) = orders.pop_front()
+    {
+        order.fail(|act| describe(&path, act, cause));
         return None;
     }
     // Verdicts are tried on their own later: they must not fail a publish, nor it them. Only who waits for them
     // has them in the same transaction.
     let mut verdicts = std::mem::take(&mut engine.verdicts);
-    let mut calls = VecDeque::from(calls);
     let mut refused = None;
-    while let Some(call) = calls.pop_front() {
-        if matches!(call.request, Request::Flush | Request::Close { .. }) {
+    while let Some(order) = orders.pop_front() {
+        if order.terms.is_after_verdicts {
             engine.verdicts.append(&mut verdicts);
         }
-        let Err(Refused { cause, calls: mut same }) = engine.transact(vec![call]) else { continue };
+        let Err(Refused { cause, orders: mut same }) = engine.transact(vec![order]) else { continue };
         if is_busy(&cause) {
-            same.extend(calls.drain(..));
-            refused = Some(Refused { cause, calls: same });
-        } else if let Some(call) = same.pop() {
-            answer(&path, call, cause);
+            same.extend(orders.drain(..));
+            refused = Some(Refused { cause, orders: same });
+        } else if let Some(order) = same.pop() {
+            order.fail(|act| describe(&path, act, cause));
         }
     }
     engine.verdicts.append(&mut verdicts);
     refused
-}
-
-fn answer(path: &Path, call: Call, cause: rusqlite::Error) {
-    let _ = call.reply.send(Err(describe(path, call.request.act(), cause)));
 }

@@ -1,0 +1,205 @@
+//! The consumers of this process: whose turn it is, and how much each may have.
+
+use std::sync::Arc;
+
+use rusqlite::params;
+
+use super::claims::{Claimed, Ending};
+use super::engine::{Changes, Engine, Sql, now_ms};
+use super::job::{self, Job, Run};
+use super::queues::QueueEntry;
+use crate::error::Result;
+
+/// A consumer to begin.
+#[derive(Clone)]
+pub(crate) struct Consuming {
+    pub(crate) client: u64,
+    pub(crate) consumer: u64,
+    pub(crate) queues: Vec<String>,
+    pub(crate) prefetch: usize,
+    pub(crate) name: String,
+    pub(crate) sink: Sink,
+}
+
+/// Where a consumer's messages go. Called on the thread; must not block.
+#[derive(Clone)]
+pub(crate) struct Sink {
+    /// False when nobody took the message: it goes back.
+    pub(crate) hand_out: Arc<dyn Fn(Claimed) -> bool + Send + Sync>,
+    /// True when nobody takes messages any more.
+    pub(crate) is_closed: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Registers a consumer; it is served from the next transaction on.
+pub(crate) fn consume(consuming: Consuming) -> Job<(), impl Run<()>> {
+    job::write("consume", move |engine, _, changes| engine.consume(&consuming, changes)).lazily()
+}
+
+/// Ends a consumer. What it has can still be settled.
+pub(crate) fn cancel(consumer: u64) -> Job<(), impl Run<()>> {
+    let run = move |engine: &mut Engine, now, changes: &mut Changes| {
+        engine.end_consumer(consumer, now, changes).map(Ok)
+    };
+    job::write("cancel a consumer", run).lazily().even_without_caller()
+}
+
+/// A consumer of this process.
+pub(super) struct Consumer {
+    pub(super) id: u64,
+    pub(super) client: u64,
+    pub(super) queues: Vec<String>,
+    pub(super) name: String,
+    prefetch: usize,
+    pub(super) unsettled: usize,
+    /// The queue that is served first next time, so that a full one does not starve its neighbours.
+    first: usize,
+    sink: Sink,
+}
+
+impl Consumer {
+    fn new(consuming: Consuming) -> Self {
+        let Consuming { client, consumer, queues, prefetch, name, sink } = consuming;
+        Self { id: consumer, client, queues, name, prefetch, unsettled: 0, first: 0, sink }
+    }
+
+    /// True when nobody takes its messages any more.
+    pub(super) fn is_closed(&self) -> bool {
+        (self.sink.is_closed)()
+    }
+
+    /// What it had is not its own any more.
+    pub(super) fn has_lost_all(&mut self) {
+        self.unsettled = 0;
+    }
+}
+
+impl Engine {
+    fn consume(&mut self, consuming: &Consuming, changes: &mut Changes) -> Sql<Result<()>> {
+        for queue in &consuming.queues {
+            if let Err(error) = self.queue_for(consuming.client, queue) {
+                return Ok(Err(error.context("cannot consume")));
+            }
+        }
+        let owner = self.join(changes)?;
+        for queue in &consuming.queues {
+            self.write_consumer(owner, consuming.consumer, queue, &consuming.name)?;
+        }
+        changes.begun.push(Consumer::new(consuming.clone()));
+        Ok(Ok(()))
+    }
+
+    pub(super) fn end_consumer(&mut self, id: u64, now: i64, changes: &mut Changes) -> Sql<()> {
+        changes.retired.push(id);
+        let known = self.consumers.iter().find(|consumer| consumer.id == id);
+        let Some(queues) = known.map(|consumer| consumer.queues.clone()) else { return Ok(()) };
+        self.db
+            .prepare_cached("DELETE FROM consumer WHERE owner = ? AND id = ?")?
+            .execute(params![self.lease.id(), id as i64])?;
+        queues.iter().try_for_each(|queue| self.consumer_left(queue, now))
+    }
+
+    /// Gives the consumers what is theirs.
+    pub(super) fn hand_out(&mut self, handed: Vec<(u64, Claimed)>) {
+        for (id, claimed) in handed {
+            let tag = claimed.tag;
+            let consumer = self.consumers.iter().find(|consumer| consumer.id == id);
+            if !consumer.is_some_and(|consumer| (consumer.sink.hand_out)(claimed)) {
+                self.verdicts.push((tag, Ending::Back));
+            }
+        }
+    }
+
+    /// True when some consumer has room and something waits for it. Reads only.
+    pub(super) fn could_claim(&self) -> Sql<bool> {
+        let mut any = self.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM ready WHERE queue = ?)")?;
+        for consumer in self.consumers.iter().filter(|consumer| consumer.unsettled < consumer.prefetch) {
+            for queue in &consumer.queues {
+                // One that is not known yet may have been declared by another process since.
+                let Some(entry) = self.queues.get(queue) else { return Ok(true) };
+                if any.query_row([entry.id], |row| row.get(0))? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Fills the consumers of this process, in turns where several have room: each round a consumer gets a part of
+    /// its room, so that the first does not take everything.
+    pub(super) fn claim_for_consumers(&mut self, changes: &mut Changes) -> Sql<()> {
+        let mut room = self.room(changes)?;
+        let count = room.len();
+        self.turn = self.turn.wrapping_add(1);
+        loop {
+            let hungry = room.iter().filter(|&&room| room > 0).count();
+            if hungry == 0 {
+                return Ok(());
+            }
+            for step in 0..count {
+                let index = self.turn.wrapping_add(step) % count;
+                if room[index] == 0 {
+                    continue;
+                }
+                let share = if hungry == 1 { room[index] } else { 1 + room[index] / 8 };
+                let taken = self.claim_for(index, share, changes)?;
+                // Less than it could have had: its queues are empty.
+                room[index] = if taken < share { 0 } else { room[index] - taken };
+            }
+        }
+    }
+
+    /// How many more messages each consumer may have; ends those of which nobody takes messages any more.
+    fn room(&mut self, changes: &mut Changes) -> Sql<Vec<usize>> {
+        let closed =
+            self.consumers.iter().filter(|consumer| consumer.is_closed()).map(|consumer| consumer.id);
+        let closed: Vec<u64> = closed.filter(|id| !changes.retired.contains(id)).collect();
+        let now = now_ms();
+        for id in closed {
+            self.end_consumer(id, now, changes)?;
+        }
+        let mut room: Vec<usize> = self
+            .consumers
+            .iter()
+            .map(|consumer| match changes.retired.contains(&consumer.id) {
+                true => 0,
+                false => consumer.prefetch.saturating_sub(consumer.unsettled),
+            })
+            .collect();
+        for claim in changes.settled.iter().filter_map(|tag| self.claims.get(tag)) {
+            let index = self.consumers.iter().position(|consumer| Some(consumer.id) == claim.consumer);
+            if let Some(index) = index
+                && !changes.retired.contains(&self.consumers[index].id)
+            {
+                room[index] += 1;
+            }
+        }
+        Ok(room)
+    }
+
+    /// Up to `share` messages for one consumer: an equal part from each queue first, then what is left from any.
+    fn claim_for(&mut self, index: usize, share: usize, changes: &mut Changes) -> Sql<usize> {
+        let consumer = &mut self.consumers[index];
+        let (id, client) = (consumer.id, consumer.client);
+        let first = consumer.first;
+        consumer.first = (first + 1) % consumer.queues.len().max(1);
+        let names = consumer.queues.iter().cycle().skip(first).take(consumer.queues.len());
+        let entries: Vec<Arc<QueueEntry>> = names.filter_map(|name| self.queues.get(name)).collect();
+        let part = share.div_ceil(entries.len().max(1));
+        let mut left = share;
+        for limit in [part, share] {
+            for entry in &entries {
+                let wanted = left.min(limit);
+                if wanted == 0 {
+                    break;
+                }
+                let taken = self.take(entry, wanted, Some(id), client, changes)?;
+                left -= taken.len();
+                changes.handed.extend(taken.into_iter().map(|claimed| (id, claimed)));
+            }
+            if entries.len() == 1 {
+                break;
+            }
+        }
+        Ok(share - left)
+    }
+}

@@ -1,0 +1,185 @@
+//! Jobs: what callers want done, each with its own way back to the caller.
+//!
+//! A job is a closure over the engine. [`write`] begins one that changes something: it runs in a transaction, together
+//! with all others that have arrived, and its caller is answered after the commit. [`read`] begins one that looks at
+//! something.
+
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::engine::{Changes, Engine, Sql, Synchronous};
+use crate::error::{Error, Result};
+
+/// A job that answers with a `T`.
+pub(crate) struct Job<T, F> {
+    pub(super) terms: Terms,
+    run: F,
+    /// Takes back what was done for a caller who has gone.
+    if_unheard: fn(&mut Engine, T),
+}
+
+/// The closure of a job. It may be called again: a transaction that fails is rolled back, and what is in it is tried
+/// on its own.
+pub(crate) trait Run<T>:
+    FnMut(&mut Engine, i64, &mut Changes) -> Sql<Result<T>> + Send + 'static
+{
+}
+
+impl<T, F> Run<T> for F where F: FnMut(&mut Engine, i64, &mut Changes) -> Sql<Result<T>> + Send + 'static {}
+
+/// How a job wants to be done.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    /// What is tried, for an error: `publish`.
+    pub(super) act: &'static str,
+    pub(super) access: Access,
+    /// How much it makes its transaction grow, where that matters.
+    pub(super) bytes: usize,
+    /// True when there is no point in doing it for a caller who has gone.
+    pub(super) is_for_caller: bool,
+    /// True when verdicts that came before it have to be written with it.
+    pub(super) is_after_verdicts: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Access {
+    /// No transaction: it can be answered while another process writes.
+    Read,
+    Write(Synchronous),
+}
+
+/// A job that looks at something.
+pub(crate) fn read<T: 'static>(
+    act: &'static str,
+    mut run: impl FnMut(&mut Engine, i64) -> Sql<T> + Send + 'static,
+) -> Job<T, impl Run<T>> {
+    let run = move |engine: &mut Engine, now, _: &mut Changes| run(engine, now).map(Ok);
+    let mut job = write(act, run);
+    job.terms.access = Access::Read;
+    job
+}
+
+/// A job that changes something; the disk has it when the caller is answered.
+pub(crate) fn write<T, F: Run<T>>(act: &'static str, run: F) -> Job<T, F> {
+    let terms = Terms {
+        act,
+        access: Access::Write(Synchronous::Full),
+        bytes: 0,
+        is_for_caller: true,
+        is_after_verdicts: false,
+    };
+    Job { terms, run, if_unheard: |_, _| {} }
+}
+
+impl<T, F> Job<T, F> {
+    /// A power failure may undo it after its answer: nobody is told that something is safe.
+    pub(crate) fn lazily(mut self) -> Self {
+        self.terms.access = Access::Write(Synchronous::Normal);
+        self
+    }
+
+    pub(super) fn of_bytes(mut self, bytes: usize) -> Self {
+        self.terms.bytes = bytes;
+        self
+    }
+
+    pub(super) fn even_without_caller(mut self) -> Self {
+        self.terms.is_for_caller = false;
+        self
+    }
+
+    pub(super) fn after_verdicts(mut self) -> Self {
+        self.terms.is_after_verdicts = true;
+        self
+    }
+
+    pub(super) fn if_unheard(mut self, take_back: fn(&mut Engine, T)) -> Self {
+        self.if_unheard = take_back;
+        self
+    }
+
+    /// What is tried, for an error.
+    pub(crate) fn act(&self) -> &'static str {
+        self.terms.act
+    }
+}
+
+impl<T: Send + 'static, F: Run<T>> Job<T, F> {
+    /// The job as the thread sees it, and where its answer arrives.
+    pub(super) fn order(self, deadline: Option<Instant>) -> (Order, oneshot::Receiver<Result<T>>) {
+        let (reply, answer) = oneshot::channel();
+        let Self { terms, run, if_unheard } = self;
+        let work = Box::new(Asked { run, if_unheard, found: None, reply });
+        (Order { terms, deadline, work }, answer)
+    }
+}
+
+/// A job whose caller waits, whatever its answer is.
+pub(super) struct Order {
+    pub(super) terms: Terms,
+    /// Until when it may be begun. `None`: the caller sets the time-out.
+    deadline: Option<Instant>,
+    work: Box<dyn Work>,
+}
+
+impl Order {
+    pub(super) fn run(&mut self, engine: &mut Engine, now: i64, changes: &mut Changes) -> Sql<()> {
+        self.work.run(engine, now, changes)
+    }
+
+    /// Answers with what the last run has found.
+    pub(super) fn answer(self, engine: &mut Engine) {
+        self.work.answer(engine);
+    }
+
+    /// Answers with an error, for what was tried.
+    pub(super) fn fail(self, error: impl FnOnce(&'static str) -> Error) {
+        self.work.fail(error(self.terms.act));
+    }
+
+    /// True when the caller has waited long enough, or waits no longer.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+            || (self.terms.is_for_caller && self.work.is_abandoned())
+    }
+}
+
+trait Work: Send {
+    fn run(&mut self, engine: &mut Engine, now: i64, changes: &mut Changes) -> Sql<()>;
+    fn answer(self: Box<Self>, engine: &mut Engine);
+    fn fail(self: Box<Self>, error: Error);
+    fn is_abandoned(&self) -> bool;
+}
+
+struct Asked<T, F> {
+    run: F,
+    if_unheard: fn(&mut Engine, T),
+    /// The answer, if the transaction is committed.
+    found: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T: Send, F: Run<T>> Work for Asked<T, F> {
+    fn run(&mut self, engine: &mut Engine, now: i64, changes: &mut Changes) -> Sql<()> {
+        self.found = Some((self.run)(engine, now, changes)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, engine: &mut Engine) {
+        let Self { if_unheard, found, reply, .. } = *self;
+        if let Some(found) = found
+            && let Err(Ok(unheard)) = reply.send(found)
+        {
+            if_unheard(engine, unheard);
+        }
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        let _ = self.reply.send(Err(error));
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+}
