@@ -237,7 +237,11 @@ fn mistakes_in_variables_name_the_variable() {
             "x",
             "environment variable MQ_QUEUE_KIND is `x`: expected quorum, classic or broker",
         ),
-        ("MQ_QUEUES", "a,,b", "environment variable MQ_QUEUES is `a,,b`: expected queue names separated by commas"),
+        (
+            "MQ_QUEUES",
+            "a,,b",
+            "environment variable MQ_QUEUES is `a,,b`: expected queue names separated by commas",
+        ),
         ("MQ_PREFETCH", "0", "environment variable MQ_PREFETCH is `0`: expected a whole number"),
         ("MQ_HEALTH", "9000", "environment variable MQ_HEALTH is `9000`: expected an IP address and a port"),
         ("MQ_HOSTNAME", "a b", "environment variable MQ_HOSTNAME is `a b`: expected a name without spaces"),
