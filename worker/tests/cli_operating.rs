@@ -123,7 +123,7 @@ fn status_and_stop_see_the_workers_that_there_are() {
     let run = place.run(&["status"]);
     run.succeeds();
     assert!(run.stdout.contains("one@h") && run.stdout.contains("email,sms"), "{}", run.stdout);
-    assert!(run.stderr.contains("nobody works on: lonely"), "{}", run.stderr);
+    assert!(run.stderr.contains("waiting messages: lonely"), "{}", run.stderr);
     assert!(!place.good(&["queues"]).contains("pidbox"));
 
     place.bad(&["stop"], 2, "one@h, two@h");

@@ -102,7 +102,7 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
         ));
     }
     if idle {
-        return Err(Failure::failed(format!("no worker answers on {}", status.broker.url)));
+        return Err(Failure::failed(format!("no worker replied on {}", status.broker.url)));
     }
     Ok(())
 }
