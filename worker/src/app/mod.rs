@@ -59,7 +59,6 @@ struct Inner {
     registry: Registry,
     /// Runs around every call, on both sides.
     middleware: Chain,
-    given_middleware: Vec<Arc<dyn Erased>>,
     broker: OnceCell<Arc<dyn Broker>>,
     backend: OnceCell<Arc<dyn ResultBackend>>,
     /// Set once the broker has the configured topology.
@@ -104,28 +103,23 @@ impl App {
     /// # Errors
     /// The configuration has a mistake, or two tasks have the same name.
     pub fn new(config: Config) -> Result<App> {
-        Self::assemble(config, None, Vec::new())
+        Self::assemble(config, None, Chain::collect(Vec::new()))
     }
 
     /// The same application with another configuration.
     #[cfg(feature = "cli")]
     pub(crate) fn reconfigured(&self, config: Config) -> Result<App> {
-        Self::assemble(config, self.0.wrap_broker, self.0.given_middleware.clone())
+        Self::assemble(config, self.0.wrap_broker, self.0.middleware.clone())
     }
 
-    fn assemble(
-        config: Config,
-        wrap_broker: Option<WrapBroker>,
-        given_middleware: Vec<Arc<dyn Erased>>,
-    ) -> Result<App> {
+    fn assemble(config: Config, wrap_broker: Option<WrapBroker>, middleware: Chain) -> Result<App> {
         let config = config.with_absolute_paths();
         config.topology.validate()?;
         let router = Router::new(config.routes.clone(), config.default_queue.clone())?;
         Ok(App(Arc::new(Inner {
             router,
             registry: Registry::collect()?,
-            middleware: Chain::collect(given_middleware.clone()),
-            given_middleware,
+            middleware,
             config,
             wrap_broker,
             broker: OnceCell::new(),
@@ -451,7 +445,7 @@ impl AppBuilder {
             Some(config) => config,
             None => Config::load()?,
         };
-        App::assemble(config, self.wrap_broker, self.middleware)
+        App::assemble(config, self.wrap_broker, Chain::collect(self.middleware))
     }
 
     /// Builds the application and makes it the [global](App::global) one, which `.delay()` uses.
