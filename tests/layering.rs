@@ -47,9 +47,11 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("cli", &["exit", "output"]),
     ("cli/shim", &["cargo", "files", "package"]),
     ("connection/amqp", &["channel", "link", "runtime", "session", "watchdog"]),
-    ("connection/sqlite", &["claims", "engine", "messages", "owners", "queues", "results"]),
+    (
+        "connection/sqlite",
+        &["claims", "consumers", "engine", "job", "messages", "owners", "queues", "results"],
+    ),
     ("message", &["codec", "normalize", "typed"]),
-    ("middleware", &["chain", "run"]),
 ];
 
 fn row(module: &str) -> Option<usize> {

@@ -1,14 +1,12 @@
 //! All middleware of an application, in order.
 
-use std::any::type_name;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
-use super::run::{Next, Ran, RunEnd, Slot};
+use super::run::{Erased, Next, Ran, RunEnd, Slot};
 use super::{Middleware, Outgoing, TaskOutcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::panics::Caught;
@@ -18,50 +16,6 @@ use crate::tracing;
 
 /// How long an observer may take.
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// The object-safe form of [`Middleware`].
-pub trait Erased: Send + Sync {
-    #[doc(hidden)]
-    fn name(&self) -> &'static str;
-    #[doc(hidden)]
-    fn before_publish<'a>(&'a self, call: &'a mut Outgoing<'_>) -> BoxFuture<'a, Result<(), TaskError>>;
-    #[doc(hidden)]
-    fn after_publish<'a>(
-        &'a self,
-        call: &'a Outgoing<'_>,
-        published: Result<(), &'a Error>,
-    ) -> BoxFuture<'a, ()>;
-    #[doc(hidden)]
-    fn around<'a>(&'a self, context: &'a Context, next: Next<'a>) -> BoxFuture<'a, Result<Ran, TaskError>>;
-    #[doc(hidden)]
-    fn on_outcome<'a>(&'a self, context: &'a Context, outcome: &'a TaskOutcome<'_>) -> BoxFuture<'a, ()>;
-}
-
-impl<M: Middleware> Erased for M {
-    fn name(&self) -> &'static str {
-        type_name::<M>()
-    }
-
-    fn before_publish<'a>(&'a self, call: &'a mut Outgoing<'_>) -> BoxFuture<'a, Result<(), TaskError>> {
-        Middleware::before_publish(self, call).boxed()
-    }
-
-    fn after_publish<'a>(
-        &'a self,
-        call: &'a Outgoing<'_>,
-        published: Result<(), &'a Error>,
-    ) -> BoxFuture<'a, ()> {
-        Middleware::after_publish(self, call, published).boxed()
-    }
-
-    fn around<'a>(&'a self, context: &'a Context, next: Next<'a>) -> BoxFuture<'a, Result<Ran, TaskError>> {
-        Middleware::around(self, context, next).boxed()
-    }
-
-    fn on_outcome<'a>(&'a self, context: &'a Context, outcome: &'a TaskOutcome<'_>) -> BoxFuture<'a, ()> {
-        Middleware::on_outcome(self, context, outcome).boxed()
-    }
-}
 
 /// A middleware that is linked into the program. Written by [`middleware!`](crate::middleware!).
 pub struct MiddlewareEntry {
@@ -174,12 +128,6 @@ async fn observe(middleware: &str, method: &str, observed: impl Future<Output = 
         Err(_) => {
             tracing::error!(middleware, method, after = %show::duration(LIMIT), "a middleware took too long and was stopped");
         }
-    }
-}
-
-impl fmt::Debug for dyn Erased {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

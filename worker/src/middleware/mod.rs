@@ -5,8 +5,8 @@
 mod chain;
 mod run;
 
-pub use chain::{Chain, Erased, MiddlewareEntry, erase};
-pub use run::{Next, Ran, RunEnd};
+pub use chain::{Chain, MiddlewareEntry, erase};
+pub use run::{Erased, Next, Ran, RunEnd};
 
 use std::time::Duration;
 

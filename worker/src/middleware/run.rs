@@ -1,11 +1,65 @@
-//! One run through the middleware: the inner layers as a value that each layer may run once.
+//! One middleware, and one run through all of them: the inner layers as a value that each layer may run once.
 
+use std::any::type_name;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::chain::Erased;
+use super::{Middleware, Outgoing, TaskOutcome};
+use crate::error::Error;
 use crate::task::{Context, TaskError};
+
+/// The object-safe form of [`Middleware`].
+pub trait Erased: Send + Sync {
+    #[doc(hidden)]
+    fn name(&self) -> &'static str;
+    #[doc(hidden)]
+    fn before_publish<'a>(&'a self, call: &'a mut Outgoing<'_>) -> BoxFuture<'a, Result<(), TaskError>>;
+    #[doc(hidden)]
+    fn after_publish<'a>(
+        &'a self,
+        call: &'a Outgoing<'_>,
+        published: Result<(), &'a Error>,
+    ) -> BoxFuture<'a, ()>;
+    #[doc(hidden)]
+    fn around<'a>(&'a self, context: &'a Context, next: Next<'a>) -> BoxFuture<'a, Result<Ran, TaskError>>;
+    #[doc(hidden)]
+    fn on_outcome<'a>(&'a self, context: &'a Context, outcome: &'a TaskOutcome<'_>) -> BoxFuture<'a, ()>;
+}
+
+impl<M: Middleware> Erased for M {
+    fn name(&self) -> &'static str {
+        type_name::<M>()
+    }
+
+    fn before_publish<'a>(&'a self, call: &'a mut Outgoing<'_>) -> BoxFuture<'a, Result<(), TaskError>> {
+        Middleware::before_publish(self, call).boxed()
+    }
+
+    fn after_publish<'a>(
+        &'a self,
+        call: &'a Outgoing<'_>,
+        published: Result<(), &'a Error>,
+    ) -> BoxFuture<'a, ()> {
+        Middleware::after_publish(self, call, published).boxed()
+    }
+
+    fn around<'a>(&'a self, context: &'a Context, next: Next<'a>) -> BoxFuture<'a, Result<Ran, TaskError>> {
+        Middleware::around(self, context, next).boxed()
+    }
+
+    fn on_outcome<'a>(&'a self, context: &'a Context, outcome: &'a TaskOutcome<'_>) -> BoxFuture<'a, ()> {
+        Middleware::on_outcome(self, context, outcome).boxed()
+    }
+}
+
+impl fmt::Debug for dyn Erased {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// The rest of the way to the task. Dropping it without [`run`](Self::run) means that the task does not run.
 pub struct Next<'a> {
@@ -55,8 +109,8 @@ impl<'a> Next<'a> {
     }
 }
 
-impl std::fmt::Debug for Next<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Next")
     }
 }
