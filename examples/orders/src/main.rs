@@ -36,9 +36,11 @@ async fn pay(id: u32, item: &str) -> mq_worker::Result<Emitted> {
     App::global()?.emit(ORDER_PAID.at("eu"), &Order { id, item: item.into() }).await
 }
 
-async fn waiting() -> mq_worker::Result<u64> {
+/// How many orders wait, and how many stock has received and not finished.
+async fn in_stock() -> mq_worker::Result<(u64, u64)> {
     let broker = App::global()?.broker().await?;
-    Ok(broker.queues(&["stock".into()]).await?.first().map_or(0, |queue| queue.ready))
+    let queues = broker.queues(&["stock".into()]).await?;
+    Ok(queues.first().map_or((0, 0), |queue| (queue.ready, queue.running.unwrap_or(0))))
 }
 
 #[tokio::main]
@@ -48,7 +50,7 @@ async fn main() -> mq_worker::Result<()> {
     while pay(1, "tea").await? == Emitted::Unheard {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    while waiting().await? > 0 {
+    while in_stock().await? != (0, 0) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     stop(stock).await?;
@@ -56,9 +58,9 @@ async fn main() -> mq_worker::Result<()> {
     for id in 2..=6 {
         println!("shop: order {id} is {:?}", pay(id, "a cup").await?);
     }
-    println!("{} orders wait", waiting().await?);
+    println!("{} orders wait", in_stock().await?.0);
     let stock = start_stock()?;
-    while waiting().await? > 0 {
+    while in_stock().await? != (0, 0) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     println!("stock caught up with {}", stop(stock).await?);

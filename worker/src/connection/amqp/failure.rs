@@ -91,6 +91,8 @@ pub(crate) fn is_channel_error(error: &lapin::Error) -> bool {
 /// The error of a request that the broker answered, or that the connection did not survive.
 pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Error {
     let kind = match reply_code(&error) {
+        // A node of the cluster, and no queue, is what cannot be found: it will be back.
+        Some(code::NOT_FOUND) if text(&error).contains("is down or inaccessible") => ErrorKind::Connection,
         Some(code::ACCESS_REFUSED) => ErrorKind::AccessRefused,
         Some(code::NOT_ALLOWED) => ErrorKind::LoginRefused,
         Some(code::NOT_FOUND | code::RESOURCE_LOCKED | code::PRECONDITION_FAILED) => ErrorKind::Topology,
