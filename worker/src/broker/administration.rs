@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::unable;
 use crate::error::Result;
-use crate::routing::topology::DeleteGuard;
+use crate::routing::DeleteGuard;
 use crate::routing::{Binding, Exchange, ExchangeKind};
 
 /// A queue and how full it is.

@@ -23,8 +23,8 @@ use std::time::Duration;
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
 use crate::message::Message;
+pub use crate::routing::DeleteGuard;
 use crate::routing::Topology;
-pub use crate::routing::topology::DeleteGuard;
 use futures_util::future::BoxFuture;
 
 /// A message with its address.

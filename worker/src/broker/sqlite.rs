@@ -28,7 +28,7 @@ use crate::connection::sqlite::{
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::routing::topology::check_key;
+use crate::routing::names::check_key;
 use crate::routing::{Binding, Topology};
 use crate::show;
 use crate::tracing;

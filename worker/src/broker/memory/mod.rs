@@ -6,6 +6,7 @@
 
 mod consumers;
 mod declared;
+mod handout;
 mod hub;
 mod memos;
 mod queue;
@@ -96,7 +97,7 @@ impl Broker for MemoryBroker {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            crate::routing::topology::check_key(&publication.routing_key)?;
+            crate::routing::names::check_key(&publication.routing_key)?;
             if let Some(delay) = publication.delay.filter(|delay| *delay > MAX_DELAY) {
                 return Err(Error::unsupported(format!(
                     "cannot keep a message back for {} seconds: the memory broker keeps one for {} at most",
