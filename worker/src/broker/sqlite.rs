@@ -118,7 +118,7 @@ impl SqliteBroker {
         let consuming =
             Consuming { client: self.client, consumer, queues, prefetch, name, sink: sink(sender, &returns) };
         self.call(sqlite::consume(consuming)).await?;
-        let control = Control {
+        let control = SqliteConsumerControl {
             database: Arc::clone(&self.database),
             _returns: returns,
             consumer,
@@ -322,7 +322,7 @@ fn delivery(claimed: Claimed, returns: Arc<Returns>) -> Delivery {
     Delivery { message, queue, exchange, routing_key, redelivered, crashes: Some(crashes), settlement }
 }
 
-struct Control {
+struct SqliteConsumerControl {
     database: Arc<Database>,
     /// Upgraded by the sink: without it deliveries would have nobody to go back to.
     _returns: Arc<Returns>,
@@ -330,7 +330,7 @@ struct Control {
     timeout: Duration,
 }
 
-impl ConsumerControl for Control {
+impl ConsumerControl for SqliteConsumerControl {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         async move {
             let cancelled = self.database.call(sqlite::cancel(self.consumer), self.timeout).await;

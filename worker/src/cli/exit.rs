@@ -1,8 +1,9 @@
 //! How a command ends: its exit code, and what people are told.
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use super::output;
+use super::stderr::Stderr;
 use crate::error::Error;
 
 /// What was asked for failed.
@@ -55,7 +56,8 @@ impl Failure {
     /// Tells people and gives the code.
     pub(super) fn report(self) -> ExitCode {
         if !self.message.is_empty() {
-            output::note(format_args!("error: {}", self.message));
+            // An error about this has no way to people.
+            let _ = Stderr.write_all(format!("error: {}\n", self.message).as_bytes());
         }
         ExitCode::from(self.code)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::state::OwnerId;
+use super::queue::OwnerId;
 use crate::broker::Delivery;
 
 /// A consumer that is attached to queues.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::queue::{Moment, Stored, Waiting};
-use super::state::{MemoryState, OwnerId, Timer};
+use super::queue::{Moment, OwnerId, Stored, Waiting};
+use super::state::{MemoryState, Timer};
 use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
 use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, Queue, Topology};

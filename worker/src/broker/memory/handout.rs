@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::state::{MemoryState, OwnerId, Running};
+use super::queue::OwnerId;
+use super::state::{MemoryState, Running};
 use crate::broker::{Delivery, Settlement};
 use crate::error::Result;
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use self::hub::Hub;
-use self::state::OwnerId;
+use self::queue::OwnerId;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
     Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::state::OwnerId;
 use crate::message::Message;
 use crate::routing::{Overflow, Queue};
+
+/// Names one user of the queues.
+pub(super) type OwnerId = u64;
 
 /// Where a message stands in its queue: urgent ones first, then by arrival. A message that comes back keeps its
 /// place, and so is first again.

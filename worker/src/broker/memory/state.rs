@@ -8,13 +8,10 @@ use tokio::sync::mpsc;
 
 use super::consumers::Attached;
 use super::memos::Memos;
-use super::queue::{Moment, Place, Stored, Waiting};
+use super::queue::{Moment, OwnerId, Place, Stored, Waiting};
 use crate::broker::{Delivery, LOST_PAUSE, Publication, Settle, Subscription, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::{Binding, Exchange, topology};
-
-/// Names one user of the queues.
-pub(super) type OwnerId = u64;
 
 /// All exchanges, queues, consumers and deliveries of one memory broker.
 pub(super) struct MemoryState {

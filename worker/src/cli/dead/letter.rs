@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::output::one_line;
 use crate::message::headers::names;
-use crate::message::{Attempt, Message, codec, history};
+use crate::message::{Attempt, Message, history, normalize};
 
 /// A compressed body is unpacked for people up to this many bytes.
 const LARGEST: usize = 16 * 1024 * 1024;
@@ -27,7 +27,7 @@ impl<'a> Letter<'a> {
             return Self { message: Cow::Borrowed(message), unreadable: None };
         }
         let mut normal = message.clone();
-        match codec::normalize(&mut normal, LARGEST) {
+        match normalize(&mut normal, LARGEST) {
             Ok(()) => Self { message: Cow::Owned(normal), unreadable: None },
             Err(problem) => Self { message: Cow::Borrowed(message), unreadable: Some(problem) },
         }

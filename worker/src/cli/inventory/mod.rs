@@ -1,14 +1,16 @@
 //! Which queues, exchanges and bindings a broker has: from the broker where it can list them, else from RabbitMQ's
 //! management API, else those that configuration and tasks name, with the reason why there may be more.
 
+mod known;
 #[cfg(feature = "amqp")]
 mod listed;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+pub(super) use self::known::known;
 use super::exit::{Failure, Outcome};
-use super::{exchanges, output};
+use super::output;
 use crate::app::App;
 use crate::broker::{ExchangeInfo, QueueInfo, Register};
 use crate::control::mailbox;
@@ -109,8 +111,7 @@ pub(super) async fn exchanges(app: &App) -> Outcome<Inventory<ExchangeInfo>> {
     match listed::exchanges(app).await {
         Ok(exchanges) => Ok(exchanges),
         Err(gap) => {
-            let names: Vec<String> =
-                exchanges::known(app).exchanges.into_iter().map(|exchange| exchange.name).collect();
+            let names: Vec<String> = known(app).exchanges.into_iter().map(|exchange| exchange.name).collect();
             Ok(Inventory { found: broker.exchanges(&names).await?, gap: Some(gap) })
         }
     }
@@ -129,7 +130,7 @@ pub(super) async fn bindings(
     }
     Ok(match listed::bindings(app, exchange, queue).await {
         Ok(found) => Inventory::complete(found),
-        Err(gap) => Inventory { found: exchanges::known(app).bindings, gap: Some(gap) },
+        Err(gap) => Inventory { found: known(app).bindings, gap: Some(gap) },
     })
 }
 

@@ -17,6 +17,8 @@ use lapin::{Channel, Consumer};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::failure::timed_out;
+use super::runtime;
 use super::session::Session;
 
 /// How long the broker may take for an answer that nobody else limits.
@@ -25,6 +27,22 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_secs(10);
 /// A channel whose end cannot be seen for so long is leaked rather than dropped.
 const LEAKED_AFTER: Duration = Duration::from_secs(120);
+
+/// The longest wait for a new channel.
+const OPENING: Duration = Duration::from_secs(60);
+
+impl Session {
+    /// Opens a channel. One that opens too late for the caller is closed again.
+    pub(crate) async fn channel(&self) -> lapin::Result<OpenChannel> {
+        let session = self.clone();
+        // A task of its own goes on when the caller has given up, and drops what it opens: that closes it.
+        let opening = self.io.spawn(async move {
+            let channel = runtime::timeout(OPENING, session.connection.create_channel()).await;
+            Ok(OpenChannel::new(channel.unwrap_or_else(|_| Err(timed_out()))?, session))
+        });
+        opening.await.unwrap_or_else(|_| Err(timed_out()))
+    }
+}
 
 /// A channel, and the consumer on it. Dropping it closes it.
 pub(crate) struct OpenChannel {

@@ -15,7 +15,6 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::failure::{Failure, text};
-use super::greeting::Greeting;
 use super::reactor;
 use super::sieve::Sieve;
 
@@ -91,12 +90,12 @@ pub(super) async fn dial(
                     }
                 }
                 if uri.scheme == AMQPScheme::AMQP {
-                    return Ok(AsyncTcpStream::Plain(Sieve::new(Greeting::new(stream))));
+                    return Ok(AsyncTcpStream::Plain(Sieve::new(stream)));
                 }
                 tls_begun.store(true, Ordering::Relaxed);
                 let stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
                 tls_begun.store(false, Ordering::Relaxed);
-                Ok(AsyncTcpStream::Plain(Sieve::new(Greeting::new(stream))))
+                Ok(AsyncTcpStream::Plain(Sieve::new(stream)))
             };
             let opened: std::io::Result<_> =
                 timeout(limit, open).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));

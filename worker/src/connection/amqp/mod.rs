@@ -17,6 +17,7 @@ pub(crate) mod external;
 pub(crate) mod failure;
 mod greeting;
 pub(crate) mod link;
+mod lock;
 mod outgoing;
 pub(crate) mod properties;
 mod publisher;

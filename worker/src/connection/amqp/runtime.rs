@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, Timeout};
 
-use super::link::lock;
+use super::lock::lock;
 use super::watchdog::WATCHDOG;
 use crate::error::{Error, Result};
 

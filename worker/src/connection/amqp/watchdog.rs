@@ -8,7 +8,7 @@ use crate::tracing::{error, info};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use super::link::lock;
+use super::lock::lock;
 
 /// The watchdog of the I/O thread.
 pub(super) static WATCHDOG: Watchdog = Watchdog { since: Mutex::new(None) };

@@ -21,7 +21,7 @@ const LENGTHS: usize = 16;
 
 /// The call; the message's body is the body.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Call {
+pub(super) struct IsolatedCall {
     pub(super) task: String,
     pub(super) id: String,
     pub(super) queue: String,
@@ -34,7 +34,7 @@ pub(super) struct Call {
     pub(super) memory_limit: Option<u64>,
 }
 
-impl Call {
+impl IsolatedCall {
     pub(super) fn of(context: &Context, memory_limit: Option<u64>) -> Self {
         Self {
             task: context.task().into(),
