@@ -30,7 +30,7 @@ impl Attached {
         Self { owner, unsettled: 0, prefetch, sender, queues: queues.into() }
     }
 
-    /// True when nobody will ever receive what is sent to it.
+    /// True if its receiver was dropped.
     pub(super) fn is_deaf(&self) -> bool {
         self.sender.is_closed()
     }
@@ -58,7 +58,7 @@ impl Attached {
         self.queues.is_empty()
     }
 
-    /// Hands a delivery over; what comes back nobody will ever receive.
+    /// Sends a delivery to the consumer; returns it if the receiver was dropped.
     pub(super) fn send(&self, delivery: Delivery) -> Option<Delivery> {
         match self.sender.try_send(delivery) {
             Ok(()) => None,

@@ -25,7 +25,7 @@ pub(crate) use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tracing::{debug, info, warn};
 
-/// `lapin` tells nobody when an idle connection dies; whoever uses one notices at once and says so.
+/// `lapin` does not report the loss of an idle connection; a caller that uses one notices at once and reports it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);

@@ -37,7 +37,7 @@ impl Reactor for Sieving {
         &self,
         _: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        // For sockets that somebody else has opened; nobody does.
+        // For sockets that the caller has opened; there are none.
         Err::<Sieve<Socket>, _>(io::ErrorKind::Unsupported.into())
     }
 

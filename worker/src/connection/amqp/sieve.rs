@@ -4,7 +4,7 @@
 //! header of five kilobytes overflows the stack of its thread and takes the process down; and it gives the connection up
 //! over a name that is not UTF-8, again and again, since the message comes back. Both would stop every worker of a queue.
 //! Here bytes that are not UTF-8 become question marks, and properties that are nested too deeply, or are no
-//! properties at all, give way to one header that says so: the worker puts such a message aside.
+//! properties at all, give way to one header that says so: the worker dead-letters such a message.
 
 use std::io;
 use std::pin::Pin;
@@ -55,7 +55,7 @@ impl<S> Sieve<S> {
         }
     }
 
-    /// Looks at the next frame, if enough of it is there.
+    /// Looks at the next frame, if enough of it has arrived.
     fn look(&mut self) {
         let frame = &mut self.buffer[self.start..self.end];
         let Some(&[kind, _, _, a, b, c, d]) = frame.first_chunk::<HEAD>() else { return };

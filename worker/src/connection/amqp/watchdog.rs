@@ -29,7 +29,7 @@ impl Watchdog {
         lock(&self.since).map(|since| since.elapsed())
     }
 
-    /// Looks again and again, for ever.
+    /// Checks the thread again and again, forever.
     pub(super) async fn watch(&self, thread: Handle, every: Duration) {
         loop {
             let begun = Instant::now();

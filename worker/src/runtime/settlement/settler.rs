@@ -28,7 +28,7 @@ pub(crate) struct Settler {
     pub(crate) broker: Arc<dyn Broker>,
     /// Takes results.
     pub(crate) backend: Arc<dyn ResultBackend>,
-    /// Hear of dead letters.
+    /// Called for dead letters.
     pub(crate) hooks: FailureHooks,
     /// Tries each effect until it is durable, or cannot be.
     pub(crate) persist: Persist,
@@ -44,7 +44,7 @@ pub(crate) struct Settler {
 pub(crate) enum Settled {
     /// The call is over: its delivery is settled, and the next one of a unique task may come.
     Over(Verdict),
-    /// It goes on in the message that takes its place.
+    /// The call continues in the message that replaces it.
     GoesOn(Verdict),
 }
 

@@ -138,7 +138,7 @@ impl Orders {
         }
     }
 
-    /// Whoever comes second, the order or the call, sees the other.
+    /// The second of the two, the order or the call, sees the first.
     fn begin(&self, context: &Context) {
         let _ = self.context.set(context.clone());
         self.tell_if_revoked();

@@ -85,7 +85,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     }
     let status = family.head.wait().await?;
     let words = in_words(status, memory_limit);
-    // Whoever ends all the processes of a service may meet one that is only just starting.
+    // A signal to all processes of a service may reach one that is just starting.
     let was_told_to_end = [Signal::TERM, Signal::INT, Signal::HUP].map(|signal| Some(signal.as_raw()));
     if !has_begun && was_told_to_end.contains(&status.signal()) {
         return Ok(Ended::NotStarted(words));

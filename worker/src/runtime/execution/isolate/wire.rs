@@ -11,9 +11,9 @@ use crate::message::{Headers, Properties};
 use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
 
-/// Tells the task to stop, at its soft limit: its cancellation token fires.
+/// Asks the task to stop, at its soft limit: its cancellation token fires.
 pub(super) const CANCEL: u8 = b'c';
-/// Tells the task that it is revoked, and to stop.
+/// Asks the task to stop because it was revoked.
 pub(super) const REVOKE: u8 = b'r';
 
 /// The lengths of head and body.
