@@ -13,10 +13,7 @@ mod declare;
 mod delete;
 mod exchanges;
 mod exit;
-mod inventory;
 mod logging;
-#[cfg(feature = "amqp")]
-mod management;
 mod operate;
 mod output;
 mod purge;
@@ -63,11 +60,11 @@ pub fn main() -> ExitCode {
     if tokio::runtime::Handle::try_current().is_ok() {
         let problem = "`mq_worker::main()` makes the async runtime itself: call it from `fn main()` without `async` and \
                        without `#[tokio::main]`";
-        return Failure::usage(problem).report();
+        return exit::report(Failure::usage(problem));
     }
     match run(std::env::args_os().collect()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => exit::report(failure),
     }
 }
 

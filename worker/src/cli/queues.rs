@@ -2,8 +2,8 @@
 
 use super::arguments::{CommonArguments, QueuesArguments};
 use super::exit::{Failure, Outcome};
-use super::inventory::{self, Inventory, Queues};
 use super::{operate, output};
+use crate::admin::inventory::{self, Inventory, Queues};
 use crate::app::App;
 use crate::broker::QueueInfo;
 
@@ -32,7 +32,10 @@ async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Ou
         output::note(format!("delayed, in all queues together: {delayed}"));
     }
     match gap {
-        Some(gap) => gap.end("queues", broker.capabilities().name, queues.is_empty()),
+        Some(gap) => {
+            output::note(gap.end("queues", broker.capabilities().name, queues.is_empty())?);
+            Ok(())
+        }
         None => {
             if queues.is_empty() {
                 output::note(format!("no queues on {url}"));

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::arguments::{CommonArguments, StatusArguments};
 use super::exit::{Failure, Outcome, UNAVAILABLE};
-use super::inventory::{self, Gap, Queues};
 use super::{operate, output, queues};
+use crate::admin::inventory::{self, Gap, Queues};
 use crate::app::App;
 use crate::broker::QueueInfo;
 use crate::control::{Control, WorkerInfo};
