@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod emit;
+pub mod pause;
 pub mod payload;
 pub mod result;
 pub mod revoke;
@@ -13,6 +14,7 @@ pub(crate) mod unique;
 
 pub use config::{Config, WorkerConfig};
 pub use emit::Emitted;
+pub use pause::{Pausable, Pause};
 pub use payload::Payload;
 pub use result::AsyncResult;
 pub use rpc::Rpc;

@@ -13,15 +13,21 @@ pub enum Register {
     Done,
     /// These were run alone, since they may have taken workers down.
     Tried,
+    /// These queues and tasks are paused; a note that has lapsed ends an earlier one.
+    Paused,
 }
 
 impl Register {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Revoked, Self::Done, Self::Tried, Self::Paused];
+
     /// The name under which a broker keeps it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Revoked => "mq-worker.revoked",
             Self::Done => "mq-worker.done",
             Self::Tried => "mq-worker.tried",
+            Self::Paused => "mq-worker.paused",
         }
     }
 
@@ -31,6 +37,8 @@ impl Register {
         match self {
             Self::Revoked => DAY.saturating_mul(7),
             Self::Done | Self::Tried => DAY,
+            // In practice until it is taken back.
+            Self::Paused => DAY.saturating_mul(3650),
         }
     }
 }

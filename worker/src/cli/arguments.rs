@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde_json::value::RawValue;
 
+use super::pause_arguments::{PAUSE_HELP, PauseArguments, ResumeArguments};
 use super::topology_arguments::{
     BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
 };
@@ -132,6 +133,11 @@ pub(super) enum Command {
     Stop(StopArguments),
     /// Revoke calls: skip those that wait, cancel those that run
     Revoke(RevokeArguments),
+    /// Pause queues or tasks: workers leave their messages in the broker
+    #[command(after_help = PAUSE_HELP)]
+    Pause(PauseArguments),
+    /// End the pause of queues or tasks
+    Resume(ResumeArguments),
     /// Show queue lengths
     Queues(QueuesArguments),
     /// Drop all waiting messages of a queue
@@ -411,7 +417,7 @@ fn json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Box<Ra
     serde_json::from_str(text)
 }
 
-/// Words whose effect cannot be undone. They are suggested only for a typo of a single letter: `pause` must not lead to
+/// Words whose effect cannot be undone. They are suggested only for a typo of a single letter: `prune` must not lead to
 /// `purge`.
 const DESTRUCTIVE: [&str; 9] =
     ["purge", "delete", "drop", "stop", "revoke", "unbind", "--terminate", "--force", "--yes"];
@@ -503,7 +509,7 @@ mod tests {
     #[test]
     fn no_mistake_leads_to_a_command_that_destroys() {
         for line in [
-            "mq-worker pause a",
+            "mq-worker prune a",
             "mq-worker pure a",
             "mq-worker start a",
             "mq-worker step a",
