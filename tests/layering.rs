@@ -19,8 +19,8 @@ const ROWS: &[&[&str]] = &[
     &["canvas", "connection"],
     &["broker", "backend"],
     &["events", "control", "middleware"],
-    &["app"],
-    &["runtime", "beat"],
+    &["app", "history"],
+    &["runtime", "beat", "admin"],
     &["dashboard", "testing"],
     &["cli", "fuzzing"],
 ];

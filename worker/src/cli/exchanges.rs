@@ -2,8 +2,8 @@
 
 use super::arguments::{CommonArguments, ExchangesArguments};
 use super::exit::{Failure, Outcome};
-use super::inventory::{self, Inventory};
 use super::{operate, output};
+use crate::admin::inventory::{self, Inventory};
 use crate::app::App;
 use crate::broker::ExchangeInfo;
 use crate::routing::{Exchange, ExchangeKind};
@@ -41,7 +41,8 @@ async fn show(app: &App, ExchangesArguments { names, json }: ExchangesArguments)
         return Err(Failure::failed(format!("not found on {url}: {}", missing.join(", "))));
     }
     if let Some(gap) = gap {
-        return gap.end("exchanges", broker.capabilities().name, exchanges.is_empty());
+        output::note(gap.end("exchanges", broker.capabilities().name, exchanges.is_empty())?);
+        return Ok(());
     }
     if exchanges.is_empty() {
         output::note(format!("no exchanges on {url}"));
