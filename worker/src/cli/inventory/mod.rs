@@ -12,6 +12,7 @@ use super::{exchanges, output};
 use crate::app::App;
 use crate::broker::{ExchangeInfo, QueueInfo, Register};
 use crate::control::mailbox;
+use crate::events::exchange::is_live_queue;
 use crate::routing::router::Wanted;
 use crate::routing::{Binding, Queue};
 
@@ -155,6 +156,7 @@ fn is_internal(name: &str) -> bool {
     let registers = [Register::Revoked, Register::Done, Register::Tried];
     // Mailboxes come and go with every worker and every question to them.
     mailbox::is_mailbox(name)
+        || is_live_queue(name)
         || is_rung(name)
         || name.starts_with("mq.lock.")
         || registers.iter().any(|register| register.name() == name)
