@@ -1,9 +1,8 @@
 //! `mq-worker bindings`: which queue gets which messages of which exchange.
 
-use super::arguments::CommonArguments;
+use super::arguments::{BindingsArguments, CommonArguments};
 use super::exit::Outcome;
 use super::inventory::{self, Inventory};
-use super::topology_arguments::BindingsArguments;
 use super::{operate, output};
 use crate::app::App;
 use crate::control::mailbox;

@@ -1,9 +1,8 @@
 //! `mq-worker exchanges`: which exchanges there are.
 
-use super::arguments::CommonArguments;
+use super::arguments::{CommonArguments, ExchangesArguments};
 use super::exit::{Failure, Outcome};
 use super::inventory::{self, Inventory};
-use super::topology_arguments::ExchangesArguments;
 use super::{operate, output};
 use crate::app::App;
 use crate::broker::ExchangeInfo;

@@ -32,7 +32,7 @@ use crate::broker::{Broker, Consumer, Subscription};
 use crate::control::Clock;
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventKind};
-use crate::routing::topology::check_name;
+use crate::routing::names::check_name;
 use crate::task::SharedState;
 use crate::tracing;
 
