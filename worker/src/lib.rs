@@ -79,6 +79,10 @@ pub mod history;
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};
 
+// What people do to a running system, by command or page.
+#[cfg(feature = "cli")]
+mod admin;
+
 // The command.
 #[cfg(feature = "cli")]
 mod cli;
