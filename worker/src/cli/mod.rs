@@ -8,6 +8,10 @@ mod build;
 mod call;
 mod completions;
 mod config;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+#[cfg(feature = "dashboard")]
+mod dashboard_arguments;
 mod dead;
 mod declare;
 mod delete;
@@ -83,6 +87,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(Command::Call(arguments)) => call::run(arguments, &common),
         Some(Command::Result(arguments)) => result::run(arguments, &common),
         Some(Command::Revoke(arguments)) => revoke::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(Command::Dashboard(arguments)) => dashboard::run(arguments, &common),
         Some(Command::Dead(command)) => dead::run(command, &common),
         Some(Command::Status(arguments)) => status::run(arguments, &common),
         Some(Command::Stop(arguments)) => stop::run(arguments, &common),

@@ -1,0 +1,326 @@
+//! What can be done, as data: a form of the page and a request to the API come to the same.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::admin::dead::search::Which;
+use crate::admin::dead::survey;
+use crate::admin::failure::{Failure, Outcome};
+use crate::admin::transfer::transfer;
+use crate::app::{App, AsyncResult};
+use crate::broker::DeleteGuard;
+use crate::canvas::SendOptions;
+use crate::control::Control;
+use crate::show::counted;
+
+/// The most calls that are named at once.
+const MOST: usize = 10_000;
+
+/// What can be done.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub(crate) enum Action {
+    /// Drop what waits in a queue.
+    PurgeQueue { queue: String },
+    /// Move what waits in a queue to another one.
+    MoveMessages {
+        queue: String,
+        to: String,
+        #[serde(default, deserialize_with = "number")]
+        limit: Option<u64>,
+    },
+    /// Delete a queue with its messages.
+    DeleteQueue {
+        queue: String,
+        /// Also if workers consume from it.
+        #[serde(default, deserialize_with = "flag")]
+        force: bool,
+    },
+    /// Send dead letters back to the queue that they came from.
+    ReplayDead {
+        queue: String,
+        #[serde(flatten)]
+        which: Letters,
+    },
+    /// Drop dead letters.
+    DropDead {
+        queue: String,
+        #[serde(flatten)]
+        which: Letters,
+    },
+    /// Do not run calls; with `terminate`, also stop those that run.
+    Revoke {
+        #[serde(deserialize_with = "several")]
+        ids: Vec<String>,
+        #[serde(default, deserialize_with = "flag")]
+        terminate: bool,
+    },
+    /// Send a call.
+    Send {
+        task: String,
+        /// Positional arguments: a JSON array.
+        #[serde(default)]
+        args: Option<String>,
+        /// Keyword arguments: a JSON object.
+        #[serde(default)]
+        kwargs: Option<String>,
+        /// Default: where the routes lead.
+        #[serde(default)]
+        queue: Option<String>,
+    },
+    /// Ask a worker to finish its running tasks and exit.
+    StopWorker { worker: String },
+}
+
+/// Which dead letters of a queue are meant; all of them if nothing is said.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct Letters {
+    id: Option<String>,
+    task: Option<String>,
+    /// The kind of the error, as the groups have it.
+    kind: Option<String>,
+}
+
+impl Letters {
+    fn of(&self, queue: &str) -> Which {
+        let Self { id, task, kind } = self.clone();
+        Which { queue: queue.to_owned(), id, task, kind, error: None }
+    }
+}
+
+impl Action {
+    /// The name, as in a request.
+    pub(crate) fn name(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value["action"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// What it is done to, for the audit trail. Arguments of calls are left out: they may be secret.
+    pub(crate) fn subject(&self) -> String {
+        match self {
+            Self::PurgeQueue { queue } => queue.clone(),
+            Self::DeleteQueue { queue, force } => {
+                format!("{queue}{}", if *force { ", by force" } else { "" })
+            }
+            Self::MoveMessages { queue, to, .. } => format!("{queue} → {to}"),
+            Self::ReplayDead { queue, which } | Self::DropDead { queue, which } => {
+                let parts = [which.task.clone(), which.kind.clone(), which.id.clone()];
+                let parts = std::iter::once(Some(queue.clone()))
+                    .chain(parts)
+                    .flatten()
+                    .filter(|part| !part.is_empty());
+                parts.collect::<Vec<_>>().join(" · ")
+            }
+            Self::Revoke { ids, terminate } => {
+                let more = if ids.len() > 3 { format!(" and {} more", ids.len() - 3) } else { String::new() };
+                let how = if *terminate { ", terminated" } else { "" };
+                format!("{}{more}{how}", ids.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
+            }
+            Self::Send { task, queue, .. } => match queue {
+                Some(queue) => format!("{task} → {queue}"),
+                None => task.clone(),
+            },
+            Self::StopWorker { worker } => worker.clone(),
+        }
+    }
+
+    /// Does it, and says what was done.
+    pub(crate) async fn perform(&self, app: &App) -> Outcome<String> {
+        match self {
+            Self::PurgeQueue { queue } => {
+                let (broker, _) = crate::admin::queue(app, queue).await?;
+                let dropped = broker.purge(queue).await?;
+                Ok(format!("{} dropped from {queue}.", counted(dropped, "message")))
+            }
+            Self::MoveMessages { queue, to, limit } => {
+                let to = crate::app::config::value::queue(to)
+                    .map_err(|problem| Failure::usage(format!("`{to}`: {problem}")))?;
+                let moved = transfer(app, queue, &to, *limit).await?;
+                Ok(format!("{} moved from {queue} to {to}.", counted(moved, "message")))
+            }
+            Self::DeleteQueue { queue, force } => {
+                let (broker, _) = crate::admin::queue(app, queue).await?;
+                let guard = DeleteGuard { if_unused: !force, if_empty: false };
+                let lost = broker.delete_queue_if(queue, guard).await?;
+                Ok(format!("Queue {queue} deleted, with {}.", counted(lost, "message")))
+            }
+            Self::ReplayDead { queue, which } => replay(app, which.of(queue)).await,
+            Self::DropDead { queue, which } => {
+                let dropped = survey::drop_letters(app, which.of(queue)).await?;
+                Ok(format!("{} dropped.", counted(dropped, "dead letter")))
+            }
+            Self::Revoke { ids, terminate } => revoke(app, ids, *terminate).await,
+            Self::Send { task, args, kwargs, queue } => {
+                send(app, task, args.as_deref(), kwargs.as_deref(), queue.as_deref()).await
+            }
+            Self::StopWorker { worker } => {
+                Control::new(app.broker().await?).to([worker]).tell("shutdown", Map::new()).await?;
+                Ok(format!("{worker} was asked to stop; it finishes its running tasks first."))
+            }
+        }
+    }
+}
+
+async fn replay(app: &App, which: Which) -> Outcome<String> {
+    let survey::Replayed { replayed, kept, expired } = survey::replay(app, which).await?;
+    let mut text = format!("{} replayed.", counted(replayed, "dead letter"));
+    if kept > 0 {
+        text +=
+            &format!(" {kept} stay in place: their task is unique, and another call of it waits or runs.");
+    }
+    if expired > 0 {
+        text += &format!(" {expired} had expired and stay in place; replay them one by one.");
+    }
+    Ok(text)
+}
+
+async fn revoke(app: &App, ids: &[String], terminate: bool) -> Outcome<String> {
+    if ids.is_empty() || ids.len() > MOST {
+        return Err(Failure::usage(format!("name 1 to {MOST} calls to revoke; {} are named", ids.len())));
+    }
+    for id in ids {
+        match terminate {
+            true => app.terminate(id).await?,
+            false => app.revoke(id).await?,
+        }
+    }
+    let what = counted(ids.len() as u64, "call");
+    Ok(match terminate {
+        true => format!("{what} revoked, and stopped where running."),
+        false => format!("{what} revoked: what waits will not be run."),
+    })
+}
+
+async fn send(
+    app: &App,
+    task: &str,
+    args: Option<&str>,
+    kwargs: Option<&str>,
+    queue: Option<&str>,
+) -> Outcome<String> {
+    let args = json(args.unwrap_or_default(), "[]", "a JSON array, such as [1, \"two\"]", '[')?;
+    let kwargs = json(kwargs.unwrap_or_default(), "{}", "a JSON object, such as {\"name\": 1}", '{')?;
+    let queue = queue.map(str::trim).filter(|queue| !queue.is_empty());
+    let queue = queue.map(crate::app::config::value::queue).transpose();
+    let queue = queue.map_err(|problem| Failure::usage(format!("queue: {problem}")))?;
+    // Nobody waits for the result here.
+    let options = SendOptions { queue, ..SendOptions::default() };
+    let sent: AsyncResult<Value> = app.send_call(task, &*args, &*kwargs, options).await?;
+    Ok(format!("{task} sent as {}.", sent.id()))
+}
+
+/// The text as it was written: a number in it may have more digits than a value keeps.
+fn json(text: &str, empty: &str, expected: &str, start: char) -> Outcome<Box<RawValue>> {
+    let text = text.trim();
+    let text = if text.is_empty() { empty } else { text };
+    let wrong = |why: String| Failure::usage(format!("the arguments are not {expected}{why}"));
+    let value: Box<RawValue> = serde_json::from_str(text)
+        .map_err(|error| wrong(format!(" ({})", crate::error::Undecodable::from(&error))))?;
+    if value.get().starts_with(start) { Ok(value) } else { Err(wrong(String::new())) }
+}
+
+/// A form sends numbers as text, and an empty field for none.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::Number(number) if number.is_u64() => Ok(number.as_u64()),
+        Value::String(text) if text.trim().is_empty() => Ok(None),
+        Value::String(text) => text.trim().parse().map(Some).map_err(serde::de::Error::custom),
+        other => Err(serde::de::Error::custom(format!("expected a whole number, not {other}"))),
+    }
+}
+
+/// A form sends a box that is ticked as text.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Bool(flag) => Ok(flag),
+        Value::String(text) if text == "true" => Ok(true),
+        Value::String(text) if text == "false" || text.is_empty() => Ok(false),
+        other => Err(serde::de::Error::custom(format!("expected true or false, not {other}"))),
+    }
+}
+
+/// A form sends one text where there is only one.
+fn several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(one) => vec![one],
+        OneOrMore::More(more) => more,
+    })
+}
+
+/// An action from the fields of a form; a field that is there twice is a list.
+pub(crate) fn of_form(fields: &[(String, String)]) -> Result<Action, String> {
+    let mut object = Map::new();
+    for (name, value) in fields {
+        match object.get_mut(name) {
+            None => drop(object.insert(name.clone(), value.clone().into())),
+            Some(Value::Array(values)) => values.push(value.clone().into()),
+            Some(first) => *first = Value::Array(vec![first.take(), value.clone().into()]),
+        }
+    }
+    serde_json::from_value(Value::Object(object)).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(fields: &[(&str, &str)]) -> Result<Action, String> {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        of_form(&fields)
+    }
+
+    #[test]
+    fn a_form_is_an_action() {
+        let queue = || "email".to_owned();
+        assert_eq!(
+            form(&[
+                ("csrf", "x"),
+                ("action", "move-messages"),
+                ("queue", "email"),
+                ("to", "b"),
+                ("limit", "")
+            ]),
+            Ok(Action::MoveMessages { queue: queue(), to: "b".into(), limit: None })
+        );
+        assert_eq!(
+            form(&[("action", "delete-queue"), ("queue", "email"), ("force", "true")]),
+            Ok(Action::DeleteQueue { queue: queue(), force: true })
+        );
+        assert_eq!(
+            form(&[("action", "revoke"), ("ids", "a"), ("ids", "b"), ("ids", "c")]),
+            Ok(Action::Revoke { ids: ["a", "b", "c"].map(String::from).into(), terminate: false })
+        );
+        let which = Letters { task: Some("t".into()), kind: Some("k".into()), id: None };
+        assert_eq!(
+            form(&[("action", "replay-dead"), ("queue", "email"), ("task", "t"), ("kind", "k")]),
+            Ok(Action::ReplayDead { queue: queue(), which })
+        );
+        assert!(form(&[("action", "explode")]).expect_err("unknown").contains("explode"));
+        let limit = [("action", "move-messages"), ("queue", "a"), ("to", "b"), ("limit", "-1")];
+        assert!(form(&limit).is_err());
+    }
+
+    #[test]
+    fn the_audit_trail_names_no_arguments() {
+        let send = form(&[("action", "send"), ("task", "t"), ("args", "[\"secret\"]"), ("queue", "q")])
+            .expect("an action");
+        assert_eq!((send.name(), send.subject()), ("send".into(), "t → q".into()));
+    }
+
+    #[test]
+    fn arguments_must_have_the_right_shape() {
+        assert!(json("[1]", "[]", "x", '[').is_ok() && json(" ", "[]", "x", '[').is_ok());
+        assert!(json("{}", "[]", "x", '[').is_err() && json("[1", "[]", "x", '[').is_err());
+        let large = json("[18446744073709551616]", "[]", "x", '[').expect("JSON");
+        assert_eq!(large.get(), "[18446744073709551616]");
+    }
+}
