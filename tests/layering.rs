@@ -19,7 +19,7 @@ const ROWS: &[&[&str]] = &[
     &["canvas", "connection"],
     &["broker", "backend"],
     &["events", "control", "middleware"],
-    &["app"],
+    &["app", "history"],
     &["runtime", "beat", "admin"],
     &["dashboard", "testing"],
     &["cli", "fuzzing"],

@@ -1,8 +1,7 @@
 //! `mq-worker bindings`: which queue gets which messages of which exchange.
 
-use super::arguments::CommonArguments;
+use super::arguments::{BindingsArguments, CommonArguments};
 use super::exit::Outcome;
-use super::topology_arguments::BindingsArguments;
 use super::{operate, output};
 use crate::admin::inventory::{self, Inventory};
 use crate::app::App;

@@ -4,6 +4,8 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::arguments::CommonArguments;
 use super::dashboard_arguments::{AddArguments, DashboardArguments, DashboardCommand, ServeArguments};
 use super::exit::{Failure, Outcome};
@@ -13,6 +15,7 @@ use crate::app::App;
 use crate::app::config::dashboard::{DashboardRole, PasswordHash};
 use crate::dashboard::login::password;
 use crate::dashboard::{DEFAULT_ADDRESS, Dashboard, Login};
+use crate::tracing::error;
 
 pub(super) fn run(
     DashboardArguments { command, serve }: DashboardArguments,
@@ -37,8 +40,18 @@ async fn serve(app: App, ServeArguments { listen, no_login }: ServeArguments) ->
     Ok(())
 }
 
+/// Serves the page as long as the worker runs.
+pub(super) async fn beside_worker(app: App, listen: SocketAddr) -> Outcome<AbortOnDropHandle<()>> {
+    let dashboard = open(app, Some(listen), Login::Required).await?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(error) = dashboard.serve(std::future::pending()).await {
+            error!(error = format!("{error:#}"), "the management page has ended");
+        }
+    })))
+}
+
 /// Binds the page and says where it is.
-pub(super) async fn open(app: App, listen: Option<SocketAddr>, login: Login) -> Outcome<Dashboard> {
+async fn open(app: App, listen: Option<SocketAddr>, login: Login) -> Outcome<Dashboard> {
     let listen = listen.or(app.config().dashboard.listen).unwrap_or(DEFAULT_ADDRESS);
     let dashboard = Dashboard::bind(app, listen, login).await?;
     output::note(format!("management page: {}", dashboard.link()));
@@ -46,7 +59,7 @@ pub(super) async fn open(app: App, listen: Option<SocketAddr>, login: Login) -> 
 }
 
 /// What the flag means.
-pub(super) fn login(no_login: bool) -> Login {
+fn login(no_login: bool) -> Login {
     if no_login { Login::Off } else { Login::Required }
 }
 

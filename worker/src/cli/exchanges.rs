@@ -1,8 +1,7 @@
 //! `mq-worker exchanges`: which exchanges there are.
 
-use super::arguments::CommonArguments;
+use super::arguments::{CommonArguments, ExchangesArguments};
 use super::exit::{Failure, Outcome};
-use super::topology_arguments::ExchangesArguments;
 use super::{operate, output};
 use crate::admin::inventory::{self, Inventory};
 use crate::app::App;

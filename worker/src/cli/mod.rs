@@ -33,7 +33,6 @@ mod stop;
 #[cfg(unix)]
 mod streams;
 mod tasks;
-mod topology_arguments;
 mod worker;
 
 use std::ffi::OsString;

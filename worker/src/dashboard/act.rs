@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Form, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use chrono::Utc;
 
 use super::actions::{Action, of_form};
 use super::guard::{Via, Viewer};
@@ -12,17 +13,26 @@ use super::login::session::Notice;
 use super::path;
 use super::state::State;
 use crate::admin::failure::Outcome;
-use crate::tracing::info;
+use crate::history::AuditEntry;
+use crate::tracing::{info, warn};
 
 /// Does it and writes down who has done what.
 pub(crate) async fn act(state: &State, viewer: &Viewer, action: &Action) -> Outcome<String> {
-    let outcome = action.perform(&state.app).await;
+    let outcome = action.perform(state).await;
     let (name, subject) = (action.name(), action.subject());
     let result = match &outcome {
         Ok(done) => done.clone(),
         Err(failure) => failure.clone().in_words().1,
     };
     info!(user = viewer.name, action = name, subject, result, "an action of the management page");
+    let subject = match &outcome {
+        Ok(_) => subject,
+        Err(_) => format!("{subject} (failed: {result})"),
+    };
+    let entry = AuditEntry { at: Utc::now(), who: viewer.name.clone(), action: name, subject };
+    if let Err(error) = state.history.audit(entry).await {
+        warn!(error = format!("{error:#}"), "cannot write an action to the audit trail");
+    }
     state.watcher.again().await;
     outcome
 }

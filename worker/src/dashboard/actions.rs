@@ -1,20 +1,22 @@
 //! What can be done, as data: a form of the page and a request to the API come to the same.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::call;
+use super::query::Query;
+use super::send::send;
+use super::state::State;
 use crate::admin::dead::search::Which;
 use crate::admin::dead::survey;
 use crate::admin::failure::{Failure, Outcome};
 use crate::admin::transfer::transfer;
-use crate::app::{App, AsyncResult};
+use crate::app::App;
 use crate::broker::DeleteGuard;
-use crate::canvas::SendOptions;
 use crate::control::Control;
 use crate::show::counted;
 
-/// The most calls that are named at once.
+/// The most calls that are acted on at once.
 const MOST: usize = 10_000;
 
 /// What can be done.
@@ -49,10 +51,21 @@ pub(crate) enum Action {
         #[serde(flatten)]
         which: Letters,
     },
+    /// Run calls again: from their dead letters, else from the arguments that the history has.
+    Replay {
+        #[serde(default, deserialize_with = "several")]
+        ids: Vec<String>,
+        /// All calls that a search finds, instead of `ids`.
+        #[serde(default)]
+        filter: Option<Query>,
+    },
     /// Do not run calls; with `terminate`, also stop those that run.
     Revoke {
-        #[serde(deserialize_with = "several")]
+        #[serde(default, deserialize_with = "several")]
         ids: Vec<String>,
+        /// All calls that a search finds, instead of `ids`.
+        #[serde(default)]
+        filter: Option<Query>,
         #[serde(default, deserialize_with = "flag")]
         terminate: bool,
     },
@@ -113,10 +126,9 @@ impl Action {
                     .filter(|part| !part.is_empty());
                 parts.collect::<Vec<_>>().join(" · ")
             }
-            Self::Revoke { ids, terminate } => {
-                let more = if ids.len() > 3 { format!(" and {} more", ids.len() - 3) } else { String::new() };
-                let how = if *terminate { ", terminated" } else { "" };
-                format!("{}{more}{how}", ids.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
+            Self::Replay { ids, filter } => calls(ids, filter.as_ref()),
+            Self::Revoke { ids, filter, terminate } => {
+                format!("{}{}", calls(ids, filter.as_ref()), if *terminate { ", terminated" } else { "" })
             }
             Self::Send { task, queue, .. } => match queue {
                 Some(queue) => format!("{task} → {queue}"),
@@ -127,7 +139,8 @@ impl Action {
     }
 
     /// Does it, and says what was done.
-    pub(crate) async fn perform(&self, app: &App) -> Outcome<String> {
+    pub(crate) async fn perform(&self, state: &State) -> Outcome<String> {
+        let app = &state.app;
         match self {
             Self::PurgeQueue { queue } => {
                 let (broker, _) = crate::admin::queue(app, queue).await?;
@@ -146,12 +159,19 @@ impl Action {
                 let lost = broker.delete_queue_if(queue, guard).await?;
                 Ok(format!("Queue {queue} deleted, with {}.", counted(lost, "message")))
             }
-            Self::ReplayDead { queue, which } => replay(app, which.of(queue)).await,
+            Self::ReplayDead { queue, which } => replay_dead(app, which.of(queue)).await,
             Self::DropDead { queue, which } => {
                 let dropped = survey::drop_letters(app, which.of(queue)).await?;
                 Ok(format!("{} dropped.", counted(dropped, "dead letter")))
             }
-            Self::Revoke { ids, terminate } => revoke(app, ids, *terminate).await,
+            Self::Replay { ids, filter } => {
+                let ids = select(state, ids, filter.as_ref()).await?;
+                again(state, &ids).await
+            }
+            Self::Revoke { ids, filter, terminate } => {
+                let ids = select(state, ids, filter.as_ref()).await?;
+                revoke(app, &ids, *terminate).await
+            }
             Self::Send { task, args, kwargs, queue } => {
                 send(app, task, args.as_deref(), kwargs.as_deref(), queue.as_deref()).await
             }
@@ -163,7 +183,7 @@ impl Action {
     }
 }
 
-async fn replay(app: &App, which: Which) -> Outcome<String> {
+async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
     let survey::Replayed { replayed, kept, expired } = survey::replay(app, which).await?;
     let mut text = format!("{} replayed.", counted(replayed, "dead letter"));
     if kept > 0 {
@@ -176,10 +196,68 @@ async fn replay(app: &App, which: Which) -> Outcome<String> {
     Ok(text)
 }
 
-async fn revoke(app: &App, ids: &[String], terminate: bool) -> Outcome<String> {
-    if ids.is_empty() || ids.len() > MOST {
-        return Err(Failure::usage(format!("name 1 to {MOST} calls to revoke; {} are named", ids.len())));
+/// Calls for the audit trail.
+fn calls(ids: &[String], filter: Option<&Query>) -> String {
+    if let Some(filter) = filter {
+        return format!("all of {}", filter.path(""));
     }
+    let more = if ids.len() > 3 { format!(" and {} more", ids.len() - 3) } else { String::new() };
+    format!("{}{more}", ids.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
+}
+
+/// The calls that are meant.
+async fn select(state: &State, ids: &[String], filter: Option<&Query>) -> Outcome<Vec<String>> {
+    let Some(filter) = filter else {
+        return match ids.len() {
+            0 => Err(Failure::usage("select the calls that are meant")),
+            1..=MOST => Ok(ids.to_vec()),
+            more => {
+                Err(Failure::usage(format!("{more} calls are more than the {MOST} that are taken at once")))
+            }
+        };
+    };
+    let filter = filter.filter().map_err(Failure::usage)?;
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = state.history.tasks(filter.clone(), 1000, after).await?;
+        found.extend(page.jobs.into_iter().map(|job| job.id));
+        if found.len() > MOST {
+            return Err(Failure::usage(format!(
+                "the search finds more than the {MOST} calls that are taken at once: narrow it"
+            )));
+        }
+        after = page.next;
+        if after.is_none() {
+            return if found.is_empty() {
+                Err(Failure::usage("the search finds no call"))
+            } else {
+                Ok(found)
+            };
+        }
+    }
+}
+
+/// Runs calls again, and says what became of them.
+async fn again(state: &State, ids: &[String]) -> Outcome<String> {
+    let (mut replayed, mut problems) = (0_u64, Vec::new());
+    for id in ids {
+        match call::replay(state, id).await {
+            Ok(()) => replayed += 1,
+            Err(failure) if ids.len() == 1 => return Err(failure),
+            Err(failure) => problems.push(format!("{id}: {}", failure.in_words().1)),
+        }
+    }
+    let text = format!("{} replayed.", counted(replayed, "call"));
+    match problems.first() {
+        None => Ok(text),
+        Some(first) => Err(Failure::failed(format!(
+            "{text} Not replayed: {}, the first of them {first}",
+            problems.len()
+        ))),
+    }
+}
+
+async fn revoke(app: &App, ids: &[String], terminate: bool) -> Outcome<String> {
     for id in ids {
         match terminate {
             true => app.terminate(id).await?,
@@ -191,34 +269,6 @@ async fn revoke(app: &App, ids: &[String], terminate: bool) -> Outcome<String> {
         true => format!("{what} revoked, and stopped where running."),
         false => format!("{what} revoked: what waits will not be run."),
     })
-}
-
-async fn send(
-    app: &App,
-    task: &str,
-    args: Option<&str>,
-    kwargs: Option<&str>,
-    queue: Option<&str>,
-) -> Outcome<String> {
-    let args = json(args.unwrap_or_default(), "[]", "a JSON array, such as [1, \"two\"]", '[')?;
-    let kwargs = json(kwargs.unwrap_or_default(), "{}", "a JSON object, such as {\"name\": 1}", '{')?;
-    let queue = queue.map(str::trim).filter(|queue| !queue.is_empty());
-    let queue = queue.map(crate::app::config::value::queue).transpose();
-    let queue = queue.map_err(|problem| Failure::usage(format!("queue: {problem}")))?;
-    // Nobody waits for the result here.
-    let options = SendOptions { queue, ..SendOptions::default() };
-    let sent: AsyncResult<Value> = app.send_call(task, &*args, &*kwargs, options).await?;
-    Ok(format!("{task} sent as {}.", sent.id()))
-}
-
-/// The text as it was written: a number in it may have more digits than a value keeps.
-fn json(text: &str, empty: &str, expected: &str, start: char) -> Outcome<Box<RawValue>> {
-    let text = text.trim();
-    let text = if text.is_empty() { empty } else { text };
-    let wrong = |why: String| Failure::usage(format!("the arguments are not {expected}{why}"));
-    let value: Box<RawValue> = serde_json::from_str(text)
-        .map_err(|error| wrong(format!(" ({})", crate::error::Undecodable::from(&error))))?;
-    if value.get().starts_with(start) { Ok(value) } else { Err(wrong(String::new())) }
 }
 
 /// A form sends numbers as text, and an empty field for none.
@@ -258,13 +308,20 @@ fn several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
 
 /// An action from the fields of a form; a field that is there twice is a list.
 pub(crate) fn of_form(fields: &[(String, String)]) -> Result<Action, String> {
-    let mut object = Map::new();
+    let (mut object, mut filter) = (Map::new(), Map::new());
     for (name, value) in fields {
+        if let Some(name) = name.strip_prefix("filter.") {
+            filter.insert(name.to_owned(), value.clone().into());
+            continue;
+        }
         match object.get_mut(name) {
             None => drop(object.insert(name.clone(), value.clone().into())),
             Some(Value::Array(values)) => values.push(value.clone().into()),
             Some(first) => *first = Value::Array(vec![first.take(), value.clone().into()]),
         }
+    }
+    if object.get("everything").is_some() {
+        object.insert("filter".into(), Value::Object(filter));
     }
     serde_json::from_value(Value::Object(object)).map_err(|error| error.to_string())
 }
@@ -297,7 +354,16 @@ mod tests {
         );
         assert_eq!(
             form(&[("action", "revoke"), ("ids", "a"), ("ids", "b"), ("ids", "c")]),
-            Ok(Action::Revoke { ids: ["a", "b", "c"].map(String::from).into(), terminate: false })
+            Ok(Action::Revoke {
+                ids: ["a", "b", "c"].map(String::from).into(),
+                filter: None,
+                terminate: false
+            })
+        );
+        let query = Query { state: "FAILURE".into(), ..Query::default() };
+        assert_eq!(
+            form(&[("action", "replay"), ("filter.state", "FAILURE"), ("everything", "true")]),
+            Ok(Action::Replay { ids: Vec::new(), filter: Some(query) })
         );
         let which = Letters { task: Some("t".into()), kind: Some("k".into()), id: None };
         assert_eq!(
@@ -314,13 +380,5 @@ mod tests {
         let send = form(&[("action", "send"), ("task", "t"), ("args", "[\"secret\"]"), ("queue", "q")])
             .expect("an action");
         assert_eq!((send.name(), send.subject()), ("send".into(), "t → q".into()));
-    }
-
-    #[test]
-    fn arguments_must_have_the_right_shape() {
-        assert!(json("[1]", "[]", "x", '[').is_ok() && json(" ", "[]", "x", '[').is_ok());
-        assert!(json("{}", "[]", "x", '[').is_err() && json("[1", "[]", "x", '[').is_err());
-        let large = json("[18446744073709551616]", "[]", "x", '[').expect("JSON");
-        assert_eq!(large.get(), "[18446744073709551616]");
     }
 }

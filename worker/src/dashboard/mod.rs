@@ -7,19 +7,24 @@
 mod act;
 mod actions;
 mod assets;
+mod call;
 mod guard;
+mod literal;
 mod live;
 pub(crate) mod login;
 mod pages;
 mod path;
 mod privacy;
 mod problems;
+mod query;
 mod routes;
+mod send;
 mod snapshot;
 mod state;
 mod watcher;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -34,6 +39,7 @@ use self::state::State;
 use self::watcher::Watcher;
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::history::History;
 
 /// The address of the page where nothing else is configured.
 pub const DEFAULT_ADDRESS: SocketAddr =
@@ -79,8 +85,10 @@ impl Dashboard {
         };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let listen = listener.local_addr().map_err(failed)?;
+        let history = History::open(history_file(&app)).await?;
         let state = State {
             app,
+            history,
             listen,
             access,
             sessions: Sessions::default(),
@@ -119,6 +127,16 @@ impl Dashboard {
         };
         let served = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
         served.map_err(|error| Error::connection("the management page has ended").with_source(error))
+    }
+}
+
+/// Where the history is kept: beside the database of the broker, else in the working directory.
+fn history_file(app: &App) -> PathBuf {
+    const NAME: &str = "mq-worker-history.db";
+    let url = &app.config().broker_url;
+    match url.scheme().as_str() {
+        "sqlite" => Path::new(url.path()).with_file_name(NAME),
+        _ => PathBuf::from(NAME),
     }
 }
 

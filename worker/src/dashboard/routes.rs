@@ -12,7 +12,7 @@ use maud::html;
 
 use super::guard::{Viewer, around};
 use super::pages::layout::{bare, empty};
-use super::pages::{broker, dead, login, overview, queue, queues, worker, workers};
+use super::pages::{activity, broker, dead, login, overview, queue, queues, task, tasks, worker, workers};
 use super::state::State;
 use super::{act, assets, live};
 
@@ -25,6 +25,9 @@ pub(crate) fn router(state: Arc<State>) -> Router {
     let largest = state.app.config().max_message_size.saturating_mul(3).saturating_add(FORM);
     Router::new()
         .route("/", get(overview::show))
+        .route("/tasks", get(tasks::show))
+        .route("/tasks/{id}", get(task::show))
+        .route("/activity", get(activity::show))
         .route("/queues", get(queues::show))
         .route("/queues/{name}", get(queue::show))
         .route("/queues/{name}/peek", post(queue::peek))

@@ -7,6 +7,7 @@ use super::login::session::Sessions;
 use super::privacy::Privacy;
 use super::watcher::Watcher;
 use crate::app::App;
+use crate::history::History;
 
 /// What all requests share.
 pub(crate) struct State {
@@ -16,6 +17,7 @@ pub(crate) struct State {
     pub(crate) access: Access,
     pub(crate) sessions: Sessions,
     pub(crate) watcher: Watcher,
+    pub(crate) history: History,
     pub(crate) privacy: Privacy,
     /// Ends what would go on forever.
     pub(crate) stop: CancellationToken,

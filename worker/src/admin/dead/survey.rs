@@ -70,7 +70,17 @@ pub(crate) async fn letters(
     kind: &str,
     most: u32,
 ) -> Outcome<Vec<Message>> {
-    let mut search = Search::open(app, group(queue, task, kind), most).await?;
+    find(app, group(queue, task, kind), most).await
+}
+
+/// The dead letter of a call, if it is in the dead-letter queue of this queue.
+pub(crate) async fn letter(app: &App, queue: &str, id: &str) -> Outcome<Option<Message>> {
+    let which = Which { queue: queue.to_owned(), id: Some(id.to_owned()), ..Which::default() };
+    find(app, which, 1).await.map(|found| found.into_iter().next())
+}
+
+async fn find(app: &App, which: Which, most: u32) -> Outcome<Vec<Message>> {
+    let mut search = Search::open(app, which, most).await?;
     let mut messages = Vec::new();
     let looked = async {
         while let Some(delivery) = search.next().await? {

@@ -103,3 +103,23 @@ pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Err
     // What the broker said is all there is to say: the source would repeat it twice.
     if protocol(&error).is_some() { told } else { told.with_source(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+
+    use super::*;
+
+    fn not_found(text: &str) -> Error {
+        let answer = AMQPError::new(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND), text.into());
+        to_error("publish", lapin::ErrorKind::ProtocolError(answer).into())
+    }
+
+    #[test]
+    fn a_queue_whose_node_is_down_comes_back_and_one_that_does_not_exist_does_not() {
+        let down = "NOT_FOUND - queue 'work' in vhost '/' process is stopped by supervisor, \
+                    or its home node 'rabbit@b' is down or inaccessible";
+        assert!(not_found(down).is_connection());
+        assert!(not_found("NOT_FOUND - no queue 'work' in vhost '/'").is_topology());
+    }
+}

@@ -1,5 +1,6 @@
 //! The pages, one file each. They are rendered on the server, from a snapshot and the history.
 
+pub(crate) mod activity;
 pub(crate) mod broker;
 pub(crate) mod chart;
 pub(crate) mod dead;
@@ -10,6 +11,9 @@ pub(crate) mod overview;
 pub(crate) mod parts;
 pub(crate) mod queue;
 pub(crate) mod queues;
+pub(crate) mod rates;
+pub(crate) mod task;
+pub(crate) mod tasks;
 pub(crate) mod worker;
 pub(crate) mod workers;
 

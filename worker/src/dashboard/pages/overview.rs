@@ -6,7 +6,7 @@ use axum::extract::State as Shared;
 use maud::{Markup, html};
 
 use super::layout::{Liveness, Section, empty, grouped, heading, page};
-use super::{queues, workers};
+use super::{queues, rates, workers};
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::problems::{Problem, Severity};
 use crate::dashboard::snapshot::Snapshot;
@@ -15,10 +15,12 @@ use crate::dashboard::state::State;
 /// `GET /`
 pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> Markup {
     let snapshot = state.watcher.fresh().await;
+    let charts = rates::charts(&state, None).await;
     let content = html! {
         (heading("Overview", &html! { (snapshot.broker.name) " · " span.code { (snapshot.broker.url) } }, &html! {}))
         section #problems data-live aria-label="What is wrong right now" { (problems(&snapshot.problems)) }
         section #figures .figures data-live aria-label="Figures" { (figures(&snapshot)) }
+        section #rates data-live aria-label="Rates" { (charts) }
         section aria-labelledby="queues-title" {
             h2 #queues-title { a href="/queues" { "Queues" } }
             div #queues data-live { (queues::table(&state, &snapshot)) }

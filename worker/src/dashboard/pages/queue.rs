@@ -9,8 +9,8 @@ use maud::{Markup, html};
 
 use super::chart::sparkline;
 use super::layout::{Liveness, Section, csrf, empty, grouped, heading, page};
-use super::letters;
 use super::parts::{confirmed, count, maybe_span};
+use super::{letters, rates};
 use crate::admin::inventory;
 use crate::admin::peek;
 use crate::dashboard::guard::Viewer;
@@ -38,6 +38,7 @@ pub(crate) async fn show(
         return (StatusCode::NOT_FOUND, page).into_response();
     };
     let bindings = inventory::bindings(&state.app, None, Some(&name)).await;
+    let charts = rates::charts(&state, Some(&name)).await;
     let content = html! {
         (heading(&name, &html! { "Queue" }, &actions(&viewer, &queue)))
         dl #facts .facts data-live {
@@ -49,6 +50,7 @@ pub(crate) async fn show(
             div { dt { "Workers" } dd { (count(Some(queue.consumers))) } }
             div.trend { dt { "Last 10 minutes" } dd { (sparkline(&state.watcher.trend(&name), "length of this queue")) } }
         }
+        section #rates data-live aria-label="Rates" { (charts) }
         section aria-labelledby="waiting" {
             h2 #waiting { "What waits" }
             (waiting(&viewer, &queue))
