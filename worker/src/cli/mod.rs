@@ -20,6 +20,7 @@ mod exit;
 mod logging;
 mod operate;
 mod output;
+mod pause;
 mod purge;
 mod queues;
 mod result;
@@ -82,6 +83,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(Command::Build(arguments)) => build::run(&arguments),
         Some(Command::Config(arguments)) => config::run(&arguments, &common),
         Some(Command::Queues(arguments)) => queues::run(arguments, &common),
+        Some(Command::Pause(arguments)) => pause::run(arguments, &common),
+        Some(Command::Resume(arguments)) => pause::undo(arguments, &common),
         Some(Command::Purge(arguments)) => purge::run(arguments, &common),
         Some(Command::Call(arguments)) => call::run(arguments, &common),
         Some(Command::Result(arguments)) => result::run(arguments, &common),

@@ -162,12 +162,11 @@ fn known_queues(app: &App) -> BTreeSet<String> {
 
 /// True for queues and exchanges that carry no work but serve this crate or Celery.
 fn is_internal(name: &str) -> bool {
-    let registers = [Register::Revoked, Register::Done, Register::Tried];
     // Mailboxes come and go with every worker and every question to them.
     mailbox::is_mailbox(name)
         || is_rung(name)
         || name.starts_with("mq.lock.")
-        || registers.iter().any(|register| register.name() == name)
+        || Register::ALL.iter().any(|register| register.name() == name)
 }
 
 /// True for a part of the ladder on which delayed messages wait.
