@@ -1,5 +1,7 @@
 //! What can be done, as data: a form of the page and a request to the API come to the same.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -11,7 +13,7 @@ use crate::admin::dead::search::Which;
 use crate::admin::dead::survey;
 use crate::admin::failure::{Failure, Outcome};
 use crate::admin::transfer::transfer;
-use crate::app::App;
+use crate::app::{App, Pausable, Pause};
 use crate::broker::DeleteGuard;
 use crate::control::Control;
 use crate::show::counted;
@@ -82,6 +84,23 @@ pub(crate) enum Action {
         #[serde(default)]
         queue: Option<String>,
     },
+    /// Keep workers from a queue, or from a task; what runs runs on.
+    Pause {
+        #[serde(default)]
+        queue: Option<String>,
+        #[serde(default)]
+        task: Option<String>,
+        /// Ends by itself after so long.
+        #[serde(default, deserialize_with = "number")]
+        minutes: Option<u64>,
+    },
+    /// End a pause.
+    Resume {
+        #[serde(default)]
+        queue: Option<String>,
+        #[serde(default)]
+        task: Option<String>,
+    },
     /// Ask a worker to finish its running tasks and exit.
     StopWorker { worker: String },
 }
@@ -135,6 +154,10 @@ impl Action {
                 None => task.clone(),
             },
             Self::StopWorker { worker } => worker.clone(),
+            Self::Pause { queue, task, .. } | Self::Resume { queue, task } => {
+                pausable(queue.as_deref(), task.as_deref())
+                    .map_or_else(|_| String::new(), |what| what.to_string())
+            }
         }
     }
 
@@ -175,6 +198,23 @@ impl Action {
             Self::Send { task, args, kwargs, queue } => {
                 send(app, task, args.as_deref(), kwargs.as_deref(), queue.as_deref()).await
             }
+            Self::Pause { queue, task, minutes } => {
+                let what = pausable(queue.as_deref(), task.as_deref())?;
+                let mut pause = Pause::from(what.clone());
+                if let Some(minutes) = minutes {
+                    pause = pause.lasting(Duration::from_secs(minutes.saturating_mul(60)));
+                }
+                app.pause(pause).await?;
+                Ok(match minutes {
+                    None => format!("{what} is paused until it is resumed."),
+                    Some(minutes) => format!("{what} is paused for {}.", counted(*minutes, "minute")),
+                })
+            }
+            Self::Resume { queue, task } => {
+                let what = pausable(queue.as_deref(), task.as_deref())?;
+                app.resume(what.clone()).await?;
+                Ok(format!("{what} is resumed."))
+            }
             Self::StopWorker { worker } => {
                 Control::new(app.broker().await?).to([worker]).tell("shutdown", Map::new()).await?;
                 Ok(format!("{worker} was asked to stop; it finishes its running tasks first."))
@@ -194,6 +234,15 @@ async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
         text += &format!(" {expired} had expired and stay in place; replay them one by one.");
     }
     Ok(text)
+}
+
+/// What is to be paused or resumed.
+fn pausable(queue: Option<&str>, task: Option<&str>) -> Outcome<Pausable> {
+    match (queue, task) {
+        (Some(queue), None) => Ok(Pausable::Queue(queue.to_owned())),
+        (None, Some(task)) => Ok(Pausable::Task(task.to_owned())),
+        _ => Err(Failure::usage("name a queue or a task to pause or resume, and not both")),
+    }
 }
 
 /// Calls for the audit trail.

@@ -6,6 +6,7 @@
 
 mod act;
 mod actions;
+mod api;
 mod assets;
 mod call;
 mod guard;

@@ -54,7 +54,9 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
     for queue in &now.queues {
         let name = &queue.name;
         let link = || Some(path::queue(name));
-        if !queue.is_dead_letter_queue && queue.ready > 0 && queue.consumers == 0 {
+        // Nobody takes from a paused queue, and that is what somebody wanted.
+        let is_served = queue.pause.is_none() && !queue.is_dead_letter_queue;
+        if is_served && queue.ready > 0 && queue.consumers == 0 {
             let title = format!("no worker consumes from `{name}`");
             let hint =
                 format!("{} waiting. Start one: mq-worker --queues {name}", counted(queue.ready, "message"));
@@ -64,7 +66,8 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
             let info = &worker.info;
             info.queues.contains(name) && !info.stopping && info.running < info.concurrency
         });
-        if queue.ready > 0
+        if is_served
+            && queue.ready > 0
             && queue.consumers > 0
             && has_room
             && queue.oldest_seconds.is_some_and(|age| age > NOT_TAKEN)
@@ -109,6 +112,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Pause;
     use crate::control::WorkerInfo;
     use crate::dashboard::snapshot::{BrokerView, QueueView, WorkerView};
 
@@ -166,7 +170,8 @@ mod tests {
     #[test]
     fn dead_letters_wait_for_people_and_an_absent_broker_comes_first() {
         let dead = QueueView { ready: 9, is_dead_letter_queue: true, ..queue("a.dead") };
-        let now = Snapshot { queues: vec![dead], ..Snapshot::default() };
+        let paused = QueueView { ready: 9, pause: Some(Pause::queue("b")), ..queue("b") };
+        let now = Snapshot { queues: vec![dead, paused], ..Snapshot::default() };
         assert_eq!(titles(&now, &now), Vec::<String>::new());
         let broker = BrokerView {
             name: "RabbitMQ",

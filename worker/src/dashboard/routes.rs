@@ -14,7 +14,7 @@ use super::guard::{Viewer, around};
 use super::pages::layout::{bare, empty};
 use super::pages::{activity, broker, dead, login, overview, queue, queues, task, tasks, worker, workers};
 use super::state::State;
-use super::{act, assets, live};
+use super::{act, api, assets, live};
 
 /// What a form may hold beside the arguments of a call.
 const FORM: usize = 64 * 1024;
@@ -41,6 +41,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/login", get(login::show).post(login::log_in).layer(DefaultBodyLimit::max(FORM)))
         .route("/logout", post(login::log_out))
         .route("/assets/{name}", get(assets::get))
+        .merge(api::router(largest))
         .fallback(nothing)
         .layer(from_fn_with_state(Arc::clone(&state), around))
         .with_state(state)

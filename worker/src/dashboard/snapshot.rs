@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::problems::{Problem, diagnose};
 use crate::admin::inventory::{self, Queues};
-use crate::app::App;
+use crate::app::{App, Pausable, Pause};
 use crate::control::inspect::describe;
 use crate::control::{Control, Reply, WorkerInfo};
 use crate::error::Result;
@@ -30,6 +30,8 @@ pub(crate) struct Snapshot {
     /// Why there may be queues that are not listed.
     pub(crate) queues_left_out: Option<String>,
     pub(crate) workers: Vec<WorkerView>,
+    /// Paused queues and tasks.
+    pub(crate) paused: Vec<Pause>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct QueueView {
     pub(crate) dead: Option<u64>,
     /// The workers that consume from it.
     pub(crate) workers: Vec<String>,
+    /// The pause that keeps workers from it, if it is paused.
+    pub(crate) pause: Option<Pause>,
     /// True for a dead-letter queue whose own queue does not exist.
     pub(crate) is_dead_letter_queue: bool,
 }
@@ -144,15 +148,17 @@ async fn look(app: &App) -> std::result::Result<Snapshot, String> {
         consumed.flat_map(|queue| [queue.clone(), Queue::dead_letter_name(queue)]).collect();
     let Queues { queues, delayed } =
         inventory::queues(app, also).await.map_err(|failure| failure.in_words().1)?;
+    let paused = app.paused().await.map_err(|error| format!("{error:#}"))?;
     let name = broker.capabilities().name;
     let broker =
         BrokerView { name, error: silence.map(|error| format!("{error:#}")), ..BrokerView::default() };
     Ok(Snapshot {
         broker,
         queues_left_out: queues.gap.map(|gap| gap.text("queues", name)),
-        queues: paired(queues.found, &workers),
+        queues: paired(queues.found, &workers, &paused),
         delayed,
         workers,
+        paused,
         ..Snapshot::default()
     })
 }
@@ -199,9 +205,12 @@ fn view(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerView {
 }
 
 /// Each queue together with its dead-letter queue.
-fn paired(found: Vec<inventory::Found>, workers: &[WorkerView]) -> Vec<QueueView> {
+fn paired(found: Vec<inventory::Found>, workers: &[WorkerView], paused: &[Pause]) -> Vec<QueueView> {
     let lengths: BTreeMap<String, u64> =
         found.iter().map(|queue| (queue.info.name.clone(), queue.info.ready)).collect();
+    let pause_of = |name: &str| {
+        paused.iter().find(|pause| matches!(&pause.what, Pausable::Queue(queue) if queue == name)).cloned()
+    };
     let is_dead = |name: &str| name.strip_suffix(DEAD).is_some_and(|of| lengths.contains_key(of));
     let view = |queue: inventory::Found| QueueView {
         ready: queue.info.ready,
@@ -215,6 +224,7 @@ fn paired(found: Vec<inventory::Found>, workers: &[WorkerView]) -> Vec<QueueView
             .filter(|worker| worker.info.queues.contains(&queue.info.name))
             .map(|worker| worker.info.name.clone())
             .collect(),
+        pause: pause_of(&queue.info.name),
         is_dead_letter_queue: queue.info.name.ends_with(DEAD),
         name: queue.info.name,
     };
@@ -236,9 +246,14 @@ mod tests {
             info: QueueInfo { name: name.into(), ready, running: None, delayed: None, consumers: 0 },
             oldest: None,
         };
-        let queues = paired(vec![found("email", 3), found("email.dead", 2), found("old.dead", 1)], &[]);
+        let queues = paired(
+            vec![found("email", 3), found("email.dead", 2), found("old.dead", 1)],
+            &[],
+            &[Pause::queue("email")],
+        );
         let told: Vec<_> = queues.iter().map(|q| (q.name.as_str(), q.ready, q.dead)).collect();
         assert_eq!(told, [("email", 3, Some(2)), ("old.dead", 1, None)]);
+        assert!(queues[0].pause.is_some() && queues[1].pause.is_none());
         assert!(queues[1].is_dead_letter_queue && !queues[0].is_dead_letter_queue);
     }
 

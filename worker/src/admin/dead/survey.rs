@@ -13,6 +13,9 @@ use crate::admin::failure::Outcome;
 use crate::app::{App, unique};
 use crate::message::Message;
 
+/// How many letters of a queue are looked at for the groups.
+pub(crate) const LOOKED_AT: u32 = 1000;
+
 /// What a dead-letter queue holds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Survey {
@@ -62,15 +65,17 @@ pub(crate) async fn survey(app: &App, queue: &str, most: u32) -> Outcome<Survey>
     })
 }
 
-/// The oldest letters of a group.
+/// The oldest letters of a queue, of a task or of a group.
 pub(crate) async fn letters(
     app: &App,
     queue: &str,
-    task: &str,
-    kind: &str,
+    task: Option<&str>,
+    kind: Option<&str>,
     most: u32,
 ) -> Outcome<Vec<Message>> {
-    find(app, group(queue, task, kind), most).await
+    let text = |text: Option<&str>| text.map(ToOwned::to_owned);
+    let which = Which { queue: queue.to_owned(), task: text(task), kind: text(kind), ..Which::default() };
+    find(app, which, most).await
 }
 
 /// The dead letter of a call, if it is in the dead-letter queue of this queue.
@@ -92,12 +97,6 @@ async fn find(app: &App, which: Which, most: u32) -> Outcome<Vec<Message>> {
     .await;
     search.put_back().await;
     looked.map(|()| messages)
-}
-
-/// A group as what is searched for.
-pub(crate) fn group(queue: &str, task: &str, kind: &str) -> Which {
-    let task = Some(task.to_owned());
-    Which { queue: queue.to_owned(), task, kind: Some(kind.to_owned()), ..Which::default() }
 }
 
 /// What became of letters that were to be replayed.

@@ -17,8 +17,6 @@ use crate::dashboard::snapshot::DEAD;
 use crate::dashboard::state::State;
 use crate::show::counted;
 
-/// How many letters of a queue are looked at for the groups.
-const LOOKED_AT: u32 = 1000;
 /// How many letters of a group are shown.
 const SHOWN: u32 = 50;
 
@@ -33,7 +31,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
             None => continue,
         };
         if count > 0 {
-            parts.push((survey::survey(&state.app, &name, LOOKED_AT).await, name));
+            parts.push((survey::survey(&state.app, &name, survey::LOOKED_AT).await, name));
         }
     }
     let all = html! { a.button href="/dead" { "Look again" } };
@@ -111,7 +109,7 @@ pub(crate) async fn group(
 ) -> Response {
     let Which { queue, task, kind } = which;
     let fields = [("queue", queue.as_str()), ("task", task.as_str()), ("kind", kind.as_str())];
-    let found = survey::letters(&state.app, &queue, &task, &kind, SHOWN).await;
+    let found = survey::letters(&state.app, &queue, Some(&task), Some(&kind), SHOWN).await;
     let actions = html! {
         (button(&viewer, "replay-dead", &fields, "Replay all"))
         (confirmed(&viewer, "drop-dead", &fields, "Drop all", "Drop all of this group permanently?", &html! {}))

@@ -19,6 +19,12 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
     let content = html! {
         (heading("Overview", &html! { (snapshot.broker.name) " · " span.code { (snapshot.broker.url) } }, &html! {}))
         section #problems data-live aria-label="What is wrong right now" { (problems(&snapshot.problems)) }
+        @if !snapshot.paused.is_empty() {
+            p.calm #paused data-live {
+                span.state.warn { "paused" } " "
+                @for (index, pause) in snapshot.paused.iter().enumerate() { @if index > 0 { ", " } (pause.what) }
+            }
+        }
         section #figures .figures data-live aria-label="Figures" { (figures(&snapshot)) }
         section #rates data-live aria-label="Rates" { (charts) }
         section aria-labelledby="queues-title" {

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 
 use super::chart::sparkline;
 use super::layout::{Liveness, Section, csrf, empty, grouped, heading, page};
-use super::parts::{confirmed, count, maybe_span};
+use super::parts::{ago, button, confirmed, count, maybe_span, state as state_of};
 use super::{letters, rates};
 use crate::admin::inventory;
 use crate::admin::peek;
@@ -48,6 +48,9 @@ pub(crate) async fn show(
             div { dt { "Dead letters" } dd { (count(queue.dead)) } }
             div { dt { "Oldest" } dd { (maybe_span(queue.oldest_seconds)) } }
             div { dt { "Workers" } dd { (count(Some(queue.consumers))) } }
+            @if let Some(pause) = &queue.pause {
+                div { dt { "Paused" } dd { (state_of("paused")) @if let Some(until) = pause.until { " ends " (ago(until)) } } }
+            }
             div.trend { dt { "Last 10 minutes" } dd { (sparkline(&state.watcher.trend(&name), "length of this queue")) } }
         }
         section #rates data-live aria-label="Rates" { (charts) }
@@ -99,6 +102,12 @@ fn actions(viewer: &Viewer, queue: &QueueView) -> Markup {
     let fields = [("queue", name)];
     let waiting = counted(queue.ready, "message");
     html! {
+        @match &queue.pause {
+            Some(_) => (button(viewer, "resume", &fields, "Resume")),
+            None => (confirmed(viewer, "pause", &fields, "Pause", &format!("Workers stop taking messages from {name}; what runs runs on."), &html! {
+                label { "For minutes" input name="minutes" type="number" min="1" placeholder="until it is resumed"; }
+            })),
+        }
         (confirmed(viewer, "move-messages", &fields, "Move", &format!("Move the messages that wait in {name} to another queue."), &html! {
             label { "To queue" input name="to" required autocomplete="off"; }
             label { "At most" input name="limit" type="number" min="1" placeholder="all"; }

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::chart::sparkline;
 use super::layout::{Liveness, Section, empty, grouped, heading, page};
-use super::parts::{count, maybe_span, queue_link};
+use super::parts::{count, maybe_span, queue_link, state as state_of};
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::snapshot::{QueueView, Snapshot};
 use crate::dashboard::state::State;
@@ -74,7 +74,9 @@ fn row(state: &State, queue: &QueueView) -> Markup {
             }
             td.number.wide { (maybe_span(queue.oldest_seconds)) }
             td.number {
-                @if queue.consumers == 0 && queue.ready > 0 && !queue.is_dead_letter_queue {
+                @if queue.pause.is_some() {
+                    (state_of("paused"))
+                } @else if queue.consumers == 0 && queue.ready > 0 && !queue.is_dead_letter_queue {
                     span.state.bad { "none" }
                 } @else {
                     (count(Some(queue.consumers)))
