@@ -6,6 +6,10 @@ pub(crate) mod failure;
 pub(crate) mod inventory;
 #[cfg(feature = "amqp")]
 mod management;
+#[cfg(feature = "dashboard")]
+pub(crate) mod peek;
+#[cfg(feature = "dashboard")]
+pub(crate) mod transfer;
 
 use std::sync::Arc;
 
