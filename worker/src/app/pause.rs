@@ -13,7 +13,7 @@ use crate::broker::{Note, Register};
 use crate::connection::background;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::routing::topology::check_name;
+use crate::routing::names::check_name;
 
 /// A pause that ends later than this has no end: its note is kept until it is taken back.
 const UNLIMITED: Duration = Duration::from_secs(9 * 365 * 24 * 60 * 60);

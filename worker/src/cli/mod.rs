@@ -13,14 +13,10 @@ mod declare;
 mod delete;
 mod exchanges;
 mod exit;
-mod inventory;
 mod logging;
-#[cfg(feature = "amqp")]
-mod management;
 mod operate;
 mod output;
 mod pause;
-mod pause_arguments;
 mod purge;
 mod queues;
 mod result;
@@ -34,7 +30,6 @@ mod stop;
 #[cfg(unix)]
 mod streams;
 mod tasks;
-mod topology_arguments;
 mod worker;
 
 use std::ffi::OsString;
@@ -66,11 +61,11 @@ pub fn main() -> ExitCode {
     if tokio::runtime::Handle::try_current().is_ok() {
         let problem = "`mq_worker::main()` makes the async runtime itself: call it from `fn main()` without `async` and \
                        without `#[tokio::main]`";
-        return Failure::usage(problem).report();
+        return exit::report(Failure::usage(problem));
     }
     match run(std::env::args_os().collect()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => exit::report(failure),
     }
 }
 

@@ -2,9 +2,8 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::arguments::CommonArguments;
+use super::arguments::{CommonArguments, PauseArguments, ResumeArguments};
 use super::exit::Outcome;
-use super::pause_arguments::{PauseArguments, ResumeArguments};
 use super::{operate, output};
 use crate::app::{App, Pausable, Pause};
 

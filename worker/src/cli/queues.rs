@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::arguments::{CommonArguments, QueuesArguments};
 use super::exit::{Failure, Outcome};
-use super::inventory::{self, Inventory, Queues};
 use super::{operate, output};
+use crate::admin::inventory::{self, Inventory, Queues};
 use crate::app::{App, Pausable, Pause};
 use crate::broker::QueueInfo;
 
@@ -38,7 +38,10 @@ async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Ou
         output::note(format!("delayed, in all queues together: {delayed}"));
     }
     match gap {
-        Some(gap) => gap.end("queues", broker.capabilities().name, is_empty),
+        Some(gap) => {
+            output::note(gap.end("queues", broker.capabilities().name, is_empty)?);
+            Ok(())
+        }
         None => {
             if is_empty {
                 output::note(format!("no queues on {url}"));

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::arguments::{CommonArguments, StatusArguments};
 use super::exit::{Failure, Outcome, UNAVAILABLE};
-use super::inventory::{self, Gap, Queues};
 use super::queues::PausedQueue;
 use super::{operate, output, pause, queues};
+use crate::admin::inventory::{self, Gap, Queues};
 use crate::app::{App, Pausable, Pause};
 use crate::broker::QueueInfo;
 use crate::control::{Control, WorkerInfo};

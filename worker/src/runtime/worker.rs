@@ -28,7 +28,7 @@ use super::startup::{NotReady, consume, declare, set_up};
 use crate::app::{App, Consumed};
 use crate::broker::{Consumer, Subscription};
 use crate::error::{Error, Result};
-use crate::routing::topology::check_name;
+use crate::routing::names::check_name;
 use crate::task::SharedState;
 use crate::tracing;
 

@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::broker::{Note, Notes, Register};
 use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text};
 use crate::connection::amqp::link::Session;
 use crate::connection::amqp::subscription::{Ack, Event, Source};
-use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};

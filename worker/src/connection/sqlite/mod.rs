@@ -16,7 +16,7 @@ mod claims;
 mod consumers;
 mod engine;
 mod exchanges;
-mod failure;
+pub(crate) mod failure;
 pub(crate) mod head;
 pub(crate) mod job;
 mod memos;

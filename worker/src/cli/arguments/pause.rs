@@ -19,16 +19,16 @@ Examples:
   mq-worker pause --task send_sms --until 2026-12-24T18:00:00Z";
 
 #[derive(Args, Debug)]
-pub(super) struct PauseArguments {
+pub(in crate::cli) struct PauseArguments {
     #[command(flatten)]
     what: Named,
     /// When the pause ends by itself: a duration (`30m`) or a time (`2026-12-24T18:00:00Z`) [default: at `resume`]
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = until)]
-    pub(super) until: Option<DateTime<Utc>>,
+    pub(in crate::cli) until: Option<DateTime<Utc>>,
 }
 
 #[derive(Args, Debug)]
-pub(super) struct ResumeArguments {
+pub(in crate::cli) struct ResumeArguments {
     #[command(flatten)]
     what: Named,
 }
@@ -53,14 +53,14 @@ impl Named {
 
 impl PauseArguments {
     /// The queues and tasks that are named.
-    pub(super) fn what(&self) -> Vec<Pausable> {
+    pub(in crate::cli) fn what(&self) -> Vec<Pausable> {
         self.what.all()
     }
 }
 
 impl ResumeArguments {
     /// The queues and tasks that are named.
-    pub(super) fn what(&self) -> Vec<Pausable> {
+    pub(in crate::cli) fn what(&self) -> Vec<Pausable> {
         self.what.all()
     }
 }

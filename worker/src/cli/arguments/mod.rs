@@ -1,19 +1,28 @@
 //! The command line of `mq-worker`.
 
+mod call;
+mod dead;
+mod parse;
+mod pause;
+mod topology;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use serde_json::value::RawValue;
 
-use super::pause_arguments::{PAUSE_HELP, PauseArguments, ResumeArguments};
-use super::topology_arguments::{
-    BindArguments, BindingsArguments, DeclareCommand, DeleteCommand, ExchangesArguments,
+pub(super) use self::call::CallArguments;
+pub(super) use self::dead::{DeadArguments, DeadCommand};
+pub(super) use self::parse::parse;
+use self::pause::PAUSE_HELP;
+pub(super) use self::pause::{PauseArguments, ResumeArguments};
+pub(super) use self::topology::{
+    BindArguments, BindingsArguments, DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments,
+    DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments, ExchangesArguments,
 };
 use crate::app::config::value;
-use crate::error::Undecodable;
 
 /// Run the tasks of a crate and manage its queues
 ///
@@ -294,33 +303,6 @@ pub(super) struct PurgeArguments {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct CallArguments {
-    /// The task's name
-    pub(super) task: String,
-    /// The positional arguments: a JSON array
-    #[arg(long, value_name = "JSON", value_parser = json_array, default_value = "[]", allow_hyphen_values = true)]
-    pub(super) args: Positional,
-    /// The named arguments: a JSON object
-    #[arg(long, value_name = "JSON", value_parser = json_object, default_value = "{}", allow_hyphen_values = true)]
-    pub(super) kwargs: Box<RawValue>,
-    /// The queue [default: from the routes, the crate in this directory or the workers, else the default queue]
-    #[arg(short, long, value_parser = value::queue)]
-    pub(super) queue: Option<String>,
-    /// Delay the call by this long
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
-    pub(super) countdown: Option<Duration>,
-    /// Wait for the result and print it, at most this long [default: 60s]; exit code 75 on timeout
-    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
-    pub(super) wait: Option<Option<Duration>>,
-    #[command(flatten)]
-    pub(super) package: PackageArguments,
-}
-
-/// A JSON array as it was typed: a type of its own, to tell it from an object.
-#[derive(Clone, Debug)]
-pub(super) struct Positional(pub(super) Box<RawValue>);
-
-#[derive(Args, Debug)]
 pub(super) struct ResultArguments {
     /// The id that `call` printed or `.id()` returned
     pub(super) id: String,
@@ -330,224 +312,4 @@ pub(super) struct ResultArguments {
     /// Print everything that is known about the call, as JSON
     #[arg(long)]
     pub(super) json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum DeadCommand {
-    /// List dead letters
-    List {
-        #[command(flatten)]
-        which: DeadArguments,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show dead letters with their arguments and headers
-    Show {
-        #[command(flatten)]
-        which: DeadArguments,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Send dead letters back to the queue they came from, with a new set of retries
-    ///
-    /// The dead letter of a unique task stays in place while another call of it waits or runs; then the exit code is 75.
-    /// Expired calls stay in place too, unless selected with --expired or --id.
-    Replay {
-        #[command(flatten)]
-        which: DeadArguments,
-        /// Also send calls that expired before they were run
-        #[arg(long)]
-        expired: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Accepted for use in scripts; replaying never asks for confirmation
-        #[arg(short, long)]
-        yes: bool,
-    },
-    /// Drop dead letters permanently
-    Drop {
-        #[command(flatten)]
-        which: DeadArguments,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Do not ask for confirmation
-        #[arg(short, long)]
-        yes: bool,
-    },
-}
-
-#[derive(Args, Debug)]
-pub(super) struct DeadArguments {
-    /// The queue that the dead letters came from, such as `email`
-    #[arg(value_parser = value::queue)]
-    pub(super) queue: String,
-    /// Only dead letters of this task
-    #[arg(long, value_name = "NAME")]
-    pub(super) task: Option<String>,
-    /// Only dead letters whose reason or last error contains this text, ignoring case
-    #[arg(long, value_name = "TEXT")]
-    pub(super) error: Option<String>,
-    /// Only the dead letter with this id
-    #[arg(long)]
-    pub(super) id: Option<String>,
-    /// At most this many, oldest first
-    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value::count)]
-    pub(super) limit: Option<u32>,
-}
-
-fn json_array(text: &str) -> Result<Positional, String> {
-    json::<Vec<serde_json::Value>>(text).map(Positional).map_err(|error| {
-        format!("expected a JSON array, such as '[1, \"two\"]' ({})", Undecodable::from(&error))
-    })
-}
-
-fn json_object(text: &str) -> Result<Box<RawValue>, String> {
-    json::<serde_json::Map<String, serde_json::Value>>(text).map_err(|error| {
-        format!("expected a JSON object, such as '{{\"name\": 1}}' ({})", Undecodable::from(&error))
-    })
-}
-
-/// The text unchanged, if it parses as `T`: a `Value` in between would round large integers.
-fn json<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<Box<RawValue>> {
-    serde_json::from_str::<T>(text)?;
-    serde_json::from_str(text)
-}
-
-/// Words whose effect cannot be undone. They are suggested only for a typo of a single letter: `prune` must not lead to
-/// `purge`.
-const DESTRUCTIVE: [&str; 9] =
-    ["purge", "delete", "drop", "stop", "revoke", "unbind", "--terminate", "--force", "--yes"];
-
-/// Removes suggestions that would do harm if followed blindly.
-fn without_traps(mut error: clap::Error) -> clap::Error {
-    use clap::error::{ContextKind, ContextValue};
-    for (given, suggested) in [
-        (ContextKind::InvalidSubcommand, ContextKind::SuggestedSubcommand),
-        (ContextKind::InvalidArg, ContextKind::SuggestedArg),
-    ] {
-        let Some(ContextValue::String(given)) = error.get(given).cloned() else { continue };
-        let is_trap = |word: &String| {
-            DESTRUCTIVE.contains(&word.as_str()) && strsim::damerau_levenshtein(&given, word) > 1
-        };
-        match error.get(suggested).cloned() {
-            Some(ContextValue::String(word)) if is_trap(&word) => drop(error.remove(suggested)),
-            Some(ContextValue::Strings(words)) => {
-                let words: Vec<String> = words.into_iter().filter(|word| !is_trap(word)).collect();
-                match words.is_empty() {
-                    true => drop(error.remove(suggested)),
-                    false => drop(error.insert(suggested, ContextValue::Strings(words))),
-                }
-            }
-            _ => {}
-        }
-    }
-    error
-}
-
-/// Reads the arguments of the process.
-pub(super) fn parse(
-    arguments: impl IntoIterator<Item = std::ffi::OsString>,
-) -> clap::error::Result<Arguments> {
-    let mut command = Arguments::command();
-    let matches = command.try_get_matches_from_mut(arguments).map_err(without_traps)?;
-    if let Some(name) = matches.subcommand_name() {
-        let worker = WorkerArguments::augment_args(clap::Command::new("worker"));
-        let set = |argument: &&clap::Arg| {
-            matches.value_source(argument.get_id().as_str()) == Some(clap::parser::ValueSource::CommandLine)
-        };
-        if let Some(flag) = worker.get_arguments().find(set).and_then(clap::Arg::get_long) {
-            return Err(command.error(
-                clap::error::ErrorKind::ArgumentConflict,
-                format!(
-                    "--{flag} before `{name}` is an option of the worker; put options of `{name}` after it"
-                ),
-            ));
-        }
-    }
-    Arguments::from_arg_matches(&matches)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> Result<Arguments, String> {
-        parse(line.split(' ').map(Into::into)).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_definitions_are_consistent() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn no_command_is_the_worker() {
-        let arguments = read("mq-worker --queues email,sms -c 5 --grace 5s -b sqlite:x").expect("a worker");
-        assert!(arguments.command.is_none());
-        assert_eq!(arguments.worker.queues, ["email", "sms"]);
-        assert_eq!(arguments.worker.concurrency, Some(5));
-        assert_eq!(arguments.worker.grace, Some(Duration::from_secs(5)));
-        assert_eq!(arguments.common.broker.as_deref(), Some("sqlite:x"));
-    }
-
-    #[test]
-    fn a_wait_may_have_a_limit() {
-        for (line, expected) in [
-            ("mq-worker call add", None),
-            ("mq-worker call add --wait", Some(None)),
-            ("mq-worker call add --wait 5s", Some(Some(Duration::from_secs(5)))),
-        ] {
-            let Some(Command::Call(call)) = read(line).expect(line).command else { panic!("{line}") };
-            assert_eq!(call.wait, expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn no_mistake_leads_to_a_command_that_destroys() {
-        for line in [
-            "mq-worker prune a",
-            "mq-worker pure a",
-            "mq-worker start a",
-            "mq-worker step a",
-            "mq-worker invoke a",
-            "mq-worker bind-all a",
-            "mq-worker dead crop a",
-            "mq-worker dead group a",
-            "mq-worker deplete queue a",
-            "mq-worker revoke a --determinate",
-            "mq-worker delete queue a --for",
-        ] {
-            let error = read(line).expect_err(line);
-            let given = line.split(' ').collect::<Vec<_>>();
-            for word in DESTRUCTIVE {
-                let quoted = format!("'{word}'");
-                let is_near = given.iter().any(|given| strsim::damerau_levenshtein(given, word) <= 1);
-                assert!(is_near || !error.contains(&quoted), "{line}: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn mistakes_are_told_with_what_would_be_right() {
-        for (line, expected) in [
-            ("mq-worker --queues a,,b", "it is empty"),
-            ("mq-worker --queues ", "it is empty"),
-            ("mq-worker --concurrency 0", "expected a whole number from 1 to 65535"),
-            ("mq-worker --grace 5", "expected a duration with its unit"),
-            ("mq-worker --log-format xml", "[possible values: text, json]"),
-            ("mq-worker call add --args {}", "expected a JSON array"),
-            ("mq-worker call add --kwargs []", "expected a JSON object"),
-            ("mq-worker --queues a tasks", "--queues before `tasks` is an option of the worker"),
-            ("mq-worker --quues a", "--queues"),
-            ("mq-worker purgee a", "purge"),
-            ("mq-worker queue", "queues"),
-        ] {
-            let error = read(line).expect_err(line);
-            assert!(error.contains(expected), "{line}: {error}");
-        }
-    }
 }

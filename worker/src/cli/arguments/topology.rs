@@ -5,34 +5,34 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::app::config::value;
-use crate::routing::topology::check_key;
+use crate::routing::names::check_key;
 use crate::routing::{ExchangeKind, Overflow, QueueKind};
 
 #[derive(Args, Debug)]
-pub(super) struct ExchangesArguments {
+pub(in crate::cli) struct ExchangesArguments {
     /// Only these exchanges
     #[arg(value_parser = value::exchange)]
-    pub(super) names: Vec<String>,
+    pub(in crate::cli) names: Vec<String>,
     /// Print JSON
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Args, Debug)]
-pub(super) struct BindingsArguments {
+pub(in crate::cli) struct BindingsArguments {
     /// Only bindings of this exchange
     #[arg(long, value_name = "NAME", value_parser = value::exchange)]
-    pub(super) exchange: Option<String>,
+    pub(in crate::cli) exchange: Option<String>,
     /// Only bindings of this queue
     #[arg(long, value_name = "NAME", value_parser = value::queue)]
-    pub(super) queue: Option<String>,
+    pub(in crate::cli) queue: Option<String>,
     /// Print JSON
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum DeclareCommand {
+pub(in crate::cli) enum DeclareCommand {
     /// Declare a queue and its dead-letter queue, as a worker would
     Queue(DeclareQueueArguments),
     /// Declare an exchange
@@ -40,76 +40,76 @@ pub(super) enum DeclareCommand {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct DeclareQueueArguments {
+pub(in crate::cli) struct DeclareQueueArguments {
     /// The queue
     #[arg(value_parser = value::queue)]
-    pub(super) name: String,
+    pub(in crate::cli) name: String,
     /// Do not create a dead-letter queue
     #[arg(long)]
-    pub(super) plain: bool,
+    pub(in crate::cli) plain: bool,
     /// The kind of queue on RabbitMQ [default: the setting `queue_kind`]
     #[arg(long)]
-    pub(super) kind: Option<Kind>,
+    pub(in crate::cli) kind: Option<Kind>,
     /// Do not keep the queue across a restart of the broker
     #[arg(long)]
-    pub(super) transient: bool,
+    pub(in crate::cli) transient: bool,
     /// Delete the queue when its last consumer goes away
     #[arg(long)]
-    pub(super) auto_delete: bool,
+    pub(in crate::cli) auto_delete: bool,
     /// The highest priority
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u8).range(1..))]
-    pub(super) max_priority: Option<u8>,
+    pub(in crate::cli) max_priority: Option<u8>,
     /// The maximum number of waiting messages
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) max_length: Option<u64>,
+    pub(in crate::cli) max_length: Option<u64>,
     /// What to do when the queue is full [default: drop-head]
     #[arg(long, requires = "max_length")]
-    pub(super) overflow: Option<WhenFull>,
+    pub(in crate::cli) overflow: Option<WhenFull>,
     /// How long a message may wait before it expires
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
-    pub(super) message_ttl: Option<Duration>,
+    pub(in crate::cli) message_ttl: Option<Duration>,
     /// Delete the queue after this long without consumers
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
-    pub(super) expires: Option<Duration>,
+    pub(in crate::cli) expires: Option<Duration>,
     /// The exchange for dead-lettered messages
     #[arg(long, value_name = "NAME", value_parser = value::exchange, conflicts_with = "plain")]
-    pub(super) dead_letter_exchange: Option<String>,
+    pub(in crate::cli) dead_letter_exchange: Option<String>,
     /// The routing key for dead-lettered messages [default: their own]
     #[arg(long, value_name = "KEY", value_parser = key, requires = "dead_letter_exchange")]
-    pub(super) dead_letter_routing_key: Option<String>,
+    pub(in crate::cli) dead_letter_routing_key: Option<String>,
 }
 
 #[derive(Args, Debug)]
-pub(super) struct DeclareExchangeArguments {
+pub(in crate::cli) struct DeclareExchangeArguments {
     /// The exchange
     #[arg(value_parser = value::exchange)]
-    pub(super) name: String,
+    pub(in crate::cli) name: String,
     /// How the exchange routes messages to its bindings
     #[arg(long, default_value = "direct")]
-    pub(super) kind: HowToChoose,
+    pub(in crate::cli) kind: HowToChoose,
     /// Do not keep the exchange across a restart of the broker
     #[arg(long)]
-    pub(super) transient: bool,
+    pub(in crate::cli) transient: bool,
     /// Delete the exchange when its last binding goes away
     #[arg(long)]
-    pub(super) auto_delete: bool,
+    pub(in crate::cli) auto_delete: bool,
 }
 
 #[derive(Args, Debug)]
-pub(super) struct BindArguments {
+pub(in crate::cli) struct BindArguments {
     /// The exchange to take messages from
     #[arg(value_parser = value::exchange)]
-    pub(super) exchange: String,
+    pub(in crate::cli) exchange: String,
     /// The queue to put them in
     #[arg(value_parser = value::queue)]
-    pub(super) queue: String,
+    pub(in crate::cli) queue: String,
     /// The routing key, or a pattern for a topic exchange: `*` is one word, `#` is zero or more words
     #[arg(value_parser = key, default_value = "")]
-    pub(super) key: String,
+    pub(in crate::cli) key: String,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum DeleteCommand {
+pub(in crate::cli) enum DeleteCommand {
     /// Delete a queue and its messages, if it has no consumers
     Queue(DeleteQueueArguments),
     /// Delete an exchange, if it has no bindings
@@ -117,43 +117,43 @@ pub(super) enum DeleteCommand {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct DeleteQueueArguments {
+pub(in crate::cli) struct DeleteQueueArguments {
     /// The queue
     #[arg(value_parser = value::queue)]
-    pub(super) name: String,
+    pub(in crate::cli) name: String,
     /// Only if the queue is empty
     #[arg(long)]
-    pub(super) if_empty: bool,
+    pub(in crate::cli) if_empty: bool,
     /// Only if the queue has no consumers: the default without --force
     #[arg(long, conflicts_with = "force")]
-    pub(super) if_unused: bool,
+    pub(in crate::cli) if_unused: bool,
     /// Even if workers consume from it
     #[arg(long)]
-    pub(super) force: bool,
+    pub(in crate::cli) force: bool,
     /// Do not ask for confirmation
     #[arg(short, long)]
-    pub(super) yes: bool,
+    pub(in crate::cli) yes: bool,
 }
 
 #[derive(Args, Debug)]
-pub(super) struct DeleteExchangeArguments {
+pub(in crate::cli) struct DeleteExchangeArguments {
     /// The exchange
     #[arg(value_parser = value::exchange)]
-    pub(super) name: String,
+    pub(in crate::cli) name: String,
     /// Only if the exchange has no bindings: the default without --force
     #[arg(long, conflicts_with = "force")]
-    pub(super) if_unused: bool,
+    pub(in crate::cli) if_unused: bool,
     /// Even if it has bindings, and delete them too
     #[arg(long)]
-    pub(super) force: bool,
+    pub(in crate::cli) force: bool,
     /// Do not ask for confirmation
     #[arg(short, long)]
-    pub(super) yes: bool,
+    pub(in crate::cli) yes: bool,
 }
 
 /// [`QueueKind`] as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Kind {
+pub(in crate::cli) enum Kind {
     /// Replicated and safest
     Quorum,
     /// Not replicated; has priorities on every version of RabbitMQ
@@ -174,7 +174,7 @@ impl From<Kind> for QueueKind {
 
 /// [`Overflow`] as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum WhenFull {
+pub(in crate::cli) enum WhenFull {
     /// Drop or dead-letter the oldest message
     DropHead,
     /// Refuse the new message: its publisher receives an error
@@ -192,7 +192,7 @@ impl From<WhenFull> for Overflow {
 
 /// [`ExchangeKind`] as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum HowToChoose {
+pub(in crate::cli) enum HowToChoose {
     /// To bindings with the same routing key
     Direct,
     /// To every binding
