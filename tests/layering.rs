@@ -33,7 +33,7 @@ const RUNTIME: &[&[&str]] = &[
     &["handle"],
     &["startup"],
     &["admission"],
-    &["execution"],
+    &["execution", "metrics"],
     &["settlement"],
     &["control", "health"],
     &["pipe"],

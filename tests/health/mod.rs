@@ -1,5 +1,6 @@
-//! `/livez` and `/readyz`, asked of real worker processes.
+//! `/livez`, `/readyz` and `/metrics`, asked of real worker processes.
 
+mod deploy;
 mod swallow;
 
 use std::io::{Read, Write};

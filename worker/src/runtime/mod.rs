@@ -9,6 +9,7 @@ mod startup;
 
 pub(crate) mod admission;
 pub(crate) mod execution;
+pub(crate) mod metrics;
 pub(crate) mod settlement;
 
 mod control;

@@ -180,6 +180,7 @@ impl Worker {
             running: Arc::clone(&running),
             settling: Arc::clone(&settling),
             pauses: Arc::clone(&pauses),
+            slots: Arc::clone(&slots),
         });
         let node = settings.control.then(|| Node {
             name: app.worker_name(),
@@ -215,6 +216,7 @@ impl Worker {
             broker,
             backend,
             hooks: FailureHooks::collect(),
+            metrics: health.metrics(),
             persist: Persist::new(handle.cold.clone(), settling),
             consumed: CancellationToken::new(),
             counters: Default::default(),

@@ -20,7 +20,7 @@
 //! | result, answer | a failure that says so, else it is logged and left |
 //! | errback, register, lock | it is logged and left |
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
@@ -51,15 +51,17 @@ impl Settler {
     /// Carries out an outcome and settles the delivery.
     pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let layers = self.app.middleware();
-        if layers.is_empty() {
+        if layers.is_empty() && !self.metrics.is_on() {
             self.carry_out(request, outcome, elapsed).await;
             return;
         }
         let (context, seen) = (request.context.clone(), outcome.without_value());
+        let begun = Instant::now();
         let kind = match self.carry_out(request, outcome, elapsed).await {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
         };
+        self.metrics.settled(&context, kind, elapsed, begun.elapsed());
         layers.on_outcome(&context, &TaskOutcome { kind, elapsed }).await;
     }
 
