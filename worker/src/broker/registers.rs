@@ -17,12 +17,12 @@ pub enum Register {
     Done,
     /// Calls that were run in quarantine.
     Tried,
-    /// Queues and tasks that are paused; an expired note ends an earlier one.
+    /// Queues and tasks that are paused; a note that has expired ends an earlier one.
     Paused,
 }
 
 impl Register {
-    /// All of them.
+    /// All registers.
     pub const ALL: [Self; 4] = [Self::Revoked, Self::Done, Self::Tried, Self::Paused];
 
     /// The name of the register on a broker.
@@ -41,7 +41,7 @@ impl Register {
         match self {
             Self::Revoked => DAY.saturating_mul(7),
             Self::Done | Self::Tried => DAY,
-            // In practice until it is taken back.
+            // In practice until the pause is ended.
             Self::Paused => DAY.saturating_mul(3650),
         }
     }

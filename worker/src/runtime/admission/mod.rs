@@ -8,6 +8,5 @@ pub(crate) mod refusal;
 pub(crate) mod request;
 pub(crate) mod revocations;
 pub(crate) mod step;
-pub(crate) mod waited;
 pub(crate) mod waiting;
 pub(crate) mod workflow;

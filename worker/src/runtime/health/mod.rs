@@ -1,7 +1,7 @@
-//! Whether a worker is alive and ready, for whoever restarts it: `/livez` and `/readyz`.
+//! Whether a worker is alive and ready, for its supervisor: `/livez` and `/readyz`.
 //!
-//! All of it runs on a thread of its own, so that a worker whose async runtime is blocked is told apart from one
-//! that is well. [`watch`] looks at the worker every few seconds, [`checks`] says what is wrong for how long, and
+//! All of it runs on a thread of its own, so that a worker whose async runtime is blocked can be distinguished
+//! from a healthy one. [`watch`] looks at the worker every few seconds, [`checks`] says what is wrong for how long, and
 //! [`http`] answers from what was seen: a probe costs no question to the broker.
 
 mod checks;
@@ -25,6 +25,7 @@ use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
 use super::metrics::{Metrics, Present};
+use super::reporter::Reporter;
 use super::settlement::persist::Settling;
 use crate::app::config::WorkerConfig;
 use crate::backend::ResultBackend;
@@ -64,7 +65,7 @@ enum Phase {
     Consuming(Consuming),
 }
 
-/// What tells whether a worker that consumes gets on.
+/// Shows whether a consuming worker makes progress.
 #[derive(Clone)]
 pub(super) struct Consuming {
     /// Asked how full the queues are, when the worker has nothing to do.
@@ -84,6 +85,8 @@ pub(super) struct Consuming {
     /// What it is not to consume.
     pub(super) pauses: Arc<Pauses>,
     pub(super) slots: Arc<Slots>,
+    /// Knows how many events were dropped.
+    pub(super) reporter: Reporter,
 }
 
 impl Health {
@@ -211,7 +214,7 @@ impl Vitals {
                     slots_taken: consuming.slots.taken(),
                     slots_lost: consuming.slots.lost(),
                     settling: slowest.map_or_else(Default::default, |slowest| (slowest.count, slowest.lasts)),
-                    events_dropped: 0,
+                    events_dropped: consuming.reporter.dropped(),
                     queues,
                     paused: consuming.queues.iter().filter(|queue| !open.contains(queue)).cloned().collect(),
                     consumed: consuming.queues.to_vec(),

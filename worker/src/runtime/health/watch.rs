@@ -25,7 +25,7 @@ struct Counters {
     delivered: u64,
 }
 
-/// Looks again and again, for ever.
+/// Checks the worker again and again, forever.
 pub(super) async fn watch(vitals: &Vitals, pause: Duration) {
     let mut last = Counters::default();
     let mut looked = Instant::now();
@@ -104,7 +104,7 @@ fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, 
         Err(error) if error.is_connection() || error.is_timeout() => {
             symptoms.connection = Some(format!("the broker does not answer: {error:#}"));
         }
-        // For instance the queue of somebody else: that says nothing about this worker.
+        // For instance the queue of another program: that says nothing about this worker.
         Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot read the lengths of the queues"),
     }
 }
@@ -128,6 +128,7 @@ mod tests {
     use crate::runtime::health::checks::Checks;
     use crate::runtime::health::depths::Depths;
     use crate::runtime::metrics::Metrics;
+    use crate::runtime::reporter::Reporter;
     use crate::task::Registry;
 
     /// A consumer in a given state.
@@ -177,6 +178,7 @@ mod tests {
             running: Arc::new(RunningTasks::new(&Registry::default())),
             pauses: Arc::default(),
             slots: Arc::new(Slots::new(1)),
+            reporter: Reporter::default(),
         };
         let vitals = Vitals {
             phase: Mutex::new(Phase::Consuming(consuming)),

@@ -16,7 +16,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::Present;
 use crate::middleware::OutcomeKind;
-use crate::runtime::admission::waited::waited;
+use crate::runtime::waited::waited;
 use crate::task::Context;
 
 /// So many tasks and queues have series of their own; the others share one.
