@@ -20,7 +20,7 @@ const ROWS: &[&[&str]] = &[
     &["broker", "backend"],
     &["events", "control", "middleware"],
     &["app", "history"],
-    &["runtime", "beat"],
+    &["runtime", "beat", "explain"],
     &["dashboard", "testing"],
     &["cli", "fuzzing"],
 ];

@@ -72,6 +72,10 @@ pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
 #[cfg(feature = "dashboard")]
 pub mod history;
 
+// Why a call is not running.
+#[cfg(feature = "dashboard")]
+mod explain;
+
 // The worker.
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};

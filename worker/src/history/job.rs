@@ -109,6 +109,12 @@ impl Job {
         }
     }
 
+    /// A call in a state, for tests of others.
+    #[cfg(test)]
+    pub(crate) fn sample(id: &str, state: JobState, at: DateTime<Utc>) -> Self {
+        Self { state, ..Self::new(id.into(), at) }
+    }
+
     /// Takes in an event, in whatever order events come. The same event a second time changes nothing and counts
     /// nothing.
     pub(super) fn apply(&mut self, event: &Occurrence) -> Option<Tally> {
