@@ -72,13 +72,13 @@ pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
 #[cfg(feature = "dashboard")]
 pub mod history;
 
-// Why a call is not running.
-#[cfg(feature = "dashboard")]
-mod explain;
-
 // The worker.
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};
+
+// What people do to a running system, by command or page.
+#[cfg(feature = "cli")]
+mod admin;
 
 // The command.
 #[cfg(feature = "cli")]

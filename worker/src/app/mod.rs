@@ -4,6 +4,7 @@
 mod builder;
 pub mod config;
 pub mod emit;
+pub mod pause;
 pub mod payload;
 pub mod result;
 pub mod revoke;
@@ -15,6 +16,7 @@ pub(crate) mod unique;
 pub use builder::AppBuilder;
 pub use config::{Config, WorkerConfig};
 pub use emit::Emitted;
+pub use pause::{Pausable, Pause};
 pub use payload::Payload;
 pub use result::AsyncResult;
 pub use rpc::Rpc;

@@ -45,7 +45,7 @@ pub struct Publication {
 /// The request to consume.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// The queues; they must exist.
+    /// The queues; they must exist. Without any, nothing is delivered until [`ConsumerControl::set_queues`].
     pub queues: Vec<String>,
     /// The maximum number of unsettled deliveries: per queue on RabbitMQ, in total on other brokers.
     pub prefetch: u16,

@@ -17,15 +17,21 @@ pub enum Register {
     Done,
     /// Calls that were run in quarantine.
     Tried,
+    /// Queues and tasks that are paused; a note that has expired ends an earlier one.
+    Paused,
 }
 
 impl Register {
+    /// All registers.
+    pub const ALL: [Self; 4] = [Self::Revoked, Self::Done, Self::Tried, Self::Paused];
+
     /// The name of the register on a broker.
     pub fn name(self) -> &'static str {
         match self {
             Self::Revoked => "mq-worker.revoked",
             Self::Done => "mq-worker.done",
             Self::Tried => "mq-worker.tried",
+            Self::Paused => "mq-worker.paused",
         }
     }
 
@@ -35,6 +41,8 @@ impl Register {
         match self {
             Self::Revoked => DAY.saturating_mul(7),
             Self::Done | Self::Tried => DAY,
+            // In practice until the pause is ended.
+            Self::Paused => DAY.saturating_mul(3650),
         }
     }
 }

@@ -105,9 +105,6 @@ impl SqliteBroker {
         let Subscription { mut queues, prefetch, name } = subscription;
         queues.sort_unstable();
         queues.dedup();
-        if queues.is_empty() {
-            return Err(Error::config("cannot consume: no queues are named"));
-        }
         if prefetch == 0 {
             return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
         }
@@ -119,6 +116,7 @@ impl SqliteBroker {
             Consuming { client: self.client, consumer, queues, prefetch, name, sink: sink(sender, &returns) };
         self.call(sqlite::consume(consuming)).await?;
         let control = Control {
+            client: self.client,
             database: Arc::clone(&self.database),
             _returns: returns,
             consumer,
@@ -340,6 +338,7 @@ fn delivery(claimed: Claimed, returns: Arc<Returns>) -> Delivery {
 }
 
 struct Control {
+    client: u64,
     database: Arc<Database>,
     /// Upgraded by the sink: without it deliveries would have nobody to go back to.
     _returns: Arc<Returns>,
@@ -356,6 +355,13 @@ impl ConsumerControl for Control {
             }
         }
         .boxed()
+    }
+
+    fn set_queues(&self, mut queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        queues.sort_unstable();
+        queues.dedup();
+        let changed = sqlite::set_queues(self.client, self.consumer, queues);
+        self.database.call(changed, self.timeout).boxed()
     }
 
     fn is_attached(&self) -> bool {

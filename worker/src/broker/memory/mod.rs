@@ -267,6 +267,13 @@ impl ConsumerControl for MemoryConsumerControl {
         Box::pin(async move { self.stop() })
     }
 
+    fn set_queues(&self, queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, now| state.set_queues(self.id, &queues, now))
+        })
+    }
+
     fn flush(&self) -> BoxFuture<'_, ()> {
         // A verdict takes effect while it is given.
         Box::pin(std::future::ready(()))

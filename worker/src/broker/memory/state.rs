@@ -252,9 +252,30 @@ impl MemoryState {
         if *prefetch == 0 {
             return Err(Error::config(format!("consumer `{name}` has prefetch 0: it would get nothing")));
         }
-        if queues.is_empty() {
-            return Err(Error::config(format!("consumer `{name}` names no queue")));
-        }
+        let names = self.names(queues, owner)?;
+        let id = self.next_id();
+        // There is room for all that may be unsettled, so that handing out never has to wait.
+        let (sender, deliveries) = mpsc::channel(usize::from(*prefetch));
+        self.consumers.insert(id, Attached::new(owner, sender, *prefetch, names.clone()));
+        names.iter().for_each(|name| self.attach(id, name, now));
+        self.serve_consumer(id);
+        Ok((id, deliveries))
+    }
+
+    /// Changes the queues of a consumer. What it was handed stays with it.
+    pub(super) fn set_queues(&mut self, id: u64, queues: &[String], now: Instant) -> Result<()> {
+        let Some(consumer) = self.consumers.get(&id) else { return Ok(()) };
+        let before = consumer.queues();
+        let names = self.names(queues, consumer.owner)?;
+        self.consumers.get_mut(&id).expect("it was found just now").set_queues(names.clone());
+        names.iter().filter(|name| !before.contains(name)).for_each(|name| self.attach(id, name, now));
+        before.iter().filter(|name| !names.contains(name)).for_each(|name| self.detach(id, name, now));
+        self.serve_consumer(id);
+        Ok(())
+    }
+
+    /// The queues of these names, each once.
+    fn names(&mut self, queues: &[String], owner: OwnerId) -> Result<Vec<Arc<str>>> {
         let mut names = Vec::with_capacity(queues.len());
         for queue in queues {
             let name = Arc::clone(&self.queue(queue, owner)?.name);
@@ -262,33 +283,29 @@ impl MemoryState {
                 names.push(name);
             }
         }
-        let id = self.next_id();
-        for name in &names {
+        Ok(names)
+    }
+
+    fn attach(&mut self, id: u64, name: &str, now: Instant) {
+        self.mark_used(name, now);
+        self.queues.get_mut(name).expect("it was found just now").consumers.push_back(id);
+        self.stop_unused_clock(name);
+    }
+
+    fn detach(&mut self, id: u64, name: &str, now: Instant) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        queue.consumers.retain(|other| *other != id);
+        if queue.consumers.is_empty() && queue.spec.auto_delete {
+            self.remove_queue(name);
+        } else {
             self.mark_used(name, now);
-            self.queues.get_mut(name).expect("it was found just now").consumers.push_back(id);
         }
-        // There is room for all that may be unsettled, so that handing out never has to wait.
-        let (sender, deliveries) = mpsc::channel(usize::from(*prefetch));
-        self.consumers.insert(id, Attached::new(owner, sender, *prefetch, names));
-        for queue in self.consumers[&id].queues() {
-            self.stop_unused_clock(&queue);
-        }
-        self.serve_consumer(id);
-        Ok((id, deliveries))
     }
 
     /// Detaches a consumer. What it was handed stays with it.
     pub(super) fn cancel(&mut self, id: u64, now: Instant) {
         let Some(consumer) = self.consumers.remove(&id) else { return };
-        for name in consumer.queues() {
-            let Some(queue) = self.queues.get_mut(&name) else { continue };
-            queue.consumers.retain(|other| *other != id);
-            if queue.consumers.is_empty() && queue.spec.auto_delete {
-                self.remove_queue(&name);
-            } else {
-                self.mark_used(&name, now);
-            }
-        }
+        consumer.queues().iter().for_each(|name| self.detach(id, name, now));
     }
 
     /// One user says goodbye: what it has not settled goes back.

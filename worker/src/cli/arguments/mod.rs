@@ -3,6 +3,7 @@
 mod call;
 mod dead;
 mod parse;
+mod pause;
 mod topology;
 
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use clap_complete::Shell;
 pub(super) use self::call::CallArguments;
 pub(super) use self::dead::{DeadArguments, DeadCommand};
 pub(super) use self::parse::parse;
+use self::pause::PAUSE_HELP;
+pub(super) use self::pause::{PauseArguments, ResumeArguments};
 pub(super) use self::topology::{
     BindArguments, BindingsArguments, DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments,
     DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments, ExchangesArguments,
@@ -139,6 +142,11 @@ pub(super) enum Command {
     Stop(StopArguments),
     /// Revoke calls: skip those that wait, cancel those that run
     Revoke(RevokeArguments),
+    /// Pause queues or tasks: workers leave their messages in the broker
+    #[command(after_help = PAUSE_HELP)]
+    Pause(PauseArguments),
+    /// End the pause of queues or tasks
+    Resume(ResumeArguments),
     /// Show queue lengths
     Queues(QueuesArguments),
     /// Drop all waiting messages of a queue

@@ -27,7 +27,7 @@ pub(in crate::cli) fn parse(
     Arguments::from_arg_matches(&matches)
 }
 
-/// Words whose effect cannot be undone. They are suggested only for a typo of a single letter: `pause` must not lead to
+/// Words whose effect cannot be undone. They are suggested only for a typo of a single letter: `prune` must not lead to
 /// `purge`.
 const DESTRUCTIVE: [&str; 9] =
     ["purge", "delete", "drop", "stop", "revoke", "unbind", "--terminate", "--force", "--yes"];
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn no_mistake_leads_to_a_command_that_destroys() {
         for line in [
-            "mq-worker pause a",
+            "mq-worker prune a",
             "mq-worker pure a",
             "mq-worker start a",
             "mq-worker step a",

@@ -43,7 +43,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
 pub(crate) use claims::{Claimed, Ending, close, flush, get};
-pub(crate) use consumers::{Consuming, Sink, cancel, consume};
+pub(crate) use consumers::{Consuming, Sink, cancel, consume, set_queues};
 pub(crate) use finding::{Sighted, Spot};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{Found, Gap, Inventory, Queues, is_internal, is_rung, shown};
+use crate::admin::failure::{FAILED, Failure, Outcome};
+use crate::admin::management::{Listed, ListedQueue, Management};
 use crate::app::App;
 use crate::broker::{Broker, ExchangeInfo, QueueInfo};
-use crate::cli::exit::{FAILED, Failure, Outcome};
-use crate::cli::management::{Listed, ListedQueue, Management};
 use crate::routing::Binding;
 
 /// The most queues that are asked for their counts one by one.
 const MOST_ASKED: usize = 1000;
 
 /// The queues. The API's counts are seconds old, so the broker is asked for those of now.
-pub(super) async fn queues(app: &App, broker: &dyn Broker) -> Result<Queues, Gap> {
+pub(crate) async fn queues(app: &App, broker: &dyn Broker) -> Result<Queues, Gap> {
     let Listed { found, left_out } = ask(app, async |api| api.queues().await).await?;
     // A queue under a name that nobody chose holds the results of one program.
     let is_own = |queue: &ListedQueue| queue.is_temporary() && Uuid::try_parse(&queue.name).is_ok();
@@ -45,14 +45,14 @@ pub(super) async fn queues(app: &App, broker: &dyn Broker) -> Result<Queues, Gap
 }
 
 /// The exchanges, without those of the delay ladder.
-pub(super) async fn exchanges(app: &App) -> Result<Inventory<ExchangeInfo>, Gap> {
+pub(crate) async fn exchanges(app: &App) -> Result<Inventory<ExchangeInfo>, Gap> {
     let Listed { mut found, left_out } = ask(app, async |api| api.exchanges().await).await?;
     found.retain(|exchange| !is_rung(&exchange.name));
     Ok(Inventory { found, gap: more(left_out) })
 }
 
 /// The bindings of an exchange, of a queue, or all.
-pub(super) async fn bindings(
+pub(crate) async fn bindings(
     app: &App,
     exchange: Option<&str>,
     queue: Option<&str>,

@@ -2,15 +2,15 @@
 
 use chrono::Utc;
 
+use crate::admin::failure::Outcome;
 use crate::app::{App, unique};
 use crate::broker::{Delivery, Locked, Publication};
-use crate::cli::exit::Outcome;
 use crate::message::Message;
 use crate::message::headers::{is_instruction, is_trace, names};
 use crate::routing::broadcast_task;
 
 /// What became of a letter that was to be sent back.
-pub(super) enum Sent {
+pub(crate) enum Sent {
     /// The broker has it safely.
     Back,
     /// Its task is unique, and another call waits or runs by now.
@@ -18,7 +18,7 @@ pub(super) enum Sent {
 }
 
 /// Publishes it again; the dead letter itself is not touched. A unique call takes its lock first, as when it was sent.
-pub(super) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome<Sent> {
+pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome<Sent> {
     let queue = origin(&delivery.message, dead_queue).to_owned();
     // A queue of one worker's own has gone with it: whoever runs now hears the broadcast again.
     let (exchange, routing_key) = match broadcast_task(&queue) {

@@ -7,22 +7,21 @@ mod listed;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::exit::{Failure, Outcome};
-use super::{exchanges, output};
+use crate::admin::failure::{Failure, Outcome};
 use crate::app::App;
 use crate::broker::{ExchangeInfo, QueueInfo, Register};
 use crate::control::mailbox;
 use crate::routing::router::Wanted;
-use crate::routing::{Binding, Queue};
+use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
 
 /// What was found, and why that may not be all.
-pub(super) struct Inventory<T> {
-    pub(super) found: Vec<T>,
-    pub(super) gap: Option<Gap>,
+pub(crate) struct Inventory<T> {
+    pub(crate) found: Vec<T>,
+    pub(crate) gap: Option<Gap>,
 }
 
 /// Why a list is not complete.
-pub(super) struct Gap {
+pub(crate) struct Gap {
     code: u8,
     /// True when nothing but the known ones was looked for.
     known_only: bool,
@@ -32,17 +31,17 @@ pub(super) struct Gap {
 }
 
 /// A queue, with what only some brokers tell.
-pub(super) struct Found {
-    pub(super) info: QueueInfo,
+pub(crate) struct Found {
+    pub(crate) info: QueueInfo,
     /// How long its oldest message has waited.
-    pub(super) oldest: Option<Duration>,
+    pub(crate) oldest: Option<Duration>,
 }
 
 /// All queues of a broker.
-pub(super) struct Queues {
-    pub(super) queues: Inventory<Found>,
+pub(crate) struct Queues {
+    pub(crate) queues: Inventory<Found>,
     /// Messages that wait for their time in queues of their own, where a queue's own count does not hold them.
-    pub(super) delayed: Option<u64>,
+    pub(crate) delayed: Option<u64>,
 }
 
 impl<T> Inventory<T> {
@@ -52,18 +51,14 @@ impl<T> Inventory<T> {
 }
 
 impl Gap {
-    /// The end of a command that has shown what there is: an error when nothing was found, or when listing was set up and
+    /// The end of a request that has shown what there is: an error when nothing was found, or when listing was set up and
     /// failed; else a word about it.
-    pub(super) fn end(self, what: &str, broker: &str, is_empty: bool) -> Outcome {
+    pub(crate) fn end(self, what: &str, broker: &str, is_empty: bool) -> Outcome<String> {
         let text = self.text(what, broker);
-        if is_empty || self.is_a_mistake {
-            return Err(Failure::new(self.code, text));
-        }
-        output::note(text);
-        Ok(())
+        if is_empty || self.is_a_mistake { Err(Failure::new(self.code, text)) } else { Ok(text) }
     }
 
-    pub(super) fn text(&self, what: &str, broker: &str) -> String {
+    pub(crate) fn text(&self, what: &str, broker: &str) -> String {
         let Self { why, known_only, .. } = self;
         match known_only {
             true => format!(
@@ -76,7 +71,7 @@ impl Gap {
 }
 
 /// All queues: with those of `also` where the broker cannot list them.
-pub(super) async fn queues(app: &App, also: impl IntoIterator<Item = String>) -> Outcome<Queues> {
+pub(crate) async fn queues(app: &App, also: impl IntoIterator<Item = String>) -> Outcome<Queues> {
     let broker = app.broker().await?;
     if broker.capabilities().lists_queues {
         let mut found = Vec::new();
@@ -100,7 +95,7 @@ pub(super) async fn queues(app: &App, also: impl IntoIterator<Item = String>) ->
 }
 
 /// All exchanges but the broker's own.
-pub(super) async fn exchanges(app: &App) -> Outcome<Inventory<ExchangeInfo>> {
+pub(crate) async fn exchanges(app: &App) -> Outcome<Inventory<ExchangeInfo>> {
     let broker = app.broker().await?;
     match broker.exchanges(&[]).await {
         Err(error) if error.is_unsupported() => {}
@@ -109,15 +104,14 @@ pub(super) async fn exchanges(app: &App) -> Outcome<Inventory<ExchangeInfo>> {
     match listed::exchanges(app).await {
         Ok(exchanges) => Ok(exchanges),
         Err(gap) => {
-            let names: Vec<String> =
-                exchanges::known(app).exchanges.into_iter().map(|exchange| exchange.name).collect();
+            let names: Vec<String> = known(app).exchanges.into_iter().map(|exchange| exchange.name).collect();
             Ok(Inventory { found: broker.exchanges(&names).await?, gap: Some(gap) })
         }
     }
 }
 
 /// The bindings of an exchange, of a queue, or all.
-pub(super) async fn bindings(
+pub(crate) async fn bindings(
     app: &App,
     exchange: Option<&str>,
     queue: Option<&str>,
@@ -129,8 +123,24 @@ pub(super) async fn bindings(
     }
     Ok(match listed::bindings(app, exchange, queue).await {
         Ok(found) => Inventory::complete(found),
-        Err(gap) => Inventory { found: exchanges::known(app).bindings, gap: Some(gap) },
+        Err(gap) => Inventory { found: known(app).bindings, gap: Some(gap) },
     })
+}
+
+/// The exchanges and bindings that configuration and tasks name, and those of remote control.
+pub(crate) fn known(app: &App) -> Topology {
+    let mut topology = app.config().topology.clone();
+    for task in app.registry().iter() {
+        topology.merge(app.subscription(task));
+        if task.options.broadcast {
+            let exchange = Exchange::new(App::broadcast_exchange(task.name), ExchangeKind::Fanout);
+            topology.merge(Topology { exchanges: vec![exchange], ..Topology::default() });
+        }
+    }
+    let topics = Exchange::new(&app.config().topic_exchange, ExchangeKind::Topic);
+    topology.merge(Topology { exchanges: vec![topics], ..Topology::default() });
+    topology.merge(Topology { exchanges: mailbox::exchanges(), ..Topology::default() });
+    topology
 }
 
 /// The queues that configuration and tasks name, with their dead-letter queues.
@@ -152,12 +162,11 @@ fn known_queues(app: &App) -> BTreeSet<String> {
 
 /// True for queues and exchanges that carry no work but serve this crate or Celery.
 fn is_internal(name: &str) -> bool {
-    let registers = [Register::Revoked, Register::Done, Register::Tried];
     // Mailboxes come and go with every worker and every question to them.
     mailbox::is_mailbox(name)
         || is_rung(name)
         || name.starts_with("mq.lock.")
-        || registers.iter().any(|register| register.name() == name)
+        || Register::ALL.iter().any(|register| register.name() == name)
 }
 
 /// True for a part of the ladder on which delayed messages wait.
@@ -179,18 +188,18 @@ mod listed {
 
     fn none() -> Gap {
         let why = "this build has no `amqp`".into();
-        Gap { code: crate::cli::exit::FAILED, known_only: true, is_a_mistake: false, why }
+        Gap { code: crate::admin::failure::FAILED, known_only: true, is_a_mistake: false, why }
     }
 
-    pub(super) async fn queues(_: &App, _: &dyn Broker) -> Result<Queues, Gap> {
+    pub(crate) async fn queues(_: &App, _: &dyn Broker) -> Result<Queues, Gap> {
         Err(none())
     }
 
-    pub(super) async fn exchanges(_: &App) -> Result<Inventory<ExchangeInfo>, Gap> {
+    pub(crate) async fn exchanges(_: &App) -> Result<Inventory<ExchangeInfo>, Gap> {
         Err(none())
     }
 
-    pub(super) async fn bindings(_: &App, _: Option<&str>, _: Option<&str>) -> Result<Vec<Binding>, Gap> {
+    pub(crate) async fn bindings(_: &App, _: Option<&str>, _: Option<&str>) -> Result<Vec<Binding>, Gap> {
         Err(none())
     }
 }

@@ -7,22 +7,22 @@ use serde::de::IgnoredAny;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use crate::cli::output::one_line;
 use crate::message::headers::names;
 use crate::message::{Attempt, Message, codec, history};
+use crate::show::one_line;
 
 /// A compressed body is unpacked for people up to this many bytes.
 const LARGEST: usize = 16 * 1024 * 1024;
 
 /// A dead letter. What a Celery worker of an older protocol wrote is read as the newer one.
-pub(super) struct Letter<'a> {
+pub(crate) struct Letter<'a> {
     message: Cow<'a, Message>,
     /// Why it cannot be read, if it cannot.
     unreadable: Option<String>,
 }
 
 impl<'a> Letter<'a> {
-    pub(super) fn of(message: &'a Message) -> Self {
+    pub(crate) fn of(message: &'a Message) -> Self {
         if message.is_task() && message.headers.get("compression").is_none() {
             return Self { message: Cow::Borrowed(message), unreadable: None };
         }
@@ -33,11 +33,11 @@ impl<'a> Letter<'a> {
         }
     }
 
-    pub(super) fn id(&self) -> Option<&str> {
+    pub(crate) fn id(&self) -> Option<&str> {
         self.message.id()
     }
 
-    pub(super) fn task(&self) -> Option<&str> {
+    pub(crate) fn task(&self) -> Option<&str> {
         self.message.headers.task()
     }
 
@@ -46,12 +46,12 @@ impl<'a> Letter<'a> {
     }
 
     /// True for a call that waited for longer than its sender wanted.
-    pub(super) fn has_expired(&self) -> bool {
+    pub(crate) fn has_expired(&self) -> bool {
         self.header(names::DEAD_REASON) == Some("expired")
     }
 
     /// Why it is here: the reason and the last error.
-    pub(super) fn why(&self) -> Option<String> {
+    pub(crate) fn why(&self) -> Option<String> {
         match (self.header(names::DEAD_REASON), self.header(names::DEAD_ERROR)) {
             (Some(reason), Some(error)) => Some(format!("{reason}: {error}")),
             (Some(one), None) | (None, Some(one)) => Some(one.to_owned()),
@@ -60,7 +60,7 @@ impl<'a> Letter<'a> {
     }
 
     /// A line of the table: id, task, when, tries, why.
-    pub(super) fn row(&self) -> Vec<String> {
+    pub(crate) fn row(&self) -> Vec<String> {
         let why = self.why().unwrap_or_else(|| "-".into());
         let at = self.header(names::DEAD_AT).unwrap_or("-");
         // Seconds are enough for a table.
@@ -75,7 +75,7 @@ impl<'a> Letter<'a> {
     }
 
     /// What `list --json` says.
-    pub(super) fn summary(&self) -> Value {
+    pub(crate) fn summary(&self) -> Value {
         json!({
             "id": self.id(),
             "task": self.task(),
@@ -90,7 +90,7 @@ impl<'a> Letter<'a> {
     }
 
     /// What `show --json` says.
-    pub(super) fn details(&self) -> Details {
+    pub(crate) fn details(&self) -> Details {
         let mut value = self.summary();
         let headers: Map<String, Value> =
             self.message.headers.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
@@ -122,7 +122,7 @@ impl<'a> Letter<'a> {
     }
 
     /// What `show` says to people.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = format!("{}\n", self.id().unwrap_or("(no id)"));
         let mut line = |name: &str, value: &str| text += &format!("  {name:<13}{}\n", printable(value));
         line("task", self.task().unwrap_or("-"));
@@ -162,7 +162,7 @@ impl<'a> Letter<'a> {
 /// All that is known of a letter. The arguments are the text that was sent: a number in them may have more digits than a
 /// `Value` keeps.
 #[derive(Serialize)]
-pub(super) struct Details {
+pub(crate) struct Details {
     args: Box<RawValue>,
     kwargs: Box<RawValue>,
     body: Box<RawValue>,

@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 use ureq::http::{StatusCode, header};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use crate::cli::exit::{FAILED, Failure, Outcome, REFUSED, UNAVAILABLE};
-use crate::cli::output::one_line;
+use crate::admin::failure::{FAILED, Failure, Outcome, REFUSED, UNAVAILABLE};
 use crate::connection::TlsOptions;
+use crate::show::one_line;
 
 /// Timeout for each answer; a firewall that drops packets must not hold up a command for long.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ const LARGEST: u64 = 32 * 1024 * 1024;
 
 /// Asks with the credentials of one user. It holds the password, so it has no `Debug`.
 #[derive(Clone)]
-pub(super) struct Http {
+pub(crate) struct Http {
     agent: ureq::Agent,
     /// Scheme, host and port, without credentials.
     base: String,
@@ -40,7 +40,7 @@ struct Refusal {
 }
 
 impl Http {
-    pub(super) fn new(
+    pub(crate) fn new(
         base: String,
         (user, password): (String, String),
         vhost: String,
@@ -62,17 +62,17 @@ impl Http {
     }
 
     #[cfg(test)]
-    pub(super) fn base(&self) -> &str {
+    pub(crate) fn base(&self) -> &str {
         &self.base
     }
 
     #[cfg(test)]
-    pub(super) fn user(&self) -> &str {
+    pub(crate) fn user(&self) -> &str {
         &self.user
     }
 
     /// The answer to a question; `None` when what it names does not exist. It blocks.
-    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<Option<T>> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<Option<T>> {
         let asked = self
             .agent
             .get(format!("{}{path}", self.base))
@@ -125,7 +125,7 @@ impl Http {
     }
 
     /// The API does not know the virtual host.
-    pub(super) fn no_vhost(&self) -> Failure {
+    pub(crate) fn no_vhost(&self) -> Failure {
         Failure::new(FAILED, format!("{} knows no virtual host `{}`", self.base, self.vhost))
     }
 

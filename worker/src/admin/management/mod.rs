@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use self::http::Http;
-use super::exit::{Failure, Outcome};
+use crate::admin::failure::{Failure, Outcome};
 use crate::app::Config;
 use crate::broker::{ExchangeInfo, QueueInfo};
 use crate::connection::BrokerUrl;
@@ -25,22 +25,22 @@ const MOST_PAGES: usize = 20;
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The API, for one virtual host.
-pub(super) struct Management {
+pub(crate) struct Management {
     http: Http,
     /// The virtual host, as it is written in a path.
     vhost: String,
 }
 
 /// What was listed, and how many more there are.
-pub(super) struct Listed<T> {
-    pub(super) found: Vec<T>,
-    pub(super) left_out: usize,
+pub(crate) struct Listed<T> {
+    pub(crate) found: Vec<T>,
+    pub(crate) left_out: usize,
 }
 
 /// A queue as the API shows it. Its counts are up to five seconds old, and missing for as long when it is new.
 #[derive(Debug, Deserialize)]
-pub(super) struct ListedQueue {
-    pub(super) name: String,
+pub(crate) struct ListedQueue {
+    pub(crate) name: String,
     #[serde(default)]
     messages_ready: Option<u64>,
     #[serde(default)]
@@ -48,9 +48,9 @@ pub(super) struct ListedQueue {
     #[serde(default)]
     consumers: Option<u64>,
     #[serde(default)]
-    pub(super) exclusive: bool,
+    pub(crate) exclusive: bool,
     #[serde(default)]
-    pub(super) auto_delete: bool,
+    pub(crate) auto_delete: bool,
     #[serde(default)]
     arguments: serde_json::Value,
     /// Seconds since 1970, if the oldest message says when it was sent.
@@ -59,7 +59,7 @@ pub(super) struct ListedQueue {
 }
 
 impl ListedQueue {
-    pub(super) fn info(&self) -> QueueInfo {
+    pub(crate) fn info(&self) -> QueueInfo {
         QueueInfo {
             name: self.name.clone(),
             ready: self.messages_ready.unwrap_or_default(),
@@ -70,13 +70,13 @@ impl ListedQueue {
     }
 
     /// How long its oldest message has waited, if that message says when it was sent.
-    pub(super) fn oldest(&self) -> Option<Duration> {
+    pub(crate) fn oldest(&self) -> Option<Duration> {
         let sent = self.head_message_timestamp.as_ref()?.as_u64().filter(|seconds| *seconds > 0)?;
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(sent))?).ok()
     }
 
     /// True for a queue that goes by itself when its owner is gone.
-    pub(super) fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         self.exclusive || self.auto_delete || self.arguments.get("x-expires").is_some()
     }
 }
@@ -110,7 +110,7 @@ enum Page<T> {
 
 impl Management {
     /// The API of a broker: where `management_url` says, else on its usual port of the broker's host.
-    pub(super) fn of(config: &Config) -> Outcome<Self> {
+    pub(crate) fn of(config: &Config) -> Outcome<Self> {
         let uri = Address::new(&config.broker_url, &config.tls)?.uri;
         let host = match uri.authority.host.as_str() {
             host if host.contains(':') => format!("[{host}]"),
@@ -127,14 +127,14 @@ impl Management {
     }
 
     /// All queues of the virtual host, up to some ten thousand.
-    pub(super) async fn queues(&self) -> Outcome<Listed<ListedQueue>> {
+    pub(crate) async fn queues(&self) -> Outcome<Listed<ListedQueue>> {
         let columns = "name,messages_ready,messages_unacknowledged,consumers,exclusive,auto_delete,arguments,\
                        head_message_timestamp";
         self.pages("queues", columns).await
     }
 
     /// All exchanges that are not the broker's own.
-    pub(super) async fn exchanges(&self) -> Outcome<Listed<ExchangeInfo>> {
+    pub(crate) async fn exchanges(&self) -> Outcome<Listed<ExchangeInfo>> {
         let Listed { found, left_out } =
             self.pages::<ListedExchange>("exchanges", "name,type,durable,auto_delete").await?;
         let own = |name: &str| name.is_empty() || name.starts_with("amq.");
@@ -152,7 +152,7 @@ impl Management {
     }
 
     /// The bindings of queues: of one exchange, of one queue, or all.
-    pub(super) async fn bindings(
+    pub(crate) async fn bindings(
         &self,
         exchange: Option<&str>,
         queue: Option<&str>,

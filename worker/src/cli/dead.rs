@@ -3,27 +3,17 @@
 //! Messages are taken one by one and held while we look, and go back at the end in the order in which they came.
 //! Should we die in between, the broker puts them back.
 
-mod letter;
-mod replay;
-
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
 use super::arguments::{CommonArguments, DeadArguments, DeadCommand};
 use super::exit::{Failure, Outcome, TIME_IS_UP};
 use super::operate::{self, counted};
 use super::output;
+use crate::admin::dead::letter::Letter;
+use crate::admin::dead::replay::{self, Sent};
+use crate::admin::dead::search::{Found, Search, Which, dead_queue};
 use crate::app::{App, unique};
-use crate::broker::{Broker, DeadLetters, Delivery, Settlement};
-use crate::routing::Queue;
-use letter::Letter;
-use replay::Sent;
 
 /// How many `list` and `show` print when nobody says.
 const SHOWN: u32 = 100;
-
-/// How long to wait for a worker or another command that looks through the same queue.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
     operate::run(common, |app| async move {
@@ -37,7 +27,7 @@ pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
 }
 
 async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
-    let mut search = Search::open(app, &which, which.limit.unwrap_or(SHOWN)).await?;
+    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(SHOWN)).await?;
     let mut rows = Vec::new();
     let mut values = Vec::new();
     while let Some(delivery) = search.next().await? {
@@ -57,12 +47,12 @@ async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
     if !rows.is_empty() {
         output::table(&["id", "task", "died", "tries", "reason"], rows, usize::MAX)?;
     }
-    found.tell();
-    found.expected(&which)
+    tell(&found);
+    expected(&found, &which)
 }
 
 async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
-    let mut search = Search::open(app, &which, which.limit.unwrap_or(SHOWN)).await?;
+    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(SHOWN)).await?;
     let mut values = Vec::new();
     while let Some(delivery) = search.next().await? {
         let letter = Letter::of(&delivery.message);
@@ -78,12 +68,12 @@ async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
     if json {
         return output::json(&values);
     }
-    found.tell();
-    found.expected(&which)
+    tell(&found);
+    expected(&found, &which)
 }
 
 async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> Outcome {
-    let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
+    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(u32::MAX)).await?;
     search.leaves_expired = !expired && which.id.is_none();
     let mut kept = Vec::new();
     while let Some(delivery) = search.next().await? {
@@ -115,7 +105,7 @@ async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> O
         }
         false => output::data(format!("{} replayed", counted(replayed, "message")))?,
     }
-    found.expected(&which)?;
+    expected(&found, &which)?;
     kept_out(&kept, &found.queue)
 }
 
@@ -161,7 +151,7 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
         (None, None, None) => counted(info.ready, "message"),
     };
     output::confirm(&format!("Drop {what} in `{dead}` permanently?"), yes)?;
-    let mut search = Search::open(app, &which, which.limit.unwrap_or(u32::MAX)).await?;
+    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(u32::MAX)).await?;
     while let Some(delivery) = search.next().await? {
         let headers = &delivery.message.headers;
         let lock = headers.id().and_then(|id| unique::read(headers, id));
@@ -173,146 +163,43 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
     }
     let found = search.found();
     search.put_back().await;
-    found.done("dropped", json)?;
-    found.expected(&which)
+    done(&found, "dropped", json)?;
+    expected(&found, &which)
 }
 
-/// The dead-letter queue that goes with a queue, which may be named itself.
-fn dead_queue(queue: &str) -> String {
-    if queue.ends_with(".dead") { queue.to_owned() } else { Queue::dead_letter_name(queue) }
-}
-
-/// A walk over a dead-letter queue.
-struct Search {
-    broker: Arc<dyn Broker>,
-    queue: String,
-    task: Option<String>,
-    /// In lower case.
-    error: Option<String>,
-    id: Option<String>,
-    /// How many are still wanted.
-    wanted: u64,
-    /// How many were there at the beginning and have not been looked at: what arrives meanwhile, or comes back,
-    /// must not keep us walking.
-    unseen: u64,
-    matching: u64,
-    /// True when those that had expired are not meant.
-    leaves_expired: bool,
-    expired: u64,
-    lock: DeadLetters,
-    /// What goes back at the end. Only the right to give it back is kept, not the message: there may be many.
-    held: Vec<Settlement>,
-}
-
-impl Search {
-    async fn open(app: &App, which: &DeadArguments, wanted: u32) -> Outcome<Self> {
-        let queue = dead_queue(&which.queue);
-        let lock = DeadLetters::lock(&queue);
-        let broker = app.broker().await?;
-        let deadline = Instant::now() + PATIENCE;
-        while !lock.take(&*broker).await && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let (broker, info) = operate::queue(app, &queue).await?;
-        Ok(Self {
-            broker,
-            queue,
-            task: which.task.clone(),
-            error: which.error.as_ref().map(|error| error.to_lowercase()),
-            id: which.id.clone(),
-            wanted: wanted.into(),
-            unseen: info.ready,
-            matching: 0,
-            leaves_expired: false,
-            expired: 0,
-            lock,
-            held: Vec::new(),
-        })
-    }
-
-    /// The next message that is meant. Others are held.
-    async fn next(&mut self) -> Outcome<Option<Delivery>> {
-        while self.wanted > 0 && self.unseen > 0 {
-            let Some(delivery) = self.broker.get(&self.queue).await? else { break };
-            self.unseen -= 1;
-            let is_meant = self.is_meant(&delivery);
-            if is_meant && self.leaves_expired && Letter::of(&delivery.message).has_expired() {
-                self.expired += 1;
-            } else if is_meant {
-                self.wanted -= 1;
-                self.matching += 1;
-                return Ok(Some(delivery));
-            }
-            self.hold(delivery);
-        }
-        Ok(None)
-    }
-
-    fn is_meant(&self, delivery: &Delivery) -> bool {
-        let letter = Letter::of(&delivery.message);
-        self.id.as_deref().is_none_or(|id| letter.id() == Some(id))
-            && self.task.as_deref().is_none_or(|task| letter.task() == Some(task))
-            && self
-                .error
-                .as_deref()
-                .is_none_or(|error| letter.why().is_some_and(|why| why.to_lowercase().contains(error)))
-    }
-
-    fn hold(&mut self, delivery: Delivery) {
-        self.held.push(delivery.settlement);
-    }
-
-    fn found(&self) -> Found {
-        let Self { matching, unseen, expired, .. } = *self;
-        Found { matching, unseen, expired, queue: self.queue.clone() }
-    }
-
-    /// Gives back what was held, the oldest first, and lets others look.
-    async fn put_back(self) {
-        for settlement in self.held {
-            settlement.settle(crate::broker::Verdict::Requeue);
-        }
-        self.lock.open(&*self.broker).await;
+impl From<&DeadArguments> for Which {
+    fn from(which: &DeadArguments) -> Self {
+        let DeadArguments { queue, task, error, id, limit: _ } = which;
+        Self { queue: queue.clone(), task: task.clone(), error: error.clone(), id: id.clone() }
     }
 }
 
-/// What a walk came to.
-struct Found {
-    matching: u64,
-    unseen: u64,
-    /// How many would be meant, had they not expired.
-    expired: u64,
-    queue: String,
+/// Says to people what the list does not show.
+fn tell(found: &Found) {
+    if found.unseen > 0 && found.matching > 0 {
+        output::note(format!(
+            "{} more in `{}` not shown; raise --limit to see more",
+            found.unseen, found.queue
+        ));
+    } else if found.matching == 0 {
+        output::note(format!("no dead letters in `{}`", found.queue));
+    }
 }
 
-impl Found {
-    /// Says to people what the list does not show.
-    fn tell(&self) {
-        if self.unseen > 0 && self.matching > 0 {
-            output::note(format!(
-                "{} more in `{}` not shown; raise --limit to see more",
-                self.unseen, self.queue
-            ));
-        } else if self.matching == 0 {
-            output::note(format!("no dead letters in `{}`", self.queue));
-        }
+/// Says what was done to them.
+fn done(found: &Found, what: &str, json: bool) -> Outcome {
+    if json {
+        return output::json(&serde_json::json!({ what: found.matching }));
     }
+    output::data(format!("{} {what}", counted(found.matching, "message")))
+}
 
-    /// Says what was done to them.
-    fn done(&self, what: &str, json: bool) -> Outcome {
-        if json {
-            return output::json(&serde_json::json!({ what: self.matching }));
+/// One message that somebody named must be there.
+fn expected(found: &Found, which: &DeadArguments) -> Outcome {
+    match &which.id {
+        Some(id) if found.matching == 0 => {
+            Err(Failure::failed(format!("there is no message {id} in `{}`", found.queue)))
         }
-        output::data(format!("{} {what}", counted(self.matching, "message")))
-    }
-
-    /// One message that somebody named must be there.
-    fn expected(&self, which: &DeadArguments) -> Outcome {
-        match &which.id {
-            Some(id) if self.matching == 0 => {
-                Err(Failure::failed(format!("there is no message {id} in `{}`", self.queue)))
-            }
-            _ => Ok(()),
-        }
+        _ => Ok(()),
     }
 }
