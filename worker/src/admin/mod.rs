@@ -6,6 +6,8 @@ pub(crate) mod dead;
 pub(crate) mod explain;
 pub(crate) mod failure;
 pub(crate) mod inventory;
+#[cfg(feature = "dashboard")]
+pub(crate) mod one_message;
 #[cfg(feature = "amqp")]
 mod management;
 

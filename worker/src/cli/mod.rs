@@ -13,6 +13,10 @@ mod declare;
 mod delete;
 mod exchanges;
 mod exit;
+#[cfg(feature = "dashboard")]
+mod explain;
+#[cfg(feature = "dashboard")]
+mod jobs;
 mod logging;
 mod operate;
 mod output;
@@ -30,6 +34,8 @@ mod stop;
 #[cfg(unix)]
 mod streams;
 mod tasks;
+#[cfg(feature = "dashboard")]
+mod top;
 mod worker;
 
 use std::ffi::OsString;
@@ -86,6 +92,12 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(Command::Result(arguments)) => result::run(arguments, &common),
         Some(Command::Revoke(arguments)) => revoke::run(arguments, &common),
         Some(Command::Dead(command)) => dead::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(Command::Jobs(command)) => jobs::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(Command::Explain(arguments)) => explain::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(Command::Top(arguments)) => top::run(arguments, &common),
         Some(Command::Status(arguments)) => status::run(arguments, &common),
         Some(Command::Stop(arguments)) => stop::run(arguments, &common),
         Some(Command::Exchanges(arguments)) => exchanges::run(arguments, &common),

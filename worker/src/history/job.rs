@@ -131,7 +131,7 @@ impl Job {
                 None
             }
             Kind::Requeued => {
-                self.move_to(JobState::Received, event);
+                self.requeued(event);
                 None
             }
             Kind::Started => self.started(event),
@@ -180,6 +180,14 @@ impl Job {
         }
         self.sent_at = Some(event.at);
         Some(Tally { what: Counted::Sent, at: event.at, run: None, wait: None })
+    }
+
+    /// It waits in its queue again.
+    fn requeued(&mut self, event: &Occurrence) {
+        if event.at >= self.state_at && !self.state.is_final() {
+            self.state = JobState::Pending;
+            self.state_at = event.at;
+        }
     }
 
     fn started(&mut self, event: &Occurrence) -> Option<Tally> {
