@@ -31,10 +31,11 @@ const NEIGHBOURS: &[(&str, &str)] = &[];
 /// The same inside `runtime`: the rooms in the order in which a delivery passes them, and what stands beside them.
 const RUNTIME: &[&[&str]] = &[
     &["handle"],
-    &["startup"],
+    &["reporter", "startup"],
     &["admission"],
     &["execution"],
     &["settlement"],
+    &["heartbeat"],
     &["control", "health"],
     &["pipe"],
     &["worker"],

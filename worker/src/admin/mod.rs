@@ -6,10 +6,10 @@ pub(crate) mod dead;
 pub(crate) mod explain;
 pub(crate) mod failure;
 pub(crate) mod inventory;
-#[cfg(feature = "dashboard")]
-pub(crate) mod one_message;
 #[cfg(feature = "amqp")]
 mod management;
+#[cfg(feature = "dashboard")]
+pub(crate) mod one_message;
 
 use std::sync::Arc;
 

@@ -76,6 +76,7 @@ impl SqliteBroker {
                 show::duration(MAX_DELAY)
             )));
         }
+        let is_transient = message.properties.transient;
         let publishing = Publishing {
             exchange,
             routing_key,
@@ -87,7 +88,12 @@ impl SqliteBroker {
             mandatory,
         };
         let unknown = || ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() };
-        match self.database.ask(sqlite::publish(publishing), self.timeout).await {
+        let mut job = sqlite::publish(publishing);
+        if is_transient {
+            // Whoever sends it does not ask for a sync of the disk.
+            job = job.lazily();
+        }
+        match self.database.ask(job, self.timeout).await {
             Some(Err(error)) if error.is_unknown() => Err(Error::new(unknown(), error.to_string())),
             Some(answer) => answer,
             // The commit may still happen.

@@ -39,7 +39,7 @@ async fn tell(app: &App, ExplainArguments { id, timeout, json, history }: &Expla
     let history = jobs::open_if_there(app.config(), history).await?;
     let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
     let explanation = explain::explain(app, history.as_ref(), &control, id).await?;
-    let Explanation { reasons, gaps, task, queue, job: _ } = &explanation;
+    let Explanation { reasons, gaps, task, queue } = &explanation;
     if *json {
         let reasons = reasons
             .iter()

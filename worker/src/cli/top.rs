@@ -136,9 +136,8 @@ async fn look(app: &App, history: Option<&History>) -> Outcome<Sight> {
 fn running(active: &[Reply]) -> Vec<RunningSight> {
     let now = Utc::now().timestamp_micros() as f64 / 1e6;
     let of_worker = |reply: &Reply| -> Vec<RunningSight> {
-        let text = |task: &Value, key: &str| {
-            task.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
-        };
+        let text =
+            |task: &Value, key: &str| task.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let sight = |task: &Value| RunningSight {
             id: text(task, "id"),
             task: text(task, "name"),
@@ -161,7 +160,10 @@ fn text(sight: &Sight) -> Outcome<String> {
     let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |number| number.to_string());
     let time = |seconds: Option<f64>| {
         let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        duration.map_or_else(|| "-".into(), |time| show::duration(Duration::from_millis(time.as_millis() as u64)).to_string())
+        duration.map_or_else(
+            || "-".into(),
+            |time| show::duration(Duration::from_millis(time.as_millis() as u64)).to_string(),
+        )
     };
     let queues = sight.queues.iter().map(|QueueSight { info, oldest_seconds, last_5_minutes: rates }| {
         let minute = |count: fn(&Counts) -> u64| {
@@ -179,7 +181,8 @@ fn text(sight: &Sight) -> Outcome<String> {
             time(rates.as_ref().and_then(|rates| rates.run_p95)),
         ]
     });
-    let header = ["queue", "ready", "running", "delayed", "consumers", "oldest", "done/min", "failed/min", "run p95"];
+    let header =
+        ["queue", "ready", "running", "delayed", "consumers", "oldest", "done/min", "failed/min", "run p95"];
     let _ = writeln!(text, "\n{}", output::table_text(&header, queues.collect(), 1));
     let workers = sight.workers.iter().map(|worker| {
         let state = if worker.stopping { "stopping" } else { "working" };
@@ -206,7 +209,8 @@ fn text(sight: &Sight) -> Outcome<String> {
                 time(one.seconds),
             ]
         });
-        let _ = writeln!(text, "\n{}", output::table_text(&["id", "task", "worker", "for"], rows.collect(), 3));
+        let _ =
+            writeln!(text, "\n{}", output::table_text(&["id", "task", "worker", "for"], rows.collect(), 3));
         if sight.running.len() > MOST_RUNNING {
             let _ = writeln!(text, "and {} more", sight.running.len() - MOST_RUNNING);
         }

@@ -109,7 +109,10 @@ mod tests {
         }));
         let Some(Entry::Call(call)) = entry else { panic!("a call: {entry:?}") };
         assert_eq!((call.kind, call.id.as_str(), call.worker.as_deref()), (Kind::Received, "a", Some("w@h")));
-        assert_eq!((call.name.as_deref(), call.args.as_deref(), call.retries), (Some("proj.add"), Some("(2, 3)"), Some(1)));
+        assert_eq!(
+            (call.name.as_deref(), call.args.as_deref(), call.retries),
+            (Some("proj.add"), Some("(2, 3)"), Some(1))
+        );
         assert_eq!((call.at.timestamp_micros(), call.root.as_deref()), (1_795_330_431_491_290, Some("r")));
         assert!(call.eta.is_some() && call.expires.is_none());
         let entry = read(json!({

@@ -64,7 +64,8 @@ pub(crate) async fn gather(
     }
     let of_job = |field: fn(&Job) -> &Option<String>| facts.job.as_ref().and_then(|job| field(job).clone());
     facts.task = facts.task.take().or_else(|| of_job(|job| &job.name));
-    let queue = facts.waiting.as_ref().map(|waiting| waiting.queue.clone()).or_else(|| of_job(|job| &job.queue));
+    let queue =
+        facts.waiting.as_ref().map(|waiting| waiting.queue.clone()).or_else(|| of_job(|job| &job.queue));
     if let Some(name) = queue {
         let found = broker.queues(std::slice::from_ref(&name)).await?;
         let ready = found.into_iter().find(|queue| queue.name == name).map(|queue| queue.ready);
@@ -119,7 +120,9 @@ async fn of_messages(facts: &mut Facts, messages: Vec<FoundMessage>, broker: &dy
 
 /// A broker that does not show its messages leaves it to the history to say that a call is a dead letter.
 fn dead_by_history(facts: &mut Facts) {
-    let Some(job) = facts.job.as_ref().filter(|_| facts.dead.is_none() && facts.waiting.is_none()) else { return };
+    let Some(job) = facts.job.as_ref().filter(|_| facts.dead.is_none() && facts.waiting.is_none()) else {
+        return;
+    };
     let can_look = !facts.gaps.iter().any(|gap| gap.contains("without delivering it"));
     if job.state == crate::history::JobState::DeadLettered && !can_look {
         let queue = job.queue.as_deref().map(crate::routing::Queue::dead_letter_name).unwrap_or_default();
@@ -129,9 +132,8 @@ fn dead_by_history(facts: &mut Facts) {
 
 /// Revoked, done, run in quarantine.
 async fn marks(broker: &dyn Broker, id: &str) -> (bool, bool, bool) {
-    let is_in = async |register: Register| {
-        broker.is_noted(register, id, register.longest()).await.unwrap_or(false)
-    };
+    let is_in =
+        async |register: Register| broker.is_noted(register, id, register.longest()).await.unwrap_or(false);
     tokio::join!(is_in(Register::Revoked), is_in(Register::Done), is_in(Register::Tried))
 }
 

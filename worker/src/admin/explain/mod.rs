@@ -12,7 +12,7 @@ use chrono::Utc;
 use crate::app::App;
 use crate::control::Control;
 use crate::error::Result;
-use crate::history::{History, Job};
+use crate::history::History;
 pub(crate) use reasons::Reason;
 
 /// An answer for people and programs.
@@ -25,8 +25,6 @@ pub(crate) struct Explanation {
     pub(crate) task: Option<String>,
     /// The queue, if anything knows it.
     pub(crate) queue: Option<String>,
-    /// What the history knows.
-    pub(crate) job: Option<Job>,
 }
 
 /// Finds out why a call is not running.
@@ -45,6 +43,5 @@ pub(crate) async fn explain(
         gaps: facts.gaps,
         task: facts.task,
         queue: facts.queue.map(|queue| queue.name),
-        job: facts.job,
     })
 }

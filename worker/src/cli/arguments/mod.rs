@@ -86,6 +86,9 @@ pub(super) struct WorkerArguments {
     /// The worker's name; %h is the host name [default: the package's or program's name, followed by @%h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
+    /// Emit events of every call that the worker runs, for Flower and `mq-worker events`
+    #[arg(short = 'E', long)]
+    pub(super) events: bool,
     /// Serve the health checks /livez and /readyz on this address, such as 0.0.0.0:9000 [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
     pub(super) health: Option<SocketAddr>,

@@ -26,7 +26,11 @@ pub(super) async fn list(history: &History, arguments: &JobsListArguments) -> Ou
     }
     if !page.jobs.is_empty() {
         let rows = page.jobs.iter().map(row).collect();
-        output::table(&["id", "task", "state", "queue", "when", "took", "worker", "error"], rows, usize::MAX)?;
+        output::table(
+            &["id", "task", "state", "queue", "when", "took", "worker", "error"],
+            rows,
+            usize::MAX,
+        )?;
     }
     tell(&page);
     Ok(())
@@ -35,10 +39,9 @@ pub(super) async fn list(history: &History, arguments: &JobsListArguments) -> Ou
 /// Says what the list does not show.
 fn tell(page: &Page) {
     match (page.next, page.searched_to) {
-        (Some(next), Some(time)) => output::note(format!(
-            "searched back to {}; use --after {next} to search on",
-            show::time(time)
-        )),
+        (Some(next), Some(time)) => {
+            output::note(format!("searched back to {}; use --after {next} to search on", show::time(time)))
+        }
         (Some(next), None) => output::note(format!("there are more; use --after {next} to see them")),
         (None, _) if page.jobs.is_empty() => output::note("no calls found"),
         (None, _) => {}
@@ -46,7 +49,9 @@ fn tell(page: &Page) {
 }
 
 fn row(job: &Job) -> Vec<String> {
-    let text = |text: &Option<String>, width| text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, width));
+    let text = |text: &Option<String>, width| {
+        text.as_deref().map_or_else(|| "-".into(), |text| one_line(text, width))
+    };
     let took = job.started_at.zip(job.finished_at).and_then(|(start, end)| (end - start).to_std().ok());
     vec![
         one_line(&job.id, 40),

@@ -25,7 +25,9 @@ pub(super) fn run(command: JobsCommand, common: &CommonArguments) -> Outcome {
         JobsCommand::Retry(arguments) => {
             operate::run(common, |app| async move { retry::retry(&app, arguments).await })
         }
-        JobsCommand::Move(arguments) => operate::run(common, |app| async move { relocate(&app, &arguments).await }),
+        JobsCommand::Move(arguments) => {
+            operate::run(common, |app| async move { relocate(&app, &arguments).await })
+        }
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) async fn retry(app: &App, arguments: JobRetryArguments) -> Outcome {
         Some(history) => history.task(&arguments.id).await?,
         None => None,
     };
-    let is_same = arguments.with_args.is_none() && arguments.with_kwargs.is_none() && arguments.queue.is_none();
+    let is_same =
+        arguments.with_args.is_none() && arguments.with_kwargs.is_none() && arguments.queue.is_none();
     if is_same && replay(app, &arguments.id, job.as_ref()).await? {
         return match arguments.json {
             true => output::json(&serde_json::json!({"id": arguments.id, "replayed": true})),
@@ -32,7 +33,8 @@ pub(super) async fn retry(app: &App, arguments: JobRetryArguments) -> Outcome {
             app.config().history.display()
         )));
     };
-    let id = send_again(app, &job, arguments.with_args.map(|args| args.0), arguments.with_kwargs, arguments.queue);
+    let id =
+        send_again(app, &job, arguments.with_args.map(|args| args.0), arguments.with_kwargs, arguments.queue);
     let id = id.await?;
     match arguments.json {
         true => output::json(&serde_json::json!({"id": id, "retry_of": job.id})),
@@ -44,7 +46,9 @@ pub(super) async fn retry(app: &App, arguments: JobRetryArguments) -> Outcome {
 async fn replay(app: &App, id: &str, job: Option<&Job>) -> Outcome<bool> {
     let broker = app.broker().await?;
     let queue = match broker.find(id).await {
-        Err(error) if error.is_unsupported() => job.and_then(|job| job.queue.clone()).map(|queue| dead_queue(&queue)),
+        Err(error) if error.is_unsupported() => {
+            job.and_then(|job| job.queue.clone()).map(|queue| dead_queue(&queue))
+        }
         found => found?.into_iter().map(|found| found.queue).find(|queue| queue.ends_with(".dead")),
     };
     let Some(queue) = queue else { return Ok(false) };
@@ -84,7 +88,10 @@ async fn send_again(
     queue: Option<String>,
 ) -> Outcome<String> {
     let task = job.name.as_deref().ok_or_else(|| {
-        Failure::failed(format!("nothing was sent: no event told which task {} is of; `mq-worker call` sends a new call", job.id))
+        Failure::failed(format!(
+            "nothing was sent: no event told which task {} is of; `mq-worker call` sends a new call",
+            job.id
+        ))
     })?;
     let args = args.map_or_else(|| kept(job, &job.args, "--with-args '[…]'", "[]"), Ok)?;
     let kwargs = kwargs.map_or_else(|| kept(job, &job.kwargs, "--with-kwargs '{…}'", "{}"), Ok)?;

@@ -58,14 +58,18 @@ fn moments(job: &Job) -> Vec<(DateTime<Utc>, String)> {
         if let (Some(at), Some(outcome)) = (attempt.ended_at, attempt.outcome) {
             let took = attempt.started_at.and_then(|start| (at - start).to_std().ok());
             let took = took.map_or_else(String::new, |took| format!(" after {}", show::duration(took)));
-            let error = attempt.error.as_deref().map_or_else(String::new, |error| format!(": {}", one_line(error, 200)));
+            let error = attempt
+                .error
+                .as_deref()
+                .map_or_else(String::new, |error| format!(": {}", one_line(error, 200)));
             moments.push((at, format!("{outcome}{took} on {worker}{error}")));
         }
     }
     let is_told = job.attempts.iter().any(|attempt| attempt.outcome == Some(job.state));
     let is_first = moments.is_empty();
     if !is_told && (is_first || job.state.is_final()) {
-        let reason = job.reason.as_deref().map_or_else(String::new, |reason| format!(": {}", one_line(reason, 200)));
+        let reason =
+            job.reason.as_deref().map_or_else(String::new, |reason| format!(": {}", one_line(reason, 200)));
         moments.push((job.state_at, format!("{}{reason}", job.state)));
     }
     moments.sort_by_key(|(at, _)| *at);
@@ -81,7 +85,9 @@ mod tests {
 
     #[test]
     fn a_timeline_tells_every_attempt() {
-        let at = |seconds| DateTime::from_timestamp(1_700_000_000, 0).expect("a time") + TimeDelta::seconds(seconds);
+        let at = |seconds| {
+            DateTime::from_timestamp(1_700_000_000, 0).expect("a time") + TimeDelta::seconds(seconds)
+        };
         let attempt = |start, end, outcome, error: Option<&str>| Attempt {
             worker: Some("w@h".into()),
             started_at: Some(at(start)),

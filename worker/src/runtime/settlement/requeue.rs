@@ -10,6 +10,7 @@ use super::persist::{Abandoned, Unsettled};
 use super::settler::{Settled, Settler};
 use super::trimmed_copy::TrimmedCopy;
 use crate::broker::Verdict;
+use crate::events::EventKind;
 use crate::message::headers::names;
 use crate::message::{Message, history};
 use crate::runtime::admission::request::Request;
@@ -31,6 +32,7 @@ impl Settler {
         self.consumed.cancelled().await;
         count(&self.counters.requeued);
         tracing::debug!(task = request.context.task(), id = request.context.id(), "requeued");
+        self.reporter.happened(EventKind::Requeued, &request.context);
         let is_counted = self.broker.capabilities().counts_crashes && !request.quarantined;
         if is_counted || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
@@ -75,6 +77,7 @@ impl Settler {
         if self.keep_lock(&request, wait).await.is_err() {
             return request.settlement.settle(Verdict::Requeue);
         }
+        self.reporter.delayed(&request.context, wait);
         let delay = Some(self.as_long_as_possible(wait));
         let waiting = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
         let copy = TrimmedCopy::call(message);
@@ -95,6 +98,7 @@ impl Settler {
             crashes,
             "delivered before and never settled: its worker may have died"
         );
+        self.reporter.happened(EventKind::Crashed, &request.context);
         let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
         let done = self.publish_copy(&request, "count a crash", TrimmedCopy::call(message), counted).await;
         self.replace(request, done).await;

@@ -36,6 +36,7 @@ use crate::app::unique;
 use crate::backend::ResultRecord;
 use crate::broker::{Locked, Publication, Verdict};
 use crate::error::{Result, TaskFailure};
+use crate::events::KEPT;
 use crate::message::Message;
 use crate::message::headers::{LATEST, format_time, names};
 use crate::message::history::{self, shortened};
@@ -51,15 +52,27 @@ impl Settler {
     /// Carries out an outcome and settles the delivery.
     pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let layers = self.app.middleware();
-        if layers.is_empty() {
+        let is_reported = self.reporter.wants_calls();
+        if layers.is_empty() && !is_reported {
             self.carry_out(request, outcome, elapsed).await;
             return;
         }
-        let (context, seen) = (request.context.clone(), outcome.without_value());
+        let context = request.context.clone();
+        let value = match &outcome {
+            Outcome::Success(json) if is_reported => Some(json[..json.len().min(KEPT)].to_vec()),
+            _ => None,
+        };
+        let seen = outcome.without_value();
         let kind = match self.carry_out(request, outcome, elapsed).await {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
         };
+        match (kind, value) {
+            (OutcomeKind::Succeeded, Some(json)) => self.reporter.succeeded(&context, &json, elapsed),
+            // Reported before it was sent: another worker may have run it since.
+            (OutcomeKind::Retried { .. }, _) => {}
+            _ => self.reporter.ended(&context, kind),
+        }
         layers.on_outcome(&context, &TaskOutcome { kind, elapsed }).await;
     }
 
@@ -167,6 +180,7 @@ impl Settler {
         }
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         self.keep_lock(request, after).await?;
+        self.reporter.ended(context, OutcomeKind::Retried { after, failure: &failure });
         if let Err(error) = unless_impossible(self.publish_later(request, message, after).await)? {
             let message = format!("{} (it is not tried again: {error:#})", failure.message);
             return self.dead(request, DeadReason::Unsettled, TaskFailure { message, ..failure }).await;

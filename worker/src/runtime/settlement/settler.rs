@@ -16,6 +16,7 @@ use crate::broker::{Broker, Verdict};
 use crate::message::Attempt;
 use crate::message::headers::format_time;
 use crate::runtime::admission::request::Request;
+use crate::runtime::reporter::Reporter;
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
 pub(crate) const MAX_ERROR: usize = 4000;
@@ -30,6 +31,8 @@ pub(crate) struct Settler {
     pub(crate) backend: Arc<dyn ResultBackend>,
     /// Hear of dead letters.
     pub(crate) hooks: FailureHooks,
+    /// Reports what happens to calls.
+    pub(crate) reporter: Reporter,
     /// Tries each effect until it is durable, or cannot be.
     pub(crate) persist: Persist,
     /// Fires when this worker stops and is handed nothing any more.
