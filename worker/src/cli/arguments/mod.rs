@@ -42,7 +42,7 @@ use crate::app::config::value;
 #[command(name = "mq-worker", bin_name = "mq-worker", version, after_help = AFTER_HELP)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    pub(super) command: Option<Command>,
+    pub(super) command: Option<CliCommand>,
     #[command(flatten)]
     pub(super) worker: WorkerArguments,
     #[command(flatten)]
@@ -139,7 +139,7 @@ pub(super) enum LogFormat {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum CliCommand {
     /// List the tasks of the crate
     Tasks(TasksArguments),
     /// Build the worker as a single release binary for deployment

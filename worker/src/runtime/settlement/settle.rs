@@ -10,7 +10,7 @@
 //! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the slot
 //! in the prefetch window stays taken, which is what keeps the worker from running ahead.
 //!
-//! What can never be done has an end, so that no slot is held for ever:
+//! What can never be done has an end, so that no slot is held forever:
 //!
 //! | the effect | and when it is impossible |
 //! |---|---|
@@ -192,8 +192,8 @@ impl Settler {
         Ok(Settled::GoesOn(Verdict::Ack))
     }
 
-    /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
-    /// lock has a message.
+    /// Extends the lock of a unique call through a wait, and for its own lifetime after it. This comes before the message is
+    /// sent: the holder of a lock has a message.
     pub(crate) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
@@ -218,7 +218,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Moves a message to the dead-letter queue, and tells all who have to know.
+    /// Moves a message to the dead-letter queue, and reports it to the waiting caller and the hooks.
     pub(crate) async fn dead(
         &self,
         request: &Request,
@@ -243,7 +243,7 @@ impl Settler {
         let sent =
             self.publish_copy(request, "dead-letter a message", TrimmedCopy::letter(message), letter).await;
         let verdict = match unless_impossible(sent)? {
-            // A dead letter may come again under its id: whoever replays it wants it to run.
+            // A dead letter may come again under its id: a replay is meant to run.
             Ok(()) => Verdict::Replaced,
             Err(error) => {
                 let (queue, error) = (context.queue(), format!("{error:#}"));
@@ -265,7 +265,7 @@ impl Settler {
         Ok(Settled::Over(verdict))
     }
 
-    /// Tells whoever waits for the result, and what should follow a failure.
+    /// Reports to the caller that waits for the result, and to what should follow a failure.
     async fn tell_of_failure(&self, request: &Request, failure: &TaskFailure) -> Result<(), Abandoned> {
         let context = &request.context;
         if request.plain {

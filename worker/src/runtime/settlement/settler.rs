@@ -29,7 +29,7 @@ pub(crate) struct Settler {
     pub(crate) broker: Arc<dyn Broker>,
     /// Takes results.
     pub(crate) backend: Arc<dyn ResultBackend>,
-    /// Hear of dead letters.
+    /// Called for dead letters.
     pub(crate) hooks: FailureHooks,
     /// Reports what happens to calls.
     pub(crate) reporter: Reporter,
@@ -47,7 +47,7 @@ pub(crate) struct Settler {
 pub(crate) enum Settled {
     /// The call is over: its delivery is settled, and the next one of a unique task may come.
     Over(Verdict),
-    /// It goes on in the message that takes its place.
+    /// The call continues in the message that replaces it.
     GoesOn(Verdict),
 }
 
