@@ -48,6 +48,10 @@ pub mod routing;
 pub use routing::matching::topic_matches;
 pub use routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, RouteRule, Topic, Topology};
 
+// When calls are due.
+mod schedule;
+pub use schedule::{CatchUp, Overlap, Schedule, Timing};
+
 // Calls as values.
 pub mod canvas;
 pub use canvas::{SendOptions, Signature};
