@@ -72,9 +72,17 @@ pub mod middleware;
 pub mod app;
 pub use app::{App, AsyncResult, Config, Emitted, Payload, Rpc};
 
+// The history of calls, in a file of its own.
+#[cfg(feature = "dashboard")]
+pub mod history;
+
 // The worker.
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};
+
+// What people do to a running system, by command or page.
+#[cfg(feature = "cli")]
+mod admin;
 
 // The command.
 #[cfg(feature = "cli")]

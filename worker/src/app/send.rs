@@ -19,8 +19,8 @@ use crate::message::headers::{LATEST, format_time, owner};
 use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
 use crate::middleware::Outgoing;
+use crate::routing::names::{MAX_NAME, check_key, check_name};
 use crate::routing::router::Wanted;
-use crate::routing::topology::{MAX_NAME, check_key, check_name};
 use crate::routing::{ExchangeKind, Route};
 use crate::task::{Context, Task, TaskOptions};
 

@@ -18,8 +18,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, LOST_PAUSE, Lock,
-    Locked, Note, Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
+    Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
+    LOST_PAUSE, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Settle, Settlement,
+    Subscription, Verdict,
 };
 use crate::connection::sqlite::job::{self, Job, Run};
 use crate::connection::sqlite::{
@@ -27,7 +28,7 @@ use crate::connection::sqlite::{
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::routing::topology::check_key;
+use crate::routing::names::check_key;
 use crate::routing::{Binding, Topology};
 use crate::show;
 use crate::tracing;
@@ -104,9 +105,6 @@ impl SqliteBroker {
         let Subscription { mut queues, prefetch, name } = subscription;
         queues.sort_unstable();
         queues.dedup();
-        if queues.is_empty() {
-            return Err(Error::config("cannot consume: no queues are named"));
-        }
         if prefetch == 0 {
             return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
         }
@@ -118,6 +116,7 @@ impl SqliteBroker {
             Consuming { client: self.client, consumer, queues, prefetch, name, sink: sink(sender, &returns) };
         self.call(sqlite::consume(consuming)).await?;
         let control = Control {
+            client: self.client,
             database: Arc::clone(&self.database),
             _returns: returns,
             consumer,
@@ -164,6 +163,21 @@ impl Broker for SqliteBroker {
         self.take(queue).boxed()
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if self.is_closed.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            let closed = self.database.call(sqlite::close(self.client), self.timeout).await;
+            if let Err(error) = closed {
+                tracing::warn!(%error, "unsettled messages will be redelivered when the lease of this process expires");
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Administration for SqliteBroker {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
         let names = names.to_vec();
         let count = job::read("count messages", move |engine, now| engine.count(&names, now));
@@ -212,7 +226,9 @@ impl Broker for SqliteBroker {
         let queue = queue.to_owned();
         self.call(job::read("read a queue", move |engine, now| engine.oldest(&queue, now))).boxed()
     }
+}
 
+impl Registers for SqliteBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         let Note { id, until, by_force } = note.clone();
         let noted = Noted { id, until: until.timestamp_millis(), by_force };
@@ -257,19 +273,6 @@ impl Broker for SqliteBroker {
         let Lock { key, holder, .. } = lock.clone();
         self.call(job::write("release a lock", move |engine, _, _| engine.unlock(&key, &holder).map(Ok)))
             .boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async move {
-            if self.is_closed.swap(true, Ordering::AcqRel) {
-                return;
-            }
-            let closed = self.database.call(sqlite::close(self.client), self.timeout).await;
-            if let Err(error) = closed {
-                tracing::warn!(%error, "unsettled messages will be redelivered when the lease of this process expires");
-            }
-        }
-        .boxed()
     }
 }
 
@@ -318,6 +321,7 @@ fn delivery(claimed: Claimed, returns: Arc<Returns>) -> Delivery {
 }
 
 struct Control {
+    client: u64,
     database: Arc<Database>,
     /// Upgraded by the sink: without it deliveries would have nobody to go back to.
     _returns: Arc<Returns>,
@@ -334,6 +338,13 @@ impl ConsumerControl for Control {
             }
         }
         .boxed()
+    }
+
+    fn set_queues(&self, mut queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        queues.sort_unstable();
+        queues.dedup();
+        let changed = sqlite::set_queues(self.client, self.consumer, queues);
+        self.database.call(changed, self.timeout).boxed()
     }
 
     fn is_attached(&self) -> bool {

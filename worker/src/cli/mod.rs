@@ -13,12 +13,10 @@ mod declare;
 mod delete;
 mod exchanges;
 mod exit;
-mod inventory;
 mod logging;
-#[cfg(feature = "amqp")]
-mod management;
 mod operate;
 mod output;
+mod pause;
 mod purge;
 mod queues;
 mod result;
@@ -32,7 +30,6 @@ mod stop;
 #[cfg(unix)]
 mod streams;
 mod tasks;
-mod topology_arguments;
 mod worker;
 
 use std::ffi::OsString;
@@ -64,11 +61,11 @@ pub fn main() -> ExitCode {
     if tokio::runtime::Handle::try_current().is_ok() {
         let problem = "`mq_worker::main()` makes the async runtime itself: call it from `fn main()` without `async` and \
                        without `#[tokio::main]`";
-        return Failure::usage(problem).report();
+        return exit::report(Failure::usage(problem));
     }
     match run(std::env::args_os().collect()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => exit::report(failure),
     }
 }
 
@@ -82,6 +79,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(Command::Build(arguments)) => build::run(&arguments),
         Some(Command::Config(arguments)) => config::run(&arguments, &common),
         Some(Command::Queues(arguments)) => queues::run(arguments, &common),
+        Some(Command::Pause(arguments)) => pause::run(arguments, &common),
+        Some(Command::Resume(arguments)) => pause::undo(arguments, &common),
         Some(Command::Purge(arguments)) => purge::run(arguments, &common),
         Some(Command::Call(arguments)) => call::run(arguments, &common),
         Some(Command::Result(arguments)) => result::run(arguments, &common),

@@ -33,6 +33,8 @@ pub mod names {
     pub const UNREADABLE: &str = "mq-unreadable";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
+    /// How often the message has waited for the end of a pause of its task.
+    pub const HELD: &str = "mq-held";
     /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
     pub const DROPPED: &str = "mq-dropped-headers";
     /// Set on a message with a crash count: the name of its next quarantine, see `runtime/admission/quarantine.rs`.
@@ -106,6 +108,11 @@ impl Headers {
     /// How many workers died with this message; 0 when absent.
     pub fn crashes(&self) -> u32 {
         self.count(names::CRASHES)
+    }
+
+    /// How often the message has waited for the end of a pause of its task.
+    pub(crate) fn held(&self) -> u32 {
+        self.count(names::HELD)
     }
 
     /// The key of the lock that a unique call holds.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::gate::Gate;
 use super::admission::quarantine::Quarantine;
 use super::control::Node;
+use super::control::pause_reader::PauseReader;
 use super::control::revocation_reader::RevocationReader;
 use super::execution::isolate;
 use super::execution::running::RunningTasks;
@@ -27,7 +28,7 @@ use super::startup::{NotReady, consume, declare, set_up};
 use crate::app::{App, Consumed};
 use crate::broker::{Consumer, Subscription};
 use crate::error::{Error, Result};
-use crate::routing::topology::check_name;
+use crate::routing::names::check_name;
 use crate::task::SharedState;
 use crate::tracing;
 
@@ -158,11 +159,14 @@ impl Worker {
         declare(&*broker, &topology, &handle).await?;
         let running = Arc::new(RunningTasks::new(app.registry()));
         let mut reader = RevocationReader::new(Arc::clone(&broker), Arc::clone(&running));
-        // Before the first message: it may be a revoked one.
-        reader.catch_up(&handle).await?;
+        let mut pause_reader = PauseReader::new(Arc::clone(&broker), queues.clone());
+        // Before the first message: it may be a revoked one, or one of a paused queue.
+        tokio::try_join!(reader.catch_up(&handle), pause_reader.catch_up(&handle))?;
+        let pauses = Arc::clone(&pause_reader.pauses);
         let revocations = Arc::clone(&reader.revocations);
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(settings.concurrency).unwrap_or(u16::MAX));
-        let subscription = Subscription { queues: queues.clone(), prefetch, name: app.worker_name() };
+        let attached = pause_reader.open();
+        let subscription = Subscription { queues: attached.clone(), prefetch, name: app.worker_name() };
         let consumer = consume(&*broker, subscription, &handle).await?;
         let settling = Arc::<Settling>::default();
         let slots = Arc::new(Slots::new(settings.concurrency));
@@ -175,6 +179,7 @@ impl Worker {
             delivered: Arc::clone(&delivered),
             running: Arc::clone(&running),
             settling: Arc::clone(&settling),
+            pauses: Arc::clone(&pauses),
         });
         let node = settings.control.then(|| Node {
             name: app.worker_name(),
@@ -187,6 +192,7 @@ impl Worker {
             slots: Arc::clone(&slots),
             settling: Arc::clone(&settling),
             revocations: Arc::clone(&revocations),
+            pauses: Arc::clone(&pauses),
             handle: handle.clone(),
             clock: Default::default(),
         });
@@ -200,6 +206,7 @@ impl Worker {
             isolates,
             quarantines_in_process,
             revocations,
+            pauses,
             broker_counts_crashes: broker.capabilities().counts_crashes,
             tolerance: TOLERANCE,
         };
@@ -215,7 +222,7 @@ impl Worker {
         };
         let quarantine = Quarantine::new(quarantines_in_process);
         let pipe = Arc::new(Pipe { gate, settler, slots, quarantine, running, delivered });
-        Ok(Ready { pipe, consumer, queues, reader, node, handle, _health: health })
+        Ok(Ready { pipe, consumer, queues, reader, pause_reader, attached, node, handle, _health: health })
     }
 
     /// Finds mistakes of the program before anything is begun.
@@ -235,6 +242,9 @@ struct Ready {
     consumer: Consumer,
     queues: Vec<String>,
     reader: RevocationReader,
+    pause_reader: PauseReader,
+    /// The queues that are not paused.
+    attached: Vec<String>,
     /// `None` without remote control.
     node: Option<Node>,
     handle: WorkerHandle,
@@ -245,7 +255,7 @@ struct Ready {
 impl Ready {
     /// Works until the worker is stopped, with remote control and the looks at the registers beside it.
     async fn work(self) -> Result<Summary> {
-        let Ready { pipe, consumer, queues, reader, node, handle, _health } = self;
+        let Ready { pipe, consumer, queues, reader, pause_reader, attached, node, handle, _health } = self;
         let settings = &pipe.settler.app.config().worker;
         let (concurrency, grace) = (settings.concurrency, settings.grace);
         // Until its very end: a worker that finishes what it runs can still be asked.
@@ -257,6 +267,7 @@ impl Ready {
             tokio::spawn(async move { node.serve(broker, over).await })
         });
         tokio::spawn(reader.follow(period, over.clone()));
+        tokio::spawn(pause_reader.follow(consumer.control(), attached, period, over.clone()));
         tracing::info!(queues = queues.join(","), concurrency, "ready");
         let dropped = tokio::spawn({
             let (pipe, over) = (Arc::clone(&pipe), over.clone());

@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 use super::to_delivery;
 use crate::broker::{Delivery, Settle, Settlement, Verdict};
 use crate::connection::amqp::channel::{ANSWER, OpenChannel, Scratch};
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::link::Session;
-use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, runtime};
 use crate::error::Result;
 

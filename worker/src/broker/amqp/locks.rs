@@ -14,8 +14,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use crate::broker::{Lock, Locked};
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{code, reply_code, text};
-use crate::connection::amqp::topology::short;
 use crate::error::Result;
 
 /// Takes a lock, if nobody else has it.

@@ -29,8 +29,8 @@ use self::delayed::Delayed;
 use self::getter::Getter;
 use self::notes::Notebook;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
-    Notes, Publication, QueueInfo, Register, Settlement, Subscription,
+    Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
+    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Settlement, Subscription,
 };
 use crate::connection::amqp::link::lock;
 use crate::connection::amqp::{Amqp, Outgoing, codec, delay, runtime};
@@ -129,6 +129,26 @@ impl Broker for AmqpBroker {
         self.getter.get(queue).boxed()
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if std::mem::replace(&mut *lock(&self.closed), true) {
+                return;
+            }
+            let consumers = std::mem::take(&mut *lock(&self.consumers));
+            let stop = join_all(consumers.iter().map(async |control| {
+                control.cancel().await;
+                control.flush().await;
+            }));
+            // What is not settled by then goes back when the connection is closed.
+            let _ = runtime::timeout(STOP, stop).await;
+            self.getter.flush().await;
+            self.amqp.close().await;
+        }
+        .boxed()
+    }
+}
+
+impl Administration for AmqpBroker {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
         operate::queues(&self.amqp, names).boxed()
     }
@@ -178,7 +198,9 @@ impl Broker for AmqpBroker {
         }
         .boxed()
     }
+}
 
+impl Registers for AmqpBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         self.notebook.note(register, note).boxed()
     }
@@ -210,24 +232,6 @@ impl Broker for AmqpBroker {
 
     fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
         locks::unlock(&self.amqp, lock).boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async move {
-            if std::mem::replace(&mut *lock(&self.closed), true) {
-                return;
-            }
-            let consumers = std::mem::take(&mut *lock(&self.consumers));
-            let stop = join_all(consumers.iter().map(async |control| {
-                control.cancel().await;
-                control.flush().await;
-            }));
-            // What is not settled by then goes back when the connection is closed.
-            let _ = runtime::timeout(STOP, stop).await;
-            self.getter.flush().await;
-            self.amqp.close().await;
-        }
-        .boxed()
     }
 }
 

@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::broker::{Note, Notes, Register};
 use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text};
 use crate::connection::amqp::link::Session;
 use crate::connection::amqp::subscription::{Ack, Event, Source};
-use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};
@@ -35,8 +35,10 @@ const READING: Duration = Duration::from_secs(60);
 const PIECE: usize = 100_000;
 /// After so long without the marker, which is there, something is wrong.
 const SILENCE: Duration = Duration::from_secs(10);
-/// After so long without an entry, whoever follows has seen what there is, or will see it the next time.
-const CALM: Duration = Duration::from_secs(1);
+/// How long a follower waits for the first entry: a stream that exists has one.
+const FIRST: Duration = Duration::from_secs(3);
+/// After so long without a further entry, a follower has seen what there is, or will see it the next time.
+const CALM: Duration = Duration::from_millis(300);
 /// How many entries are sent ahead of the ack.
 const WINDOW: u16 = 1000;
 /// What a stream may take of the disk.
@@ -281,11 +283,21 @@ async fn read(
     arguments.insert("x-stream-offset".into(), begin);
     let tag = format!("mq-worker.{}", Uuid::new_v4());
     let source = Source { queue: register.name().into(), prefetch: WINDOW, tag, arguments };
-    let mut entries = source.subscribe(session).await?;
-    let silence = if marker.is_some() { SILENCE } else { CALM };
     let mut piece = Piece { notes: Vec::new(), next: None, end: End::Full };
+    let mut entries = match source.subscribe(session).await {
+        // Nothing was ever noted: the first note makes the stream.
+        Err(error) if marker.is_none() && is_missing(&error) => {
+            return Ok(Piece { end: End::Silent, ..piece });
+        }
+        subscribed => subscribed?,
+    };
     let mut count = 0;
     while count < PIECE {
+        let silence = match (marker, count) {
+            (Some(_), _) => SILENCE,
+            (None, 0) => FIRST,
+            (None, _) => CALM,
+        };
         let delivery = match runtime::timeout(silence, entries.next(true)).await {
             Ok(Event::Delivered(delivery)) => delivery,
             Ok(Event::Written | Event::Confirmed) => continue,
@@ -324,4 +336,9 @@ async fn read(
         }
     }
     Ok(piece)
+}
+
+/// True when there is no such stream; not while one cannot be reached.
+fn is_missing(error: &lapin::Error) -> bool {
+    reply_code(error) == Some(code::NOT_FOUND) && text(error).contains("no queue '")
 }

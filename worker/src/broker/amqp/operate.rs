@@ -10,11 +10,11 @@ use super::check_queue;
 use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{code, reply_code};
-use crate::connection::amqp::topology::short;
 use crate::error::{Error, Result};
 use crate::routing::Binding;
-use crate::routing::topology::{check_key, check_name};
+use crate::routing::names::{check_key, check_name};
 
 /// The queues of these names that exist.
 pub(super) async fn queues(amqp: &Amqp, names: &[String]) -> Result<Vec<QueueInfo>> {

@@ -52,6 +52,11 @@ impl Attached {
         Some(name)
     }
 
+    /// Takes these queues in place of its own.
+    pub(super) fn set_queues(&mut self, queues: Vec<Arc<str>>) {
+        self.queues = queues.into();
+    }
+
     /// A queue has gone. True when it was the last.
     pub(super) fn forget_queue(&mut self, name: &str) -> bool {
         self.queues.retain(|queue| **queue != *name);

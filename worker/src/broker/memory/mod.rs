@@ -6,6 +6,7 @@
 
 mod consumers;
 mod declared;
+mod handout;
 mod hub;
 mod memos;
 mod queue;
@@ -22,8 +23,8 @@ use futures_util::future::BoxFuture;
 use self::hub::Hub;
 use self::state::OwnerId;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
-    Notes, Publication, QueueInfo, Register, Subscription,
+    Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
+    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -96,7 +97,7 @@ impl Broker for MemoryBroker {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            crate::routing::topology::check_key(&publication.routing_key)?;
+            crate::routing::names::check_key(&publication.routing_key)?;
             if let Some(delay) = publication.delay.filter(|delay| *delay > MAX_DELAY) {
                 return Err(Error::unsupported(format!(
                     "cannot keep a message back for {} seconds: the memory broker keeps one for {} at most",
@@ -127,6 +128,12 @@ impl Broker for MemoryBroker {
         })
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.owner.close() })
+    }
+}
+
+impl Administration for MemoryBroker {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
         Box::pin(async move {
             self.owner.check_open()?;
@@ -190,7 +197,9 @@ impl Broker for MemoryBroker {
             Ok(self.owner.hub.with(|state, now| state.oldest(queue, now)))
         })
     }
+}
 
+impl Registers for MemoryBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.owner.check_open()?;
@@ -232,10 +241,6 @@ impl Broker for MemoryBroker {
             Ok(())
         })
     }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.owner.close() })
-    }
 }
 
 /// Stops one consumer: when asked, or when nobody holds it any more.
@@ -253,6 +258,13 @@ impl MemoryConsumerControl {
 impl ConsumerControl for MemoryConsumerControl {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move { self.stop() })
+    }
+
+    fn set_queues(&self, queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, now| state.set_queues(self.id, &queues, now))
+        })
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {

@@ -9,7 +9,9 @@
 pub(crate) mod address;
 pub(crate) mod channel;
 pub(crate) mod codec;
+pub(crate) mod declare;
 pub(crate) mod delay;
+mod desired;
 mod dial;
 pub(crate) mod external;
 pub(crate) mod failure;
@@ -23,7 +25,6 @@ pub(crate) mod runtime;
 mod session;
 mod sieve;
 pub(crate) mod subscription;
-pub(crate) mod topology;
 mod watchdog;
 mod window;
 
@@ -39,8 +40,8 @@ use tokio::runtime::Handle;
 
 use self::address::Address;
 use self::channel::Scratch;
+use self::desired::Desired;
 use self::link::{Link, lock};
-use self::topology::Desired;
 use self::watchdog::WATCHDOG;
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::Result;

@@ -35,6 +35,14 @@ pub(crate) fn consume(consuming: Consuming) -> Job<(), impl Run<()>> {
     job::write("consume", move |engine, _, changes| engine.consume(&consuming, changes)).lazily()
 }
 
+/// Changes the queues of a consumer. What it has of others can still be settled.
+pub(crate) fn set_queues(client: u64, consumer: u64, queues: Vec<String>) -> Job<(), impl Run<()>> {
+    let run = move |engine: &mut Engine, now, changes: &mut Changes| {
+        engine.set_queues(client, consumer, &queues, now, changes)
+    };
+    job::write("change the queues of a consumer", run).lazily()
+}
+
 /// Ends a consumer. What it has can still be settled.
 pub(crate) fn cancel(consumer: u64) -> Job<(), impl Run<()>> {
     let run = move |engine: &mut Engine, now, changes: &mut Changes| {
@@ -86,6 +94,45 @@ impl Engine {
         }
         changes.begun.push(Consumer::new(consuming.clone()));
         Ok(Ok(()))
+    }
+
+    fn set_queues(
+        &mut self,
+        client: u64,
+        id: u64,
+        queues: &[String],
+        now: i64,
+        changes: &mut Changes,
+    ) -> Sql<Result<()>> {
+        let Some(known) = self.consumers.iter().find(|consumer| consumer.id == id) else { return Ok(Ok(())) };
+        let (before, name) = (known.queues.clone(), known.name.clone());
+        for queue in queues {
+            if let Err(error) = self.queue_for(client, queue) {
+                return Ok(Err(error.context("cannot consume")));
+            }
+        }
+        let owner = self.join(changes)?;
+        for queue in queues {
+            self.write_consumer(owner, id, queue, &name)?;
+        }
+        for queue in before.iter().filter(|queue| !queues.contains(queue)) {
+            self.db
+                .prepare_cached("DELETE FROM consumer WHERE owner = ? AND id = ? AND queue = ?")?
+                .execute(params![owner, id as i64, queue])?;
+            self.consumer_left(queue, now)?;
+        }
+        changes.moved.push((id, queues.to_vec()));
+        Ok(Ok(()))
+    }
+
+    /// A consumer has other queues from now on.
+    pub(super) fn move_consumers(&mut self, moved: Vec<(u64, Vec<String>)>) {
+        for (id, queues) in moved {
+            if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.id == id) {
+                (consumer.queues, consumer.first) = (queues, 0);
+                self.is_hungry = true;
+            }
+        }
     }
 
     pub(super) fn end_consumer(&mut self, id: u64, now: i64, changes: &mut Changes) -> Sql<()> {

@@ -94,6 +94,8 @@ pub(crate) struct Changes {
     pub(super) claims: Vec<(u64, Claim)>,
     /// Consumers that began.
     pub(super) begun: Vec<Consumer>,
+    /// Consumers that have other queues now.
+    pub(super) moved: Vec<(u64, Vec<String>)>,
     /// Consumers that ended.
     pub(super) retired: Vec<u64>,
     /// Results that became final.
@@ -204,6 +206,7 @@ impl Engine {
             self.is_hungry = true;
             self.listen();
         }
+        self.move_consumers(changes.moved);
         for order in orders {
             order.answer(self);
         }

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::engine::{Engine, Sql};
 use crate::error::{Error, Result};
-use crate::routing::topology::DeleteGuard;
+use crate::routing::DeleteGuard;
 use crate::routing::{Binding, Exchange};
 
 impl Engine {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::limits::Limits;
+use super::pauses::{self, Pauses};
 use super::quarantine::{CrashFacts, CrashVerdict};
 use super::refusal::Refusal;
 use super::request::{Attempts, Request, arguments, is_plain};
@@ -30,6 +31,8 @@ pub(crate) enum Admission {
     Refuse(Request, Refusal),
     /// It is not due yet, by this long.
     Early(Request, Duration),
+    /// Its task is paused: it waits this long and comes again.
+    Hold(Request, Duration),
     /// A worker may have died with it: the crash is counted before it runs again.
     CountCrash(Request),
     /// Several tasks want this plain message: each gets a copy of its own.
@@ -65,6 +68,8 @@ pub(crate) struct Gate {
     pub(crate) broker_counts_crashes: bool,
     /// Not to be run.
     pub(crate) revocations: Arc<Revocations>,
+    /// What is paused.
+    pub(crate) pauses: Arc<Pauses>,
     /// How far ahead of its time a message may be run.
     pub(crate) tolerance: Duration,
 }
@@ -108,6 +113,10 @@ impl Gate {
             Err(refusal) => return ends(request, refusal),
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
             Ok(_) => {}
+        }
+        if let Some(end) = self.pauses.end_of_task(entry.name, now) {
+            let held = request.context.headers().held();
+            return Admission::Hold(request, pauses::wait(held, end - now, fastrand::f64()));
         }
         let options = request.options;
         let limits = Limits::of(Some(entry), request.context.headers());

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Node, describe};
 use crate::app::App;
+use crate::app::pause::announced;
 use crate::broker::{Note, Register};
 use crate::control::Command;
 use crate::error::Result;
@@ -15,7 +16,12 @@ impl Node {
     pub(super) fn perform(&self, command: &Command) -> Option<Value> {
         let arguments = &command.arguments;
         Some(match command.method.as_str() {
-            "ping" => json!({"ok": "pong"}),
+            "ping" => {
+                if let Some((what, until)) = announced(arguments) {
+                    self.pauses.set(what, until);
+                }
+                json!({"ok": "pong"})
+            }
             "stats" => self.stats(),
             "registered" | "dump_tasks" => self.registered(arguments),
             "active" | "dump_active" => self.active(),

@@ -6,6 +6,7 @@
 mod answers;
 mod describe;
 mod duplicates;
+pub(super) mod pause_reader;
 pub(super) mod revocation_reader;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::pauses::Pauses;
 use super::admission::revocations::Revocations;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
@@ -51,6 +53,8 @@ pub(super) struct Node {
     pub(super) settling: Arc<Settling>,
     /// What it must not run.
     pub(super) revocations: Arc<Revocations>,
+    /// What is paused.
+    pub(super) pauses: Arc<Pauses>,
     /// How it is told to stop.
     pub(super) handle: WorkerHandle,
     pub(super) clock: Clock,
@@ -75,6 +79,7 @@ impl Node {
                     tracing::debug!(queue = mailbox.queue, "remote control is ready");
                     // What was told while there was no mailbox.
                     self.revocations.look();
+                    self.pauses.look();
                     let checked = async {
                         if !std::mem::replace(&mut checked, true) {
                             duplicates::warn(&self.name, Arc::clone(&broker)).await;

@@ -22,6 +22,7 @@ fn node(name: &str, broker: &str) -> Node {
         settling: Default::default(),
         slots: Arc::new(Slots::new(4)),
         revocations: Arc::default(),
+        pauses: Arc::default(),
         app,
         queues: vec!["mail".into()],
         topology: Topology::of_queue(Queue { max_priority: Some(9), ..Queue::new("mail") }),

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::checks::{Checks, Report, Trouble};
+use super::admission::pauses::Pauses;
 use super::execution::running::RunningTasks;
 use super::handle::WorkerHandle;
 use super::settlement::persist::Settling;
@@ -74,6 +75,8 @@ pub(super) struct Consuming {
     pub(super) running: Arc<RunningTasks>,
     /// What it cannot settle at the moment.
     pub(super) settling: Arc<Settling>,
+    /// What it is not to consume.
+    pub(super) pauses: Arc<Pauses>,
 }
 
 impl Health {

@@ -74,7 +74,12 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
                     ));
                     return symptoms;
                 }
-                let waiting = consuming.broker.queues(&consuming.queues).await;
+                let open = consuming.pauses.open(&*consuming.queues);
+                // Without a name, a broker tells of all queues.
+                if open.is_empty() {
+                    return symptoms;
+                }
+                let waiting = consuming.broker.queues(&open).await;
                 idle(&consuming, delivered, waiting, &mut symptoms);
             }
         }
@@ -167,6 +172,7 @@ mod tests {
             queues: Arc::new([]),
             delivered: Arc::new(AtomicU64::new(1)),
             running: Arc::new(RunningTasks::new(&Registry::default())),
+            pauses: Arc::default(),
         };
         let vitals = Vitals {
             phase: Mutex::new(Phase::Consuming(consuming)),

@@ -11,8 +11,9 @@ use super::settler::{Settled, Settler};
 use super::trimmed_copy::TrimmedCopy;
 use crate::broker::Verdict;
 use crate::message::headers::names;
-use crate::message::history;
+use crate::message::{Message, history};
 use crate::runtime::admission::request::Request;
+use crate::show;
 use crate::task::TaskEntry;
 use crate::tracing;
 
@@ -41,14 +42,42 @@ impl Settler {
         request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
     }
 
+    /// Requeues a message whose queue is paused and that has not begun. Its consumer must be detached from the queue: else
+    /// the same message would come again.
+    pub(crate) async fn return_to_paused_queue(&self, request: Request) {
+        count(&self.counters.requeued);
+        if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
+            return request.settlement.settle(Verdict::Requeue);
+        }
+        let afresh = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+        let copy = TrimmedCopy::call(copy_of(&request));
+        let done = self.publish_copy(&request, "requeue a message of a paused queue", copy, afresh).await;
+        self.replace(request, done).await;
+    }
+
+    /// Sends a message of a paused task back to wait in the broker, with no attempt spent.
+    pub(crate) async fn hold(&self, request: Request, wait: Duration) {
+        let (task, id) = (request.context.task(), request.context.id());
+        let held = request.context.headers().held().saturating_add(1);
+        tracing::debug!(task, id, held, after = %show::duration(wait), "its task is paused: postponed");
+        let mut message = copy_of(&request);
+        message.headers.set(names::HELD, held);
+        self.wait_in_broker(request, message, wait).await;
+    }
+
     /// Sends a message that came before its time, or its turn, back to wait in the broker.
     pub(crate) async fn postpone(&self, request: Request, wait: Duration) {
+        let message = copy_of(&request);
+        self.wait_in_broker(request, message, wait).await;
+    }
+
+    async fn wait_in_broker(&self, request: Request, message: Message, wait: Duration) {
         if self.keep_lock(&request, wait).await.is_err() {
             return request.settlement.settle(Verdict::Requeue);
         }
         let delay = Some(self.as_long_as_possible(wait));
         let waiting = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
-        let copy = TrimmedCopy::call(copy_of(&request));
+        let copy = TrimmedCopy::call(message);
         let done = self.publish_copy(&request, "let a message wait", copy, waiting).await;
         self.replace(request, done).await;
     }
