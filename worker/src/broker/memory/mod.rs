@@ -10,6 +10,7 @@ mod handout;
 mod hub;
 mod memos;
 mod queue;
+mod schedule_log;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use self::hub::Hub;
 use self::state::OwnerId;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,
+    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, ScheduleLog, Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -126,6 +127,10 @@ impl Broker for MemoryBroker {
             self.owner.check_open()?;
             self.owner.hub.with(|state, now| state.get(queue, self.owner.id, now))
         })
+    }
+
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(self)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
