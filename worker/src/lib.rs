@@ -84,6 +84,10 @@ pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};
 #[cfg(feature = "cli")]
 mod admin;
 
+// The scheduler.
+mod beat;
+pub use beat::{Beat, BeatHandle};
+
 // The command.
 #[cfg(feature = "cli")]
 mod cli;
@@ -101,6 +105,7 @@ pub mod __private {
     pub use crate::message::{ArgumentError, Arguments, NoArgs};
     pub use crate::middleware::{MiddlewareEntry, erase as erase_middleware};
     pub use crate::routing::Topic;
+    pub use crate::schedule::{CatchUp, Overlap};
     pub use crate::task::error::convert::{
         Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
     };

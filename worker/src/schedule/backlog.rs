@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Schedule;
 
 /// A due time that is late by no more than this was not missed: it waited for a takeover, or for the broker.
-pub(crate) const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(30);
 
 /// How many due times can lie within [`GRACE`] and one jitter before it.
 const MOST: usize = 1100;

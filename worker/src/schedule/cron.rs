@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, Duration, NaiveDateTime, TimeZone, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Year};
@@ -51,7 +51,7 @@ impl Expression {
             ));
         }
         let parser = CronParser::builder().year(Year::Disallowed).build();
-        let cron = parser.parse(&pattern).map_err(|error| plain(&error.to_string()))?;
+        let cron = parser.parse(&pattern).map_err(|error| whose(&pattern, &parser, &error.to_string()))?;
         let hours = cron.pattern.hours.values();
         let every_hour = (0..24).all(|hour| hours.contains(&hour));
         let expression = Self { cron, zone, every_hour };
@@ -124,6 +124,22 @@ pub(super) fn zone(name: &str) -> Result<Tz, String> {
     })
 }
 
+/// What is wrong, and with which field.
+fn whose(pattern: &str, parser: &CronParser, problem: &str) -> String {
+    const FIELDS: [&str; 6] = ["second", "minute", "hour", "day of the month", "month", "day of the week"];
+    let fields: Vec<&str> = pattern.split_whitespace().collect();
+    let names = &FIELDS[FIELDS.len() - fields.len().min(6)..];
+    let is_wrong = |index: &usize| {
+        let alone = |(other, field)| if other == *index { field } else { "*" };
+        let alone: Vec<&str> = fields.iter().copied().enumerate().map(alone).collect();
+        parser.parse(&alone.join(" ")).is_err()
+    };
+    match (0..fields.len()).find(is_wrong) {
+        Some(index) => format!("the {} is `{}`: {}", names[index], fields[index], plain(problem)),
+        None => plain(problem),
+    }
+}
+
 /// The parser's words without its type names.
 fn plain(text: &str) -> String {
     let text = ["Component error: ", "Invalid pattern: ", "Pattern contains illegal characters: "]
@@ -136,6 +152,8 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use chrono::Duration;
+
     use super::*;
 
     fn expression(text: &str, zone_name: &str) -> Expression {
@@ -194,7 +212,8 @@ mod tests {
         for (text, words) in [
             ("0 0 31 2 *", "it names a day that no year has"),
             ("0 0 31 4,6 *", "it names a day that no year has"),
-            ("60 * * * *", "60"),
+            ("60 * * * *", "the minute is `60`"),
+            ("* * * jam *", "the month is `jam`"),
             ("* * * *", "it has 4 fields"),
             ("", "it has 0 fields"),
             ("0 0 1 1 * 2026 9", "it has 7 fields"),

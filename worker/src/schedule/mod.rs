@@ -7,7 +7,7 @@ mod definition;
 mod policy;
 mod timing;
 
-pub(crate) use backlog::{Backlog, GRACE, backlog, handled_until, run_at};
+pub(crate) use backlog::{backlog, handled_until, run_at};
 pub use definition::Schedule;
 pub use policy::{CatchUp, Overlap};
 pub use timing::Timing;

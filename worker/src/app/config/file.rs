@@ -142,6 +142,7 @@ fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Res
     let value = ValueDeserializer::from(value);
     match key {
         "routes" => config.routes = Deserialize::deserialize(value)?,
+        "schedules" => config.schedules = Deserialize::deserialize(value)?,
         _ => config.topology = Deserialize::deserialize(value)?,
     }
     Ok(())
@@ -157,6 +158,7 @@ fn told(error: &toml::de::Error) -> String {
 pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Result<(), Problem> {
     let example = match key {
         "routes" => r#"[{ task = "feed.*", queue = "feeds" }]"#,
+        "schedules" => r#"[{ name = "nightly", task = "clean_up", cron = "0 3 * * *" }]"#,
         _ => r#"{ queues = [{ name = "email" }] }"#,
     };
     DeValue::parse(text)

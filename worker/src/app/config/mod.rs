@@ -24,6 +24,7 @@ use self::origins::{Draft, Loaded, Origins};
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
 use crate::routing::{QueueKind, RouteRule, Topology};
+use crate::schedule::Schedule;
 use crate::tracing;
 
 /// Every setting. [`Config::load`] reads `MQ_…` environment variables, then `mq-worker.toml`, then takes
@@ -75,6 +76,8 @@ pub struct Config {
     pub routes: Vec<RouteRule>,
     /// Exchanges, queues and bindings to declare in addition to those of the tasks.
     pub topology: Topology,
+    /// Schedules, for tasks of this and of other programs; a scheduler acts on them: see [`Beat`](crate::Beat).
+    pub schedules: Vec<Schedule>,
     /// Files for `amqps://`.
     pub tls: TlsOptions,
     /// The settings of the worker alone.
@@ -129,6 +132,7 @@ impl Config {
             result_expires: Duration::from_secs(24 * 60 * 60),
             routes: Vec::new(),
             topology: Topology::default(),
+            schedules: Vec::new(),
             tls: TlsOptions::default(),
             worker: WorkerConfig::default(),
         }
