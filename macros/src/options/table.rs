@@ -115,6 +115,8 @@ options! {
         "a call that waited longer is not run", "never", also "expiration" "ttl";
     ignore_result => ignore_result: bool, bare,
         "nobody asks for the result: nothing is stored", "results are kept", also "store_result";
+    track_started => track_started: bool, some,
+        "`STARTED` is stored when the task begins, with worker and time", "the setting `track_started`";
     topic = "order.*.paid" => topics: Topics, bare,
         "subscribes to messages with such a routing key: `*` is one word, `#` any number. May be repeated, or a list: \
          `[\"a.*\", \"b.#\"]`", "none", also "bind" "routing_key" "subscribe";

@@ -3,20 +3,26 @@
 
 pub mod config;
 pub mod emit;
+pub mod info;
 pub mod payload;
 pub mod result;
+pub mod result_set;
 pub mod revoke;
 mod rpc;
 pub mod send;
 mod subscriptions;
 pub(crate) mod unique;
+pub mod updates;
 
 pub use config::{Config, WorkerConfig};
 pub use emit::Emitted;
+pub use info::JobInfo;
 pub use payload::Payload;
 pub use result::AsyncResult;
+pub use result_set::ResultSet;
 pub use rpc::Rpc;
 pub(crate) use subscriptions::{Consumed, Subscriptions};
+pub use updates::Updates;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -303,7 +303,8 @@ pub(super) struct CallArguments {
     /// Delay the call by this long
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(super) countdown: Option<Duration>,
-    /// Wait for the result and print it, at most this long [default: 60s]; exit code 75 on timeout
+    /// Wait for the result, with a progress bar on a terminal, and print it, at most this long [default: 60s]; exit code 75 on
+    /// timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
     #[command(flatten)]
@@ -321,6 +322,9 @@ pub(super) struct ResultArguments {
     /// Wait until the result is ready, at most this long [default: 60s]; exit code 75 on timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
+    /// Show how far the call is until the result is ready, without a limit unless --wait sets one
+    #[arg(short, long)]
+    pub(super) follow: bool,
     /// Print everything that is known about the call, as JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -13,6 +13,7 @@ mod declare;
 mod delete;
 mod exchanges;
 mod exit;
+mod follow;
 mod inventory;
 mod logging;
 #[cfg(feature = "amqp")]

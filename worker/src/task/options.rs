@@ -41,6 +41,8 @@ pub struct TaskOptions {
     pub expires: Option<Duration>,
     /// True if the result is ignored: nothing is stored.
     pub ignore_result: bool,
+    /// True if the state `STARTED` is stored when the task begins. Default: the setting `track_started`.
+    pub track_started: Option<bool>,
 }
 
 impl TaskOptions {
@@ -62,6 +64,7 @@ impl TaskOptions {
         priority: None,
         expires: None,
         ignore_result: false,
+        track_started: None,
     };
 }
 

@@ -71,6 +71,9 @@ pub struct Config {
     pub max_message_size: usize,
     /// How long results are kept. Default one day.
     pub result_expires: Duration,
+    /// Store the state `STARTED` when a task begins, with worker and time, unless the task itself says. Costs a write for
+    /// each run. Default false.
+    pub track_started: bool,
     /// The addresses of tasks; the first matching rule wins.
     pub routes: Vec<RouteRule>,
     /// Exchanges, queues and bindings to declare in addition to those of the tasks.
@@ -127,6 +130,7 @@ impl Config {
             publish_timeout: Duration::from_secs(10),
             max_message_size: 16 * 1024 * 1024,
             result_expires: Duration::from_secs(24 * 60 * 60),
+            track_started: false,
             routes: Vec::new(),
             topology: Topology::default(),
             tls: TlsOptions::default(),

@@ -108,6 +108,9 @@ settings! {
         |c, t, _| c.max_message_size = value::size(t)?, |c| Some(bytes(c.max_message_size));
     "" "result_expires" "MQ_RESULT_EXPIRES" "", DURATION, "`1day`", "How long results are kept",
         |c, t, _| c.result_expires = value::positive_duration(t)?, |c| duration(c.result_expires);
+    "" "track_started" "MQ_TRACK_STARTED" "", "`true` or `false`", "`false`",
+        "Store the state `STARTED` when a task begins; costs a write for each run",
+        |c, t, _| c.track_started = value::switch(t)?, |c| Some(c.track_started.to_string());
     "worker" "queues" "MQ_QUEUES" "--queues", "names, separated by commas", "those of all tasks",
         "The queues to consume from",
         |c, t, _| c.worker.queues = value::queues(t)?,

@@ -46,7 +46,7 @@ pub(crate) use consumers::{Consuming, Sink, cancel, consume};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
-pub(crate) use results::{Storing, store};
+pub(crate) use results::{News, Storing, forget, store};
 
 use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};

@@ -28,6 +28,8 @@ pub(crate) struct Settler {
     pub(crate) broker: Arc<dyn Broker>,
     /// Takes results.
     pub(crate) backend: Arc<dyn ResultBackend>,
+    /// The worker's name.
+    pub(crate) worker: String,
     /// Hear of dead letters.
     pub(crate) hooks: FailureHooks,
     /// Tries each effect until it is durable, or cannot be.
@@ -59,7 +61,7 @@ impl Settler {
             attempt: request.context.retries().saturating_add(1),
             at: format_time(Utc::now()),
             error,
-            worker: self.app.worker_name(),
+            worker: self.worker.clone(),
         }
     }
 
