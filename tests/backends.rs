@@ -18,18 +18,26 @@ enum Kind {
     Sqlite,
     /// Results are messages to the caller's own queue: only the caller sees them.
     Rpc,
+    /// Shared with Celery.
+    Redis,
 }
 
 struct Lab {
     kind: Kind,
     broker: BrokerUrl,
+    store: Option<BrokerUrl>,
     _directory: Option<tempfile::TempDir>,
 }
 
 impl Lab {
     fn new(kind: Kind) -> Option<Lab> {
         let mut directory = None;
+        let mut store = None;
         let broker = match kind {
+            Kind::Redis => {
+                store = Some(support::redis::shared(file!())?);
+                "memory://".to_owned()
+            }
             Kind::Memory => format!("memory://{}", unique("results")),
             Kind::Sqlite => {
                 let place = directory.insert(support::temp_dir());
@@ -38,7 +46,8 @@ impl Lab {
             Kind::Rpc => shared::rabbitmq(file!())?.url,
         };
         let broker = broker.parse().expect("a URL");
-        Some(Lab { kind, broker, _directory: directory })
+        let store = store.map(|url| url.parse().expect("a URL"));
+        Some(Lab { kind, broker, store, _directory: directory })
     }
 
     /// One more user of the backend that goes with the broker.
@@ -54,7 +63,9 @@ impl Lab {
             name: "conformance".into(),
         };
         let options = BackendOptions { connect, expires };
-        within("open", LIMIT, backend::open(&self.broker, None, &options)).await.expect("the backend opens")
+        within("open", LIMIT, backend::open(&self.broker, self.store.as_ref(), &options))
+            .await
+            .expect("the backend opens")
     }
 }
 
@@ -96,6 +107,7 @@ macro_rules! suite {
         suite!(@backend memory, Kind::Memory, $($case)*);
         suite!(@backend sqlite, Kind::Sqlite, $($case)*);
         suite!(@backend rpc, Kind::Rpc, $($case)*);
+        suite!(@backend redis, Kind::Redis, $($case)*);
     };
     (@backend $backend:ident, $kind:expr, $($case:ident)*) => {
         mod $backend {
@@ -120,6 +132,7 @@ suite! {
     a_final_state_is_not_overwritten
     an_unknown_task_has_no_result
     many_wait_at_once
+    ten_thousand_wait_and_cost_nothing
     two_may_wait_for_one_result
     waiting_may_be_given_up_and_taken_up_again
     a_large_value_arrives
@@ -249,6 +262,26 @@ mod cases {
             let (n, record) = outcome.expect("no panic");
             assert_eq!(value(&record), n.to_string());
         }
+    }
+
+    pub(super) async fn ten_thousand_wait_and_cost_nothing(lab: &Lab) {
+        let (caller, worker) = (lab.open().await, lab.open().await);
+        let prefix = unique("task");
+        let mut waits = Vec::new();
+        let mut last = None;
+        for n in 0..10_000 {
+            let id = format!("{prefix}-{n}");
+            last = expect(&caller, &id).await;
+            let caller = Arc::clone(&caller);
+            waits.push(tokio::spawn(async move { (n, wait(&caller, &id).await) }));
+        }
+        for n in [9_999, 0, 5_000] {
+            store(&worker, &success(&format!("{prefix}-{n}"), &n.to_string()), &last).await;
+            let (n, record) = within("one of many", LIMIT, waits.remove(n)).await.expect("no panic");
+            assert_eq!(value(&record), n.to_string());
+            waits.insert(n, tokio::spawn(std::future::pending()));
+        }
+        waits.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     pub(super) async fn two_may_wait_for_one_result(lab: &Lab) {

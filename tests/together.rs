@@ -17,6 +17,7 @@ mod layering;
 mod pika;
 mod promises;
 mod rabbitmq;
+mod results;
 mod routing;
 mod support;
 mod worker;
