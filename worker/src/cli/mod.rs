@@ -19,6 +19,7 @@ mod exchanges;
 mod exit;
 #[cfg(feature = "dashboard")]
 mod explain;
+mod follow;
 #[cfg(feature = "dashboard")]
 mod jobs;
 mod logging;

@@ -85,6 +85,9 @@ pub struct Config {
     pub sent_events: bool,
     /// Show arguments and results in events, shortened. Default true.
     pub event_values: bool,
+    /// Store the state `STARTED` when a task begins, with worker and time, unless the task itself says. Costs a write for
+    /// each run. Default false.
+    pub track_started: bool,
     /// The addresses of tasks; the first matching rule wins.
     pub routes: Vec<RouteRule>,
     /// Exchanges, queues and bindings to declare in addition to those of the tasks.
@@ -153,6 +156,7 @@ impl Config {
             history_max_rows: 10_000_000,
             sent_events: false,
             event_values: true,
+            track_started: false,
             routes: Vec::new(),
             topology: Topology::default(),
             schedules: Vec::new(),

@@ -340,6 +340,9 @@ pub(super) struct ResultArguments {
     /// Wait until the result is ready, at most this long [default: 60s]; exit code 75 on timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
+    /// Show how far the call is until the result is ready, without a limit unless --wait sets one
+    #[arg(short, long)]
+    pub(super) follow: bool,
     /// Print everything that is known about the call, as JSON
     #[arg(long)]
     pub(super) json: bool,
