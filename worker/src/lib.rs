@@ -58,6 +58,9 @@ pub use connection::{BrokerUrl, ConnectOptions, TlsOptions};
 pub mod backend;
 pub mod broker;
 
+// Events: what workers and producers report while they work.
+pub mod events;
+
 // Remote control: querying and controlling running workers.
 pub mod control;
 

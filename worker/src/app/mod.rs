@@ -4,6 +4,7 @@
 mod builder;
 pub mod config;
 pub mod emit;
+mod events;
 pub mod pause;
 pub mod payload;
 pub mod result;
@@ -70,6 +71,7 @@ struct Inner {
     declared: Mutex<HashSet<String>>,
     /// The reply queue of this process, created by the first request.
     replies: rpc::Replies,
+    producing: events::Producing,
     /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several clients declare at once.
     declaring: tokio::sync::Mutex<()>,
 }
@@ -130,6 +132,7 @@ impl App {
             configured: OnceCell::new(),
             declared: Mutex::default(),
             replies: rpc::Replies::default(),
+            producing: events::Producing::default(),
             declaring: tokio::sync::Mutex::default(),
         })))
     }
@@ -331,6 +334,7 @@ impl App {
     /// Closes the connections to broker and backend. Sending afterwards is an error.
     pub async fn close(&self) {
         self.0.replies.close().await;
+        self.0.producing.close().await;
         if let Some(backend) = self.0.backend.get() {
             backend.close().await;
         }

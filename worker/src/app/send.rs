@@ -251,6 +251,7 @@ impl App {
             mandatory: true,
         };
         let route_queue = route.queue;
+        let reported = self.config().sent_events.then(|| publication.clone());
         let mut sent = broker.publish(publication.clone()).await;
         if let (Err(error), Some(queue)) = (&sent, &route_queue)
             && error.is_unroutable()
@@ -259,6 +260,11 @@ impl App {
             self.forget_declared();
             self.ensure_queue(queue).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
+        }
+        if sent.is_ok()
+            && let Some(reported) = reported
+        {
+            self.report_sent(broker, route_queue.as_deref(), &reported);
         }
         let external = route_queue.filter(|queue| self.is_external(queue));
         sent.map_err(|error| match external {

@@ -3,9 +3,10 @@
 //! What it does is done by the thread of the file ([`crate::connection::sqlite`]); here its answers become the
 //! broker's types.
 //!
-//! What a process has been handed is leased: while it lives, however slow, nobody else gets it; about six seconds
-//! after it died all of it comes back, marked as redelivered and with one crash more. That counts every delivery it
-//! held, those too that still waited in the consumer's channel: a file cannot tell what a dead process was doing.
+//! A delivery is leased to its process: while that lives, however slow, no other process gets the message; about six
+//! seconds after it died, all its messages are redelivered, each with a crash count one higher. That counts every
+//! delivery it held, including those that still waited in the consumer's channel: a file does not show what a dead
+//! process was doing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,7 @@ const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A broker in a file.
 pub(crate) struct SqliteBroker {
     database: Arc<Database>,
-    /// Tells this broker from others of the same file in the same process.
+    /// Distinguishes this broker from others of the same file in the same process.
     client: u64,
     timeout: Duration,
     is_closed: AtomicBool,
@@ -76,6 +77,7 @@ impl SqliteBroker {
                 show::duration(MAX_DELAY)
             )));
         }
+        let is_transient = message.properties.transient;
         let publishing = Publishing {
             exchange,
             routing_key,
@@ -87,7 +89,12 @@ impl SqliteBroker {
             mandatory,
         };
         let unknown = || ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() };
-        match self.database.ask(sqlite::publish(publishing), self.timeout).await {
+        let mut job = sqlite::publish(publishing);
+        if is_transient {
+            // Whoever sends it does not ask for a sync of the disk.
+            job = job.lazily();
+        }
+        match self.database.ask(job, self.timeout).await {
             Some(Err(error)) if error.is_unknown() => Err(Error::new(unknown(), error.to_string())),
             Some(answer) => answer,
             // The commit may still happen.
@@ -115,7 +122,7 @@ impl SqliteBroker {
         let consuming =
             Consuming { client: self.client, consumer, queues, prefetch, name, sink: sink(sender, &returns) };
         self.call(sqlite::consume(consuming)).await?;
-        let control = Control {
+        let control = SqliteConsumerControl {
             client: self.client,
             database: Arc::clone(&self.database),
             _returns: returns,
@@ -302,7 +309,7 @@ fn sink(sender: mpsc::Sender<Delivery>, returns: &Arc<Returns>) -> Sink {
     let returns: Weak<Returns> = Arc::downgrade(returns);
     let closed = sender.clone();
     Sink {
-        // A delivery that does not fit or comes too late is dropped here, and goes back by that.
+        // A delivery that does not fit or comes too late is dropped here, which requeues it.
         hand_out: Arc::new(move |claimed| match returns.upgrade() {
             Some(returns) => {
                 let _ = sender.try_send(delivery(claimed, returns));
@@ -320,16 +327,16 @@ fn delivery(claimed: Claimed, returns: Arc<Returns>) -> Delivery {
     Delivery { message, queue, exchange, routing_key, redelivered, crashes: Some(crashes), settlement }
 }
 
-struct Control {
+struct SqliteConsumerControl {
     client: u64,
     database: Arc<Database>,
-    /// Upgraded by the sink: without it deliveries would have nobody to go back to.
+    /// Upgraded by the sink: without it deliveries could not be settled.
     _returns: Arc<Returns>,
     consumer: u64,
     timeout: Duration,
 }
 
-impl ConsumerControl for Control {
+impl ConsumerControl for SqliteConsumerControl {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         async move {
             let cancelled = self.database.call(sqlite::cancel(self.consumer), self.timeout).await;

@@ -16,6 +16,7 @@ pub use arguments::{Argument, ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};
 pub use headers::Headers;
 pub use history::Attempt;
+pub use normalize::normalize;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

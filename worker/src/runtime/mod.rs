@@ -5,6 +5,7 @@
 //! `worker` brings along what they need. `control` and `health` stand beside the pipe.
 
 pub(crate) mod handle;
+pub(crate) mod reporter;
 mod startup;
 
 pub(crate) mod admission;
@@ -13,6 +14,7 @@ pub(crate) mod settlement;
 
 mod control;
 mod health;
+mod heartbeat;
 
 mod pipe;
 mod worker;

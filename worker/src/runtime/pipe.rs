@@ -25,6 +25,7 @@ use super::settlement::persist::Abandoned;
 use super::settlement::settler::Settler;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::panics::Guarded;
 use crate::show;
 use crate::task::{AckMode, Work};
@@ -201,6 +202,7 @@ impl Pipe {
                 return self.settler.requeue(request).await;
             }
             request.quarantined = true;
+            self.settler.reporter.happened(EventKind::Quarantined, &request.context);
         }
         self.run(request, work, limits, slot).await;
     }
@@ -217,6 +219,7 @@ impl Pipe {
         if early {
             request.settlement = request.settlement.settle_early();
         }
+        self.settler.reporter.received(&request.context);
         let begun = Instant::now();
         let _listed = self.running.enter(&request.context, begun, early);
         // Revoked since it was admitted, and before anybody could find it on the list.
@@ -224,6 +227,7 @@ impl Pipe {
             let outcome = Outcome::Revoked { why: "revoked" };
             return self.settler.settle(request, outcome, Duration::ZERO).await;
         }
+        self.settler.reporter.started(&request.context);
         let work = work.into_inner();
         let layers = self.settler.app.middleware();
         let ended =

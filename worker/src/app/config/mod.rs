@@ -73,6 +73,10 @@ pub struct Config {
     pub max_message_size: usize,
     /// How long results are kept. Default one day.
     pub result_expires: Duration,
+    /// Emit a `task-sent` event for every call that this program sends. Default false.
+    pub sent_events: bool,
+    /// Show arguments and results in events, shortened. Default true.
+    pub event_values: bool,
     /// The addresses of tasks; the first matching rule wins.
     pub routes: Vec<RouteRule>,
     /// Exchanges, queues and bindings to declare in addition to those of the tasks.
@@ -102,6 +106,9 @@ pub struct WorkerConfig {
     pub max_crashes: u32,
     /// Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower. Default true.
     pub control: bool,
+    /// Emit events of every call that this worker runs, for Flower, `mq-worker events` and history. Default false: they can
+    /// be turned on and off while it runs.
+    pub events: bool,
     /// The address that serves `/livez` and `/readyz`, such as `0.0.0.0:9000`. Default: nowhere.
     pub health: Option<SocketAddr>,
     /// How long a worker may receive nothing from a queue that is not empty, or its async runtime may be blocked, before
@@ -131,6 +138,8 @@ impl Config {
             publish_timeout: Duration::from_secs(10),
             max_message_size: 16 * 1024 * 1024,
             result_expires: Duration::from_secs(24 * 60 * 60),
+            sent_events: false,
+            event_values: true,
             routes: Vec::new(),
             topology: Topology::default(),
             tls: TlsOptions::default(),
@@ -151,6 +160,7 @@ impl Default for WorkerConfig {
             hostname: None,
             max_crashes: 3,
             control: true,
+            events: false,
             health: None,
             health_stall_limit: Duration::from_secs(60),
             health_connection_limit: Duration::from_secs(300),
@@ -262,7 +272,7 @@ fn program_name() -> String {
 }
 
 /// What this machine calls itself.
-fn machine_name() -> String {
+pub(super) fn machine_name() -> String {
     #[cfg(unix)]
     let name = Some(rustix::system::uname().nodename().to_string_lossy().into_owned());
     #[cfg(not(unix))]

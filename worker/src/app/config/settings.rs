@@ -109,6 +109,12 @@ settings! {
         |c, t, _| c.max_message_size = value::size(t)?, |c| Some(bytes(c.max_message_size));
     "" "result_expires" "MQ_RESULT_EXPIRES" "", DURATION, "`1day`", "How long results are kept",
         |c, t, _| c.result_expires = value::positive_duration(t)?, |c| duration(c.result_expires);
+    "" "sent_events" "MQ_SENT_EVENTS" "", "`true` or `false`", "`false`",
+        "Emit a `task-sent` event for every call that this program sends",
+        |c, t, _| c.sent_events = value::switch(t)?, |c| Some(c.sent_events.to_string());
+    "" "event_values" "MQ_EVENT_VALUES" "", "`true` or `false`", "`true`",
+        "Show arguments and results in events, shortened",
+        |c, t, _| c.event_values = value::switch(t)?, |c| Some(c.event_values.to_string());
     "worker" "queues" "MQ_QUEUES" "--queues", "names, separated by commas", "those of all tasks",
         "The queues to consume from",
         |c, t, _| c.worker.queues = value::queues(t)?,
@@ -130,6 +136,9 @@ settings! {
     "worker" "control" "MQ_CONTROL" "", "`true` or `false`", "`true`",
         "Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower",
         |c, t, _| c.worker.control = value::switch(t)?, |c| Some(c.worker.control.to_string());
+    "worker" "events" "MQ_EVENTS" "--events", "`true` or `false`", "`false`",
+        "Emit events of every call that the worker runs, for Flower and `mq-worker events`",
+        |c, t, _| c.worker.events = value::switch(t)?, |c| Some(c.worker.events.to_string());
     "worker" "health" "MQ_HEALTH" "--health", "address and port: `0.0.0.0:9000`", "nowhere",
         "The address that serves `/livez` and `/readyz`",
         |c, t, _| c.worker.health = Some(value::address(t)?), |c| c.worker.health.map(|a| a.to_string());

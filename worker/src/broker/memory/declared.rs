@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::queue::{Moment, Stored, Waiting};
-use super::state::{MemoryState, OwnerId, Timer};
+use super::queue::{Moment, OwnerId, Stored, Waiting};
+use super::state::{MemoryState, Timer};
 use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
 use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, Queue, Topology};
@@ -111,7 +111,7 @@ impl MemoryState {
         let gone = std::mem::take(&mut queue.ready).into_values();
         let gone: Vec<Stored> = gone.chain(std::mem::take(&mut queue.delayed).into_values()).collect();
         queue.unused = unused;
-        // A unique call that is gone keeps nobody out.
+        // A deleted call of a unique task releases its lock.
         gone.iter().for_each(|stored| self.memos.unlock_for(&stored.message.headers));
         for moment in moments {
             self.timers.remove(&moment);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use self::hub::Hub;
-use self::state::OwnerId;
+use self::queue::OwnerId;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
     Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,
@@ -78,7 +78,7 @@ impl Broker for MemoryBroker {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             name: "memory",
-            // A worker that dies takes the queues with it: nobody ever gets a message that killed a worker.
+            // A worker that dies takes the queues with it: no worker ever gets a message that killed another.
             counts_crashes: true,
             lists_queues: true,
             max_delay: MAX_DELAY,
@@ -243,7 +243,7 @@ impl Registers for MemoryBroker {
     }
 }
 
-/// Stops one consumer: when asked, or when nobody holds it any more.
+/// Stops one consumer: when asked, or when it is dropped.
 struct MemoryConsumerControl {
     owner: Arc<Owner>,
     id: u64,

@@ -33,7 +33,7 @@ use crate::app::config::value;
 #[command(name = "mq-worker", bin_name = "mq-worker", version, after_help = AFTER_HELP)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    pub(super) command: Option<Command>,
+    pub(super) command: Option<CliCommand>,
     #[command(flatten)]
     pub(super) worker: WorkerArguments,
     #[command(flatten)]
@@ -77,6 +77,9 @@ pub(super) struct WorkerArguments {
     /// The worker's name; %h is the host name [default: the package's or program's name, followed by @%h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
+    /// Emit events of every call that the worker runs, for Flower and `mq-worker events`
+    #[arg(short = 'E', long)]
+    pub(super) events: bool,
     /// Serve the health checks /livez and /readyz on this address, such as 0.0.0.0:9000 [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
     pub(super) health: Option<SocketAddr>,
@@ -131,7 +134,7 @@ pub(super) enum LogFormat {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum CliCommand {
     /// List the tasks of the crate
     Tasks(TasksArguments),
     /// Build the worker as a single release binary for deployment

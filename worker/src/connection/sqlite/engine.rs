@@ -325,7 +325,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes what nobody will ask for any more, a little at a time.
+    /// Deletes expired rows, a few at a time.
     fn sweep(&mut self, now: i64) -> Sql<()> {
         let clock = Instant::now();
         if clock < self.next_sweep {

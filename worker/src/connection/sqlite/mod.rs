@@ -58,10 +58,10 @@ use thread::Arrival;
 /// wait for each other's locks.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Database>>>> = LazyLock::new(Mutex::default);
 
-/// Tells clients, consumers and whatever else needs it apart within this process.
+/// An id for clients and consumers, unique within this process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A number that nobody else in this process has.
+/// A number that is unique in this process.
 pub(crate) fn fresh_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }

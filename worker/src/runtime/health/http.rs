@@ -1,6 +1,6 @@
 //! Answers `GET` and `HEAD` for two paths: as much of HTTP/1.1 as a probe needs.
 //!
-//! One request a connection, bounded in size, time and number: whoever can reach the port cannot harm the worker.
+//! One request a connection, bounded in size, time and number: a client that can reach the port cannot harm the worker.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! Whether a worker is alive and ready, for whoever restarts it: `/livez` and `/readyz`.
+//! Whether a worker is alive and ready, for its supervisor: `/livez` and `/readyz`.
 //!
-//! All of it runs on a thread of its own, so that a worker whose async runtime is blocked is told apart from one
-//! that is well. [`watch`] looks at the worker every few seconds, [`checks`] says what is wrong for how long, and
+//! All of it runs on a thread of its own, so that a worker whose async runtime is blocked can be distinguished
+//! from a healthy one. [`watch`] looks at the worker every few seconds, [`checks`] says what is wrong for how long, and
 //! [`http`] answers from what was seen: a probe costs no question to the broker.
 
 mod checks;
@@ -58,7 +58,7 @@ enum Phase {
     Consuming(Consuming),
 }
 
-/// What tells whether a worker that consumes gets on.
+/// Shows whether a consuming worker makes progress.
 #[derive(Clone)]
 pub(super) struct Consuming {
     /// Asked how full the queues are, when the worker has nothing to do.

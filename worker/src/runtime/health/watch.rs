@@ -25,7 +25,7 @@ struct Counters {
     delivered: u64,
 }
 
-/// Looks again and again, for ever.
+/// Checks the worker again and again, forever.
 pub(super) async fn watch(vitals: &Vitals, pause: Duration) {
     let mut last = Counters::default();
     let mut looked = Instant::now();
@@ -104,7 +104,7 @@ fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, 
         Err(error) if error.is_connection() || error.is_timeout() => {
             symptoms.connection = Some(format!("the broker does not answer: {error:#}"));
         }
-        // For instance the queue of somebody else: that says nothing about this worker.
+        // For instance the queue of another program: that says nothing about this worker.
         Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot read the lengths of the queues"),
     }
 }
