@@ -78,7 +78,11 @@ pub async fn run(options: Options, out: &mut impl Write) -> Result<Ending> {
 pub async fn show(options: Options, listen: SocketAddr, out: &mut impl Write) -> Result<()> {
     let mut interrupted = pin!(interruption()?);
     let (_smtp, _sms) = servers(options.lose).await?;
-    let place = Place::open(|_| {})?;
+    // What is sent and run becomes visible by events.
+    let place = Place::open(|config| {
+        config.sent_events = true;
+        config.worker.events = true;
+    })?;
     let app = place.app.clone();
     let worker = Worker::new(app.clone())?;
     let handle = worker.handle();
@@ -135,6 +139,7 @@ impl Place {
             let file = file.to_str().ok_or("the name of the temporary directory is not UTF-8")?;
             config.broker_url = format!("sqlite:{file}").parse()?;
             config.result_backend = None;
+            config.history = temporary.path().join("history.db");
             name = "an SQLite file".into();
             directory = Some(temporary);
         }

@@ -20,12 +20,12 @@ use tokio::sync::mpsc;
 
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    LOST_PAUSE, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Settle, Settlement,
-    Subscription, Verdict,
+    FoundMessage, LOST_PAUSE, Lock, Locked, Note, Notes, Position, Publication, QueueInfo, Register,
+    Registers, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::job::{self, Job, Run};
 use crate::connection::sqlite::{
-    self, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Sink, fresh_id, head,
+    self, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Sighted, Sink, Spot, fresh_id, head,
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -233,6 +233,23 @@ impl Administration for SqliteBroker {
         let queue = queue.to_owned();
         self.call(job::read("read a queue", move |engine, now| engine.oldest(&queue, now))).boxed()
     }
+
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
+        let id = id.to_owned();
+        let find = self.call(job::read("look for a message", move |engine, _| engine.find(&id)));
+        async move { Ok(find.await?.into_iter().map(found).collect()) }.boxed()
+    }
+}
+
+fn found(Sighted { queue, place, message }: Sighted) -> FoundMessage {
+    let position = match place {
+        Spot::Ready { ahead } => Position::Ready { ahead },
+        Spot::Delayed { until } => {
+            Position::Delayed { until: DateTime::from_timestamp_millis(until).unwrap_or_default() }
+        }
+        Spot::Claimed => Position::Delivered,
+    };
+    FoundMessage { queue, position, message }
 }
 
 impl Registers for SqliteBroker {

@@ -17,6 +17,10 @@ mod declare;
 mod delete;
 mod exchanges;
 mod exit;
+#[cfg(feature = "dashboard")]
+mod explain;
+#[cfg(feature = "dashboard")]
+mod jobs;
 mod logging;
 mod operate;
 mod output;
@@ -34,6 +38,8 @@ mod stop;
 #[cfg(unix)]
 mod streams;
 mod tasks;
+#[cfg(feature = "dashboard")]
+mod top;
 mod worker;
 
 use std::ffi::OsString;
@@ -92,6 +98,12 @@ fn run(line: Vec<OsString>) -> Outcome {
         #[cfg(feature = "dashboard")]
         Some(CliCommand::Dashboard(arguments)) => dashboard::run(arguments, &common),
         Some(CliCommand::Dead(command)) => dead::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Jobs(command)) => jobs::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Explain(arguments)) => explain::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Top(arguments)) => top::run(arguments, &common),
         Some(CliCommand::Status(arguments)) => status::run(arguments, &common),
         Some(CliCommand::Stop(arguments)) => stop::run(arguments, &common),
         Some(CliCommand::Exchanges(arguments)) => exchanges::run(arguments, &common),

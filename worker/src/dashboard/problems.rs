@@ -57,7 +57,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
         // Nobody takes from a paused queue, and that is what somebody wanted.
         let is_served = queue.pause.is_none() && !queue.is_dead_letter_queue;
         if is_served && queue.ready > 0 && queue.consumers == 0 {
-            let title = format!("no worker consumes from `{name}`");
+            let title = format!("No worker consumes from `{name}`");
             let hint =
                 format!("{} waiting. Start one: mq-worker --queues {name}", counted(queue.ready, "message"));
             add(Severity::Error, title, hint, link());
@@ -73,7 +73,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
             && queue.oldest_seconds.is_some_and(|age| age > NOT_TAKEN)
             && earlier.queue(name).is_some_and(|before| before.ready > 0)
         {
-            let title = format!("workers with free slots take nothing from `{name}`");
+            let title = format!("Workers with free slots take nothing from `{name}`");
             let hint = "Its oldest message has waited for more than a minute. See the logs of its workers."
                 .to_owned();
             add(Severity::Error, title, hint, link());
@@ -82,7 +82,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
         if let (Some(dead), Some(before)) = (queue.dead, before)
             && dead > before
         {
-            let title = format!("dead letters of `{name}` are growing");
+            let title = format!("Dead letters of `{name}` are growing");
             let hint = format!("{} now.", counted(dead, "dead letter"));
             add(Severity::Warning, title, hint, Some("/dead".into()));
         }
@@ -158,11 +158,11 @@ mod tests {
             titles(&now, &earlier),
             [
                 "`w@h` cannot settle 2 messages",
-                "no worker consumes from `a`",
-                "workers with free slots take nothing from `b`",
+                "No worker consumes from `a`",
+                "Workers with free slots take nothing from `b`",
                 "`idle@h` consumes from no queue",
                 "`w@h` has lost 1 slot",
-                "dead letters of `c` are growing",
+                "Dead letters of `c` are growing",
             ]
         );
     }

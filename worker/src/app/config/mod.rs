@@ -73,6 +73,13 @@ pub struct Config {
     pub max_message_size: usize,
     /// How long results are kept. Default one day.
     pub result_expires: Duration,
+    /// The file in which `mq-worker dashboard` keeps the history of calls, and which `jobs` and `explain` read. Default: the
+    /// file `mq-worker-history.db` where the default database would be, see `broker_url`.
+    pub history: PathBuf,
+    /// How long the history keeps a call. Default 7 days.
+    pub history_keep: Duration,
+    /// How many calls the history keeps; of more, the oldest are forgotten. Default 10 million.
+    pub history_max_rows: u64,
     /// Emit a `task-sent` event for every call that this program sends. Default false.
     pub sent_events: bool,
     /// Show arguments and results in events, shortened. Default true.
@@ -138,6 +145,9 @@ impl Config {
             publish_timeout: Duration::from_secs(10),
             max_message_size: 16 * 1024 * 1024,
             result_expires: Duration::from_secs(24 * 60 * 60),
+            history: home.history(),
+            history_keep: Duration::from_secs(7 * 24 * 60 * 60),
+            history_max_rows: 10_000_000,
             sent_events: false,
             event_values: true,
             routes: Vec::new(),
@@ -226,6 +236,7 @@ impl Config {
         let directory = working_directory();
         self.broker_url = self.broker_url.relative_to(&directory);
         self.result_backend = self.result_backend.map(|url| url.relative_to(&directory));
+        self.history = directory.join(&self.history);
         self
     }
 

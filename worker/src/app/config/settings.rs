@@ -109,6 +109,14 @@ settings! {
         |c, t, _| c.max_message_size = value::size(t)?, |c| Some(bytes(c.max_message_size));
     "" "result_expires" "MQ_RESULT_EXPIRES" "", DURATION, "`1day`", "How long results are kept",
         |c, t, _| c.result_expires = value::positive_duration(t)?, |c| duration(c.result_expires);
+    "" "history" "MQ_HISTORY" "--history", PATH, "`mq-worker-history.db` in the workspace",
+        "The file in which `mq-worker dashboard` keeps the history of calls, for `jobs` and `explain`",
+        |c, t, base| c.history = base.join(value::path(t)?), |c| Some(c.history.display().to_string());
+    "" "history_keep" "MQ_HISTORY_KEEP" "", DURATION, "`7days`", "How long the history keeps a call",
+        |c, t, _| c.history_keep = value::positive_duration(t)?, |c| duration(c.history_keep);
+    "" "history_max_rows" "MQ_HISTORY_MAX_ROWS" "", COUNT, "`10000000`",
+        "How many calls the history keeps; of more, the oldest are forgotten",
+        |c, t, _| c.history_max_rows = value::count(t)?.into(), |c| Some(c.history_max_rows.to_string());
     "" "sent_events" "MQ_SENT_EVENTS" "", "`true` or `false`", "`false`",
         "Emit a `task-sent` event for every call that this program sends",
         |c, t, _| c.sent_events = value::switch(t)?, |c| Some(c.sent_events.to_string());

@@ -24,7 +24,7 @@ use self::hub::Hub;
 use self::queue::OwnerId;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,
+    FoundMessage, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -195,6 +195,13 @@ impl Administration for MemoryBroker {
         Box::pin(async move {
             self.owner.check_open()?;
             Ok(self.owner.hub.with(|state, now| state.oldest(queue, now)))
+        })
+    }
+
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, now| state.find(id, now)))
         })
     }
 }

@@ -2,6 +2,8 @@
 
 mod call;
 mod dead;
+#[cfg(feature = "dashboard")]
+mod jobs;
 mod parse;
 mod pause;
 mod topology;
@@ -15,6 +17,13 @@ use clap_complete::Shell;
 
 pub(super) use self::call::CallArguments;
 pub(super) use self::dead::{DeadArguments, DeadCommand};
+#[cfg(feature = "dashboard")]
+use self::jobs::{EXPLAIN_HELP, JOBS_HELP};
+#[cfg(feature = "dashboard")]
+pub(super) use self::jobs::{
+    ExplainArguments, HistoryArguments, JobMoveArguments, JobRetryArguments, JobShowArguments, JobsCommand,
+    JobsListArguments, TopArguments,
+};
 pub(super) use self::parse::parse;
 use self::pause::PAUSE_HELP;
 pub(super) use self::pause::{PauseArguments, ResumeArguments};
@@ -170,6 +179,17 @@ pub(super) enum CliCommand {
     #[cfg(feature = "dashboard")]
     #[command(after_help = super::dashboard_arguments::HELP)]
     Dashboard(super::dashboard_arguments::DashboardArguments),
+    /// List, show, retry or move calls, from the history
+    #[cfg(feature = "dashboard")]
+    #[command(subcommand, after_help = JOBS_HELP)]
+    Jobs(JobsCommand),
+    /// Explain why a call is not running, or how it ended
+    #[cfg(feature = "dashboard")]
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ExplainArguments),
+    /// Watch queues, workers and running tasks
+    #[cfg(feature = "dashboard")]
+    Top(TopArguments),
     /// List exchanges
     Exchanges(ExchangesArguments),
     /// List bindings between exchanges and queues

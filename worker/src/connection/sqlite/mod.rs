@@ -7,7 +7,7 @@
 //! - [`job`]: a closure over the engine, with the way back to its caller;
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
+//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`], [`finding`]: what can be done in it;
 //! - [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its processes
 //!   wake each other.
 
@@ -17,6 +17,7 @@ mod consumers;
 mod engine;
 mod exchanges;
 pub(crate) mod failure;
+mod finding;
 pub(crate) mod head;
 pub(crate) mod job;
 mod memos;
@@ -43,6 +44,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use claims::{Claimed, Ending, close, flush, get};
 pub(crate) use consumers::{Consuming, Sink, cancel, consume, set_queues};
+pub(crate) use finding::{Sighted, Spot};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
