@@ -2,20 +2,21 @@
 //!
 //! `mq-worker dashboard` serves it, and `mq-worker --dashboard ADDRESS:PORT` inside a worker. A program serves it with
 //! [`Dashboard`]. Pages are rendered on the server from what `watcher` has seen last; an action of a form and one of the
-//! API are the same [`actions::Action`].
+//! API are the same `actions::Action`.
 
 mod act;
 mod actions;
 mod api;
 mod assets;
 mod call;
+mod diagnosis;
 mod guard;
 mod live;
 pub(crate) mod login;
 mod pages;
 mod path;
 mod privacy;
-mod problems;
+mod problem;
 mod query;
 mod routes;
 mod send;

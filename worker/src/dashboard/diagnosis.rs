@@ -1,8 +1,7 @@
 //! What is wrong right now, the worst first: decided from what is seen now and what was seen before.
 
-use serde::Serialize;
-
 use super::path;
+use super::problem::{Problem, Severity};
 use super::snapshot::Snapshot;
 use crate::show::counted;
 
@@ -10,27 +9,6 @@ use crate::show::counted;
 const SETTLING: u64 = 30;
 /// Ready messages that no worker takes for so many seconds, though it has room, are not consumed.
 const NOT_TAKEN: f64 = 60.0;
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
-    /// Work stands still.
-    Error,
-    /// Work is at risk.
-    Warning,
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Problem {
-    pub(crate) severity: Severity,
-    pub(crate) title: String,
-    /// The way out.
-    pub(crate) hint: String,
-    /// The page that tells more, as a path.
-    pub(crate) link: Option<String>,
-}
 
 /// What is wrong now, compared with some minutes ago.
 pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
