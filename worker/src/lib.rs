@@ -48,6 +48,10 @@ pub mod routing;
 pub use routing::matching::topic_matches;
 pub use routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, RouteRule, Topic, Topology};
 
+// When calls are due.
+mod schedule;
+pub use schedule::{CatchUp, Overlap, Schedule, Timing};
+
 // Calls as values.
 pub mod canvas;
 pub use canvas::{SendOptions, Signature};
@@ -88,6 +92,9 @@ mod admin;
 pub mod dashboard;
 #[cfg(feature = "dashboard")]
 pub use dashboard::Dashboard;
+// The scheduler.
+mod beat;
+pub use beat::{Beat, BeatHandle};
 
 // The command.
 #[cfg(feature = "cli")]
@@ -106,6 +113,7 @@ pub mod __private {
     pub use crate::message::{ArgumentError, Arguments, NoArgs};
     pub use crate::middleware::{MiddlewareEntry, erase as erase_middleware};
     pub use crate::routing::Topic;
+    pub use crate::schedule::{CatchUp, Overlap};
     pub use crate::task::error::convert::{
         Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
     };

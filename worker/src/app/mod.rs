@@ -10,6 +10,7 @@ pub mod payload;
 pub mod result;
 pub mod revoke;
 mod rpc;
+pub mod schedules;
 pub mod send;
 mod subscriptions;
 pub(crate) mod unique;
@@ -21,6 +22,7 @@ pub use pause::{Pausable, Pause};
 pub use payload::Payload;
 pub use result::AsyncResult;
 pub use rpc::Rpc;
+pub use schedules::{ScheduleInfo, ScheduledRun, Schedules};
 pub(crate) use subscriptions::{Consumed, Subscriptions};
 
 use std::collections::HashSet;

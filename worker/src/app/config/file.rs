@@ -143,6 +143,7 @@ fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Res
     match key {
         "routes" => config.routes = Deserialize::deserialize(value)?,
         "dashboard" => config.dashboard = Deserialize::deserialize(value)?,
+        "schedules" => config.schedules = Deserialize::deserialize(value)?,
         _ => config.topology = Deserialize::deserialize(value)?,
     }
     Ok(())
@@ -159,6 +160,7 @@ pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Resul
     let example = match key {
         "routes" => r#"[{ task = "feed.*", queue = "feeds" }]"#,
         "dashboard" => r#"{ listen = "127.0.0.1:5555" }"#,
+        "schedules" => r#"[{ name = "nightly", task = "clean_up", cron = "0 3 * * *" }]"#,
         _ => r#"{ queues = [{ name = "email" }] }"#,
     };
     DeValue::parse(text)

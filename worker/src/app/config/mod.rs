@@ -26,6 +26,7 @@ use self::origins::{Draft, Loaded, Origins};
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
 use crate::routing::{QueueKind, RouteRule, Topology};
+use crate::schedule::Schedule;
 use crate::tracing;
 
 /// Every setting. [`Config::load`] reads `MQ_…` environment variables, then `mq-worker.toml`, then takes
@@ -88,6 +89,8 @@ pub struct Config {
     pub routes: Vec<RouteRule>,
     /// Exchanges, queues and bindings to declare in addition to those of the tasks.
     pub topology: Topology,
+    /// Schedules, for tasks of this and of other programs; a scheduler acts on them: see [`Beat`](crate::Beat).
+    pub schedules: Vec<Schedule>,
     /// Files for `amqps://`.
     pub tls: TlsOptions,
     /// The settings of the worker alone.
@@ -152,6 +155,7 @@ impl Config {
             event_values: true,
             routes: Vec::new(),
             topology: Topology::default(),
+            schedules: Vec::new(),
             tls: TlsOptions::default(),
             worker: WorkerConfig::default(),
             dashboard: DashboardConfig::default(),

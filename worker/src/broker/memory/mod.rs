@@ -10,6 +10,7 @@ mod handout;
 mod hub;
 mod memos;
 mod queue;
+mod schedule_log;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ use self::hub::Hub;
 use self::queue::OwnerId;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    FoundMessage, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,
+    FoundMessage, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, ScheduleLog,
+    Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -126,6 +128,10 @@ impl Broker for MemoryBroker {
             self.owner.check_open()?;
             self.owner.hub.with(|state, now| state.get(queue, self.owner.id, now))
         })
+    }
+
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(self)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -7,7 +7,7 @@
 //! - [`job`]: a closure over the engine, with the way back to its caller;
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`], [`finding`]: what can be done in it;
+//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`], [`schedule_log`], [`finding`]: what can be done in it;
 //! - [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its processes
 //!   wake each other.
 
@@ -28,6 +28,7 @@ mod presence;
 mod queues;
 mod removal;
 mod results;
+pub(crate) mod schedule_log;
 mod schema;
 #[cfg(test)]
 mod tests;
