@@ -1,6 +1,7 @@
 //! What all pages have around them.
 
 use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
 
 use crate::dashboard::guard::{Via, Viewer};
 use crate::dashboard::login::session::Notice;
@@ -158,12 +159,18 @@ pub(crate) fn csrf(viewer: &Viewer) -> Markup {
     html! { input type="hidden" name="csrf" value=(viewer.csrf()); }
 }
 
+/// A form that sends nothing but the proof that it is ours.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CsrfForm {
+    pub(crate) csrf: Option<String>,
+}
+
 /// The head of a page: its title, a line below it, and what stands at its right.
 pub(crate) fn heading(title: &str, below: &Markup, right: &Markup) -> Markup {
     html! {
         div.heading {
             div { h1 { (title) } @if !below.0.is_empty() { p.below { (below) } } }
-            div.actions { (right) }
+            div.actions #actions data-live { (right) }
         }
     }
 }
