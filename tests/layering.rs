@@ -30,10 +30,10 @@ const NEIGHBOURS: &[(&str, &str)] = &[];
 
 /// The same inside `runtime`: the rooms in the order in which a delivery passes them, and what stands beside them.
 const RUNTIME: &[&[&str]] = &[
-    &["handle"],
+    &["handle", "waited"],
     &["reporter", "startup"],
     &["admission"],
-    &["execution"],
+    &["execution", "metrics"],
     &["settlement"],
     &["heartbeat"],
     &["control", "health"],

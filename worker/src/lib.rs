@@ -83,6 +83,12 @@ pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};
 #[cfg(feature = "cli")]
 mod admin;
 
+// The management page.
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
+#[cfg(feature = "dashboard")]
+pub use dashboard::Dashboard;
+
 // The command.
 #[cfg(feature = "cli")]
 mod cli;

@@ -10,6 +10,10 @@ pub(crate) mod inventory;
 mod management;
 #[cfg(feature = "dashboard")]
 pub(crate) mod one_message;
+#[cfg(feature = "dashboard")]
+pub(crate) mod peek;
+#[cfg(feature = "dashboard")]
+pub(crate) mod transfer;
 
 use std::sync::Arc;
 

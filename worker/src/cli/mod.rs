@@ -8,6 +8,10 @@ mod build;
 mod call;
 mod completions;
 mod config;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+#[cfg(feature = "dashboard")]
+mod dashboard_arguments;
 mod dead;
 mod declare;
 mod delete;
@@ -91,6 +95,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(CliCommand::Call(arguments)) => call::run(arguments, &common),
         Some(CliCommand::Result(arguments)) => result::run(arguments, &common),
         Some(CliCommand::Revoke(arguments)) => revoke::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Dashboard(arguments)) => dashboard::run(arguments, &common),
         Some(CliCommand::Dead(command)) => dead::run(command, &common),
         #[cfg(feature = "dashboard")]
         Some(CliCommand::Jobs(command)) => jobs::run(command, &common),

@@ -227,6 +227,7 @@ impl Pipe {
             let outcome = Outcome::Revoked { why: "revoked" };
             return self.settler.settle(request, outcome, Duration::ZERO).await;
         }
+        self.settler.metrics.started(&request.context);
         self.settler.reporter.started(&request.context);
         let work = work.into_inner();
         let layers = self.settler.app.middleware();

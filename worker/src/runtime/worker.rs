@@ -176,6 +176,8 @@ impl Worker {
         let settling = Arc::<Settling>::default();
         let slots = Arc::new(Slots::new(settings.concurrency));
         let delivered = Arc::new(AtomicU64::new(0));
+        let clock = Arc::<Clock>::default();
+        let (reporter, sending) = report(&app, &broker, &clock);
         health.consuming(Consuming {
             broker: Arc::clone(&broker),
             backend: Arc::clone(&backend),
@@ -185,9 +187,9 @@ impl Worker {
             running: Arc::clone(&running),
             settling: Arc::clone(&settling),
             pauses: Arc::clone(&pauses),
+            slots: Arc::clone(&slots),
+            reporter: reporter.clone(),
         });
-        let clock = Arc::<Clock>::default();
-        let (reporter, sending) = report(&app, &broker, &clock);
         let heartbeat = Heartbeat { reporter: reporter.clone(), running: Arc::clone(&running) };
         let node = settings.control.then(|| Node {
             name: app.worker_name(),
@@ -224,6 +226,7 @@ impl Worker {
             broker,
             backend,
             hooks: FailureHooks::collect(),
+            metrics: health.metrics(),
             reporter,
             persist: Persist::new(handle.cold.clone(), settling),
             consumed: CancellationToken::new(),

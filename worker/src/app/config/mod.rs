@@ -4,6 +4,7 @@
 //! `mq-worker.toml`, which `home` finds. `origins` remembers where each value came from. The command line parses its
 //! flags with the same functions of `value`.
 
+pub mod dashboard;
 mod environment;
 mod file;
 pub(crate) mod home;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
+use self::dashboard::DashboardConfig;
 use self::home::Home;
 use self::origins::{Draft, Loaded, Origins};
 use crate::connection::{BrokerUrl, TlsOptions};
@@ -90,6 +92,8 @@ pub struct Config {
     pub tls: TlsOptions,
     /// The settings of the worker alone.
     pub worker: WorkerConfig,
+    /// The settings of the management page.
+    pub dashboard: DashboardConfig,
 }
 
 /// The settings of a worker.
@@ -150,6 +154,7 @@ impl Config {
             topology: Topology::default(),
             tls: TlsOptions::default(),
             worker: WorkerConfig::default(),
+            dashboard: DashboardConfig::default(),
         }
     }
 }

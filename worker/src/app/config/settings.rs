@@ -54,7 +54,8 @@ impl Setting {
 pub(super) const SECTIONS: [&str; 2] = ["worker", "tls"];
 
 /// The parts of the file that have a shape of their own, with their variables.
-pub(crate) const STRUCTURES: [(&str, &str); 2] = [("routes", "MQ_ROUTES"), ("topology", "MQ_TOPOLOGY")];
+pub(crate) const STRUCTURES: [(&str, &str); 3] =
+    [("routes", "MQ_ROUTES"), ("topology", "MQ_TOPOLOGY"), ("dashboard", "MQ_DASHBOARD")];
 
 const DURATION: &str = "duration: `30s`, `1h 30m`";
 const COUNT: &str = "whole number, at least 1";

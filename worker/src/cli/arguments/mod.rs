@@ -92,6 +92,10 @@ pub(super) struct WorkerArguments {
     /// Serve the health checks /livez and /readyz on this address, such as 0.0.0.0:9000 [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
     pub(super) health: Option<SocketAddr>,
+    /// Serve the management page on this address, such as 127.0.0.1:5555 [default: nowhere]
+    #[cfg(feature = "dashboard")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
+    pub(super) dashboard: Option<SocketAddr>,
     #[command(flatten)]
     pub(super) package: PackageArguments,
 }
@@ -171,6 +175,10 @@ pub(super) enum CliCommand {
     /// List, replay or drop dead letters (messages that will not be run again)
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Serve the management page, and add its users
+    #[cfg(feature = "dashboard")]
+    #[command(after_help = super::dashboard_arguments::HELP)]
+    Dashboard(super::dashboard_arguments::DashboardArguments),
     /// List, show, retry or move calls, from the history
     #[cfg(feature = "dashboard")]
     #[command(subcommand, after_help = JOBS_HELP)]

@@ -124,7 +124,11 @@ mod tests {
     use crate::connection::{ConnectOptions, TlsOptions};
     use crate::routing::QueueKind;
     use crate::runtime::execution::running::RunningTasks;
+    use crate::runtime::execution::slots::Slots;
     use crate::runtime::health::checks::Checks;
+    use crate::runtime::health::depths::Depths;
+    use crate::runtime::metrics::Metrics;
+    use crate::runtime::reporter::Reporter;
     use crate::task::Registry;
 
     /// A consumer in a given state.
@@ -173,6 +177,8 @@ mod tests {
             delivered: Arc::new(AtomicU64::new(1)),
             running: Arc::new(RunningTasks::new(&Registry::default())),
             pauses: Arc::default(),
+            slots: Arc::new(Slots::new(1)),
+            reporter: Reporter::default(),
         };
         let vitals = Vitals {
             phase: Mutex::new(Phase::Consuming(consuming)),
@@ -181,6 +187,8 @@ mod tests {
             checks: Mutex::new(Checks::new(Duration::ZERO, Duration::ZERO)),
             begun: Utc::now(),
             stopping: OnceLock::new(),
+            metrics: Metrics::default(),
+            depths: Depths::default(),
         };
         let mut last = Counters::default();
         look(&vitals, &mut last).await;

@@ -20,7 +20,7 @@
 //! | result, answer | a failure that says so, else it is logged and left |
 //! | errback, register, lock | it is logged and left |
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
@@ -53,7 +53,7 @@ impl Settler {
     pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let layers = self.app.middleware();
         let is_reported = self.reporter.wants_calls();
-        if layers.is_empty() && !is_reported {
+        if layers.is_empty() && !is_reported && !self.metrics.is_on() {
             self.carry_out(request, outcome, elapsed).await;
             return;
         }
@@ -63,10 +63,12 @@ impl Settler {
             _ => None,
         };
         let seen = outcome.without_value();
+        let begun = Instant::now();
         let kind = match self.carry_out(request, outcome, elapsed).await {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
         };
+        self.metrics.settled(&context, kind, elapsed, begun.elapsed());
         match (kind, value) {
             (OutcomeKind::Succeeded, Some(json)) => self.reporter.succeeded(&context, &json, elapsed),
             // Reported before it was sent: another worker may have run it since.

@@ -16,6 +16,7 @@ use crate::broker::{Broker, Verdict};
 use crate::message::Attempt;
 use crate::message::headers::format_time;
 use crate::runtime::admission::request::Request;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::reporter::Reporter;
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
@@ -31,6 +32,8 @@ pub(crate) struct Settler {
     pub(crate) backend: Arc<dyn ResultBackend>,
     /// Called for dead letters.
     pub(crate) hooks: FailureHooks,
+    /// Where runs and outcomes are recorded.
+    pub(crate) metrics: Metrics,
     /// Reports what happens to calls.
     pub(crate) reporter: Reporter,
     /// Tries each effect until it is durable, or cannot be.
