@@ -12,6 +12,7 @@ mod codec;
 mod control;
 mod examples;
 mod health;
+mod history;
 mod hostile;
 mod layering;
 mod pausing;
