@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{AsyncCall, blocking, ended, joined};
+use super::call::{AsyncCall, blocking, ended, joined, span_of};
 use super::ended::Ended;
 use super::slots::Slots;
 use crate::middleware::{Chain, RunEnd};
@@ -29,26 +29,30 @@ pub(crate) async fn run(
     slots: &Arc<Slots>,
     interrupted: &CancellationToken,
 ) -> Ended {
+    // Each line that is logged inside, by the task or by middleware, carries the name and the id.
+    let span = Arc::new(span_of(context));
     let call = match work {
         Work::Blocking(call) => call,
         Work::Async(future) => {
             // Held until the future is gone.
             let _permit = permit;
             let mut call = AsyncCall::new(context.clone(), future);
-            let run = layered(layers, context, (&mut call).map(ended));
+            let run = span.around(layered(layers, context, (&mut call).map(ended)));
             let ended = bounded(run, limits, context, interrupted).await;
-            return call.stop(ended);
+            return span.enter(|| call.stop(ended));
         }
         Work::Isolated { memory_limit } => {
             let _permit = permit;
-            let run = layered(layers, context, apart(context, memory_limit));
+            let run = span.around(layered(layers, context, apart(context, memory_limit)));
             return bounded(run, limits, context, interrupted).await;
         }
     };
     let call = Guarded::new(call);
+    let inside = Arc::clone(&span);
     let thread = caught(|| {
         tokio::task::spawn_blocking(move || {
-            let done = blocking(call);
+            let done = inside.enter(|| blocking(call));
+            drop(inside);
             drop(permit);
             done
         })
@@ -57,7 +61,7 @@ pub(crate) async fn run(
         Ok(thread) => thread,
         Err(problem) => return Ended::NotStarted(problem),
     };
-    let run = layered(layers, context, (&mut thread).map(joined));
+    let run = span.around(layered(layers, context, (&mut thread).map(joined)));
     let ended = bounded(run, limits, context, interrupted).await;
     if let Ended::TimedOut(_) | Ended::Terminated = &ended {
         slots.write_off(context, thread);
