@@ -5,6 +5,7 @@ mod builder;
 pub mod config;
 pub mod emit;
 mod events;
+mod outgoing;
 pub mod pause;
 pub mod payload;
 pub mod result;

@@ -14,17 +14,20 @@ use crate::middleware::{Chain, RunEnd};
 use crate::panics::{Guarded, caught};
 use crate::runtime::admission::limits::Limits;
 use crate::task::{Context, TaskError, Work};
+use crate::traces::Step;
 
 /// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its slot
 /// among the running tasks; it is free again when the work has truly ended.
 ///
 /// Dropping the future stops the call as far as that is possible: an async task at its next await, an isolated one at
 /// once, a plain function not at all.
+#[expect(clippy::too_many_arguments, reason = "called once, by the pipe")]
 pub(crate) async fn run(
     work: Work,
     context: &Context,
     layers: &Chain,
     limits: Limits,
+    step: Step,
     permit: OwnedSemaphorePermit,
     slots: &Arc<Slots>,
     interrupted: &CancellationToken,
@@ -37,22 +40,22 @@ pub(crate) async fn run(
             // Held until the future is gone.
             let _permit = permit;
             let mut call = AsyncCall::new(context.clone(), future);
-            let run = span.around(layered(layers, context, (&mut call).map(ended)));
+            let run = span.around(step.around(layered(layers, context, (&mut call).map(ended))));
             let ended = bounded(run, limits, context, interrupted).await;
-            return span.enter(|| call.stop(ended));
+            return span.enter(|| step.enter(|| call.stop(ended)));
         }
         Work::Isolated { memory_limit } => {
             let _permit = permit;
-            let run = span.around(layered(layers, context, apart(context, memory_limit)));
+            let run = span.around(step.around(layered(layers, context, apart(context, memory_limit))));
             return bounded(run, limits, context, interrupted).await;
         }
     };
     let call = Guarded::new(call);
-    let inside = Arc::clone(&span);
+    let (inside, within) = (Arc::clone(&span), step.clone());
     let thread = caught(|| {
         tokio::task::spawn_blocking(move || {
-            let done = inside.enter(|| blocking(call));
-            drop(inside);
+            let done = inside.enter(|| within.enter(|| blocking(call)));
+            drop((inside, within));
             drop(permit);
             done
         })
@@ -61,7 +64,7 @@ pub(crate) async fn run(
         Ok(thread) => thread,
         Err(problem) => return Ended::NotStarted(problem),
     };
-    let run = span.around(layered(layers, context, (&mut thread).map(joined)));
+    let run = span.around(step.around(layered(layers, context, (&mut thread).map(joined))));
     let ended = bounded(run, limits, context, interrupted).await;
     if let Ended::TimedOut(_) | Ended::Terminated = &ended {
         slots.write_off(context, thread);
