@@ -244,6 +244,23 @@ pub(crate) fn print_apart() -> String {
     print()
 }
 
+/// Logs one line, in whichever way it runs.
+#[task]
+pub(crate) async fn log_async() {
+    tokio::task::yield_now().await;
+    tracing::info!("logged by a task");
+}
+
+#[task]
+pub(crate) fn log_plain() {
+    tracing::info!("logged by a task");
+}
+
+#[task(isolate)]
+pub(crate) async fn log_apart() {
+    tracing::info!("logged by a task");
+}
+
 /// Takes all file handles that this process may have, and holds them until the file is gone.
 #[task]
 pub(crate) async fn hold_all_handles(file: PathBuf) {

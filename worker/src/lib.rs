@@ -70,6 +70,10 @@ pub mod control;
 
 // The program's own code around every call.
 pub mod middleware;
+#[cfg(feature = "otel")]
+pub mod traces;
+#[cfg(not(feature = "otel"))]
+mod traces;
 
 // The application: configuration, sending, results.
 pub mod app;

@@ -6,6 +6,7 @@ pub mod config;
 pub mod emit;
 mod events;
 pub mod info;
+mod outgoing;
 pub mod pause;
 pub mod payload;
 pub mod result;

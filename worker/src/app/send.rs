@@ -18,7 +18,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::{LATEST, format_time, owner};
 use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
-use crate::middleware::Outgoing;
 use crate::routing::names::{MAX_NAME, check_key, check_name};
 use crate::routing::router::Wanted;
 use crate::routing::{ExchangeKind, Route};
@@ -117,28 +116,8 @@ impl App {
         self.send_body(task, &own, body, None, options).await
     }
 
-    /// Sends a call whose body is already encoded.
-    pub(crate) async fn send_body<O>(
-        &self,
-        task: &str,
-        own: &TaskOptions,
-        body: Bytes,
-        unique: Option<String>,
-        mut options: SendOptions,
-    ) -> Result<AsyncResult<O>> {
-        if self.middleware().is_empty() {
-            return self.send_through(task, own, body, unique, &options).await;
-        }
-        options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
-        let mut call = Outgoing { task, options: &mut options };
-        self.middleware().before_publish(&mut call).await?;
-        let sent = self.send_through(task, own, body, unique, call.options).await;
-        self.middleware().after_publish(&call, sent.as_ref().map(drop)).await;
-        sent
-    }
-
     /// Sends a call that has passed the middleware.
-    async fn send_through<O>(
+    pub(super) async fn send_through<O>(
         &self,
         task: &str,
         own: &TaskOptions,

@@ -84,6 +84,8 @@ fn run(line: Vec<OsString>) -> Outcome {
     let Arguments { command, worker, common } =
         arguments::parse(line.iter().cloned()).map_err(|error| answer(&error, &line))?;
     logging::start(&common)?;
+    #[cfg(feature = "otel")]
+    let _exporting = crate::traces::start()?;
     match command {
         None => worker::run(&worker, &common),
         Some(CliCommand::Tasks(arguments)) => tasks::run(&arguments, &common),

@@ -23,12 +23,14 @@ use super::handle::WorkerHandle;
 use super::settlement::outcome::{Outcome, decide, refused};
 use super::settlement::persist::Abandoned;
 use super::settlement::settler::Settler;
+use super::waited::waited;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::panics::Guarded;
 use crate::show;
 use crate::task::{AckMode, Work};
+use crate::traces::CallTrace;
 use crate::tracing;
 
 /// Enough to fill the broker's batches.
@@ -229,9 +231,13 @@ impl Pipe {
         }
         self.settler.metrics.started(&request.context);
         self.settler.reporter.started(&request.context);
+        let since = || waited(request.context.id(), request.context.headers(), Utc::now());
+        request.trace = CallTrace::begin(&request.context, since);
+        let step = request.trace.step("run");
         let work = work.into_inner();
         let layers = self.settler.app.middleware();
-        let run = executor::run(work, &request.context, layers, limits, slot, &self.slots, &self.gate.cold);
+        let run =
+            executor::run(work, &request.context, layers, limits, step, slot, &self.slots, &self.gate.cold);
         let ended = self.settler.reporting(&request, run).await;
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());

@@ -22,6 +22,7 @@ use crate::panics::Guarded;
 use crate::task::context::Call;
 use crate::task::registry::NotBegun;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
+use crate::traces::CallTrace;
 
 /// What becomes of a delivery.
 pub(crate) enum Admission {
@@ -186,7 +187,16 @@ impl Gate {
         });
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
         let embed = Embed::default();
-        Request { context, options, embed, plain: false, crashes: 0, quarantined: false, settlement }
+        Request {
+            context,
+            options,
+            embed,
+            plain: false,
+            crashes: 0,
+            quarantined: false,
+            trace: CallTrace::default(),
+            settlement,
+        }
     }
 
     /// Brings the message into the form that the rest reads.

@@ -46,6 +46,7 @@ use crate::runtime::admission::request::Request;
 use crate::show;
 use crate::state::State;
 use crate::task::FailedTask;
+use crate::traces::continue_in;
 use crate::tracing;
 
 impl Settler {
@@ -53,7 +54,7 @@ impl Settler {
     pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let layers = self.app.middleware();
         let is_reported = self.reporter.wants_calls();
-        if layers.is_empty() && !is_reported && !self.metrics.is_on() {
+        if layers.is_empty() && !is_reported && !self.metrics.is_on() && !request.trace.is_on() {
             self.carry_out(request, outcome, elapsed).await;
             return;
         }
@@ -64,10 +65,15 @@ impl Settler {
         };
         let seen = outcome.without_value();
         let begun = Instant::now();
-        let kind = match self.carry_out(request, outcome, elapsed).await {
+        let trace = request.trace.clone();
+        let step = trace.step("settle");
+        let done = step.around(self.carry_out(request, outcome, elapsed)).await;
+        drop(step);
+        let kind = match done {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
         };
+        trace.end(kind.name(), kind.failure());
         self.metrics.settled(&context, kind, elapsed, begun.elapsed());
         match (kind, value) {
             (OutcomeKind::Succeeded, Some(json)) => self.reporter.succeeded(&context, &json, elapsed),
@@ -306,7 +312,8 @@ impl Settler {
     }
 
     async fn publish_all(&self, following: Vec<Following>) -> Result<(), Unsettled> {
-        for next in following {
+        for mut next in following {
+            continue_in(&mut next.message.headers);
             let own = self.app.registry().get(&next.task).and_then(|entry| entry.options.queue);
             let route = self.app.router().route(&next.task, own, next.wanted());
             let eta = next.message.headers.eta().ok().flatten();

@@ -38,6 +38,7 @@ pub(super) fn become_task() -> ! {
             1
         }
     };
+    crate::traces::flush();
     std::process::exit(code)
 }
 
