@@ -129,12 +129,16 @@ impl App {
         if self.middleware().is_empty() {
             return self.send_through(task, own, body, unique, &options).await;
         }
-        options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
-        let mut call = Outgoing { task, options: &mut options };
-        self.middleware().before_publish(&mut call).await?;
-        let sent = self.send_through(task, own, body, unique, call.options).await;
-        self.middleware().after_publish(&call, sent.as_ref().map(drop)).await;
-        sent
+        // In a box: without middleware, no call is to pay for the size of that future.
+        Box::pin(async {
+            options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
+            let mut call = Outgoing { task, options: &mut options };
+            self.middleware().before_publish(&mut call).await?;
+            let sent = self.send_through(task, own, body, unique, call.options).await;
+            self.middleware().after_publish(&call, sent.as_ref().map(drop)).await;
+            sent
+        })
+        .await
     }
 
     /// Sends a call that has passed the middleware.
@@ -232,7 +236,7 @@ impl App {
     async fn publish_call(&self, broker: &Arc<dyn Broker>, call: ReadyCall) -> Result<()> {
         let ReadyCall { task, id, route, headers, body, delay, priority, ignored } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
-        let expect = async || self.backend().await?.expect(&id).await;
+        let expect = async || Box::pin(async { self.backend().await?.expect(&id).await }).await;
         let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
         let reply_to = if ignored { None } else { expect().await.map_err(cannot)? };
         let properties = Properties {
@@ -257,7 +261,7 @@ impl App {
         {
             // Somebody deleted the queue since this process declared it.
             self.forget_declared();
-            self.ensure_queue(queue).await.map_err(cannot)?;
+            Box::pin(self.ensure_queue(queue)).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
         }
         let external = route_queue.filter(|queue| self.is_external(queue));
@@ -279,7 +283,7 @@ impl App {
         let addressed = wanted.queue.or(wanted.exchange).or(wanted.routing_key).is_some();
         if own.broadcast && !addressed {
             let exchange = Self::broadcast_exchange(task);
-            self.ensure_exchange(&exchange, ExchangeKind::Fanout).await?;
+            Box::pin(self.ensure_exchange(&exchange, ExchangeKind::Fanout)).await?;
             return Ok(Route::to_exchange(exchange, ""));
         }
         let route = self.router().route(task, own.queue, wanted);

@@ -159,7 +159,7 @@ impl Gate {
             stopping: self.cold.clone().into(),
         };
         let context = Context::new(call);
-        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        let options = entry.map_or(&TaskOptions::DEFAULT, |entry| &entry.options);
         let embed = Embed::default();
         let request = Request { context, options, embed, plain, crashes, quarantined: false, settlement };
         Decoded { request, found }
@@ -187,7 +187,7 @@ impl Gate {
         };
         let context = Context::new(call);
         let embed = arguments(&context).map(|body| body.embed).unwrap_or_default();
-        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        let options = entry.map_or(&TaskOptions::DEFAULT, |entry| &entry.options);
         Ok(Request { context, options, embed, plain: false, crashes: 0, quarantined: false, settlement })
     }
 

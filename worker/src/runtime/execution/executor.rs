@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{AsyncCall, blocking, ended, joined};
+use super::call::{AsyncCall, Returned, blocking, ended, joined};
 use super::ended::Ended;
 use super::slots::Slots;
 use crate::middleware::{Chain, RunEnd};
@@ -41,10 +41,24 @@ pub(crate) async fn run(
         }
         Work::Isolated { memory_limit } => {
             let _permit = permit;
-            let run = layered(layers, context, apart(context, memory_limit));
+            // In a box: tasks of this process pay for the size of this future too.
+            let run = Box::pin(layered(layers, context, apart(context, memory_limit)));
             return bounded(run, limits, context, interrupted).await;
         }
     };
+    Box::pin(on_thread(call, context, layers, limits, permit, slots, interrupted)).await
+}
+
+/// Runs a plain function on a thread.
+async fn on_thread(
+    call: impl FnOnce() -> Returned + Send + 'static,
+    context: &Context,
+    layers: &Chain,
+    limits: Limits,
+    permit: OwnedSemaphorePermit,
+    slots: &Arc<Slots>,
+    interrupted: &CancellationToken,
+) -> Ended {
     let call = Guarded::new(call);
     let thread = caught(|| {
         tokio::task::spawn_blocking(move || {
@@ -79,7 +93,7 @@ async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = En
         };
         (ended, end)
     });
-    match layers.around(context, seen).await {
+    match Box::pin(layers.around(context, seen)).await {
         // Only what the task itself said can be replaced.
         (None | Some(Ended::Returned(_) | Ended::Erred(_)), Some(error)) => Ended::Erred(error),
         (Some(ended), _) => ended,

@@ -33,6 +33,11 @@ impl Slots {
         async { slot.await.expect("the semaphore is never closed") }
     }
 
+    /// A slot, if one is free and nobody waits for it.
+    pub(crate) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
     /// How many are taken, lost ones among them.
     pub(crate) fn taken(&self) -> usize {
         self.all - self.free.available_permits()
