@@ -22,7 +22,10 @@ async fn connect(at: &str) -> Result<(Connection, Channel), Failure> {
 }
 
 /// The same bytes as mq-worker writes.
-async fn publish(channel: &Channel, id: u64) -> lapin::Result<impl Future<Output = lapin::Result<lapin::Confirmation>>> {
+async fn publish(
+    channel: &Channel,
+    id: u64,
+) -> lapin::Result<impl Future<Output = lapin::Result<lapin::Confirmation>>> {
     let body = body(id);
     let mut headers = FieldTable::default();
     headers.insert("id".into(), AMQPValue::LongString(uuid::Uuid::now_v7().to_string().into()));

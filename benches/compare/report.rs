@@ -5,7 +5,9 @@ use crate::plan::Comparison;
 #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
 pub(crate) fn print(comparison: &Comparison) {
     let Comparison { tasks, rounds, rows, .. } = comparison;
-    println!("{tasks} tasks, medians of {rounds} rounds; a ratio is the median of the rounds' ratios [lowest..highest]\n");
+    println!(
+        "{tasks} tasks, medians of {rounds} rounds; a ratio is the median of the rounds' ratios [lowest..highest]\n"
+    );
     println!("{:<40} {:>10} {:>10} {:<8} {:>6}  against", "", "mq-worker", "reference", "", "ratio");
     for row in rows {
         let (low, high) = row.range;

@@ -20,7 +20,8 @@ pub(crate) fn enqueue(at: &Path, tasks: u64) -> Result<Figures, Failure> {
     for first in (0..tasks).step_by(100) {
         let transaction = raw.transaction()?;
         for id in first..(first + 100).min(tasks) {
-            let head = format!("{{\"j\":true,\"h\":{{\"task\":\"noop\",\"id\":\"{}\"}}}}", uuid::Uuid::now_v7());
+            let head =
+                format!("{{\"j\":true,\"h\":{{\"task\":\"noop\",\"id\":\"{}\"}}}}", uuid::Uuid::now_v7());
             transaction
                 .prepare_cached("INSERT INTO message (head, body) VALUES (?, ?)")?
                 .execute(rusqlite::params![head, body(id)])?;

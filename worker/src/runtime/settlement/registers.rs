@@ -43,7 +43,9 @@ impl Settler {
     pub(crate) async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
         let Some(lifetime) = request.options.once_for else { return Ok(()) };
         let note = Note::new(call_of(request), lifetime);
-        Box::pin(self.register("record a finished id", || self.broker.note(Register::Done, &note))).await.map(drop)
+        Box::pin(self.register("record a finished id", || self.broker.note(Register::Done, &note)))
+            .await
+            .map(drop)
     }
 
     /// True when the quarantine of a message has begun before. Also where the broker cannot tell.
