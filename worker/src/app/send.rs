@@ -227,7 +227,8 @@ impl App {
     pub(super) async fn publication(&self, call: ReadyCall) -> Result<Publication> {
         let ReadyCall { id, route, headers, body, delay, priority, ignored, .. } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
-        let reply_to = if ignored { None } else { self.backend().await?.expect(&id).await? };
+        let expect = async || Box::pin(async { self.backend().await?.expect(&id).await }).await;
+        let reply_to = if ignored { None } else { expect().await? };
         let properties = Properties {
             content_type: Some(JSON.into()),
             content_encoding: Some("utf-8".into()),
@@ -257,7 +258,7 @@ impl App {
         {
             // Somebody deleted the queue since this process declared it.
             self.forget_declared();
-            self.ensure_queue(queue).await.map_err(cannot)?;
+            Box::pin(self.ensure_queue(queue)).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
         }
         if sent.is_ok()
@@ -284,7 +285,7 @@ impl App {
         let addressed = wanted.queue.or(wanted.exchange).or(wanted.routing_key).is_some();
         if own.broadcast && !addressed {
             let exchange = Self::broadcast_exchange(task);
-            self.ensure_exchange(&exchange, ExchangeKind::Fanout).await?;
+            Box::pin(self.ensure_exchange(&exchange, ExchangeKind::Fanout)).await?;
             return Ok(Route::to_exchange(exchange, ""));
         }
         let route = self.router().route(task, own.queue, wanted);
