@@ -1,0 +1,7 @@
+//! Schedules on every broker: each due time is sent once, whoever leads, and what is changed at run time counts for all.
+
+mod calls;
+mod celery;
+mod changes;
+mod lab;
+mod once;
