@@ -314,7 +314,8 @@ fn schedule(options: &Options, mistakes: &mut Mistakes) {
         mistakes.add_at(every.key, "`cron` and `every` exclude each other: a task has one schedule; `[[schedules]]` in `mq-worker.toml` has room for more");
     }
     if let (Some(tz), None) = (&options.tz, &options.cron) {
-        mistakes.add(&tz.text, "`tz` is the time zone of `cron`, which is not given; an interval is real time");
+        mistakes
+            .add(&tz.text, "`tz` is the time zone of `cron`, which is not given; an interval is real time");
     }
     if let (Some(jitter), Some(every)) = (options.jitter, &options.every)
         && jitter.length > every.length

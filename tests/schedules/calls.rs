@@ -43,7 +43,8 @@ async fn run(lab: &Lab, schedule: Schedule, time: Duration) -> Journal {
 }
 
 async fn sees(lab: Lab) {
-    let journal = run(&lab, Schedule::new("seen", "schedules.see", every_second()), Duration::from_secs(5)).await;
+    let journal =
+        run(&lab, Schedule::new("seen", "schedules.see", every_second()), Duration::from_secs(5)).await;
     let seen = journal.read("seen");
     assert!(seen.len() >= 2, "{}: {seen:?}", lab.name);
     assert!(seen.iter().all(|due| due.ends_with(":00+00:00") || due.contains('T')), "{seen:?}");
@@ -68,7 +69,11 @@ async fn overlaps(lab: Lab) {
         }
         assert!(highest <= most, "{}: {highest} at once with {overlap:?}", lab.name);
         assert!(begun >= 2, "{}: {begun} runs with {overlap:?}", lab.name);
-        assert!(overlap != Overlap::Allow || highest >= 2, "{}: {highest} at once with {overlap:?}", lab.name);
+        assert!(
+            overlap != Overlap::Allow || highest >= 2,
+            "{}: {highest} at once with {overlap:?}",
+            lab.name
+        );
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use mq_worker::{App, CatchUp, Schedule, Timing};
 use mq_worker::app::schedules::Origin;
+use mq_worker::{App, CatchUp, Schedule, Timing};
 use serde_json::json;
 
 use super::lab::{Lab, Listener, Scheduler};
@@ -64,7 +64,13 @@ async fn what_is_put_is_seen_by_all_and_acted_upon(lab: Lab) {
         other.schedules().get("often").await.expect("an answer").expect("the schedule").last
     })
     .await;
-    assert!(listener.wait_for("often", arrived.len()).await.iter().any(|call| call.id == seen.id && call.due == seen.due));
+    assert!(
+        listener
+            .wait_for("often", arrived.len())
+            .await
+            .iter()
+            .any(|call| call.id == seen.id && call.due == seen.due)
+    );
     // Another timing counts from now on.
     one.schedules().put(lab.every("often", 3600)).await.expect("put");
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -99,7 +105,10 @@ async fn a_paused_schedule_sends_nothing(lab: Lab) {
     let resumed = Utc::now();
     app.schedules().resume("often").await.expect("resumed");
     let after = listener.wait_for("often", before + 2).await;
-    assert!(after[before..].iter().all(|call| call.due > resumed), "what was due meanwhile is skipped: {after:?}");
+    assert!(
+        after[before..].iter().all(|call| call.due > resumed),
+        "what was due meanwhile is skipped: {after:?}"
+    );
     let until = Utc::now() + TimeDelta::seconds(3);
     app.schedules().pause("often", Some(until)).await.expect("paused");
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -151,7 +160,8 @@ async fn a_clock_that_jumps_neither_storms_nor_stalls(lab: Lab) {
         let most = if jump > 0 { 5 + 16 } else { 6 };
         assert!((3..=most).contains(&came), "{came} calls in nine seconds after a jump to {jump}");
     }
-    let ids: std::collections::BTreeSet<String> = listener.of("often").into_iter().map(|call| call.id).collect();
+    let ids: std::collections::BTreeSet<String> =
+        listener.of("often").into_iter().map(|call| call.id).collect();
     assert_eq!(ids.len(), listener.of("often").len(), "each call has an id of its own");
     scheduler.stop();
 }
@@ -181,7 +191,8 @@ async fn the_hand_wins_over_the_file(lab: Lab) {
     scheduler.stop();
     // What is not in the file any more is gone with the next start.
     let scheduler = Scheduler::start(with_file(vec![]));
-    support::eventually("it is gone", Duration::from_secs(20), async || get().await.is_none().then_some(())).await;
+    support::eventually("it is gone", Duration::from_secs(20), async || get().await.is_none().then_some(()))
+        .await;
     scheduler.stop();
 }
 
@@ -194,9 +205,15 @@ async fn bad_schedules_are_refused(lab: Lab) {
         (Schedule::new("a", "t", hourly.clone()).jitter(Duration::from_secs(3601)), "jitter"),
         (Schedule::new("a", "t", hourly.clone()).header("id", 1), "belongs to the protocol"),
         (Schedule::new("a", "t", hourly.clone()).queue(""), "queue"),
-        (Schedule::new("a", "schedules.add", hourly.clone()).arg("one").arg(2), "do not fit task `schedules.add`"),
+        (
+            Schedule::new("a", "schedules.add", hourly.clone()).arg("one").arg(2),
+            "do not fit task `schedules.add`",
+        ),
         (Schedule::new("a", "schedules.add", hourly.clone()).arg(1), "do not fit task `schedules.add`"),
-        (Schedule::new("a", "schedules.add", hourly.clone()).arg(1).kwarg("c", 2), "do not fit task `schedules.add`"),
+        (
+            Schedule::new("a", "schedules.add", hourly.clone()).arg(1).kwarg("c", 2),
+            "do not fit task `schedules.add`",
+        ),
         (Schedule::new("a", "t", hourly.clone()).arg("x".repeat(20 << 20)), "`max_message_size`"),
     ] {
         let error = app.schedules().put(schedule).await.expect_err(words);

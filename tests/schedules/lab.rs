@@ -52,8 +52,7 @@ impl Lab {
     }
 
     pub(super) fn app_with(&self, change: impl FnOnce(&mut Config)) -> App {
-        let mut config =
-            Config { broker_url: self.url.parse().expect("a URL"), ..Config::default() };
+        let mut config = Config { broker_url: self.url.parse().expect("a URL"), ..Config::default() };
         config.result_backend = Some("none://".parse().expect("a URL"));
         config.worker.queues = vec![self.queue.clone()];
         change(&mut config);
@@ -88,8 +87,11 @@ impl Scheduler {
         let beat = beat.with_clock(move || Utc::now() + TimeDelta::seconds(ahead.load(Ordering::Relaxed)));
         let handle = beat.handle();
         let (alive, dead) = oneshot::channel();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let handle_of_runtime = runtime.handle().clone();
         let thread = thread::spawn(move || {
             runtime.block_on(async {
@@ -144,7 +146,8 @@ impl Listener {
         let broker = app.broker().await.expect("a broker");
         let topology = mq_worker::Topology::new().queue(lab.queue.as_str());
         broker.declare(&topology).await.expect("the queue is declared");
-        let subscription = Subscription { queues: vec![lab.queue.clone()], prefetch: 500, name: "test".into() };
+        let subscription =
+            Subscription { queues: vec![lab.queue.clone()], prefetch: 500, name: "test".into() };
         let mut consumer = broker.consume(subscription).await.expect("a consumer");
         let arrived = Arc::<Mutex<Vec<Arrived>>>::default();
         let seen = Arc::clone(&arrived);
@@ -193,14 +196,23 @@ impl Listener {
 }
 
 /// Fails unless each due time of the schedules in a span came once.
-pub(super) fn assert_once(listener: &Listener, schedules: &[Schedule], from: DateTime<Utc>, until: DateTime<Utc>) {
+pub(super) fn assert_once(
+    listener: &Listener,
+    schedules: &[Schedule],
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+) {
     let counted = listener.counted();
     let twice: Vec<_> = counted.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "came more than once: {twice:?}");
     for schedule in schedules {
         let mut last = from;
         while let Some(due) = schedule.timing.next_after(last).filter(|due| *due <= until) {
-            assert!(counted.contains_key(&(schedule.name.clone(), due)), "{} of {due} was lost", schedule.name);
+            assert!(
+                counted.contains_key(&(schedule.name.clone(), due)),
+                "{} of {due} was lost",
+                schedule.name
+            );
             last = due;
         }
     }

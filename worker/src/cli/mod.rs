@@ -2,6 +2,7 @@
 
 mod arguments;
 mod banner;
+mod beat;
 mod bind;
 mod bindings;
 mod build;
@@ -21,6 +22,7 @@ mod purge;
 mod queues;
 mod result;
 mod revoke;
+mod schedules;
 mod settings;
 mod shim;
 mod signals;
@@ -78,6 +80,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(Command::Tasks(arguments)) => tasks::run(&arguments, &common),
         Some(Command::Build(arguments)) => build::run(&arguments),
         Some(Command::Config(arguments)) => config::run(&arguments, &common),
+        Some(Command::Beat(arguments)) => beat::run(&arguments, &common),
+        Some(Command::Schedules(command)) => schedules::run(command, &common),
         Some(Command::Queues(arguments)) => queues::run(arguments, &common),
         Some(Command::Pause(arguments)) => pause::run(arguments, &common),
         Some(Command::Resume(arguments)) => pause::undo(arguments, &common),

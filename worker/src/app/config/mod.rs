@@ -101,6 +101,8 @@ pub struct WorkerConfig {
     pub max_crashes: u32,
     /// Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower. Default true.
     pub control: bool,
+    /// Run a scheduler beside the worker of the `mq-worker` command: see [`Beat`](crate::Beat). Default false.
+    pub beat: bool,
     /// The address that serves `/livez` and `/readyz`, such as `0.0.0.0:9000`. Default: nowhere.
     pub health: Option<SocketAddr>,
     /// How long a worker may receive nothing from a queue that is not empty, or its async runtime may be blocked, before
@@ -150,6 +152,7 @@ impl Default for WorkerConfig {
             hostname: None,
             max_crashes: 3,
             control: true,
+            beat: false,
             health: None,
             health_stall_limit: Duration::from_secs(60),
             health_connection_limit: Duration::from_secs(300),

@@ -130,6 +130,9 @@ settings! {
     "worker" "control" "MQ_CONTROL" "", "`true` or `false`", "`true`",
         "Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower",
         |c, t, _| c.worker.control = value::switch(t)?, |c| Some(c.worker.control.to_string());
+    "worker" "beat" "MQ_BEAT" "--beat", "`true` or `false`", "`false`",
+        "Run a scheduler beside the worker: of all that run, one sends the calls of schedules",
+        |c, t, _| c.worker.beat = value::switch(t)?, |c| Some(c.worker.beat.to_string());
     "worker" "health" "MQ_HEALTH" "--health", "address and port: `0.0.0.0:9000`", "nowhere",
         "The address that serves `/livez` and `/readyz`",
         |c, t, _| c.worker.health = Some(value::address(t)?), |c| c.worker.health.map(|a| a.to_string());

@@ -36,13 +36,13 @@ pub(in crate::cli) struct CallArguments {
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Positional(pub(in crate::cli) Box<RawValue>);
 
-fn json_array(text: &str) -> Result<Positional, String> {
+pub(super) fn json_array(text: &str) -> Result<Positional, String> {
     json::<Vec<serde_json::Value>>(text).map(Positional).map_err(|error| {
         format!("expected a JSON array, such as '[1, \"two\"]' ({})", Undecodable::from(&error))
     })
 }
 
-fn json_object(text: &str) -> Result<Box<RawValue>, String> {
+pub(super) fn json_object(text: &str) -> Result<Box<RawValue>, String> {
     json::<serde_json::Map<String, serde_json::Value>>(text).map_err(|error| {
         format!("expected a JSON object, such as '{{\"name\": 1}}' ({})", Undecodable::from(&error))
     })

@@ -4,6 +4,7 @@ mod call;
 mod dead;
 mod parse;
 mod pause;
+mod schedules;
 mod topology;
 
 use std::net::SocketAddr;
@@ -18,6 +19,10 @@ pub(super) use self::dead::{DeadArguments, DeadCommand};
 pub(super) use self::parse::parse;
 use self::pause::PAUSE_HELP;
 pub(super) use self::pause::{PauseArguments, ResumeArguments};
+pub(super) use self::schedules::{
+    AddArguments, BeatArguments, EditArguments, ScheduledCallArguments, SchedulesCommand, TimingArguments,
+};
+use self::schedules::{BEAT_HELP, SCHEDULES_HELP};
 pub(super) use self::topology::{
     BindArguments, BindingsArguments, DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments,
     DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments, ExchangesArguments,
@@ -77,6 +82,9 @@ pub(super) struct WorkerArguments {
     /// The worker's name; %h is the host name [default: the package's or program's name, followed by @%h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
+    /// Run a scheduler too: of all that run, one sends the calls of schedules
+    #[arg(long)]
+    pub(super) beat: bool,
     /// Serve the health checks /livez and /readyz on this address, such as 0.0.0.0:9000 [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
     pub(super) health: Option<SocketAddr>,
@@ -147,6 +155,12 @@ pub(super) enum Command {
     Pause(PauseArguments),
     /// End the pause of queues or tasks
     Resume(ResumeArguments),
+    /// Run a scheduler, which sends the calls of schedules when they are due
+    #[command(after_help = BEAT_HELP)]
+    Beat(BeatArguments),
+    /// List, add, change and pause schedules
+    #[command(subcommand, after_help = SCHEDULES_HELP)]
+    Schedules(SchedulesCommand),
     /// Show queue lengths
     Queues(QueuesArguments),
     /// Drop all waiting messages of a queue
