@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use mq_worker::{Context, Overlap, Schedule, Timing, task};
+use mq_worker::app::schedules::Origin;
+use mq_worker::{CatchUp, Context, Overlap, Schedule, Timing, task};
 use support::journal::Journal;
-use support::places::Running;
+use support::places::{Running, eventually};
 
 use super::lab::{Lab, Scheduler};
 
@@ -25,6 +26,12 @@ async fn slow(ctx: &Context) {
     journal.write("slow", "begin");
     tokio::time::sleep(Duration::from_millis(3500)).await;
     journal.write("slow", "end");
+}
+
+/// Every scheduler of this program has it.
+#[task(name = "task:tick", every = "1s", queue = "schedules-tick", catch_up = "none")]
+async fn tick(ctx: &Context) {
+    ctx.state::<Journal>().write(ctx.schedule().unwrap_or_default(), ctx.queue());
 }
 
 fn every_second() -> Timing {
@@ -75,6 +82,20 @@ async fn overlaps(lab: Lab) {
             lab.name
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_at_a_task_needs_nothing_else() {
+    let lab = Lab::sqlite().expect("a file");
+    let journal = Journal::default();
+    let app = lab.app_with(|config| config.worker.queues = vec!["schedules-tick".into()]);
+    let running = Running::start(app.clone(), journal.shared());
+    let scheduler = Scheduler::start(lab.app());
+    eventually("it runs twice", async || journal.read("task:tick").len() >= 2).await;
+    let found = app.schedules().get("task:tick").await.expect("an answer").expect("the schedule");
+    assert_eq!((found.origin, found.schedule.catch_up), (Origin::Code, CatchUp::None));
+    scheduler.stop();
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

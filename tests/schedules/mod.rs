@@ -3,5 +3,6 @@
 mod calls;
 mod celery;
 mod changes;
+mod cost;
 mod lab;
 mod once;
