@@ -66,7 +66,7 @@ async fn each_due_time_comes_once_when_connections_and_rabbitmq_are_lost() {
     let target = format!("127.0.0.1:{}", node.port());
     let listener = Listener::start(&lab).await;
     // A node may take longer to restart than what counts as late.
-    let every = |n| lab.every(&format!("every-{n}"), 1 + n % 3).catch_up(CatchUp::All);
+    let every = |n: u64| lab.every(&format!("every-{n}"), 1 + n % 3).catch_up(CatchUp::All);
     let schedules: Vec<_> = (1..=6).map(every).collect();
     for schedule in &schedules {
         lab.app().schedules().put(schedule.clone()).await.expect("put");

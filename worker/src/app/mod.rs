@@ -4,25 +4,32 @@
 mod builder;
 pub mod config;
 pub mod emit;
+mod events;
+pub mod info;
 pub mod pause;
 pub mod payload;
 pub mod result;
+pub mod result_set;
 pub mod revoke;
 mod rpc;
 pub mod schedules;
 pub mod send;
 mod subscriptions;
 pub(crate) mod unique;
+pub mod updates;
 
 pub use builder::AppBuilder;
 pub use config::{Config, WorkerConfig};
 pub use emit::Emitted;
+pub use info::JobInfo;
 pub use pause::{Pausable, Pause};
 pub use payload::Payload;
 pub use result::AsyncResult;
+pub use result_set::ResultSet;
 pub use rpc::Rpc;
 pub use schedules::{ScheduleInfo, ScheduledRun, Schedules};
 pub(crate) use subscriptions::{Consumed, Subscriptions};
+pub use updates::Updates;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -72,6 +79,7 @@ struct Inner {
     declared: Mutex<HashSet<String>>,
     /// The reply queue of this process, created by the first request.
     replies: rpc::Replies,
+    producing: events::Producing,
     /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several clients declare at once.
     declaring: tokio::sync::Mutex<()>,
 }
@@ -132,6 +140,7 @@ impl App {
             configured: OnceCell::new(),
             declared: Mutex::default(),
             replies: rpc::Replies::default(),
+            producing: events::Producing::default(),
             declaring: tokio::sync::Mutex::default(),
         })))
     }
@@ -333,6 +342,7 @@ impl App {
     /// Closes the connections to broker and backend. Sending afterwards is an error.
     pub async fn close(&self) {
         self.0.replies.close().await;
+        self.0.producing.close().await;
         if let Some(backend) = self.0.backend.get() {
             backend.close().await;
         }

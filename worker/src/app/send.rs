@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{App, AsyncResult, unique};
+use super::{App, AsyncResult, ResultSet, unique};
 use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
 use crate::connection::background;
@@ -58,7 +58,7 @@ impl App {
     pub async fn send_many<T: Task>(
         &self,
         signatures: impl IntoIterator<Item = Signature<T>>,
-    ) -> Result<Vec<AsyncResult<T::Output>>> {
+    ) -> Result<ResultSet<T::Output>> {
         // Enough for the broker's batches to fill, few enough to bound the memory of an endless iterator.
         const AT_ONCE: usize = 1024;
         let mut signatures = signatures.into_iter().enumerate();
@@ -154,6 +154,7 @@ impl App {
         let lock = unique.zip(own.unique_for);
         let Some(lock) = lock.map(|(key, lifetime)| Lock { key, holder: id.clone(), lifetime }) else {
             self.publish_call(&broker, call).await?;
+            note_child(&id);
             return Ok(AsyncResult::new(self.clone(), id, backend));
         };
         // In a task of its own: who stops waiting in the middle must not leave a lock without a message behind.
@@ -165,7 +166,10 @@ impl App {
                 .with_source(error)
         })??;
         Ok(match held {
-            None => AsyncResult::new(self.clone(), id, backend),
+            None => {
+                note_child(&id);
+                AsyncResult::new(self.clone(), id, backend)
+            }
             Some(other) => AsyncResult::duplicate(self.clone(), other, backend),
         })
     }
@@ -267,6 +271,7 @@ impl App {
         let (task, route_queue) = (call.task.clone(), call.route.queue.clone());
         let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
         let publication = self.publication(call).await.map_err(cannot)?;
+        let reported = self.config().sent_events.then(|| publication.clone());
         let mut sent = broker.publish(publication.clone()).await;
         if let (Err(error), Some(queue)) = (&sent, &route_queue)
             && error.is_unroutable()
@@ -275,6 +280,11 @@ impl App {
             self.forget_declared();
             self.ensure_queue(queue).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
+        }
+        if sent.is_ok()
+            && let Some(reported) = reported
+        {
+            self.report_sent(broker, route_queue.as_deref(), &reported);
         }
         let external = route_queue.filter(|queue| self.is_external(queue));
         sent.map_err(|error| match external {
@@ -347,6 +357,13 @@ pub(super) fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<(
         return Err(Error::config(format!("cannot send `{task}` with a header `{name}`: {problem}")));
     }
     Ok(())
+}
+
+/// A call that a running task has sent is one of its children.
+fn note_child(id: &str) {
+    if let Some(parent) = Context::current() {
+        parent.reports().add_child(id);
+    }
 }
 
 fn cannot_send(task: &str, error: Error) -> Error {

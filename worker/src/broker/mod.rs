@@ -14,7 +14,7 @@ mod schedule_log;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use administration::{Administration, ExchangeInfo, QueueInfo};
+pub use administration::{Administration, ExchangeInfo, FoundMessage, Position, QueueInfo};
 pub use dead_letters::DeadLetters;
 pub use delivery::{Consumer, ConsumerControl, Delivery, LOST_PAUSE, Settle, Settlement, Verdict};
 pub use registers::{Lock, Locked, Note, Notes, Register, Registers};

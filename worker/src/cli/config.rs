@@ -66,6 +66,7 @@ struct Shown {
 fn count(config: &Config, structure: &str) -> Option<String> {
     let (count, noun) = match structure {
         "routes" => (config.routes.len(), "rule"),
+        "dashboard" => (config.dashboard.users.len(), "user"),
         "schedules" => (config.schedules.len(), "schedule"),
         _ => {
             let topology = &config.topology;

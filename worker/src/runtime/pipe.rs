@@ -25,6 +25,7 @@ use super::settlement::persist::Abandoned;
 use super::settlement::settler::Settler;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::panics::Guarded;
 use crate::show;
 use crate::task::{AckMode, Work};
@@ -201,6 +202,7 @@ impl Pipe {
                 return self.settler.requeue(request).await;
             }
             request.quarantined = true;
+            self.settler.reporter.happened(EventKind::Quarantined, &request.context);
         }
         self.run(request, work, limits, slot).await;
     }
@@ -217,6 +219,7 @@ impl Pipe {
         if early {
             request.settlement = request.settlement.settle_early();
         }
+        self.settler.reporter.received(&request.context);
         let begun = Instant::now();
         let _listed = self.running.enter(&request.context, begun, early);
         // Revoked since it was admitted, and before anybody could find it on the list.
@@ -224,10 +227,12 @@ impl Pipe {
             let outcome = Outcome::Revoked { why: "revoked" };
             return self.settler.settle(request, outcome, Duration::ZERO).await;
         }
+        self.settler.metrics.started(&request.context);
+        self.settler.reporter.started(&request.context);
         let work = work.into_inner();
         let layers = self.settler.app.middleware();
-        let ended =
-            executor::run(work, &request.context, layers, limits, slot, &self.slots, &self.gate.cold).await;
+        let run = executor::run(work, &request.context, layers, limits, slot, &self.slots, &self.gate.cold);
+        let ended = self.settler.reporting(&request, run).await;
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;

@@ -11,6 +11,7 @@ use crate::admin::failure::{Failure, Outcome};
 use crate::app::App;
 use crate::broker::{ExchangeInfo, QueueInfo, Register};
 use crate::control::mailbox;
+use crate::events::exchange::is_live_queue;
 use crate::routing::router::Wanted;
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
 
@@ -164,7 +165,9 @@ fn known_queues(app: &App) -> BTreeSet<String> {
 fn is_internal(name: &str) -> bool {
     // Mailboxes come and go with every worker and every question to them.
     mailbox::is_mailbox(name)
+        || is_live_queue(name)
         || is_rung(name)
+        || name.starts_with("mq-worker.history.")
         || name.starts_with("mq.lock.")
         || Register::ALL.iter().any(|register| register.name() == name)
 }

@@ -4,6 +4,7 @@
 //! `mq-worker.toml`, which `home` finds. `origins` remembers where each value came from. The command line parses its
 //! flags with the same functions of `value`.
 
+pub mod dashboard;
 mod environment;
 mod file;
 pub(crate) mod home;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
+use self::dashboard::DashboardConfig;
 use self::home::Home;
 use self::origins::{Draft, Loaded, Origins};
 use crate::connection::{BrokerUrl, TlsOptions};
@@ -72,6 +74,20 @@ pub struct Config {
     pub max_message_size: usize,
     /// How long results are kept. Default one day.
     pub result_expires: Duration,
+    /// The file in which `mq-worker dashboard` keeps the history of calls, and which `jobs` and `explain` read. Default: the
+    /// file `mq-worker-history.db` where the default database would be, see `broker_url`.
+    pub history: PathBuf,
+    /// How long the history keeps a call. Default 7 days.
+    pub history_keep: Duration,
+    /// How many calls the history keeps; of more, the oldest are forgotten. Default 10 million.
+    pub history_max_rows: u64,
+    /// Emit a `task-sent` event for every call that this program sends. Default false.
+    pub sent_events: bool,
+    /// Show arguments and results in events, shortened. Default true.
+    pub event_values: bool,
+    /// Store the state `STARTED` when a task begins, with worker and time, unless the task itself says. Costs a write for
+    /// each run. Default false.
+    pub track_started: bool,
     /// The addresses of tasks; the first matching rule wins.
     pub routes: Vec<RouteRule>,
     /// Exchanges, queues and bindings to declare in addition to those of the tasks.
@@ -82,6 +98,8 @@ pub struct Config {
     pub tls: TlsOptions,
     /// The settings of the worker alone.
     pub worker: WorkerConfig,
+    /// The settings of the management page.
+    pub dashboard: DashboardConfig,
 }
 
 /// The settings of a worker.
@@ -103,6 +121,9 @@ pub struct WorkerConfig {
     pub control: bool,
     /// Run a scheduler beside the worker of the `mq-worker` command: see [`Beat`](crate::Beat). Default false.
     pub beat: bool,
+    /// Emit events of every call that this worker runs, for Flower, `mq-worker events` and history. Default false: they can
+    /// be turned on and off while it runs.
+    pub events: bool,
     /// The address that serves `/livez` and `/readyz`, such as `0.0.0.0:9000`. Default: nowhere.
     pub health: Option<SocketAddr>,
     /// How long a worker may receive nothing from a queue that is not empty, or its async runtime may be blocked, before
@@ -132,11 +153,18 @@ impl Config {
             publish_timeout: Duration::from_secs(10),
             max_message_size: 16 * 1024 * 1024,
             result_expires: Duration::from_secs(24 * 60 * 60),
+            history: home.history(),
+            history_keep: Duration::from_secs(7 * 24 * 60 * 60),
+            history_max_rows: 10_000_000,
+            sent_events: false,
+            event_values: true,
+            track_started: false,
             routes: Vec::new(),
             topology: Topology::default(),
             schedules: Vec::new(),
             tls: TlsOptions::default(),
             worker: WorkerConfig::default(),
+            dashboard: DashboardConfig::default(),
         }
     }
 }
@@ -153,6 +181,7 @@ impl Default for WorkerConfig {
             max_crashes: 3,
             control: true,
             beat: false,
+            events: false,
             health: None,
             health_stall_limit: Duration::from_secs(60),
             health_connection_limit: Duration::from_secs(300),
@@ -218,6 +247,7 @@ impl Config {
         let directory = working_directory();
         self.broker_url = self.broker_url.relative_to(&directory);
         self.result_backend = self.result_backend.map(|url| url.relative_to(&directory));
+        self.history = directory.join(&self.history);
         self
     }
 
@@ -264,7 +294,7 @@ fn program_name() -> String {
 }
 
 /// What this machine calls itself.
-fn machine_name() -> String {
+pub(super) fn machine_name() -> String {
     #[cfg(unix)]
     let name = Some(rustix::system::uname().nodename().to_string_lossy().into_owned());
     #[cfg(not(unix))]

@@ -148,7 +148,7 @@ impl Broker for AmqpBroker {
                 control.cancel().await;
                 control.flush().await;
             }));
-            // What is not settled by then goes back when the connection is closed.
+            // Deliveries that are not settled by then are requeued when the connection is closed.
             let _ = runtime::timeout(STOP, stop).await;
             self.getter.flush().await;
             self.amqp.close().await;

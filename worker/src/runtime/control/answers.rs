@@ -8,6 +8,7 @@ use crate::app::pause::announced;
 use crate::broker::{Note, Register};
 use crate::control::Command;
 use crate::error::Result;
+use crate::events::EventKind;
 use crate::task::{AckMode, TaskEntry};
 use crate::tracing;
 
@@ -38,7 +39,12 @@ impl Node {
             "conf" | "dump_conf" => describe::settings(self.app.config()),
             "report" => json!({"ok": self.report()}),
             "clock" => json!({"clock": self.clock.now()}),
-            "heartbeat" => Value::Null,
+            "heartbeat" => {
+                self.heartbeat.report(EventKind::WorkerHeartbeat);
+                Value::Null
+            }
+            "enable_events" => self.switch_events(true),
+            "disable_events" => self.switch_events(false),
             "hello" => self.hello(arguments),
             "shutdown" => {
                 tracing::info!("asked to stop by remote control");
@@ -179,6 +185,16 @@ impl Node {
             (false, _) => format!("tasks {told} flagged as revoked"),
             (true, []) => "terminate: tasks unknown".to_owned(),
             (true, running) => format!("terminate: {}", running.join(", ")),
+        }})
+    }
+
+    fn switch_events(&self, wanted: bool) -> Value {
+        let was = self.heartbeat.reporter.set_wants_calls(wanted);
+        json!({"ok": match (wanted, was) {
+            (true, false) => "task events enabled",
+            (true, true) => "task events already enabled",
+            (false, true) => "task events disabled",
+            (false, false) => "task events already disabled",
         }})
     }
 

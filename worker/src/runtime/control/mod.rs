@@ -20,6 +20,7 @@ use super::admission::revocations::Revocations;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
+use super::heartbeat::Heartbeat;
 use super::settlement::persist::Settling;
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Publication, Subscription};
@@ -57,7 +58,9 @@ pub(super) struct Node {
     pub(super) pauses: Arc<Pauses>,
     /// How it is told to stop.
     pub(super) handle: WorkerHandle,
-    pub(super) clock: Clock,
+    pub(super) clock: Arc<Clock>,
+    /// Events, of calls and of itself.
+    pub(super) heartbeat: Heartbeat,
 }
 
 impl Node {

@@ -29,7 +29,8 @@ fn node(name: &str, broker: &str) -> Node {
         prefetch: 8,
         since: Instant::now(),
         handle: WorkerHandle::default(),
-        clock: Clock::default(),
+        clock: Arc::default(),
+        heartbeat: Heartbeat { reporter: Default::default(), running: Arc::default() },
     }
 }
 

@@ -10,6 +10,7 @@ use super::persist::{Abandoned, Unsettled};
 use super::settler::{Settled, Settler};
 use super::trimmed_copy::TrimmedCopy;
 use crate::broker::Verdict;
+use crate::events::EventKind;
 use crate::message::headers::names;
 use crate::message::{Message, history};
 use crate::runtime::admission::request::Request;
@@ -31,11 +32,12 @@ impl Settler {
         self.consumed.cancelled().await;
         count(&self.counters.requeued);
         tracing::debug!(task = request.context.task(), id = request.context.id(), "requeued");
+        self.reporter.happened(EventKind::Requeued, &request.context);
         let is_counted = self.broker.capabilities().counts_crashes && !request.quarantined;
         if is_counted || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
         }
-        // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.
+        // A worker that stops must not wait for a broker that is away: an unsettled message is redelivered anyway.
         const LIMIT: Duration = Duration::from_secs(2);
         let afresh = self.broker.publish(to_queue(request.context.queue(), copy_of(&request), None));
         let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
@@ -75,6 +77,7 @@ impl Settler {
         if self.keep_lock(&request, wait).await.is_err() {
             return request.settlement.settle(Verdict::Requeue);
         }
+        self.reporter.delayed(&request.context, wait);
         let delay = Some(self.as_long_as_possible(wait));
         let waiting = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
         let copy = TrimmedCopy::call(message);
@@ -95,6 +98,7 @@ impl Settler {
             crashes,
             "delivered before and never settled: its worker may have died"
         );
+        self.reporter.happened(EventKind::Crashed, &request.context);
         let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
         let done = self.publish_copy(&request, "count a crash", TrimmedCopy::call(message), counted).await;
         self.replace(request, done).await;
@@ -116,7 +120,7 @@ impl Settler {
         request.settlement.settle(Verdict::Ack);
     }
 
-    /// Settles a message whose copy is to be run in its place.
+    /// Settles a message whose copy will run instead.
     async fn replace(&self, request: Request, published: Result<(), Unsettled>) {
         let settled = match published {
             Ok(()) => Ok(Settled::GoesOn(Verdict::Replaced)),
