@@ -182,6 +182,8 @@ mod guides {
     struct Readme;
     #[doc = include_str!("../../docs/guide/patterns.md")]
     struct Patterns;
+    #[doc = include_str!("../../docs/guide/schedules.md")]
+    struct Schedules;
     #[doc = include_str!("../../docs/guide/promises.md")]
     struct Promises;
     #[doc = include_str!("../../docs/guide/failures.md")]

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod banner;
+mod beat;
 mod bind;
 mod bindings;
 mod build;
@@ -30,6 +31,7 @@ mod purge;
 mod queues;
 mod result;
 mod revoke;
+mod schedules;
 mod settings;
 mod shim;
 mod signals;
@@ -91,6 +93,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(CliCommand::Tasks(arguments)) => tasks::run(&arguments, &common),
         Some(CliCommand::Build(arguments)) => build::run(&arguments),
         Some(CliCommand::Config(arguments)) => config::run(&arguments, &common),
+        Some(CliCommand::Beat(arguments)) => beat::run(&arguments, &common),
+        Some(CliCommand::Schedules(command)) => schedules::run(command, &common),
         Some(CliCommand::Queues(arguments)) => queues::run(arguments, &common),
         Some(CliCommand::Pause(arguments)) => pause::run(arguments, &common),
         Some(CliCommand::Resume(arguments)) => pause::undo(arguments, &common),

@@ -151,6 +151,9 @@ settings! {
     "worker" "control" "MQ_CONTROL" "", "`true` or `false`", "`true`",
         "Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower",
         |c, t, _| c.worker.control = value::switch(t)?, |c| Some(c.worker.control.to_string());
+    "worker" "beat" "MQ_BEAT" "--beat", "`true` or `false`", "`false`",
+        "Run a scheduler beside the worker: of all that run, one sends the calls of schedules",
+        |c, t, _| c.worker.beat = value::switch(t)?, |c| Some(c.worker.beat.to_string());
     "worker" "events" "MQ_EVENTS" "--events", "`true` or `false`", "`false`",
         "Emit events of every call that the worker runs, for Flower and `mq-worker events`",
         |c, t, _| c.worker.events = value::switch(t)?, |c| Some(c.worker.events.to_string());
