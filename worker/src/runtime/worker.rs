@@ -27,6 +27,7 @@ use super::startup::{NotReady, consume, declare, set_up};
 use crate::app::{App, Consumed};
 use crate::broker::{Consumer, Subscription};
 use crate::error::{Error, Result};
+use crate::panics::keep_traces;
 use crate::routing::topology::check_name;
 use crate::task::SharedState;
 use crate::tracing;
@@ -142,6 +143,7 @@ impl Worker {
     /// Sets up, reaches the broker and begins to consume.
     async fn prepare(self) -> Result<Ready, NotReady> {
         self.check()?;
+        keep_traces();
         let Worker { app, queues, shared, isolates, handle } = self;
         let settings = &app.config().worker;
         // A state that was given to this process does not exist in others.

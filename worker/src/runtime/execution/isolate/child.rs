@@ -16,7 +16,7 @@ use super::wire::{self, Call, REVOKE, Reply};
 use super::{MARK, is_scarcity};
 use crate::app::App;
 use crate::message::Message;
-use crate::panics::text_of;
+use crate::panics::{keep_traces, text_of};
 use crate::runtime::admission::request::arguments;
 use crate::runtime::execution::call;
 use crate::runtime::execution::ended::Ended;
@@ -169,6 +169,7 @@ async fn run(call: Call, body: Vec<u8>, orders: &Orders, worker: &UnixStream) ->
         Ok(prepared) => prepared,
         Err(ended) => return ended,
     };
+    keep_traces();
     let ended = tokio::select! {
         biased;
         ended = call::execute(work, &context) => ended,
@@ -224,6 +225,6 @@ async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Co
     match task.begin(context.clone(), body.arguments) {
         Ok(work) => Ok((work.into_inner(), context)),
         Err(NotBegun::Refused(error)) => Err(Ended::Erred(TaskError::reject(error))),
-        Err(NotBegun::Panicked(text)) => Err(Ended::Panicked(text)),
+        Err(NotBegun::Panicked(text)) => Err(Ended::Panicked(text.into())),
     }
 }
