@@ -312,6 +312,7 @@ impl Settler {
                 module: "celery.exceptions".into(),
                 message: why.into(),
                 traceback: None,
+                arguments: Vec::new(),
             };
             self.store_for_all(request, State::Revoked, &failure).await?;
         }
