@@ -8,9 +8,11 @@ mod build;
 mod call;
 mod completions;
 mod config;
+mod control;
 mod dead;
 mod declare;
 mod delete;
+mod events;
 mod exchanges;
 mod exit;
 mod logging;
@@ -88,6 +90,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(Command::Dead(command)) => dead::run(command, &common),
         Some(Command::Status(arguments)) => status::run(arguments, &common),
         Some(Command::Stop(arguments)) => stop::run(arguments, &common),
+        Some(Command::Control(arguments)) => control::run(arguments, &common),
+        Some(Command::Events(arguments)) => events::run(arguments, &common),
         Some(Command::Exchanges(arguments)) => exchanges::run(arguments, &common),
         Some(Command::Bindings(arguments)) => bindings::run(arguments, &common),
         Some(Command::Declare(command)) => declare::run(command, &common),

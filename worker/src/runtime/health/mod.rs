@@ -22,6 +22,7 @@ use super::admission::pauses::Pauses;
 use super::execution::running::RunningTasks;
 use super::handle::WorkerHandle;
 use super::settlement::persist::Settling;
+use super::sources::Sources;
 use crate::app::config::WorkerConfig;
 use crate::backend::ResultBackend;
 use crate::broker::{Broker, ConsumerControl};
@@ -68,7 +69,7 @@ pub(super) struct Consuming {
     /// Knows whether the consumer is attached.
     pub(super) control: Arc<dyn ConsumerControl>,
     /// What it consumes from.
-    pub(super) queues: Arc<[String]>,
+    pub(super) sources: Arc<Sources>,
     /// Counts the messages that were handed to the worker.
     pub(super) delivered: Arc<AtomicU64>,
     /// What it is running.
