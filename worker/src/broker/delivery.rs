@@ -166,7 +166,7 @@ pub trait ConsumerControl: Send + Sync {
         true
     }
 
-    /// How many deliveries have no verdict yet, if the broker can tell.
+    /// How many deliveries have no verdict yet, if the broker reports it.
     fn unsettled(&self) -> Option<usize> {
         None
     }

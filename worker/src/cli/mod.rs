@@ -9,12 +9,21 @@ mod call;
 mod completions;
 mod config;
 mod control;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+#[cfg(feature = "dashboard")]
+mod dashboard_arguments;
 mod dead;
 mod declare;
 mod delete;
 mod events;
 mod exchanges;
 mod exit;
+#[cfg(feature = "dashboard")]
+mod explain;
+mod follow;
+#[cfg(feature = "dashboard")]
+mod jobs;
 mod logging;
 mod operate;
 mod output;
@@ -32,13 +41,15 @@ mod stop;
 #[cfg(unix)]
 mod streams;
 mod tasks;
+#[cfg(feature = "dashboard")]
+mod top;
 mod worker;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, CliCommand};
 use exit::{Failure, Outcome};
 
 use crate::app::config::value::{looks_like_an_address, shown};
@@ -77,28 +88,36 @@ fn run(line: Vec<OsString>) -> Outcome {
     logging::start(&common)?;
     match command {
         None => worker::run(&worker, &common),
-        Some(Command::Tasks(arguments)) => tasks::run(&arguments, &common),
-        Some(Command::Build(arguments)) => build::run(&arguments),
-        Some(Command::Config(arguments)) => config::run(&arguments, &common),
-        Some(Command::Queues(arguments)) => queues::run(arguments, &common),
-        Some(Command::Pause(arguments)) => pause::run(arguments, &common),
-        Some(Command::Resume(arguments)) => pause::undo(arguments, &common),
-        Some(Command::Purge(arguments)) => purge::run(arguments, &common),
-        Some(Command::Call(arguments)) => call::run(arguments, &common),
-        Some(Command::Result(arguments)) => result::run(arguments, &common),
-        Some(Command::Revoke(arguments)) => revoke::run(arguments, &common),
-        Some(Command::Dead(command)) => dead::run(command, &common),
-        Some(Command::Status(arguments)) => status::run(arguments, &common),
-        Some(Command::Stop(arguments)) => stop::run(arguments, &common),
-        Some(Command::Control(arguments)) => control::run(arguments, &common),
-        Some(Command::Events(arguments)) => events::run(arguments, &common),
-        Some(Command::Exchanges(arguments)) => exchanges::run(arguments, &common),
-        Some(Command::Bindings(arguments)) => bindings::run(arguments, &common),
-        Some(Command::Declare(command)) => declare::run(command, &common),
-        Some(Command::Bind(arguments)) => bind::run(arguments, &common),
-        Some(Command::Unbind(arguments)) => bind::undo(arguments, &common),
-        Some(Command::Delete(command)) => delete::run(command, &common),
-        Some(Command::Completions { shell }) => completions::run(shell),
+        Some(CliCommand::Tasks(arguments)) => tasks::run(&arguments, &common),
+        Some(CliCommand::Build(arguments)) => build::run(&arguments),
+        Some(CliCommand::Config(arguments)) => config::run(&arguments, &common),
+        Some(CliCommand::Queues(arguments)) => queues::run(arguments, &common),
+        Some(CliCommand::Pause(arguments)) => pause::run(arguments, &common),
+        Some(CliCommand::Resume(arguments)) => pause::undo(arguments, &common),
+        Some(CliCommand::Purge(arguments)) => purge::run(arguments, &common),
+        Some(CliCommand::Call(arguments)) => call::run(arguments, &common),
+        Some(CliCommand::Result(arguments)) => result::run(arguments, &common),
+        Some(CliCommand::Revoke(arguments)) => revoke::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Dashboard(arguments)) => dashboard::run(arguments, &common),
+        Some(CliCommand::Dead(command)) => dead::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Jobs(command)) => jobs::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Explain(arguments)) => explain::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Top(arguments)) => top::run(arguments, &common),
+        Some(CliCommand::Status(arguments)) => status::run(arguments, &common),
+        Some(CliCommand::Stop(arguments)) => stop::run(arguments, &common),
+        Some(CliCommand::Control(arguments)) => control::run(arguments, &common),
+        Some(CliCommand::Events(arguments)) => events::run(arguments, &common),
+        Some(CliCommand::Exchanges(arguments)) => exchanges::run(arguments, &common),
+        Some(CliCommand::Bindings(arguments)) => bindings::run(arguments, &common),
+        Some(CliCommand::Declare(command)) => declare::run(command, &common),
+        Some(CliCommand::Bind(arguments)) => bind::run(arguments, &common),
+        Some(CliCommand::Unbind(arguments)) => bind::undo(arguments, &common),
+        Some(CliCommand::Delete(command)) => delete::run(command, &common),
+        Some(CliCommand::Completions { shell }) => completions::run(shell),
     }
 }
 

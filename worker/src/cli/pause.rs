@@ -2,8 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::arguments::CommonArguments;
-use super::arguments::{PauseArguments, ResumeArguments};
+use super::arguments::{CommonArguments, PauseArguments, ResumeArguments};
 use super::exit::Outcome;
 use super::{operate, output};
 use crate::app::{App, Pausable, Pause};

@@ -18,8 +18,7 @@ async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Ou
     let broker = app.broker().await?;
     let url = &app.config().broker_url;
     if !names.is_empty() {
-        let (queues, paused) = tokio::join!(broker.queues(&names), app.paused());
-        let (mut queues, paused) = (queues?, paused?);
+        let (mut queues, paused) = tokio::try_join!(broker.queues(&names), app.paused())?;
         queues.sort_by(|a, b| a.name.cmp(&b.name));
         let is_missing = |name: &&String| queues.iter().all(|queue| queue.name != **name);
         let missing: Vec<&str> = names.iter().filter(is_missing).map(String::as_str).collect();
@@ -29,9 +28,10 @@ async fn show(app: &App, QueuesArguments { names, json }: QueuesArguments) -> Ou
             missing => Err(Failure::failed(format!("not found on {url}: {}", missing.join(", ")))),
         };
     }
-    let (queues, paused) = tokio::join!(inventory::queues(app, []), app.paused());
-    let Queues { queues: Inventory { found, gap }, delayed } = queues?;
-    let queues = listed(found.into_iter().map(|queue| queue.info), &paused?);
+    let paused = async { Ok(app.paused().await?) };
+    let (queues, paused) = tokio::try_join!(inventory::queues(app, []), paused)?;
+    let Queues { queues: Inventory { found, gap }, delayed } = queues;
+    let queues = listed(found.into_iter().map(|queue| queue.info), &paused);
     let is_empty = queues.is_empty();
     print(queues, json)?;
     if let Some(delayed) = delayed.filter(|delayed| *delayed > 0) {

@@ -127,7 +127,12 @@ struct Answer {
 
 async fn ask(app: &App, timeout: Option<Duration>) -> Outcome<Answer> {
     let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
-    let (workers, paused) = tokio::join!(control.workers(), app.paused());
+    // Beside the question to the workers, which waits for late answers.
+    let paused = tokio::spawn({
+        let app = app.clone();
+        async move { app.paused().await }
+    });
+    let workers = control.workers().await;
     let (workers, silence) = match workers {
         Err(error) if error.is_unknown() || error.is_timeout() => (Vec::new(), Some(error)),
         workers => (workers?, None),
@@ -136,7 +141,7 @@ async fn ask(app: &App, timeout: Option<Duration>) -> Outcome<Answer> {
     let also: Vec<String> =
         consumed.flat_map(|queue| [queue.clone(), Queue::dead_letter_name(queue)]).collect();
     let Queues { queues, delayed } = inventory::queues(app, also).await?;
-    let paused = match paused {
+    let paused = match paused.await.map_err(|_| Failure::failed("the command is stopping"))? {
         // A broker that is short of memory or disk may not answer this either.
         Err(_) if silence.is_some() => Vec::new(),
         paused => paused?,

@@ -8,9 +8,11 @@ pub(crate) mod handle;
 pub(crate) mod reporter;
 mod sources;
 mod startup;
+mod waited;
 
 pub(crate) mod admission;
 pub(crate) mod execution;
+pub(crate) mod metrics;
 pub(crate) mod settlement;
 
 mod control;

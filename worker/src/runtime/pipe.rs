@@ -227,11 +227,12 @@ impl Pipe {
             let outcome = Outcome::Revoked { why: "revoked" };
             return self.settler.settle(request, outcome, Duration::ZERO).await;
         }
+        self.settler.metrics.started(&request.context);
         self.settler.reporter.started(&request.context);
         let work = work.into_inner();
         let layers = self.settler.app.middleware();
-        let ended =
-            executor::run(work, &request.context, layers, limits, slot, &self.slots, &self.gate.cold).await;
+        let run = executor::run(work, &request.context, layers, limits, slot, &self.slots, &self.gate.cold);
+        let ended = self.settler.reporting(&request, run).await;
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;

@@ -179,6 +179,8 @@ impl Worker {
         let settling = Arc::<Settling>::default();
         let slots = Arc::new(Slots::new(settings.concurrency));
         let delivered = Arc::new(AtomicU64::new(0));
+        let clock = Arc::<Clock>::default();
+        let (reporter, sending) = report(&app, &broker, &clock);
         health.consuming(Consuming {
             broker: Arc::clone(&broker),
             backend: Arc::clone(&backend),
@@ -188,9 +190,9 @@ impl Worker {
             running: Arc::clone(&running),
             settling: Arc::clone(&settling),
             pauses: Arc::clone(&pauses),
+            slots: Arc::clone(&slots),
+            reporter: reporter.clone(),
         });
-        let clock = Arc::<Clock>::default();
-        let (reporter, sending) = report(&app, &broker, &clock);
         let heartbeat = Heartbeat { reporter: reporter.clone(), running: Arc::clone(&running) };
         let limits = Arc::<ChangedLimits>::default();
         let node = settings.control.then(|| Node {
@@ -226,10 +228,12 @@ impl Worker {
             tolerance: TOLERANCE,
         };
         let settler = Settler {
+            worker: app.worker_name(),
             app,
             broker,
             backend,
             hooks: FailureHooks::collect(),
+            metrics: health.metrics(),
             reporter,
             persist: Persist::new(handle.cold.clone(), settling),
             consumed: CancellationToken::new(),

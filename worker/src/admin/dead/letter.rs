@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::message::headers::names;
-use crate::message::{Attempt, Message, codec, history};
+use crate::message::{Attempt, Message, history, normalize};
 use crate::show::one_line;
 
 /// A compressed body is unpacked for people up to this many bytes.
@@ -27,7 +27,7 @@ impl<'a> Letter<'a> {
             return Self { message: Cow::Borrowed(message), unreadable: None };
         }
         let mut normal = message.clone();
-        match codec::normalize(&mut normal, LARGEST) {
+        match normalize(&mut normal, LARGEST) {
             Ok(()) => Self { message: Cow::Owned(normal), unreadable: None },
             Err(problem) => Self { message: Cow::Borrowed(message), unreadable: Some(problem) },
         }
@@ -106,7 +106,7 @@ impl<'a> Letter<'a> {
     }
 
     /// Positional arguments, keyword arguments, and else the body as it is.
-    fn parts(&self) -> (&RawValue, &RawValue, Cow<'_, RawValue>) {
+    pub(crate) fn parts(&self) -> (&RawValue, &RawValue, Cow<'_, RawValue>) {
         let body = &self.message.body;
         if self.task().is_some()
             && self.unreadable.is_none()

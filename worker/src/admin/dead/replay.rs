@@ -7,7 +7,7 @@ use crate::app::{App, unique};
 use crate::broker::{Delivery, Locked, Publication};
 use crate::message::Message;
 use crate::message::headers::{is_instruction, is_trace, names};
-use crate::routing::broadcast_task;
+use crate::routing::queue::broadcast_task;
 
 /// What became of a letter that was to be sent back.
 pub(crate) enum Sent {

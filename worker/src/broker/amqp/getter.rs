@@ -51,7 +51,7 @@ impl Settle for GetSettler {
                 }
             }
         };
-        // A verdict that does not get through is void: the message goes back with its channel.
+        // A verdict that does not arrive is void: the message is requeued when its channel closes.
         self.settling.spawn_on(async move { drop(timeout(ANSWER, settle).await) }, self.amqp.io());
     }
 }

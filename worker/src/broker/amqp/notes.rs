@@ -1,8 +1,8 @@
 //! Notes on tasks: a stream for each register.
 //!
-//! A stream keeps what was published to it, for whoever reads, from wherever they begin. To know when all that was noted
-//! so far has been read, a reader publishes a marker and reads until it comes by. Whoever follows leaves none: markers
-//! stay as long as notes, and everybody who begins has to read them.
+//! A stream keeps what was published to it, for every reader, from any position. To know when all notes so far have been
+//! read, a reader publishes a marker and reads up to it. A reader that only follows publishes none: markers stay as long
+//! as notes, and every new reader has to read them.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -33,11 +33,11 @@ const READING: Duration = Duration::from_secs(60);
 /// How many entries one piece has. A register may hold millions: what was read of it must not be read again because of
 /// a lost connection, nor be given up for being long.
 const PIECE: usize = 100_000;
-/// After so long without the marker, which is there, something is wrong.
+/// If the marker, which was published, has not arrived after this time, something is wrong.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long a follower waits for the first entry: a stream that exists has one.
 const FIRST: Duration = Duration::from_secs(3);
-/// After so long without a further entry, a follower has seen what there is, or will see it the next time.
+/// After this time without a further entry, a follower has seen all entries, or will see them the next time.
 const CALM: Duration = Duration::from_millis(300);
 /// How many entries are sent ahead of the ack.
 const WINDOW: u16 = 1000;
@@ -113,7 +113,7 @@ impl Notebook {
         self.read_to_marker(register, From::Offset(from)).await
     }
 
-    /// What is there to see.
+    /// What can be read now.
     pub(super) async fn newer_notes(&self, register: Register, from: u64) -> Result<Notes> {
         self.read(register, From::Offset(from), None).await
     }

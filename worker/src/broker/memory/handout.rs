@@ -1,9 +1,10 @@
-//! Hands out messages to consumers and to those who take one by one.
+//! Delivers messages: to consumers, and one at a time to `get`.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::state::{MemoryState, OwnerId, Running};
+use super::queue::OwnerId;
+use super::state::{MemoryState, Running};
 use crate::broker::{Delivery, Settlement};
 use crate::error::Result;
 
@@ -31,7 +32,7 @@ impl MemoryState {
             routing_key: stored.routing_key.clone(),
             redelivered,
             crashes: Some(stored.crashes),
-            settlement: Settlement::new(tag, self.sink.upgrade().expect("whoever calls holds the hub")),
+            settlement: Settlement::new(tag, self.sink.upgrade().expect("the caller holds the hub")),
         };
         self.running.insert(tag, Running { queue: name, place, stored, owner, consumer });
         Some(delivery)
@@ -70,7 +71,7 @@ impl MemoryState {
         let Some(delivery) = self.hand_out(name, owner, Some(id)) else { return };
         let consumer = self.consumers.get_mut(&id).expect("it was chosen just now");
         consumer.unsettled += 1;
-        // Nobody listens any more: it goes back when it is dropped, and by then the consumer is known to be deaf.
+        // The receiver was dropped: dropping the delivery requeues it, and by then the consumer counts as deaf.
         self.refused.extend(consumer.send(delivery));
     }
 }

@@ -10,6 +10,7 @@ mod handout;
 mod hub;
 mod memos;
 mod queue;
+mod schedule_log;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -21,10 +22,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use self::hub::Hub;
-use self::state::OwnerId;
+use self::queue::OwnerId;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,
+    FoundMessage, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, ScheduleLog,
+    Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -78,7 +80,7 @@ impl Broker for MemoryBroker {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             name: "memory",
-            // A worker that dies takes the queues with it: nobody ever gets a message that killed a worker.
+            // A worker that dies takes the queues with it: no worker ever gets a message that killed another.
             counts_crashes: true,
             lists_queues: true,
             max_delay: MAX_DELAY,
@@ -126,6 +128,10 @@ impl Broker for MemoryBroker {
             self.owner.check_open()?;
             self.owner.hub.with(|state, now| state.get(queue, self.owner.id, now))
         })
+    }
+
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(self)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -197,6 +203,13 @@ impl Administration for MemoryBroker {
             Ok(self.owner.hub.with(|state, now| state.oldest(queue, now)))
         })
     }
+
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, now| state.find(id, now)))
+        })
+    }
 }
 
 impl Registers for MemoryBroker {
@@ -243,7 +256,7 @@ impl Registers for MemoryBroker {
     }
 }
 
-/// Stops one consumer: when asked, or when nobody holds it any more.
+/// Stops one consumer: when asked, or when it is dropped.
 struct MemoryConsumerControl {
     owner: Arc<Owner>,
     id: u64,

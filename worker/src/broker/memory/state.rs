@@ -1,4 +1,4 @@
-//! What is where, and the rules by which it moves: plain data that is told the time.
+//! Queues, messages and consumers, and the rules by which messages move: plain data that gets the time as an argument.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -8,13 +8,11 @@ use tokio::sync::mpsc;
 
 use super::consumers::Attached;
 use super::memos::Memos;
-use super::queue::{Moment, Place, Stored, Waiting};
+use super::queue::{Moment, OwnerId, Place, Stored, Waiting};
+use super::schedule_log::Log;
 use crate::broker::{Delivery, LOST_PAUSE, Publication, Settle, Subscription, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::{Binding, Exchange, topology};
-
-/// Names one user of the queues.
-pub(super) type OwnerId = u64;
 
 /// All exchanges, queues, consumers and deliveries of one memory broker.
 pub(super) struct MemoryState {
@@ -33,6 +31,7 @@ pub(super) struct MemoryState {
     pub(super) refused: Vec<Delivery>,
     last_id: u64,
     pub(super) memos: Memos,
+    pub(super) log: Log,
 }
 
 /// A message that was handed out and is not settled.
@@ -68,6 +67,7 @@ impl MemoryState {
             refused: Vec::new(),
             last_id: 0,
             memos: Memos::default(),
+            log: Log::default(),
         }
     }
 
@@ -84,7 +84,7 @@ impl MemoryState {
         std::mem::take(&mut self.refused)
     }
 
-    /// Does what has fallen due, and lets go of consumers that nobody listens to.
+    /// Runs the timers that are due, and cancels consumers whose receiver was dropped.
     pub(super) fn tick(&mut self, now: Instant) {
         let deaf: Vec<u64> =
             self.consumers.iter().filter(|(_, one)| one.is_deaf()).map(|(id, _)| *id).collect();
@@ -150,16 +150,7 @@ impl MemoryState {
             return Err(Error::new(ErrorKind::Rejected, format!("queue `{full}` is full")));
         }
         for name in queues {
-            let stored = Stored {
-                message: message.clone(),
-                exchange: exchange.clone(),
-                routing_key: routing_key.clone(),
-                redelivered: false,
-                crashes: 0,
-                since: now,
-                expires: None,
-                died_in: Vec::new(),
-            };
+            let stored = Stored::new(message.clone(), exchange.clone(), routing_key.clone(), now);
             match delay.filter(|delay| !delay.is_zero()) {
                 None => self.enqueue(&name, stored, now),
                 Some(delay) => self.delay(&name, stored, now + delay),
@@ -168,7 +159,7 @@ impl MemoryState {
         Ok(())
     }
 
-    /// Keeps a message back.
+    /// Delays a message.
     fn delay(&mut self, name: &Arc<str>, stored: Stored, until: Instant) {
         let moment = (until, self.next_id());
         let Some(queue) = self.queues.get_mut(name) else { return };
@@ -194,7 +185,7 @@ impl MemoryState {
         }
     }
 
-    /// Puts a message at its place.
+    /// Inserts a message at its position.
     fn put(&mut self, name: &Arc<str>, place: Place, stored: Stored) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         if let Some(moment) = stored.expires {
@@ -203,7 +194,7 @@ impl MemoryState {
         queue.ready.insert(place, stored);
     }
 
-    /// Takes a message from its place.
+    /// Removes a message from its position.
     pub(super) fn take(&mut self, name: &str, place: Place) -> Option<Stored> {
         let stored = self.queues.get_mut(name)?.ready.remove(&place)?;
         if let Some(moment) = stored.expires {
@@ -212,7 +203,7 @@ impl MemoryState {
         Some(stored)
     }
 
-    /// A queue lets go of a message that was not consumed.
+    /// Dead-letters a message that was not consumed, or drops it if its queue has no dead-letter exchange.
     fn dead_letter(&mut self, name: &Arc<str>, stored: Stored, reason: &str, now: Instant) {
         let Some(queue) = self.queues.get(name) else { return };
         let Some(exchange) = queue.spec.dead_letter_exchange.clone() else { return };
@@ -227,17 +218,8 @@ impl MemoryState {
             if died_in.contains(&target) {
                 continue;
             }
-            let stored = Stored {
-                message: message.clone(),
-                exchange: exchange.clone(),
-                routing_key: routing_key.clone(),
-                redelivered: false,
-                crashes: 0,
-                since: now,
-                expires: None,
-                died_in: died_in.clone(),
-            };
-            self.enqueue(&target, stored, now);
+            let stored = Stored::new(message.clone(), exchange.clone(), routing_key.clone(), now);
+            self.enqueue(&target, Stored { died_in: died_in.clone(), ..stored }, now);
         }
     }
 
@@ -310,13 +292,13 @@ impl MemoryState {
         }
     }
 
-    /// Detaches a consumer. What it was handed stays with it.
+    /// Detaches a consumer. It keeps its unsettled deliveries.
     pub(super) fn cancel(&mut self, id: u64, now: Instant) {
         let Some(consumer) = self.consumers.remove(&id) else { return };
         consumer.queues().iter().for_each(|name| self.detach(id, name, now));
     }
 
-    /// One user says goodbye: what it has not settled goes back.
+    /// A user leaves: its unsettled deliveries are requeued.
     pub(super) fn leave(&mut self, owner: OwnerId, now: Instant) {
         let theirs = |id: &OwnerId| *id == owner;
         let consumers: Vec<u64> =
@@ -340,12 +322,12 @@ impl MemoryState {
         }
     }
 
-    /// Takes a verdict on a delivery. One that comes too late does nothing.
+    /// Settles a delivery. A verdict that comes too late does nothing.
     pub(super) fn settle(&mut self, tag: u64, verdict: Verdict, now: Instant) {
         let Some(Running { queue: name, place, mut stored, consumer, .. }) = self.running.remove(&tag) else {
             return;
         };
-        // The queue may have been deleted meanwhile, and even made anew.
+        // The queue may have been deleted meanwhile, and even declared again.
         let queue = self.queues.get_mut(&name).filter(|queue| Arc::ptr_eq(&queue.name, &name));
         let exists = queue.is_some();
         if let Some(queue) = queue {

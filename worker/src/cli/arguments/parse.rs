@@ -63,7 +63,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cli::arguments::Command;
+    use crate::cli::arguments::CliCommand;
 
     fn read(line: &str) -> Result<Arguments, String> {
         parse(line.split(' ').map(Into::into)).map_err(|error| error.to_string())
@@ -91,7 +91,7 @@ mod tests {
             ("mq-worker call add --wait", Some(None)),
             ("mq-worker call add --wait 5s", Some(Some(Duration::from_secs(5)))),
         ] {
-            let Some(Command::Call(call)) = read(line).expect(line).command else { panic!("{line}") };
+            let Some(CliCommand::Call(call)) = read(line).expect(line).command else { panic!("{line}") };
             assert_eq!(call.wait, expected, "{line}");
         }
     }

@@ -103,7 +103,7 @@ impl Scratch {
         .await
     }
 
-    /// A fleet that configured classic rungs has its own.
+    /// A fleet that configured classic rungs keeps its own queues.
     pub(super) async fn declare_or_take(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
         let name = short(name)?;
         let declared = self
@@ -121,7 +121,7 @@ fn names_the_kind(error: &lapin::Error) -> bool {
     text(error).contains("'type'")
 }
 
-/// Names are checked before they come here; an error is still no panic.
+/// Names were checked earlier; an error is still not a panic.
 pub(crate) fn short(name: &str) -> lapin::Result<ShortString> {
     ShortString::try_new(name)
         .map_err(|error| ErrorKind::IOError(std::sync::Arc::new(std::io::Error::other(error))).into())
@@ -140,7 +140,7 @@ fn queue_type(queue: &Queue, default: QueueKind) -> Option<&'static str> {
     // The broker refuses quorum queues that do not stay, and 3.10 such with priorities.
     let must_be_classic =
         queue.exclusive || queue.auto_delete || !queue.durable || queue.max_priority.is_some();
-    // Whoever else declares an exact queue names no type either.
+    // Other clients that declare an exact queue set no type either.
     match queue.kind.unwrap_or(if queue.exact { QueueKind::Broker } else { default }) {
         QueueKind::Broker => None,
         QueueKind::Quorum if !must_be_classic => Some("quorum"),

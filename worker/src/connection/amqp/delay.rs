@@ -33,7 +33,7 @@ pub(crate) const MAX_DELAY: Duration = Duration::from_secs((1 << WORDS) - 1);
 /// Where the ladders end.
 pub(crate) const EXIT: &str = "celery_delayed_delivery";
 /// Takes the copy that makes every delayed message to an exchange routable, and drops it. Without it, one message
-/// that nobody subscribes to would be kept on the last rung and tried again for ever.
+/// that nobody subscribes to would stay on the last rung and be retried forever.
 pub(crate) const SINK: &str = "mq_worker_delayed_sink";
 /// The first word after the 28 of a message to an exchange.
 const TO_EXCHANGE: &str = "mq-exchange";

@@ -19,7 +19,7 @@ use crate::tracing::{debug, warn};
 /// How long an exclusive queue of the connection before may still be locked.
 const LOCKED_FOR: Duration = Duration::from_secs(5);
 
-/// What was declared and must be there again after a reconnect.
+/// What was declared and must exist again after a reconnect.
 pub(crate) struct Desired {
     kind: QueueKind,
     topology: Mutex<Topology>,
@@ -73,7 +73,7 @@ impl Desired {
         let mut locked = HashSet::new();
         for queue in topology.queues.iter().filter(|queue| !queue.external) {
             match self.declare_queue(&mut scratch, queue, Duration::ZERO).await {
-                // Nobody else waits for it: whoever consumes it makes it anew as soon as it is gone.
+                // No one else waits for it: its consumer declares it again as soon as it is gone.
                 Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) => {
                     debug!(
                         queue = queue.name,
@@ -238,7 +238,7 @@ impl Desired {
         }
     }
 
-    /// Never deleted and made anew: another fleet's queue stays theirs.
+    /// It is never deleted and declared again: the queue may belong to another fleet.
     async fn take_as_it_is(
         &self,
         scratch: &mut Scratch,

@@ -34,7 +34,7 @@ pub(crate) struct Source {
     pub(crate) arguments: FieldTable,
 }
 
-/// A consumer. Dropped, its channel is closed, and what is not acked goes back.
+/// A consumer. Dropped, its channel is closed, and unacked deliveries are requeued.
 pub(crate) struct Subscribed {
     channel: OpenChannel,
     prefetch: u16,

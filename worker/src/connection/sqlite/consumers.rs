@@ -24,9 +24,9 @@ pub(crate) struct Consuming {
 /// Where a consumer's messages go. Called on the thread; must not block.
 #[derive(Clone)]
 pub(crate) struct Sink {
-    /// False when nobody took the message: it goes back.
+    /// False if the receiver was dropped: the message is requeued.
     pub(crate) hand_out: Arc<dyn Fn(Claimed) -> bool + Send + Sync>,
-    /// True when nobody takes messages any more.
+    /// True if the receiver was dropped.
     pub(crate) is_closed: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -81,7 +81,7 @@ impl Consumer {
         Self { id: consumer, client, queues, name, prefetch, unsettled: 0, first: 0, sink }
     }
 
-    /// True when nobody takes its messages any more.
+    /// True if its receiver was dropped.
     pub(super) fn is_closed(&self) -> bool {
         (self.sink.is_closed)()
     }
@@ -206,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// How many more messages each consumer may have; ends those of which nobody takes messages any more.
+    /// How many more messages each consumer may have; ends those whose receiver was dropped.
     fn room(&mut self, changes: &mut Changes) -> Sql<Vec<usize>> {
         let closed =
             self.consumers.iter().filter(|consumer| consumer.is_closed()).map(|consumer| consumer.id);

@@ -37,7 +37,7 @@ impl Settler {
         if is_counted || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
         }
-        // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.
+        // A worker that stops must not wait for a broker that is away: an unsettled message is redelivered anyway.
         const LIMIT: Duration = Duration::from_secs(2);
         let afresh = self.broker.publish(to_queue(request.context.queue(), copy_of(&request), None));
         let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
@@ -120,7 +120,7 @@ impl Settler {
         request.settlement.settle(Verdict::Ack);
     }
 
-    /// Settles a message whose copy is to be run in its place.
+    /// Settles a message whose copy will run instead.
     async fn replace(&self, request: Request, published: Result<(), Unsettled>) {
         let settled = match published {
             Ok(()) => Ok(Settled::GoesOn(Verdict::Replaced)),

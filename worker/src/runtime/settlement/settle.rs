@@ -10,7 +10,7 @@
 //! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the slot
 //! in the prefetch window stays taken, which is what keeps the worker from running ahead.
 //!
-//! What can never be done has an end, so that no slot is held for ever:
+//! What can never be done has an end, so that no slot is held forever:
 //!
 //! | the effect | and when it is impossible |
 //! |---|---|
@@ -20,9 +20,9 @@
 //! | result, answer | a failure that says so, else it is logged and left |
 //! | errback, register, lock | it is logged and left |
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::continuation::{self, Following};
 use super::copy::{copy_of, to_queue};
@@ -53,7 +53,7 @@ impl Settler {
     pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let layers = self.app.middleware();
         let is_reported = self.reporter.wants_calls();
-        if layers.is_empty() && !is_reported {
+        if layers.is_empty() && !is_reported && !self.metrics.is_on() {
             self.carry_out(request, outcome, elapsed).await;
             return;
         }
@@ -63,10 +63,12 @@ impl Settler {
             _ => None,
         };
         let seen = outcome.without_value();
+        let begun = Instant::now();
         let kind = match self.carry_out(request, outcome, elapsed).await {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
         };
+        self.metrics.settled(&context, kind, elapsed, begun.elapsed());
         match (kind, value) {
             (OutcomeKind::Succeeded, Some(json)) => self.reporter.succeeded(&context, &json, elapsed),
             // Reported before it was sent: another worker may have run it since.
@@ -137,6 +139,7 @@ impl Settler {
     ) -> Result<Settled, Abandoned> {
         let context = &request.context;
         let following = continuation::after_success(&request.embed, context, &json);
+        let children = following.iter().filter_map(|next| next.message.id().map(ToOwned::to_owned)).collect();
         if let Err(error) = unless_impossible(self.publish_all(following).await)? {
             let why = failure("ContinuationError", format!("it succeeded, but {error:#}"));
             return self.dead(request, DeadReason::Unsettled, why).await;
@@ -145,7 +148,10 @@ impl Settler {
             self.reply(context, &json).await?;
         } else if self.wants_result(request) {
             match ResultRecord::success(context.id(), json) {
-                Ok(record) => self.store(request, &record).await?,
+                Ok(record) => {
+                    let record = self.signed(request, ResultRecord { children, ..record });
+                    self.store(request, &record).await?;
+                }
                 // The macro writes results with serde_json; a hand-made entry could still get it wrong.
                 Err(error) => {
                     tracing::error!(id = context.id(), error = %error, "cannot store the result");
@@ -187,13 +193,14 @@ impl Settler {
         }
         count(&self.counters.retried);
         if self.wants_result(request) {
-            self.store(request, &ResultRecord::failed(id, State::Retry, failure)).await?;
+            let record = self.signed(request, ResultRecord::failed(id, State::Retry, failure));
+            self.store(request, &ResultRecord { retry_at: Some(due_in(after)), ..record }).await?;
         }
         Ok(Settled::GoesOn(Verdict::Ack))
     }
 
-    /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
-    /// lock has a message.
+    /// Extends the lock of a unique call through a wait, and for its own lifetime after it. This comes before the message is
+    /// sent: the holder of a lock has a message.
     pub(crate) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
@@ -218,7 +225,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Moves a message to the dead-letter queue, and tells all who have to know.
+    /// Moves a message to the dead-letter queue, and reports it to the waiting caller and the hooks.
     pub(crate) async fn dead(
         &self,
         request: &Request,
@@ -243,7 +250,7 @@ impl Settler {
         let sent =
             self.publish_copy(request, "dead-letter a message", TrimmedCopy::letter(message), letter).await;
         let verdict = match unless_impossible(sent)? {
-            // A dead letter may come again under its id: whoever replays it wants it to run.
+            // A dead letter may come again under its id: a replay is meant to run.
             Ok(()) => Verdict::Replaced,
             Err(error) => {
                 let (queue, error) = (context.queue(), format!("{error:#}"));
@@ -265,7 +272,7 @@ impl Settler {
         Ok(Settled::Over(verdict))
     }
 
-    /// Tells whoever waits for the result, and what should follow a failure.
+    /// Reports to the caller that waits for the result, and to what should follow a failure.
     async fn tell_of_failure(&self, request: &Request, failure: &TaskFailure) -> Result<(), Abandoned> {
         let context = &request.context;
         if request.plain {
@@ -323,11 +330,15 @@ impl Settler {
         mut message: Message,
         after: Duration,
     ) -> Result<(), Unsettled> {
-        let wait = chrono::Duration::from_std(after).ok();
-        let eta = wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST);
-        message.headers.set("eta", format_time(eta));
+        message.headers.set("eta", format_time(due_in(after)));
         let delay = Some(self.as_long_as_possible(after)).filter(|after| !after.is_zero());
         let retry = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
         self.publish_copy(request, "send a retry", TrimmedCopy::call(message), retry).await
     }
+}
+
+/// The time after a wait, or the latest that there is.
+fn due_in(after: Duration) -> DateTime<Utc> {
+    let wait = chrono::Duration::from_std(after).ok();
+    wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST)
 }

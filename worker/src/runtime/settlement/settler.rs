@@ -16,6 +16,7 @@ use crate::broker::{Broker, Verdict};
 use crate::message::Attempt;
 use crate::message::headers::format_time;
 use crate::runtime::admission::request::Request;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::reporter::Reporter;
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
@@ -29,8 +30,13 @@ pub(crate) struct Settler {
     pub(crate) broker: Arc<dyn Broker>,
     /// Takes results.
     pub(crate) backend: Arc<dyn ResultBackend>,
+    /// Called for dead letters.
+    /// The worker's name.
+    pub(crate) worker: String,
     /// Hear of dead letters.
     pub(crate) hooks: FailureHooks,
+    /// Where runs and outcomes are recorded.
+    pub(crate) metrics: Metrics,
     /// Reports what happens to calls.
     pub(crate) reporter: Reporter,
     /// Tries each effect until it is durable, or cannot be.
@@ -47,7 +53,7 @@ pub(crate) struct Settler {
 pub(crate) enum Settled {
     /// The call is over: its delivery is settled, and the next one of a unique task may come.
     Over(Verdict),
-    /// It goes on in the message that takes its place.
+    /// The call continues in the message that replaces it.
     GoesOn(Verdict),
 }
 
@@ -62,7 +68,7 @@ impl Settler {
             attempt: request.context.retries().saturating_add(1),
             at: format_time(Utc::now()),
             error,
-            worker: self.app.worker_name(),
+            worker: self.worker.clone(),
         }
     }
 

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpgrp, kill_process_group, set
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{self, Call, REVOKE, Reply};
+use super::wire::{self, IsolatedCall, REVOKE, Reply};
 use super::{MARK, is_scarcity};
 use crate::app::App;
 use crate::message::Message;
@@ -24,6 +24,8 @@ use crate::task::context;
 use crate::task::registry::{NotBegun, run_setup};
 use crate::task::{Context, Registry, SharedState, TaskError, Work};
 
+/// The pause between two reports of the task.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Saying goodbye to the broker must not keep the result.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -97,7 +99,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     // What the task starts must not hold the socket, or read from it.
     let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
     rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
-    let (call, body) = wire::read::<Call>(socket).map_err(failed("cannot read the call"))?;
+    let (call, body) = wire::read::<IsolatedCall>(socket).map_err(failed("cannot read the call"))?;
     let orders = Arc::new(Orders::default());
     let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
     // Ends with the process.
@@ -109,7 +111,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
         setrlimit(Resource::Data, limit).map_err(|error| format!("cannot limit its memory: {error}"))?;
     }
     let ended = runtime.block_on(async {
-        let ended = run(call, body, &orders).await;
+        let ended = run(call, body, &orders, socket).await;
         if let Some(app) = App::installed() {
             let _ = tokio::time::timeout(GOODBYE, app.close()).await;
         }
@@ -138,7 +140,7 @@ impl Orders {
         }
     }
 
-    /// Whoever comes second, the order or the call, sees the other.
+    /// The second of the two, the order or the call, sees the first.
     fn begin(&self, context: &Context) {
         let _ = self.context.set(context.clone());
         self.tell_if_revoked();
@@ -162,14 +164,42 @@ fn listen(mut worker: UnixStream, orders: &Orders) {
     std::process::abort();
 }
 
-async fn run(call: Call, body: Vec<u8>, orders: &Orders) -> Ended {
-    match prepare(call, body, orders).await {
-        Ok((work, context)) => call::execute(work, &context).await,
-        Err(ended) => ended,
+async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders, worker: &UnixStream) -> Ended {
+    let (work, context) = match prepare(call, body, orders).await {
+        Ok(prepared) => prepared,
+        Err(ended) => return ended,
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = call::execute(work, &context) => ended,
+        () = report(&context, worker) => unreachable!("it reports for ever"),
+    };
+    pass_on(&context, worker);
+    let children = context.reports().children();
+    if !children.is_empty() {
+        let _ = wire::write(worker, &Reply::Sent(children), &[]);
+    }
+    ended
+}
+
+/// Passes on what the task says about itself, no more often than the worker would write it.
+async fn report(context: &Context, worker: &UnixStream) {
+    loop {
+        context.reports().news().await;
+        pass_on(context, worker);
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), Ended> {
+/// A worker that has gone ends this process anyway.
+fn pass_on(context: &Context, worker: &UnixStream) {
+    if let Some((number, report)) = context.reports().unwritten() {
+        let _ = wire::write(worker, &Reply::State(report.state.into()), report.meta.get().as_bytes());
+        context.reports().written(number);
+    }
+}
+
+async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), Ended> {
     let failed = |error: TaskError| Ended::Erred(error);
     let mut shared = SharedState::default();
     run_setup(&mut shared).await.map_err(|error| failed(error.into()))?;
@@ -177,7 +207,7 @@ async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Co
     let task = registry.get(&call.task);
     let task =
         task.ok_or_else(|| failed(TaskError::failed(format!("its process knows no task `{}`", call.task))))?;
-    let Call { id, queue, exchange, routing_key, redelivered, headers, properties, .. } = call;
+    let IsolatedCall { id, queue, exchange, routing_key, redelivered, headers, properties, .. } = call;
     let context = Context::new(context::Call {
         task: task.name,
         id,

@@ -12,10 +12,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::wire::{self, CANCEL, Call, REVOKE, Reply};
+use super::wire::{self, CANCEL, IsolatedCall, REVOKE, Reply};
 use super::{MARK, is_scarcity};
 use crate::panics::caught;
 use crate::runtime::execution::ended::Ended;
+use crate::task::reports::Report;
 use crate::task::{Context, TaskError};
 
 /// How long the rest of an answer, or the end of a process that has hung up, is waited for.
@@ -34,7 +35,7 @@ pub(in crate::runtime) async fn run(context: Context, memory_limit: Option<u64>)
 }
 
 async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<Ended> {
-    let call = wire::frame(&Call::of(context, memory_limit), &context.message().body)?;
+    let call = wire::frame(&IsolatedCall::of(context, memory_limit), &context.message().body)?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let (mut from, mut to) = UnixStream::from_std(ours)?.into_split();
@@ -58,6 +59,11 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
             loop {
                 match wire::receive::<Reply>(&mut from).await? {
                     (Reply::Begun, _) => has_begun = true,
+                    (Reply::State(state), meta) => {
+                        let meta = serde_json::from_slice(&meta)?;
+                        context.reports().put(Report { state: state.into(), meta });
+                    }
+                    (Reply::Sent(ids), _) => ids.iter().for_each(|id| context.reports().add_child(id)),
                     answer => return Ok::<_, io::Error>(answer),
                 }
             }
@@ -85,7 +91,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     }
     let status = family.head.wait().await?;
     let words = in_words(status, memory_limit);
-    // Whoever ends all the processes of a service may meet one that is only just starting.
+    // A signal to all processes of a service may reach one that is just starting.
     let was_told_to_end = [Signal::TERM, Signal::INT, Signal::HUP].map(|signal| Some(signal.as_raw()));
     if !has_begun && was_told_to_end.contains(&status.signal()) {
         return Ok(Ended::NotStarted(words));

@@ -11,9 +11,9 @@ use crate::message::{Headers, Properties};
 use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
 
-/// Tells the task to stop, at its soft limit: its cancellation token fires.
+/// Asks the task to stop, at its soft limit: its cancellation token fires.
 pub(super) const CANCEL: u8 = b'c';
-/// Tells the task that it is revoked, and to stop.
+/// Asks the task to stop because it was revoked.
 pub(super) const REVOKE: u8 = b'r';
 
 /// The lengths of head and body.
@@ -21,7 +21,7 @@ const LENGTHS: usize = 16;
 
 /// The call; the message's body is the body.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Call {
+pub(super) struct IsolatedCall {
     pub(super) task: String,
     pub(super) id: String,
     pub(super) queue: String,
@@ -34,7 +34,7 @@ pub(super) struct Call {
     pub(super) memory_limit: Option<u64>,
 }
 
-impl Call {
+impl IsolatedCall {
     pub(super) fn of(context: &Context, memory_limit: Option<u64>) -> Self {
         Self {
             task: context.task().into(),
@@ -55,6 +55,10 @@ impl Call {
 pub(super) enum Reply {
     /// The process is ready: from now on no signal that asks it to end reaches it. Another answer follows.
     Begun,
+    /// The task has this state, and says more about it in the body. Another answer follows.
+    State(String),
+    /// The task has sent these calls. Another answer follows.
+    Sent(Vec<String>),
     /// It cannot run the task, as the system lacks something for the moment.
     NotStarted(String),
     /// It cannot run the task, for another reason.
@@ -77,7 +81,7 @@ impl Reply {
 
     pub(super) fn into_ended(self, body: Vec<u8>) -> Ended {
         match self {
-            Reply::Begun => unreachable!("another answer follows"),
+            Reply::Begun | Reply::State(_) | Reply::Sent(_) => unreachable!("another answer follows"),
             Reply::NotStarted(problem) => Ended::NotStarted(problem),
             Reply::Crashed(problem) => Ended::Crashed(problem),
             Reply::Returned => Ended::Returned(body),
