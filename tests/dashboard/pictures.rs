@@ -71,16 +71,17 @@ async fn pictures_are_taken_in_light_and_dark() {
         // Relative paths start from the root of the workspace.
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
     });
-    for (look, theme) in [(Look::Light, "light"), (Look::Dark, "dark")] {
+    let overview = ("overview", "/".to_owned(), "#rates svg");
+    let tasks = ("tasks", "/tasks".to_owned(), "#calls tbody");
+    let task = ("task", format!("/tasks/{dead}"), "#timeline");
+    let letters = ("dead-letters", "/dead".to_owned(), ".groups");
+    let light = (Look::Light, "light", "rgb(246, 247, 249)", vec![overview.clone(), tasks, letters]);
+    let dark = (Look::Dark, "dark", "rgb(14, 17, 22)", vec![overview, task]);
+    for (look, theme, ground, pages) in [light, dark] {
         let browser = Browser::start(look).await;
         site.log_in(&browser, "ada", "/tasks").await;
-        browser.wait_for("#calls", "dead").await;
-        for (name, path, part) in [
-            ("overview", "/".to_owned(), "#rates svg"),
-            ("tasks", "/tasks".into(), "#calls tbody"),
-            ("task", format!("/tasks/{dead}"), "#timeline"),
-            ("dead", "/dead".into(), ".groups"),
-        ] {
+        browser.wait_for("#calls", "dead-lettered").await;
+        for (name, path, part) in pages {
             browser.open(&site.url(&path)).await;
             browser.wait(part).await;
             let picture = browser.picture().await;
@@ -95,8 +96,7 @@ async fn pictures_are_taken_in_light_and_dark() {
             }
         }
         let colour = browser.script("return getComputedStyle(document.body).backgroundColor").await;
-        let expected = if look == Look::Dark { "rgb(14, 17, 22)" } else { "rgb(246, 247, 249)" };
-        assert_eq!(colour, expected, "{theme}");
+        assert_eq!(colour, ground, "{theme}");
         browser.close().await;
     }
 }
