@@ -18,7 +18,7 @@ const ROWS: &[&[&str]] = &[
     &["task", "routing"],
     &["canvas", "connection"],
     &["broker", "backend"],
-    &["events", "control", "middleware"],
+    &["events", "control", "middleware", "traces"],
     &["app", "history"],
     &["runtime", "beat", "admin"],
     &["dashboard", "testing"],

@@ -4,6 +4,7 @@
 
 mod lab;
 mod limits;
+mod log_spans;
 mod observing;
 mod own_process;
 mod stopping;

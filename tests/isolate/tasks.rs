@@ -244,6 +244,23 @@ pub(crate) fn print_apart() -> String {
     print()
 }
 
+/// Logs one line, in whichever way it runs.
+#[task]
+pub(crate) async fn log_async() {
+    tokio::task::yield_now().await;
+    tracing::info!("logged by a task");
+}
+
+#[task]
+pub(crate) fn log_plain() {
+    tracing::info!("logged by a task");
+}
+
+#[task(isolate)]
+pub(crate) async fn log_apart() {
+    tracing::info!("logged by a task");
+}
+
 /// Takes all file handles that this process may have, and holds them until the file is gone.
 #[task]
 pub(crate) async fn hold_all_handles(file: PathBuf) {
@@ -263,4 +280,16 @@ pub(crate) async fn wait(file: PathBuf) -> String {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     "ended well".into()
+}
+
+/// Reports its progress from its process, and sends a call.
+#[task(isolate, queue = "unused")]
+pub async fn report(ctx: &Context) -> Result<(), TaskError> {
+    for n in 1..=3 {
+        ctx.progress(n, 3, format!("in {}", std::process::id()));
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    }
+    ctx.set_state("LAST", ctx.queue())?;
+    pid.with().queue(ctx.queue()).send().await?;
+    Ok(())
 }

@@ -133,6 +133,8 @@ options! {
     catch_up = "last" => catch_up: CatchUp, bare,
         "what happens to due times that passed while no scheduler ran: `\"none\"`, `\"last\"` or `\"all\"`",
         "`\"last\"`", also "catchup" "misfire" "backfill";
+    track_started => track_started: bool, some,
+        "`STARTED` is stored when the task begins, with worker and time", "the setting `track_started`";
     topic = "order.*.paid" => topics: Topics, bare,
         "subscribes to messages with such a routing key: `*` is one word, `#` any number. May be repeated, or a list: \
          `[\"a.*\", \"b.#\"]`", "none", also "bind" "routing_key" "subscribe";

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{App, AsyncResult, unique};
+use super::{App, AsyncResult, ResultSet, unique};
 use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
 use crate::connection::background;
@@ -18,7 +18,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::headers::{LATEST, format_time, owner};
 use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
-use crate::middleware::Outgoing;
 use crate::routing::names::{MAX_NAME, check_key, check_name};
 use crate::routing::router::Wanted;
 use crate::routing::{ExchangeKind, Route};
@@ -58,7 +57,7 @@ impl App {
     pub async fn send_many<T: Task>(
         &self,
         signatures: impl IntoIterator<Item = Signature<T>>,
-    ) -> Result<Vec<AsyncResult<T::Output>>> {
+    ) -> Result<ResultSet<T::Output>> {
         // Enough for the broker's batches to fill, few enough to bound the memory of an endless iterator.
         const AT_ONCE: usize = 1024;
         let mut signatures = signatures.into_iter().enumerate();
@@ -117,28 +116,8 @@ impl App {
         self.send_body(task, &own, body, None, options).await
     }
 
-    /// Sends a call whose body is already encoded.
-    pub(crate) async fn send_body<O>(
-        &self,
-        task: &str,
-        own: &TaskOptions,
-        body: Bytes,
-        unique: Option<String>,
-        mut options: SendOptions,
-    ) -> Result<AsyncResult<O>> {
-        if self.middleware().is_empty() {
-            return self.send_through(task, own, body, unique, &options).await;
-        }
-        options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
-        let mut call = Outgoing { task, options: &mut options };
-        self.middleware().before_publish(&mut call).await?;
-        let sent = self.send_through(task, own, body, unique, call.options).await;
-        self.middleware().after_publish(&call, sent.as_ref().map(drop)).await;
-        sent
-    }
-
     /// Sends a call that has passed the middleware.
-    async fn send_through<O>(
+    pub(super) async fn send_through<O>(
         &self,
         task: &str,
         own: &TaskOptions,
@@ -154,6 +133,7 @@ impl App {
         let lock = unique.zip(own.unique_for);
         let Some(lock) = lock.map(|(key, lifetime)| Lock { key, holder: id.clone(), lifetime }) else {
             self.publish_call(&broker, call).await?;
+            note_child(&id);
             return Ok(AsyncResult::new(self.clone(), id, backend));
         };
         // In a task of its own: who stops waiting in the middle must not leave a lock without a message behind.
@@ -165,7 +145,10 @@ impl App {
                 .with_source(error)
         })??;
         Ok(match held {
-            None => AsyncResult::new(self.clone(), id, backend),
+            None => {
+                note_child(&id);
+                AsyncResult::new(self.clone(), id, backend)
+            }
             Some(other) => AsyncResult::duplicate(self.clone(), other, backend),
         })
     }
@@ -244,7 +227,8 @@ impl App {
     pub(super) async fn publication(&self, call: ReadyCall) -> Result<Publication> {
         let ReadyCall { id, route, headers, body, delay, priority, ignored, .. } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
-        let reply_to = if ignored { None } else { self.backend().await?.expect(&id).await? };
+        let expect = async || Box::pin(async { self.backend().await?.expect(&id).await }).await;
+        let reply_to = if ignored { None } else { expect().await? };
         let properties = Properties {
             content_type: Some(JSON.into()),
             content_encoding: Some("utf-8".into()),
@@ -274,7 +258,7 @@ impl App {
         {
             // Somebody deleted the queue since this process declared it.
             self.forget_declared();
-            self.ensure_queue(queue).await.map_err(cannot)?;
+            Box::pin(self.ensure_queue(queue)).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
         }
         if sent.is_ok()
@@ -301,7 +285,7 @@ impl App {
         let addressed = wanted.queue.or(wanted.exchange).or(wanted.routing_key).is_some();
         if own.broadcast && !addressed {
             let exchange = Self::broadcast_exchange(task);
-            self.ensure_exchange(&exchange, ExchangeKind::Fanout).await?;
+            Box::pin(self.ensure_exchange(&exchange, ExchangeKind::Fanout)).await?;
             return Ok(Route::to_exchange(exchange, ""));
         }
         let route = self.router().route(task, own.queue, wanted);
@@ -353,6 +337,13 @@ pub(super) fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<(
         return Err(Error::config(format!("cannot send `{task}` with a header `{name}`: {problem}")));
     }
     Ok(())
+}
+
+/// A call that a running task has sent is one of its children.
+fn note_child(id: &str) {
+    if let Some(parent) = Context::current() {
+        parent.reports().add_child(id);
+    }
 }
 
 fn cannot_send(task: &str, error: Error) -> Error {

@@ -37,7 +37,7 @@ pub(super) fn start(arguments: &CommonArguments) -> Outcome {
     let started = match format(arguments)? {
         LogFormat::Json => {
             stderr::speak_json();
-            log.json().flatten_event(true).try_init()
+            log.json().flatten_event(true).with_span_list(false).try_init()
         }
         LogFormat::Text => log.with_ansi(colors()).try_init(),
     };

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod banner;
+mod beat;
 mod bind;
 mod bindings;
 mod build;
@@ -19,6 +20,7 @@ mod exchanges;
 mod exit;
 #[cfg(feature = "dashboard")]
 mod explain;
+mod follow;
 #[cfg(feature = "dashboard")]
 mod jobs;
 mod logging;
@@ -29,6 +31,7 @@ mod purge;
 mod queues;
 mod result;
 mod revoke;
+mod schedules;
 mod settings;
 mod shim;
 mod signals;
@@ -83,11 +86,15 @@ fn run(line: Vec<OsString>) -> Outcome {
     let Arguments { command, worker, common } =
         arguments::parse(line.iter().cloned()).map_err(|error| answer(&error, &line))?;
     logging::start(&common)?;
+    #[cfg(feature = "otel")]
+    let _exporting = crate::traces::start()?;
     match command {
         None => worker::run(&worker, &common),
         Some(CliCommand::Tasks(arguments)) => tasks::run(&arguments, &common),
         Some(CliCommand::Build(arguments)) => build::run(&arguments),
         Some(CliCommand::Config(arguments)) => config::run(&arguments, &common),
+        Some(CliCommand::Beat(arguments)) => beat::run(&arguments, &common),
+        Some(CliCommand::Schedules(command)) => schedules::run(command, &common),
         Some(CliCommand::Queues(arguments)) => queues::run(arguments, &common),
         Some(CliCommand::Pause(arguments)) => pause::run(arguments, &common),
         Some(CliCommand::Resume(arguments)) => pause::undo(arguments, &common),

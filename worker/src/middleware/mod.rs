@@ -145,6 +145,28 @@ pub enum OutcomeKind<'a> {
     Requeued,
 }
 
+impl<'a> OutcomeKind<'a> {
+    /// A short name for metrics and traces: `succeeded`, `retried`, `dead_lettered`, `revoked`, `duplicate` or `requeued`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Retried { .. } => "retried",
+            Self::DeadLettered { .. } => "dead_lettered",
+            Self::Revoked { .. } => "revoked",
+            Self::Duplicate => "duplicate",
+            Self::Requeued => "requeued",
+        }
+    }
+
+    /// The error of a run that failed.
+    pub fn failure(&self) -> Option<&'a TaskFailure> {
+        match self {
+            Self::Retried { failure, .. } | Self::DeadLettered { failure, .. } => Some(failure),
+            _ => None,
+        }
+    }
+}
+
 /// Registers a [`Middleware`](crate::middleware::Middleware) for every program that links this crate.
 ///
 /// It takes an expression that creates the middleware; see the trait for an example.

@@ -55,6 +55,8 @@ pub struct TaskOptions {
     pub overlap: Overlap,
     /// What happens to due times that passed while no scheduler ran.
     pub catch_up: CatchUp,
+    /// True if the state `STARTED` is stored when the task begins. Default: the setting `track_started`.
+    pub track_started: Option<bool>,
 }
 
 impl TaskOptions {
@@ -82,6 +84,7 @@ impl TaskOptions {
         jitter: None,
         overlap: Overlap::Allow,
         catch_up: CatchUp::Last,
+        track_started: None,
     };
 }
 

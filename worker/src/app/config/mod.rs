@@ -85,6 +85,9 @@ pub struct Config {
     pub sent_events: bool,
     /// Show arguments and results in events, shortened. Default true.
     pub event_values: bool,
+    /// Store the state `STARTED` when a task begins, with worker and time, unless the task itself says. Costs a write for
+    /// each run. Default false.
+    pub track_started: bool,
     /// The addresses of tasks; the first matching rule wins.
     pub routes: Vec<RouteRule>,
     /// Exchanges, queues and bindings to declare in addition to those of the tasks.
@@ -116,6 +119,8 @@ pub struct WorkerConfig {
     pub max_crashes: u32,
     /// Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower. Default true.
     pub control: bool,
+    /// Run a scheduler beside the worker of the `mq-worker` command: see [`Beat`](crate::Beat). Default false.
+    pub beat: bool,
     /// Emit events of every call that this worker runs, for Flower, `mq-worker events` and history. Default false: they can
     /// be turned on and off while it runs.
     pub events: bool,
@@ -153,6 +158,7 @@ impl Config {
             history_max_rows: 10_000_000,
             sent_events: false,
             event_values: true,
+            track_started: false,
             routes: Vec::new(),
             topology: Topology::default(),
             schedules: Vec::new(),
@@ -174,6 +180,7 @@ impl Default for WorkerConfig {
             hostname: None,
             max_crashes: 3,
             control: true,
+            beat: false,
             events: false,
             health: None,
             health_stall_limit: Duration::from_secs(60),

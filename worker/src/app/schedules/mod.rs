@@ -4,14 +4,15 @@ mod call;
 mod declared;
 mod entry;
 mod info;
+mod origin;
 mod reader;
 mod record;
 mod state;
 
 pub(crate) use declared::declared;
 pub(crate) use entry::Entry;
-pub use entry::Origin;
 pub use info::{ScheduleInfo, ScheduledRun};
+pub use origin::Origin;
 pub(crate) use reader::{Reader, log_of};
 pub(crate) use state::State;
 

@@ -25,7 +25,8 @@ pub(in crate::cli) struct CallArguments {
     /// Delay the call by this long
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(in crate::cli) countdown: Option<Duration>,
-    /// Wait for the result and print it, at most this long [default: 60s]; exit code 75 on timeout
+    /// Wait for the result, with a progress bar on a terminal, and print it, at most this long [default: 60s]; exit code 75 on
+    /// timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(in crate::cli) wait: Option<Option<Duration>>,
     #[command(flatten)]

@@ -6,6 +6,7 @@ mod dead;
 mod jobs;
 mod parse;
 mod pause;
+mod schedules;
 mod topology;
 
 use std::net::SocketAddr;
@@ -27,6 +28,10 @@ pub(super) use self::jobs::{
 pub(super) use self::parse::parse;
 use self::pause::PAUSE_HELP;
 pub(super) use self::pause::{PauseArguments, ResumeArguments};
+pub(super) use self::schedules::{
+    AddArguments, BeatArguments, EditArguments, ScheduledCallArguments, SchedulesCommand, TimingArguments,
+};
+use self::schedules::{BEAT_HELP, SCHEDULES_HELP};
 pub(super) use self::topology::{
     BindArguments, BindingsArguments, DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments,
     DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments, ExchangesArguments,
@@ -86,6 +91,9 @@ pub(super) struct WorkerArguments {
     /// The worker's name; %h is the host name [default: the package's or program's name, followed by @%h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
+    /// Run a scheduler too: of all that run, one sends the calls of schedules
+    #[arg(long)]
+    pub(super) beat: bool,
     /// Emit events of every call that the worker runs, for Flower and `mq-worker events`
     #[arg(short = 'E', long)]
     pub(super) events: bool,
@@ -163,6 +171,12 @@ pub(super) enum CliCommand {
     Pause(PauseArguments),
     /// End the pause of queues or tasks
     Resume(ResumeArguments),
+    /// Run a scheduler, which sends the calls of schedules when they are due
+    #[command(after_help = BEAT_HELP)]
+    Beat(BeatArguments),
+    /// List, add, change and pause schedules
+    #[command(subcommand, after_help = SCHEDULES_HELP)]
+    Schedules(SchedulesCommand),
     /// Show queue lengths
     Queues(QueuesArguments),
     /// Drop all waiting messages of a queue
@@ -340,6 +354,9 @@ pub(super) struct ResultArguments {
     /// Wait until the result is ready, at most this long [default: 60s]; exit code 75 on timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
+    /// Show how far the call is until the result is ready, without a limit unless --wait sets one
+    #[arg(short, long)]
+    pub(super) follow: bool,
     /// Print everything that is known about the call, as JSON
     #[arg(long)]
     pub(super) json: bool,

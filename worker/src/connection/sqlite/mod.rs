@@ -49,7 +49,7 @@ pub(crate) use finding::{Sighted, Spot};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
-pub(crate) use results::{Storing, store};
+pub(crate) use results::{News, Storing, forget, store};
 
 use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};

@@ -22,6 +22,7 @@ use crate::panics::Guarded;
 use crate::task::context::Call;
 use crate::task::registry::NotBegun;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
+use crate::traces::CallTrace;
 
 /// What becomes of a delivery.
 pub(crate) enum Admission {
@@ -43,7 +44,14 @@ pub(crate) enum Admission {
 pub(crate) struct Decoded {
     pub(crate) request: Request,
     /// Its task, or the tasks that subscribe to it.
-    found: Result<Vec<&'static TaskEntry>, Refusal>,
+    found: Result<Found, Refusal>,
+}
+
+/// Who takes a message.
+enum Found {
+    One(&'static TaskEntry),
+    /// The tasks that subscribe to a plain message.
+    Several(Vec<&'static TaskEntry>),
 }
 
 /// What admission needs to know about the worker.
@@ -92,8 +100,8 @@ impl Gate {
     pub(crate) fn admit(&self, delivery: Delivery, verdict: CrashVerdict, now: DateTime<Utc>) -> Admission {
         let is_suspect = self.crash_facts(&delivery).is_suspect();
         let Decoded { mut request, found } = self.decode(delivery, verdict);
-        let entries = match found {
-            Ok(entries) => entries,
+        let found = match found {
+            Ok(found) => found,
             Err(refusal) => return Admission::Refuse(request, refusal),
         };
         if self.revocations.contains(request.context.id()) {
@@ -108,7 +116,10 @@ impl Gate {
             }
             _ => {}
         }
-        let [entry] = entries[..] else { return Admission::Split(request, entries) };
+        let entry = match found {
+            Found::One(entry) => entry,
+            Found::Several(entries) => return Admission::Split(request, entries),
+        };
         match due(request.context.headers(), now) {
             Err(refusal) => return ends(request, refusal),
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
@@ -143,8 +154,8 @@ impl Gate {
         let Delivery { message, queue, exchange, routing_key, .. } = &delivery;
         let plain = is_plain(message);
         let found = readable.and_then(|()| self.find(message, queue, exchange, routing_key));
-        let entry = match found.as_deref() {
-            Ok([entry]) => Some(*entry),
+        let entry = match &found {
+            Ok(Found::One(entry)) => Some(*entry),
             _ => None,
         };
         // A plain message may have no id; it gets one that stays with it through its retries.
@@ -171,7 +182,7 @@ impl Gate {
     }
 
     /// The request of a delivery, as a call that never crashed a worker.
-    fn request(&self, entry: Option<&TaskEntry>, id: String, delivery: Delivery) -> Request {
+    fn request(&self, entry: Option<&'static TaskEntry>, id: String, delivery: Delivery) -> Request {
         let Delivery { message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
         let context = Context::new(Call {
             task: entry.map_or("", |entry| entry.name),
@@ -184,9 +195,18 @@ impl Gate {
             shared: self.shared.clone(),
             stopping: self.cold.clone().into(),
         });
-        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        let options = entry.map_or(&TaskOptions::DEFAULT, |entry| &entry.options);
         let embed = Embed::default();
-        Request { context, options, embed, plain: false, crashes: 0, quarantined: false, settlement }
+        Request {
+            context,
+            options,
+            embed,
+            plain: false,
+            crashes: 0,
+            quarantined: false,
+            trace: CallTrace::default(),
+            settlement,
+        }
     }
 
     /// Brings the message into the form that the rest reads.
@@ -213,22 +233,25 @@ impl Gate {
         queue: &str,
         exchange: &str,
         routing_key: &str,
-    ) -> Result<Vec<&'static TaskEntry>, Refusal> {
+    ) -> Result<Found, Refusal> {
         if let Some(name) = message.headers.task() {
             let known = self.registry.get(name).ok_or_else(|| {
                 let known = listed(self.registry.iter().map(|entry| entry.name));
                 Refusal::UnknownTask(format!("no task `{name}` is linked into this worker; it knows {known}"))
             })?;
-            return Ok(vec![known]);
+            return Ok(Found::One(known));
         }
-        let subscribed = self.subscriptions.matching(queue, exchange, routing_key);
+        let mut subscribed = self.subscriptions.matching(queue, exchange, routing_key);
         if subscribed.is_empty() {
             return Err(Refusal::UnknownTask(format!(
                 "the message names no task, and no task of queue `{queue}` subscribes to the topic `{routing_key}` of \
                  exchange `{exchange}`"
             )));
         }
-        Ok(subscribed)
+        Ok(match subscribed.len() {
+            1 => Found::One(subscribed.remove(0)),
+            _ => Found::Several(subscribed),
+        })
     }
 
     /// Decodes what follows the task, and its arguments into the task's types.

@@ -4,13 +4,14 @@ use crate::broker::Settlement;
 use crate::message::headers::names;
 use crate::message::{Body, Embed, JSON, Message};
 use crate::task::{Context, TaskOptions};
+use crate::traces::CallTrace;
 
 /// A call that is ready to run, and what is needed to settle it.
 pub(crate) struct Request {
     /// The message, its address and its id.
     pub(crate) context: Context,
     /// What the attribute says, or the defaults where no task was found.
-    pub(crate) options: TaskOptions,
+    pub(crate) options: &'static TaskOptions,
     /// What follows the task.
     pub(crate) embed: Embed,
     /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.
@@ -19,6 +20,8 @@ pub(crate) struct Request {
     pub(crate) crashes: u32,
     /// The broker has a note that its quarantine has begun.
     pub(crate) quarantined: bool,
+    /// Its spans, once it runs.
+    pub(crate) trace: CallTrace,
     /// How the delivery is given back.
     pub(crate) settlement: Settlement,
 }

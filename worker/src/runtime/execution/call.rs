@@ -10,14 +10,26 @@ use tokio::task::JoinError;
 use super::ended::Ended;
 use crate::panics::{Caught, Guarded, caught, text_of};
 use crate::task::{Context, TaskError, Work};
+use crate::traces::Step;
+use crate::tracing::Span;
+
+/// The span of a run, for what is logged inside.
+pub(super) fn span_of(context: &Context) -> Span {
+    Span::new(|| ::tracing::info_span!("call", task = context.task(), id = context.id()))
+}
 
 /// Runs a call to its end.
 pub(crate) async fn execute(work: Work, context: &Context) -> Ended {
+    let (span, step) = (span_of(context), Step::of(context));
     match work {
-        Work::Async(future) => AsyncCall::new(context.clone(), future).map(ended).await,
+        Work::Async(future) => {
+            span.around(step.around(AsyncCall::new(context.clone(), future).map(ended))).await
+        }
         Work::Blocking(call) => {
             let call = Guarded::new(call);
-            tokio::task::spawn_blocking(move || blocking(call)).map(joined).await
+            tokio::task::spawn_blocking(move || span.enter(|| step.enter(|| blocking(call))))
+                .map(joined)
+                .await
         }
         Work::Isolated { .. } => unreachable!("a call in a process of its own is run there"),
     }

@@ -7,48 +7,72 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{AsyncCall, blocking, ended, joined};
+use super::call::{AsyncCall, Returned, blocking, ended, joined, span_of};
 use super::ended::Ended;
 use super::slots::Slots;
 use crate::middleware::{Chain, RunEnd};
 use crate::panics::{Guarded, caught};
 use crate::runtime::admission::limits::Limits;
 use crate::task::{Context, TaskError, Work};
+use crate::traces::Step;
+use crate::tracing::Span;
 
 /// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its slot
 /// among the running tasks; it is free again when the work has truly ended.
 ///
 /// Dropping the future stops the call as far as that is possible: an async task at its next await, an isolated one at
 /// once, a plain function not at all.
+#[expect(clippy::too_many_arguments, reason = "called once, by the pipe")]
 pub(crate) async fn run(
     work: Work,
     context: &Context,
     layers: &Chain,
     limits: Limits,
+    step: Step,
     permit: OwnedSemaphorePermit,
     slots: &Arc<Slots>,
     interrupted: &CancellationToken,
 ) -> Ended {
+    // Each line that is logged inside, by the task or by middleware, carries the name and the id.
+    let span = Arc::new(span_of(context));
     let call = match work {
         Work::Blocking(call) => call,
         Work::Async(future) => {
             // Held until the future is gone.
             let _permit = permit;
             let mut call = AsyncCall::new(context.clone(), future);
-            let run = layered(layers, context, (&mut call).map(ended));
+            let run = span.around(step.around(layered(layers, context, (&mut call).map(ended))));
             let ended = bounded(run, limits, context, interrupted).await;
-            return call.stop(ended);
+            return span.enter(|| step.enter(|| call.stop(ended)));
         }
         Work::Isolated { memory_limit } => {
             let _permit = permit;
-            let run = layered(layers, context, apart(context, memory_limit));
+            // In a box: tasks of this process pay for the size of this future too.
+            let run =
+                Box::pin(span.around(step.around(layered(layers, context, apart(context, memory_limit)))));
             return bounded(run, limits, context, interrupted).await;
         }
     };
+    Box::pin(on_thread(call, context, layers, limits, (span, step), permit, slots, interrupted)).await
+}
+
+/// Runs a plain function on a thread.
+async fn on_thread(
+    call: impl FnOnce() -> Returned + Send + 'static,
+    context: &Context,
+    layers: &Chain,
+    limits: Limits,
+    (span, step): (Arc<Span>, Step),
+    permit: OwnedSemaphorePermit,
+    slots: &Arc<Slots>,
+    interrupted: &CancellationToken,
+) -> Ended {
     let call = Guarded::new(call);
+    let (inside, within) = (Arc::clone(&span), step.clone());
     let thread = caught(|| {
         tokio::task::spawn_blocking(move || {
-            let done = blocking(call);
+            let done = inside.enter(|| within.enter(|| blocking(call)));
+            drop((inside, within));
             drop(permit);
             done
         })
@@ -57,7 +81,7 @@ pub(crate) async fn run(
         Ok(thread) => thread,
         Err(problem) => return Ended::NotStarted(problem),
     };
-    let run = layered(layers, context, (&mut thread).map(joined));
+    let run = span.around(step.around(layered(layers, context, (&mut thread).map(joined))));
     let ended = bounded(run, limits, context, interrupted).await;
     if let Ended::TimedOut(_) | Ended::Terminated = &ended {
         slots.write_off(context, thread);
@@ -79,7 +103,7 @@ async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = En
         };
         (ended, end)
     });
-    match layers.around(context, seen).await {
+    match Box::pin(layers.around(context, seen)).await {
         // Only what the task itself said can be replaced.
         (None | Some(Ended::Returned(_) | Ended::Erred(_)), Some(error)) => Ended::Erred(error),
         (Some(ended), _) => ended,

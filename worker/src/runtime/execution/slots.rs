@@ -38,6 +38,11 @@ impl Slots {
         self.all
     }
 
+    /// A slot, if one is free and nobody waits for it.
+    pub(crate) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
     /// How many are taken, lost ones among them.
     pub(crate) fn taken(&self) -> usize {
         self.all - self.free.available_permits()

@@ -128,7 +128,7 @@ impl Metrics {
         if let OutcomeKind::DeadLettered { reason, .. } = kind {
             recorded.dead.get_or_create(&DeathLabels { queue: queue.clone(), reason }).inc();
         }
-        recorded.outcomes.get_or_create(&OutcomeLabels { task, queue, outcome: name(kind) }).inc();
+        recorded.outcomes.get_or_create(&OutcomeLabels { task, queue, outcome: kind.name() }).inc();
     }
 
     /// All metrics in Prometheus' text format. `None`: nothing is recorded.
@@ -241,17 +241,6 @@ impl Values {
 /// Brings a counter to the value of another one, which only grows.
 fn raise(counter: &Counter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
-}
-
-fn name(kind: OutcomeKind<'_>) -> &'static str {
-    match kind {
-        OutcomeKind::Succeeded => "succeeded",
-        OutcomeKind::Retried { .. } => "retried",
-        OutcomeKind::DeadLettered { .. } => "dead_lettered",
-        OutcomeKind::Revoked { .. } => "revoked",
-        OutcomeKind::Duplicate => "duplicate",
-        OutcomeKind::Requeued => "requeued",
-    }
 }
 
 /// The names that have series of their own: the first ones that come.

@@ -22,7 +22,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::continuation::{self, Following};
 use super::copy::{copy_of, to_queue};
@@ -46,6 +46,7 @@ use crate::runtime::admission::request::Request;
 use crate::show;
 use crate::state::State;
 use crate::task::FailedTask;
+use crate::traces::continue_in;
 use crate::tracing;
 
 impl Settler {
@@ -53,7 +54,7 @@ impl Settler {
     pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let layers = self.app.middleware();
         let is_reported = self.reporter.wants_calls();
-        if layers.is_empty() && !is_reported && !self.metrics.is_on() {
+        if layers.is_empty() && !is_reported && !self.metrics.is_on() && !request.trace.is_on() {
             self.carry_out(request, outcome, elapsed).await;
             return;
         }
@@ -64,10 +65,15 @@ impl Settler {
         };
         let seen = outcome.without_value();
         let begun = Instant::now();
-        let kind = match self.carry_out(request, outcome, elapsed).await {
+        let trace = request.trace.clone();
+        let step = trace.step("settle");
+        let done = step.around(self.carry_out(request, outcome, elapsed)).await;
+        drop(step);
+        let kind = match done {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
         };
+        trace.end(kind.name(), kind.failure());
         self.metrics.settled(&context, kind, elapsed, begun.elapsed());
         match (kind, value) {
             (OutcomeKind::Succeeded, Some(json)) => self.reporter.succeeded(&context, &json, elapsed),
@@ -79,16 +85,21 @@ impl Settler {
     }
 
     /// False when the cold shutdown came first: the message went back.
+    ///
+    /// Each task pays for the size of this future: what seldom happens is in a box.
     async fn carry_out(&self, request: Request, outcome: Outcome, elapsed: Duration) -> bool {
-        let (task, id) = (request.context.task().to_owned(), request.context.id().to_owned());
+        let context = request.context.clone();
+        let (task, id) = (context.task(), context.id());
         let done = match outcome {
             Outcome::Success(json) => self.success(&request, json, elapsed).await,
-            Outcome::Retry { after, failure, crashed } => self.retry(&request, after, failure, crashed).await,
-            Outcome::Dead { reason, failure } => self.dead(&request, reason, failure).await,
+            Outcome::Retry { after, failure, crashed } => {
+                Box::pin(self.retry(&request, after, failure, crashed)).await
+            }
+            Outcome::Dead { reason, failure } => Box::pin(self.dead(&request, reason, failure)).await,
             Outcome::Revoked { why } => {
                 tracing::info!(task, id, why, "not run");
                 count(&self.counters.revoked);
-                self.revoked(&request, why).await
+                Box::pin(self.revoked(&request, why)).await
             }
             Outcome::Repeated => {
                 tracing::info!(task, id, "redelivered after it had succeeded: not run again");
@@ -96,7 +107,7 @@ impl Settler {
             }
             Outcome::Postpone { after, problem } => {
                 tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start it here now: postponed");
-                self.postpone(request, after).await;
+                Box::pin(self.postpone(request, after)).await;
                 return true;
             }
             Outcome::Lose { problem } => {
@@ -108,7 +119,7 @@ impl Settler {
         let is_done = done.is_ok();
         match done {
             Ok(settled) => self.finish(request, settled).await,
-            Err(Abandoned) => self.requeue(request).await,
+            Err(Abandoned) => Box::pin(self.requeue(request)).await,
         }
         is_done
     }
@@ -125,7 +136,7 @@ impl Settler {
         // Only now: what comes next must not meet this one.
         if let Some(lock) = lock
             && let Err(Unsettled::Impossible(error)) =
-                self.insist("release the lock of a unique task", Effect::Unlock(&lock)).await
+                Box::pin(self.insist("release the lock of a unique task", Effect::Unlock(&lock))).await
         {
             tracing::error!(error = format!("{error:#}"), "cannot release a lock: it expires by itself");
         }
@@ -139,15 +150,21 @@ impl Settler {
     ) -> Result<Settled, Abandoned> {
         let context = &request.context;
         let following = continuation::after_success(&request.embed, context, &json);
-        if let Err(error) = unless_impossible(self.publish_all(following).await)? {
+        let children = following.iter().filter_map(|next| next.message.id().map(ToOwned::to_owned)).collect();
+        if !following.is_empty()
+            && let Err(error) = unless_impossible(Box::pin(self.publish_all(following)).await)?
+        {
             let why = failure("ContinuationError", format!("it succeeded, but {error:#}"));
-            return self.dead(request, DeadReason::Unsettled, why).await;
+            return Box::pin(self.dead(request, DeadReason::Unsettled, why)).await;
         }
         if request.plain {
-            self.reply(context, &json).await?;
+            Box::pin(self.reply(context, &json)).await?;
         } else if self.wants_result(request) {
             match ResultRecord::success(context.id(), json) {
-                Ok(record) => self.store(request, &record).await?,
+                Ok(record) => {
+                    let record = self.signed(request, ResultRecord { children, ..record });
+                    Box::pin(self.store(request, &record)).await?;
+                }
                 // The macro writes results with serde_json; a hand-made entry could still get it wrong.
                 Err(error) => {
                     tracing::error!(id = context.id(), error = %error, "cannot store the result");
@@ -189,7 +206,8 @@ impl Settler {
         }
         count(&self.counters.retried);
         if self.wants_result(request) {
-            self.store(request, &ResultRecord::failed(id, State::Retry, failure)).await?;
+            let record = self.signed(request, ResultRecord::failed(id, State::Retry, failure));
+            self.store(request, &ResultRecord { retry_at: Some(due_in(after)), ..record }).await?;
         }
         Ok(Settled::GoesOn(Verdict::Ack))
     }
@@ -301,7 +319,8 @@ impl Settler {
     }
 
     async fn publish_all(&self, following: Vec<Following>) -> Result<(), Unsettled> {
-        for next in following {
+        for mut next in following {
+            continue_in(&mut next.message.headers);
             let own = self.app.registry().get(&next.task).and_then(|entry| entry.options.queue);
             let route = self.app.router().route(&next.task, own, next.wanted());
             let eta = next.message.headers.eta().ok().flatten();
@@ -325,11 +344,15 @@ impl Settler {
         mut message: Message,
         after: Duration,
     ) -> Result<(), Unsettled> {
-        let wait = chrono::Duration::from_std(after).ok();
-        let eta = wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST);
-        message.headers.set("eta", format_time(eta));
+        message.headers.set("eta", format_time(due_in(after)));
         let delay = Some(self.as_long_as_possible(after)).filter(|after| !after.is_zero());
         let retry = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
         self.publish_copy(request, "send a retry", TrimmedCopy::call(message), retry).await
     }
+}
+
+/// The time after a wait, or the latest that there is.
+fn due_in(after: Duration) -> DateTime<Utc> {
+    let wait = chrono::Duration::from_std(after).ok();
+    wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST)
 }

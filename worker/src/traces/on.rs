@@ -1,0 +1,169 @@
+//! The spans of a call, on both sides.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::{Span, SpanKind, Status, TraceContextExt, Tracer};
+use opentelemetry::{Context as Trace, KeyValue, global};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+
+use crate::canvas::SendOptions;
+use crate::error::{Error, TaskFailure};
+use crate::message::Headers;
+use crate::task::Context;
+
+const TRACER: &str = "mq-worker";
+
+/// The span of a call on its way to the broker.
+pub(crate) struct SendTrace(Trace);
+
+impl SendTrace {
+    /// Begins the span, as a child of the present one, and writes its context into the headers. A sender that has written
+    /// its own keeps it.
+    pub(crate) fn begin(task: &str, options: &mut SendOptions) -> Self {
+        let present = Trace::current();
+        let span = global::tracer(TRACER)
+            .span_builder(format!("send {task}"))
+            .with_kind(SpanKind::Producer)
+            .with_attributes([
+                attribute("messaging.operation.type", "send"),
+                attribute("mq_worker.task", task),
+            ])
+            .start_with_context(&global::tracer(TRACER), &present);
+        let trace = present.with_span(span);
+        if !options.headers.iter().any(|(name, _)| name == "traceparent") {
+            TraceContextPropagator::new().inject_context(&trace, &mut Pairs(&mut options.headers));
+        }
+        Self(trace)
+    }
+
+    /// Ends it. The id of the call is known by now.
+    pub(crate) fn end(self, sent: Result<(), &Error>) {
+        if let Err(error) = sent {
+            self.0.span().set_status(Status::error(error.to_string()));
+        }
+        self.0.span().end();
+    }
+}
+
+/// The span of a delivery that runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CallTrace(Option<Trace>);
+
+impl CallTrace {
+    /// Begins the span, as a child of the sender's, with another one for the time in the queue before it.
+    pub(crate) fn begin(context: &Context, waited: impl FnOnce() -> Option<Duration>) -> Self {
+        let sender =
+            TraceContextPropagator::new().extract_with_context(&Trace::new(), &Read(context.headers()));
+        let tracer = global::tracer(TRACER);
+        let now = SystemTime::now();
+        if let Some(since) = waited().and_then(|waited| now.checked_sub(waited)) {
+            let mut queued = tracer
+                .span_builder(format!("queue {}", context.queue()))
+                .with_start_time(since)
+                .with_attributes([attribute("messaging.destination.name", context.queue())])
+                .start_with_context(&tracer, &sender);
+            queued.end_with_timestamp(now);
+        }
+        let span = tracer
+            .span_builder(format!("process {}", context.task()))
+            .with_kind(SpanKind::Consumer)
+            .with_start_time(now)
+            .with_attributes([
+                attribute("messaging.operation.type", "process"),
+                attribute("messaging.destination.name", context.queue()),
+                attribute("messaging.message.id", context.id()),
+                attribute("mq_worker.task", context.task()),
+                KeyValue::new("mq_worker.retries", i64::from(context.retries())),
+            ])
+            .start_with_context(&tracer, &sender);
+        Self(Some(sender.with_span(span)))
+    }
+
+    /// True once it has begun.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Begins a part of it: `run`, `settle`.
+    pub(crate) fn step(&self, name: &'static str) -> Step {
+        let Some(call) = &self.0 else { return Step(Trace::new()) };
+        let tracer = global::tracer(TRACER);
+        Step(call.with_span(tracer.span_builder(name).start_with_context(&tracer, call)))
+    }
+
+    /// Ends it with its outcome, and the error where there is one.
+    pub(crate) fn end(&self, outcome: &'static str, error: Option<&TaskFailure>) {
+        let Some(call) = &self.0 else { return };
+        call.span().set_attribute(attribute("mq_worker.outcome", outcome));
+        if let Some(error) = error {
+            call.span().set_status(Status::error(error.to_string()));
+        }
+        call.span().end();
+    }
+}
+
+/// A part of a call: its span ends with the last clone. Spans that begin inside are its children.
+#[derive(Clone, Debug)]
+pub(crate) struct Step(Trace);
+
+impl Step {
+    /// The sender's span, for the process of an isolated task.
+    pub(crate) fn of(context: &Context) -> Self {
+        Self(TraceContextPropagator::new().extract_with_context(&Trace::new(), &Read(context.headers())))
+    }
+
+    pub(crate) fn enter<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _attached = self.0.clone().attach();
+        run()
+    }
+
+    pub(crate) async fn around<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|cx| self.enter(|| future.as_mut().poll(cx))).await
+    }
+}
+
+/// Lets a message continue the present trace.
+pub(crate) fn continue_in(headers: &mut Headers) {
+    TraceContextPropagator::new().inject_context(&Trace::current(), &mut Write(headers));
+}
+
+fn attribute(name: &'static str, value: &str) -> KeyValue {
+    KeyValue::new(name, value.to_owned())
+}
+
+struct Read<'a>(&'a Headers);
+
+impl Extractor for Read<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get_str(name)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name).collect()
+    }
+}
+
+struct Write<'a>(&'a mut Headers);
+
+impl Injector for Write<'_> {
+    fn set(&mut self, name: &str, value: String) {
+        // An empty `tracestate` says nothing.
+        if !value.is_empty() {
+            self.0.set(name, value);
+        }
+    }
+}
+
+struct Pairs<'a>(&'a mut Vec<(String, serde_json::Value)>);
+
+impl Injector for Pairs<'_> {
+    fn set(&mut self, name: &str, value: String) {
+        if !value.is_empty() {
+            self.0.push((name.to_owned(), value.into()));
+        }
+    }
+}
