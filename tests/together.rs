@@ -10,6 +10,7 @@ mod celery_interop;
 mod celery_samples;
 mod codec;
 mod control;
+mod dashboard;
 mod examples;
 mod health;
 mod history;

@@ -63,6 +63,11 @@ async fn a_program_sees_and_does_what_the_page_does() {
         (status == 200 && !answer["dead_letter"].is_null()).then_some(())
     })
     .await;
+    support::eventually("the worker replies", Duration::from_secs(20), || async {
+        let workers = get(&site, "/api/v1/workers").await;
+        (workers["workers"][0]["name"] == "greeter@host-1").then_some(())
+    })
+    .await;
     let overview = get(&site, "/api/v1/overview").await;
     assert_eq!(overview["broker"]["name"], "SQLite", "{overview}");
     assert_eq!(get(&site, "/api/v1/queues/greetings").await["name"], "greetings");

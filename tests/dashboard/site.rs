@@ -22,11 +22,11 @@ const TOKENS: [(&str, &str, DashboardRole); 2] = [
 ];
 
 /// Greets, unless it is told to fail.
-#[task(queue = "greetings", name = "dashboard.greet", max_retries = 1, backoff = "50ms")]
+#[task(queue = "greetings", name = "dashboard.greet", max_retries = 1, backoff = "50ms..100ms")]
 pub async fn greet(ctx: &Context, name: String) -> Result<String, TaskError> {
     match name.as_str() {
         "nobody" => Err(TaskError::reject("there is nobody to greet")),
-        "busy" if ctx.retries() == 0 => Err("the line is busy".into()),
+        "busy" if ctx.retries() == 0 => Err(TaskError::from(std::io::Error::other("the line is busy"))),
         "slow" => {
             tokio::time::sleep(Duration::from_secs(600)).await;
             Ok(name)
@@ -36,9 +36,9 @@ pub async fn greet(ctx: &Context, name: String) -> Result<String, TaskError> {
 }
 
 /// A page, a worker and their broker.
-pub struct Site {
-    pub app: App,
-    pub address: String,
+pub(crate) struct Site {
+    pub(crate) app: App,
+    pub(crate) address: String,
     handle: Option<WorkerHandle>,
     tasks: Vec<JoinHandle<()>>,
     _directory: TempDir,
@@ -46,7 +46,7 @@ pub struct Site {
 
 impl Site {
     /// Serves a page, with a worker.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut site = Self::without_worker(|_| {}).await;
         let worker = Worker::new(site.app.clone()).expect("a worker");
         site.handle = Some(worker.handle());
@@ -55,7 +55,7 @@ impl Site {
     }
 
     /// Serves a page where nothing runs.
-    pub async fn without_worker(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn without_worker(change: impl FnOnce(&mut Config)) -> Self {
         let directory = support::temp_dir();
         let mut config = Config::default();
         let path = |name: &str| directory.path().join(name);
@@ -86,18 +86,18 @@ impl Site {
     }
 
     /// Sends a greeting, and returns its id.
-    pub async fn greet(&self, name: &str) -> String {
+    pub(crate) async fn greet(&self, name: &str) -> String {
         let sent = self.app.send(greet.with(name)).await.expect("sent");
         sent.id().to_owned()
     }
 
     /// The address of a page.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.address)
     }
 
     /// Logs in, and goes to a page.
-    pub async fn log_in(&self, browser: &Browser, name: &str, path: &str) {
+    pub(crate) async fn log_in(&self, browser: &Browser, name: &str, path: &str) {
         let password = if name == "ada" { "correct horse" } else { "battery staple" };
         browser.open(&self.url(path)).await;
         browser.fill("input[name=name]", name).await;

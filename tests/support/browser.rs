@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Set to 1 by `tests/run`: there is a browser, and tests may start it.
 pub const ENABLED: &str = "MQ_TEST_BROWSER";
+/// How many browsers run at once: each takes a core.
+const AT_ONCE: usize = 2;
 /// How long a page may take to show something.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -30,6 +33,7 @@ pub struct Browser {
     /// What drives it.
     pub client: Client,
     driver: Child,
+    _turn: SemaphorePermit<'static>,
 }
 
 /// True when tests may start a browser; else says, once, what is left out.
@@ -53,6 +57,8 @@ impl Browser {
     /// # Panics
     /// When it cannot be started.
     pub async fn start(look: Look) -> Self {
+        static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+        let turn = TURNS.acquire().await.expect("the semaphore is never closed");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -86,7 +92,7 @@ impl Browser {
             .connect(&url)
             .await
             .expect("a browser session");
-        Self { client, driver }
+        Self { client, driver, _turn: turn }
     }
 
     /// Opens a page.

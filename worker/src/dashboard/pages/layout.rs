@@ -67,8 +67,9 @@ pub(crate) fn page(
     content: &Markup,
 ) -> Markup {
     let notice = match &viewer.via {
-        Via::Session { key, .. } => state.sessions.take_notice(key),
-        Via::Token => None,
+        // A notice is for the page that comes after the action, not for one that is still open.
+        Via::Session { key, .. } if !viewer.wants_parts => state.sessions.take_notice(key),
+        _ => None,
     };
     let snapshot = state.watcher.latest();
     let dead: u64 = snapshot.queues.iter().filter_map(|queue| queue.dead).sum();
