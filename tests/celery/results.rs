@@ -179,7 +179,7 @@ async fn rust_sees_what_a_python_task_says_about_itself() {
         let error = job.get().timeout(LIMIT).await.expect_err("it fails");
         let failure = error.task_failure().expect("a failure");
         assert_eq!((failure.language(), &*failure.class()), (Language::Python, "proj.Refused"));
-        assert_eq!(failure.arguments, [Value::from("boom"), Value::from(42)]);
+        assert_eq!(*failure.arguments, [Value::from("boom"), Value::from(42)]);
         assert!(failure.traceback.as_deref().is_some_and(|text| text.contains("proj.py")), "{failure:?}");
 
         let job = lab.app.send_task("proj.parent", &(), SendOptions::default()).await.expect("sent");

@@ -249,7 +249,7 @@ fn failure(result: &RawValue, traceback: Option<String>) -> TaskFailure {
     };
     let message = arguments.iter().map(shown).collect::<Vec<_>>().join(", ");
     // A text alone is the message.
-    let arguments = if matches!(&*arguments, [Value::String(_)]) { Vec::new() } else { arguments };
+    let arguments = if matches!(&*arguments, [Value::String(_)]) { Box::default() } else { arguments.into() };
     TaskFailure { kind: text("exc_type"), module: text("exc_module"), message, traceback, arguments }
 }
 
@@ -297,7 +297,7 @@ mod tests {
         let failure = read.failure.expect("a failure");
         assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("ValueError", "boom, 42"));
         assert_eq!(failure.traceback.as_deref(), Some("Traceback..."));
-        assert_eq!(failure.arguments, [json!("boom"), json!(42)]);
+        assert_eq!(*failure.arguments, [json!("boom"), json!(42)]);
         assert_eq!((failure.language(), failure.class()), (Language::Python, "ValueError".into()));
     }
 

@@ -19,8 +19,8 @@ pub struct TaskFailure {
     /// backtrace.
     pub traceback: Option<String>,
     /// The arguments of Python's exception, where they are more than its text.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub arguments: Vec<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub arguments: Box<[serde_json::Value]>,
 }
 
 /// The language of an error's class.

@@ -27,7 +27,7 @@ pub enum TaskError {
         /// How long to wait.
         after: Duration,
         /// The reason.
-        failure: TaskFailure,
+        failure: Box<TaskFailure>,
     },
 }
 
@@ -47,7 +47,10 @@ impl TaskError {
     /// Retries after exactly this time, instead of the task's backoff.
     #[track_caller]
     pub fn retry_in(after: Duration, reason: impl fmt::Display) -> Self {
-        TaskError::Retry { after, failure: TaskFailure::named("Retry", "rust.mq_worker", reason).here() }
+        TaskError::Retry {
+            after,
+            failure: Box::new(TaskFailure::named("Retry", "rust.mq_worker", reason).here()),
+        }
     }
 
     /// The same error, as a permanent one.
@@ -59,18 +62,16 @@ impl TaskError {
     /// What went wrong.
     pub fn failure(&self) -> &TaskFailure {
         match self {
-            TaskError::Failed(failure) | TaskError::Rejected(failure) | TaskError::Retry { failure, .. } => {
-                failure
-            }
+            TaskError::Failed(failure) | TaskError::Rejected(failure) => failure,
+            TaskError::Retry { failure, .. } => failure,
         }
     }
 
     /// What went wrong, by value.
     pub fn into_failure(self) -> TaskFailure {
         match self {
-            TaskError::Failed(failure) | TaskError::Rejected(failure) | TaskError::Retry { failure, .. } => {
-                failure
-            }
+            TaskError::Failed(failure) | TaskError::Rejected(failure) => failure,
+            TaskError::Retry { failure, .. } => *failure,
         }
     }
 }
@@ -122,7 +123,7 @@ impl TaskFailure {
             module: module.into(),
             message: message.to_string(),
             traceback: None,
-            arguments: Vec::new(),
+            arguments: Box::default(),
         }
     }
 
@@ -155,7 +156,7 @@ impl TaskFailure {
 
     pub(crate) fn displayed<E: fmt::Display>(error: &E) -> Self {
         let (module, kind) = type_path(type_name_of_val(error));
-        Self { kind, module, message: error.to_string(), traceback: None, arguments: Vec::new() }
+        Self { kind, module, message: error.to_string(), traceback: None, arguments: Box::default() }
     }
 }
 
@@ -201,7 +202,7 @@ pub mod convert {
             let failure = TaskFailure::displayed(&self.0);
             match (self.0.is_permanent(), self.0.retry_after()) {
                 (true, _) => TaskError::Rejected(failure),
-                (false, Some(after)) => TaskError::Retry { after, failure },
+                (false, Some(after)) => TaskError::Retry { after, failure: Box::new(failure) },
                 (false, None) => TaskError::Failed(failure),
             }
         }

@@ -28,7 +28,7 @@ async fn the_first_final_state_stays() {
         module: "m".into(),
         message: "boom".into(),
         traceback: None,
-        arguments: Vec::new(),
+        arguments: Box::default(),
     };
     let retry = ResultRecord::failed("id", State::Retry, failure.clone());
     backend.store(&retry, None).await.expect("stored");

@@ -40,7 +40,7 @@ pub(crate) struct Group {
 /// Groups the oldest letters of a queue.
 pub(crate) async fn survey(app: &App, queue: &str, most: u32) -> Outcome<Survey> {
     let mut search = Search::open(app, Which { queue: queue.to_owned(), ..Which::default() }, most).await?;
-    let mut groups: BTreeMap<(String, String), (u64, Option<DateTime<Utc>>)> = BTreeMap::new();
+    let mut groups = BTreeMap::<(String, String), (u64, Option<DateTime<Utc>>)>::new();
     let looked = async {
         while let Some(delivery) = search.next().await? {
             let letter = Letter::of(&delivery.message);

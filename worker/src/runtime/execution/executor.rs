@@ -57,6 +57,7 @@ pub(crate) async fn run(
 }
 
 /// Runs a plain function on a thread.
+#[expect(clippy::too_many_arguments, reason = "called once, by `run`")]
 async fn on_thread(
     call: impl FnOnce() -> Returned + Send + 'static,
     context: &Context,

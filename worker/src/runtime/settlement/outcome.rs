@@ -129,7 +129,7 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
             return Outcome::Dead { reason: DeadReason::Rejected, failure };
         }
         Ended::Erred(TaskError::Failed(failure)) => (backoff(), failure),
-        Ended::Erred(TaskError::Retry { after, failure }) => (after, failure),
+        Ended::Erred(TaskError::Retry { after, failure }) => (after, *failure),
         Ended::Panicked(panic) => {
             (backoff(), TaskFailure { traceback: panic.trace, ..failure("Panic", panic.text) })
         }
@@ -141,7 +141,7 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
                 module: "billiard.exceptions".into(),
                 message: limit.as_secs_f64().to_string(),
                 traceback: None,
-                arguments: Vec::new(),
+                arguments: Box::default(),
             },
         ),
     };
@@ -170,7 +170,7 @@ pub(crate) fn refused(refusal: Refusal, options: &TaskOptions, attempts: Attempt
                 module: "builtins".into(),
                 message: problem,
                 traceback: None,
-                arguments: Vec::new(),
+                arguments: Box::default(),
             };
             (DeadReason::BadArguments, failure)
         }
@@ -187,7 +187,7 @@ fn crashed(text: String, options: &TaskOptions, attempts: Attempts, random: f64)
         module: "billiard.exceptions".into(),
         message: text,
         traceback: None,
-        arguments: Vec::new(),
+        arguments: Box::default(),
     };
     // At most once, as an early ack asks, means not again after a crash.
     if options.ack == AckMode::Early || crashes.saturating_add(1) >= max_crashes {
@@ -204,7 +204,7 @@ pub(crate) fn failure(kind: &str, message: impl Into<String>) -> TaskFailure {
         module: "rust.mq_worker".into(),
         message: message.into(),
         traceback: None,
-        arguments: Vec::new(),
+        arguments: Box::default(),
     }
 }
 
