@@ -105,7 +105,8 @@ impl SqliteBroker {
             return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
         }
         let prefetch = usize::from(prefetch);
-        let (sender, deliveries) = mpsc::channel(prefetch);
+        // Bounded by the prefetch, whatever becomes of it.
+        let (sender, deliveries) = mpsc::channel(usize::from(u16::MAX));
         let returns = Arc::new(Returns(Arc::clone(&self.database)));
         let consumer = fresh_id();
         let consuming =
@@ -431,6 +432,11 @@ impl ConsumerControl for SqliteConsumerControl {
         queues.sort_unstable();
         queues.dedup();
         let changed = sqlite::set_queues(self.client, self.consumer, queues);
+        self.database.call(changed, self.timeout).boxed()
+    }
+
+    fn set_prefetch(&self, prefetch: u16) -> BoxFuture<'_, Result<()>> {
+        let changed = sqlite::set_prefetch(self.consumer, prefetch.max(1).into());
         self.database.call(changed, self.timeout).boxed()
     }
 

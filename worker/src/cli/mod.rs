@@ -9,6 +9,7 @@ mod build;
 mod call;
 mod completions;
 mod config;
+mod control;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 #[cfg(feature = "dashboard")]
@@ -16,6 +17,7 @@ mod dashboard_arguments;
 mod dead;
 mod declare;
 mod delete;
+mod events;
 mod exchanges;
 mod exit;
 #[cfg(feature = "dashboard")]
@@ -113,6 +115,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(CliCommand::Top(arguments)) => top::run(arguments, &common),
         Some(CliCommand::Status(arguments)) => status::run(arguments, &common),
         Some(CliCommand::Stop(arguments)) => stop::run(arguments, &common),
+        Some(CliCommand::Control(arguments)) => control::run(arguments, &common),
+        Some(CliCommand::Events(arguments)) => events::run(arguments, &common),
         Some(CliCommand::Exchanges(arguments)) => exchanges::run(arguments, &common),
         Some(CliCommand::Bindings(arguments)) => bindings::run(arguments, &common),
         Some(CliCommand::Declare(command)) => declare::run(command, &common),

@@ -247,7 +247,7 @@ impl Pipe {
         let begun = Instant::now();
         let _listed = self.running.enter(&request.context, begun, early);
         // Revoked since it was admitted, and before anybody could find it on the list.
-        if self.gate.revocations.contains(request.context.id()) {
+        if self.gate.revocations.concern(&request.context) {
             let outcome = Outcome::Revoked { why: "revoked" };
             return Box::pin(self.settler.settle(request, outcome, Duration::ZERO)).await;
         }

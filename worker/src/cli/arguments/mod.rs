@@ -1,6 +1,7 @@
 //! The command line of `mq-worker`.
 
 mod call;
+mod control;
 mod dead;
 #[cfg(feature = "dashboard")]
 mod jobs;
@@ -17,6 +18,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(super) use self::call::CallArguments;
+use self::control::{CONTROL_HELP, EVENTS_HELP};
+pub(super) use self::control::{ControlArguments, EventsArguments};
 pub(super) use self::dead::{DeadArguments, DeadCommand};
 #[cfg(feature = "dashboard")]
 use self::jobs::{EXPLAIN_HELP, JOBS_HELP};
@@ -164,6 +167,12 @@ pub(super) enum CliCommand {
     /// Ask workers to finish their running tasks and exit
     #[command(after_help = STOP_HELP)]
     Stop(StopArguments),
+    /// Ask running workers something, or change them: slots, queues, limits, events
+    #[command(after_help = CONTROL_HELP)]
+    Control(ControlArguments),
+    /// Show what workers report, live
+    #[command(after_help = EVENTS_HELP)]
+    Events(EventsArguments),
     /// Revoke calls: skip those that wait, cancel those that run
     Revoke(RevokeArguments),
     /// Pause queues or tasks: workers leave their messages in the broker

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::limits::Limits;
+use super::limits::{ChangedLimits, Limits};
 use super::pauses::{self, Pauses};
 use super::quarantine::{CrashFacts, CrashVerdict};
 use super::refusal::Refusal;
@@ -74,6 +74,8 @@ pub(crate) struct Gate {
     pub(crate) quarantines_in_process: bool,
     /// True when the broker counts crashes itself.
     pub(crate) broker_counts_crashes: bool,
+    /// Time limits that were changed while it runs.
+    pub(crate) limits: Arc<ChangedLimits>,
     /// Not to be run.
     pub(crate) revocations: Arc<Revocations>,
     /// What is paused.
@@ -104,7 +106,7 @@ impl Gate {
             Ok(found) => found,
             Err(refusal) => return Admission::Refuse(request, refusal),
         };
-        if self.revocations.contains(request.context.id()) {
+        if self.revocations.concern(&request.context) {
             return ends(request, Refusal::Revoked("revoked"));
         }
         match verdict {
@@ -130,7 +132,7 @@ impl Gate {
             return Admission::Hold(request, pauses::wait(held, end - now, fastrand::f64()));
         }
         let options = request.options;
-        let limits = Limits::of(Some(entry), request.context.headers());
+        let limits = self.limits.of(entry, request.context.headers());
         let in_quarantine = verdict == CrashVerdict::RunAlone && self.quarantines_in_process;
         match self.start(entry, &mut request) {
             // Decoded all the same: what does not fit is known without a process for it.
