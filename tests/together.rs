@@ -24,5 +24,6 @@ mod promises;
 mod rabbitmq;
 mod results;
 mod routing;
+mod schedules;
 mod support;
 mod worker;
