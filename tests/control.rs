@@ -147,7 +147,7 @@ fn slots_and_queues_are_changed_while_a_worker_runs() {
         let stats = ask(&control, "stats", json!({})).await;
         assert_eq!((&stats["pool"]["max-concurrency"], &stats["prefetch_count"]), (&json!(8), &json!(8)));
         let send = async |queue: &str| app.send(wait.with("a").queue(queue)).await.expect("sent");
-        let jobs = vec![send(&place.queue).await, send(&place.queue).await, send(&place.queue).await];
+        let jobs = [send(&place.queue).await, send(&place.queue).await, send(&place.queue).await];
         let more = [send(&place.queue).await, send(&place.queue).await, send(&place.queue).await];
         // More than the four slots and the four messages that it began with.
         eventually("six run", async || count("running").await == Some(6)).await;

@@ -29,7 +29,7 @@ mod tracing;
 // Errors, and the state of a task.
 mod error;
 mod show;
-pub use error::{Error, Result, TaskFailure};
+pub use error::{Error, Language, Result, TaskFailure};
 
 mod state;
 pub use state::State;

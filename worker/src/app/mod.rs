@@ -2,6 +2,7 @@
 //! `.send()` send through it.
 
 mod builder;
+mod call_headers;
 pub mod config;
 pub mod emit;
 mod events;

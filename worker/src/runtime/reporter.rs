@@ -226,6 +226,7 @@ mod tests {
             module: "rust.mail".into(),
             message: "it's gone\n".into(),
             traceback: None,
+            arguments: Box::default(),
         };
         assert_eq!(exception(&failure), r#"MailError("it's gone\n")"#);
         assert_eq!(traceback(&failure), failure.to_string());

@@ -35,6 +35,7 @@ use crate::broker::{Broker, Consumer, Subscription};
 use crate::control::Clock;
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventKind};
+use crate::panics::keep_traces;
 use crate::routing::names::check_name;
 use crate::task::SharedState;
 use crate::tracing;
@@ -150,6 +151,7 @@ impl Worker {
     /// Sets up, reaches the broker and begins to consume.
     async fn prepare(self) -> Result<Ready, NotReady> {
         self.check()?;
+        keep_traces();
         let Worker { app, queues, shared, isolates, handle } = self;
         let settings = &app.config().worker;
         // A state that was given to this process does not exist in others.

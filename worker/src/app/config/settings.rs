@@ -94,7 +94,7 @@ settings! {
         "port 15672 of the broker's host", "RabbitMQ's management API, for the operating commands",
         |c, t, _| c.management_url = Some(value::management(t)?),
         |c| c.management_url.as_ref().map(ToString::to_string);
-    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `redis://`, `rediss://`, `sqlite:PATH`, `memory://`, `none`",
+    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `redis://`, `rediss://`, `postgres://`, `sqlite:PATH`, `memory://`, `none`",
         "with the broker", "Where results are stored",
         |c, t, base| c.result_backend = Some(value::result_backend(t)?.relative_to(base)),
         |c| Some(c.effective_result_backend().to_string());

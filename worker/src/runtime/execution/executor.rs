@@ -57,6 +57,7 @@ pub(crate) async fn run(
 }
 
 /// Runs a plain function on a thread.
+#[expect(clippy::too_many_arguments, reason = "called once, by `run`")]
 async fn on_thread(
     call: impl FnOnce() -> Returned + Send + 'static,
     context: &Context,
@@ -98,7 +99,9 @@ async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = En
         let end = match &ended {
             Ended::Returned(_) => RunEnd::Returned,
             Ended::Erred(error) => RunEnd::Erred(error.clone()),
-            Ended::Panicked(text) => RunEnd::Erred(TaskError::failed(format!("the task panicked: {text}"))),
+            Ended::Panicked(panic) => {
+                RunEnd::Erred(TaskError::failed(format!("the task panicked: {}", panic.text)))
+            }
             _ => RunEnd::Erred(TaskError::failed("the task was stopped")),
         };
         (ended, end)

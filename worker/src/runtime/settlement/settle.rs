@@ -66,9 +66,7 @@ impl Settler {
         let seen = outcome.without_value();
         let begun = Instant::now();
         let trace = request.trace.clone();
-        let step = trace.step("settle");
-        let done = step.around(self.carry_out(request, outcome, elapsed)).await;
-        drop(step);
+        let done = trace.step("settle").around(self.carry_out(request, outcome, elapsed)).await;
         let kind = match done {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
@@ -312,6 +310,7 @@ impl Settler {
                 module: "celery.exceptions".into(),
                 message: why.into(),
                 traceback: None,
+                arguments: Box::default(),
             };
             self.store_for_all(request, State::Revoked, &failure).await?;
         }
