@@ -135,12 +135,12 @@ mod tests {
         assert_eq!(
             titles(&now, &earlier),
             [
-                "`w@h` cannot settle 2 messages",
                 "No worker consumes from `a`",
                 "Workers with free slots take nothing from `b`",
+                "`w@h` cannot settle 2 messages",
+                "Dead letters of `c` are growing",
                 "`idle@h` consumes from no queue",
                 "`w@h` has lost 1 slot",
-                "Dead letters of `c` are growing",
             ]
         );
     }
