@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mq_worker::backend::{self, BackendOptions, ResultBackend, ResultRecord};
+use mq_worker::backend::{self, Awaited, BackendOptions, ResultBackend, ResultRecord};
 use mq_worker::{BrokerUrl, ConnectOptions, QueueKind, State, TaskFailure, TlsOptions};
+use serde_json::value::to_raw_value;
 use support::{shared, unique, within};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -17,18 +18,26 @@ enum Kind {
     Sqlite,
     /// Results are messages to the caller's own queue: only the caller sees them.
     Rpc,
+    /// Shared with Celery.
+    Redis,
 }
 
 struct Lab {
     kind: Kind,
     broker: BrokerUrl,
+    store: Option<BrokerUrl>,
     _directory: Option<tempfile::TempDir>,
 }
 
 impl Lab {
     fn new(kind: Kind) -> Option<Lab> {
         let mut directory = None;
+        let mut store = None;
         let broker = match kind {
+            Kind::Redis => {
+                store = Some(support::redis::shared(file!())?);
+                "memory://".to_owned()
+            }
             Kind::Memory => format!("memory://{}", unique("results")),
             Kind::Sqlite => {
                 let place = directory.insert(support::temp_dir());
@@ -37,7 +46,8 @@ impl Lab {
             Kind::Rpc => shared::rabbitmq(file!())?.url,
         };
         let broker = broker.parse().expect("a URL");
-        Some(Lab { kind, broker, _directory: directory })
+        let store = store.map(|url| url.parse().expect("a URL"));
+        Some(Lab { kind, broker, store, _directory: directory })
     }
 
     /// One more user of the backend that goes with the broker.
@@ -53,7 +63,9 @@ impl Lab {
             name: "conformance".into(),
         };
         let options = BackendOptions { connect, expires };
-        within("open", LIMIT, backend::open(&self.broker, None, &options)).await.expect("the backend opens")
+        within("open", LIMIT, backend::open(&self.broker, self.store.as_ref(), &options))
+            .await
+            .expect("the backend opens")
     }
 }
 
@@ -83,7 +95,7 @@ async fn fetch(caller: &Arc<dyn ResultBackend>, id: &str) -> Option<ResultRecord
 }
 
 async fn wait(caller: &Arc<dyn ResultBackend>, id: &str) -> ResultRecord {
-    within("a result", LIMIT, caller.wait(id)).await.expect("a result")
+    within("a result", LIMIT, caller.wait(id, Awaited::Final)).await.expect("a result")
 }
 
 fn value(record: &ResultRecord) -> &str {
@@ -95,6 +107,7 @@ macro_rules! suite {
         suite!(@backend memory, Kind::Memory, $($case)*);
         suite!(@backend sqlite, Kind::Sqlite, $($case)*);
         suite!(@backend rpc, Kind::Rpc, $($case)*);
+        suite!(@backend redis, Kind::Redis, $($case)*);
     };
     (@backend $backend:ident, $kind:expr, $($case:ident)*) => {
         mod $backend {
@@ -119,9 +132,13 @@ suite! {
     a_final_state_is_not_overwritten
     an_unknown_task_has_no_result
     many_wait_at_once
+    ten_thousand_wait_and_cost_nothing
     two_may_wait_for_one_result
     waiting_may_be_given_up_and_taken_up_again
     a_large_value_arrives
+    a_change_ends_the_waiting_for_one
+    a_result_that_is_forgotten_is_gone
+    all_that_a_worker_tells_arrives
     results_expire
     closing_ends_the_waiting
 }
@@ -180,13 +197,7 @@ mod cases {
             let (caller, id) = (Arc::clone(&caller), id.clone());
             tokio::spawn(async move { wait(&caller, &id).await })
         };
-        let started = ResultRecord {
-            task_id: id.clone(),
-            state: State::Started,
-            value: None,
-            failure: None,
-            done_at: None,
-        };
+        let started = ResultRecord::new(&*id, State::Started);
         store(&worker, &started, &reply_to).await;
         store(&worker, &ResultRecord::failed(&id, State::Retry, failure("try again")), &reply_to).await;
         let seen = support::eventually("the retry is seen", LIMIT, || async {
@@ -219,7 +230,10 @@ mod cases {
         let id = unique("task");
         let _ = expect(&caller, &id).await;
         assert!(fetch(&caller, &id).await.is_none());
-        assert!(tokio::time::timeout(QUIET, caller.wait(&id)).await.is_err(), "there is nothing to get");
+        assert!(
+            tokio::time::timeout(QUIET, caller.wait(&id, Awaited::Final)).await.is_err(),
+            "there is nothing to get"
+        );
     }
 
     pub(super) async fn many_wait_at_once(lab: &Lab) {
@@ -250,6 +264,26 @@ mod cases {
         }
     }
 
+    pub(super) async fn ten_thousand_wait_and_cost_nothing(lab: &Lab) {
+        let (caller, worker) = (lab.open().await, lab.open().await);
+        let prefix = unique("task");
+        let mut waits = Vec::new();
+        let mut last = None;
+        for n in 0..10_000 {
+            let id = format!("{prefix}-{n}");
+            last = expect(&caller, &id).await;
+            let caller = Arc::clone(&caller);
+            waits.push(tokio::spawn(async move { (n, wait(&caller, &id).await) }));
+        }
+        for n in [9_999, 0, 5_000] {
+            store(&worker, &success(&format!("{prefix}-{n}"), &n.to_string()), &last).await;
+            let (n, record) = within("one of many", LIMIT, waits.remove(n)).await.expect("no panic");
+            assert_eq!(value(&record), n.to_string());
+            waits.insert(n, tokio::spawn(std::future::pending()));
+        }
+        waits.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
     pub(super) async fn two_may_wait_for_one_result(lab: &Lab) {
         let (caller, worker) = (lab.open().await, lab.open().await);
         let id = unique("task");
@@ -269,10 +303,10 @@ mod cases {
         let (caller, worker) = (lab.open().await, lab.open().await);
         let id = unique("task");
         let reply_to = expect(&caller, &id).await;
-        assert!(tokio::time::timeout(QUIET, caller.wait(&id)).await.is_err());
+        assert!(tokio::time::timeout(QUIET, caller.wait(&id, Awaited::Final)).await.is_err());
         store(&worker, &success(&id, "1"), &reply_to).await;
         assert_eq!(value(&wait(&caller, &id).await), "1");
-        caller.forget(&id);
+        caller.release(&id);
         // Storing a result that nobody waits for any more is no error.
         store(&worker, &success(&unique("task"), "2"), &reply_to).await;
     }
@@ -284,6 +318,57 @@ mod cases {
         let reply_to = expect(&caller, &id).await;
         store(&worker, &success(&id, &json), &reply_to).await;
         assert!(value(&wait(&caller, &id).await) == json, "the value was changed");
+    }
+
+    pub(super) async fn a_change_ends_the_waiting_for_one(lab: &Lab) {
+        let (caller, worker) = (lab.open().await, lab.open().await);
+        let id = unique("task");
+        let reply_to = expect(&caller, &id).await;
+        let mut known = None;
+        for n in 1..=3 {
+            let waiting = {
+                let (caller, id) = (Arc::clone(&caller), id.clone());
+                tokio::spawn(async move { caller.wait(&id, Awaited::Change(known)).await })
+            };
+            tokio::time::sleep(QUIET).await;
+            assert!(!waiting.is_finished(), "nothing is new");
+            let meta = to_raw_value(&n).expect("JSON");
+            store(&worker, &ResultRecord::report(&*id, State::from("COUNTING".to_owned()), meta), &reply_to)
+                .await;
+            let seen = within("a change", LIMIT, waiting).await.expect("no panic").expect("a record");
+            assert_eq!((seen.state.as_str(), value(&seen)), ("COUNTING", &*n.to_string()));
+            known = Some(seen.mark());
+        }
+        store(&worker, &success(&id, "4"), &reply_to).await;
+        let last =
+            within("the end", LIMIT, caller.wait(&id, Awaited::Change(known))).await.expect("a record");
+        assert_eq!(value(&last), "4");
+        // A report that comes late changes nothing.
+        store(&worker, &ResultRecord::new(&*id, State::Started), &reply_to).await;
+        let known = Awaited::Change(Some(last.mark()));
+        assert!(tokio::time::timeout(QUIET, caller.wait(&id, known)).await.is_err(), "that was the end");
+    }
+
+    pub(super) async fn a_result_that_is_forgotten_is_gone(lab: &Lab) {
+        let (caller, worker) = (lab.open().await, lab.open().await);
+        let id = unique("task");
+        let reply_to = expect(&caller, &id).await;
+        within("forget", LIMIT, caller.forget(&id)).await.expect("there is nothing to forget");
+        store(&worker, &success(&id, "1"), &reply_to).await;
+        wait(&caller, &id).await;
+        within("forget", LIMIT, caller.forget(&id)).await.expect("it is deleted");
+        assert!(fetch(&caller, &id).await.is_none());
+    }
+
+    pub(super) async fn all_that_a_worker_tells_arrives(lab: &Lab) {
+        let (caller, worker) = (lab.open().await, lab.open().await);
+        let id = unique("task");
+        let reply_to = expect(&caller, &id).await;
+        let mut sent = success(&id, "1");
+        (sent.worker, sent.retries) = (Some("w@host".into()), Some(2));
+        sent.children = vec!["a".into(), "b".into()];
+        store(&worker, &sent, &reply_to).await;
+        assert_eq!(wait(&caller, &id).await.mark(), sent.mark());
     }
 
     pub(super) async fn results_expire(lab: &Lab) {
@@ -307,7 +392,7 @@ mod cases {
         let _ = expect(&caller, &id).await;
         let waiting = {
             let (caller, id) = (Arc::clone(&caller), id.clone());
-            tokio::spawn(async move { caller.wait(&id).await })
+            tokio::spawn(async move { caller.wait(&id, Awaited::Final).await })
         };
         tokio::time::sleep(QUIET).await;
         within("close", LIMIT, caller.close()).await;
@@ -331,7 +416,10 @@ async fn no_backend_at_all_says_so() {
     let backend = backend::open(&broker, Some(&none), &options).await.expect("none opens always");
     assert_eq!(expect(&backend, "id").await, None);
     store(&backend, &success("id", "1"), &None).await;
-    for error in [backend.fetch("id").await.expect_err("none"), backend.wait("id").await.expect_err("none")] {
+    for error in [
+        backend.fetch("id").await.expect_err("none"),
+        backend.wait("id", Awaited::Final).await.expect_err("none"),
+    ] {
         assert!(error.is_unsupported() && error.to_string().contains("none:"), "{error}");
     }
     let odd: BrokerUrl = "pigeon:".parse().expect("a URL");

@@ -14,7 +14,7 @@ use source::{imports, module_path, rust_files};
 const ROWS: &[&[&str]] = &[
     &["panics", "show"],
     &["error", "tracing"],
-    &["message", "state"],
+    &["message", "schedule", "state"],
     &["task", "routing"],
     &["canvas", "connection"],
     &["broker", "backend"],

@@ -18,6 +18,7 @@ mod pausing;
 mod pika;
 mod promises;
 mod rabbitmq;
+mod results;
 mod routing;
 mod support;
 mod worker;

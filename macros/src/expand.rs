@@ -252,7 +252,7 @@ impl<'a> Parts<'a> {
                 &self,
                 calls: impl ::core::iter::IntoIterator<Item = #item>,
             ) -> ::core::result::Result<
-                ::std::vec::Vec<#private::AsyncResult<<Self as #private::Task>::Output>>,
+                #private::ResultSet<<Self as #private::Task>::Output>,
                 #private::Error,
             > {
                 let __signatures = ::core::iter::Iterator::map(

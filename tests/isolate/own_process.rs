@@ -4,15 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mq_worker::{SharedState, Worker};
+use mq_worker::{SharedState, State, Worker};
 use rustix::process::{Pid, Signal, kill_process};
 use support::places::{Running, everywhere};
-use support::{Process, unique};
+use support::{Process, unique, within};
 
 use super::lab::{LONG, all_gone, failure_of, lines, on_real_brokers, on_sqlite, processes};
 use super::tasks::{
-    Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, hold_all_handles, pid, spin_apart,
-    spin_on, told_twice, told_why, wait,
+    Greeting, ask, die, die_once, facts_async, facts_plain, fail, hoard, hold_all_handles, pid, report,
+    spin_apart, spin_on, told_twice, told_why, wait,
 };
 
 #[test]
@@ -33,6 +33,23 @@ fn a_call_has_a_process_of_its_own_and_is_otherwise_like_any_other() {
         assert_eq!(lab.result(ask.with()).await, inside, "it may send tasks");
         worker.wait_for_line("printed by a task", LONG);
         assert_eq!(worker.output_so_far().0, "", "the worker's stdout is data");
+    });
+}
+
+#[test]
+fn a_call_reports_from_its_process_what_it_does() {
+    on_real_brokers(async |lab| {
+        let worker = lab.worker(&[]);
+        let job = lab.send(report.with()).await;
+        let (mut seen, mut updates) = (Vec::new(), job.updates());
+        while let Some(update) = within("an update", LONG, updates.next()).await {
+            seen.push(update.expect("the backend answers"));
+        }
+        let progress: Vec<_> = seen.iter().filter_map(|info| info.progress()).collect();
+        assert!(progress.len() >= 2 && progress.iter().all(|one| one.total == 3), "{seen:?}");
+        assert_ne!(progress[0].description, format!("in {}", worker.id()));
+        let last = seen.last().expect("the end");
+        assert_eq!((last.state(), last.children().len()), (&State::Success, 1));
     });
 }
 

@@ -281,3 +281,15 @@ pub(crate) async fn wait(file: PathBuf) -> String {
     }
     "ended well".into()
 }
+
+/// Reports its progress from its process, and sends a call.
+#[task(isolate, queue = "unused")]
+pub async fn report(ctx: &Context) -> Result<(), TaskError> {
+    for n in 1..=3 {
+        ctx.progress(n, 3, format!("in {}", std::process::id()));
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    }
+    ctx.set_state("LAST", ctx.queue())?;
+    pid.with().queue(ctx.queue()).send().await?;
+    Ok(())
+}

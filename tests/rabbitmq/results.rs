@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mq_worker::backend::{self, BackendOptions, ResultBackend, ResultRecord};
+use mq_worker::backend::{self, Awaited, BackendOptions, ResultBackend, ResultRecord};
 use mq_worker::{State, TaskFailure};
 use tokio::time::timeout;
 
@@ -37,15 +37,19 @@ async fn a_result_reaches_the_process_that_sent_the_task() {
     // A final state is never overwritten.
     worker.store(&retry, Some(&queue)).await.expect("stored");
     worker.store(&ResultRecord::failed("b", State::Failure, failure), Some(&queue)).await.expect("stored");
-    let b = timeout(SOON, caller.wait("b")).await.expect("in time").expect("a record");
+    let b = timeout(SOON, caller.wait("b", Awaited::Final)).await.expect("in time").expect("a record");
     assert_eq!(b.failure.expect("a failure").message, "boom");
-    let a = timeout(SOON, caller.wait("a")).await.expect("in time").expect("a record");
+    let a = timeout(SOON, caller.wait("a", Awaited::Final)).await.expect("in time").expect("a record");
     assert_eq!((a.state, a.value.expect("a value").get()), (State::Success, "[1,2]"));
-    caller.forget("a");
-    caller.forget("b");
-    for error in [caller.wait("a").await.map(drop), caller.fetch("other").await.map(drop)] {
+    caller.release("a");
+    assert!(caller.fetch("a").await.expect("it is kept without a handle").is_some());
+    let other = [caller.wait("other", Awaited::Final).await.map(drop), caller.fetch("other").await.map(drop)];
+    for error in other {
         let error = error.expect_err("nobody expects it");
-        assert!(error.is_unsupported() && error.to_string().contains("rpc"), "{error}");
+        assert!(
+            error.is_unsupported() && error.to_string().contains("result_backend = \"redis://"),
+            "{error}"
+        );
     }
     caller.close().await;
     // The caller has gone, and its queue with it: no error.
@@ -62,7 +66,7 @@ async fn results_that_come_while_the_caller_is_away_are_not_lost() {
     let queue = caller.expect("a").await.expect("ready").expect("a queue");
     let waiting = {
         let caller = Arc::clone(&caller);
-        tokio::spawn(async move { caller.wait("a").await })
+        tokio::spawn(async move { caller.wait("a", Awaited::Final).await })
     };
     proxy.refuse(true);
     proxy.cut();
@@ -88,7 +92,8 @@ async fn every_result_comes_after_a_reconnect_that_was_slow() {
         let id = n.to_string();
         caller.expect(&id).await.expect("ready");
         worker.store(&success(&id, &id), Some(&queue)).await.expect("stored");
-        let record = timeout(SOON, caller.wait(&id)).await.expect("in time").expect("a record");
+        let record =
+            timeout(SOON, caller.wait(&id, Awaited::Final)).await.expect("in time").expect("a record");
         assert_eq!(record.value.expect("a value").get(), id);
     }
     assert_eq!(proxy.delayed(), 1);

@@ -8,6 +8,7 @@ pub mod places;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod redis;
 pub mod shared;
 pub mod wait;
 

@@ -46,14 +46,16 @@ pub fn may_start_rabbitmq(file: &str) -> bool {
     if std::env::var_os(ENABLED).is_some_and(|value| value == "1") {
         return true;
     }
-    static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
-    let mut said = SAID.lock().expect("never poisoned");
-    if said.get_or_insert_default().insert(file.to_owned()) {
-        // Not `eprintln!`: the test harness would capture it, and a skipped test must be seen.
-        let _ = writeln!(
-            std::io::stderr(),
-            "\n{file}: tests against RabbitMQ are LEFT OUT, for {ENABLED}=1 is not set; ./tests/run runs them"
-        );
-    }
+    left_out(file, "tests against RabbitMQ", &format!("{ENABLED}=1 is not set; ./tests/run runs them"));
     false
+}
+
+/// Says, once per file, that some tests are left out, and why.
+pub(crate) fn left_out(file: &str, what: &str, why: &str) {
+    static SAID: Mutex<Option<HashSet<(String, String)>>> = Mutex::new(None);
+    let mut said = SAID.lock().expect("never poisoned");
+    if said.get_or_insert_default().insert((file.to_owned(), what.to_owned())) {
+        // Not `eprintln!`: the test harness would capture it, and a skipped test must be seen.
+        let _ = writeln!(std::io::stderr(), "\n{file}: {what} are LEFT OUT, for {why}");
+    }
 }

@@ -17,6 +17,12 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A moment, in UTC and to the second.
+#[cfg(feature = "dashboard")]
+pub(crate) fn time(time: chrono::DateTime<chrono::Utc>) -> impl std::fmt::Display {
+    time.format("%Y-%m-%d %H:%M:%SZ")
+}
+
 /// One line of a text that may be long or have several, for a table or a log.
 #[cfg(feature = "cli")]
 pub(crate) fn one_line(text: &str, width: usize) -> String {

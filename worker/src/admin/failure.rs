@@ -20,7 +20,7 @@ pub(crate) const REFUSED: u8 = 77;
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 /// A command that did not do what was asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     code: u8,
     message: String,

@@ -2,10 +2,18 @@
 //! bindings, look through dead letters, replay or drop them.
 
 pub(crate) mod dead;
+#[cfg(feature = "dashboard")]
+pub(crate) mod explain;
 pub(crate) mod failure;
 pub(crate) mod inventory;
 #[cfg(feature = "amqp")]
 mod management;
+#[cfg(feature = "dashboard")]
+pub(crate) mod one_message;
+#[cfg(feature = "dashboard")]
+pub(crate) mod peek;
+#[cfg(feature = "dashboard")]
+pub(crate) mod transfer;
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The handle to a call: its id, its state and, typed, its result.
+//! The handle to a call: its id, what is known of it and, typed, its result.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -10,7 +10,8 @@ use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use super::App;
-use crate::backend::{ResultBackend, ResultRecord};
+use super::info::JobInfo;
+use crate::backend::{Awaited, ResultBackend, ResultRecord};
 use crate::connection::background;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result, Undecodable};
@@ -26,20 +27,29 @@ pub struct AsyncResult<T> {
     app: App,
     id: String,
     backend: Option<Arc<dyn ResultBackend>>,
-    is_duplicate: bool,
+    origin: Origin,
     output: PhantomData<fn() -> T>,
+}
+
+/// How a handle came to be.
+#[derive(Clone, Copy, PartialEq)]
+enum Origin {
+    /// It sent the call, and the backend expects its result.
+    Sent,
+    /// The call was not sent, since an earlier one is the same.
+    Duplicate,
+    /// By the id of an earlier call.
+    Id,
 }
 
 impl<T> AsyncResult<T> {
     pub(crate) fn new(app: App, id: String, backend: Option<Arc<dyn ResultBackend>>) -> Self {
-        Self { app, id, backend, is_duplicate: false, output: PhantomData }
+        Self { app, id, backend, origin: Origin::Sent, output: PhantomData }
     }
 
     /// The handle to the waiting or running call of which this one is a duplicate.
     pub(crate) fn duplicate(app: App, id: String, backend: Option<Arc<dyn ResultBackend>>) -> Self {
-        let mut job = Self::new(app, id, backend);
-        job.is_duplicate = true;
-        job
+        Self { app, id, backend, origin: Origin::Duplicate, output: PhantomData }
     }
 
     pub(super) fn app(&self) -> &App {
@@ -54,16 +64,34 @@ impl<T> AsyncResult<T> {
     /// True if nothing was sent, since the task is [unique](macro@crate::task) and the same call already waits or runs:
     /// this is the handle to that call. Over `rpc://`, its result is sent to the program that sent the call.
     pub fn is_duplicate(&self) -> bool {
-        self.is_duplicate
+        self.origin == Origin::Duplicate
     }
 
-    fn backend(&self) -> Result<&dyn ResultBackend> {
+    pub(super) fn backend(&self) -> Result<&dyn ResultBackend> {
         self.backend.as_deref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
                 format!("task {} was sent with `ignore_result`: it has no result", self.id),
             )
         })
+    }
+
+    /// What is known about the call at this moment, in one look at the backend. Unlike [`state`](Self::state), this asks no
+    /// worker: without [`track_started`](crate::Config::track_started), a running call is `Pending` here.
+    ///
+    /// # Errors
+    /// The backend cannot be reached, or the result is ignored.
+    pub async fn info(&self) -> Result<JobInfo> {
+        let record = self.backend()?.fetch(&self.id).await?;
+        Ok(JobInfo::new(record.unwrap_or_else(|| ResultRecord::new(&*self.id, State::Pending))))
+    }
+
+    /// Deletes the result from the backend, before it expires. A call that has not ended yet will still store one.
+    ///
+    /// # Errors
+    /// The backend cannot be reached, or the result is ignored.
+    pub async fn forget(self) -> Result<()> {
+        self.backend()?.forget(&self.id).await
     }
 
     /// The state of the call. If it has no result yet, the workers are asked: `Started` means that it is running. If no
@@ -105,9 +133,8 @@ impl<T: DeserializeOwned> AsyncResult<T> {
 
 impl<T> Drop for AsyncResult<T> {
     fn drop(&mut self) {
-        // Whoever sent the call that a duplicate stands for may still wait for its result.
-        if let Some(backend) = self.backend.as_ref().filter(|_| !self.is_duplicate) {
-            backend.forget(&self.id);
+        if let Some(backend) = self.backend.as_ref().filter(|_| self.origin == Origin::Sent) {
+            backend.release(&self.id);
         }
     }
 }
@@ -141,20 +168,23 @@ impl<'a, T: DeserializeOwned> IntoFuture for Get<'a, T> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Get { job, timeout } = self;
-            let record = within(timeout, &job.id, job.backend()?.wait(&job.id)).await?;
+            let waiting = job.backend()?.wait(&job.id, Awaited::Final);
+            let record = within(timeout, || format!("no result of task {}", job.id), waiting).await?;
             value_of(&record)
         })
     }
 }
 
-async fn within<T>(limit: Option<Duration>, id: &str, wait: impl Future<Output = Result<T>>) -> Result<T> {
+/// Waits; `what` says what has not come in time.
+pub(super) async fn within<T>(
+    limit: Option<Duration>,
+    what: impl FnOnce() -> String,
+    wait: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let Some(limit) = limit else { return wait.await };
     match background::timeout(limit, wait).await? {
         Some(done) => done,
-        None => Err(Error::timeout(format!(
-            "no result of task {id} within {}",
-            humantime::format_duration(limit)
-        ))),
+        None => Err(Error::timeout(format!("{} within {}", what(), humantime::format_duration(limit)))),
     }
 }
 
@@ -172,21 +202,40 @@ fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
         _ => {
             let json = record.value.as_ref().map_or("null", |value| value.get());
             typed::from_str(json).map_err(|error| {
-                Error::codec(format!("the result of task {id} is not of the expected type"))
-                    .with_source(Undecodable::from(&error))
+                let (expected, found) = (std::any::type_name::<T>(), kind_of(json));
+                Error::codec(format!(
+                    "the result of task {id} is not of the expected type `{expected}`: it is {found}"
+                ))
+                .with_source(Undecodable::from(&error))
             })
         }
+    }
+}
+
+/// What a JSON text is, without its value, which may be a secret.
+fn kind_of(json: &str) -> &'static str {
+    match json.trim_start().bytes().next() {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
     }
 }
 
 impl App {
     /// The handle to an earlier call, by its id.
     ///
-    /// Results that are sent as messages (`rpc://`) reach only the process that sent the call.
+    /// Any process may ask where results are stored. Over `rpc://`, the default on RabbitMQ, results reach only the process
+    /// that sent the call: it may ask, also after its first handle was dropped, until 10 000 later calls have lost their
+    /// handles too. Elsewhere, asking is an error that names the setting which helps.
     ///
     /// # Errors
     /// The result backend cannot be opened.
     pub async fn result<T>(&self, id: impl Into<String>) -> Result<AsyncResult<T>> {
-        Ok(AsyncResult::new(self.clone(), id.into(), Some(self.backend().await?)))
+        let backend = Some(self.backend().await?);
+        let (app, id) = (self.clone(), id.into());
+        Ok(AsyncResult { app, id, backend, origin: Origin::Id, output: PhantomData })
     }
 }

@@ -6,7 +6,6 @@
 //! process and a lost connection costs no results. It goes when the process says goodbye, or some minutes after a
 //! process that did not.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,12 +13,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lapin::options::QueueDeleteOptions;
 use lapin::types::FieldTable;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{BackendOptions, ResultBackend, ResultRecord};
+use super::inbox::{Inbox, REMEMBERED};
+use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
 use crate::connection::amqp::channel::{ANSWER, Scratch};
 use crate::connection::amqp::declare::short;
@@ -50,19 +50,10 @@ struct Replies {
     /// The name of the reply queue.
     queue: String,
     expires: Duration,
-    /// Only what is expected is kept: a handle that is dropped takes its entry along.
-    expected: Mutex<HashMap<String, Expected>>,
+    inbox: Mutex<Inbox>,
     /// True while the reply queue is consumed; `None` before the first use.
     started: Mutex<Option<watch::Receiver<bool>>>,
     stop: CancellationToken,
-}
-
-#[derive(Default)]
-struct Expected {
-    /// Handles that wait for it.
-    count: usize,
-    record: Option<ResultRecord>,
-    changed: Arc<Notify>,
 }
 
 impl RpcBackend {
@@ -82,7 +73,7 @@ impl RpcBackend {
             replies: Arc::new(Replies {
                 queue: Uuid::new_v4().to_string(),
                 expires: options.expires.clamp(Duration::from_millis(1), KEPT),
-                expected: Mutex::default(),
+                inbox: Mutex::default(),
                 started: Mutex::default(),
                 stop: CancellationToken::new(),
             }),
@@ -119,8 +110,8 @@ impl RpcBackend {
 
     fn unexpected(id: &str) -> Error {
         Error::unsupported(format!(
-            "the result of task {id} is not for this process: results that travel as messages (rpc) reach only the \
-             process that sent the task; a result backend that stores them, such as sqlite, tells everyone"
+            "the result of task {id} is not known to this process: over rpc:// a result reaches only the process that              sent the call, which keeps it for as long as it has a handle and for the last {REMEMBERED} calls without              one; to read results by id from any process, set `result_backend = \"redis://HOST\"` (or `postgres://HOST/DB`; \
+             `sqlite:PATH` on one machine) for callers and workers alike"
         ))
     }
 }
@@ -129,20 +120,14 @@ impl ResultBackend for RpcBackend {
     fn expect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
         async move {
             self.ready().await?;
-            lock(&self.replies.expected).entry(id.to_owned()).or_default().count += 1;
+            lock(&self.replies.inbox).expect(id);
             Ok(Some(self.replies.queue.clone()))
         }
         .boxed()
     }
 
-    fn forget(&self, id: &str) {
-        let mut expected = lock(&self.replies.expected);
-        if let Some(entry) = expected.get_mut(id) {
-            entry.count = entry.count.saturating_sub(1);
-            if entry.count == 0 {
-                expected.remove(id);
-            }
-        }
+    fn release(&self, id: &str) {
+        lock(&self.replies.inbox).release(id);
     }
 
     fn store<'a>(&'a self, record: &'a ResultRecord, reply_to: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
@@ -171,23 +156,21 @@ impl ResultBackend for RpcBackend {
             if self.replies.stop.is_cancelled() {
                 return Err(closed());
             }
-            match lock(&self.replies.expected).get(id) {
-                Some(entry) => Ok(entry.record.clone()),
+            match lock(&self.replies.inbox).get(id) {
+                Some((record, _)) => Ok(record.cloned()),
                 None => Err(Self::unexpected(id)),
             }
         }
         .boxed()
     }
 
-    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>> {
+    fn wait<'a>(&'a self, id: &'a str, awaited: Awaited) -> BoxFuture<'a, Result<ResultRecord>> {
         async move {
             loop {
-                let changed = match lock(&self.replies.expected).get(id) {
-                    Some(Expected { record: Some(record), .. }) if record.state.is_ready() => {
-                        return Ok(record.clone());
-                    }
+                let changed = match lock(&self.replies.inbox).get(id) {
+                    Some((Some(record), _)) if awaited.is_met_by(record) => return Ok(record.clone()),
                     // Listens from here on, while the lock is held: nothing is missed.
-                    Some(entry) => Arc::clone(&entry.changed).notified_owned(),
+                    Some((_, changed)) => Arc::clone(changed).notified_owned(),
                     None => return Err(Self::unexpected(id)),
                 };
                 tokio::select! {
@@ -197,6 +180,11 @@ impl ResultBackend for RpcBackend {
             }
         }
         .boxed()
+    }
+
+    fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        lock(&self.replies.inbox).forget(id);
+        std::future::ready(Ok(())).boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -234,13 +222,9 @@ impl Replies {
             Ok(record) => record,
             Err(error) => return warn!(%error, "received a message on the result queue that is not a result"),
         };
-        let mut expected = lock(&self.expected);
-        let Some(entry) = expected.get_mut(&record.task_id) else {
-            return debug!(id = record.task_id, "dropped a result that is no longer awaited");
-        };
-        if !entry.record.as_ref().is_some_and(|record| record.state.is_ready()) {
-            entry.record = Some(record);
-            entry.changed.notify_waiters();
+        let id = record.task_id.clone();
+        if !lock(&self.inbox).note(record, body.len()) {
+            debug!(id, "dropped a result that is no longer awaited");
         }
     }
 

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{ResultBackend, ResultRecord};
+use super::{Awaited, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
 
@@ -35,7 +35,7 @@ struct Results {
     records: HashMap<String, Kept>,
     /// When each record may be forgotten, roughly in that order. One that was written again is kept longer.
     ends: VecDeque<(Instant, String)>,
-    /// Told when the task of that id is ready. An entry lives as long as somebody waits.
+    /// Notified of each record of that id. An entry lives as long as somebody waits.
     waiting: HashMap<String, Arc<Notify>>,
 }
 
@@ -82,7 +82,7 @@ impl ResultBackend for MemoryBackend {
         Box::pin(async move { self.check_open().map(|()| None) })
     }
 
-    fn forget(&self, _id: &str) {}
+    fn release(&self, _id: &str) {}
 
     fn store<'a>(
         &'a self,
@@ -102,9 +102,7 @@ impl ResultBackend for MemoryBackend {
                 results.ends.push_back((until, record.task_id.clone()));
             }
             results.records.insert(record.task_id.clone(), Kept { record: record.clone(), until });
-            if record.state.is_ready()
-                && let Some(waiting) = results.waiting.get(&record.task_id)
-            {
+            if let Some(waiting) = results.waiting.get(&record.task_id) {
                 waiting.notify_waiters();
             }
             Ok(())
@@ -118,7 +116,7 @@ impl ResultBackend for MemoryBackend {
         })
     }
 
-    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>> {
+    fn wait<'a>(&'a self, id: &'a str, awaited: Awaited) -> BoxFuture<'a, Result<ResultRecord>> {
         Box::pin(async move {
             self.check_open()?;
             let place = Waiter::new(&self.store, id);
@@ -126,7 +124,7 @@ impl ResultBackend for MemoryBackend {
                 // Listen before looking: a result that comes in between is not missed.
                 let told = place.notify.notified();
                 let known = self.store.lock().get(id, Instant::now()).cloned();
-                if let Some(record) = known.filter(|record| record.state.is_ready()) {
+                if let Some(record) = known.filter(|record| awaited.is_met_by(record)) {
                     return Ok(record);
                 }
                 tokio::select! {
@@ -134,6 +132,14 @@ impl ResultBackend for MemoryBackend {
                     () = self.closed.cancelled() => return Err(closed()),
                 }
             }
+        })
+    }
+
+    fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.check_open()?;
+            self.store.lock().records.remove(id);
+            Ok(())
         })
     }
 

@@ -1,17 +1,23 @@
 //! Where results go: a worker stores what became of a task, and whoever called it asks.
 //!
 //! `memory` is for tests, `sqlite` a table beside the queue, `amqp` Celery's `rpc://`: a message to the
-//! caller's own queue.
+//! caller's own queue, `redis` a store that machines and Celery share.
 
 #[cfg(feature = "amqp")]
 mod amqp;
+#[cfg(feature = "redis")]
+mod hub;
+#[cfg(feature = "amqp")]
+mod inbox;
 mod memory;
 mod none;
 pub mod record;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use record::ResultRecord;
+pub use record::{Awaited, Mark, ResultRecord};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +34,8 @@ pub trait ResultBackend: Send + Sync + 'static {
     /// where results travel as messages.
     fn expect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
 
-    /// Nobody waits for `id` any more.
-    fn forget(&self, id: &str);
+    /// A caller that [expected](Self::expect) `id` does not wait for it any more.
+    fn release(&self, id: &str);
 
     /// Stores what became of a task. `Ok` means that it is durable, as far as the backend can be.
     /// `reply_to` is what the message said. A final state is never overwritten.
@@ -38,8 +44,12 @@ pub trait ResultBackend: Send + Sync + 'static {
     /// What is known about a task now.
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>>;
 
-    /// Waits until the task is ready; the caller sets the time-out.
-    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>>;
+    /// Waits for a record of a task; the caller sets the time-out. Of several records in quick succession the last one is
+    /// enough. A wait costs memory, and nothing is asked again and again for it.
+    fn wait<'a>(&'a self, id: &'a str, awaited: Awaited) -> BoxFuture<'a, Result<ResultRecord>>;
+
+    /// Deletes what is known about a task.
+    fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
 
     /// Since when it can neither store nor fetch, and why, where waiting cannot mend it and a restart may.
     fn loss(&self) -> Option<(DateTime<Utc>, String)> {
@@ -77,8 +87,11 @@ pub async fn open(
         "sqlite" => sqlite::SqliteBackend::open(url, options).await,
         #[cfg(feature = "amqp")]
         "rpc" | "amqp" | "amqps" => Ok(Arc::new(amqp::RpcBackend::open(broker, url, options)?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => Ok(Arc::new(redis::RedisBackend::open(url, options)?)),
         other => Err(Error::config(format!(
-            "no result backend for `{url}`: the scheme `{other}` is not one of rpc, sqlite, memory, none"
+            "no result backend for `{url}`: the scheme `{other}` is not one of rpc, redis, sqlite, memory, none, or this \
+             build was made without the feature of that name"
         ))),
     }
 }

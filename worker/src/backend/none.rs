@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{ResultBackend, ResultRecord};
+use super::{Awaited, ResultBackend, ResultRecord};
 use crate::error::{Error, Result};
 
 /// Keeps nothing, and says so when asked.
@@ -19,7 +19,7 @@ impl ResultBackend for NoBackend {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    fn forget(&self, _id: &str) {}
+    fn release(&self, _id: &str) {}
 
     fn store<'a>(&'a self, _record: &'a ResultRecord, _to: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         Box::pin(std::future::ready(Ok(())))
@@ -29,8 +29,12 @@ impl ResultBackend for NoBackend {
         Box::pin(std::future::ready(Err(unsupported(id))))
     }
 
-    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>> {
+    fn wait<'a>(&'a self, id: &'a str, _awaited: Awaited) -> BoxFuture<'a, Result<ResultRecord>> {
         Box::pin(std::future::ready(Err(unsupported(id))))
+    }
+
+    fn forget<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

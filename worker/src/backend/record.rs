@@ -1,7 +1,9 @@
 //! What is stored about a task: Celery's result object.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -12,20 +14,73 @@ use crate::state::State;
 
 /// The state of one task and its value or failure.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ResultRecord {
     /// The task's id.
     pub task_id: String,
     /// Where it stands.
     pub state: State,
-    /// The value as JSON, when it succeeded.
+    /// The value as JSON, when it succeeded; before that, what the task says about itself.
     pub value: Option<Box<RawValue>>,
     /// How it failed, when it did, or why it waits for a retry.
     pub failure: Option<TaskFailure>,
     /// When it became ready.
     pub done_at: Option<DateTime<Utc>>,
+    /// The earliest time of the next run, while it waits for a retry.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// The worker that wrote this.
+    pub worker: Option<String>,
+    /// How many times the call was retried before this.
+    pub retries: Option<u32>,
+    /// The calls that it sent.
+    pub children: Vec<String>,
+}
+
+/// Tells two records of one task apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(u64);
+
+/// What a caller waits for.
+#[derive(Clone, Copy, Debug)]
+pub enum Awaited {
+    /// A final state.
+    Final,
+    /// Any record but the one with this mark.
+    Change(Option<Mark>),
+}
+
+impl Awaited {
+    /// True for a record that ends the waiting.
+    pub fn is_met_by(self, record: &ResultRecord) -> bool {
+        match self {
+            Self::Final => record.state.is_ready(),
+            Self::Change(known) => known != Some(record.mark()),
+        }
+    }
 }
 
 impl ResultRecord {
+    /// A state about which no more is known.
+    pub fn new(task_id: impl Into<String>, state: State) -> Self {
+        let done_at = state.is_ready().then(Utc::now);
+        Self {
+            task_id: task_id.into(),
+            state,
+            value: None,
+            failure: None,
+            done_at,
+            retry_at: None,
+            worker: None,
+            retries: None,
+            children: Vec::new(),
+        }
+    }
+
+    /// A state before the end, with what the task says about itself.
+    pub fn report(task_id: impl Into<String>, state: State, meta: Box<RawValue>) -> Self {
+        Self { value: Some(meta), ..Self::new(task_id, state) }
+    }
+
     /// A success with its value, which is JSON text.
     ///
     /// # Errors
@@ -37,19 +92,19 @@ impl ResultRecord {
                 RawValue::from_string(text)
                     .map_err(|error| Error::codec("the result is not JSON").with_source(error))
             })?;
-        Ok(Self {
-            task_id: task_id.into(),
-            state: State::Success,
-            value: Some(value),
-            failure: None,
-            done_at: Some(Utc::now()),
-        })
+        Ok(Self { value: Some(value), ..Self::new(task_id, State::Success) })
     }
 
     /// A state with a failure: `Failure`, `Retry` or `Revoked`.
     pub fn failed(task_id: impl Into<String>, state: State, failure: TaskFailure) -> Self {
-        let done_at = state.is_ready().then(Utc::now);
-        Self { task_id: task_id.into(), state, value: None, failure: Some(failure), done_at }
+        Self { failure: Some(failure), ..Self::new(task_id, state) }
+    }
+
+    /// Differs whenever anything that is stored differs.
+    pub fn mark(&self) -> Mark {
+        let mut hasher = DefaultHasher::new();
+        self.to_json().hash(&mut hasher);
+        Mark(hasher.finish())
     }
 
     /// Celery's JSON object.
@@ -73,8 +128,11 @@ impl ResultRecord {
             status: self.state.as_str(),
             result,
             traceback: self.failure.as_ref().and_then(|failure| failure.traceback.as_deref()),
-            children: [],
+            children: self.children.iter().map(|id| ((id, ()), ())).collect(),
             date_done: self.done_at.map(format_time),
+            worker: self.worker.as_deref(),
+            retries: self.retries,
+            retry_at: self.retry_at.map(format_time),
         };
         serde_json::to_vec(&wire).expect("a record can be written")
     }
@@ -109,19 +167,38 @@ impl ResultRecord {
             (None, State::Success) => Some(read.result.unwrap_or(RawValue::NULL).to_owned()),
             (None, _) => read.result.map(ToOwned::to_owned),
         };
-        let done_at = read.date_done.as_deref().and_then(parse_time);
-        Ok(Self { task_id: read.task_id, state, value, failure, done_at })
+        let time = |text: Option<String>| text.as_deref().and_then(parse_time);
+        let mut children = Vec::new();
+        read.children.iter().for_each(|tree| add_ids(tree, &mut children));
+        Ok(Self {
+            value,
+            failure,
+            done_at: time(read.date_done),
+            retry_at: time(read.retry_at),
+            worker: read.worker,
+            retries: read.retries.and_then(|retries| retries.try_into().ok()),
+            children,
+            ..Self::new(read.task_id, state)
+        })
     }
 }
 
 #[derive(Serialize)]
 struct Written<'a> {
-    task_id: &'a str,
+    /// First: stores look at the beginning of a record for a final state.
     status: &'a str,
     result: &'a RawValue,
     traceback: Option<&'a str>,
-    children: [(); 0],
+    /// Each as Celery's `[[id, parent], members]`.
+    children: Vec<((&'a String, ()), ())>,
     date_done: Option<String>,
+    task_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retries: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -134,6 +211,26 @@ struct Read<'a> {
     traceback: Option<String>,
     #[serde(default)]
     date_done: Option<String>,
+    #[serde(default)]
+    retry_at: Option<String>,
+    #[serde(default)]
+    worker: Option<String>,
+    #[serde(default)]
+    retries: Option<i64>,
+    #[serde(default, deserialize_with = "null_is_none")]
+    children: Vec<Value>,
+}
+
+fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The ids in Celery's `[[id, parent], null]`, and in its `[[group, parent], [member, ..]]`, whose members are calls.
+fn add_ids(tree: &Value, ids: &mut Vec<String>) {
+    match &tree[1] {
+        Value::Array(members) => members.iter().for_each(|member| add_ids(member, ids)),
+        _ => ids.extend(tree[0][0].as_str().map(ToOwned::to_owned)),
+    }
 }
 
 /// `{"exc_type", "exc_message", "exc_module"}`; the message is the exception's arguments, or a plain text.
@@ -192,5 +289,45 @@ mod tests {
         let failure = read.failure.expect("a failure");
         assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("ValueError", "boom, 42"));
         assert_eq!(failure.traceback.as_deref(), Some("Traceback..."));
+    }
+
+    #[test]
+    fn what_a_worker_tells_beside_the_result_survives_the_wire() {
+        let record = ResultRecord {
+            worker: Some("w@h".into()),
+            retries: Some(2),
+            retry_at: parse_time("2026-11-22T06:53:51+00:00"),
+            children: vec!["a".into(), "b".into()],
+            ..ResultRecord::new("t", State::Retry)
+        };
+        let json: Value = serde_json::from_slice(&record.to_json()).expect("JSON");
+        assert_eq!(json["children"], json!([[["a", null], null], [["b", null], null]]));
+        let read = ResultRecord::from_json(&record.to_json()).expect("own record");
+        assert_eq!((read.retries, read.retry_at, &read.worker), (Some(2), record.retry_at, &record.worker));
+        assert_eq!((read.children, read.done_at), (record.children, None));
+    }
+
+    #[test]
+    fn children_are_the_calls_in_all_groups() {
+        let of = |children: &str| {
+            let json = format!(r#"{{"status":"SUCCESS","result":1,"children":{children},"task_id":"t"}}"#);
+            ResultRecord::from_json(json.as_bytes()).expect("a Celery record").children
+        };
+        assert_eq!(
+            of(r#"[[["a",null],null],[["g",null],[[["b",null],null],[["c",null],null]]]]"#),
+            ["a", "b", "c"]
+        );
+        assert!(of("null").is_empty() && of("[[], 1]").is_empty());
+    }
+
+    #[test]
+    fn a_change_is_another_record_and_an_end_is_final() {
+        let started = ResultRecord::new("t", State::Started);
+        let known = Awaited::Change(Some(started.mark()));
+        let again = ResultRecord::from_json(&started.to_json()).expect("own record");
+        assert!(!known.is_met_by(&again) && Awaited::Change(None).is_met_by(&again));
+        let more = ResultRecord { retries: Some(1), ..started };
+        assert!(known.is_met_by(&more) && !Awaited::Final.is_met_by(&more));
+        assert!(Awaited::Final.is_met_by(&ResultRecord::new("t", State::Revoked)));
     }
 }

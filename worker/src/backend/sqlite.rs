@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::{BackendOptions, ResultBackend, ResultRecord};
+use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
-use crate::connection::sqlite::{self, Database, Storing, job};
+use crate::connection::sqlite::{self, Database, News, Storing, job};
 use crate::error::{Error, Result};
 
 /// A result backend in a file. Shares the thread, and the transactions, of a broker on the same file.
@@ -36,6 +36,13 @@ impl SqliteBackend {
     fn check_open(&self) -> Result<()> {
         if self.closed.is_cancelled() { Err(closed()) } else { Ok(()) }
     }
+
+    async fn news(&self, id: &str, after: News) -> Result<(i64, Vec<u8>)> {
+        let (act, id) = ("wait for a result", id.to_owned());
+        let begin = job::read(act, move |engine, now| engine.wait(&id, after, now));
+        let coming = self.database.call_patiently(begin).await?;
+        self.database.answer(act, coming).await
+    }
 }
 
 impl ResultBackend for SqliteBackend {
@@ -44,7 +51,7 @@ impl ResultBackend for SqliteBackend {
     }
 
     /// The row stays until it expires: others may ask for it. Who waited is gone with its future.
-    fn forget(&self, _id: &str) {}
+    fn release(&self, _id: &str) {}
 
     fn store<'a>(
         &'a self,
@@ -71,19 +78,34 @@ impl ResultBackend for SqliteBackend {
         .boxed()
     }
 
-    fn wait<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<ResultRecord>> {
-        let task_id = id.to_owned();
+    fn wait<'a>(&'a self, id: &'a str, awaited: Awaited) -> BoxFuture<'a, Result<ResultRecord>> {
         async move {
-            let act = "wait for a result";
-            let begin = job::read(act, move |engine, now| engine.wait(&task_id, now));
-            let coming = async {
-                let coming = self.database.call_patiently(begin).await?;
-                self.database.answer(act, coming).await
+            let waiting = async {
+                let mut after = match awaited {
+                    Awaited::Final => News::Final,
+                    Awaited::Change(_) => News::After(0),
+                };
+                loop {
+                    let (seq, record) = self.news(id, after).await?;
+                    let record = ResultRecord::from_json(&record)?;
+                    if awaited.is_met_by(&record) {
+                        return Ok(record);
+                    }
+                    after = News::After(seq);
+                }
             };
             tokio::select! {
-                record = coming => ResultRecord::from_json(&record?),
+                record = waiting => record,
                 () = self.closed.cancelled() => Err(closed()),
             }
+        }
+        .boxed()
+    }
+
+    fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.check_open()?;
+            self.database.call(sqlite::forget(id.to_owned()), self.timeout).await
         }
         .boxed()
     }

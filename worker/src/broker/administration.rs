@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use super::unable;
 use crate::error::Result;
+use crate::message::Message;
 use crate::routing::DeleteGuard;
 use crate::routing::{Binding, Exchange, ExchangeKind};
 
@@ -23,6 +25,34 @@ pub struct QueueInfo {
     pub delayed: Option<u64>,
     /// Attached consumers.
     pub consumers: u64,
+}
+
+/// A message in a queue, found without taking it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundMessage {
+    /// The queue.
+    pub queue: String,
+    /// Where in the queue it is.
+    pub position: Position,
+    /// The message.
+    pub message: Message,
+}
+
+/// Where in its queue a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// It can be delivered.
+    Ready {
+        /// How many messages are delivered before it.
+        ahead: u64,
+    },
+    /// It waits for its time.
+    Delayed {
+        /// Its time.
+        until: DateTime<Utc>,
+    },
+    /// It is delivered and not settled.
+    Delivered,
 }
 
 /// An exchange that exists. Fields that the broker does not report are `None`.
@@ -95,6 +125,13 @@ pub trait Administration: Send + Sync + 'static {
     fn unbind<'a>(&'a self, binding: &'a Binding) -> BoxFuture<'a, Result<()>> {
         let _ = binding;
         unable("remove a binding")
+    }
+
+    /// The messages of the call with this id, in any queue, without taking them. It may read all that waits: it is for
+    /// people who ask about one call.
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
+        let _ = id;
+        unable("find a message by its id without taking it")
     }
 
     /// How long the oldest ready message of a queue has waited. `None` if the queue has no ready message, or if the

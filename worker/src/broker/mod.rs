@@ -10,13 +10,15 @@ mod dead_letters;
 pub mod delivery;
 mod memory;
 mod registers;
+mod schedule_log;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use administration::{Administration, ExchangeInfo, QueueInfo};
+pub use administration::{Administration, ExchangeInfo, FoundMessage, Position, QueueInfo};
 pub use dead_letters::DeadLetters;
 pub use delivery::{Consumer, ConsumerControl, Delivery, LOST_PAUSE, Settle, Settlement, Verdict};
 pub use registers::{Lock, Locked, Note, Notes, Register, Registers};
+pub use schedule_log::{Fenced, LogEntry, ScheduleLog};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +91,11 @@ pub trait Broker: Administration + Registers {
 
     /// Takes one message out of a queue, if it has one, to inspect or settle it.
     fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>>;
+
+    /// The log of the schedulers; `None` if the broker has none.
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        None
+    }
 
     /// Closes the connection: publishes are completed, unsettled deliveries are requeued.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -20,12 +20,13 @@ use tokio::sync::mpsc;
 
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    LOST_PAUSE, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Settle, Settlement,
-    Subscription, Verdict,
+    Fenced, FoundMessage, LOST_PAUSE, Lock, Locked, LogEntry, Note, Notes, Position, Publication, QueueInfo,
+    Register, Registers, ScheduleLog, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::job::{self, Job, Run};
+use crate::connection::sqlite::schedule_log;
 use crate::connection::sqlite::{
-    self, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Sink, fresh_id, head,
+    self, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Sighted, Sink, Spot, fresh_id, head,
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -68,38 +69,26 @@ impl SqliteBroker {
 
     async fn send(&self, publication: Publication) -> Result<()> {
         self.check_open("publish")?;
-        let Publication { exchange, routing_key, message, delay, mandatory } = publication;
-        check_key(&routing_key)?;
-        if let Some(delay) = delay.filter(|delay| *delay > MAX_DELAY) {
-            return Err(Error::config(format!(
-                "cannot publish with a delay of {}: SQLite keeps a message back for {} at most",
-                show::duration(delay),
-                show::duration(MAX_DELAY)
-            )));
-        }
-        let is_transient = message.properties.transient;
-        let publishing = Publishing {
-            exchange,
-            routing_key,
-            head: head::encode(&message),
-            priority: message.properties.priority.unwrap_or(0),
-            expiration: message.properties.expiration,
-            body: message.body.clone(),
-            delay,
-            mandatory,
-        };
-        let unknown = || ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() };
-        let mut job = sqlite::publish(publishing);
+        let id = publication.message.id().unwrap_or_default().to_owned();
+        let is_transient = publication.message.properties.transient;
+        let mut job = sqlite::publish(publishing(publication)?);
         if is_transient {
-            // Whoever sends it does not ask for a sync of the disk.
+            // The sender asks for no sync of the disk.
             job = job.lazily();
         }
+        self.published(job, id).await
+    }
+
+    /// The answer to a job that publishes.
+    async fn published<T: Send + 'static>(&self, job: Job<T, impl Run<T>>, id: String) -> Result<T> {
         match self.database.ask(job, self.timeout).await {
-            Some(Err(error)) if error.is_unknown() => Err(Error::new(unknown(), error.to_string())),
+            Some(Err(error)) if error.is_unknown() => {
+                Err(Error::new(ErrorKind::Unknown { id }, error.to_string()))
+            }
             Some(answer) => answer,
             // The commit may still happen.
             None => Err(Error::new(
-                unknown(),
+                ErrorKind::Unknown { id },
                 format!(
                     "it is not known whether the message was published: no answer within {}",
                     show::duration(self.timeout)
@@ -170,6 +159,10 @@ impl Broker for SqliteBroker {
         self.take(queue).boxed()
     }
 
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(self)
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             if self.is_closed.swap(true, Ordering::AcqRel) {
@@ -233,6 +226,23 @@ impl Administration for SqliteBroker {
         let queue = queue.to_owned();
         self.call(job::read("read a queue", move |engine, now| engine.oldest(&queue, now))).boxed()
     }
+
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
+        let id = id.to_owned();
+        let find = self.call(job::read("look for a message", move |engine, _| engine.find(&id)));
+        async move { Ok(find.await?.into_iter().map(found).collect()) }.boxed()
+    }
+}
+
+fn found(Sighted { queue, place, message }: Sighted) -> FoundMessage {
+    let position = match place {
+        Spot::Ready { ahead } => Position::Ready { ahead },
+        Spot::Delayed { until } => {
+            Position::Delayed { until: DateTime::from_timestamp_millis(until).unwrap_or_default() }
+        }
+        Spot::Claimed => Position::Delivered,
+    };
+    FoundMessage { queue, position, message }
 }
 
 impl Registers for SqliteBroker {
@@ -281,6 +291,76 @@ impl Registers for SqliteBroker {
         self.call(job::write("release a lock", move |engine, _, _| engine.unlock(&key, &holder).map(Ok)))
             .boxed()
     }
+}
+
+impl ScheduleLog for SqliteBroker {
+    fn append<'a>(&'a self, entries: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        self.call(schedule_log::append(entries.to_vec())).boxed()
+    }
+
+    fn read(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        let read = schedule_log::read(after);
+        async move {
+            let rows = self.call(read).await?;
+            Ok(rows.into_iter().map(|(at, text)| LogEntry { at, text }).collect())
+        }
+        .boxed()
+    }
+
+    fn newer(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        self.read(after)
+    }
+
+    fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        // The file is trimmed: its beginning is where to read from.
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn open_fence<'a>(&'a self, fence: &'a str, _closing: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        self.call(schedule_log::open_fence(fence.to_owned())).boxed()
+    }
+
+    fn publish<'a>(
+        &'a self,
+        fence: &'a str,
+        publication: Publication,
+        entry: &'a str,
+    ) -> BoxFuture<'a, Result<Fenced>> {
+        async move {
+            self.check_open("publish")?;
+            let id = publication.message.id().unwrap_or_default().to_owned();
+            let job = schedule_log::publish(publishing(publication)?, fence.to_owned(), entry.to_owned());
+            Ok(if self.published(job, id).await? { Fenced::Published } else { Fenced::Closed })
+        }
+        .boxed()
+    }
+
+    fn trim(&self, before: u64) -> BoxFuture<'_, Result<()>> {
+        self.call(schedule_log::trim(before)).boxed()
+    }
+}
+
+/// A message in the terms of the file.
+fn publishing(publication: Publication) -> Result<Publishing> {
+    let Publication { exchange, routing_key, message, delay, mandatory } = publication;
+    check_key(&routing_key)?;
+    if let Some(delay) = delay.filter(|delay| *delay > MAX_DELAY) {
+        return Err(Error::config(format!(
+            "cannot publish with a delay of {}: SQLite keeps a message back for {} at most",
+            show::duration(delay),
+            show::duration(MAX_DELAY)
+        )));
+    }
+    Ok(Publishing {
+        exchange,
+        routing_key,
+        head: head::encode(&message),
+        priority: message.properties.priority.unwrap_or(0),
+        expiration: message.properties.expiration,
+        body: message.body.clone(),
+        delay,
+        mandatory,
+    })
 }
 
 impl fmt::Debug for SqliteBroker {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::arguments::{CallArguments, CommonArguments, PackageArguments};
 use super::exit::{Failure, Outcome};
+use super::follow::Piped;
 use super::{operate, output, result, shim};
 use crate::app::{App, AsyncResult};
 use crate::canvas::SendOptions;
@@ -39,7 +40,7 @@ async fn call(app: &App, arguments: CallArguments) -> Outcome {
     let job: AsyncResult<Box<RawValue>> = app.send_call(&task, &*args.0, &*kwargs, options).await?;
     let Some(limit) = wait else { return output::data(job.id()) };
     output::note(format!("task id {}", job.id()));
-    let record = result::wait(app, job.id(), limit).await?;
+    let record = result::wait(app, job.id(), limit, Piped::Nothing).await?;
     result::show(&record)
 }
 

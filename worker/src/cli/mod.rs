@@ -8,11 +8,20 @@ mod build;
 mod call;
 mod completions;
 mod config;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+#[cfg(feature = "dashboard")]
+mod dashboard_arguments;
 mod dead;
 mod declare;
 mod delete;
 mod exchanges;
 mod exit;
+#[cfg(feature = "dashboard")]
+mod explain;
+mod follow;
+#[cfg(feature = "dashboard")]
+mod jobs;
 mod logging;
 mod operate;
 mod output;
@@ -30,6 +39,8 @@ mod stop;
 #[cfg(unix)]
 mod streams;
 mod tasks;
+#[cfg(feature = "dashboard")]
+mod top;
 mod worker;
 
 use std::ffi::OsString;
@@ -87,7 +98,15 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(CliCommand::Call(arguments)) => call::run(arguments, &common),
         Some(CliCommand::Result(arguments)) => result::run(arguments, &common),
         Some(CliCommand::Revoke(arguments)) => revoke::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Dashboard(arguments)) => dashboard::run(arguments, &common),
         Some(CliCommand::Dead(command)) => dead::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Jobs(command)) => jobs::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Explain(arguments)) => explain::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Top(arguments)) => top::run(arguments, &common),
         Some(CliCommand::Status(arguments)) => status::run(arguments, &common),
         Some(CliCommand::Stop(arguments)) => stop::run(arguments, &common),
         Some(CliCommand::Exchanges(arguments)) => exchanges::run(arguments, &common),

@@ -32,6 +32,11 @@ pub(super) fn json(value: &impl Serialize) -> Outcome {
 
 /// A table without lines, whose columns from `numbers` on are numbers.
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> Outcome {
+    data(table_text(header, rows, numbers))
+}
+
+/// The same as text.
+pub(super) fn table_text(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().map(|name| name.to_uppercase()));
     table.add_rows(rows);
@@ -41,7 +46,7 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> 
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    data(table.trim_fmt())
+    table.trim_fmt()
 }
 
 /// Asks before something that cannot be undone, unless `yes` was said already. Where there is nobody to ask,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::arguments::{CommonArguments, ResultArguments};
 use super::exit::{FAILED, Failure, Outcome, TIME_IS_UP};
+use super::follow::{self, Piped};
 use super::{operate, output};
 use crate::app::App;
 use crate::backend::ResultRecord;
@@ -18,14 +19,15 @@ pub(super) fn run(arguments: ResultArguments, common: &CommonArguments) -> Outco
     operate::run(common, |app| async move { find(&app, arguments).await })
 }
 
-async fn find(app: &App, ResultArguments { id, wait: limit, json }: ResultArguments) -> Outcome {
+async fn find(app: &App, ResultArguments { id, wait: limit, follow, json }: ResultArguments) -> Outcome {
     if travels_to_the_caller(app) {
         // A broker that is away changes nothing about the way to ask.
         let looked = tokio::time::timeout(Duration::from_secs(3), look_for(app, &id)).await;
         let seen = looked.ok().and_then(Outcome::ok).unwrap_or_default();
         let kept = Failure::usage(
-            "results over rpc:// are only sent to the process that sent the call: use `mq-worker call … --wait`, or a \
-             result backend that keeps them, such as --result-backend sqlite:results.db",
+            "results over rpc:// are only sent to the process that sent the call: use `mq-worker call … --wait`, or set a \
+             result backend that everyone can read for callers and workers alike: --result-backend redis://HOST, \
+             postgres://HOST/DB, or on one machine sqlite:results.db",
         );
         return Err(match seen.running.get(&id) {
             Some(running) => Failure::new(TIME_IS_UP, format!("task {id} {}", on(running))),
@@ -34,10 +36,14 @@ async fn find(app: &App, ResultArguments { id, wait: limit, json }: ResultArgume
     }
     operate::must_exist(&app.config().effective_result_backend())?;
     let record = match limit {
-        Some(limit) => Some(wait(app, &id, limit).await?),
+        None if follow => Some(follow::until_ready(app, &id, Piped::Lines).await?),
+        Some(limit) => {
+            let piped = if follow { Piped::Lines } else { Piped::Nothing };
+            Some(wait(app, &id, limit, piped).await?)
+        }
         None => app.backend().await?.fetch(&id).await?,
     };
-    let mut record = record.unwrap_or_else(|| pending(&id));
+    let mut record = record.unwrap_or_else(|| ResultRecord::new(&*id, State::Pending));
     let mut said = None;
     if record.state == State::Pending {
         let seen = look_for(app, &id).await?;
@@ -51,10 +57,6 @@ async fn find(app: &App, ResultArguments { id, wait: limit, json }: ResultArgume
         return code(&record).map_or(Ok(()), |code| Err(Failure::silent(code)));
     }
     said.map_or_else(|| show(&record), |said| Err(Failure::new(TIME_IS_UP, said)))
-}
-
-fn pending(id: &str) -> ResultRecord {
-    ResultRecord { task_id: id.to_owned(), state: State::Pending, value: None, failure: None, done_at: None }
 }
 
 /// Asks the workers whether they run a call. A broker that takes no questions knows of nothing.
@@ -102,11 +104,15 @@ pub(super) fn travels_to_the_caller(app: &App) -> bool {
 }
 
 /// Waits until a task is ready, for as long as `limit` says, or else for [`WAIT`].
-pub(super) async fn wait(app: &App, id: &str, limit: Option<Duration>) -> Outcome<ResultRecord> {
-    let backend = app.backend().await?;
+pub(super) async fn wait(
+    app: &App,
+    id: &str,
+    limit: Option<Duration>,
+    piped: Piped,
+) -> Outcome<ResultRecord> {
     let limit = limit.unwrap_or(WAIT);
-    match tokio::time::timeout(limit, backend.wait(id)).await {
-        Ok(record) => Ok(record?),
+    match tokio::time::timeout(limit, follow::until_ready(app, id, piped)).await {
+        Ok(record) => record,
         Err(_) => {
             let seen = look_for(app, id).await.unwrap_or_default();
             let known = match seen.running.get(id) {

@@ -1,4 +1,4 @@
-//! Timers and tasks of the library itself, on a thread of its own: callers may use any executor, or tokio
+//! Timers, tasks and some connections of the library itself, on a thread of its own: callers may use any executor, or tokio
 //! without timers or with a paused clock.
 
 use std::future::Future;
@@ -19,7 +19,7 @@ fn handle() -> Result<Handle> {
         return Ok(handle.clone());
     }
     let failed = |error| Error::connection("cannot start the thread of the timers").with_source(error);
-    let runtime = Builder::new_current_thread().enable_time().build().map_err(failed)?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let handle = runtime.handle().clone();
     std::thread::Builder::new()
         .name("mq-worker-timer".into())

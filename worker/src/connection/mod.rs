@@ -4,6 +4,8 @@
 pub(crate) mod amqp;
 pub(crate) mod background;
 mod options;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 pub(crate) mod url;

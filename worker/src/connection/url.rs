@@ -52,7 +52,9 @@ impl BrokerUrl {
     /// An option after `?` that is not known, several addresses in one, or an `@` that is not where it belongs.
     pub(crate) fn check(&self) -> Result<()> {
         let path = self.path();
-        let is_server = matches!(self.scheme().as_str(), "amqp" | "amqps");
+        let scheme = self.scheme();
+        let is_amqp = matches!(scheme.as_str(), "amqp" | "amqps");
+        let is_server = is_amqp || matches!(scheme.as_str(), "redis" | "rediss");
         if is_server && path.contains("://") {
             return Err(Error::config(format!("`{self}` is a list of addresses: name one")));
         }
@@ -64,7 +66,7 @@ impl BrokerUrl {
             )));
         }
         let Some((_, options)) = path.split_once('?') else { return Ok(()) };
-        let known: &[&str] = if is_server { &AMQP_OPTIONS } else { &[] };
+        let known: &[&str] = if is_amqp { &AMQP_OPTIONS } else { &[] };
         let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
         let mut options = options.split('&').filter(|option| !option.is_empty());
         let Some(unknown) = options.find(|option| !known.contains(&name(option).as_str())) else {
@@ -75,7 +77,7 @@ impl BrokerUrl {
             // Perhaps the rest of a password.
             _ => "an option".into(),
         };
-        let way_out = if is_server {
+        let way_out = if is_amqp {
             format!(
                 "which is not known: the options are {}; files for TLS belong in the section [tls]",
                 known.join(", ")

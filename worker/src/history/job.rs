@@ -109,6 +109,12 @@ impl Job {
         }
     }
 
+    /// A call in a state, for tests of others.
+    #[cfg(test)]
+    pub(crate) fn sample(id: &str, state: JobState, at: DateTime<Utc>) -> Self {
+        Self { state, ..Self::new(id.into(), at) }
+    }
+
     /// Takes in an event, in whatever order events come. The same event a second time changes nothing and counts
     /// nothing.
     pub(super) fn apply(&mut self, event: &Occurrence) -> Option<Tally> {
@@ -125,7 +131,7 @@ impl Job {
                 None
             }
             Kind::Requeued => {
-                self.move_to(JobState::Received, event);
+                self.requeued(event);
                 None
             }
             Kind::Started => self.started(event),
@@ -174,6 +180,14 @@ impl Job {
         }
         self.sent_at = Some(event.at);
         Some(Tally { what: Counted::Sent, at: event.at, run: None, wait: None })
+    }
+
+    /// It waits in its queue again.
+    fn requeued(&mut self, event: &Occurrence) {
+        if event.at >= self.state_at && !self.state.is_final() {
+            self.state = JobState::Pending;
+            self.state_at = event.at;
+        }
     }
 
     fn started(&mut self, event: &Occurrence) -> Option<Tally> {

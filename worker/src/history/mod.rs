@@ -6,16 +6,21 @@
 //! - `occurrence`, `state`, `attempts`, `job`: how an event changes what is known, without a database;
 //! - `schema`, `labels`, `rows`, `tallies`, `record`: how that is written;
 //! - `search`, `rates`, `workers`, `failures`, `audit`: what can be asked;
-//! - `retention`: what is forgotten.
+//! - `reading`, `follow`: feeding it with the events of a broker;
+//! - `retention`: what is forgotten;
+//! - `literal`: arguments as Python prints them, as JSON again.
 
 mod attempts;
 mod audit;
 mod failures;
+mod follow;
 mod histogram;
 mod job;
 mod labels;
+mod literal;
 mod occurrence;
 mod rates;
+mod reading;
 mod record;
 mod retention;
 mod rows;
@@ -37,7 +42,9 @@ use rusqlite::Connection;
 pub use attempts::Attempt;
 pub use audit::AuditEntry;
 pub use failures::FailureGroup;
+pub use follow::{QUEUE_PREFIX, follow};
 pub use job::Job;
+pub use literal::json_of_literal;
 pub use occurrence::{Kind, Occurrence};
 pub use rates::{By, Counts, Point, RateQuery, Total};
 pub use record::Entry;
@@ -135,7 +142,7 @@ impl History {
     ///
     /// # Errors
     /// There is no file, and as [`open`](Self::open).
-    pub async fn open_existing(path: impl AsRef<Path>) -> Result<Self> {
+    pub async fn open_existing(path: impl AsRef<Path>, retention: Retention) -> Result<Self> {
         let path = path.as_ref();
         if !path.exists() {
             return Err(Error::config(format!(
@@ -144,12 +151,24 @@ impl History {
                 path.display()
             )));
         }
-        Self::open(path).await
+        Self::open_with(path, retention).await
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// The queue on the broker that keeps events for this history while nobody [follows](follow).
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn queue_name(&self) -> Result<String> {
+        self.read("read the name of the history", |reader| {
+            let id: String = reader.db.query_row("SELECT id FROM identity", [], |row| row.get(0))?;
+            Ok(format!("{QUEUE_PREFIX}.{id}"))
+        })
+        .await
     }
 
     /// Records a batch of events in one transaction. Events may come in any order and more than once.

@@ -60,6 +60,9 @@ const MIGRATIONS: &[&str] = &["
         first_seen_at INTEGER NOT NULL, seen_at INTEGER NOT NULL, is_online INTEGER NOT NULL,
         report TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
+    -- Whose queue of events this history reads, however often the file is moved.
+    CREATE TABLE identity (id TEXT NOT NULL) STRICT;
+    INSERT INTO identity VALUES (lower(hex(randomblob(6))));
     CREATE TABLE audit (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL

@@ -58,7 +58,9 @@ async fn everything_is_known_after_a_restart() {
     };
     history.record(vec![Entry::Worker(Box::new(report))]).await.expect("recorded");
     drop(history);
-    let history = History::open_existing(directory.path().join("history.db")).await.expect("opened");
+    let history = History::open_existing(directory.path().join("history.db"), Retention::default())
+        .await
+        .expect("opened");
     let job = history.task("a").await.expect("read").expect("known");
     assert_eq!((job.state, job.result.as_deref()), (JobState::Success, Some("'ok'")));
     assert_eq!((job.name.as_deref(), job.queue.as_deref()), (Some("add"), Some("math")));

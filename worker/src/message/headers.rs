@@ -39,6 +39,14 @@ pub mod names {
     pub const DROPPED: &str = "mq-dropped-headers";
     /// Set on a message with a crash count: the name of its next quarantine, see `runtime/admission/quarantine.rs`.
     pub const QUARANTINE: &str = "mq-trial";
+    /// The name of the schedule that sent the call.
+    pub const SCHEDULE: &str = "mq-schedule";
+    /// When the schedule was due (ISO 8601).
+    pub const SCHEDULED_AT: &str = "mq-scheduled-at";
+    /// Of a scheduled call on RabbitMQ: what its copy says in the log of the schedulers, and where it is bound to go.
+    pub const SCHEDULE_LOG: &str = "mq-schedule-log";
+    /// The second of the two.
+    pub const SCHEDULE_TO: &str = "mq-schedule-to";
 }
 
 /// A header table. Unknown headers are kept and passed on.

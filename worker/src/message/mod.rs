@@ -10,6 +10,7 @@ pub mod history;
 mod iso8601;
 pub(crate) mod json;
 mod normalize;
+pub mod progress;
 pub(crate) mod typed;
 
 pub use arguments::{Argument, ArgumentError, Arguments};
@@ -17,6 +18,7 @@ pub use codec::{Body, Embed, NoArgs};
 pub use headers::Headers;
 pub use history::Attempt;
 pub use normalize::normalize;
+pub use progress::Progress;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

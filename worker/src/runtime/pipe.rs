@@ -236,9 +236,9 @@ impl Pipe {
         let step = request.trace.step("run");
         let work = work.into_inner();
         let layers = self.settler.app.middleware();
-        let ended =
-            executor::run(work, &request.context, layers, limits, step, slot, &self.slots, &self.gate.cold)
-                .await;
+        let run =
+            executor::run(work, &request.context, layers, limits, step, slot, &self.slots, &self.gate.cold);
+        let ended = self.settler.reporting(&request, run).await;
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;

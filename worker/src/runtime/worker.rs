@@ -222,6 +222,7 @@ impl Worker {
             tolerance: TOLERANCE,
         };
         let settler = Settler {
+            worker: app.worker_name(),
             app,
             broker,
             backend,

@@ -3,13 +3,22 @@
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
+use serde::Serialize;
+use serde_json::value::to_raw_value;
+
+use super::reports::{Report, Reports};
 use super::stopping::Stopping;
-use crate::message::{Headers, Message, Properties};
+use crate::error::{Error, Result};
+use crate::message::headers::{names, parse_time};
+use crate::message::{Headers, Message, Progress, Properties};
 use crate::panics::Guarded;
+use crate::state::State;
 
 /// The running call: its id, its headers, the shared state, and its cancellation.
 ///
@@ -24,7 +33,20 @@ use crate::panics::Guarded;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Context(Arc<Call>);
+pub struct Context(Arc<Running>);
+
+struct Running {
+    call: Call,
+    reports: Reports,
+}
+
+impl Deref for Running {
+    type Target = Call;
+
+    fn deref(&self) -> &Call {
+        &self.call
+    }
+}
 
 /// The facts of one call.
 pub(crate) struct Call {
@@ -55,7 +77,7 @@ tokio::task_local! {
 
 impl Context {
     pub(crate) fn new(call: Call) -> Self {
-        Self(Arc::new(call))
+        Self(Arc::new(Running { call, reports: Reports::default() }))
     }
 
     /// A context for calling a task directly, in a test or a program: no queue, no headers, no shared state.
@@ -133,6 +155,28 @@ impl Context {
         &self.0.message.properties
     }
 
+    /// When the schedule that sent this call was due, without jitter; `None` for other calls.
+    ///
+    /// A late run, after a takeover or a long wait in the queue, still has the time that it is for:
+    ///
+    /// ```
+    /// use mq_worker::{Context, task};
+    ///
+    /// #[task(cron = "0 9 * * mon-fri", tz = "Europe/Berlin")]
+    /// async fn daily_report(ctx: &Context) {
+    ///     let day = ctx.scheduled_at().unwrap_or_else(chrono::Utc::now).date_naive();
+    ///     println!("the report for {day}");
+    /// }
+    /// ```
+    pub fn scheduled_at(&self) -> Option<DateTime<Utc>> {
+        parse_time(self.headers().get_str(names::SCHEDULED_AT)?)
+    }
+
+    /// The name of the schedule that sent this call.
+    pub fn schedule(&self) -> Option<&str> {
+        self.headers().get_str(names::SCHEDULE)
+    }
+
     /// The first task of the workflow that this call belongs to.
     pub fn root_id(&self) -> Option<&str> {
         self.headers().root_id()
@@ -152,6 +196,70 @@ impl Context {
     /// A value that the program shares with all its tasks, if it exists.
     pub fn try_state<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.0.shared.get()
+    }
+
+    /// Reports how far this call is: `current` of `total`, and what it is doing. `total` is 0 if it is not known.
+    ///
+    /// Callers see it as [`AsyncResult::progress`](crate::AsyncResult::progress), Python's as the state `PROGRESS`. It never
+    /// waits, also in a plain function: the worker writes at most five reports a second, always the latest one, and the last
+    /// one before the result. A report that the result backend does not take is dropped.
+    ///
+    /// ```
+    /// use mq_worker::{Context, task};
+    ///
+    /// #[task]
+    /// async fn resize(ctx: &Context, images: Vec<String>) {
+    ///     for (index, image) in images.iter().enumerate() {
+    ///         ctx.progress(index as u64, images.len() as u64, image);
+    ///         // …
+    ///     }
+    /// }
+    /// ```
+    pub fn progress(&self, current: u64, total: u64, description: impl Into<String>) {
+        let meta = Progress::new(current, total, description).to_meta();
+        if let Ok(meta) = to_raw_value(&meta) {
+            self.reports().put(Report { state: State::Custom(Progress::STATE.into()), meta });
+        }
+    }
+
+    /// Reports a state of the program's own, with anything that says more about it. Callers see it in
+    /// [`AsyncResult::info`](crate::AsyncResult::info). It is written as [progress](Self::progress) is.
+    ///
+    /// ```
+    /// # use mq_worker::{Context, TaskError, task};
+    /// #[task]
+    /// async fn upload(ctx: &Context) -> Result<(), TaskError> {
+    ///     ctx.set_state("UPLOADING", serde_json::json!({ "to": "archive" }))?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// A name that belongs to the worker, such as `SUCCESS`, an empty name, one of more than 50 characters or with spaces;
+    /// or a `meta` that JSON cannot represent.
+    pub fn set_state(&self, state: &str, meta: impl Serialize) -> Result<()> {
+        let problem = match State::from(state.to_owned()) {
+            State::Custom(name) if name.is_empty() => "its name is empty",
+            State::Custom(name) if name.chars().count() > 50 => "its name has more than 50 characters",
+            State::Custom(name) if name.chars().any(|c| c.is_whitespace() || c.is_control()) => {
+                "its name has spaces or control characters"
+            }
+            state @ State::Custom(_) => {
+                let meta = to_raw_value(&meta).map_err(|error| {
+                    Error::codec(format!("cannot set the state `{state}`: what it says is not JSON"))
+                        .with_source(error)
+                })?;
+                self.reports().put(Report { state, meta });
+                return Ok(());
+            }
+            _ => "the worker sets it; choose a name of your own, such as `UPLOADING`",
+        };
+        let shown: String = state.chars().take(60).collect();
+        Err(Error::config(format!("cannot set the state `{}`: {problem}", shown.escape_debug())))
+    }
+
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.0.reports
     }
 
     /// Completes when the worker shuts down cold, a time limit is reached, or the call is revoked. A plain function should

@@ -5,6 +5,7 @@ pub mod error;
 pub mod failed;
 pub mod options;
 pub mod registry;
+pub(crate) mod reports;
 pub(crate) mod stopping;
 
 pub use context::{Context, SharedState};

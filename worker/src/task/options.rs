@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::schedule::{CatchUp, Overlap};
+
 /// The options of one task. `None` means the configured value or the default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TaskOptions {
@@ -41,6 +43,20 @@ pub struct TaskOptions {
     pub expires: Option<Duration>,
     /// True if the result is ignored: nothing is stored.
     pub ignore_result: bool,
+    /// The cron expression by which the task is called.
+    pub cron: Option<&'static str>,
+    /// The interval at which the task is called.
+    pub every: Option<Duration>,
+    /// The time zone of the cron expression. Default: UTC.
+    pub tz: Option<&'static str>,
+    /// How much later a scheduled call may be sent.
+    pub jitter: Option<Duration>,
+    /// What happens when a schedule is due while its previous call waits or runs.
+    pub overlap: Overlap,
+    /// What happens to due times that passed while no scheduler ran.
+    pub catch_up: CatchUp,
+    /// True if the state `STARTED` is stored when the task begins. Default: the setting `track_started`.
+    pub track_started: Option<bool>,
 }
 
 impl TaskOptions {
@@ -62,6 +78,13 @@ impl TaskOptions {
         priority: None,
         expires: None,
         ignore_result: false,
+        cron: None,
+        every: None,
+        tz: None,
+        jitter: None,
+        overlap: Overlap::Allow,
+        catch_up: CatchUp::Last,
+        track_started: None,
     };
 }
 

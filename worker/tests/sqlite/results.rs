@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mq_worker::backend::{self, BackendOptions, ResultBackend, ResultRecord};
+use mq_worker::backend::{self, Awaited, BackendOptions, ResultBackend, ResultRecord};
 use mq_worker::{State, TaskFailure};
 
 use super::*;
@@ -32,7 +32,7 @@ async fn the_first_final_state_stays() {
     let late = ResultRecord::failed("id", State::Failure, failure);
     backend.store(&late, None).await.expect("ignored");
     backend.store(&retry, None).await.expect("ignored");
-    let record = backend.wait("id").await.expect("ready");
+    let record = backend.wait("id", Awaited::Final).await.expect("ready");
     assert_eq!((record.state, record.value.expect("a value").get()), (State::Success, "42"));
 }
 
@@ -43,12 +43,12 @@ async fn waiting_ends_with_the_final_state_in_this_process() {
     let waits: Vec<_> = (0..50)
         .map(|index| {
             let backend = Arc::clone(&backend);
-            tokio::spawn(async move { backend.wait(&format!("id-{}", index % 25)).await })
+            tokio::spawn(async move { backend.wait(&format!("id-{}", index % 25), Awaited::Final).await })
         })
         .collect();
     tokio::task::yield_now().await;
     for index in 0..25 {
-        let started = ResultRecord { state: State::Started, ..success(&format!("id-{index}"), "0") };
+        let started = ResultRecord::new(format!("id-{index}"), State::Started);
         backend.store(&started, None).await.expect("stored");
         backend.store(&success(&format!("id-{index}"), &index.to_string()), None).await.expect("stored");
     }
@@ -65,7 +65,7 @@ async fn waiting_ends_with_the_final_state_from_another_process() {
     let backend = results(&path, Duration::from_secs(60)).await;
     let waiting = {
         let backend = Arc::clone(&backend);
-        tokio::spawn(async move { backend.wait("from-afar").await })
+        tokio::spawn(async move { backend.wait("from-afar", Awaited::Final).await })
     };
     // The wait has been begun: requests are done in order.
     backend.fetch("from-afar").await.expect("readable");

@@ -106,7 +106,7 @@ impl<'a> Letter<'a> {
     }
 
     /// Positional arguments, keyword arguments, and else the body as it is.
-    fn parts(&self) -> (&RawValue, &RawValue, Cow<'_, RawValue>) {
+    pub(crate) fn parts(&self) -> (&RawValue, &RawValue, Cow<'_, RawValue>) {
         let body = &self.message.body;
         if self.task().is_some()
             && self.unreadable.is_none()

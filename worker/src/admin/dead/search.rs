@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::kind::kind;
 use super::letter::Letter;
 use crate::admin::failure::Outcome;
 use crate::app::App;
@@ -23,6 +24,8 @@ pub(crate) struct Which {
     pub(crate) error: Option<String>,
     /// Only the one with this id.
     pub(crate) id: Option<String>,
+    /// Only those whose error is of this [kind].
+    pub(crate) kind: Option<String>,
 }
 
 /// The dead-letter queue that goes with a queue, which may be named itself.
@@ -38,6 +41,7 @@ pub(crate) struct Search {
     /// In lower case.
     error: Option<String>,
     id: Option<String>,
+    kind: Option<String>,
     /// How many are still wanted.
     wanted: u64,
     /// How many were there at the beginning and have not been looked at: what arrives meanwhile, or comes back,
@@ -68,6 +72,7 @@ impl Search {
             task: which.task,
             error: which.error.map(|error| error.to_lowercase()),
             id: which.id,
+            kind: which.kind,
             wanted: wanted.into(),
             unseen: info.ready,
             matching: 0,
@@ -99,7 +104,8 @@ impl Search {
     pub(crate) fn is_meant(&self, delivery: &Delivery) -> bool {
         let letter = Letter::of(&delivery.message);
         self.id.as_deref().is_none_or(|id| letter.id() == Some(id))
-            && self.task.as_deref().is_none_or(|task| letter.task() == Some(task))
+            && self.kind.as_deref().is_none_or(|of| kind(&letter.why().unwrap_or_default()) == of)
+            && self.task.as_deref().is_none_or(|task| letter.task().unwrap_or_default() == task)
             && self
                 .error
                 .as_deref()

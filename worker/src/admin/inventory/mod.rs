@@ -167,6 +167,7 @@ fn is_internal(name: &str) -> bool {
     mailbox::is_mailbox(name)
         || is_live_queue(name)
         || is_rung(name)
+        || name.starts_with("mq-worker.history.")
         || name.starts_with("mq.lock.")
         || Register::ALL.iter().any(|register| register.name() == name)
 }

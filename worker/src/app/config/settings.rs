@@ -54,7 +54,12 @@ impl Setting {
 pub(super) const SECTIONS: [&str; 2] = ["worker", "tls"];
 
 /// The parts of the file that have a shape of their own, with their variables.
-pub(crate) const STRUCTURES: [(&str, &str); 2] = [("routes", "MQ_ROUTES"), ("topology", "MQ_TOPOLOGY")];
+pub(crate) const STRUCTURES: [(&str, &str); 4] = [
+    ("routes", "MQ_ROUTES"),
+    ("topology", "MQ_TOPOLOGY"),
+    ("dashboard", "MQ_DASHBOARD"),
+    ("schedules", "MQ_SCHEDULES"),
+];
 
 const DURATION: &str = "duration: `30s`, `1h 30m`";
 const COUNT: &str = "whole number, at least 1";
@@ -89,7 +94,7 @@ settings! {
         "port 15672 of the broker's host", "RabbitMQ's management API, for the operating commands",
         |c, t, _| c.management_url = Some(value::management(t)?),
         |c| c.management_url.as_ref().map(ToString::to_string);
-    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `sqlite:PATH`, `memory://`, `none`",
+    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `redis://`, `rediss://`, `sqlite:PATH`, `memory://`, `none`",
         "with the broker", "Where results are stored",
         |c, t, base| c.result_backend = Some(value::result_backend(t)?.relative_to(base)),
         |c| Some(c.effective_result_backend().to_string());
@@ -108,12 +113,23 @@ settings! {
         |c, t, _| c.max_message_size = value::size(t)?, |c| Some(bytes(c.max_message_size));
     "" "result_expires" "MQ_RESULT_EXPIRES" "", DURATION, "`1day`", "How long results are kept",
         |c, t, _| c.result_expires = value::positive_duration(t)?, |c| duration(c.result_expires);
+    "" "history" "MQ_HISTORY" "--history", PATH, "`mq-worker-history.db` in the workspace",
+        "The file in which `mq-worker dashboard` keeps the history of calls, for `jobs` and `explain`",
+        |c, t, base| c.history = base.join(value::path(t)?), |c| Some(c.history.display().to_string());
+    "" "history_keep" "MQ_HISTORY_KEEP" "", DURATION, "`7days`", "How long the history keeps a call",
+        |c, t, _| c.history_keep = value::positive_duration(t)?, |c| duration(c.history_keep);
+    "" "history_max_rows" "MQ_HISTORY_MAX_ROWS" "", COUNT, "`10000000`",
+        "How many calls the history keeps; of more, the oldest are forgotten",
+        |c, t, _| c.history_max_rows = value::count(t)?.into(), |c| Some(c.history_max_rows.to_string());
     "" "sent_events" "MQ_SENT_EVENTS" "", "`true` or `false`", "`false`",
         "Emit a `task-sent` event for every call that this program sends",
         |c, t, _| c.sent_events = value::switch(t)?, |c| Some(c.sent_events.to_string());
     "" "event_values" "MQ_EVENT_VALUES" "", "`true` or `false`", "`true`",
         "Show arguments and results in events, shortened",
         |c, t, _| c.event_values = value::switch(t)?, |c| Some(c.event_values.to_string());
+    "" "track_started" "MQ_TRACK_STARTED" "", "`true` or `false`", "`false`",
+        "Store the state `STARTED` when a task begins; costs a write for each run",
+        |c, t, _| c.track_started = value::switch(t)?, |c| Some(c.track_started.to_string());
     "worker" "queues" "MQ_QUEUES" "--queues", "names, separated by commas", "those of all tasks",
         "The queues to consume from",
         |c, t, _| c.worker.queues = value::queues(t)?,

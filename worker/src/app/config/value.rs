@@ -175,8 +175,11 @@ pub(crate) fn result_backend(text: &str) -> Result<BrokerUrl, Problem> {
     let needs = match url.scheme().as_str() {
         "rpc" => Some(("amqp", cfg!(feature = "amqp"))),
         "sqlite" => Some(("sqlite", cfg!(feature = "sqlite"))),
+        "redis" | "rediss" => Some(("redis", cfg!(feature = "redis"))),
         "memory" | "none" => None,
-        _ => return Err("expected rpc://, sqlite:PATH, memory:// or none".into()),
+        _ => {
+            return Err("expected rpc://, redis://HOST, rediss://HOST, sqlite:PATH, memory:// or none".into());
+        }
     };
     built_in(needs).map(|()| url)
 }

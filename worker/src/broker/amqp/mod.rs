@@ -15,6 +15,7 @@ mod ledger;
 mod locks;
 mod notes;
 mod operate;
+mod schedule_log;
 mod survivors;
 mod verdicts;
 
@@ -28,9 +29,11 @@ use self::consumer::AmqpConsumerControl;
 use self::delayed::Delayed;
 use self::getter::Getter;
 use self::notes::Notebook;
+use self::schedule_log::AmqpScheduleLog;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Settlement, Subscription,
+    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, ScheduleLog, Settlement,
+    Subscription,
 };
 use crate::connection::amqp::link::lock;
 use crate::connection::amqp::{Amqp, Outgoing, codec, delay, runtime};
@@ -47,6 +50,7 @@ pub(super) struct AmqpBroker {
     delayed: Arc<Delayed>,
     getter: Getter,
     notebook: Notebook,
+    schedules: AmqpScheduleLog,
     /// What still consumes, or did.
     consumers: Mutex<Vec<Arc<AmqpConsumerControl>>>,
     /// Set by the first `close`.
@@ -64,6 +68,7 @@ impl AmqpBroker {
             delayed: Arc::new(Delayed::new(Arc::clone(&amqp))),
             getter: Getter::new(Arc::clone(&amqp)),
             notebook: Notebook::new(Arc::clone(&amqp)),
+            schedules: AmqpScheduleLog::new(Arc::clone(&amqp)),
             amqp,
             consumers: Mutex::default(),
             closed: Mutex::default(),
@@ -127,6 +132,10 @@ impl Broker for AmqpBroker {
 
     fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
         self.getter.get(queue).boxed()
+    }
+
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(&self.schedules)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::queue::{Moment, OwnerId, Stored, Waiting};
 use super::state::{MemoryState, Timer};
-use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
+use crate::broker::{DeleteGuard, ExchangeInfo, FoundMessage, Position, QueueInfo};
 use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, Queue, Topology};
 use crate::tracing;
@@ -169,6 +169,27 @@ impl MemoryState {
     pub(super) fn oldest(&self, name: &str, now: Instant) -> Option<Duration> {
         let since = self.queues.get(name)?.ready.values().map(|stored| stored.since).min()?;
         Some(now.saturating_duration_since(since))
+    }
+
+    /// The messages of a call that wait. What is delivered is not here.
+    pub(super) fn find(&self, id: &str, now: Instant) -> Vec<FoundMessage> {
+        let mut found = Vec::new();
+        for (name, queue) in &self.queues {
+            let ready =
+                queue.ready.values().zip(0..).map(|(stored, ahead)| (stored, Position::Ready { ahead }));
+            let delayed = queue.delayed.iter().map(|((due, _), stored)| {
+                let left = chrono::TimeDelta::from_std(due.saturating_duration_since(now));
+                let until = chrono::Utc::now() + left.unwrap_or_default();
+                (stored, Position::Delayed { until })
+            });
+            let of_call = ready.chain(delayed).filter(|(stored, _)| stored.message.id() == Some(id));
+            found.extend(of_call.map(|(stored, position)| FoundMessage {
+                queue: name.to_string(),
+                position,
+                message: stored.message.clone(),
+            }));
+        }
+        found
     }
 
     /// Takes a queue away, with what waits in it.

@@ -10,6 +10,7 @@ mod handout;
 mod hub;
 mod memos;
 mod queue;
+mod schedule_log;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ use self::hub::Hub;
 use self::queue::OwnerId;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, Subscription,
+    FoundMessage, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, ScheduleLog,
+    Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -128,6 +130,10 @@ impl Broker for MemoryBroker {
         })
     }
 
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(self)
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move { self.owner.close() })
     }
@@ -195,6 +201,13 @@ impl Administration for MemoryBroker {
         Box::pin(async move {
             self.owner.check_open()?;
             Ok(self.owner.hub.with(|state, now| state.oldest(queue, now)))
+        })
+    }
+
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, now| state.find(id, now)))
         })
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::consumers::Attached;
 use super::memos::Memos;
 use super::queue::{Moment, OwnerId, Place, Stored, Waiting};
+use super::schedule_log::Log;
 use crate::broker::{Delivery, LOST_PAUSE, Publication, Settle, Subscription, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::{Binding, Exchange, topology};
@@ -30,6 +31,7 @@ pub(super) struct MemoryState {
     pub(super) refused: Vec<Delivery>,
     last_id: u64,
     pub(super) memos: Memos,
+    pub(super) log: Log,
 }
 
 /// A message that was handed out and is not settled.
@@ -65,6 +67,7 @@ impl MemoryState {
             refused: Vec::new(),
             last_id: 0,
             memos: Memos::default(),
+            log: Log::default(),
         }
     }
 

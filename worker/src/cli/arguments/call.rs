@@ -25,7 +25,8 @@ pub(in crate::cli) struct CallArguments {
     /// Delay the call by this long
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(in crate::cli) countdown: Option<Duration>,
-    /// Wait for the result and print it, at most this long [default: 60s]; exit code 75 on timeout
+    /// Wait for the result, with a progress bar on a terminal, and print it, at most this long [default: 60s]; exit code 75 on
+    /// timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(in crate::cli) wait: Option<Option<Duration>>,
     #[command(flatten)]
@@ -36,13 +37,13 @@ pub(in crate::cli) struct CallArguments {
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Positional(pub(in crate::cli) Box<RawValue>);
 
-fn json_array(text: &str) -> Result<Positional, String> {
+pub(super) fn json_array(text: &str) -> Result<Positional, String> {
     json::<Vec<serde_json::Value>>(text).map(Positional).map_err(|error| {
         format!("expected a JSON array, such as '[1, \"two\"]' ({})", Undecodable::from(&error))
     })
 }
 
-fn json_object(text: &str) -> Result<Box<RawValue>, String> {
+pub(super) fn json_object(text: &str) -> Result<Box<RawValue>, String> {
     json::<serde_json::Map<String, serde_json::Value>>(text).map_err(|error| {
         format!("expected a JSON object, such as '{{\"name\": 1}}' ({})", Undecodable::from(&error))
     })

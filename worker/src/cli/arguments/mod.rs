@@ -2,6 +2,8 @@
 
 mod call;
 mod dead;
+#[cfg(feature = "dashboard")]
+mod jobs;
 mod parse;
 mod pause;
 mod topology;
@@ -15,6 +17,13 @@ use clap_complete::Shell;
 
 pub(super) use self::call::CallArguments;
 pub(super) use self::dead::{DeadArguments, DeadCommand};
+#[cfg(feature = "dashboard")]
+use self::jobs::{EXPLAIN_HELP, JOBS_HELP};
+#[cfg(feature = "dashboard")]
+pub(super) use self::jobs::{
+    ExplainArguments, HistoryArguments, JobMoveArguments, JobRetryArguments, JobShowArguments, JobsCommand,
+    JobsListArguments, TopArguments,
+};
 pub(super) use self::parse::parse;
 use self::pause::PAUSE_HELP;
 pub(super) use self::pause::{PauseArguments, ResumeArguments};
@@ -83,6 +92,10 @@ pub(super) struct WorkerArguments {
     /// Serve the health checks /livez and /readyz on this address, such as 0.0.0.0:9000 [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
     pub(super) health: Option<SocketAddr>,
+    /// Serve the management page on this address, such as 127.0.0.1:5555 [default: nowhere]
+    #[cfg(feature = "dashboard")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
+    pub(super) dashboard: Option<SocketAddr>,
     #[command(flatten)]
     pub(super) package: PackageArguments,
 }
@@ -162,6 +175,21 @@ pub(super) enum CliCommand {
     /// List, replay or drop dead letters (messages that will not be run again)
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Serve the management page, and add its users
+    #[cfg(feature = "dashboard")]
+    #[command(after_help = super::dashboard_arguments::HELP)]
+    Dashboard(super::dashboard_arguments::DashboardArguments),
+    /// List, show, retry or move calls, from the history
+    #[cfg(feature = "dashboard")]
+    #[command(subcommand, after_help = JOBS_HELP)]
+    Jobs(JobsCommand),
+    /// Explain why a call is not running, or how it ended
+    #[cfg(feature = "dashboard")]
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ExplainArguments),
+    /// Watch queues, workers and running tasks
+    #[cfg(feature = "dashboard")]
+    Top(TopArguments),
     /// List exchanges
     Exchanges(ExchangesArguments),
     /// List bindings between exchanges and queues
@@ -312,6 +340,9 @@ pub(super) struct ResultArguments {
     /// Wait until the result is ready, at most this long [default: 60s]; exit code 75 on timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
+    /// Show how far the call is until the result is ready, without a limit unless --wait sets one
+    #[arg(short, long)]
+    pub(super) follow: bool,
     /// Print everything that is known about the call, as JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -17,7 +17,7 @@ use super::job::{Access, Order};
 use super::owners::Lease;
 use super::presence::Presence;
 use super::queues::Queues;
-use super::results::Waiters;
+use super::results::{Stored, Waiters};
 use super::{Database, schema};
 use crate::error::Result;
 use crate::tracing;
@@ -98,8 +98,8 @@ pub(crate) struct Changes {
     pub(super) moved: Vec<(u64, Vec<String>)>,
     /// Consumers that ended.
     pub(super) retired: Vec<u64>,
-    /// Results that became final.
-    pub(super) finished: Vec<(String, Vec<u8>)>,
+    /// Results that are final, or that somebody waits for.
+    pub(super) stored: Vec<Stored>,
     /// This process got a new owner row.
     pub(super) joined: bool,
     /// There is something for other processes.
@@ -214,8 +214,8 @@ impl Engine {
             self.consumers.retain(|consumer| consumer.id != id);
         }
         self.hand_out(changes.handed);
-        for (task_id, record) in changes.finished {
-            self.waiters.finish(&task_id, &record);
+        for stored in changes.stored {
+            self.waiters.tell(&stored);
         }
     }
 

@@ -73,7 +73,12 @@ impl Reason {
 }
 
 impl Engine {
-    fn publish(&mut self, publishing: &Publishing, now: i64, changes: &mut Changes) -> Sql<Result<()>> {
+    pub(super) fn publish(
+        &mut self,
+        publishing: &Publishing,
+        now: i64,
+        changes: &mut Changes,
+    ) -> Sql<Result<()>> {
         let Publishing { exchange, routing_key, .. } = publishing;
         let targets = match self.queues.targets(exchange, routing_key) {
             Ok(targets) => targets,

@@ -7,7 +7,7 @@
 //! - [`job`]: a closure over the engine, with the way back to its caller;
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
+//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`], [`schedule_log`], [`finding`]: what can be done in it;
 //! - [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its processes
 //!   wake each other.
 
@@ -17,6 +17,7 @@ mod consumers;
 mod engine;
 mod exchanges;
 pub(crate) mod failure;
+mod finding;
 pub(crate) mod head;
 pub(crate) mod job;
 mod memos;
@@ -27,6 +28,7 @@ mod presence;
 mod queues;
 mod removal;
 mod results;
+pub(crate) mod schedule_log;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -43,10 +45,11 @@ use tokio::sync::oneshot;
 
 pub(crate) use claims::{Claimed, Ending, close, flush, get};
 pub(crate) use consumers::{Consuming, Sink, cancel, consume, set_queues};
+pub(crate) use finding::{Sighted, Spot};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
-pub(crate) use results::{Storing, store};
+pub(crate) use results::{News, Storing, forget, store};
 
 use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};

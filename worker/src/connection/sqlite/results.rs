@@ -14,8 +14,34 @@ use crate::error::{Error, Result};
 /// How many expired results one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
 
-/// A record that is not there yet.
-pub(crate) type Coming = oneshot::Receiver<Result<Vec<u8>>>;
+/// A record that is not there yet, with its number.
+pub(crate) type Coming = oneshot::Receiver<Result<(i64, Vec<u8>)>>;
+
+/// What is waited for.
+#[derive(Clone, Copy)]
+pub(crate) enum News {
+    /// A final record.
+    Final,
+    /// A record with a larger number.
+    After(i64),
+}
+
+impl News {
+    fn is(self, seq: i64, is_final: bool) -> bool {
+        match self {
+            Self::Final => is_final,
+            Self::After(known) => seq > known,
+        }
+    }
+}
+
+/// A record as it is stored.
+pub(super) struct Stored {
+    pub(super) task_id: String,
+    pub(super) seq: i64,
+    pub(super) is_final: bool,
+    pub(super) record: Vec<u8>,
+}
 
 /// A result to store.
 pub(crate) struct Storing {
@@ -35,12 +61,25 @@ pub(crate) fn store(storing: Storing) -> Job<(), impl Run<()>> {
     if is_final { job } else { job.lazily() }
 }
 
+/// Deletes what is known about a task.
+pub(crate) fn forget(task_id: String) -> Job<(), impl Run<()>> {
+    job::write("delete a result", move |engine, _, _| {
+        let mut delete = engine.db.prepare_cached("DELETE FROM result WHERE task_id = ?")?;
+        delete.execute([&task_id]).map(drop).map(Ok)
+    })
+}
+
 /// Who waits for which task, in this process.
 #[derive(Default)]
 pub(super) struct Waiters {
-    by_task: HashMap<String, Vec<oneshot::Sender<Result<Vec<u8>>>>>,
+    by_task: HashMap<String, Vec<Waiter>>,
     /// The changes up to this one were looked at.
     seen: i64,
+}
+
+struct Waiter {
+    news: News,
+    reply: oneshot::Sender<Result<(i64, Vec<u8>)>>,
 }
 
 impl Waiters {
@@ -48,25 +87,30 @@ impl Waiters {
         self.by_task.is_empty()
     }
 
-    /// Answers all who wait for a task.
-    pub(super) fn finish(&mut self, task_id: &str, record: &[u8]) {
-        for reply in self.by_task.remove(task_id).unwrap_or_default() {
-            let _ = reply.send(Ok(record.to_vec()));
+    /// Answers those to whom a record is news.
+    pub(super) fn tell(&mut self, stored: &Stored) {
+        let Some(waiters) = self.by_task.get_mut(&stored.task_id) else { return };
+        let told = waiters.extract_if(.., |waiter| waiter.news.is(stored.seq, stored.is_final));
+        for Waiter { reply, .. } in told {
+            let _ = reply.send(Ok((stored.seq, stored.record.clone())));
+        }
+        if waiters.is_empty() {
+            self.by_task.remove(&stored.task_id);
         }
     }
 
     /// Answers all, since nothing will come any more.
     pub(super) fn fail(&mut self, error: impl Fn() -> Error) {
-        for reply in self.by_task.drain().flat_map(|(_, replies)| replies) {
-            let _ = reply.send(Err(error()));
+        for waiter in self.by_task.drain().flat_map(|(_, waiters)| waiters) {
+            let _ = waiter.reply.send(Err(error()));
         }
     }
 
     /// Forgets those whose time-out has passed.
     pub(super) fn forget_gone(&mut self) {
-        self.by_task.retain(|_, replies| {
-            replies.retain(|reply| !reply.is_closed());
-            !replies.is_empty()
+        self.by_task.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.reply.is_closed());
+            !waiters.is_empty()
         });
     }
 }
@@ -90,10 +134,12 @@ impl Engine {
                 "INSERT OR REPLACE INTO result (task_id, is_final, expires_at, record) VALUES (?, ?, ?, ?)",
             )?
             .execute(params![task_id, is_final, expires_at, record])?;
-        if *is_final {
-            changes.finished.push((task_id.clone(), record.clone()));
-            changes.rings = true;
+        let seq = self.db.last_insert_rowid();
+        if *is_final || self.waiters.by_task.contains_key(task_id) {
+            let (task_id, record) = (task_id.clone(), record.clone());
+            changes.stored.push(Stored { task_id, seq, is_final: *is_final, record });
         }
+        changes.rings = true;
         Ok(())
     }
 
@@ -106,18 +152,20 @@ impl Engine {
             .optional()
     }
 
-    /// Waits for the final record of a task, which may be there already.
-    pub(crate) fn wait(&mut self, task_id: &str, now: i64) -> Sql<Coming> {
+    /// Waits for a record of a task, which may be there already.
+    pub(crate) fn wait(&mut self, task_id: &str, news: News, now: i64) -> Sql<Coming> {
         self.listen();
         let (reply, coming) = oneshot::channel();
-        match self.ready_record(task_id, now)? {
-            Some(record) => drop(reply.send(Ok(record))),
-            None => self.waiters.by_task.entry(task_id.to_owned()).or_default().push(reply),
+        match self.known(task_id, now)? {
+            Some(stored) if news.is(stored.seq, stored.is_final) => {
+                drop(reply.send(Ok((stored.seq, stored.record))));
+            }
+            _ => self.waiters.by_task.entry(task_id.to_owned()).or_default().push(Waiter { news, reply }),
         }
         Ok(coming)
     }
 
-    fn ready_record(&mut self, task_id: &str, now: i64) -> Sql<Option<Vec<u8>>> {
+    fn known(&mut self, task_id: &str, now: i64) -> Sql<Option<Stored>> {
         if self.waiters.is_empty() {
             // Before the record is looked for: what comes after this is news.
             self.waiters.seen = self
@@ -127,10 +175,13 @@ impl Engine {
         }
         self.db
             .prepare_cached(
-                "SELECT record FROM result
-                 WHERE task_id = ? AND is_final AND (expires_at IS NULL OR expires_at > ?)",
+                "SELECT seq, is_final, record FROM result
+                 WHERE task_id = ? AND (expires_at IS NULL OR expires_at > ?)",
             )?
-            .query_row(params![task_id, now], |row| row.get(0))
+            .query_row(params![task_id, now], |row| {
+                let (seq, is_final, record) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Stored { task_id: task_id.to_owned(), seq, is_final, record })
+            })
             .optional()
     }
 
@@ -146,11 +197,12 @@ impl Engine {
         while let Some(row) = rows.next()? {
             let seq: i64 = row.get(0)?;
             let task_id = row.get_ref(1)?.as_str()?;
-            if row.get(2)? && self.waiters.by_task.contains_key(task_id) {
+            if self.waiters.by_task.contains_key(task_id) {
                 let record: Vec<u8> = db
                     .prepare_cached("SELECT record FROM result WHERE seq = ?")?
                     .query_row([seq], |row| row.get(0))?;
-                self.waiters.finish(task_id, &record);
+                let task_id = task_id.to_owned();
+                self.waiters.tell(&Stored { task_id, seq, is_final: row.get(2)?, record });
             }
             self.waiters.seen = seq;
         }

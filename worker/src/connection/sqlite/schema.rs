@@ -95,6 +95,11 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE delayed ADD COLUMN redelivered INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE delayed ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 ",
+    // What schedulers share: their log, and the fence behind which the leader publishes.
+    "
+    CREATE TABLE schedule_log (seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL) STRICT;
+    CREATE TABLE schedule_fence (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL) STRICT;
+",
 ];
 
 /// Opens the file, making it or bringing it up to date where necessary; waits for locks until `deadline`.

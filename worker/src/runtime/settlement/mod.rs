@@ -11,6 +11,7 @@ pub(crate) mod outcome;
 pub(crate) mod persist;
 pub(crate) mod registers;
 pub(crate) mod reply;
+pub(crate) mod reporting;
 pub(crate) mod requeue;
 pub(crate) mod results;
 pub(crate) mod settle;

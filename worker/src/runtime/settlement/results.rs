@@ -21,12 +21,26 @@ impl Settler {
         failure: &TaskFailure,
     ) -> Result<(), Abandoned> {
         let own = ResultRecord::failed(request.context.id(), state.clone(), failure.clone());
+        let own = self.signed(request, own);
         self.store(request, &own).await?;
         for (id, reply_to) in continuation::never_reached(&request.embed) {
             let record = ResultRecord::failed(id, state.clone(), failure.clone());
             self.store_at(&record, reply_to.as_deref()).await?;
         }
         Ok(())
+    }
+
+    /// The record, with who ran the call.
+    pub(crate) fn signed(&self, request: &Request, record: ResultRecord) -> ResultRecord {
+        let context = &request.context;
+        let mut children = context.reports().children();
+        children.extend(record.children);
+        ResultRecord {
+            worker: Some(self.worker.clone()),
+            retries: Some(context.retries()),
+            children,
+            ..record
+        }
     }
 
     pub(crate) async fn store(&self, request: &Request, record: &ResultRecord) -> Result<(), Abandoned> {

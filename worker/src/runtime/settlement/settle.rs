@@ -22,7 +22,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::continuation::{self, Following};
 use super::copy::{copy_of, to_queue};
@@ -145,6 +145,7 @@ impl Settler {
     ) -> Result<Settled, Abandoned> {
         let context = &request.context;
         let following = continuation::after_success(&request.embed, context, &json);
+        let children = following.iter().filter_map(|next| next.message.id().map(ToOwned::to_owned)).collect();
         if let Err(error) = unless_impossible(self.publish_all(following).await)? {
             let why = failure("ContinuationError", format!("it succeeded, but {error:#}"));
             return self.dead(request, DeadReason::Unsettled, why).await;
@@ -153,7 +154,10 @@ impl Settler {
             self.reply(context, &json).await?;
         } else if self.wants_result(request) {
             match ResultRecord::success(context.id(), json) {
-                Ok(record) => self.store(request, &record).await?,
+                Ok(record) => {
+                    let record = self.signed(request, ResultRecord { children, ..record });
+                    self.store(request, &record).await?;
+                }
                 // The macro writes results with serde_json; a hand-made entry could still get it wrong.
                 Err(error) => {
                     tracing::error!(id = context.id(), error = %error, "cannot store the result");
@@ -195,7 +199,8 @@ impl Settler {
         }
         count(&self.counters.retried);
         if self.wants_result(request) {
-            self.store(request, &ResultRecord::failed(id, State::Retry, failure)).await?;
+            let record = self.signed(request, ResultRecord::failed(id, State::Retry, failure));
+            self.store(request, &ResultRecord { retry_at: Some(due_in(after)), ..record }).await?;
         }
         Ok(Settled::GoesOn(Verdict::Ack))
     }
@@ -332,11 +337,15 @@ impl Settler {
         mut message: Message,
         after: Duration,
     ) -> Result<(), Unsettled> {
-        let wait = chrono::Duration::from_std(after).ok();
-        let eta = wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST);
-        message.headers.set("eta", format_time(eta));
+        message.headers.set("eta", format_time(due_in(after)));
         let delay = Some(self.as_long_as_possible(after)).filter(|after| !after.is_zero());
         let retry = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
         self.publish_copy(request, "send a retry", TrimmedCopy::call(message), retry).await
     }
+}
+
+/// The time after a wait, or the latest that there is.
+fn due_in(after: Duration) -> DateTime<Utc> {
+    let wait = chrono::Duration::from_std(after).ok();
+    wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST)
 }

@@ -31,6 +31,9 @@ pub(crate) struct Settler {
     /// Takes results.
     pub(crate) backend: Arc<dyn ResultBackend>,
     /// Called for dead letters.
+    /// The worker's name.
+    pub(crate) worker: String,
+    /// Hear of dead letters.
     pub(crate) hooks: FailureHooks,
     /// Where runs and outcomes are recorded.
     pub(crate) metrics: Metrics,
@@ -65,7 +68,7 @@ impl Settler {
             attempt: request.context.retries().saturating_add(1),
             at: format_time(Utc::now()),
             error,
-            worker: self.app.worker_name(),
+            worker: self.worker.clone(),
         }
     }
 

@@ -24,6 +24,8 @@ use crate::task::context;
 use crate::task::registry::{NotBegun, run_setup};
 use crate::task::{Context, Registry, SharedState, TaskError, Work};
 
+/// The pause between two reports of the task.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Saying goodbye to the broker must not keep the result.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -110,7 +112,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
         setrlimit(Resource::Data, limit).map_err(|error| format!("cannot limit its memory: {error}"))?;
     }
     let ended = runtime.block_on(async {
-        let ended = run(call, body, &orders).await;
+        let ended = run(call, body, &orders, socket).await;
         if let Some(app) = App::installed() {
             let _ = tokio::time::timeout(GOODBYE, app.close()).await;
         }
@@ -163,10 +165,38 @@ fn listen(mut worker: UnixStream, orders: &Orders) {
     std::process::abort();
 }
 
-async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Ended {
-    match prepare(call, body, orders).await {
-        Ok((work, context)) => call::execute(work, &context).await,
-        Err(ended) => ended,
+async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders, worker: &UnixStream) -> Ended {
+    let (work, context) = match prepare(call, body, orders).await {
+        Ok(prepared) => prepared,
+        Err(ended) => return ended,
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = call::execute(work, &context) => ended,
+        () = report(&context, worker) => unreachable!("it reports for ever"),
+    };
+    pass_on(&context, worker);
+    let children = context.reports().children();
+    if !children.is_empty() {
+        let _ = wire::write(worker, &Reply::Sent(children), &[]);
+    }
+    ended
+}
+
+/// Passes on what the task says about itself, no more often than the worker would write it.
+async fn report(context: &Context, worker: &UnixStream) {
+    loop {
+        context.reports().news().await;
+        pass_on(context, worker);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A worker that has gone ends this process anyway.
+fn pass_on(context: &Context, worker: &UnixStream) {
+    if let Some((number, report)) = context.reports().unwritten() {
+        let _ = wire::write(worker, &Reply::State(report.state.into()), report.meta.get().as_bytes());
+        context.reports().written(number);
     }
 }
 

@@ -16,6 +16,7 @@ use super::wire::{self, CANCEL, IsolatedCall, REVOKE, Reply};
 use super::{MARK, is_scarcity};
 use crate::panics::caught;
 use crate::runtime::execution::ended::Ended;
+use crate::task::reports::Report;
 use crate::task::{Context, TaskError};
 
 /// How long the rest of an answer, or the end of a process that has hung up, is waited for.
@@ -58,6 +59,11 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
             loop {
                 match wire::receive::<Reply>(&mut from).await? {
                     (Reply::Begun, _) => has_begun = true,
+                    (Reply::State(state), meta) => {
+                        let meta = serde_json::from_slice(&meta)?;
+                        context.reports().put(Report { state: state.into(), meta });
+                    }
+                    (Reply::Sent(ids), _) => ids.iter().for_each(|id| context.reports().add_child(id)),
                     answer => return Ok::<_, io::Error>(answer),
                 }
             }

@@ -55,6 +55,10 @@ impl IsolatedCall {
 pub(super) enum Reply {
     /// The process is ready: from now on no signal that asks it to end reaches it. Another answer follows.
     Begun,
+    /// The task has this state, and says more about it in the body. Another answer follows.
+    State(String),
+    /// The task has sent these calls. Another answer follows.
+    Sent(Vec<String>),
     /// It cannot run the task, as the system lacks something for the moment.
     NotStarted(String),
     /// It cannot run the task, for another reason.
@@ -77,7 +81,7 @@ impl Reply {
 
     pub(super) fn into_ended(self, body: Vec<u8>) -> Ended {
         match self {
-            Reply::Begun => unreachable!("another answer follows"),
+            Reply::Begun | Reply::State(_) | Reply::Sent(_) => unreachable!("another answer follows"),
             Reply::NotStarted(problem) => Ended::NotStarted(problem),
             Reply::Crashed(problem) => Ended::Crashed(problem),
             Reply::Returned => Ended::Returned(body),

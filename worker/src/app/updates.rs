@@ -1,0 +1,88 @@
+//! Streams of what becomes of calls.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+
+use super::info::JobInfo;
+use super::result::AsyncResult;
+use crate::backend::Awaited;
+use crate::error::Result;
+use crate::message::Progress;
+
+/// What becomes of one or several calls, as it happens. It ends by itself.
+///
+/// It is a [`Stream`]; [`next`](Self::next) needs no further crate.
+#[must_use = "nothing is awaited until `.next()`"]
+pub struct Updates<'a, T>(BoxStream<'a, Result<T>>);
+
+impl<'a, T> Updates<'a, T> {
+    pub(super) fn new(stream: impl Stream<Item = Result<T>> + Send + 'a) -> Self {
+        Self(stream.boxed())
+    }
+
+    /// The next one; `None` after the last.
+    pub async fn next(&mut self) -> Option<Result<T>> {
+        self.0.next().await
+    }
+}
+
+impl<T> Stream for Updates<'_, T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl<T> std::fmt::Debug for Updates<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Updates")
+    }
+}
+
+impl<T> AsyncResult<T> {
+    /// Each new state of the call, beginning with the current one, as soon as there is one, up to the final state. Of
+    /// several in quick succession the last one is seen. Nothing is polled.
+    ///
+    /// It fails when the backend cannot be reached, or the result is ignored.
+    pub fn updates(&self) -> Updates<'_, JobInfo>
+    where
+        T: 'static,
+    {
+        let begin = Some(None);
+        Updates::new(stream::try_unfold(begin, async |seen| {
+            let Some(seen) = seen else { return Ok(None) };
+            let record = self.backend()?.wait(self.id(), Awaited::Change(seen)).await?;
+            let next = (!record.state.is_ready()).then(|| Some(record.mark()));
+            Ok(Some((JobInfo::new(record), next)))
+        }))
+    }
+
+    /// How far the call is, whenever it [reports](crate::Context::progress) that, until it ends.
+    ///
+    /// ```no_run
+    /// # async fn demo(job: mq_worker::AsyncResult<u64>) -> mq_worker::Result<()> {
+    /// let mut progress = job.progress();
+    /// while let Some(progress) = progress.next().await {
+    ///     let progress = progress?;
+    ///     println!("{} of {}: {}", progress.current, progress.total, progress.description);
+    /// }
+    /// println!("{}", job.get().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It fails when the backend cannot be reached, or the result is ignored.
+    pub fn progress(&self) -> Updates<'_, Progress>
+    where
+        T: 'static,
+    {
+        let progress = self.updates().filter_map(async |update| match update {
+            Ok(info) => info.progress().map(Ok),
+            Err(error) => Some(Err(error)),
+        });
+        Updates::new(progress)
+    }
+}

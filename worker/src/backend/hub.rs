@@ -1,0 +1,149 @@
+//! Who waits for which result in this process, where one connection hears of all results.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+
+use super::ResultRecord;
+
+/// The waiting callers.
+pub(super) struct Hub {
+    waiting: Mutex<HashMap<String, Waiting>>,
+    /// Unbounded: it holds one change for each caller that comes or goes.
+    changes: mpsc::UnboundedSender<Change>,
+}
+
+/// What the connection has to listen for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Change {
+    /// Somebody waits for this id now.
+    Listen(String),
+    /// Nobody waits for it any more.
+    Leave(String),
+}
+
+struct Waiting {
+    count: usize,
+    news: watch::Sender<News>,
+}
+
+/// What is heard of a task.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// Nothing yet: what is stored now is not heard.
+    Deaf,
+    /// What is stored from now on is heard; what was stored before has to be fetched.
+    Hears,
+    /// This was stored.
+    Stored(Box<ResultRecord>),
+}
+
+impl Hub {
+    pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Change>) {
+        let (changes, receiver) = mpsc::unbounded_channel();
+        (Arc::new(Self { waiting: Mutex::default(), changes }), receiver)
+    }
+
+    /// Waits for news of a task until the listener is dropped.
+    pub(super) fn listen(self: &Arc<Self>, id: &str) -> Listener {
+        let mut waiting = self.lock();
+        let entry = waiting.entry(id.to_owned()).or_insert_with(|| {
+            // Under the lock, so that changes are in the order in which callers come and go.
+            let _ = self.changes.send(Change::Listen(id.to_owned()));
+            Waiting { count: 0, news: watch::Sender::new(News::Deaf) }
+        });
+        entry.count += 1;
+        let mut news = entry.news.subscribe();
+        news.mark_changed();
+        Listener { hub: Arc::clone(self), id: id.to_owned(), news }
+    }
+
+    /// What is stored about these tasks is heard from now on.
+    pub(super) fn hears<'a>(&self, ids: impl IntoIterator<Item = &'a String>) {
+        let waiting = self.lock();
+        ids.into_iter().filter_map(|id| waiting.get(id)).for_each(|entry| drop(entry.news.send(News::Hears)));
+    }
+
+    /// Something was stored.
+    pub(super) fn tell(&self, record: ResultRecord) {
+        if let Some(entry) = self.lock().get(&record.task_id) {
+            let _ = entry.news.send(News::Stored(Box::new(record)));
+        }
+    }
+
+    /// True if somebody waits for this task.
+    pub(super) fn awaits(&self, id: &str) -> bool {
+        self.lock().contains_key(id)
+    }
+
+    /// The tasks that somebody waits for.
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
+        // A map stays a map whoever panicked beside it.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A caller that waits.
+pub(super) struct Listener {
+    hub: Arc<Hub>,
+    id: String,
+    news: watch::Receiver<News>,
+}
+
+impl Listener {
+    /// The latest news, which may be that there is none yet.
+    pub(super) async fn next(&mut self) -> News {
+        // The sender lives as long as this listener.
+        let _ = self.news.changed().await;
+        self.news.borrow_and_update().clone()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut waiting = self.hub.lock();
+        let Some(entry) = waiting.get_mut(&self.id) else { return };
+        entry.count -= 1;
+        if entry.count == 0 {
+            waiting.remove(&self.id);
+            let _ = self.hub.changes.send(Change::Leave(std::mem::take(&mut self.id)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::state::State;
+
+    #[test]
+    fn a_listener_hears_the_latest_news_of_its_task() {
+        let (hub, mut changes) = Hub::new();
+        let mut one = hub.listen("a");
+        assert!(matches!(one.next().now_or_never(), Some(News::Deaf)));
+        hub.hears([&"a".to_owned(), &"b".to_owned()]);
+        let mut two = hub.listen("a");
+        assert!(matches!(two.next().now_or_never(), Some(News::Hears)), "as the first");
+        hub.tell(ResultRecord::new("a", State::Started));
+        hub.tell(ResultRecord::new("a", State::Success));
+        hub.tell(ResultRecord::new("b", State::Success));
+        for listener in [&mut one, &mut two] {
+            let Some(News::Stored(record)) = listener.next().now_or_never() else { panic!("it was stored") };
+            assert_eq!(record.state, State::Success);
+            assert!(listener.next().now_or_never().is_none());
+        }
+        drop(one);
+        assert!(hub.awaits("a"));
+        drop(two);
+        assert!(!hub.awaits("a") && hub.ids().is_empty());
+        let told: Vec<Change> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
+        assert_eq!(told, [Change::Listen("a".into()), Change::Leave("a".into())]);
+    }
+}
