@@ -1,6 +1,7 @@
 //! Tests that load the machine or measure their own process: they take turns. What runs at the same time has the lowest
 //! priority.
 
+mod allocations;
 mod faults;
 mod work_queue;
 

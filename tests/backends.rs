@@ -79,6 +79,7 @@ fn failure(message: &str) -> TaskFailure {
         module: "rust.notifications".into(),
         message: message.into(),
         traceback: Some("at line 1\nat line 2 – größer".into()),
+        arguments: [message.into(), 42.into(), vec!["ü"].into()].into(),
     }
 }
 

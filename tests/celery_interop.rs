@@ -1,9 +1,12 @@
 //! Python's Celery and Rust tasks on one RabbitMQ: calls, failures, retries, countdowns and a chain, both ways.
 
+#[path = "celery/results.rs"]
+mod results;
+
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use mq_worker::{App, Config, Context, RouteRule, SendOptions, TaskError, task};
+use mq_worker::{App, Config, Context, RouteRule, SendOptions, SharedState, TaskError, task};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use support::places::{Running, eventually};
@@ -68,6 +71,7 @@ async fn rust_big() -> (u128, u64) {
 /// A queue for each side, and an application.
 struct Lab {
     python: Python,
+    results: String,
     rust_queue: String,
     python_queue: String,
     app: App,
@@ -75,11 +79,16 @@ struct Lab {
 
 impl Lab {
     fn new() -> Option<Lab> {
+        Self::with_results_in("rpc://")
+    }
+
+    fn with_results_in(backend: &str) -> Option<Lab> {
         let python = python("celery")?;
         let (rust_queue, python_queue) = (unique("rust"), unique("python"));
         let mut config = Config { broker_url: python.url.parse().expect("a URL"), ..Config::default() };
         config.worker.queues = vec![rust_queue.clone()];
         config.worker.concurrency = 4;
+        config.result_backend = Some(backend.parse().expect("a URL"));
         // Where Python's tasks live: the step of a chain that a Rust worker sends on does not say.
         config.routes = vec![RouteRule {
             task: "proj.*".into(),
@@ -89,11 +98,13 @@ impl Lab {
             priority: None,
         }];
         let app = App::new(config).expect("a good configuration");
-        Some(Lab { python, rust_queue, python_queue, app })
+        Some(Lab { python, results: backend.to_owned(), rust_queue, python_queue, app })
     }
 
     async fn rust_worker(&self) -> Running {
-        let running = Running::start(self.app.clone(), Default::default());
+        let mut state = SharedState::default();
+        state.insert(self.app.clone());
+        let running = Running::start(self.app.clone(), state);
         self.consumed(&self.rust_queue).await;
         running
     }
@@ -122,7 +133,10 @@ impl Lab {
     }
 
     fn queues<'a>(&self, command: &'a mut std::process::Command) -> &'a mut std::process::Command {
-        command.env("PROJ_QUEUE", &self.python_queue).env("RUST_QUEUE", &self.rust_queue)
+        command
+            .env("PROJ_QUEUE", &self.python_queue)
+            .env("RUST_QUEUE", &self.rust_queue)
+            .env("PROJ_BACKEND", &self.results)
     }
 
     async fn consumed(&self, queue: &str) {
@@ -136,7 +150,11 @@ impl Lab {
 
     /// Calls from Python, and returns what the script printed.
     async fn call(&self, case: &str) -> String {
-        let mut command = self.python.script("call.py", [case]);
+        self.script("call.py", &[case]).await
+    }
+
+    async fn script(&self, name: &str, arguments: &[&str]) -> String {
+        let mut command = self.python.script(name, arguments);
         let process = Process::spawn(self.queues(&mut command));
         let wait = move || process.wait(Duration::from_secs(60));
         let ended = tokio::task::spawn_blocking(wait).await.expect("it ends");

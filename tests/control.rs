@@ -135,6 +135,98 @@ fn a_shutdown_is_warm_and_a_worker_that_stops_can_still_be_asked() {
 }
 
 #[test]
+fn slots_and_queues_are_changed_while_a_worker_runs() {
+    everywhere(async |place| {
+        let (app, name) = named(&place);
+        let (gate, state) = Gate::closed();
+        let running = Running::start(app.clone(), state);
+        let control = control(&place.app()).await.to([&name]);
+        eventually("the worker answers", || answers(&control)).await;
+        let count = async |what: &str| ask(&control, "stats", json!({})).await[what].as_u64();
+        assert_eq!(ask(&control, "pool_grow", json!({"n": 4})).await, json!({"ok": "pool will grow"}));
+        let stats = ask(&control, "stats", json!({})).await;
+        assert_eq!((&stats["pool"]["max-concurrency"], &stats["prefetch_count"]), (&json!(8), &json!(8)));
+        let send = async |queue: &str| app.send(wait.with("a").queue(queue)).await.expect("sent");
+        let jobs = [send(&place.queue).await, send(&place.queue).await, send(&place.queue).await];
+        let more = [send(&place.queue).await, send(&place.queue).await, send(&place.queue).await];
+        // More than the four slots and the four messages that it began with.
+        eventually("six run", async || count("running").await == Some(6)).await;
+        assert_eq!(ask(&control, "pool_shrink", json!({"n": 7})).await, json!({"ok": "pool will shrink"}));
+        assert_eq!(ask(&control, "stats", json!({})).await["pool"]["max-concurrency"], 1);
+        let refused = ask(&control, "pool_shrink", json!({"n": 1})).await;
+        assert!(refused["error"].as_str().is_some_and(|why| why.contains("one has to stay")), "{refused}");
+        gate.0.add_permits(6);
+        for job in jobs.iter().chain(&more) {
+            job.get().timeout(Duration::from_secs(20)).await.expect("a result");
+        }
+        let (one, other) = (send(&place.queue).await, send(&place.queue).await);
+        eventually("one runs", async || count("running").await == Some(1)).await;
+        gate.0.add_permits(2);
+        for job in [one, other] {
+            job.get().timeout(Duration::from_secs(20)).await.expect("a result");
+        }
+
+        let added = format!("{}.added", place.queue);
+        let ok = |text: String| json!({ "ok": text });
+        let queue = json!({"queue": added, "exchange": null, "exchange_type": "direct", "routing_key": null});
+        let told = ask(&control, "add_consumer", queue.clone()).await;
+        assert_eq!(told, ok(format!("add consumer {added}")), "{}", place.name);
+        assert_eq!(
+            ask(&control, "add_consumer", queue.clone()).await,
+            ok(format!("already consuming from {added}"))
+        );
+        gate.0.add_permits(1);
+        send(&added).await.get().timeout(Duration::from_secs(20)).await.expect("a result");
+        let queues = ask(&control, "active_queues", json!({})).await;
+        assert_eq!((&queues[0]["name"], &queues[1]["name"]), (&json!(place.queue), &json!(added)));
+        let told = ask(&control, "cancel_consumer", queue).await;
+        assert_eq!(told, ok(format!("no longer consuming from {added}")));
+        let broker = app.broker().await.expect("a broker");
+        eventually("nobody consumes from it", async || {
+            let found = broker.queues(std::slice::from_ref(&added)).await.expect("an answer");
+            found.first().is_some_and(|queue| queue.consumers == 0)
+        })
+        .await;
+        let refused = ask(&control, "add_consumer", json!({"queue": "x".repeat(300)})).await;
+        assert!(refused["error"].is_string(), "{refused}");
+        running.stop().await;
+    });
+}
+
+#[test]
+fn time_limits_are_changed_while_a_worker_runs() {
+    everywhere(async |place| {
+        let (app, name) = named(&place);
+        let (_gate, state) = Gate::closed();
+        let running = Running::start(app.clone(), state);
+        let control = control(&place.app()).await.to([&name]);
+        eventually("the worker answers", || answers(&control)).await;
+        let limit = json!({"task_name": "control.wait", "hard": 0.05, "soft": null});
+        assert_eq!(ask(&control, "time_limit", limit).await, json!({"ok": "time limits set successfully"}));
+        let unknown = json!({"task_name": "nonsense", "hard": 1, "soft": 1});
+        assert_eq!(ask(&control, "time_limit", unknown).await, json!({"error": "unknown task"}));
+        let wrong = ask(&control, "time_limit", json!({"task_name": "control.wait", "hard": -1})).await;
+        assert!(wrong["error"].as_str().is_some_and(|why| why.contains("hard is -1")), "{wrong}");
+        let job = app.send(wait.with("too long").queue(&place.queue)).await.expect("sent");
+        eventually("it is retried", async || {
+            ask(&control, "stats", json!({})).await["total"]["control.wait"].as_u64() >= Some(1)
+                && ask(&control, "active", json!({})).await == json!([])
+        })
+        .await;
+        drop(job);
+        let none = json!({"task_name": "control.wait", "rate_limit": "0"});
+        assert_eq!(
+            ask(&control, "rate_limit", none).await,
+            json!({"ok": "rate limit disabled successfully"})
+        );
+        let some =
+            ask(&control, "rate_limit", json!({"task_name": "control.wait", "rate_limit": "5/m"})).await;
+        assert!(some["error"].as_str().is_some_and(|why| why.contains("nothing was changed")), "{some}");
+        running.stop().await;
+    });
+}
+
+#[test]
 fn a_worker_without_remote_control_is_silent_and_works() {
     everywhere(async |place| {
         let name = format!("{}@test", unique("silent"));

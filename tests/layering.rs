@@ -30,7 +30,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[];
 
 /// The same inside `runtime`: the rooms in the order in which a delivery passes them, and what stands beside them.
 const RUNTIME: &[&[&str]] = &[
-    &["handle", "waited"],
+    &["handle", "sources", "waited"],
     &["reporter", "startup"],
     &["admission"],
     &["execution", "metrics"],

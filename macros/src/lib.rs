@@ -89,7 +89,10 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     valid::options(&options, &mut mistakes);
     let code = match Function::read("task", item.clone().into()) {
         Ok(function) => match valid::task(&function, &mut mistakes) {
-            Some(task) => expand::task(&task, &options),
+            Some(task) => {
+                valid::scheduled(&task, &options, &mut mistakes);
+                expand::task(&task, &options)
+            }
             None => fallback::task(&function, &options),
         },
         Err(error) => {

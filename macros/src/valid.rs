@@ -291,6 +291,7 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     {
         mistakes.add_at(once_for.key, "`once_for` is 24 hours at most");
     }
+    schedule(options, mistakes);
     let mut patterns = HashSet::new();
     for topic in options.topics() {
         // What a constant holds is not known here.
@@ -304,6 +305,44 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
         if !patterns.insert(value) {
             mistakes.add(topic, "this topic is given twice");
         }
+    }
+}
+
+/// The options of a schedule go with `cron` or `every`.
+fn schedule(options: &Options, mistakes: &mut Mistakes) {
+    if let (Some(_), Some(every)) = (&options.cron, &options.every) {
+        mistakes.add_at(every.key, "`cron` and `every` exclude each other: a task has one schedule; `[[schedules]]` in `mq-worker.toml` has room for more");
+    }
+    if let (Some(tz), None) = (&options.tz, &options.cron) {
+        mistakes
+            .add(&tz.text, "`tz` is the time zone of `cron`, which is not given; an interval is real time");
+    }
+    if let (Some(jitter), Some(every)) = (options.jitter, &options.every)
+        && jitter.length > every.length
+    {
+        mistakes.add_at(jitter.key, "`jitter` is as long as the interval at most");
+    }
+    if options.is_scheduled() {
+        return;
+    }
+    let rest = [
+        options.jitter.map(|jitter| jitter.key),
+        options.overlap.as_ref().map(|overlap| overlap.key),
+        options.catch_up.as_ref().map(|catch_up| catch_up.key),
+    ];
+    for key in rest.into_iter().flatten() {
+        mistakes.add_at(key, "this belongs to a schedule: add `cron = \"..\"` or `every = \"..\"`");
+    }
+}
+
+/// A schedule has no arguments to give.
+pub(crate) fn scheduled(task: &Task<'_>, options: &Options, mistakes: &mut Mistakes) {
+    if let (true, Some(first)) = (options.is_scheduled(), task.parameters.first()) {
+        mistakes.add(
+            first.ident,
+            "a scheduled task takes no arguments: call it with some in `[[schedules]]` in `mq-worker.toml`, or with \
+             `app.schedules().put(..)`",
+        );
     }
 }
 

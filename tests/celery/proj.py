@@ -2,6 +2,8 @@
 tasks in Rust."""
 
 import os
+import pathlib
+import time
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -11,7 +13,7 @@ from kombu import Queue
 queue = os.environ["PROJ_QUEUE"]
 rust_queue = os.environ["RUST_QUEUE"]
 
-app = Celery("proj", broker=os.environ["MQ_BROKER_URL"], backend="rpc://")
+app = Celery("proj", broker=os.environ["MQ_BROKER_URL"], backend=os.environ["PROJ_BACKEND"])
 app.conf.update(
     task_default_queue=queue,
     task_queues=[
@@ -80,3 +82,27 @@ def seen(self, *values):
 def describe(order, *, loud=False):
     text = f"{order['id']}: {', '.join(order['items'])}"
     return text.upper() if loud else text
+
+
+@app.task(name="proj.staged", bind=True, track_started=True)
+def staged(self, directory):
+    def gate(name):
+        while not (pathlib.Path(directory) / name).exists():
+            time.sleep(0.01)
+
+    gate("started")
+    self.update_state(state="PROGRESS", meta={"current": 1, "total": 2, "status": "half"})
+    gate("progress")
+    self.update_state(state="UPLOADING", meta={"to": "archive"})
+    gate("uploading")
+    return "done"
+
+
+@app.task(name="proj.refuse")
+def refuse(*why):
+    raise Refused(*why)
+
+
+@app.task(name="proj.parent", bind=True)
+def parent(self):
+    return add.delay(1, 2).id

@@ -76,6 +76,26 @@ pub(crate) enum Event {
     Left { queue: String, count: u64 },
 }
 
+impl Event {
+    /// The task that it is about, if it is about one.
+    pub(crate) fn task(&self) -> Option<&str> {
+        match self {
+            Event::Intent { id, .. }
+            | Event::Told { id, .. }
+            | Event::Again { id }
+            | Event::Got { id, .. }
+            | Event::Start { id, .. }
+            | Event::End { id, .. }
+            | Event::Crash { id, .. }
+            | Event::Dead { id, .. }
+            | Event::Stored { id, .. } => Some(id),
+            Event::FaultBegan { .. } | Event::FaultEnded { .. } | Event::Exit { .. } | Event::Left { .. } => {
+                None
+            }
+        }
+    }
+}
+
 macro_rules! words {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$about])*

@@ -17,6 +17,7 @@ mod check;
 mod log;
 mod mutation;
 mod nemesis;
+mod pace;
 mod players;
 mod producer;
 mod run;
@@ -58,6 +59,10 @@ struct Arguments {
     /// Milliseconds between two tasks of a producer
     #[arg(long, default_value_t = 40)]
     pause: u64,
+    /// Tasks a second, of all producers together: most of them quick ones, and as many others as without it [default:
+    /// as `--pause` says]
+    #[arg(long, conflicts_with = "pause")]
+    rate: Option<u32>,
     /// Perform this short play instead
     #[arg(long, value_parser = scenario::names())]
     scenario: Option<String>,
@@ -100,8 +105,11 @@ fn main() -> ExitCode {
                 producers: arguments.producers.max(1),
                 poison: arguments.poison,
                 pause: Duration::from_millis(arguments.pause),
+                rate: arguments.rate,
             });
-            run.finish(DRAINS_WITHIN)
+            // Under load there may be a backlog.
+            let backlog = arguments.rate.map_or(0, |_| arguments.seconds);
+            run.finish(DRAINS_WITHIN + Duration::from_secs(backlog))
         }
     };
     drop(run);

@@ -10,12 +10,15 @@ use tokio::task::JoinSet;
 
 use crate::log::{Answer, Event, Kind, now};
 use crate::mutation;
+use crate::pace::{MIXED, Pace};
 use crate::work::log;
 
 /// An exchange without a queue.
 const NOWHERE: &str = "faults.nowhere";
 /// Publishes on their way at once.
-pub(crate) const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 8;
+/// The same under load.
+const IN_FLIGHT_UNDER_LOAD: usize = 256;
 /// How often a task is sent again while it is not known whether it arrived.
 const AGAIN: usize = 2;
 /// How long a caller waits for a result. It may never come: its queue dies with the connection on RabbitMQ.
@@ -152,8 +155,10 @@ async fn expect(job: AsyncResult<u64>, id: String, argument: u64) {
 
 /// Where orders come from.
 enum Orders {
-    /// Random ones for ever, at a rate.
+    /// Random ones for ever, after a pause each.
     Random { rng: Rng, pause: Duration, poison: usize },
+    /// The same among so many quick ones that their rate is reached.
+    Load { rng: Rng, pace: Pace, mixed: f64, poison: usize },
     /// Exactly these, one after the other.
     Script(std::vec::IntoIter<Word>),
 }
@@ -164,16 +169,24 @@ impl Orders {
             return Orders::Script(parse(&script).expect("the control writes good scripts").into_iter());
         }
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-        Orders::Random {
-            rng: Rng::with_seed(number("FAULTS_SEED").unwrap_or_default()),
-            pause: Duration::from_millis(number("FAULTS_PAUSE").unwrap_or(30)),
-            poison: usize::try_from(number("FAULTS_POISON").unwrap_or_default()).unwrap_or_default(),
+        let rng = Rng::with_seed(number("FAULTS_SEED").unwrap_or_default());
+        let poison = usize::try_from(number("FAULTS_POISON").unwrap_or_default()).unwrap_or_default();
+        match number("FAULTS_MICROS") {
+            Some(micros) => {
+                let every = Duration::from_micros(micros.max(1));
+                Orders::Load { rng, pace: Pace::new(every), mixed: MIXED * every.as_secs_f64(), poison }
+            }
+            None => {
+                let pause = Duration::from_millis(number("FAULTS_PAUSE").unwrap_or(30));
+                Orders::Random { rng, pause, poison }
+            }
         }
     }
 
     fn at_once(&self) -> usize {
         match self {
             Orders::Random { .. } => IN_FLIGHT,
+            Orders::Load { .. } => IN_FLIGHT_UNDER_LOAD,
             Orders::Script(_) => 1,
         }
     }
@@ -188,28 +201,40 @@ impl Orders {
             },
             Orders::Random { rng, pause, poison } => {
                 tokio::time::sleep(*pause).await;
-                if *poison > 0 && rng.u8(0..40) == 0 {
-                    *poison -= 1;
-                    return Some(Order { kind: Kind::Poison, millis: rng.u64(0..5) });
+                Some(random(rng, poison))
+            }
+            Orders::Load { rng, pace, mixed, poison } => {
+                pace.wait().await;
+                match rng.f64() < *mixed {
+                    true => Some(random(rng, poison)),
+                    false => Some(Order { kind: Kind::Quick, millis: 0 }),
                 }
-                let kind = match rng.u8(0..100) {
-                    0..55 => Kind::Quick,
-                    55..62 => Kind::Slow,
-                    62..66 => Kind::Blocking,
-                    66..76 => Kind::Flaky,
-                    76..80 => Kind::Reject,
-                    80..90 => Kind::Later,
-                    90..97 => Kind::Value,
-                    _ => Kind::Nowhere,
-                };
-                let millis = match kind {
-                    Kind::Later => rng.u64(1000..3000),
-                    _ => rng.u64(200..2000),
-                };
-                Some(Order { kind, millis })
             }
         }
     }
+}
+
+/// Any task; poison while there is some left.
+fn random(rng: &mut Rng, poison: &mut usize) -> Order {
+    if *poison > 0 && rng.u8(0..40) == 0 {
+        *poison -= 1;
+        return Order { kind: Kind::Poison, millis: rng.u64(0..5) };
+    }
+    let kind = match rng.u8(0..100) {
+        0..55 => Kind::Quick,
+        55..62 => Kind::Slow,
+        62..66 => Kind::Blocking,
+        66..76 => Kind::Flaky,
+        76..80 => Kind::Reject,
+        80..90 => Kind::Later,
+        90..97 => Kind::Value,
+        _ => Kind::Nowhere,
+    };
+    let millis = match kind {
+        Kind::Later => rng.u64(1000..3000),
+        _ => rng.u64(200..2000),
+    };
+    Order { kind, millis }
 }
 
 /// `quick*10 wait:500 slow:2000 later:1500*3`: kind, milliseconds, how often.

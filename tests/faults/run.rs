@@ -10,7 +10,7 @@ use mq_worker::App;
 
 use crate::arena::{Arena, CONCURRENCY, DEAD, Kind, QUEUE};
 use crate::check::{self, History, Setting, Verdict};
-use crate::log::{Event, Kind as TaskKind, Line, Log};
+use crate::log::{Event, Kind as TaskKind, Log};
 use crate::mutation;
 use crate::nemesis::{Plan, Stage, plan};
 use crate::players::{Player, ROLE};
@@ -32,6 +32,8 @@ pub(crate) struct Run {
     forbids_repeats: bool,
     /// How many workers tasks may take down.
     allows_falls: usize,
+    /// How many tasks a worker runs at once, and holds.
+    concurrency: usize,
 }
 
 /// How much a random run has.
@@ -45,6 +47,8 @@ pub(crate) struct Extent {
     pub(crate) poison: usize,
     /// How long a producer waits between two tasks.
     pub(crate) pause: Duration,
+    /// Tasks a second of all producers, instead of the pause.
+    pub(crate) rate: Option<u32>,
 }
 
 /// How long the queues may take to become empty when all is well again.
@@ -53,6 +57,8 @@ pub(crate) const DRAINS_WITHIN: Duration = Duration::from_secs(120);
 const QUIET: Duration = Duration::from_secs(2);
 /// Nothing has happened for so long: nothing will. Longer than it takes SQLite to see that a worker has died, and RabbitMQ to see that a move was lost.
 const GIVES_UP: Duration = Duration::from_secs(20);
+/// How many tasks a worker runs at once under load.
+const CONCURRENCY_UNDER_LOAD: usize = 32;
 /// A crash costs a message this many of its lives.
 const MAX_CRASHES: u32 = 3;
 
@@ -70,6 +76,7 @@ impl Run {
             forbids_blame: false,
             forbids_repeats: false,
             allows_falls: usize::MAX,
+            concurrency: CONCURRENCY,
         }
     }
 
@@ -112,6 +119,7 @@ impl Run {
     fn player(&self, name: String, role: &str, more: Vec<(&'static str, String)>) -> Player {
         let (url, proxy) = self.arena.way(self.workers.len() + self.producers.len());
         let mut settings = self.arena.settings(&url);
+        settings.push(("MQ_CONCURRENCY", self.concurrency.to_string()));
         settings.extend(more);
         settings.push((ROLE, role.to_owned()));
         settings.extend(self.mutation.iter().map(|name| (mutation::VARIABLE, name.clone())));
@@ -131,14 +139,22 @@ impl Run {
 
     /// A random run, up to the moment when all is well again.
     pub(crate) fn play(&mut self, extent: Extent) {
+        if extent.rate.is_some() {
+            self.concurrency = CONCURRENCY_UNDER_LOAD;
+        }
         for index in 0..extent.workers {
             self.add_worker();
             if index < extent.producers {
-                let settings = vec![
+                let mut settings = vec![
                     ("FAULTS_SEED", (extent.seed * 100 + index as u64).to_string()),
                     ("FAULTS_PAUSE", extent.pause.as_millis().to_string()),
                     ("FAULTS_POISON", if index == 0 { extent.poison.to_string() } else { "0".into() }),
                 ];
+                if let Some(rate) = extent.rate {
+                    let producers = extent.producers.min(extent.workers) as u64;
+                    let micros = 1_000_000 * producers / u64::from(rate.max(1));
+                    settings.push(("FAULTS_MICROS", micros.to_string()));
+                }
                 self.add_producer(settings);
             }
         }
@@ -190,7 +206,7 @@ impl Run {
         }
         let setting = Setting {
             workers: self.workers.len(),
-            prefetch: CONCURRENCY,
+            prefetch: self.concurrency,
             max_retries: MAX_RETRIES,
             max_crashes: MAX_CRASHES,
             forbids_blame: self.forbids_blame,
@@ -202,8 +218,7 @@ impl Run {
 
     /// The log as it is now.
     pub(crate) fn history(&self) -> History {
-        let text = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-        History::new(text.lines().map(|line| line.parse::<Line>().unwrap_or_else(|error| panic!("{error}"))))
+        check::read(&self.directory.join("log")).expect("the log can be read")
     }
 
     async fn drain(&self, limit: Duration) -> mq_worker::Result<()> {

@@ -30,6 +30,7 @@ async fn a_result_reaches_the_process_that_sent_the_task() {
         module: "rust.test".into(),
         message: "boom".into(),
         traceback: None,
+        arguments: Box::default(),
     };
     let retry = ResultRecord::failed("a", State::Retry, failure.clone());
     worker.store(&retry, Some(&queue)).await.expect("stored");

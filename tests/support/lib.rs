@@ -2,6 +2,7 @@
 //! processes, and waiting without sleeping.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod browser;
 pub mod journal;
 pub mod node;
 pub mod places;
@@ -12,6 +13,7 @@ pub mod redis;
 pub mod shared;
 pub mod wait;
 
+pub use browser::Browser;
 pub use node::Node;
 pub use process::Process;
 pub use proxy::Proxy;

@@ -91,6 +91,7 @@ fn admitted(message: Message) {
         quarantines_in_process: false,
         revocations: Arc::default(),
         pauses: Arc::default(),
+        limits: Arc::default(),
         broker_counts_crashes: message.body.len().is_multiple_of(2),
         tolerance: std::time::Duration::ZERO,
     };

@@ -29,7 +29,7 @@ mod tracing;
 // Errors, and the state of a task.
 mod error;
 mod show;
-pub use error::{Error, Result, TaskFailure};
+pub use error::{Error, Language, Result, TaskFailure};
 
 mod state;
 pub use state::State;
@@ -182,6 +182,8 @@ mod guides {
     struct Readme;
     #[doc = include_str!("../../docs/guide/patterns.md")]
     struct Patterns;
+    #[doc = include_str!("../../docs/guide/schedules.md")]
+    struct Schedules;
     #[doc = include_str!("../../docs/guide/promises.md")]
     struct Promises;
     #[doc = include_str!("../../docs/guide/failures.md")]

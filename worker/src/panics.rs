@@ -4,9 +4,14 @@
 //! net can prevent; everything else is caught here.
 
 use std::any::Any;
+use std::backtrace::Backtrace;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Once;
 use std::task::{Context, Poll};
+
+use serde::{Deserialize, Serialize};
 
 /// Runs foreign code. A panic becomes its text.
 pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
@@ -22,6 +27,90 @@ pub(crate) fn text_of(payload: Box<dyn Any + Send>) -> String {
         std::mem::forget(another);
     }
     text.unwrap_or_else(|| "a panic without a text".into())
+}
+
+/// A panic of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Panic {
+    pub(crate) text: String,
+    /// Its place, and how the program came there.
+    pub(crate) trace: Option<String>,
+}
+
+impl From<String> for Panic {
+    fn from(text: String) -> Self {
+        Self { text, trace: None }
+    }
+}
+
+impl Panic {
+    /// The panic that was just caught on this thread, whose text this is.
+    pub(crate) fn just_caught(text: String) -> Self {
+        let seen = LAST.with(|last| last.borrow_mut().take());
+        Self { text, trace: seen.map(|(place, backtrace)| trace(&place, &backtrace.to_string())) }
+    }
+}
+
+thread_local! {
+    /// The place and the backtrace of the last panic on this thread that is not told yet.
+    static LAST: RefCell<Option<(String, Backtrace)>> = const { RefCell::new(None) };
+    /// True while a task's own code runs on this thread.
+    static TRACED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps the backtraces of panics in tasks from now on. The program's own panic hook is called as before; one that it sets
+/// later takes the place of this.
+pub(crate) fn keep_traces() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if TRACED.get() {
+                let place = info.location().map_or_else(String::new, ToString::to_string);
+                let seen = (place, Backtrace::force_capture());
+                let _ = LAST.try_with(|last| last.replace(Some(seen)));
+            }
+            others(info);
+        }));
+    });
+}
+
+/// Runs foreign code whose panic is told with its backtrace.
+pub(crate) fn traced<T>(run: impl FnOnce() -> T) -> T {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            TRACED.set(self.0);
+        }
+    }
+    let _reset = Reset(TRACED.replace(true));
+    run()
+}
+
+/// The frames of the program between the panic and the place where it was caught.
+fn trace(place: &str, backtrace: &str) -> String {
+    /// How many frames are kept.
+    const FRAMES: usize = 40;
+    let is_start = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let mut frames: Vec<String> = Vec::new();
+    for line in backtrace.lines() {
+        match (is_start(&line), frames.last_mut()) {
+            (true, _) => frames.push(line.trim().split_once(": ").map_or(line, |(_, name)| name).to_owned()),
+            (false, Some(frame)) => *frame += &format!(" {}", line.trim()),
+            (false, None) => {}
+        }
+    }
+    let begin = frames
+        .iter()
+        .rposition(|frame| frame.starts_with("core::panicking::") || frame.contains("begin_panic"));
+    let frames = frames.split_off(begin.map_or(0, |begin| begin + 1));
+    let inside = frames.iter().take_while(|frame| !frame.contains("mq_worker::panics::"));
+    let of_program = inside.filter(|frame| {
+        !["core::", "std::", "<core::", "<alloc::", "alloc::", "__rust"]
+            .iter()
+            .any(|own| frame.starts_with(own))
+    });
+    of_program.take(FRAMES).fold(format!("panicked at {place}"), |text, frame| text + "\n  " + frame)
 }
 
 /// A foreign value, whose drop is caught.
@@ -117,6 +206,37 @@ mod tests {
             assert_eq!(caught, Err("a panic without a text".into()));
         }
         assert_eq!(caught(|| panic!("boom {}", 1)), Err::<(), _>("boom 1".into()));
+    }
+
+    #[inline(never)]
+    fn goes_wrong() {
+        panic!("boom")
+    }
+
+    #[test]
+    fn a_panic_is_told_with_its_place_and_its_way() {
+        keep_traces();
+        let text = caught(|| traced(goes_wrong)).expect_err("it panics");
+        let panic = Panic::just_caught(text);
+        let trace = panic.trace.expect("a trace");
+        assert!(trace.starts_with("panicked at ") && trace.contains("panics.rs:"), "{trace}");
+        assert_eq!(panic.text, "boom");
+        let untraced = Panic::just_caught(caught(goes_wrong).expect_err("it panics"));
+        assert_eq!(untraced.trace, None);
+    }
+
+    #[test]
+    fn of_a_backtrace_the_frames_of_the_program_are_kept() {
+        let text = "   0: std::backtrace::Backtrace::force_capture\n             at /rustc/std/backtrace.rs:1:1\n\
+                       1: core::panicking::panic_fmt\n             at /rustc/core/panicking.rs:75:14\n\
+                       2: shop::pay\n             at ./src/pay.rs:7:9\n\
+                       3: <core::pin::Pin<P> as core::future::future::Future>::poll\n             at /rustc/x.rs:1:1\n\
+                       4: shop::run::{{closure}}\n             at ./src/run.rs:2:3\n\
+                       5: mq_worker::panics::caught\n             at ./panics.rs:9:1\n   6: main\n";
+        assert_eq!(
+            trace("src/pay.rs:7:9", text),
+            "panicked at src/pay.rs:7:9\n  shop::pay at ./src/pay.rs:7:9\n  shop::run::{{closure}} at ./src/run.rs:2:3"
+        );
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use mq_worker::broker::{Broker, QueueInfo};
+use mq_worker::dashboard::{Dashboard, Login};
 use mq_worker::{App, Config, Summary, Worker};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -15,15 +17,19 @@ use tokio::time::timeout;
 
 use crate::mail::Mailer;
 use crate::report::{Report, Seen};
-use crate::signup::{Users, sign_up_many};
+use crate::signup::{Users, sign_up, sign_up_many};
 use crate::sinks::sms::SmsSink;
 use crate::sinks::smtp::SmtpSink;
 use crate::sms::Gateway;
+use crate::user::User;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const QUEUES: [&str; 2] = ["email", "sms"];
 const DEAD: [&str; 2] = ["email.dead", "sms.dead"];
+
+/// The pause between two sign-ups that somebody watches.
+const BETWEEN_SIGN_UPS: Duration = Duration::from_millis(150);
 
 /// How long the worker may take to stop once everything is done or given up.
 const STOPPING: Duration = Duration::from_secs(15);
@@ -54,16 +60,8 @@ pub enum Ending {
 /// What keeps it from beginning, or from going on: a broker that cannot be used, no free port.
 pub async fn run(options: Options, out: &mut impl Write) -> Result<Ending> {
     let mut interrupted = pin!(interruption()?);
-    let smtp = SmtpSink::start(options.lose).await?;
-    let sms = SmsSink::start().await?;
-    let from = "Welcome <welcome@example.com>";
-    let fresh = Mailer::new(Some(&smtp.url()), from)?.install()
-        && Gateway::new(Some(&sms.url()), "+15550100100")?.install();
-    if !fresh {
-        return Err("the demonstration runs once in a process".into());
-    }
-
-    let place = Place::open()?;
+    let (smtp, sms) = servers(options.lose).await?;
+    let place = Place::open(|_| {})?;
     writeln!(out, "Broker: {}, mail server and SMS gateway: this program.", place.name)?;
     let app = place.app.clone();
     let demo = Demo { options, broker: app.broker().await?, smtp, sms, broker_stays: place.stays() };
@@ -71,6 +69,54 @@ pub async fn run(options: Options, out: &mut impl Write) -> Result<Ending> {
     // A broker that is away may not keep the program from ending.
     let _closed = timeout(Duration::from_secs(5), app.close()).await;
     ending
+}
+
+/// Signs users up again and again, slowly enough to watch, and serves the management page until Ctrl-C.
+///
+/// # Errors
+/// What keeps it from beginning: a broker that cannot be used, an address in use.
+pub async fn show(options: Options, listen: SocketAddr, out: &mut impl Write) -> Result<()> {
+    let mut interrupted = pin!(interruption()?);
+    let (_smtp, _sms) = servers(options.lose).await?;
+    // What is sent and run becomes visible by events.
+    let place = Place::open(|config| {
+        config.sent_events = true;
+        config.worker.events = true;
+    })?;
+    let app = place.app.clone();
+    let worker = Worker::new(app.clone())?;
+    let handle = worker.handle();
+    let working = tokio::spawn(worker.run());
+    let dashboard = Dashboard::bind(app.clone(), listen, Login::Required).await?;
+    writeln!(out, "Broker: {}. Open {}", place.name, dashboard.link())?;
+    let serving = tokio::spawn(dashboard.serve(std::future::pending()));
+    let users = Users::default();
+    let signing_up = async {
+        for id in 1.. {
+            sign_up(&users, User::sample(id)).await?;
+            tokio::time::sleep(BETWEEN_SIGN_UPS).await;
+        }
+        Ok::<_, mq_worker::Error>(())
+    };
+    let outcome = tokio::select! {
+        () = &mut interrupted => Ok(()),
+        done = signing_up => done,
+    };
+    serving.abort();
+    handle.stop();
+    stopped(working).await?;
+    let _closed = timeout(Duration::from_secs(5), app.close()).await;
+    Ok(outcome?)
+}
+
+/// The mail server and the SMS gateway, and the tasks that send to them.
+async fn servers(lose: usize) -> Result<(SmtpSink, SmsSink)> {
+    let smtp = SmtpSink::start(lose).await?;
+    let sms = SmsSink::start().await?;
+    let from = "Welcome <welcome@example.com>";
+    let fresh = Mailer::new(Some(&smtp.url()), from)?.install()
+        && Gateway::new(Some(&sms.url()), "+15550100100")?.install();
+    if fresh { Ok((smtp, sms)) } else { Err("the demonstration runs once in a process".into()) }
 }
 
 /// The broker of the demonstration.
@@ -83,7 +129,7 @@ struct Place {
 
 impl Place {
     /// The configured broker, else an SQLite file of its own: what lies in the default one is not touched.
-    fn open() -> Result<Self> {
+    fn open(change: impl FnOnce(&mut Config)) -> Result<Self> {
         let mut config = Config::load()?;
         let mut directory = None;
         let mut name = config.broker_url.to_string();
@@ -93,12 +139,14 @@ impl Place {
             let file = file.to_str().ok_or("the name of the temporary directory is not UTF-8")?;
             config.broker_url = format!("sqlite:{file}").parse()?;
             config.result_backend = None;
+            config.history = temporary.path().join("history.db");
             name = "an SQLite file".into();
             directory = Some(temporary);
         }
         config.routes.clear();
         config.worker.queues = QUEUES.map(String::from).into();
         config.worker.grace = Duration::from_secs(5);
+        change(&mut config);
         Ok(Self { app: App::builder().config(config).install()?, name, directory })
     }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{Write, stdout};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,9 @@ struct DemoArguments {
     /// How many users sign up.
     #[arg(long, default_value_t = 1000, value_parser = value_parser!(u64).range(1..=100_000))]
     users: u64,
+    /// Keep signing users up, and serve the management page on this address, until Ctrl-C.
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:5555")]
+    dashboard: Option<SocketAddr>,
     /// Seconds without any delivery after which the demonstration gives up.
     #[arg(long, default_value_t = 60, value_parser = value_parser!(u64).range(1..), hide = true)]
     patience: u64,
@@ -72,6 +76,10 @@ async fn demonstrate(arguments: &DemoArguments) -> Result<ExitCode, Box<dyn Erro
         lose: arguments.lose,
     };
     let mut out = stdout();
+    if let Some(listen) = arguments.dashboard {
+        demo::show(options, listen, &mut out).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match demo::run(options, &mut out).await? {
         Ending::Finished(report) => {
             write!(out, "\n{report}")?;

@@ -49,6 +49,11 @@ impl Options {
         private(self.library.as_ref())
     }
 
+    /// True if a scheduler calls the task.
+    pub(crate) fn is_scheduled(&self) -> bool {
+        self.cron.is_some() || self.every.is_some()
+    }
+
     /// The topics that the task subscribes to.
     pub(crate) fn topics(&self) -> &[Topic] {
         self.topics.as_ref().map_or(&[], |topics| &topics.0)

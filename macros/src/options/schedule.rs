@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 use croner::parser::{CronParser, Year};
-use proc_macro2::TokenStream;
-use quote::quote;
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote};
 use syn::LitStr;
 
 use super::given::Given;
@@ -65,7 +65,11 @@ fn problem(text: &str) -> Option<String> {
 }
 
 /// `"10m"`, a second at least.
-pub(crate) struct Interval(Duration);
+pub(crate) struct Interval {
+    pub(crate) length: Duration,
+    /// Where the option is written.
+    pub(crate) key: Span,
+}
 
 impl Value for Interval {
     fn read(given: &Given) -> syn::Result<Self> {
@@ -78,22 +82,24 @@ impl Value for Interval {
         if interval > Duration::from_secs(366 * 24 * 60 * 60) {
             return error("an interval is a year at most");
         }
-        Ok(Self(interval))
+        Ok(Self { length: interval, key: given.key.span() })
     }
 
     fn constant(&self, private: &TokenStream) -> TokenStream {
-        duration(self.0, private)
+        duration(self.length, private)
     }
 }
 
 /// `"Europe/Berlin"`
-pub(crate) struct Zone(LitStr);
+pub(crate) struct Zone {
+    pub(crate) text: LitStr,
+}
 
 impl Value for Zone {
     fn read(given: &Given) -> syn::Result<Self> {
         let text: LitStr = given.literal("an IANA time zone in quotes")?;
         match Tz::from_str(text.value().trim()) {
-            Ok(_) => Ok(Self(text)),
+            Ok(_) => Ok(Self { text }),
             Err(_) => Err(syn::Error::new(
                 text.span(),
                 format!(
@@ -105,7 +111,7 @@ impl Value for Zone {
     }
 
     fn constant(&self, _private: &TokenStream) -> TokenStream {
-        let text = &self.0;
+        let text = &self.text;
         quote!(#text)
     }
 }
@@ -114,24 +120,25 @@ impl Value for Zone {
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident: $($word:literal => $variant:ident),+;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy)]
-        pub(crate) enum $name {
-            $($variant),+
+        pub(crate) struct $name {
+            variant: &'static str,
+            /// Where the option is written.
+            pub(crate) key: Span,
         }
 
         impl Value for $name {
             fn read(given: &Given) -> syn::Result<Self> {
                 let what = concat!("one of" $(, " \"", $word, "\"")+);
-                match given.literal::<LitStr>(what)?.value().as_str() {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(given.error(what)),
-                }
+                let variant = match given.literal::<LitStr>(what)?.value().as_str() {
+                    $($word => stringify!($variant),)+
+                    _ => return Err(given.error(what)),
+                };
+                Ok(Self { variant, key: given.key.span() })
             }
 
             fn constant(&self, private: &TokenStream) -> TokenStream {
-                match self {
-                    $(Self::$variant => quote!(#private::$name::$variant),)+
-                }
+                let variant = format_ident!("{}", self.variant);
+                quote!(#private::$name::#variant)
             }
         }
     )*};

@@ -8,6 +8,8 @@ use crate::log::{Answer, Death, Event, Fault, How, Kind, Line, Time};
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) tasks: BTreeMap<String, Task>,
+    /// How many more there were of which everything is well: see [`super::reading`].
+    pub(crate) plain: usize,
     pub(crate) troubles: Vec<Trouble>,
     /// Processes that ended by themselves, of nothing that a task had announced.
     pub(crate) exits: Vec<String>,

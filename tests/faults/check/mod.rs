@@ -2,6 +2,7 @@
 
 mod explain;
 mod history;
+mod reading;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 pub(crate) use self::history::History;
 use self::history::Task;
+pub(crate) use self::reading::read;
 use crate::log::{Answer, Fault, Kind, Time};
 
 /// What the run was like, as far as the log does not say.
@@ -66,7 +68,11 @@ impl Verdict {
 
 /// Checks a run.
 pub(crate) fn check(history: &History, setting: Setting) -> Verdict {
-    let mut verdict = Verdict { tasks: history.tasks.len(), ..Verdict::default() };
+    let plain = history.plain;
+    let mut verdict = Verdict { tasks: history.tasks.len() + plain, runs: plain, ..Verdict::default() };
+    if plain > 0 {
+        verdict.answers.insert(Answer::Ok, plain);
+    }
     for trouble in &history.troubles {
         *verdict.faults.entry(trouble.fault).or_default() += 1;
         if trouble.repeats() {

@@ -1,6 +1,8 @@
 //! What people do to a running system, for the commands and the management page alike: list queues, exchanges and
 //! bindings, look through dead letters, replay or drop them.
 
+#[cfg(feature = "dashboard")]
+pub(crate) mod connections;
 pub(crate) mod dead;
 #[cfg(feature = "dashboard")]
 pub(crate) mod explain;

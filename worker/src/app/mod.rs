@@ -2,6 +2,7 @@
 //! `.send()` send through it.
 
 mod builder;
+mod call_headers;
 pub mod config;
 pub mod emit;
 mod events;
@@ -172,6 +173,14 @@ impl App {
     /// An unknown or invalid URL, a file that cannot be opened, or a topology that cannot be declared. Without a
     /// topology, an unreachable server is not an error yet.
     pub async fn broker(&self) -> Result<Arc<dyn Broker>> {
+        match self.0.broker.get().filter(|_| self.0.configured.initialized()) {
+            Some(broker) => Ok(Arc::clone(broker)),
+            // In a box: each call that is sent pays for the size of its future.
+            None => Box::pin(self.open_and_configure()).await,
+        }
+    }
+
+    async fn open_and_configure(&self) -> Result<Arc<dyn Broker>> {
         let broker = self.open_broker().await?;
         let declare = || async {
             let topology = self.configured_topology();
@@ -220,9 +229,12 @@ impl App {
     /// An unknown or invalid URL, or a file that cannot be opened.
     pub async fn backend(&self) -> Result<Arc<dyn ResultBackend>> {
         let Inner { config, backend, .. } = &*self.0;
+        if let Some(backend) = backend.get() {
+            return Ok(Arc::clone(backend));
+        }
         let options = BackendOptions { connect: self.connect_options(), expires: config.result_expires };
         let open = || backend::open(&config.broker_url, config.result_backend.as_ref(), &options);
-        backend.get_or_try_init(open).await.map(Arc::clone)
+        Box::pin(backend.get_or_try_init(open)).await.map(Arc::clone)
     }
 
     fn connect_options(&self) -> ConnectOptions {
@@ -239,6 +251,11 @@ impl App {
         if self.is_declared(name) {
             return Ok(());
         }
+        // In a box: each call that is sent pays for the size of its future.
+        Box::pin(self.declare_queue(name)).await
+    }
+
+    async fn declare_queue(&self, name: &str) -> Result<()> {
         let _one_at_a_time = self.0.declaring.lock().await;
         if self.is_declared(name) {
             return Ok(());

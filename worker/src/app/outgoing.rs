@@ -37,11 +37,15 @@ impl App {
         if self.middleware().is_empty() {
             return self.send_through(task, own, body, unique, &options).await;
         }
-        options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
-        let mut call = Outgoing { task, options: &mut options };
-        self.middleware().before_publish(&mut call).await?;
-        let sent = self.send_through(task, own, body, unique, call.options).await;
-        self.middleware().after_publish(&call, sent.as_ref().map(drop)).await;
-        sent
+        // In a box: without middleware, no call is to pay for the size of that future.
+        Box::pin(async {
+            options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
+            let mut call = Outgoing { task, options: &mut options };
+            self.middleware().before_publish(&mut call).await?;
+            let sent = self.send_through(task, own, body, unique, call.options).await;
+            self.middleware().after_publish(&call, sent.as_ref().map(drop)).await;
+            sent
+        })
+        .await
     }
 }

@@ -101,6 +101,7 @@ fn answered(queue: &str, message: Message) -> Result<Payload> {
         module: String::new(),
         message: String::from_utf8_lossy(&message.body).into_owned(),
         traceback: None,
+        arguments: Box::default(),
     };
     let what = format!("the request to queue `{queue}` failed: {failure}");
     Err(Error::new(ErrorKind::Failed(failure), what))

@@ -4,24 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::call_headers::{check_headers, due, headers, note_child};
 use super::{App, AsyncResult, ResultSet, unique};
 use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
 use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::headers::{LATEST, format_time, owner};
-use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
-use crate::routing::names::{MAX_NAME, check_key, check_name};
+use crate::routing::names::{check_key, check_name};
 use crate::routing::router::Wanted;
 use crate::routing::{ExchangeKind, Route};
-use crate::task::{Context, Task, TaskOptions};
+use crate::task::{Task, TaskOptions};
 
 impl<T: Task> Signature<T> {
     /// Sends the call through the [global](App::global) application. `Ok` means that it is safely queued.
@@ -227,7 +226,8 @@ impl App {
     pub(super) async fn publication(&self, call: ReadyCall) -> Result<Publication> {
         let ReadyCall { id, route, headers, body, delay, priority, ignored, .. } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
-        let reply_to = if ignored { None } else { self.backend().await?.expect(&id).await? };
+        let expect = async || Box::pin(async { self.backend().await?.expect(&id).await }).await;
+        let reply_to = if ignored { None } else { expect().await? };
         let properties = Properties {
             content_type: Some(JSON.into()),
             content_encoding: Some("utf-8".into()),
@@ -257,7 +257,7 @@ impl App {
         {
             // Somebody deleted the queue since this process declared it.
             self.forget_declared();
-            self.ensure_queue(queue).await.map_err(cannot)?;
+            Box::pin(self.ensure_queue(queue)).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
         }
         if sent.is_ok()
@@ -284,7 +284,7 @@ impl App {
         let addressed = wanted.queue.or(wanted.exchange).or(wanted.routing_key).is_some();
         if own.broadcast && !addressed {
             let exchange = Self::broadcast_exchange(task);
-            self.ensure_exchange(&exchange, ExchangeKind::Fanout).await?;
+            Box::pin(self.ensure_exchange(&exchange, ExchangeKind::Fanout)).await?;
             return Ok(Route::to_exchange(exchange, ""));
         }
         let route = self.router().route(task, own.queue, wanted);
@@ -312,39 +312,6 @@ impl App {
     }
 }
 
-/// Refuses reserved headers: with them, another task would run, or the result would be lost.
-pub(super) fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<()> {
-    for (name, _) in headers {
-        let problem = if let Some(owner) = owner(name) {
-            let instead = match name.as_str() {
-                "id" => "; `.task_id()` sets it",
-                "eta" => "; `.eta()` and `.countdown()` set it",
-                "expires" => "; `.expires()` sets it",
-                "ignore_result" => "; `.ignore_result()` sets it",
-                "timelimit" => "; `.time_limit()` and `.soft_time_limit()` set it",
-                _ => "",
-            };
-            format!("it belongs to {owner}{instead}")
-        } else if name.is_empty() {
-            "its name is empty".to_owned()
-        } else if name.len() > MAX_NAME {
-            format!("its name is {} bytes long; AMQP allows {MAX_NAME}", name.len())
-        } else {
-            continue;
-        };
-        let name = shortened(name, 60);
-        return Err(Error::config(format!("cannot send `{task}` with a header `{name}`: {problem}")));
-    }
-    Ok(())
-}
-
-/// A call that a running task has sent is one of its children.
-fn note_child(id: &str) {
-    if let Some(parent) = Context::current() {
-        parent.reports().add_child(id);
-    }
-}
-
 fn cannot_send(task: &str, error: Error) -> Error {
     error.context(format_args!("cannot send `{task}`"))
 }
@@ -359,53 +326,4 @@ pub(super) struct ReadyCall {
     delay: Option<Duration>,
     priority: Option<u8>,
     ignored: bool,
-}
-
-/// The earliest time for the task to run, if not at once.
-fn due(options: &SendOptions, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let due = options.eta.or_else(|| Some(later(now, options.countdown?)));
-    due.map(|due| due.min(LATEST))
-}
-
-fn later(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
-    chrono::Duration::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay)).unwrap_or(LATEST)
-}
-
-/// Only headers that differ from the receivers' defaults: each header costs the broker time.
-fn headers(
-    task: &str,
-    id: &str,
-    own: &TaskOptions,
-    options: &SendOptions,
-    due: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
-) -> Headers {
-    let mut headers = Headers::for_task(task, id);
-    if let Some(due) = due {
-        headers.set("eta", format_time(due));
-    }
-    if let Some(lifetime) = options.expires.or(own.expires) {
-        let expires = later(now, lifetime);
-        // No limit is no header.
-        if expires < LATEST {
-            headers.set("expires", format_time(expires));
-        }
-    }
-    if options.time_limit.or(options.soft_time_limit).is_some() {
-        let seconds = |limit: Option<Duration>| limit.map(|limit| limit.as_secs_f64());
-        let limits = [seconds(options.time_limit), seconds(options.soft_time_limit)];
-        headers.set("timelimit", serde_json::json!(limits));
-    }
-    if let Some(ignore) = options.ignore_result.filter(|ignore| *ignore != own.ignore_result) {
-        headers.set("ignore_result", ignore);
-    }
-    // What a running task sends belongs to the task's workflow.
-    if let Some(parent) = Context::current() {
-        headers.set("parent_id", parent.id());
-        headers.set("root_id", parent.root_id().unwrap_or(parent.id()));
-    }
-    for (name, value) in &options.headers {
-        headers.set(name, value.clone());
-    }
-    headers
 }

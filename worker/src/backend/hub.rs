@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::ResultRecord;
+use super::{Awaited, ResultRecord};
+use crate::connection::background;
+use crate::error::{Persistence, Result};
+use crate::tracing;
 
 /// The waiting callers.
 pub(super) struct Hub {
@@ -85,6 +89,48 @@ impl Hub {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
         // A map stays a map whoever panicked beside it.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pause before the next attempt to fetch or to connect, at first and at most.
+pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Waits for a record that is fetched where it was not heard.
+pub(super) async fn wait<F>(
+    mut listener: Listener,
+    awaited: Awaited,
+    fetch: impl Fn() -> F,
+) -> Result<ResultRecord>
+where
+    F: Future<Output = Result<Option<ResultRecord>>>,
+{
+    loop {
+        let record = match listener.next().await {
+            News::Deaf => None,
+            News::Stored(record) => Some(*record),
+            News::Hears => patiently(&fetch).await?,
+        };
+        if let Some(record) = record.filter(|record| awaited.is_met_by(record)) {
+            return Ok(record);
+        }
+    }
+}
+
+/// Fetches again and again while the store is away.
+async fn patiently<F>(fetch: impl Fn() -> F) -> Result<Option<ResultRecord>>
+where
+    F: Future<Output = Result<Option<ResultRecord>>>,
+{
+    let (mut pause, longest) = PAUSE;
+    loop {
+        match fetch().await {
+            Err(error) if error.persistence() == Persistence::Passing && !error.is_access_refused() => {
+                tracing::debug!(error = format!("{error:#}"), "cannot fetch a result yet");
+            }
+            fetched => return fetched,
+        }
+        background::sleep(pause).await?;
+        pause = (pause * 2).min(longest);
     }
 }
 

@@ -1,16 +1,19 @@
 //! Where results go: a worker stores what became of a task, and whoever called it asks.
 //!
 //! `memory` is for tests, `sqlite` a table beside the queue, `amqp` Celery's `rpc://`: a message to the
-//! caller's own queue, `redis` a store that machines and Celery share.
+//! caller's own queue, `redis` a store that machines and Celery
+//! share, `postgres` a table that machines share.
 
 #[cfg(feature = "amqp")]
 mod amqp;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod hub;
 #[cfg(feature = "amqp")]
 mod inbox;
 mod memory;
 mod none;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod record;
 #[cfg(feature = "redis")]
 mod redis;
@@ -87,10 +90,12 @@ pub async fn open(
         "sqlite" => sqlite::SqliteBackend::open(url, options).await,
         #[cfg(feature = "amqp")]
         "rpc" | "amqp" | "amqps" => Ok(Arc::new(amqp::RpcBackend::open(broker, url, options)?)),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(postgres::PostgresBackend::open(url, options)?)),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => Ok(Arc::new(redis::RedisBackend::open(url, options)?)),
         other => Err(Error::config(format!(
-            "no result backend for `{url}`: the scheme `{other}` is not one of rpc, redis, sqlite, memory, none, or this \
+            "no result backend for `{url}`: the scheme `{other}` is not one of rpc, redis, postgres, sqlite, memory, none, or this \
              build was made without the feature of that name"
         ))),
     }

@@ -113,9 +113,13 @@ impl ResultRecord {
         let result: &RawValue = match (&self.value, &self.failure) {
             (Some(value), _) => value,
             (None, Some(failure)) => {
+                let message = Value::from(&*failure.message);
                 exception = serde_json::value::to_raw_value(&json!({
                     "exc_type": failure.kind,
-                    "exc_message": [failure.message],
+                    "exc_message": match &*failure.arguments {
+                        [] => std::slice::from_ref(&message),
+                        arguments => arguments,
+                    },
                     "exc_module": failure.module,
                 }))
                 .expect("an object of texts can be written");
@@ -238,17 +242,21 @@ fn failure(result: &RawValue, traceback: Option<String>) -> TaskFailure {
     let value: Value = serde_json::from_str(result.get()).unwrap_or_default();
     let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-    let message = match value.get("exc_message") {
-        Some(Value::Array(parts)) => parts.iter().map(shown).collect::<Vec<_>>().join(", "),
-        Some(other) => shown(other),
-        None => shown(&value),
+    let arguments = match value.get("exc_message") {
+        Some(Value::Array(parts)) => parts.clone(),
+        Some(other) => vec![other.clone()],
+        None => vec![value.clone()],
     };
-    TaskFailure { kind: text("exc_type"), module: text("exc_module"), message, traceback }
+    let message = arguments.iter().map(shown).collect::<Vec<_>>().join(", ");
+    // A text alone is the message.
+    let arguments = if matches!(&*arguments, [Value::String(_)]) { Box::default() } else { arguments.into() };
+    TaskFailure { kind: text("exc_type"), module: text("exc_module"), message, traceback, arguments }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Language;
 
     #[test]
     fn a_success_survives_the_wire() {
@@ -289,6 +297,8 @@ mod tests {
         let failure = read.failure.expect("a failure");
         assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("ValueError", "boom, 42"));
         assert_eq!(failure.traceback.as_deref(), Some("Traceback..."));
+        assert_eq!(*failure.arguments, [json!("boom"), json!(42)]);
+        assert_eq!((failure.language(), failure.class()), (Language::Python, "ValueError".into()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use redis::{AsyncCommands, RedisResult, Script};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{Change, Hub, News};
+use super::hub::{self, Change, Hub, PAUSE};
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::redis::Redis;
 use crate::connection::{BrokerUrl, background};
@@ -27,8 +27,6 @@ const PREFIX: &str = "celery-task-meta-";
 const AT_ONCE: usize = 1000;
 /// A connection that hears nothing for so long is asked whether it is still there.
 const QUIET: Duration = Duration::from_secs(15);
-/// The pause before the next attempt to connect, at first and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// Stores a record and publishes it, unless the key has a final one. Records begin with their state, as Python's do; the
 /// whole record is looked at only where one does not.
@@ -108,31 +106,7 @@ impl RedisBackend {
             return Ok(record);
         }
         self.listen().await?;
-        let mut listener = self.hub.listen(id);
-        loop {
-            let record = match listener.next().await {
-                News::Deaf => None,
-                News::Stored(record) => Some(*record),
-                News::Hears => self.fetch_patiently(id).await?,
-            };
-            if let Some(record) = record.filter(|record| awaited.is_met_by(record)) {
-                return Ok(record);
-            }
-        }
-    }
-
-    async fn fetch_patiently(&self, id: &str) -> Result<Option<ResultRecord>> {
-        let (mut pause, longest) = PAUSE;
-        loop {
-            match self.fetch(id).await {
-                Err(error) if !error.is_permanent() && !error.is_access_refused() => {
-                    tracing::debug!(id, error = format!("{error:#}"), "cannot fetch a result yet");
-                }
-                fetched => return fetched,
-            }
-            background::sleep(pause).await?;
-            pause = (pause * 2).min(longest);
-        }
+        hub::wait(self.hub.listen(id), awaited, || self.fetch(id)).await
     }
 }
 

@@ -152,6 +152,12 @@ pub trait ConsumerControl: Send + Sync {
         Box::pin(std::future::ready(Err(Error::unsupported("this consumer cannot change its queues"))))
     }
 
+    /// Changes how many deliveries may be unsettled, at least 1. With fewer, what was delivered before stays.
+    fn set_prefetch(&self, prefetch: u16) -> BoxFuture<'_, Result<()>> {
+        let _ = prefetch;
+        Box::pin(std::future::ready(Err(Error::unsupported("this consumer cannot change its prefetch"))))
+    }
+
     /// Resolves when all verdicts given so far have reached the broker.
     fn flush(&self) -> BoxFuture<'_, ()>;
 

@@ -8,6 +8,9 @@
 //! delivery it held, including those that still waited in the consumer's channel: a file does not show what a dead
 //! process was doing.
 
+mod publishing;
+mod schedule_log;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,23 +23,18 @@ use tokio::sync::mpsc;
 
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    Fenced, FoundMessage, LOST_PAUSE, Lock, Locked, LogEntry, Note, Notes, Position, Publication, QueueInfo,
-    Register, Registers, ScheduleLog, Settle, Settlement, Subscription, Verdict,
+    FoundMessage, LOST_PAUSE, Lock, Locked, Note, Notes, Position, Publication, QueueInfo, Register,
+    Registers, ScheduleLog, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::job::{self, Job, Run};
-use crate::connection::sqlite::schedule_log;
 use crate::connection::sqlite::{
-    self, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Sighted, Sink, Spot, fresh_id, head,
+    self, Claimed, Consuming, Count, Database, Ending, Noted, Sighted, Sink, Spot, fresh_id,
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::routing::names::check_key;
 use crate::routing::{Binding, Topology};
 use crate::show;
 use crate::tracing;
-
-/// The longest delay: SQLite counts milliseconds in 64 bits, people do not.
-const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A broker in a file.
 pub(crate) struct SqliteBroker {
@@ -71,7 +69,7 @@ impl SqliteBroker {
         self.check_open("publish")?;
         let id = publication.message.id().unwrap_or_default().to_owned();
         let is_transient = publication.message.properties.transient;
-        let mut job = sqlite::publish(publishing(publication)?);
+        let mut job = sqlite::publish(publishing::of(publication)?);
         if is_transient {
             // The sender asks for no sync of the disk.
             job = job.lazily();
@@ -105,7 +103,8 @@ impl SqliteBroker {
             return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
         }
         let prefetch = usize::from(prefetch);
-        let (sender, deliveries) = mpsc::channel(prefetch);
+        // Bounded by the prefetch, whatever becomes of it.
+        let (sender, deliveries) = mpsc::channel(usize::from(u16::MAX));
         let returns = Arc::new(Returns(Arc::clone(&self.database)));
         let consumer = fresh_id();
         let consuming =
@@ -134,7 +133,7 @@ impl Broker for SqliteBroker {
             name: "SQLite",
             counts_crashes: true,
             lists_queues: true,
-            max_delay: MAX_DELAY,
+            max_delay: publishing::MAX_DELAY,
             early: Duration::ZERO,
         }
     }
@@ -293,76 +292,6 @@ impl Registers for SqliteBroker {
     }
 }
 
-impl ScheduleLog for SqliteBroker {
-    fn append<'a>(&'a self, entries: &'a [String]) -> BoxFuture<'a, Result<()>> {
-        self.call(schedule_log::append(entries.to_vec())).boxed()
-    }
-
-    fn read(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
-        let read = schedule_log::read(after);
-        async move {
-            let rows = self.call(read).await?;
-            Ok(rows.into_iter().map(|(at, text)| LogEntry { at, text }).collect())
-        }
-        .boxed()
-    }
-
-    fn newer(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
-        self.read(after)
-    }
-
-    fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
-        // The file is trimmed: its beginning is where to read from.
-        Box::pin(std::future::ready(Ok(Vec::new())))
-    }
-
-    fn open_fence<'a>(&'a self, fence: &'a str, _closing: &'a [String]) -> BoxFuture<'a, Result<()>> {
-        self.call(schedule_log::open_fence(fence.to_owned())).boxed()
-    }
-
-    fn publish<'a>(
-        &'a self,
-        fence: &'a str,
-        publication: Publication,
-        entry: &'a str,
-    ) -> BoxFuture<'a, Result<Fenced>> {
-        async move {
-            self.check_open("publish")?;
-            let id = publication.message.id().unwrap_or_default().to_owned();
-            let job = schedule_log::publish(publishing(publication)?, fence.to_owned(), entry.to_owned());
-            Ok(if self.published(job, id).await? { Fenced::Published } else { Fenced::Closed })
-        }
-        .boxed()
-    }
-
-    fn trim(&self, before: u64) -> BoxFuture<'_, Result<()>> {
-        self.call(schedule_log::trim(before)).boxed()
-    }
-}
-
-/// A message in the terms of the file.
-fn publishing(publication: Publication) -> Result<Publishing> {
-    let Publication { exchange, routing_key, message, delay, mandatory } = publication;
-    check_key(&routing_key)?;
-    if let Some(delay) = delay.filter(|delay| *delay > MAX_DELAY) {
-        return Err(Error::config(format!(
-            "cannot publish with a delay of {}: SQLite keeps a message back for {} at most",
-            show::duration(delay),
-            show::duration(MAX_DELAY)
-        )));
-    }
-    Ok(Publishing {
-        exchange,
-        routing_key,
-        head: head::encode(&message),
-        priority: message.properties.priority.unwrap_or(0),
-        expiration: message.properties.expiration,
-        body: message.body.clone(),
-        delay,
-        mandatory,
-    })
-}
-
 impl fmt::Debug for SqliteBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SqliteBroker")
@@ -431,6 +360,11 @@ impl ConsumerControl for SqliteConsumerControl {
         queues.sort_unstable();
         queues.dedup();
         let changed = sqlite::set_queues(self.client, self.consumer, queues);
+        self.database.call(changed, self.timeout).boxed()
+    }
+
+    fn set_prefetch(&self, prefetch: u16) -> BoxFuture<'_, Result<()>> {
+        let changed = sqlite::set_prefetch(self.consumer, prefetch.max(1).into());
         self.database.call(changed, self.timeout).boxed()
     }
 

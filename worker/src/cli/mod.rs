@@ -2,12 +2,14 @@
 
 mod arguments;
 mod banner;
+mod beat;
 mod bind;
 mod bindings;
 mod build;
 mod call;
 mod completions;
 mod config;
+mod control;
 #[cfg(feature = "dashboard")]
 mod dashboard;
 #[cfg(feature = "dashboard")]
@@ -15,6 +17,7 @@ mod dashboard_arguments;
 mod dead;
 mod declare;
 mod delete;
+mod events;
 mod exchanges;
 mod exit;
 #[cfg(feature = "dashboard")]
@@ -30,6 +33,7 @@ mod purge;
 mod queues;
 mod result;
 mod revoke;
+mod schedules;
 mod settings;
 mod shim;
 mod signals;
@@ -91,6 +95,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(CliCommand::Tasks(arguments)) => tasks::run(&arguments, &common),
         Some(CliCommand::Build(arguments)) => build::run(&arguments),
         Some(CliCommand::Config(arguments)) => config::run(&arguments, &common),
+        Some(CliCommand::Beat(arguments)) => beat::run(&arguments, &common),
+        Some(CliCommand::Schedules(command)) => schedules::run(command, &common),
         Some(CliCommand::Queues(arguments)) => queues::run(arguments, &common),
         Some(CliCommand::Pause(arguments)) => pause::run(arguments, &common),
         Some(CliCommand::Resume(arguments)) => pause::undo(arguments, &common),
@@ -109,6 +115,8 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(CliCommand::Top(arguments)) => top::run(arguments, &common),
         Some(CliCommand::Status(arguments)) => status::run(arguments, &common),
         Some(CliCommand::Stop(arguments)) => stop::run(arguments, &common),
+        Some(CliCommand::Control(arguments)) => control::run(arguments, &common),
+        Some(CliCommand::Events(arguments)) => events::run(arguments, &common),
         Some(CliCommand::Exchanges(arguments)) => exchanges::run(arguments, &common),
         Some(CliCommand::Bindings(arguments)) => bindings::run(arguments, &common),
         Some(CliCommand::Declare(command)) => declare::run(command, &common),

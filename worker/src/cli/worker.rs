@@ -9,9 +9,10 @@ use super::exit::{Failure, Outcome};
 use super::signals::Signals;
 use super::{banner, logging, settings, shim};
 use crate::app::App;
+use crate::beat::Beat;
 use crate::runtime::{Worker, run_isolated};
 use crate::task::Registry;
-use crate::tracing::{info, warn};
+use crate::tracing::{error, info, warn};
 
 /// Blocking threads beside those of the tasks: file access and name resolution of the runtime itself.
 const SPARE_THREADS: usize = 16;
@@ -57,6 +58,16 @@ async fn work(app: App, format: LogFormat) -> Outcome {
     let worker = Worker::new(app.clone())?;
     banner::show(&app, worker.queues(), format);
     let handle = worker.handle();
+    let beat = if app.config().worker.beat { Some(Beat::new(app.clone())?) } else { None };
+    let scheduler = beat.as_ref().map(Beat::handle);
+    // It waits for a broker that is away, as the worker does; what it cannot mend does not stop the worker.
+    let beating = beat.map(|beat| {
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = beat.run().await {
+                error!(error = format!("{error:#}"), "the scheduler has stopped");
+            }
+        }))
+    });
     // On the runtime's own threads: polled here, each delivery would cost a switch to the main thread.
     let mut running = AbortOnDropHandle::new(tokio::spawn(worker.run()));
     let mut stopped_by = None;
@@ -92,6 +103,10 @@ async fn work(app: App, format: LogFormat) -> Outcome {
             _ => std::process::exit(signal.code.into()),
         }
     };
+    if let (Some(scheduler), Some(beating)) = (scheduler, beating) {
+        scheduler.stop();
+        let _ = tokio::time::timeout(GOODBYE, beating).await;
+    }
     if tokio::time::timeout(GOODBYE, app.close()).await.is_err() {
         warn!(broker = %app.config().broker_url, "timed out closing the connection to the broker");
     }

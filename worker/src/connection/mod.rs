@@ -4,6 +4,8 @@
 pub(crate) mod amqp;
 pub(crate) mod background;
 mod options;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 #[cfg(feature = "sqlite")]

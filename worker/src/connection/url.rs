@@ -54,7 +54,7 @@ impl BrokerUrl {
         let path = self.path();
         let scheme = self.scheme();
         let is_amqp = matches!(scheme.as_str(), "amqp" | "amqps");
-        let is_server = is_amqp || matches!(scheme.as_str(), "redis" | "rediss");
+        let is_server = is_amqp || matches!(scheme.as_str(), "redis" | "rediss" | "postgres" | "postgresql");
         if is_server && path.contains("://") {
             return Err(Error::config(format!("`{self}` is a list of addresses: name one")));
         }
@@ -66,7 +66,11 @@ impl BrokerUrl {
             )));
         }
         let Some((_, options)) = path.split_once('?') else { return Ok(()) };
-        let known: &[&str] = if is_amqp { &AMQP_OPTIONS } else { &[] };
+        let known: &[&str] = match &*scheme {
+            "amqp" | "amqps" => &AMQP_OPTIONS,
+            "postgres" | "postgresql" => &POSTGRES_OPTIONS,
+            _ => &[],
+        };
         let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
         let mut options = options.split('&').filter(|option| !option.is_empty());
         let Some(unknown) = options.find(|option| !known.contains(&name(option).as_str())) else {
@@ -77,7 +81,7 @@ impl BrokerUrl {
             // Perhaps the rest of a password.
             _ => "an option".into(),
         };
-        let way_out = if is_amqp {
+        let way_out = if !known.is_empty() {
             format!(
                 "which is not known: the options are {}; files for TLS belong in the section [tls]",
                 known.join(", ")
@@ -131,6 +135,10 @@ const LOCAL: [&str; 4] = ["sqlite", "memory", "rpc", "none"];
 /// What may be written after `?` of an AMQP address, and so may be shown.
 const AMQP_OPTIONS: [&str; 5] =
     ["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
+
+/// The same for PostgreSQL.
+const POSTGRES_OPTIONS: [&str; 4] =
+    ["sslmode", "connect_timeout", "application_name", "target_session_attrs"];
 
 /// The text without whatever could be a password in it, wherever that stands and however malformed the address is.
 pub(crate) fn redact(url: &str) -> String {
@@ -208,6 +216,7 @@ fn redact_option(option: &str) -> String {
         Some((name, value)) if AMQP_OPTIONS.contains(&name) && value.chars().all(|c| c.is_ascii_digit()) => {
             option.to_owned()
         }
+        Some(("sslmode", "disable" | "prefer" | "require")) => option.to_owned(),
         Some((name, _)) if is_option_name(name) => format!("{name}=***"),
         _ => "***".into(),
     }

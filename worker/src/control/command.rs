@@ -1,5 +1,6 @@
 //! What is asked of workers, as it lies on the wire.
 
+use regex_lite::Regex;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -21,7 +22,7 @@ pub struct Command {
     /// In place of a destination: what the names of the nodes look like.
     #[serde(default)]
     pub pattern: Option<String>,
-    /// How to read the pattern: `glob`, or `pcre`, which only Python's workers know.
+    /// How to read the pattern: `glob`, or `pcre` for a regular expression.
     #[serde(default)]
     pub matcher: Option<String>,
     /// By which the sender knows the replies again.
@@ -48,7 +49,7 @@ pub enum Addressed {
     Yes,
     /// It is for others.
     No,
-    /// It names its nodes in a way that this crate does not know. Nothing may be done on suspicion.
+    /// It names its nodes in a way that this crate does not know, and which. Nothing may be done on suspicion.
     Unclear(String),
 }
 
@@ -64,10 +65,14 @@ impl Command {
         match (self.destination.as_deref(), &self.pattern, &self.matcher) {
             (Some(names @ [_, ..]), ..) => yes_if(names.iter().any(|name| name == node)),
             (_, Some(pattern), Some(matcher)) if !pattern.is_empty() && !matcher.is_empty() => {
-                if matcher == "glob" {
-                    yes_if(glob::matches(pattern, node))
-                } else {
-                    Addressed::Unclear(matcher.clone())
+                match matcher.as_str() {
+                    "glob" => yes_if(glob::matches(pattern, node)),
+                    // As Python's `re.match`: from the beginning, and not necessarily to the end.
+                    "pcre" => match Regex::new(&format!("^(?:{pattern})")) {
+                        Ok(pattern) => yes_if(pattern.is_match(node)),
+                        Err(error) => Addressed::Unclear(format!("pcre `{pattern}`: {error}")),
+                    },
+                    other => Addressed::Unclear(format!("matcher `{other}`")),
                 }
             }
             _ => Addressed::Yes,
@@ -193,7 +198,12 @@ mod tests {
         assert_eq!(with(null.clone(), json!("mail@*"), json!("glob")), Addressed::Yes);
         assert_eq!(with(null.clone(), json!("sms@*"), json!("glob")), Addressed::No);
         assert_eq!(with(null.clone(), json!("sms@*"), null.clone()), Addressed::Yes);
-        assert_eq!(with(null, json!(".*"), json!("pcre")), Addressed::Unclear("pcre".into()));
+        assert_eq!(with(null.clone(), json!("m[aeiou]il"), json!("pcre")), Addressed::Yes);
+        assert_eq!(with(null.clone(), json!("ail"), json!("pcre")), Addressed::No);
+        for (pattern, matcher) in [("(", "pcre"), ("*", "sql")] {
+            let unclear = with(null.clone(), json!(pattern), json!(matcher));
+            assert!(matches!(&unclear, Addressed::Unclear(why) if why.contains(matcher)), "{unclear:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod command;
 mod glob;
 pub mod inspect;
 pub mod mailbox;
+pub mod methods;
 pub mod reply;
 
 pub use client::Control;

@@ -101,6 +101,17 @@ pub(crate) enum Action {
         #[serde(default)]
         task: Option<String>,
     },
+    /// Add slots to a worker, or take some away; what runs in them ends first.
+    ResizeWorker {
+        worker: String,
+        /// How many: more, or below zero fewer.
+        #[serde(deserialize_with = "change")]
+        by: i64,
+    },
+    /// Let a worker consume from another queue.
+    AddQueue { worker: String, queue: String },
+    /// Let a worker consume from a queue no more.
+    CancelQueue { worker: String, queue: String },
     /// Ask a worker to finish its running tasks and exit.
     StopWorker { worker: String },
 }
@@ -154,6 +165,10 @@ impl Action {
                 None => task.clone(),
             },
             Self::StopWorker { worker } => worker.clone(),
+            Self::ResizeWorker { worker, by } => format!("{worker} by {by:+}"),
+            Self::AddQueue { worker, queue } | Self::CancelQueue { worker, queue } => {
+                format!("{worker}: {queue}")
+            }
             Self::Pause { queue, task, .. } | Self::Resume { queue, task } => {
                 pausable(queue.as_deref(), task.as_deref())
                     .map_or_else(|_| String::new(), |what| what.to_string())
@@ -215,6 +230,22 @@ impl Action {
                 app.resume(what.clone()).await?;
                 Ok(format!("{what} is resumed."))
             }
+            Self::ResizeWorker { worker, by } => {
+                let (method, noun) = if *by < 0 { ("pool_shrink", "fewer") } else { ("pool_grow", "more") };
+                let slots = by.unsigned_abs();
+                tell(app, worker, method, "n", slots.into()).await?;
+                Ok(format!("{worker} has {} {noun}.", counted(slots, "slot")))
+            }
+            Self::AddQueue { worker, queue } => {
+                let queue = crate::app::config::value::queue(queue)
+                    .map_err(|problem| Failure::usage(format!("`{queue}`: {problem}")))?;
+                tell(app, worker, "add_consumer", "queue", queue.clone().into()).await?;
+                Ok(format!("{worker} consumes from {queue}."))
+            }
+            Self::CancelQueue { worker, queue } => {
+                tell(app, worker, "cancel_consumer", "queue", queue.clone().into()).await?;
+                Ok(format!("{worker} consumes from {queue} no more."))
+            }
             Self::StopWorker { worker } => {
                 Control::new(app.broker().await?).to([worker]).tell("shutdown", Map::new()).await?;
                 Ok(format!("{worker} was asked to stop; it finishes its running tasks first."))
@@ -234,6 +265,17 @@ async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
         text += &format!(" {expired} had expired and stay in place; replay them one by one.");
     }
     Ok(text)
+}
+
+/// Tells one worker something, and waits for its word that it was done.
+async fn tell(app: &App, worker: &str, method: &str, name: &str, value: Value) -> Outcome {
+    let control = Control::new(app.broker().await?).to([worker]);
+    let replies = control.ask(method, Map::from_iter([(name.to_owned(), value)])).await?;
+    match replies.iter().find_map(|reply| reply.error()) {
+        Some(error) => Err(Failure::failed(format!("{worker} refuses: {error}"))),
+        None if replies.is_empty() => Err(Failure::failed(format!("{worker} does not reply"))),
+        None => Ok(()),
+    }
 }
 
 /// What is to be paused or resumed.
@@ -331,6 +373,18 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
     }
 }
 
+/// A change of a number, which is not zero and not absurd.
+fn change<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let by = match Value::deserialize(deserializer)? {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    by.filter(|by| *by != 0 && by.abs() <= 10_000).ok_or_else(|| {
+        serde::de::Error::custom("expected a whole number between -10000 and 10000, and not 0")
+    })
+}
+
 /// A form sends a box that is ticked as text.
 fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     match Value::deserialize(deserializer)? {
@@ -419,6 +473,9 @@ mod tests {
             form(&[("action", "replay-dead"), ("queue", "email"), ("task", "t"), ("kind", "k")]),
             Ok(Action::ReplayDead { queue: queue(), which })
         );
+        let resize = |by| form(&[("action", "resize-worker"), ("worker", "w@h"), ("by", by)]);
+        assert_eq!(resize("-2"), Ok(Action::ResizeWorker { worker: "w@h".into(), by: -2 }));
+        assert!(resize("0").is_err() && resize("many").is_err());
         assert!(form(&[("action", "explode")]).expect_err("unknown").contains("explode"));
         let limit = [("action", "move-messages"), ("queue", "a"), ("to", "b"), ("limit", "-1")];
         assert!(form(&limit).is_err());

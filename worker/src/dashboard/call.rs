@@ -1,15 +1,20 @@
 //! All that can be found out about one call: from the history, the workers and its dead letter.
 
-use super::literal::to_json;
+use std::time::Duration;
+
 use super::send::send;
 use super::state::State;
 use crate::admin::dead::letter::Letter;
 use crate::admin::dead::search::Which;
 use crate::admin::dead::survey;
+use crate::admin::explain::explain;
 use crate::admin::failure::{Failure, Outcome};
-use crate::history::{Filter, Job, JobState};
+use crate::control::Control;
+use crate::history::{Filter, Job, JobState, json_of_literal};
 use crate::message::Message;
 
+/// How long workers have to reply.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How many calls that it has sent are listed.
 const CHILDREN: usize = 50;
 
@@ -57,10 +62,13 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
             let (args, kwargs, _) = letter.parts();
             (Some(args.get().to_owned()), Some(kwargs.get().to_owned()))
         }
-        None => {
-            (job.args.as_deref().and_then(to_json), job.kwargs.as_deref().map_or(Some("{}".into()), to_json))
-        }
+        None => (
+            job.args.as_deref().and_then(json_of_literal),
+            job.kwargs.as_deref().map_or(Some("{}".into()), json_of_literal),
+        ),
     };
+    let is_over = job.state.is_final() || running.is_some();
+    let reasons = if is_over { Vec::new() } else { reasons(state, id).await };
     let not_null = |text: Option<String>| text.filter(|text| text != "null");
     Ok(Some(Call {
         running: running.map(|worker| worker.info.name.clone()),
@@ -68,9 +76,19 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
         args: not_null(args),
         kwargs: not_null(kwargs),
         children,
-        reasons: Vec::new(),
+        reasons,
         job,
     }))
+}
+
+/// Why a call is not running, and what could not be found out.
+async fn reasons(state: &State, id: &str) -> Vec<String> {
+    let Ok(broker) = state.app.broker().await else { return Vec::new() };
+    let control = Control::new(broker).timeout(PATIENCE);
+    match explain(&state.app, Some(&state.history), &control, id).await {
+        Ok(found) => found.reasons.iter().map(ToString::to_string).chain(found.gaps).collect(),
+        Err(error) => vec![format!("{error:#}")],
+    }
 }
 
 /// Runs a call again: its dead letter goes back to its queue; of another, a new call is sent with the same arguments.

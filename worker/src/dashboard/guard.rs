@@ -19,6 +19,8 @@ use crate::app::config::dashboard::DashboardRole;
 
 /// The name of the cookie that holds the key of the session.
 pub(crate) const COOKIE: &str = "mq-worker-session";
+/// What an open page sends when it only looks for what is new.
+const LIVE: &str = "x-live";
 /// No scripts, styles or requests but our own, and no frames around us.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -29,6 +31,8 @@ pub(crate) struct Viewer {
     pub(crate) name: String,
     pub(crate) role: DashboardRole,
     pub(crate) via: Via,
+    /// True for an open page that only looks for what is new.
+    pub(crate) wants_parts: bool,
 }
 
 /// How it is known who that is.
@@ -70,7 +74,8 @@ pub(crate) async fn around(Shared(state): Shared<Arc<State>>, mut request: Reque
         return protected((StatusCode::MISDIRECTED_REQUEST, text).into_response());
     }
     let (viewer, cookie) = identify(&state, &request);
-    if let Some(viewer) = viewer {
+    if let Some(mut viewer) = viewer {
+        viewer.wants_parts = request.headers().contains_key(LIVE);
         request.extensions_mut().insert(viewer);
     }
     let mut response = protected(next.run(request).await);
@@ -99,7 +104,12 @@ fn is_strange_host(state: &State, request: &Request) -> bool {
 fn identify(state: &State, request: &Request) -> (Option<Viewer>, Option<HeaderValue>) {
     let headers = request.headers();
     if let Some(token) = bearer(headers) {
-        let viewer = state.access.of_token(token).map(|(name, role)| Viewer { name, role, via: Via::Token });
+        let viewer = state.access.of_token(token).map(|(name, role)| Viewer {
+            name,
+            role,
+            via: Via::Token,
+            wants_parts: false,
+        });
         return (viewer, None);
     }
     let found = cookie(headers).and_then(|key| Some((key.to_owned(), state.sessions.find(key)?)));
@@ -122,7 +132,8 @@ fn identify(state: &State, request: &Request) -> (Option<Viewer>, Option<HeaderV
 }
 
 fn viewer(key: String, session: Session) -> Viewer {
-    Viewer { name: session.user, role: session.role, via: Via::Session { key, csrf: session.csrf } }
+    let via = Via::Session { key, csrf: session.csrf };
+    Viewer { name: session.user, role: session.role, via, wants_parts: false }
 }
 
 /// The address of whoever connects to us.
@@ -178,7 +189,7 @@ impl FromRequestParts<Arc<State>> for Viewer {
             let error = "no valid token: send `Authorization: Bearer TOKEN`";
             return Err((StatusCode::UNAUTHORIZED, Json(json!({ "error": error }))).into_response());
         }
-        if path == "/live" || parts.headers.contains_key("x-live") {
+        if path == "/live" || parts.headers.contains_key(LIVE) {
             return Err(StatusCode::UNAUTHORIZED.into_response());
         }
         let next = match parts.method {
@@ -207,7 +218,7 @@ mod tests {
     #[test]
     fn only_a_form_of_ours_may_act() {
         let via = Via::Session { key: "k".into(), csrf: "c".into() };
-        let viewer = Viewer { name: "ada".into(), role: DashboardRole::Act, via };
+        let viewer = Viewer { name: "ada".into(), role: DashboardRole::Act, via, wants_parts: false };
         assert!(viewer.is_own_form(Some("c")));
         assert!(!viewer.is_own_form(Some("d")) && !viewer.is_own_form(None) && !viewer.is_own_form(Some("")));
     }

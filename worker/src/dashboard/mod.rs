@@ -2,21 +2,21 @@
 //!
 //! `mq-worker dashboard` serves it, and `mq-worker --dashboard ADDRESS:PORT` inside a worker. A program serves it with
 //! [`Dashboard`]. Pages are rendered on the server from what `watcher` has seen last; an action of a form and one of the
-//! API are the same [`actions::Action`].
+//! API are the same `actions::Action`.
 
 mod act;
 mod actions;
 mod api;
 mod assets;
 mod call;
+mod diagnosis;
 mod guard;
-mod literal;
 mod live;
 pub(crate) mod login;
 mod pages;
 mod path;
 mod privacy;
-mod problems;
+mod problem;
 mod query;
 mod routes;
 mod send;
@@ -25,8 +25,8 @@ mod state;
 mod watcher;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,11 +40,15 @@ use self::state::State;
 use self::watcher::Watcher;
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::history::History;
+use crate::history::{self, History, Retention};
+use crate::tracing::warn;
 
 /// The address of the page where nothing else is configured.
 pub const DEFAULT_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5555);
+
+/// How long to wait before the broker is opened again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// The management page, bound to its address.
 ///
@@ -86,7 +90,9 @@ impl Dashboard {
         };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let listen = listener.local_addr().map_err(failed)?;
-        let history = History::open(history_file(&app)).await?;
+        let settings = app.config();
+        let retention = Retention { keep: settings.history_keep, max_rows: settings.history_max_rows };
+        let history = History::open_with(&settings.history, retention).await?;
         let state = State {
             app,
             history,
@@ -121,6 +127,8 @@ impl Dashboard {
         let _watching = AbortOnDropHandle::new(tokio::spawn(async move {
             watched.watcher.run(watched.app.clone(), watched.stop.clone()).await;
         }));
+        let followed = Arc::clone(&state);
+        let _following = AbortOnDropHandle::new(tokio::spawn(async move { follow(&followed).await }));
         let service = routes::router(state).into_make_service_with_connect_info::<SocketAddr>();
         let stopped = async move {
             stop.await;
@@ -131,13 +139,17 @@ impl Dashboard {
     }
 }
 
-/// Where the history is kept: beside the database of the broker, else in the working directory.
-fn history_file(app: &App) -> PathBuf {
-    const NAME: &str = "mq-worker-history.db";
-    let url = &app.config().broker_url;
-    match url.scheme().as_str() {
-        "sqlite" => Path::new(url.path()).with_file_name(NAME),
-        _ => PathBuf::from(NAME),
+/// Fills the history as long as the page is served. A broker that cannot be opened yet is tried again.
+async fn follow(state: &State) {
+    loop {
+        let ended = match state.app.broker().await {
+            Ok(broker) => history::follow(broker, &state.history).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            warn!(error = format!("{error:#}"), "the history of the management page stands still");
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

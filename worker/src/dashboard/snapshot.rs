@@ -8,7 +8,7 @@ use futures_util::future::try_join3;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::problems::{Problem, diagnose};
+use super::problem::Problem;
 use crate::admin::inventory::{self, Queues};
 use crate::app::{App, Pausable, Pause};
 use crate::control::inspect::describe;
@@ -96,23 +96,18 @@ pub(crate) struct RunningView {
 
 impl Snapshot {
     /// Looks at everything. A broker that cannot be reached is a part of the picture, with what was seen `last`.
-    /// `earlier` was seen some minutes ago.
-    pub(crate) async fn take(app: &App, last: &Self, earlier: &Self) -> Self {
+    pub(crate) async fn take(app: &App, last: &Self) -> Self {
         let at = Utc::now();
         let url = app.config().broker_url.to_string();
         match look(app).await {
             Ok(found) => {
-                let mut snapshot = Self { at, ..found };
-                snapshot.broker.url = url;
-                snapshot.problems = diagnose(&snapshot, earlier);
-                snapshot
+                let broker = BrokerView { url, ..found.broker };
+                Self { at, broker, ..found }
             }
             Err(error) => {
                 let away_since = last.broker.away_since.or(Some(at));
                 let broker = BrokerView { name: name(app), url, error: Some(error), away_since };
-                let mut snapshot = Self { at, broker, ..last.clone() };
-                snapshot.problems = diagnose(&snapshot, earlier);
-                snapshot
+                Self { at, broker, ..last.clone() }
             }
         }
     }

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::diagnosis::diagnose;
 use super::snapshot::Snapshot;
 use crate::app::App;
 
@@ -54,8 +55,10 @@ impl Watcher {
                 past.front().map_or_else(|| Arc::clone(&last), |(_, snapshot)| Arc::clone(snapshot));
             let snapshot = tokio::select! {
                 () = stop.cancelled() => return,
-                snapshot = Snapshot::take(&app, &last, &earlier) => Arc::new(snapshot),
+                snapshot = Snapshot::take(&app, &last) => snapshot,
             };
+            let problems = diagnose(&snapshot, &earlier);
+            let snapshot = Arc::new(Snapshot { problems, ..snapshot });
             if noted.is_none_or(|noted| noted.elapsed() >= CALM) {
                 noted = Some(begun);
                 if snapshot.broker.error.is_none() {
@@ -81,16 +84,16 @@ impl Watcher {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// Somebody wants to see what is there now; the first one waits until something has been seen.
+    /// What there is to see for somebody who has come; the first one waits until something has been seen.
     pub(crate) async fn fresh(&self) -> Arc<Snapshot> {
         let is_new = !self.is_watched();
-        *self.asked.lock().expect("never poisoned") = Instant::now();
+        self.watched();
         let mut latest = self.latest.subscribe();
-        if is_new || latest.borrow().at == DateTime::<Utc>::default() {
+        if is_new {
             self.wake.notify_one();
-            let seen = tokio::time::timeout(BUSY, latest.changed());
-            // What was seen last is better than nothing.
-            let _ = seen.await;
+        }
+        if latest.borrow().at == DateTime::<Utc>::default() {
+            let _ = tokio::time::timeout(BUSY, latest.changed()).await;
         }
         self.latest()
     }

@@ -3,7 +3,7 @@
 mod task_failure;
 mod undecodable;
 
-pub use task_failure::TaskFailure;
+pub use task_failure::{Language, TaskFailure};
 pub(crate) use undecodable::{Undecodable, without_values};
 
 use std::error::Error as StdError;

@@ -15,8 +15,42 @@ pub struct TaskFailure {
     pub module: String,
     /// The error's text.
     pub message: String,
-    /// A backtrace or a Python traceback, if available.
+    /// What led to it, for people: Python's traceback; of a Rust error its place and its sources; of a panic its place and a
+    /// backtrace.
     pub traceback: Option<String>,
+    /// The arguments of Python's exception, where they are more than its text.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub arguments: Box<[serde_json::Value]>,
+}
+
+/// The language of an error's class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Language {
+    /// An error type of a Rust program.
+    Rust,
+    /// An exception of Python or of Celery. Workers in Rust use Celery's own for what Celery has a class for, such as
+    /// `celery.exceptions.TaskRevokedError`.
+    Python,
+}
+
+impl TaskFailure {
+    /// The language of its class.
+    pub fn language(&self) -> Language {
+        let is_rust = self.module == "rust" || self.module.starts_with("rust.");
+        if is_rust { Language::Rust } else { Language::Python }
+    }
+
+    /// The full name of its class, as the program that raised it would write it: `proj.errors.Refused`,
+    /// `notifications::mail::MailError`.
+    pub fn class(&self) -> String {
+        let Self { kind, module, .. } = self;
+        match (self.language(), module.strip_prefix("rust").unwrap_or(module)) {
+            (_, "" | "builtins") => kind.clone(),
+            (Language::Rust, path) => format!("{}::{kind}", path.trim_start_matches('.').replace('.', "::")),
+            (Language::Python, module) => format!("{module}.{kind}"),
+        }
+    }
 }
 
 impl fmt::Display for TaskFailure {

@@ -34,13 +34,18 @@ pub struct FailureGroup {
 
 /// The groups, the largest first.
 pub(super) fn groups(db: &Connection, labels: &mut Labels) -> rusqlite::Result<Vec<FailureGroup>> {
-    // A union of two lists that are in order each: SQLite merges them, and reads no more than are needed.
     let mut select = db.prepare_cached(
         "WITH failed AS (
              SELECT seq, state, state_at, name, fault FROM (
-                 SELECT * FROM (SELECT * FROM job WHERE state = ?1 ORDER BY seq DESC LIMIT ?3)
+                 SELECT * FROM (
+                     SELECT seq, state, state_at, name, fault FROM job INDEXED BY job_failed
+                     WHERE state = ?1 AND fault IS NOT NULL ORDER BY seq DESC LIMIT ?3
+                 )
                  UNION ALL
-                 SELECT * FROM (SELECT * FROM job WHERE state = ?2 ORDER BY seq DESC LIMIT ?3)
+                 SELECT * FROM (
+                     SELECT seq, state, state_at, name, fault FROM job INDEXED BY job_failed
+                     WHERE state = ?2 AND fault IS NOT NULL ORDER BY seq DESC LIMIT ?3
+                 )
              ) ORDER BY seq DESC LIMIT ?3
          )
          SELECT name, fault, count(*), sum(state = ?2), min(state_at), max(state_at), max(seq)

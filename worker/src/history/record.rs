@@ -48,7 +48,10 @@ pub(super) fn record(
                 rows::update(db, labels, *seq, before, &job)?;
                 *seq
             }
-            None => places.insert(db, labels, rows::micros(events[0].at), &job)?,
+            None => {
+                let first = events.iter().map(|event| event.at).min().unwrap_or(now);
+                places.insert(db, labels, rows::micros(first), &job)?
+            }
         };
         write_words(db, seq, before, &job)?;
     }

@@ -129,8 +129,8 @@ fn own_root(job: &Job) -> Option<&str> {
 /// The kind of the error of a job that has failed for good.
 fn fault(db: &Connection, labels: &mut Labels, job: &Job) -> rusqlite::Result<Option<i64>> {
     let failed = matches!(job.state, JobState::Failure | JobState::DeadLettered);
-    let text = job.error.as_deref().or(job.reason.as_deref()).filter(|_| failed);
-    labels.optional(db, LabelKind::Fault, text.map(kind_of_error))
+    let text = job.error.as_deref().or(job.reason.as_deref()).unwrap_or_default();
+    labels.optional(db, LabelKind::Fault, failed.then(|| kind_of_error(text)))
 }
 
 /// A row before its labels are read: its statement is at work until then.

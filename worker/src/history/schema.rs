@@ -47,6 +47,8 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX job_by_worker ON job (worker);
     CREATE INDEX job_by_root ON job (root) WHERE root IS NOT NULL;
     CREATE INDEX job_by_parent ON job (parent) WHERE parent IS NOT NULL;
+    -- What a list of failures needs, without their rows.
+    CREATE INDEX job_failed ON job (state, seq, name, fault, state_at) WHERE fault IS NOT NULL;
     -- Words of arguments and errors: the text itself is in `job`.
     CREATE VIRTUAL TABLE words USING fts5 (text, content = '', contentless_delete = 1, detail = full);
     CREATE TABLE tally (

@@ -40,8 +40,8 @@ pub struct Filter {
     pub queue: Option<String>,
     /// The worker that reported the call last has this name.
     pub worker: Option<String>,
-    /// The arguments or the error have all of these words, the last one perhaps longer. Words are compared without case
-    /// and accents.
+    /// The arguments or the error have all of these words, compared without case and accents. A word that ends with `*` may
+    /// go on; one that begins many different words is slow to find.
     pub text: Option<String>,
     /// It belongs to the workflow that began with this call.
     pub root: Option<String>,
@@ -202,11 +202,14 @@ fn by_beginning(db: &Connection, id: &str) -> rusqlite::Result<Vec<i64>> {
     Ok(places)
 }
 
-/// Words as a query of FTS5: each is text, whatever it looks like, and the last is a beginning.
+/// Words as a query of FTS5: each is text, whatever it looks like, and with a star the beginning of one.
 fn query(words: &str) -> String {
-    let quoted: Vec<String> =
-        words.split_whitespace().map(|word| format!("\"{}\"", word.replace(['"', '\0'], " "))).collect();
-    if quoted.is_empty() { "\"\"".into() } else { format!("{}*", quoted.join(" ")) }
+    let quoted = |word: &str| {
+        let (word, star) = word.strip_suffix('*').map_or((word, ""), |word| (word, "*"));
+        format!("\"{}\"{star}", word.replace(['"', '\0'], " "))
+    };
+    let quoted: Vec<String> = words.split_whitespace().map(quoted).collect();
+    if quoted.is_empty() { "\"\"".into() } else { quoted.join(" ") }
 }
 
 macro_rules! by {
@@ -316,9 +319,10 @@ mod tests {
     #[test]
     fn words_are_text_whatever_they_look_like() {
         for (words, expected) in [
-            ("user 42", "\"user\" \"42\"*"),
-            ("a\" OR \"b", "\"a \" \"OR\" \" b\"*"),
-            ("ann@example.com", "\"ann@example.com\"*"),
+            ("user 42", "\"user\" \"42\""),
+            ("us* 42", "\"us\"* \"42\""),
+            ("a\" OR \"b", "\"a \" \"OR\" \" b\""),
+            ("ann@example.com", "\"ann@example.com\""),
             ("", "\"\""),
         ] {
             assert_eq!(query(words), expected);

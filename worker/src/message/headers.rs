@@ -1,8 +1,9 @@
 //! The header table of a message, with Celery's headers as typed questions.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::iso8601::parse_time;
@@ -50,9 +51,21 @@ pub mod names {
 }
 
 /// A header table. Unknown headers are kept and passed on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Headers(Map<String, Value>);
+#[derive(Clone, Debug, Default, PartialEq)]
+// Shared by the copies of a message: one is made for each publish, and few are changed.
+pub struct Headers(Arc<Map<String, Value>>);
+
+impl Serialize for Headers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Map::deserialize(deserializer).map(|map| Self(Arc::new(map)))
+    }
+}
 
 impl Headers {
     /// The two headers without which Celery's workers do not take a message.
@@ -75,17 +88,17 @@ impl Headers {
 
     /// Sets a header, in place of what was there.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        self.0.insert(name.into(), value.into());
+        Arc::make_mut(&mut self.0).insert(name.into(), value.into());
     }
 
     /// Takes a header out.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name)
+        Arc::make_mut(&mut self.0).remove(name)
     }
 
     /// Keeps those whose names pass.
     pub(crate) fn retain(&mut self, mut keeps: impl FnMut(&str) -> bool) {
-        self.0.retain(|name, _| keeps(name));
+        Arc::make_mut(&mut self.0).retain(|name, _| keeps(name));
     }
 
     /// True when there is none.
@@ -270,7 +283,7 @@ pub(crate) fn owner(name: &str) -> Option<&'static str> {
 
 impl FromIterator<(String, Value)> for Headers {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(iter: I) -> Self {
-        Self(iter.into_iter().collect())
+        Self(Arc::new(iter.into_iter().collect()))
     }
 }
 

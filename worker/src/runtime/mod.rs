@@ -6,6 +6,7 @@
 
 pub(crate) mod handle;
 pub(crate) mod reporter;
+mod sources;
 mod startup;
 mod waited;
 

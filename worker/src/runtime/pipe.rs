@@ -74,14 +74,15 @@ impl Pipe {
                     tasks.spawn(async move { pipe.return_to_paused_queue(delivery).await });
                 }
             }
+            while !waiting.is_empty()
+                && let Some(slot) = self.slots.try_take()
+            {
+                self.start(&tasks, &mut waiting, slot);
+            }
             let delivery = tokio::select! {
                 biased;
                 slot = self.slots.take(), if !waiting.is_empty() => {
-                    let pipe = Arc::clone(self);
-                    if let Some(delivery) = waiting.pop() {
-                        let verdict = verdict(&self.gate.crash_facts(&delivery), false);
-                        tasks.spawn(async move { pipe.process(delivery, verdict, Some(slot)).await });
-                    }
+                    self.start(&tasks, &mut waiting, slot);
                     continue;
                 }
                 delivery = consumer.next() => delivery,
@@ -136,6 +137,15 @@ impl Pipe {
         }
     }
 
+    /// Starts the next delivery that waits.
+    fn start(self: &Arc<Self>, tasks: &TaskTracker, waiting: &mut Waiting, slot: OwnedSemaphorePermit) {
+        if let Some(delivery) = waiting.pop() {
+            let pipe = Arc::clone(self);
+            let verdict = verdict(&self.gate.crash_facts(&delivery), false);
+            tasks.spawn(async move { pipe.process(delivery, verdict, Some(slot)).await });
+        }
+    }
+
     /// Handles a suspected poison message: it runs while no other message with a crash count does. After a quarantine that
     /// did not end, it is counted and sent again where that proves nothing, and is dead-lettered otherwise.
     async fn quarantine(&self, mut delivery: Delivery, warm: &CancellationToken) {
@@ -161,6 +171,8 @@ impl Pipe {
     }
 
     /// Admits a delivery, and runs it. Without a slot, a message that could run waits in the broker for its turn.
+    ///
+    /// Each task pays for the size of this future: what seldom happens is in a box.
     async fn process(
         &self,
         mut delivery: Delivery,
@@ -170,43 +182,53 @@ impl Pipe {
         delivery.settlement.begin();
         let (mut request, work, limits) = match self.gate.admit(delivery, verdict, Utc::now()) {
             Admission::Run(request, work, limits) => (request, work, limits),
-            Admission::Refuse(request, refusal) => {
-                let attempts = self.gate.attempts(&request);
-                let outcome = refused(refusal, &request.options, attempts, fastrand::f64());
-                return self.settler.settle(request, outcome, Duration::ZERO).await;
-            }
-            Admission::Early(request, wait) => return self.settler.postpone(request, wait).await,
-            Admission::Hold(request, wait) => return self.settler.hold(request, wait).await,
-            Admission::CountCrash(request) => return self.settler.count_crash(request).await,
-            Admission::Split(request, entries) => return self.settler.split(request, &entries).await,
+            other => return Box::pin(self.turn_away(other)).await,
         };
         let Some(slot) = slot else {
-            return self.settler.postpone(request, self.quarantine.pause()).await;
+            return Box::pin(self.settler.postpone(request, self.quarantine.pause())).await;
         };
         let in_quarantine = verdict == CrashVerdict::RunAlone;
         let crashed = (!in_quarantine && request.crashes > 0).then(|| self.quarantine.enter());
         let _beside = match &crashed {
             // The message in quarantine would be blamed for what this one does.
             Some(crashed) => match crashed.run_beside_others() {
-                None => return self.settler.postpone(request, self.quarantine.pause()).await,
+                None => return Box::pin(self.settler.postpone(request, self.quarantine.pause())).await,
                 beside => beside,
             },
             None => None,
         };
         match self.settler.has_succeeded(&request).await {
             Ok(false) => {}
-            Ok(true) => return self.settler.settle(request, Outcome::Repeated, Duration::ZERO).await,
-            Err(Abandoned) => return self.settler.requeue(request).await,
+            Ok(true) => {
+                return Box::pin(self.settler.settle(request, Outcome::Repeated, Duration::ZERO)).await;
+            }
+            Err(Abandoned) => return Box::pin(self.settler.requeue(request)).await,
         }
         if in_quarantine {
             // Before it runs: a worker that gets it again must know that its quarantine has begun.
-            if self.settler.note_quarantine(request.context.headers()).await.is_err() {
-                return self.settler.requeue(request).await;
+            if Box::pin(self.settler.note_quarantine(request.context.headers())).await.is_err() {
+                return Box::pin(self.settler.requeue(request)).await;
             }
             request.quarantined = true;
             self.settler.reporter.happened(EventKind::Quarantined, &request.context);
         }
         self.run(request, work, limits, slot).await;
+    }
+
+    /// Settles a delivery that is not run now.
+    async fn turn_away(&self, admission: Admission) {
+        match admission {
+            Admission::Run(request, ..) => self.settler.requeue(request).await,
+            Admission::Refuse(request, refusal) => {
+                let attempts = self.gate.attempts(&request);
+                let outcome = refused(refusal, request.options, attempts, fastrand::f64());
+                self.settler.settle(request, outcome, Duration::ZERO).await;
+            }
+            Admission::Early(request, wait) => self.settler.postpone(request, wait).await,
+            Admission::Hold(request, wait) => self.settler.hold(request, wait).await,
+            Admission::CountCrash(request) => self.settler.count_crash(request).await,
+            Admission::Split(request, entries) => self.settler.split(request, &entries).await,
+        }
     }
 
     async fn run(
@@ -225,9 +247,9 @@ impl Pipe {
         let begun = Instant::now();
         let _listed = self.running.enter(&request.context, begun, early);
         // Revoked since it was admitted, and before anybody could find it on the list.
-        if self.gate.revocations.contains(request.context.id()) {
+        if self.gate.revocations.concern(&request.context) {
             let outcome = Outcome::Revoked { why: "revoked" };
-            return self.settler.settle(request, outcome, Duration::ZERO).await;
+            return Box::pin(self.settler.settle(request, outcome, Duration::ZERO)).await;
         }
         self.settler.metrics.started(&request.context);
         self.settler.reporter.started(&request.context);
@@ -240,7 +262,7 @@ impl Pipe {
             executor::run(work, &request.context, layers, limits, step, slot, &self.slots, &self.gate.cold);
         let ended = self.settler.reporting(&request, run).await;
         let attempts = self.gate.attempts(&request);
-        let outcome = decide(ended, &request.options, attempts, fastrand::f64());
+        let outcome = decide(ended, request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;
     }
 

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::Utc;
+use serde_json::Value;
 
 use super::waited::waited;
 use crate::control::Clock;
 use crate::error::TaskFailure;
-use crate::events::{Emitter, Event, EventKind, text};
+use crate::events::{Emitter, Event, EventKind, KEPT, text};
+use crate::message::{JSON, Message};
 use crate::middleware::OutcomeKind;
 use crate::routing::Queue;
 use crate::task::Context;
@@ -91,6 +93,10 @@ impl Reporter {
         };
         if reporting.values == Values::Hidden {
             return reporting.emit(event.without_values());
+        }
+        if !context.message().is_task() {
+            event.args = Some(format!("({},)", plain(context.message())));
+            return reporting.emit(event);
         }
         // Whoever sent it may have had reasons to say it in other words.
         (event.args, event.kwargs) = (text("argsrepr"), text("kwargsrepr"));
@@ -190,6 +196,15 @@ fn of_call(kind: EventKind, context: &Context) -> Event {
     }
 }
 
+/// The body of a message that no Celery producer wrote.
+fn plain(message: &Message) -> String {
+    let body = &message.body[..message.body.len().min(KEPT)];
+    if message.properties.content_type.as_deref().is_some_and(|kind| kind.starts_with(JSON)) {
+        return text(body);
+    }
+    text(Value::from(String::from_utf8_lossy(body)).to_string().as_bytes())
+}
+
 /// `MailError('no such address')`.
 fn exception(failure: &TaskFailure) -> String {
     let json = serde_json::to_string(&failure.message).unwrap_or_default();
@@ -211,6 +226,7 @@ mod tests {
             module: "rust.mail".into(),
             message: "it's gone\n".into(),
             traceback: None,
+            arguments: Box::default(),
         };
         assert_eq!(exception(&failure), r#"MailError("it's gone\n")"#);
         assert_eq!(traceback(&failure), failure.to_string());

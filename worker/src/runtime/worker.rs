@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::gate::Gate;
+use super::admission::limits::ChangedLimits;
 use super::admission::quarantine::Quarantine;
 use super::control::Node;
 use super::control::pause_reader::PauseReader;
@@ -27,12 +28,14 @@ use super::settlement::dropped_calls;
 use super::settlement::failure_hooks::FailureHooks;
 use super::settlement::persist::{Persist, Settling};
 use super::settlement::settler::Settler;
+use super::sources::Sources;
 use super::startup::{NotReady, consume, declare, set_up};
 use crate::app::{App, Consumed};
 use crate::broker::{Broker, Consumer, Subscription};
 use crate::control::Clock;
 use crate::error::{Error, Result};
 use crate::events::{Emitter, EventKind};
+use crate::panics::keep_traces;
 use crate::routing::names::check_name;
 use crate::task::SharedState;
 use crate::tracing;
@@ -148,6 +151,7 @@ impl Worker {
     /// Sets up, reaches the broker and begins to consume.
     async fn prepare(self) -> Result<Ready, NotReady> {
         self.check()?;
+        keep_traces();
         let Worker { app, queues, shared, isolates, handle } = self;
         let settings = &app.config().worker;
         // A state that was given to this process does not exist in others.
@@ -162,9 +166,10 @@ impl Worker {
         let backend = app.backend().await?;
         let Consumed { topology, queues, subscriptions } = app.consumed(&queues)?;
         declare(&*broker, &topology, &handle).await?;
+        let sources = Arc::new(Sources::new(queues.clone(), topology));
         let running = Arc::new(RunningTasks::new(app.registry()));
         let mut reader = RevocationReader::new(Arc::clone(&broker), Arc::clone(&running));
-        let mut pause_reader = PauseReader::new(Arc::clone(&broker), queues.clone());
+        let mut pause_reader = PauseReader::new(Arc::clone(&broker), Arc::clone(&sources));
         // Before the first message: it may be a revoked one, or one of a paused queue.
         tokio::try_join!(reader.catch_up(&handle), pause_reader.catch_up(&handle))?;
         let pauses = Arc::clone(&pause_reader.pauses);
@@ -182,7 +187,7 @@ impl Worker {
             broker: Arc::clone(&broker),
             backend: Arc::clone(&backend),
             control: consumer.control(),
-            queues: queues.as_slice().into(),
+            sources: Arc::clone(&sources),
             delivered: Arc::clone(&delivered),
             running: Arc::clone(&running),
             settling: Arc::clone(&settling),
@@ -191,12 +196,14 @@ impl Worker {
             reporter: reporter.clone(),
         });
         let heartbeat = Heartbeat { reporter: reporter.clone(), running: Arc::clone(&running) };
+        let limits = Arc::<ChangedLimits>::default();
         let node = settings.control.then(|| Node {
             name: app.worker_name(),
             app: app.clone(),
-            queues: queues.clone(),
-            topology,
-            prefetch,
+            sources,
+            consumer: consumer.control(),
+            adapting: Default::default(),
+            limits: Arc::clone(&limits),
             since: Instant::now(),
             running: Arc::clone(&running),
             slots: Arc::clone(&slots),
@@ -218,6 +225,7 @@ impl Worker {
             quarantines_in_process,
             revocations,
             pauses,
+            limits,
             broker_counts_crashes: broker.capabilities().counts_crashes,
             tolerance: TOLERANCE,
         };
@@ -317,7 +325,7 @@ impl Ready {
         let period = if node.is_some() { FOLLOW } else { FOLLOW_UNTOLD };
         let control = node.map(|node| {
             let (broker, over) = (Arc::clone(&pipe.settler.broker), over.clone());
-            tokio::spawn(async move { node.serve(broker, over).await })
+            tokio::spawn(async move { Arc::new(node).serve(broker, over).await })
         });
         tokio::spawn(reader.follow(period, over.clone()));
         let beating = tokio::spawn(heartbeat.clone().beat(over.clone()));

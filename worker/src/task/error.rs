@@ -27,24 +27,30 @@ pub enum TaskError {
         /// How long to wait.
         after: Duration,
         /// The reason.
-        failure: TaskFailure,
+        failure: Box<TaskFailure>,
     },
 }
 
 impl TaskError {
     /// A failure with a text: retried.
+    #[track_caller]
     pub fn failed(message: impl fmt::Display) -> Self {
-        TaskError::Failed(TaskFailure::named("TaskError", "rust.mq_worker", message))
+        TaskError::Failed(TaskFailure::named("TaskError", "rust.mq_worker", message).here())
     }
 
     /// A permanent failure with a text: not retried.
+    #[track_caller]
     pub fn reject(message: impl fmt::Display) -> Self {
-        TaskError::Rejected(TaskFailure::named("Rejected", "rust.mq_worker", message))
+        TaskError::Rejected(TaskFailure::named("Rejected", "rust.mq_worker", message).here())
     }
 
     /// Retries after exactly this time, instead of the task's backoff.
+    #[track_caller]
     pub fn retry_in(after: Duration, reason: impl fmt::Display) -> Self {
-        TaskError::Retry { after, failure: TaskFailure::named("Retry", "rust.mq_worker", reason) }
+        TaskError::Retry {
+            after,
+            failure: Box::new(TaskFailure::named("Retry", "rust.mq_worker", reason).here()),
+        }
     }
 
     /// The same error, as a permanent one.
@@ -56,18 +62,16 @@ impl TaskError {
     /// What went wrong.
     pub fn failure(&self) -> &TaskFailure {
         match self {
-            TaskError::Failed(failure) | TaskError::Rejected(failure) | TaskError::Retry { failure, .. } => {
-                failure
-            }
+            TaskError::Failed(failure) | TaskError::Rejected(failure) => failure,
+            TaskError::Retry { failure, .. } => failure,
         }
     }
 
     /// What went wrong, by value.
     pub fn into_failure(self) -> TaskFailure {
         match self {
-            TaskError::Failed(failure) | TaskError::Rejected(failure) | TaskError::Retry { failure, .. } => {
-                failure
-            }
+            TaskError::Failed(failure) | TaskError::Rejected(failure) => failure,
+            TaskError::Retry { failure, .. } => *failure,
         }
     }
 }
@@ -79,8 +83,10 @@ impl fmt::Display for TaskError {
 }
 
 impl<E: StdError + Send + Sync + 'static> From<E> for TaskError {
+    // The place of the `?`.
+    #[track_caller]
     fn from(error: E) -> Self {
-        TaskError::Failed(TaskFailure::of(&error))
+        TaskError::Failed(TaskFailure::of(&error).here())
     }
 }
 
@@ -112,7 +118,13 @@ pub trait Permanence: fmt::Display {
 
 impl TaskFailure {
     pub(crate) fn named(kind: &str, module: &str, message: impl fmt::Display) -> Self {
-        Self { kind: kind.into(), module: module.into(), message: message.to_string(), traceback: None }
+        Self {
+            kind: kind.into(),
+            module: module.into(),
+            message: message.to_string(),
+            traceback: None,
+            arguments: Box::default(),
+        }
     }
 
     /// Names the failure after the error's type, with the texts of its causes.
@@ -121,6 +133,8 @@ impl TaskFailure {
         let mut source = error.source();
         while let Some(cause) = source {
             let text = cause.to_string();
+            let told = failure.traceback.take().unwrap_or_else(|| failure.to_string());
+            failure.traceback = Some(told + "\ncaused by: " + &text);
             // Many errors already print their cause; saying it twice helps nobody.
             if !failure.message.contains(&text) {
                 failure.message.push_str(": ");
@@ -131,9 +145,18 @@ impl TaskFailure {
         failure
     }
 
+    /// With the place of the caller as the first line of its traceback.
+    #[track_caller]
+    fn here(mut self) -> Self {
+        let place = std::panic::Location::caller();
+        let rest = self.traceback.take().unwrap_or_else(|| self.to_string());
+        self.traceback = Some(format!("at {}:{}\n{rest}", place.file(), place.line()));
+        self
+    }
+
     pub(crate) fn displayed<E: fmt::Display>(error: &E) -> Self {
         let (module, kind) = type_path(type_name_of_val(error));
-        Self { kind, module, message: error.to_string(), traceback: None }
+        Self { kind, module, message: error.to_string(), traceback: None, arguments: Box::default() }
     }
 }
 
@@ -179,7 +202,7 @@ pub mod convert {
             let failure = TaskFailure::displayed(&self.0);
             match (self.0.is_permanent(), self.0.retry_after()) {
                 (true, _) => TaskError::Rejected(failure),
-                (false, Some(after)) => TaskError::Retry { after, failure },
+                (false, Some(after)) => TaskError::Retry { after, failure: Box::new(failure) },
                 (false, None) => TaskError::Failed(failure),
             }
         }

@@ -20,11 +20,11 @@ impl SendTrace {
 
 /// Nothing of a call in a worker.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CallTrace;
+pub(crate) struct CallTrace {}
 
 impl CallTrace {
     pub(crate) fn begin(_: &Context, _: impl FnOnce() -> Option<Duration>) -> Self {
-        Self
+        Self {}
     }
 
     pub(crate) fn is_on(&self) -> bool {

@@ -23,8 +23,13 @@ async fn the_first_final_state_stays() {
     let backend = results(&dir.path().join("r.db"), Duration::from_secs(60)).await;
     assert!(backend.fetch("id").await.expect("readable").is_none());
     assert_eq!(backend.expect("id").await.expect("nothing to do"), None);
-    let failure =
-        TaskFailure { kind: "E".into(), module: "m".into(), message: "boom".into(), traceback: None };
+    let failure = TaskFailure {
+        kind: "E".into(),
+        module: "m".into(),
+        message: "boom".into(),
+        traceback: None,
+        arguments: Box::default(),
+    };
     let retry = ResultRecord::failed("id", State::Retry, failure.clone());
     backend.store(&retry, None).await.expect("stored");
     assert_eq!(backend.fetch("id").await.unwrap().expect("one").state, State::Retry);

@@ -3,7 +3,7 @@ use mq_worker::task;
 #[task(rate_limit = "10/m", max_retries = 1)]
 async fn limited() {}
 
-#[task(cron = "0 3 * * *")]
+#[task(run_at = "03:00")]
 async fn nightly() {}
 
 #[task(retry_delay = 30)]

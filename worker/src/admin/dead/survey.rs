@@ -40,14 +40,20 @@ pub(crate) struct Group {
 /// Groups the oldest letters of a queue.
 pub(crate) async fn survey(app: &App, queue: &str, most: u32) -> Outcome<Survey> {
     let mut search = Search::open(app, Which { queue: queue.to_owned(), ..Which::default() }, most).await?;
-    let mut groups: BTreeMap<(String, String), (u64, Option<DateTime<Utc>>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
     let looked = async {
         while let Some(delivery) = search.next().await? {
             let letter = Letter::of(&delivery.message);
-            let key = (letter.task().unwrap_or_default().to_owned(), kind(&letter.why().unwrap_or_default()));
-            let (count, newest) = groups.entry(key).or_default();
-            *count += 1;
-            *newest = (*newest).max(delivery.message.headers.dead_at());
+            let task = letter.task().unwrap_or_default().to_owned();
+            let kind = kind(&letter.why().unwrap_or_default());
+            let group = groups.entry((task.clone(), kind.clone())).or_insert(Group {
+                task,
+                kind,
+                count: 0,
+                newest: None,
+            });
+            group.count += 1;
+            group.newest = group.newest.max(delivery.message.headers.dead_at());
             search.hold(delivery);
         }
         Ok(())
@@ -56,10 +62,7 @@ pub(crate) async fn survey(app: &App, queue: &str, most: u32) -> Outcome<Survey>
     let found = search.found();
     search.put_back().await;
     looked.map(|()| {
-        let mut groups: Vec<Group> = groups
-            .into_iter()
-            .map(|((task, kind), (count, newest))| Group { task, kind, count, newest })
-            .collect();
+        let mut groups: Vec<Group> = groups.into_values().collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.count));
         Survey { groups, seen: found.matching, unseen: found.unseen }
     })

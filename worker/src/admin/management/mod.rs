@@ -10,6 +10,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use self::http::Http;
+#[cfg(feature = "dashboard")]
+use chrono::DateTime;
+
+#[cfg(feature = "dashboard")]
+use super::connections::ConnectionInfo;
 use crate::admin::failure::{Failure, Outcome};
 use crate::app::Config;
 use crate::broker::{ExchangeInfo, QueueInfo};
@@ -100,6 +105,19 @@ struct ListedBinding {
     routing_key: String,
 }
 
+#[cfg(feature = "dashboard")]
+#[derive(Deserialize)]
+struct ListedConnection {
+    name: String,
+    user: Option<String>,
+    user_provided_name: Option<String>,
+    peer_host: Option<String>,
+    peer_port: Option<u16>,
+    state: Option<String>,
+    channels: Option<u64>,
+    connected_at: Option<i64>,
+}
+
 /// A page; brokers older than 3.6 answer with the bare list.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -170,6 +188,26 @@ impl Management {
                 .then(|| Binding::new(binding.source, binding.destination, binding.routing_key))
         };
         Ok(listed.unwrap_or_default().into_iter().filter_map(of_queue).collect())
+    }
+
+    /// Who is connected to the virtual host.
+    #[cfg(feature = "dashboard")]
+    pub(crate) async fn connections(&self) -> Outcome<Vec<ConnectionInfo>> {
+        let columns = "name,user,user_provided_name,peer_host,peer_port,state,channels,connected_at";
+        let listed: Option<Vec<ListedConnection>> =
+            self.get(format!("/api/vhosts/{}/connections?columns={columns}", self.vhost)).await?;
+        let info = |connection: ListedConnection| ConnectionInfo {
+            name: connection.user_provided_name.unwrap_or(connection.name),
+            user: connection.user.unwrap_or_default(),
+            peer: match (connection.peer_host, connection.peer_port) {
+                (Some(host), Some(port)) => format!("{host}:{port}"),
+                (host, _) => host.unwrap_or_default(),
+            },
+            state: connection.state.unwrap_or_default(),
+            channels: connection.channels.unwrap_or_default(),
+            since: connection.connected_at.and_then(DateTime::from_timestamp_millis),
+        };
+        Ok(listed.ok_or_else(|| self.http.no_vhost())?.into_iter().map(info).collect())
     }
 
     async fn pages<T>(&self, what: &str, columns: &str) -> Outcome<Listed<T>>

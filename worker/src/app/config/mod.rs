@@ -119,6 +119,8 @@ pub struct WorkerConfig {
     pub max_crashes: u32,
     /// Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower. Default true.
     pub control: bool,
+    /// Run a scheduler beside the worker of the `mq-worker` command: see [`Beat`](crate::Beat). Default false.
+    pub beat: bool,
     /// Emit events of every call that this worker runs, for Flower, `mq-worker events` and history. Default false: they can
     /// be turned on and off while it runs.
     pub events: bool,
@@ -178,6 +180,7 @@ impl Default for WorkerConfig {
             hostname: None,
             max_crashes: 3,
             control: true,
+            beat: false,
             events: false,
             health: None,
             health_stall_limit: Duration::from_secs(60),

@@ -94,7 +94,7 @@ settings! {
         "port 15672 of the broker's host", "RabbitMQ's management API, for the operating commands",
         |c, t, _| c.management_url = Some(value::management(t)?),
         |c| c.management_url.as_ref().map(ToString::to_string);
-    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `redis://`, `rediss://`, `sqlite:PATH`, `memory://`, `none`",
+    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `redis://`, `rediss://`, `postgres://`, `sqlite:PATH`, `memory://`, `none`",
         "with the broker", "Where results are stored",
         |c, t, base| c.result_backend = Some(value::result_backend(t)?.relative_to(base)),
         |c| Some(c.effective_result_backend().to_string());
@@ -151,6 +151,9 @@ settings! {
     "worker" "control" "MQ_CONTROL" "", "`true` or `false`", "`true`",
         "Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower",
         |c, t, _| c.worker.control = value::switch(t)?, |c| Some(c.worker.control.to_string());
+    "worker" "beat" "MQ_BEAT" "--beat", "`true` or `false`", "`false`",
+        "Run a scheduler beside the worker: of all that run, one sends the calls of schedules",
+        |c, t, _| c.worker.beat = value::switch(t)?, |c| Some(c.worker.beat.to_string());
     "worker" "events" "MQ_EVENTS" "--events", "`true` or `false`", "`false`",
         "Emit events of every call that the worker runs, for Flower and `mq-worker events`",
         |c, t, _| c.worker.events = value::switch(t)?, |c| Some(c.worker.events.to_string());

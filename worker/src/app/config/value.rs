@@ -176,9 +176,12 @@ pub(crate) fn result_backend(text: &str) -> Result<BrokerUrl, Problem> {
         "rpc" => Some(("amqp", cfg!(feature = "amqp"))),
         "sqlite" => Some(("sqlite", cfg!(feature = "sqlite"))),
         "redis" | "rediss" => Some(("redis", cfg!(feature = "redis"))),
+        "postgres" | "postgresql" => Some(("postgres", cfg!(feature = "postgres"))),
         "memory" | "none" => None,
         _ => {
-            return Err("expected rpc://, redis://HOST, rediss://HOST, sqlite:PATH, memory:// or none".into());
+            return Err("expected rpc://, redis://HOST, rediss://HOST, postgres://HOST/DB, sqlite:PATH, memory:// or \
+                        none"
+                .into());
         }
     };
     built_in(needs).map(|()| url)

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::entry::{Entry, Origin};
+use super::entry::Entry;
+use super::origin::Origin;
+use super::reader::Reader;
 use super::state::State;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -95,7 +97,7 @@ pub(super) fn changes(
     changes
 }
 
-impl super::Reader {
+impl Reader {
     /// Writes down what this program says, where the log does not say so yet.
     pub(crate) async fn declare(&mut self, declared: &[(Origin, Schedule)], program: &str) -> Result<()> {
         let changes = changes(declared, program, &self.state, Utc::now());

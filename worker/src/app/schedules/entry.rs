@@ -3,20 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::origin::Origin;
 use super::record::Record;
 use crate::schedule::Schedule;
-
-/// Where a schedule comes from. If several say something about one name, the last of these wins.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// `#[task(cron = "..")]` or `#[task(every = "..")]`.
-    Code,
-    /// `[[schedules]]` in `mq-worker.toml`.
-    File,
-    /// [`put`](super::Schedules::put) or `mq-worker schedules`.
-    Hand,
-}
 
 /// An entry of the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
-use super::entry::Origin;
+use super::origin::Origin;
 use super::record::Record;
 use super::state::State;
 use crate::schedule::{Schedule, run_at};

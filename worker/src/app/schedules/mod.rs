@@ -4,14 +4,15 @@ mod call;
 mod declared;
 mod entry;
 mod info;
+mod origin;
 mod reader;
 mod record;
 mod state;
 
 pub(crate) use declared::declared;
 pub(crate) use entry::Entry;
-pub use entry::Origin;
 pub use info::{ScheduleInfo, ScheduledRun};
+pub use origin::Origin;
 pub(crate) use reader::{Reader, log_of};
 pub(crate) use state::State;
 
@@ -173,7 +174,7 @@ impl Schedules {
         schedule.check()?;
         let refused = |error: Error| error.context(format_args!("schedule `{}`", schedule.name));
         let headers: Vec<_> = schedule.headers.clone().into_iter().collect();
-        super::send::check_headers(&schedule.task, &headers).map_err(refused)?;
+        super::call_headers::check_headers(&schedule.task, &headers).map_err(refused)?;
         check_name("task", &schedule.task).map_err(refused)?;
         if let Some(queue) = &schedule.queue {
             check_name("queue", queue).map_err(refused)?;

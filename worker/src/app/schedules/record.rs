@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::entry::Origin;
+use super::origin::Origin;
 use crate::schedule::{Schedule, handled_until};
 
 /// A value and the place in the log where it was said. The later one wins, also when it is read first.

@@ -1,6 +1,6 @@
 //! A consumer: one lane for each of its queues.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,10 +24,13 @@ use crate::error::{Error, Result};
 /// A lane answers within its own deadline, unless the I/O thread stands still.
 const UNANSWERED: Duration = Duration::from_secs(8);
 
+/// How many deliveries wait for the worker at most: more than any prefetch. What is there is bounded by the prefetch.
+const MOST: usize = 1 << 20;
+
 /// The handle to the lanes of one consumer.
 pub(super) struct AmqpConsumerControl {
     amqp: Arc<Amqp>,
-    prefetch: u16,
+    prefetch: AtomicU16,
     name: String,
     lanes: Mutex<Lanes>,
 }
@@ -82,10 +85,26 @@ impl AmqpConsumerControl {
         left_out.collect()
     }
 
+    /// Opens a lane anew for each queue, and gives those that it replaces: RabbitMQ keeps the prefetch of a consumer that
+    /// there is already.
+    fn replace_lanes(&self) -> Vec<LaneHandle> {
+        let mut lanes = lock(&self.lanes);
+        let Lanes { all, consumer } = &mut *lanes;
+        let Some(consumer) = consumer else { return Vec::new() };
+        all.retain(|lane| !lane.commands.is_closed());
+        let mut replaced = Vec::new();
+        for lane in all.iter_mut().filter(|lane| lane.is_wanted) {
+            lane.is_wanted = false;
+            replaced.push(lane.clone());
+        }
+        all.extend(replaced.iter().map(|lane| self.open_lane(&lane.queue, None, consumer.clone())));
+        replaced
+    }
+
     fn source(&self, queue: &str) -> Source {
         Source {
             queue: queue.into(),
-            prefetch: self.prefetch,
+            prefetch: self.prefetch.load(Ordering::Relaxed),
             tag: consumer_tag(&self.name),
             arguments: FieldTable::default(),
         }
@@ -145,6 +164,16 @@ impl ConsumerControl for AmqpConsumerControl {
         .boxed()
     }
 
+    fn set_prefetch(&self, prefetch: u16) -> BoxFuture<'_, Result<()>> {
+        async move {
+            if self.prefetch.swap(prefetch.max(1), Ordering::Relaxed) != prefetch.max(1) {
+                ask(self.replace_lanes(), LaneCommand::Cancel).await;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn flush(&self) -> BoxFuture<'_, ()> {
         ask(self.lanes(), LaneCommand::Flush).boxed()
     }
@@ -180,9 +209,10 @@ pub(super) async fn open(
         return Err(Error::config("a prefetch of 0 would reserve the whole queue: give at least 1"));
     }
     queues.iter().try_for_each(|queue| check_queue(queue))?;
-    let (consumer, stream) = mpsc::channel(usize::from(prefetch) * queues.len().max(1));
+    let (consumer, stream) = mpsc::channel(MOST);
     let lanes = Mutex::new(Lanes { all: Vec::new(), consumer: Some(consumer.clone()) });
-    let control = Arc::new(AmqpConsumerControl { amqp: Arc::clone(amqp), prefetch, name, lanes });
+    let control =
+        Arc::new(AmqpConsumerControl { amqp: Arc::clone(amqp), prefetch: prefetch.into(), name, lanes });
     let mut opened = Vec::new();
     for queue in &queues {
         let source = control.source(queue);

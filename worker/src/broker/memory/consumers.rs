@@ -53,6 +53,10 @@ impl Attached {
     }
 
     /// Takes these queues in place of its own.
+    pub(super) fn set_prefetch(&mut self, prefetch: u16) {
+        self.prefetch = prefetch;
+    }
+
     pub(super) fn set_queues(&mut self, queues: Vec<Arc<str>>) {
         self.queues = queues.into();
     }

@@ -280,6 +280,14 @@ impl ConsumerControl for MemoryConsumerControl {
         })
     }
 
+    fn set_prefetch(&self, prefetch: u16) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, _| state.set_prefetch(self.id, prefetch));
+            Ok(())
+        })
+    }
+
     fn flush(&self) -> BoxFuture<'_, ()> {
         // A verdict takes effect while it is given.
         Box::pin(std::future::ready(()))

@@ -236,12 +236,20 @@ impl MemoryState {
         }
         let names = self.names(queues, owner)?;
         let id = self.next_id();
-        // There is room for all that may be unsettled, so that handing out never has to wait.
-        let (sender, deliveries) = mpsc::channel(usize::from(*prefetch));
+        // There is room for all that may be unsettled, whatever becomes of the prefetch: handing out never has to wait.
+        let (sender, deliveries) = mpsc::channel(usize::from(u16::MAX));
         self.consumers.insert(id, Attached::new(owner, sender, *prefetch, names.clone()));
         names.iter().for_each(|name| self.attach(id, name, now));
         self.serve_consumer(id);
         Ok((id, deliveries))
+    }
+
+    /// Changes how many deliveries of a consumer may be unsettled.
+    pub(super) fn set_prefetch(&mut self, id: u64, prefetch: u16) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.set_prefetch(prefetch.max(1));
+            self.serve_consumer(id);
+        }
     }
 
     /// Changes the queues of a consumer. What it was handed stays with it.

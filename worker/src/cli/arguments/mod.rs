@@ -1,11 +1,13 @@
 //! The command line of `mq-worker`.
 
 mod call;
+mod control;
 mod dead;
 #[cfg(feature = "dashboard")]
 mod jobs;
 mod parse;
 mod pause;
+mod schedules;
 mod topology;
 
 use std::net::SocketAddr;
@@ -16,6 +18,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub(super) use self::call::CallArguments;
+use self::control::{CONTROL_HELP, EVENTS_HELP};
+pub(super) use self::control::{ControlArguments, EventsArguments};
 pub(super) use self::dead::{DeadArguments, DeadCommand};
 #[cfg(feature = "dashboard")]
 use self::jobs::{EXPLAIN_HELP, JOBS_HELP};
@@ -27,6 +31,10 @@ pub(super) use self::jobs::{
 pub(super) use self::parse::parse;
 use self::pause::PAUSE_HELP;
 pub(super) use self::pause::{PauseArguments, ResumeArguments};
+pub(super) use self::schedules::{
+    AddArguments, BeatArguments, EditArguments, ScheduledCallArguments, SchedulesCommand, TimingArguments,
+};
+use self::schedules::{BEAT_HELP, SCHEDULES_HELP};
 pub(super) use self::topology::{
     BindArguments, BindingsArguments, DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments,
     DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments, ExchangesArguments,
@@ -86,6 +94,9 @@ pub(super) struct WorkerArguments {
     /// The worker's name; %h is the host name [default: the package's or program's name, followed by @%h]
     #[arg(short = 'n', long, value_name = "NAME", value_parser = value::hostname)]
     pub(super) hostname: Option<String>,
+    /// Run a scheduler too: of all that run, one sends the calls of schedules
+    #[arg(long)]
+    pub(super) beat: bool,
     /// Emit events of every call that the worker runs, for Flower and `mq-worker events`
     #[arg(short = 'E', long)]
     pub(super) events: bool,
@@ -156,6 +167,12 @@ pub(super) enum CliCommand {
     /// Ask workers to finish their running tasks and exit
     #[command(after_help = STOP_HELP)]
     Stop(StopArguments),
+    /// Ask running workers something, or change them: slots, queues, limits, events
+    #[command(after_help = CONTROL_HELP)]
+    Control(ControlArguments),
+    /// Show what workers report, live
+    #[command(after_help = EVENTS_HELP)]
+    Events(EventsArguments),
     /// Revoke calls: skip those that wait, cancel those that run
     Revoke(RevokeArguments),
     /// Pause queues or tasks: workers leave their messages in the broker
@@ -163,6 +180,12 @@ pub(super) enum CliCommand {
     Pause(PauseArguments),
     /// End the pause of queues or tasks
     Resume(ResumeArguments),
+    /// Run a scheduler, which sends the calls of schedules when they are due
+    #[command(after_help = BEAT_HELP)]
+    Beat(BeatArguments),
+    /// List, add, change and pause schedules
+    #[command(subcommand, after_help = SCHEDULES_HELP)]
+    Schedules(SchedulesCommand),
     /// Show queue lengths
     Queues(QueuesArguments),
     /// Drop all waiting messages of a queue

@@ -65,7 +65,7 @@ impl ResumeArguments {
     }
 }
 
-fn until(text: &str) -> Result<DateTime<Utc>, String> {
+pub(super) fn until(text: &str) -> Result<DateTime<Utc>, String> {
     if let Some(time) = parse_time(text) {
         return match time > Utc::now() {
             true => Ok(time),

@@ -47,6 +47,11 @@ pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config
     turn_into(command, &worker)
 }
 
+/// True if there is a crate whose worker can be built, and this process is not that worker.
+pub(super) fn has_crate(arguments: &PackageArguments) -> bool {
+    built_for().is_none() && (arguments.app.is_some() || find(arguments).is_ok())
+}
+
 /// The package that has the tasks.
 pub(super) fn find(arguments: &PackageArguments) -> Outcome<Package> {
     match &arguments.app {

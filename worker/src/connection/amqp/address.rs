@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 
 /// Seconds. A connection without a sign of life for twice as long is dead.
 const HEARTBEAT: u16 = 20;
+/// Bytes, unless the URL names another limit: RabbitMQ's own default. `lapin` makes buffers of 32 frames for each
+/// connection; told the size only by the broker, it makes them twice, and fills 8 MB with zeros.
+pub(super) const FRAME_MAX: u32 = 128 * 1024;
 
 /// Where to connect. It holds the password, so it has no `Debug`.
 #[derive(Clone)]
@@ -46,6 +49,7 @@ impl Address {
             return Err(Error::config(format!("the virtual host of `{url}` is longer than 255 bytes")));
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
         let tls = match uri.scheme {
             AMQPScheme::AMQP => OwnedTLSConfig::default(),
             AMQPScheme::AMQPS => {

@@ -79,6 +79,7 @@ pub(super) async fn dial(
         address.uri.clone(),
         reactor::runtime(),
         async move |uri, _| {
+            let frame_max = uri.query.frame_max.unwrap_or_default();
             let open = async {
                 let host = (uri.authority.host.as_str(), uri.authority.port);
                 let addresses: Vec<_> = tokio::net::lookup_host(host).await?.collect();
@@ -90,12 +91,12 @@ pub(super) async fn dial(
                     }
                 }
                 if uri.scheme == AMQPScheme::AMQP {
-                    return Ok(AsyncTcpStream::Plain(Sieve::new(stream)));
+                    return Ok(AsyncTcpStream::Plain(Sieve::new(stream, frame_max)));
                 }
                 tls_begun.store(true, Ordering::Relaxed);
                 let stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
                 tls_begun.store(false, Ordering::Relaxed);
-                Ok(AsyncTcpStream::Plain(Sieve::new(stream)))
+                Ok(AsyncTcpStream::Plain(Sieve::new(stream, frame_max)))
             };
             let opened: std::io::Result<_> =
                 timeout(limit, open).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));

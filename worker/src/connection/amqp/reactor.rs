@@ -12,6 +12,7 @@ use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::tcp::AsyncTcpStream;
 
+use super::address::FRAME_MAX;
 use super::sieve::Sieve;
 
 /// A connection of Tokio's, with or without TLS.
@@ -54,6 +55,6 @@ impl Reactor for Sieving {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Sieve::new(AsyncTcpStream::Plain(connecting.await?))) }
+        async move { Ok(Sieve::new(AsyncTcpStream::Plain(connecting.await?), FRAME_MAX)) }
     }
 }

@@ -23,8 +23,6 @@ const HEADER: u8 = 2;
 const CHUNK: usize = 64 * 1024;
 /// A header frame that is larger passes unread.
 const LARGEST: usize = 1024 * 1024;
-/// The largest frame, unless the broker says otherwise: RabbitMQ's default.
-const FRAME_MAX: usize = 128 * 1024;
 
 /// A stream of frames whose headers are read before they are handed on.
 #[derive(Debug)]
@@ -43,16 +41,10 @@ pub(super) struct Sieve<S> {
 }
 
 impl<S> Sieve<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self {
-            inner,
-            is_greeted: false,
-            buffer: vec![0; CHUNK],
-            start: 0,
-            end: 0,
-            passes: 0,
-            frame_max: FRAME_MAX,
-        }
+    /// `frame_max` is the largest frame that `lapin` accepts; 0 is no limit.
+    pub(super) fn new(inner: S, frame_max: u32) -> Self {
+        let frame_max = usize::try_from(frame_max).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
+        Self { inner, is_greeted: false, buffer: vec![0; CHUNK], start: 0, end: 0, passes: 0, frame_max }
     }
 
     /// Looks at the next frame, if enough of it has arrived.
@@ -73,7 +65,7 @@ impl<S> Sieve<S> {
         let mended = match kind {
             METHOD => {
                 if let Some(most) = tuned(payload) {
-                    self.frame_max = most;
+                    self.frame_max = self.frame_max.min(most);
                 }
                 mend_method(payload);
                 None
@@ -172,6 +164,7 @@ mod tests {
     use futures_util::io::AsyncReadExt;
 
     use super::*;
+    use crate::connection::amqp::address::FRAME_MAX;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
@@ -208,7 +201,7 @@ mod tests {
 
     async fn sieved(stream: &[u8], piece: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut sieve = Sieve { is_greeted: true, ..Sieve::new(Pieces(stream.to_vec(), piece)) };
+        let mut sieve = Sieve { is_greeted: true, ..Sieve::new(Pieces(stream.to_vec(), piece), FRAME_MAX) };
         sieve.read_to_end(&mut out).await.expect("it is read");
         out
     }
@@ -243,7 +236,7 @@ mod tests {
         let (note, death) = (entry("note", 130_000), entry("x-death", 2000));
         let count = entry("x-delivery-count", 10);
         let came = header(&[&death[..], &note, &count].concat());
-        assert!(came.len() > FRAME_MAX);
+        assert!(came.len() > FRAME_MAX as usize);
         let fits = header(&[&note[..], &count].concat());
         let after = frame(3, b"body");
         for piece in [1000, usize::MAX] {

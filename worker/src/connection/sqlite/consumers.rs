@@ -43,6 +43,17 @@ pub(crate) fn set_queues(client: u64, consumer: u64, queues: Vec<String>) -> Job
     job::write("change the queues of a consumer", run).lazily()
 }
 
+/// Changes how many messages of a consumer may be unsettled.
+pub(crate) fn set_prefetch(consumer: u64, prefetch: usize) -> Job<(), impl Run<()>> {
+    let run = move |engine: &mut Engine, _, _: &mut Changes| {
+        if let Some(known) = engine.consumers.iter_mut().find(|known| known.id == consumer) {
+            known.prefetch = prefetch;
+        }
+        Ok(Ok(()))
+    };
+    job::write("change the prefetch of a consumer", run).lazily()
+}
+
 /// Ends a consumer. What it has can still be settled.
 pub(crate) fn cancel(consumer: u64) -> Job<(), impl Run<()>> {
     let run = move |engine: &mut Engine, now, changes: &mut Changes| {

@@ -44,7 +44,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
 pub(crate) use claims::{Claimed, Ending, close, flush, get};
-pub(crate) use consumers::{Consuming, Sink, cancel, consume, set_queues};
+pub(crate) use consumers::{Consuming, Sink, cancel, consume, set_prefetch, set_queues};
 pub(crate) use finding::{Sighted, Spot};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};

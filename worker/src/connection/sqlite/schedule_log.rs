@@ -13,8 +13,11 @@ pub(crate) fn append(entries: Vec<String>) -> Job<(), impl Run<()>> {
     })
 }
 
+/// Entries with their places in the log.
+type Entries = Vec<(u64, String)>;
+
 /// The entries after a place, with theirs.
-pub(crate) fn read(after: u64) -> Job<Vec<(u64, String)>, impl Run<Vec<(u64, String)>>> {
+pub(crate) fn read(after: u64) -> Job<Entries, impl Run<Entries>> {
     job::read("read the log of schedules", move |engine, _| {
         engine
             .db

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::OPENAPI;
+use crate::admin::connections;
 use crate::admin::dead::letter::Letter;
 use crate::admin::dead::survey;
 use crate::admin::failure::Failure;
@@ -212,7 +213,10 @@ pub(super) async fn broker(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -
     let snapshot = state.watcher.fresh().await;
     let exchanges = inventory::exchanges(&state.app).await?.found;
     let bindings = inventory::bindings(&state.app, None, None).await?.found;
-    answer(json!({ "broker": snapshot.broker, "exchanges": exchanges, "bindings": bindings }))
+    let connections = connections::connections(&state.app).await.transpose()?;
+    answer(json!({
+        "broker": snapshot.broker, "exchanges": exchanges, "bindings": bindings, "connections": connections,
+    }))
 }
 
 pub(super) async fn activity(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> Answer {

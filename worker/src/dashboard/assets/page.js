@@ -48,11 +48,19 @@
   }
 
   if (document.body.hasAttribute("data-follow") && window.EventSource) {
-    const events = new EventSource("/live");
-    events.addEventListener("update", refresh);
-    events.onerror = () => { if (events.readyState === EventSource.CLOSED) refresh(); else mark(false); };
-    events.onopen = refresh;
-    document.addEventListener("visibilitychange", () => { if (!document.hidden && stale) refresh(); });
+    // A browser has few connections to one host: pages that nobody sees must not hold them.
+    let events = null;
+    const follow = () => {
+      events?.close();
+      events = null;
+      if (document.hidden) return;
+      events = new EventSource("/live");
+      events.addEventListener("update", refresh);
+      events.onerror = () => { if (events?.readyState === EventSource.CLOSED) refresh(); else mark(false); };
+      events.onopen = refresh;
+    };
+    document.addEventListener("visibilitychange", () => { follow(); if (!document.hidden && stale) refresh(); });
+    follow();
   }
 
   // Only one question is open at a time; Escape and a click elsewhere close it.

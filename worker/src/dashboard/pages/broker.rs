@@ -6,7 +6,9 @@ use axum::extract::State as Shared;
 use maud::{Markup, html};
 
 use super::layout::{Liveness, Section, heading, page};
+use super::parts::{ago, state as state_of};
 use super::queue;
+use crate::admin::connections::{self, ConnectionInfo};
 use crate::admin::inventory;
 use crate::broker::ExchangeInfo;
 use crate::control::mailbox;
@@ -18,8 +20,11 @@ use crate::routing::ExchangeKind;
 pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> Markup {
     let snapshot = state.watcher.fresh().await;
     let name = snapshot.broker.name;
-    let (exchanges, bindings) =
-        tokio::join!(inventory::exchanges(&state.app), inventory::bindings(&state.app, None, None));
+    let (exchanges, bindings, connections) = tokio::join!(
+        inventory::exchanges(&state.app),
+        inventory::bindings(&state.app, None, None),
+        connections::connections(&state.app),
+    );
     let config = state.app.config();
     let content = html! {
         (heading(name, &html! { "Broker" }, &html! {}))
@@ -34,6 +39,15 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
             div { dt { "Results" } dd.code { (config.effective_result_backend()) } }
             @if let Some(url) = &config.management_url { div { dt { "Management API" } dd.code { (url) } } }
             div { dt { "Default queue" } dd.code { (config.default_queue) } }
+        }
+        @if let Some(found) = connections {
+            section aria-labelledby="connections" {
+                h2 #connections { "Connections" }
+                @match found {
+                    Ok(found) => (self::connections(&found)),
+                    Err(failure) => p.note { (failure.in_words().1) },
+                }
+            }
         }
         section aria-labelledby="exchanges" {
             h2 #exchanges { "Exchanges" }
@@ -58,6 +72,31 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
         }
     };
     page(&state, &viewer, Section::Broker, "Broker", Liveness::Live, &content)
+}
+
+fn connections(connections: &[ConnectionInfo]) -> Markup {
+    html! {
+        div.scroll {
+            table {
+                thead { tr {
+                    th scope="col" { "Connection" } th scope="col" .wide { "From" } th scope="col" .wide { "User" }
+                    th scope="col" { "State" } th scope="col" .number { "Channels" } th scope="col" .number.wide { "Since" }
+                } }
+                tbody {
+                    @for connection in connections {
+                        tr {
+                            th scope="row" .code { (connection.name) }
+                            td.code.wide { (connection.peer) }
+                            td.wide { (connection.user) }
+                            td { (state_of(&connection.state)) }
+                            td.number { (connection.channels) }
+                            td.number.wide { @if let Some(since) = connection.since { (ago(since)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn exchanges(mut exchanges: Vec<ExchangeInfo>) -> Markup {

@@ -1,6 +1,7 @@
 //! What all pages have around them.
 
 use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
 
 use crate::dashboard::guard::{Via, Viewer};
 use crate::dashboard::login::session::Notice;
@@ -66,8 +67,9 @@ pub(crate) fn page(
     content: &Markup,
 ) -> Markup {
     let notice = match &viewer.via {
-        Via::Session { key, .. } => state.sessions.take_notice(key),
-        Via::Token => None,
+        // A notice is for the page that comes after the action, not for one that is still open.
+        Via::Session { key, .. } if !viewer.wants_parts => state.sessions.take_notice(key),
+        _ => None,
     };
     let snapshot = state.watcher.latest();
     let dead: u64 = snapshot.queues.iter().filter_map(|queue| queue.dead).sum();
@@ -158,12 +160,18 @@ pub(crate) fn csrf(viewer: &Viewer) -> Markup {
     html! { input type="hidden" name="csrf" value=(viewer.csrf()); }
 }
 
+/// A form that sends nothing but the proof that it is ours.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CsrfForm {
+    pub(crate) csrf: Option<String>,
+}
+
 /// The head of a page: its title, a line below it, and what stands at its right.
 pub(crate) fn heading(title: &str, below: &Markup, right: &Markup) -> Markup {
     html! {
         div.heading {
             div { h1 { (title) } @if !below.0.is_empty() { p.below { (below) } } }
-            div.actions { (right) }
+            div.actions #actions data-live { (right) }
         }
     }
 }

@@ -8,8 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::CsrfForm;
-use super::layout::bare;
+use super::layout::{CsrfForm, bare};
 use crate::app::config::dashboard::DashboardRole;
 use crate::dashboard::guard::{COOKIE, Via, Viewer, set_cookie};
 use crate::dashboard::login::access::Refused;

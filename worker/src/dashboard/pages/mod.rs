@@ -16,9 +16,3 @@ pub(crate) mod task;
 pub(crate) mod tasks;
 pub(crate) mod worker;
 pub(crate) mod workers;
-
-/// A form that sends nothing but the proof that it is ours.
-#[derive(Debug, serde::Deserialize)]
-pub(crate) struct CsrfForm {
-    pub(crate) csrf: Option<String>,
-}

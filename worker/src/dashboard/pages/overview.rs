@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::extract::State as Shared;
 use maud::{Markup, html};
 
-use super::layout::{Liveness, Section, empty, grouped, heading, page};
+use super::layout::{Liveness, Section, grouped, heading, page};
 use super::{queues, rates, workers};
 use crate::dashboard::guard::Viewer;
-use crate::dashboard::problems::{Problem, Severity};
+use crate::dashboard::problem::{Problem, Severity};
 use crate::dashboard::snapshot::Snapshot;
 use crate::dashboard::state::State;
 
@@ -94,11 +94,6 @@ fn figure(name: &str, number: &str, below: &str, link: &str) -> Markup {
             span.below { (below) }
         }
     }
-}
-
-/// What a list of workers says when it is empty.
-pub(crate) fn no_workers() -> Markup {
-    empty("No worker replied", "Start one in the directory of your tasks: mq-worker")
 }
 
 #[cfg(test)]

@@ -74,14 +74,15 @@ pub(crate) fn count(number: Option<u64>) -> Markup {
 
 /// A state as colour and word.
 pub(crate) fn state(word: &str) -> Markup {
-    let tone = match word.to_ascii_lowercase().as_str() {
-        "success" | "succeeded" | "working" | "online" => "good",
-        "started" | "running" | "received" => "busy",
-        "retry" | "retried" | "delayed" | "stopping" | "paused" | "requeued" | "quarantined" => "warn",
-        "failure" | "failed" | "dead" | "dead-lettered" | "rejected" | "lost" | "offline" => "bad",
-        _ => "calm",
+    let word = word.to_ascii_lowercase().replace('_', "-");
+    let tone = match word.as_str() {
+        "success" | "working" | "connected" => "good",
+        "started" | "running" => "busy",
+        "retry" | "delayed" | "stopping" | "paused" | "revoked" => "warn",
+        "failure" | "failed" | "dead-lettered" | "blocked" | "rejected" => "bad",
+        _ => "idle",
     };
-    html! { span class={ "state " (tone) } { (word.to_lowercase()) } }
+    html! { span class={ "state " (tone) } { (word) } }
 }
 
 /// A link to a queue.

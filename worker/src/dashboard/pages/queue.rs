@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use super::chart::sparkline;
-use super::layout::{Liveness, Section, csrf, empty, grouped, heading, page};
+use super::layout::{CsrfForm, Liveness, Section, csrf, empty, grouped, heading, page};
 use super::parts::{ago, button, confirmed, count, maybe_span, state as state_of};
 use super::{letters, rates};
 use crate::admin::inventory;
@@ -143,7 +143,7 @@ pub(crate) async fn peek(
     Shared(state): Shared<Arc<State>>,
     viewer: Viewer,
     Path(name): Path<String>,
-    form: axum::Form<super::CsrfForm>,
+    form: axum::Form<CsrfForm>,
 ) -> Response {
     if !viewer.may_act() || !viewer.is_own_form(form.csrf.as_deref()) {
         return StatusCode::FORBIDDEN.into_response();

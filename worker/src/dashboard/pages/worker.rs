@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::layout::{Liveness, Section, empty, heading, page};
 use super::letters::hidden;
-use super::parts::{bytes, confirmed, count, queue_link, span, task_link};
+use super::parts::{button, bytes, confirmed, count, queue_link, span, task_link};
 use super::workers::{slots, state as state_of};
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::snapshot::{RunningView, WorkerView};
@@ -54,7 +54,14 @@ pub(crate) async fn show(
             h2 #queues { "Queues" }
             div #consumes data-live {
                 @if info.queues.is_empty() { p.note { "It consumes from no queue." } }
-                ul.plain { @for queue in &info.queues { li { (queue_link(queue)) } } }
+                ul.plain {
+                    @for queue in &info.queues {
+                        li.with-action {
+                            (queue_link(queue))
+                            (button(&viewer, "cancel-queue", &[("worker", &name), ("queue", queue)], "Cancel"))
+                        }
+                    }
+                }
             }
         }
     };
@@ -68,6 +75,12 @@ fn actions(viewer: &Viewer, worker: &WorkerView) -> Markup {
     );
     html! {
         @if !worker.info.stopping {
+            (confirmed(viewer, "resize-worker", &[("worker", name)], "Slots", &format!("{name} gets more slots, or fewer: what runs in them ends first."), &html! {
+                label { "Change by" input name="by" type="number" min="-10000" max="10000" required value="1"; }
+            }))
+            (confirmed(viewer, "add-queue", &[("worker", name)], "Add queue", &format!("{name} also consumes from this queue, until it is restarted."), &html! {
+                label { "Queue" input name="queue" required autocomplete="off" spellcheck="false"; }
+            }))
             (confirmed(viewer, "stop-worker", &[("worker", name)], "Stop", &question, &html! {}))
         }
     }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::extract::State as Shared;
 use maud::{Markup, html};
 
-use super::layout::{Liveness, Section, heading, page};
-use super::overview::no_workers;
+use super::layout::{Liveness, Section, empty, heading, page};
 use super::parts::{bytes, queue_link, span, state as state_of};
 use crate::control::WorkerInfo;
 use crate::dashboard::guard::Viewer;
@@ -30,7 +29,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
 /// The table of workers.
 pub(crate) fn table(snapshot: &Snapshot) -> Markup {
     if snapshot.workers.is_empty() {
-        return no_workers();
+        return empty("No worker replied", "Start one in the directory of your tasks: mq-worker");
     }
     html! {
         div.scroll {

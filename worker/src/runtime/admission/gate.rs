@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::limits::Limits;
+use super::limits::{ChangedLimits, Limits};
 use super::pauses::{self, Pauses};
 use super::quarantine::{CrashFacts, CrashVerdict};
 use super::refusal::Refusal;
@@ -44,7 +44,14 @@ pub(crate) enum Admission {
 pub(crate) struct Decoded {
     pub(crate) request: Request,
     /// Its task, or the tasks that subscribe to it.
-    found: Result<Vec<&'static TaskEntry>, Refusal>,
+    found: Result<Found, Refusal>,
+}
+
+/// Who takes a message.
+enum Found {
+    One(&'static TaskEntry),
+    /// The tasks that subscribe to a plain message.
+    Several(Vec<&'static TaskEntry>),
 }
 
 /// What admission needs to know about the worker.
@@ -67,6 +74,8 @@ pub(crate) struct Gate {
     pub(crate) quarantines_in_process: bool,
     /// True when the broker counts crashes itself.
     pub(crate) broker_counts_crashes: bool,
+    /// Time limits that were changed while it runs.
+    pub(crate) limits: Arc<ChangedLimits>,
     /// Not to be run.
     pub(crate) revocations: Arc<Revocations>,
     /// What is paused.
@@ -93,11 +102,11 @@ impl Gate {
     pub(crate) fn admit(&self, delivery: Delivery, verdict: CrashVerdict, now: DateTime<Utc>) -> Admission {
         let is_suspect = self.crash_facts(&delivery).is_suspect();
         let Decoded { mut request, found } = self.decode(delivery, verdict);
-        let entries = match found {
-            Ok(entries) => entries,
+        let found = match found {
+            Ok(found) => found,
             Err(refusal) => return Admission::Refuse(request, refusal),
         };
-        if self.revocations.contains(request.context.id()) {
+        if self.revocations.concern(&request.context) {
             return ends(request, Refusal::Revoked("revoked"));
         }
         match verdict {
@@ -109,7 +118,10 @@ impl Gate {
             }
             _ => {}
         }
-        let [entry] = entries[..] else { return Admission::Split(request, entries) };
+        let entry = match found {
+            Found::One(entry) => entry,
+            Found::Several(entries) => return Admission::Split(request, entries),
+        };
         match due(request.context.headers(), now) {
             Err(refusal) => return ends(request, refusal),
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
@@ -120,7 +132,7 @@ impl Gate {
             return Admission::Hold(request, pauses::wait(held, end - now, fastrand::f64()));
         }
         let options = request.options;
-        let limits = Limits::of(Some(entry), request.context.headers());
+        let limits = self.limits.of(entry, request.context.headers());
         let in_quarantine = verdict == CrashVerdict::RunAlone && self.quarantines_in_process;
         match self.start(entry, &mut request) {
             // Decoded all the same: what does not fit is known without a process for it.
@@ -144,8 +156,8 @@ impl Gate {
         let Delivery { message, queue, exchange, routing_key, .. } = &delivery;
         let plain = is_plain(message);
         let found = readable.and_then(|()| self.find(message, queue, exchange, routing_key));
-        let entry = match found.as_deref() {
-            Ok([entry]) => Some(*entry),
+        let entry = match &found {
+            Ok(Found::One(entry)) => Some(*entry),
             _ => None,
         };
         // A plain message may have no id; it gets one that stays with it through its retries.
@@ -172,7 +184,7 @@ impl Gate {
     }
 
     /// The request of a delivery, as a call that never crashed a worker.
-    fn request(&self, entry: Option<&TaskEntry>, id: String, delivery: Delivery) -> Request {
+    fn request(&self, entry: Option<&'static TaskEntry>, id: String, delivery: Delivery) -> Request {
         let Delivery { message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
         let context = Context::new(Call {
             task: entry.map_or("", |entry| entry.name),
@@ -185,7 +197,7 @@ impl Gate {
             shared: self.shared.clone(),
             stopping: self.cold.clone().into(),
         });
-        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
+        let options = entry.map_or(&TaskOptions::DEFAULT, |entry| &entry.options);
         let embed = Embed::default();
         Request {
             context,
@@ -223,22 +235,25 @@ impl Gate {
         queue: &str,
         exchange: &str,
         routing_key: &str,
-    ) -> Result<Vec<&'static TaskEntry>, Refusal> {
+    ) -> Result<Found, Refusal> {
         if let Some(name) = message.headers.task() {
             let known = self.registry.get(name).ok_or_else(|| {
                 let known = listed(self.registry.iter().map(|entry| entry.name));
                 Refusal::UnknownTask(format!("no task `{name}` is linked into this worker; it knows {known}"))
             })?;
-            return Ok(vec![known]);
+            return Ok(Found::One(known));
         }
-        let subscribed = self.subscriptions.matching(queue, exchange, routing_key);
+        let mut subscribed = self.subscriptions.matching(queue, exchange, routing_key);
         if subscribed.is_empty() {
             return Err(Refusal::UnknownTask(format!(
                 "the message names no task, and no task of queue `{queue}` subscribes to the topic `{routing_key}` of \
                  exchange `{exchange}`"
             )));
         }
-        Ok(subscribed)
+        Ok(match subscribed.len() {
+            1 => Found::One(subscribed.remove(0)),
+            _ => Found::Several(subscribed),
+        })
     }
 
     /// Decodes what follows the task, and its arguments into the task's types.

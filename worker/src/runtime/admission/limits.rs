@@ -1,5 +1,8 @@
 //! The time limits of a call.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::message::Headers;
@@ -20,5 +23,34 @@ impl Limits {
         let options = task.map_or(TaskOptions::DEFAULT, |task| task.options);
         let (hard, soft) = headers.time_limits();
         Self { hard: hard.or(options.time_limit), soft: soft.or(options.soft_time_limit) }
+    }
+}
+
+/// The limits of tasks that were changed while the worker runs. They count for calls that begin from then on.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedLimits {
+    /// Asked for each message, so that most workers never take the lock.
+    any: AtomicBool,
+    of_tasks: Mutex<HashMap<String, Limits>>,
+}
+
+impl ChangedLimits {
+    /// Gives a task other limits than its own.
+    pub(crate) fn set(&self, task: &str, limits: Limits) {
+        let mut of_tasks = self.of_tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        of_tasks.insert(task.to_owned(), limits);
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// The limits of a call: those of its message, else those that its task was given last.
+    pub(crate) fn of(&self, task: &TaskEntry, headers: &Headers) -> Limits {
+        let own = Limits::of(Some(task), headers);
+        if !self.any.load(Ordering::Acquire) {
+            return own;
+        }
+        let of_tasks = self.of_tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(changed) = of_tasks.get(task.name) else { return own };
+        let (hard, soft) = headers.time_limits();
+        Limits { hard: hard.or(changed.hard), soft: soft.or(changed.soft) }
     }
 }

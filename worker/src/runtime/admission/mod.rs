@@ -7,6 +7,7 @@ pub(crate) mod quarantine;
 pub(crate) mod refusal;
 pub(crate) mod request;
 pub(crate) mod revocations;
+pub(crate) mod stamps;
 pub(crate) mod step;
 pub(crate) mod waiting;
 pub(crate) mod workflow;

@@ -11,7 +11,7 @@ pub(crate) struct Request {
     /// The message, its address and its id.
     pub(crate) context: Context,
     /// What the attribute says, or the defaults where no task was found.
-    pub(crate) options: TaskOptions,
+    pub(crate) options: &'static TaskOptions,
     /// What follows the task.
     pub(crate) embed: Embed,
     /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::stamps::RevokedStamps;
 use crate::broker::Note;
 use crate::task::Context;
 use crate::tracing;
@@ -21,6 +22,8 @@ pub(crate) struct Revocations {
     /// Asked for each message, so that most workers never take the lock.
     any: AtomicBool,
     known: Mutex<HashMap<String, Known>>,
+    /// The same by stamps.
+    pub(crate) stamps: RevokedStamps,
     /// Told when something may have been missed.
     look: Notify,
 }
@@ -36,6 +39,11 @@ impl Revocations {
     /// True when the id was revoked.
     pub(crate) fn contains(&self, id: &str) -> bool {
         self.find(id).is_some()
+    }
+
+    /// True when the call was revoked, by its id or by a stamp.
+    pub(crate) fn concern(&self, context: &Context) -> bool {
+        self.contains(context.id()) || self.stamps.contain(context.headers())
     }
 
     /// Tells a call that runs, if its id was revoked.

@@ -1,7 +1,11 @@
 //! What a worker answers to each command, in the words of Celery 5.7.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
+use super::changes::Resize;
+use super::errors::{error, missing};
 use super::{Node, describe};
 use crate::app::App;
 use crate::app::pause::announced;
@@ -9,12 +13,13 @@ use crate::broker::{Note, Register};
 use crate::control::Command;
 use crate::error::Result;
 use crate::events::EventKind;
+use crate::runtime::admission::stamps;
 use crate::task::{AckMode, TaskEntry};
 use crate::tracing;
 
 impl Node {
     /// Does what a command asks for. `None` when there is no reply to it, even if one is wanted.
-    pub(super) fn perform(&self, command: &Command) -> Option<Value> {
+    pub(super) fn perform(self: &Arc<Self>, command: &Command) -> Option<Value> {
         let arguments = &command.arguments;
         Some(match command.method.as_str() {
             "ping" => {
@@ -27,14 +32,15 @@ impl Node {
             "registered" | "dump_tasks" => self.registered(arguments),
             "active" | "dump_active" => self.active(),
             "active_queues" => {
-                Value::Array(self.queues.iter().map(|queue| describe::queue(&self.topology, queue)).collect())
+                let (queues, topology) = (self.sources.queues(), self.sources.topology());
+                Value::Array(queues.iter().map(|queue| describe::queue(&topology, queue)).collect())
             }
             // What waits, waits in the broker: nothing is held back here that could be listed.
             "reserved" | "dump_reserved" | "scheduled" | "dump_schedule" => json!([]),
             "revoked" | "dump_revoked" => json!(self.revocations.ids()),
             "revoke" => self.revoke("revoke", arguments, is_set(arguments, "terminate")),
             "terminate" => self.revoke("terminate", arguments, true),
-            "revoke_by_stamped_headers" => refuse_stamps(),
+            "revoke_by_stamped_headers" => self.revoke_by_stamps(arguments),
             "query_task" => self.query_task(arguments),
             "conf" | "dump_conf" => describe::settings(self.app.config()),
             "report" => json!({"ok": self.report()}),
@@ -42,6 +48,18 @@ impl Node {
             "heartbeat" => {
                 self.heartbeat.report(EventKind::WorkerHeartbeat);
                 Value::Null
+            }
+            "pool_grow" => self.resize(Resize::Grow, arguments),
+            "pool_shrink" => self.resize(Resize::Shrink, arguments),
+            // Celery's words for both where they are not turned on; tasks run in this process, which has no pool to restart.
+            "pool_restart" => error("ValueError", "Pool restarts not enabled"),
+            "autoscale" => error("ValueError", "Autoscale not enabled"),
+            "cancel_consumer" => self.cancel_consumer(arguments),
+            "time_limit" => self.time_limit(arguments),
+            "rate_limit" => self.rate_limit(arguments),
+            "memsample" => describe::memory(),
+            "memdump" | "objgraph" | "election" => {
+                error("NotImplementedError", &format!("{} means nothing to this worker", command.method))
             }
             "enable_events" => self.switch_events(true),
             "disable_events" => self.switch_events(false),
@@ -58,7 +76,6 @@ impl Node {
 
     fn stats(&self) -> Value {
         let slowest = self.settling.slowest();
-        let worker = &self.app.config().worker;
         let total: Map<String, Value> =
             self.running.begun().map(|(name, count)| (name.to_owned(), count.into())).collect();
         json!({
@@ -69,7 +86,7 @@ impl Node {
             "uptime": self.since.elapsed().as_secs(),
             "pool": {
                 "implementation": "mq_worker::runtime",
-                "max-concurrency": worker.concurrency,
+                "max-concurrency": self.slots.all(),
                 "processes": [std::process::id()],
                 "max-tasks-per-child": "N/A",
                 "put-guarded-by-semaphore": true,
@@ -77,7 +94,7 @@ impl Node {
                 "writes": {},
             },
             "broker": describe::broker(&self.app.config().broker_url),
-            "prefetch_count": self.prefetch,
+            "prefetch_count": self.prefetch(),
             "rusage": describe::usage(),
             // Ours: so that one question is enough to show a worker at a glance.
             "running": self.running.count(),
@@ -86,8 +103,10 @@ impl Node {
             // Done, and waiting for broker or backend to take the outcome.
             "settling": slowest.as_ref().map_or(0, |slowest| slowest.count),
             "settling_seconds": slowest.as_ref().map(|slowest| slowest.lasts.as_secs()),
-            "queues": self.queues,
+            "queues": self.sources.queues(),
             "stopping": self.handle.is_stopping(),
+            // Events that found no room or no broker.
+            "events_dropped": self.heartbeat.reporter.dropped(),
             "sw_ident": "mq-worker",
             "sw_ver": env!("CARGO_PKG_VERSION"),
         })
@@ -103,7 +122,7 @@ impl Node {
 
     fn query_task(&self, arguments: &Map<String, Value>) -> Value {
         let Some(ids) = arguments.get("ids") else {
-            return error("TypeError", "query_task() missing 1 required positional argument: 'ids'");
+            return missing("query_task", "ids");
         };
         let wanted = |id: &str| match ids {
             Value::Array(ids) => ids.iter().any(|one| one.as_str() == Some(id)),
@@ -155,8 +174,7 @@ impl Node {
             Some(Value::String(id)) => vec![id.clone()],
             Some(Value::Array(ids)) => ids.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect(),
             _ => {
-                let missing = format!("{method}() missing 1 required positional argument: 'task_id'");
-                return error("TypeError", &missing);
+                return missing(method, "task_id");
             }
         };
         let note_of = |id: &String| Note { by_force, ..Note::new(id, Register::Revoked.longest()) };
@@ -188,6 +206,30 @@ impl Node {
         }})
     }
 
+    /// Revokes calls by stamps: those that come, and with `terminate` those that run here.
+    fn revoke_by_stamps(&self, arguments: &Map<String, Value>) -> Value {
+        let headers = arguments.get("headers").unwrap_or(&Value::Null);
+        let Some(stamps) = stamps::read(headers) else {
+            return missing("revoke_by_stamped_headers", "headers");
+        };
+        if !self.revocations.stamps.add(&stamps) {
+            return error("ValueError", "more stamps are revoked than a worker keeps");
+        }
+        let shown = crate::events::text(headers.to_string().as_bytes());
+        tracing::info!(stamps = shown, "revoked by remote control");
+        if !is_set(arguments, "terminate") {
+            return json!({"ok": format!("headers {shown} flagged as revoked, but not terminated")});
+        }
+        let running = self.running.list();
+        let mut concerned =
+            running.iter().filter(|task| stamps::has_one_of(task.context.headers(), &stamps)).peekable();
+        if concerned.peek().is_none() {
+            return json!({"ok": format!("headers {shown} were not terminated")});
+        }
+        concerned.for_each(|task| task.context.terminate());
+        json!({"ok": format!("headers {shown} revoked")})
+    }
+
     fn switch_events(&self, wanted: bool) -> Value {
         let was = self.heartbeat.reporter.set_wants_calls(wanted);
         json!({"ok": match (wanted, was) {
@@ -208,14 +250,12 @@ impl Node {
 }
 
 fn is_set(arguments: &Map<String, Value>, name: &str) -> bool {
-    arguments.get(name).and_then(Value::as_bool) == Some(true)
-}
-
-/// Stamps are kept with messages and handed on, and nothing is looked up by them. To stop only what happens to run would
-/// let the caller believe that nothing of it comes any more.
-fn refuse_stamps() -> Value {
-    tracing::warn!("ignored a request to revoke tasks by their stamps: this worker revokes by task id only");
-    error("NotImplementedError", "this worker revokes tasks by their ids only, not by stamped headers")
+    match arguments.get(name) {
+        Some(Value::Bool(set)) => *set,
+        // Flower sends a 1 for yes.
+        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+        _ => false,
+    }
 }
 
 async fn write_down(app: &App, notes: &[Note]) -> Result<()> {
@@ -224,17 +264,6 @@ async fn write_down(app: &App, notes: &[Note]) -> Result<()> {
         broker.note(Register::Revoked, note).await?;
     }
     Ok(())
-}
-
-/// An error as Celery's workers answer it: the `repr` of a Python exception.
-pub(super) fn error(kind: &str, text: &str) -> Value {
-    let text: String = text.chars().take(200).collect();
-    let quoted = if text.contains('\'') && !text.contains('"') {
-        format!("\"{}\"", text.replace('\\', "\\\\"))
-    } else {
-        format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-    };
-    json!({"error": format!("{kind}({quoted})")})
 }
 
 /// One fact about a task, under Celery's name for it, if there is anything to say.

@@ -4,8 +4,10 @@
 //! A worker works without it: where the mailbox cannot be set up, that is said once.
 
 mod answers;
+mod changes;
 mod describe;
 mod duplicates;
+mod errors;
 pub(super) mod pause_reader;
 pub(super) mod revocation_reader;
 
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::limits::ChangedLimits;
 use super::admission::pauses::Pauses;
 use super::admission::revocations::Revocations;
 use super::execution::running::RunningTasks;
@@ -22,12 +25,12 @@ use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
 use super::heartbeat::Heartbeat;
 use super::settlement::persist::Settling;
+use super::sources::Sources;
 use crate::app::App;
-use crate::broker::{Broker, Consumer, Publication, Subscription};
+use crate::broker::{Broker, Consumer, ConsumerControl, Publication, Subscription};
 use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};
 use crate::error::{Error, Result};
 use crate::message::Message;
-use crate::routing::Topology;
 use crate::tracing;
 
 /// How many commands are held at once.
@@ -42,9 +45,13 @@ pub(super) struct Node {
     /// Settings and tasks.
     pub(super) app: App,
     /// The queues that it consumes, with what belongs to them.
-    pub(super) queues: Vec<String>,
-    pub(super) topology: Topology,
-    pub(super) prefetch: u16,
+    pub(super) sources: Arc<Sources>,
+    /// What delivers to it.
+    pub(super) consumer: Arc<dyn ConsumerControl>,
+    /// Held while its prefetch is changed.
+    pub(super) adapting: tokio::sync::Mutex<()>,
+    /// Time limits that were changed.
+    pub(super) limits: Arc<ChangedLimits>,
     /// When it started.
     pub(super) since: Instant,
     /// What it is doing.
@@ -65,7 +72,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Answers commands until `over`. A mailbox that is lost is set up anew.
-    pub(super) async fn serve(&self, broker: Arc<dyn Broker>, over: CancellationToken) {
+    pub(super) async fn serve(self: Arc<Self>, broker: Arc<dyn Broker>, over: CancellationToken) {
         let mut pause = Duration::from_secs(1);
         let mut told = false;
         let mut checked = false;
@@ -123,7 +130,12 @@ impl Node {
     }
 
     /// Takes commands until `over`, or until the broker ends the consumer.
-    async fn answer_all(&self, broker: &dyn Broker, mut consumer: Consumer, over: &CancellationToken) {
+    async fn answer_all(
+        self: &Arc<Self>,
+        broker: &dyn Broker,
+        mut consumer: Consumer,
+        over: &CancellationToken,
+    ) {
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -134,7 +146,7 @@ impl Node {
             // Whatever it asks for, it is asked once: a command that was half done is not begun again.
             let message = delivery.message.clone();
             delivery.ack();
-            if let Some(reply) = self.answer(&message)
+            if let Some(reply) = self.answer(&message).await
                 && let Err(error) = send(broker, reply).await
             {
                 tracing::debug!(error = format!("{error:#}"), "a control reply was not sent");
@@ -146,7 +158,7 @@ impl Node {
     }
 
     /// Does what a message asks for, and gives the reply, if one is wanted.
-    fn answer(&self, message: &Message) -> Option<Publication> {
+    async fn answer(self: &Arc<Self>, message: &Message) -> Option<Publication> {
         if let Some(theirs) = message.headers.get("clock").and_then(Value::as_u64) {
             self.clock.adjust(theirs);
         }
@@ -159,10 +171,11 @@ impl Node {
         };
         let value = match command.is_for(&self.name) {
             Addressed::No => return None,
+            Addressed::Yes if command.method == "add_consumer" => self.add_consumer(&command.arguments).await,
             Addressed::Yes => self.perform(&command)?,
-            Addressed::Unclear(matcher) => answers::error(
+            Addressed::Unclear(matcher) => errors::error(
                 "ValueError",
-                &format!("matcher `{matcher}` is not supported: name the nodes, or use `glob`"),
+                &format!("{matcher} is not supported: name the nodes, or use `glob`"),
             ),
         };
         let address = command.reply_to?;

@@ -11,6 +11,7 @@ use crate::broker::{Broker, ConsumerControl, Register};
 use crate::error::Result;
 use crate::runtime::admission::pauses::Pauses;
 use crate::runtime::handle::WorkerHandle;
+use crate::runtime::sources::Sources;
 use crate::runtime::startup::{NotReady, Patience};
 use crate::tracing;
 
@@ -24,14 +25,14 @@ pub(crate) struct PauseReader {
     broker: Arc<dyn Broker>,
     pub(crate) pauses: Arc<Pauses>,
     /// All queues of the worker.
-    queues: Vec<String>,
+    sources: Arc<Sources>,
     /// False: the broker keeps no register.
     is_kept: bool,
 }
 
 impl PauseReader {
-    pub(crate) fn new(broker: Arc<dyn Broker>, queues: Vec<String>) -> Self {
-        Self { broker, pauses: Arc::default(), queues, is_kept: true }
+    pub(crate) fn new(broker: Arc<dyn Broker>, sources: Arc<Sources>) -> Self {
+        Self { broker, pauses: Arc::default(), sources, is_kept: true }
     }
 
     /// Reads what was paused before this worker started, waiting for an unreachable broker.
@@ -53,9 +54,9 @@ impl PauseReader {
             }
             patience.pause("read what is paused", &error, handle).await;
         }
-        let open = self.open();
+        let (open, queues) = (self.open(), self.sources.queues());
         let paused: Vec<&str> =
-            self.queues.iter().filter(|queue| !open.contains(queue)).map(String::as_str).collect();
+            queues.iter().filter(|queue| !open.contains(queue)).map(String::as_str).collect();
         if !paused.is_empty() {
             let queues = paused.join(",");
             tracing::warn!(queues, "paused: not consumed until they are resumed (`mq-worker resume`)");
@@ -66,11 +67,11 @@ impl PauseReader {
 
     /// The queues to consume at present.
     pub(crate) fn open(&self) -> Vec<String> {
-        self.pauses.open(&self.queues)
+        self.pauses.open(&self.sources.queues())
     }
 
     fn detached(&self, open: &[String]) {
-        let detached = self.queues.iter().filter(|queue| !open.contains(queue)).cloned();
+        let detached = self.sources.queues().into_iter().filter(|queue| !open.contains(queue));
         self.pauses.set_detached(detached.collect());
     }
 

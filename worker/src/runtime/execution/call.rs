@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinError;
 
 use super::ended::Ended;
-use crate::panics::{Caught, Guarded, caught, text_of};
+use crate::panics::{Caught, Guarded, Panic, caught, text_of, traced};
 use crate::task::{Context, TaskError, Work};
 use crate::traces::Step;
 use crate::tracing::Span;
@@ -64,7 +64,7 @@ impl Future for AsyncCall {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let Self { context, future } = &mut *self;
-        context.enter(|| Pin::new(future).poll(cx))
+        context.enter(|| traced(|| Pin::new(future).poll(cx)))
     }
 }
 
@@ -75,7 +75,7 @@ impl Drop for AsyncCall {
 }
 
 pub(super) fn blocking(call: Guarded<impl FnOnce() -> Returned>) -> Ended {
-    ended(caught(call.into_inner()))
+    ended(caught(|| traced(call.into_inner())))
 }
 
 /// A thread that never began, as the runtime ends.
@@ -92,6 +92,7 @@ pub(super) fn ended(done: Result<Returned, String>) -> Ended {
     match done {
         Ok(Ok(json)) => Ended::Returned(json),
         Ok(Err(error)) => Ended::Erred(error),
-        Err(panic) => Ended::Panicked(panic),
+        // On the thread on which it was caught.
+        Err(panic) => Ended::Panicked(Panic::just_caught(panic)),
     }
 }

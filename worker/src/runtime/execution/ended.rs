@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::panics::Panic;
 use crate::task::TaskError;
 
 /// How a run ended.
@@ -11,8 +12,8 @@ pub(crate) enum Ended {
     Returned(Vec<u8>),
     /// The task returned an error.
     Erred(TaskError),
-    /// The task panicked, with this text.
-    Panicked(String),
+    /// The task panicked.
+    Panicked(Panic),
     /// The task took longer than its limit.
     TimedOut(Duration),
     /// The process that it had for itself died, in these words.

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{AsyncCall, blocking, ended, joined, span_of};
+use super::call::{AsyncCall, Returned, blocking, ended, joined, span_of};
 use super::ended::Ended;
 use super::slots::Slots;
 use crate::middleware::{Chain, RunEnd};
@@ -15,6 +15,7 @@ use crate::panics::{Guarded, caught};
 use crate::runtime::admission::limits::Limits;
 use crate::task::{Context, TaskError, Work};
 use crate::traces::Step;
+use crate::tracing::Span;
 
 /// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its slot
 /// among the running tasks; it is free again when the work has truly ended.
@@ -46,10 +47,27 @@ pub(crate) async fn run(
         }
         Work::Isolated { memory_limit } => {
             let _permit = permit;
-            let run = span.around(step.around(layered(layers, context, apart(context, memory_limit))));
+            // In a box: tasks of this process pay for the size of this future too.
+            let run =
+                Box::pin(span.around(step.around(layered(layers, context, apart(context, memory_limit)))));
             return bounded(run, limits, context, interrupted).await;
         }
     };
+    Box::pin(on_thread(call, context, layers, limits, (span, step), permit, slots, interrupted)).await
+}
+
+/// Runs a plain function on a thread.
+#[expect(clippy::too_many_arguments, reason = "called once, by `run`")]
+async fn on_thread(
+    call: impl FnOnce() -> Returned + Send + 'static,
+    context: &Context,
+    layers: &Chain,
+    limits: Limits,
+    (span, step): (Arc<Span>, Step),
+    permit: OwnedSemaphorePermit,
+    slots: &Arc<Slots>,
+    interrupted: &CancellationToken,
+) -> Ended {
     let call = Guarded::new(call);
     let (inside, within) = (Arc::clone(&span), step.clone());
     let thread = caught(|| {
@@ -81,12 +99,14 @@ async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = En
         let end = match &ended {
             Ended::Returned(_) => RunEnd::Returned,
             Ended::Erred(error) => RunEnd::Erred(error.clone()),
-            Ended::Panicked(text) => RunEnd::Erred(TaskError::failed(format!("the task panicked: {text}"))),
+            Ended::Panicked(panic) => {
+                RunEnd::Erred(TaskError::failed(format!("the task panicked: {}", panic.text)))
+            }
             _ => RunEnd::Erred(TaskError::failed("the task was stopped")),
         };
         (ended, end)
     });
-    match layers.around(context, seen).await {
+    match Box::pin(layers.around(context, seen)).await {
         // Only what the task itself said can be replaced.
         (None | Some(Ended::Returned(_) | Ended::Erred(_)), Some(error)) => Ended::Erred(error),
         (Some(ended), _) => ended,

@@ -4,6 +4,7 @@
 //! that its thread holds is written off until the function returns.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -13,18 +14,29 @@ use crate::show;
 use crate::task::Context;
 use crate::tracing;
 
+/// So many slots there can be.
+const MOST: usize = 1 << 20;
+
 /// The slots of one worker.
 #[derive(Debug)]
 pub(crate) struct Slots {
     free: Arc<Semaphore>,
-    all: usize,
+    /// How many there are to be.
+    all: watch::Sender<usize>,
+    /// How many permits there are, free or taken: more than `all` while taken ones are to go.
+    permits: AtomicUsize,
     lost: watch::Sender<usize>,
 }
 
 impl Slots {
     /// This many slots, all free.
     pub(crate) fn new(all: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(all)), all, lost: watch::Sender::new(0) }
+        Self {
+            free: Arc::new(Semaphore::new(all)),
+            all: watch::Sender::new(all),
+            permits: AtomicUsize::new(all),
+            lost: watch::Sender::new(0),
+        }
     }
 
     /// Waits for a slot, which is free again when what is returned is dropped.
@@ -33,14 +45,44 @@ impl Slots {
         async { slot.await.expect("the semaphore is never closed") }
     }
 
-    /// How many there are.
+    /// How many there are, or are to be when running tasks have ended.
     pub(crate) fn all(&self) -> usize {
-        self.all
+        *self.all.borrow()
+    }
+
+    /// Adds slots, as far as there can be so many; says how many there are then.
+    pub(crate) fn grow(self: &Arc<Self>, by: usize) -> usize {
+        let added = by.min(MOST.saturating_sub(self.all()));
+        self.all.send_modify(|all| *all += added);
+        self.permits.fetch_add(added, Ordering::Relaxed);
+        self.free.add_permits(added);
+        self.all()
+    }
+
+    /// Removes slots, free ones at once and taken ones as their tasks end; says how many there are then. One stays: a
+    /// worker without slots would keep its messages from others and run none.
+    pub(crate) fn shrink(self: &Arc<Self>, by: usize) -> usize {
+        let removed = by.min(self.all().saturating_sub(1));
+        self.all.send_modify(|all| *all -= removed);
+        let slots = Arc::clone(self);
+        // Ends when the slots have been given up. A worker that stops does not wait for it.
+        tokio::spawn(async move {
+            for _ in 0..removed {
+                slots.take().await.forget();
+                slots.permits.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+        self.all()
+    }
+
+    /// A slot, if one is free and nobody waits for it.
+    pub(crate) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
     /// How many are taken, lost ones among them.
     pub(crate) fn taken(&self) -> usize {
-        self.all - self.free.available_permits()
+        self.permits.load(Ordering::Relaxed).saturating_sub(self.free.available_permits())
     }
 
     /// How many are lost at the moment.
@@ -56,7 +98,7 @@ impl Slots {
             task = context.task(),
             id = context.id(),
             lost = slots.lost(),
-            of = slots.all,
+            of = slots.all(),
             "a plain function cannot be stopped: its slot is lost until it returns (`isolate` makes it killable)"
         );
         // Ends with the thread. Nothing waits for it: a worker that stops leaves such a thread behind.
@@ -74,20 +116,52 @@ impl Slots {
 
     /// Resolves when all slots have been lost for so long without a break.
     pub(crate) async fn exhausted(&self, patience: Duration) {
-        let mut lost = self.lost.subscribe();
+        let (mut lost, mut all) = (self.lost.subscribe(), self.all.subscribe());
         let gone = "the sender lives as long as the slots";
         loop {
-            lost.wait_for(|lost| *lost == self.all).await.expect(gone);
+            let count = *all.borrow_and_update();
+            tokio::select! {
+                lost = lost.wait_for(|lost| *lost >= count) => drop(lost.expect(gone)),
+                changed = all.changed() => {
+                    changed.expect(gone);
+                    continue;
+                }
+            }
             tracing::error!(
-                slots = self.all,
+                slots = count,
                 patience = %show::duration(patience),
                 "every slot is lost to a plain function that does not return: no task can run; the worker stops \
                  unless one of them returns"
             );
             tokio::select! {
                 () = tokio::time::sleep(patience) => return,
-                back = lost.wait_for(|lost| *lost < self.all) => drop(back.expect(gone)),
+                back = lost.wait_for(|lost| *lost < count) => drop(back.expect(gone)),
+                changed = all.changed() => changed.expect(gone),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn slots_are_added_at_once_and_removed_as_they_become_free() {
+        let slots = Arc::new(Slots::new(2));
+        assert_eq!((slots.grow(1), slots.taken()), (3, 0));
+        let (first, second, third) = (slots.take().await, slots.take().await, slots.take().await);
+        assert_eq!(slots.taken(), 3);
+        assert_eq!(slots.shrink(1), 2);
+        drop(first);
+        tokio::task::yield_now().await;
+        assert_eq!((slots.free.available_permits(), slots.taken()), (0, 2));
+        drop(second);
+        assert_eq!(slots.taken(), 1);
+        drop(slots.take().await);
+        // One stays, whatever is asked for.
+        assert_eq!(slots.shrink(usize::MAX), 1);
+        assert_eq!(slots.grow(usize::MAX), MOST);
+        drop(third);
     }
 }

@@ -27,9 +27,13 @@ impl Depths {
             return found.clone();
         }
         let names: Vec<String> = consuming
-            .queues
-            .iter()
-            .flat_map(|queue| [queue.clone(), Queue::dead_letter_name(queue)])
+            .sources
+            .queues()
+            .into_iter()
+            .flat_map(|queue| {
+                let dead = Queue::dead_letter_name(&queue);
+                [queue, dead]
+            })
             .collect();
         let found = match names.is_empty() {
             true => Some(Vec::new()),

@@ -27,6 +27,7 @@ use super::handle::WorkerHandle;
 use super::metrics::{Metrics, Present};
 use super::reporter::Reporter;
 use super::settlement::persist::Settling;
+use super::sources::Sources;
 use crate::app::config::WorkerConfig;
 use crate::backend::ResultBackend;
 use crate::broker::{Broker, ConsumerControl};
@@ -75,7 +76,7 @@ pub(super) struct Consuming {
     /// Knows whether the consumer is attached.
     pub(super) control: Arc<dyn ConsumerControl>,
     /// What it consumes from.
-    pub(super) queues: Arc<[String]>,
+    pub(super) sources: Arc<Sources>,
     /// Counts the messages that were handed to the worker.
     pub(super) delivered: Arc<AtomicU64>,
     /// What it is running.
@@ -205,7 +206,8 @@ impl Vitals {
             Phase::SettingUp | Phase::Connecting => Present::default(),
             Phase::Consuming(consuming) => {
                 let queues = self.depths.of(&consuming).await;
-                let open = consuming.pauses.open(&*consuming.queues);
+                let consumed = consuming.sources.queues();
+                let open = consuming.pauses.open(&consumed);
                 let slowest = consuming.settling.slowest();
                 Present {
                     is_connected: consuming.control.is_attached(),
@@ -216,8 +218,8 @@ impl Vitals {
                     settling: slowest.map_or_else(Default::default, |slowest| (slowest.count, slowest.lasts)),
                     events_dropped: consuming.reporter.dropped(),
                     queues,
-                    paused: consuming.queues.iter().filter(|queue| !open.contains(queue)).cloned().collect(),
-                    consumed: consuming.queues.to_vec(),
+                    paused: consumed.iter().filter(|queue| !open.contains(queue)).cloned().collect(),
+                    consumed,
                 }
             }
         };

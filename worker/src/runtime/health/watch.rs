@@ -74,7 +74,7 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
                     ));
                     return symptoms;
                 }
-                let open = consuming.pauses.open(&*consuming.queues);
+                let open = consuming.pauses.open(&consuming.sources.queues());
                 // Without a name, a broker tells of all queues.
                 if open.is_empty() {
                     return symptoms;
@@ -173,7 +173,7 @@ mod tests {
             backend,
             settling: Arc::default(),
             control: Arc::new(control),
-            queues: Arc::new([]),
+            sources: Arc::default(),
             delivered: Arc::new(AtomicU64::new(1)),
             running: Arc::new(RunningTasks::new(&Registry::default())),
             pauses: Arc::default(),

@@ -306,8 +306,13 @@ mod tests {
         let mail = context("send", "email");
         metrics.started(&mail);
         let (ran, settling) = (Duration::from_millis(20), Duration::from_millis(2));
-        let failure =
-            TaskFailure { kind: "E".into(), module: String::new(), message: String::new(), traceback: None };
+        let failure = TaskFailure {
+            kind: "E".into(),
+            module: String::new(),
+            message: String::new(),
+            traceback: None,
+            arguments: Box::default(),
+        };
         metrics.settled(&mail, OutcomeKind::Succeeded, ran, settling);
         metrics.settled(&mail, OutcomeKind::Succeeded, ran, settling);
         let after = Duration::from_secs(1);

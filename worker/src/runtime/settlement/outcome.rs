@@ -129,8 +129,10 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
             return Outcome::Dead { reason: DeadReason::Rejected, failure };
         }
         Ended::Erred(TaskError::Failed(failure)) => (backoff(), failure),
-        Ended::Erred(TaskError::Retry { after, failure }) => (after, failure),
-        Ended::Panicked(text) => (backoff(), failure("Panic", text)),
+        Ended::Erred(TaskError::Retry { after, failure }) => (after, *failure),
+        Ended::Panicked(panic) => {
+            (backoff(), TaskFailure { traceback: panic.trace, ..failure("Panic", panic.text) })
+        }
         // Celery's class for it, so that Python callers catch what they know.
         Ended::TimedOut(limit) => (
             backoff(),
@@ -139,6 +141,7 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
                 module: "billiard.exceptions".into(),
                 message: limit.as_secs_f64().to_string(),
                 traceback: None,
+                arguments: Box::default(),
             },
         ),
     };
@@ -153,7 +156,7 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
 pub(crate) fn refused(refusal: Refusal, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
     let (reason, failure) = match refusal {
         Refusal::Revoked(why) => return Outcome::Revoked { why },
-        Refusal::Panicked(text) => return decide(Ended::Panicked(text), options, attempts, random),
+        Refusal::Panicked(text) => return decide(Ended::Panicked(text.into()), options, attempts, random),
         Refusal::Malformed(problem) => (DeadReason::Malformed, failure("InvalidMessage", problem)),
         Refusal::UnknownTask(problem) => (DeadReason::UnknownTask, failure("NotRegistered", problem)),
         Refusal::Crashed(limit) => {
@@ -167,6 +170,7 @@ pub(crate) fn refused(refusal: Refusal, options: &TaskOptions, attempts: Attempt
                 module: "builtins".into(),
                 message: problem,
                 traceback: None,
+                arguments: Box::default(),
             };
             (DeadReason::BadArguments, failure)
         }
@@ -183,6 +187,7 @@ fn crashed(text: String, options: &TaskOptions, attempts: Attempts, random: f64)
         module: "billiard.exceptions".into(),
         message: text,
         traceback: None,
+        arguments: Box::default(),
     };
     // At most once, as an early ack asks, means not again after a crash.
     if options.ack == AckMode::Early || crashes.saturating_add(1) >= max_crashes {
@@ -199,6 +204,7 @@ pub(crate) fn failure(kind: &str, message: impl Into<String>) -> TaskFailure {
         module: "rust.mq_worker".into(),
         message: message.into(),
         traceback: None,
+        arguments: Box::default(),
     }
 }
 
@@ -245,7 +251,7 @@ mod tests {
 
     #[test]
     fn panics_and_time_limits_are_errors_like_others() {
-        for ended in [Ended::Panicked("boom".into()), Ended::TimedOut(Duration::from_secs(1))] {
+        for ended in [Ended::Panicked("boom".to_owned().into()), Ended::TimedOut(Duration::from_secs(1))] {
             assert!(matches!(decide(ended.clone(), &OPTIONS, tried(0), 0.5), Outcome::Retry { .. }));
             assert!(matches!(decide(ended, &OPTIONS, tried(2), 0.5), Outcome::Dead { .. }));
         }

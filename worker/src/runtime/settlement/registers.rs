@@ -1,5 +1,7 @@
 //! What a worker reads from and writes to the broker's registers: calls that have succeeded, and messages in quarantine.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
@@ -22,6 +24,11 @@ impl Settler {
         let Some(lifetime) = request.options.once_for.filter(|_| request.may_have_run()) else {
             return Ok(false);
         };
+        // In a box: each task pays for the size of its future, and few ask.
+        Box::pin(self.is_noted_as_done(request, lifetime)).await
+    }
+
+    async fn is_noted_as_done(&self, request: &Request, lifetime: Duration) -> Result<bool, Abandoned> {
         // The id alone is what earlier versions noted.
         for id in [call_of(request), request.context.id().to_owned()] {
             let ask = || self.broker.is_noted(Register::Done, &id, lifetime);
@@ -36,7 +43,9 @@ impl Settler {
     pub(crate) async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
         let Some(lifetime) = request.options.once_for else { return Ok(()) };
         let note = Note::new(call_of(request), lifetime);
-        self.register("record a finished id", || self.broker.note(Register::Done, &note)).await.map(drop)
+        Box::pin(self.register("record a finished id", || self.broker.note(Register::Done, &note)))
+            .await
+            .map(drop)
     }
 
     /// True if the quarantine of a message began before, or if the broker does not know.

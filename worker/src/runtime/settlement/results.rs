@@ -84,6 +84,7 @@ fn smaller_record(record: &ResultRecord, error: &Error) -> ResultRecord {
                 module: shortened(&failure.module, 100),
                 message: shortened(&failure.message, MAX_ERROR),
                 traceback: None,
+                arguments: Box::default(),
             };
             ResultRecord::failed(id, record.state.clone(), told)
         }

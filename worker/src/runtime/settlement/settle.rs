@@ -66,9 +66,7 @@ impl Settler {
         let seen = outcome.without_value();
         let begun = Instant::now();
         let trace = request.trace.clone();
-        let step = trace.step("settle");
-        let done = step.around(self.carry_out(request, outcome, elapsed)).await;
-        drop(step);
+        let done = trace.step("settle").around(self.carry_out(request, outcome, elapsed)).await;
         let kind = match done {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
@@ -85,16 +83,21 @@ impl Settler {
     }
 
     /// False when the cold shutdown came first: the message went back.
+    ///
+    /// Each task pays for the size of this future: what seldom happens is in a box.
     async fn carry_out(&self, request: Request, outcome: Outcome, elapsed: Duration) -> bool {
-        let (task, id) = (request.context.task().to_owned(), request.context.id().to_owned());
+        let context = request.context.clone();
+        let (task, id) = (context.task(), context.id());
         let done = match outcome {
             Outcome::Success(json) => self.success(&request, json, elapsed).await,
-            Outcome::Retry { after, failure, crashed } => self.retry(&request, after, failure, crashed).await,
-            Outcome::Dead { reason, failure } => self.dead(&request, reason, failure).await,
+            Outcome::Retry { after, failure, crashed } => {
+                Box::pin(self.retry(&request, after, failure, crashed)).await
+            }
+            Outcome::Dead { reason, failure } => Box::pin(self.dead(&request, reason, failure)).await,
             Outcome::Revoked { why } => {
                 tracing::info!(task, id, why, "not run");
                 count(&self.counters.revoked);
-                self.revoked(&request, why).await
+                Box::pin(self.revoked(&request, why)).await
             }
             Outcome::Repeated => {
                 tracing::info!(task, id, "redelivered after it had succeeded: not run again");
@@ -102,7 +105,7 @@ impl Settler {
             }
             Outcome::Postpone { after, problem } => {
                 tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start it here now: postponed");
-                self.postpone(request, after).await;
+                Box::pin(self.postpone(request, after)).await;
                 return true;
             }
             Outcome::Lose { problem } => {
@@ -114,7 +117,7 @@ impl Settler {
         let is_done = done.is_ok();
         match done {
             Ok(settled) => self.finish(request, settled).await,
-            Err(Abandoned) => self.requeue(request).await,
+            Err(Abandoned) => Box::pin(self.requeue(request)).await,
         }
         is_done
     }
@@ -131,7 +134,7 @@ impl Settler {
         // Only now: what comes next must not meet this one.
         if let Some(lock) = lock
             && let Err(Unsettled::Impossible(error)) =
-                self.insist("release the lock of a unique task", Effect::Unlock(&lock)).await
+                Box::pin(self.insist("release the lock of a unique task", Effect::Unlock(&lock))).await
         {
             tracing::error!(error = format!("{error:#}"), "cannot release a lock: it expires by itself");
         }
@@ -146,17 +149,19 @@ impl Settler {
         let context = &request.context;
         let following = continuation::after_success(&request.embed, context, &json);
         let children = following.iter().filter_map(|next| next.message.id().map(ToOwned::to_owned)).collect();
-        if let Err(error) = unless_impossible(self.publish_all(following).await)? {
+        if !following.is_empty()
+            && let Err(error) = unless_impossible(Box::pin(self.publish_all(following)).await)?
+        {
             let why = failure("ContinuationError", format!("it succeeded, but {error:#}"));
-            return self.dead(request, DeadReason::Unsettled, why).await;
+            return Box::pin(self.dead(request, DeadReason::Unsettled, why)).await;
         }
         if request.plain {
-            self.reply(context, &json).await?;
+            Box::pin(self.reply(context, &json)).await?;
         } else if self.wants_result(request) {
             match ResultRecord::success(context.id(), json) {
                 Ok(record) => {
                     let record = self.signed(request, ResultRecord { children, ..record });
-                    self.store(request, &record).await?;
+                    Box::pin(self.store(request, &record)).await?;
                 }
                 // The macro writes results with serde_json; a hand-made entry could still get it wrong.
                 Err(error) => {
@@ -305,6 +310,7 @@ impl Settler {
                 module: "celery.exceptions".into(),
                 message: why.into(),
                 traceback: None,
+                arguments: Box::default(),
             };
             self.store_for_all(request, State::Revoked, &failure).await?;
         }

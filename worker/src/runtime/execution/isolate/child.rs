@@ -16,7 +16,7 @@ use super::wire::{self, IsolatedCall, REVOKE, Reply};
 use super::{MARK, is_scarcity};
 use crate::app::App;
 use crate::message::Message;
-use crate::panics::text_of;
+use crate::panics::{keep_traces, text_of};
 use crate::runtime::admission::request::arguments;
 use crate::runtime::execution::call;
 use crate::runtime::execution::ended::Ended;
@@ -170,6 +170,7 @@ async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders, worker: &UnixSt
         Ok(prepared) => prepared,
         Err(ended) => return ended,
     };
+    keep_traces();
     let ended = tokio::select! {
         biased;
         ended = call::execute(work, &context) => ended,
@@ -225,6 +226,6 @@ async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Result<(
     match task.begin(context.clone(), body.arguments) {
         Ok(work) => Ok((work.into_inner(), context)),
         Err(NotBegun::Refused(error)) => Err(Ended::Erred(TaskError::reject(error))),
-        Err(NotBegun::Panicked(text)) => Err(Ended::Panicked(text)),
+        Err(NotBegun::Panicked(text)) => Err(Ended::Panicked(text.into())),
     }
 }

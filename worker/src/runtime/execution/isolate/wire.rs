@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::message::{Headers, Properties};
+use crate::panics::Panic;
 use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
 
@@ -65,7 +66,7 @@ pub(super) enum Reply {
     Crashed(String),
     Returned,
     Erred(TaskError),
-    Panicked(String),
+    Panicked(Panic),
 }
 
 impl Reply {
@@ -73,9 +74,12 @@ impl Reply {
         match ended {
             Ended::Returned(json) => (Reply::Returned, json),
             Ended::Erred(error) => (Reply::Erred(error), Vec::new()),
-            Ended::Panicked(text) => (Reply::Panicked(text), Vec::new()),
+            Ended::Panicked(panic) => (Reply::Panicked(panic), Vec::new()),
             // Only the worker knows of limits and shutdowns.
-            _ => (Reply::Panicked("its process cannot report how it ended".into()), Vec::new()),
+            _ => (
+                Reply::Panicked(Panic::from("its process cannot report how it ended".to_owned())),
+                Vec::new(),
+            ),
         }
     }
 
@@ -86,7 +90,7 @@ impl Reply {
             Reply::Crashed(problem) => Ended::Crashed(problem),
             Reply::Returned => Ended::Returned(body),
             Reply::Erred(error) => Ended::Erred(error),
-            Reply::Panicked(text) => Ended::Panicked(text),
+            Reply::Panicked(panic) => Ended::Panicked(panic),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! What is wrong right now, the worst first: decided from what is seen now and what was seen before.
 
-use serde::Serialize;
-
 use super::path;
+use super::problem::{Problem, Severity};
 use super::snapshot::Snapshot;
 use crate::show::counted;
 
@@ -10,27 +9,6 @@ use crate::show::counted;
 const SETTLING: u64 = 30;
 /// Ready messages that no worker takes for so many seconds, though it has room, are not consumed.
 const NOT_TAKEN: f64 = 60.0;
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
-    /// Work stands still.
-    Error,
-    /// Work is at risk.
-    Warning,
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Problem {
-    pub(crate) severity: Severity,
-    pub(crate) title: String,
-    /// The way out.
-    pub(crate) hint: String,
-    /// The page that tells more, as a path.
-    pub(crate) link: Option<String>,
-}
 
 /// What is wrong now, compared with some minutes ago.
 pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
@@ -57,7 +35,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
         // Nobody takes from a paused queue, and that is what somebody wanted.
         let is_served = queue.pause.is_none() && !queue.is_dead_letter_queue;
         if is_served && queue.ready > 0 && queue.consumers == 0 {
-            let title = format!("no worker consumes from `{name}`");
+            let title = format!("No worker consumes from `{name}`");
             let hint =
                 format!("{} waiting. Start one: mq-worker --queues {name}", counted(queue.ready, "message"));
             add(Severity::Error, title, hint, link());
@@ -73,7 +51,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
             && queue.oldest_seconds.is_some_and(|age| age > NOT_TAKEN)
             && earlier.queue(name).is_some_and(|before| before.ready > 0)
         {
-            let title = format!("workers with free slots take nothing from `{name}`");
+            let title = format!("Workers with free slots take nothing from `{name}`");
             let hint = "Its oldest message has waited for more than a minute. See the logs of its workers."
                 .to_owned();
             add(Severity::Error, title, hint, link());
@@ -82,7 +60,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
         if let (Some(dead), Some(before)) = (queue.dead, before)
             && dead > before
         {
-            let title = format!("dead letters of `{name}` are growing");
+            let title = format!("Dead letters of `{name}` are growing");
             let hint = format!("{} now.", counted(dead, "dead letter"));
             add(Severity::Warning, title, hint, Some("/dead".into()));
         }
@@ -158,11 +136,11 @@ mod tests {
             titles(&now, &earlier),
             [
                 "`w@h` cannot settle 2 messages",
-                "no worker consumes from `a`",
-                "workers with free slots take nothing from `b`",
+                "No worker consumes from `a`",
+                "Workers with free slots take nothing from `b`",
                 "`idle@h` consumes from no queue",
                 "`w@h` has lost 1 slot",
-                "dead letters of `c` are growing",
+                "Dead letters of `c` are growing",
             ]
         );
     }

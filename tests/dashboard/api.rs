@@ -1,0 +1,139 @@
+//! What programs do through `/api/v1`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::site::Site;
+
+/// Status and answer of a request.
+async fn ask(
+    site: &Site,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<Value>,
+) -> (u16, Value) {
+    let (url, method) = (site.url(path), method.to_owned());
+    let token = token.map(|token| format!("Bearer {token}"));
+    let asked = tokio::task::spawn_blocking(move || {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+        let mut response = match method.as_str() {
+            "GET" => {
+                let request = agent.get(&url);
+                let request = match &token {
+                    Some(token) => request.header("authorization", token),
+                    None => request,
+                };
+                request.call().expect("an answer")
+            }
+            _ => {
+                let request = agent.post(&url);
+                let request = match &token {
+                    Some(token) => request.header("authorization", token),
+                    None => request,
+                };
+                request.send_json(body.unwrap_or_default()).expect("an answer")
+            }
+        };
+        let status = response.status().as_u16();
+        (status, response.body_mut().read_json().unwrap_or_default())
+    });
+    asked.await.expect("no panic")
+}
+
+async fn get(site: &Site, path: &str) -> Value {
+    let (status, answer) = ask(site, "GET", path, Some("l00k"), None).await;
+    assert_eq!(status, 200, "{path}: {answer}");
+    answer
+}
+
+async fn act(site: &Site, action: Value) -> (u16, Value) {
+    ask(site, "POST", "/api/v1/actions", Some("t0ken"), Some(action)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_sees_and_does_what_the_page_does() {
+    let site = Site::start().await;
+    let id = site.greet("nobody").await;
+    let task = format!("/api/v1/tasks/{id}");
+    support::eventually("it is dead", Duration::from_secs(20), || async {
+        let (status, answer) = ask(&site, "GET", &task, Some("l00k"), None).await;
+        (status == 200 && !answer["dead_letter"].is_null()).then_some(())
+    })
+    .await;
+    support::eventually("the worker replies", Duration::from_secs(20), || async {
+        let workers = get(&site, "/api/v1/workers").await;
+        (workers["workers"][0]["name"] == "greeter@host-1").then_some(())
+    })
+    .await;
+    let overview = get(&site, "/api/v1/overview").await;
+    assert_eq!(overview["broker"]["name"], "SQLite", "{overview}");
+    assert_eq!(get(&site, "/api/v1/queues/greetings").await["name"], "greetings");
+    assert_eq!(get(&site, "/api/v1/workers/greeter@host-1").await["queues"], json!(["greetings"]));
+    let dead = get(&site, "/api/v1/dead").await;
+    assert_eq!(dead["queues"][0]["groups"][0]["task"], "dashboard.greet", "{dead}");
+    assert_eq!(
+        get(&site, "/api/v1/dead/greetings?task=dashboard.greet").await["letters"][0]["id"],
+        id.as_str()
+    );
+    for path in [
+        "/api/v1/rates",
+        "/api/v1/tasks?state=DEAD_LETTERED",
+        "/api/v1/workers",
+        "/api/v1/broker",
+        "/api/v1/openapi.json",
+    ] {
+        get(&site, path).await;
+    }
+
+    let send =
+        json!({"action": "send", "task": "dashboard.greet", "args": "[\"ben\"]", "queue": "greetings"});
+    let (status, sent) = act(&site, send).await;
+    assert_eq!(status, 200, "{sent}");
+    support::eventually("ben is greeted", Duration::from_secs(20), || async {
+        let found = get(&site, "/api/v1/tasks?text=ben&state=SUCCESS").await;
+        (found["tasks"][0]["result"].as_str()?.contains("hello ben")).then_some(())
+    })
+    .await;
+    let (status, dropped) = act(&site, json!({"action": "drop-dead", "queue": "greetings", "id": id})).await;
+    assert_eq!((status, &dropped["done"]), (200, &json!("1 dead letter dropped.")), "{dropped}");
+    let activity = get(&site, "/api/v1/activity").await;
+    assert_eq!(
+        (&activity["activity"][0]["who"], &activity["activity"][0]["action"]),
+        (&json!("deploy"), &json!("drop-dead"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_acts_without_a_token_that_may() {
+    let site = Site::without_worker(|config| config.dashboard.redact = vec!["dashboard.*".into()]).await;
+    site.greet("secret").await;
+    let purge = || Some(json!({"action": "purge-queue", "queue": "greetings"}));
+    for (token, path, body, expected) in [
+        (None, "/api/v1/actions", purge(), 401),
+        (Some("guess"), "/api/v1/actions", purge(), 401),
+        (Some("l00k"), "/api/v1/actions", purge(), 403),
+        (Some("l00k"), "/api/v1/queues/greetings/peek", None, 403),
+        (Some("t0ken"), "/api/v1/actions", Some(json!({"action": "explode"})), 422),
+        (Some("t0ken"), "/api/v1/actions", Some(json!({"action": "purge-queue", "queue": "none"})), 422),
+        (Some("t0ken"), "/api/v1/nothing", None, 404),
+        (None, "/act", purge(), 303),
+    ] {
+        let (status, answer) = ask(&site, "POST", path, token, body).await;
+        assert_eq!(status, expected, "{token:?} {path}: {answer}");
+    }
+    let (status, peeked) = ask(&site, "POST", "/api/v1/queues/greetings/peek", Some("t0ken"), None).await;
+    assert_eq!(status, 200, "{peeked}");
+    assert_eq!(peeked["messages"][0]["args"], "hidden", "{peeked}");
+    assert!(!peeked.to_string().contains("secret"), "{peeked}");
+    support::eventually("it is in the history", Duration::from_secs(20), || async {
+        let found = get(&site, "/api/v1/tasks").await;
+        let args = found["tasks"][0]["args"].as_str()?;
+        (args == "hidden" && !found.to_string().contains("secret")).then_some(())
+    })
+    .await;
+    let (status, _) = ask(&site, "GET", "/api/v1/tasks?from=yesterday", Some("l00k"), None).await;
+    assert_eq!(status, 400);
+}

@@ -1,0 +1,6 @@
+//! The management page, in a real browser and through its API.
+
+mod api;
+mod browser;
+mod pictures;
+mod site;

@@ -1,0 +1,31 @@
+//! How fast a producer sends.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Tasks a second of a producer under load that are not just quick.
+pub(crate) const MIXED: f64 = 20.0;
+/// What is missed, because nothing could be sent, is made up for as far back as this.
+const MADE_UP: Duration = Duration::from_secs(1);
+
+/// The times at which to send.
+pub(crate) struct Pace {
+    next: Instant,
+    every: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(every: Duration) -> Pace {
+        Pace { next: Instant::now() + every, every }
+    }
+
+    /// Resolves when it is time for the next.
+    pub(crate) async fn wait(&mut self) {
+        let now = Instant::now();
+        if self.next > now {
+            sleep_until(self.next).await;
+        }
+        self.next = (self.next + self.every).max(now.checked_sub(MADE_UP).unwrap_or(now));
+    }
+}

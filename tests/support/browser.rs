@@ -1,0 +1,209 @@
+//! A real browser: Debian's Chromium, driven through its driver.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+use std::time::Duration;
+
+use fantoccini::{Client, ClientBuilder, Locator};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Set to 1 by `tests/run`: there is a browser, and tests may start it.
+pub const ENABLED: &str = "MQ_TEST_BROWSER";
+/// How many browsers run at once: each takes a core.
+const AT_ONCE: usize = 2;
+/// How long a page may take to show something.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// How the browser looks at pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// A desktop with light colours.
+    Light,
+    /// A desktop with dark colours.
+    Dark,
+    /// A telephone that is 360 pixels wide.
+    Phone,
+}
+
+/// A browser with one window. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Browser {
+    /// What drives it.
+    pub client: Client,
+    driver: Child,
+    _turn: SemaphorePermit<'static>,
+}
+
+/// True when tests may start a browser; else says, once, what is left out.
+pub fn may_start(file: &str) -> bool {
+    let may = std::env::var_os(ENABLED).is_some_and(|value| value == "1");
+    static SAID: Once = Once::new();
+    if !may {
+        SAID.call_once(|| {
+            let _ = writeln!(
+                std::io::stderr(),
+                "\n{file}: tests in a browser are LEFT OUT, for {ENABLED}=1 is not set; ./tests/run runs them"
+            );
+        });
+    }
+    may
+}
+
+impl Browser {
+    /// Starts a browser.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub async fn start(look: Look) -> Self {
+        static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+        let turn = TURNS.acquire().await.expect("the semaphore is never closed");
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is not installed: apt-get install chromium chromium-driver");
+        let stdout = driver.stdout.take().expect("it was piped");
+        let port = tokio::task::spawn_blocking(move || {
+            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            // `ChromeDriver was started successfully on port 12345.`
+            lines.find_map(|line| {
+                line.split("successfully on port ").nth(1)?.trim_end_matches('.').parse::<u16>().ok()
+            })
+        });
+        let port = port.await.expect("no panic").expect("chromedriver names its port");
+        let mut arguments =
+            vec!["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,860"];
+        if look == Look::Dark {
+            arguments.push("--blink-settings=preferredColorScheme=0");
+        }
+        let mut options = json!({ "args": arguments });
+        if look == Look::Phone {
+            options["mobileEmulation"] =
+                json!({ "deviceMetrics": { "width": 360, "height": 740, "pixelRatio": 2.0 } });
+        }
+        let capabilities = json!({ "goog:chromeOptions": options }).as_object().expect("an object").clone();
+        let url = format!("http://127.0.0.1:{port}");
+        let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&url)
+            .await
+            .expect("a browser session");
+        Self { client, driver, _turn: turn }
+    }
+
+    /// Opens a page.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub async fn open(&self, url: &str) {
+        self.client.goto(url).await.expect("a page");
+    }
+
+    /// Waits until an element is there, and clicks it.
+    ///
+    /// # Panics
+    /// When it does not come, or cannot be clicked.
+    pub async fn click(&self, css: &str) {
+        self.wait(css).await;
+        let element = self.client.find(Locator::Css(css)).await.expect(css);
+        element.click().await.unwrap_or_else(|error| panic!("cannot click {css}: {error}"));
+    }
+
+    /// Types into a field, in place of what it holds.
+    ///
+    /// # Panics
+    /// When there is no such field.
+    pub async fn fill(&self, css: &str, text: &str) {
+        self.wait(css).await;
+        let field = self.client.find(Locator::Css(css)).await.expect(css);
+        field.clear().await.expect(css);
+        field.send_keys(text).await.expect(css);
+    }
+
+    /// Waits until an element is there.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub async fn wait(&self, css: &str) {
+        let found = self.client.wait().at_most(LIMIT).for_element(Locator::Css(css)).await;
+        if let Err(error) = found {
+            panic!("{css} does not come: {error}; the page says\n{}", self.text("body").await);
+        }
+    }
+
+    /// Waits until an element holds a text.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub async fn wait_for(&self, css: &str, text: &str) {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        loop {
+            let found = self.text(css).await;
+            if found.contains(text) {
+                return;
+            }
+            if tokio::time::Instant::now() > deadline {
+                panic!(
+                    "{css} does not say `{text}`, but `{found}`; the page says\n{}",
+                    self.text("body").await
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The visible text of the first such element; empty where there is none.
+    pub async fn text(&self, css: &str) -> String {
+        let script = "return document.querySelector(arguments[0])?.innerText ?? ''";
+        let text = self.client.execute(script, vec![css.into()]).await.unwrap_or_default();
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// What a script returns.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn script(&self, script: &str) -> Value {
+        self.client.execute(script, Vec::new()).await.expect("a script")
+    }
+
+    /// What a script with a promise returns.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn promise(&self, expression: &str) -> Value {
+        let script =
+            format!("const done = arguments[0]; {expression}.then(done, (error) => done(String(error)))");
+        self.client.execute_async(&script, Vec::new()).await.expect("a script")
+    }
+
+    /// A picture of the window, as PNG.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn picture(&self) -> Vec<u8> {
+        self.client.screenshot().await.expect("a picture")
+    }
+
+    /// True if nothing has to be scrolled sideways.
+    pub async fn fits(&self) -> bool {
+        let overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        self.script(overflow).await.as_i64() == Some(0)
+    }
+
+    /// Closes the window.
+    pub async fn close(self) {
+        let _ = self.client.clone().close().await;
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}

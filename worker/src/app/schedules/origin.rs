@@ -1,0 +1,15 @@
+//! Who says that there is a schedule.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a schedule comes from. If several say something about one name, the last of these wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// `#[task(cron = "..")]` or `#[task(every = "..")]`.
+    Code,
+    /// `[[schedules]]` in `mq-worker.toml`.
+    File,
+    /// [`put`](super::Schedules::put) or `mq-worker schedules`.
+    Hand,
+}

@@ -1,0 +1,101 @@
+//! The tables: made and brought up to date by whichever process comes first, under a lock.
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::failure::describe;
+use crate::error::{Error, Result};
+
+/// One script per version; a database of version `n` has had the first `n`.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE mq_worker_result (
+        task_id text PRIMARY KEY,
+        is_final boolean NOT NULL,
+        record bytea NOT NULL,            -- Celery's JSON: convert_from(record, 'UTF8')
+        stored_at timestamptz NOT NULL DEFAULT now(),
+        expires_at timestamptz
+    );
+    CREATE INDEX mq_worker_result_by_expiry ON mq_worker_result (expires_at);
+"];
+
+/// Any number that other programs are not likely to lock.
+const LOCK: i64 = 0x6d71_776b_7273_6c74;
+
+const WHAT: &str = "prepare the tables for results";
+
+/// Ensures that the tables are there, as this version knows them.
+pub(super) async fn prepare(client: &Client, shown: &str) -> Result<()> {
+    let failed = |error| describe(shown, WHAT, error);
+    // Whoever finds them needs no right to create them, and no lock.
+    if is_current(version(client).await.map_err(failed)?, shown)? {
+        return Ok(());
+    }
+    let steps = migrate(client, shown).await;
+    if steps.is_err() {
+        // The connection goes back to the pool.
+        let _ = client.batch_execute("ROLLBACK").await;
+    }
+    steps
+}
+
+async fn migrate(client: &Client, shown: &str) -> Result<()> {
+    let failed = |error| describe(shown, WHAT, error);
+    client.batch_execute("BEGIN").await.map_err(failed)?;
+    // Of the transaction, so that it works through a pooler too.
+    client.batch_execute(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await.map_err(failed)?;
+    // Another process may have been first.
+    let found = version(client).await.map_err(failed)?;
+    if !is_current(found, shown)? {
+        if found == 0 && exists(client, "mq_worker_result").await.map_err(failed)? {
+            return Err(Error::config(format!(
+                "cannot {WHAT}: {shown} has a table `mq_worker_result` that another program has made: drop or rename it, \
+                 or name another database"
+            )));
+        }
+        for script in &MIGRATIONS[found..] {
+            client.batch_execute(script).await.map_err(failed)?;
+        }
+        let note = format!(
+            "CREATE TABLE IF NOT EXISTS mq_worker_schema (version integer NOT NULL);
+             DELETE FROM mq_worker_schema;
+             INSERT INTO mq_worker_schema VALUES ({});",
+            MIGRATIONS.len()
+        );
+        client.batch_execute(&note).await.map_err(failed)?;
+    }
+    client.batch_execute("COMMIT").await.map_err(failed)
+}
+
+fn is_current(found: usize, shown: &str) -> Result<bool> {
+    let known = MIGRATIONS.len();
+    if found > known {
+        return Err(Error::config(format!(
+            "cannot {WHAT}: those in {shown} are of version {found}, and this program knows {known}: a newer mq-worker \
+             has made them; update this program"
+        )));
+    }
+    Ok(found == known)
+}
+
+/// 0 where there are no tables of ours.
+async fn version(client: &Client) -> Result<usize, tokio_postgres::Error> {
+    if !exists(client, "mq_worker_schema").await? {
+        return Ok(0);
+    }
+    let rows = match client.simple_query("SELECT version FROM mq_worker_schema").await {
+        // Of another program, or half made.
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => return Ok(0),
+        rows => rows?,
+    };
+    let version = rows.iter().find_map(|row| match row {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    });
+    Ok(version.unwrap_or(0))
+}
+
+async fn exists(client: &Client, table: &str) -> Result<bool, tokio_postgres::Error> {
+    let rows = client.query_typed("SELECT to_regclass($1)::text", &[(&table, Type::TEXT)]).await?;
+    Ok(rows.first().is_some_and(|row| row.get::<_, Option<String>>(0).is_some()))
+}
