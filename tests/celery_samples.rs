@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use mq_worker::backend::ResultRecord;
-use mq_worker::message::{Body, Message, Properties, codec};
+use mq_worker::message::{Body, Message, Properties, normalize};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -81,7 +81,7 @@ fn a_document_is_no_call() {
     let samples = samples();
     for file in PLAIN {
         let mut plain = message(&samples[*file].messages[0]);
-        codec::normalize(&mut plain, usize::MAX).expect(file);
+        normalize(&mut plain, usize::MAX).expect(file);
         assert!(!plain.is_task(), "{file}");
         let body = plain.body.clone();
         let mut arguments = Body::plain(&body, plain.properties.content_type.as_deref()).arguments;
@@ -113,7 +113,7 @@ fn single_facts_of_the_headers() {
     let samples = samples();
     let headers = |file: &str| {
         let mut message = message(&samples[file].messages[0]);
-        codec::normalize(&mut message, usize::MAX).expect(file);
+        normalize(&mut message, usize::MAX).expect(file);
         message.headers
     };
     let seconds = |limit: Option<std::time::Duration>| limit.map(|limit| limit.as_secs());
@@ -140,7 +140,7 @@ fn single_facts_of_the_headers() {
 
 /// The call as the worker sees it, or why it must never run.
 fn decode(mut message: Message) -> Result<Call, String> {
-    codec::normalize(&mut message, usize::MAX)?;
+    normalize(&mut message, usize::MAX)?;
     let task = message.headers.task().ok_or("it names no task")?.to_owned();
     message.headers.eta()?;
     message.headers.expires()?;

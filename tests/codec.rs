@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mq_worker::backend::ResultRecord;
-use mq_worker::message::{Body, Embed, Headers, Message, Properties, codec};
+use mq_worker::message::{Body, Embed, Headers, Message, Properties, codec, normalize};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::value::{RawValue, to_raw_value};
@@ -46,7 +46,7 @@ const NAMES: [&str; 4] = ["user", "größe", "a\"b\\", "__type__"];
 
 fn through(body: Bytes) -> Message {
     let mut message = Message { headers: Headers::for_task("t", "id"), body, ..Message::default() };
-    codec::normalize(&mut message, usize::MAX).expect("it is our own");
+    normalize(&mut message, usize::MAX).expect("it is our own");
     message
 }
 
@@ -145,7 +145,7 @@ fn survives(body: &[u8], headers: Headers) {
             let properties =
                 Properties { content_type: content_type.map(Into::into), ..Properties::default() };
             let mut message = Message { properties, headers, body: body.to_vec().into() };
-            if codec::normalize(&mut message, usize::MAX).is_err() {
+            if normalize(&mut message, usize::MAX).is_err() {
                 continue;
             }
             let _ = (message.headers.eta(), message.headers.expires(), message.headers.time_limits());
@@ -180,7 +180,7 @@ fn deep_nesting_is_refused_before_the_stack_ends() {
             let headers = Headers::for_task("t", "id");
             survives(body.as_bytes(), headers.clone());
             let mut message = Message { headers, body: body.into(), ..Message::default() };
-            let outcome = codec::normalize(&mut message, usize::MAX).and_then(|()| {
+            let outcome = normalize(&mut message, usize::MAX).and_then(|()| {
                 let mut body = Body::parse(&message.body)?;
                 let first = body.arguments.take::<Value>("k").map_err(|error| error.to_string())?;
                 Ok((first, body.embed))

@@ -14,6 +14,7 @@ mod examples;
 mod health;
 mod hostile;
 mod layering;
+mod pausing;
 mod pika;
 mod promises;
 mod rabbitmq;

@@ -38,6 +38,7 @@ suite! {
         a_forgotten_lock_opens_by_itself
         a_lock_is_kept_by_its_holder_through_a_wait
         of_many_who_want_a_lock_one_gets_it
+        a_pause_is_read_without_a_trace_and_ended_by_a_later_note
     }
     delivering {
         a_message_is_published_consumed_and_acked
@@ -62,6 +63,8 @@ suite! {
         a_verdict_after_closing_does_nothing
         an_ack_that_was_flushed_is_kept
         messages_outlive_the_connection
+        a_consumer_changes_its_queues
+        a_consumer_without_queues_waits_for_some
         an_exclusive_queue_goes_with_its_connection
         an_auto_delete_queue_goes_with_its_last_consumer
     }
@@ -80,6 +83,7 @@ suite! {
         an_exchange_in_use_is_kept_if_so_asked
         a_binding_can_be_taken_away
         the_oldest_message_has_an_age
+        a_message_is_found_by_its_id
     }
     exchanges {
         a_direct_exchange_compares_keys

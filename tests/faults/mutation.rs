@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::BoxFuture;
 use mq_worker::Topology;
 use mq_worker::broker::{
-    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Settle, Settlement,
-    Subscription, Verdict,
+    Administration, Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo,
+    Registers, Settle, Settlement, Subscription, Verdict,
 };
 use mq_worker::message::Message;
 use tokio::sync::mpsc;
@@ -128,6 +128,12 @@ impl Broker for Broken {
         self.inner.get(queue)
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+impl Administration for Broken {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, mq_worker::Result<Vec<QueueInfo>>> {
         self.inner.queues(names)
     }
@@ -139,11 +145,9 @@ impl Broker for Broken {
     fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<()>> {
         self.inner.delete_queue(queue)
     }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
-    }
 }
+
+impl Registers for Broken {}
 
 /// Breaks deliveries.
 struct Breaking {

@@ -1,5 +1,6 @@
-//! `/livez` and `/readyz`, asked of real worker processes.
+//! `/livez`, `/readyz` and `/metrics`, asked of real worker processes.
 
+mod deploy;
 mod swallow;
 
 use std::io::{Read, Write};
@@ -195,6 +196,27 @@ fn a_worker_whose_consumer_hands_nothing_out_is_not_alive() {
         // Somebody else does the work: then there is nothing to complain about.
         let _hale = place.worker(&[]);
         deaf.becomes("/livez", 200, None);
+    }
+}
+
+#[test]
+fn a_paused_queue_is_no_fault() {
+    for place in everywhere() {
+        let worker = place.worker(&[]);
+        worker.becomes("/readyz", 200, None);
+        place.with_app(async |app| app.pause(place.queue.as_str()).await.expect("paused"));
+        eventually_blocking("the worker lets go of the queue", LIMIT, || {
+            (place.counts().1 == 0).then_some(())
+        });
+        place.send("health.hold", 0, 3);
+        // Longer than a stall may last.
+        std::thread::sleep(Duration::from_millis(2500));
+        for path in ["/livez", "/readyz"] {
+            assert_eq!(worker.get(path), (200, serde_json::json!({ "ok": true })), "{}", place.name);
+        }
+        assert_eq!(place.counts().0, 3, "{}", place.name);
+        place.with_app(async |app| app.resume(place.queue.as_str()).await.expect("resumed"));
+        eventually_blocking("they run", LIMIT, || (place.counts() == (0, 1)).then_some(()));
     }
 }
 

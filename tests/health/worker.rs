@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mq_worker::broker::{
-    Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo, Subscription,
+    Administration, Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo,
+    Registers, Subscription,
 };
 use mq_worker::{App, Result, SharedState, TaskError, Topology, setup, task};
 use tokio::sync::mpsc;
@@ -91,6 +92,12 @@ impl Broker for Deaf {
         self.0.get(queue)
     }
 
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.0.close()
+    }
+}
+
+impl Administration for Deaf {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
         self.0.queues(names)
     }
@@ -102,8 +109,6 @@ impl Broker for Deaf {
     fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
         self.0.delete_queue(queue)
     }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.0.close()
-    }
 }
+
+impl Registers for Deaf {}

@@ -22,7 +22,7 @@ use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
 use crate::message::{Body, Message, history};
 use crate::routing::matching::topic_matches;
-use crate::routing::topology::{check_key, check_name};
+use crate::routing::names::{check_key, check_name};
 use crate::runtime::admission::gate::{Admission, Gate};
 use crate::runtime::admission::quarantine::verdict;
 use crate::task::{Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
@@ -90,6 +90,7 @@ fn admitted(message: Message) {
         isolates: false,
         quarantines_in_process: false,
         revocations: Arc::default(),
+        pauses: Arc::default(),
         broker_counts_crashes: message.body.len().is_multiple_of(2),
         tolerance: std::time::Duration::ZERO,
     };

@@ -48,6 +48,10 @@ pub mod routing;
 pub use routing::matching::topic_matches;
 pub use routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, RouteRule, Topic, Topology};
 
+// When calls are due.
+mod schedule;
+pub use schedule::{CatchUp, Overlap, Schedule, Timing};
+
 // Calls as values.
 pub mod canvas;
 pub use canvas::{SendOptions, Signature};
@@ -57,6 +61,9 @@ pub mod connection;
 pub use connection::{BrokerUrl, ConnectOptions, TlsOptions};
 pub mod backend;
 pub mod broker;
+
+// Events: what workers and producers report while they work.
+pub mod events;
 
 // Remote control: querying and controlling running workers.
 pub mod control;
@@ -68,9 +75,26 @@ pub mod middleware;
 pub mod app;
 pub use app::{App, AsyncResult, Config, Emitted, JobInfo, Payload, ResultSet, Rpc, Updates};
 
+// The history of calls, in a file of its own.
+#[cfg(feature = "dashboard")]
+pub mod history;
+
 // The worker.
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};
+
+// What people do to a running system, by command or page.
+#[cfg(feature = "cli")]
+mod admin;
+
+// The management page.
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
+#[cfg(feature = "dashboard")]
+pub use dashboard::Dashboard;
+// The scheduler.
+mod beat;
+pub use beat::{Beat, BeatHandle};
 
 // The command.
 #[cfg(feature = "cli")]
@@ -89,6 +113,7 @@ pub mod __private {
     pub use crate::message::{ArgumentError, Arguments, NoArgs};
     pub use crate::middleware::{MiddlewareEntry, erase as erase_middleware};
     pub use crate::routing::Topic;
+    pub use crate::schedule::{CatchUp, Overlap};
     pub use crate::task::error::convert::{
         Caught, ViaDisplay, ViaError, ViaNothing, ViaPermanence, ViaTaskError,
     };

@@ -1,4 +1,4 @@
-//! How a time is written for people: `1s 500ms`, `2m`, `1day`.
+//! How times, numbers and long texts are written for people: `1s 500ms`, `2 messages`.
 
 use std::time::Duration;
 
@@ -15,6 +15,29 @@ pub(crate) fn duration(duration: Duration) -> impl std::fmt::Display {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A moment, in UTC and to the second.
+#[cfg(feature = "dashboard")]
+pub(crate) fn time(time: chrono::DateTime<chrono::Utc>) -> impl std::fmt::Display {
+    time.format("%Y-%m-%d %H:%M:%SZ")
+}
+
+/// One line of a text that may be long or have several, for a table or a log.
+#[cfg(feature = "cli")]
+pub(crate) fn one_line(text: &str, width: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line: String = line.chars().filter(|c| !c.is_control()).collect();
+    if line.chars().count() <= width {
+        return line;
+    }
+    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// `1 message`, `2 messages`.
+#[cfg(feature = "cli")]
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 #[cfg(test)]
@@ -34,5 +57,13 @@ mod tests {
             assert_eq!(duration(given).to_string(), shown);
         }
         assert!(!duration(Duration::MAX).to_string().is_empty());
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn a_long_text_becomes_one_line() {
+        assert_eq!(one_line("a\n  b\tc", 10), "a b c");
+        assert_eq!(one_line("abcdefgh", 5), "abcd…");
+        assert_eq!(one_line("a\u{1b}[31mb", 10), "a[31mb");
     }
 }

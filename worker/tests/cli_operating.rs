@@ -245,3 +245,39 @@ fn what_cannot_be_done_is_said_and_loses_nothing() {
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), worker).await });
     ended.expect("in time").expect("no panic").expect("a good end");
 }
+
+#[test]
+fn what_is_paused_is_shown_and_can_be_resumed() {
+    let (place, runtime) = (Place::new(), runtime());
+    place.good(&["declare", "queue", "email"]);
+    place.publish(&runtime, "", "email").expect("published");
+    assert_eq!(place.good(&["pause", "email"]), "queue `email` is paused until it is resumed\n");
+    let run = place.run(&["pause", "sms", "--task", "send", "--until", "9000-01-01T00:00:00Z"]);
+    run.succeeds();
+    assert!(run.stdout.contains("task `send` is paused until 9000-01-01T00:00:00Z"), "{}", run.stdout);
+    assert!(run.stderr.contains("there is no queue `sms`"), "{}", run.stderr);
+    place.good(&["pause", "email", "--until", "1h"]);
+
+    let queues = place.json(&["queues", "--json"]);
+    let email = queues.as_array().expect("a list").iter().find(|queue| queue["name"] == "email");
+    let email = email.unwrap_or_else(|| panic!("{queues}"));
+    assert!(email["paused"] == true && email["paused_until"].is_string(), "{email}");
+    let run = place.run(&["status"]);
+    assert!(run.stdout.contains("PAUSED") && run.stdout.contains("until 2"), "{}", run.stdout);
+    assert!(run.stderr.contains("task `send` is paused until it is resumed"), "{}", run.stderr);
+    assert!(!run.stderr.contains("waiting messages: email"), "it is meant: {}", run.stderr);
+    assert_eq!(place.json(&["status", "--json"])["paused_tasks"][0]["task"], "send");
+
+    assert_eq!(place.good(&["resume", "email"]), "queue `email` is resumed\n");
+    assert_eq!(place.good(&["resume", "email", "--task", "send"]).lines().count(), 2);
+    assert!(place.good(&["queues", "email", "--json"]).contains("\"paused\": false"));
+    let run = place.run(&["status"]);
+    assert!(
+        run.stderr.contains("waiting messages: email") && !run.stderr.contains("is paused"),
+        "{}",
+        run.stderr
+    );
+    place.bad(&["pause"], 2, "required");
+    place.bad(&["pause", "email", "--until", "yesterday"], 2, "expected a duration");
+    place.bad(&["pause", "email", "--until", "2001-01-01T00:00:00Z"], 2, "in the past");
+}

@@ -3,6 +3,7 @@
 //! `table` has a row for each; `given` is one as it is written, `value` its kinds of values, `unknown` what no row has.
 
 mod given;
+mod schedule;
 mod size;
 pub(crate) mod table;
 mod unknown;

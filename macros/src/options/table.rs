@@ -6,6 +6,7 @@ use quote::quote;
 use syn::{LitStr, Path};
 
 use super::given::Given;
+use super::schedule::{CatchUp, Cron, Interval, Overlap, Zone};
 use super::value::{Ack, Expressions, Range, Size, Time, Topics, Value};
 
 /// One row.
@@ -117,6 +118,23 @@ options! {
         "nobody asks for the result: nothing is stored", "results are kept", also "store_result";
     track_started => track_started: bool, some,
         "`STARTED` is stored when the task begins, with worker and time", "the setting `track_started`";
+    cron = "0 9 * * mon-fri" => cron: Cron, some,
+        "calls the task at these times, by a scheduler (`mq-worker beat`): minute, hour, day of the month, month, day of \
+         the week, and if there are six, the second in front; or `@daily` and the like", "no schedule",
+        also "crontab" "schedule";
+    every = "10m" => every: Interval, some,
+        "calls the task at this interval of real time, a second at least", "no schedule",
+        also "interval" "periodic" "run_every";
+    tz = "Europe/Berlin" => tz: Zone, some,
+        "the time zone of `cron`", "UTC", also "timezone" "time_zone";
+    jitter = "30s" => jitter: Time, some,
+        "scheduled calls are sent later by a part of this, which follows from the due time", "none";
+    overlap = "skip" => overlap: Overlap, bare,
+        "what happens while the previous scheduled call waits or runs: `\"allow\"`, `\"skip\"` or `\"queue\"`",
+        "`\"allow\"`";
+    catch_up = "last" => catch_up: CatchUp, bare,
+        "what happens to due times that passed while no scheduler ran: `\"none\"`, `\"last\"` or `\"all\"`",
+        "`\"last\"`", also "catchup" "misfire" "backfill";
     topic = "order.*.paid" => topics: Topics, bare,
         "subscribes to messages with such a routing key: `*` is one word, `#` any number. May be repeated, or a list: \
          `[\"a.*\", \"b.#\"]`", "none", also "bind" "routing_key" "subscribe";

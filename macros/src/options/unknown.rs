@@ -18,9 +18,9 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
          worker with `--concurrency`",
     ),
     (
-        &["cron", "crontab", "schedule", "every", "interval", "periodic", "run_every", "run_at"],
-        "tasks have no schedule; let cron, a systemd timer or `celery beat` send the call, for instance with \
-         `mq-worker call`",
+        &["run_at", "at"],
+        "a task runs once at a time when it is sent so: `.with(..).eta(..).send()`, or by a schedule with `at` in \
+         `mq-worker.toml`",
     ),
     (
         &[

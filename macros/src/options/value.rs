@@ -232,7 +232,7 @@ impl Value for Expressions {
     }
 }
 
-fn parse_duration(literal: &LitStr, text: &str) -> syn::Result<Duration> {
+pub(super) fn parse_duration(literal: &LitStr, text: &str) -> syn::Result<Duration> {
     let error = |message: String| Err(syn::Error::new(literal.span(), message));
     match humantime::parse_duration(text.trim()) {
         Ok(Duration::ZERO) => error(format!("`{text}` is no time at all")),
@@ -243,7 +243,7 @@ fn parse_duration(literal: &LitStr, text: &str) -> syn::Result<Duration> {
     }
 }
 
-fn duration(value: Duration, private: &TokenStream) -> TokenStream {
+pub(super) fn duration(value: Duration, private: &TokenStream) -> TokenStream {
     let (seconds, nanos) = (value.as_secs(), value.subsec_nanos());
     quote!(#private::Duration::new(#seconds, #nanos))
 }

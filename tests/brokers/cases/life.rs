@@ -168,3 +168,63 @@ pub(crate) async fn an_auto_delete_queue_goes_with_its_last_consumer(lab: &Lab) 
     })
     .await;
 }
+
+pub(crate) async fn a_consumer_changes_its_queues(lab: &Lab) {
+    let (broker, [left, right]) = two_queues(lab).await;
+    for n in 0..6 {
+        publish(&broker, to(&left, format!("left {n}"))).await;
+    }
+    publish(&broker, to(&right, "right 0")).await;
+    let mut consumer = consume(&broker, &[&left], 2).await;
+    let held = next(&mut consumer).await;
+    let control = consumer.control();
+    within("change", LIMIT, control.set_queues(vec![right.clone()])).await.expect("changed");
+    // What was on its way still comes, and can be settled; then only the other queue is consumed.
+    let mut came = Vec::new();
+    while !came.contains(&"right 0".to_owned()) {
+        let delivery = next(&mut consumer).await;
+        came.push(body(&delivery));
+        delivery.ack();
+    }
+    held.ack();
+    within("flush", LIMIT, control.flush()).await;
+    let taken = came.iter().filter(|body| body.starts_with("left")).count() as u64;
+    assert!(taken <= 1, "no more than the prefetch: {came:?}");
+    expect_nothing(&mut consumer).await;
+    expect_ready(&broker, &left, 5 - taken).await;
+    assert!(control.is_attached());
+    within("change", LIMIT, control.set_queues(vec![left.clone(), right.clone()])).await.expect("changed");
+    for _ in 0..5 - taken {
+        let delivery = next(&mut consumer).await;
+        assert!(!delivery.redelivered, "{} was delivered before", body(&delivery));
+        delivery.ack();
+    }
+    publish(&broker, to(&right, "right 1")).await;
+    expect_bodies(&mut consumer, &["right 1"]).await;
+    within("cancel", LIMIT, control.cancel()).await;
+    assert!(within("the stream ends", LIMIT, consumer.next()).await.is_none());
+}
+
+pub(crate) async fn a_consumer_without_queues_waits_for_some(lab: &Lab) {
+    let (broker, [queue, _]) = two_queues(lab).await;
+    publish(&broker, to(&queue, "waits")).await;
+    let mut consumer = consume(&broker, &[], 1).await;
+    let control = consumer.control();
+    expect_nothing(&mut consumer).await;
+    assert!(control.is_attached());
+    within("change", LIMIT, control.set_queues(vec![queue.clone()])).await.expect("changed");
+    expect_bodies(&mut consumer, &["waits"]).await;
+    within("change", LIMIT, control.set_queues(Vec::new())).await.expect("changed");
+    publish(&broker, to(&queue, "waits again")).await;
+    expect_nothing(&mut consumer).await;
+    within("cancel", LIMIT, control.cancel()).await;
+    assert!(within("the stream ends", LIMIT, consumer.next()).await.is_none());
+    assert_eq!(drain(&broker, &queue).await, ["waits again"]);
+}
+
+async fn two_queues(lab: &Lab) -> (std::sync::Arc<dyn mq_worker::broker::Broker>, [String; 2]) {
+    let broker = lab.open().await;
+    let names = [lab.name("left"), lab.name("right")];
+    declare(&broker, names.each_ref().map(Queue::new)).await;
+    (broker, names)
+}

@@ -177,3 +177,28 @@ pub(crate) async fn of_many_who_want_a_lock_one_gets_it(lab: &Lab) {
     assert_eq!(answers.iter().filter(|answer| **answer == holder).count(), 39, "{answers:?}");
     brokers[0].unlock(&wanted[taken[0]]).await.expect("opened");
 }
+
+pub(crate) async fn a_pause_is_read_without_a_trace_and_ended_by_a_later_note(lab: &Lab) {
+    let (writer, reader) = (lab.open().await, lab.open().await);
+    let (first, second) = (lab.name("queue:first"), lab.name("queue:second"));
+    let read = async || {
+        let notes = reader.newer_notes(Register::Paused, 0).await.expect("notes").notes;
+        let now = chrono::Utc::now();
+        // The last note about an id counts; other tests note too, on a server that they share.
+        let mut ends = std::collections::BTreeMap::new();
+        ends.extend(notes.into_iter().map(|note| (note.id, note.until)));
+        ends.retain(|id, until| *until > now && (*id == first || *id == second));
+        ends.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(read().await, [] as [String; 0], "also where nothing was ever noted");
+    let year = HOUR * 24 * 365;
+    for id in [&first, &second] {
+        writer.note(Register::Paused, &Note::new(id, year)).await.expect("noted");
+    }
+    assert_eq!(read().await, [first.clone(), second.clone()]);
+    let ended = Note { until: chrono::DateTime::UNIX_EPOCH, ..Note::new(&first, HOUR) };
+    writer.note(Register::Paused, &ended).await.expect("noted");
+    assert_eq!(read().await, std::slice::from_ref(&second));
+    writer.note(Register::Paused, &Note::new(&first, HOUR)).await.expect("noted");
+    assert_eq!(read().await, [first.clone(), second.clone()]);
+}

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mq_worker::broker::{DeleteGuard, Subscription};
+use mq_worker::broker::{DeleteGuard, Position, Publication, Subscription};
+use mq_worker::message::{Headers, Message};
 use mq_worker::{Binding, Exchange, ExchangeKind, Queue, Topology};
 use support::within;
 
@@ -286,4 +287,31 @@ pub(crate) async fn the_oldest_message_has_an_age(lab: &Lab) {
     assert!(age >= expected && age.is_some() == expected.is_some() && age < Some(LIMIT), "{age:?}");
     drain(&broker, &queue).await;
     assert_eq!(oldest().await, None);
+}
+
+pub(crate) async fn a_message_is_found_by_its_id(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let id = |name: &str| lab.name(name);
+    let call = |name: &str| Publication {
+        message: Message { headers: Headers::for_task("task", &id(name)), ..Message::default() },
+        ..to(&queue, "")
+    };
+    let find = async |name: &str| within("find", LIMIT, broker.find(&id(name))).await;
+    publish(&broker, to(&queue, "no call")).await;
+    publish(&broker, call("one")).await;
+    publish(&broker, Publication { delay: Some(Duration::from_secs(60)), ..call("later") }).await;
+    if lab.kind.is_rabbitmq() {
+        // It hands messages out or tells nothing.
+        assert!(find("one").await.expect_err("unsupported").is_unsupported());
+        return;
+    }
+    let found = find("one").await.expect("found");
+    assert_eq!((found.len(), &found[0].queue, found[0].position), (1, &queue, Position::Ready { ahead: 1 }));
+    assert_eq!(found[0].message.headers.task(), Some("task"));
+    let Position::Delayed { until } = find("later").await.expect("found")[0].position else {
+        panic!("it is delayed")
+    };
+    let left = until - chrono::Utc::now();
+    assert!((55..=60).contains(&left.num_seconds()), "{left}");
+    assert_eq!(find("other").await.expect("nothing"), []);
 }

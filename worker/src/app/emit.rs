@@ -7,7 +7,7 @@ use super::{App, Payload};
 use crate::broker::Publication;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Properties;
-use crate::routing::topology::check_key;
+use crate::routing::names::check_key;
 use crate::routing::{EmitTo, Exchange, ExchangeKind, Topology};
 
 /// Whether an event has subscribers.

@@ -16,7 +16,7 @@ use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result, TaskFailure};
 use crate::message::headers::names;
 use crate::message::{Message, Properties};
-use crate::routing::topology::check_name;
+use crate::routing::names::check_name;
 use crate::routing::{Queue, QueueKind, Topology};
 
 /// The default timeout for a reply.

@@ -19,8 +19,8 @@ use crate::message::headers::{LATEST, format_time, owner};
 use crate::message::history::shortened;
 use crate::message::{Headers, JSON, Message, Properties, codec};
 use crate::middleware::Outgoing;
+use crate::routing::names::{MAX_NAME, check_key, check_name};
 use crate::routing::router::Wanted;
-use crate::routing::topology::{MAX_NAME, check_key, check_name};
 use crate::routing::{ExchangeKind, Route};
 use crate::task::{Context, Task, TaskOptions};
 
@@ -146,30 +146,11 @@ impl App {
         unique: Option<String>,
         options: &SendOptions,
     ) -> Result<AsyncResult<O>> {
-        self.check_size(task, &body)?;
-        let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-        check_name("task", task)?;
-        check_name("task id", &id)?;
-        check_headers(task, &options.headers)?;
+        let call = self.ready_call(task, own, body, options).await?;
         let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
-        let route = self.address(task, own, options).await.map_err(cannot)?;
-        let now = Utc::now();
-        let due = due(options, now);
-        let headers = headers(task, &id, own, options, due, now);
-        let ignored = options.ignore_result.unwrap_or(own.ignore_result);
-        let backend = if ignored { None } else { Some(self.backend().await.map_err(cannot)?) };
+        let id = call.id.clone();
+        let backend = if call.ignored { None } else { Some(self.backend().await.map_err(cannot)?) };
         let broker = self.broker().await.map_err(cannot)?;
-        let priority = options.priority.or(route.priority).or(own.priority);
-        let call = ReadyCall {
-            task: task.to_owned(),
-            id: id.clone(),
-            route,
-            headers,
-            body,
-            delay: due.and_then(|time| (time - now).to_std().ok()).filter(|delay| !delay.is_zero()),
-            priority,
-            ignored,
-        };
         let lock = unique.zip(own.unique_for);
         let Some(lock) = lock.map(|(key, lifetime)| Lock { key, holder: id.clone(), lifetime }) else {
             self.publish_call(&broker, call).await?;
@@ -190,6 +171,36 @@ impl App {
                 AsyncResult::new(self.clone(), id, backend)
             }
             Some(other) => AsyncResult::duplicate(self.clone(), other, backend),
+        })
+    }
+
+    /// Checks a call and finds its address.
+    pub(super) async fn ready_call(
+        &self,
+        task: &str,
+        own: &TaskOptions,
+        body: Bytes,
+        options: &SendOptions,
+    ) -> Result<ReadyCall> {
+        self.check_size(task, &body)?;
+        let id = options.task_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+        check_name("task", task)?;
+        check_name("task id", &id)?;
+        check_headers(task, &options.headers)?;
+        let route = self.address(task, own, options).await.map_err(|error| cannot_send(task, error))?;
+        let now = Utc::now();
+        let due = due(options, now);
+        let headers = headers(task, &id, own, options, due, now);
+        let priority = options.priority.or(route.priority).or(own.priority);
+        Ok(ReadyCall {
+            task: task.to_owned(),
+            id,
+            route,
+            headers,
+            body,
+            delay: due.and_then(|time| (time - now).to_std().ok()).filter(|delay| !delay.is_zero()),
+            priority,
+            ignored: options.ignore_result.unwrap_or(own.ignore_result),
         })
     }
 
@@ -233,12 +244,11 @@ impl App {
         sent.map(|()| None)
     }
 
-    async fn publish_call(&self, broker: &Arc<dyn Broker>, call: ReadyCall) -> Result<()> {
-        let ReadyCall { task, id, route, headers, body, delay, priority, ignored } = call;
+    /// The message of a call, with its address.
+    pub(super) async fn publication(&self, call: ReadyCall) -> Result<Publication> {
+        let ReadyCall { id, route, headers, body, delay, priority, ignored, .. } = call;
         // Registered with the backend before the message goes out: the result may come back at once.
-        let expect = async || self.backend().await?.expect(&id).await;
-        let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
-        let reply_to = if ignored { None } else { expect().await.map_err(cannot)? };
+        let reply_to = if ignored { None } else { self.backend().await?.expect(&id).await? };
         let properties = Properties {
             content_type: Some(JSON.into()),
             content_encoding: Some("utf-8".into()),
@@ -247,14 +257,21 @@ impl App {
             priority,
             ..Properties::default()
         };
-        let publication = Publication {
+        let message = Message { properties, headers, body };
+        Ok(Publication {
             exchange: route.exchange,
             routing_key: route.routing_key,
-            message: Message { properties, headers, body },
+            message,
             delay,
             mandatory: true,
-        };
-        let route_queue = route.queue;
+        })
+    }
+
+    async fn publish_call(&self, broker: &Arc<dyn Broker>, call: ReadyCall) -> Result<()> {
+        let (task, route_queue) = (call.task.clone(), call.route.queue.clone());
+        let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
+        let publication = self.publication(call).await.map_err(cannot)?;
+        let reported = self.config().sent_events.then(|| publication.clone());
         let mut sent = broker.publish(publication.clone()).await;
         if let (Err(error), Some(queue)) = (&sent, &route_queue)
             && error.is_unroutable()
@@ -263,6 +280,11 @@ impl App {
             self.forget_declared();
             self.ensure_queue(queue).await.map_err(cannot)?;
             sent = broker.publish(publication).await;
+        }
+        if sent.is_ok()
+            && let Some(reported) = reported
+        {
+            self.report_sent(broker, route_queue.as_deref(), &reported);
         }
         let external = route_queue.filter(|queue| self.is_external(queue));
         sent.map_err(|error| match external {
@@ -312,7 +334,7 @@ impl App {
 }
 
 /// Refuses reserved headers: with them, another task would run, or the result would be lost.
-fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<()> {
+pub(super) fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<()> {
     for (name, _) in headers {
         let problem = if let Some(owner) = owner(name) {
             let instead = match name.as_str() {
@@ -349,11 +371,11 @@ fn cannot_send(task: &str, error: Error) -> Error {
 }
 
 /// A call that is ready to be published.
-struct ReadyCall {
+pub(super) struct ReadyCall {
     task: String,
     id: String,
     route: Route,
-    headers: Headers,
+    pub(super) headers: Headers,
     body: Bytes,
     delay: Option<Duration>,
     priority: Option<u8>,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::App;
 use crate::error::{Error, Result};
 use crate::routing::matching::topic_matches;
-use crate::routing::topology::broadcast_queue_name;
+use crate::routing::queue::broadcast_queue_name;
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, QueueKind, Topology};
 use crate::task::TaskEntry;
 

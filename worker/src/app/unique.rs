@@ -10,7 +10,7 @@ use crate::broker::Lock;
 use crate::error::{Error, Result};
 use crate::message::Headers;
 use crate::message::headers::names;
-use crate::routing::topology::MAX_NAME;
+use crate::routing::names::MAX_NAME;
 use crate::task::Task;
 
 /// The namespace for hashed keys. Keys are hashed so that a list of queues does not reveal arguments.

@@ -22,14 +22,14 @@ use super::inbox::{Inbox, REMEMBERED};
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
 use crate::connection::amqp::channel::{ANSWER, Scratch};
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{reply_code, text};
 use crate::connection::amqp::link::{Pause, lock};
 use crate::connection::amqp::subscription::{Ack, Event, Source, Subscribed};
-use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
-use crate::routing::topology::MAX_NAME;
+use crate::routing::names::MAX_NAME;
 use crate::routing::{Queue, QueueKind, Topology};
 use crate::tracing::{debug, warn};
 

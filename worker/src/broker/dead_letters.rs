@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Broker, Lock, Locked};
 
-/// When the lock opens if whoever looks dies.
+/// When the lock expires if its holder dies.
 const LIFETIME: Duration = Duration::from_secs(30);
 
 /// The right to look through a dead-letter queue. It is only courtesy: a broker that has no locks has none here.
@@ -14,13 +14,13 @@ const LIFETIME: Duration = Duration::from_secs(30);
 pub struct DeadLetters(Lock);
 
 impl DeadLetters {
-    /// The lock of a queue; nobody has it yet.
+    /// The lock of a queue; it is not taken yet.
     pub fn lock(queue: &str) -> Self {
         let key = format!("dead.{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, queue.as_bytes()).simple());
         Self(Lock { key, holder: Uuid::new_v4().to_string(), lifetime: LIFETIME })
     }
 
-    /// Takes it; false when somebody else looks.
+    /// Takes the lock; false if another process has it.
     pub async fn take(&self, broker: &dyn Broker) -> bool {
         !matches!(broker.lock(&self.0).await, Ok(Locked::Held(_)))
     }

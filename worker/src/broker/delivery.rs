@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use crate::error::{Error, Result};
 use crate::message::Message;
 
 /// A message that the broker has delivered to a worker.
@@ -142,6 +143,15 @@ pub trait ConsumerControl: Send + Sync {
     /// Stops delivering. Earlier deliveries can still be settled; then the stream ends.
     fn cancel(&self) -> BoxFuture<'_, ()>;
 
+    /// Changes the queues from which it is handed messages; there may be none. Deliveries of a queue that is left out can
+    /// still be settled, and some may arrive until this resolves.
+    ///
+    /// A queue that is added must exist. While the broker is unreachable, the change may take effect later.
+    fn set_queues(&self, queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        let _ = queues;
+        Box::pin(std::future::ready(Err(Error::unsupported("this consumer cannot change its queues"))))
+    }
+
     /// Resolves when all verdicts given so far have reached the broker.
     fn flush(&self) -> BoxFuture<'_, ()>;
 
@@ -150,7 +160,7 @@ pub trait ConsumerControl: Send + Sync {
         true
     }
 
-    /// How many deliveries have no verdict yet, if the broker can tell.
+    /// How many deliveries have no verdict yet, if the broker reports it.
     fn unsettled(&self) -> Option<usize> {
         None
     }

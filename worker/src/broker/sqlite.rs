@@ -3,9 +3,10 @@
 //! What it does is done by the thread of the file ([`crate::connection::sqlite`]); here its answers become the
 //! broker's types.
 //!
-//! What a process has been handed is leased: while it lives, however slow, nobody else gets it; about six seconds
-//! after it died all of it comes back, marked as redelivered and with one crash more. That counts every delivery it
-//! held, those too that still waited in the consumer's channel: a file cannot tell what a dead process was doing.
+//! A delivery is leased to its process: while that lives, however slow, no other process gets the message; about six
+//! seconds after it died, all its messages are redelivered, each with a crash count one higher. That counts every
+//! delivery it held, including those that still waited in the consumer's channel: a file does not show what a dead
+//! process was doing.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,16 +19,18 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, LOST_PAUSE, Lock,
-    Locked, Note, Notes, Publication, QueueInfo, Register, Settle, Settlement, Subscription, Verdict,
+    Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
+    Fenced, FoundMessage, LOST_PAUSE, Lock, Locked, LogEntry, Note, Notes, Position, Publication, QueueInfo,
+    Register, Registers, ScheduleLog, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::job::{self, Job, Run};
+use crate::connection::sqlite::schedule_log;
 use crate::connection::sqlite::{
-    self, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Sink, fresh_id, head,
+    self, Claimed, Consuming, Count, Database, Ending, Noted, Publishing, Sighted, Sink, Spot, fresh_id, head,
 };
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::routing::topology::check_key;
+use crate::routing::names::check_key;
 use crate::routing::{Binding, Topology};
 use crate::show;
 use crate::tracing;
@@ -38,7 +41,7 @@ const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A broker in a file.
 pub(crate) struct SqliteBroker {
     database: Arc<Database>,
-    /// Tells this broker from others of the same file in the same process.
+    /// Distinguishes this broker from others of the same file in the same process.
     client: u64,
     timeout: Duration,
     is_closed: AtomicBool,
@@ -66,32 +69,26 @@ impl SqliteBroker {
 
     async fn send(&self, publication: Publication) -> Result<()> {
         self.check_open("publish")?;
-        let Publication { exchange, routing_key, message, delay, mandatory } = publication;
-        check_key(&routing_key)?;
-        if let Some(delay) = delay.filter(|delay| *delay > MAX_DELAY) {
-            return Err(Error::config(format!(
-                "cannot publish with a delay of {}: SQLite keeps a message back for {} at most",
-                show::duration(delay),
-                show::duration(MAX_DELAY)
-            )));
+        let id = publication.message.id().unwrap_or_default().to_owned();
+        let is_transient = publication.message.properties.transient;
+        let mut job = sqlite::publish(publishing(publication)?);
+        if is_transient {
+            // The sender asks for no sync of the disk.
+            job = job.lazily();
         }
-        let publishing = Publishing {
-            exchange,
-            routing_key,
-            head: head::encode(&message),
-            priority: message.properties.priority.unwrap_or(0),
-            expiration: message.properties.expiration,
-            body: message.body.clone(),
-            delay,
-            mandatory,
-        };
-        let unknown = || ErrorKind::Unknown { id: message.id().unwrap_or_default().to_owned() };
-        match self.database.ask(sqlite::publish(publishing), self.timeout).await {
-            Some(Err(error)) if error.is_unknown() => Err(Error::new(unknown(), error.to_string())),
+        self.published(job, id).await
+    }
+
+    /// The answer to a job that publishes.
+    async fn published<T: Send + 'static>(&self, job: Job<T, impl Run<T>>, id: String) -> Result<T> {
+        match self.database.ask(job, self.timeout).await {
+            Some(Err(error)) if error.is_unknown() => {
+                Err(Error::new(ErrorKind::Unknown { id }, error.to_string()))
+            }
             Some(answer) => answer,
             // The commit may still happen.
             None => Err(Error::new(
-                unknown(),
+                ErrorKind::Unknown { id },
                 format!(
                     "it is not known whether the message was published: no answer within {}",
                     show::duration(self.timeout)
@@ -104,9 +101,6 @@ impl SqliteBroker {
         let Subscription { mut queues, prefetch, name } = subscription;
         queues.sort_unstable();
         queues.dedup();
-        if queues.is_empty() {
-            return Err(Error::config("cannot consume: no queues are named"));
-        }
         if prefetch == 0 {
             return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
         }
@@ -117,7 +111,8 @@ impl SqliteBroker {
         let consuming =
             Consuming { client: self.client, consumer, queues, prefetch, name, sink: sink(sender, &returns) };
         self.call(sqlite::consume(consuming)).await?;
-        let control = Control {
+        let control = SqliteConsumerControl {
+            client: self.client,
             database: Arc::clone(&self.database),
             _returns: returns,
             consumer,
@@ -164,6 +159,25 @@ impl Broker for SqliteBroker {
         self.take(queue).boxed()
     }
 
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(self)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if self.is_closed.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            let closed = self.database.call(sqlite::close(self.client), self.timeout).await;
+            if let Err(error) = closed {
+                tracing::warn!(%error, "unsettled messages will be redelivered when the lease of this process expires");
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Administration for SqliteBroker {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
         let names = names.to_vec();
         let count = job::read("count messages", move |engine, now| engine.count(&names, now));
@@ -213,6 +227,25 @@ impl Broker for SqliteBroker {
         self.call(job::read("read a queue", move |engine, now| engine.oldest(&queue, now))).boxed()
     }
 
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
+        let id = id.to_owned();
+        let find = self.call(job::read("look for a message", move |engine, _| engine.find(&id)));
+        async move { Ok(find.await?.into_iter().map(found).collect()) }.boxed()
+    }
+}
+
+fn found(Sighted { queue, place, message }: Sighted) -> FoundMessage {
+    let position = match place {
+        Spot::Ready { ahead } => Position::Ready { ahead },
+        Spot::Delayed { until } => {
+            Position::Delayed { until: DateTime::from_timestamp_millis(until).unwrap_or_default() }
+        }
+        Spot::Claimed => Position::Delivered,
+    };
+    FoundMessage { queue, position, message }
+}
+
+impl Registers for SqliteBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         let Note { id, until, by_force } = note.clone();
         let noted = Noted { id, until: until.timestamp_millis(), by_force };
@@ -258,19 +291,76 @@ impl Broker for SqliteBroker {
         self.call(job::write("release a lock", move |engine, _, _| engine.unlock(&key, &holder).map(Ok)))
             .boxed()
     }
+}
 
-    fn close(&self) -> BoxFuture<'_, ()> {
+impl ScheduleLog for SqliteBroker {
+    fn append<'a>(&'a self, entries: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        self.call(schedule_log::append(entries.to_vec())).boxed()
+    }
+
+    fn read(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        let read = schedule_log::read(after);
         async move {
-            if self.is_closed.swap(true, Ordering::AcqRel) {
-                return;
-            }
-            let closed = self.database.call(sqlite::close(self.client), self.timeout).await;
-            if let Err(error) = closed {
-                tracing::warn!(%error, "unsettled messages will be redelivered when the lease of this process expires");
-            }
+            let rows = self.call(read).await?;
+            Ok(rows.into_iter().map(|(at, text)| LogEntry { at, text }).collect())
         }
         .boxed()
     }
+
+    fn newer(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        self.read(after)
+    }
+
+    fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        // The file is trimmed: its beginning is where to read from.
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn open_fence<'a>(&'a self, fence: &'a str, _closing: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        self.call(schedule_log::open_fence(fence.to_owned())).boxed()
+    }
+
+    fn publish<'a>(
+        &'a self,
+        fence: &'a str,
+        publication: Publication,
+        entry: &'a str,
+    ) -> BoxFuture<'a, Result<Fenced>> {
+        async move {
+            self.check_open("publish")?;
+            let id = publication.message.id().unwrap_or_default().to_owned();
+            let job = schedule_log::publish(publishing(publication)?, fence.to_owned(), entry.to_owned());
+            Ok(if self.published(job, id).await? { Fenced::Published } else { Fenced::Closed })
+        }
+        .boxed()
+    }
+
+    fn trim(&self, before: u64) -> BoxFuture<'_, Result<()>> {
+        self.call(schedule_log::trim(before)).boxed()
+    }
+}
+
+/// A message in the terms of the file.
+fn publishing(publication: Publication) -> Result<Publishing> {
+    let Publication { exchange, routing_key, message, delay, mandatory } = publication;
+    check_key(&routing_key)?;
+    if let Some(delay) = delay.filter(|delay| *delay > MAX_DELAY) {
+        return Err(Error::config(format!(
+            "cannot publish with a delay of {}: SQLite keeps a message back for {} at most",
+            show::duration(delay),
+            show::duration(MAX_DELAY)
+        )));
+    }
+    Ok(Publishing {
+        exchange,
+        routing_key,
+        head: head::encode(&message),
+        priority: message.properties.priority.unwrap_or(0),
+        expiration: message.properties.expiration,
+        body: message.body.clone(),
+        delay,
+        mandatory,
+    })
 }
 
 impl fmt::Debug for SqliteBroker {
@@ -299,7 +389,7 @@ fn sink(sender: mpsc::Sender<Delivery>, returns: &Arc<Returns>) -> Sink {
     let returns: Weak<Returns> = Arc::downgrade(returns);
     let closed = sender.clone();
     Sink {
-        // A delivery that does not fit or comes too late is dropped here, and goes back by that.
+        // A delivery that does not fit or comes too late is dropped here, which requeues it.
         hand_out: Arc::new(move |claimed| match returns.upgrade() {
             Some(returns) => {
                 let _ = sender.try_send(delivery(claimed, returns));
@@ -317,15 +407,16 @@ fn delivery(claimed: Claimed, returns: Arc<Returns>) -> Delivery {
     Delivery { message, queue, exchange, routing_key, redelivered, crashes: Some(crashes), settlement }
 }
 
-struct Control {
+struct SqliteConsumerControl {
+    client: u64,
     database: Arc<Database>,
-    /// Upgraded by the sink: without it deliveries would have nobody to go back to.
+    /// Upgraded by the sink: without it deliveries could not be settled.
     _returns: Arc<Returns>,
     consumer: u64,
     timeout: Duration,
 }
 
-impl ConsumerControl for Control {
+impl ConsumerControl for SqliteConsumerControl {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         async move {
             let cancelled = self.database.call(sqlite::cancel(self.consumer), self.timeout).await;
@@ -334,6 +425,13 @@ impl ConsumerControl for Control {
             }
         }
         .boxed()
+    }
+
+    fn set_queues(&self, mut queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        queues.sort_unstable();
+        queues.dedup();
+        let changed = sqlite::set_queues(self.client, self.consumer, queues);
+        self.database.call(changed, self.timeout).boxed()
     }
 
     fn is_attached(&self) -> bool {

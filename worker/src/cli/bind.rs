@@ -1,8 +1,7 @@
 //! `mq-worker bind EXCHANGE QUEUE KEY` and `unbind`: which messages of an exchange a queue gets.
 
-use super::arguments::CommonArguments;
+use super::arguments::{BindArguments, CommonArguments};
 use super::exit::Outcome;
-use super::topology_arguments::BindArguments;
 use super::{operate, output};
 use crate::routing::{Binding, Topology};
 

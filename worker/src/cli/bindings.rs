@@ -1,10 +1,9 @@
 //! `mq-worker bindings`: which queue gets which messages of which exchange.
 
-use super::arguments::CommonArguments;
+use super::arguments::{BindingsArguments, CommonArguments};
 use super::exit::Outcome;
-use super::inventory::{self, Inventory};
-use super::topology_arguments::BindingsArguments;
 use super::{operate, output};
+use crate::admin::inventory::{self, Inventory};
 use crate::app::App;
 use crate::control::mailbox;
 use crate::routing::Binding;
@@ -34,7 +33,8 @@ async fn show(app: &App, BindingsArguments { exchange, queue, json }: BindingsAr
         output::table(&["exchange", "queue", "routing key"], bindings.iter().map(row).collect(), 3)?;
     }
     if let Some(gap) = gap {
-        return gap.end("bindings", broker.capabilities().name, bindings.is_empty());
+        output::note(gap.end("bindings", broker.capabilities().name, bindings.is_empty())?);
+        return Ok(());
     }
     if bindings.is_empty() {
         output::note(format!("no bindings on {}", app.config().broker_url));

@@ -66,6 +66,8 @@ struct Shown {
 fn count(config: &Config, structure: &str) -> Option<String> {
     let (count, noun) = match structure {
         "routes" => (config.routes.len(), "rule"),
+        "dashboard" => (config.dashboard.users.len(), "user"),
+        "schedules" => (config.schedules.len(), "schedule"),
         _ => {
             let topology = &config.topology;
             (topology.exchanges.len() + topology.queues.len() + topology.bindings.len(), "declaration")

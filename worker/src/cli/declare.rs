@@ -1,8 +1,7 @@
 //! `mq-worker declare queue|exchange NAME`: makes a queue or an exchange.
 
-use super::arguments::CommonArguments;
+use super::arguments::{CommonArguments, DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments};
 use super::exit::Outcome;
-use super::topology_arguments::{DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments};
 use super::{operate, output};
 use crate::app::App;
 use crate::error::Error;

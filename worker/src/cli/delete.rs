@@ -1,10 +1,9 @@
 //! `mq-worker delete queue|exchange NAME`: takes a queue or an exchange away.
 
-use super::arguments::CommonArguments;
+use super::arguments::{CommonArguments, DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments};
 use super::exit::{Failure, Outcome};
 use super::operate::{self, counted};
 use super::output;
-use super::topology_arguments::{DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments};
 use crate::app::App;
 use crate::broker::DeleteGuard;
 use crate::routing::Queue;

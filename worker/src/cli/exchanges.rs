@@ -1,14 +1,12 @@
 //! `mq-worker exchanges`: which exchanges there are.
 
-use super::arguments::CommonArguments;
+use super::arguments::{CommonArguments, ExchangesArguments};
 use super::exit::{Failure, Outcome};
-use super::inventory::{self, Inventory};
-use super::topology_arguments::ExchangesArguments;
 use super::{operate, output};
+use crate::admin::inventory::{self, Inventory};
 use crate::app::App;
 use crate::broker::ExchangeInfo;
-use crate::control::mailbox;
-use crate::routing::{Exchange, ExchangeKind, Topology};
+use crate::routing::{Exchange, ExchangeKind};
 
 pub(super) fn run(arguments: ExchangesArguments, common: &CommonArguments) -> Outcome {
     operate::run(common, |app| async move { show(&app, arguments).await })
@@ -16,7 +14,7 @@ pub(super) fn run(arguments: ExchangesArguments, common: &CommonArguments) -> Ou
 
 async fn show(app: &App, ExchangesArguments { names, json }: ExchangesArguments) -> Outcome {
     let broker = app.broker().await?;
-    let known = known(app).exchanges;
+    let known = inventory::known(app).exchanges;
     let (mut exchanges, gap) = if names.is_empty() {
         let Inventory { found, gap } = inventory::exchanges(app).await?;
         (found, gap)
@@ -43,7 +41,8 @@ async fn show(app: &App, ExchangesArguments { names, json }: ExchangesArguments)
         return Err(Failure::failed(format!("not found on {url}: {}", missing.join(", "))));
     }
     if let Some(gap) = gap {
-        return gap.end("exchanges", broker.capabilities().name, exchanges.is_empty());
+        output::note(gap.end("exchanges", broker.capabilities().name, exchanges.is_empty())?);
+        return Ok(());
     }
     if exchanges.is_empty() {
         output::note(format!("no exchanges on {url}"));
@@ -64,20 +63,4 @@ fn row(exchange: &ExchangeInfo) -> Vec<String> {
     let word = |yes: Option<bool>| yes.map_or("?", |yes| if yes { "yes" } else { "no" }).to_owned();
     let kind = exchange.kind.map_or("?", ExchangeKind::as_str);
     vec![exchange.name.clone(), kind.to_owned(), word(exchange.durable), word(exchange.auto_delete)]
-}
-
-/// The exchanges and bindings that configuration and tasks name, and those of remote control.
-pub(super) fn known(app: &App) -> Topology {
-    let mut topology = app.config().topology.clone();
-    for task in app.registry().iter() {
-        topology.merge(app.subscription(task));
-        if task.options.broadcast {
-            let exchange = Exchange::new(App::broadcast_exchange(task.name), ExchangeKind::Fanout);
-            topology.merge(Topology { exchanges: vec![exchange], ..Topology::default() });
-        }
-    }
-    let topics = Exchange::new(&app.config().topic_exchange, ExchangeKind::Topic);
-    topology.merge(Topology { exchanges: vec![topics], ..Topology::default() });
-    topology.merge(Topology { exchanges: mailbox::exchanges(), ..Topology::default() });
-    topology
 }

@@ -8,18 +8,24 @@ mod build;
 mod call;
 mod completions;
 mod config;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+#[cfg(feature = "dashboard")]
+mod dashboard_arguments;
 mod dead;
 mod declare;
 mod delete;
 mod exchanges;
 mod exit;
+#[cfg(feature = "dashboard")]
+mod explain;
 mod follow;
-mod inventory;
+#[cfg(feature = "dashboard")]
+mod jobs;
 mod logging;
-#[cfg(feature = "amqp")]
-mod management;
 mod operate;
 mod output;
+mod pause;
 mod purge;
 mod queues;
 mod result;
@@ -33,14 +39,15 @@ mod stop;
 #[cfg(unix)]
 mod streams;
 mod tasks;
-mod topology_arguments;
+#[cfg(feature = "dashboard")]
+mod top;
 mod worker;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, CliCommand};
 use exit::{Failure, Outcome};
 
 use crate::app::config::value::{looks_like_an_address, shown};
@@ -65,11 +72,11 @@ pub fn main() -> ExitCode {
     if tokio::runtime::Handle::try_current().is_ok() {
         let problem = "`mq_worker::main()` makes the async runtime itself: call it from `fn main()` without `async` and \
                        without `#[tokio::main]`";
-        return Failure::usage(problem).report();
+        return exit::report(Failure::usage(problem));
     }
     match run(std::env::args_os().collect()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => exit::report(failure),
     }
 }
 
@@ -79,24 +86,34 @@ fn run(line: Vec<OsString>) -> Outcome {
     logging::start(&common)?;
     match command {
         None => worker::run(&worker, &common),
-        Some(Command::Tasks(arguments)) => tasks::run(&arguments, &common),
-        Some(Command::Build(arguments)) => build::run(&arguments),
-        Some(Command::Config(arguments)) => config::run(&arguments, &common),
-        Some(Command::Queues(arguments)) => queues::run(arguments, &common),
-        Some(Command::Purge(arguments)) => purge::run(arguments, &common),
-        Some(Command::Call(arguments)) => call::run(arguments, &common),
-        Some(Command::Result(arguments)) => result::run(arguments, &common),
-        Some(Command::Revoke(arguments)) => revoke::run(arguments, &common),
-        Some(Command::Dead(command)) => dead::run(command, &common),
-        Some(Command::Status(arguments)) => status::run(arguments, &common),
-        Some(Command::Stop(arguments)) => stop::run(arguments, &common),
-        Some(Command::Exchanges(arguments)) => exchanges::run(arguments, &common),
-        Some(Command::Bindings(arguments)) => bindings::run(arguments, &common),
-        Some(Command::Declare(command)) => declare::run(command, &common),
-        Some(Command::Bind(arguments)) => bind::run(arguments, &common),
-        Some(Command::Unbind(arguments)) => bind::undo(arguments, &common),
-        Some(Command::Delete(command)) => delete::run(command, &common),
-        Some(Command::Completions { shell }) => completions::run(shell),
+        Some(CliCommand::Tasks(arguments)) => tasks::run(&arguments, &common),
+        Some(CliCommand::Build(arguments)) => build::run(&arguments),
+        Some(CliCommand::Config(arguments)) => config::run(&arguments, &common),
+        Some(CliCommand::Queues(arguments)) => queues::run(arguments, &common),
+        Some(CliCommand::Pause(arguments)) => pause::run(arguments, &common),
+        Some(CliCommand::Resume(arguments)) => pause::undo(arguments, &common),
+        Some(CliCommand::Purge(arguments)) => purge::run(arguments, &common),
+        Some(CliCommand::Call(arguments)) => call::run(arguments, &common),
+        Some(CliCommand::Result(arguments)) => result::run(arguments, &common),
+        Some(CliCommand::Revoke(arguments)) => revoke::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Dashboard(arguments)) => dashboard::run(arguments, &common),
+        Some(CliCommand::Dead(command)) => dead::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Jobs(command)) => jobs::run(command, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Explain(arguments)) => explain::run(arguments, &common),
+        #[cfg(feature = "dashboard")]
+        Some(CliCommand::Top(arguments)) => top::run(arguments, &common),
+        Some(CliCommand::Status(arguments)) => status::run(arguments, &common),
+        Some(CliCommand::Stop(arguments)) => stop::run(arguments, &common),
+        Some(CliCommand::Exchanges(arguments)) => exchanges::run(arguments, &common),
+        Some(CliCommand::Bindings(arguments)) => bindings::run(arguments, &common),
+        Some(CliCommand::Declare(command)) => declare::run(command, &common),
+        Some(CliCommand::Bind(arguments)) => bind::run(arguments, &common),
+        Some(CliCommand::Unbind(arguments)) => bind::undo(arguments, &common),
+        Some(CliCommand::Delete(command)) => delete::run(command, &common),
+        Some(CliCommand::Completions { shell }) => completions::run(shell),
     }
 }
 

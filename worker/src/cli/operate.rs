@@ -1,17 +1,17 @@
 //! What the operating commands share: they open the broker, do one thing, and say goodbye.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::arguments::CommonArguments;
 use super::exit::{Failure, Outcome};
 use super::settings;
+pub(super) use crate::admin::queue;
 use crate::app::App;
-use crate::broker::{Broker, QueueInfo};
 use crate::connection::BrokerUrl;
 #[cfg(feature = "sqlite")]
 use crate::connection::sqlite;
+pub(super) use crate::show::counted;
 
 /// Saying goodbye hands over the last acks; a broker that is away must not keep us for ever.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -58,18 +58,4 @@ pub(super) fn must_exist(url: &BrokerUrl) -> Outcome {
         sqlite::must_exist(url)?;
     }
     Ok(())
-}
-
-/// How full one queue is.
-pub(super) async fn queue(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, QueueInfo)> {
-    let broker = app.broker().await?;
-    let found = broker.queues(&[name.to_owned()]).await?.into_iter().find(|queue| queue.name == name);
-    let url = &app.config().broker_url;
-    let info = found.ok_or_else(|| Failure::failed(format!("there is no queue `{name}` on {url}")))?;
-    Ok((broker, info))
-}
-
-/// `1 message`, `2 messages`.
-pub(super) fn counted(number: u64, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }

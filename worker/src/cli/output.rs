@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::exit::{Failure, Outcome};
 use super::stderr::Stderr;
+pub(super) use crate::show::one_line;
 
 /// Data, with a line end.
 pub(super) fn data(text: impl Display) -> Outcome {
@@ -31,6 +32,11 @@ pub(super) fn json(value: &impl Serialize) -> Outcome {
 
 /// A table without lines, whose columns from `numbers` on are numbers.
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> Outcome {
+    data(table_text(header, rows, numbers))
+}
+
+/// The same as text.
+pub(super) fn table_text(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().map(|name| name.to_uppercase()));
     table.add_rows(rows);
@@ -40,17 +46,7 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> 
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    data(table.trim_fmt())
-}
-
-/// One line of a text that may be long or have several, for a table or a log.
-pub(super) fn one_line(text: &str, width: usize) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line: String = line.chars().filter(|c| !c.is_control()).collect();
-    if line.chars().count() <= width {
-        return line;
-    }
-    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    table.trim_fmt()
 }
 
 /// Asks before something that cannot be undone, unless `yes` was said already. Where there is nobody to ask,
@@ -72,17 +68,5 @@ pub(super) fn confirm(question: &str, yes: bool) -> Outcome {
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::failed("nothing was done")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::one_line;
-
-    #[test]
-    fn a_long_text_becomes_one_line() {
-        assert_eq!(one_line("a\n  b\tc", 10), "a b c");
-        assert_eq!(one_line("abcdefgh", 5), "abcd…");
-        assert_eq!(one_line("a\u{1b}[31mb", 10), "a[31mb");
     }
 }

@@ -55,6 +55,7 @@ pub(super) fn load_for_worker(common: &CommonArguments, arguments: &WorkerArgume
     worker.concurrency = arguments.concurrency.unwrap_or(worker.concurrency);
     worker.prefetch = arguments.prefetch.or(worker.prefetch);
     worker.grace = arguments.grace.unwrap_or(worker.grace);
+    worker.events |= arguments.events;
     worker.health = arguments.health.or(worker.health);
     worker.hostname = arguments.hostname.clone().or_else(|| worker.hostname.take());
     Ok(config)

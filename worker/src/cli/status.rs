@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::arguments::{CommonArguments, StatusArguments};
 use super::exit::{Failure, Outcome, UNAVAILABLE};
-use super::inventory::{self, Gap, Queues};
-use super::{operate, output, queues};
-use crate::app::App;
+use super::queues::PausedQueue;
+use super::{operate, output, pause, queues};
+use crate::admin::inventory::{self, Gap, Queues};
+use crate::app::{App, Pausable, Pause};
 use crate::broker::QueueInfo;
 use crate::control::{Control, WorkerInfo};
 use crate::error::Error;
@@ -27,6 +28,9 @@ struct Status {
     /// Messages that wait for their time, in all queues together, where no queue's own count holds them.
     #[serde(skip_serializing_if = "Option::is_none")]
     delayed: Option<u64>,
+    /// The tasks that are paused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    paused_tasks: Vec<Pause>,
     /// Why there may be queues that are not shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     queues_left_out: Option<String>,
@@ -45,6 +49,8 @@ struct BrokerStatus {
 struct QueueStatus {
     #[serde(flatten)]
     info: QueueInfo,
+    #[serde(flatten)]
+    paused: PausedQueue,
     /// The age of the oldest message that could be handed out, where the broker tells.
     oldest_seconds: Option<f64>,
 }
@@ -70,18 +76,19 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
                     workers,
                     queues,
                     delayed: None,
+                    paused_tasks: Vec::new(),
                     queues_left_out: None,
                 })?;
             }
             return Err(Failure::new(code, why));
         }
     };
-    let Answer { workers, queues, delayed, gap, silence } = answer;
+    let Answer { workers, queues, delayed, paused_tasks, gap, silence } = answer;
     let idle = workers.is_empty();
     let silence = silence.map(|error| Failure::from(error).in_words());
     told.error = silence.as_ref().map(|(_, why)| why.clone());
     let queues_left_out = gap.map(|gap| gap.text("queues", told.name));
-    let status = Status { broker: told, workers, queues, delayed, queues_left_out };
+    let status = Status { broker: told, workers, queues, delayed, paused_tasks, queues_left_out };
     if json {
         output::json(&status)?;
     } else {
@@ -111,6 +118,7 @@ struct Answer {
     workers: Vec<WorkerInfo>,
     queues: Vec<QueueStatus>,
     delayed: Option<u64>,
+    paused_tasks: Vec<Pause>,
     gap: Option<Gap>,
     /// Why nothing can be heard of workers: a broker that is short of memory or disk takes no questions to them, and tells
     /// all the same how full its queues are.
@@ -119,7 +127,13 @@ struct Answer {
 
 async fn ask(app: &App, timeout: Option<Duration>) -> Outcome<Answer> {
     let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
-    let (workers, silence) = match control.workers().await {
+    // Beside the question to the workers, which waits for late answers.
+    let paused = tokio::spawn({
+        let app = app.clone();
+        async move { app.paused().await }
+    });
+    let workers = control.workers().await;
+    let (workers, silence) = match workers {
         Err(error) if error.is_unknown() || error.is_timeout() => (Vec::new(), Some(error)),
         workers => (workers?, None),
     };
@@ -127,12 +141,21 @@ async fn ask(app: &App, timeout: Option<Duration>) -> Outcome<Answer> {
     let also: Vec<String> =
         consumed.flat_map(|queue| [queue.clone(), Queue::dead_letter_name(queue)]).collect();
     let Queues { queues, delayed } = inventory::queues(app, also).await?;
+    let paused = match paused.await.map_err(|_| Failure::failed("the command is stopping"))? {
+        // A broker that is short of memory or disk may not answer this either.
+        Err(_) if silence.is_some() => Vec::new(),
+        paused => paused?,
+    };
     let status = |queue: inventory::Found| QueueStatus {
+        paused: PausedQueue::of(&queue.info.name, &paused),
         info: queue.info,
         oldest_seconds: queue.oldest.map(|age| age.as_secs_f64()),
     };
     let gap = queues.gap;
-    Ok(Answer { workers, queues: queues.found.into_iter().map(status).collect(), delayed, gap, silence })
+    let queues = queues.found.into_iter().map(status).collect();
+    let is_task = |pause: &&Pause| matches!(pause.what, Pausable::Task(_));
+    let paused_tasks = paused.iter().filter(is_task).cloned().collect();
+    Ok(Answer { workers, queues, delayed, paused_tasks, gap, silence })
 }
 
 fn print(status: &Status) -> Outcome {
@@ -146,7 +169,10 @@ fn print(status: &Status) -> Outcome {
     if !status.queues.is_empty() {
         output::data("")?;
         let rows = status.queues.iter().map(queue_row).collect();
-        output::table(&["queue", "ready", "running", "delayed", "consumers", "oldest"], rows, 1)?;
+        output::table(&["queue", "ready", "running", "delayed", "consumers", "oldest", "paused"], rows, 1)?;
+    }
+    for Pause { what, until } in &status.paused_tasks {
+        output::note(format!("{what} is paused until {}", pause::end(*until)));
     }
     if let Some(delayed) = status.delayed.filter(|delayed| *delayed > 0) {
         output::note(format!("delayed, in all queues together: {delayed}"));
@@ -180,6 +206,7 @@ fn state(worker: &WorkerInfo) -> String {
 fn queue_row(queue: &QueueStatus) -> Vec<String> {
     let mut row = queues::row(&queue.info);
     row.push(queue.oldest_seconds.map_or_else(|| "-".into(), age));
+    row.push(queue.paused.cell());
     row
 }
 
@@ -198,7 +225,7 @@ impl QueueStatus {
     /// Dead letters wait for people.
     fn waits_for_nobody(&self) -> bool {
         let dead = self.info.name.strip_suffix(&Queue::dead_letter_name("")).is_some();
-        self.info.ready > 0 && self.info.consumers == 0 && !dead
+        self.info.ready > 0 && self.info.consumers == 0 && !dead && !self.paused.is_paused()
     }
 }
 

@@ -37,7 +37,14 @@ pub(super) fn run(arguments: &WorkerArguments, common: &CommonArguments) -> Outc
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
     let format = logging::format(common)?;
-    let outcome = runtime.block_on(work(app, format));
+    let outcome = runtime.block_on(async {
+        #[cfg(feature = "dashboard")]
+        let _dashboard = match arguments.dashboard {
+            None => None,
+            Some(listen) => Some(super::dashboard::beside_worker(app.clone(), listen).await?),
+        };
+        work(app, format).await
+    });
     // A blocking task that does not end must not keep the process: its message goes back to the queue.
     runtime.shutdown_background();
     outcome

@@ -1,5 +1,5 @@
-//! Timers, tasks and some connections of the library itself, on a thread of its own: whoever calls us may use any executor, or tokio
-//! without timers or with a clock that stands still.
+//! Timers, tasks and some connections of the library itself, on a thread of its own: callers may use any executor, or tokio
+//! without timers or with a paused clock.
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};

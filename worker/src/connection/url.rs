@@ -46,7 +46,7 @@ impl BrokerUrl {
         }
     }
 
-    /// Refuses what would be ignored: an option that nobody reads may be the one that was to check a certificate.
+    /// Refuses what would be ignored: an unknown option may be the one that was meant to check a certificate.
     ///
     /// # Errors
     /// An option after `?` that is not known, several addresses in one, or an `@` that is not where it belongs.
@@ -129,7 +129,7 @@ impl fmt::Debug for BrokerUrl {
     }
 }
 
-/// Schemes whose address is no server: nobody logs in there.
+/// Schemes whose address is not a server: there is no login.
 const LOCAL: [&str; 4] = ["sqlite", "memory", "rpc", "none"];
 
 /// What may be written after `?` of an AMQP address, and so may be shown.

@@ -133,7 +133,7 @@ fn running(reply: &Reply, id: &str) -> Option<Running> {
     })
 }
 
-fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerInfo {
+pub(crate) fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerInfo {
     let number = |key: &str| stats.value.get(key).and_then(Value::as_u64);
     let of_node = |replies: &'_ [Reply]| -> Option<Vec<Value>> {
         let reply = replies.iter().find(|reply| reply.node == stats.node)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::ReplyTo;
-use crate::routing::topology::MAX_NAME;
+use crate::routing::names::MAX_NAME;
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, QueueKind, Topology};
 
 /// Commands go here, to all workers.

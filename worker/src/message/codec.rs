@@ -9,8 +9,6 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-pub use super::normalize::normalize;
-
 use super::{Arguments, json};
 use crate::error::{Error, Result, Undecodable};
 

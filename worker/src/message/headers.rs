@@ -33,10 +33,20 @@ pub mod names {
     pub const UNREADABLE: &str = "mq-unreadable";
     /// How many workers died while they had the message.
     pub const CRASHES: &str = "mq-crashes";
+    /// How often the message has waited for the end of a pause of its task.
+    pub const HELD: &str = "mq-held";
     /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
     pub const DROPPED: &str = "mq-dropped-headers";
     /// Set on a message with a crash count: the name of its next quarantine, see `runtime/admission/quarantine.rs`.
     pub const QUARANTINE: &str = "mq-trial";
+    /// The name of the schedule that sent the call.
+    pub const SCHEDULE: &str = "mq-schedule";
+    /// When the schedule was due (ISO 8601).
+    pub const SCHEDULED_AT: &str = "mq-scheduled-at";
+    /// Of a scheduled call on RabbitMQ: what its copy says in the log of the schedulers, and where it is bound to go.
+    pub const SCHEDULE_LOG: &str = "mq-schedule-log";
+    /// The second of the two.
+    pub const SCHEDULE_TO: &str = "mq-schedule-to";
 }
 
 /// A header table. Unknown headers are kept and passed on.
@@ -106,6 +116,11 @@ impl Headers {
     /// How many workers died with this message; 0 when absent.
     pub fn crashes(&self) -> u32 {
         self.count(names::CRASHES)
+    }
+
+    /// How often the message has waited for the end of a pause of its task.
+    pub(crate) fn held(&self) -> u32 {
+        self.count(names::HELD)
     }
 
     /// The key of the lock that a unique call holds.

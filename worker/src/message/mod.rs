@@ -17,6 +17,7 @@ pub use arguments::{Argument, ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};
 pub use headers::Headers;
 pub use history::Attempt;
+pub use normalize::normalize;
 pub use progress::Progress;
 
 use bytes::Bytes;

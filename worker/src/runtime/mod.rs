@@ -5,14 +5,18 @@
 //! `worker` brings along what they need. `control` and `health` stand beside the pipe.
 
 pub(crate) mod handle;
+pub(crate) mod reporter;
 mod startup;
+mod waited;
 
 pub(crate) mod admission;
 pub(crate) mod execution;
+pub(crate) mod metrics;
 pub(crate) mod settlement;
 
 mod control;
 mod health;
+mod heartbeat;
 
 mod pipe;
 mod worker;

@@ -1,7 +1,6 @@
 //! The way of a delivery through a worker: admitted, given a slot, run, settled; and requeued when the worker stops before
 //! that.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use super::admission::gate::{Admission, Decoded, Gate};
 use super::admission::limits::Limits;
 use super::admission::quarantine::{CrashVerdict, Quarantine, verdict};
 use super::admission::request::Request;
+use super::admission::waiting::Waiting;
 use super::execution::executor;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
@@ -25,6 +25,7 @@ use super::settlement::persist::Abandoned;
 use super::settlement::settler::Settler;
 use crate::broker::{Consumer, Delivery};
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::panics::Guarded;
 use crate::show;
 use crate::task::{AckMode, Work};
@@ -58,18 +59,24 @@ impl Pipe {
         let tasks = TaskTracker::new();
         let control = consumer.control();
         // Delivered to this worker, and waiting for a slot.
-        let mut waiting = VecDeque::new();
+        let mut waiting = Waiting::new(Arc::clone(&self.gate.pauses));
         let mut closed = false;
         loop {
             // Asked here, so that a busy worker need not register with the token twice for each message.
             if handle.warm.is_cancelled() {
                 break;
             }
+            if self.gate.pauses.take_change() {
+                for delivery in waiting.sort() {
+                    let pipe = Arc::clone(self);
+                    tasks.spawn(async move { pipe.return_to_paused_queue(delivery).await });
+                }
+            }
             let delivery = tokio::select! {
                 biased;
                 slot = self.slots.take(), if !waiting.is_empty() => {
                     let pipe = Arc::clone(self);
-                    if let Some(delivery) = waiting.pop_front() {
+                    if let Some(delivery) = waiting.pop() {
                         let verdict = verdict(&self.gate.crash_facts(&delivery), false);
                         tasks.spawn(async move { pipe.process(delivery, verdict, Some(slot)).await });
                     }
@@ -77,6 +84,7 @@ impl Pipe {
                 }
                 delivery = consumer.next() => delivery,
                 () = handle.warm.cancelled() => break,
+                () = self.gate.pauses.changed() => continue,
             };
             // Brokers restore a consumer by themselves; one that ends unasked was closed with its broker.
             let Some(delivery) = delivery else {
@@ -89,22 +97,23 @@ impl Pipe {
                 let (pipe, warm) = (Arc::clone(self), handle.warm.clone());
                 tasks.spawn(async move { pipe.quarantine(delivery, &warm).await });
             } else {
-                waiting.push_back(delivery);
+                waiting.push(delivery);
             }
         }
         // What was delivered but never began is requeued; meanwhile the running tasks finish.
         let requeue = async {
             let has_ended = in_time("end consuming", consumer.end()).await.is_some();
             self.settler.consumed.cancel();
+            let mut rest: Vec<Delivery> = waiting.into_all().collect();
             while has_ended
                 && let Some(Some(delivery)) =
                     in_time("receive the remaining deliveries", consumer.next()).await
             {
-                waiting.push_back(delivery);
+                rest.push(delivery);
             }
             // Together: one after the other, a broker that does not answer would cost its time for each.
             let requeue = async |delivery| self.requeue(delivery).await;
-            stream::iter(waiting).for_each_concurrent(REQUEUED_AT_ONCE, requeue).await;
+            stream::iter(rest).for_each_concurrent(REQUEUED_AT_ONCE, requeue).await;
         };
         tasks.close();
         let finish = async {
@@ -165,6 +174,7 @@ impl Pipe {
                 return self.settler.settle(request, outcome, Duration::ZERO).await;
             }
             Admission::Early(request, wait) => return self.settler.postpone(request, wait).await,
+            Admission::Hold(request, wait) => return self.settler.hold(request, wait).await,
             Admission::CountCrash(request) => return self.settler.count_crash(request).await,
             Admission::Split(request, entries) => return self.settler.split(request, &entries).await,
         };
@@ -192,6 +202,7 @@ impl Pipe {
                 return self.settler.requeue(request).await;
             }
             request.quarantined = true;
+            self.settler.reporter.happened(EventKind::Quarantined, &request.context);
         }
         self.run(request, work, limits, slot).await;
     }
@@ -208,6 +219,7 @@ impl Pipe {
         if early {
             request.settlement = request.settlement.settle_early();
         }
+        self.settler.reporter.received(&request.context);
         let begun = Instant::now();
         let _listed = self.running.enter(&request.context, begun, early);
         // Revoked since it was admitted, and before anybody could find it on the list.
@@ -215,6 +227,8 @@ impl Pipe {
             let outcome = Outcome::Revoked { why: "revoked" };
             return self.settler.settle(request, outcome, Duration::ZERO).await;
         }
+        self.settler.metrics.started(&request.context);
+        self.settler.reporter.started(&request.context);
         let work = work.into_inner();
         let layers = self.settler.app.middleware();
         let run = executor::run(work, &request.context, layers, limits, slot, &self.slots, &self.gate.cold);
@@ -222,6 +236,12 @@ impl Pipe {
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, &request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;
+    }
+
+    /// Returns a delivery that never began to its queue, which is paused and not consumed any more.
+    async fn return_to_paused_queue(&self, delivery: Delivery) {
+        let Decoded { request, .. } = self.gate.decode(delivery, CrashVerdict::Run);
+        self.settler.return_to_paused_queue(request).await;
     }
 
     /// Requeues a delivery that never began.

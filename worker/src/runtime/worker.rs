@@ -6,18 +6,22 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::gate::Gate;
 use super::admission::quarantine::Quarantine;
 use super::control::Node;
+use super::control::pause_reader::PauseReader;
 use super::control::revocation_reader::RevocationReader;
 use super::execution::isolate;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
 use super::health::{Consuming, Health};
+use super::heartbeat::Heartbeat;
 use super::pipe::Pipe;
+use super::reporter::{Reporter, Values};
 use super::settlement::counters::Summary;
 use super::settlement::dropped_calls;
 use super::settlement::failure_hooks::FailureHooks;
@@ -25,10 +29,12 @@ use super::settlement::persist::{Persist, Settling};
 use super::settlement::settler::Settler;
 use super::startup::{NotReady, consume, declare, set_up};
 use crate::app::{App, Consumed};
-use crate::broker::{Consumer, Subscription};
+use crate::broker::{Broker, Consumer, Subscription};
+use crate::control::Clock;
 use crate::error::{Error, Result};
+use crate::events::{Emitter, EventKind};
 use crate::panics::keep_traces;
-use crate::routing::topology::check_name;
+use crate::routing::names::check_name;
 use crate::task::SharedState;
 use crate::tracing;
 
@@ -160,15 +166,20 @@ impl Worker {
         declare(&*broker, &topology, &handle).await?;
         let running = Arc::new(RunningTasks::new(app.registry()));
         let mut reader = RevocationReader::new(Arc::clone(&broker), Arc::clone(&running));
-        // Before the first message: it may be a revoked one.
-        reader.catch_up(&handle).await?;
+        let mut pause_reader = PauseReader::new(Arc::clone(&broker), queues.clone());
+        // Before the first message: it may be a revoked one, or one of a paused queue.
+        tokio::try_join!(reader.catch_up(&handle), pause_reader.catch_up(&handle))?;
+        let pauses = Arc::clone(&pause_reader.pauses);
         let revocations = Arc::clone(&reader.revocations);
         let prefetch = settings.prefetch.unwrap_or(u16::try_from(settings.concurrency).unwrap_or(u16::MAX));
-        let subscription = Subscription { queues: queues.clone(), prefetch, name: app.worker_name() };
+        let attached = pause_reader.open();
+        let subscription = Subscription { queues: attached.clone(), prefetch, name: app.worker_name() };
         let consumer = consume(&*broker, subscription, &handle).await?;
         let settling = Arc::<Settling>::default();
         let slots = Arc::new(Slots::new(settings.concurrency));
         let delivered = Arc::new(AtomicU64::new(0));
+        let clock = Arc::<Clock>::default();
+        let (reporter, sending) = report(&app, &broker, &clock);
         health.consuming(Consuming {
             broker: Arc::clone(&broker),
             backend: Arc::clone(&backend),
@@ -177,7 +188,11 @@ impl Worker {
             delivered: Arc::clone(&delivered),
             running: Arc::clone(&running),
             settling: Arc::clone(&settling),
+            pauses: Arc::clone(&pauses),
+            slots: Arc::clone(&slots),
+            reporter: reporter.clone(),
         });
+        let heartbeat = Heartbeat { reporter: reporter.clone(), running: Arc::clone(&running) };
         let node = settings.control.then(|| Node {
             name: app.worker_name(),
             app: app.clone(),
@@ -189,8 +204,10 @@ impl Worker {
             slots: Arc::clone(&slots),
             settling: Arc::clone(&settling),
             revocations: Arc::clone(&revocations),
+            pauses: Arc::clone(&pauses),
             handle: handle.clone(),
-            clock: Default::default(),
+            clock,
+            heartbeat: heartbeat.clone(),
         });
         let gate = Gate {
             registry: app.registry().clone(),
@@ -202,6 +219,7 @@ impl Worker {
             isolates,
             quarantines_in_process,
             revocations,
+            pauses,
             broker_counts_crashes: broker.capabilities().counts_crashes,
             tolerance: TOLERANCE,
         };
@@ -211,6 +229,8 @@ impl Worker {
             broker,
             backend,
             hooks: FailureHooks::collect(),
+            metrics: health.metrics(),
+            reporter,
             persist: Persist::new(handle.cold.clone(), settling),
             consumed: CancellationToken::new(),
             counters: Default::default(),
@@ -218,7 +238,19 @@ impl Worker {
         };
         let quarantine = Quarantine::new(quarantines_in_process);
         let pipe = Arc::new(Pipe { gate, settler, slots, quarantine, running, delivered });
-        Ok(Ready { pipe, consumer, queues, reader, node, handle, _health: health })
+        Ok(Ready {
+            pipe,
+            consumer,
+            queues,
+            reader,
+            pause_reader,
+            attached,
+            node,
+            heartbeat,
+            sending,
+            handle,
+            _health: health,
+        })
     }
 
     /// Finds mistakes of the program before anything is begun.
@@ -232,14 +264,32 @@ impl Worker {
     }
 }
 
+/// Begins to send events, unless nobody is to hear of this worker at all.
+fn report(app: &App, broker: &Arc<dyn Broker>, clock: &Arc<Clock>) -> (Reporter, Option<JoinHandle<()>>) {
+    let (config, settings) = (app.config(), &app.config().worker);
+    if !settings.control && !settings.events {
+        return (Reporter::default(), None);
+    }
+    let (emitter, sending) = Emitter::new(Arc::clone(broker), app.worker_name());
+    let values = if config.event_values { Values::Shown } else { Values::Hidden };
+    let reporter = Reporter::new(emitter, Arc::clone(clock), settings.events, values);
+    (reporter, Some(tokio::spawn(sending.run())))
+}
+
 /// A worker that consumes.
 struct Ready {
     pipe: Arc<Pipe>,
     consumer: Consumer,
     queues: Vec<String>,
     reader: RevocationReader,
+    pause_reader: PauseReader,
+    /// The queues that are not paused.
+    attached: Vec<String>,
     /// `None` without remote control.
     node: Option<Node>,
+    heartbeat: Heartbeat,
+    /// What sends the events, if there are any.
+    sending: Option<JoinHandle<()>>,
     handle: WorkerHandle,
     /// Served to the very end.
     _health: Health,
@@ -248,7 +298,19 @@ struct Ready {
 impl Ready {
     /// Works until the worker is stopped, with remote control and the looks at the registers beside it.
     async fn work(self) -> Result<Summary> {
-        let Ready { pipe, consumer, queues, reader, node, handle, _health } = self;
+        let Ready {
+            pipe,
+            consumer,
+            queues,
+            reader,
+            pause_reader,
+            attached,
+            node,
+            heartbeat,
+            sending,
+            handle,
+            _health,
+        } = self;
         let settings = &pipe.settler.app.config().worker;
         let (concurrency, grace) = (settings.concurrency, settings.grace);
         // Until its very end: a worker that finishes what it runs can still be asked.
@@ -260,6 +322,8 @@ impl Ready {
             tokio::spawn(async move { node.serve(broker, over).await })
         });
         tokio::spawn(reader.follow(period, over.clone()));
+        let beating = tokio::spawn(heartbeat.clone().beat(over.clone()));
+        tokio::spawn(pause_reader.follow(consumer.control(), attached, period, over.clone()));
         tracing::info!(queues = queues.join(","), concurrency, "ready");
         let dropped = tokio::spawn({
             let (pipe, over) = (Arc::clone(&pipe), over.clone());
@@ -286,6 +350,12 @@ impl Ready {
         if let Some(control) = control {
             // It only says goodbye; a broker that is away must not hold up the end.
             let _ = tokio::time::timeout(LAST_STEP, control).await;
+        }
+        let _ = beating.await;
+        heartbeat.report(EventKind::WorkerOffline);
+        heartbeat.reporter.finish();
+        if let Some(sending) = sending {
+            let _ = tokio::time::timeout(LAST_STEP, sending).await;
         }
         worked.map(|()| pipe.settler.counters.summary())
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use serde::Serialize;
@@ -14,6 +15,7 @@ use serde_json::value::to_raw_value;
 use super::reports::{Report, Reports};
 use super::stopping::Stopping;
 use crate::error::{Error, Result};
+use crate::message::headers::{names, parse_time};
 use crate::message::{Headers, Message, Progress, Properties};
 use crate::panics::Guarded;
 use crate::state::State;
@@ -151,6 +153,28 @@ impl Context {
     /// Content type, message id, reply-to and the other properties of the message.
     pub fn properties(&self) -> &Properties {
         &self.0.message.properties
+    }
+
+    /// When the schedule that sent this call was due, without jitter; `None` for other calls.
+    ///
+    /// A late run, after a takeover or a long wait in the queue, still has the time that it is for:
+    ///
+    /// ```
+    /// use mq_worker::{Context, task};
+    ///
+    /// #[task(cron = "0 9 * * mon-fri", tz = "Europe/Berlin")]
+    /// async fn daily_report(ctx: &Context) {
+    ///     let day = ctx.scheduled_at().unwrap_or_else(chrono::Utc::now).date_naive();
+    ///     println!("the report for {day}");
+    /// }
+    /// ```
+    pub fn scheduled_at(&self) -> Option<DateTime<Utc>> {
+        parse_time(self.headers().get_str(names::SCHEDULED_AT)?)
+    }
+
+    /// The name of the schedule that sent this call.
+    pub fn schedule(&self) -> Option<&str> {
+        self.headers().get_str(names::SCHEDULE)
     }
 
     /// The first task of the workflow that this call belongs to.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::schedule::{CatchUp, Overlap};
+
 /// The options of one task. `None` means the configured value or the default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TaskOptions {
@@ -43,6 +45,18 @@ pub struct TaskOptions {
     pub ignore_result: bool,
     /// True if the state `STARTED` is stored when the task begins. Default: the setting `track_started`.
     pub track_started: Option<bool>,
+    /// The cron expression by which the task is called.
+    pub cron: Option<&'static str>,
+    /// The interval at which the task is called.
+    pub every: Option<Duration>,
+    /// The time zone of the cron expression. Default: UTC.
+    pub tz: Option<&'static str>,
+    /// How much later a scheduled call may be sent.
+    pub jitter: Option<Duration>,
+    /// What happens when a schedule is due while its previous call waits or runs.
+    pub overlap: Overlap,
+    /// What happens to due times that passed while no scheduler ran.
+    pub catch_up: CatchUp,
 }
 
 impl TaskOptions {
@@ -65,6 +79,12 @@ impl TaskOptions {
         expires: None,
         ignore_result: false,
         track_started: None,
+        cron: None,
+        every: None,
+        tz: None,
+        jitter: None,
+        overlap: Overlap::Allow,
+        catch_up: CatchUp::Last,
     };
 }
 

@@ -137,11 +137,13 @@ fn unknown(section: &str, key: &str) -> Problem {
     }
 }
 
-/// Sets `routes` or `topology`.
+/// Sets `routes`, `topology` or `dashboard`.
 fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Result<(), toml::de::Error> {
     let value = ValueDeserializer::from(value);
     match key {
         "routes" => config.routes = Deserialize::deserialize(value)?,
+        "dashboard" => config.dashboard = Deserialize::deserialize(value)?,
+        "schedules" => config.schedules = Deserialize::deserialize(value)?,
         _ => config.topology = Deserialize::deserialize(value)?,
     }
     Ok(())
@@ -153,10 +155,12 @@ fn told(error: &toml::de::Error) -> String {
     if looks_like_an_address(text) || text.contains("amqp") { without_values(text) } else { text.to_owned() }
 }
 
-/// Sets `routes` or `topology` from one line of TOML, as an environment variable holds it.
+/// Sets `routes`, `topology` or `dashboard` from one line of TOML, as an environment variable holds it.
 pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Result<(), Problem> {
     let example = match key {
         "routes" => r#"[{ task = "feed.*", queue = "feeds" }]"#,
+        "dashboard" => r#"{ listen = "127.0.0.1:5555" }"#,
+        "schedules" => r#"[{ name = "nightly", task = "clean_up", cron = "0 3 * * *" }]"#,
         _ => r#"{ queues = [{ name = "email" }] }"#,
     };
     DeValue::parse(text)

@@ -12,6 +12,8 @@ use crate::connection::BrokerUrl;
 
 /// The name of the default database.
 const DATABASE: &str = "mq-worker.db";
+/// The name of the default history.
+const HISTORY: &str = "mq-worker-history.db";
 
 /// Where an application is at home.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +49,11 @@ impl Home {
     /// The home of a program whose configuration file was named.
     pub(super) fn named(file: PathBuf) -> Self {
         Self { directory: canonical(file.parent().unwrap_or(Path::new("."))), file: Some(file) }
+    }
+
+    /// The file of the default history.
+    pub(super) fn history(&self) -> PathBuf {
+        self.directory.join(HISTORY)
     }
 
     /// The address of the default database.

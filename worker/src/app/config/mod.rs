@@ -4,6 +4,7 @@
 //! `mq-worker.toml`, which `home` finds. `origins` remembers where each value came from. The command line parses its
 //! flags with the same functions of `value`.
 
+pub mod dashboard;
 mod environment;
 mod file;
 pub(crate) mod home;
@@ -19,11 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
+use self::dashboard::DashboardConfig;
 use self::home::Home;
 use self::origins::{Draft, Loaded, Origins};
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
 use crate::routing::{QueueKind, RouteRule, Topology};
+use crate::schedule::Schedule;
 use crate::tracing;
 
 /// Every setting. [`Config::load`] reads `MQ_…` environment variables, then `mq-worker.toml`, then takes
@@ -74,14 +77,29 @@ pub struct Config {
     /// Store the state `STARTED` when a task begins, with worker and time, unless the task itself says. Costs a write for
     /// each run. Default false.
     pub track_started: bool,
+    /// The file in which `mq-worker dashboard` keeps the history of calls, and which `jobs` and `explain` read. Default: the
+    /// file `mq-worker-history.db` where the default database would be, see `broker_url`.
+    pub history: PathBuf,
+    /// How long the history keeps a call. Default 7 days.
+    pub history_keep: Duration,
+    /// How many calls the history keeps; of more, the oldest are forgotten. Default 10 million.
+    pub history_max_rows: u64,
+    /// Emit a `task-sent` event for every call that this program sends. Default false.
+    pub sent_events: bool,
+    /// Show arguments and results in events, shortened. Default true.
+    pub event_values: bool,
     /// The addresses of tasks; the first matching rule wins.
     pub routes: Vec<RouteRule>,
     /// Exchanges, queues and bindings to declare in addition to those of the tasks.
     pub topology: Topology,
+    /// Schedules, for tasks of this and of other programs; a scheduler acts on them: see [`Beat`](crate::Beat).
+    pub schedules: Vec<Schedule>,
     /// Files for `amqps://`.
     pub tls: TlsOptions,
     /// The settings of the worker alone.
     pub worker: WorkerConfig,
+    /// The settings of the management page.
+    pub dashboard: DashboardConfig,
 }
 
 /// The settings of a worker.
@@ -101,6 +119,9 @@ pub struct WorkerConfig {
     pub max_crashes: u32,
     /// Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower. Default true.
     pub control: bool,
+    /// Emit events of every call that this worker runs, for Flower, `mq-worker events` and history. Default false: they can
+    /// be turned on and off while it runs.
+    pub events: bool,
     /// The address that serves `/livez` and `/readyz`, such as `0.0.0.0:9000`. Default: nowhere.
     pub health: Option<SocketAddr>,
     /// How long a worker may receive nothing from a queue that is not empty, or its async runtime may be blocked, before
@@ -131,10 +152,17 @@ impl Config {
             max_message_size: 16 * 1024 * 1024,
             result_expires: Duration::from_secs(24 * 60 * 60),
             track_started: false,
+            history: home.history(),
+            history_keep: Duration::from_secs(7 * 24 * 60 * 60),
+            history_max_rows: 10_000_000,
+            sent_events: false,
+            event_values: true,
             routes: Vec::new(),
             topology: Topology::default(),
+            schedules: Vec::new(),
             tls: TlsOptions::default(),
             worker: WorkerConfig::default(),
+            dashboard: DashboardConfig::default(),
         }
     }
 }
@@ -150,6 +178,7 @@ impl Default for WorkerConfig {
             hostname: None,
             max_crashes: 3,
             control: true,
+            events: false,
             health: None,
             health_stall_limit: Duration::from_secs(60),
             health_connection_limit: Duration::from_secs(300),
@@ -215,6 +244,7 @@ impl Config {
         let directory = working_directory();
         self.broker_url = self.broker_url.relative_to(&directory);
         self.result_backend = self.result_backend.map(|url| url.relative_to(&directory));
+        self.history = directory.join(&self.history);
         self
     }
 
@@ -261,7 +291,7 @@ fn program_name() -> String {
 }
 
 /// What this machine calls itself.
-fn machine_name() -> String {
+pub(super) fn machine_name() -> String {
     #[cfg(unix)]
     let name = Some(rustix::system::uname().nodename().to_string_lossy().into_owned());
     #[cfg(not(unix))]

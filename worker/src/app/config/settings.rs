@@ -54,7 +54,12 @@ impl Setting {
 pub(super) const SECTIONS: [&str; 2] = ["worker", "tls"];
 
 /// The parts of the file that have a shape of their own, with their variables.
-pub(crate) const STRUCTURES: [(&str, &str); 2] = [("routes", "MQ_ROUTES"), ("topology", "MQ_TOPOLOGY")];
+pub(crate) const STRUCTURES: [(&str, &str); 4] = [
+    ("routes", "MQ_ROUTES"),
+    ("topology", "MQ_TOPOLOGY"),
+    ("dashboard", "MQ_DASHBOARD"),
+    ("schedules", "MQ_SCHEDULES"),
+];
 
 const DURATION: &str = "duration: `30s`, `1h 30m`";
 const COUNT: &str = "whole number, at least 1";
@@ -111,6 +116,20 @@ settings! {
     "" "track_started" "MQ_TRACK_STARTED" "", "`true` or `false`", "`false`",
         "Store the state `STARTED` when a task begins; costs a write for each run",
         |c, t, _| c.track_started = value::switch(t)?, |c| Some(c.track_started.to_string());
+    "" "history" "MQ_HISTORY" "--history", PATH, "`mq-worker-history.db` in the workspace",
+        "The file in which `mq-worker dashboard` keeps the history of calls, for `jobs` and `explain`",
+        |c, t, base| c.history = base.join(value::path(t)?), |c| Some(c.history.display().to_string());
+    "" "history_keep" "MQ_HISTORY_KEEP" "", DURATION, "`7days`", "How long the history keeps a call",
+        |c, t, _| c.history_keep = value::positive_duration(t)?, |c| duration(c.history_keep);
+    "" "history_max_rows" "MQ_HISTORY_MAX_ROWS" "", COUNT, "`10000000`",
+        "How many calls the history keeps; of more, the oldest are forgotten",
+        |c, t, _| c.history_max_rows = value::count(t)?.into(), |c| Some(c.history_max_rows.to_string());
+    "" "sent_events" "MQ_SENT_EVENTS" "", "`true` or `false`", "`false`",
+        "Emit a `task-sent` event for every call that this program sends",
+        |c, t, _| c.sent_events = value::switch(t)?, |c| Some(c.sent_events.to_string());
+    "" "event_values" "MQ_EVENT_VALUES" "", "`true` or `false`", "`true`",
+        "Show arguments and results in events, shortened",
+        |c, t, _| c.event_values = value::switch(t)?, |c| Some(c.event_values.to_string());
     "worker" "queues" "MQ_QUEUES" "--queues", "names, separated by commas", "those of all tasks",
         "The queues to consume from",
         |c, t, _| c.worker.queues = value::queues(t)?,
@@ -132,6 +151,9 @@ settings! {
     "worker" "control" "MQ_CONTROL" "", "`true` or `false`", "`true`",
         "Answer remote control: `mq-worker status` and `stop`, `celery inspect`, Flower",
         |c, t, _| c.worker.control = value::switch(t)?, |c| Some(c.worker.control.to_string());
+    "worker" "events" "MQ_EVENTS" "--events", "`true` or `false`", "`false`",
+        "Emit events of every call that the worker runs, for Flower and `mq-worker events`",
+        |c, t, _| c.worker.events = value::switch(t)?, |c| Some(c.worker.events.to_string());
     "worker" "health" "MQ_HEALTH" "--health", "address and port: `0.0.0.0:9000`", "nowhere",
         "The address that serves `/livez` and `/readyz`",
         |c, t, _| c.worker.health = Some(value::address(t)?), |c| c.worker.health.map(|a| a.to_string());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::connection::BrokerUrl;
 use crate::connection::url::redact;
 use crate::routing::QueueKind;
-use crate::routing::topology::check_name;
+use crate::routing::names::check_name;
 
 /// A prefetch count is 16 bits on the wire, and the prefetch follows from the concurrency.
 const MOST_AT_ONCE: u64 = 65_535;

@@ -38,10 +38,10 @@ impl Pending {
         self.deadline <= Instant::now()
     }
 
-    /// Tells all who wait.
+    /// Reports to all waiting callers.
     pub(super) fn over(self) {
         for reply in self.replies {
-            // An error means that nobody waits any more.
+            // An error means that the caller no longer waits.
             let _ = reply.send(());
         }
     }

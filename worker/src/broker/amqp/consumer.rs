@@ -1,7 +1,7 @@
 //! A consumer: one lane for each of its queues.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,8 +15,9 @@ use uuid::Uuid;
 use super::check_queue;
 use super::command::{LaneCommand, Reply};
 use super::lane::{Gauge, Lane};
-use crate::broker::{Consumer, ConsumerControl, Subscription};
-use crate::connection::amqp::subscription::Source;
+use crate::broker::{Consumer, ConsumerControl, Delivery, Subscription};
+use crate::connection::amqp::link::lock;
+use crate::connection::amqp::subscription::{Source, Subscribed};
 use crate::connection::amqp::{Amqp, runtime};
 use crate::error::{Error, Result};
 
@@ -26,46 +27,136 @@ const UNANSWERED: Duration = Duration::from_secs(8);
 /// The handle to the lanes of one consumer.
 pub(super) struct AmqpConsumerControl {
     amqp: Arc<Amqp>,
-    lanes: Vec<mpsc::Sender<LaneCommand>>,
-    gauges: Vec<Arc<Gauge>>,
+    prefetch: u16,
+    name: String,
+    lanes: Mutex<Lanes>,
+}
+
+/// The lanes of one consumer.
+struct Lanes {
+    /// Also those of queues that were left out, until all of theirs is settled.
+    all: Vec<LaneHandle>,
+    /// For further lanes. `None` after the consumer was cancelled: its stream ends with the lanes.
+    consumer: Option<mpsc::Sender<Delivery>>,
+}
+
+/// What others have of a lane.
+#[derive(Clone)]
+struct LaneHandle {
+    queue: Arc<str>,
+    commands: mpsc::Sender<LaneCommand>,
+    gauge: Arc<Gauge>,
+    /// False when its queue was left out.
+    is_wanted: bool,
 }
 
 impl AmqpConsumerControl {
-    /// True when all lanes have ended.
+    /// True when nothing more is delivered, and all is settled.
     pub(super) fn is_over(&self) -> bool {
-        self.lanes.iter().all(mpsc::Sender::is_closed)
+        let lanes = lock(&self.lanes);
+        let is_open = lanes.consumer.as_ref().is_some_and(|consumer| !consumer.is_closed());
+        !is_open && lanes.all.iter().all(|lane| lane.commands.is_closed())
     }
 
-    async fn ask(&self, command: impl Fn(Reply) -> LaneCommand) {
-        let asked = join_all(self.lanes.iter().map(|lane| {
-            let (reply, answer) = oneshot::channel();
-            let command = command(reply);
-            async move {
-                // A lane that has ended has nothing left to do.
-                if lane.send(command).await.is_ok() {
-                    runtime::answer(answer, lane.closed()).await;
-                }
-            }
-        }));
-        let _ = runtime::timeout(UNANSWERED, asked).await;
+    fn lanes(&self) -> Vec<LaneHandle> {
+        lock(&self.lanes).all.clone()
     }
+
+    /// Begins to consume from further queues, and gives the lanes of those that are left out.
+    fn change(&self, queues: &[String]) -> Vec<LaneHandle> {
+        let mut lanes = lock(&self.lanes);
+        let Lanes { all, consumer } = &mut *lanes;
+        let Some(consumer) = consumer else { return Vec::new() };
+        all.retain(|lane| !lane.commands.is_closed());
+        for queue in queues {
+            if !all.iter().any(|lane| lane.is_wanted && *lane.queue == **queue) {
+                all.push(self.open_lane(queue, None, consumer.clone()));
+            }
+        }
+        let is_left_out =
+            |lane: &&mut LaneHandle| lane.is_wanted && !queues.iter().any(|queue| **queue == *lane.queue);
+        let left_out = all.iter_mut().filter(is_left_out).map(|lane| {
+            lane.is_wanted = false;
+            lane.clone()
+        });
+        left_out.collect()
+    }
+
+    fn source(&self, queue: &str) -> Source {
+        Source {
+            queue: queue.into(),
+            prefetch: self.prefetch,
+            tag: consumer_tag(&self.name),
+            arguments: FieldTable::default(),
+        }
+    }
+
+    /// Starts a lane. One that is not subscribed yet does that by itself, for as long as it takes.
+    fn open_lane(
+        &self,
+        queue: &str,
+        subscribed: Option<(Source, Option<Subscribed>)>,
+        consumer: mpsc::Sender<Delivery>,
+    ) -> LaneHandle {
+        let (sender, commands) = mpsc::channel(8);
+        let gauge = Arc::new(Gauge::default());
+        let is_new = subscribed.is_none();
+        let (source, subscribed) = subscribed.unwrap_or_else(|| (self.source(queue), None));
+        let lane =
+            Lane::new(Arc::clone(&self.amqp), source, subscribed, Arc::clone(&gauge), commands, consumer);
+        if is_new {
+            gauge.is_attached.store(false, Ordering::Relaxed);
+        }
+        self.amqp.spawn(lane.run());
+        LaneHandle { queue: queue.into(), commands: sender, gauge, is_wanted: true }
+    }
+}
+
+async fn ask(lanes: Vec<LaneHandle>, command: impl Fn(Reply) -> LaneCommand) {
+    let asked = join_all(lanes.iter().map(|LaneHandle { commands, .. }| {
+        let (reply, answer) = oneshot::channel();
+        let command = command(reply);
+        async move {
+            // A lane that has ended has nothing left to do.
+            if commands.send(command).await.is_ok() {
+                runtime::answer(answer, commands.closed()).await;
+            }
+        }
+    }));
+    let _ = runtime::timeout(UNANSWERED, asked).await;
 }
 
 impl ConsumerControl for AmqpConsumerControl {
     fn cancel(&self) -> BoxFuture<'_, ()> {
-        self.ask(LaneCommand::Cancel).boxed()
+        let lanes = {
+            let mut lanes = lock(&self.lanes);
+            lanes.consumer = None;
+            lanes.all.clone()
+        };
+        ask(lanes, LaneCommand::Cancel).boxed()
+    }
+
+    fn set_queues(&self, queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        async move {
+            queues.iter().try_for_each(|queue| check_queue(queue))?;
+            ask(self.change(&queues), LaneCommand::Cancel).await;
+            Ok(())
+        }
+        .boxed()
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
-        self.ask(LaneCommand::Flush).boxed()
+        ask(self.lanes(), LaneCommand::Flush).boxed()
     }
 
     fn is_attached(&self) -> bool {
-        self.amqp.link.is_up() && self.gauges.iter().all(|gauge| gauge.is_attached.load(Ordering::Relaxed))
+        let is_attached =
+            |lane: &LaneHandle| !lane.is_wanted || lane.gauge.is_attached.load(Ordering::Relaxed);
+        self.amqp.link.is_up() && lock(&self.lanes).all.iter().all(is_attached)
     }
 
     fn unsettled(&self) -> Option<usize> {
-        Some(self.gauges.iter().map(|gauge| gauge.unsettled.load(Ordering::Relaxed)).sum())
+        Some(lock(&self.lanes).all.iter().map(|lane| lane.gauge.unsettled.load(Ordering::Relaxed)).sum())
     }
 
     fn loss(&self) -> Option<(DateTime<Utc>, String)> {
@@ -88,19 +179,13 @@ pub(super) async fn open(
         // The broker takes zero for "without a limit".
         return Err(Error::config("a prefetch of 0 would reserve the whole queue: give at least 1"));
     }
-    if queues.is_empty() {
-        return Err(Error::config("nothing to consume: no queue is named"));
-    }
     queues.iter().try_for_each(|queue| check_queue(queue))?;
-    let (deliveries, stream) = mpsc::channel(usize::from(prefetch) * queues.len());
+    let (consumer, stream) = mpsc::channel(usize::from(prefetch) * queues.len().max(1));
+    let lanes = Mutex::new(Lanes { all: Vec::new(), consumer: Some(consumer.clone()) });
+    let control = Arc::new(AmqpConsumerControl { amqp: Arc::clone(amqp), prefetch, name, lanes });
     let mut opened = Vec::new();
     for queue in &queues {
-        let source = Source {
-            queue: queue.as_str().into(),
-            prefetch,
-            tag: consumer_tag(&name),
-            arguments: FieldTable::default(),
-        };
+        let source = control.source(queue);
         // An external queue may not exist yet, and no other queue is to wait for it.
         let subscribed = if amqp.desired.is_external(queue) {
             None
@@ -109,18 +194,12 @@ pub(super) async fn open(
             let subscribe = async |session| source.subscribe_bound(amqp, &session).await;
             Some(amqp.link.request(&what, amqp.limit, subscribe).await?)
         };
-        opened.push((source, subscribed));
+        opened.push((queue, source, subscribed));
     }
-    let (mut lanes, mut gauges) = (Vec::new(), Vec::new());
-    for (source, subscribed) in opened {
-        let (lane, commands) = mpsc::channel(8);
-        let gauge = Arc::new(Gauge::default());
-        let (this, consumer) = (Arc::clone(amqp), deliveries.clone());
-        amqp.spawn(Lane::new(this, source, subscribed, Arc::clone(&gauge), commands, consumer).run());
-        lanes.push(lane);
-        gauges.push(gauge);
+    for (queue, source, subscribed) in opened {
+        let lane = control.open_lane(queue, Some((source, subscribed)), consumer.clone());
+        lock(&control.lanes).all.push(lane);
     }
-    let control = Arc::new(AmqpConsumerControl { amqp: Arc::clone(amqp), lanes, gauges });
     Ok((Consumer::new(stream, Arc::clone(&control) as Arc<dyn ConsumerControl>), control))
 }
 

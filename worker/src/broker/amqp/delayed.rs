@@ -13,14 +13,14 @@ use crate::connection::amqp::{Amqp, Outgoing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 
-/// A queue that somebody deleted and made again has lost its binding; it gets it back after this long.
+/// A queue that was deleted and declared again has lost its binding; it is bound again after this time.
 const BOUND_FOR: Duration = Duration::from_secs(60);
 /// Targets that are remembered.
 const REMEMBERED: usize = 10_000;
 
 pub(super) struct Delayed {
     amqp: Arc<Amqp>,
-    /// Set once the ladders are there. They are durable; should they vanish, a publish finds out.
+    /// Set once the ladders exist. They are durable; if they are deleted, a publish finds out.
     ladders: Mutex<Arc<OnceCell<()>>>,
     /// When each target queue was bound to the exit.
     bound: Mutex<HashMap<String, Instant>>,
@@ -42,7 +42,7 @@ impl Delayed {
     ) -> Result<()> {
         let begun = Instant::now();
         let target = Target::new(exchange, routing_key);
-        // A mistake is told before anything is done.
+        // Report a mistake before anything is done.
         Ladder::choose(delay)?.map(|ladder| ladder.key(&target)).transpose()?;
         self.prepare(target).await?;
         match self.send(delay, begun, target, message).await {
@@ -106,7 +106,7 @@ impl Delayed {
         self.amqp
             .ask(&format!("delay a message to queue `{queue}`"), bind)
             .await
-            // At the end of the ladder nobody would notice that there is no such queue.
+            // At the end of the ladder, a missing queue would not be noticed.
             .map_err(|error| match error.is_topology() {
                 true => Error::new(ErrorKind::Unroutable, "no queue takes the message").with_source(error),
                 false => error,

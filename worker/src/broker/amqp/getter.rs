@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 use super::to_delivery;
 use crate::broker::{Delivery, Settle, Settlement, Verdict};
 use crate::connection::amqp::channel::{ANSWER, OpenChannel, Scratch};
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::link::Session;
-use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, runtime};
 use crate::error::Result;
 
@@ -51,7 +51,7 @@ impl Settle for GetSettler {
                 }
             }
         };
-        // A verdict that does not get through is void: the message goes back with its channel.
+        // A verdict that does not arrive is void: the message is requeued when its channel closes.
         self.settling.spawn_on(async move { drop(timeout(ANSWER, settle).await) }, self.amqp.io());
     }
 }

@@ -1,4 +1,4 @@
-//! The way from a lane to whoever consumes: what has no room yet waits here.
+//! The way from a lane to its consumer: deliveries without room wait here.
 
 use std::collections::VecDeque;
 
@@ -42,13 +42,13 @@ impl HandOut {
             match consumer.try_send(delivery) {
                 Ok(()) => {}
                 Err(TrySendError::Full(delivery)) => return self.ready.push_front(delivery),
-                // The consumer was dropped; so is the delivery, which goes back.
+                // The consumer was dropped; so is the delivery, which requeues it.
                 Err(TrySendError::Closed(_)) => {}
             }
         }
     }
 
-    /// Hands out what there is room for, and then no more: what waits goes back by being dropped.
+    /// Delivers what there is room for, and then no more: waiting deliveries are dropped, which requeues them.
     pub(super) fn end(&mut self) {
         self.hand_out();
         self.consumer = None;

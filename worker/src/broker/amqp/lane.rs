@@ -124,8 +124,10 @@ impl Lane {
         let mut verdicts = Vec::new();
         loop {
             self.out.hand_out();
+            // Asked first: it begins the next flush, also when no verdict waits.
+            let is_flushing = self.is_flushing();
             // Whatever else has come in by now goes into the same ack.
-            if self.verdicts.is_empty() || self.is_flushing() {
+            if self.verdicts.is_empty() || is_flushing {
                 self.write_acks();
             }
             self.gauge.unsettled.store(self.acks.ledger.out(), Ordering::Relaxed);

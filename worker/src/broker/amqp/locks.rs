@@ -1,9 +1,9 @@
-//! Locks: a queue that nobody publishes to, whose arguments name the holder.
+//! Locks: a queue without publishers, whose arguments name the holder.
 //!
-//! RabbitMQ makes a queue or compares its arguments with those of the one that exists, in one step; so whoever declares it
-//! first has the lock, declaring it again with the same arguments succeeds, and anybody else is refused with the arguments
-//! that it has, and so with the holder's name. The name is put where no message will ever look for it:
-//! `x-dead-letter-routing-key`. `x-expires` opens a forgotten lock, so long after it was declared the last time. The queue is
+//! RabbitMQ makes a queue or compares its arguments with those of the one that exists, in one step; so the first
+//! to declare the queue has the lock, declaring it again with the same arguments succeeds, and any other client is refused
+//! with the existing arguments, which include the holder's name. The name is stored where no message will ever use it:
+//! `x-dead-letter-routing-key`. `x-expires` releases a forgotten lock that long after the last declaration. The queue is
 //! durable, hence the lock survives a restart.
 
 use std::time::Duration;
@@ -14,11 +14,11 @@ use lapin::types::{AMQPValue, FieldTable};
 use crate::broker::{Lock, Locked};
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{code, reply_code, text};
-use crate::connection::amqp::topology::short;
 use crate::error::Result;
 
-/// Takes a lock, if nobody else has it.
+/// Takes a lock, unless another holder has it.
 pub(super) async fn lock(amqp: &Amqp, lock: &Lock) -> Result<Locked> {
     let take = async |mut scratch| declare(&mut scratch, lock).await.map(Locked::from);
     amqp.ask(&format!("take the lock `{}`", lock.key), take).await

@@ -15,6 +15,7 @@ mod ledger;
 mod locks;
 mod notes;
 mod operate;
+mod schedule_log;
 mod survivors;
 mod verdicts;
 
@@ -28,9 +29,11 @@ use self::consumer::AmqpConsumerControl;
 use self::delayed::Delayed;
 use self::getter::Getter;
 use self::notes::Notebook;
+use self::schedule_log::AmqpScheduleLog;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
-    Notes, Publication, QueueInfo, Register, Settlement, Subscription,
+    Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
+    Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, ScheduleLog, Settlement,
+    Subscription,
 };
 use crate::connection::amqp::link::lock;
 use crate::connection::amqp::{Amqp, Outgoing, codec, delay, runtime};
@@ -47,6 +50,7 @@ pub(super) struct AmqpBroker {
     delayed: Arc<Delayed>,
     getter: Getter,
     notebook: Notebook,
+    schedules: AmqpScheduleLog,
     /// What still consumes, or did.
     consumers: Mutex<Vec<Arc<AmqpConsumerControl>>>,
     /// Set by the first `close`.
@@ -64,6 +68,7 @@ impl AmqpBroker {
             delayed: Arc::new(Delayed::new(Arc::clone(&amqp))),
             getter: Getter::new(Arc::clone(&amqp)),
             notebook: Notebook::new(Arc::clone(&amqp)),
+            schedules: AmqpScheduleLog::new(Arc::clone(&amqp)),
             amqp,
             consumers: Mutex::default(),
             closed: Mutex::default(),
@@ -129,6 +134,30 @@ impl Broker for AmqpBroker {
         self.getter.get(queue).boxed()
     }
 
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(&self.schedules)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if std::mem::replace(&mut *lock(&self.closed), true) {
+                return;
+            }
+            let consumers = std::mem::take(&mut *lock(&self.consumers));
+            let stop = join_all(consumers.iter().map(async |control| {
+                control.cancel().await;
+                control.flush().await;
+            }));
+            // Deliveries that are not settled by then are requeued when the connection is closed.
+            let _ = runtime::timeout(STOP, stop).await;
+            self.getter.flush().await;
+            self.amqp.close().await;
+        }
+        .boxed()
+    }
+}
+
+impl Administration for AmqpBroker {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
         operate::queues(&self.amqp, names).boxed()
     }
@@ -178,7 +207,9 @@ impl Broker for AmqpBroker {
         }
         .boxed()
     }
+}
 
+impl Registers for AmqpBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         self.notebook.note(register, note).boxed()
     }
@@ -210,24 +241,6 @@ impl Broker for AmqpBroker {
 
     fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
         locks::unlock(&self.amqp, lock).boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        async move {
-            if std::mem::replace(&mut *lock(&self.closed), true) {
-                return;
-            }
-            let consumers = std::mem::take(&mut *lock(&self.consumers));
-            let stop = join_all(consumers.iter().map(async |control| {
-                control.cancel().await;
-                control.flush().await;
-            }));
-            // What is not settled by then goes back when the connection is closed.
-            let _ = runtime::timeout(STOP, stop).await;
-            self.getter.flush().await;
-            self.amqp.close().await;
-        }
-        .boxed()
     }
 }
 

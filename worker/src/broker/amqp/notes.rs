@@ -1,8 +1,8 @@
 //! Notes on tasks: a stream for each register.
 //!
-//! A stream keeps what was published to it, for whoever reads, from wherever they begin. To know when all that was noted
-//! so far has been read, a reader publishes a marker and reads until it comes by. Whoever follows leaves none: markers
-//! stay as long as notes, and everybody who begins has to read them.
+//! A stream keeps what was published to it, for every reader, from any position. To know when all notes so far have been
+//! read, a reader publishes a marker and reads up to it. A reader that only follows publishes none: markers stay as long
+//! as notes, and every new reader has to read them.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 use crate::broker::{Note, Notes, Register};
 use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text};
 use crate::connection::amqp::link::Session;
 use crate::connection::amqp::subscription::{Ack, Event, Source};
-use crate::connection::amqp::topology::short;
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};
@@ -33,10 +33,12 @@ const READING: Duration = Duration::from_secs(60);
 /// How many entries one piece has. A register may hold millions: what was read of it must not be read again because of
 /// a lost connection, nor be given up for being long.
 const PIECE: usize = 100_000;
-/// After so long without the marker, which is there, something is wrong.
+/// If the marker, which was published, has not arrived after this time, something is wrong.
 const SILENCE: Duration = Duration::from_secs(10);
-/// After so long without an entry, whoever follows has seen what there is, or will see it the next time.
-const CALM: Duration = Duration::from_secs(1);
+/// How long a follower waits for the first entry: a stream that exists has one.
+const FIRST: Duration = Duration::from_secs(3);
+/// After this time without a further entry, a follower has seen all entries, or will see them the next time.
+const CALM: Duration = Duration::from_millis(300);
 /// How many entries are sent ahead of the ack.
 const WINDOW: u16 = 1000;
 /// What a stream may take of the disk.
@@ -111,7 +113,7 @@ impl Notebook {
         self.read_to_marker(register, From::Offset(from)).await
     }
 
-    /// What is there to see.
+    /// What can be read now.
     pub(super) async fn newer_notes(&self, register: Register, from: u64) -> Result<Notes> {
         self.read(register, From::Offset(from), None).await
     }
@@ -281,11 +283,21 @@ async fn read(
     arguments.insert("x-stream-offset".into(), begin);
     let tag = format!("mq-worker.{}", Uuid::new_v4());
     let source = Source { queue: register.name().into(), prefetch: WINDOW, tag, arguments };
-    let mut entries = source.subscribe(session).await?;
-    let silence = if marker.is_some() { SILENCE } else { CALM };
     let mut piece = Piece { notes: Vec::new(), next: None, end: End::Full };
+    let mut entries = match source.subscribe(session).await {
+        // Nothing was ever noted: the first note makes the stream.
+        Err(error) if marker.is_none() && is_missing(&error) => {
+            return Ok(Piece { end: End::Silent, ..piece });
+        }
+        subscribed => subscribed?,
+    };
     let mut count = 0;
     while count < PIECE {
+        let silence = match (marker, count) {
+            (Some(_), _) => SILENCE,
+            (None, 0) => FIRST,
+            (None, _) => CALM,
+        };
         let delivery = match runtime::timeout(silence, entries.next(true)).await {
             Ok(Event::Delivered(delivery)) => delivery,
             Ok(Event::Written | Event::Confirmed) => continue,
@@ -324,4 +336,9 @@ async fn read(
         }
     }
     Ok(piece)
+}
+
+/// True when there is no such stream; not while one cannot be reached.
+fn is_missing(error: &lapin::Error) -> bool {
+    reply_code(error) == Some(code::NOT_FOUND) && text(error).contains("no queue '")
 }

@@ -10,11 +10,11 @@ use super::check_queue;
 use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{code, reply_code};
-use crate::connection::amqp::topology::short;
 use crate::error::{Error, Result};
 use crate::routing::Binding;
-use crate::routing::topology::{check_key, check_name};
+use crate::routing::names::{check_key, check_name};
 
 /// The queues of these names that exist.
 pub(super) async fn queues(amqp: &Amqp, names: &[String]) -> Result<Vec<QueueInfo>> {
@@ -26,7 +26,7 @@ pub(super) async fn queues(amqp: &Amqp, names: &[String]) -> Result<Vec<QueueInf
                 Ok(queue) => found.push(QueueInfo {
                     name: name.clone(),
                     ready: queue.message_count().into(),
-                    // The protocol does not tell.
+                    // The protocol does not report it.
                     running: None,
                     delayed: None,
                     consumers: queue.consumer_count().into(),
@@ -87,7 +87,7 @@ async fn delete(scratch: &mut Scratch, queue: &str) -> lapin::Result<u64> {
     scratch.run(async |channel| channel.queue_delete(name, options).await).await.map(u64::from)
 }
 
-/// The exchanges of these names that exist. The protocol tells neither their kind nor which others there are.
+/// The exchanges of these names that exist. The protocol reports neither their kind nor which others exist.
 pub(super) async fn exchanges(amqp: &Amqp, names: &[String]) -> Result<Vec<ExchangeInfo>> {
     if names.is_empty() {
         return Err(Error::unsupported("RabbitMQ cannot list exchanges"));
@@ -109,7 +109,7 @@ pub(super) async fn exchanges(amqp: &Amqp, names: &[String]) -> Result<Vec<Excha
 async fn is_there(scratch: &mut Scratch, exchange: &str) -> lapin::Result<bool> {
     let name = short(exchange)?;
     let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
-    // A passive declaration is not compared with what is there.
+    // A passive declaration is not compared with the existing queue.
     let kind = lapin::ExchangeKind::Direct;
     let asked = scratch
         .run(async |channel| channel.exchange_declare(name, kind, passive, FieldTable::default()).await);

@@ -66,12 +66,12 @@ impl Verdicts {
         self.inbox.is_empty()
     }
 
-    /// Waits for verdicts and takes those that are there.
+    /// Waits for verdicts and takes all that have arrived.
     pub(super) async fn take(&mut self, taken: &mut Vec<Settled>, most: usize) {
         self.inbox.recv_many(taken, most).await;
     }
 
-    /// Takes one that is there.
+    /// Takes one that has arrived.
     pub(super) fn take_now(&mut self) -> Option<Settled> {
         self.inbox.try_recv().ok()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::state::OwnerId;
+use super::queue::OwnerId;
 use crate::broker::Delivery;
 
 /// A consumer that is attached to queues.
@@ -30,7 +30,7 @@ impl Attached {
         Self { owner, unsettled: 0, prefetch, sender, queues: queues.into() }
     }
 
-    /// True when nobody will ever receive what is sent to it.
+    /// True if its receiver was dropped.
     pub(super) fn is_deaf(&self) -> bool {
         self.sender.is_closed()
     }
@@ -52,13 +52,18 @@ impl Attached {
         Some(name)
     }
 
+    /// Takes these queues in place of its own.
+    pub(super) fn set_queues(&mut self, queues: Vec<Arc<str>>) {
+        self.queues = queues.into();
+    }
+
     /// A queue has gone. True when it was the last.
     pub(super) fn forget_queue(&mut self, name: &str) -> bool {
         self.queues.retain(|queue| **queue != *name);
         self.queues.is_empty()
     }
 
-    /// Hands a delivery over; what comes back nobody will ever receive.
+    /// Sends a delivery to the consumer; returns it if the receiver was dropped.
     pub(super) fn send(&self, delivery: Delivery) -> Option<Delivery> {
         match self.sender.try_send(delivery) {
             Ok(()) => None,

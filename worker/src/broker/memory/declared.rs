@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::queue::{Moment, Stored, Waiting};
-use super::state::{MemoryState, OwnerId, Timer};
-use crate::broker::{DeleteGuard, ExchangeInfo, QueueInfo};
+use super::queue::{Moment, OwnerId, Stored, Waiting};
+use super::state::{MemoryState, Timer};
+use crate::broker::{DeleteGuard, ExchangeInfo, FoundMessage, Position, QueueInfo};
 use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, Queue, Topology};
 use crate::tracing;
@@ -111,7 +111,7 @@ impl MemoryState {
         let gone = std::mem::take(&mut queue.ready).into_values();
         let gone: Vec<Stored> = gone.chain(std::mem::take(&mut queue.delayed).into_values()).collect();
         queue.unused = unused;
-        // A unique call that is gone keeps nobody out.
+        // A deleted call of a unique task releases its lock.
         gone.iter().for_each(|stored| self.memos.unlock_for(&stored.message.headers));
         for moment in moments {
             self.timers.remove(&moment);
@@ -169,6 +169,27 @@ impl MemoryState {
     pub(super) fn oldest(&self, name: &str, now: Instant) -> Option<Duration> {
         let since = self.queues.get(name)?.ready.values().map(|stored| stored.since).min()?;
         Some(now.saturating_duration_since(since))
+    }
+
+    /// The messages of a call that wait. What is delivered is not here.
+    pub(super) fn find(&self, id: &str, now: Instant) -> Vec<FoundMessage> {
+        let mut found = Vec::new();
+        for (name, queue) in &self.queues {
+            let ready =
+                queue.ready.values().zip(0..).map(|(stored, ahead)| (stored, Position::Ready { ahead }));
+            let delayed = queue.delayed.iter().map(|((due, _), stored)| {
+                let left = chrono::TimeDelta::from_std(due.saturating_duration_since(now));
+                let until = chrono::Utc::now() + left.unwrap_or_default();
+                (stored, Position::Delayed { until })
+            });
+            let of_call = ready.chain(delayed).filter(|(stored, _)| stored.message.id() == Some(id));
+            found.extend(of_call.map(|(stored, position)| FoundMessage {
+                queue: name.to_string(),
+                position,
+                message: stored.message.clone(),
+            }));
+        }
+        found
     }
 
     /// Takes a queue away, with what waits in it.

@@ -1,4 +1,4 @@
-//! Notes and locks of one memory broker: plain data that is told the time.
+//! Notes and locks of one memory broker: plain data that gets the time as an argument.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

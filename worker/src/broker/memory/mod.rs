@@ -6,9 +6,11 @@
 
 mod consumers;
 mod declared;
+mod handout;
 mod hub;
 mod memos;
 mod queue;
+mod schedule_log;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -20,10 +22,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use self::hub::Hub;
-use self::state::OwnerId;
+use self::queue::OwnerId;
 use super::{
-    Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo, Lock, Locked, Note,
-    Notes, Publication, QueueInfo, Register, Subscription,
+    Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
+    FoundMessage, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers, ScheduleLog,
+    Subscription,
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -77,7 +80,7 @@ impl Broker for MemoryBroker {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             name: "memory",
-            // A worker that dies takes the queues with it: nobody ever gets a message that killed a worker.
+            // A worker that dies takes the queues with it: no worker ever gets a message that killed another.
             counts_crashes: true,
             lists_queues: true,
             max_delay: MAX_DELAY,
@@ -96,7 +99,7 @@ impl Broker for MemoryBroker {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            crate::routing::topology::check_key(&publication.routing_key)?;
+            crate::routing::names::check_key(&publication.routing_key)?;
             if let Some(delay) = publication.delay.filter(|delay| *delay > MAX_DELAY) {
                 return Err(Error::unsupported(format!(
                     "cannot keep a message back for {} seconds: the memory broker keeps one for {} at most",
@@ -127,6 +130,16 @@ impl Broker for MemoryBroker {
         })
     }
 
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(self)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.owner.close() })
+    }
+}
+
+impl Administration for MemoryBroker {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
         Box::pin(async move {
             self.owner.check_open()?;
@@ -191,6 +204,15 @@ impl Broker for MemoryBroker {
         })
     }
 
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, now| state.find(id, now)))
+        })
+    }
+}
+
+impl Registers for MemoryBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.owner.check_open()?;
@@ -232,13 +254,9 @@ impl Broker for MemoryBroker {
             Ok(())
         })
     }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.owner.close() })
-    }
 }
 
-/// Stops one consumer: when asked, or when nobody holds it any more.
+/// Stops one consumer: when asked, or when it is dropped.
 struct MemoryConsumerControl {
     owner: Arc<Owner>,
     id: u64,
@@ -253,6 +271,13 @@ impl MemoryConsumerControl {
 impl ConsumerControl for MemoryConsumerControl {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move { self.stop() })
+    }
+
+    fn set_queues(&self, queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            self.owner.hub.with(|state, now| state.set_queues(self.id, &queues, now))
+        })
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {

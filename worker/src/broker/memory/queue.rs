@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::state::OwnerId;
 use crate::message::Message;
 use crate::routing::{Overflow, Queue};
+
+/// Names one user of the queues.
+pub(super) type OwnerId = u64;
 
 /// Where a message stands in its queue: urgent ones first, then by arrival. A message that comes back keeps its
 /// place, and so is first again.
@@ -34,6 +36,21 @@ pub(super) struct Stored {
     pub(super) died_in: Vec<Arc<str>>,
 }
 
+impl Stored {
+    pub(super) fn new(message: Message, exchange: String, routing_key: String, now: Instant) -> Self {
+        Self {
+            message,
+            exchange,
+            routing_key,
+            redelivered: false,
+            crashes: 0,
+            since: now,
+            expires: None,
+            died_in: Vec::new(),
+        }
+    }
+}
+
 /// A queue with its messages and consumers.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -46,7 +63,7 @@ pub(super) struct Waiting {
     pub(super) running: u64,
     /// The consumers in the order of their turns.
     pub(super) consumers: VecDeque<u64>,
-    /// When the queue goes, unless somebody uses it before.
+    /// When the queue expires, unless it is used before.
     pub(super) unused: Option<Moment>,
 }
 

@@ -1,4 +1,4 @@
-//! What is where, and the rules by which it moves: plain data that is told the time.
+//! Queues, messages and consumers, and the rules by which messages move: plain data that gets the time as an argument.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -8,40 +8,39 @@ use tokio::sync::mpsc;
 
 use super::consumers::Attached;
 use super::memos::Memos;
-use super::queue::{Moment, Place, Stored, Waiting};
-use crate::broker::{Delivery, LOST_PAUSE, Publication, Settle, Settlement, Subscription, Verdict};
+use super::queue::{Moment, OwnerId, Place, Stored, Waiting};
+use super::schedule_log::Log;
+use crate::broker::{Delivery, LOST_PAUSE, Publication, Settle, Subscription, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::{Binding, Exchange, topology};
-
-/// Names one user of the queues.
-pub(super) type OwnerId = u64;
 
 /// All exchanges, queues, consumers and deliveries of one memory broker.
 pub(super) struct MemoryState {
     /// Where deliveries are settled: the hub around this state.
-    sink: Weak<dyn Settle>,
+    pub(super) sink: Weak<dyn Settle>,
     pub(super) exchanges: BTreeMap<String, Exchange>,
     pub(super) bindings: Vec<Binding>,
     pub(super) queues: BTreeMap<Arc<str>, Waiting>,
     pub(super) consumers: BTreeMap<u64, Attached>,
-    running: HashMap<u64, Running>,
+    pub(super) running: HashMap<u64, Running>,
     /// What happens when, over all queues.
     pub(super) timers: BTreeMap<Moment, Timer>,
     /// Queues whose other arguments were reported already.
     pub(super) reported: HashSet<String>,
     /// Deliveries that no consumer took: to be dropped outside the lock.
-    refused: Vec<Delivery>,
+    pub(super) refused: Vec<Delivery>,
     last_id: u64,
     pub(super) memos: Memos,
+    pub(super) log: Log,
 }
 
 /// A message that was handed out and is not settled.
-struct Running {
-    queue: Arc<str>,
-    place: Place,
-    stored: Stored,
-    owner: OwnerId,
-    consumer: Option<u64>,
+pub(super) struct Running {
+    pub(super) queue: Arc<str>,
+    pub(super) place: Place,
+    pub(super) stored: Stored,
+    pub(super) owner: OwnerId,
+    pub(super) consumer: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -68,6 +67,7 @@ impl MemoryState {
             refused: Vec::new(),
             last_id: 0,
             memos: Memos::default(),
+            log: Log::default(),
         }
     }
 
@@ -84,7 +84,7 @@ impl MemoryState {
         std::mem::take(&mut self.refused)
     }
 
-    /// Does what has fallen due, and lets go of consumers that nobody listens to.
+    /// Runs the timers that are due, and cancels consumers whose receiver was dropped.
     pub(super) fn tick(&mut self, now: Instant) {
         let deaf: Vec<u64> =
             self.consumers.iter().filter(|(_, one)| one.is_deaf()).map(|(id, _)| *id).collect();
@@ -150,16 +150,7 @@ impl MemoryState {
             return Err(Error::new(ErrorKind::Rejected, format!("queue `{full}` is full")));
         }
         for name in queues {
-            let stored = Stored {
-                message: message.clone(),
-                exchange: exchange.clone(),
-                routing_key: routing_key.clone(),
-                redelivered: false,
-                crashes: 0,
-                since: now,
-                expires: None,
-                died_in: Vec::new(),
-            };
+            let stored = Stored::new(message.clone(), exchange.clone(), routing_key.clone(), now);
             match delay.filter(|delay| !delay.is_zero()) {
                 None => self.enqueue(&name, stored, now),
                 Some(delay) => self.delay(&name, stored, now + delay),
@@ -168,7 +159,7 @@ impl MemoryState {
         Ok(())
     }
 
-    /// Keeps a message back.
+    /// Delays a message.
     fn delay(&mut self, name: &Arc<str>, stored: Stored, until: Instant) {
         let moment = (until, self.next_id());
         let Some(queue) = self.queues.get_mut(name) else { return };
@@ -194,7 +185,7 @@ impl MemoryState {
         }
     }
 
-    /// Puts a message at its place.
+    /// Inserts a message at its position.
     fn put(&mut self, name: &Arc<str>, place: Place, stored: Stored) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         if let Some(moment) = stored.expires {
@@ -203,8 +194,8 @@ impl MemoryState {
         queue.ready.insert(place, stored);
     }
 
-    /// Takes a message from its place.
-    fn take(&mut self, name: &str, place: Place) -> Option<Stored> {
+    /// Removes a message from its position.
+    pub(super) fn take(&mut self, name: &str, place: Place) -> Option<Stored> {
         let stored = self.queues.get_mut(name)?.ready.remove(&place)?;
         if let Some(moment) = stored.expires {
             self.timers.remove(&moment);
@@ -212,7 +203,7 @@ impl MemoryState {
         Some(stored)
     }
 
-    /// A queue lets go of a message that was not consumed.
+    /// Dead-letters a message that was not consumed, or drops it if its queue has no dead-letter exchange.
     fn dead_letter(&mut self, name: &Arc<str>, stored: Stored, reason: &str, now: Instant) {
         let Some(queue) = self.queues.get(name) else { return };
         let Some(exchange) = queue.spec.dead_letter_exchange.clone() else { return };
@@ -227,17 +218,8 @@ impl MemoryState {
             if died_in.contains(&target) {
                 continue;
             }
-            let stored = Stored {
-                message: message.clone(),
-                exchange: exchange.clone(),
-                routing_key: routing_key.clone(),
-                redelivered: false,
-                crashes: 0,
-                since: now,
-                expires: None,
-                died_in: died_in.clone(),
-            };
-            self.enqueue(&target, stored, now);
+            let stored = Stored::new(message.clone(), exchange.clone(), routing_key.clone(), now);
+            self.enqueue(&target, Stored { died_in: died_in.clone(), ..stored }, now);
         }
     }
 
@@ -252,9 +234,30 @@ impl MemoryState {
         if *prefetch == 0 {
             return Err(Error::config(format!("consumer `{name}` has prefetch 0: it would get nothing")));
         }
-        if queues.is_empty() {
-            return Err(Error::config(format!("consumer `{name}` names no queue")));
-        }
+        let names = self.names(queues, owner)?;
+        let id = self.next_id();
+        // There is room for all that may be unsettled, so that handing out never has to wait.
+        let (sender, deliveries) = mpsc::channel(usize::from(*prefetch));
+        self.consumers.insert(id, Attached::new(owner, sender, *prefetch, names.clone()));
+        names.iter().for_each(|name| self.attach(id, name, now));
+        self.serve_consumer(id);
+        Ok((id, deliveries))
+    }
+
+    /// Changes the queues of a consumer. What it was handed stays with it.
+    pub(super) fn set_queues(&mut self, id: u64, queues: &[String], now: Instant) -> Result<()> {
+        let Some(consumer) = self.consumers.get(&id) else { return Ok(()) };
+        let before = consumer.queues();
+        let names = self.names(queues, consumer.owner)?;
+        self.consumers.get_mut(&id).expect("it was found just now").set_queues(names.clone());
+        names.iter().filter(|name| !before.contains(name)).for_each(|name| self.attach(id, name, now));
+        before.iter().filter(|name| !names.contains(name)).for_each(|name| self.detach(id, name, now));
+        self.serve_consumer(id);
+        Ok(())
+    }
+
+    /// The queues of these names, each once.
+    fn names(&mut self, queues: &[String], owner: OwnerId) -> Result<Vec<Arc<str>>> {
         let mut names = Vec::with_capacity(queues.len());
         for queue in queues {
             let name = Arc::clone(&self.queue(queue, owner)?.name);
@@ -262,36 +265,32 @@ impl MemoryState {
                 names.push(name);
             }
         }
-        let id = self.next_id();
-        for name in &names {
-            self.mark_used(name, now);
-            self.queues.get_mut(name).expect("it was found just now").consumers.push_back(id);
-        }
-        // There is room for all that may be unsettled, so that handing out never has to wait.
-        let (sender, deliveries) = mpsc::channel(usize::from(*prefetch));
-        self.consumers.insert(id, Attached::new(owner, sender, *prefetch, names));
-        for queue in self.consumers[&id].queues() {
-            self.stop_unused_clock(&queue);
-        }
-        self.serve_consumer(id);
-        Ok((id, deliveries))
+        Ok(names)
     }
 
-    /// Detaches a consumer. What it was handed stays with it.
+    fn attach(&mut self, id: u64, name: &str, now: Instant) {
+        self.mark_used(name, now);
+        self.queues.get_mut(name).expect("it was found just now").consumers.push_back(id);
+        self.stop_unused_clock(name);
+    }
+
+    fn detach(&mut self, id: u64, name: &str, now: Instant) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        queue.consumers.retain(|other| *other != id);
+        if queue.consumers.is_empty() && queue.spec.auto_delete {
+            self.remove_queue(name);
+        } else {
+            self.mark_used(name, now);
+        }
+    }
+
+    /// Detaches a consumer. It keeps its unsettled deliveries.
     pub(super) fn cancel(&mut self, id: u64, now: Instant) {
         let Some(consumer) = self.consumers.remove(&id) else { return };
-        for name in consumer.queues() {
-            let Some(queue) = self.queues.get_mut(&name) else { continue };
-            queue.consumers.retain(|other| *other != id);
-            if queue.consumers.is_empty() && queue.spec.auto_delete {
-                self.remove_queue(&name);
-            } else {
-                self.mark_used(&name, now);
-            }
-        }
+        consumer.queues().iter().for_each(|name| self.detach(id, name, now));
     }
 
-    /// One user says goodbye: what it has not settled goes back.
+    /// A user leaves: its unsettled deliveries are requeued.
     pub(super) fn leave(&mut self, owner: OwnerId, now: Instant) {
         let theirs = |id: &OwnerId| *id == owner;
         let consumers: Vec<u64> =
@@ -315,12 +314,12 @@ impl MemoryState {
         }
     }
 
-    /// Takes a verdict on a delivery. One that comes too late does nothing.
+    /// Settles a delivery. A verdict that comes too late does nothing.
     pub(super) fn settle(&mut self, tag: u64, verdict: Verdict, now: Instant) {
         let Some(Running { queue: name, place, mut stored, consumer, .. }) = self.running.remove(&tag) else {
             return;
         };
-        // The queue may have been deleted meanwhile, and even made anew.
+        // The queue may have been deleted meanwhile, and even declared again.
         let queue = self.queues.get_mut(&name).filter(|queue| Arc::ptr_eq(&queue.name, &name));
         let exists = queue.is_some();
         if let Some(queue) = queue {
@@ -347,71 +346,5 @@ impl MemoryState {
         if let Some(id) = consumer {
             self.serve_consumer(id);
         }
-    }
-
-    /// Takes the first message of a queue.
-    pub(super) fn get(&mut self, name: &str, owner: OwnerId, now: Instant) -> Result<Option<Delivery>> {
-        let name = Arc::clone(&self.queue(name, owner)?.name);
-        self.mark_used(&name, now);
-        Ok(self.hand_out(&name, owner, None))
-    }
-
-    /// Hands out the first message of a queue.
-    fn hand_out(&mut self, name: &Arc<str>, owner: OwnerId, consumer: Option<u64>) -> Option<Delivery> {
-        let queue = self.queues.get_mut(name)?;
-        let place = *queue.ready.first_key_value()?.0;
-        queue.running += 1;
-        let name = Arc::clone(&queue.name);
-        let mut stored = self.take(&name, place)?;
-        let redelivered = std::mem::replace(&mut stored.redelivered, true);
-        let tag = self.next_id();
-        let delivery = Delivery {
-            message: stored.message.clone(),
-            queue: Arc::clone(&name),
-            exchange: stored.exchange.clone(),
-            routing_key: stored.routing_key.clone(),
-            redelivered,
-            crashes: Some(stored.crashes),
-            settlement: Settlement::new(tag, self.sink.upgrade().expect("whoever calls holds the hub")),
-        };
-        self.running.insert(tag, Running { queue: name, place, stored, owner, consumer });
-        Some(delivery)
-    }
-
-    /// Hands out from a queue while its consumers have room. They take turns; a full one is passed over.
-    fn serve_queue(&mut self, name: &Arc<str>) {
-        loop {
-            let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.ready.is_empty()) else {
-                return;
-            };
-            let Some(turn) = queue.consumers.iter().position(|id| self.consumers[id].has_room()) else {
-                return;
-            };
-            let id = queue.consumers[turn];
-            queue.consumers.rotate_left(turn + 1);
-            self.give(name, id);
-        }
-    }
-
-    /// Hands out to a consumer while it has room. Its queues take turns; an empty one is passed over.
-    fn serve_consumer(&mut self, id: u64) {
-        loop {
-            let Some(consumer) = self.consumers.get_mut(&id).filter(|consumer| consumer.has_room()) else {
-                return;
-            };
-            let queues = &self.queues;
-            let filled = |name: &Arc<str>| queues.get(name).is_some_and(|queue| !queue.ready.is_empty());
-            let Some(name) = consumer.next_queue(filled) else { return };
-            self.give(&name, id);
-        }
-    }
-
-    fn give(&mut self, name: &Arc<str>, id: u64) {
-        let owner = self.consumers[&id].owner;
-        let Some(delivery) = self.hand_out(name, owner, Some(id)) else { return };
-        let consumer = self.consumers.get_mut(&id).expect("it was chosen just now");
-        consumer.unsettled += 1;
-        // Nobody listens any more: it goes back when it is dropped, and by then the consumer is known to be deaf.
-        self.refused.extend(consumer.send(delivery));
     }
 }

@@ -4,6 +4,7 @@
 mod cargo;
 mod files;
 mod package;
+mod search;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,8 +50,8 @@ pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config
 /// The package that has the tasks.
 pub(super) fn find(arguments: &PackageArguments) -> Outcome<Package> {
     match &arguments.app {
-        Some(directory) => package::at(directory),
-        None => package::above(Path::new(".")),
+        Some(directory) => search::at(directory),
+        None => search::above(Path::new(".")),
     }
 }
 

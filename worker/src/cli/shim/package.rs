@@ -1,14 +1,13 @@
-//! Finding the package that has the tasks: what cargo knows about it, and which one is meant.
+//! The package that has the tasks: what cargo reports about it, and which one of a workspace is meant.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::cargo;
 use crate::cli::exit::{Failure, NO_TASKS, Outcome};
 
 /// The package on which tasks depend.
-const WORKER: &str = "mq-worker";
+pub(super) const WORKER: &str = "mq-worker";
 
 /// A package that has tasks, as far as building a worker for it needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,53 +59,9 @@ pub(super) struct Dependency {
     pub(super) path: Option<PathBuf>,
 }
 
-/// The package of a directory that somebody named.
-pub(super) fn at(directory: &Path) -> Outcome<Package> {
-    let manifest = if directory.is_file() { directory.to_owned() } else { directory.join("Cargo.toml") };
-    if !manifest.is_file() {
-        return Err(Failure::new(
-            NO_TASKS,
-            format!("--app {}: there is no Cargo.toml in that directory", directory.display()),
-        ));
-    }
-    let manifest = absolute(&manifest)?;
-    let name = manifest.display();
-    choose(&cargo::metadata(&manifest)?, &manifest)?.ok_or_else(|| {
-        Failure::new(NO_TASKS, format!("{name} does not depend on `{WORKER}`: `cargo add {WORKER}` adds it"))
-    })
-}
-
-/// The package of a directory, or else the nearest above it, that depends on us.
-pub(super) fn above(directory: &Path) -> Outcome<Package> {
-    let start = absolute(directory)?;
-    for directory in start.ancestors() {
-        let manifest = directory.join("Cargo.toml");
-        if manifest.is_file()
-            && let Some(package) = choose(&cargo::metadata(&manifest)?, &manifest)?
-        {
-            return Ok(package);
-        }
-    }
-    Err(Failure::new(
-        NO_TASKS,
-        format!(
-            "no tasks found: {} and the directories above it have no Cargo.toml that depends on `{WORKER}`; go to \
-             the crate that has the tasks, name its directory with --app DIR, or run a binary whose main is \
-             `{}::main()`",
-            start.display(),
-            WORKER.replace('-', "_")
-        ),
-    ))
-}
-
-fn absolute(path: &Path) -> Outcome<PathBuf> {
-    path.canonicalize()
-        .map_err(|error| Failure::failed(format!("cannot look into {}: {error}", path.display())))
-}
-
 /// The package that a manifest means: its own, or, where it is that of a workspace, the one member that has
 /// tasks. `None` when none depends on us.
-fn choose(metadata: &Metadata, manifest: &Path) -> Outcome<Option<Package>> {
+pub(super) fn choose(metadata: &Metadata, manifest: &Path) -> Outcome<Option<Package>> {
     let here = |package: &&Described| same(&package.manifest_path, manifest);
     if let Some(own) = metadata.packages.iter().find(here)
         && own.worker().is_some()

@@ -1,10 +1,10 @@
-//! Channels that are surely closed.
+//! Channels that are always closed.
 //!
 //! A handle of `lapin` is never just dropped. A consumer whose answer came late would stay with the broker and hold what
 //! it is given, for as long as the connection lives; and `lapin` can lock itself up when the last handle to a channel
-//! goes in the moment in which the connection is lost (decision 0006). Here whoever drops a channel has it closed: a task
-//! on the I/O thread asks for it, keeps the handles until it is done, and ends the connection if the broker does not
-//! answer that either.
+//! goes in the moment in which the connection is lost (decision 0006). So a dropped channel is closed by a task
+//! on the I/O thread, which keeps the handles until the channel is closed, and drops the connection if the broker does
+//! not reply.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -17,14 +17,32 @@ use lapin::{Channel, Consumer};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::failure::timed_out;
+use super::runtime;
 use super::session::Session;
 
-/// How long the broker may take for an answer that nobody else limits.
+/// Timeout for broker replies that have no other limit.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 /// How long it may take to close a channel.
 const CLOSING: Duration = Duration::from_secs(10);
 /// A channel whose end cannot be seen for so long is leaked rather than dropped.
 const LEAKED_AFTER: Duration = Duration::from_secs(120);
+
+/// The longest wait for a new channel.
+const OPENING: Duration = Duration::from_secs(60);
+
+impl Session {
+    /// Opens a channel. One that opens too late for the caller is closed again.
+    pub(crate) async fn channel(&self) -> lapin::Result<OpenChannel> {
+        let session = self.clone();
+        // A task of its own goes on when the caller has given up, and drops what it opens: that closes it.
+        let opening = self.io.spawn(async move {
+            let channel = runtime::timeout(OPENING, session.connection.create_channel()).await;
+            Ok(OpenChannel::new(channel.unwrap_or_else(|_| Err(timed_out()))?, session))
+        });
+        opening.await.unwrap_or_else(|_| Err(timed_out()))
+    }
+}
 
 /// A channel, and the consumer on it. Dropping it closes it.
 pub(crate) struct OpenChannel {

@@ -1,6 +1,6 @@
 //! One attempt to connect, which always ends.
 //!
-//! `lapin` waits for ever for a server that accepts and says nothing, and its I/O thread with it. So the socket is
+//! `lapin` waits forever for a server that accepts and says nothing, and its I/O thread with it. So the socket is
 //! made here, and a second handle to it is kept: shutting that down ends the thread, whatever it waits for.
 
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,6 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::failure::{Failure, text};
-use super::greeting::Greeting;
 use super::reactor;
 use super::sieve::Sieve;
 
@@ -23,7 +22,7 @@ use super::sieve::Sieve;
 #[derive(Clone, Default)]
 pub(super) struct Cutter(Arc<Mutex<Cut>>);
 
-/// Cuts when it is dropped: no connection outlives whoever made it.
+/// Cuts the connection when it is dropped: no connection outlives its owner.
 pub(super) struct CutOnDrop(pub(super) Cutter);
 
 impl Drop for CutOnDrop {
@@ -61,7 +60,7 @@ impl Cutter {
     }
 }
 
-/// Connects and logs in, within `limit`. Whoever gives up cuts.
+/// Connects and logs in, within `limit`. A caller that gives up cuts the connection.
 pub(super) async fn dial(
     address: &Address,
     name: &str,
@@ -91,12 +90,12 @@ pub(super) async fn dial(
                     }
                 }
                 if uri.scheme == AMQPScheme::AMQP {
-                    return Ok(AsyncTcpStream::Plain(Sieve::new(Greeting::new(stream))));
+                    return Ok(AsyncTcpStream::Plain(Sieve::new(stream)));
                 }
                 tls_begun.store(true, Ordering::Relaxed);
                 let stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
                 tls_begun.store(false, Ordering::Relaxed);
-                Ok(AsyncTcpStream::Plain(Sieve::new(Greeting::new(stream))))
+                Ok(AsyncTcpStream::Plain(Sieve::new(stream)))
             };
             let opened: std::io::Result<_> =
                 timeout(limit, open).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
@@ -158,7 +157,7 @@ mod tests {
     use super::*;
     use crate::connection::TlsOptions;
 
-    /// A server that says this to whoever comes and hangs up; nothing means that it stays and is silent.
+    /// A server that sends this to every client and closes; with nothing to send, it stays connected and silent.
     fn server(says: Option<&'static [u8]>) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();

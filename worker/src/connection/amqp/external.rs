@@ -1,5 +1,5 @@
-//! Bindings to what others declare. The protocol does not tell when an exchange comes or goes, so they are made again
-//! and again: that costs one request each, and changes nothing where the binding exists.
+//! Bindings to what others declare. The protocol does not report when an exchange is declared or deleted, so they are
+//! made again and again: that costs one request each, and changes nothing where the binding exists.
 
 use std::collections::HashSet;
 use std::sync::Weak;

@@ -21,7 +21,7 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// The address, as it may be shown.
     pub(super) shown: Option<String>,
-    /// Trying again soon will not help: whoever waits is told at once.
+    /// Another attempt would not help: waiting callers get the error at once.
     pub(crate) is_final: bool,
 }
 
@@ -35,7 +35,7 @@ impl Failure {
         Self { shown: Some(shown.to_owned()), ..self }
     }
 
-    /// For whoever wanted to use the connection: whatever that was for in detail, this is why it failed.
+    /// The error for callers that need the connection, whatever they need it for.
     pub(crate) fn to_error(&self) -> Error {
         let to = self.shown.as_ref().map_or("the broker".into(), |shown| format!("`{shown}`"));
         Error::cause(self.kind.clone(), format!("no connection to {to}: {}", self.text))

@@ -4,8 +4,8 @@
 //! binding twice, says nothing about lost deliveries, and leaves a consumer hanging after a channel error.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use super::address::Address;
 use super::dial::{CutOnDrop, Cutter, dial};
 use super::failure::{Failure, is_channel_error, to_error};
+pub(crate) use super::lock::lock;
 use super::runtime::{timeout, timeout_at};
 pub(crate) use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tracing::{debug, info, warn};
 
-/// `lapin` tells nobody when an idle connection dies; whoever uses one notices at once and says so.
+/// `lapin` does not report the loss of an idle connection; a caller that uses one notices at once and reports it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -352,11 +353,6 @@ impl Pause {
     fn connected(&mut self) {
         self.0 = self.0.min(2);
     }
-}
-
-/// A mutex whose holder never panics halfway: what it guards is whole even if it is poisoned.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

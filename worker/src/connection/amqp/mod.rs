@@ -2,19 +2,22 @@
 //! address shares. Each is made when it is first needed.
 //!
 //! One connection publishes, one is for streams, and one does all else. While the broker is short of memory or disk it
-//! reads nothing from a connection that publishes, so acks on that connection would hang too. And it closes the whole
-//! connection of whoever meets a stream that is just being made or has no leader: that must cost no publish its confirm
-//! and no task its delivery.
+//! reads nothing from a connection that publishes, so acks on that connection would hang too. RabbitMQ also closes
+//! the whole connection of a client that uses a stream which is just being declared or has no leader: no publish may lose
+//! its confirm, and no task its delivery, because of that.
 
 pub(crate) mod address;
 pub(crate) mod channel;
 pub(crate) mod codec;
+pub(crate) mod declare;
 pub(crate) mod delay;
+mod desired;
 mod dial;
 pub(crate) mod external;
 pub(crate) mod failure;
 mod greeting;
 pub(crate) mod link;
+mod lock;
 mod outgoing;
 pub(crate) mod properties;
 mod publisher;
@@ -23,7 +26,6 @@ pub(crate) mod runtime;
 mod session;
 mod sieve;
 pub(crate) mod subscription;
-pub(crate) mod topology;
 mod watchdog;
 mod window;
 
@@ -39,8 +41,8 @@ use tokio::runtime::Handle;
 
 use self::address::Address;
 use self::channel::Scratch;
+use self::desired::Desired;
 use self::link::{Link, lock};
-use self::topology::Desired;
 use self::watchdog::WATCHDOG;
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::Result;
@@ -76,7 +78,7 @@ pub(crate) struct Amqp {
 impl Amqp {
     /// New connections to an address. Nothing is connected before it is needed.
     ///
-    /// Each broker has its own: what it consumes and its exclusive queues end with it, whoever else is connected.
+    /// Each broker has its own connections: its consumers and exclusive queues end with it, whatever else is connected.
     ///
     /// # Errors
     /// An address with a mistake, or a file for TLS that cannot be read.
@@ -166,7 +168,7 @@ impl Amqp {
         &self.io
     }
 
-    /// Starts a task on the I/O thread. Whoever starts one says how it ends.
+    /// Starts a task on the I/O thread. The caller decides how it ends.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.io.spawn(work);
     }

@@ -40,14 +40,14 @@ impl Outgoing {
         })
     }
 
-    /// Leaves room for headers of this size, which the broker will add before anybody receives the message.
+    /// Leaves room for headers of this size, which the broker will add before the message is delivered.
     pub(crate) fn with_room(mut self, traces: usize) -> Self {
         self.header_frame += traces;
         self
     }
 
     /// The error of headers that do not fit into a frame of this size. To be asked before anything is written: the broker
-    /// closes the connection over them, and everybody else who publishes would lose their confirms.
+    /// closes the connection over them, and all other publishers would lose their confirms.
     pub(super) fn check(&self, frame_max: usize) -> Result<()> {
         if self.header_frame <= frame_max {
             return Ok(());

@@ -12,7 +12,6 @@ use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::tcp::AsyncTcpStream;
 
-use super::greeting::Greeting;
 use super::sieve::Sieve;
 
 /// A connection of Tokio's, with or without TLS.
@@ -31,15 +30,15 @@ pub(super) fn runtime() -> Runtime {
 }
 
 impl Reactor for Sieving {
-    type TcpStream = Sieve<Greeting<Socket>>;
+    type TcpStream = Sieve<Socket>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + Send + 'static>(
         &self,
         _: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        // For sockets that somebody else has opened; nobody does.
-        Err::<Sieve<Greeting<Socket>>, _>(io::ErrorKind::Unsupported.into())
+        // For sockets that the caller has opened; there are none.
+        Err::<Sieve<Socket>, _>(io::ErrorKind::Unsupported.into())
     }
 
     fn sleep(&self, duration: Duration) -> Self::Sleep {
@@ -55,6 +54,6 @@ impl Reactor for Sieving {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Sieve::new(Greeting::new(AsyncTcpStream::Plain(connecting.await?)))) }
+        async move { Ok(Sieve::new(AsyncTcpStream::Plain(connecting.await?))) }
     }
 }

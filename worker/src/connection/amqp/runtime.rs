@@ -1,8 +1,8 @@
 //! The two threads that a process has for RabbitMQ: one for all I/O, one that keeps the time.
 //!
 //! Heartbeats, confirms and acks must go on while user code blocks its own runtime, or while a test's runtime ends: so
-//! nothing of them may live on a runtime that belongs to somebody else. And whoever waits for the I/O thread must not
-//! depend on its timers: should it stand still, the clock ends the wait. It also serves callers whose executor has no
+//! none of them may run on a runtime that belongs to the caller. A wait for the I/O thread must not depend on that
+//! thread's timers: if it is blocked, the clock thread ends the wait. The clock also serves callers whose executor has no
 //! timers.
 
 use std::future::Future;
@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, Timeout};
 
-use super::link::lock;
+use super::lock::lock;
 use super::watchdog::WATCHDOG;
 use crate::error::{Error, Result};
 

@@ -4,7 +4,7 @@
 //! header of five kilobytes overflows the stack of its thread and takes the process down; and it gives the connection up
 //! over a name that is not UTF-8, again and again, since the message comes back. Both would stop every worker of a queue.
 //! Here bytes that are not UTF-8 become question marks, and properties that are nested too deeply, or are no
-//! properties at all, give way to one header that says so: the worker puts such a message aside.
+//! properties at all, give way to one header that says so: the worker dead-letters such a message.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::io::{AsyncRead, AsyncWrite};
 
+use super::greeting::objection;
 use super::properties::{mend_header, mend_method, tuned, unreadable, without_traces};
 
 /// Type, channel, length.
@@ -29,6 +30,8 @@ const FRAME_MAX: usize = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct Sieve<S> {
     inner: S,
+    /// Set once the first bytes were checked.
+    is_greeted: bool,
     buffer: Vec<u8>,
     /// What is in the buffer and was not handed on.
     start: usize,
@@ -41,10 +44,18 @@ pub(super) struct Sieve<S> {
 
 impl<S> Sieve<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, buffer: vec![0; CHUNK], start: 0, end: 0, passes: 0, frame_max: FRAME_MAX }
+        Self {
+            inner,
+            is_greeted: false,
+            buffer: vec![0; CHUNK],
+            start: 0,
+            end: 0,
+            passes: 0,
+            frame_max: FRAME_MAX,
+        }
     }
 
-    /// Looks at the next frame, if enough of it is there.
+    /// Looks at the next frame, if enough of it has arrived.
     fn look(&mut self) {
         let frame = &mut self.buffer[self.start..self.end];
         let Some(&[kind, _, _, a, b, c, d]) = frame.first_chunk::<HEAD>() else { return };
@@ -116,6 +127,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sieve<S> {
             }
             this.make_room();
             let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut this.buffer[this.end..]))?;
+            if !std::mem::replace(&mut this.is_greeted, true)
+                && let Some(objection) = objection(&this.buffer[..read])
+            {
+                return Poll::Ready(Err(objection));
+            }
             if read == 0 {
                 // The stream ends, perhaps in the middle of a frame.
                 this.passes = this.end;
@@ -192,7 +208,8 @@ mod tests {
 
     async fn sieved(stream: &[u8], piece: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        Sieve::new(Pieces(stream.to_vec(), piece)).read_to_end(&mut out).await.expect("it is read");
+        let mut sieve = Sieve { is_greeted: true, ..Sieve::new(Pieces(stream.to_vec(), piece)) };
+        sieve.read_to_end(&mut out).await.expect("it is read");
         out
     }
 

@@ -16,10 +16,10 @@ use tokio::time::{sleep, timeout};
 
 use super::Amqp;
 use super::channel::{ANSWER, OpenChannel};
+use super::declare::short;
 use super::external::MISSING;
 use super::failure::{code, reply_code, text, timed_out};
 use super::link::{Pause, Session};
-use super::topology::short;
 
 /// How long the broker may take to begin to hand out. For a quorum queue that is a command of its cluster, which takes
 /// seconds under load: what it hands out before it is given up would count as redelivered.
@@ -34,7 +34,7 @@ pub(crate) struct Source {
     pub(crate) arguments: FieldTable,
 }
 
-/// A consumer. Dropped, its channel is closed, and what is not acked goes back.
+/// A consumer. Dropped, its channel is closed, and unacked deliveries are requeued.
 pub(crate) struct Subscribed {
     channel: OpenChannel,
     prefetch: u16,

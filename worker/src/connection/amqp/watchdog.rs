@@ -8,7 +8,7 @@ use crate::tracing::{error, info};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use super::link::lock;
+use super::lock::lock;
 
 /// The watchdog of the I/O thread.
 pub(super) static WATCHDOG: Watchdog = Watchdog { since: Mutex::new(None) };
@@ -29,7 +29,7 @@ impl Watchdog {
         lock(&self.since).map(|since| since.elapsed())
     }
 
-    /// Looks again and again, for ever.
+    /// Checks the thread again and again, forever.
     pub(super) async fn watch(&self, thread: Handle, every: Duration) {
         loop {
             let begun = Instant::now();

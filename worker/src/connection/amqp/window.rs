@@ -36,7 +36,7 @@ pub(super) struct Entry<R> {
     pub(super) request: Option<R>,
     /// False while not even the first byte may have gone out.
     pub(super) was_written: bool,
-    /// What the confirm said, once it is there.
+    /// The confirm, once it has arrived.
     taken: Option<bool>,
     /// True once the caller has been told.
     is_told: bool,
@@ -97,7 +97,7 @@ impl<R> Window<R> {
         self.entries.iter_mut()
     }
 
-    /// Takes all confirms that are there, and says who can be told what.
+    /// Takes all confirms that have arrived, and returns the outcomes to report.
     pub(super) fn confirmed(&mut self, round: Vec<Confirm>, mut tell: impl FnMut(Arc<Outgoing>, R, Outcome)) {
         let mut clean = Vec::new();
         let mut unclean = Vec::new();
@@ -116,7 +116,7 @@ impl<R> Window<R> {
                 }
             }
         }
-        // Before anyone is told: a publish and its return may come in one round, in any order.
+        // Before any outcome is reported: a confirm and its return may arrive in one round, in any order.
         for message in returned {
             self.attribute(message, &mut tell);
         }
@@ -165,7 +165,7 @@ impl<R> Window<R> {
         }
     }
 
-    /// The channel is gone: hands over what was not told, in order, and begins anew.
+    /// The channel is lost: returns the unreported publishes in order, and starts again.
     pub(super) fn take(&mut self) -> Vec<Entry<R>> {
         self.first += self.entries.len() as u64;
         self.bytes = 0;
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(round(&mut window, vec![(third, None)]), [(3, true)]);
     }
 
-    /// Whatever the order in which confirms are settled and seen, nobody is told a lie: a model of the broker and
+    /// Whatever the order in which confirms are settled and seen, no outcome is wrong: a model of the broker and
     /// of what `lapin` does with returns.
     #[test]
     fn no_order_of_confirms_deceives() {

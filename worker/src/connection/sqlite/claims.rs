@@ -37,15 +37,15 @@ pub(crate) struct Claimed {
 pub(crate) enum Ending {
     /// The message leaves.
     Done,
-    /// The message goes back to its place.
+    /// The message is requeued at its old position.
     Back,
     /// The message goes where the dead letters of its queue go.
     Rejected,
-    /// The message goes back after a pause, with one crash more.
+    /// The message is requeued after a pause, with a crash count one higher.
     Lost { pause: Duration },
 }
 
-/// Takes one message out of a queue. One whose caller has gone is nobody's: it goes back.
+/// Takes one message out of a queue. If the caller has gone, the message is requeued.
 pub(crate) fn get(client: u64, queue: String) -> Job<Option<Claimed>, impl Run<Option<Claimed>>> {
     job::write("get a message", move |engine, now, changes| engine.get(client, &queue, now, changes))
         .lazily()
@@ -136,7 +136,7 @@ impl Engine {
     }
 
     fn settle(&mut self, tag: u64, ending: Ending, changes: &mut Changes) -> Sql<()> {
-        // A tag from before a lost lease is unknown: the message is somebody else's now.
+        // A tag from before a lost lease is unknown: the message has another owner now.
         let (Some(claim), Some(owner)) = (self.claims.get(&tag), self.lease.id()) else { return Ok(()) };
         changes.settled.push(tag);
         let &Claim { id, token, queue, rank, crashes, expires_at, .. } = claim;

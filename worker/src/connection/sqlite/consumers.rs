@@ -24,15 +24,23 @@ pub(crate) struct Consuming {
 /// Where a consumer's messages go. Called on the thread; must not block.
 #[derive(Clone)]
 pub(crate) struct Sink {
-    /// False when nobody took the message: it goes back.
+    /// False if the receiver was dropped: the message is requeued.
     pub(crate) hand_out: Arc<dyn Fn(Claimed) -> bool + Send + Sync>,
-    /// True when nobody takes messages any more.
+    /// True if the receiver was dropped.
     pub(crate) is_closed: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// Registers a consumer; it is served from the next transaction on.
 pub(crate) fn consume(consuming: Consuming) -> Job<(), impl Run<()>> {
     job::write("consume", move |engine, _, changes| engine.consume(&consuming, changes)).lazily()
+}
+
+/// Changes the queues of a consumer. What it has of others can still be settled.
+pub(crate) fn set_queues(client: u64, consumer: u64, queues: Vec<String>) -> Job<(), impl Run<()>> {
+    let run = move |engine: &mut Engine, now, changes: &mut Changes| {
+        engine.set_queues(client, consumer, &queues, now, changes)
+    };
+    job::write("change the queues of a consumer", run).lazily()
 }
 
 /// Ends a consumer. What it has can still be settled.
@@ -62,7 +70,7 @@ impl Consumer {
         Self { id: consumer, client, queues, name, prefetch, unsettled: 0, first: 0, sink }
     }
 
-    /// True when nobody takes its messages any more.
+    /// True if its receiver was dropped.
     pub(super) fn is_closed(&self) -> bool {
         (self.sink.is_closed)()
     }
@@ -86,6 +94,45 @@ impl Engine {
         }
         changes.begun.push(Consumer::new(consuming.clone()));
         Ok(Ok(()))
+    }
+
+    fn set_queues(
+        &mut self,
+        client: u64,
+        id: u64,
+        queues: &[String],
+        now: i64,
+        changes: &mut Changes,
+    ) -> Sql<Result<()>> {
+        let Some(known) = self.consumers.iter().find(|consumer| consumer.id == id) else { return Ok(Ok(())) };
+        let (before, name) = (known.queues.clone(), known.name.clone());
+        for queue in queues {
+            if let Err(error) = self.queue_for(client, queue) {
+                return Ok(Err(error.context("cannot consume")));
+            }
+        }
+        let owner = self.join(changes)?;
+        for queue in queues {
+            self.write_consumer(owner, id, queue, &name)?;
+        }
+        for queue in before.iter().filter(|queue| !queues.contains(queue)) {
+            self.db
+                .prepare_cached("DELETE FROM consumer WHERE owner = ? AND id = ? AND queue = ?")?
+                .execute(params![owner, id as i64, queue])?;
+            self.consumer_left(queue, now)?;
+        }
+        changes.moved.push((id, queues.to_vec()));
+        Ok(Ok(()))
+    }
+
+    /// A consumer has other queues from now on.
+    pub(super) fn move_consumers(&mut self, moved: Vec<(u64, Vec<String>)>) {
+        for (id, queues) in moved {
+            if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.id == id) {
+                (consumer.queues, consumer.first) = (queues, 0);
+                self.is_hungry = true;
+            }
+        }
     }
 
     pub(super) fn end_consumer(&mut self, id: u64, now: i64, changes: &mut Changes) -> Sql<()> {
@@ -148,7 +195,7 @@ impl Engine {
         }
     }
 
-    /// How many more messages each consumer may have; ends those of which nobody takes messages any more.
+    /// How many more messages each consumer may have; ends those whose receiver was dropped.
     fn room(&mut self, changes: &mut Changes) -> Sql<Vec<usize>> {
         let closed =
             self.consumers.iter().filter(|consumer| consumer.is_closed()).map(|consumer| consumer.id);

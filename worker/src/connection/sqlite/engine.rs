@@ -94,6 +94,8 @@ pub(crate) struct Changes {
     pub(super) claims: Vec<(u64, Claim)>,
     /// Consumers that began.
     pub(super) begun: Vec<Consumer>,
+    /// Consumers that have other queues now.
+    pub(super) moved: Vec<(u64, Vec<String>)>,
     /// Consumers that ended.
     pub(super) retired: Vec<u64>,
     /// Results that are final, or that somebody waits for.
@@ -204,6 +206,7 @@ impl Engine {
             self.is_hungry = true;
             self.listen();
         }
+        self.move_consumers(changes.moved);
         for order in orders {
             order.answer(self);
         }
@@ -322,7 +325,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes what nobody will ask for any more, a little at a time.
+    /// Deletes expired rows, a few at a time.
     fn sweep(&mut self, now: i64) -> Sql<()> {
         let clock = Instant::now();
         if clock < self.next_sweep {

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::engine::{Engine, Sql};
 use crate::error::{Error, Result};
-use crate::routing::topology::DeleteGuard;
+use crate::routing::DeleteGuard;
 use crate::routing::{Binding, Exchange};
 
 impl Engine {
@@ -94,7 +94,7 @@ impl Engine {
         Ok(Ok(()))
     }
 
-    /// Takes a binding away, if it is there.
+    /// Removes a binding, if it exists.
     pub(crate) fn unbind(&mut self, binding: &Binding) -> Sql<()> {
         let Binding { exchange, queue, routing_key } = binding;
         let removed = self

@@ -12,7 +12,7 @@ pub(super) fn is_busy(cause: &rusqlite::Error) -> bool {
 }
 
 /// The error for a caller who wanted to `act`, such as `publish`.
-pub(super) fn describe(path: &Path, act: &str, cause: rusqlite::Error) -> Error {
+pub(crate) fn describe(path: &Path, act: &str, cause: rusqlite::Error) -> Error {
     let path = path.display();
     let error = match cause.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

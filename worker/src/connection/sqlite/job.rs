@@ -73,7 +73,7 @@ pub(crate) fn write<T, F: Run<T>>(act: &'static str, run: F) -> Job<T, F> {
 }
 
 impl<T, F> Job<T, F> {
-    /// A power failure may undo it after its answer: nobody is told that something is safe.
+    /// A power failure may undo it after its answer: no caller is promised that something is safe.
     pub(crate) fn lazily(mut self) -> Self {
         self.terms.access = Access::Write(Synchronous::Normal);
         self

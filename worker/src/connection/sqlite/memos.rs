@@ -53,7 +53,7 @@ impl Engine {
             .query_row(params![register, id, now], |row| row.get(0))
     }
 
-    /// Takes a lock, or makes it last longer; somebody else who has it is the answer.
+    /// Takes or extends a lock; returns another holder that has it.
     pub(crate) fn lock(&self, key: &str, holder: &str, lifetime: Duration, now: i64) -> Sql<Option<String>> {
         let until = now.saturating_add(millis(lifetime));
         let held: Option<String> = self

@@ -73,7 +73,12 @@ impl Reason {
 }
 
 impl Engine {
-    fn publish(&mut self, publishing: &Publishing, now: i64, changes: &mut Changes) -> Sql<Result<()>> {
+    pub(super) fn publish(
+        &mut self,
+        publishing: &Publishing,
+        now: i64,
+        changes: &mut Changes,
+    ) -> Sql<Result<()>> {
         let Publishing { exchange, routing_key, .. } = publishing;
         let targets = match self.queues.targets(exchange, routing_key) {
             Ok(targets) => targets,
@@ -90,7 +95,7 @@ impl Engine {
             };
             return Ok(Err(Error::new(ErrorKind::Unroutable, text)));
         }
-        // All or none: who is told `rejected` has enqueued nothing.
+        // All or none: a caller that gets `rejected` has enqueued nothing.
         if publishing.delay.is_none() {
             for entry in &targets {
                 if entry.definition.overflow == Some(Overflow::RejectPublish) && self.is_full(entry)? {
@@ -282,7 +287,7 @@ impl Engine {
         let published_with = published_with.unwrap_or_else(|| entry.name.to_string());
         let routing_key = entry.definition.dead_letter_routing_key.as_ref().unwrap_or(&published_with);
         let targets = self.queues.targets(exchange, routing_key).unwrap_or_default();
-        // To push out itself would go on for ever.
+        // To push out itself would go on forever.
         let targets: Vec<_> =
             targets.into_iter().filter(|target| reason != Reason::TooMany || target.id != entry.id).collect();
         if targets.is_empty() {
@@ -312,7 +317,7 @@ impl Engine {
         targets.iter().try_for_each(|target| self.enter(target, &entering, now))
     }
 
-    /// Does what time has made due: delays that end, messages that expire, queues that nobody uses.
+    /// Handles what is due: delays that end, messages and unused queues that expire.
     pub(super) fn pass_due(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
         self.end_delays(now, changes)?;
         self.expire_messages(now, changes)?;
@@ -343,7 +348,7 @@ impl Engine {
             self.due("SELECT at, id, queue, rank FROM expiring WHERE at <= ? ORDER BY at, id LIMIT ?", now)?
         {
             self.db.prepare_cached("DELETE FROM expiring WHERE at = ? AND id = ?")?.execute([at, id])?;
-            // One that is handed out expires when it comes back.
+            // A delivered message expires when it is requeued.
             if self.remove_ready(queue, rank, id)?
                 && let Some(entry) = self.queues.by_id(queue)
             {

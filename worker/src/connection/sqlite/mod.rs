@@ -7,7 +7,7 @@
 //! - [`job`]: a closure over the engine, with the way back to its caller;
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`]: what can be done in it;
+//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`], [`schedule_log`], [`finding`]: what can be done in it;
 //! - [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its processes
 //!   wake each other.
 
@@ -16,7 +16,8 @@ mod claims;
 mod consumers;
 mod engine;
 mod exchanges;
-mod failure;
+pub(crate) mod failure;
+mod finding;
 pub(crate) mod head;
 pub(crate) mod job;
 mod memos;
@@ -27,6 +28,7 @@ mod presence;
 mod queues;
 mod removal;
 mod results;
+pub(crate) mod schedule_log;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -42,7 +44,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
 pub(crate) use claims::{Claimed, Ending, close, flush, get};
-pub(crate) use consumers::{Consuming, Sink, cancel, consume};
+pub(crate) use consumers::{Consuming, Sink, cancel, consume, set_queues};
+pub(crate) use finding::{Sighted, Spot};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
@@ -58,10 +61,10 @@ use thread::Arrival;
 /// wait for each other's locks.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Database>>>> = LazyLock::new(Mutex::default);
 
-/// Tells clients, consumers and whatever else needs it apart within this process.
+/// An id for clients and consumers, unique within this process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A number that nobody else in this process has.
+/// A number that is unique in this process.
 pub(crate) fn fresh_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }

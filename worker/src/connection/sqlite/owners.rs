@@ -2,7 +2,7 @@
 //!
 //! Every process that holds something has one row in `owner` and changes its `beat` once a second: one small
 //! write, however many claims it has. A neighbour is dead when its beat has not changed during [`DEAD_AFTER`] beats
-//! of our own. Neither clock is compared with another's: a clock that is set does not kill anybody, and as both
+//! of our own. Neither clock is compared with another's: a clock that is set expires no owner, and as both
 //! beats need the same lock, a lock that is held for long stops both.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::tracing;
 
 /// How often a process says that it lives.
 const BEAT: Duration = Duration::from_secs(1);
-/// So many of our own beats without one of theirs, and what they held comes back.
+/// After this many of our own heartbeats without one of theirs, their messages are requeued.
 const DEAD_AFTER: u32 = 5;
 /// Consumers of an owner whose beat is older than this are not counted. For display alone: it compares clocks.
 pub(super) const SHOWN_FOR: i64 = 6_000;
@@ -87,8 +87,8 @@ impl Engine {
         Ok(id)
     }
 
-    /// Beats when it is time, before anything else in a transaction: whoever beat within the last second has not
-    /// been buried, and whoever has been learns it here, before a verdict or a claim could go wrong.
+    /// Beats when it is time, before anything else in a transaction: an owner with a heartbeat in the last second
+    /// has not expired, and one that has expired finds out here, before a verdict or a claim could go wrong.
     pub(super) fn keep_lease(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
         let is_due = self.lease.is_beat_due();
         self.lease.begun = Some(Instant::now());
@@ -165,7 +165,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives back all that an owner has. After a crash that counts; a message that goes back in peace is unspent.
+    /// Requeues all messages of an owner. After a crash, it raises their crash counts; otherwise it costs no attempt.
     pub(super) fn release(&mut self, owner: i64, is_crash: bool, changes: &mut Changes) -> Sql<()> {
         let db = std::rc::Rc::clone(&self.db);
         db.prepare_cached(

@@ -1,7 +1,7 @@
 //! Whether the open file is still the one at its path.
 //!
 //! SQLite goes on in a file that was deleted, moved or replaced, and says that all is well: what it writes there nobody
-//! will ever read. So the path is looked at before a batch, and again after its commit and before anyone is told `Ok`.
+//! will ever read. So the path is looked at before a batch, and again after its commit and before any caller gets `Ok`.
 //! A look is a handful of calls of `stat`.
 
 use std::fmt;
@@ -22,7 +22,7 @@ pub(super) struct Presence {
     named: (PathBuf, Option<Identity>),
 }
 
-/// Tells files apart, whatever they are called.
+/// Identifies a file, whatever its name.
 type Identity = (u64, u64);
 
 /// What has become of a file that is open.

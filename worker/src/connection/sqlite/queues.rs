@@ -178,7 +178,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The tables have changed in this transaction: everybody reads them again.
+    /// The tables have changed in this transaction: all processes read them again.
     pub(super) fn touch_generation(&mut self) -> Sql<()> {
         self.run("UPDATE topology SET generation = generation + 1")?;
         self.queues.suspect();
@@ -341,7 +341,7 @@ impl Engine {
             let ready = number("SELECT count(*) FROM ready WHERE queue = ?1 AND ?2 > 0", entry.id)?;
             let due = number("SELECT count(*) FROM delayed WHERE queue = ?1 AND at <= ?2", entry.id)?;
             let delayed = number("SELECT count(*) FROM delayed WHERE queue = ?1 AND at > ?2", entry.id)?;
-            // What the dead have comes back as soon as somebody works here: it is not running.
+            // Messages of dead owners are requeued as soon as a process works here: they are not running.
             let claimed = number("SELECT count(*) FROM claimed WHERE queue = ?1 AND ?2 > 0", entry.id)?;
             let running = self
                 .db

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::message::headers::names;
 
 impl Engine {
-    /// A queue that goes when nobody uses it was used.
+    /// A queue that expires when unused was used.
     pub(super) fn touch(&self, entry: &QueueEntry, now: i64) -> Sql<()> {
         if entry.definition.expires.is_some() {
             self.db.prepare_cached("UPDATE queue SET used_at = ? WHERE id = ?")?.execute([now, entry.id])?;
@@ -31,7 +31,7 @@ impl Engine {
         if entry.definition.auto_delete && !is_used { self.delete(name) } else { Ok(()) }
     }
 
-    /// When the next queue goes that nobody uses.
+    /// When the next unused queue expires.
     pub(super) fn next_queue_expiry(&self) -> Sql<Option<i64>> {
         if !self.queues.has_expiring() {
             return Ok(None);
@@ -69,7 +69,7 @@ impl Engine {
         }
     }
 
-    /// A unique call that is gone keeps nobody out.
+    /// A deleted call of a unique task releases its lock.
     fn unlock_purged(&self, queue: i64) -> Sql<()> {
         let mut heads = self.db.prepare_cached(
             "SELECT head FROM message WHERE instr(head, ?2) AND id IN (SELECT id FROM ready WHERE queue = ?1
@@ -92,7 +92,7 @@ impl Engine {
                           UNION ALL SELECT id FROM delayed WHERE queue = ?1)")?;
         run("DELETE FROM ready WHERE queue = ?")?;
         run("DELETE FROM delayed WHERE queue = ?")?;
-        // One that is handed out gets its row again when it comes back.
+        // A delivered message gets its row again when it is requeued.
         run("DELETE FROM expiring WHERE queue = ?")?;
         self.lengths.remove(&entry.id);
         Ok(purged as u64)

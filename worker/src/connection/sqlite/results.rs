@@ -185,7 +185,7 @@ impl Engine {
             .optional()
     }
 
-    /// Looks whether other processes have stored what somebody here waits for.
+    /// Checks whether other processes have stored results that are awaited here.
     pub(super) fn read_news(&mut self) -> Sql<()> {
         if self.waiters.is_empty() {
             return Ok(());

@@ -9,13 +9,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use super::failure::{describe, is_busy};
 use crate::error::{Error, Result};
 
-/// `mqwk`: tells our files from those of other programs.
+/// `mqwk`: identifies our files.
 const APPLICATION_ID: i32 = 0x6d71_776b;
 
 /// One script per version; a file of version `n` has had the first `n`.
 ///
 /// A message's body is written once and never again: what changes while it lives are the small rows of `ready`,
-/// `delayed` and `claimed`, which hold its place. An UPDATE would copy the whole row, body included.
+/// `delayed` and `claimed`, which keep its position. An UPDATE would copy the whole row, body included.
 /// `rank` is 255 minus the priority, so that the key of `ready` is the order of delivery.
 const MIGRATIONS: &[&str] = &[
     "
@@ -75,7 +75,7 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE INDEX result_by_expiry ON result (expires_at) WHERE expires_at IS NOT NULL;
 ",
-    // Since when the message could be handed out: what people want to know of a queue that nobody empties.
+    // Since when the message could be delivered: shows how long a queue has not been consumed.
     "ALTER TABLE message ADD COLUMN since INTEGER;",
     // What lapses: notes on tasks (`seq` grows, so that who has read some reads on), and locks for unique ones.
     "
@@ -94,6 +94,11 @@ const MIGRATIONS: &[&str] = &[
     "
     ALTER TABLE delayed ADD COLUMN redelivered INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE delayed ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+",
+    // What schedulers share: their log, and the fence behind which the leader publishes.
+    "
+    CREATE TABLE schedule_log (seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL) STRICT;
+    CREATE TABLE schedule_fence (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL) STRICT;
 ",
 ];
 
@@ -128,7 +133,7 @@ fn is_of_another_log(path: &Path, cause: &rusqlite::Error) -> bool {
         && Path::new(&log).exists()
 }
 
-/// Checks that the file is there, and has been made by us.
+/// Checks that the file exists and was created by this crate.
 #[cfg(feature = "cli")]
 pub(super) fn must_exist(path: &Path) -> Result<()> {
     let missing = |what: &str| {

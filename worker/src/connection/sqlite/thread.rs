@@ -47,7 +47,7 @@ pub(super) enum Arrival {
 
 /// What the thread shares with the handles.
 pub(super) struct Shared {
-    /// The path in the words of whoever opened the file first.
+    /// The path as the first opener of the file wrote it.
     pub(super) named: PathBuf,
     pub(super) noticed: Arc<AtomicBool>,
     pub(super) loss: Arc<Mutex<Option<Loss>>>,
@@ -266,7 +266,7 @@ impl Thread {
     }
 }
 
-/// One transaction for all; when that fails, one for each, so that a bad neighbour harms nobody. Returns what has to
+/// One transaction for all; when that fails, one for each, so that a bad job does not fail the others. Returns what has to
 /// be tried again: everything, when another process has the lock.
 pub(super) fn transact(engine: &mut Engine, orders: Vec<Order>) -> Option<Refused> {
     let Refused { cause, orders } = engine.transact(orders).err()?;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::limits::Limits;
+use super::pauses::{self, Pauses};
 use super::quarantine::{CrashFacts, CrashVerdict};
 use super::refusal::Refusal;
 use super::request::{Attempts, Request, arguments, is_plain};
@@ -16,7 +17,7 @@ use super::workflow::unsupported;
 use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
 use crate::message::headers::names;
-use crate::message::{Embed, Headers, Message, codec};
+use crate::message::{Embed, Headers, Message, normalize};
 use crate::panics::Guarded;
 use crate::task::context::Call;
 use crate::task::registry::NotBegun;
@@ -30,6 +31,8 @@ pub(crate) enum Admission {
     Refuse(Request, Refusal),
     /// It is not due yet, by this long.
     Early(Request, Duration),
+    /// Its task is paused: it waits this long and comes again.
+    Hold(Request, Duration),
     /// A worker may have died with it: the crash is counted before it runs again.
     CountCrash(Request),
     /// Several tasks want this plain message: each gets a copy of its own.
@@ -65,6 +68,8 @@ pub(crate) struct Gate {
     pub(crate) broker_counts_crashes: bool,
     /// Not to be run.
     pub(crate) revocations: Arc<Revocations>,
+    /// What is paused.
+    pub(crate) pauses: Arc<Pauses>,
     /// How far ahead of its time a message may be run.
     pub(crate) tolerance: Duration,
 }
@@ -109,6 +114,10 @@ impl Gate {
             Ok(Some(wait)) if wait > self.tolerance => return Admission::Early(request, wait),
             Ok(_) => {}
         }
+        if let Some(end) = self.pauses.end_of_task(entry.name, now) {
+            let held = request.context.headers().held();
+            return Admission::Hold(request, pauses::wait(held, end - now, fastrand::f64()));
+        }
         let options = request.options;
         let limits = Limits::of(Some(entry), request.context.headers());
         let in_quarantine = verdict == CrashVerdict::RunAlone && self.quarantines_in_process;
@@ -124,50 +133,49 @@ impl Gate {
     }
 
     /// Decodes a delivery as far as its requeueing needs it.
-    pub(crate) fn decode(&self, delivery: Delivery, verdict: CrashVerdict) -> Decoded {
+    pub(crate) fn decode(&self, mut delivery: Delivery, verdict: CrashVerdict) -> Decoded {
         let crashes = self.crash_facts(&delivery).kept(verdict);
-        let Delivery { mut message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
-        let readable = self.readable(&mut message);
-        let first = |name: &str| message.headers.get_str(name).map(ToOwned::to_owned);
-        let routing_key = first(names::ROUTING_KEY).unwrap_or(routing_key);
-        let exchange = first(names::EXCHANGE).unwrap_or(exchange);
-        let plain = is_plain(&message);
-        let found = readable.and_then(|()| self.find(&message, &queue, &exchange, &routing_key));
+        let readable = self.readable(&mut delivery.message);
+        let first = |name: &str| delivery.message.headers.get_str(name).map(ToOwned::to_owned);
+        let (routing_key, exchange) = (first(names::ROUTING_KEY), first(names::EXCHANGE));
+        delivery.routing_key = routing_key.unwrap_or(delivery.routing_key);
+        delivery.exchange = exchange.unwrap_or(delivery.exchange);
+        let Delivery { message, queue, exchange, routing_key, .. } = &delivery;
+        let plain = is_plain(message);
+        let found = readable.and_then(|()| self.find(message, queue, exchange, routing_key));
         let entry = match found.as_deref() {
             Ok([entry]) => Some(*entry),
             _ => None,
         };
-        let call = Call {
-            task: entry.map_or("", |entry| entry.name),
-            // A plain message may have no id; it gets one that stays with it through its retries.
-            id: message.id().map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned),
-            queue,
-            exchange,
-            routing_key,
-            redelivered,
-            message,
-            shared: self.shared.clone(),
-            stopping: self.cold.clone().into(),
-        };
-        let context = Context::new(call);
-        let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        let embed = Embed::default();
-        let request = Request { context, options, embed, plain, crashes, quarantined: false, settlement };
-        Decoded { request, found }
+        // A plain message may have no id; it gets one that stays with it through its retries.
+        let id = message.id().map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned);
+        let request = self.request(entry, id, delivery);
+        Decoded { request: Request { plain, crashes, ..request }, found }
     }
 
     /// A call that its broker has dead-lettered, as far as telling of that needs it. `Err`: a message that cannot be read,
     /// or that is no call of a task.
-    pub(crate) fn dropped(&self, delivery: Delivery) -> Result<Request, Settlement> {
-        let Delivery { mut message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
-        if self.readable(&mut message).is_err() || is_plain(&message) {
-            return Err(settlement);
+    pub(crate) fn dropped(&self, mut delivery: Delivery) -> Result<Request, Settlement> {
+        if self.readable(&mut delivery.message).is_err() || is_plain(&delivery.message) {
+            return Err(delivery.settlement);
         }
-        let entry = message.headers.task().and_then(|name| self.registry.get(name));
-        let queue = message.headers.get_str(names::DEAD_QUEUE).map_or(queue, Into::into);
-        let call = Call {
+        let headers = &delivery.message.headers;
+        let entry = headers.task().and_then(|name| self.registry.get(name));
+        if let Some(queue) = headers.get_str(names::DEAD_QUEUE) {
+            delivery.queue = queue.into();
+        }
+        let id = delivery.message.id().unwrap_or_default().to_owned();
+        let mut request = self.request(entry, id, delivery);
+        request.embed = arguments(&request.context).map(|body| body.embed).unwrap_or_default();
+        Ok(request)
+    }
+
+    /// The request of a delivery, as a call that never crashed a worker.
+    fn request(&self, entry: Option<&TaskEntry>, id: String, delivery: Delivery) -> Request {
+        let Delivery { message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
+        let context = Context::new(Call {
             task: entry.map_or("", |entry| entry.name),
-            id: message.id().unwrap_or_default().to_owned(),
+            id,
             queue,
             exchange,
             routing_key,
@@ -175,11 +183,10 @@ impl Gate {
             message,
             shared: self.shared.clone(),
             stopping: self.cold.clone().into(),
-        };
-        let context = Context::new(call);
-        let embed = arguments(&context).map(|body| body.embed).unwrap_or_default();
+        });
         let options = entry.map_or(TaskOptions::DEFAULT, |entry| entry.options);
-        Ok(Request { context, options, embed, plain: false, crashes: 0, quarantined: false, settlement })
+        let embed = Embed::default();
+        Request { context, options, embed, plain: false, crashes: 0, quarantined: false, settlement }
     }
 
     /// Brings the message into the form that the rest reads.
@@ -196,7 +203,7 @@ impl Gate {
                 self.max_message_size
             )));
         }
-        codec::normalize(message, self.max_message_size).map_err(Refusal::Malformed)
+        normalize(message, self.max_message_size).map_err(Refusal::Malformed)
     }
 
     /// The task that a message names, or the tasks that subscribe to the routing key of a plain message.

@@ -2,9 +2,11 @@
 
 pub(crate) mod gate;
 pub(crate) mod limits;
+pub(crate) mod pauses;
 pub(crate) mod quarantine;
 pub(crate) mod refusal;
 pub(crate) mod request;
 pub(crate) mod revocations;
 pub(crate) mod step;
+pub(crate) mod waiting;
 pub(crate) mod workflow;

@@ -4,9 +4,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Node, describe};
 use crate::app::App;
+use crate::app::pause::announced;
 use crate::broker::{Note, Register};
 use crate::control::Command;
 use crate::error::Result;
+use crate::events::EventKind;
 use crate::task::{AckMode, TaskEntry};
 use crate::tracing;
 
@@ -15,7 +17,12 @@ impl Node {
     pub(super) fn perform(&self, command: &Command) -> Option<Value> {
         let arguments = &command.arguments;
         Some(match command.method.as_str() {
-            "ping" => json!({"ok": "pong"}),
+            "ping" => {
+                if let Some((what, until)) = announced(arguments) {
+                    self.pauses.set(what, until);
+                }
+                json!({"ok": "pong"})
+            }
             "stats" => self.stats(),
             "registered" | "dump_tasks" => self.registered(arguments),
             "active" | "dump_active" => self.active(),
@@ -32,7 +39,12 @@ impl Node {
             "conf" | "dump_conf" => describe::settings(self.app.config()),
             "report" => json!({"ok": self.report()}),
             "clock" => json!({"clock": self.clock.now()}),
-            "heartbeat" => Value::Null,
+            "heartbeat" => {
+                self.heartbeat.report(EventKind::WorkerHeartbeat);
+                Value::Null
+            }
+            "enable_events" => self.switch_events(true),
+            "disable_events" => self.switch_events(false),
             "hello" => self.hello(arguments),
             "shutdown" => {
                 tracing::info!("asked to stop by remote control");
@@ -173,6 +185,16 @@ impl Node {
             (false, _) => format!("tasks {told} flagged as revoked"),
             (true, []) => "terminate: tasks unknown".to_owned(),
             (true, running) => format!("terminate: {}", running.join(", ")),
+        }})
+    }
+
+    fn switch_events(&self, wanted: bool) -> Value {
+        let was = self.heartbeat.reporter.set_wants_calls(wanted);
+        json!({"ok": match (wanted, was) {
+            (true, false) => "task events enabled",
+            (true, true) => "task events already enabled",
+            (false, true) => "task events disabled",
+            (false, false) => "task events already disabled",
         }})
     }
 

@@ -6,6 +6,7 @@
 mod answers;
 mod describe;
 mod duplicates;
+pub(super) mod pause_reader;
 pub(super) mod revocation_reader;
 
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::pauses::Pauses;
 use super::admission::revocations::Revocations;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
+use super::heartbeat::Heartbeat;
 use super::settlement::persist::Settling;
 use crate::app::App;
 use crate::broker::{Broker, Consumer, Publication, Subscription};
@@ -51,9 +54,13 @@ pub(super) struct Node {
     pub(super) settling: Arc<Settling>,
     /// What it must not run.
     pub(super) revocations: Arc<Revocations>,
+    /// What is paused.
+    pub(super) pauses: Arc<Pauses>,
     /// How it is told to stop.
     pub(super) handle: WorkerHandle,
-    pub(super) clock: Clock,
+    pub(super) clock: Arc<Clock>,
+    /// Events, of calls and of itself.
+    pub(super) heartbeat: Heartbeat,
 }
 
 impl Node {
@@ -75,6 +82,7 @@ impl Node {
                     tracing::debug!(queue = mailbox.queue, "remote control is ready");
                     // What was told while there was no mailbox.
                     self.revocations.look();
+                    self.pauses.look();
                     let checked = async {
                         if !std::mem::replace(&mut checked, true) {
                             duplicates::warn(&self.name, Arc::clone(&broker)).await;

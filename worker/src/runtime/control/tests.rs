@@ -22,13 +22,15 @@ fn node(name: &str, broker: &str) -> Node {
         settling: Default::default(),
         slots: Arc::new(Slots::new(4)),
         revocations: Arc::default(),
+        pauses: Arc::default(),
         app,
         queues: vec!["mail".into()],
         topology: Topology::of_queue(Queue { max_priority: Some(9), ..Queue::new("mail") }),
         prefetch: 8,
         since: Instant::now(),
         handle: WorkerHandle::default(),
-        clock: Clock::default(),
+        clock: Arc::default(),
+        heartbeat: Heartbeat { reporter: Default::default(), running: Arc::default() },
     }
 }
 

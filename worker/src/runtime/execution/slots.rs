@@ -33,6 +33,11 @@ impl Slots {
         async { slot.await.expect("the semaphore is never closed") }
     }
 
+    /// How many there are.
+    pub(crate) fn all(&self) -> usize {
+        self.all
+    }
+
     /// How many are taken, lost ones among them.
     pub(crate) fn taken(&self) -> usize {
         self.all - self.free.available_permits()

@@ -1,6 +1,6 @@
-//! Answers `GET` and `HEAD` for two paths: as much of HTTP/1.1 as a probe needs.
+//! Answers `GET` and `HEAD` for three paths: as much of HTTP/1.1 as a probe needs.
 //!
-//! One request a connection, bounded in size, time and number: whoever can reach the port cannot harm the worker.
+//! One request a connection, bounded in size, time and number: a client that can reach the port cannot harm the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Vitals;
+use crate::message::JSON;
 use crate::tracing;
 
 /// How long a connection may last.
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 64;
 /// The largest request: probes send a few hundred bytes.
 const REQUEST: usize = 8 * 1024;
+/// The type of Prometheus' text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until it is dropped.
 pub(super) async fn serve(listener: TcpListener, vitals: Arc<Vitals>) {
@@ -51,7 +54,7 @@ async fn answer(mut stream: TcpStream, vitals: &Vitals) -> std::io::Result<()> {
         }
     }
     let response = if is_whole(&request) {
-        respond(&request, vitals)
+        respond(&request, vitals).await
     } else {
         refuse("431 Request Header Fields Too Large")
     };
@@ -63,35 +66,43 @@ async fn answer(mut stream: TcpStream, vitals: &Vitals) -> std::io::Result<()> {
     Ok(())
 }
 
-fn respond(request: &[u8], vitals: &Vitals) -> String {
+async fn respond(request: &[u8], vitals: &Vitals) -> String {
     let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let words: Vec<&str> = std::str::from_utf8(line).unwrap_or_default().split(' ').collect();
     let [method, target, version] = words[..] else { return refuse("400 Bad Request") };
     if !version.starts_with("HTTP/1.") {
         return refuse("400 Bad Request");
     }
-    let report = match target.split('?').next() {
-        Some("/livez") => Vitals::liveness,
-        Some("/readyz") => Vitals::readiness,
-        _ => return refuse("404 Not Found"),
-    };
+    let path = target.split('?').next();
+    if !matches!(path, Some("/livez" | "/readyz" | "/metrics")) {
+        return refuse("404 Not Found");
+    }
     if !matches!(method, "GET" | "HEAD") {
         return refuse("405 Method Not Allowed\r\nAllow: GET, HEAD");
     }
-    let report = report(vitals);
-    let status = if report.is_ok() { "200 OK" } else { "503 Service Unavailable" };
-    let body = serde_json::to_string(&report).expect("texts, numbers and times are JSON") + "\n";
-    let head = head(status, body.len());
+    let (status, kind, body) = match path {
+        Some("/metrics") => match vitals.metrics().await {
+            Some(text) => ("200 OK", METRICS, text),
+            None => return refuse("404 Not Found"),
+        },
+        path => {
+            let report = if path == Some("/livez") { vitals.liveness() } else { vitals.readiness() };
+            let status = if report.is_ok() { "200 OK" } else { "503 Service Unavailable" };
+            let body = serde_json::to_string(&report).expect("texts, numbers and times are JSON") + "\n";
+            (status, JSON, body)
+        }
+    };
+    let head = head(status, kind, body.len());
     if method == "HEAD" { head } else { head + &body }
 }
 
 fn refuse(status: &str) -> String {
-    head(status, 0)
+    head(status, JSON, 0)
 }
 
-fn head(status: &str, length: usize) -> String {
+fn head(status: &str, kind: &str, length: usize) -> String {
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
          Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
 }

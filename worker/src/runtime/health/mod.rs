@@ -1,10 +1,11 @@
-//! Whether a worker is alive and ready, for whoever restarts it: `/livez` and `/readyz`.
+//! Whether a worker is alive and ready, for its supervisor: `/livez` and `/readyz`.
 //!
-//! All of it runs on a thread of its own, so that a worker whose async runtime is blocked is told apart from one
-//! that is well. [`watch`] looks at the worker every few seconds, [`checks`] says what is wrong for how long, and
+//! All of it runs on a thread of its own, so that a worker whose async runtime is blocked can be distinguished
+//! from a healthy one. [`watch`] looks at the worker every few seconds, [`checks`] says what is wrong for how long, and
 //! [`http`] answers from what was seen: a probe costs no question to the broker.
 
 mod checks;
+mod depths;
 mod http;
 mod watch;
 
@@ -18,8 +19,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::checks::{Checks, Report, Trouble};
+use self::depths::Depths;
+use super::admission::pauses::Pauses;
 use super::execution::running::RunningTasks;
+use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
+use super::metrics::{Metrics, Present};
+use super::reporter::Reporter;
 use super::settlement::persist::Settling;
 use crate::app::config::WorkerConfig;
 use crate::backend::ResultBackend;
@@ -44,6 +50,8 @@ struct Vitals {
     checks: Mutex<Checks>,
     begun: DateTime<Utc>,
     stopping: OnceLock<DateTime<Utc>>,
+    metrics: Metrics,
+    depths: Depths,
 }
 
 /// How far a worker has come.
@@ -57,7 +65,7 @@ enum Phase {
     Consuming(Consuming),
 }
 
-/// What tells whether a worker that consumes gets on.
+/// Shows whether a consuming worker makes progress.
 #[derive(Clone)]
 pub(super) struct Consuming {
     /// Asked how full the queues are, when the worker has nothing to do.
@@ -74,6 +82,11 @@ pub(super) struct Consuming {
     pub(super) running: Arc<RunningTasks>,
     /// What it cannot settle at the moment.
     pub(super) settling: Arc<Settling>,
+    /// What it is not to consume.
+    pub(super) pauses: Arc<Pauses>,
+    pub(super) slots: Arc<Slots>,
+    /// Knows how many events were dropped.
+    pub(super) reporter: Reporter,
 }
 
 impl Health {
@@ -91,6 +104,8 @@ impl Health {
             checks: Mutex::new(checks),
             begun: Utc::now(),
             stopping: OnceLock::new(),
+            metrics: if config.health.is_some() { Metrics::new() } else { Metrics::default() },
+            depths: Depths::default(),
         });
         let Some(address) = config.health else {
             return Ok(Self { vitals, heart: None, _served: None });
@@ -101,6 +116,11 @@ impl Health {
         })?;
         let heart = tokio::spawn(beat(Arc::clone(&vitals), pause));
         Ok(Self { vitals, heart: Some(heart), _served: Some(over.drop_guard()) })
+    }
+
+    /// Where the worker records what it does.
+    pub(super) fn metrics(&self) -> Metrics {
+        self.vitals.metrics.clone()
     }
 
     /// The worker is set up and looks for its broker.
@@ -176,6 +196,32 @@ impl Vitals {
             Phase::Consuming(consuming) => report.with(consuming.settling.slowest()),
             _ => report,
         }
+    }
+
+    /// All metrics as a text. `None` where none are recorded.
+    async fn metrics(&self) -> Option<String> {
+        let present = match self.phase() {
+            _ if !self.metrics.is_on() => return None,
+            Phase::SettingUp | Phase::Connecting => Present::default(),
+            Phase::Consuming(consuming) => {
+                let queues = self.depths.of(&consuming).await;
+                let open = consuming.pauses.open(&*consuming.queues);
+                let slowest = consuming.settling.slowest();
+                Present {
+                    is_connected: consuming.control.is_attached(),
+                    delivered: consuming.delivered.load(Ordering::Relaxed),
+                    slots: consuming.slots.all(),
+                    slots_taken: consuming.slots.taken(),
+                    slots_lost: consuming.slots.lost(),
+                    settling: slowest.map_or_else(Default::default, |slowest| (slowest.count, slowest.lasts)),
+                    events_dropped: consuming.reporter.dropped(),
+                    queues,
+                    paused: consuming.queues.iter().filter(|queue| !open.contains(queue)).cloned().collect(),
+                    consumed: consuming.queues.to_vec(),
+                }
+            }
+        };
+        self.metrics.page(|| present)
     }
 
     /// Whether the worker takes messages.

@@ -25,7 +25,7 @@ struct Counters {
     delivered: u64,
 }
 
-/// Looks again and again, for ever.
+/// Checks the worker again and again, forever.
 pub(super) async fn watch(vitals: &Vitals, pause: Duration) {
     let mut last = Counters::default();
     let mut looked = Instant::now();
@@ -74,7 +74,12 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
                     ));
                     return symptoms;
                 }
-                let waiting = consuming.broker.queues(&consuming.queues).await;
+                let open = consuming.pauses.open(&*consuming.queues);
+                // Without a name, a broker tells of all queues.
+                if open.is_empty() {
+                    return symptoms;
+                }
+                let waiting = consuming.broker.queues(&open).await;
                 idle(&consuming, delivered, waiting, &mut symptoms);
             }
         }
@@ -99,7 +104,7 @@ fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, 
         Err(error) if error.is_connection() || error.is_timeout() => {
             symptoms.connection = Some(format!("the broker does not answer: {error:#}"));
         }
-        // For instance the queue of somebody else: that says nothing about this worker.
+        // For instance the queue of another program: that says nothing about this worker.
         Err(error) => tracing::debug!(error = format!("{error:#}"), "cannot read the lengths of the queues"),
     }
 }
@@ -119,7 +124,11 @@ mod tests {
     use crate::connection::{ConnectOptions, TlsOptions};
     use crate::routing::QueueKind;
     use crate::runtime::execution::running::RunningTasks;
+    use crate::runtime::execution::slots::Slots;
     use crate::runtime::health::checks::Checks;
+    use crate::runtime::health::depths::Depths;
+    use crate::runtime::metrics::Metrics;
+    use crate::runtime::reporter::Reporter;
     use crate::task::Registry;
 
     /// A consumer in a given state.
@@ -167,6 +176,9 @@ mod tests {
             queues: Arc::new([]),
             delivered: Arc::new(AtomicU64::new(1)),
             running: Arc::new(RunningTasks::new(&Registry::default())),
+            pauses: Arc::default(),
+            slots: Arc::new(Slots::new(1)),
+            reporter: Reporter::default(),
         };
         let vitals = Vitals {
             phase: Mutex::new(Phase::Consuming(consuming)),
@@ -175,6 +187,8 @@ mod tests {
             checks: Mutex::new(Checks::new(Duration::ZERO, Duration::ZERO)),
             begun: Utc::now(),
             stopping: OnceLock::new(),
+            metrics: Metrics::default(),
+            depths: Depths::default(),
         };
         let mut last = Counters::default();
         look(&vitals, &mut last).await;

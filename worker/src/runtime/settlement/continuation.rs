@@ -63,7 +63,7 @@ pub(crate) fn after_failure(embed: &Embed, context: &Context) -> Vec<Following> 
 }
 
 /// The ids of the steps that will never run now, with the queue on which each one's result is awaited:
-/// without a stored failure, whoever waits for the end of the chain would wait for ever.
+/// without a stored failure, a caller that waits for the end of the chain would wait forever.
 pub(crate) fn never_reached(embed: &Embed) -> Vec<(String, Option<String>)> {
     steps(&embed.chain).filter_map(|step| Some((step.text("task_id")?, step.text("reply_to")))).collect()
 }

@@ -20,6 +20,8 @@ pub(crate) fn copy_of(request: &Request) -> Message {
     message.properties.expiration = None;
     // The sender said these to the broker for one publish.
     message.headers.retain(|name| !is_instruction(name) && !is_trace(name));
+    // It counts the waits of one pause.
+    message.headers.remove(names::HELD);
     if request.plain && !context.task().is_empty() {
         mark_plain(&mut message, context.task(), context.id());
     }

@@ -13,7 +13,7 @@ pub struct Summary {
     pub failed: u64,
     /// Failed runs that will be tried again.
     pub retried: u64,
-    /// Messages that were handed back at the end.
+    /// Messages that were requeued at shutdown.
     pub requeued: u64,
     /// Messages that were too late or cancelled.
     pub revoked: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     /// Failed runs that will be tried again.
     pub(crate) retried: AtomicU64,
-    /// Messages handed back.
+    /// Messages requeued.
     pub(crate) requeued: AtomicU64,
     /// Messages that were too late or cancelled.
     pub(crate) revoked: AtomicU64,

@@ -1,9 +1,9 @@
-//! Tells of calls that the broker has dead-lettered by itself: they expired while they waited, their queue was too long, or
+//! Reports calls that the broker has dead-lettered by itself: they expired while they waited, their queue was too long, or
 //! they were handed out too often.
 //!
-//! No worker was there when that happened, so a worker looks into the dead-letter queues of its queues whenever they have
-//! grown. Whoever waits for the result of such a call is told that it is revoked, and the letter is marked as told. Merely
-//! expired ones would pile up for ever: the latest [`KEPT`] stay.
+//! No worker took part when that happened, so a worker looks into the dead-letter queues of its queues whenever they have
+//! grown. The caller that waits for the result of such a call learns that it is revoked, and the letter is marked as
+//! reported. Expired ones alone would pile up forever: the latest [`KEPT`] stay.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -83,7 +83,7 @@ impl Watched {
             return;
         }
         let broker = &*settler.broker;
-        // Letters that are held here are not there for anybody else who looks: the commands wait for us, and we for them.
+        // Letters that are held here are hidden from other readers: the `dead` commands and the workers take turns.
         let lock = DeadLetters::lock(&self.queue);
         if !lock.take(broker).await {
             return;
@@ -164,7 +164,7 @@ async fn walk(
     walked.map(|()| Walked { gone, is_done })
 }
 
-/// Tells of one call, and leaves its letter marked in the place of the one that was taken. `Err`: it is none to tell of.
+/// Reports one call, and replaces its letter by a marked one. `Err`: the letter needs no report.
 async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery) -> Result<(), Settlement> {
     let reason = delivery.message.headers.untold_broker_death().unwrap_or_default().to_owned();
     let request = gate.dropped(delivery)?;

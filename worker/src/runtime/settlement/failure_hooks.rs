@@ -1,4 +1,4 @@
-//! Tells the program's failure hooks of a task that failed for good. They are observers: nothing they do changes what
+//! Calls the program's failure hooks after a task that failed permanently. They are observers: nothing they do changes what
 //! becomes of the message.
 
 use std::sync::Arc;
@@ -26,12 +26,12 @@ impl FailureHooks {
         Self(hooks)
     }
 
-    /// True when nobody wants to hear.
+    /// True if there are no hooks.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Tells one after the other, until the worker stops `cold`.
+    /// Calls one after the other, until the worker stops `cold`.
     pub(crate) async fn tell(&self, failed: FailedTask, cold: &CancellationToken) {
         let failed = Arc::new(failed);
         for hook in &self.0 {

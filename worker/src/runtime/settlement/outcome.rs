@@ -27,12 +27,12 @@ pub(crate) enum Outcome {
     Dead {
         /// What the dead-letter queue says.
         reason: DeadReason,
-        /// What the caller is told.
+        /// What the caller receives.
         failure: TaskFailure,
     },
     /// It is too late for it, or it was cancelled.
     Revoked {
-        /// What the caller is told: `expired` or `revoked`.
+        /// What the caller receives: `expired` or `revoked`.
         why: &'static str,
     },
     /// It has succeeded before, and that was kept: acknowledge.

@@ -22,13 +22,13 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Why an effect is not durable.
 #[derive(Debug)]
 pub(crate) enum Unsettled {
-    /// The cold shutdown came first: the message goes back to its queue.
+    /// The cold shutdown came first: the message is requeued.
     Abandoned,
     /// It can never be done.
     Impossible(Error),
 }
 
-/// The cold shutdown came before an effect was durable: the message goes back instead.
+/// The cold shutdown came before an effect was durable: the message is requeued instead.
 pub(crate) struct Abandoned;
 
 impl From<Abandoned> for Unsettled {
@@ -106,7 +106,7 @@ impl Persist {
     }
 }
 
-/// The messages whose outcome could not be settled at the first attempt, for whoever asks what the worker does.
+/// The messages whose outcome could not be settled at the first attempt, for health checks and remote control.
 #[derive(Debug, Default)]
 pub(crate) struct Settling(Mutex<Listed>);
 
@@ -145,7 +145,7 @@ impl Settling {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Listed> {
-        // A list stays a list whoever panicked beside it.
+        // A panic elsewhere leaves the list whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -32,14 +32,14 @@ impl Settler {
         Ok(false)
     }
 
-    /// Notes a success, after everything else about it is safe: whoever finds the note has nothing left to do.
+    /// Notes a success, after everything else about it is safe: a worker that finds the note has nothing left to do.
     pub(crate) async fn remember(&self, request: &Request) -> Result<(), Abandoned> {
         let Some(lifetime) = request.options.once_for else { return Ok(()) };
         let note = Note::new(call_of(request), lifetime);
         self.register("record a finished id", || self.broker.note(Register::Done, &note)).await.map(drop)
     }
 
-    /// True when the quarantine of a message has begun before. Also where the broker cannot tell.
+    /// True if the quarantine of a message began before, or if the broker does not know.
     pub(crate) async fn was_quarantined(&self, headers: &Headers) -> Result<bool, Abandoned> {
         let Some(quarantine) = quarantine_of(headers) else { return Ok(true) };
         let ask = || self.broker.is_noted(Register::Tried, &quarantine, Register::Tried.longest());

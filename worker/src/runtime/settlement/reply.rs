@@ -22,7 +22,7 @@ impl Settler {
     pub(crate) async fn reply(&self, context: &Context, json: &[u8]) -> Result<(), Abandoned> {
         let asked_json =
             context.properties().content_type.as_deref().is_some_and(|kind| kind.starts_with(JSON));
-        // Whoever did not speak JSON gets a text as a text, not in quotes.
+        // A caller that did not send JSON gets text as it is, not in quotes.
         let text = match serde_json::from_slice(json) {
             Ok(Value::String(text)) if !asked_json => Some(text),
             _ => None,
@@ -37,7 +37,7 @@ impl Settler {
         }
     }
 
-    /// Tells whoever waits for an answer that there will be none.
+    /// Reports to the waiting caller that there will be no reply.
     pub(crate) async fn reply_failure(
         &self,
         context: &Context,
@@ -74,7 +74,7 @@ impl Settler {
         };
         let message = Message { properties, headers, body: body.into() };
         let mut publication = to_queue(&queue, message, None);
-        // Whoever asked may have gone.
+        // The caller may have gone.
         publication.mandatory = false;
         let answered = unless_impossible(self.insist("send a reply", Effect::Publish(publication)).await)?;
         if let Err(error) = &answered {

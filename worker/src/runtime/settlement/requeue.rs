@@ -10,9 +10,11 @@ use super::persist::{Abandoned, Unsettled};
 use super::settler::{Settled, Settler};
 use super::trimmed_copy::TrimmedCopy;
 use crate::broker::Verdict;
+use crate::events::EventKind;
 use crate::message::headers::names;
-use crate::message::history;
+use crate::message::{Message, history};
 use crate::runtime::admission::request::Request;
+use crate::show;
 use crate::task::TaskEntry;
 use crate::tracing;
 
@@ -30,25 +32,55 @@ impl Settler {
         self.consumed.cancelled().await;
         count(&self.counters.requeued);
         tracing::debug!(task = request.context.task(), id = request.context.id(), "requeued");
+        self.reporter.happened(EventKind::Requeued, &request.context);
         let is_counted = self.broker.capabilities().counts_crashes && !request.quarantined;
         if is_counted || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
         }
-        // A worker that stops must not wait for a broker that is away: a message that is not settled comes back too.
+        // A worker that stops must not wait for a broker that is away: an unsettled message is redelivered anyway.
         const LIMIT: Duration = Duration::from_secs(2);
         let afresh = self.broker.publish(to_queue(request.context.queue(), copy_of(&request), None));
         let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
         request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
     }
 
+    /// Requeues a message whose queue is paused and that has not begun. Its consumer must be detached from the queue: else
+    /// the same message would come again.
+    pub(crate) async fn return_to_paused_queue(&self, request: Request) {
+        count(&self.counters.requeued);
+        if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
+            return request.settlement.settle(Verdict::Requeue);
+        }
+        let afresh = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+        let copy = TrimmedCopy::call(copy_of(&request));
+        let done = self.publish_copy(&request, "requeue a message of a paused queue", copy, afresh).await;
+        self.replace(request, done).await;
+    }
+
+    /// Sends a message of a paused task back to wait in the broker, with no attempt spent.
+    pub(crate) async fn hold(&self, request: Request, wait: Duration) {
+        let (task, id) = (request.context.task(), request.context.id());
+        let held = request.context.headers().held().saturating_add(1);
+        tracing::debug!(task, id, held, after = %show::duration(wait), "its task is paused: postponed");
+        let mut message = copy_of(&request);
+        message.headers.set(names::HELD, held);
+        self.wait_in_broker(request, message, wait).await;
+    }
+
     /// Sends a message that came before its time, or its turn, back to wait in the broker.
     pub(crate) async fn postpone(&self, request: Request, wait: Duration) {
+        let message = copy_of(&request);
+        self.wait_in_broker(request, message, wait).await;
+    }
+
+    async fn wait_in_broker(&self, request: Request, message: Message, wait: Duration) {
         if self.keep_lock(&request, wait).await.is_err() {
             return request.settlement.settle(Verdict::Requeue);
         }
+        self.reporter.delayed(&request.context, wait);
         let delay = Some(self.as_long_as_possible(wait));
         let waiting = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
-        let copy = TrimmedCopy::call(copy_of(&request));
+        let copy = TrimmedCopy::call(message);
         let done = self.publish_copy(&request, "let a message wait", copy, waiting).await;
         self.replace(request, done).await;
     }
@@ -66,6 +98,7 @@ impl Settler {
             crashes,
             "delivered before and never settled: its worker may have died"
         );
+        self.reporter.happened(EventKind::Crashed, &request.context);
         let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
         let done = self.publish_copy(&request, "count a crash", TrimmedCopy::call(message), counted).await;
         self.replace(request, done).await;
@@ -87,7 +120,7 @@ impl Settler {
         request.settlement.settle(Verdict::Ack);
     }
 
-    /// Settles a message whose copy is to be run in its place.
+    /// Settles a message whose copy will run instead.
     async fn replace(&self, request: Request, published: Result<(), Unsettled>) {
         let settled = match published {
             Ok(()) => Ok(Settled::GoesOn(Verdict::Replaced)),

@@ -13,7 +13,7 @@ use crate::state::State;
 use crate::tracing;
 
 impl Settler {
-    /// Tells whoever waits for this call, and for the steps after it, which are never reached.
+    /// Reports to callers that wait for this call, and for the steps after it, which are never reached.
     pub(crate) async fn store_for_all(
         &self,
         request: &Request,

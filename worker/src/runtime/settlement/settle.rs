@@ -10,7 +10,7 @@
 //! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the slot
 //! in the prefetch window stays taken, which is what keeps the worker from running ahead.
 //!
-//! What can never be done has an end, so that no slot is held for ever:
+//! What can never be done has an end, so that no slot is held forever:
 //!
 //! | the effect | and when it is impossible |
 //! |---|---|
@@ -20,7 +20,7 @@
 //! | result, answer | a failure that says so, else it is logged and left |
 //! | errback, register, lock | it is logged and left |
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
@@ -36,6 +36,7 @@ use crate::app::unique;
 use crate::backend::ResultRecord;
 use crate::broker::{Locked, Publication, Verdict};
 use crate::error::{Result, TaskFailure};
+use crate::events::KEPT;
 use crate::message::Message;
 use crate::message::headers::{LATEST, format_time, names};
 use crate::message::history::{self, shortened};
@@ -51,15 +52,29 @@ impl Settler {
     /// Carries out an outcome and settles the delivery.
     pub(crate) async fn settle(&self, request: Request, outcome: Outcome, elapsed: Duration) {
         let layers = self.app.middleware();
-        if layers.is_empty() {
+        let is_reported = self.reporter.wants_calls();
+        if layers.is_empty() && !is_reported && !self.metrics.is_on() {
             self.carry_out(request, outcome, elapsed).await;
             return;
         }
-        let (context, seen) = (request.context.clone(), outcome.without_value());
+        let context = request.context.clone();
+        let value = match &outcome {
+            Outcome::Success(json) if is_reported => Some(json[..json.len().min(KEPT)].to_vec()),
+            _ => None,
+        };
+        let seen = outcome.without_value();
+        let begun = Instant::now();
         let kind = match self.carry_out(request, outcome, elapsed).await {
             true => seen.kind(),
             false => OutcomeKind::Requeued,
         };
+        self.metrics.settled(&context, kind, elapsed, begun.elapsed());
+        match (kind, value) {
+            (OutcomeKind::Succeeded, Some(json)) => self.reporter.succeeded(&context, &json, elapsed),
+            // Reported before it was sent: another worker may have run it since.
+            (OutcomeKind::Retried { .. }, _) => {}
+            _ => self.reporter.ended(&context, kind),
+        }
         layers.on_outcome(&context, &TaskOutcome { kind, elapsed }).await;
     }
 
@@ -171,6 +186,7 @@ impl Settler {
         }
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         self.keep_lock(request, after).await?;
+        self.reporter.ended(context, OutcomeKind::Retried { after, failure: &failure });
         if let Err(error) = unless_impossible(self.publish_later(request, message, after).await)? {
             let message = format!("{} (it is not tried again: {error:#})", failure.message);
             return self.dead(request, DeadReason::Unsettled, TaskFailure { message, ..failure }).await;
@@ -183,8 +199,8 @@ impl Settler {
         Ok(Settled::GoesOn(Verdict::Ack))
     }
 
-    /// Lets a unique call keep others out through a wait, and for its time after it. Before it is sent: whoever has the
-    /// lock has a message.
+    /// Extends the lock of a unique call through a wait, and for its own lifetime after it. This comes before the message is
+    /// sent: the holder of a lock has a message.
     pub(crate) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
@@ -209,7 +225,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Moves a message to the dead-letter queue, and tells all who have to know.
+    /// Moves a message to the dead-letter queue, and reports it to the waiting caller and the hooks.
     pub(crate) async fn dead(
         &self,
         request: &Request,
@@ -234,7 +250,7 @@ impl Settler {
         let sent =
             self.publish_copy(request, "dead-letter a message", TrimmedCopy::letter(message), letter).await;
         let verdict = match unless_impossible(sent)? {
-            // A dead letter may come again under its id: whoever replays it wants it to run.
+            // A dead letter may come again under its id: a replay is meant to run.
             Ok(()) => Verdict::Replaced,
             Err(error) => {
                 let (queue, error) = (context.queue(), format!("{error:#}"));
@@ -256,7 +272,7 @@ impl Settler {
         Ok(Settled::Over(verdict))
     }
 
-    /// Tells whoever waits for the result, and what should follow a failure.
+    /// Reports to the caller that waits for the result, and to what should follow a failure.
     async fn tell_of_failure(&self, request: &Request, failure: &TaskFailure) -> Result<(), Abandoned> {
         let context = &request.context;
         if request.plain {

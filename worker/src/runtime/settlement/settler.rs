@@ -16,6 +16,8 @@ use crate::broker::{Broker, Verdict};
 use crate::message::Attempt;
 use crate::message::headers::format_time;
 use crate::runtime::admission::request::Request;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::reporter::Reporter;
 
 /// How many characters of the last error are kept. Headers must stay small: RabbitMQ's frames are 128 KiB.
 pub(crate) const MAX_ERROR: usize = 4000;
@@ -30,8 +32,12 @@ pub(crate) struct Settler {
     pub(crate) backend: Arc<dyn ResultBackend>,
     /// The worker's name.
     pub(crate) worker: String,
-    /// Hear of dead letters.
+    /// Called for dead letters.
     pub(crate) hooks: FailureHooks,
+    /// Where runs and outcomes are recorded.
+    pub(crate) metrics: Metrics,
+    /// Reports what happens to calls.
+    pub(crate) reporter: Reporter,
     /// Tries each effect until it is durable, or cannot be.
     pub(crate) persist: Persist,
     /// Fires when this worker stops and is handed nothing any more.
@@ -46,7 +52,7 @@ pub(crate) struct Settler {
 pub(crate) enum Settled {
     /// The call is over: its delivery is settled, and the next one of a unique task may come.
     Over(Verdict),
-    /// It goes on in the message that takes its place.
+    /// The call continues in the message that replaces it.
     GoesOn(Verdict),
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A worker adds to the headers of what it sends again: the history, the error, the address. A message that came in with
 //! headers as large as the broker allows has no room for that. First what the worker added goes, then the sender's largest
-//! headers, and of a dead letter, which nobody runs, the rest; the names of what was dropped go along.
+//! headers, and of a dead letter, which is not run, the rest; the names of what was dropped go along.
 
 use crate::message::Message;
 use crate::message::headers::{names, owner};

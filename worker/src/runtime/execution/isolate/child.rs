@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpgrp, kill_process_group, set
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{self, Call, REVOKE, Reply};
+use super::wire::{self, IsolatedCall, REVOKE, Reply};
 use super::{MARK, is_scarcity};
 use crate::app::App;
 use crate::message::Message;
@@ -99,7 +99,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     // What the task starts must not hold the socket, or read from it.
     let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
     rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
-    let (call, body) = wire::read::<Call>(socket).map_err(failed("cannot read the call"))?;
+    let (call, body) = wire::read::<IsolatedCall>(socket).map_err(failed("cannot read the call"))?;
     let orders = Arc::new(Orders::default());
     let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
     // Ends with the process.
@@ -140,7 +140,7 @@ impl Orders {
         }
     }
 
-    /// Whoever comes second, the order or the call, sees the other.
+    /// The second of the two, the order or the call, sees the first.
     fn begin(&self, context: &Context) {
         let _ = self.context.set(context.clone());
         self.tell_if_revoked();
@@ -164,7 +164,7 @@ fn listen(mut worker: UnixStream, orders: &Orders) {
     std::process::abort();
 }
 
-async fn run(call: Call, body: Vec<u8>, orders: &Orders, worker: &UnixStream) -> Ended {
+async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders, worker: &UnixStream) -> Ended {
     let (work, context) = match prepare(call, body, orders).await {
         Ok(prepared) => prepared,
         Err(ended) => return ended,
@@ -200,7 +200,7 @@ fn pass_on(context: &Context, worker: &UnixStream) {
     }
 }
 
-async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), Ended> {
+async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), Ended> {
     let failed = |error: TaskError| Ended::Erred(error);
     let mut shared = SharedState::default();
     run_setup(&mut shared).await.map_err(|error| failed(error.into()))?;
@@ -208,7 +208,7 @@ async fn prepare(call: Call, body: Vec<u8>, orders: &Orders) -> Result<(Work, Co
     let task = registry.get(&call.task);
     let task =
         task.ok_or_else(|| failed(TaskError::failed(format!("its process knows no task `{}`", call.task))))?;
-    let Call { id, queue, exchange, routing_key, redelivered, headers, properties, .. } = call;
+    let IsolatedCall { id, queue, exchange, routing_key, redelivered, headers, properties, .. } = call;
     let context = Context::new(context::Call {
         task: task.name,
         id,

@@ -21,7 +21,7 @@ pub(super) use process::run;
 use crate::error::{Error, Result};
 use crate::task::Registry;
 
-/// Tells a process that it is to run one task; the value is the process id of its worker.
+/// Set for a process that runs one task; the value is the process id of its worker.
 #[cfg(unix)]
 const MARK: &str = "MQ_ISOLATED";
 

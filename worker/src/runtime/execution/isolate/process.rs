@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::wire::{self, CANCEL, Call, REVOKE, Reply};
+use super::wire::{self, CANCEL, IsolatedCall, REVOKE, Reply};
 use super::{MARK, is_scarcity};
 use crate::panics::caught;
 use crate::runtime::execution::ended::Ended;
@@ -35,7 +35,7 @@ pub(in crate::runtime) async fn run(context: Context, memory_limit: Option<u64>)
 }
 
 async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<Ended> {
-    let call = wire::frame(&Call::of(context, memory_limit), &context.message().body)?;
+    let call = wire::frame(&IsolatedCall::of(context, memory_limit), &context.message().body)?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let (mut from, mut to) = UnixStream::from_std(ours)?.into_split();
@@ -91,7 +91,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     }
     let status = family.head.wait().await?;
     let words = in_words(status, memory_limit);
-    // Whoever ends all the processes of a service may meet one that is only just starting.
+    // A signal to all processes of a service may reach one that is just starting.
     let was_told_to_end = [Signal::TERM, Signal::INT, Signal::HUP].map(|signal| Some(signal.as_raw()));
     if !has_begun && was_told_to_end.contains(&status.signal()) {
         return Ok(Ended::NotStarted(words));

@@ -12,9 +12,9 @@ use crate::panics::Panic;
 use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
 
-/// Tells the task to stop, at its soft limit: its cancellation token fires.
+/// Asks the task to stop, at its soft limit: its cancellation token fires.
 pub(super) const CANCEL: u8 = b'c';
-/// Tells the task that it is revoked, and to stop.
+/// Asks the task to stop because it was revoked.
 pub(super) const REVOKE: u8 = b'r';
 
 /// The lengths of head and body.
@@ -22,7 +22,7 @@ const LENGTHS: usize = 16;
 
 /// The call; the message's body is the body.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Call {
+pub(super) struct IsolatedCall {
     pub(super) task: String,
     pub(super) id: String,
     pub(super) queue: String,
@@ -35,7 +35,7 @@ pub(super) struct Call {
     pub(super) memory_limit: Option<u64>,
 }
 
-impl Call {
+impl IsolatedCall {
     pub(super) fn of(context: &Context, memory_limit: Option<u64>) -> Self {
         Self {
             task: context.task().into(),

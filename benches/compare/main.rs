@@ -1,0 +1,63 @@
+//! mq-worker beside the raw clients, in one run: `benches/run` builds it and starts a broker for it.
+//!
+//! Each measurement is a process of its own, so that its CPU time and memory are its own, and the broker's are not in
+//! them. The two sides of a comparison take turns; a ratio is the median of the ratios of the rounds, which a busy
+//! machine disturbs far less than the rates.
+
+mod framework;
+mod lapin_client;
+mod measure;
+mod plan;
+mod plot;
+mod report;
+mod role;
+mod rusqlite_client;
+mod work;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Compares mq-worker with the raw clients.
+#[derive(Parser)]
+struct Arguments {
+    /// The RabbitMQ to load; without one, only SQLite is measured.
+    #[arg(long, env = "MQ_BENCH_AMQP_URL")]
+    amqp: Option<String>,
+    /// Tasks of each measurement.
+    #[arg(long, default_value_t = 20_000)]
+    tasks: u64,
+    /// How often each measurement is made.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only measurements whose name contains this text.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Where the figures go.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where the picture goes.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// What a process of its own measures.
+    #[command(subcommand)]
+    role: Option<role::Role>,
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments = Arguments::parse();
+    if let Some(role) = arguments.role {
+        return role.run();
+    }
+    let figures = plan::run(arguments.amqp.as_deref(), arguments.tasks, arguments.rounds, &arguments.only)?;
+    report::print(&figures);
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&figures)?)?;
+    }
+    if let Some(path) = &arguments.svg {
+        std::fs::write(path, plot::bars(&figures))?;
+    }
+    Ok(())
+}

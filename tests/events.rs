@@ -1,0 +1,208 @@
+//! Events of workers and producers, on every broker.
+
+use std::time::Duration;
+
+use mq_worker::control::Control;
+use mq_worker::events::{Event, EventKind, EventReader, EventStream};
+use mq_worker::{App, SharedState, TaskError, task};
+use serde_json::{Map, Value, json};
+use support::places::{Place, Running, eventually, everywhere};
+use support::unique;
+
+#[task(name = "events.greet")]
+async fn greet(name: String) -> String {
+    format!("hello {name}")
+}
+
+#[task(name = "events.fail", max_retries = 1, backoff = "5ms..10ms")]
+async fn fail(what: String) -> Result<(), TaskError> {
+    Err(TaskError::failed(what))
+}
+
+/// A worker with a name that no other test has, and a producer that reports what it sends.
+fn reporting(place: &Place) -> (App, String) {
+    let name = format!("{}@test", unique("events"));
+    let app = place.app_with(|config| {
+        config.worker.hostname = Some(name.clone());
+        config.worker.events = true;
+        config.sent_events = true;
+    });
+    (app, name)
+}
+
+/// What was reported, up to the first event for which `last` is true.
+async fn read_to(events: &mut EventStream, last: impl Fn(&Event) -> bool) -> Vec<Event> {
+    let mut read = Vec::new();
+    let reading = async {
+        while let Some(batch) = events.next().await {
+            read.extend(batch.events.iter().cloned());
+            batch.done();
+            if read.iter().any(&last) {
+                return;
+            }
+        }
+        panic!("the events have ended");
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(30), reading).await.is_ok();
+    assert!(in_time, "the event does not come: {read:#?}");
+    read
+}
+
+fn kinds<'a>(events: &'a [Event], id: &str) -> Vec<&'a str> {
+    // Producer and worker report side by side.
+    let of_call = events.iter().filter(|event| event.uuid.as_deref() == Some(id));
+    of_call.map(|event| event.kind.name()).filter(|kind| *kind != "task-sent").collect()
+}
+
+fn find<'a>(events: &'a [Event], id: &str, kind: &EventKind) -> &'a Event {
+    let found = events.iter().find(|event| event.kind == *kind && event.uuid.as_deref() == Some(id));
+    found.unwrap_or_else(|| panic!("no {kind} of {id}: {events:#?}"))
+}
+
+#[test]
+fn the_life_of_a_call_is_reported() {
+    everywhere(async |place| {
+        let (app, name) = reporting(&place);
+        let mut events = app.watch_events(EventReader::Live).await.expect("a stream");
+        let running = Running::start(app.clone(), SharedState::default());
+        let job = app.send(greet.with("world").queue(&place.queue)).await.expect("sent");
+        job.get().timeout(Duration::from_secs(20)).await.expect("a result");
+        let is_of = |event: &Event, id: &str| event.uuid.as_deref() == Some(id);
+        let mut read =
+            read_to(&mut events, |event| event.kind == EventKind::TaskSucceeded && is_of(event, job.id()))
+                .await;
+        if !read.iter().any(|event| event.kind == EventKind::TaskSent) {
+            read.extend(read_to(&mut events, |event| event.kind == EventKind::TaskSent).await);
+        }
+        assert_eq!(
+            kinds(&read, job.id()),
+            ["task-received", "task-started", "task-succeeded"],
+            "{}",
+            place.name
+        );
+        let sent = find(&read, job.id(), &EventKind::TaskSent);
+        assert!(sent.hostname.starts_with("gen"), "{sent:?}");
+        assert_eq!(sent.queue.as_deref(), Some(place.queue.as_str()));
+        let received = find(&read, job.id(), &EventKind::TaskReceived);
+        assert_eq!((received.hostname.as_str(), received.pid), (name.as_str(), std::process::id()));
+        assert_eq!(received.name.as_deref(), Some("events.greet"));
+        assert_eq!((received.args.as_deref(), received.kwargs.as_deref()), (Some("('world',)"), Some("{}")));
+        assert_eq!((received.retries, received.attempt), (Some(0), Some(1)));
+        assert_eq!(received.root_id.as_deref(), Some(job.id()));
+        let started = find(&read, job.id(), &EventKind::TaskStarted);
+        assert!(started.wait.is_some_and(|wait| (0.0..30.0).contains(&wait)), "{started:?}");
+        let succeeded = find(&read, job.id(), &EventKind::TaskSucceeded);
+        assert_eq!(succeeded.result.as_deref(), Some("'hello world'"));
+        assert!(succeeded.runtime.is_some_and(|runtime| runtime < 10.0), "{succeeded:?}");
+        assert!(started.clock > received.clock && succeeded.clock > started.clock);
+        let online =
+            read.iter().find(|event| event.kind == EventKind::WorkerOnline && event.hostname == name);
+        assert_eq!(online.and_then(|online| online.freq), Some(2.0), "{read:#?}");
+
+        let job = app.send(fail.with("no luck").queue(&place.queue)).await.expect("sent");
+        job.get().timeout(Duration::from_secs(20)).await.expect_err("a failure");
+        let read =
+            read_to(&mut events, |event| event.kind == EventKind::DeadLettered && is_of(event, job.id()))
+                .await;
+        let expected = [
+            "task-received",
+            "task-started",
+            "task-retried",
+            "task-received",
+            "task-started",
+            "task-failed",
+            "mq-dead-lettered",
+        ];
+        assert_eq!(kinds(&read, job.id()), expected, "{}", place.name);
+        let retried = find(&read, job.id(), &EventKind::TaskRetried);
+        assert!(retried.exception.as_deref().is_some_and(|text| text.contains("no luck")), "{retried:?}");
+        let failed = find(&read, job.id(), &EventKind::TaskFailed);
+        assert_eq!((failed.reason.as_deref(), failed.attempt), (Some("retries-exhausted"), Some(2)));
+        let dead = find(&read, job.id(), &EventKind::DeadLettered);
+        assert_eq!(dead.queue.as_deref(), Some(place.dead().as_str()));
+
+        running.stop().await;
+        let offline = |event: &Event| event.kind == EventKind::WorkerOffline && event.hostname == name;
+        let read = read_to(&mut events, offline).await;
+        assert_eq!(read.iter().find(|event| offline(event)).and_then(|event| event.processed), Some(3));
+        events.close().await;
+    });
+}
+
+#[test]
+fn events_of_calls_are_turned_on_and_off_while_a_worker_runs() {
+    everywhere(async |place| {
+        let name = format!("{}@test", unique("events"));
+        let app = place.app_with(|config| config.worker.hostname = Some(name.clone()));
+        let mut events = app.watch_events(EventReader::Live).await.expect("a stream");
+        let running = Running::start(app.clone(), SharedState::default());
+        let control = Control::new(app.broker().await.expect("a broker")).to([&name]);
+        let control = control.timeout(Duration::from_secs(10));
+        let ask = async |method: &str| -> Value {
+            let replies = control.ask(method, Map::new()).await.expect("replies");
+            replies.first().map(|reply| reply.value.clone()).unwrap_or_default()
+        };
+        eventually("the worker answers", || async { ask("ping").await == json!({"ok": "pong"}) }).await;
+        let silent = app.send(greet.with("silence").queue(&place.queue)).await.expect("sent");
+        silent.get().timeout(Duration::from_secs(20)).await.expect("a result");
+        assert_eq!(ask("enable_events").await, json!({"ok": "task events enabled"}));
+        assert_eq!(ask("enable_events").await, json!({"ok": "task events already enabled"}));
+        let told = app.send(greet.with("world").queue(&place.queue)).await.expect("sent");
+        let done = |event: &Event| {
+            event.kind == EventKind::TaskSucceeded && event.uuid.as_deref() == Some(told.id())
+        };
+        let read = read_to(&mut events, done).await;
+        assert_eq!(kinds(&read, silent.id()), [""; 0], "{}", place.name);
+        assert_eq!(ask("disable_events").await, json!({"ok": "task events disabled"}));
+        assert_eq!(ask("disable_events").await, json!({"ok": "task events already disabled"}));
+        running.stop().await;
+        events.close().await;
+    });
+}
+
+#[test]
+fn a_durable_reader_gets_what_was_reported_while_it_was_away() {
+    everywhere(async |place| {
+        let (app, _) = reporting(&place);
+        let reader = EventReader::Durable { name: unique("history"), bound: 10_000 };
+        let events = app.watch_events(reader.clone()).await.expect("a stream");
+        events.close().await;
+        let running = Running::start(app.clone(), SharedState::default());
+        let job = app.send(greet.with("world").queue(&place.queue)).await.expect("sent");
+        job.get().timeout(Duration::from_secs(20)).await.expect("a result");
+        running.stop().await;
+        let done =
+            |event: &Event| event.kind == EventKind::TaskSucceeded && event.uuid.as_deref() == Some(job.id());
+        let mut events = app.watch_events(reader).await.expect("a stream");
+        let read = read_to(&mut events, done).await;
+        assert_eq!(
+            kinds(&read, job.id()),
+            ["task-received", "task-started", "task-succeeded"],
+            "{}",
+            place.name
+        );
+        events.close().await;
+    });
+}
+
+#[test]
+fn arguments_and_results_are_hidden_on_request() {
+    everywhere(async |place| {
+        let (app, _) = reporting(&place);
+        let app = place.app_with(|config| {
+            config.clone_from(app.config());
+            config.event_values = false;
+        });
+        let mut events = app.watch_events(EventReader::Live).await.expect("a stream");
+        let running = Running::start(app.clone(), SharedState::default());
+        let job = app.send(greet.with("S3CRET").queue(&place.queue)).await.expect("sent");
+        let done =
+            |event: &Event| event.kind == EventKind::TaskSucceeded && event.uuid.as_deref() == Some(job.id());
+        let read = read_to(&mut events, done).await;
+        let ours = read.iter().filter(|event| event.uuid.as_deref() == Some(job.id()));
+        let text: String = ours.map(|event| serde_json::to_string(event).expect("JSON")).collect();
+        assert!(text.contains("[hidden]") && !text.contains("S3CRET"), "{}: {text}", place.name);
+        running.stop().await;
+        events.close().await;
+    });
+}

@@ -1,0 +1,11 @@
+//! Looking through dead-letter queues: what failed for good.
+//!
+//! Messages are taken one by one and held while we look, and go back at the end in the order in which they came.
+//! Should we die in between, the broker puts them back.
+
+mod kind;
+pub(crate) mod letter;
+pub(crate) mod replay;
+pub(crate) mod search;
+#[cfg(feature = "dashboard")]
+pub(crate) mod survey;

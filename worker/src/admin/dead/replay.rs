@@ -1,0 +1,121 @@
+//! Sending a dead letter back to the queue that it came from.
+
+use chrono::Utc;
+
+use crate::admin::failure::Outcome;
+use crate::app::{App, unique};
+use crate::broker::{Delivery, Locked, Publication};
+use crate::message::Message;
+use crate::message::headers::{is_instruction, is_trace, names};
+use crate::routing::queue::broadcast_task;
+
+/// What became of a letter that was to be sent back.
+pub(crate) enum Sent {
+    /// The broker has it safely.
+    Back,
+    /// Its task is unique, and another call waits or runs by now.
+    KeptOut { holder: Option<String> },
+}
+
+/// Publishes it again; the dead letter itself is not touched. A unique call takes its lock first, as when it was sent.
+pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome<Sent> {
+    let queue = origin(&delivery.message, dead_queue).to_owned();
+    // A queue of one worker's own has gone with it: whoever runs now hears the broadcast again.
+    let (exchange, routing_key) = match broadcast_task(&queue) {
+        Some(task) => (App::broadcast_exchange(task), String::new()),
+        None => {
+            app.ensure_queue(&queue).await?;
+            (String::new(), queue)
+        }
+    };
+    let message = revived(&delivery.message);
+    let publication = Publication { exchange, routing_key, message, delay: None, mandatory: true };
+    let broker = app.broker().await?;
+    let headers = &delivery.message.headers;
+    let lock = headers.id().and_then(|id| unique::read(headers, id));
+    if let Some(lock) = &lock
+        && let Locked::Held(holder) = broker.lock(lock).await?
+    {
+        return Ok(Sent::KeptOut { holder });
+    }
+    let sent = broker.publish(publication).await;
+    if let (Err(error), Some(lock)) = (&sent, &lock)
+        && error.unknown_id().is_none()
+    {
+        // It was not sent, so it keeps nobody out.
+        let _ = broker.unlock(lock).await;
+    }
+    Ok(sent.map(|()| Sent::Back)?)
+}
+
+/// The queue that it came from: what the worker noted, else what the dead-letter queue is called after.
+fn origin<'a>(message: &'a Message, dead_queue: &'a str) -> &'a str {
+    let noted = message.headers.get_str(names::DEAD_QUEUE);
+    noted.unwrap_or_else(|| dead_queue.strip_suffix(".dead").unwrap_or(dead_queue))
+}
+
+/// The message with its id, its arguments and the story of its death, and all its tries before it again.
+fn revived(message: &Message) -> Message {
+    let mut message = message.clone();
+    let past = |time: Result<Option<chrono::DateTime<Utc>>, String>| {
+        time.is_ok_and(|time| time.is_some_and(|time| time <= Utc::now()))
+    };
+    // What has expired is wanted all the same: somebody has asked for it now.
+    let expired = past(message.headers.expires());
+    message.properties.expiration = None;
+    for name in ["retries", names::CRASHES, "eta"] {
+        message.headers.remove(name);
+    }
+    if expired {
+        message.headers.remove("expires");
+    }
+    // What the broker added, and what the sender once told it, is not said again.
+    message.headers.retain(|name| !is_trace(name) && !is_instruction(name));
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Headers;
+
+    fn dead(headers: &[(&str, serde_json::Value)]) -> Message {
+        let mut all = Headers::for_task("t", "id-1");
+        for (name, value) in headers {
+            all.set(*name, value.clone());
+        }
+        Message { headers: all, body: (&b"[[1],{},{}]"[..]).into(), ..Message::default() }
+    }
+
+    #[test]
+    fn a_revived_message_keeps_its_id_and_story_and_counts_anew() {
+        let message = dead(&[
+            ("retries", 3.into()),
+            (names::CRASHES, 3.into()),
+            (names::DEAD_REASON, "failed".into()),
+            (names::HISTORY, serde_json::json!([])),
+            ("expires", "2020-01-01T00:00:00Z".into()),
+            ("eta", "2020-01-01T00:00:00Z".into()),
+            ("x-death", serde_json::json!([{ "queue": "a" }])),
+            ("x-first-death-queue", "a".into()),
+            ("CC", serde_json::json!(["copies"])),
+            ("tenant", "acme".into()),
+        ]);
+        let revived = revived(&message);
+        let names: Vec<&str> = revived.headers.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["id", "mq-dead-reason", "mq-history", "task", "tenant"]);
+        assert_eq!((revived.headers.id(), revived.body), (Some("id-1"), message.body));
+    }
+
+    #[test]
+    fn a_time_that_has_not_come_still_holds() {
+        let revived = revived(&dead(&[("expires", "2999-01-01T00:00:00Z".into())]));
+        assert!(revived.headers.get("expires").is_some());
+    }
+
+    #[test]
+    fn it_goes_where_it_came_from() {
+        assert_eq!(origin(&dead(&[(names::DEAD_QUEUE, "email".into())]), "other.dead"), "email");
+        assert_eq!(origin(&dead(&[]), "email.dead"), "email");
+    }
+}

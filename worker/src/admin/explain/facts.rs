@@ -1,0 +1,97 @@
+//! Everything that is known of a call and its surroundings, gathered before anything is concluded.
+
+use chrono::{DateTime, Utc};
+
+use crate::history::Job;
+use crate::state::State;
+
+/// What was found out about one call. What could not be found out is `None` or empty.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// The id of the call.
+    pub(crate) id: String,
+    /// What the history knows.
+    pub(crate) job: Option<Job>,
+    /// Its result, where a backend keeps it.
+    pub(crate) result: Option<ResultFacts>,
+    /// The task, if anything knows it.
+    pub(crate) task: Option<String>,
+    /// The queue, if anything knows it.
+    pub(crate) queue: Option<QueueFacts>,
+    /// Its message, if it was found in a queue.
+    pub(crate) waiting: Option<WaitingFacts>,
+    /// Its dead letter, if it was found.
+    pub(crate) dead: Option<DeadFacts>,
+    /// The worker that says that it runs it.
+    pub(crate) running: Option<RunningFacts>,
+    /// The workers that replied; `None` if none could be asked.
+    pub(crate) workers: Option<Vec<WorkerFacts>>,
+    /// It is in the register of what is not to be run.
+    pub(crate) is_revoked: bool,
+    /// It is in the register of what has succeeded.
+    pub(crate) is_done: bool,
+    /// It is in the register of what was run in quarantine.
+    pub(crate) is_quarantined: bool,
+    /// Its queue is paused.
+    pub(crate) is_queue_paused: bool,
+    /// Its task is paused.
+    pub(crate) is_task_paused: bool,
+    /// Another call has its lock.
+    pub(crate) lock_holder: Option<String>,
+    /// What could not be found out, and why.
+    pub(crate) gaps: Vec<String>,
+}
+
+/// A result.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ResultFacts {
+    pub(crate) state: State,
+    pub(crate) error: Option<String>,
+    pub(crate) done_at: Option<DateTime<Utc>>,
+}
+
+/// The queue of the call.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct QueueFacts {
+    pub(crate) name: String,
+    /// `None`: there is no such queue.
+    pub(crate) ready: Option<u64>,
+}
+
+/// Its message in a queue.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WaitingFacts {
+    pub(crate) queue: String,
+    /// How many messages are delivered before it.
+    pub(crate) ahead: u64,
+    /// Until when it waits for its time.
+    pub(crate) until: Option<DateTime<Utc>>,
+}
+
+/// Its dead letter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct DeadFacts {
+    pub(crate) queue: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) died_at: Option<String>,
+}
+
+/// Where it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RunningFacts {
+    pub(crate) worker: String,
+    pub(crate) since: Option<DateTime<Utc>>,
+}
+
+/// A worker that replied.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct WorkerFacts {
+    pub(crate) name: String,
+    pub(crate) queues: Vec<String>,
+    /// The names of its tasks; empty if it did not tell.
+    pub(crate) tasks: Vec<String>,
+    pub(crate) running: Option<u64>,
+    pub(crate) slots: Option<u64>,
+    pub(crate) is_stopping: bool,
+}

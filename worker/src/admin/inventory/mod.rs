@@ -1,0 +1,208 @@
+//! Which queues, exchanges and bindings a broker has: from the broker where it can list them, else from RabbitMQ's
+//! management API, else those that configuration and tasks name, with the reason why there may be more.
+
+#[cfg(feature = "amqp")]
+mod listed;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::admin::failure::{Failure, Outcome};
+use crate::app::App;
+use crate::broker::{ExchangeInfo, QueueInfo, Register};
+use crate::control::mailbox;
+use crate::events::exchange::is_live_queue;
+use crate::routing::router::Wanted;
+use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
+
+/// What was found, and why that may not be all.
+pub(crate) struct Inventory<T> {
+    pub(crate) found: Vec<T>,
+    pub(crate) gap: Option<Gap>,
+}
+
+/// Why a list is not complete.
+pub(crate) struct Gap {
+    code: u8,
+    /// True when nothing but the known ones was looked for.
+    known_only: bool,
+    /// True when somebody said how to list them, and it did not work.
+    is_a_mistake: bool,
+    why: String,
+}
+
+/// A queue, with what only some brokers tell.
+pub(crate) struct Found {
+    pub(crate) info: QueueInfo,
+    /// How long its oldest message has waited.
+    pub(crate) oldest: Option<Duration>,
+}
+
+/// All queues of a broker.
+pub(crate) struct Queues {
+    pub(crate) queues: Inventory<Found>,
+    /// Messages that wait for their time in queues of their own, where a queue's own count does not hold them.
+    pub(crate) delayed: Option<u64>,
+}
+
+impl<T> Inventory<T> {
+    fn complete(found: Vec<T>) -> Self {
+        Self { found, gap: None }
+    }
+}
+
+impl Gap {
+    /// The end of a request that has shown what there is: an error when nothing was found, or when listing was set up and
+    /// failed; else a word about it.
+    pub(crate) fn end(self, what: &str, broker: &str, is_empty: bool) -> Outcome<String> {
+        let text = self.text(what, broker);
+        if is_empty || self.is_a_mistake { Err(Failure::new(self.code, text)) } else { Ok(text) }
+    }
+
+    pub(crate) fn text(&self, what: &str, broker: &str) -> String {
+        let Self { why, known_only, .. } = self;
+        match known_only {
+            true => format!(
+                "{broker} lists its {what} only through the management API, and {why}; these are only the ones that \
+                 configuration and tasks name and that exist"
+            ),
+            false => format!("not all {what} of {broker} are shown: {why}"),
+        }
+    }
+}
+
+/// All queues: with those of `also` where the broker cannot list them.
+pub(crate) async fn queues(app: &App, also: impl IntoIterator<Item = String>) -> Outcome<Queues> {
+    let broker = app.broker().await?;
+    if broker.capabilities().lists_queues {
+        let mut found = Vec::new();
+        for info in broker.queues(&[]).await? {
+            let oldest = if info.ready > 0 { broker.oldest(&info.name).await? } else { None };
+            found.push(Found { info, oldest });
+        }
+        return Ok(Queues { queues: Inventory::complete(shown(found)), delayed: None });
+    }
+    match listed::queues(app, &*broker).await {
+        Ok(queues) => Ok(queues),
+        Err(gap) => {
+            let mut names: BTreeSet<String> = known_queues(app).into_iter().collect();
+            names.extend(also);
+            let names: Vec<String> = names.into_iter().collect();
+            let found = broker.queues(&names).await?.into_iter().map(|info| Found { info, oldest: None });
+            let queues = Inventory { found: shown(found.collect()), gap: Some(gap) };
+            Ok(Queues { queues, delayed: None })
+        }
+    }
+}
+
+/// All exchanges but the broker's own.
+pub(crate) async fn exchanges(app: &App) -> Outcome<Inventory<ExchangeInfo>> {
+    let broker = app.broker().await?;
+    match broker.exchanges(&[]).await {
+        Err(error) if error.is_unsupported() => {}
+        listed => return Ok(Inventory::complete(listed?)),
+    }
+    match listed::exchanges(app).await {
+        Ok(exchanges) => Ok(exchanges),
+        Err(gap) => {
+            let names: Vec<String> = known(app).exchanges.into_iter().map(|exchange| exchange.name).collect();
+            Ok(Inventory { found: broker.exchanges(&names).await?, gap: Some(gap) })
+        }
+    }
+}
+
+/// The bindings of an exchange, of a queue, or all.
+pub(crate) async fn bindings(
+    app: &App,
+    exchange: Option<&str>,
+    queue: Option<&str>,
+) -> Outcome<Inventory<Binding>> {
+    let broker = app.broker().await?;
+    match broker.bindings().await {
+        Err(error) if error.is_unsupported() => {}
+        listed => return Ok(Inventory::complete(listed?)),
+    }
+    Ok(match listed::bindings(app, exchange, queue).await {
+        Ok(found) => Inventory::complete(found),
+        Err(gap) => Inventory { found: known(app).bindings, gap: Some(gap) },
+    })
+}
+
+/// The exchanges and bindings that configuration and tasks name, and those of remote control.
+pub(crate) fn known(app: &App) -> Topology {
+    let mut topology = app.config().topology.clone();
+    for task in app.registry().iter() {
+        topology.merge(app.subscription(task));
+        if task.options.broadcast {
+            let exchange = Exchange::new(App::broadcast_exchange(task.name), ExchangeKind::Fanout);
+            topology.merge(Topology { exchanges: vec![exchange], ..Topology::default() });
+        }
+    }
+    let topics = Exchange::new(&app.config().topic_exchange, ExchangeKind::Topic);
+    topology.merge(Topology { exchanges: vec![topics], ..Topology::default() });
+    topology.merge(Topology { exchanges: mailbox::exchanges(), ..Topology::default() });
+    topology
+}
+
+/// The queues that configuration and tasks name, with their dead-letter queues.
+fn known_queues(app: &App) -> BTreeSet<String> {
+    let config = app.config();
+    let mut names: BTreeSet<String> = BTreeSet::from([config.default_queue.clone()]);
+    names.extend(config.worker.queues.iter().cloned());
+    names.extend(config.topology.queues.iter().map(|queue| queue.name.clone()));
+    names.extend(config.routes.iter().filter_map(|rule| rule.queue.clone()));
+    names.extend(
+        app.registry()
+            .iter()
+            .filter_map(|task| app.router().route(task.name, task.options.queue, Wanted::default()).queue),
+    );
+    let dead: Vec<String> = names.iter().map(|name| Queue::dead_letter_name(name)).collect();
+    names.extend(dead);
+    names
+}
+
+/// True for queues and exchanges that carry no work but serve this crate or Celery.
+fn is_internal(name: &str) -> bool {
+    // Mailboxes come and go with every worker and every question to them.
+    mailbox::is_mailbox(name)
+        || is_live_queue(name)
+        || is_rung(name)
+        || name.starts_with("mq-worker.history.")
+        || name.starts_with("mq.lock.")
+        || Register::ALL.iter().any(|register| register.name() == name)
+}
+
+/// True for a part of the ladder on which delayed messages wait.
+fn is_rung(name: &str) -> bool {
+    name.starts_with("celery_delayed_") || name.starts_with("mq_worker_delayed_")
+}
+
+fn shown(mut queues: Vec<Found>) -> Vec<Found> {
+    queues.retain(|queue| !is_internal(&queue.info.name));
+    queues.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+    queues
+}
+
+/// Without RabbitMQ every broker lists by itself.
+#[cfg(not(feature = "amqp"))]
+mod listed {
+    use super::{App, Binding, ExchangeInfo, Gap, Inventory, Queues};
+    use crate::broker::Broker;
+
+    fn none() -> Gap {
+        let why = "this build has no `amqp`".into();
+        Gap { code: crate::admin::failure::FAILED, known_only: true, is_a_mistake: false, why }
+    }
+
+    pub(crate) async fn queues(_: &App, _: &dyn Broker) -> Result<Queues, Gap> {
+        Err(none())
+    }
+
+    pub(crate) async fn exchanges(_: &App) -> Result<Inventory<ExchangeInfo>, Gap> {
+        Err(none())
+    }
+
+    pub(crate) async fn bindings(_: &App, _: Option<&str>, _: Option<&str>) -> Result<Vec<Binding>, Gap> {
+        Err(none())
+    }
+}

@@ -1,0 +1,108 @@
+//! The schedules that this program brings with it: those at its tasks, and those in `mq-worker.toml`.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use super::entry::{Entry, Origin};
+use super::state::State;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::schedule::{Schedule, Timing};
+use crate::task::TaskEntry;
+use crate::tracing;
+
+/// The schedules of code and file, checked.
+///
+/// # Errors
+/// A mistake in one of them, or two of one name in one place with different contents.
+pub(crate) fn declared(app: &App) -> Result<Vec<(Origin, Schedule)>> {
+    let mut found: Vec<(Origin, Schedule)> = Vec::new();
+    for task in app.registry().iter() {
+        if let Some(schedule) = of_task(task)? {
+            found.push((Origin::Code, schedule));
+        }
+    }
+    let mut names: BTreeMap<&str, &Schedule> = BTreeMap::new();
+    for schedule in &app.config().schedules {
+        if names.insert(&schedule.name, schedule).is_some_and(|other| other != schedule) {
+            return Err(Error::config(format!(
+                "two schedules in `mq-worker.toml` are named `{}` and are not the same: give one of them another name",
+                schedule.name
+            )));
+        }
+    }
+    found.extend(names.into_values().map(|schedule| (Origin::File, schedule.clone())));
+    for (_, schedule) in &found {
+        app.schedules().check(schedule)?;
+    }
+    Ok(found)
+}
+
+/// The schedule at a task. Its name is the task's.
+fn of_task(task: &TaskEntry) -> Result<Option<Schedule>> {
+    let options = &task.options;
+    let timing = match (options.cron, options.every) {
+        (Some(cron), _) => Timing::cron(cron),
+        (None, Some(every)) => Timing::every(every),
+        (None, None) => return Ok(None),
+    };
+    let timing = timing.and_then(|timing| match options.tz {
+        Some(zone) => timing.in_zone(zone),
+        None => Ok(timing),
+    });
+    let timing = timing.map_err(|error| error.context(format_args!("task `{}`", task.name)))?;
+    let schedule = Schedule::new(task.name, task.name, timing)
+        .overlap(options.overlap)
+        .catch_up(options.catch_up)
+        .jitter(options.jitter.unwrap_or_default());
+    Ok(Some(schedule))
+}
+
+/// What has to be written so that the log says what this program says: schedules that are new or have changed, and
+/// those that it had once.
+pub(super) fn changes(
+    declared: &[(Origin, Schedule)],
+    program: &str,
+    state: &State,
+    now: DateTime<Utc>,
+) -> Vec<Entry> {
+    let mut changes = Vec::new();
+    for (origin, schedule) in declared {
+        let known = state.records.get(&schedule.name).and_then(|record| record.of(origin));
+        if let Some(known) = known.filter(|known| known.program != program) {
+            tracing::warn!(
+                schedule = schedule.name,
+                program = known.program,
+                "another program had a schedule of this name, which is replaced"
+            );
+        }
+        if known.is_none_or(|known| known.schedule != *schedule || known.program != program) {
+            let (schedule, origin, program) =
+                (Box::new(schedule.clone()), origin.clone(), program.to_owned());
+            changes.push(Entry::Put { schedule, origin, program, since: now });
+        }
+    }
+    for (name, record) in &state.records {
+        for origin in [Origin::Code, Origin::File] {
+            let is_gone = record.of(&origin).is_some_and(|known| known.program == program)
+                && !declared.iter().any(|(other, schedule)| *other == origin && schedule.name == *name);
+            if is_gone {
+                changes.push(Entry::Remove { name: name.clone(), origin });
+            }
+        }
+    }
+    changes
+}
+
+impl super::Reader {
+    /// Writes down what this program says, where the log does not say so yet.
+    pub(crate) async fn declare(&mut self, declared: &[(Origin, Schedule)], program: &str) -> Result<()> {
+        let changes = changes(declared, program, &self.state, Utc::now());
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.append(&changes).await?;
+        self.catch_up().await.map(drop)
+    }
+}

@@ -1,0 +1,171 @@
+//! What is known of one schedule.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::entry::Origin;
+use crate::schedule::{Schedule, handled_until};
+
+/// A value and the place in the log where it was said. The later one wins, also when it is read first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Said<T> {
+    at: u64,
+    value: Option<T>,
+}
+
+impl<T> Default for Said<T> {
+    fn default() -> Self {
+        Self { at: 0, value: None }
+    }
+}
+
+impl<T> Said<T> {
+    fn is_default(&self) -> bool {
+        self.at == 0
+    }
+
+    pub(super) fn say(&mut self, at: u64, value: Option<T>) {
+        self.merge(Self { at, value });
+    }
+
+    fn merge(&mut self, other: Self) {
+        if other.at > self.at {
+            *self = other;
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+}
+
+/// A schedule as one origin describes it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Definition {
+    pub(crate) schedule: Schedule,
+    /// Which program says so.
+    pub(crate) program: String,
+    /// Due times before this are none of its own.
+    pub(crate) since: DateTime<Utc>,
+}
+
+/// All that is known of a name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Record {
+    #[serde(skip_serializing_if = "Said::is_default")]
+    code: Said<Definition>,
+    #[serde(skip_serializing_if = "Said::is_default")]
+    file: Said<Definition>,
+    #[serde(skip_serializing_if = "Said::is_default")]
+    hand: Said<Definition>,
+    /// Paused, and until when; the latest time there is stands for "until it is resumed".
+    #[serde(skip_serializing_if = "Said::is_default")]
+    pub(super) pause: Said<DateTime<Utc>>,
+    /// When it was resumed.
+    #[serde(skip_serializing_if = "Said::is_default")]
+    pub(super) resumed: Said<DateTime<Utc>>,
+    /// The due time whose call waits for the end of the one before.
+    #[serde(skip_serializing_if = "Said::is_default")]
+    pub(super) waits: Said<DateTime<Utc>>,
+    /// The last due time that was dealt with, and the last whose call was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sent: Option<DateTime<Utc>>,
+}
+
+impl Record {
+    pub(super) fn of_mut(&mut self, origin: &Origin) -> &mut Said<Definition> {
+        match origin {
+            Origin::Code => &mut self.code,
+            Origin::File => &mut self.file,
+            Origin::Hand => &mut self.hand,
+        }
+    }
+
+    pub(crate) fn of(&self, origin: &Origin) -> Option<&Definition> {
+        match origin {
+            Origin::Code => self.code.get(),
+            Origin::File => self.file.get(),
+            Origin::Hand => self.hand.get(),
+        }
+    }
+
+    /// The definition that counts.
+    pub(crate) fn in_force(&self) -> Option<(Origin, &Definition)> {
+        [Origin::Hand, Origin::File, Origin::Code]
+            .into_iter()
+            .find_map(|origin| self.of(&origin).map(|definition| (origin, definition)))
+    }
+
+    /// The due time that waits.
+    pub(crate) fn waiting(&self) -> Option<DateTime<Utc>> {
+        self.waits.get().copied()
+    }
+
+    /// Until when it is paused, if it is.
+    pub(crate) fn paused_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.pause.get().copied().filter(|until| *until > now)
+    }
+
+    /// The due time up to which nothing is to be sent any more, when everything was sent until `mark`.
+    pub(crate) fn handled_until(
+        &self,
+        definition: &Definition,
+        mark: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> DateTime<Utc> {
+        let ended = self.pause.get().copied().filter(|until| *until <= now);
+        let bounds = [self.last, self.resumed.get().copied(), ended];
+        let bound = bounds.into_iter().flatten().fold(definition.since, DateTime::max);
+        match mark {
+            Some(mark) if mark > bound => handled_until(&definition.schedule, bound, mark),
+            _ => bound,
+        }
+    }
+
+    /// Takes in what was written again.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.code.merge(other.code);
+        self.file.merge(other.file);
+        self.hand.merge(other.hand);
+        self.pause.merge(other.pause);
+        self.resumed.merge(other.resumed);
+        self.waits.merge(other.waits);
+        self.last = self.last.max(other.last);
+        self.sent = self.sent.max(other.sent);
+    }
+
+    /// The clock was set back: what is not bound to a time of the day goes on from there.
+    pub(super) fn reset(&mut self, at: DateTime<Utc>) {
+        let is_of_the_day = self.in_force().is_some_and(|(_, found)| found.schedule.timing.is_of_the_day());
+        for said in [&mut self.code, &mut self.file, &mut self.hand] {
+            if let Some(definition) = &mut said.value {
+                definition.since = definition.since.min(at);
+            }
+        }
+        if let Some(resumed) = &mut self.resumed.value {
+            *resumed = (*resumed).min(at);
+        }
+        if !is_of_the_day {
+            self.last = None;
+        }
+    }
+
+    /// A moment that has passed is no schedule any more.
+    pub(super) fn sent(&mut self, due: DateTime<Utc>, at: u64) {
+        self.dealt_with(due);
+        self.sent = self.sent.max(Some(due));
+        if self.waiting() == Some(due) {
+            self.waits.say(at, None);
+        }
+        if self.hand.get().is_some_and(|hand| hand.schedule.timing.as_at() == Some(due)) {
+            self.hand.say(at, None);
+        }
+    }
+
+    pub(super) fn dealt_with(&mut self, due: DateTime<Utc>) {
+        self.last = self.last.max(Some(due));
+    }
+}

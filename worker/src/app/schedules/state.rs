@@ -1,0 +1,106 @@
+//! What the log says: a fold over its entries, the same for everybody who reads them.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use super::entry::Entry;
+use super::record::{Definition, Record};
+
+/// The schedules of a broker, and who acts on them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) records: BTreeMap<String, Record>,
+    pub(crate) term: u64,
+    pub(crate) leader: Option<String>,
+    /// The fences that may be open: of the leader, and of all who became it since a leader was last known to act.
+    pub(crate) fences: Vec<String>,
+    /// Until when everything was sent.
+    pub(crate) mark: Option<DateTime<Utc>>,
+    /// How often the clock was set back.
+    pub(crate) era: u32,
+    /// After this place is all that counts.
+    pub(crate) base: u64,
+    /// How many entries there are since.
+    pub(crate) length: usize,
+    /// How many signs of life there have been.
+    pub(crate) signs: u64,
+}
+
+impl State {
+    /// Takes in one entry.
+    pub(crate) fn apply(&mut self, at: u64, entry: Entry) {
+        self.length += 1;
+        match entry {
+            Entry::Put { schedule, origin, program, since } => {
+                let record = self.records.entry(schedule.name.clone()).or_default();
+                let definition = Definition { schedule: *schedule, program, since };
+                record.of_mut(&origin).say(at, Some(definition));
+            }
+            Entry::Remove { name, origin } => self.record(name).of_mut(&origin).say(at, None),
+            Entry::Pause { name, until } => {
+                self.record(name).pause.say(at, Some(until.unwrap_or(DateTime::<Utc>::MAX_UTC)));
+            }
+            Entry::Resume { name, since } => {
+                let record = self.record(name);
+                record.pause.say(at, None);
+                record.resumed.say(at, Some(since));
+            }
+            Entry::Lead { leader, term } => {
+                if term > self.term {
+                    self.fences.push(leader.clone());
+                    (self.term, self.leader) = (term, Some(leader));
+                    self.signs += 1;
+                }
+            }
+            Entry::Mark { leader, term, at, base, era } => {
+                // A leader that does not know yet that it is none any more.
+                if term < self.term {
+                    return;
+                }
+                if base > self.base {
+                    (self.base, self.length) = (base, self.records.len());
+                }
+                self.fences = vec![leader.clone()];
+                (self.term, self.leader, self.mark, self.era) = (term, Some(leader), Some(at), era);
+                self.signs += 1;
+            }
+            Entry::Leave { leader } => {
+                if self.leader.as_ref() == Some(&leader) {
+                    self.leader = None;
+                }
+            }
+            Entry::Sent { name, due } => self.record(name).sent(due, at),
+            Entry::Waits { name, due } => {
+                let record = self.record(name);
+                record.dealt_with(due);
+                record.waits.say(at, Some(due));
+            }
+            Entry::Skipped { name, due } => {
+                let record = self.record(name);
+                record.dealt_with(due);
+                if record.waiting() == Some(due) {
+                    record.waits.say(at, None);
+                }
+            }
+            // It waits as if the one before had not ended.
+            Entry::Refused { name, due } => self.record(name).waits.say(at, Some(due)),
+            Entry::Reset { at, era } => {
+                if era > self.era {
+                    (self.era, self.mark) = (era, Some(at));
+                    self.records.values_mut().for_each(|record| record.reset(at));
+                }
+            }
+            Entry::Keep { name, record } => self.record(name).merge(*record),
+        }
+    }
+
+    fn record(&mut self, name: String) -> &mut Record {
+        self.records.entry(name).or_default()
+    }
+
+    /// The records that are worth keeping.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&String, &Record)> {
+        self.records.iter().filter(|(_, record)| record.in_force().is_some())
+    }
+}

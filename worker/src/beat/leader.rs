@@ -1,0 +1,250 @@
+//! Leads the schedulers of a broker: sends what is due, for as long as no other one leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::clock::{Clock, Watch, was_wrong};
+use super::plan::{DueCall, Plan};
+use super::sender::{Sender, Step};
+use crate::app::schedules::{Entry, Reader, log_of};
+use crate::broker::{Broker, LogEntry};
+use crate::error::Result;
+use crate::schedule::Overlap;
+use crate::tracing;
+
+/// How often the leader says that it lives, and until when it has sent everything.
+const MARK: Duration = Duration::from_secs(1);
+/// How often the log is looked at.
+pub(super) const POLL: Duration = Duration::from_millis(250);
+/// Calls on their way at once.
+const AT_ONCE: usize = 128;
+/// After so many entries, and some for each schedule, all that counts is written again.
+const COMPACT: usize = 10_000;
+
+/// Why it does not lead any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Stopped,
+    Deposed,
+}
+
+/// A scheduler that leads.
+pub(super) struct Leader<'a> {
+    sender: Sender,
+    reader: &'a mut Reader,
+    clock: Clock,
+    watch: Watch,
+    plan: Plan,
+    /// What others and we ourselves write, as it comes by.
+    news: mpsc::Receiver<Result<Vec<LogEntry>>>,
+    base: u64,
+    _follower: AbortOnDropHandle<()>,
+}
+
+impl<'a> Leader<'a> {
+    /// The reader has read all that the leader before has sent.
+    pub(super) fn new(sender: Sender, reader: &'a mut Reader, clock: Clock) -> Self {
+        let (tell, news) = mpsc::channel(4);
+        let follower = tokio::spawn(follow(Arc::clone(&sender.broker), reader.place, tell));
+        let watch = Watch::new(clock.now());
+        let base = reader.state.base;
+        let plan = Plan::default();
+        Self { sender, reader, clock, watch, plan, news, base, _follower: AbortOnDropHandle::new(follower) }
+    }
+
+    /// Leads until it is stopped or another one leads.
+    ///
+    /// # Errors
+    /// What the broker refuses. What was on its way may have been sent or not.
+    pub(super) async fn lead(mut self, stop: &CancellationToken) -> Result<Ended> {
+        let now = self.clock.now();
+        if was_wrong(self.reader.state.mark, now) {
+            self.reset(now).await?;
+        }
+        // Nothing of what is due was sent yet: this only says that somebody leads.
+        let before = self.reader.state.mark.unwrap_or(DateTime::UNIX_EPOCH);
+        self.mark(before).await?;
+        self.plan = Plan::of(&self.reader.state, now);
+        let mut marked = Instant::now();
+        loop {
+            let now = self.clock.now();
+            if self.watch.is_set_back(now) {
+                self.reset(now).await?;
+                self.plan = Plan::of(&self.reader.state, now);
+            }
+            let mut calls = self.plan.take_due(now);
+            let is_time = marked.elapsed() >= MARK;
+            if is_time {
+                calls.extend(self.waiting());
+            }
+            if !calls.is_empty() && self.send(calls).await? == Ended::Deposed {
+                return Ok(Ended::Deposed);
+            }
+            if is_time {
+                self.mark(now).await?;
+                self.compact(now).await?;
+                marked = Instant::now();
+            }
+            let until_next = self.plan.next().and_then(|next| (next - self.clock.now()).to_std().ok());
+            let pause = match self.plan.next() {
+                Some(_) => until_next.unwrap_or_default(),
+                None => MARK,
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    self.mark(now).await?;
+                    self.reader.append(&[Entry::Leave { leader: self.sender.fence.clone() }]).await?;
+                    return Ok(Ended::Stopped);
+                }
+                news = self.news.recv() => {
+                    let Some(news) = news else { continue };
+                    self.take_in(news?);
+                    if self.reader.state.leader.as_ref() != Some(&self.sender.fence) {
+                        return Ok(Ended::Deposed);
+                    }
+                }
+                () = sleep(pause.min(MARK.saturating_sub(marked.elapsed()))) => {}
+            }
+        }
+    }
+
+    fn take_in(&mut self, entries: Vec<LogEntry>) {
+        let now = self.clock.now();
+        for name in self.reader.take_in(entries) {
+            self.plan.update(&name, &self.reader.state, None, now);
+        }
+    }
+
+    /// The due times that wait for the end of the one before.
+    fn waiting(&self) -> Vec<DueCall> {
+        let now = self.clock.now();
+        let state = &self.reader.state;
+        let waiting = state.kept().filter_map(|(_, record)| {
+            let due = record.waiting().filter(|_| record.paused_until(now).is_none())?;
+            let (_, definition) = record.in_force()?;
+            Some(DueCall { schedule: Arc::new(definition.schedule.clone()), due })
+        });
+        waiting.collect()
+    }
+
+    /// Sends calls, many at once.
+    async fn send(&mut self, calls: Vec<DueCall>) -> Result<Ended> {
+        let era = self.reader.state.era;
+        let (now_waiting, calls): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| {
+            let record = self.reader.state.records.get(&call.schedule.name);
+            let waiting = record.and_then(|record| record.waiting());
+            call.schedule.overlap == Overlap::Queue && waiting.is_some_and(|waiting| waiting != call.due)
+        });
+        let mut entries: Vec<Entry> =
+            now_waiting.iter().map(|call| skipped(call, "one due time waits already")).collect();
+        let sender = &self.sender;
+        let mut steps = stream::iter(calls)
+            .map(async |call| {
+                let step = sender.send(&call, era).await;
+                (call, step)
+            })
+            .buffer_unordered(AT_ONCE);
+        let (mut ended, mut failed, mut refused) = (Ended::Stopped, None, Vec::new());
+        let mut waits: Vec<DueCall> = Vec::new();
+        while let Some((call, step)) = steps.next().await {
+            match step {
+                Ok(Step::Sent) => {}
+                Ok(Step::Waits) if waits.iter().any(|other| other.schedule.name == call.schedule.name) => {
+                    entries.push(skipped(&call, "one due time waits already"));
+                }
+                Ok(Step::Waits) => waits.push(call),
+                Ok(Step::Skipped) => entries.push(skipped(&call, "skipped")),
+                Ok(Step::Refused) => refused.push(call),
+                Ok(Step::Deposed) => ended = Ended::Deposed,
+                // The others are still on their way: what became of them is in the log.
+                Err(error) => failed = Some(error),
+            }
+        }
+        drop(steps);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let known = &self.reader.state.records;
+        let is_new = |call: &DueCall| {
+            known.get(&call.schedule.name).and_then(|record| record.waiting()) != Some(call.due)
+        };
+        waits.retain(is_new);
+        entries.extend(waits.iter().map(|call| {
+            tracing::info!(schedule = call.schedule.name, due = %call.due, "waits for the end of the call before");
+            Entry::Waits { name: call.schedule.name.clone(), due: call.due }
+        }));
+        for call in refused {
+            tracing::warn!(schedule = call.schedule.name, due = %call.due, "the queue takes nothing now; trying again");
+            entries.push(Entry::Refused { name: call.schedule.name.clone(), due: call.due });
+        }
+        if !entries.is_empty() {
+            self.reader.append(&entries).await?;
+        }
+        Ok(ended)
+    }
+
+    async fn mark(&self, at: DateTime<Utc>) -> Result<()> {
+        let (leader, term, era) = (self.sender.fence.clone(), self.reader.state.term, self.reader.state.era);
+        self.reader.append(&[Entry::Mark { leader, term, at, base: self.base, era }]).await
+    }
+
+    /// The clock was set back to `at`.
+    async fn reset(&mut self, at: DateTime<Utc>) -> Result<()> {
+        tracing::warn!(now = %at, "the clock was set back: intervals go on from here, times of the day are not repeated");
+        let entry = Entry::Reset { at, era: self.reader.state.era + 1 };
+        self.reader.append(&[entry]).await?;
+        self.reader.catch_up().await.map(drop)
+    }
+
+    /// Writes everything again, so that what is older can be forgotten.
+    async fn compact(&mut self, now: DateTime<Utc>) -> Result<()> {
+        let state = &self.reader.state;
+        if state.length < COMPACT + 4 * state.records.len() {
+            return Ok(());
+        }
+        let base = self.reader.place;
+        let kept = state
+            .kept()
+            .map(|(name, record)| Entry::Keep { name: name.clone(), record: Box::new(record.clone()) });
+        let kept: Vec<Entry> = kept.collect();
+        self.reader.append(&kept).await?;
+        self.base = base;
+        self.mark(now).await?;
+        for name in self.reader.catch_up().await? {
+            self.plan.update(&name, &self.reader.state, None, now);
+        }
+        self.reader.log()?.trim(base).await
+    }
+}
+
+fn skipped(call: &DueCall, why: &str) -> Entry {
+    tracing::info!(schedule = call.schedule.name, due = %call.due, why, "a due time is not sent");
+    Entry::Skipped { name: call.schedule.name.clone(), due: call.due }
+}
+
+/// Tells what is written into the log. It ends with its leader.
+async fn follow(broker: Arc<dyn Broker>, mut place: u64, tell: mpsc::Sender<Result<Vec<LogEntry>>>) {
+    loop {
+        let newer = match log_of(&*broker) {
+            Ok(log) => log.newer(place).await,
+            Err(error) => Err(error),
+        };
+        let is_error = newer.is_err();
+        if let Ok(entries) = &newer {
+            place = entries.last().map_or(place, |entry| entry.at);
+        }
+        let is_news = newer.as_ref().map_or(true, |entries| !entries.is_empty());
+        if (is_news && tell.send(newer).await.is_err()) || is_error {
+            return;
+        }
+        sleep(POLL).await;
+    }
+}

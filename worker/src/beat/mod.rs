@@ -1,0 +1,179 @@
+//! The scheduler: sends the calls of schedules when they are due. Any number of them may run; one of them leads.
+//!
+//! The leader is whoever wrote `Lead` first for its term in the log that all share, and it gives a sign of life every
+//! second. When there is none for [`LEASE`], another scheduler leads: it closes the fence behind which the former leader
+//! published, reads the log to its end, and so knows every call that was sent and that no other can follow. A scheduler
+//! that was paused, cut off or slow may still believe to lead; what it publishes is refused.
+
+mod clock;
+mod leader;
+mod plan;
+mod sender;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::clock::Clock;
+use self::leader::{Ended, Leader, POLL};
+use self::sender::{Sender, passes};
+use crate::app::App;
+use crate::app::schedules::{Entry, Origin, Reader, declared};
+use crate::error::Result;
+use crate::schedule::Schedule;
+use crate::tracing;
+
+/// A leader without a sign of life for so long is followed by another.
+const LEASE: Duration = Duration::from_secs(3);
+/// The pause after an error.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A scheduler. Run as many as you like, in workers or on their own: each due time is sent once.
+///
+/// ```no_run
+/// # async fn demo() -> mq_worker::Result<()> {
+/// use mq_worker::{App, Beat};
+///
+/// let beat = Beat::new(App::global()?)?;
+/// let handle = beat.handle();
+/// tokio::spawn(async move {
+///     tokio::signal::ctrl_c().await.ok();
+///     handle.stop();
+/// });
+/// beat.run().await
+/// # }
+/// ```
+pub struct Beat {
+    app: App,
+    declared: Vec<(Origin, Schedule)>,
+    handle: BeatHandle,
+    clock: Clock,
+}
+
+/// Stops a scheduler from elsewhere. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct BeatHandle(CancellationToken);
+
+impl BeatHandle {
+    /// Stops it: another scheduler leads at once.
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+}
+
+impl std::fmt::Debug for Beat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Beat").field("schedules", &self.declared.len()).finish_non_exhaustive()
+    }
+}
+
+impl Beat {
+    /// A scheduler for all schedules on the broker. Those of this program's tasks and of its `mq-worker.toml` are written
+    /// there when it runs.
+    ///
+    /// # Errors
+    /// A mistake in one of the program's own schedules.
+    pub fn new(app: App) -> Result<Self> {
+        let declared = declared(&app)?;
+        Ok(Self { app, declared, handle: BeatHandle::default(), clock: Clock::default() })
+    }
+
+    /// For stopping it.
+    pub fn handle(&self) -> BeatHandle {
+        self.handle.clone()
+    }
+
+    /// Takes the time from elsewhere: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_clock(mut self, now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
+        self.clock = Clock::new(now);
+        self
+    }
+
+    /// Works until it is stopped. A broker that is away is waited for.
+    ///
+    /// # Errors
+    /// What waiting cannot mend: a mistake in the configuration, or a broker that keeps no schedules.
+    pub async fn run(self) -> Result<()> {
+        let stop = self.handle.0.clone();
+        let mut said = String::new();
+        loop {
+            let worked = tokio::select! {
+                biased;
+                worked = self.work(&stop) => worked,
+                // The leader says goodbye by itself; whoever hangs for the broker does not.
+                () = async { stop.cancelled().await; sleep(LEASE).await } => return Ok(()),
+            };
+            match worked {
+                Ok(()) => return Ok(()),
+                Err(error) if passes(&error) => {
+                    let text = format!("{error:#}");
+                    if said != text {
+                        tracing::warn!(error = text, "the scheduler cannot work, trying again");
+                        said = text;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// Waits for its turn and leads, until it is stopped.
+    async fn work(&self, stop: &CancellationToken) -> Result<()> {
+        let broker = self.app.broker().await?;
+        let mut reader = Reader::open(broker).await?;
+        reader.declare(&self.declared, &self.app.program()).await?;
+        let (mut signs, mut since) = (reader.state.signs, Instant::now());
+        while !stop.is_cancelled() {
+            if reader.state.signs != signs {
+                (signs, since) = (reader.state.signs, Instant::now());
+            }
+            let is_free = reader.state.leader.is_none() || since.elapsed() > LEASE;
+            if is_free && let Some(fence) = self.win(&mut reader).await? {
+                tracing::info!(
+                    leader = fence,
+                    schedules = reader.state.kept().count(),
+                    "this scheduler leads"
+                );
+                let sender = Sender { app: self.app.clone(), broker: self.app.broker().await?, fence };
+                match Leader::new(sender, &mut reader, self.clock.clone()).lead(stop).await? {
+                    Ended::Stopped => return Ok(()),
+                    Ended::Deposed => {
+                        tracing::warn!("another scheduler leads: this one was silent for too long")
+                    }
+                }
+                since = Instant::now();
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sleep(POLL) => {}
+            }
+            reader.follow().await?;
+        }
+        Ok(())
+    }
+
+    /// Becomes the leader, unless another one was faster. Returns the fence.
+    async fn win(&self, reader: &mut Reader) -> Result<Option<String>> {
+        let fence = Uuid::new_v4().simple().to_string();
+        reader.append(&[Entry::Lead { leader: fence.clone(), term: reader.state.term + 1 }]).await?;
+        reader.catch_up().await?;
+        if reader.state.leader.as_ref() != Some(&fence) {
+            return Ok(None);
+        }
+        let closing: Vec<String> =
+            reader.state.fences.iter().filter(|other| **other != fence).cloned().collect();
+        reader.log()?.open_fence(&fence, &closing).await?;
+        // Now all that was sent by others is in the log, and nothing can follow.
+        reader.catch_up().await?;
+        Ok((reader.state.leader.as_ref() == Some(&fence)).then_some(fence))
+    }
+}

@@ -1,0 +1,84 @@
+//! Sends the call of one due time, as the leader and only as such.
+
+use std::sync::Arc;
+
+use super::plan::DueCall;
+use crate::app::App;
+use crate::app::schedules::{Entry, log_of};
+use crate::broker::{Broker, Fenced, Locked};
+use crate::error::{Error, Persistence, Result};
+use crate::schedule::Overlap;
+use crate::tracing;
+
+/// What became of a due time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The call is in its queue.
+    Sent,
+    /// The one before still waits or runs: this one is sent after it.
+    Waits,
+    /// It is not sent.
+    Skipped,
+    /// The queue takes nothing now.
+    Refused,
+    /// Another scheduler leads.
+    Deposed,
+}
+
+/// Sends under one fence.
+pub(super) struct Sender {
+    pub(super) app: App,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) fence: String,
+}
+
+impl Sender {
+    /// The order of effects: the lock that keeps calls from overlapping is taken, then message and entry are published in
+    /// one step. Whoever dies in between leaves a lock whose holder is this due time: the next leader sends the same due
+    /// time, and is let in.
+    ///
+    /// # Errors
+    /// What passes: it is not known whether the call was sent, until the log was read as a new leader.
+    pub(super) async fn send(&self, call: &DueCall, era: u32) -> Result<Step> {
+        let DueCall { schedule, due } = call;
+        let id = schedule.call_id(*due, era);
+        let lock = match schedule.overlap {
+            Overlap::Allow => None,
+            Overlap::Skip | Overlap::Queue => Some(self.app.overlap_lock(schedule, &id)),
+        };
+        if let Some(lock) = &lock
+            && self.broker.lock(lock).await? != Locked::Taken
+        {
+            return Ok(if schedule.overlap == Overlap::Queue { Step::Waits } else { Step::Skipped });
+        }
+        let entry = Entry::Sent { name: schedule.name.clone(), due: *due }.to_text();
+        let sent = async {
+            let publication = self.app.scheduled_call(schedule, *due, &id, lock.as_ref()).await?;
+            log_of(&*self.broker)?.publish(&self.fence, publication, &entry).await
+        };
+        let error = match sent.await {
+            Ok(Fenced::Published) => {
+                tracing::debug!(schedule = schedule.name, task = schedule.task, id, %due, "sent");
+                return Ok(Step::Sent);
+            }
+            Ok(Fenced::Closed) => return Ok(Step::Deposed),
+            Err(error) => error,
+        };
+        if passes(&error) {
+            return Err(error);
+        }
+        if let Some(lock) = &lock {
+            self.broker.unlock(lock).await?;
+        }
+        if error.is_rejected() {
+            return Ok(Step::Refused);
+        }
+        tracing::error!(schedule = schedule.name, task = schedule.task, %due, error = %format!("{error:#}"), "a scheduled call cannot be sent");
+        Ok(Step::Skipped)
+    }
+}
+
+/// True if another attempt may help.
+pub(super) fn passes(error: &Error) -> bool {
+    error.persistence() == Persistence::Passing
+}

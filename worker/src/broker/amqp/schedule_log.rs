@@ -1,0 +1,385 @@
+//! The log of the schedulers: a stream, whose order is the same for all who read it; and the fences: exchanges.
+//!
+//! A leader publishes to an exchange that it alone has made, to which the stream and the queue of the message are bound:
+//! RabbitMQ routes a message to both or to neither. Whoever takes over deletes the exchange of the former leader first,
+//! then reads the stream to its end: what the former leader sent before is in it, and what it sends later, having been
+//! paused in between, is refused, since there is no such exchange.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::broker::{Fenced, LogEntry, Publication, ScheduleLog};
+use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
+use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text};
+use crate::connection::amqp::link::{Session, lock};
+use crate::connection::amqp::subscription::{Ack, Event, Source};
+use crate::connection::amqp::{Amqp, Outgoing, runtime};
+use crate::error::{Error, Result};
+use crate::message::headers::names;
+use crate::message::{JSON, Message, Properties};
+
+/// The stream.
+const STREAM: &str = "mq-worker.schedules";
+/// How long reading may take.
+const READING: Duration = Duration::from_secs(60);
+/// After so long without the marker, which is there, something is wrong.
+const SILENCE: Duration = Duration::from_secs(10);
+/// After so long without an entry, a follower has seen what there is.
+const CALM: Duration = Duration::from_millis(200);
+/// How many entries are sent ahead of the ack.
+const WINDOW: u16 = 1000;
+/// What the stream may take of the disk: many times all schedules, which the leader writes again from time to time.
+const MAX_BYTES: i64 = 512 << 20;
+/// A stream forgets whole segments only.
+const SEGMENT: i64 = 8 << 20;
+/// What was published to an exchange just before it was deleted has reached its queues by then.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
+/// So long a binding is believed to be there: it goes with its queue, when somebody deletes that.
+const BOUND_FOR: Duration = Duration::from_secs(5);
+
+/// Somebody reads up to here.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    marker: String,
+}
+
+/// Where to begin to read.
+#[derive(Clone, Copy)]
+enum From {
+    After(u64),
+    LastChunk,
+}
+
+/// Where to end.
+#[derive(Clone, Copy)]
+enum Until<'a> {
+    Marker(&'a str),
+    Calm,
+}
+
+pub(super) struct AmqpScheduleLog {
+    amqp: Arc<Amqp>,
+    /// What is bound to which fence, and since when that is known.
+    bound: Mutex<HashMap<(String, String), Instant>>,
+    /// Many first entries at a time make one stream.
+    making: tokio::sync::Mutex<()>,
+}
+
+impl AmqpScheduleLog {
+    pub(super) fn new(amqp: Arc<Amqp>) -> Self {
+        Self { amqp, bound: Mutex::default(), making: tokio::sync::Mutex::default() }
+    }
+
+    async fn append_one(&self, text: &str) -> Result<()> {
+        let properties = Properties { content_type: Some(JSON.into()), ..Properties::default() };
+        let message = Message { properties, body: text.to_owned().into(), ..Message::default() };
+        let outgoing = Outgoing::new("", STREAM, &message, true)?;
+        match self.amqp.stream_publisher.publish(outgoing.clone()).await {
+            Err(error) if error.is_unroutable() => {}
+            published => return published,
+        }
+        self.make().await?;
+        self.amqp.stream_publisher.publish(outgoing).await
+    }
+
+    /// Makes the stream.
+    async fn make(&self) -> Result<()> {
+        let making = runtime::timeout(READING, self.making.lock()).await;
+        let _one = making.map_err(|_| {
+            Error::timeout(format!("cannot declare stream `{STREAM}`: others try for a minute"))
+        })?;
+        self.ask("declare", async |session| declare_stream(session).await).await
+    }
+
+    async fn read_until(&self, from: From, until: Until<'_>) -> Result<Vec<LogEntry>> {
+        self.ask("read", async |session| read(&session, from, until).await).await
+    }
+
+    async fn ask<T, F>(&self, what: &str, ask: impl Fn(Session) -> F) -> Result<T>
+    where
+        F: Future<Output = lapin::Result<T>>,
+    {
+        let what = format!("{what} stream `{STREAM}`");
+        let ask = async |session| match ask(session).await {
+            Err(error) if is_channel_error(&error) => Ok(Err(error)),
+            answer => answer.map(Ok),
+        };
+        let told = self.amqp.streams.request(&what, READING, ask).await?;
+        told.map_err(|error| match reply_code(&error) {
+            Some(code::NOT_FOUND) => {
+                Error::connection(format!("stream `{STREAM}` is not available: {}", text(&error)))
+            }
+            _ => Error::unsupported(format!(
+                "this RabbitMQ keeps no schedules, which takes stream `{STREAM}` (version 3.9, and permission to \
+                 declare it): {}",
+                text(&error)
+            )),
+        })
+    }
+
+    /// Binds what the message is for to the fence. `false`: there is no such fence any more.
+    async fn bind(&self, fence: &str, target: &Target) -> Result<bool> {
+        let key = (fence.to_owned(), target.to_header());
+        let is_bound = lock(&self.bound).get(&key).is_some_and(|since| since.elapsed() < BOUND_FOR);
+        if is_bound {
+            return Ok(true);
+        }
+        let exchange = exchange_of(fence);
+        let bind = async |mut scratch: Scratch| {
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-match".into(), AMQPValue::LongString("all".into()));
+            arguments.insert(names::SCHEDULE_TO.into(), AMQPValue::LongString(target.to_header().into()));
+            let source = short(&exchange)?;
+            let bound = match target {
+                Target::Queue(name) => {
+                    let (queue, options) = (short(name)?, QueueBindOptions::default());
+                    scratch
+                        .run(async |c| c.queue_bind(queue, source, short("")?, options, arguments).await)
+                        .await
+                }
+                Target::Exchange(name) => {
+                    let (to, options) = (short(name)?, ExchangeBindOptions::default());
+                    scratch
+                        .run(async |c| c.exchange_bind(to, source, short("")?, options, arguments).await)
+                        .await
+                }
+            };
+            match bound {
+                Err(error)
+                    if reply_code(&error) == Some(code::NOT_FOUND) && text(&error).contains(&exchange) =>
+                {
+                    Ok(false)
+                }
+                bound => bound.map(|()| true),
+            }
+        };
+        let is_open = self.amqp.ask(&format!("bind {target:?} to exchange `{exchange}`"), bind).await?;
+        if is_open {
+            let mut bound = lock(&self.bound);
+            bound.retain(|(of, _), since| of == fence && since.elapsed() < BOUND_FOR);
+            bound.insert(key, Instant::now());
+        }
+        Ok(is_open)
+    }
+}
+
+/// Where a scheduled message goes.
+enum Target {
+    Queue(String),
+    Exchange(String),
+}
+
+impl Target {
+    fn of(publication: &Publication) -> Self {
+        match publication.exchange.as_str() {
+            "" => Self::Queue(publication.routing_key.clone()),
+            exchange => Self::Exchange(exchange.to_owned()),
+        }
+    }
+
+    /// What its binding looks for.
+    fn to_header(&self) -> String {
+        match self {
+            Self::Queue(name) => format!("queue:{name}"),
+            Self::Exchange(name) => format!("exchange:{name}"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Queue(name) => write!(f, "queue `{name}`"),
+            Self::Exchange(name) => write!(f, "exchange `{name}`"),
+        }
+    }
+}
+
+impl ScheduleLog for AmqpScheduleLog {
+    fn append<'a>(&'a self, entries: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        async move {
+            // A first one alone: it may have to make the stream. All go over one channel, and keep their order.
+            let Some((first, rest)) = entries.split_first() else { return Ok(()) };
+            self.append_one(first).await?;
+            futures_util::future::try_join_all(rest.iter().map(|entry| self.append_one(entry))).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn read(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        async move {
+            let marker = Uuid::new_v4().to_string();
+            let entry = serde_json::json!({ "marker": marker }).to_string();
+            self.append_one(&entry).await?;
+            self.read_until(From::After(after), Until::Marker(&marker)).await
+        }
+        .boxed()
+    }
+
+    fn newer(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        self.read_until(From::After(after), Until::Calm).boxed()
+    }
+
+    fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
+        async move {
+            match self.read_until(From::LastChunk, Until::Calm).await {
+                // Nobody has written anything yet.
+                Err(error) if error.is_connection() => {
+                    self.make().await?;
+                    self.read_until(From::LastChunk, Until::Calm).await
+                }
+                read => read,
+            }
+        }
+        .boxed()
+    }
+
+    fn open_fence<'a>(&'a self, fence: &'a str, closing: &'a [String]) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.make().await?;
+            for fence in closing {
+                let exchange = exchange_of(fence);
+                let what = format!("delete exchange `{exchange}`");
+                let delete = async |mut scratch: Scratch| {
+                    let (name, options) = (short(&exchange)?, ExchangeDeleteOptions::default());
+                    scratch.run(async |c| c.exchange_delete(name, options).await).await
+                };
+                self.amqp.ask(&what, delete).await?;
+            }
+            if !closing.is_empty() {
+                runtime::sleep(ON_ITS_WAY).await;
+            }
+            let exchange = exchange_of(fence);
+            let open = async |mut scratch: Scratch| {
+                let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+                let (name, kind) = (short(&exchange)?, lapin::ExchangeKind::Headers);
+                scratch
+                    .run(async |c| c.exchange_declare(name, kind, options, FieldTable::default()).await)
+                    .await?;
+                let mut arguments = FieldTable::default();
+                arguments.insert("x-match".into(), AMQPValue::LongString("all".into()));
+                let (queue, name, options) = (short(STREAM)?, short(&exchange)?, QueueBindOptions::default());
+                scratch.run(async |c| c.queue_bind(queue, name, short("")?, options, arguments).await).await
+            };
+            self.amqp.ask(&format!("declare exchange `{exchange}`"), open).await
+        }
+        .boxed()
+    }
+
+    fn publish<'a>(
+        &'a self,
+        fence: &'a str,
+        publication: Publication,
+        entry: &'a str,
+    ) -> BoxFuture<'a, Result<Fenced>> {
+        async move {
+            let target = Target::of(&publication);
+            if !self.bind(fence, &target).await? {
+                return Ok(Fenced::Closed);
+            }
+            let mut message = publication.message;
+            message.headers.set(names::SCHEDULE_LOG, entry);
+            message.headers.set(names::SCHEDULE_TO, target.to_header());
+            let exchange = exchange_of(fence);
+            let outgoing = Outgoing::new(&exchange, &publication.routing_key, &message, true)?;
+            match self.amqp.publisher.publish(outgoing).await {
+                Ok(()) => Ok(Fenced::Published),
+                Err(error) if error.is_topology() => Ok(Fenced::Closed),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
+    fn trim(&self, _before: u64) -> BoxFuture<'_, Result<()>> {
+        // The broker forgets by itself.
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+fn exchange_of(fence: &str) -> String {
+    format!("{STREAM}.{fence}")
+}
+
+async fn declare_stream(session: Session) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(MAX_BYTES));
+    arguments.insert("x-stream-max-segment-size-bytes".into(), AMQPValue::LongLongInt(SEGMENT));
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    let name = short(STREAM)?;
+    Scratch::new(session)
+        .run(async |channel| channel.queue_declare(name, options, arguments).await.map(drop))
+        .await
+}
+
+async fn read(session: &Session, from: From, until: Until<'_>) -> lapin::Result<Vec<LogEntry>> {
+    let mut arguments = FieldTable::default();
+    let (begin, after) = match from {
+        // Places are offsets plus one, so that 0 is before the first.
+        From::After(after) => (AMQPValue::LongLongInt(i64::try_from(after).unwrap_or(i64::MAX)), after),
+        From::LastChunk => (AMQPValue::LongString("last".into()), 0),
+    };
+    arguments.insert("x-stream-offset".into(), begin);
+    let tag = format!("mq-worker.{}", Uuid::new_v4());
+    let source = Source { queue: STREAM.into(), prefetch: WINDOW, tag, arguments };
+    let mut entries = source.subscribe(session).await?;
+    let silence = match until {
+        Until::Marker(_) => SILENCE,
+        Until::Calm => CALM,
+    };
+    let mut found = Vec::new();
+    let mut count = 0_usize;
+    loop {
+        let delivery = match runtime::timeout(silence, entries.next(true)).await {
+            Ok(Event::Delivered(delivery)) => delivery,
+            Ok(Event::Written | Event::Confirmed) => continue,
+            Ok(Event::Ended) => return Err(std::io::Error::other("the stream ended: was it deleted?").into()),
+            Ok(Event::Lost(error)) => return Err(error),
+            Err(_) => match until {
+                Until::Calm => return Ok(found),
+                Until::Marker(_) => {
+                    return Err(
+                        std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing came for 10s").into()
+                    );
+                }
+            },
+        };
+        count += 1;
+        let headers = delivery.properties.headers().as_ref();
+        let header = |name: &str| headers.and_then(|headers| headers.inner().get(name));
+        let at = match header("x-stream-offset") {
+            Some(AMQPValue::LongLongInt(offset)) => offset.unsigned_abs() + 1,
+            _ => 0,
+        };
+        let text = match header(names::SCHEDULE_LOG) {
+            Some(AMQPValue::LongString(text)) => text.to_string(),
+            _ => String::from_utf8_lossy(&delivery.data).into_owned(),
+        };
+        if count.is_multiple_of(usize::from(WINDOW / 2)) {
+            entries.ack(vec![Ack { tag: delivery.delivery_tag, multiple: true }]);
+        }
+        // A stream hands out whole chunks: the first may begin earlier.
+        if at <= after {
+            continue;
+        }
+        match (serde_json::from_str::<Marker>(&text), until) {
+            (Ok(read), Until::Marker(marker)) if read.marker == marker => return Ok(found),
+            (Ok(_), _) => {}
+            (Err(_), _) => found.push(LogEntry { at, text }),
+        }
+    }
+}

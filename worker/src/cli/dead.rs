@@ -1,0 +1,205 @@
+//! `mq-worker dead …`: what failed for good and lies in a dead-letter queue.
+//!
+//! Messages are taken one by one and held while we look, and go back at the end in the order in which they came.
+//! Should we die in between, the broker puts them back.
+
+use super::arguments::{CommonArguments, DeadArguments, DeadCommand};
+use super::exit::{Failure, Outcome, TIME_IS_UP};
+use super::operate::{self, counted};
+use super::output;
+use crate::admin::dead::letter::Letter;
+use crate::admin::dead::replay::{self, Sent};
+use crate::admin::dead::search::{Found, Search, Which, dead_queue};
+use crate::app::{App, unique};
+
+/// How many `list` and `show` print when nobody says.
+const SHOWN: u32 = 100;
+
+pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
+    operate::run(common, |app| async move {
+        match command {
+            DeadCommand::List { which, json } => list(&app, which, json).await,
+            DeadCommand::Show { which, json } => show(&app, which, json).await,
+            DeadCommand::Replay { which, expired, json, yes: _ } => replay(&app, which, expired, json).await,
+            DeadCommand::Drop { which, json, yes } => drop_them(&app, which, json, yes).await,
+        }
+    })
+}
+
+async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
+    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(SHOWN)).await?;
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    while let Some(delivery) = search.next().await? {
+        let letter = Letter::of(&delivery.message);
+        if json {
+            values.push(letter.summary());
+        } else {
+            rows.push(letter.row());
+        }
+        search.hold(delivery);
+    }
+    let found = search.found();
+    search.put_back().await;
+    if json {
+        return output::json(&values);
+    }
+    if !rows.is_empty() {
+        output::table(&["id", "task", "died", "tries", "reason"], rows, usize::MAX)?;
+    }
+    tell(&found);
+    expected(&found, &which)
+}
+
+async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
+    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(SHOWN)).await?;
+    let mut values = Vec::new();
+    while let Some(delivery) = search.next().await? {
+        let letter = Letter::of(&delivery.message);
+        if json {
+            values.push(letter.details());
+        } else {
+            output::data(letter.text())?;
+        }
+        search.hold(delivery);
+    }
+    let found = search.found();
+    search.put_back().await;
+    if json {
+        return output::json(&values);
+    }
+    tell(&found);
+    expected(&found, &which)
+}
+
+async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> Outcome {
+    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(u32::MAX)).await?;
+    search.leaves_expired = !expired && which.id.is_none();
+    let mut kept = Vec::new();
+    while let Some(delivery) = search.next().await? {
+        // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
+        match replay::send_back(app, &delivery, &search.queue).await? {
+            Sent::Back => delivery.ack(),
+            Sent::KeptOut { holder } => {
+                kept.push(Kept {
+                    id: Letter::of(&delivery.message).id().unwrap_or_default().to_owned(),
+                    holder,
+                });
+                search.hold(delivery);
+            }
+        }
+    }
+    let found = search.found();
+    search.put_back().await;
+    let replayed = found.matching - kept.len() as u64;
+    if found.expired > 0 {
+        output::note(format!("{} expired and not replayed; use --expired to replay them too", found.expired));
+    }
+    match json {
+        true => {
+            let mut told = serde_json::json!({"replayed": replayed, "kept": kept});
+            if found.expired > 0 {
+                told["expired"] = found.expired.into();
+            }
+            output::json(&told)?;
+        }
+        false => output::data(format!("{} replayed", counted(replayed, "message")))?,
+    }
+    expected(&found, &which)?;
+    kept_out(&kept, &found.queue)
+}
+
+/// A letter that was to be replayed and stays where it is.
+#[derive(serde::Serialize)]
+struct Kept {
+    id: String,
+    /// The call that has its lock, where the broker can tell.
+    holder: Option<String>,
+}
+
+/// Says which letters stay, and that not all was done.
+fn kept_out(kept: &[Kept], queue: &str) -> Outcome {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    for Kept { id, holder } in kept {
+        let holder = holder.as_deref().unwrap_or("whose id is unknown");
+        output::note(format!(
+            "{id} stays in place: its task is unique, and another call waits or runs, {holder}"
+        ));
+    }
+    let stay = if kept.len() == 1 { "stays" } else { "stay" };
+    Err(Failure::new(
+        TIME_IS_UP,
+        format!(
+            "{} {stay} in `{queue}`; replay again when those calls have ended",
+            counted(kept.len() as u64, "message")
+        ),
+    ))
+}
+
+async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Outcome {
+    let dead = dead_queue(&which.queue);
+    let (_, info) = operate::queue(app, &dead).await?;
+    let what = match (&which.id, &which.task, &which.error) {
+        (Some(id), ..) => format!("the message {id}"),
+        (None, Some(task), None) => format!("the messages of task `{task}`"),
+        (None, Some(task), Some(error)) => {
+            format!("the messages of task `{task}` with \"{error}\" in their error")
+        }
+        (None, None, Some(error)) => format!("the messages with \"{error}\" in their error"),
+        (None, None, None) => counted(info.ready, "message"),
+    };
+    output::confirm(&format!("Drop {what} in `{dead}` permanently?"), yes)?;
+    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(u32::MAX)).await?;
+    while let Some(delivery) = search.next().await? {
+        let headers = &delivery.message.headers;
+        let lock = headers.id().and_then(|id| unique::read(headers, id));
+        delivery.ack();
+        if let Some(lock) = lock {
+            // Only the broker itself dead-letters a call that still has its lock, which opens in time by itself too.
+            let _ = search.broker.unlock(&lock).await;
+        }
+    }
+    let found = search.found();
+    search.put_back().await;
+    done(&found, "dropped", json)?;
+    expected(&found, &which)
+}
+
+impl From<&DeadArguments> for Which {
+    fn from(which: &DeadArguments) -> Self {
+        let DeadArguments { queue, task, error, id, limit: _ } = which;
+        Self { queue: queue.clone(), task: task.clone(), error: error.clone(), id: id.clone(), kind: None }
+    }
+}
+
+/// Says to people what the list does not show.
+fn tell(found: &Found) {
+    if found.unseen > 0 && found.matching > 0 {
+        output::note(format!(
+            "{} more in `{}` not shown; raise --limit to see more",
+            found.unseen, found.queue
+        ));
+    } else if found.matching == 0 {
+        output::note(format!("no dead letters in `{}`", found.queue));
+    }
+}
+
+/// Says what was done to them.
+fn done(found: &Found, what: &str, json: bool) -> Outcome {
+    if json {
+        return output::json(&serde_json::json!({ what: found.matching }));
+    }
+    output::data(format!("{} {what}", counted(found.matching, "message")))
+}
+
+/// One message that somebody named must be there.
+fn expected(found: &Found, which: &DeadArguments) -> Outcome {
+    match &which.id {
+        Some(id) if found.matching == 0 => {
+            Err(Failure::failed(format!("there is no message {id} in `{}`", found.queue)))
+        }
+        _ => Ok(()),
+    }
+}

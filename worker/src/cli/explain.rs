@@ -1,0 +1,66 @@
+//! `mq-worker explain ID`: why a call is not running.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::arguments::{CommonArguments, ExplainArguments};
+use super::exit::{FAILED, Failure, Outcome};
+use super::{jobs, operate, output};
+use crate::admin::explain::{self, Explanation, Reason};
+use crate::app::App;
+use crate::control::Control;
+
+pub(super) fn run(arguments: ExplainArguments, common: &CommonArguments) -> Outcome {
+    operate::run(common, |app| async move { tell(&app, &arguments).await })
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Told<'a> {
+    id: &'a str,
+    task: &'a Option<String>,
+    queue: &'a Option<String>,
+    reasons: Vec<ToldReason<'a>>,
+    /// What could not be found out.
+    gaps: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ToldReason<'a> {
+    #[serde(flatten)]
+    reason: &'a Reason,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    way_out: Option<String>,
+}
+
+async fn tell(app: &App, ExplainArguments { id, timeout, json, history }: &ExplainArguments) -> Outcome {
+    let history = jobs::open_if_there(app.config(), history).await?;
+    let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
+    let explanation = explain::explain(app, history.as_ref(), &control, id).await?;
+    let Explanation { reasons, gaps, task, queue } = &explanation;
+    if *json {
+        let reasons = reasons
+            .iter()
+            .map(|reason| ToldReason { reason, text: reason.to_string(), way_out: reason.way_out(id) })
+            .collect();
+        output::json(&Told { id, task, queue, reasons, gaps })?;
+    } else {
+        let of = |name: &str, value: &Option<String>| {
+            value.as_ref().map_or_else(String::new, |value| format!("  {name} {value}"))
+        };
+        output::data(format!("{id}{}{}", of("task", task), of("queue", queue)))?;
+        for reason in reasons {
+            output::data(format!("  {}", output::one_line(&reason.to_string(), 500)))?;
+            if let Some(way_out) = reason.way_out(id) {
+                output::data(format!("    -> {way_out}"))?;
+            }
+        }
+        gaps.iter().for_each(|gap| output::note(format!("note: {gap}")));
+    }
+    match reasons.as_slice() {
+        [Reason::Unknown] => Err(Failure::silent(FAILED)),
+        _ => Ok(()),
+    }
+}

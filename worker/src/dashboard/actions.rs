@@ -1,0 +1,433 @@
+//! What can be done, as data: a form of the page and a request to the API come to the same.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::call;
+use super::query::Query;
+use super::send::send;
+use super::state::State;
+use crate::admin::dead::search::Which;
+use crate::admin::dead::survey;
+use crate::admin::failure::{Failure, Outcome};
+use crate::admin::transfer::transfer;
+use crate::app::{App, Pausable, Pause};
+use crate::broker::DeleteGuard;
+use crate::control::Control;
+use crate::show::counted;
+
+/// The most calls that are acted on at once.
+const MOST: usize = 10_000;
+
+/// What can be done.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub(crate) enum Action {
+    /// Drop what waits in a queue.
+    PurgeQueue { queue: String },
+    /// Move what waits in a queue to another one.
+    MoveMessages {
+        queue: String,
+        to: String,
+        #[serde(default, deserialize_with = "number")]
+        limit: Option<u64>,
+    },
+    /// Delete a queue with its messages.
+    DeleteQueue {
+        queue: String,
+        /// Also if workers consume from it.
+        #[serde(default, deserialize_with = "flag")]
+        force: bool,
+    },
+    /// Send dead letters back to the queue that they came from.
+    ReplayDead {
+        queue: String,
+        #[serde(flatten)]
+        which: Letters,
+    },
+    /// Drop dead letters.
+    DropDead {
+        queue: String,
+        #[serde(flatten)]
+        which: Letters,
+    },
+    /// Run calls again: from their dead letters, else from the arguments that the history has.
+    Replay {
+        #[serde(default, deserialize_with = "several")]
+        ids: Vec<String>,
+        /// All calls that a search finds, instead of `ids`.
+        #[serde(default)]
+        filter: Option<Query>,
+    },
+    /// Do not run calls; with `terminate`, also stop those that run.
+    Revoke {
+        #[serde(default, deserialize_with = "several")]
+        ids: Vec<String>,
+        /// All calls that a search finds, instead of `ids`.
+        #[serde(default)]
+        filter: Option<Query>,
+        #[serde(default, deserialize_with = "flag")]
+        terminate: bool,
+    },
+    /// Send a call.
+    Send {
+        task: String,
+        /// Positional arguments: a JSON array.
+        #[serde(default)]
+        args: Option<String>,
+        /// Keyword arguments: a JSON object.
+        #[serde(default)]
+        kwargs: Option<String>,
+        /// Default: where the routes lead.
+        #[serde(default)]
+        queue: Option<String>,
+    },
+    /// Keep workers from a queue, or from a task; what runs runs on.
+    Pause {
+        #[serde(default)]
+        queue: Option<String>,
+        #[serde(default)]
+        task: Option<String>,
+        /// Ends by itself after so long.
+        #[serde(default, deserialize_with = "number")]
+        minutes: Option<u64>,
+    },
+    /// End a pause.
+    Resume {
+        #[serde(default)]
+        queue: Option<String>,
+        #[serde(default)]
+        task: Option<String>,
+    },
+    /// Ask a worker to finish its running tasks and exit.
+    StopWorker { worker: String },
+}
+
+/// Which dead letters of a queue are meant; all of them if nothing is said.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct Letters {
+    id: Option<String>,
+    task: Option<String>,
+    /// The kind of the error, as the groups have it.
+    kind: Option<String>,
+}
+
+impl Letters {
+    fn of(&self, queue: &str) -> Which {
+        let Self { id, task, kind } = self.clone();
+        Which { queue: queue.to_owned(), id, task, kind, error: None }
+    }
+}
+
+impl Action {
+    /// The name, as in a request.
+    pub(crate) fn name(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value["action"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// What it is done to, for the audit trail. Arguments of calls are left out: they may be secret.
+    pub(crate) fn subject(&self) -> String {
+        match self {
+            Self::PurgeQueue { queue } => queue.clone(),
+            Self::DeleteQueue { queue, force } => {
+                format!("{queue}{}", if *force { ", by force" } else { "" })
+            }
+            Self::MoveMessages { queue, to, .. } => format!("{queue} → {to}"),
+            Self::ReplayDead { queue, which } | Self::DropDead { queue, which } => {
+                let parts = [which.task.clone(), which.kind.clone(), which.id.clone()];
+                let parts = std::iter::once(Some(queue.clone()))
+                    .chain(parts)
+                    .flatten()
+                    .filter(|part| !part.is_empty());
+                parts.collect::<Vec<_>>().join(" · ")
+            }
+            Self::Replay { ids, filter } => calls(ids, filter.as_ref()),
+            Self::Revoke { ids, filter, terminate } => {
+                format!("{}{}", calls(ids, filter.as_ref()), if *terminate { ", terminated" } else { "" })
+            }
+            Self::Send { task, queue, .. } => match queue {
+                Some(queue) => format!("{task} → {queue}"),
+                None => task.clone(),
+            },
+            Self::StopWorker { worker } => worker.clone(),
+            Self::Pause { queue, task, .. } | Self::Resume { queue, task } => {
+                pausable(queue.as_deref(), task.as_deref())
+                    .map_or_else(|_| String::new(), |what| what.to_string())
+            }
+        }
+    }
+
+    /// Does it, and says what was done.
+    pub(crate) async fn perform(&self, state: &State) -> Outcome<String> {
+        let app = &state.app;
+        match self {
+            Self::PurgeQueue { queue } => {
+                let (broker, _) = crate::admin::queue(app, queue).await?;
+                let dropped = broker.purge(queue).await?;
+                Ok(format!("{} dropped from {queue}.", counted(dropped, "message")))
+            }
+            Self::MoveMessages { queue, to, limit } => {
+                let to = crate::app::config::value::queue(to)
+                    .map_err(|problem| Failure::usage(format!("`{to}`: {problem}")))?;
+                let moved = transfer(app, queue, &to, *limit).await?;
+                Ok(format!("{} moved from {queue} to {to}.", counted(moved, "message")))
+            }
+            Self::DeleteQueue { queue, force } => {
+                let (broker, _) = crate::admin::queue(app, queue).await?;
+                let guard = DeleteGuard { if_unused: !force, if_empty: false };
+                let lost = broker.delete_queue_if(queue, guard).await?;
+                Ok(format!("Queue {queue} deleted, with {}.", counted(lost, "message")))
+            }
+            Self::ReplayDead { queue, which } => replay_dead(app, which.of(queue)).await,
+            Self::DropDead { queue, which } => {
+                let dropped = survey::drop_letters(app, which.of(queue)).await?;
+                Ok(format!("{} dropped.", counted(dropped, "dead letter")))
+            }
+            Self::Replay { ids, filter } => {
+                let ids = select(state, ids, filter.as_ref()).await?;
+                again(state, &ids).await
+            }
+            Self::Revoke { ids, filter, terminate } => {
+                let ids = select(state, ids, filter.as_ref()).await?;
+                revoke(app, &ids, *terminate).await
+            }
+            Self::Send { task, args, kwargs, queue } => {
+                send(app, task, args.as_deref(), kwargs.as_deref(), queue.as_deref()).await
+            }
+            Self::Pause { queue, task, minutes } => {
+                let what = pausable(queue.as_deref(), task.as_deref())?;
+                let mut pause = Pause::from(what.clone());
+                if let Some(minutes) = minutes {
+                    pause = pause.lasting(Duration::from_secs(minutes.saturating_mul(60)));
+                }
+                app.pause(pause).await?;
+                Ok(match minutes {
+                    None => format!("{what} is paused until it is resumed."),
+                    Some(minutes) => format!("{what} is paused for {}.", counted(*minutes, "minute")),
+                })
+            }
+            Self::Resume { queue, task } => {
+                let what = pausable(queue.as_deref(), task.as_deref())?;
+                app.resume(what.clone()).await?;
+                Ok(format!("{what} is resumed."))
+            }
+            Self::StopWorker { worker } => {
+                Control::new(app.broker().await?).to([worker]).tell("shutdown", Map::new()).await?;
+                Ok(format!("{worker} was asked to stop; it finishes its running tasks first."))
+            }
+        }
+    }
+}
+
+async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
+    let survey::Replayed { replayed, kept, expired } = survey::replay(app, which).await?;
+    let mut text = format!("{} replayed.", counted(replayed, "dead letter"));
+    if kept > 0 {
+        text +=
+            &format!(" {kept} stay in place: their task is unique, and another call of it waits or runs.");
+    }
+    if expired > 0 {
+        text += &format!(" {expired} had expired and stay in place; replay them one by one.");
+    }
+    Ok(text)
+}
+
+/// What is to be paused or resumed.
+fn pausable(queue: Option<&str>, task: Option<&str>) -> Outcome<Pausable> {
+    match (queue, task) {
+        (Some(queue), None) => Ok(Pausable::Queue(queue.to_owned())),
+        (None, Some(task)) => Ok(Pausable::Task(task.to_owned())),
+        _ => Err(Failure::usage("name a queue or a task to pause or resume, and not both")),
+    }
+}
+
+/// Calls for the audit trail.
+fn calls(ids: &[String], filter: Option<&Query>) -> String {
+    if let Some(filter) = filter {
+        return format!("all of {}", filter.path(""));
+    }
+    let more = if ids.len() > 3 { format!(" and {} more", ids.len() - 3) } else { String::new() };
+    format!("{}{more}", ids.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
+}
+
+/// The calls that are meant.
+async fn select(state: &State, ids: &[String], filter: Option<&Query>) -> Outcome<Vec<String>> {
+    let Some(filter) = filter else {
+        return match ids.len() {
+            0 => Err(Failure::usage("select the calls that are meant")),
+            1..=MOST => Ok(ids.to_vec()),
+            more => {
+                Err(Failure::usage(format!("{more} calls are more than the {MOST} that are taken at once")))
+            }
+        };
+    };
+    let filter = filter.filter().map_err(Failure::usage)?;
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = state.history.tasks(filter.clone(), 1000, after).await?;
+        found.extend(page.jobs.into_iter().map(|job| job.id));
+        if found.len() > MOST {
+            return Err(Failure::usage(format!(
+                "the search finds more than the {MOST} calls that are taken at once: narrow it"
+            )));
+        }
+        after = page.next;
+        if after.is_none() {
+            return if found.is_empty() {
+                Err(Failure::usage("the search finds no call"))
+            } else {
+                Ok(found)
+            };
+        }
+    }
+}
+
+/// Runs calls again, and says what became of them.
+async fn again(state: &State, ids: &[String]) -> Outcome<String> {
+    let (mut replayed, mut problems) = (0_u64, Vec::new());
+    for id in ids {
+        match call::replay(state, id).await {
+            Ok(()) => replayed += 1,
+            Err(failure) if ids.len() == 1 => return Err(failure),
+            Err(failure) => problems.push(format!("{id}: {}", failure.in_words().1)),
+        }
+    }
+    let text = format!("{} replayed.", counted(replayed, "call"));
+    match problems.first() {
+        None => Ok(text),
+        Some(first) => Err(Failure::failed(format!(
+            "{text} Not replayed: {}, the first of them {first}",
+            problems.len()
+        ))),
+    }
+}
+
+async fn revoke(app: &App, ids: &[String], terminate: bool) -> Outcome<String> {
+    for id in ids {
+        match terminate {
+            true => app.terminate(id).await?,
+            false => app.revoke(id).await?,
+        }
+    }
+    let what = counted(ids.len() as u64, "call");
+    Ok(match terminate {
+        true => format!("{what} revoked, and stopped where running."),
+        false => format!("{what} revoked: what waits will not be run."),
+    })
+}
+
+/// A form sends numbers as text, and an empty field for none.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::Number(number) if number.is_u64() => Ok(number.as_u64()),
+        Value::String(text) if text.trim().is_empty() => Ok(None),
+        Value::String(text) => text.trim().parse().map(Some).map_err(serde::de::Error::custom),
+        other => Err(serde::de::Error::custom(format!("expected a whole number, not {other}"))),
+    }
+}
+
+/// A form sends a box that is ticked as text.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Bool(flag) => Ok(flag),
+        Value::String(text) if text == "true" => Ok(true),
+        Value::String(text) if text == "false" || text.is_empty() => Ok(false),
+        other => Err(serde::de::Error::custom(format!("expected true or false, not {other}"))),
+    }
+}
+
+/// A form sends one text where there is only one.
+fn several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(one) => vec![one],
+        OneOrMore::More(more) => more,
+    })
+}
+
+/// An action from the fields of a form; a field that is there twice is a list.
+pub(crate) fn of_form(fields: &[(String, String)]) -> Result<Action, String> {
+    let (mut object, mut filter) = (Map::new(), Map::new());
+    for (name, value) in fields {
+        if let Some(name) = name.strip_prefix("filter.") {
+            filter.insert(name.to_owned(), value.clone().into());
+            continue;
+        }
+        match object.get_mut(name) {
+            None => drop(object.insert(name.clone(), value.clone().into())),
+            Some(Value::Array(values)) => values.push(value.clone().into()),
+            Some(first) => *first = Value::Array(vec![first.take(), value.clone().into()]),
+        }
+    }
+    if object.get("everything").is_some() {
+        object.insert("filter".into(), Value::Object(filter));
+    }
+    serde_json::from_value(Value::Object(object)).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(fields: &[(&str, &str)]) -> Result<Action, String> {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        of_form(&fields)
+    }
+
+    #[test]
+    fn a_form_is_an_action() {
+        let queue = || "email".to_owned();
+        assert_eq!(
+            form(&[
+                ("csrf", "x"),
+                ("action", "move-messages"),
+                ("queue", "email"),
+                ("to", "b"),
+                ("limit", "")
+            ]),
+            Ok(Action::MoveMessages { queue: queue(), to: "b".into(), limit: None })
+        );
+        assert_eq!(
+            form(&[("action", "delete-queue"), ("queue", "email"), ("force", "true")]),
+            Ok(Action::DeleteQueue { queue: queue(), force: true })
+        );
+        assert_eq!(
+            form(&[("action", "revoke"), ("ids", "a"), ("ids", "b"), ("ids", "c")]),
+            Ok(Action::Revoke {
+                ids: ["a", "b", "c"].map(String::from).into(),
+                filter: None,
+                terminate: false
+            })
+        );
+        let query = Query { state: "FAILURE".into(), ..Query::default() };
+        assert_eq!(
+            form(&[("action", "replay"), ("filter.state", "FAILURE"), ("everything", "true")]),
+            Ok(Action::Replay { ids: Vec::new(), filter: Some(query) })
+        );
+        let which = Letters { task: Some("t".into()), kind: Some("k".into()), id: None };
+        assert_eq!(
+            form(&[("action", "replay-dead"), ("queue", "email"), ("task", "t"), ("kind", "k")]),
+            Ok(Action::ReplayDead { queue: queue(), which })
+        );
+        assert!(form(&[("action", "explode")]).expect_err("unknown").contains("explode"));
+        let limit = [("action", "move-messages"), ("queue", "a"), ("to", "b"), ("limit", "-1")];
+        assert!(form(&limit).is_err());
+    }
+
+    #[test]
+    fn the_audit_trail_names_no_arguments() {
+        let send = form(&[("action", "send"), ("task", "t"), ("args", "[\"secret\"]"), ("queue", "q")])
+            .expect("an action");
+        assert_eq!((send.name(), send.subject()), ("send".into(), "t → q".into()));
+    }
+}

@@ -1,0 +1,97 @@
+//! All that can be found out about one call: from the history, the workers and its dead letter.
+
+use super::literal::to_json;
+use super::send::send;
+use super::state::State;
+use crate::admin::dead::letter::Letter;
+use crate::admin::dead::search::Which;
+use crate::admin::dead::survey;
+use crate::admin::failure::{Failure, Outcome};
+use crate::history::{Filter, Job, JobState};
+use crate::message::Message;
+
+/// How many calls that it has sent are listed.
+const CHILDREN: usize = 50;
+
+/// One call.
+pub(crate) struct Call {
+    pub(crate) job: Job,
+    /// The worker that runs it now.
+    pub(crate) running: Option<String>,
+    /// Its dead letter, if it has one.
+    pub(crate) letter: Option<Message>,
+    /// Its arguments as JSON, if they are known in full.
+    pub(crate) args: Option<String>,
+    pub(crate) kwargs: Option<String>,
+    /// The calls that it has sent.
+    pub(crate) children: Vec<Job>,
+    /// Why it is not running.
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Call {
+    /// The task's name.
+    pub(crate) fn name(&self) -> &str {
+        self.job.name.as_deref().unwrap_or("(unknown task)")
+    }
+}
+
+/// Finds out about a call. `None` if nothing was heard of it.
+pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String> {
+    let told = |error: crate::error::Error| format!("{error:#}");
+    let Some(job) = state.history.task(id).await.map_err(told)? else { return Ok(None) };
+    let snapshot = state.watcher.latest();
+    let running = snapshot.workers.iter().find(|worker| worker.tasks.iter().any(|task| task.id == id));
+    let letter = match (&job.state, &job.queue) {
+        (JobState::DeadLettered | JobState::Failure | JobState::Rejected, Some(queue)) => {
+            // Without a dead-letter queue there is no letter.
+            survey::letter(&state.app, queue, id).await.ok().flatten()
+        }
+        _ => None,
+    };
+    let children = Filter { parent: Some(id.to_owned()), ..Filter::default() };
+    let children = state.history.tasks(children, CHILDREN, None).await.map_err(told)?.jobs;
+    let (args, kwargs) = match &letter {
+        Some(message) => {
+            let letter = Letter::of(message);
+            let (args, kwargs, _) = letter.parts();
+            (Some(args.get().to_owned()), Some(kwargs.get().to_owned()))
+        }
+        None => {
+            (job.args.as_deref().and_then(to_json), job.kwargs.as_deref().map_or(Some("{}".into()), to_json))
+        }
+    };
+    let not_null = |text: Option<String>| text.filter(|text| text != "null");
+    Ok(Some(Call {
+        running: running.map(|worker| worker.info.name.clone()),
+        letter,
+        args: not_null(args),
+        kwargs: not_null(kwargs),
+        children,
+        reasons: Vec::new(),
+        job,
+    }))
+}
+
+/// Runs a call again: its dead letter goes back to its queue; of another, a new call is sent with the same arguments.
+pub(crate) async fn replay(state: &State, id: &str) -> Outcome<()> {
+    let call = find(state, id).await.map_err(Failure::failed)?;
+    let call = call.ok_or_else(|| Failure::failed(format!("the history knows no call {id}")))?;
+    let queue = call.job.queue.clone();
+    if call.letter.is_some()
+        && let Some(queue) = &queue
+    {
+        let which = Which { queue: queue.clone(), id: Some(id.to_owned()), ..Which::default() };
+        let done = survey::replay(&state.app, which).await?;
+        return match done.replayed {
+            0 => Err(Failure::failed("its task is unique, and another call of it waits or runs")),
+            _ => Ok(()),
+        };
+    }
+    let (Some(args), Some(kwargs), Some(name)) = (&call.args, &call.kwargs, &call.job.name) else {
+        let why =
+            "its arguments are not known in full: open it, and send it with the arguments that you enter";
+        return Err(Failure::failed(why));
+    };
+    send(&state.app, name, Some(args), Some(kwargs), queue.as_deref()).await.map(drop)
+}

@@ -1,0 +1,6 @@
+//! Who is there, and what they may do.
+
+pub(crate) mod access;
+pub(crate) mod password;
+pub(super) mod session;
+pub(super) mod throttle;

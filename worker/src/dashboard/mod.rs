@@ -1,0 +1,148 @@
+//! The management page: what waits, runs and has failed, and why, in a browser.
+//!
+//! `mq-worker dashboard` serves it, and `mq-worker --dashboard ADDRESS:PORT` inside a worker. A program serves it with
+//! [`Dashboard`]. Pages are rendered on the server from what `watcher` has seen last; an action of a form and one of the
+//! API are the same [`actions::Action`].
+
+mod act;
+mod actions;
+mod api;
+mod assets;
+mod call;
+mod guard;
+mod literal;
+mod live;
+pub(crate) mod login;
+mod pages;
+mod path;
+mod privacy;
+mod problems;
+mod query;
+mod routes;
+mod send;
+mod snapshot;
+mod state;
+mod watcher;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::login::access::Access;
+pub use self::login::access::Login;
+use self::login::session::Sessions;
+use self::privacy::Privacy;
+use self::state::State;
+use self::watcher::Watcher;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::history::History;
+
+/// The address of the page where nothing else is configured.
+pub const DEFAULT_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5555);
+
+/// The management page, bound to its address.
+///
+/// ```no_run
+/// # async fn demo() -> mq_worker::Result<()> {
+/// use mq_worker::App;
+/// use mq_worker::dashboard::{DEFAULT_ADDRESS, Dashboard, Login};
+///
+/// let dashboard = Dashboard::bind(App::global()?, DEFAULT_ADDRESS, Login::Required).await?;
+/// println!("open {}", dashboard.link());
+/// dashboard.serve(async { _ = tokio::signal::ctrl_c().await }).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Dashboard {
+    listener: TcpListener,
+    state: Arc<State>,
+}
+
+impl Dashboard {
+    /// Binds the page to an address. With port 0 the system chooses one.
+    ///
+    /// # Errors
+    /// An address that is in use or not of this machine, one that others can reach while nobody has to
+    /// [log in](Login), or a mistake in `[dashboard]` of the configuration.
+    pub async fn bind(app: App, listen: SocketAddr, login: Login) -> Result<Self> {
+        let config = app.config().dashboard.clone();
+        let access = Access::new(config.clone(), login, listen)?;
+        let failed = |error: std::io::Error| {
+            let hint = match error.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    ": another program uses this port; choose another one with --listen"
+                }
+                std::io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+                std::io::ErrorKind::PermissionDenied => ": ports below 1024 need more rights",
+                _ => "",
+            };
+            Error::config(format!("cannot serve the management page on {listen}{hint}")).with_source(error)
+        };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let listen = listener.local_addr().map_err(failed)?;
+        let history = History::open(history_file(&app)).await?;
+        let state = State {
+            app,
+            history,
+            listen,
+            access,
+            sessions: Sessions::default(),
+            watcher: Watcher::new(),
+            privacy: Privacy::new(&config),
+            stop: CancellationToken::new(),
+        };
+        Ok(Self { listener, state: Arc::new(state) })
+    }
+
+    /// The address that it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.state.listen
+    }
+
+    /// What to open in a browser: the page, or, where no users are configured, a link that logs in once.
+    pub fn link(&self) -> String {
+        self.state.login_link().unwrap_or_else(|| self.state.address())
+    }
+
+    /// Serves the page until `stop` is ready.
+    ///
+    /// # Errors
+    /// The system takes the socket away.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let Self { listener, state } = self;
+        let token = state.stop.clone();
+        let watched = Arc::clone(&state);
+        let _watching = AbortOnDropHandle::new(tokio::spawn(async move {
+            watched.watcher.run(watched.app.clone(), watched.stop.clone()).await;
+        }));
+        let service = routes::router(state).into_make_service_with_connect_info::<SocketAddr>();
+        let stopped = async move {
+            stop.await;
+            token.cancel();
+        };
+        let served = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
+        served.map_err(|error| Error::connection("the management page has ended").with_source(error))
+    }
+}
+
+/// Where the history is kept: beside the database of the broker, else in the working directory.
+fn history_file(app: &App) -> PathBuf {
+    const NAME: &str = "mq-worker-history.db";
+    let url = &app.config().broker_url;
+    match url.scheme().as_str() {
+        "sqlite" => Path::new(url.path()).with_file_name(NAME),
+        _ => PathBuf::from(NAME),
+    }
+}
+
+impl std::fmt::Debug for Dashboard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dashboard").field("address", &self.state.listen).finish_non_exhaustive()
+    }
+}

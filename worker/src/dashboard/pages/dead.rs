@@ -1,0 +1,131 @@
+//! Dead letters of all queues, grouped by task and error.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State as Shared};
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::layout::{Liveness, Section, empty, grouped, heading, page};
+use super::letters;
+use super::parts::{ago, button, confirmed, queue_link};
+use crate::admin::dead::survey::{self, Group, Survey};
+use crate::dashboard::guard::Viewer;
+use crate::dashboard::path;
+use crate::dashboard::snapshot::DEAD;
+use crate::dashboard::state::State;
+use crate::show::counted;
+
+/// How many letters of a group are shown.
+const SHOWN: u32 = 50;
+
+/// `GET /dead`
+pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> Markup {
+    let snapshot = state.watcher.fresh().await;
+    let mut parts = Vec::new();
+    for queue in &snapshot.queues {
+        let (name, count) = match queue.dead {
+            Some(dead) => (queue.name.clone(), dead),
+            None if queue.is_dead_letter_queue => (queue.name.trim_end_matches(DEAD).to_owned(), queue.ready),
+            None => continue,
+        };
+        if count > 0 {
+            parts.push((survey::survey(&state.app, &name, survey::LOOKED_AT).await, name));
+        }
+    }
+    let all = html! { a.button href="/dead" { "Look again" } };
+    let content = html! {
+        (heading("Dead letters", &html! { "Messages that will not be run again, grouped by task and error." }, &all))
+        @if parts.is_empty() { (empty("No dead letters", "What fails for good arrives here together with the reason.")) }
+        @for (found, name) in &parts {
+            section {
+                h2 { (queue_link(name)) }
+                @match found {
+                    Ok(found) => (groups(&viewer, name, found)),
+                    Err(failure) => p.note { (failure.clone().in_words().1) },
+                }
+            }
+        }
+    };
+    page(&state, &viewer, Section::Dead, "Dead letters", Liveness::Still, &content)
+}
+
+fn groups(viewer: &Viewer, queue: &str, found: &Survey) -> Markup {
+    html! {
+        @if found.unseen > 0 {
+            p.note {
+                "Grouped are the oldest " (grouped(found.seen)) "; " (grouped(found.unseen))
+                " more wait behind them. Replaying and dropping a group reaches all of its letters."
+            }
+        }
+        ul.groups {
+            @for group in &found.groups { (card(viewer, queue, group)) }
+        }
+    }
+}
+
+fn card(viewer: &Viewer, queue: &str, group: &Group) -> Markup {
+    let Group { task, kind, count, newest, .. } = group;
+    let fields = [("queue", queue), ("task", task.as_str()), ("kind", kind.as_str())];
+    let letters = counted(*count, "dead letter");
+    let link = format!(
+        "/dead/group?queue={}&task={}&kind={}",
+        path::encoded(queue),
+        path::encoded(task),
+        path::encoded(kind)
+    );
+    html! {
+        li {
+            div.about {
+                span.count.bad { (grouped(*count)) }
+                div {
+                    p.strong { a.code href=(link) { @if task.is_empty() { "(no task)" } @else { (task) } } }
+                    p.why { @if kind.is_empty() { "no reason noted" } @else { (kind) } }
+                    @if let Some(newest) = newest { p.note { "last " (ago(*newest)) } }
+                }
+            }
+            div.actions {
+                (button(viewer, "replay-dead", &fields, "Replay"))
+                (confirmed(viewer, "drop-dead", &fields, "Drop", &format!("Drop {letters} permanently?"), &html! {}))
+            }
+        }
+    }
+}
+
+/// Which group is meant.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Which {
+    queue: String,
+    task: String,
+    kind: String,
+}
+
+/// `GET /dead/group`
+pub(crate) async fn group(
+    Shared(state): Shared<Arc<State>>,
+    viewer: Viewer,
+    Query(which): Query<Which>,
+) -> Response {
+    let Which { queue, task, kind } = which;
+    let fields = [("queue", queue.as_str()), ("task", task.as_str()), ("kind", kind.as_str())];
+    let found = survey::letters(&state.app, &queue, Some(&task), Some(&kind), SHOWN).await;
+    let actions = html! {
+        (button(&viewer, "replay-dead", &fields, "Replay all"))
+        (confirmed(&viewer, "drop-dead", &fields, "Drop all", "Drop all of this group permanently?", &html! {}))
+        a.button href="/dead" { "Back" }
+    };
+    let title = if task.is_empty() { "(no task)" } else { &task };
+    let content = html! {
+        (heading(title, &html! { "Dead letters of " (queue_link(&queue)) ": " (kind) }, &actions))
+        @match found {
+            Ok(messages) if messages.is_empty() => (empty("None any more", "They were replayed or dropped.")),
+            Ok(messages) => {
+                @if messages.len() as u32 == SHOWN { p.note { "The oldest " (SHOWN) "." } }
+                (letters::list(&state, &messages))
+            },
+            Err(failure) => (empty("Cannot look", &failure.in_words().1)),
+        }
+    };
+    page(&state, &viewer, Section::Dead, title, Liveness::Still, &content).into_response()
+}

@@ -1,0 +1,186 @@
+//! What is wrong right now, the worst first: decided from what is seen now and what was seen before.
+
+use serde::Serialize;
+
+use super::path;
+use super::snapshot::Snapshot;
+use crate::show::counted;
+
+/// A worker that settles for longer than this many seconds stands still.
+const SETTLING: u64 = 30;
+/// Ready messages that no worker takes for so many seconds, though it has room, are not consumed.
+const NOT_TAKEN: f64 = 60.0;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Work stands still.
+    Error,
+    /// Work is at risk.
+    Warning,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Problem {
+    pub(crate) severity: Severity,
+    pub(crate) title: String,
+    /// The way out.
+    pub(crate) hint: String,
+    /// The page that tells more, as a path.
+    pub(crate) link: Option<String>,
+}
+
+/// What is wrong now, compared with some minutes ago.
+pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |severity, title: String, hint: String, link: Option<String>| {
+        problems.push(Problem { severity, title, hint, link });
+    };
+    if let Some(error) = &now.broker.error {
+        let name = now.broker.name;
+        if now.broker.away_since.is_some() {
+            let title = format!("{name} cannot be reached");
+            let hint = format!(
+                "{error}. What is shown below is the last that was seen; the page reconnects by itself."
+            );
+            add(Severity::Error, title, hint, None);
+            return problems;
+        }
+        let hint = format!("{error}. Workers cannot be asked meanwhile.");
+        add(Severity::Error, format!("{name} takes no messages"), hint, None);
+    }
+    for queue in &now.queues {
+        let name = &queue.name;
+        let link = || Some(path::queue(name));
+        // Nobody takes from a paused queue, and that is what somebody wanted.
+        let is_served = queue.pause.is_none() && !queue.is_dead_letter_queue;
+        if is_served && queue.ready > 0 && queue.consumers == 0 {
+            let title = format!("no worker consumes from `{name}`");
+            let hint =
+                format!("{} waiting. Start one: mq-worker --queues {name}", counted(queue.ready, "message"));
+            add(Severity::Error, title, hint, link());
+        }
+        let has_room = now.workers.iter().any(|worker| {
+            let info = &worker.info;
+            info.queues.contains(name) && !info.stopping && info.running < info.concurrency
+        });
+        if is_served
+            && queue.ready > 0
+            && queue.consumers > 0
+            && has_room
+            && queue.oldest_seconds.is_some_and(|age| age > NOT_TAKEN)
+            && earlier.queue(name).is_some_and(|before| before.ready > 0)
+        {
+            let title = format!("workers with free slots take nothing from `{name}`");
+            let hint = "Its oldest message has waited for more than a minute. See the logs of its workers."
+                .to_owned();
+            add(Severity::Error, title, hint, link());
+        }
+        let before = earlier.queue(name).and_then(|queue| queue.dead);
+        if let (Some(dead), Some(before)) = (queue.dead, before)
+            && dead > before
+        {
+            let title = format!("dead letters of `{name}` are growing");
+            let hint = format!("{} now.", counted(dead, "dead letter"));
+            add(Severity::Warning, title, hint, Some("/dead".into()));
+        }
+    }
+    for worker in &now.workers {
+        let info = &worker.info;
+        let link = || Some(path::worker(&info.name));
+        if info.settling_seconds.is_some_and(|seconds| seconds >= SETTLING) {
+            let title = format!("`{}` cannot settle {}", info.name, counted(info.settling, "message"));
+            let hint = "The broker or the result backend has not taken their outcome; the log of the worker says why.";
+            add(Severity::Error, title, hint.into(), link());
+        }
+        if info.lost_places > 0 {
+            let title = format!("`{}` has lost {}", info.name, counted(info.lost_places, "slot"));
+            let hint = "Plain functions have passed their time limit and have not returned.".to_owned();
+            add(Severity::Warning, title, hint, link());
+        }
+        if info.queues.is_empty() && !info.stopping {
+            let hint = "It is connected and receives no messages.".to_owned();
+            add(Severity::Warning, format!("`{}` consumes from no queue", info.name), hint, link());
+        }
+    }
+    problems.sort();
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Pause;
+    use crate::control::WorkerInfo;
+    use crate::dashboard::snapshot::{BrokerView, QueueView, WorkerView};
+
+    fn titles(now: &Snapshot, earlier: &Snapshot) -> Vec<String> {
+        diagnose(now, earlier).into_iter().map(|problem| problem.title).collect()
+    }
+
+    fn queue(name: &str) -> QueueView {
+        QueueView { name: name.into(), ..QueueView::default() }
+    }
+
+    #[test]
+    fn a_calm_system_has_no_problems() {
+        let now = Snapshot {
+            queues: vec![QueueView { consumers: 1, ready: 5, ..queue("a") }],
+            ..Snapshot::default()
+        };
+        assert_eq!(titles(&now, &now), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_stands_still_is_named() {
+        let info = WorkerInfo {
+            name: "w@h".into(),
+            queues: vec!["b".into()],
+            concurrency: Some(4),
+            running: Some(1),
+            settling: 2,
+            settling_seconds: Some(70),
+            lost_places: 1,
+            ..WorkerInfo::default()
+        };
+        let idle = WorkerInfo { name: "idle@h".into(), ..WorkerInfo::default() };
+        let dead = |dead| QueueView { dead: Some(dead), ..queue("c") };
+        let stuck = QueueView { ready: 3, consumers: 1, oldest_seconds: Some(90.0), ..queue("b") };
+        let now = Snapshot {
+            queues: vec![QueueView { ready: 1, ..queue("a") }, stuck.clone(), dead(3)],
+            workers: [info, idle].map(|info| WorkerView { info, ..WorkerView::default() }).into(),
+            ..Snapshot::default()
+        };
+        let earlier = Snapshot { queues: vec![stuck, dead(2)], ..Snapshot::default() };
+        assert_eq!(
+            titles(&now, &earlier),
+            [
+                "`w@h` cannot settle 2 messages",
+                "no worker consumes from `a`",
+                "workers with free slots take nothing from `b`",
+                "`idle@h` consumes from no queue",
+                "`w@h` has lost 1 slot",
+                "dead letters of `c` are growing",
+            ]
+        );
+    }
+
+    #[test]
+    fn dead_letters_wait_for_people_and_an_absent_broker_comes_first() {
+        let dead = QueueView { ready: 9, is_dead_letter_queue: true, ..queue("a.dead") };
+        let paused = QueueView { ready: 9, pause: Some(Pause::queue("b")), ..queue("b") };
+        let now = Snapshot { queues: vec![dead, paused], ..Snapshot::default() };
+        assert_eq!(titles(&now, &now), Vec::<String>::new());
+        let broker = BrokerView {
+            name: "RabbitMQ",
+            error: Some("connection refused".into()),
+            away_since: Some(Default::default()),
+            ..BrokerView::default()
+        };
+        let away =
+            Snapshot { broker, queues: vec![QueueView { ready: 1, ..queue("a") }], ..Snapshot::default() };
+        assert_eq!(titles(&away, &now), ["RabbitMQ cannot be reached"]);
+    }
+}

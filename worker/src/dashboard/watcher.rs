@@ -1,0 +1,136 @@
+//! Looks at broker and workers again and again, once for all who watch.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::snapshot::Snapshot;
+use crate::app::App;
+
+/// How often to look while somebody watches.
+const BUSY: Duration = Duration::from_secs(2);
+/// How often to look while nobody does, so that the charts have no gap.
+const CALM: Duration = Duration::from_secs(15);
+/// After so long without a request, nobody watches.
+const WATCHED: Duration = Duration::from_secs(20);
+/// What was seen so long ago is compared with what is seen now.
+const EARLIER: Duration = Duration::from_secs(5 * 60);
+/// How many lengths of a queue are kept for its chart, one in [`CALM`].
+const POINTS: usize = 40;
+
+/// The last snapshot, and the lengths of queues before it.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    latest: watch::Sender<Arc<Snapshot>>,
+    trends: Mutex<BTreeMap<String, VecDeque<u64>>>,
+    asked: Mutex<Instant>,
+    wake: Notify,
+}
+
+impl Watcher {
+    /// Has seen nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            latest: watch::Sender::new(Arc::default()),
+            trends: Mutex::default(),
+            asked: Mutex::new(Instant::now()),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Looks until it is stopped.
+    pub(crate) async fn run(&self, app: App, stop: CancellationToken) {
+        let mut past: VecDeque<(Instant, Arc<Snapshot>)> = VecDeque::new();
+        let mut noted: Option<Instant> = None;
+        loop {
+            let begun = Instant::now();
+            let last = self.latest();
+            let earlier =
+                past.front().map_or_else(|| Arc::clone(&last), |(_, snapshot)| Arc::clone(snapshot));
+            let snapshot = tokio::select! {
+                () = stop.cancelled() => return,
+                snapshot = Snapshot::take(&app, &last, &earlier) => Arc::new(snapshot),
+            };
+            if noted.is_none_or(|noted| noted.elapsed() >= CALM) {
+                noted = Some(begun);
+                if snapshot.broker.error.is_none() {
+                    self.note(&snapshot);
+                    past.push_back((begun, Arc::clone(&snapshot)));
+                }
+                while past.front().is_some_and(|(at, _)| at.elapsed() > EARLIER) {
+                    past.pop_front();
+                }
+            }
+            self.latest.send_replace(snapshot);
+            let pause = if self.is_watched() { BUSY } else { CALM };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause.saturating_sub(begun.elapsed())) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// What was seen last.
+    pub(crate) fn latest(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.latest.borrow())
+    }
+
+    /// Somebody wants to see what is there now; the first one waits until something has been seen.
+    pub(crate) async fn fresh(&self) -> Arc<Snapshot> {
+        let is_new = !self.is_watched();
+        *self.asked.lock().expect("never poisoned") = Instant::now();
+        let mut latest = self.latest.subscribe();
+        if is_new || latest.borrow().at == DateTime::<Utc>::default() {
+            self.wake.notify_one();
+            let seen = tokio::time::timeout(BUSY, latest.changed());
+            // What was seen last is better than nothing.
+            let _ = seen.await;
+        }
+        self.latest()
+    }
+
+    /// Looks again at once: something was done.
+    pub(crate) async fn again(&self) {
+        let mut latest = self.latest.subscribe();
+        self.wake.notify_one();
+        let _ = tokio::time::timeout(BUSY, latest.changed()).await;
+    }
+
+    /// Told whenever there is something new to see.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.latest.subscribe()
+    }
+
+    /// Somebody is still there.
+    pub(crate) fn watched(&self) {
+        *self.asked.lock().expect("never poisoned") = Instant::now();
+    }
+
+    /// The lengths of a queue in the last minutes, the oldest first.
+    pub(crate) fn trend(&self, queue: &str) -> Vec<u64> {
+        let trends = self.trends.lock().expect("never poisoned");
+        trends.get(queue).map(|points| points.iter().copied().collect()).unwrap_or_default()
+    }
+
+    fn is_watched(&self) -> bool {
+        self.asked.lock().expect("never poisoned").elapsed() < WATCHED
+    }
+
+    fn note(&self, snapshot: &Snapshot) {
+        let mut trends = self.trends.lock().expect("never poisoned");
+        trends.retain(|name, _| snapshot.queue(name).is_some());
+        for queue in &snapshot.queues {
+            let points = trends.entry(queue.name.clone()).or_default();
+            points.push_back(queue.ready);
+            if points.len() > POINTS {
+                points.pop_front();
+            }
+        }
+    }
+}

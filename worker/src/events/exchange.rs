@@ -1,0 +1,84 @@
+//! Where events go: Celery's exchange, and the queues of those who read it.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind, Topology};
+
+/// All events go here.
+pub const EVENTS: &str = "celeryev";
+/// The routing key of a message with several events of calls.
+pub const SEVERAL: &str = "task.multi";
+
+/// How long an event waits for a reader that follows live, as in Celery: what is older is no news.
+const LIVE_TTL: Duration = Duration::from_secs(5);
+/// How long the queue of such a reader stays when its owner died without a word.
+const LIVE_EXPIRES: Duration = Duration::from_secs(60);
+/// How many messages wait for such a reader.
+const LIVE_LENGTH: u64 = 10_000;
+
+/// How to read events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventReader {
+    /// From now on, and only while reading. A slow reader misses events.
+    Live,
+    /// Everything since the last batch that was [done](super::Batch::done): a durable queue of this name keeps it. Several
+    /// readers of one name share the events among them.
+    Durable {
+        /// The queue.
+        name: String,
+        /// How many messages it keeps at most, of up to 256 events each; the oldest are dropped.
+        bound: u64,
+    },
+}
+
+/// The exchange, with the flags that Celery declares it with.
+pub fn topology() -> Topology {
+    Topology { exchanges: vec![Exchange::new(EVENTS, ExchangeKind::Topic)], ..Topology::default() }
+}
+
+/// True for the queue of a reader that follows live, of ours or of Celery's.
+pub fn is_live_queue(queue: &str) -> bool {
+    let id = queue.strip_prefix(EVENTS).and_then(|rest| rest.strip_prefix('.'));
+    id.is_some_and(|id| Uuid::try_parse(id).is_ok())
+}
+
+impl EventReader {
+    /// The queue, and everything that has to exist.
+    pub(super) fn topology(&self) -> (String, Topology) {
+        let queue = match self {
+            Self::Live => Queue {
+                // Not exclusive: a broker may use one connection for declaring and another for consuming.
+                message_ttl: Some(LIVE_TTL),
+                expires: Some(LIVE_EXPIRES),
+                max_length: Some(LIVE_LENGTH),
+                ..Queue::new(format!("{EVENTS}.{}", Uuid::new_v4()))
+            },
+            Self::Durable { name, bound } => Queue { max_length: Some(*bound), ..Queue::new(name) },
+        };
+        // A quorum queue would make every event wait for a majority of disks.
+        let queue = Queue { kind: Some(QueueKind::Classic), overflow: Some(Overflow::DropHead), ..queue };
+        let name = queue.name.clone();
+        let bindings =
+            vec![Binding { exchange: EVENTS.into(), queue: name.clone(), routing_key: "#".into() }];
+        (name, Topology { queues: vec![queue], bindings, ..topology() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_have_queues_that_brokers_take() {
+        let (live, topology) = EventReader::Live.topology();
+        topology.validate().expect("good names");
+        assert!(is_live_queue(&live) && !is_live_queue("celeryev.mine") && !is_live_queue("celeryev"));
+        let durable = EventReader::Durable { name: "mq-worker.history".into(), bound: 5 };
+        let (name, topology) = durable.topology();
+        topology.validate().expect("good names");
+        assert_eq!((name.as_str(), topology.queues[0].max_length), ("mq-worker.history", Some(5)));
+        assert!(topology.queues[0].durable && !topology.queues[0].auto_delete);
+    }
+}

@@ -1,0 +1,355 @@
+//! The history: what became of every call, kept in an SQLite file of its own and found again after a restart.
+//!
+//! Events go in through [`History::record`], in batches and in any order; the dashboard and the commands `jobs`,
+//! `explain` and `top` read. One row is one call with all its attempts; counters by minute and hour outlive the calls.
+//!
+//! - `occurrence`, `state`, `attempts`, `job`: how an event changes what is known, without a database;
+//! - `schema`, `labels`, `rows`, `tallies`, `record`: how that is written;
+//! - `search`, `rates`, `workers`, `failures`, `audit`: what can be asked;
+//! - `reading`, `follow`: feeding it with the events of a broker;
+//! - `retention`: what is forgotten;
+//! - `literal`: arguments as Python prints them, as JSON again.
+
+mod attempts;
+mod audit;
+mod failures;
+mod follow;
+mod histogram;
+mod job;
+mod labels;
+mod literal;
+mod occurrence;
+mod rates;
+mod reading;
+mod record;
+mod retention;
+mod rows;
+mod schema;
+mod search;
+mod state;
+mod tallies;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use rusqlite::Connection;
+
+pub use attempts::Attempt;
+pub use audit::AuditEntry;
+pub use failures::FailureGroup;
+pub use follow::{QUEUE_PREFIX, follow};
+pub use job::Job;
+pub use literal::json_of_literal;
+pub use occurrence::{Kind, Occurrence};
+pub use rates::{By, Counts, Point, RateQuery, Total};
+pub use record::Entry;
+pub use retention::Retention;
+pub use search::{Cursor, Filter, Page};
+pub use state::JobState;
+pub use workers::{WorkerDetails, WorkerReport, WorkerSeen};
+
+use crate::connection::sqlite::failure::describe;
+use crate::error::{Error, Result};
+use labels::Labels;
+use retention::RowCount;
+
+/// The most readers at a time; more wait.
+const READERS: usize = 4;
+
+/// An open history. Clones share it. Several processes may open one file; one of them should record.
+///
+/// All methods leave the async runtime free: SQLite works on a thread for blocking calls.
+///
+/// ```
+/// # async fn example() -> mq_worker::Result<()> {
+/// use mq_worker::history::{Entry, Filter, History, Kind, Occurrence};
+///
+/// # let directory = tempfile::tempdir().expect("a directory");
+/// # let path = directory.path().join("history.db");
+/// let history = History::open(&path).await?;
+/// let sent = Occurrence { name: Some("add".into()), ..Occurrence::new(Kind::Sent, "4f2a", chrono::Utc::now()) };
+/// history.record(vec![Entry::Call(Box::new(sent))]).await?;
+///
+/// let page = history.tasks(Filter { name: Some("a*".into()), ..Filter::default() }, 50, None).await?;
+/// assert_eq!(page.jobs[0].id, "4f2a");
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Runtime::new().expect("a runtime").block_on(example()).expect("no error");
+/// ```
+#[derive(Clone)]
+pub struct History {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    retention: Retention,
+    writer: Mutex<Writer>,
+    readers: Mutex<Vec<Reader>>,
+    permits: tokio::sync::Semaphore,
+}
+
+struct Writer {
+    db: Connection,
+    labels: Labels,
+    rows: RowCount,
+}
+
+struct Reader {
+    db: Connection,
+    labels: Labels,
+}
+
+impl History {
+    /// Opens the file, and makes it if there is none.
+    ///
+    /// # Errors
+    /// A directory that does not exist, a file that another program or a newer version wrote, a lock that another
+    /// process holds for longer than 5 seconds, or a disk that refuses.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, Retention::default()).await
+    }
+
+    /// The same, with limits of its own on what is kept.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(path: impl AsRef<Path>, retention: Retention) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let opened = blocking(move || {
+            let db = schema::open(&path)?;
+            Ok((path, db))
+        });
+        let (path, db) = opened.await?;
+        let writer = Writer { db, labels: Labels::default(), rows: RowCount::default() };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path,
+                retention,
+                writer: Mutex::new(writer),
+                readers: Mutex::default(),
+                permits: tokio::sync::Semaphore::new(READERS),
+            }),
+        })
+    }
+
+    /// Opens a file that is there, for commands that must not make one by mistake.
+    ///
+    /// # Errors
+    /// There is no file, and as [`open`](Self::open).
+    pub async fn open_existing(path: impl AsRef<Path>, retention: Retention) -> Result<Self> {
+        let path = path.as_ref();
+        if !path.exists() {
+            return Err(Error::config(format!(
+                "there is no history `{}`: `mq-worker dashboard` makes it and fills it while it runs. Was another file \
+                 meant? --history FILE, MQ_HISTORY or `history` in mq-worker.toml name it",
+                path.display()
+            )));
+        }
+        Self::open_with(path, retention).await
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// The queue on the broker that keeps events for this history while nobody [follows](follow).
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn queue_name(&self) -> Result<String> {
+        self.read("read the name of the history", |reader| {
+            let id: String = reader.db.query_row("SELECT id FROM identity", [], |row| row.get(0))?;
+            Ok(format!("{QUEUE_PREFIX}.{id}"))
+        })
+        .await
+    }
+
+    /// Records a batch of events in one transaction. Events may come in any order and more than once.
+    ///
+    /// # Errors
+    /// The file cannot be written; then nothing of the batch is.
+    pub async fn record(&self, entries: Vec<Entry>) -> Result<()> {
+        self.write("record events", move |writer| {
+            record::record(&writer.db, &mut writer.labels, &entries, Utc::now())
+        })
+        .await
+    }
+
+    /// Calls that meet a filter, the newest first: one page of at most `limit` (and at most 1000), which begins after the
+    /// cursor of the page before.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn tasks(&self, filter: Filter, limit: usize, after: Option<Cursor>) -> Result<Page> {
+        self.read("search the history", move |reader| {
+            search::find(&reader.db, &mut reader.labels, &filter, limit, after)
+        })
+        .await
+    }
+
+    /// The call with this id, and its attempts.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn task(&self, id: &str) -> Result<Option<Job>> {
+        let id = id.to_owned();
+        self.read("look up a call", move |reader| {
+            Ok(rows::by_id(&reader.db, &mut reader.labels, &id)?.map(|(_, job)| job))
+        })
+        .await
+    }
+
+    /// Points of a chart, the oldest first: what happened in each step of a window up to now.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn rates(&self, query: RateQuery) -> Result<Vec<Point>> {
+        self.read("read the counters", move |reader| rates::points(&reader.db, &query, Utc::now())).await
+    }
+
+    /// What happened within a window up to now, by queue or by task.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn totals(&self, by: By, window: Duration) -> Result<Vec<Total>> {
+        self.read("read the counters", move |reader| {
+            rates::totals(&reader.db, &mut reader.labels, by, window, Utc::now())
+        })
+        .await
+    }
+
+    /// All workers that were heard of within the last day, by name.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn workers(&self) -> Result<Vec<WorkerSeen>> {
+        self.read("list the workers", |reader| workers::list(&reader.db, Utc::now())).await
+    }
+
+    /// The newest failures, grouped by task and kind of error, the largest group first.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn groups_of_failures(&self) -> Result<Vec<FailureGroup>> {
+        self.read("group the failures", |reader| failures::groups(&reader.db, &mut reader.labels)).await
+    }
+
+    /// Keeps a note of what somebody did.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn audit(&self, entry: AuditEntry) -> Result<()> {
+        self.write("keep the audit trail", move |writer| audit::write(&writer.db, &entry)).await
+    }
+
+    /// The newest entries of the audit trail, the last first.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn audit_trail(&self, limit: u32) -> Result<Vec<AuditEntry>> {
+        self.read("read the audit trail", move |reader| audit::newest(&reader.db, limit)).await
+    }
+
+    /// Deletes some of what is too old or too much. True if there is more of it: then this should be called again soon.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn forget(&self) -> Result<bool> {
+        let retention = self.shared.retention;
+        self.write("delete what is too old", move |writer| {
+            retention::step(&writer.db, &retention, &mut writer.rows, Utc::now())
+        })
+        .await
+    }
+
+    /// Does something in a transaction, after which it is committed.
+    async fn write<T: Send + 'static>(
+        &self,
+        act: &'static str,
+        job: impl FnOnce(&mut Writer) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let mut writer = shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = transact(&mut writer, job);
+            if written.is_err() {
+                writer.labels.clear();
+            }
+            written.map_err(|cause| describe(&shared.path, act, cause))
+        })
+        .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        act: &'static str,
+        job: impl FnOnce(&mut Reader) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        let _permit = self.shared.permits.acquire().await;
+        blocking(move || {
+            let idle = shared.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut reader = match idle {
+                Some(reader) => reader,
+                None => Reader { db: schema::open_to_read(&shared.path)?, labels: Labels::default() },
+            };
+            let result = snapshot(&mut reader, job);
+            shared.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            result.map_err(|cause| describe(&shared.path, act, cause))
+        })
+        .await
+    }
+}
+
+impl std::fmt::Debug for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("History").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+fn transact<T>(
+    writer: &mut Writer,
+    job: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    // A panic in an earlier one has left it open.
+    if !writer.db.is_autocommit() {
+        writer.db.execute_batch("ROLLBACK")?;
+        writer.labels.clear();
+    }
+    writer.db.execute_batch("BEGIN IMMEDIATE")?;
+    let result = job(writer);
+    match &result {
+        Ok(_) => writer.db.execute_batch("COMMIT").inspect_err(|_| {
+            let _ = writer.db.execute_batch("ROLLBACK");
+        })?,
+        // What failed may have ended the transaction already.
+        Err(_) if !writer.db.is_autocommit() => writer.db.execute_batch("ROLLBACK")?,
+        Err(_) => {}
+    }
+    result
+}
+
+/// One state of the file for all statements of a question.
+fn snapshot<T>(
+    reader: &mut Reader,
+    job: impl FnOnce(&mut Reader) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    reader.db.execute_batch("BEGIN")?;
+    let result = job(reader);
+    reader.db.execute_batch("ROLLBACK")?;
+    result
+}
+
+async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(job).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::storage("cannot use the history: its thread has ended").with_source(error)),
+    }
+}

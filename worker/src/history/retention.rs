@@ -1,0 +1,104 @@
+//! Forgetting: what is too old, and what is too much.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rusqlite::Connection;
+
+use super::rows::micros;
+use super::tallies::SPANS;
+
+/// How many calls one step deletes: recording waits no longer than for one.
+const STEP: i64 = 1000;
+/// How often the calls are counted: a count reads a whole index.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
+/// How long counters of minutes are kept, if calls are kept longer.
+const MINUTES_KEEP: TimeDelta = TimeDelta::days(3);
+/// How long counters of hours are kept at least.
+const HOURS_KEEP: TimeDelta = TimeDelta::days(90);
+/// How long a worker that is gone is remembered.
+const WORKERS_KEEP: TimeDelta = TimeDelta::days(1);
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Calls are forgotten when they were heard of first so long ago.
+    pub keep: Duration,
+    /// Of more calls, the oldest are forgotten.
+    pub max_rows: u64,
+}
+
+impl Default for Retention {
+    /// 7 days and 10 million calls.
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(7 * 24 * 3600), max_rows: 10_000_000 }
+    }
+}
+
+/// How many calls there are, without counting them at each step.
+#[derive(Debug, Default)]
+pub(super) struct RowCount(Option<(DateTime<Utc>, i64)>);
+
+/// Deletes some of what is not kept. True if there is more.
+pub(super) fn step(
+    db: &Connection,
+    retention: &Retention,
+    count: &mut RowCount,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<bool> {
+    let age = TimeDelta::from_std(retention.keep).unwrap_or(TimeDelta::MAX);
+    let horizon = now.checked_sub_signed(age).map_or(i64::MIN, micros);
+    let rows = count.rows(db, now)?;
+    let mut deleted = delete(db, "SELECT seq FROM job WHERE seq < ?1 ORDER BY seq LIMIT ?2", horizon, STEP)?;
+    count.subtract(deleted);
+    let surplus = rows - deleted - i64::try_from(retention.max_rows).unwrap_or(i64::MAX);
+    let room = surplus.min(STEP - deleted);
+    if room > 0 {
+        let more = delete(db, "SELECT seq FROM job WHERE ?1 = 0 ORDER BY seq LIMIT ?2", 0, room)?;
+        count.subtract(more);
+        deleted += more;
+    }
+    let older = |keep: TimeDelta| (now - keep).timestamp();
+    for (span, keep) in SPANS.into_iter().zip([MINUTES_KEEP, HOURS_KEEP.max(age)]) {
+        let horizon = now.checked_sub_signed(keep).map_or(i64::MIN, |time| time.timestamp());
+        db.prepare_cached("DELETE FROM tally WHERE span = ?1 AND at < ?2")?.execute((span, horizon))?;
+    }
+    db.prepare_cached("DELETE FROM worker WHERE seen_at < ?1")?.execute([older(WORKERS_KEEP) * 1_000_000])?;
+    Ok(deleted >= STEP)
+}
+
+fn delete(db: &Connection, select: &str, horizon: i64, limit: i64) -> rusqlite::Result<i64> {
+    let places: Vec<i64> = db
+        .prepare_cached(select)?
+        .query_map((horizon, limit), |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(0) };
+    db.prepare_cached("DELETE FROM words WHERE rowid BETWEEN ?1 AND ?2")?.execute((first, last))?;
+    db.prepare_cached("DELETE FROM job WHERE seq BETWEEN ?1 AND ?2")?.execute((first, last))?;
+    // Nothing else lies between the places that were found.
+    Ok(i64::try_from(places.len()).unwrap_or(i64::MAX))
+}
+
+impl RowCount {
+    fn rows(&mut self, db: &Connection, now: DateTime<Utc>) -> rusqlite::Result<i64> {
+        let every = TimeDelta::from_std(COUNT_EVERY).unwrap_or_default();
+        if let Some((at, rows)) = self.0
+            && (now - at).abs() < every
+        {
+            return Ok(rows);
+        }
+        // The smallest index.
+        let rows =
+            db.query_row("SELECT count(*) FROM job INDEXED BY job_by_state WHERE state >= 0", [], |row| {
+                row.get(0)
+            })?;
+        self.0 = Some((now, rows));
+        Ok(rows)
+    }
+
+    fn subtract(&mut self, deleted: i64) {
+        if let Some((_, rows)) = &mut self.0 {
+            *rows -= deleted;
+        }
+    }
+}

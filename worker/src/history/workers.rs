@@ -1,0 +1,103 @@
+//! Workers, as they report themselves in heartbeats.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Serialize};
+
+use super::rows::{from_micros, micros};
+
+/// Without another report a worker counts as gone after so many of its own intervals, as in Celery.
+const MISSED: f64 = 2.0;
+/// The interval of heartbeats where a worker does not tell it, in seconds.
+const USUAL_INTERVAL: f64 = 2.0;
+
+/// What a worker reported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerReport {
+    /// The worker's name.
+    pub name: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// False if it said goodbye.
+    pub is_online: bool,
+    /// What it said.
+    pub details: WorkerDetails,
+}
+
+/// What a worker says of itself; what it does not say is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerDetails {
+    /// Its process.
+    pub pid: Option<u64>,
+    /// The interval of its heartbeats, in seconds.
+    pub freq: Option<f64>,
+    /// How many tasks it runs.
+    pub active: Option<u64>,
+    /// How many tasks it has run.
+    pub processed: Option<u64>,
+    /// The load of its machine in the last 1, 5 and 15 minutes.
+    pub loadavg: Option<Vec<f64>>,
+    /// Its software, such as `mq-worker` or `py-celery`.
+    pub software: Option<String>,
+    /// The version of it.
+    pub version: Option<String>,
+    /// Its operating system.
+    pub system: Option<String>,
+}
+
+/// A worker that was heard of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkerSeen {
+    /// Its name.
+    pub name: String,
+    /// When it was heard of first.
+    pub first_seen_at: DateTime<Utc>,
+    /// When it was heard of last.
+    pub seen_at: DateTime<Utc>,
+    /// True if it is expected to be running: it has not said goodbye, and its last heartbeat is not too old.
+    pub is_online: bool,
+    /// What it said last.
+    #[serde(flatten)]
+    pub details: WorkerDetails,
+}
+
+pub(super) fn record(db: &Connection, report: &WorkerReport, now: DateTime<Utc>) -> rusqlite::Result<()> {
+    let at = micros(report.at.min(now));
+    let known: Option<i64> = db
+        .prepare_cached("SELECT seen_at FROM worker WHERE name = ?1")?
+        .query_row([&report.name], |row| row.get(0))
+        .optional()?;
+    if known.is_some_and(|known| known > at) {
+        return Ok(());
+    }
+    let details = serde_json::to_string(&report.details).unwrap_or_default();
+    db.prepare_cached(
+        "INSERT INTO worker (name, first_seen_at, seen_at, is_online, report) VALUES (?1, ?2, ?2, ?3, ?4)
+         ON CONFLICT (name) DO UPDATE SET seen_at = ?2, is_online = ?3, report = ?4",
+    )?
+    .execute((&report.name, at, report.is_online, details))?;
+    Ok(())
+}
+
+/// All workers that were heard of, by name.
+pub(super) fn list(db: &Connection, now: DateTime<Utc>) -> rusqlite::Result<Vec<WorkerSeen>> {
+    let mut select = db.prepare_cached(
+        "SELECT name, first_seen_at, seen_at, is_online, report FROM worker ORDER BY name LIMIT 10000",
+    )?;
+    let workers = select.query_map([], |row| {
+        let details: WorkerDetails = serde_json::from_str(row.get_ref(4)?.as_str()?).unwrap_or_default();
+        let seen_at = from_micros(row.get(2)?);
+        let interval = details.freq.filter(|freq| freq.is_finite() && *freq > 0.0).unwrap_or(USUAL_INTERVAL);
+        // A little more than Celery: the report has come through a queue and a file.
+        let patience = TimeDelta::milliseconds((interval * MISSED * 1000.0).min(1e12) as i64 + 2000);
+        Ok(WorkerSeen {
+            name: row.get(0)?,
+            first_seen_at: from_micros(row.get(1)?),
+            seen_at,
+            is_online: row.get::<_, bool>(3)? && now - seen_at <= patience,
+            details,
+        })
+    })?;
+    workers.collect()
+}

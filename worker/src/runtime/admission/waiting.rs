@@ -1,0 +1,58 @@
+//! Deliveries that wait for a slot; those of paused queues are held back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::pauses::{Pauses, QueueState};
+use crate::broker::Delivery;
+
+/// Deliveries that wait for a slot.
+pub(crate) struct Waiting {
+    pauses: Arc<Pauses>,
+    ready: VecDeque<Delivery>,
+    /// Their queues are paused, but still consumed: returned now, they would come again at once.
+    held: Vec<Delivery>,
+}
+
+impl Waiting {
+    pub(crate) fn new(pauses: Arc<Pauses>) -> Self {
+        Self { pauses, ready: VecDeque::new(), held: Vec::new() }
+    }
+
+    /// True when none is ready to run.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, delivery: Delivery) {
+        if self.pauses.of_queue(&delivery.queue) == QueueState::Open {
+            return self.ready.push_back(delivery);
+        }
+        self.held.push(delivery);
+        self.pauses.touch();
+    }
+
+    /// The next one that may run.
+    pub(crate) fn pop(&mut self) -> Option<Delivery> {
+        self.ready.pop_front()
+    }
+
+    /// Sorts anew after a change, and gives those that can be returned to their queues.
+    pub(crate) fn sort(&mut self) -> Vec<Delivery> {
+        let mut returned = Vec::new();
+        let all: Vec<Delivery> = self.held.drain(..).chain(self.ready.drain(..)).collect();
+        for delivery in all {
+            match self.pauses.of_queue(&delivery.queue) {
+                QueueState::Open => self.ready.push_back(delivery),
+                QueueState::Closing => self.held.push(delivery),
+                QueueState::Detached => returned.push(delivery),
+            }
+        }
+        returned
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn into_all(self) -> impl Iterator<Item = Delivery> {
+        self.ready.into_iter().chain(self.held)
+    }
+}

@@ -1,0 +1,68 @@
+//! The events of the worker itself: it is online, it is alive, it is offline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::execution::running::RunningTasks;
+use super::reporter::Reporter;
+use crate::events::{Event, EventKind};
+
+/// How long between two heartbeats, as in Celery. Its tools take a worker for dead after twice that time.
+pub(super) const PERIOD: Duration = Duration::from_secs(2);
+
+/// Reports that a worker is alive.
+#[derive(Clone)]
+pub(super) struct Heartbeat {
+    pub(super) reporter: Reporter,
+    pub(super) running: Arc<RunningTasks>,
+}
+
+impl Heartbeat {
+    /// Reports until `over`. The caller reports that the worker is [offline](EventKind::WorkerOffline).
+    pub(super) async fn beat(self, over: CancellationToken) {
+        self.report(EventKind::WorkerOnline);
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = over.cancelled() => return,
+                _ = ticks.tick() => self.report(EventKind::WorkerHeartbeat),
+            }
+        }
+    }
+
+    /// Reports once.
+    pub(super) fn report(&self, kind: EventKind) {
+        self.reporter.report(Event {
+            freq: Some(PERIOD.as_secs_f64()),
+            active: Some(self.running.count() as u64),
+            processed: Some(self.running.begun().map(|(_, count)| count).sum()),
+            loadavg: Some(load()),
+            sw_ident: Some("mq-worker".into()),
+            sw_ver: Some(env!("CARGO_PKG_VERSION").into()),
+            sw_sys: Some(system().into()),
+            dropped: Some(self.reporter.dropped()).filter(|dropped| *dropped > 0),
+            ..Event::new(kind)
+        });
+    }
+}
+
+/// Python's name for the operating system.
+fn system() -> &'static str {
+    match std::env::consts::OS {
+        "linux" => "Linux",
+        "macos" => "Darwin",
+        "windows" => "Windows",
+        other => other,
+    }
+}
+
+/// The load of the machine, where the system tells it in a file.
+fn load() -> [f64; 3] {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut numbers = text.split(' ').map(|number| number.parse().unwrap_or_default());
+    std::array::from_fn(|_| numbers.next().unwrap_or_default())
+}

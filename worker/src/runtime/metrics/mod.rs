@@ -1,0 +1,40 @@
+//! What a worker counts and measures, for Prometheus: `/metrics` beside `/livez`.
+//!
+//! Runs and outcomes are recorded where they happen, by [`Metrics`]. What has a present value is read when somebody asks
+//! ([`Present`]): that costs a worker without a reader nothing.
+
+#[cfg(not(feature = "metrics"))]
+mod off;
+#[cfg(feature = "metrics")]
+mod recorded;
+
+#[cfg(not(feature = "metrics"))]
+pub(crate) use off::Metrics;
+#[cfg(feature = "metrics")]
+pub(crate) use recorded::Metrics;
+
+use std::time::Duration;
+
+use crate::broker::QueueInfo;
+
+/// The present values of a worker.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read by the feature `metrics`"))]
+pub(crate) struct Present {
+    /// It is connected and attached to its queues.
+    pub(crate) is_connected: bool,
+    /// Messages that were delivered to it.
+    pub(crate) delivered: u64,
+    pub(crate) slots: usize,
+    pub(crate) slots_taken: usize,
+    pub(crate) slots_lost: usize,
+    /// Outcomes that wait to be settled, and for how long the oldest of them.
+    pub(crate) settling: (usize, Duration),
+    pub(crate) events_dropped: u64,
+    /// Its queues and their dead-letter queues; `None`: the broker did not answer.
+    pub(crate) queues: Option<Vec<QueueInfo>>,
+    /// Those of its queues that are paused.
+    pub(crate) paused: Vec<String>,
+    /// All of its queues.
+    pub(crate) consumed: Vec<String>,
+}

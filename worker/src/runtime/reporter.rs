@@ -1,0 +1,219 @@
+//! What a worker reports of the calls that it runs: the moments of a call as events.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::Utc;
+
+use super::waited::waited;
+use crate::control::Clock;
+use crate::error::TaskFailure;
+use crate::events::{Emitter, Event, EventKind, text};
+use crate::middleware::OutcomeKind;
+use crate::routing::Queue;
+use crate::task::Context;
+
+/// Reports what happens to calls, if somebody wants to know. Everything here returns at once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reporter(Option<Arc<Reporting>>);
+
+#[derive(Debug)]
+struct Reporting {
+    emitter: Emitter,
+    clock: Arc<Clock>,
+    /// Whether events of calls are wanted; those of the worker itself always are.
+    wants_calls: AtomicBool,
+    /// Whether arguments and results are shown.
+    values: Values,
+}
+
+/// Whether events show arguments and results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Values {
+    Shown,
+    Hidden,
+}
+
+impl Reporter {
+    pub(crate) fn new(emitter: Emitter, clock: Arc<Clock>, wants_calls: bool, values: Values) -> Self {
+        let wants_calls = AtomicBool::new(wants_calls);
+        Self(Some(Arc::new(Reporting { emitter, clock, wants_calls, values })))
+    }
+
+    /// `None` while nobody wants events of calls.
+    fn of_calls(&self) -> Option<&Reporting> {
+        self.0.as_deref().filter(|reporting| reporting.wants_calls.load(Ordering::Relaxed))
+    }
+
+    /// True when events of calls are wanted.
+    pub(crate) fn wants_calls(&self) -> bool {
+        self.of_calls().is_some()
+    }
+
+    /// Turns events of calls on or off; says whether they were on before.
+    pub(crate) fn set_wants_calls(&self, wanted: bool) -> bool {
+        self.0.as_ref().is_some_and(|reporting| reporting.wants_calls.swap(wanted, Ordering::Relaxed))
+    }
+
+    /// Lets what was reported be sent, and ends.
+    pub(crate) fn finish(&self) {
+        if let Some(reporting) = &self.0 {
+            reporting.emitter.finish();
+        }
+    }
+
+    /// How many events were dropped.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.as_ref().map_or(0, |reporting| reporting.emitter.dropped())
+    }
+
+    /// An event of the worker itself.
+    pub(crate) fn report(&self, event: Event) {
+        if let Some(reporting) = &self.0 {
+            reporting.emit(event);
+        }
+    }
+
+    /// A call was admitted.
+    pub(crate) fn received(&self, context: &Context) {
+        let Some(reporting) = self.of_calls() else { return };
+        let headers = context.headers();
+        let text = |name| headers.get_str(name).map(ToOwned::to_owned);
+        let mut event = Event {
+            root_id: Some(context.root_id().unwrap_or(context.id()).to_owned()),
+            parent_id: headers.parent_id().map(ToOwned::to_owned),
+            eta: text("eta"),
+            expires: text("expires"),
+            exchange: Some(context.exchange().to_owned()),
+            routing_key: Some(context.routing_key().to_owned()),
+            ..of_call(EventKind::TaskReceived, context)
+        };
+        if reporting.values == Values::Hidden {
+            return reporting.emit(event.without_values());
+        }
+        // Whoever sent it may have had reasons to say it in other words.
+        (event.args, event.kwargs) = (text("argsrepr"), text("kwargsrepr"));
+        if event.args.is_some() {
+            return reporting.emit(event);
+        }
+        event.clock = reporting.clock.forward();
+        reporting.emitter.emit_with_arguments(event, &context.message().body);
+    }
+
+    /// It runs.
+    pub(crate) fn started(&self, context: &Context) {
+        let Some(reporting) = self.of_calls() else { return };
+        let wait = waited(context.id(), context.headers(), Utc::now()).map(|wait| wait.as_secs_f64());
+        reporting.emit(Event { wait, ..of_call(EventKind::TaskStarted, context) });
+    }
+
+    /// It returned this JSON, and that is durable.
+    pub(crate) fn succeeded(&self, context: &Context, json: &[u8], elapsed: Duration) {
+        let Some(reporting) = self.of_calls() else { return };
+        let mut event =
+            Event { runtime: Some(elapsed.as_secs_f64()), ..of_call(EventKind::TaskSucceeded, context) };
+        if reporting.values == Values::Hidden {
+            return reporting.emit(event.without_values());
+        }
+        event.clock = reporting.clock.forward();
+        reporting.emitter.emit_with_result(event, json);
+    }
+
+    /// It ended in another way.
+    pub(crate) fn ended(&self, context: &Context, outcome: OutcomeKind<'_>) {
+        let Some(reporting) = self.of_calls() else { return };
+        let event = |kind| of_call(kind, context);
+        match outcome {
+            OutcomeKind::Retried { after, failure } => reporting.emit(Event {
+                exception: Some(exception(failure)),
+                traceback: Some(traceback(failure)),
+                delay: Some(after.as_secs_f64()),
+                ..event(EventKind::TaskRetried)
+            }),
+            OutcomeKind::DeadLettered { reason, failure } => {
+                reporting.emit(Event {
+                    exception: Some(exception(failure)),
+                    traceback: Some(traceback(failure)),
+                    reason: Some(reason.into()),
+                    ..event(EventKind::TaskFailed)
+                });
+                reporting.emit(Event {
+                    queue: Some(Queue::dead_letter_name(context.queue())),
+                    reason: Some(reason.into()),
+                    ..event(EventKind::DeadLettered)
+                });
+            }
+            OutcomeKind::Revoked { why } => reporting.emit(Event {
+                terminated: Some(why == "terminated"),
+                expired: Some(why == "expired"),
+                ..event(EventKind::TaskRevoked)
+            }),
+            OutcomeKind::Duplicate => reporting.emit(event(EventKind::Duplicate)),
+            // The first carries a value; the second is reported where it happens.
+            OutcomeKind::Succeeded | OutcomeKind::Requeued => {}
+        }
+    }
+
+    /// Its message waits in the broker.
+    pub(crate) fn delayed(&self, context: &Context, wait: Duration) {
+        let Some(reporting) = self.of_calls() else { return };
+        reporting.emit(Event { delay: Some(wait.as_secs_f64()), ..of_call(EventKind::Delayed, context) });
+    }
+
+    /// Anything else that happens to a call.
+    pub(crate) fn happened(&self, kind: EventKind, context: &Context) {
+        let Some(reporting) = self.of_calls() else { return };
+        reporting.emit(of_call(kind, context));
+    }
+}
+
+impl Reporting {
+    fn emit(&self, mut event: Event) {
+        event.clock = self.clock.forward();
+        self.emitter.emit(event);
+    }
+}
+
+/// What every event of a call has.
+fn of_call(kind: EventKind, context: &Context) -> Event {
+    // A message that names no task that is known here may still name one.
+    let name = Some(context.task()).filter(|name| !name.is_empty()).or(context.headers().task());
+    let (retries, crashes) = (u64::from(context.retries()), u64::from(context.headers().crashes()));
+    Event {
+        uuid: Some(context.id().to_owned()),
+        name: name.map(ToOwned::to_owned),
+        queue: Some(context.queue().to_owned()),
+        retries: Some(retries),
+        attempt: Some(retries + crashes + 1),
+        ..Event::new(kind)
+    }
+}
+
+/// `MailError('no such address')`.
+fn exception(failure: &TaskFailure) -> String {
+    let json = serde_json::to_string(&failure.message).unwrap_or_default();
+    format!("{}({})", failure.kind, text(json.as_bytes()))
+}
+
+fn traceback(failure: &TaskFailure) -> String {
+    failure.traceback.clone().unwrap_or_else(|| failure.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_looks_as_in_python() {
+        let failure = TaskFailure {
+            kind: "MailError".into(),
+            module: "rust.mail".into(),
+            message: "it's gone\n".into(),
+            traceback: None,
+            arguments: Vec::new(),
+        };
+        assert_eq!(exception(&failure), r#"MailError("it's gone\n")"#);
+        assert_eq!(traceback(&failure), failure.to_string());
+    }
+}
