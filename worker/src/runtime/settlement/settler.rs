@@ -30,10 +30,9 @@ pub(crate) struct Settler {
     pub(crate) broker: Arc<dyn Broker>,
     /// Takes results.
     pub(crate) backend: Arc<dyn ResultBackend>,
-    /// Called for dead letters.
     /// The worker's name.
     pub(crate) worker: String,
-    /// Hear of dead letters.
+    /// Called for dead letters.
     pub(crate) hooks: FailureHooks,
     /// Where runs and outcomes are recorded.
     pub(crate) metrics: Metrics,
