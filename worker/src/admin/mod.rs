@@ -2,6 +2,8 @@
 //! bindings, look through dead letters, replay or drop them.
 
 #[cfg(feature = "dashboard")]
+pub(crate) mod connection;
+#[cfg(feature = "dashboard")]
 pub(crate) mod connections;
 pub(crate) mod dead;
 #[cfg(feature = "dashboard")]

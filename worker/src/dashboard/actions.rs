@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::call;
+use super::fields::{change, flag, number, several};
+use super::letters::Letters;
 use super::query::Query;
+use super::selection::{calls, select};
 use super::send::send;
 use super::state::State;
 use crate::admin::dead::search::Which;
@@ -17,9 +20,6 @@ use crate::app::{App, Pausable, Pause};
 use crate::broker::DeleteGuard;
 use crate::control::Control;
 use crate::show::counted;
-
-/// The most calls that are acted on at once.
-const MOST: usize = 10_000;
 
 /// What can be done.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -114,23 +114,6 @@ pub(crate) enum Action {
     CancelQueue { worker: String, queue: String },
     /// Ask a worker to finish its running tasks and exit.
     StopWorker { worker: String },
-}
-
-/// Which dead letters of a queue are meant; all of them if nothing is said.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub(crate) struct Letters {
-    id: Option<String>,
-    task: Option<String>,
-    /// The kind of the error, as the groups have it.
-    kind: Option<String>,
-}
-
-impl Letters {
-    fn of(&self, queue: &str) -> Which {
-        let Self { id, task, kind } = self.clone();
-        Which { queue: queue.to_owned(), id, task, kind, error: None }
-    }
 }
 
 impl Action {
@@ -287,47 +270,6 @@ fn pausable(queue: Option<&str>, task: Option<&str>) -> Outcome<Pausable> {
     }
 }
 
-/// Calls for the audit trail.
-fn calls(ids: &[String], filter: Option<&Query>) -> String {
-    if let Some(filter) = filter {
-        return format!("all of {}", filter.path(""));
-    }
-    let more = if ids.len() > 3 { format!(" and {} more", ids.len() - 3) } else { String::new() };
-    format!("{}{more}", ids.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
-}
-
-/// The calls that are meant.
-async fn select(state: &State, ids: &[String], filter: Option<&Query>) -> Outcome<Vec<String>> {
-    let Some(filter) = filter else {
-        return match ids.len() {
-            0 => Err(Failure::usage("select the calls that are meant")),
-            1..=MOST => Ok(ids.to_vec()),
-            more => {
-                Err(Failure::usage(format!("{more} calls are more than the {MOST} that are taken at once")))
-            }
-        };
-    };
-    let filter = filter.filter().map_err(Failure::usage)?;
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let page = state.history.tasks(filter.clone(), 1000, after).await?;
-        found.extend(page.jobs.into_iter().map(|job| job.id));
-        if found.len() > MOST {
-            return Err(Failure::usage(format!(
-                "the search finds more than the {MOST} calls that are taken at once: narrow it"
-            )));
-        }
-        after = page.next;
-        if after.is_none() {
-            return if found.is_empty() {
-                Err(Failure::usage("the search finds no call"))
-            } else {
-                Ok(found)
-            };
-        }
-    }
-}
-
 /// Runs calls again, and says what became of them.
 async fn again(state: &State, ids: &[String]) -> Outcome<String> {
     let (mut replayed, mut problems) = (0_u64, Vec::new());
@@ -359,53 +301,6 @@ async fn revoke(app: &App, ids: &[String], terminate: bool) -> Outcome<String> {
     Ok(match terminate {
         true => format!("{what} revoked, and stopped where running."),
         false => format!("{what} revoked: what waits will not be run."),
-    })
-}
-
-/// A form sends numbers as text, and an empty field for none.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::Null => Ok(None),
-        Value::Number(number) if number.is_u64() => Ok(number.as_u64()),
-        Value::String(text) if text.trim().is_empty() => Ok(None),
-        Value::String(text) => text.trim().parse().map(Some).map_err(serde::de::Error::custom),
-        other => Err(serde::de::Error::custom(format!("expected a whole number, not {other}"))),
-    }
-}
-
-/// A change of a number, which is not zero and not absurd.
-fn change<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    let by = match Value::deserialize(deserializer)? {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    };
-    by.filter(|by| *by != 0 && by.abs() <= 10_000).ok_or_else(|| {
-        serde::de::Error::custom("expected a whole number between -10000 and 10000, and not 0")
-    })
-}
-
-/// A form sends a box that is ticked as text.
-fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::Bool(flag) => Ok(flag),
-        Value::String(text) if text == "true" => Ok(true),
-        Value::String(text) if text == "false" || text.is_empty() => Ok(false),
-        other => Err(serde::de::Error::custom(format!("expected true or false, not {other}"))),
-    }
-}
-
-/// A form sends one text where there is only one.
-fn several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMore {
-        One(String),
-        More(Vec<String>),
-    }
-    Ok(match OneOrMore::deserialize(deserializer)? {
-        OneOrMore::One(one) => vec![one],
-        OneOrMore::More(more) => more,
     })
 }
 

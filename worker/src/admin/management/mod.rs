@@ -14,7 +14,7 @@ use self::http::Http;
 use chrono::DateTime;
 
 #[cfg(feature = "dashboard")]
-use super::connections::ConnectionInfo;
+use super::connection::ConnectionInfo;
 use crate::admin::failure::{Failure, Outcome};
 use crate::app::Config;
 use crate::broker::{ExchangeInfo, QueueInfo};
