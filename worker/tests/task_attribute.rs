@@ -271,6 +271,7 @@ fn options_become_constants() {
             priority: Some(9),
             expires: Some(Duration::from_secs(3600)),
             ignore_result: true,
+            ..TaskOptions::DEFAULT
         }
     );
     assert_eq!(reload::OPTIONS, TaskOptions { broadcast: true, max_retries: 0, ..TaskOptions::DEFAULT });

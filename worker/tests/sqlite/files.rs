@@ -204,7 +204,9 @@ async fn a_file_that_is_lost_while_it_is_open_takes_no_more_messages() {
         let held = next(&mut consumer).await;
         let waiting = {
             let results = Arc::clone(&results);
-            tokio::spawn(async move { results.wait("some-id").await.map(drop) })
+            tokio::spawn(async move {
+                results.wait("some-id", mq_worker::backend::Awaited::Final).await.map(drop)
+            })
         };
         assert!(consumer.control().is_attached() && consumer.control().loss().is_none());
         assert!(Path::new(&beside(&path, "-wal")).exists());
