@@ -1,4 +1,5 @@
-//! Tests with something that every worker of their program gets: set-up functions, broadcasts, isolated tasks.
+//! Tests with something that every worker of their program gets: set-up functions, broadcasts, isolated tasks, schedules.
 
 mod isolate;
 mod patterns;
+mod schedules;

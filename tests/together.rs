@@ -24,6 +24,5 @@ mod promises;
 mod rabbitmq;
 mod results;
 mod routing;
-mod schedules;
 mod support;
 mod worker;

@@ -110,6 +110,7 @@ fn every_setting_can_be_made_in_both_places() {
         ("history_max_rows", "1000"),
         ("sent_events", "on"),
         ("event_values", "off"),
+        ("track_started", "on"),
         ("queues", "email,sms"),
         ("concurrency", "4"),
         ("prefetch", "5"),
@@ -118,6 +119,7 @@ fn every_setting_can_be_made_in_both_places() {
         ("max_crashes", "6"),
         ("control", "off"),
         ("events", "on"),
+        ("beat", "on"),
         ("health", "127.0.0.1:9000"),
         ("health_stall_limit", "30s"),
         ("health_connection_limit", "0s"),
@@ -253,8 +255,8 @@ fn mistakes_in_variables_name_the_variable() {
         ("MQ_HOSTNAME", "a b", "environment variable MQ_HOSTNAME is `a b`: expected a name without spaces"),
         (
             "MQ_RESULT_BACKEND",
-            "redis://x",
-            "environment variable MQ_RESULT_BACKEND is `redis://x`: expected rpc://",
+            "mongodb://x",
+            "environment variable MQ_RESULT_BACKEND is `mongodb://x`: expected rpc://",
         ),
         ("MQ_ROUTES", "[{ tusk = 1 }]", "environment variable MQ_ROUTES: unknown field `tusk`"),
     ] {
