@@ -81,6 +81,7 @@ async fn sender_queue_run_and_what_the_task_sends_are_one_trace() {
         module: "rust.mail".into(),
         message: "no such address".into(),
         traceback: None,
+        arguments: Box::default(),
     };
     call.end("retried", Some(&failure));
     // What a Python producer wrote is continued too.
