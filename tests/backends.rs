@@ -20,6 +20,7 @@ enum Kind {
     Rpc,
     /// Shared with Celery.
     Redis,
+    Postgres,
 }
 
 struct Lab {
@@ -36,6 +37,10 @@ impl Lab {
         let broker = match kind {
             Kind::Redis => {
                 store = Some(support::redis::shared(file!())?);
+                "memory://".to_owned()
+            }
+            Kind::Postgres => {
+                store = Some(support::postgres::shared(file!())?);
                 "memory://".to_owned()
             }
             Kind::Memory => format!("memory://{}", unique("results")),
@@ -73,11 +78,12 @@ fn success(id: &str, json: &str) -> ResultRecord {
     ResultRecord::success(id, json.as_bytes().to_vec()).expect("JSON")
 }
 
+/// An exception with three arguments; its text is all of them, as Python's callers see it.
 fn failure(message: &str) -> TaskFailure {
     TaskFailure {
         kind: "MailError".into(),
         module: "rust.notifications".into(),
-        message: message.into(),
+        message: format!("{message}, 42, [\"ü\"]"),
         traceback: Some("at line 1\nat line 2 – größer".into()),
         arguments: [message.into(), 42.into(), vec!["ü"].into()].into(),
     }
@@ -109,6 +115,7 @@ macro_rules! suite {
         suite!(@backend sqlite, Kind::Sqlite, $($case)*);
         suite!(@backend rpc, Kind::Rpc, $($case)*);
         suite!(@backend redis, Kind::Redis, $($case)*);
+        suite!(@backend postgres, Kind::Postgres, $($case)*);
     };
     (@backend $backend:ident, $kind:expr, $($case:ident)*) => {
         mod $backend {
@@ -205,7 +212,7 @@ mod cases {
             fetch(&caller, &id).await.filter(|record| record.state == State::Retry)
         });
         let seen = seen.await;
-        assert_eq!(seen.failure.expect("why").message, "try again");
+        assert_eq!(seen.failure, Some(failure("try again")));
         assert!(!waiting.is_finished(), "a retry is not the end");
         store(&worker, &success(&id, "true"), &reply_to).await;
         assert_eq!(waiting.await.expect("no panic").state, State::Success);

@@ -140,6 +140,8 @@ async fn dead_letters_are_replayed_with_changes_and_together() {
     browser.click(".ask[open] button").await;
     browser.wait_for("[role=status]", "is paused until it is resumed").await;
     let waiting = site.greet("patience").await;
+    browser.open(&site.url("/tasks?text=patience")).await;
+    browser.wait_for("#calls", "patience").await;
     browser.open(&site.url(&format!("/tasks/{waiting}"))).await;
     browser.wait_for("#reasons", "paused").await;
     browser.open(&site.url("/queues/greetings")).await;

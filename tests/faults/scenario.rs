@@ -214,18 +214,18 @@ fn crashes(history: &History) -> usize {
 
 /// How many tasks, however often.
 fn succeeded(history: &History) -> usize {
-    history.tasks.values().filter(|task| task.has_succeeded()).count()
+    history.plain + history.tasks.values().filter(|task| task.has_succeeded()).count()
 }
 
 fn runs(history: &History) -> usize {
-    history.tasks.values().map(|task| task.runs.len()).sum()
+    history.plain + history.tasks.values().map(|task| task.runs.len()).sum::<usize>()
 }
 
 fn successes(history: &History) -> usize {
     let ended = |how| matches!(how, Some((_, How::Succeeded)));
-    history.tasks.values().flat_map(|task| &task.runs).filter(|run| ended(run.end)).count()
+    history.plain + history.tasks.values().flat_map(|task| &task.runs).filter(|run| ended(run.end)).count()
 }
 
 fn answers(history: &History) -> usize {
-    history.tasks.values().map(|task| task.answers.len()).sum()
+    history.plain + history.tasks.values().map(|task| task.answers.len()).sum::<usize>()
 }

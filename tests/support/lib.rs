@@ -6,6 +6,7 @@ pub mod browser;
 pub mod journal;
 pub mod node;
 pub mod places;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod python;
@@ -35,5 +36,7 @@ pub fn temp_dir() -> tempfile::TempDir {
 ///
 /// Somebody may take it before it is used; whoever uses it must report that plainly.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a free port").port()
+    // Below those that the system gives to outgoing connections: they come and go all the time.
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(16_000..32_000)).take(1000).find(free).expect("a free port")
 }

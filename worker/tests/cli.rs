@@ -32,7 +32,7 @@ fn mistakes_on_the_command_line_end_with_2_and_say_what_is_right() {
         (&["--log-level", "loud"], "expected error, warn, info, debug, trace"),
         (&["--broker", "localhost"], "expected a URL such as amqp://localhost"),
         (&["--broker", "redis://localhost"], "expected amqp://HOST, amqps://HOST, sqlite:PATH"),
-        (&["--result-backend", "redis://localhost"], "expected rpc://, sqlite:PATH, memory:// or none"),
+        (&["--result-backend", "mongodb://localhost"], "expected rpc://, redis://HOST"),
         (&["call", "add", "--args", "{}"], "expected a JSON array"),
         (&["call", "add", "--kwargs", "[1]"], "expected a JSON object"),
         (&["--broker", "memory://", "queues"], "exists within one process only"),

@@ -294,8 +294,8 @@ mod tests {
         assert!(matches!(&converted, TaskError::Failed(f) if f.message == "text"), "{converted:?}");
         let converted = (&&&&Caught(Permanent)).into_task_error();
         assert!(matches!(&converted, TaskError::Rejected(f) if f.kind == "Permanent"), "{converted:?}");
-        let converted = (&&&&Caught(TaskError::reject("no"))).into_task_error();
-        assert_eq!(converted, TaskError::reject("no"));
+        let rejected = TaskError::reject("no");
+        assert_eq!((&&&&Caught(rejected.clone())).into_task_error(), rejected);
     }
 
     #[test]

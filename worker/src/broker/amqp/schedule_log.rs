@@ -62,6 +62,11 @@ enum From {
     LastChunk,
 }
 
+/// A stream that another client is just declaring: it exists, and its replica does not run yet.
+const NO_REPLICA: &str = "does not have a replica on the local node";
+const TRIES: usize = 20;
+const STREAM_PAUSE: Duration = Duration::from_millis(200);
+
 /// Where to end.
 #[derive(Clone, Copy)]
 enum Until<'a> {
@@ -116,7 +121,15 @@ impl AmqpScheduleLog {
             Err(error) if is_channel_error(&error) => Ok(Err(error)),
             answer => answer.map(Ok),
         };
-        let told = self.amqp.streams.request(&what, READING, ask).await?;
+        let mut tries = 0..TRIES;
+        let told = loop {
+            match self.amqp.streams.request(&what, READING, &ask).await? {
+                Err(error) if text(&error).contains(NO_REPLICA) && tries.next().is_some() => {
+                    tokio::time::sleep(STREAM_PAUSE).await;
+                }
+                told => break told,
+            }
+        };
         told.map_err(|error| match reply_code(&error) {
             Some(code::NOT_FOUND) => {
                 Error::connection(format!("stream `{STREAM}` is not available: {}", text(&error)))

@@ -200,8 +200,12 @@ mod tests {
     }
 
     async fn sieved(stream: &[u8], piece: usize) -> Vec<u8> {
+        sieved_below(FRAME_MAX, stream, piece).await
+    }
+
+    async fn sieved_below(frame_max: u32, stream: &[u8], piece: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut sieve = Sieve { is_greeted: true, ..Sieve::new(Pieces(stream.to_vec(), piece), FRAME_MAX) };
+        let mut sieve = Sieve { is_greeted: true, ..Sieve::new(Pieces(stream.to_vec(), piece), frame_max) };
         sieve.read_to_end(&mut out).await.expect("it is read");
         out
     }
@@ -245,10 +249,13 @@ mod tests {
             let out = sieved(&[header(&entry("note", 140_000)), after.clone()].concat(), piece).await;
             assert!(String::from_utf8_lossy(&out).contains("larger than a frame") && out.ends_with(&after));
         }
-        // A broker that takes larger frames says so first.
+        // Larger ones pass where they were asked for and the broker takes them; of the two limits the smaller one counts.
         let tune = frame(METHOD, b"\x00\x0a\x00\x1e\x07\xff\x00\x08\x00\x00\x00\x3c");
         let stream = [&tune[..], &came].concat();
-        assert!(sieved(&stream, usize::MAX).await == stream);
+        let mended = [&tune[..], &header(&note)].concat();
+        for (asked, expected) in [(0, &stream), (1 << 20, &stream), (FRAME_MAX, &mended)] {
+            assert!(sieved_below(asked, &stream, usize::MAX).await == *expected, "{asked}");
+        }
     }
 
     #[tokio::test]

@@ -34,7 +34,7 @@ pub(crate) async fn run(
     interrupted: &CancellationToken,
 ) -> Ended {
     // Each line that is logged inside, by the task or by middleware, carries the name and the id.
-    let span = Arc::new(span_of(context));
+    let span = span_of(context);
     let call = match work {
         Work::Blocking(call) => call,
         Work::Async(future) => {
@@ -63,12 +63,13 @@ async fn on_thread(
     context: &Context,
     layers: &Chain,
     limits: Limits,
-    (span, step): (Arc<Span>, Step),
+    (span, step): (Span, Step),
     permit: OwnedSemaphorePermit,
     slots: &Arc<Slots>,
     interrupted: &CancellationToken,
 ) -> Ended {
     let call = Guarded::new(call);
+    let span = Arc::new(span);
     let (inside, within) = (Arc::clone(&span), step.clone());
     let thread = caught(|| {
         tokio::task::spawn_blocking(move || {
