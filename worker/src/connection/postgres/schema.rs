@@ -96,6 +96,7 @@ async fn version(client: &Client) -> Result<usize, tokio_postgres::Error> {
 }
 
 async fn exists(client: &Client, table: &str) -> Result<bool, tokio_postgres::Error> {
-    let rows = client.query_typed("SELECT to_regclass($1)::text", &[(&table, Type::TEXT)]).await?;
-    Ok(rows.first().is_some_and(|row| row.get::<_, Option<String>>(0).is_some()))
+    // Not `to_regclass`: within a transaction it remembers that a table was missing, although another process has made it.
+    let query = "SELECT oid FROM pg_class WHERE relname = $1 AND relkind = 'r' AND pg_table_is_visible(oid)";
+    Ok(!client.query_typed(query, &[(&table, Type::TEXT)]).await?.is_empty())
 }
