@@ -21,7 +21,7 @@ const TOKENS: [(&str, &str, DashboardRole); 2] = [
     ("grafana", "87b2a7aaa0de9d64fead336ab95cb8e72c6d88d436c59fd5a2e37269006cf1ed", DashboardRole::View),
 ];
 
-/// Greets, unless it is told to fail.
+/// Greets, or fails on request.
 #[task(queue = "greetings", name = "dashboard.greet", max_retries = 1, backoff = "50ms..100ms")]
 pub async fn greet(ctx: &Context, name: String) -> Result<String, TaskError> {
     match name.as_str() {

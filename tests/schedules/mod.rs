@@ -1,4 +1,4 @@
-//! Schedules on every broker: each due time is sent once, whoever leads, and what is changed at run time counts for all.
+//! Schedules on every broker: each due time is sent once, whichever scheduler leads, and changes at run time apply to all.
 
 mod calls;
 mod celery;

@@ -75,7 +75,7 @@ pub(crate) fn keep_traces() {
     });
 }
 
-/// Runs foreign code whose panic is told with its backtrace.
+/// Runs foreign code whose panic is reported with its backtrace.
 pub(crate) fn traced<T>(run: impl FnOnce() -> T) -> T {
     struct Reset(bool);
     impl Drop for Reset {

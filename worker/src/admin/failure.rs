@@ -1,4 +1,4 @@
-//! How a request of people ends: what they are told, and the exit code of a command.
+//! How a request of a person ends: its message, and the exit code of a command.
 
 use crate::error::Error;
 

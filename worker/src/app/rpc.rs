@@ -204,6 +204,6 @@ impl Drop for Answer {
 }
 
 fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Message>>> {
-    // A map stays a map whoever panicked beside it.
+    // A panic elsewhere leaves the map whole.
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Who waits for which result in this process, where one connection hears of all results.
+//! Who waits for which result in this process, where one connection receives all results.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -87,7 +87,7 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
-        // A map stays a map whoever panicked beside it.
+        // A panic elsewhere leaves the map whole.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -228,7 +228,7 @@ impl Drop for PostgresBackend {
     }
 }
 
-/// The one connection that hears of results, for all that wait.
+/// The one connection that receives results, for all that wait.
 struct Listening {
     postgres: Arc<Postgres>,
     hub: Arc<Hub>,
@@ -290,7 +290,7 @@ impl Listening {
         );
         tracing::error!(why);
         let _ = self.deaf.set(why);
-        // Those who wait hear of it as they fetch.
+        // Waiting callers get the error when they fetch.
         self.hub.hears(&self.hub.ids());
         while let Some(change) = self.changes.recv().await {
             self.follow(change);

@@ -193,7 +193,7 @@ impl Drop for RedisBackend {
     }
 }
 
-/// The one connection that hears of results, for all that wait.
+/// The one connection that receives results, for all that wait.
 struct Listening {
     redis: Arc<Redis>,
     hub: Arc<Hub>,

@@ -1,6 +1,6 @@
 //! The scheduler: sends the calls of schedules when they are due. Any number of them may run; one of them leads.
 //!
-//! The leader is whoever wrote `Lead` first for its term in the log that all share, and it gives a sign of life every
+//! The leader is the scheduler that wrote `Lead` first for its term in the log that all share, and it gives a sign of life every
 //! second. When there is none for [`LEASE`], another scheduler leads: it closes the fence behind which the former leader
 //! published, reads the log to its end, and so knows every call that was sent and that no other can follow. A scheduler
 //! that was paused, cut off or slow may still believe to lead; what it publishes is refused.
@@ -105,7 +105,7 @@ impl Beat {
             let worked = tokio::select! {
                 biased;
                 worked = self.work(&stop) => worked,
-                // The leader says goodbye by itself; whoever hangs for the broker does not.
+                // A leader that stops gives up its term; one that hangs on the broker does not.
                 () = async { stop.cancelled().await; sleep(LEASE).await } => return Ok(()),
             };
             match worked {

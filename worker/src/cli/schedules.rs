@@ -223,7 +223,7 @@ fn with(mut schedule: Schedule, call: ScheduledCallArguments) -> Outcome<Schedul
     Ok(schedule)
 }
 
-/// In the time of whoever looks.
+/// In the reader's time zone.
 fn local(time: DateTime<Utc>) -> String {
     time.with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Secs, true)
 }

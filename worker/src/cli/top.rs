@@ -69,7 +69,7 @@ async fn watch(app: &App, arguments: &TopArguments) -> Outcome {
         let sight = look(app, history.as_ref()).await;
         match sight {
             Err(failure) if is_once => return Err(failure),
-            // A broker that is away comes back; whoever watches sees that.
+            // A broker that is away comes back, and the screen shows it.
             Err(failure) => {
                 let sight = Sight { problem: Some(failure.in_words().1), ..Sight::empty(app) };
                 print(&sight, arguments.json, terminal && !is_once)?;

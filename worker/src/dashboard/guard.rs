@@ -136,7 +136,7 @@ fn viewer(key: String, session: Session) -> Viewer {
     Viewer { name: session.user, role: session.role, via, wants_parts: false }
 }
 
-/// The address of whoever connects to us.
+/// The address of the client.
 pub(crate) fn peer(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }

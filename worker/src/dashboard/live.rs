@@ -1,4 +1,4 @@
-//! Server-sent events: the page is told that there is something new, and loads its parts again.
+//! Server-sent events: they announce that something is new, and the page loads its parts again.
 
 use std::convert::Infallible;
 use std::sync::Arc;

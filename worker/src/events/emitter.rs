@@ -50,7 +50,7 @@ struct Counts {
 #[derive(Debug)]
 struct Emitted {
     event: Event,
-    /// Printed into the event as it is sent: the work of whoever emits it is worth more.
+    /// Formatted when the event is sent, not where it is emitted: the caller's time is worth more.
     value: Option<Printed>,
 }
 
@@ -189,7 +189,7 @@ impl Sending {
     }
 
     async fn publish(&mut self, publication: Publication) -> Result<()> {
-        // RabbitMQ closes the channel of whoever publishes to an exchange that does not exist.
+        // RabbitMQ closes a channel that publishes to an exchange that does not exist.
         if !self.is_declared {
             self.broker.declare(&exchange::topology()).await?;
             self.is_declared = true;

@@ -106,7 +106,7 @@ struct Reader {
 }
 
 impl History {
-    /// Opens the file, and makes it if there is none.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
     /// A directory that does not exist, a file that another program or a newer version wrote, a lock that another

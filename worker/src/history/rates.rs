@@ -21,7 +21,7 @@ pub struct RateQuery {
     pub queue: Option<String>,
     /// Only this task.
     pub name: Option<String>,
-    /// How far to look back. Beyond 26 hours only whole hours are told apart.
+    /// How far to look back. Beyond 26 hours only whole hours are distinguished.
     pub window: Duration,
     /// The time of one point: at least a minute, in a long window at least an hour.
     pub step: Duration,

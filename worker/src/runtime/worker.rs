@@ -270,7 +270,7 @@ impl Worker {
     }
 }
 
-/// Begins to send events, unless nobody is to hear of this worker at all.
+/// Starts to send events, unless both remote control and events are off.
 fn report(app: &App, broker: &Arc<dyn Broker>, clock: &Arc<Clock>) -> (Reporter, Option<JoinHandle<()>>) {
     let (config, settings) = (app.config(), &app.config().worker);
     if !settings.control && !settings.events {

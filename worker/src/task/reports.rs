@@ -75,7 +75,7 @@ impl Reports {
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
-        // What was said stays said whoever panicked beside it.
+        // A panic elsewhere leaves the reports whole.
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -110,7 +110,7 @@ impl Postgres {
         Error::timeout(format!("cannot {what}: no answer from {}", self.shown))
     }
 
-    /// A connection that hears of notifications: their payloads arrive until it is lost. To be awaited on the library's own
+    /// A connection that receives notifications: their payloads arrive until it is lost. To be awaited on the library's own
     /// thread.
     pub(crate) async fn listen(&self, channel: &str) -> Result<(Client, mpsc::UnboundedReceiver<String>)> {
         let what = "listen for results";

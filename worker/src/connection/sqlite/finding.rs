@@ -7,7 +7,7 @@ use super::engine::{Engine, Sql};
 use super::head;
 use crate::message::Message;
 
-/// The most messages of one id that are told: copies, if any, are few.
+/// The most messages of one id that are reported: copies, if any, are few.
 const MOST: usize = 20;
 
 /// A message and where it is.
