@@ -41,7 +41,7 @@ impl Redis {
             }
             _ => Client::open(url.expose()).map_err(mistake)?,
         };
-        // Whoever needs a command done tries again: one attempt to connect is enough for each.
+        // The callers try again: one attempt to connect is enough for each.
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
             .set_connection_timeout(Some(options.timeout))
