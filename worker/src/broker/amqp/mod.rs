@@ -8,6 +8,7 @@ mod acks;
 mod command;
 mod consumer;
 mod delayed;
+mod flushes;
 mod getter;
 mod handout;
 mod lane;
