@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod readme;
 pub mod redis;
 pub mod shared;
 pub mod wait;

@@ -270,6 +270,9 @@ fn discreet(state: &State, job: &Job) -> Value {
                 value[key] = HIDDEN.into();
             }
         }
+        if let Some(said) = value["reported"].get_mut("description").filter(|said| !said.is_null()) {
+            *said = HIDDEN.into();
+        }
     }
     value
 }

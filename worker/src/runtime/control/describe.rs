@@ -6,10 +6,13 @@ use serde_json::{Map, Value, json};
 
 use crate::app::Config;
 use crate::connection::BrokerUrl;
+use crate::events::text;
 use crate::message::Message;
 use crate::routing::{Exchange, ExchangeKind, Queue, Topology};
 use crate::runtime::execution::running::RunningTask;
+use crate::state::State;
 use crate::task::Context;
+use crate::task::reports::Report;
 
 /// A body up to this size is read again for its arguments; they are told as they are.
 const SMALL: usize = 1024;
@@ -22,7 +25,7 @@ pub(super) fn task(node: &str, task: &RunningTask, with_arguments: bool) -> Valu
         .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     let (args, kwargs) =
         if with_arguments { arguments(context.message()) } else { (json!("(…)"), json!({})) };
-    json!({
+    let mut told = json!({
         "id": context.id(),
         "name": context.headers().get_str("shadow").unwrap_or(context.task()),
         "args": args,
@@ -33,7 +36,22 @@ pub(super) fn task(node: &str, task: &RunningTask, with_arguments: bool) -> Valu
         "acknowledged": task.acknowledged,
         "delivery_info": delivery(context),
         "worker_pid": std::process::id(),
-    })
+    });
+    // Celery's tools look at what they know.
+    if let Some(report) = context.reports().latest().filter(|report| report.state != State::Started) {
+        told["reported"] = reported(&report);
+    }
+    told
+}
+
+fn reported(report: &Report) -> Value {
+    let state = report.state.as_str();
+    match report.progress() {
+        Some(at) => {
+            json!({ "state": state, "current": at.current, "total": at.total, "description": at.description })
+        }
+        None => json!({ "state": state, "description": text(report.meta.get().as_bytes()) }),
+    }
 }
 
 fn delivery(context: &Context) -> Value {
