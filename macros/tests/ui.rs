@@ -1,7 +1,7 @@
 //! The mistakes that people make with `#[task]` and `#[setup]`, and what the compiler tells them.
 //!
 //! Each file in `ui/` has its expected messages beside it; those in `ui/compiler/` are in the compiler's own words.
-//! After a change that is meant: `TRYBUILD=overwrite cargo test -p mq-worker --test ui`, and read the difference.
+//! After a change that is meant: `TRYBUILD=overwrite cargo test -p mq-worker-macros --test ui`, and read the difference.
 
 use std::process::Command;
 
