@@ -13,7 +13,7 @@ use crate::check::{self, History, Setting, Verdict};
 use crate::log::{Event, Kind as TaskKind, Log};
 use crate::mutation;
 use crate::nemesis::{Plan, Stage, plan};
-use crate::players::{Player, ROLE};
+use crate::players::{Player, ROLE, SCHEDULER};
 use crate::work::MAX_RETRIES;
 
 /// All that is needed for a run, random or by a script.
@@ -104,6 +104,14 @@ impl Run {
     pub(crate) fn add_worker_with(&mut self, settings: Vec<(&'static str, String)>) {
         let name = format!("w{}", self.workers.len());
         let player = self.player(name, "worker", settings);
+        player.spawn();
+        self.workers.push(player);
+    }
+
+    /// One more scheduler, started.
+    pub(crate) fn add_scheduler(&mut self, settings: Vec<(&'static str, String)>) {
+        let name = format!("s{}", self.workers.len());
+        let player = self.player(name, SCHEDULER, settings);
         player.spawn();
         self.workers.push(player);
     }

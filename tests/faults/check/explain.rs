@@ -42,7 +42,7 @@ fn effect(fault: Fault) -> Effect {
         | Fault::Member => Effect::Breaks,
         Fault::Roll => Effect::Interrupts,
         Fault::MemoryAlarm | Fault::DiskAlarm | Fault::Lock => Effect::Delays,
-        Fault::KillProducer => Effect::Nothing,
+        Fault::KillProducer | Fault::KillScheduler => Effect::Nothing,
     }
 }
 
