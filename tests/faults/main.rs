@@ -22,6 +22,7 @@ mod players;
 mod producer;
 mod run;
 mod scenario;
+mod store;
 mod work;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use clap::Parser;
 use self::arena::Kind;
 use self::check::Verdict;
 use self::run::{DRAINS_WITHIN, Extent, Run};
+use self::store::StoreKind;
 
 /// Breaks everything that can break while tasks run, and checks that none was lost.
 #[derive(Debug, Parser)]
@@ -41,6 +43,9 @@ struct Arguments {
     /// What runs the queues
     #[arg(long, value_enum, default_value = "sqlite")]
     broker: Kind,
+    /// Store the results of all tasks there, and kill and restart it [default: those of few tasks, where the broker is]
+    #[arg(long, value_enum)]
+    store: Option<StoreKind>,
     /// How long things go wrong
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -93,7 +98,7 @@ fn main() -> ExitCode {
         None => temporary.path().to_owned(),
     };
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
-    let mut run = Run::new(arguments.broker, &directory, arguments.mutation.clone());
+    let mut run = Run::new(arguments.broker, arguments.store, &directory, arguments.mutation.clone());
     let verdict = match &arguments.scenario {
         Some(name) => scenario::perform(name, &mut run),
         None => {
