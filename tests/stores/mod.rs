@@ -20,7 +20,7 @@ type Store = Arc<dyn ResultBackend>;
 
 async fn open_with(url: &str, tls: TlsOptions) -> Store {
     let connect = ConnectOptions {
-        timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(20),
         queue_kind: QueueKind::Quorum,
         tls,
         name: "test".into(),
@@ -87,7 +87,7 @@ async fn store_in_the_end(store: &Store, record: &ResultRecord) {
 async fn survives(url: &str, tls: TlsOptions, interrupt: impl FnOnce() + Send + 'static) {
     let (caller, worker) = (open_with(url, tls.clone()).await, open_with(url, tls).await);
     let before = unique("before");
-    worker.store(&success(&before), None).await.expect("stored");
+    store_in_the_end(&worker, &success(&before)).await;
     let ids: Vec<String> = (0..40).map(|n| unique(&format!("task-{n}"))).collect();
     let begun = Arc::new(AtomicUsize::new(0));
     let waits = ids.iter().cloned().map(|id| {

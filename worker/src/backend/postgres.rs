@@ -21,6 +21,8 @@ use crate::tracing;
 const CHANNEL: &str = "mq_worker_result";
 /// A connection that hears nothing for so long is asked whether it is still there.
 const QUIET: Duration = Duration::from_secs(15);
+/// A notification is heard within this time, as a rule.
+const PROMPTLY: Duration = Duration::from_millis(200);
 /// How often a process that stores results deletes what has expired.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How many rows it deletes at a time, so that nobody waits for it, and the pause until the next.
@@ -193,7 +195,7 @@ impl Announcing for Store {
                 Ok(listening) => listening,
                 Err(error) => return Ended::NotBegun(error),
             };
-            if !self.is_heard(&mut heard).await {
+            if !self.is_heard(&client, &mut heard).await {
                 return Ended::Deaf(format!(
                     "cannot wait for results: {} takes LISTEN and passes no notification on, as a pooler in transaction \
                      mode; name the server itself, or a pool in session mode, where results are awaited (storing and \
@@ -209,14 +211,15 @@ impl Announcing for Store {
 }
 
 impl Store {
-    /// A pooler in transaction mode takes `LISTEN` and passes nothing on, unless it comes from the connection itself.
-    async fn is_heard(&self, heard: &mut mpsc::UnboundedReceiver<String>) -> bool {
+    /// A pooler in transaction mode takes `LISTEN` and passes nothing on, unless it happens to come from the connection itself.
+    async fn is_heard(&self, client: &Client, heard: &mut mpsc::UnboundedReceiver<String>) -> bool {
         // No id of a task begins with a space.
         let probe = format!(" {}", uuid::Uuid::new_v4());
         let command = format!("NOTIFY {CHANNEL}, '{probe}'");
         let notify =
             |client: deadpool_postgres::Object| async move { client.batch_execute(&command).await }.boxed();
         if self.0.ask("listen for results", notify).await.is_err() {
+            // Whether it hears is another matter.
             return true;
         }
         let hears = async {
@@ -225,10 +228,24 @@ impl Store {
                     return true;
                 }
             }
-            // Lost, which is another matter.
+            // Lost.
             true
         };
-        tokio::time::timeout(self.0.timeout(), hears).await.unwrap_or(false)
+        if tokio::time::timeout(PROMPTLY, hears).await.is_ok() {
+            return true;
+        }
+        // Perhaps it is slow. What was announced before a question comes before its answer.
+        for _ in 0..3 {
+            if client.batch_execute("").await.is_err() {
+                return true;
+            }
+            while let Ok(payload) = heard.try_recv() {
+                if payload == probe {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// Passes on what is announced until the connection is lost.

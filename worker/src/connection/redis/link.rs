@@ -1,7 +1,7 @@
 //! The one connection that all commands share: opened with the first, replaced as soon as it is of no more use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -17,10 +17,19 @@ pub(super) enum Server {
 }
 
 impl Server {
-    async fn client(&self) -> RedisResult<Client> {
-        match self {
-            Self::At(client) => Ok(client.clone()),
-            Self::Sentinels(sentinels) => sentinels.lock().await.async_get_client().await,
+    async fn client(&self, limit: Duration) -> RedisResult<Client> {
+        let sentinels = match self {
+            Self::At(client) => return Ok(client.clone()),
+            Self::Sentinels(sentinels) => sentinels,
+        };
+        let begun = Instant::now();
+        let mut sentinels = sentinels.lock().await;
+        loop {
+            match sentinels.async_get_client().await {
+                // The crate waits half a second for a sentinel, which is little on a busy machine.
+                Err(error) if error.is_timeout() && begun.elapsed() < limit => {}
+                found => return found,
+            }
         }
     }
 }
@@ -31,6 +40,7 @@ type Connecting = Shared<BoxFuture<'static, RedisResult<MultiplexedConnection>>>
 pub(super) struct Link {
     server: Arc<Server>,
     config: AsyncConnectionConfig,
+    timeout: Duration,
     current: Mutex<Current>,
 }
 
@@ -47,7 +57,7 @@ impl Link {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout));
-        Self { server: Arc::new(server), config, current: Mutex::default() }
+        Self { server: Arc::new(server), config, timeout, current: Mutex::default() }
     }
 
     /// Does something with the connection, once: whoever needs it done tries again.
@@ -66,15 +76,15 @@ impl Link {
 
     /// A second connection, which hears what is published.
     pub(super) async fn listen(&self) -> RedisResult<PubSub> {
-        self.server.client().await?.get_async_pubsub().await
+        self.server.client(self.timeout).await?.get_async_pubsub().await
     }
 
     fn current(&self) -> (u64, Connecting) {
         let mut current = self.lock();
         let connecting = current.connection.get_or_insert_with(|| {
-            let (server, config) = (Arc::clone(&self.server), self.config.clone());
+            let (server, config, limit) = (Arc::clone(&self.server), self.config.clone(), self.timeout);
             let connect = async move {
-                server.client().await?.get_multiplexed_async_connection_with_config(&config).await
+                server.client(limit).await?.get_multiplexed_async_connection_with_config(&config).await
             };
             connect.boxed().shared()
         });
