@@ -71,8 +71,9 @@ fn the_life_of_a_call_is_reported() {
         let mut read =
             read_to(&mut events, |event| event.kind == EventKind::TaskSucceeded && is_of(event, job.id()))
                 .await;
-        if !read.iter().any(|event| event.kind == EventKind::TaskSent) {
-            read.extend(read_to(&mut events, |event| event.kind == EventKind::TaskSent).await);
+        let was_sent = |event: &Event| event.kind == EventKind::TaskSent && is_of(event, job.id());
+        if !read.iter().any(was_sent) {
+            read.extend(read_to(&mut events, was_sent).await);
         }
         assert_eq!(
             kinds(&read, job.id()),

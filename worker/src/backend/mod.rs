@@ -1,4 +1,4 @@
-//! Where results go: a worker stores what became of a task, and whoever called it asks.
+//! Where results go: a worker stores what became of a task, and its caller asks.
 //!
 //! `memory` is for tests, `sqlite` a table beside the queue, `amqp` Celery's `rpc://`: a message to the
 //! caller's own queue, `redis` a store that machines and Celery

@@ -46,7 +46,7 @@ pub(crate) struct Pipe {
     pub(super) slots: Arc<Slots>,
     pub(super) quarantine: Quarantine,
     pub(super) running: Arc<RunningTasks>,
-    /// How many deliveries there were, for whoever looks whether this worker does anything.
+    /// How many deliveries there were: shows whether this worker does anything.
     pub(super) delivered: Arc<AtomicU64>,
 }
 

@@ -98,7 +98,7 @@ impl Reporter {
             event.args = Some(format!("({},)", plain(context.message())));
             return reporting.emit(event);
         }
-        // Whoever sent it may have had reasons to say it in other words.
+        // Its sender may have had reasons to say it in other words.
         (event.args, event.kwargs) = (text("argsrepr"), text("kwargsrepr"));
         if event.args.is_some() {
             return reporting.emit(event);

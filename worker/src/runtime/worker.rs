@@ -332,6 +332,7 @@ impl Ready {
             tokio::spawn(async move { Arc::new(node).serve(broker, over).await })
         });
         tokio::spawn(reader.follow(period, over.clone()));
+        heartbeat.report(EventKind::WorkerOnline);
         let beating = tokio::spawn(heartbeat.clone().beat(over.clone()));
         tokio::spawn(pause_reader.follow(consumer.control(), attached, period, over.clone()));
         tracing::info!(queues = queues.join(","), concurrency, "ready");

@@ -283,7 +283,7 @@ impl Actor {
             && (self.window.is_empty() || self.window.bytes() + outgoing.body.len() <= IN_FLIGHT_BYTES)
             && let Some((outgoing, request)) = self.waiting.pop_front()
         {
-            // Whoever does not wait any more has not asked for it.
+            // A caller that no longer waits has not asked for it.
             if request.reply.is_closed() {
                 continue;
             }
@@ -439,7 +439,7 @@ impl Actor {
 
 impl PublishRequest {
     fn tell(self, outcome: Result<()>) {
-        // Whoever does not wait any more has given up.
+        // A caller that no longer waits has given up.
         let _ = self.reply.send(outcome);
     }
 }

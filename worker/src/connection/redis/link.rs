@@ -60,7 +60,7 @@ impl Link {
         Self { server: Arc::new(server), config, timeout, current: Mutex::default() }
     }
 
-    /// Does something with the connection, once: whoever needs it done tries again.
+    /// Does something with the connection, once: the callers try again.
     pub(super) async fn run<T>(
         &self,
         run: impl FnOnce(MultiplexedConnection) -> BoxFuture<'static, RedisResult<T>>,

@@ -266,7 +266,7 @@ impl Gate {
         if let Some(problem) = unsupported(&body.embed) {
             return Err(Refusal::Malformed(problem));
         }
-        // Kept before the arguments are decoded: whoever waits for a later step must hear of a call that does not fit.
+        // Kept before the arguments are decoded: a caller that waits for a later step must learn of a call that does not fit.
         request.embed = body.embed;
         entry.begin(context.clone(), body.arguments).map_err(|problem| match problem {
             NotBegun::Refused(error) => Refusal::BadArguments(error.to_string()),

@@ -46,7 +46,7 @@ fn delivery(context: &Context) -> Value {
     })
 }
 
-/// The arguments, as values where the message is small, else in the words of whoever sent it.
+/// The arguments, as values where the message is small, else in the words of its sender.
 fn arguments(message: &Message) -> (Value, Value) {
     let body = &message.body;
     if body.len() <= SMALL {

@@ -185,7 +185,7 @@ impl Node {
             exchange: address.exchange,
             routing_key: address.routing_key,
             message,
-            // Whoever asked may have given up waiting.
+            // The asker may have given up waiting.
             mandatory: false,
             delay: None,
         })
@@ -200,7 +200,7 @@ async fn open(broker: &dyn Broker, mailbox: &Mailbox) -> Result<Consumer> {
     broker.consume(subscription).await.map_err(failed)
 }
 
-/// A client names the exchange for its reply. RabbitMQ closes the channel of whoever publishes to one that does not
+/// A client names the exchange for its reply. RabbitMQ closes the channel on a publish to one that does not
 /// exist, and results go through that channel too; so one that is not the usual one is looked for first.
 async fn send(broker: &dyn Broker, reply: Publication) -> Result<()> {
     let usual = reply.exchange.is_empty() || reply.exchange == mailbox::REPLIES;
