@@ -24,5 +24,6 @@ mod promises;
 mod rabbitmq;
 mod results;
 mod routing;
+mod stores;
 mod support;
 mod worker;

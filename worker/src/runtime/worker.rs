@@ -29,7 +29,7 @@ use super::settlement::failure_hooks::FailureHooks;
 use super::settlement::persist::{Persist, Settling};
 use super::settlement::settler::Settler;
 use super::sources::Sources;
-use super::startup::{NotReady, consume, declare, set_up};
+use super::startup::{NotReady, check_store, consume, declare, set_up};
 use crate::app::{App, Consumed};
 use crate::broker::{Broker, Consumer, Subscription};
 use crate::control::Clock;
@@ -164,6 +164,7 @@ impl Worker {
         health.connecting();
         let broker = app.open_broker().await?;
         let backend = app.backend().await?;
+        check_store(&*backend).await?;
         let Consumed { topology, queues, subscriptions } = app.consumed(&queues)?;
         declare(&*broker, &topology, &handle).await?;
         let sources = Arc::new(Sources::new(queues.clone(), topology));
@@ -178,7 +179,8 @@ impl Worker {
         let attached = pause_reader.open();
         let subscription = Subscription { queues: attached.clone(), prefetch, name: app.worker_name() };
         let consumer = consume(&*broker, subscription, &handle).await?;
-        let settling = Arc::<Settling>::default();
+        let store = app.config().effective_result_backend().to_string();
+        let settling = Arc::new(Settling::new(app.config().broker_url.to_string(), store));
         let slots = Arc::new(Slots::new(settings.concurrency));
         let delivered = Arc::new(AtomicU64::new(0));
         let clock = Arc::<Clock>::default();
@@ -220,6 +222,7 @@ impl Worker {
             shared,
             cold: handle.cold.clone(),
             max_message_size: app.config().max_message_size,
+            result_types: app.config().result_types,
             max_crashes: settings.max_crashes,
             isolates,
             quarantines_in_process,
@@ -234,6 +237,7 @@ impl Worker {
             app,
             broker,
             backend,
+            store_away: Default::default(),
             hooks: FailureHooks::collect(),
             metrics: health.metrics(),
             reporter,

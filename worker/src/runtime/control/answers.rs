@@ -103,6 +103,7 @@ impl Node {
             // Done, and waiting for broker or backend to take the outcome.
             "settling": slowest.as_ref().map_or(0, |slowest| slowest.count),
             "settling_seconds": slowest.as_ref().map(|slowest| slowest.lasts.as_secs()),
+            "settling_waits_for": slowest.map(|slowest| slowest.waits_for),
             "queues": self.sources.queues(),
             "stopping": self.handle.is_stopping(),
             // Events that found no room or no broker.

@@ -70,6 +70,7 @@ fn call(id: &str, body: &str) -> Context {
         message,
         shared: SharedState::default(),
         stopping: CancellationToken::new().into(),
+        result_types: Default::default(),
     })
 }
 

@@ -64,7 +64,9 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
             let delivered = consuming.delivered.load(Ordering::Relaxed);
             symptoms.settling =
                 consuming.settling.slowest().filter(|slowest| slowest.lasts >= SETTLED_WITHIN).map(
-                    |Slowest { count, reason, .. }| format!("{count} messages wait to be settled: {reason}"),
+                    |Slowest { count, reason, waits_for, .. }| {
+                        format!("{count} messages wait for {waits_for} to be settled: {reason}")
+                    },
                 );
             let has_more = std::mem::replace(&mut last.delivered, delivered) != delivered;
             if !has_more && consuming.running.count() == 0 {
