@@ -29,6 +29,15 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
         let hint = format!("{error}. Workers cannot be asked meanwhile.");
         add(Severity::Error, format!("{name} takes no messages"), hint, None);
     }
+    if let Some(error) = &now.management_error {
+        let title = format!("The management API of {} does not answer", now.broker.name);
+        let hint = format!("{error}. Queues that neither configuration nor tasks name are not listed.");
+        add(Severity::Warning, title, hint, Some("/broker".into()));
+    }
+    if let Some(error) = &now.history_error {
+        let hint = format!("{error}. Events wait in the broker meanwhile, up to a bound.");
+        add(Severity::Error, "The history stands still".into(), hint, None);
+    }
     for queue in &now.queues {
         let name = &queue.name;
         let link = || Some(path::queue(name));

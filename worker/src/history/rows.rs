@@ -10,7 +10,7 @@ use super::labels::{LabelKind, Labels};
 use super::occurrence::kind_of_error;
 use super::state::JobState;
 
-/// The columns of a row that [`read`] reads, in its order.
+/// The columns that [`Raw::read`] reads and [`insert`] writes, in their order.
 macro_rules! columns {
     () => {
         "seq, id, state, state_at, name, queue, worker, root, parent, retries, eta, expires, sent_at, received_at, \
@@ -20,12 +20,12 @@ macro_rules! columns {
 
 const BY_ID: &str = concat!("SELECT ", columns!(), " FROM job WHERE id = ?1");
 const BY_SEQ: &str = concat!("SELECT ", columns!(), " FROM job WHERE seq = ?1");
-const INSERT: &str = "
-    INSERT INTO job (seq, id, state, state_at, name, queue, worker, root, parent, retries, eta, expires, sent_at,
-        received_at, started_at, finished_at, args, kwargs, result, error, reason, traceback, attempts, fault, reported)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
-        ?24, ?25)
-    ON CONFLICT (seq) DO NOTHING";
+const INSERT: &str = concat!(
+    "INSERT INTO job (",
+    columns!(),
+    ", fault) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
+     ?23, ?24, ?25) ON CONFLICT (seq) DO NOTHING"
+);
 /// What changes in most events: an index whose column is not named is not written.
 const UPDATE: &str = "
     UPDATE job SET state = ?2, state_at = ?3, worker = ?4, retries = ?5, eta = ?6, expires = ?7, sent_at = ?8,
@@ -77,8 +77,8 @@ pub(super) fn insert(db: &Connection, labels: &mut Labels, seq: i64, job: &Job) 
         job.reason,
         job.traceback,
         write_attempts(&job.attempts),
-        fault(db, labels, job)?,
         write_reported(job),
+        fault(db, labels, job)?,
     ])?;
     Ok(rows == 1)
 }
