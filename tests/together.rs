@@ -13,6 +13,7 @@ mod control;
 mod dashboard;
 mod events;
 mod examples;
+mod fleet;
 mod flower;
 mod health;
 mod history;

@@ -268,4 +268,8 @@ mod guides {
     struct Middleware;
     #[doc = include_str!("../../docs/guide/limits.md")]
     struct Limits;
+    #[doc = include_str!("../../docs/guide/results.md")]
+    struct Results;
+    #[doc = include_str!("../../docs/guide/events.md")]
+    struct Events;
 }

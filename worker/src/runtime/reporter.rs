@@ -97,12 +97,15 @@ impl Reporter {
             return reporting.emit(event.without_values());
         }
         if !context.message().is_task() {
+            // `celery events --dump` ends where one of the two is missing.
             event.args = Some(format!("({},)", plain(context.message())));
+            event.kwargs = Some("{}".into());
             return reporting.emit(event);
         }
         // Its sender may have had reasons to say it in other words.
         (event.args, event.kwargs) = (text("argsrepr"), text("kwargsrepr"));
         if event.args.is_some() {
+            event.kwargs.get_or_insert_with(|| "{…}".into());
             return reporting.emit(event);
         }
         event.clock = reporting.clock.forward();

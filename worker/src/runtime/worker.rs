@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::gate::Gate;
 use super::admission::limits::ChangedLimits;
 use super::admission::quarantine::Quarantine;
+use super::admission::reserved::Inquiries;
 use super::control::Node;
 use super::control::pause_reader::PauseReader;
 use super::control::revocation_reader::RevocationReader;
@@ -199,12 +200,14 @@ impl Worker {
         });
         let heartbeat = Heartbeat { reporter: reporter.clone(), running: Arc::clone(&running) };
         let limits = Arc::<ChangedLimits>::default();
+        let inquiries = Arc::<Inquiries>::default();
         let node = settings.control.then(|| Node {
             name: app.worker_name(),
             app: app.clone(),
             sources,
             consumer: consumer.control(),
             adapting: Default::default(),
+            inquiries: Arc::clone(&inquiries),
             limits: Arc::clone(&limits),
             since: Instant::now(),
             running: Arc::clone(&running),
@@ -247,7 +250,7 @@ impl Worker {
             letters: Default::default(),
         };
         let quarantine = Quarantine::new(quarantines_in_process);
-        let pipe = Arc::new(Pipe { gate, settler, slots, quarantine, running, delivered });
+        let pipe = Arc::new(Pipe { gate, settler, slots, quarantine, running, inquiries, delivered });
         Ok(Ready {
             pipe,
             consumer,

@@ -8,7 +8,9 @@ use crate::app::Config;
 use crate::connection::BrokerUrl;
 use crate::events::text;
 use crate::message::Message;
+use crate::message::headers::names;
 use crate::routing::{Exchange, ExchangeKind, Queue, Topology};
+use crate::runtime::admission::reserved::Reserved;
 use crate::runtime::execution::running::RunningTask;
 use crate::state::State;
 use crate::task::Context;
@@ -52,6 +54,33 @@ fn reported(report: &Report) -> Value {
         }
         None => json!({ "state": state, "description": text(report.meta.get().as_bytes()) }),
     }
+}
+
+/// A call that waits for a slot, as Celery tells of one that has not begun.
+pub(super) fn reserved(node: &str, reserved: &Reserved) -> Value {
+    let message = &reserved.message;
+    let headers = &message.headers;
+    let first = |name: &str, latest: &str| headers.get_str(name).unwrap_or(latest).to_owned();
+    let (args, kwargs) = arguments(message);
+    let task = headers.task().unwrap_or_default();
+    json!({
+        "id": message.id(),
+        "name": headers.get_str("shadow").unwrap_or(task),
+        "args": args,
+        "kwargs": kwargs,
+        "type": task,
+        "hostname": node,
+        "time_start": null,
+        "acknowledged": false,
+        "delivery_info": {
+            "exchange": first(names::EXCHANGE, &reserved.exchange),
+            "routing_key": first(names::ROUTING_KEY, &reserved.routing_key),
+            "priority": message.properties.priority.unwrap_or(0),
+            "redelivered": reserved.redelivered,
+            "queue": reserved.queue.as_ref(),
+        },
+        "worker_pid": null,
+    })
 }
 
 fn delivery(context: &Context) -> Value {
