@@ -21,10 +21,12 @@ mod privacy;
 mod problem;
 mod query;
 mod routes;
+mod schedules;
 mod selection;
 mod send;
 mod snapshot;
 mod state;
+mod tell;
 mod watcher;
 
 use std::net::SocketAddr;

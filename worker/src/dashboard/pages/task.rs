@@ -108,6 +108,9 @@ fn facts(call: &Call) -> Markup {
         div { dt { "Attempts" } dd { (job.attempts.len().max(usize::from(job.retries > 0) * (job.retries as usize + 1))) } }
         div { dt { "Ran for" } dd { (ran_for(job).map_or("–".into(), span)) } }
         div { dt { "Waited for" } dd { (waited(job).map_or("–".into(), span)) } }
+        @if let Some((name, due)) = &call.schedule {
+            div { dt { "Sent by schedule" } dd { a.code href=(path::schedule(name)) { (name) } ", due " (ago(*due)) } }
+        }
         @if let Some(eta) = job.eta { div { dt { "Not before" } dd { (ago(eta)) } } }
         @if let Some(expires) = job.expires { div { dt { "Expires" } dd { (ago(expires)) } } }
     }

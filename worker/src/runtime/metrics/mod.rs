@@ -7,6 +7,8 @@
 mod off;
 #[cfg(feature = "metrics")]
 mod recorded;
+#[cfg(feature = "metrics")]
+mod schedules;
 
 #[cfg(not(feature = "metrics"))]
 pub(crate) use off::Metrics;
@@ -15,6 +17,7 @@ pub(crate) use recorded::Metrics;
 
 use std::time::Duration;
 
+use crate::app::schedules::Figures;
 use crate::broker::QueueInfo;
 
 /// The present values of a worker.
@@ -37,4 +40,6 @@ pub(crate) struct Present {
     pub(crate) paused: Vec<String>,
     /// All of its queues.
     pub(crate) consumed: Vec<String>,
+    /// What its scheduler has done, if it has one.
+    pub(crate) schedules: Option<Figures>,
 }
