@@ -157,7 +157,7 @@ impl Worker {
         let settings = &app.config().worker;
         // A state that was given to this process does not exist in others.
         let quarantines_in_process = isolates && shared.is_none() && isolate::is_ready();
-        let health = Health::start(settings, &handle)?;
+        let health = Health::start(&app, settings, &handle)?;
         let shared = match shared {
             Some(shared) => shared,
             None => set_up(&handle).await?,

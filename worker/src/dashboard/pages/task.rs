@@ -125,6 +125,9 @@ fn facts(call: &Call, is_hidden: bool) -> Markup {
         div { dt { "Ran for" } dd { (ran_for(job).map_or("–".into(), span)) } }
         div { dt { "Waited for" } dd { (waited(job).map_or("–".into(), span)) } }
         @if let Some(said) = &job.reported { div { dt { "Progress" } dd { (if is_hidden { said.state.clone() } else { said.to_string() }) } } }
+        @if let Some((name, due)) = &call.schedule {
+            div { dt { "Sent by schedule" } dd { a.code href=(path::schedule(name)) { (name) } ", due " (ago(*due)) } }
+        }
         @if let Some(eta) = job.eta { div { dt { "Not before" } dd { (ago(eta)) } } }
         @if let Some(expires) = job.expires { div { dt { "Expires" } dd { (ago(expires)) } } }
     }

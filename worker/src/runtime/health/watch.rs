@@ -121,6 +121,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use crate::app::{App, Config};
     use crate::backend::{self, BackendOptions};
     use crate::broker::{self, ConsumerControl};
     use crate::connection::{ConnectOptions, TlsOptions};
@@ -166,7 +167,7 @@ mod tests {
             tls: TlsOptions::default(),
             name: "test".into(),
         };
-        let url = "memory://health".parse().expect("a URL");
+        let url: crate::connection::BrokerUrl = "memory://health".parse().expect("a URL");
         let broker = broker::open(&url, &options).await.expect("memory");
         let options = BackendOptions { connect: options, expires: Duration::from_secs(60) };
         let backend = backend::open(&url, None, &options).await.expect("memory");
@@ -191,6 +192,7 @@ mod tests {
             stopping: OnceLock::new(),
             metrics: Metrics::default(),
             depths: Depths::default(),
+            app: App::new(Config { broker_url: url, ..Config::default() }).expect("a good configuration"),
         };
         let mut last = Counters::default();
         look(&vitals, &mut last).await;

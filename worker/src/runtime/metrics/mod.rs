@@ -9,6 +9,8 @@ mod names;
 mod off;
 #[cfg(feature = "metrics")]
 mod recorded;
+#[cfg(feature = "metrics")]
+mod schedules;
 
 #[cfg(not(feature = "metrics"))]
 pub(crate) use off::Metrics;
@@ -17,6 +19,7 @@ pub(crate) use recorded::Metrics;
 
 use std::time::Duration;
 
+use crate::app::schedules::Figures;
 use crate::broker::QueueInfo;
 
 /// What became of a result.
@@ -50,4 +53,6 @@ pub(crate) struct Present {
     pub(crate) paused: Vec<String>,
     /// All of its queues.
     pub(crate) consumed: Vec<String>,
+    /// What its scheduler has done, if it has one.
+    pub(crate) schedules: Option<Figures>,
 }

@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::names::Names;
+use super::schedules::ScheduleMetrics;
 use super::{Present, StoredAs};
 use crate::middleware::OutcomeKind;
 use crate::runtime::waited::waited;
@@ -72,6 +73,7 @@ struct Recorded {
     results: Family<ResultLabel, Counter>,
     store: Histogram,
     values: Values,
+    schedules: ScheduleMetrics,
     /// One reader at a time: what it reads is set just before.
     reading: Mutex<()>,
 }
@@ -151,7 +153,9 @@ impl Metrics {
     pub(crate) fn page(&self, present: impl FnOnce() -> Present) -> Option<String> {
         let recorded = self.0.as_ref()?;
         let _one = recorded.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        recorded.values.set(&present());
+        let present = present();
+        recorded.values.set(&present);
+        present.schedules.iter().for_each(|figures| recorded.schedules.set(figures));
         let mut text = String::new();
         prometheus_text::encode(&mut text, &recorded.registry).expect("a text takes all that is written");
         Some(text)
@@ -171,6 +175,7 @@ impl Recorded {
             results: Family::default(),
             store: Histogram::new(SHORT),
             values: Values::default(),
+            schedules: ScheduleMetrics::default(),
             reading: Mutex::default(),
         };
         recorded.register();
@@ -210,6 +215,7 @@ impl Recorded {
         add("queue_consumers", "Consumers of the queue", &values.consumers);
         add("queue_paused", "1 while the queue is paused", &values.paused);
         add("start_time_seconds", "When the worker started, in seconds since 1970", &started);
+        self.schedules.register(registry);
         registry.register("build", "The version of mq-worker", version);
     }
 }
