@@ -311,7 +311,8 @@ pub(crate) async fn messages_are_looked_at_without_being_taken(lab: &Lab) {
     assert!(body(&first) == "one" && !first.redelivered && first.crashes == Some(0), "{first:?}");
     assert_eq!(bodies(10).await, ["two", "three"], "what is delivered does not wait");
     first.ack();
-    consumer.cancel().await;
+    within("cancel", LIMIT, consumer.control().cancel()).await;
+    drop(consumer);
     let large = vec![b'x'; 9 << 20];
     for _ in 0..3 {
         publish(
