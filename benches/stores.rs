@@ -74,7 +74,7 @@ async fn compare(broker: &str, store: BrokerUrl) {
     for _ in 0..rounds {
         let calls = (0..n).map(|id| ignored.with(id));
         let without = drain(&app, app.send_many(calls).await.expect("sent").len() as u64).await;
-        // The handles are kept: whoever sends these waits for them.
+        // The handles are kept, as by a caller that waits.
         let handles = app.send_many((0..n).map(|id| kept.with(id))).await.expect("sent");
         let with = drain(&app, handles.len() as u64).await;
         ratios.push(with.rate / without.rate);

@@ -193,7 +193,7 @@ async fn python_joins_sets_groups_and_what_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_for_a_chord_hears_that_its_members_are_not_run() {
+async fn a_caller_that_waits_for_a_chord_hears_that_its_members_are_not_run() {
     // Over messages, Celery itself refuses chords.
     let Some(url) = support::redis::shared(file!()) else { return };
     let Some(lab) = Lab::with_results_in(&url) else { return };

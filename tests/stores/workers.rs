@@ -10,7 +10,7 @@ use mq_worker::{App, Config, SharedState, Worker, task};
 use serde_json::Value;
 use support::places::Running;
 use support::redis::{Redis, is_installed};
-use support::{Proxy, eventually, free_port, unique, within};
+use support::{Proxy, eventually, eventually_blocking, free_port, unique, within};
 
 use super::LIMIT;
 
@@ -46,7 +46,9 @@ impl Lab {
     }
 
     fn ask(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.health).expect("the worker listens");
+        let connect = || TcpStream::connect(self.health).ok();
+        let mut stream =
+            tokio::task::block_in_place(|| eventually_blocking("the worker listens", LIMIT, connect));
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: worker\r\n\r\n").as_bytes()).expect("written");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
