@@ -9,6 +9,7 @@ pub mod headers;
 pub mod history;
 mod iso8601;
 pub(crate) mod json;
+pub mod kombu;
 mod normalize;
 pub mod progress;
 pub(crate) mod typed;
@@ -17,6 +18,7 @@ pub use arguments::{Argument, ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};
 pub use headers::Headers;
 pub use history::Attempt;
+pub use kombu::ResultTypes;
 pub use normalize::normalize;
 pub use progress::Progress;
 

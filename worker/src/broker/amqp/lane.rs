@@ -152,7 +152,7 @@ impl Lane {
                 () = at(deadline) => self.give_up_waiting(),
             }
         }
-        // Whoever asks something from now on sees that the lane has ended.
+        // A later question sees that the lane has ended.
         drop(self.commands);
         if let Attachment::Attached(subscribed) = self.attachment {
             subscribed.close().await;

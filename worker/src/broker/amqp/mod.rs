@@ -83,6 +83,7 @@ impl Broker for AmqpBroker {
             name: "RabbitMQ",
             counts_crashes: false,
             lists_queues: false,
+            peeks: false,
             max_delay: delay::MAX_DELAY,
             early: Duration::from_secs(1),
         }

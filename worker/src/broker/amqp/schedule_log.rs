@@ -1,7 +1,7 @@
 //! The log of the schedulers: a stream, whose order is the same for all who read it; and the fences: exchanges.
 //!
 //! A leader publishes to an exchange that it alone has made, to which the stream and the queue of the message are bound:
-//! RabbitMQ routes a message to both or to neither. Whoever takes over deletes the exchange of the former leader first,
+//! RabbitMQ routes a message to both or to neither. A new leader deletes the exchange of the former one first,
 //! then reads the stream to its end: what the former leader sent before is in it, and what it sends later, having been
 //! paused in between, is refused, since there is no such exchange.
 

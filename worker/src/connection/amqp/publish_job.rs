@@ -33,7 +33,7 @@ pub(super) struct Refused {
 
 impl PublishRequest {
     pub(super) fn tell(self, outcome: Result<()>) {
-        // Whoever does not wait any more has given up.
+        // A caller that no longer waits has given up.
         let _ = self.reply.send(outcome);
     }
 }

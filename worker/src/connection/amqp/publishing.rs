@@ -180,7 +180,7 @@ impl Publishing {
             && (self.window.is_empty() || self.window.bytes() + outgoing.body().len() <= IN_FLIGHT_BYTES)
             && let Some((outgoing, request)) = self.waiting.pop_front()
         {
-            // Whoever does not wait any more has not asked for it.
+            // A caller that no longer waits has not asked for it.
             if request.reply.is_closed() {
                 continue;
             }
