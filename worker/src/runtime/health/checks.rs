@@ -235,7 +235,12 @@ mod tests {
             assert!(checks.report().is_ok());
         }
         checks.note(stuck, 10 * SECOND, Utc::now());
-        let slowest = Slowest { count: 2, lasts: 320 * SECOND, reason: "no room".into() };
+        let slowest = Slowest {
+            count: 2,
+            lasts: 320 * SECOND,
+            reason: "no room".into(),
+            waits_for: "redis://s".into(),
+        };
         let json = serde_json::to_value(checks.report().with(Some(slowest))).expect("JSON");
         assert_eq!((&json["ok"], &json["failed"][0]["check"]), (&false.into(), &"settling".into()));
         assert_eq!((&json["settling"]["count"], &json["settling"]["seconds"]), (&2.into(), &320.into()));
