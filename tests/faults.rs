@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Process, shared};
+use support::{Process, postgres, redis, shared};
 
 use super::{alone, beside_others};
 
@@ -25,15 +25,10 @@ fn faults(arguments: &str) -> (bool, String) {
     (ended.status.success(), printed)
 }
 
-/// A random run must be clean. One on RabbitMQ has the machine for itself: up to three nodes, and processes that are late
-/// because they starve look like those that hang. One on SQLite may share it, as the short plays do.
-fn clean_at_random(broker: &str, seconds: u64) {
-    let play = format!("--broker {broker} --seconds {seconds} --seed {}", seed());
-    if broker == "sqlite" {
-        return side_by_side([boxed(move || clean(&play))]);
-    }
-    let _alone = alone();
-    clean(&play);
+/// A random run.
+fn at_random(broker: &'static str, seconds: u64) -> Play {
+    let seed = std::env::var("MQ_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1_u64);
+    boxed(move || clean(&format!("--broker {broker} --seconds {seconds} --seed {seed}")))
 }
 
 /// Nothing may be wrong.
@@ -50,36 +45,28 @@ fn caught(by: &str, arguments: &str) {
     assert!(!is_clean && printed.lines().any(|line| line.starts_with(by)), "faults {arguments}\n{printed}");
 }
 
-fn seed() -> u64 {
-    std::env::var("MQ_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
-}
-
-// Three minutes of faults together.
-
 /// Tests begin in the order of their names: this one beside the plays, not between those that want the machine.
 #[test]
 fn a_task_on_sqlite_is_never_lost_whatever_happens() {
-    clean_at_random("sqlite", 30);
+    side_by_side([at_random("sqlite", 30)]);
 }
 
-#[test]
-fn nothing_is_lost_on_quorum_queues_whatever_happens() {
-    if shared::may_start_rabbitmq(file!()) {
-        clean_at_random("rabbitmq", 60);
-    }
-}
+// Those on RabbitMQ have the machine for themselves, with up to three nodes: processes that are late because they starve
+// look like those that hang.
 
 #[test]
-fn nothing_is_lost_on_classic_queues_whatever_happens() {
+fn nothing_is_lost_on_quorum_and_classic_queues_whatever_happens() {
     if shared::may_start_rabbitmq(file!()) {
-        clean_at_random("rabbitmq-classic", 30);
+        let _alone = alone();
+        perform([at_random("rabbitmq", 60), at_random("rabbitmq-classic", 60)]);
     }
 }
 
 #[test]
 fn nothing_is_lost_on_a_cluster_of_three_whatever_happens() {
     if shared::may_start_rabbitmq(file!()) {
-        clean_at_random("cluster", 60);
+        let _alone = alone();
+        perform([at_random("cluster", 60)]);
     }
 }
 
@@ -99,6 +86,15 @@ fn a_broken_broker_is_caught_when_nothing_else_happens() {
         boxed(move || caught("repeated:", &format!("{play} --mutation twice"))),
         boxed(move || caught("stuck:", &format!("{play} --mutation forgotten-ack"))),
     ]);
+}
+
+#[test]
+fn what_is_acknowledged_has_its_final_state_in_a_store_that_was_killed() {
+    let stores = [("redis", redis::is_installed(file!())), ("postgres", postgres::is_installed(file!()))];
+    let installed = stores.into_iter().filter(|(_, is_installed)| *is_installed);
+    side_by_side(installed.map(|(store, _)| {
+        boxed(move || clean(&format!("--broker sqlite --store {store} --scenario store")))
+    }));
 }
 
 #[test]
@@ -122,6 +118,21 @@ fn a_producer_is_not_told_yes_without_a_broker_and_one_that_is_told_so_is_caught
         boxed(move || clean(play)),
         boxed(move || caught("lost:", &format!("{play} --mutation no-confirm"))),
     ]);
+}
+
+/// Late by the takeover alone on a machine that has nothing else to do, which a test cannot count on.
+#[test]
+fn each_due_time_comes_once_whatever_happens_to_schedulers_and_broken_ones_are_caught() {
+    let play = |broker| format!("--broker {broker} --scenario schedules --busy 20");
+    let mut plays = vec![
+        boxed(move || clean(&play("sqlite"))),
+        boxed(move || caught("twice:", &format!("{} --mutation age-alone", play("sqlite")))),
+        boxed(move || caught("twice:", &format!("{} --mutation no-once-check", play("sqlite")))),
+    ];
+    if shared::may_start_rabbitmq(file!()) {
+        plays.push(boxed(move || clean(&play("rabbitmq"))));
+    }
+    side_by_side(plays);
 }
 
 #[test]
@@ -181,9 +192,14 @@ fn everywhere(play: fn(&str)) -> Vec<Play> {
     brokers.into_iter().map(|broker| boxed(move || play(broker))).collect()
 }
 
-/// Performs plays at the same time. The first that fails is told in its own words, on standard error.
+/// Performs plays at the same time, beside those of other tests.
 fn side_by_side(plays: impl IntoIterator<Item = Play>) {
     let _shared = beside_others();
+    perform(plays);
+}
+
+/// Performs plays at the same time. The first that fails is told in its own words, on standard error.
+fn perform(plays: impl IntoIterator<Item = Play>) {
     let performed: Vec<_> = plays.into_iter().map(std::thread::spawn).collect();
     let failed = performed.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();
     assert_eq!(failed, 0, "plays that failed; see above");

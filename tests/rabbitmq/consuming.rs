@@ -47,7 +47,7 @@ async fn acked_ones_are_gone_and_the_others_come_again() {
         back.sort_by_key(|id| id.parse::<u32>().expect("a number"));
         assert_eq!(back, expected, "{kind:?}");
         consumer.control().flush().await;
-        assert_eq!(t.ready(&queue).await, 0);
+        t.expect_ready(&queue, 0).await;
     }
     t.end().await;
 }
@@ -72,7 +72,7 @@ async fn a_slow_task_does_not_hold_up_the_acks_of_the_others() {
         t.broker.queues(std::slice::from_ref(&queue)).await.is_ok_and(|found| found[0].consumers == 0)
     })
     .await;
-    assert_eq!(t.ready(&queue).await, 0);
+    t.expect_ready(&queue, 0).await;
     t.end().await;
 }
 

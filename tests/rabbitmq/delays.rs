@@ -114,7 +114,7 @@ async fn a_delayed_message_to_an_exchange_reaches_whoever_is_bound_to_it() {
     delivery.ack();
     send(&t, Duration::from_millis(50), to(&paid, "behind")).await;
     assert_eq!(id(&next(&mut consumer).await), "behind");
-    assert_eq!(t.ready(&other).await, 0);
+    t.expect_ready(&other, 0).await;
     t.end().await;
 }
 

@@ -218,7 +218,7 @@ async fn a_task_that_runs_through_a_reconnect_runs_once() {
     .await;
     consumer.control().cancel().await;
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(t.ready(&queue).await, 0);
+    t.expect_ready(&queue, 0).await;
     t.end().await;
 }
 

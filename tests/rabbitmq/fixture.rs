@@ -84,6 +84,11 @@ impl Fixture {
         found.first().map_or(0, |queue| queue.ready)
     }
 
+    /// Waits until that many are ready: a queue counts a moment after the answer to a publish or an ack.
+    pub(crate) async fn expect_ready(&self, queue: &str, expected: u64) {
+        until(&format!("{expected} are ready"), || async { self.ready(queue).await == expected }).await;
+    }
+
     /// Deletes the test's queues and closes. A test that fails before leaves them.
     pub(crate) async fn end(self) {
         let queues = std::mem::take(&mut *self.queues.lock().expect("not poisoned"));

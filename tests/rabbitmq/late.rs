@@ -95,7 +95,7 @@ async fn a_consumer_that_nobody_waits_for_any_more_is_taken_back() {
     assert!(error.is_timeout() && error.to_string().contains(&queue), "{error}");
     assert_eq!(proxy.delayed(), 1);
     until("it is taken back", async || direct.consumers(&queue).await == 0).await;
-    assert_eq!(direct.ready(&queue).await, 1, "nothing is held");
+    direct.expect_ready(&queue, 1).await;
     direct.end().await;
     t.end().await;
 }

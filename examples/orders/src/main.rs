@@ -1,5 +1,8 @@
 //! Orders and stock, decoupled by an event: while stock is down its events wait, and nothing is lost.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use mq_worker::{App, Emitted, Topic, Worker, WorkerHandle, task};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
@@ -14,10 +17,14 @@ struct Order {
 /// mistake the type.
 const ORDER_PAID: Topic<Order> = Topic::new("order.*.paid");
 
+/// How many orders stock has reserved for.
+static RESERVED: AtomicU64 = AtomicU64::new(0);
+
 // The service "stock". The one that takes orders does not know it.
 #[task(queue = "stock", topic = ORDER_PAID)]
 async fn reserve(order: Order) {
     println!("stock: reserved {} for order {}", order.item, order.id);
+    RESERVED.fetch_add(1, Ordering::Relaxed);
 }
 
 fn start_stock() -> mq_worker::Result<(WorkerHandle, JoinHandle<mq_worker::Result<mq_worker::Summary>>)> {
@@ -36,11 +43,17 @@ async fn pay(id: u32, item: &str) -> mq_worker::Result<Emitted> {
     App::global()?.emit(ORDER_PAID.at("eu"), &Order { id, item: item.into() }).await
 }
 
-/// How many orders wait, and how many stock has received and not finished.
-async fn in_stock() -> mq_worker::Result<(u64, u64)> {
+/// How many orders wait for stock.
+async fn waiting() -> mq_worker::Result<u64> {
     let broker = App::global()?.broker().await?;
     let queues = broker.queues(&["stock".into()]).await?;
-    Ok(queues.first().map_or((0, 0), |queue| (queue.ready, queue.running.unwrap_or(0))))
+    Ok(queues.first().map_or(0, |queue| queue.ready))
+}
+
+async fn reserved(orders: u64) {
+    while RESERVED.load(Ordering::Relaxed) < orders {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::main]
@@ -48,21 +61,17 @@ async fn main() -> mq_worker::Result<()> {
     println!("before stock was ever there, an order is {:?}", pay(0, "a lost cup").await?);
     let stock = start_stock()?;
     while pay(1, "tea").await? == Emitted::Unheard {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    while in_stock().await? != (0, 0) {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    reserved(1).await;
     stop(stock).await?;
     println!("stock is down");
     for id in 2..=6 {
         println!("shop: order {id} is {:?}", pay(id, "a cup").await?);
     }
-    println!("{} orders wait", in_stock().await?.0);
+    println!("{} orders wait", waiting().await?);
     let stock = start_stock()?;
-    while in_stock().await? != (0, 0) {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    reserved(6).await;
     println!("stock caught up with {}", stop(stock).await?);
     Ok(())
 }

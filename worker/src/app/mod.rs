@@ -29,7 +29,7 @@ pub use payload::Payload;
 pub use result::AsyncResult;
 pub use result_set::ResultSet;
 pub use rpc::Rpc;
-pub use schedules::{ScheduleInfo, ScheduledRun, Schedules};
+pub use schedules::{RunOutcome, ScheduleInfo, ScheduledRun, Schedules};
 pub(crate) use subscriptions::{Consumed, Subscriptions};
 pub use updates::Updates;
 
@@ -82,9 +82,13 @@ struct Inner {
     /// The reply queue of this process, created by the first request.
     replies: rpc::Replies,
     producing: events::Producing,
+    schedule_figures: schedules::ScheduleFigures,
     /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several clients declare at once.
     declaring: tokio::sync::Mutex<()>,
 }
+
+/// A longer `publish_timeout` counts as this: a point in time that far away can be computed on every system.
+const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
 static GLOBAL: OnceLock<App> = OnceLock::new();
 
@@ -143,6 +147,7 @@ impl App {
             declared: Mutex::default(),
             replies: rpc::Replies::default(),
             producing: events::Producing::default(),
+            schedule_figures: schedules::ScheduleFigures::default(),
             declaring: tokio::sync::Mutex::default(),
         })))
     }
@@ -239,7 +244,7 @@ impl App {
 
     fn connect_options(&self) -> ConnectOptions {
         ConnectOptions {
-            timeout: self.0.config.publish_timeout,
+            timeout: self.0.config.publish_timeout.min(LONGEST_WAIT),
             queue_kind: self.0.config.queue_kind,
             tls: self.0.config.tls.clone(),
             name: "mq-worker".into(),

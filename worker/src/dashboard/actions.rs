@@ -9,9 +9,11 @@ use super::fields::{change, flag, number, several};
 use super::letters::Letters;
 use super::query::Query;
 use super::replay::replay;
+use super::schedules::{Named, PauseFields, ScheduleFields};
 use super::selection::{calls, select};
 use super::send::send;
 use super::state::State;
+use super::tell::tell;
 use crate::admin::dead::search::Which;
 use crate::admin::dead::survey;
 use crate::admin::failure::{Failure, Outcome};
@@ -101,6 +103,16 @@ pub(crate) enum Action {
         #[serde(default)]
         task: Option<String>,
     },
+    /// Add a schedule, or change one.
+    PutSchedule(ScheduleFields),
+    /// Send one call of a schedule now.
+    RunSchedule(Named),
+    /// Send nothing until the schedule is resumed.
+    PauseSchedule(PauseFields),
+    /// End the pause of a schedule.
+    ResumeSchedule(Named),
+    /// Remove what was added or edited by hand.
+    RemoveSchedule(Named),
     /// Add slots to a worker, or take some away; what runs in them ends first.
     ResizeWorker {
         worker: String,
@@ -147,6 +159,11 @@ impl Action {
                 Some(queue) => format!("{task} → {queue}"),
                 None => task.clone(),
             },
+            Self::PutSchedule(fields) => fields.subject(),
+            Self::PauseSchedule(fields) => fields.subject(),
+            Self::RunSchedule(named) | Self::ResumeSchedule(named) | Self::RemoveSchedule(named) => {
+                named.subject()
+            }
             Self::StopWorker { worker } => worker.clone(),
             Self::ResizeWorker { worker, by } => format!("{worker} by {by:+}"),
             Self::AddQueue { worker, queue } | Self::CancelQueue { worker, queue } => {
@@ -213,6 +230,11 @@ impl Action {
                 app.resume(what.clone()).await?;
                 Ok(format!("{what} is resumed."))
             }
+            Self::PutSchedule(fields) => fields.put(app).await,
+            Self::PauseSchedule(fields) => fields.pause(app).await,
+            Self::RunSchedule(named) => named.run(app).await,
+            Self::ResumeSchedule(named) => named.resume(app).await,
+            Self::RemoveSchedule(named) => named.remove(app).await,
             Self::ResizeWorker { worker, by } => {
                 let (method, noun) = if *by < 0 { ("pool_shrink", "fewer") } else { ("pool_grow", "more") };
                 let slots = by.unsigned_abs();
@@ -248,17 +270,6 @@ async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
         text += &format!(" {expired} had expired and stay in place; replay them one by one.");
     }
     Ok(text)
-}
-
-/// Tells one worker something, and waits for its word that it was done.
-async fn tell(app: &App, worker: &str, method: &str, name: &str, value: Value) -> Outcome {
-    let control = Control::new(app.broker().await?).to([worker]);
-    let replies = control.ask(method, Map::from_iter([(name.to_owned(), value)])).await?;
-    match replies.iter().find_map(|reply| reply.error()) {
-        Some(error) => Err(Failure::failed(format!("{worker} refuses: {error}"))),
-        None if replies.is_empty() => Err(Failure::failed(format!("{worker} does not reply"))),
-        None => Ok(()),
-    }
 }
 
 /// What is to be paused or resumed.

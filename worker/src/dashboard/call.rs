@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::state::State;
 use crate::admin::dead::letter::Letter;
 use crate::admin::dead::survey;
@@ -29,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) children: Vec<Job>,
     /// Why it is not running.
     pub(crate) reasons: Vec<String>,
+    /// The schedule that sent it, and when it was due.
+    pub(crate) schedule: Option<(String, DateTime<Utc>)>,
 }
 
 impl Call {
@@ -66,6 +70,8 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
     };
     let is_over = job.state.is_final() || running.is_some();
     let reasons = if is_over { Vec::new() } else { reasons(state, id).await };
+    // Not worth an error: everything else is known.
+    let schedule = state.app.schedules().of_call(id).await.ok().flatten();
     let not_null = |text: Option<String>| text.filter(|text| text != "null");
     Ok(Some(Call {
         running: running.map(|worker| worker.info.name.clone()),
@@ -74,6 +80,7 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
         kwargs: not_null(kwargs),
         children,
         reasons,
+        schedule,
         job,
     }))
 }

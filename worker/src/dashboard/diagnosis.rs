@@ -79,8 +79,9 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
         let link = || Some(path::worker(&info.name));
         if info.settling_seconds.is_some_and(|seconds| seconds >= SETTLING) {
             let title = format!("`{}` cannot settle {}", info.name, counted(info.settling, "message"));
-            let hint = "The broker or the result backend has not taken their outcome; the log of the worker says why.";
-            add(Severity::Error, title, hint.into(), link());
+            let by = info.settling_waits_for.as_deref().unwrap_or("The broker or the result backend");
+            let hint = format!("{by} has not taken their outcome; the log of the worker says why.");
+            add(Severity::Error, title, hint, link());
         }
         if info.lost_places > 0 {
             let title = format!("`{}` has lost {}", info.name, counted(info.lost_places, "slot"));

@@ -23,10 +23,12 @@ mod problem;
 mod query;
 mod replay;
 mod routes;
+mod schedules;
 mod selection;
 mod send;
 mod snapshot;
 mod state;
+mod tell;
 mod watcher;
 
 use std::net::SocketAddr;

@@ -25,7 +25,7 @@ pub(crate) enum Sent {
 /// Publishes it again; the dead letter itself is not touched. A unique call takes its lock first, as when it was sent.
 pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome<Sent> {
     let queue = origin(&delivery.message, dead_queue).to_owned();
-    // A queue of one worker's own has gone with it: whoever runs now hears the broadcast again.
+    // A queue of one worker's own has gone with it: the workers that run now receive the broadcast again.
     let (exchange, routing_key) = match broadcast_task(&queue) {
         Some(task) => (App::broadcast_exchange(task), String::new()),
         None => {

@@ -29,7 +29,7 @@ use crate::dashboard::state::State;
 use crate::history::{Job, RateQuery};
 use crate::message::Message;
 
-type Answer = Result<Json<Value>, Problem>;
+pub(super) type Answer = Result<Json<Value>, Problem>;
 
 /// How many messages and letters an answer holds.
 const MOST: u32 = 100;
@@ -65,11 +65,11 @@ fn bad(why: impl Into<String>) -> Problem {
     Problem(StatusCode::BAD_REQUEST, why.into())
 }
 
-fn missing(what: &str, name: &str) -> Problem {
+pub(super) fn missing(what: &str, name: &str) -> Problem {
     Problem(StatusCode::NOT_FOUND, format!("there is no {what} `{name}`"))
 }
 
-fn answer(value: impl Serialize) -> Answer {
+pub(super) fn answer(value: impl Serialize) -> Answer {
     serde_json::to_value(value).map(Json).map_err(|error| bad(format!("cannot be written as JSON: {error}")))
 }
 
@@ -277,6 +277,9 @@ fn discreet(state: &State, job: &Job) -> Value {
             if !value[key].is_null() {
                 value[key] = HIDDEN.into();
             }
+        }
+        if let Some(said) = value["reported"].get_mut("description").filter(|said| !said.is_null()) {
+            *said = HIDDEN.into();
         }
     }
     value

@@ -15,14 +15,23 @@ pub(crate) enum Section {
     Tasks,
     Queues,
     Workers,
+    Schedules,
     Dead,
     Broker,
     Activity,
 }
 
 impl Section {
-    const ALL: [Self; 7] =
-        [Self::Overview, Self::Tasks, Self::Queues, Self::Workers, Self::Dead, Self::Broker, Self::Activity];
+    const ALL: [Self; 8] = [
+        Self::Overview,
+        Self::Tasks,
+        Self::Queues,
+        Self::Workers,
+        Self::Schedules,
+        Self::Dead,
+        Self::Broker,
+        Self::Activity,
+    ];
 
     fn path(self) -> &'static str {
         match self {
@@ -30,6 +39,7 @@ impl Section {
             Self::Tasks => "/tasks",
             Self::Queues => "/queues",
             Self::Workers => "/workers",
+            Self::Schedules => "/schedules",
             Self::Dead => "/dead",
             Self::Broker => "/broker",
             Self::Activity => "/activity",
@@ -42,6 +52,7 @@ impl Section {
             Self::Tasks => "Tasks",
             Self::Queues => "Queues",
             Self::Workers => "Workers",
+            Self::Schedules => "Schedules",
             Self::Dead => "Dead letters",
             Self::Broker => "Broker",
             Self::Activity => "Activity",

@@ -51,7 +51,7 @@ pub(crate) async fn show(
     let is_hidden = state.privacy.hides(&name);
     let content = html! {
         (heading(&name, &html! { span.code { (id) } }, &actions(&state, &viewer, &call)))
-        dl #facts .facts data-live { (facts(&call)) }
+        dl #facts .facts data-live { (facts(&call, is_hidden)) }
         @if !call.reasons.is_empty() {
             section aria-labelledby="why" {
                 h2 #why { "Why it is not running" }
@@ -110,7 +110,7 @@ fn actions(state: &State, viewer: &Viewer, call: &Call) -> Markup {
     }
 }
 
-fn facts(call: &Call) -> Markup {
+fn facts(call: &Call, is_hidden: bool) -> Markup {
     let job = &call.job;
     html! {
         div { dt { "State" } dd { (state_of(job.state.as_str())) } }
@@ -124,6 +124,10 @@ fn facts(call: &Call) -> Markup {
         div { dt { "Attempts" } dd { (job.attempts.len().max(usize::from(job.retries > 0) * (job.retries as usize + 1))) } }
         div { dt { "Ran for" } dd { (ran_for(job).map_or("–".into(), span)) } }
         div { dt { "Waited for" } dd { (waited(job).map_or("–".into(), span)) } }
+        @if let Some(said) = &job.reported { div { dt { "Progress" } dd { (if is_hidden { said.state.clone() } else { said.to_string() }) } } }
+        @if let Some((name, due)) = &call.schedule {
+            div { dt { "Sent by schedule" } dd { a.code href=(path::schedule(name)) { (name) } ", due " (ago(*due)) } }
+        }
         @if let Some(eta) = job.eta { div { dt { "Not before" } dd { (ago(eta)) } } }
         @if let Some(expires) = job.expires { div { dt { "Expires" } dd { (ago(expires)) } } }
     }
