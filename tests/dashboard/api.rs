@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::site::Site;
 
 /// Status and answer of a request.
-async fn ask(
+pub(super) async fn ask(
     site: &Site,
     method: &str,
     path: &str,
@@ -43,13 +43,13 @@ async fn ask(
     asked.await.expect("no panic")
 }
 
-async fn get(site: &Site, path: &str) -> Value {
+pub(super) async fn get(site: &Site, path: &str) -> Value {
     let (status, answer) = ask(site, "GET", path, Some("l00k"), None).await;
     assert_eq!(status, 200, "{path}: {answer}");
     answer
 }
 
-async fn act(site: &Site, action: Value) -> (u16, Value) {
+pub(super) async fn act(site: &Site, action: Value) -> (u16, Value) {
     ask(site, "POST", "/api/v1/actions", Some("t0ken"), Some(action)).await
 }
 

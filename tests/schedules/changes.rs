@@ -61,7 +61,15 @@ async fn what_is_put_is_seen_by_all_and_acted_upon(lab: Lab) {
     assert!(found.next.is_some_and(|next| next > Utc::now() - TimeDelta::seconds(2)));
     let arrived = listener.wait_for("often", 2).await;
     let seen = support::eventually("the last run is listed", Duration::from_secs(10), async || {
-        other.schedules().get("often").await.expect("an answer").expect("the schedule").last
+        other
+            .schedules()
+            .get("often")
+            .await
+            .expect("an answer")
+            .expect("the schedule")
+            .runs
+            .into_iter()
+            .next()
     })
     .await;
     assert!(
