@@ -4,4 +4,5 @@ mod api;
 mod browser;
 mod pictures;
 mod rabbitmq;
+mod schedules;
 mod site;

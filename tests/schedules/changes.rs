@@ -45,6 +45,15 @@ everywhere! {
     bad_schedules_are_refused
 }
 
+#[test]
+fn more_schedules_than_a_broker_keeps_are_refused() {
+    let lab = Lab::memory().expect("memory");
+    let many = (0..=100_000).map(|number| lab.every(&format!("s{number}"), 60)).collect();
+    let app = lab.app_with(|config| config.schedules = many);
+    let error = mq_worker::Beat::new(app).expect_err("too many").to_string();
+    assert!(error.contains("and a broker keeps 100000 at most"), "{error}");
+}
+
 async fn names(app: &App) -> Vec<String> {
     let list = app.schedules().list().await.expect("a list");
     list.into_iter().map(|found| found.schedule.name).filter(|name| !name.starts_with("task:")).collect()

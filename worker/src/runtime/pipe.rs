@@ -22,6 +22,7 @@ use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
 use super::settlement::outcome::{Outcome, decide, refused};
+use super::settlement::overlap::keeping;
 use super::settlement::persist::Abandoned;
 use super::settlement::settler::Settler;
 use super::waited::waited;
@@ -264,7 +265,13 @@ impl Pipe {
         let layers = self.settler.app.middleware();
         let run =
             executor::run(work, &request.context, layers, limits, step, slot, &self.slots, &self.gate.cold);
-        let ended = self.settler.reporting(&request, run).await;
+        let ended = match self.settler.overlap_lock(&request) {
+            None => self.settler.reporting(&request, run).await,
+            Some(lock) => {
+                let run = self.settler.reporting(&request, run);
+                Box::pin(keeping(&self.settler.broker, lock, run)).await
+            }
+        };
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;

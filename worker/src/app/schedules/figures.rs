@@ -61,7 +61,6 @@ impl ScheduleFigures {
     }
 
     /// The figures; what is late is read once.
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read by the feature `metrics`"))]
     pub(crate) fn read(&self) -> Figures {
         let mut figures = self.lock();
         let late = std::mem::take(&mut figures.late);

@@ -14,12 +14,11 @@ mod state;
 
 pub(crate) use declared::declared;
 pub(crate) use entry::Entry;
-#[cfg_attr(not(feature = "metrics"), expect(unused_imports, reason = "read by the feature `metrics`"))]
-pub(crate) use figures::Figures;
-pub(crate) use figures::{Dealt, ScheduleFigures};
+pub(crate) use figures::{Dealt, Figures, ScheduleFigures};
 pub use info::{RunOutcome, ScheduleInfo, ScheduledRun};
 pub use origin::Origin;
 pub(crate) use reader::{Reader, log_of};
+use state::MOST;
 pub(crate) use state::State;
 
 use chrono::{DateTime, Utc};
@@ -33,9 +32,6 @@ use crate::schedule::Schedule;
 use crate::task::Context;
 use crate::task::registry::NotBegun;
 use crate::tracing;
-
-/// How many schedules a broker keeps.
-const MOST: usize = 100_000;
 
 /// The schedules that the broker keeps. See [`App::schedules`].
 #[derive(Clone, Debug)]

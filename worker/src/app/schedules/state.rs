@@ -8,6 +8,9 @@ use super::entry::Entry;
 use super::record::{Definition, Record};
 use super::run::Run;
 
+/// How many schedules a broker keeps.
+pub(super) const MOST: usize = 100_000;
+
 /// The schedules of a broker, and who acts on them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {

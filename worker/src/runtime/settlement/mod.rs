@@ -8,6 +8,7 @@ pub(crate) mod effect;
 pub(crate) mod failure_hooks;
 pub(crate) mod letter_counts;
 pub(crate) mod outcome;
+pub(crate) mod overlap;
 pub(crate) mod persist;
 pub(crate) mod registers;
 pub(crate) mod reply;
