@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Process, shared};
+use support::{Process, postgres, redis, shared};
 
 use super::{alone, beside_others};
 
@@ -89,6 +89,15 @@ fn a_broken_broker_is_caught_when_nothing_else_happens() {
 }
 
 #[test]
+fn what_is_acknowledged_has_its_final_state_in_a_store_that_was_killed() {
+    let stores = [("redis", redis::is_installed(file!())), ("postgres", postgres::is_installed(file!()))];
+    let installed = stores.into_iter().filter(|(_, is_installed)| *is_installed);
+    side_by_side(installed.map(|(store, _)| {
+        boxed(move || clean(&format!("--broker sqlite --store {store} --scenario store")))
+    }));
+}
+
+#[test]
 fn a_worker_stops_in_time_although_its_broker_does_not_answer() {
     side_by_side([boxed(|| clean("--broker sqlite --scenario calm --mutation deaf"))]);
 }
@@ -109,6 +118,21 @@ fn a_producer_is_not_told_yes_without_a_broker_and_one_that_is_told_so_is_caught
         boxed(move || clean(play)),
         boxed(move || caught("lost:", &format!("{play} --mutation no-confirm"))),
     ]);
+}
+
+/// Late by the takeover alone on a machine that has nothing else to do, which a test cannot count on.
+#[test]
+fn each_due_time_comes_once_whatever_happens_to_schedulers_and_broken_ones_are_caught() {
+    let play = |broker| format!("--broker {broker} --scenario schedules --busy 20");
+    let mut plays = vec![
+        boxed(move || clean(&play("sqlite"))),
+        boxed(move || caught("twice:", &format!("{} --mutation age-alone", play("sqlite")))),
+        boxed(move || caught("twice:", &format!("{} --mutation no-once-check", play("sqlite")))),
+    ];
+    if shared::may_start_rabbitmq(file!()) {
+        plays.push(boxed(move || clean(&play("rabbitmq"))));
+    }
+    side_by_side(plays);
 }
 
 #[test]

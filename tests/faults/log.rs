@@ -66,6 +66,10 @@ pub(crate) enum Event {
     Dead { id: String, reason: String },
     /// The result store says that the task has this state.
     Stored { id: String, state: String },
+    /// A scheduler leads from now on.
+    Leads { fence: String },
+    /// The call of a schedule was delivered: for the first time, or again.
+    Came { schedule: String, due: Time, is_again: bool },
     /// A fault begins; `target` is the id of the process that it hits, if it is one alone.
     FaultBegan { number: u32, fault: Fault, target: Option<u32> },
     /// It is over.
@@ -89,9 +93,12 @@ impl Event {
             | Event::Crash { id, .. }
             | Event::Dead { id, .. }
             | Event::Stored { id, .. } => Some(id),
-            Event::FaultBegan { .. } | Event::FaultEnded { .. } | Event::Exit { .. } | Event::Left { .. } => {
-                None
-            }
+            Event::Leads { .. }
+            | Event::Came { .. }
+            | Event::FaultBegan { .. }
+            | Event::FaultEnded { .. }
+            | Event::Exit { .. }
+            | Event::Left { .. } => None,
         }
     }
 }
@@ -194,12 +201,16 @@ words! {
         Crash = "crash",
         /// SIGKILL to a producer.
         KillProducer = "kill-producer",
+        /// SIGKILL to a scheduler.
+        KillScheduler = "kill-scheduler",
         /// SIGTERM to a worker, which is started again.
         Roll = "roll",
         /// SIGSTOP to a worker for longer than its broker waits.
         Pause = "pause",
         /// SIGKILL to RabbitMQ, and a new start.
         KillBroker = "kill-broker",
+        /// SIGKILL to the store of results, and a new start.
+        KillStore = "kill-store",
         /// RabbitMQ closes all connections.
         CloseAll = "close-all",
         /// A reset of the connections of one process.
@@ -257,6 +268,11 @@ impl fmt::Display for Line {
             Event::Crash { id, death } => write!(f, "crash {id} {death}"),
             Event::Dead { id, reason } => write!(f, "dead {id} {reason}"),
             Event::Stored { id, state } => write!(f, "stored {id} {state}"),
+            Event::Leads { fence } => write!(f, "leads {fence}"),
+            Event::Came { schedule, due, is_again } => {
+                let times = if *is_again { "again" } else { "first" };
+                write!(f, "came {schedule} {}.{:06} {times}", due.as_secs(), due.subsec_micros())
+            }
             Event::FaultBegan { number, fault, target: None } => write!(f, "fault {number} {fault}"),
             Event::FaultBegan { number, fault, target: Some(target) } => {
                 write!(f, "fault {number} {fault} {target}")
@@ -293,6 +309,8 @@ fn read<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Line> {
         "crash" => Event::Crash { id, death: next()?.parse().ok()? },
         "dead" => Event::Dead { id, reason: next()?.to_owned() },
         "stored" => Event::Stored { id, state: next()?.to_owned() },
+        "leads" => Event::Leads { fence: id },
+        "came" => Event::Came { schedule: id, due: time(next()?)?, is_again: next()? == "again" },
         "fault" => Event::FaultBegan {
             number: id.parse().ok()?,
             fault: next()?.parse().ok()?,
@@ -330,6 +348,9 @@ mod tests {
             "2.000000 w1/8 crash a oom-killer",
             "3.000000 control dead a rejected",
             "3.000000 control stored a SUCCESS",
+            "3.000000 s1/8 leads f",
+            "3.000000 reader came a 2.000000 first",
+            "3.000000 reader came a 2.000000 again",
             "3.000000 control fault 4 kill-worker 8",
             "3.000000 control fault 5 memory-alarm",
             "3.000000 control over 5",

@@ -9,7 +9,7 @@
 //! all is healed, the queues must drain, and the checker ([`check`]) reads the log: what was acknowledged and has no
 //! outcome, what ran again without a fault that explains it, and more. With `--scenario` a short fixed play is
 //! performed instead ([`scenario`]), if wanted with a broker that is broken on purpose ([`mutation`]), which must be
-//! caught.
+//! caught. With `--schedules` there are schedulers instead, and each due time must come once ([`schedules`]).
 #![allow(clippy::print_stdout, reason = "this is a command")]
 
 mod arena;
@@ -22,6 +22,8 @@ mod players;
 mod producer;
 mod run;
 mod scenario;
+mod schedules;
+mod store;
 mod work;
 
 use std::collections::BTreeMap;
@@ -32,8 +34,14 @@ use std::time::Duration;
 use clap::Parser;
 
 use self::arena::Kind;
-use self::check::Verdict;
 use self::run::{DRAINS_WITHIN, Extent, Run};
+use self::schedules::Schedules;
+use self::store::StoreKind;
+
+/// The short play with schedulers.
+const SCHEDULES: &str = "schedules";
+/// How many schedules it has.
+const COUNT: usize = 50;
 
 /// Breaks everything that can break while tasks run, and checks that none was lost.
 #[derive(Debug, Parser)]
@@ -41,6 +49,9 @@ struct Arguments {
     /// What runs the queues
     #[arg(long, value_enum, default_value = "sqlite")]
     broker: Kind,
+    /// Store the results of all tasks there, and kill and restart it [default: those of few tasks, where the broker is]
+    #[arg(long, value_enum)]
+    store: Option<StoreKind>,
     /// How long things go wrong
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -63,11 +74,17 @@ struct Arguments {
     /// as `--pause` says]
     #[arg(long, conflicts_with = "pause")]
     rate: Option<u32>,
+    /// Instead of tasks: so many schedules, and three schedulers
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["rate", "pause", "poison"])]
+    schedules: Option<usize>,
+    /// Seconds that a machine with other things to do may add to a takeover of the schedulers
+    #[arg(long, default_value_t = 3)]
+    busy: u64,
     /// Perform this short play instead
-    #[arg(long, value_parser = scenario::names())]
+    #[arg(long, value_parser = plays())]
     scenario: Option<String>,
     /// With a broker that is broken in this way
-    #[arg(long, value_parser = mutation::names())]
+    #[arg(long, value_parser = mutations())]
     mutation: Option<String>,
     /// Where the log and the output of the processes are kept [default: a temporary directory, kept after a violation]
     #[arg(long)]
@@ -77,6 +94,7 @@ struct Arguments {
 fn main() -> ExitCode {
     match std::env::var(players::ROLE).as_deref() {
         Ok("worker") => return work::main(),
+        Ok(players::SCHEDULER) => return schedules::scheduler::main(),
         Ok("producer") => {
             producer::main();
             return ExitCode::SUCCESS;
@@ -93,10 +111,22 @@ fn main() -> ExitCode {
         None => temporary.path().to_owned(),
     };
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
-    let mut run = Run::new(arguments.broker, &directory, arguments.mutation.clone());
-    let verdict = match &arguments.scenario {
-        Some(name) => scenario::perform(name, &mut run),
-        None => {
+    let mut run = Run::new(arguments.broker, arguments.store, &directory, arguments.mutation.clone());
+    let verdict = match (&arguments.scenario, arguments.schedules) {
+        (Some(name), _) if name == SCHEDULES => {
+            let on = Schedules::start(&mut run, arguments.schedules.unwrap_or(COUNT));
+            let on = on.expect("the broker was just started");
+            on.short_play().expect("the broker can be reached");
+            on.finish(Duration::from_secs(arguments.busy)).into()
+        }
+        (Some(name), _) => scenario::perform(name, &mut run).into(),
+        (None, Some(count)) => {
+            println!("seed {seed}");
+            let on = Schedules::start(&mut run, count.max(1)).expect("the broker was just started");
+            on.play(seed, Duration::from_secs(arguments.seconds));
+            on.finish(Duration::from_secs(arguments.busy)).into()
+        }
+        (None, None) => {
             println!("seed {seed}");
             run.play(Extent {
                 seed,
@@ -109,12 +139,12 @@ fn main() -> ExitCode {
             });
             // Under load there may be a backlog.
             let backlog = arguments.rate.map_or(0, |_| arguments.seconds);
-            run.finish(DRAINS_WITHIN + Duration::from_secs(backlog))
+            run.finish(DRAINS_WITHIN + Duration::from_secs(backlog)).into()
         }
     };
     drop(run);
     report(&verdict, &arguments, seed);
-    if verdict.violations().is_empty() {
+    if verdict.violations.is_empty() {
         return ExitCode::SUCCESS;
     }
     if arguments.keep.is_none() {
@@ -123,11 +153,40 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn report(verdict: &Verdict, arguments: &Arguments, seed: u64) {
+/// The names of all plays.
+fn plays() -> Vec<&'static str> {
+    scenario::names().into_iter().chain([SCHEDULES]).collect()
+}
+
+/// The names of all mutations.
+fn mutations() -> Vec<&'static str> {
+    mutation::names().into_iter().chain(schedules::broker::names()).collect()
+}
+
+/// What a checker has found.
+struct Found {
+    violations: Vec<String>,
+    /// All in one line.
+    line: String,
+}
+
+impl From<check::Verdict> for Found {
+    fn from(verdict: check::Verdict) -> Found {
+        Found { violations: verdict.violations(), line: verdict.to_string() }
+    }
+}
+
+impl From<schedules::Verdict> for Found {
+    fn from(verdict: schedules::Verdict) -> Found {
+        Found { violations: verdict.violations().to_vec(), line: verdict.to_string() }
+    }
+}
+
+fn report(found: &Found, arguments: &Arguments, seed: u64) {
     /// Of each sort.
     const SHOWN: usize = 12;
     let mut sorts = BTreeMap::<String, usize>::new();
-    for violation in verdict.violations() {
+    for violation in &found.violations {
         let sort = violation.split(':').next().unwrap_or_default().to_owned();
         let count = sorts.entry(sort).or_default();
         *count += 1;
@@ -139,5 +198,5 @@ fn report(verdict: &Verdict, arguments: &Arguments, seed: u64) {
         println!("{sort}: and {} more", count - SHOWN);
     }
     let what = arguments.scenario.clone().unwrap_or_else(|| format!("seed {seed}, {} s", arguments.seconds));
-    println!("{:?} ({what}): {verdict}", arguments.broker);
+    println!("{:?} ({what}): {}", arguments.broker, found.line);
 }

@@ -67,7 +67,7 @@ pub(crate) fn plan(seed: u64, kind: Kind, lasts: Duration) -> Plan {
 }
 
 /// Deals the faults like cards: each comes before any comes again.
-fn track(rng: &mut Rng, faults: &[Fault], lasts: Duration) -> Vec<Step> {
+pub(crate) fn track(rng: &mut Rng, faults: &[Fault], lasts: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut total = Duration::ZERO;
     while total < lasts {
@@ -123,7 +123,7 @@ impl Stage<'_> {
         let Step { fault, which, lasts, .. } = step;
         let worker = &self.workers[which % self.workers.len()];
         match fault {
-            Fault::KillWorker => self.kill(fault, worker),
+            Fault::KillWorker | Fault::KillScheduler => self.kill(fault, worker),
             Fault::KillProducer => {
                 if !self.producers.is_empty() {
                     self.kill(fault, &self.producers[which % self.producers.len()]);
@@ -147,6 +147,9 @@ impl Stage<'_> {
             Fault::MemoryAlarm => self.during(fault, None, || self.arena.memory_alarm(lasts)),
             Fault::DiskAlarm => self.during(fault, None, || self.arena.disk_alarm(lasts)),
             Fault::Lock => self.during(fault, None, || self.arena.lock(lasts)),
+            Fault::KillStore => self.during(fault, None, || {
+                self.arena.store.iter().for_each(|store| store.restart(lasts));
+            }),
             Fault::Crash => {}
         }
     }

@@ -15,6 +15,8 @@ use crate::log::{Event, Log};
 
 /// The variable that tells a process what it is.
 pub(crate) const ROLE: &str = "FAULTS_ROLE";
+/// The role of a scheduler, which is `mq-worker beat`.
+pub(crate) const SCHEDULER: &str = "scheduler";
 /// Longer than any grace time and goodbye.
 const STOPS_WITHIN: Duration = Duration::from_secs(25);
 /// A process on a busy machine has begun by then.
@@ -61,6 +63,9 @@ impl Player {
             if name.to_str().is_some_and(|name| name.starts_with("MQ_") || name.starts_with("FAULTS_")) {
                 command.env_remove(name);
             }
+        }
+        if self.settings.iter().any(|(name, value)| name == ROLE && value == SCHEDULER) {
+            command.arg("beat");
         }
         command
             .envs(self.settings.iter().map(|(name, value)| (name, value)))

@@ -45,6 +45,15 @@ everywhere! {
     bad_schedules_are_refused
 }
 
+#[test]
+fn more_schedules_than_a_broker_keeps_are_refused() {
+    let lab = Lab::memory().expect("memory");
+    let many = (0..=100_000).map(|number| lab.every(&format!("s{number}"), 60)).collect();
+    let app = lab.app_with(|config| config.schedules = many);
+    let error = mq_worker::Beat::new(app).expect_err("too many").to_string();
+    assert!(error.contains("and a broker keeps 100000 at most"), "{error}");
+}
+
 async fn names(app: &App) -> Vec<String> {
     let list = app.schedules().list().await.expect("a list");
     list.into_iter().map(|found| found.schedule.name).filter(|name| !name.starts_with("task:")).collect()
@@ -61,7 +70,15 @@ async fn what_is_put_is_seen_by_all_and_acted_upon(lab: Lab) {
     assert!(found.next.is_some_and(|next| next > Utc::now() - TimeDelta::seconds(2)));
     let arrived = listener.wait_for("often", 2).await;
     let seen = support::eventually("the last run is listed", Duration::from_secs(10), async || {
-        other.schedules().get("often").await.expect("an answer").expect("the schedule").last
+        other
+            .schedules()
+            .get("often")
+            .await
+            .expect("an answer")
+            .expect("the schedule")
+            .runs
+            .into_iter()
+            .next()
     })
     .await;
     assert!(

@@ -3,6 +3,7 @@
 mod calls;
 mod celery;
 mod changes;
+mod commands;
 mod cost;
 mod lab;
 mod once;

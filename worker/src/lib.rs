@@ -39,7 +39,7 @@ pub mod message;
 
 // Tasks: the code that the attribute generates, a task's context, and what it may return.
 pub mod task;
-pub use message::{Attempt, Progress};
+pub use message::{Attempt, Progress, ResultTypes};
 pub use task::error::Permanence;
 pub use task::{AckMode, Backoff, Context, FailedTask, SharedState, Task, TaskError, TaskOptions};
 
@@ -182,7 +182,7 @@ pub mod __private {
     pub use crate::app::{App, AsyncResult, ResultSet};
     pub use crate::canvas::Signature;
     pub use crate::error::{Error, Result};
-    pub use crate::message::{ArgumentError, Arguments, NoArgs};
+    pub use crate::message::{ArgumentError, Arguments, NoArgs, ResultTypes};
     pub use crate::middleware::{MiddlewareEntry, erase as erase_middleware};
     pub use crate::routing::Topic;
     pub use crate::schedule::{CatchUp, Overlap};
@@ -199,8 +199,16 @@ pub mod __private {
     pub use std::time::Duration;
 
     /// Encodes the return value of a task. The bound is on the task, so that a type that does not fit is reported once.
-    pub fn write_output_of<T: Task>(output: &T::Output) -> std::result::Result<Vec<u8>, TaskError> {
-        crate::task::registry::write_output(output)
+    pub fn write_output_of<T: Task>(
+        output: &T::Output,
+        types: ResultTypes,
+    ) -> std::result::Result<Vec<u8>, TaskError> {
+        crate::task::registry::write_result(output, types)
+    }
+
+    /// How the return value of this call is written.
+    pub fn result_types(context: &Context) -> ResultTypes {
+        context.result_types()
     }
 
     /// `Result<T, E>`, also under an alias.
@@ -260,4 +268,8 @@ mod guides {
     struct Middleware;
     #[doc = include_str!("../../docs/guide/limits.md")]
     struct Limits;
+    #[doc = include_str!("../../docs/guide/results.md")]
+    struct Results;
+    #[doc = include_str!("../../docs/guide/events.md")]
+    struct Events;
 }

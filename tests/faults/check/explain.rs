@@ -41,8 +41,8 @@ fn effect(fault: Fault) -> Effect {
         | Fault::Stall
         | Fault::Member => Effect::Breaks,
         Fault::Roll => Effect::Interrupts,
-        Fault::MemoryAlarm | Fault::DiskAlarm | Fault::Lock => Effect::Delays,
-        Fault::KillProducer => Effect::Nothing,
+        Fault::MemoryAlarm | Fault::DiskAlarm | Fault::Lock | Fault::KillStore => Effect::Delays,
+        Fault::KillProducer | Fault::KillScheduler => Effect::Nothing,
     }
 }
 

@@ -131,6 +131,7 @@ impl History {
                     self.exits.push(format!("{name} ended with {code}"));
                 }
             }
+            Event::Leads { .. } | Event::Came { .. } => {}
             Event::Left { queue, count } => self.left.push((queue, count)),
         }
     }

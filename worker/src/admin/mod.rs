@@ -16,6 +16,7 @@ mod management;
 pub(crate) mod one_message;
 #[cfg(feature = "dashboard")]
 pub(crate) mod peek;
+pub(crate) mod schedules;
 #[cfg(feature = "dashboard")]
 pub(crate) mod transfer;
 

@@ -29,7 +29,7 @@ pub use payload::Payload;
 pub use result::AsyncResult;
 pub use result_set::ResultSet;
 pub use rpc::Rpc;
-pub use schedules::{ScheduleInfo, ScheduledRun, Schedules};
+pub use schedules::{RunOutcome, ScheduleInfo, ScheduledRun, Schedules};
 pub(crate) use subscriptions::{Consumed, Subscriptions};
 pub use updates::Updates;
 
@@ -82,6 +82,7 @@ struct Inner {
     /// The reply queue of this process, created by the first request.
     replies: rpc::Replies,
     producing: events::Producing,
+    schedule_figures: schedules::ScheduleFigures,
     /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several clients declare at once.
     declaring: tokio::sync::Mutex<()>,
 }
@@ -146,6 +147,7 @@ impl App {
             declared: Mutex::default(),
             replies: rpc::Replies::default(),
             producing: events::Producing::default(),
+            schedule_figures: schedules::ScheduleFigures::default(),
             declaring: tokio::sync::Mutex::default(),
         })))
     }

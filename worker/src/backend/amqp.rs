@@ -146,7 +146,7 @@ impl ResultBackend for RpcBackend {
                 ..Message::default()
             };
             // Not mandatory: a caller that has gone has its reasons.
-            self.amqp.publisher.publish(Outgoing::new("", queue, &message, false)?).await
+            self.amqp.publisher.publish(Outgoing::new("", queue, message, false)?).await
         }
         .boxed()
     }

@@ -13,10 +13,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::clock::{Clock, Watch, was_wrong};
 use super::plan::{DueCall, Plan};
 use super::sender::{Sender, Step};
-use crate::app::schedules::{Entry, Reader, log_of};
+use crate::app::App;
+use crate::app::schedules::{Dealt, Entry, Reader, log_of};
 use crate::broker::{Broker, LogEntry};
 use crate::error::Result;
-use crate::schedule::Overlap;
+use crate::schedule::{Overlap, run_at};
 use crate::tracing;
 
 /// How often the leader says that it lives, and until when it has sent everything.
@@ -71,6 +72,7 @@ impl<'a> Leader<'a> {
         // Nothing of what is due was sent yet: this only says that somebody leads.
         let before = self.reader.state.mark.unwrap_or(DateTime::UNIX_EPOCH);
         self.mark(before).await?;
+        let _leads = Leads::new(&self.sender.app);
         self.plan = Plan::of(&self.reader.state, now);
         let mut marked = Instant::now();
         loop {
@@ -155,6 +157,7 @@ impl<'a> Leader<'a> {
         let (mut ended, mut failed, mut refused) = (Ended::Stopped, None, Vec::new());
         let mut waits: Vec<DueCall> = Vec::new();
         while let Some((call, step)) = steps.next().await {
+            self.count(&call, &step);
             match step {
                 Ok(Step::Sent) => {}
                 Ok(Step::Waits) if waits.iter().any(|other| other.schedule.name == call.schedule.name) => {
@@ -191,6 +194,28 @@ impl<'a> Leader<'a> {
         Ok(ended)
     }
 
+    /// For the metrics.
+    fn count(&self, call: &DueCall, step: &Result<Step>) {
+        let late = (self.clock.now() - run_at(&call.schedule, call.due)).to_std().unwrap_or_default();
+        let dealt = match step {
+            Ok(Step::Sent) => Dealt::Sent(late),
+            Ok(Step::Waits)
+                if self
+                    .reader
+                    .state
+                    .records
+                    .get(&call.schedule.name)
+                    .and_then(|record| record.waiting())
+                    .is_none() =>
+            {
+                Dealt::Waits
+            }
+            Ok(Step::Skipped) => Dealt::Skipped,
+            _ => return,
+        };
+        self.sender.app.schedule_figures().count(&call.schedule.name, dealt);
+    }
+
     async fn mark(&self, at: DateTime<Utc>) -> Result<()> {
         let (leader, term, era) = (self.sender.fence.clone(), self.reader.state.term, self.reader.state.era);
         self.reader.append(&[Entry::Mark { leader, term, at, base: self.base, era }]).await
@@ -222,6 +247,22 @@ impl<'a> Leader<'a> {
             self.plan.update(&name, &self.reader.state, None, now);
         }
         self.reader.log()?.trim(base).await
+    }
+}
+
+/// Says that this process leads, until it is dropped.
+struct Leads(App);
+
+impl Leads {
+    fn new(app: &App) -> Self {
+        app.schedule_figures().lead(true);
+        Self(app.clone())
+    }
+}
+
+impl Drop for Leads {
+    fn drop(&mut self) {
+        self.0.schedule_figures().lead(false);
     }
 }
 

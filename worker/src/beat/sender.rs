@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::Utc;
+
 use super::plan::DueCall;
 use crate::app::App;
 use crate::app::schedules::{Entry, log_of};
@@ -51,10 +53,15 @@ impl Sender {
         {
             return Ok(if schedule.overlap == Overlap::Queue { Step::Waits } else { Step::Skipped });
         }
-        let entry = Entry::Sent { name: schedule.name.clone(), due: *due }.to_text();
+        let entry = Entry::Sent { name: schedule.name.clone(), due: *due, on: Some(Utc::now()) }.to_text();
         let sent = async {
             let publication = self.app.scheduled_call(schedule, *due, &id, lock.as_ref()).await?;
-            log_of(&*self.broker)?.publish(&self.fence, publication, &entry).await
+            let reported = self.app.config().sent_events.then(|| publication.clone());
+            let sent = log_of(&*self.broker)?.publish(&self.fence, publication, &entry).await?;
+            if let (Some(reported), Fenced::Published) = (reported, sent) {
+                self.app.report_scheduled(&self.broker, &reported);
+            }
+            Ok(sent)
         };
         let error = match sent.await {
             Ok(Fenced::Published) => {

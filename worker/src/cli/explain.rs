@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::arguments::{CommonArguments, ExplainArguments};
 use super::exit::{FAILED, Failure, Outcome};
 use super::{jobs, operate, output};
-use crate::admin::explain::{self, Explanation, Reason};
+use crate::admin::explain::{self, Explanation, Reason, ScheduleFacts};
 use crate::app::App;
 use crate::control::Control;
 
@@ -21,6 +21,8 @@ struct Told<'a> {
     id: &'a str,
     task: &'a Option<String>,
     queue: &'a Option<String>,
+    /// The schedule that sent it.
+    schedule: &'a Option<ScheduleFacts>,
     reasons: Vec<ToldReason<'a>>,
     /// What could not be found out.
     gaps: &'a [String],
@@ -39,18 +41,22 @@ async fn tell(app: &App, ExplainArguments { id, timeout, json, history }: &Expla
     let history = jobs::open_if_there(app.config(), history).await?;
     let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
     let explanation = explain::explain(app, history.as_ref(), &control, id).await?;
-    let Explanation { reasons, gaps, task, queue } = &explanation;
+    let Explanation { reasons, gaps, task, queue, schedule } = &explanation;
     if *json {
         let reasons = reasons
             .iter()
             .map(|reason| ToldReason { reason, text: reason.to_string(), way_out: reason.way_out(id) })
             .collect();
-        output::json(&Told { id, task, queue, reasons, gaps })?;
+        output::json(&Told { id, task, queue, schedule, reasons, gaps })?;
     } else {
         let of = |name: &str, value: &Option<String>| {
             value.as_ref().map_or_else(String::new, |value| format!("  {name} {value}"))
         };
         output::data(format!("{id}{}{}", of("task", task), of("queue", queue)))?;
+        if let Some(ScheduleFacts { name, due }) = schedule {
+            let due = due.map_or_else(String::new, |due| format!(", due {}", crate::show::time(due)));
+            output::data(format!("  schedule `{name}` sent it{due}"))?;
+        }
         for reason in reasons {
             output::data(format!("  {}", output::one_line(&reason.to_string(), 500)))?;
             if let Some(way_out) = reason.way_out(id) {

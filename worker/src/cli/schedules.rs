@@ -8,7 +8,8 @@ use super::arguments::{
 };
 use super::exit::{Failure, Outcome};
 use super::{operate, output, pause};
-use crate::app::schedules::Origin;
+use crate::admin::schedules;
+use crate::app::schedules::{Origin, ScheduledRun};
 use crate::app::{App, ScheduleInfo};
 use crate::schedule::{Schedule, Timing};
 use crate::show::one_line;
@@ -21,7 +22,7 @@ pub(super) fn run(command: SchedulesCommand, common: &CommonArguments) -> Outcom
 }
 
 async fn act(app: &App, command: SchedulesCommand) -> Outcome {
-    let schedules = app.schedules();
+    let all = app.schedules();
     match command {
         SchedulesCommand::List { json } => list(app, json).await,
         SchedulesCommand::Show { name, json } => show(&get(app, &name).await?, json),
@@ -29,17 +30,17 @@ async fn act(app: &App, command: SchedulesCommand) -> Outcome {
         SchedulesCommand::Add(arguments) => add(app, arguments).await,
         SchedulesCommand::Edit(arguments) => edit(app, arguments).await,
         SchedulesCommand::Pause { name, until } => {
-            schedules.pause(&name, until).await?;
+            all.pause(&name, until).await?;
             output::data(format!("schedule `{name}` is paused until {}", pause::end(until)))
         }
         SchedulesCommand::Resume { name } => {
-            schedules.resume(&name).await?;
+            all.resume(&name).await?;
             output::data(format!("schedule `{name}` is resumed"))
         }
-        SchedulesCommand::Run { name } => output::data(schedules.run(&name).await?),
+        SchedulesCommand::Run { name } => output::data(all.run(&name).await?),
         SchedulesCommand::Remove { name } => {
-            schedules.remove(&name).await?;
-            output::data(match schedules.get(&name).await? {
+            all.remove(&name).await?;
+            output::data(match all.get(&name).await? {
                 None => format!("schedule `{name}` is removed"),
                 Some(found) => format!("schedule `{name}` is again as it is {}", place(&found.origin)),
             })
@@ -48,7 +49,7 @@ async fn act(app: &App, command: SchedulesCommand) -> Outcome {
 }
 
 async fn get(app: &App, name: &str) -> Outcome<ScheduleInfo> {
-    let found = app.schedules().get(name).await?;
+    let found = schedules::find(app, name).await?;
     found.ok_or_else(|| {
         Failure::failed(format!(
             "there is no schedule `{name}`; `mq-worker schedules list` shows those that are there"
@@ -57,7 +58,7 @@ async fn get(app: &App, name: &str) -> Outcome<ScheduleInfo> {
 }
 
 async fn list(app: &App, json: bool) -> Outcome {
-    let found = app.schedules().list().await?;
+    let found = schedules::list(app).await?;
     if json {
         return output::json(&found);
     }
@@ -76,11 +77,12 @@ async fn list(app: &App, json: bool) -> Outcome {
             found.schedule.task.clone(),
             one_line(&found.schedule.timing.to_string(), WIDTH),
             next,
-            found.last.as_ref().map_or_else(|| "-".into(), |last| local(last.due)),
-            origin(&found.origin).to_owned(),
+            found.runs.first().map_or_else(|| "-".into(), |last| local(last.due)),
+            found.runs.first().map_or_else(|| "-".into(), |last| outcome(last).to_owned()),
+            found.origin.as_str().to_owned(),
         ]
     });
-    output::table(&["name", "task", "when", "next", "last", "from"], rows.collect(), 6)
+    output::table(&["name", "task", "when", "next", "last", "outcome", "from"], rows.collect(), 7)
 }
 
 fn show(found: &ScheduleInfo, json: bool) -> Outcome {
@@ -116,8 +118,12 @@ fn show(found: &ScheduleInfo, json: bool) -> Outcome {
         lines.push(("jitter", humantime::format_duration(schedule.jitter).to_string()));
     }
     lines.push(("next", found.next.map_or_else(|| "never".into(), local)));
-    if let Some(last) = &found.last {
-        lines.push(("last", format!("{}, task id {}", local(last.due), last.id)));
+    for (number, run) in found.runs.iter().enumerate() {
+        let by_hand = if run.by_hand { ", by hand" } else { "" };
+        let error = run.outcome.as_ref().and_then(|outcome| outcome.error.as_deref());
+        let error = error.map_or_else(String::new, |error| format!(": {}", one_line(error, 200)));
+        let text = format!("{}{by_hand}, task id {}, {}{error}", local(run.due), run.id, outcome(run));
+        lines.push((if number == 0 { "last" } else { "" }, text));
     }
     if let Some(waiting) = found.waiting {
         lines.push(("waiting", format!("{}, for the end of the call before", local(waiting))));
@@ -223,17 +229,14 @@ fn with(mut schedule: Schedule, call: ScheduledCallArguments) -> Outcome<Schedul
     Ok(schedule)
 }
 
+/// What became of a call.
+fn outcome(run: &ScheduledRun) -> &str {
+    run.outcome.as_ref().map_or("not known", |outcome| &outcome.state)
+}
+
 /// In the reader's time zone.
 fn local(time: DateTime<Utc>) -> String {
     time.with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-fn origin(origin: &Origin) -> &'static str {
-    match origin {
-        Origin::Code => "code",
-        Origin::File => "file",
-        Origin::Hand => "hand",
-    }
 }
 
 fn place(origin: &Origin) -> &'static str {

@@ -5,13 +5,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::call;
 use super::fields::{change, flag, number, several};
 use super::letters::Letters;
 use super::query::Query;
+use super::replay::replay;
+use super::schedules::{Named, PauseFields, ScheduleFields};
 use super::selection::{calls, select};
 use super::send::send;
 use super::state::State;
+use super::tell::tell;
 use crate::admin::dead::search::Which;
 use crate::admin::dead::survey;
 use crate::admin::failure::{Failure, Outcome};
@@ -101,6 +103,16 @@ pub(crate) enum Action {
         #[serde(default)]
         task: Option<String>,
     },
+    /// Add a schedule, or change one.
+    PutSchedule(ScheduleFields),
+    /// Send one call of a schedule now.
+    RunSchedule(Named),
+    /// Send nothing until the schedule is resumed.
+    PauseSchedule(PauseFields),
+    /// End the pause of a schedule.
+    ResumeSchedule(Named),
+    /// Remove what was added or edited by hand.
+    RemoveSchedule(Named),
     /// Add slots to a worker, or take some away; what runs in them ends first.
     ResizeWorker {
         worker: String,
@@ -147,6 +159,11 @@ impl Action {
                 Some(queue) => format!("{task} → {queue}"),
                 None => task.clone(),
             },
+            Self::PutSchedule(fields) => fields.subject(),
+            Self::PauseSchedule(fields) => fields.subject(),
+            Self::RunSchedule(named) | Self::ResumeSchedule(named) | Self::RemoveSchedule(named) => {
+                named.subject()
+            }
             Self::StopWorker { worker } => worker.clone(),
             Self::ResizeWorker { worker, by } => format!("{worker} by {by:+}"),
             Self::AddQueue { worker, queue } | Self::CancelQueue { worker, queue } => {
@@ -187,7 +204,7 @@ impl Action {
             }
             Self::Replay { ids, filter } => {
                 let ids = select(state, ids, filter.as_ref()).await?;
-                again(state, &ids).await
+                replay(state, &ids).await
             }
             Self::Revoke { ids, filter, terminate } => {
                 let ids = select(state, ids, filter.as_ref()).await?;
@@ -213,6 +230,11 @@ impl Action {
                 app.resume(what.clone()).await?;
                 Ok(format!("{what} is resumed."))
             }
+            Self::PutSchedule(fields) => fields.put(app).await,
+            Self::PauseSchedule(fields) => fields.pause(app).await,
+            Self::RunSchedule(named) => named.run(app).await,
+            Self::ResumeSchedule(named) => named.resume(app).await,
+            Self::RemoveSchedule(named) => named.remove(app).await,
             Self::ResizeWorker { worker, by } => {
                 let (method, noun) = if *by < 0 { ("pool_shrink", "fewer") } else { ("pool_grow", "more") };
                 let slots = by.unsigned_abs();
@@ -238,7 +260,7 @@ impl Action {
 }
 
 async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
-    let survey::Replayed { replayed, kept, expired } = survey::replay(app, which).await?;
+    let survey::Replayed { replayed, kept, expired, .. } = survey::replay(app, which).await?;
     let mut text = format!("{} replayed.", counted(replayed, "dead letter"));
     if kept > 0 {
         text +=
@@ -250,43 +272,12 @@ async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
     Ok(text)
 }
 
-/// Tells one worker something, and waits for its word that it was done.
-async fn tell(app: &App, worker: &str, method: &str, name: &str, value: Value) -> Outcome {
-    let control = Control::new(app.broker().await?).to([worker]);
-    let replies = control.ask(method, Map::from_iter([(name.to_owned(), value)])).await?;
-    match replies.iter().find_map(|reply| reply.error()) {
-        Some(error) => Err(Failure::failed(format!("{worker} refuses: {error}"))),
-        None if replies.is_empty() => Err(Failure::failed(format!("{worker} does not reply"))),
-        None => Ok(()),
-    }
-}
-
 /// What is to be paused or resumed.
 fn pausable(queue: Option<&str>, task: Option<&str>) -> Outcome<Pausable> {
     match (queue, task) {
         (Some(queue), None) => Ok(Pausable::Queue(queue.to_owned())),
         (None, Some(task)) => Ok(Pausable::Task(task.to_owned())),
         _ => Err(Failure::usage("name a queue or a task to pause or resume, and not both")),
-    }
-}
-
-/// Runs calls again, and says what became of them.
-async fn again(state: &State, ids: &[String]) -> Outcome<String> {
-    let (mut replayed, mut problems) = (0_u64, Vec::new());
-    for id in ids {
-        match call::replay(state, id).await {
-            Ok(()) => replayed += 1,
-            Err(failure) if ids.len() == 1 => return Err(failure),
-            Err(failure) => problems.push(format!("{id}: {}", failure.in_words().1)),
-        }
-    }
-    let text = format!("{} replayed.", counted(replayed, "call"));
-    match problems.first() {
-        None => Ok(text),
-        Some(first) => Err(Failure::failed(format!(
-            "{text} Not replayed: {}, the first of them {first}",
-            problems.len()
-        ))),
     }
 }
 

@@ -30,6 +30,11 @@ pub(crate) fn task(id: &str) -> String {
     format!("/tasks/{}", encoded(id))
 }
 
+/// The page of a schedule.
+pub(crate) fn schedule(name: &str) -> String {
+    format!("/schedules/{}", encoded(name))
+}
+
 /// A path of this site: what somebody wants to go back to must not lead elsewhere.
 pub(crate) fn own(path: &str) -> &str {
     let is_own = path.starts_with('/')

@@ -12,7 +12,8 @@ use maud::html;
 
 use super::guard::{Viewer, around};
 use super::pages::layout::{bare, empty};
-use super::pages::{activity, broker, dead, login, overview, queue, queues, task, tasks, worker, workers};
+use super::pages::{activity, broker, dead, login, overview, queue, queues, schedule, schedules};
+use super::pages::{task, tasks, worker, workers};
 use super::state::State;
 use super::{act, api, assets, live};
 
@@ -35,6 +36,8 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/workers/{name}", get(worker::show))
         .route("/dead", get(dead::show))
         .route("/dead/group", get(dead::group))
+        .route("/schedules", get(schedules::show))
+        .route("/schedules/{name}", get(schedule::show))
         .route("/broker", get(broker::show))
         .route("/live", get(live::stream))
         .route("/act", post(act::form).layer(DefaultBodyLimit::max(largest)))

@@ -15,12 +15,14 @@ use super::admission::gate::{Admission, Decoded, Gate};
 use super::admission::limits::Limits;
 use super::admission::quarantine::{CrashVerdict, Quarantine, verdict};
 use super::admission::request::Request;
+use super::admission::reserved::Inquiries;
 use super::admission::waiting::Waiting;
 use super::execution::executor;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
 use super::settlement::outcome::{Outcome, decide, refused};
+use super::settlement::overlap::keeping;
 use super::settlement::persist::Abandoned;
 use super::settlement::settler::Settler;
 use super::waited::waited;
@@ -46,6 +48,8 @@ pub(crate) struct Pipe {
     pub(super) slots: Arc<Slots>,
     pub(super) quarantine: Quarantine,
     pub(super) running: Arc<RunningTasks>,
+    /// Those who ask what waits for a slot.
+    pub(super) inquiries: Arc<Inquiries>,
     /// How many deliveries there were: shows whether this worker does anything.
     pub(super) delivered: Arc<AtomicU64>,
 }
@@ -73,6 +77,7 @@ impl Pipe {
                     let pipe = Arc::clone(self);
                     tasks.spawn(async move { pipe.return_to_paused_queue(delivery).await });
                 }
+                self.inquiries.answer(waiting.all());
             }
             while !waiting.is_empty()
                 && let Some(slot) = self.slots.try_take()
@@ -260,7 +265,13 @@ impl Pipe {
         let layers = self.settler.app.middleware();
         let run =
             executor::run(work, &request.context, layers, limits, step, slot, &self.slots, &self.gate.cold);
-        let ended = self.settler.reporting(&request, run).await;
+        let ended = match self.settler.overlap_lock(&request) {
+            None => self.settler.reporting(&request, run).await,
+            Some(lock) => {
+                let run = self.settler.reporting(&request, run);
+                Box::pin(keeping(&self.settler.broker, lock, run)).await
+            }
+        };
         let attempts = self.gate.attempts(&request);
         let outcome = decide(ended, request.options, attempts, fastrand::f64());
         self.settler.settle(request, outcome, begun.elapsed()).await;

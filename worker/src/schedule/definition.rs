@@ -182,6 +182,12 @@ impl Schedule {
         Uuid::new_v5(&NAMESPACE, text.as_bytes()).to_string()
     }
 
+    /// The id of a call that somebody sends by hand.
+    pub(crate) fn id_by_hand(&self) -> String {
+        let text = format!("{}\0by hand\0{}", self.name, Uuid::new_v4());
+        Uuid::new_v5(&NAMESPACE, text.as_bytes()).to_string()
+    }
+
     /// The key of the lock by which calls of this schedule do not overlap.
     pub(crate) fn lock_key(&self) -> String {
         Uuid::new_v5(&NAMESPACE, self.name.as_bytes()).simple().to_string()

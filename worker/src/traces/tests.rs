@@ -40,6 +40,7 @@ fn received(headers: &[(String, serde_json::Value)]) -> Context {
         message,
         shared: Default::default(),
         stopping: CancellationToken::new().into(),
+        result_types: Default::default(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Everything that is known of a call and its surroundings, gathered before anything is concluded.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::history::Job;
 use crate::state::State;
@@ -18,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) task: Option<String>,
     /// The queue, if anything knows it.
     pub(crate) queue: Option<QueueFacts>,
+    /// The schedule that sent it, and when it was due.
+    pub(crate) schedule: Option<ScheduleFacts>,
     /// Its message, if it was found in a queue.
     pub(crate) waiting: Option<WaitingFacts>,
     /// Its dead letter, if it was found.
@@ -48,6 +51,13 @@ pub(crate) struct ResultFacts {
     pub(crate) state: State,
     pub(crate) error: Option<String>,
     pub(crate) done_at: Option<DateTime<Utc>>,
+}
+
+/// Where the call comes from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ScheduleFacts {
+    pub(crate) name: String,
+    pub(crate) due: Option<DateTime<Utc>>,
 }
 
 /// The queue of the call.

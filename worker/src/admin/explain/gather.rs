@@ -3,14 +3,15 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::facts::{DeadFacts, Facts, QueueFacts, ResultFacts, RunningFacts, WaitingFacts, WorkerFacts};
+use super::facts::{
+    DeadFacts, Facts, QueueFacts, ResultFacts, RunningFacts, ScheduleFacts, WaitingFacts, WorkerFacts,
+};
 use crate::app::{App, Pausable, unique};
 use crate::broker::{Broker, FoundMessage, Locked, Position, Register};
 use crate::control::{Control, Reply, WorkerInfo};
 use crate::error::{Error, Result};
 use crate::history::{History, Job};
-use crate::message::headers::names;
-use crate::state::State;
+use crate::message::headers::{names, parse_time};
 
 /// Everything that can be found out about a call. What cannot be is named in [`Facts::gaps`]; only a broker that cannot
 /// be reached is an error.
@@ -58,6 +59,12 @@ pub(crate) async fn gather(
         Err(error) => return Err(error),
     }
     (facts.is_revoked, facts.is_done, facts.is_quarantined) = marks;
+    if facts.schedule.is_none() {
+        match app.schedules().of_call(id).await {
+            Ok(found) => facts.schedule = found.map(|(name, due)| ScheduleFacts { name, due: Some(due) }),
+            Err(error) => facts.gaps.push(format!("whether a schedule sent it is not known: {error:#}")),
+        }
+    }
     match result {
         Ok(result) => facts.result = result,
         Err(error) => facts.gaps.push(format!("the result is not known: {error:#}")),
@@ -89,6 +96,10 @@ async fn of_messages(facts: &mut Facts, messages: Vec<FoundMessage>, broker: &dy
     for FoundMessage { queue, position, message } in messages {
         let headers = &message.headers;
         facts.task = facts.task.take().or_else(|| headers.task().map(ToOwned::to_owned));
+        facts.schedule = facts.schedule.take().or_else(|| {
+            let due = headers.get_str(names::SCHEDULED_AT).and_then(parse_time);
+            Some(ScheduleFacts { name: headers.get_str(names::SCHEDULE)?.to_owned(), due })
+        });
         // A replayed message still tells how it died; only the queue says whether it is dead.
         if queue.ends_with(".dead") {
             let text = |name| headers.get_str(name).map(ToOwned::to_owned);
@@ -139,12 +150,7 @@ async fn marks(broker: &dyn Broker, id: &str) -> (bool, bool, bool) {
 
 /// Its result, where a backend keeps results for others.
 async fn result(app: &App, id: &str) -> Result<Option<ResultFacts>> {
-    let backend = app.config().effective_result_backend();
-    if matches!(backend.scheme().as_str(), "rpc" | "amqp" | "amqps" | "none") {
-        return Ok(None);
-    }
-    let record = app.backend().await?.fetch(id).await?;
-    Ok(record.filter(|record| record.state != State::Pending).map(|record| ResultFacts {
+    Ok(app.stored(id).await?.map(|record| ResultFacts {
         state: record.state,
         error: record.failure.map(|failure| failure.to_string()),
         done_at: record.done_at,

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::control::Control;
 use crate::error::Result;
 use crate::history::History;
+pub(crate) use facts::ScheduleFacts;
 pub(crate) use reasons::Reason;
 
 /// An answer for people and programs.
@@ -25,6 +26,8 @@ pub(crate) struct Explanation {
     pub(crate) task: Option<String>,
     /// The queue, if anything knows it.
     pub(crate) queue: Option<String>,
+    /// The schedule that sent it.
+    pub(crate) schedule: Option<ScheduleFacts>,
 }
 
 /// Finds out why a call is not running.
@@ -41,6 +44,7 @@ pub(crate) async fn explain(
     Ok(Explanation {
         reasons: reasons::explain(&facts, Utc::now()),
         gaps: facts.gaps,
+        schedule: facts.schedule,
         task: facts.task,
         queue: facts.queue.map(|queue| queue.name),
     })

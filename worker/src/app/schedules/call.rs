@@ -1,11 +1,12 @@
 //! The call of a due time: the message that is sent, and under which lock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use crate::app::{App, unique};
-use crate::broker::{Lock, Publication};
+use crate::broker::{Broker, Lock, Publication};
 use crate::canvas::SendOptions;
 use crate::error::Result;
 use crate::message::codec;
@@ -40,6 +41,12 @@ impl App {
             unique::write(&mut call.headers, lock);
         }
         self.publication(call).await
+    }
+
+    /// Reports that the call of a due time was sent, as of any other call.
+    pub(crate) fn report_scheduled(&self, broker: &Arc<dyn Broker>, sent: &Publication) {
+        let queue = sent.exchange.is_empty().then_some(sent.routing_key.as_str());
+        self.report_sent(broker, queue, sent);
     }
 
     /// The options of the calls of a schedule.

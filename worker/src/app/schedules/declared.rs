@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::entry::Entry;
 use super::origin::Origin;
 use super::reader::Reader;
-use super::state::State;
+use super::state::{MOST, State};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::schedule::{Schedule, Timing};
@@ -35,6 +35,12 @@ pub(crate) fn declared(app: &App) -> Result<Vec<(Origin, Schedule)>> {
         }
     }
     found.extend(names.into_values().map(|schedule| (Origin::File, schedule.clone())));
+    if found.len() > MOST {
+        return Err(Error::config(format!(
+            "this program has {} schedules, and a broker keeps {MOST} at most",
+            found.len()
+        )));
+    }
     for (_, schedule) in &found {
         app.schedules().check(schedule)?;
     }

@@ -25,8 +25,15 @@ pub(crate) enum Entry {
     Mark { leader: String, term: u64, at: DateTime<Utc>, base: u64, era: u32 },
     /// The leader has stopped in good order.
     Leave { leader: String },
-    /// The call of a due time is in its queue. Written in one step with it.
-    Sent { name: String, due: DateTime<Utc> },
+    /// The call of a due time is in its queue. Written in one step with it, at this moment.
+    Sent {
+        name: String,
+        due: DateTime<Utc>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on: Option<DateTime<Utc>>,
+    },
+    /// Somebody sent a call by hand.
+    Ran { name: String, id: String, on: DateTime<Utc> },
     /// The call of a due time waits for the end of the one before.
     Waits { name: String, due: DateTime<Utc> },
     /// A due time that is not sent: the one before still runs, or the call cannot be sent.

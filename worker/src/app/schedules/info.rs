@@ -8,6 +8,9 @@ use super::record::Record;
 use super::state::State;
 use crate::schedule::{Schedule, run_at};
 
+/// How many calls are foretold.
+const UPCOMING: usize = 5;
+
 /// A schedule that the broker keeps.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScheduleInfo {
@@ -26,8 +29,10 @@ pub struct ScheduleInfo {
     pub paused_until: Option<DateTime<Utc>>,
     /// When the next call is sent, jitter included.
     pub next: Option<DateTime<Utc>>,
-    /// The last call that was sent.
-    pub last: Option<ScheduledRun>,
+    /// When the next calls are sent, five at most.
+    pub upcoming: Vec<DateTime<Utc>>,
+    /// The last calls, the newest first, five at most.
+    pub runs: Vec<ScheduledRun>,
     /// The due time whose call waits for the end of the one before.
     pub waiting: Option<DateTime<Utc>>,
 }
@@ -35,10 +40,27 @@ pub struct ScheduleInfo {
 /// A call that a schedule has sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScheduledRun {
-    /// When it was due.
+    /// When it was due; of a call by hand, when it was sent.
     pub due: DateTime<Utc>,
+    /// When it was sent.
+    pub sent_at: Option<DateTime<Utc>>,
     /// The id of the call: its result and its history are found under it.
     pub id: String,
+    /// True if somebody sent it by hand.
+    pub by_hand: bool,
+    /// What became of it, where a result backend or a history knows.
+    pub outcome: Option<RunOutcome>,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunOutcome {
+    /// Celery's state, such as `STARTED`, `SUCCESS` or `FAILURE`; `DEAD_LETTERED` and `DELAYED` where a history knows.
+    pub state: String,
+    /// When it ended.
+    pub at: Option<DateTime<Utc>>,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 impl ScheduleInfo {
@@ -54,10 +76,20 @@ impl ScheduleInfo {
             Some(until) => until,
             None => record.handled_until(definition, state.mark, now),
         };
-        let next = if never_ends { None } else { schedule.timing.next_after(from) };
+        let after = |last: &DateTime<Utc>| schedule.timing.next_after(*last);
+        let due = std::iter::successors(if never_ends { None } else { after(&from) }, after);
+        let upcoming: Vec<_> = due.take(UPCOMING).map(|due| run_at(&schedule, due)).collect();
+        let runs = record.runs.iter().map(|run| ScheduledRun {
+            due: run.due,
+            sent_at: run.on,
+            id: run.id(&schedule),
+            by_hand: run.by_hand.is_some(),
+            outcome: None,
+        });
         Some(Self {
-            next: next.map(|due| run_at(&schedule, due)),
-            last: record.sent.map(|due| ScheduledRun { due, id: schedule.call_id(due, state.era) }),
+            next: upcoming.first().copied(),
+            upcoming,
+            runs: runs.collect(),
             origin,
             program: definition.program.clone(),
             overrules,

@@ -3,17 +3,22 @@
 mod call;
 mod declared;
 mod entry;
+mod figures;
 mod info;
 mod origin;
+mod outcomes;
 mod reader;
 mod record;
+mod run;
 mod state;
 
 pub(crate) use declared::declared;
 pub(crate) use entry::Entry;
-pub use info::{ScheduleInfo, ScheduledRun};
+pub(crate) use figures::{Dealt, Figures, ScheduleFigures};
+pub use info::{RunOutcome, ScheduleInfo, ScheduledRun};
 pub use origin::Origin;
 pub(crate) use reader::{Reader, log_of};
+use state::MOST;
 pub(crate) use state::State;
 
 use chrono::{DateTime, Utc};
@@ -26,9 +31,7 @@ use crate::routing::names::check_name;
 use crate::schedule::Schedule;
 use crate::task::Context;
 use crate::task::registry::NotBegun;
-
-/// How many schedules a broker keeps.
-const MOST: usize = 100_000;
+use crate::tracing;
 
 /// The schedules that the broker keeps. See [`App::schedules`].
 #[derive(Clone, Debug)]
@@ -131,30 +134,65 @@ impl Schedules {
     /// There is no such schedule, or the call cannot be sent.
     pub async fn run(&self, name: &str) -> Result<String> {
         let found = self.get(name).await?.ok_or_else(|| not_there(name))?;
-        let id = Uuid::now_v7().to_string();
+        let id = found.schedule.id_by_hand();
         let publication = self.app.scheduled_call(&found.schedule, Utc::now(), &id, None).await?;
         self.app.broker().await?.publish(publication).await?;
+        let entry = Entry::Ran { name: name.to_owned(), id: id.clone(), on: Utc::now() };
+        if let Err(error) = self.reader().await?.append(&[entry]).await {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                schedule = name,
+                id,
+                error,
+                "sent, and not written down among the calls of its schedule"
+            );
+        }
         Ok(id)
     }
 
-    /// All schedules, by name, with their next and last calls.
+    /// All schedules, by name, with their next and last calls. What became of the last call of each is read from the
+    /// result backend, for the first 500.
     ///
     /// # Errors
     /// The broker cannot be reached, or keeps no schedules.
     pub async fn list(&self) -> Result<Vec<ScheduleInfo>> {
         let (reader, now) = (self.reader().await?, Utc::now());
         let state = &reader.state;
-        Ok(state.kept().filter_map(|(name, record)| ScheduleInfo::of(name, record, state, now)).collect())
+        let found = state.kept().filter_map(|(name, record)| ScheduleInfo::of(name, record, state, now));
+        let mut found: Vec<ScheduleInfo> = found.collect();
+        self.app.add_outcomes(&mut found).await;
+        Ok(found)
     }
 
-    /// One schedule.
+    /// One schedule, with what became of its last calls.
     ///
     /// # Errors
     /// The broker cannot be reached, or keeps no schedules.
     pub async fn get(&self, name: &str) -> Result<Option<ScheduleInfo>> {
         let (reader, now) = (self.reader().await?, Utc::now());
         let state = &reader.state;
-        Ok(state.records.get(name).and_then(|record| ScheduleInfo::of(name, record, state, now)))
+        let found = state.records.get(name).and_then(|record| ScheduleInfo::of(name, record, state, now));
+        let mut found: Vec<ScheduleInfo> = found.into_iter().collect();
+        self.app.add_outcomes(&mut found).await;
+        Ok(found.pop())
+    }
+
+    /// The schedule that has sent a call, and the due time, if it is one of its last ones. Only ids of schedules are looked
+    /// for: the log is made by whoever looks into it.
+    #[cfg_attr(not(feature = "dashboard"), expect(dead_code, reason = "read by the feature `dashboard`"))]
+    pub(crate) async fn of_call(&self, id: &str) -> Result<Option<(String, DateTime<Utc>)>> {
+        if Uuid::parse_str(id).map_or(true, |id| id.get_version_num() != 5)
+            || self.app.broker().await?.schedule_log().is_none()
+        {
+            return Ok(None);
+        }
+        let reader = self.reader().await?;
+        let found = reader.state.kept().find_map(|(name, record)| {
+            let (_, definition) = record.in_force()?;
+            let run = record.runs.iter().find(|run| run.id(&definition.schedule) == id)?;
+            Some((name.clone(), run.due))
+        });
+        Ok(found)
     }
 
     async fn change(&self, name: &str, entry: Entry) -> Result<()> {
@@ -208,6 +246,11 @@ impl Schedules {
 }
 
 impl App {
+    /// What the scheduler of this process has done.
+    pub(crate) fn schedule_figures(&self) -> &ScheduleFigures {
+        &self.0.schedule_figures
+    }
+
     /// The name of this program, by which it knows its own schedules.
     pub(crate) fn program(&self) -> String {
         let name = self.worker_name();

@@ -13,3 +13,14 @@ pub enum Origin {
     /// [`put`](super::Schedules::put) or `mq-worker schedules`.
     Hand,
 }
+
+impl Origin {
+    /// As it is written in JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::File => "file",
+            Self::Hand => "hand",
+        }
+    }
+}

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::origin::Origin;
+use super::run::{Run, add};
 use crate::schedule::{Schedule, handled_until};
 
 /// A value and the place in the log where it was said. The later one wins, also when it is read first.
@@ -68,11 +69,12 @@ pub(crate) struct Record {
     /// The due time whose call waits for the end of the one before.
     #[serde(skip_serializing_if = "Said::is_default")]
     pub(super) waits: Said<DateTime<Utc>>,
-    /// The last due time that was dealt with, and the last whose call was sent.
+    /// The last due time that was dealt with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last: Option<DateTime<Utc>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sent: Option<DateTime<Utc>>,
+    /// The last calls, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) runs: Vec<Run>,
 }
 
 impl Record {
@@ -134,7 +136,7 @@ impl Record {
         self.resumed.merge(other.resumed);
         self.waits.merge(other.waits);
         self.last = self.last.max(other.last);
-        self.sent = self.sent.max(other.sent);
+        other.runs.into_iter().for_each(|run| add(&mut self.runs, run));
     }
 
     /// The clock was set back: what is not bound to a time of the day goes on from there.
@@ -154,15 +156,21 @@ impl Record {
     }
 
     /// A moment that has passed is no schedule any more.
-    pub(super) fn sent(&mut self, due: DateTime<Utc>, at: u64) {
+    pub(super) fn sent(&mut self, run: Run, at: u64) {
+        let due = run.due;
         self.dealt_with(due);
-        self.sent = self.sent.max(Some(due));
+        self.ran(run);
         if self.waiting() == Some(due) {
             self.waits.say(at, None);
         }
         if self.hand.get().is_some_and(|hand| hand.schedule.timing.as_at() == Some(due)) {
             self.hand.say(at, None);
         }
+    }
+
+    /// A call was sent.
+    pub(super) fn ran(&mut self, run: Run) {
+        add(&mut self.runs, run);
     }
 
     pub(super) fn dealt_with(&mut self, due: DateTime<Utc>) {

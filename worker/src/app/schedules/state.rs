@@ -6,6 +6,10 @@ use chrono::{DateTime, Utc};
 
 use super::entry::Entry;
 use super::record::{Definition, Record};
+use super::run::Run;
+
+/// How many schedules a broker keeps.
+pub(super) const MOST: usize = 100_000;
 
 /// The schedules of a broker, and who acts on them.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +74,13 @@ impl State {
                     self.leader = None;
                 }
             }
-            Entry::Sent { name, due } => self.record(name).sent(due, at),
+            Entry::Sent { name, due, on } => {
+                let run = Run { due, on, era: self.era, by_hand: None };
+                self.record(name).sent(run, at);
+            }
+            Entry::Ran { name, id, on } => {
+                self.record(name).ran(Run { due: on, on: Some(on), era: 0, by_hand: Some(id) });
+            }
             Entry::Waits { name, due } => {
                 let record = self.record(name);
                 record.dealt_with(due);

@@ -8,6 +8,7 @@ mod acks;
 mod command;
 mod consumer;
 mod delayed;
+mod flushes;
 mod getter;
 mod handout;
 mod lane;
@@ -82,6 +83,7 @@ impl Broker for AmqpBroker {
             name: "RabbitMQ",
             counts_crashes: false,
             lists_queues: false,
+            peeks: false,
             max_delay: delay::MAX_DELAY,
             early: Duration::from_secs(1),
         }
@@ -103,9 +105,10 @@ impl Broker for AmqpBroker {
         async move {
             let Publication { exchange, routing_key, message, delay, mandatory } = publication;
             let published = match delay.filter(|delay| !delay.is_zero()) {
-                Some(delay) => self.delayed.publish(delay, &exchange, &routing_key, &message).await,
+                // In a box: each publish pays for the size of this future.
+                Some(delay) => Box::pin(self.delayed.publish(delay, &exchange, &routing_key, &message)).await,
                 None => {
-                    let outgoing = Outgoing::new(&exchange, &routing_key, &message, mandatory)?;
+                    let outgoing = Outgoing::new(&exchange, &routing_key, message, mandatory)?;
                     self.amqp.publisher.publish(outgoing).await
                 }
             };

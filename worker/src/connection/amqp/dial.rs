@@ -199,4 +199,54 @@ mod tests {
             assert_eq!(failure.is_final, is_final, "{error}");
         }
     }
+    /// What RabbitMQ says while a connection is opened: start, tune, open-ok.
+    fn handshake() -> [Vec<u8>; 3] {
+        let long = |text: &str| {
+            [&u32::try_from(text.len()).expect("short").to_be_bytes()[..], text.as_bytes()].concat()
+        };
+        let start = [&[0, 10, 0, 10, 0, 9][..], &long(""), &long("PLAIN AMQPLAIN"), &long("en_US")].concat();
+        let tune =
+            [&[0, 10, 0, 30, 0x07, 0xff][..], &131_072_u32.to_be_bytes(), &60_u16.to_be_bytes()].concat();
+        let open_ok = vec![0, 10, 0, 41, 0];
+        [start, tune, open_ok].map(|payload| {
+            let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+            [&[1, 0, 0][..], &length, &payload, &[0xCE]].concat()
+        })
+    }
+
+    /// A server that goes after so many steps of the handshake.
+    fn server_that_goes(steps: usize, by_reset: bool) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            while let Ok((mut socket, _)) = listener.accept() {
+                let mut said = [0; 4096];
+                for frame in handshake().iter().take(steps) {
+                    let _ = socket.read(&mut said);
+                    let _ = socket.write_all(frame);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                // What was not read makes the system reset the connection.
+                if !by_reset {
+                    let _ = socket.set_read_timeout(Some(Duration::from_millis(20)));
+                    while socket.read(&mut said).is_ok_and(|read| read > 0) {}
+                }
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_server_that_goes_in_the_middle_of_the_handshake_is_noticed_at_once() {
+        for (steps, by_reset) in (0..3).flat_map(|steps| [(steps, false), (steps, true)]) {
+            let url = format!("amqp://u:hunter2@127.0.0.1:{}/v", server_that_goes(steps, by_reset));
+            let url = url.parse().expect("a URL");
+            let address = Address::new(&url, &TlsOptions::default()).expect("an address");
+            let begun = std::time::Instant::now();
+            let dialled = dial(&address, "test", Duration::from_secs(30), &Cutter::default()).await;
+            let failure = dialled.expect_err("no broker");
+            let error = failure.to_error().to_string();
+            assert!(begun.elapsed() < Duration::from_secs(10), "after {steps} steps: {error}");
+        }
+    }
 }

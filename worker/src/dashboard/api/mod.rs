@@ -1,6 +1,7 @@
 //! `/api/v1`: what the page shows and does, as JSON. `openapi.json` describes it; a test compares the two.
 
 mod answers;
+mod schedules;
 
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<State>>)> {
         ("get", "/api/v1/workers/{name}", get(answers::worker)),
         ("get", "/api/v1/dead", get(answers::dead)),
         ("get", "/api/v1/dead/{queue}", get(answers::letters)),
+        ("get", "/api/v1/schedules", get(schedules::list)),
+        ("get", "/api/v1/schedules/{name}", get(schedules::one)),
         ("get", "/api/v1/broker", get(answers::broker)),
         ("get", "/api/v1/activity", get(answers::activity)),
         ("post", "/api/v1/actions", post(answers::act)),

@@ -1,5 +1,6 @@
 //! What all pages have around them.
 
+use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
 
@@ -14,14 +15,23 @@ pub(crate) enum Section {
     Tasks,
     Queues,
     Workers,
+    Schedules,
     Dead,
     Broker,
     Activity,
 }
 
 impl Section {
-    const ALL: [Self; 7] =
-        [Self::Overview, Self::Tasks, Self::Queues, Self::Workers, Self::Dead, Self::Broker, Self::Activity];
+    const ALL: [Self; 8] = [
+        Self::Overview,
+        Self::Tasks,
+        Self::Queues,
+        Self::Workers,
+        Self::Schedules,
+        Self::Dead,
+        Self::Broker,
+        Self::Activity,
+    ];
 
     fn path(self) -> &'static str {
         match self {
@@ -29,6 +39,7 @@ impl Section {
             Self::Tasks => "/tasks",
             Self::Queues => "/queues",
             Self::Workers => "/workers",
+            Self::Schedules => "/schedules",
             Self::Dead => "/dead",
             Self::Broker => "/broker",
             Self::Activity => "/activity",
@@ -41,6 +52,7 @@ impl Section {
             Self::Tasks => "Tasks",
             Self::Queues => "Queues",
             Self::Workers => "Workers",
+            Self::Schedules => "Schedules",
             Self::Dead => "Dead letters",
             Self::Broker => "Broker",
             Self::Activity => "Activity",
@@ -98,7 +110,9 @@ pub(crate) fn page(
                     }
                     div.who {
                         div #connection .connection data-live {
-                            @if snapshot.broker.error.is_none() {
+                            @if snapshot.at == DateTime::<Utc>::default() {
+                                span.state.idle { (snapshot.broker.name) " not reached yet" }
+                            } @else if snapshot.broker.error.is_none() {
                                 span.state.good { (snapshot.broker.name) " connected" }
                             } @else {
                                 span.state.bad { (snapshot.broker.name) " away" }

@@ -28,6 +28,7 @@ use super::metrics::{Metrics, Present};
 use super::reporter::Reporter;
 use super::settlement::persist::Settling;
 use super::sources::Sources;
+use crate::app::App;
 use crate::app::config::WorkerConfig;
 use crate::backend::ResultBackend;
 use crate::broker::{Broker, ConsumerControl};
@@ -53,6 +54,8 @@ struct Vitals {
     stopping: OnceLock<DateTime<Utc>>,
     metrics: Metrics,
     depths: Depths,
+    /// Its scheduler, if it has one, counts what it does.
+    app: App,
 }
 
 /// How far a worker has come.
@@ -95,7 +98,7 @@ impl Health {
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub(super) fn start(config: &WorkerConfig, handle: &WorkerHandle) -> Result<Self> {
+    pub(super) fn start(app: &App, config: &WorkerConfig, handle: &WorkerHandle) -> Result<Self> {
         let checks = Checks::new(config.health_stall_limit, config.health_connection_limit);
         let pause = checks.pause();
         let vitals = Arc::new(Vitals {
@@ -107,6 +110,7 @@ impl Health {
             stopping: OnceLock::new(),
             metrics: if config.health.is_some() { Metrics::new() } else { Metrics::default() },
             depths: Depths::default(),
+            app: app.clone(),
         });
         let Some(address) = config.health else {
             return Ok(Self { vitals, heart: None, _served: None });
@@ -220,9 +224,11 @@ impl Vitals {
                     queues,
                     paused: consumed.iter().filter(|queue| !open.contains(queue)).cloned().collect(),
                     consumed,
+                    schedules: None,
                 }
             }
         };
+        let present = Present { schedules: Some(self.app.schedule_figures().read()), ..present };
         self.metrics.page(|| present)
     }
 

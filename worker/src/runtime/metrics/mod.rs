@@ -3,10 +3,14 @@
 //! Runs and outcomes are recorded where they happen, by [`Metrics`]. What has a present value is read when somebody asks
 //! ([`Present`]): that costs a worker without a reader nothing.
 
+#[cfg(feature = "metrics")]
+mod names;
 #[cfg(not(feature = "metrics"))]
 mod off;
 #[cfg(feature = "metrics")]
 mod recorded;
+#[cfg(feature = "metrics")]
+mod schedules;
 
 #[cfg(not(feature = "metrics"))]
 pub(crate) use off::Metrics;
@@ -15,7 +19,19 @@ pub(crate) use recorded::Metrics;
 
 use std::time::Duration;
 
+use crate::app::schedules::Figures;
 use crate::broker::QueueInfo;
+
+/// What became of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoredAs {
+    /// It is stored.
+    Stored,
+    /// It is not required, and the store was away.
+    Skipped,
+    /// It can never be stored.
+    Failed,
+}
 
 /// The present values of a worker.
 #[derive(Clone, Debug, Default)]
@@ -37,4 +53,6 @@ pub(crate) struct Present {
     pub(crate) paused: Vec<String>,
     /// All of its queues.
     pub(crate) consumed: Vec<String>,
+    /// What its scheduler has done, if it has one.
+    pub(crate) schedules: Option<Figures>,
 }

@@ -1,0 +1,168 @@
+//! The broker of a scheduler: tells in the log of the run who leads, and may be broken on purpose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use mq_worker::Topology;
+use mq_worker::broker::{
+    Administration, Broker, Capabilities, Consumer, Delivery, Fenced, LogEntry, Publication, QueueInfo,
+    Registers, ScheduleLog, Subscription,
+};
+
+use crate::log::Event;
+use crate::mutation::VARIABLE;
+use crate::work::log;
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutation {
+    /// A new leader does not look which calls were sent: it goes by the last sign of life.
+    NoOnceCheck,
+    /// Who leads is decided by the age of the last sign of life alone: a leader publishes without a look at its fence, over
+    /// a slow network, so that calls are always on their way when it is paused.
+    AgeAlone,
+}
+
+const NAMES: [(&str, Mutation); 2] =
+    [("no-once-check", Mutation::NoOnceCheck), ("age-alone", Mutation::AgeAlone)];
+
+/// Longer than the time between two batches of calls.
+const SLOW: Duration = Duration::from_millis(1200);
+
+/// The names of all mutations.
+pub(crate) fn names() -> Vec<&'static str> {
+    NAMES.iter().map(|(name, _)| *name).collect()
+}
+
+/// Stands around the real broker.
+pub(crate) fn wrap(inner: Arc<dyn Broker>) -> Arc<dyn Broker> {
+    let wanted = std::env::var(VARIABLE).ok();
+    let mutation = NAMES.iter().find(|(name, _)| wanted.as_deref() == Some(name)).map(|(_, found)| *found);
+    Arc::new(Watched { inner, mutation })
+}
+
+struct Watched {
+    inner: Arc<dyn Broker>,
+    mutation: Option<Mutation>,
+}
+
+impl Watched {
+    fn log(&self) -> &dyn ScheduleLog {
+        self.inner.schedule_log().expect("both brokers keep schedules")
+    }
+
+    fn seen(&self, mut entries: Vec<LogEntry>) -> Vec<LogEntry> {
+        if self.mutation == Some(Mutation::NoOnceCheck) {
+            entries.retain(|entry| !is_sent(entry));
+        }
+        entries
+    }
+}
+
+/// True for an entry that says of a call that it was sent.
+pub(crate) fn is_sent(entry: &LogEntry) -> bool {
+    entry.text.starts_with("{\"sent\":")
+}
+
+/// True for the leader's sign of life, which says until when all calls were sent.
+pub(crate) fn is_mark(entry: &LogEntry) -> bool {
+    entry.text.starts_with("{\"mark\":")
+}
+
+impl ScheduleLog for Watched {
+    fn append<'a>(&'a self, entries: &'a [String]) -> BoxFuture<'a, mq_worker::Result<()>> {
+        self.log().append(entries)
+    }
+
+    fn read(&self, after: u64) -> BoxFuture<'_, mq_worker::Result<Vec<LogEntry>>> {
+        Box::pin(async move { Ok(self.seen(self.log().read(after).await?)) })
+    }
+
+    fn newer(&self, after: u64) -> BoxFuture<'_, mq_worker::Result<Vec<LogEntry>>> {
+        Box::pin(async move { Ok(self.seen(self.log().newer(after).await?)) })
+    }
+
+    fn tail(&self) -> BoxFuture<'_, mq_worker::Result<Vec<LogEntry>>> {
+        Box::pin(async move { Ok(self.seen(self.log().tail().await?)) })
+    }
+
+    fn open_fence<'a>(
+        &'a self,
+        fence: &'a str,
+        closing: &'a [String],
+    ) -> BoxFuture<'a, mq_worker::Result<()>> {
+        Box::pin(async move {
+            self.log().open_fence(fence, closing).await?;
+            log().write(Event::Leads { fence: fence.to_owned() });
+            Ok(())
+        })
+    }
+
+    fn publish<'a>(
+        &'a self,
+        fence: &'a str,
+        publication: Publication,
+        entry: &'a str,
+    ) -> BoxFuture<'a, mq_worker::Result<Fenced>> {
+        if self.mutation != Some(Mutation::AgeAlone) {
+            return self.log().publish(fence, publication, entry);
+        }
+        Box::pin(async move {
+            tokio::time::sleep(SLOW).await;
+            self.inner.publish(publication).await?;
+            self.log().append(&[entry.to_owned()]).await?;
+            Ok(Fenced::Published)
+        })
+    }
+
+    fn trim(&self, before: u64) -> BoxFuture<'_, mq_worker::Result<()>> {
+        self.log().trim(before)
+    }
+}
+
+impl Broker for Watched {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, mq_worker::Result<()>> {
+        self.inner.declare(topology)
+    }
+
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, mq_worker::Result<()>> {
+        self.inner.publish(publication)
+    }
+
+    fn consume(&self, subscription: Subscription) -> BoxFuture<'_, mq_worker::Result<Consumer>> {
+        self.inner.consume(subscription)
+    }
+
+    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<Option<Delivery>>> {
+        self.inner.get(queue)
+    }
+
+    fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
+        Some(self)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+impl Administration for Watched {
+    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, mq_worker::Result<Vec<QueueInfo>>> {
+        self.inner.queues(names)
+    }
+
+    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<u64>> {
+        self.inner.purge(queue)
+    }
+
+    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<()>> {
+        self.inner.delete_queue(queue)
+    }
+}
+
+impl Registers for Watched {}

@@ -1,0 +1,13 @@
+//! The process of a scheduler: `mq-worker beat`.
+
+use std::process::ExitCode;
+
+use mq_worker::App;
+
+use super::broker::wrap;
+
+/// Schedules until it is told to stop.
+pub(crate) fn main() -> ExitCode {
+    App::builder().wrap_broker(wrap).install().expect("the control has set a good configuration");
+    mq_worker::main()
+}

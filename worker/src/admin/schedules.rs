@@ -1,0 +1,73 @@
+//! Schedules with what became of their last calls: what the result backend does not know, a history may.
+
+#[cfg(feature = "dashboard")]
+use crate::app::RunOutcome;
+use crate::app::{App, ScheduleInfo};
+use crate::error::Result;
+#[cfg(feature = "dashboard")]
+use crate::history::{History, Retention};
+
+/// So many calls are looked up for a list of schedules.
+#[cfg(feature = "dashboard")]
+const MOST: usize = 500;
+
+/// All schedules, with the history that is configured, if there is one.
+///
+/// # Errors
+/// The broker cannot be reached, or keeps no schedules.
+pub(crate) async fn list(app: &App) -> Result<Vec<ScheduleInfo>> {
+    let mut found = app.schedules().list().await?;
+    from_configured_history(app, &mut found).await;
+    Ok(found)
+}
+
+/// One schedule.
+///
+/// # Errors
+/// The broker cannot be reached, or keeps no schedules.
+pub(crate) async fn find(app: &App, name: &str) -> Result<Option<ScheduleInfo>> {
+    let mut found: Vec<ScheduleInfo> = app.schedules().get(name).await?.into_iter().collect();
+    from_configured_history(app, &mut found).await;
+    Ok(found.pop())
+}
+
+#[cfg(not(feature = "dashboard"))]
+async fn from_configured_history(_: &App, _: &mut [ScheduleInfo]) {}
+
+/// A history that cannot be read says nothing: it is not what was asked for.
+#[cfg(feature = "dashboard")]
+async fn from_configured_history(app: &App, schedules: &mut [ScheduleInfo]) {
+    let config = app.config();
+    if schedules.is_empty() || !config.history.exists() {
+        return;
+    }
+    let retention = Retention { keep: config.history_keep, max_rows: config.history_max_rows };
+    let added = match History::open_existing(&config.history, retention).await {
+        Ok(history) => add_outcomes(&history, schedules).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = added {
+        crate::tracing::warn!(error = format!("{error:#}"), "the history is left out");
+    }
+}
+
+/// Adds what a history knows: of the last call of each schedule, or of all calls of a single one.
+///
+/// # Errors
+/// The history cannot be read.
+#[cfg(feature = "dashboard")]
+pub(crate) async fn add_outcomes(history: &History, schedules: &mut [ScheduleInfo]) -> Result<()> {
+    let each = if schedules.len() == 1 { usize::MAX } else { 1 };
+    for schedule in schedules.iter_mut().take(MOST) {
+        for run in schedule.runs.iter_mut().take(each) {
+            if run.outcome.as_ref().is_some_and(|outcome| outcome.at.is_some()) {
+                continue;
+            }
+            if let Some(job) = history.task(&run.id).await? {
+                let (state, at) = (job.state.as_str().to_owned(), job.finished_at);
+                run.outcome = Some(RunOutcome { state, at, error: job.error.or(job.reason) });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! The answers about schedules.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State as Shared};
+use serde_json::{Value, json};
+
+use super::answers::{Answer, answer, missing};
+use crate::admin::schedules::add_outcomes;
+use crate::app::ScheduleInfo;
+use crate::dashboard::guard::Viewer;
+use crate::dashboard::pages::schedule::find;
+use crate::dashboard::privacy::HIDDEN;
+use crate::dashboard::state::State;
+
+pub(super) async fn list(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> Answer {
+    let mut found = state.app.schedules().list().await?;
+    add_outcomes(&state.history, &mut found).await?;
+    answer(json!({ "schedules": found.iter().map(|info| discreet(&state, info)).collect::<Vec<_>>() }))
+}
+
+pub(super) async fn one(
+    Shared(state): Shared<Arc<State>>,
+    _viewer: Viewer,
+    Path(name): Path<String>,
+) -> Answer {
+    let found = find(&state, &name).await?.ok_or_else(|| missing("schedule", &name))?;
+    answer(discreet(&state, &found))
+}
+
+/// A schedule, without what is to be hidden.
+fn discreet(state: &State, info: &ScheduleInfo) -> Value {
+    let mut value = serde_json::to_value(info).unwrap_or_default();
+    if state.privacy.hides(&info.schedule.task) {
+        for key in ["args", "kwargs"] {
+            if !value[key].is_null() {
+                value[key] = HIDDEN.into();
+            }
+        }
+    }
+    value
+}

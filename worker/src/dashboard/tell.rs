@@ -1,0 +1,18 @@
+//! Telling one worker something.
+
+use serde_json::{Map, Value};
+
+use crate::admin::failure::{Failure, Outcome};
+use crate::app::App;
+use crate::control::Control;
+
+/// Tells one worker something, and waits for its word that it was done.
+pub(crate) async fn tell(app: &App, worker: &str, method: &str, name: &str, value: Value) -> Outcome {
+    let control = Control::new(app.broker().await?).to([worker]);
+    let replies = control.ask(method, Map::from_iter([(name.to_owned(), value)])).await?;
+    match replies.iter().find_map(|reply| reply.error()) {
+        Some(error) => Err(Failure::failed(format!("{worker} refuses: {error}"))),
+        None if replies.is_empty() => Err(Failure::failed(format!("{worker} does not reply"))),
+        None => Ok(()),
+    }
+}
