@@ -6,7 +6,7 @@ use std::time::Duration;
 use mq_worker::{App, Config, QueueKind, SharedState, TaskError, task};
 use support::places::Running;
 use support::python::{Python, python};
-use support::{Node, Process, free_port, shared, unique};
+use support::{Node, Process, eventually, free_port, shared, unique};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -63,6 +63,14 @@ async fn flower_cannot_tell_our_worker_from_one_in_python() {
     command.env("FLOWER_UNAUTHENTICATED_API", "true");
     let flower = Process::spawn(&mut command);
     flower.wait_for_line("Connected to", Duration::from_secs(60));
+    let connections = format!("{}/api/connections", management.replacen("://", "://guest:guest@", 1));
+    let ours = format!("mq-worker {rust}@test (consumer)");
+    eventually("the broker's page tells workers apart", LIMIT, async || {
+        let mut answer = ureq::get(&connections).call().ok()?;
+        answer.body_mut().read_to_string().ok()?.contains(&ours).then_some(())
+    })
+    .await;
+    let mut shapes = Vec::new();
     for (kind, name) in [("rust", rust), ("python", pythonic)] {
         let address = format!("http://127.0.0.1:{port}");
         let arguments = [address.as_str(), &format!("{name}@test"), name, kind];
@@ -70,7 +78,10 @@ async fn flower_cannot_tell_our_worker_from_one_in_python() {
         let seen = tokio::task::spawn_blocking(move || Process::spawn(&mut script).wait(LIMIT)).await;
         let seen = seen.expect("it does not panic");
         assert!(seen.status.success(), "{kind}: {}\nFlower: {:?}", seen.stderr, flower.output_so_far());
+        shapes.push(seen.stdout);
     }
+    std::fs::write("/tmp/events3-rust.txt", &shapes[0]).unwrap();
+    std::fs::write("/tmp/events3-python.txt", &shapes[1]).unwrap();
     // Flower has stopped it.
     running.ended().await;
 }
