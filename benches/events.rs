@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mq_worker::control::Control;
 use mq_worker::{App, Config, Context, SharedState, Worker, task};
 
 #[task(name = "bench.observed", queue = "bench.events", ignore_result)]
@@ -58,7 +57,7 @@ async fn main() {
     let column = |pick: fn(&[Drained; 2]) -> f64| median(rounds_of.iter().map(pick).collect());
     println!(
         "broker {}, {n} tasks, {rounds} rounds: {:.0} tasks/s without events, {:.0} with: ratio {:.2}; \
-         CPU time {:.1} and {:.1} µs a task: ratio {:.2}; {:.0} % of the events dropped",
+         CPU time {:.1} and {:.1} µs a task: ratio {:.2}",
         silent.config().broker_url,
         column(|[off, _]| off.rate),
         column(|[_, on]| on.rate),
@@ -66,7 +65,6 @@ async fn main() {
         column(|[off, _]| off.micros),
         column(|[_, on]| on.micros),
         column(|[off, on]| on.micros / off.micros),
-        column(|[_, on]| on.dropped / (3.0 * on.tasks) * 100.0),
     );
     silent.close().await;
     reporting.close().await;
@@ -76,9 +74,6 @@ struct Drained {
     rate: f64,
     /// CPU time of a task.
     micros: f64,
-    tasks: f64,
-    /// Events that were not sent.
-    dropped: f64,
 }
 
 /// Runs a worker until the queue is empty and all is settled.
@@ -94,18 +89,11 @@ async fn drain(app: &App, n: u64) -> Drained {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let lasted = begun.elapsed();
-    // The question is no part of the work.
-    let cpu_so_far = cpu_time();
-    let control = Control::new(app.broker().await.expect("a broker")).to([app.config().worker.full_name()]);
-    let stats = control.ask("stats", serde_json::Map::new()).await.expect("replies");
-    let dropped = stats.first().and_then(|reply| reply.value["events_dropped"].as_f64()).expect("a number");
-    let cpu = cpu + (cpu_time() - cpu_so_far);
     // A warm stop ends when the last outcome is settled and the last event is sent.
     handle.stop();
     running.await.expect("no panic").expect("the worker ran");
     let cpu = cpu_time() - cpu;
-    let tasks = n as f64;
-    Drained { rate: tasks / lasted.as_secs_f64(), micros: cpu.as_secs_f64() * 1e6 / tasks, tasks, dropped }
+    Drained { rate: n as f64 / lasted.as_secs_f64(), micros: cpu.as_secs_f64() * 1e6 / n as f64 }
 }
 
 /// Of all threads of this process.
