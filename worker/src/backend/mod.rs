@@ -7,6 +7,8 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 #[cfg(any(feature = "postgres", feature = "redis"))]
+mod gathering;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod hub;
 #[cfg(feature = "amqp")]
 mod inbox;

@@ -106,6 +106,16 @@ impl Error {
         self
     }
 
+    /// The same error for another caller who waits for the same thing, with its causes as text.
+    pub(crate) fn again(&self) -> Self {
+        let Inner { kind, message, cause, .. } = &*self.0;
+        let mut causes =
+            std::iter::successors(self.source(), |&cause| cause.source()).map(ToString::to_string);
+        let source =
+            causes.next().map(|first| causes.fold(first, |all, next| format!("{all}: {next}")).into());
+        Self(Box::new(Inner { kind: kind.clone(), message: message.clone(), cause: cause.clone(), source }))
+    }
+
     pub(crate) fn connection(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Connection, message)
     }
@@ -291,6 +301,14 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_caller_is_told_the_same() {
+        let error = Error::storage("full").with_source(Error::timeout("a").with_source(Error::timeout("b")));
+        let again = error.again();
+        assert_eq!((format!("{again:#}"), again.is_storage()), ("full: a: b".to_owned(), true));
+        assert_eq!(format!("{:#}", Error::codec("alone").again()), "alone");
+    }
 
     #[test]
     fn of_a_cause_only_the_last_want_is_told() {
