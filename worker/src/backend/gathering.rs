@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ResultRecord;
@@ -36,6 +37,9 @@ impl Written {
 
 /// A store that takes many records at once.
 pub(super) trait StoringMany: Send + Sync + 'static {
+    /// How many batches may be on their way at once: more than one where the store has to wait for its disk.
+    const AT_ONCE: usize;
+
     /// Stores records of different tasks, in any order. After an error some may be stored. Runs on the library's own thread.
     fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>>;
 }
@@ -76,15 +80,13 @@ impl<S: StoringMany> Gathering<S> {
     }
 }
 
-async fn write(store: Arc<impl StoringMany>, mut inbox: mpsc::Receiver<Waiting>) {
+async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>) {
     let mut waiting = VecDeque::new();
-    loop {
-        if waiting.is_empty() {
-            match inbox.recv().await {
-                Some(first) => waiting.push_back(first),
-                None => return,
-            }
-        }
+    let mut on_the_way = FuturesUnordered::new();
+    // The tasks of those batches.
+    let mut busy = HashSet::new();
+    let mut is_open = true;
+    while is_open || !waiting.is_empty() || !on_the_way.is_empty() {
         while waiting.len() < BATCH
             && let Ok(next) = inbox.try_recv()
         {
@@ -92,32 +94,52 @@ async fn write(store: Arc<impl StoringMany>, mut inbox: mpsc::Receiver<Waiting>)
         }
         // A caller that no longer waits may have stored something else meanwhile.
         waiting.retain(|(_, reply)| !reply.is_closed());
-        let count = batch_of(waiting.iter().map(|(record, _)| &**record));
-        let (records, replies) = waiting.drain(..count).unzip();
-        store_batch(&*store, records, replies).await;
+        if on_the_way.len() < S::AT_ONCE {
+            let count = batch_of(waiting.iter().map(|(record, _)| &**record), &busy);
+            let (records, replies): (Vec<Arc<Written>>, _) = waiting.drain(..count).unzip();
+            if count > 0 {
+                busy.extend(records.iter().map(|record| record.task_id.clone()));
+                on_the_way.push(store_batch(&*store, records, replies));
+            }
+        }
+        tokio::select! {
+            Some(done) = on_the_way.next() => {
+                for record in done {
+                    busy.remove(&record.task_id);
+                }
+            }
+            // Nobody is woken for what can but wait.
+            next = inbox.recv(), if is_open && on_the_way.len() < S::AT_ONCE => match next {
+                Some(next) => waiting.push_back(next),
+                None => is_open = false,
+            },
+            else => {}
+        }
     }
 }
 
-/// How many of these records make up the next batch.
-fn batch_of<'a>(records: impl Iterator<Item = &'a Written>) -> usize {
+/// How many of these records make up the next batch, while those of some tasks are on their way.
+fn batch_of<'a>(records: impl Iterator<Item = &'a Written>, busy: &HashSet<String>) -> usize {
     let (mut ids, mut bytes) = (HashSet::new(), 0);
     let fits = |record: &&'a Written| {
         bytes += record.json.len();
+        let has_room = ids.is_empty() || bytes <= BATCH_BYTES;
         // Two of one task stay in their order.
-        (ids.is_empty() || bytes <= BATCH_BYTES) && ids.insert(&*record.task_id)
+        has_room && !busy.contains(&record.task_id) && ids.insert(&*record.task_id)
     };
     records.take(BATCH).take_while(fits).count()
 }
 
 /// Stores a batch, and tells each caller what became of its record: one that the store cannot take fails alone.
-async fn store_batch(store: &impl StoringMany, records: Vec<Arc<Written>>, replies: Vec<Reply>) {
-    if records.is_empty() {
-        return;
-    }
+async fn store_batch<S: StoringMany>(
+    store: &S,
+    records: Vec<Arc<Written>>,
+    replies: Vec<Reply>,
+) -> Vec<Arc<Written>> {
     match store.store_all(records.clone()).await {
         Err(error) if error.is_permanent() && records.len() > 1 => {
-            for (record, reply) in records.into_iter().zip(replies) {
-                let _ = reply.send(store.store_all(vec![record]).await);
+            for (record, reply) in records.iter().zip(replies) {
+                let _ = reply.send(store.store_all(vec![Arc::clone(record)]).await);
             }
         }
         stored => {
@@ -127,6 +149,7 @@ async fn store_batch(store: &impl StoringMany, records: Vec<Arc<Written>>, repli
             }
         }
     }
+    records
 }
 
 #[cfg(test)]
@@ -146,7 +169,9 @@ mod tests {
 
     #[test]
     fn a_batch_is_bounded_and_has_one_record_of_a_task() {
-        let batch = |records: &[Written]| batch_of(records.iter());
+        let busy = HashSet::from(["busy".to_owned()]);
+        let batch = |records: &[Written]| batch_of(records.iter(), &busy);
+        assert_eq!(batch(&[written("a", 1), written("busy", 1), written("b", 1)]), 1);
         assert_eq!(batch(&[written("a", 1), written("b", 1), written("a", 1), written("c", 1)]), 2);
         assert_eq!(batch(&[written("a", BATCH_BYTES * 2), written("b", 1)]), 1);
         assert_eq!(batch(&[written("a", 1), written("b", BATCH_BYTES)]), 1);
@@ -162,6 +187,8 @@ mod tests {
     }
 
     impl StoringMany for Slow {
+        const AT_ONCE: usize = 1;
+
         fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
             async move {
                 self.may.acquire().await.expect("open").forget();
@@ -184,6 +211,13 @@ mod tests {
         Arc::new(Slow { may: Semaphore::new(0), batches: Mutex::default() })
     }
 
+    /// Resolves when the writer has taken what was sent: then it is on its way.
+    async fn is_taken(gathering: &Gathering<Slow>) {
+        while gathering.writer().expect("a writer").capacity() < QUEUED {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// What came of storing these after a first one, while that was on its way.
     async fn store(slow: &Arc<Slow>, ids: &[&str]) -> Vec<Result<()>> {
         let gathering = Gathering::new(Arc::clone(slow));
@@ -194,10 +228,7 @@ mod tests {
         };
         let mut first = Box::pin(store("first"));
         assert!((&mut first).now_or_never().is_none());
-        // Its batch is on its way when the writer has taken it.
-        while gathering.writer().expect("a writer").capacity() < QUEUED {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        is_taken(&gathering).await;
         let mut others = Box::pin(join_all(ids.iter().map(|id| store(id))));
         assert!((&mut others).now_or_never().is_none());
         slow.may.add_permits(100);
@@ -240,9 +271,7 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|id| ResultRecord::new(id, State::Success));
         let mut first = Box::pin(gathering.store(&a));
         assert!((&mut first).now_or_never().is_none());
-        while gathering.writer().expect("a writer").capacity() < QUEUED {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        is_taken(&gathering).await;
         assert!(gathering.store(&b).now_or_never().is_none(), "given up");
         let mut last = Box::pin(gathering.store(&c));
         assert!((&mut last).now_or_never().is_none());

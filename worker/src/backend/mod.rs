@@ -91,7 +91,7 @@ pub async fn open(
         "memory" => Ok(memory::open(url, options.expires)),
         "none" => Ok(Arc::new(none::NoBackend)),
         #[cfg(feature = "sqlite")]
-        "sqlite" => sqlite::SqliteBackend::open(url, options).await,
+        "sqlite" => sqlite::SqliteBackend::open(broker, url, options).await,
         #[cfg(feature = "amqp")]
         "rpc" | "amqp" | "amqps" => Ok(Arc::new(amqp::RpcBackend::open(broker, url, options)?)),
         #[cfg(feature = "postgres")]

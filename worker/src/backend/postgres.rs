@@ -167,6 +167,8 @@ impl ResultBackend for PostgresBackend {
 }
 
 impl StoringMany for Store {
+    const AT_ONCE: usize = 2;
+
     fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
         async move {
             let expires = Some(self.expires).filter(|expires| !expires.is_zero()).map(|e| e.as_secs_f64());

@@ -126,6 +126,8 @@ impl ResultBackend for RedisBackend {
 }
 
 impl StoringMany for Store {
+    const AT_ONCE: usize = 2;
+
     fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
         async move {
             let script = self.script.clone();
