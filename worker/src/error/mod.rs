@@ -36,6 +36,8 @@ struct Inner {
 pub(crate) enum ErrorKind {
     /// The broker or result backend cannot be reached, or the connection was lost.
     Connection,
+    /// It was closed by this program, or is gone in a way that a restart may mend and waiting does not.
+    Gone,
     /// The broker refused a request: a permission is missing.
     AccessRefused,
     /// The broker refused the connection: user, password or virtual host.
@@ -150,7 +152,14 @@ impl Error {
 
     /// The broker or result backend cannot be reached, or the connection was lost.
     pub fn is_connection(&self) -> bool {
-        self.0.kind == ErrorKind::Connection
+        matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Gone)
+    }
+
+    /// True for an error that waiting in this process cannot end: the backend was closed, is gone, or refuses access.
+    pub(crate) fn is_final_here(&self) -> bool {
+        self.0.kind == ErrorKind::Gone
+            || self.is_access_refused()
+            || self.persistence() != Persistence::Passing
     }
 
     /// The broker is reachable but refused access: user, password, virtual host or permission.
@@ -244,6 +253,7 @@ impl Error {
     pub(crate) fn persistence(&self) -> Persistence {
         match self.0.kind {
             ErrorKind::Connection
+            | ErrorKind::Gone
             | ErrorKind::Timeout
             | ErrorKind::Unknown { .. }
             | ErrorKind::Storage
