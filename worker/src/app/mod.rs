@@ -63,12 +63,19 @@ use crate::task::Registry;
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
-/// Wraps the real broker in another one.
-type WrapBroker = fn(Arc<dyn Broker>) -> Arc<dyn Broker>;
+/// Wraps what is real in something else.
+type Wrap<T> = fn(Arc<T>) -> Arc<T>;
+
+/// What of an application is wrapped.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wraps {
+    broker: Option<Wrap<dyn Broker>>,
+    backend: Option<Wrap<dyn ResultBackend>>,
+}
 
 struct Inner {
     config: Config,
-    wrap_broker: Option<WrapBroker>,
+    wraps: Wraps,
     router: Router,
     registry: Registry,
     /// Runs around every call, on both sides.
@@ -122,16 +129,16 @@ impl App {
     /// # Errors
     /// The configuration has a mistake, or two tasks have the same name.
     pub fn new(config: Config) -> Result<App> {
-        Self::assemble(config, None, Chain::collect(Vec::new()))
+        Self::assemble(config, Wraps::default(), Chain::collect(Vec::new()))
     }
 
     /// The same application with another configuration.
     #[cfg(feature = "cli")]
     pub(crate) fn reconfigured(&self, config: Config) -> Result<App> {
-        Self::assemble(config, self.0.wrap_broker, self.0.middleware.clone())
+        Self::assemble(config, self.0.wraps, self.0.middleware.clone())
     }
 
-    fn assemble(config: Config, wrap_broker: Option<WrapBroker>, middleware: Chain) -> Result<App> {
+    fn assemble(config: Config, wraps: Wraps, middleware: Chain) -> Result<App> {
         let config = config.with_absolute_paths();
         config.topology.validate()?;
         let router = Router::new(config.routes.clone(), config.default_queue.clone())?;
@@ -140,7 +147,7 @@ impl App {
             registry: Registry::collect()?,
             middleware,
             config,
-            wrap_broker,
+            wraps,
             broker: OnceCell::new(),
             backend: OnceCell::new(),
             configured: OnceCell::new(),
@@ -200,7 +207,7 @@ impl App {
         let options = self.connect_options();
         let open = async || {
             let broker = broker::open(&self.0.config.broker_url, &options).await?;
-            Ok(match self.0.wrap_broker {
+            Ok(match self.0.wraps.broker {
                 Some(wrap) => wrap(broker),
                 None => broker,
             })
@@ -238,7 +245,13 @@ impl App {
             return Ok(Arc::clone(backend));
         }
         let options = BackendOptions { connect: self.connect_options(), expires: config.result_expires };
-        let open = || backend::open(&config.broker_url, config.result_backend.as_ref(), &options);
+        let open = async || {
+            let backend = backend::open(&config.broker_url, config.result_backend.as_ref(), &options).await?;
+            Ok(match self.0.wraps.backend {
+                Some(wrap) => wrap(backend),
+                None => backend,
+            })
+        };
         Box::pin(backend.get_or_try_init(open)).await.map(Arc::clone)
     }
 
