@@ -226,8 +226,8 @@ fn message(captured: &Captured) -> Message {
     };
     Message {
         properties: Properties {
-            content_type: text("content_type"),
-            content_encoding: text("content_encoding"),
+            content_type: text("content_type").map(Into::into),
+            content_encoding: text("content_encoding").map(Into::into),
             correlation_id: text("correlation_id"),
             reply_to: text("reply_to"),
             ..Properties::default()

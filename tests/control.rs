@@ -194,6 +194,47 @@ fn slots_and_queues_are_changed_while_a_worker_runs() {
 }
 
 #[test]
+fn what_a_worker_has_reserved_is_told_and_does_not_count_as_running() {
+    everywhere(async |place| {
+        let name = format!("{}@test", unique("worker"));
+        let app = place.app_with(|config| {
+            config.worker.hostname = Some(name.clone());
+            config.worker.concurrency = 1;
+            config.worker.prefetch = Some(10);
+        });
+        let (gate, state) = Gate::closed();
+        let running = Running::start(app.clone(), state);
+        let control = control(&place.app()).await.to([&name]);
+        eventually("the worker answers", || answers(&control)).await;
+        let mut jobs = Vec::new();
+        for number in 0..3 {
+            let call = wait.with(number.to_string()).queue(&place.queue);
+            jobs.push(app.send(call).await.expect("sent"));
+        }
+        eventually("it has reserved two", async || {
+            ask(&control, "reserved", json!({})).await.as_array().map(Vec::len) == Some(2)
+        })
+        .await;
+        let reserved = ask(&control, "reserved", json!({})).await;
+        let first = &reserved[0];
+        assert_eq!((&first["name"], &first["time_start"]), (&json!("control.wait"), &Value::Null), "{first}");
+        assert_eq!(first["delivery_info"]["queue"], json!(place.queue), "{first}");
+        let id = first["id"].as_str().expect("an id").to_owned();
+        let found = ask(&control, "query_task", json!({"ids": [id]})).await;
+        assert_eq!(found[&id][0], "reserved", "{}: {found}", place.name);
+        let asked = jobs.iter().find(|job| job.id() == id).expect("one of ours");
+        assert_eq!(asked.state().await.expect("known"), mq_worker::State::Pending, "{}", place.name);
+        assert_eq!(ask(&control, "scheduled", json!({})).await, json!([]));
+        gate.0.add_permits(3);
+        for job in jobs {
+            job.get().timeout(Duration::from_secs(20)).await.expect("a result");
+        }
+        assert_eq!(ask(&control, "reserved", json!({})).await, json!([]), "{}", place.name);
+        running.stop().await;
+    });
+}
+
+#[test]
 fn time_limits_are_changed_while_a_worker_runs() {
     everywhere(async |place| {
         let (app, name) = named(&place);

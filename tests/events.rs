@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mq_worker::control::Control;
 use mq_worker::events::{Event, EventKind, EventReader, EventStream};
-use mq_worker::{App, SharedState, TaskError, task};
+use mq_worker::{App, Context, SharedState, TaskError, task};
 use serde_json::{Map, Value, json};
 use support::places::{Place, Running, eventually, everywhere};
 use support::unique;
@@ -17,6 +17,13 @@ async fn greet(name: String) -> String {
 #[task(name = "events.fail", max_retries = 1, backoff = "5ms..10ms")]
 async fn fail(what: String) -> Result<(), TaskError> {
     Err(TaskError::failed(what))
+}
+
+#[task(name = "events.climb", ignore_result)]
+async fn climb(ctx: &Context) -> Result<(), mq_worker::Error> {
+    ctx.progress(3, 12, "the S3CRET path");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    ctx.set_state("RESTING", ["hut"])
 }
 
 /// A worker with a name that no other test has, and a producer that reports what it sends.
@@ -96,8 +103,12 @@ fn the_life_of_a_call_is_reported() {
         assert_eq!(succeeded.result.as_deref(), Some("'hello world'"));
         assert!(succeeded.runtime.is_some_and(|runtime| runtime < 10.0), "{succeeded:?}");
         assert!(started.clock > received.clock && succeeded.clock > started.clock);
-        let online =
-            read.iter().find(|event| event.kind == EventKind::WorkerOnline && event.hostname == name);
+        // It says so beside its work.
+        let is_online = |event: &Event| event.kind == EventKind::WorkerOnline && event.hostname == name;
+        if !read.iter().any(is_online) {
+            read.extend(read_to(&mut events, is_online).await);
+        }
+        let online = read.iter().find(|event| is_online(event));
         assert_eq!(online.and_then(|online| online.freq), Some(2.0), "{read:#?}");
 
         let job = app.send(fail.with("no luck").queue(&place.queue)).await.expect("sent");
@@ -122,10 +133,28 @@ fn the_life_of_a_call_is_reported() {
         let dead = find(&read, job.id(), &EventKind::DeadLettered);
         assert_eq!(dead.queue.as_deref(), Some(place.dead().as_str()));
 
+        // What a task says is told without a result backend too; of quick reports the last.
+        let job = app.send(climb.with().queue(&place.queue)).await.expect("sent");
+        let read =
+            read_to(&mut events, |event| event.kind == EventKind::TaskSucceeded && is_of(event, job.id()))
+                .await;
+        let is_said = |event: &&Event| event.kind == EventKind::Reported && is_of(event, job.id());
+        let said: Vec<_> = read.iter().filter(is_said).collect();
+        let [progress, resting] = said[..] else { panic!("{}: two reports: {said:?}", place.name) };
+        assert_eq!(
+            (progress.state.as_deref(), progress.current, progress.total),
+            (Some("PROGRESS"), Some(3), Some(12))
+        );
+        assert_eq!(progress.description.as_deref(), Some("the S3CRET path"));
+        assert_eq!(
+            (resting.state.as_deref(), resting.description.as_deref()),
+            (Some("RESTING"), Some("['hut']"))
+        );
+
         running.stop().await;
         let offline = |event: &Event| event.kind == EventKind::WorkerOffline && event.hostname == name;
         let read = read_to(&mut events, offline).await;
-        assert_eq!(read.iter().find(|event| offline(event)).and_then(|event| event.processed), Some(3));
+        assert_eq!(read.iter().find(|event| offline(event)).and_then(|event| event.processed), Some(4));
         events.close().await;
     });
 }
@@ -200,6 +229,14 @@ fn arguments_and_results_are_hidden_on_request() {
         let done =
             |event: &Event| event.kind == EventKind::TaskSucceeded && event.uuid.as_deref() == Some(job.id());
         let read = read_to(&mut events, done).await;
+        let climbing = app.send(climb.with().queue(&place.queue)).await.expect("sent");
+        let ended = |event: &Event| {
+            event.kind == EventKind::TaskSucceeded && event.uuid.as_deref() == Some(climbing.id())
+        };
+        let said = read_to(&mut events, ended).await;
+        let of_climb = said.iter().filter(|event| event.uuid.as_deref() == Some(climbing.id()));
+        let text: String = of_climb.map(|event| serde_json::to_string(event).expect("JSON")).collect();
+        assert!(text.contains("PROGRESS") && !text.contains("S3CRET"), "{}: {text}", place.name);
         let ours = read.iter().filter(|event| event.uuid.as_deref() == Some(job.id()));
         let text: String = ours.map(|event| serde_json::to_string(event).expect("JSON")).collect();
         assert!(text.contains("[hidden]") && !text.contains("S3CRET"), "{}: {text}", place.name);

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Process, shared};
+use support::{Process, postgres, redis, shared};
 
 use super::{alone, beside_others};
 
@@ -86,6 +86,15 @@ fn a_broken_broker_is_caught_when_nothing_else_happens() {
         boxed(move || caught("repeated:", &format!("{play} --mutation twice"))),
         boxed(move || caught("stuck:", &format!("{play} --mutation forgotten-ack"))),
     ]);
+}
+
+#[test]
+fn what_is_acknowledged_has_its_final_state_in_a_store_that_was_killed() {
+    let stores = [("redis", redis::is_installed(file!())), ("postgres", postgres::is_installed(file!()))];
+    let installed = stores.into_iter().filter(|(_, is_installed)| *is_installed);
+    side_by_side(installed.map(|(store, _)| {
+        boxed(move || clean(&format!("--broker sqlite --store {store} --scenario store")))
+    }));
 }
 
 #[test]

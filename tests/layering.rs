@@ -50,9 +50,6 @@ const CIRCLES: &[(&str, &[&str])] = &[(
 /// A file with more lines than this usually holds two nouns.
 const LONGEST: usize = 400;
 
-/// Files that are longer all the same.
-const LONG: &[&str] = &["broker/amqp/lane.rs", "connection/amqp/codec.rs", "connection/amqp/publisher.rs"];
-
 fn row(module: &str) -> Option<usize> {
     ROWS.iter().position(|row| row.contains(&module))
 }
@@ -119,8 +116,7 @@ fn no_file_is_too_long() {
             long.push(relative.display().to_string());
         }
     }
-    long.sort_unstable();
-    assert_eq!(long, LONG, "left: the files of more than {LONGEST} lines; right: the exceptions");
+    assert!(long.is_empty(), "files of more than {LONGEST} lines: {long:?}");
 }
 
 #[test]

@@ -217,6 +217,26 @@ fn a_call_knows_its_children_and_a_revoked_one_says_why() {
 }
 
 #[test]
+fn a_call_that_never_was_is_told_from_one_that_waits_where_the_broker_shows_it() {
+    everywhere(async |place| {
+        let (app, is_rabbitmq) = (place.app(), place.name.starts_with("rabbitmq"));
+        let known = async |id: &str| {
+            let job: AsyncResult<i64> = app.result(id).await.expect("a handle");
+            job.is_known().await.expect("an answer")
+        };
+        let told = |known: bool| if is_rabbitmq { None } else { Some(known) };
+        let waits = app.send(add.with(1, 2).queue(&place.queue)).await.expect("sent");
+        let later = app.send(add.with(1, 2).queue(&place.queue).countdown(LIMIT)).await.expect("sent");
+        assert_eq!((known(waits.id()).await, known(later.id()).await), (told(true), told(true)));
+        assert_eq!(known(&unique("stranger")).await, told(false));
+        let running = Running::start(app.clone(), SharedState::default());
+        assert_eq!(waits.get().timeout(LIMIT).await.expect("a result"), 3);
+        assert_eq!(waits.is_known().await.expect("an answer"), Some(true), "it has a result");
+        running.stop().await;
+    });
+}
+
+#[test]
 fn an_id_that_rpc_does_not_know_names_the_setting_that_helps() {
     everywhere(async |place| {
         let (app, is_rabbitmq) = (place.app(), place.name.starts_with("rabbitmq"));

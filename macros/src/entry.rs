@@ -58,6 +58,7 @@ impl Parts<'_> {
             ) -> ::core::result::Result<#private::Work, #private::ArgumentError> {
                 #(#takes)*
                 #private::Arguments::finish(__arguments, &[#(#keywords),*])?;
+                let __types = #private::result_types(&__context);
                 ::core::result::Result::Ok(#private::Work::#work)
             }
         }
@@ -67,9 +68,15 @@ impl Parts<'_> {
         let Self { private, ident, .. } = self;
         let write = quote!(#private::write_output_of::<#ident>);
         if !self.task.is_fallible() {
-            return quote!(#write(&#called));
+            return quote!(#write(&#called, __types));
         }
-        match_result(private, called, self.returned_span, &quote!(__value), &quote!(#write(&__value)))
+        match_result(
+            private,
+            called,
+            self.returned_span,
+            &quote!(__value),
+            &quote!(#write(&__value, __types)),
+        )
     }
 }
 

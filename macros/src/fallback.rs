@@ -1,4 +1,4 @@
-//! What stands in for a task that was refused: whoever uses it gets no further messages.
+//! Stands in for a task that was refused: code that uses it gets no further messages.
 
 use std::collections::HashSet;
 

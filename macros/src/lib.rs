@@ -1,4 +1,5 @@
-//! The attributes of mq-worker: `#[task]`, `#[setup]` and `#[on_failure]`. Use them through `mq_worker`.
+//! The attributes of mq-worker: `#[task]`, `#[setup]` and `#[on_failure]`. Use them through `mq_worker`, where their
+//! documentation begins with an example: this crate is built for the compiler, and cannot depend on that one.
 //!
 //! A small compiler: `ast` is the input, `options` reads the options, `valid` checks, `expand` and `entry` generate code.
 //! After mistakes, `fallback` generates an item that lets the compiler check the rest of the program.
@@ -19,42 +20,6 @@ use crate::ast::Function;
 use crate::mistakes::Mistakes;
 use crate::options::Options;
 
-/// Turns a function into a task: a call can be queued now and run later by a worker.
-///
-/// ```no_run
-/// use std::time::Duration;
-///
-/// use mq_worker::{TaskError, task};
-/// use serde::{Deserialize, Serialize};
-///
-/// #[derive(Clone, Serialize, Deserialize)]
-/// struct User {
-///     name: String,
-///     email: String,
-/// }
-///
-/// /// Sends the welcome e-mail.
-/// #[task(queue = "email", max_retries = 5)]
-/// async fn send_email(user: User, subject: String) -> Result<(), TaskError> {
-///     println!("{subject}, {}!", user.name);
-///     Ok(())
-/// }
-///
-/// # async fn demo(user: User) -> Result<(), Box<dyn std::error::Error>> {
-/// // Queue a call: returns once the broker has stored it safely.
-/// let job = send_email.delay(user.clone(), "Welcome").await?;
-/// // Queue a call with options.
-/// send_email.with(user.clone(), "How do you like it?").countdown(Duration::from_secs(60)).send().await?;
-/// // Queue many calls at once: an item is the tuple of arguments.
-/// send_email.delay_many([(user.clone(), "One".into()), (user.clone(), "Two".into())]).await?;
-/// // Wait for the result.
-/// job.get().await?;
-/// // It is still an ordinary function.
-/// send_email(user, "Now".to_owned()).await.map_err(|error| error.to_string())?;
-/// # Ok(())
-/// # }
-/// ```
-///
 /// # The function
 ///
 /// - `async fn` runs on the async runtime; a plain `fn` runs on a bounded pool of blocking threads.
@@ -104,26 +69,6 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#mistakes #code).into()
 }
 
-/// Runs a function in each worker before it takes its first message, to prepare the shared state.
-///
-/// ```
-/// use mq_worker::{Context, SharedState, setup, task};
-///
-/// struct Greeting(String);
-///
-/// #[setup]
-/// async fn prepare(state: &mut SharedState) -> Result<(), std::env::VarError> {
-///     // Open the database connection pool, the HTTP client, …
-///     state.insert(Greeting(std::env::var("GREETING")?));
-///     Ok(())
-/// }
-///
-/// #[task]
-/// async fn greet(ctx: &Context, name: String) -> String {
-///     format!("{}, {name}!", ctx.state::<Greeting>().0)
-/// }
-/// ```
-///
 /// The function, `async` or plain, takes `&mut SharedState` and returns nothing or a `Result<(), E>`; an error stops
 /// the worker with its text. It remains an ordinary function, so that a test can call it. A program may have several:
 /// they run in the order of their paths. `crate = "path"` sets the path of `mq_worker` if it was renamed.
@@ -132,17 +77,6 @@ pub fn setup(options: TokenStream, item: TokenStream) -> TokenStream {
     hook::SETUP.compile(options.into(), item.into()).into()
 }
 
-/// Calls a function in the worker after a message was dead-lettered.
-///
-/// ```
-/// use mq_worker::{FailedTask, on_failure};
-///
-/// #[on_failure]
-/// async fn alert(failed: &FailedTask) {
-///     eprintln!("{} {}: {} ({})", failed.task(), failed.id(), failed.failure(), failed.reason());
-/// }
-/// ```
-///
 /// The function, `async` or plain, takes `&FailedTask` and returns nothing or a `Result<(), E>`. It is called for every
 /// dead letter: after the last retry, a permanent error, a message that fits no task, or a poison message. A program may
 /// have several such functions: they run in the order of their paths.

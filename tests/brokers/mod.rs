@@ -83,6 +83,7 @@ suite! {
         an_exchange_in_use_is_kept_if_so_asked
         a_binding_can_be_taken_away
         the_oldest_message_has_an_age
+        messages_are_looked_at_without_being_taken
         a_message_is_found_by_its_id
     }
     exchanges {

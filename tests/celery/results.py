@@ -4,7 +4,7 @@ import pathlib
 import sys
 import time
 
-from celery import chain
+from celery import chain, chord, group
 from celery.result import ResultSet
 from proj import add, app, rust_queue
 
@@ -48,6 +48,24 @@ elif case == "failures":
         error = result.get(timeout=40, propagate=False)
         told.append(f"{type(error).__name__} {error} {result.state} {result.failed()}\n{result.traceback}")
     print("\n--\n".join(told))
+elif case == "kombu":
+    values = rust("rust_kombu").delay().get(timeout=40)
+    print(*(repr(value) for value in values), sep="\n")
+    # What Rust wrote for Python comes back to Rust.
+    print(rust("rust_unkombu", *values).delay().get(timeout=40))
+elif case == "set":
+    results = ResultSet([rust("rust_add", n, n + 1).delay() for n in [1, 3, 5]])
+    print(results.join(timeout=40), results.ready(), results.successful(), results.completed_count())
+    results = ResultSet([rust("rust_add", 1, 1).delay(), rust("rust_chained_error").delay()])
+    print([str(value) for value in results.join(timeout=40, propagate=False)], results.failed())
+    members = group(rust("rust_add", 1, 2), rust("rust_add", 3, 4))()
+    print(members.join(timeout=40))
+    result = rust("rust_add", 1, 1).delay()
+    print(result.get(timeout=40), result.forget())
+elif case == "chord":
+    body = chord([rust("rust_add", 1, 2), rust("rust_add", 3, 4)])(rust("rust_describe"))
+    for result in [*body.parent.results, body]:
+        print(result.get(timeout=40, propagate=False), result.state)
 elif case == "sets":
     results = ResultSet([rust("rust_add", n, n + 1).delay() for n in [1, 3, 5]])
     print(results.join(timeout=40))

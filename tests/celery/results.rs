@@ -4,9 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use mq_worker::{App, AsyncResult, Context, Language, Progress, SendOptions, State, TaskError, task};
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use support::{temp_dir, within};
+use uuid::Uuid;
 
 use super::Lab;
 
@@ -73,6 +76,29 @@ async fn rust_parent(ctx: &Context) -> Result<u32, TaskError> {
     Ok(7)
 }
 
+type Kombu = (DateTime<Utc>, NaiveDateTime, NaiveDate, NaiveTime, Decimal, Uuid, Vec<u8>);
+
+#[task(result_types = "kombu")]
+async fn rust_kombu() -> Kombu {
+    let day = NaiveDate::from_ymd_opt(2031, 1, 2).expect("a day");
+    let naive = day.and_hms_nano_opt(3, 4, 5, 678_999).expect("a time");
+    let time = NaiveTime::from_hms_opt(3, 4, 5).expect("a time");
+    (naive.and_utc(), naive, day, time, Decimal::new(110, 2), Uuid::from_u128(5), vec![0xff, 0])
+}
+
+#[task]
+async fn rust_unkombu(
+    at: DateTime<Utc>,
+    naive: NaiveDateTime,
+    day: NaiveDate,
+    time: NaiveTime,
+    price: Decimal,
+    id: Uuid,
+    bytes: Vec<u8>,
+) -> String {
+    format!("{at:?} {naive:?} {day} {time} {price} {id} {bytes:?}")
+}
+
 /// On messages, and on Redis where the run has it.
 async fn on_each_store<F: Future<Output = ()>>(test: impl Fn(Lab) -> F) {
     let redis = support::redis::shared(file!());
@@ -123,6 +149,63 @@ async fn python_sees_the_whole_error_of_a_rust_task() {
         running.stop().await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_gets_its_own_types_from_a_rust_task_that_writes_them() {
+    on_each_store(async |lab| {
+        let running = lab.rust_worker().await;
+        let printed = lab.script("results.py", &["kombu"]).await;
+        let lines: Vec<&str> = printed.lines().collect();
+        let expected = [
+            "datetime.datetime(2031, 1, 2, 3, 4, 5, 678, tzinfo=datetime.timezone.utc)",
+            "datetime.datetime(2031, 1, 2, 3, 4, 5, 678)",
+            "datetime.date(2031, 1, 2)",
+            "datetime.time(3, 4, 5)",
+            "Decimal('1.10')",
+            "UUID('00000000-0000-0000-0000-000000000005')",
+            "b'\\xff\\x00'",
+            "2031-01-02T03:04:05.000678Z 2031-01-02T03:04:05.000678 2031-01-02 03:04:05 1.10 \
+             00000000-0000-0000-0000-000000000005 [255, 0]",
+        ];
+        assert_eq!(lines, expected, "{printed}");
+        let job = lab.app.send(rust_kombu.with().queue(&lab.rust_queue)).await.expect("sent");
+        let (at, naive, ..) = job.get().timeout(LIMIT).await.expect("its own");
+        assert_eq!((at.naive_utc(), at.timestamp_subsec_micros()), (naive, 678));
+        running.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_joins_sets_groups_and_what_failed() {
+    on_each_store(async |lab| {
+        let running = lab.rust_worker().await;
+        let printed = lab.script("results.py", &["set"]).await;
+        let lines: Vec<&str> = printed.lines().collect();
+        assert_eq!(lines[0], "[3, 7, 11] True True 3", "{printed}");
+        assert_eq!(lines[1], "['2', 'no number: invalid digit found in string'] True", "{printed}");
+        assert_eq!(lines[2], "[3, 7]", "{printed}");
+        assert_eq!(lines[3], "2 None", "{printed}");
+        running.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_waits_for_a_chord_hears_that_its_members_are_not_run() {
+    // Over messages, Celery itself refuses chords.
+    let Some(url) = support::redis::shared(file!()) else { return };
+    let Some(lab) = Lab::with_results_in(&url) else { return };
+    let running = lab.rust_worker().await;
+    let printed = lab.script("results.py", &["chord"]).await;
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 3, "{printed}");
+    for line in lines {
+        assert!(line.contains("part of a chord, which this worker does not support"), "{printed}");
+        assert!(line.ends_with("FAILURE"), "{printed}");
+    }
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::site::Site;
 
 /// Status and answer of a request.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     site: &Site,
     method: &str,
     path: &str,
@@ -43,14 +43,22 @@ pub(super) async fn ask(
     asked.await.expect("no panic")
 }
 
-pub(super) async fn get(site: &Site, path: &str) -> Value {
+pub(crate) async fn get(site: &Site, path: &str) -> Value {
     let (status, answer) = ask(site, "GET", path, Some("l00k"), None).await;
     assert_eq!(status, 200, "{path}: {answer}");
     answer
 }
 
-pub(super) async fn act(site: &Site, action: Value) -> (u16, Value) {
+pub(crate) async fn act(site: &Site, action: Value) -> (u16, Value) {
     ask(site, "POST", "/api/v1/actions", Some("t0ken"), Some(action)).await
+}
+
+async fn dead_letters(site: &Site, expected: u64) {
+    support::eventually(&format!("{expected} dead letters"), Duration::from_secs(20), || async {
+        let queues = site.app.broker().await.ok()?.queues(&["greetings.dead".into()]).await.ok()?;
+        (queues.first()?.ready == expected).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,11 +105,30 @@ async fn a_program_sees_and_does_what_the_page_does() {
         (found["tasks"][0]["result"].as_str()?.contains("hello ben")).then_some(())
     })
     .await;
+    let later = site.greet("later").await;
+    let result = async |expected: &str| {
+        let backend = site.app.backend().await.expect("a backend");
+        support::eventually(&format!("its result is {expected}"), Duration::from_secs(20), || async {
+            let record = backend.fetch(&later).await.expect("an answer")?;
+            (record.state.as_str() == expected).then_some(())
+        })
+        .await;
+    };
+    result("FAILURE").await;
+    dead_letters(&site, 2).await;
+    let (status, replayed) = act(&site, json!({"action": "replay", "ids": [id, later]})).await;
+    assert_eq!((status, &replayed["done"]), (200, &json!("2 calls replayed.")), "{replayed}");
+    // What a call came to before does not stand in the way of what it comes to now.
+    result("SUCCESS").await;
+    dead_letters(&site, 1).await;
     let (status, dropped) = act(&site, json!({"action": "drop-dead", "queue": "greetings", "id": id})).await;
     assert_eq!((status, &dropped["done"]), (200, &json!("1 dead letter dropped.")), "{dropped}");
+    let unknown = json!({"action": "replay", "ids": ["nobody"]});
+    let (status, refused) = act(&site, unknown).await;
+    assert_eq!((status, &refused["error"]), (422, &json!("the history knows no call nobody")), "{refused}");
     let activity = get(&site, "/api/v1/activity").await;
     assert_eq!(
-        (&activity["activity"][0]["who"], &activity["activity"][0]["action"]),
+        (&activity["activity"][0]["who"], &activity["activity"][1]["action"]),
         (&json!("deploy"), &json!("drop-dead"))
     );
 }
@@ -115,7 +142,9 @@ async fn nobody_acts_without_a_token_that_may() {
         (None, "/api/v1/actions", purge(), 401),
         (Some("guess"), "/api/v1/actions", purge(), 401),
         (Some("l00k"), "/api/v1/actions", purge(), 403),
-        (Some("l00k"), "/api/v1/queues/greetings/peek", None, 403),
+        (None, "/api/v1/queues/greetings/peek", None, 401),
+        // This broker shows messages without taking them.
+        (Some("l00k"), "/api/v1/queues/greetings/peek", None, 200),
         (Some("t0ken"), "/api/v1/actions", Some(json!({"action": "explode"})), 422),
         (Some("t0ken"), "/api/v1/actions", Some(json!({"action": "purge-queue", "queue": "none"})), 422),
         (Some("t0ken"), "/api/v1/nothing", None, 404),

@@ -3,5 +3,6 @@
 mod api;
 mod browser;
 mod pictures;
+mod rabbitmq;
 mod schedules;
 mod site;

@@ -27,6 +27,8 @@ pub async fn greet(ctx: &Context, name: String) -> Result<String, TaskError> {
     match name.as_str() {
         "nobody" => Err(TaskError::reject("there is nobody to greet")),
         "busy" if ctx.retries() == 0 => Err(TaskError::from(std::io::Error::other("the line is busy"))),
+        // A dead letter keeps the reason when it is replayed.
+        "later" if ctx.headers().get_str("mq-dead-reason").is_none() => Err(TaskError::reject("not yet")),
         "slow" => {
             tokio::time::sleep(Duration::from_secs(600)).await;
             Ok(name)
@@ -47,7 +49,12 @@ pub(crate) struct Site {
 impl Site {
     /// Serves a page, with a worker.
     pub(crate) async fn start() -> Self {
-        let mut site = Self::without_worker(|_| {}).await;
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut site = Self::without_worker(change).await;
         let worker = Worker::new(site.app.clone()).expect("a worker");
         site.handle = Some(worker.handle());
         site.tasks.push(tokio::spawn(async move { drop(worker.run().await) }));

@@ -9,6 +9,8 @@ use clap::ValueEnum;
 use mq_worker::{App, Config, QueueKind};
 use support::{Node, Proxy};
 
+use crate::store::{Store, StoreKind};
+
 /// The queue of all tasks.
 pub(crate) const QUEUE: &str = "faults";
 /// Where their dead letters go.
@@ -44,18 +46,20 @@ pub(crate) struct Arena {
     pub(crate) kind: Kind,
     directory: PathBuf,
     nodes: Vec<Mutex<Node>>,
+    /// Where the results of all tasks go.
+    pub(crate) store: Option<Store>,
 }
 
 impl Arena {
     /// Starts what the kind needs; files go into the directory.
-    pub(crate) fn start(kind: Kind, directory: &Path) -> Arena {
+    pub(crate) fn start(kind: Kind, store: Option<StoreKind>, directory: &Path) -> Arena {
         let nodes = match kind {
             Kind::Sqlite => Vec::new(),
             Kind::Rabbitmq | Kind::RabbitmqClassic => vec![Node::start_with(HEARTBEAT)],
             Kind::Cluster => Node::start_cluster(3, HEARTBEAT),
         };
         let nodes = nodes.into_iter().map(Mutex::new).collect();
-        Arena { kind, directory: directory.to_owned(), nodes }
+        Arena { kind, directory: directory.to_owned(), nodes, store: store.map(Store::start) }
     }
 
     fn database(&self) -> PathBuf {
@@ -81,7 +85,8 @@ impl Arena {
     /// The settings of a process, as environment variables.
     pub(crate) fn settings(&self, url: &str) -> Vec<(&'static str, String)> {
         let queue_kind = if self.kind == Kind::RabbitmqClassic { "classic" } else { "quorum" };
-        vec![
+        let stored = self.store.as_ref().map(|store| ("MQ_RESULT_BACKEND", store.url()));
+        let mut settings = vec![
             ("MQ_BROKER_URL", url.to_owned()),
             ("MQ_DEFAULT_QUEUE", QUEUE.to_owned()),
             ("MQ_QUEUES", QUEUE.to_owned()),
@@ -90,7 +95,9 @@ impl Arena {
             ("MQ_GRACE", "5s".to_owned()),
             ("MQ_PUBLISH_TIMEOUT", format!("{}s", PUBLISH_TIMEOUT.as_secs())),
             ("MQ_LOG_LEVEL", "info".to_owned()),
-        ]
+        ];
+        settings.extend(stored);
+        settings
     }
 
     /// An application of the control's own, with nothing in the way.
@@ -103,6 +110,7 @@ impl Arena {
             if self.kind == Kind::RabbitmqClassic { QueueKind::Classic } else { QueueKind::Quorum };
         App::new(Config {
             broker_url: url.parse()?,
+            result_backend: self.store.as_ref().map(|store| store.url().parse()).transpose()?,
             default_queue: QUEUE.to_owned(),
             queue_kind,
             ..Config::default()

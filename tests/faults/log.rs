@@ -209,6 +209,8 @@ words! {
         Pause = "pause",
         /// SIGKILL to RabbitMQ, and a new start.
         KillBroker = "kill-broker",
+        /// SIGKILL to the store of results, and a new start.
+        KillStore = "kill-store",
         /// RabbitMQ closes all connections.
         CloseAll = "close-all",
         /// A reset of the connections of one process.

@@ -23,6 +23,7 @@ mod producer;
 mod run;
 mod scenario;
 mod schedules;
+mod store;
 mod work;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use clap::Parser;
 use self::arena::Kind;
 use self::run::{DRAINS_WITHIN, Extent, Run};
 use self::schedules::Schedules;
+use self::store::StoreKind;
 
 /// The short play with schedulers.
 const SCHEDULES: &str = "schedules";
@@ -47,6 +49,9 @@ struct Arguments {
     /// What runs the queues
     #[arg(long, value_enum, default_value = "sqlite")]
     broker: Kind,
+    /// Store the results of all tasks there, and kill and restart it [default: those of few tasks, where the broker is]
+    #[arg(long, value_enum)]
+    store: Option<StoreKind>,
     /// How long things go wrong
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -106,7 +111,7 @@ fn main() -> ExitCode {
         None => temporary.path().to_owned(),
     };
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
-    let mut run = Run::new(arguments.broker, &directory, arguments.mutation.clone());
+    let mut run = Run::new(arguments.broker, arguments.store, &directory, arguments.mutation.clone());
     let verdict = match (&arguments.scenario, arguments.schedules) {
         (Some(name), _) if name == SCHEDULES => {
             let on = Schedules::start(&mut run, arguments.schedules.unwrap_or(COUNT));

@@ -147,6 +147,9 @@ impl Stage<'_> {
             Fault::MemoryAlarm => self.during(fault, None, || self.arena.memory_alarm(lasts)),
             Fault::DiskAlarm => self.during(fault, None, || self.arena.disk_alarm(lasts)),
             Fault::Lock => self.during(fault, None, || self.arena.lock(lasts)),
+            Fault::KillStore => self.during(fault, None, || {
+                self.arena.store.iter().for_each(|store| store.restart(lasts));
+            }),
             Fault::Crash => {}
         }
     }

@@ -14,6 +14,7 @@ use crate::log::{Event, Kind as TaskKind, Log};
 use crate::mutation;
 use crate::nemesis::{Plan, Stage, plan};
 use crate::players::{Player, ROLE, SCHEDULER};
+use crate::store::{self, StoreKind};
 use crate::work::MAX_RETRIES;
 
 /// All that is needed for a run, random or by a script.
@@ -64,9 +65,14 @@ const MAX_CRASHES: u32 = 3;
 
 impl Run {
     /// Starts the broker; nobody plays yet.
-    pub(crate) fn new(kind: Kind, directory: &Path, mutation: Option<String>) -> Run {
+    pub(crate) fn new(
+        kind: Kind,
+        store: Option<StoreKind>,
+        directory: &Path,
+        mutation: Option<String>,
+    ) -> Run {
         Run {
-            arena: Arena::start(kind, directory),
+            arena: Arena::start(kind, store, directory),
             directory: directory.to_owned(),
             log: Log::open(&directory.join("log"), "control"),
             workers: Vec::new(),
@@ -167,12 +173,16 @@ impl Run {
             }
         }
         let Plan { processes, broker } = plan(extent.seed, self.arena.kind, extent.lasts);
+        let of_store = self.arena.store.as_ref().map(|_| store::plan(extent.seed, extent.lasts));
         let until = Instant::now() + extent.lasts;
         let stop = AtomicBool::new(false);
         let stage = self.stage();
         thread::scope(|scope| {
-            let tracks =
-                [&processes, &broker].map(|track| scope.spawn(|| stage.perform(track, until, &stop)));
+            let tracks: Vec<_> = [&processes, &broker]
+                .into_iter()
+                .chain(&of_store)
+                .map(|track| scope.spawn(|| stage.perform(track, until, &stop)))
+                .collect();
             scope.spawn(|| self.supervise(&stop));
             while Instant::now() < until || tracks.iter().any(|track| !track.is_finished()) {
                 thread::sleep(Duration::from_millis(50));
@@ -292,12 +302,13 @@ impl Run {
         for (queue, count) in self.arena.waiting().into_iter().filter(|(_, count)| *count > 0) {
             self.log.write(Event::Left { queue, count });
         }
-        if self.arena.kind == Kind::Sqlite {
-            let values = |kind| kind == Some(TaskKind::Value);
+        if self.arena.kind == Kind::Sqlite || self.arena.store.is_some() {
+            let all = self.arena.store.is_some();
+            let values = |kind| all || kind == Some(TaskKind::Value);
             let history = self.history();
             let wanted =
                 history.tasks.iter().filter(|(_, task)| values(task.intent.map(|intent| intent.kind)));
-            for (id, _) in wanted.filter(|(_, task)| task.has_succeeded()) {
+            for (id, _) in wanted.filter(|(_, task)| task.has_succeeded() || all && !task.dead.is_empty()) {
                 let state = app.result::<u64>(id.clone()).await?.state().await?;
                 self.log.write(Event::Stored { id: id.clone(), state: state.to_string() });
             }

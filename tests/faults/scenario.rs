@@ -16,7 +16,7 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
 type Play = fn(&mut Run);
 
-const PLAYS: [(&str, Play); 11] = [
+const PLAYS: [(&str, Play); 12] = [
     ("calm", calm),
     ("crash", crash),
     ("outage", outage),
@@ -28,6 +28,7 @@ const PLAYS: [(&str, Play); 11] = [
     ("crowd-in-process", crowd_in_process),
     ("coincidence", coincidence),
     ("rolling", rolling),
+    ("store", store),
 ];
 
 /// The names of all plays.
@@ -182,6 +183,22 @@ fn rolling(run: &mut Run) {
     wait_until(run, |history| runs(history) >= 20);
     inflict(run, Fault::Roll);
     inflict(run, Fault::Roll);
+    wait_for_producers(run);
+}
+
+/// The store of results is away while tasks end, and one of the workers that wait for it is killed.
+fn store(run: &mut Run) {
+    (0..2).for_each(|_| run.add_worker());
+    send(run, "value*5 flaky*5 reject*3 slow:500*4 wait:1000 value*10 flaky*10 reject*3 slow:500*4");
+    wait_until(run, |history| runs(history) >= 8);
+    let run = &*run;
+    thread::scope(|scope| {
+        let lasts = Duration::from_secs(2);
+        let step = Step { after: Duration::ZERO, fault: Fault::KillStore, which: 0, lasts };
+        scope.spawn(move || run.stage().inflict(step));
+        thread::sleep(Duration::from_secs(1));
+        inflict(run, Fault::KillWorker);
+    });
     wait_for_producers(run);
 }
 

@@ -153,7 +153,14 @@ fn large_integers_arrive_exactly_or_are_not_sent() {
 #[test]
 fn spans_without_end_are_no_limits_and_waits_without_end_are_refused() {
     everywhere(async |place| {
-        let app = place.app_with(|config| config.result_expires = Duration::from_secs(100 * 365 * 24 * 3600));
+        let app = place.app_with(|config| {
+            config.result_expires = Duration::from_secs(100 * 365 * 24 * 3600);
+            config.publish_timeout = Duration::MAX;
+            config.worker.grace = Duration::MAX;
+            config.worker.health = Some(([127, 0, 0, 1], 0).into());
+            config.worker.health_stall_limit = Duration::MAX;
+            config.worker.health_connection_limit = Duration::MAX;
+        });
         let running = Running::start(app.clone(), SharedState::default());
         for limit in [Duration::MAX, Duration::from_secs(9000 * 365 * 24 * 3600)] {
             let call = divide.with(1.0, 2.0).queue(&place.queue).expires(limit).time_limit(limit);

@@ -1,61 +1,18 @@
 //! Connections in TLS: whom they trust, and who they say they are.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mq_worker::{ConnectOptions, TlsOptions, broker};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
+use support::authority::{Authority, Purpose};
 use support::shared::may_start_rabbitmq;
 use support::{Node, free_port};
-use tempfile::TempDir;
 
 use super::fixture::{Fixture, options, to, url};
 
-/// An authority, and certificates that it has signed, as files.
-struct Authority {
-    directory: TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
-        parameters.distinguished_name.push(DnType::CommonName, "a private authority");
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(parameters, key).expect("a certificate");
-        let authority = Self { directory: support::temp_dir(), issuer };
-        fs::write(authority.file("ca.pem"), authority.issuer.pem()).expect("written");
-        authority
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Writes `name.pem` and `name.key`.
-    fn sign(&self, name: &str, hosts: &[&str], purpose: ExtendedKeyUsagePurpose) {
-        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-        let mut parameters = CertificateParams::new(hosts).expect("good names");
-        // One that is called like its authority is taken for a certificate that signs itself.
-        parameters.distinguished_name.push(DnType::CommonName, name);
-        parameters.extended_key_usages = vec![purpose];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = parameters.signed_by(&key, &self.issuer).expect("signed");
-        fs::write(self.file(&format!("{name}.pem")), certificate.pem()).expect("written");
-        fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).expect("written");
-    }
-}
-
 /// A node that speaks TLS and wants to know who its clients are, and its address.
 async fn node(authority: &Authority) -> (Node, String) {
-    authority.sign("server", &["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth);
-    authority.sign("client", &["worker"], ExtendedKeyUsagePurpose::ClientAuth);
+    authority.sign("server", &["localhost", "127.0.0.1"], Purpose::ServerAuth);
+    authority.sign("client", &["worker"], Purpose::ClientAuth);
     let (port, file) = (free_port(), |name| authority.file(name).display().to_string());
     let configuration = format!(
         "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\

@@ -2,15 +2,19 @@
 //! processes, and waiting without sleeping.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod authority;
 pub mod browser;
 pub mod journal;
 pub mod node;
 pub mod places;
+pub mod pooler;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod readme;
 pub mod redis;
+mod server;
 pub mod shared;
 pub mod wait;
 

@@ -1,14 +1,16 @@
-//! A private PostgreSQL server: its own port and directory, both gone when it is dropped, or when this process ends.
+//! Private PostgreSQL servers: each with its own port and directory, both gone when it is dropped, or when this process ends.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
+use crate::server::{Server, give_away, unprivileged};
 use crate::shared::left_out;
 use crate::wait::eventually_blocking;
-use crate::{free_port, temp_dir};
+use crate::{free_port, temp_dir, unique};
 
 /// Where Debian keeps the programs of each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -16,21 +18,31 @@ const VERSIONS: &str = "/usr/lib/postgresql";
 /// A server with one superuser, `postgres`, who needs no password.
 #[derive(Debug)]
 pub struct Postgres {
+    programs: PathBuf,
     port: u16,
     directory: PathBuf,
-    server: Child,
-    /// Ends the server as soon as its input closes, even when this process is killed.
-    janitor: Child,
+    server: Option<Server>,
 }
 
-/// The server that all tests of this program share; `None`, which is said once per file, where PostgreSQL is not installed.
-pub fn shared(file: &str) -> Option<String> {
+/// The server that all tests of this program share, for a test that needs a database of its own; `None`, which is said once
+/// per file, where PostgreSQL is not installed.
+pub fn shared_server(file: &str) -> Option<&'static Postgres> {
     static SHARED: OnceLock<Postgres> = OnceLock::new();
-    let Some(programs) = programs() else {
+    is_installed(file).then(|| SHARED.get_or_init(Postgres::start))
+}
+
+/// The address of a database that all tests of this program share.
+pub fn shared(file: &str) -> Option<String> {
+    Some(shared_server(file)?.url())
+}
+
+/// True if tests can start a server; else says, once per file, what is left out.
+pub fn is_installed(file: &str) -> bool {
+    let is_installed = programs().is_some();
+    if !is_installed {
         left_out(file, "tests with PostgreSQL", &format!("{VERSIONS} is empty; ./tests/run installs it"));
-        return None;
-    };
-    Some(SHARED.get_or_init(|| Postgres::start(&programs)).url())
+    }
+    is_installed
 }
 
 fn programs() -> Option<PathBuf> {
@@ -40,79 +52,118 @@ fn programs() -> Option<PathBuf> {
         .find(|bin| bin.join("initdb").exists())
 }
 
-/// A command of the server, which refuses to run as root.
-fn command(program: &Path) -> Command {
-    let mut command = match rustix::process::geteuid().is_root() {
-        true => {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
-            command
-        }
-        false => Command::new(program),
-    };
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
 impl Postgres {
-    fn start(programs: &Path) -> Self {
+    /// Starts a server and waits until it takes connections.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// Starts a server whose files, such as `pg_hba.conf` and `postgresql.conf`, have been changed in their directory before.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_with(change: impl FnOnce(&Path)) -> Self {
+        let programs = programs().expect("PostgreSQL is installed");
         let directory = temp_dir().keep();
-        if rustix::process::geteuid().is_root() {
-            let owned = Command::new("chown").arg("postgres").arg(&directory).status();
-            assert!(owned.expect("chown").success(), "the directory belongs to the server");
-        }
-        let data = directory.join("data");
-        let made = command(&programs.join("initdb"))
+        give_away(&directory);
+        let mut postgres = Self { programs, port: free_port(), directory, server: None };
+        let made = unprivileged(&postgres.programs.join("initdb"))
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "-D"])
-            .arg(&data)
+            .arg(postgres.data())
             .status();
         assert!(made.expect("initdb").success(), "initdb makes a database");
-        let port = free_port();
-        let server = command(&programs.join("postgres"))
-            .arg("-D")
-            .arg(&data)
-            .args([
-                "-p",
-                &port.to_string(),
-                "-c",
-                "listen_addresses=127.0.0.1",
-                "-c",
-                "max_connections=200",
-                "-k",
-            ])
-            .arg(&directory)
-            .process_group(0)
-            .spawn()
-            .expect("PostgreSQL starts");
-        let janitor = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -INT \"$1\" 2>/dev/null; sleep 1; rm -rf \"$2\"", "janitor"])
-            .arg(server.id().to_string())
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        let postgres = Self { port, directory, server, janitor };
-        eventually_blocking("PostgreSQL answers", Duration::from_secs(30), || {
-            let ready = command(&programs.join("pg_isready"))
-                .args(["-h", "127.0.0.1", "-p", &port.to_string()])
-                .status();
-            ready.is_ok_and(|status| status.success()).then_some(())
-        });
+        change(&postgres.data());
+        give_away(&postgres.directory);
+        postgres.launch();
         postgres
     }
 
-    /// Its address.
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Starts it again, with what it had written.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn launch(&mut self) {
+        let port = self.port.to_string();
+        let mut command = unprivileged(&self.programs.join("postgres"));
+        command.arg("-D").arg(self.data()).args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]);
+        command.args(["-c", "max_connections=200", "-k"]).arg(&self.directory);
+        self.server = Some(Server::start(&mut command, &self.directory));
+        eventually_blocking("PostgreSQL answers", Duration::from_secs(30), || {
+            let ready = unprivileged(&self.programs.join("pg_isready"))
+                .args(["-h", "127.0.0.1", "-p", &port])
+                .status();
+            ready.is_ok_and(|status| status.success()).then_some(())
+        });
+    }
+
+    /// Ends it as a power cut would: nothing is written any more, and connections are closed. Not by SIGKILL, after which
+    /// its other processes would be in the way of its successor.
+    pub fn crash(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.end(Signal::QUIT);
+        }
+    }
+
+    /// The address of its first database.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        self.url_of("postgres")
+    }
+
+    /// The address of a database.
+    pub fn url_of(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// A new database, by its name.
+    pub fn create_database(&self) -> String {
+        let name = unique("db").replace('-', "_");
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs statements in a database, as a superuser through the socket, and returns what they give.
+    ///
+    /// # Panics
+    /// When they fail.
+    pub fn sql(&self, database: &str, statements: &str) -> String {
+        let mut command: Command = unprivileged(&self.programs.join("psql"));
+        let output = command
+            .args([
+                "--no-psqlrc",
+                "--quiet",
+                "--tuples-only",
+                "--no-align",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+            ])
+            .args(["-p", &self.port.to_string(), "-d", database, "-c", statements, "-h"])
+            .arg(&self.directory)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .expect("psql");
+        assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = self.janitor.kill();
-        let _ = self.janitor.wait();
+        self.crash();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }

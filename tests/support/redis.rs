@@ -1,11 +1,15 @@
-//! A private Redis server: its own port and directory, both gone when it is dropped, or when this process ends.
+//! Private Redis servers: each with its own port and directory, both gone when it is dropped, or when this process ends.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
+use crate::authority::Authority;
+use crate::server::Server;
 use crate::shared::left_out;
 use crate::wait::eventually_blocking;
 use crate::{free_port, temp_dir};
@@ -18,15 +22,10 @@ const PROGRAM: &str = "/usr/bin/redis-server";
 pub struct Redis {
     port: u16,
     directory: PathBuf,
+    arguments: Vec<String>,
     password: Option<String>,
+    is_secure: bool,
     server: Option<Server>,
-}
-
-#[derive(Debug)]
-struct Server {
-    process: Child,
-    /// Ends the server as soon as its input closes, even when this process is killed.
-    janitor: Child,
 }
 
 /// The server that all tests of this program share; `None`, which is said once per file, where Redis is not installed.
@@ -50,24 +49,78 @@ impl Redis {
     /// # Panics
     /// When it does not start.
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, &[])
     }
 
-    /// Starts a server that wants a password.
+    /// Starts a server that wants a password, with arguments of its own.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start_with(password: Option<&str>) -> Self {
-        let password = password.map(ToOwned::to_owned);
-        let mut redis = Self { port: free_port(), directory: temp_dir().keep(), password, server: None };
+    pub fn start_with(password: Option<&str>, arguments: &[&str]) -> Self {
+        Self::begin(password, arguments, false)
+    }
+
+    /// Starts a server that speaks nothing but TLS, with the certificate `server` of this authority.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_secure(authority: &Authority) -> Self {
+        let file = |name| authority.file(name).display().to_string();
+        let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server.key"));
+        let files = ["--tls-ca-cert-file", &*ca, "--tls-cert-file", &*cert, "--tls-key-file", &*key];
+        let arguments = [&files[..], &["--tls-auth-clients", "no"]].concat();
+        Self::begin(None, &arguments, true)
+    }
+
+    fn begin(password: Option<&str>, arguments: &[&str], is_secure: bool) -> Self {
+        let mut redis = Self {
+            port: free_port(),
+            directory: temp_dir().keep(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            password: password.map(ToOwned::to_owned),
+            is_secure,
+            server: None,
+        };
         redis.launch();
         redis
+    }
+
+    /// Starts a sentinel of a primary, which it calls `primary` and replaces after half a second without an answer.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_sentinel(of: &Redis) -> Self {
+        let mut sentinel = Self {
+            port: free_port(),
+            directory: temp_dir().keep(),
+            arguments: Vec::new(),
+            password: None,
+            is_secure: false,
+            server: None,
+        };
+        let auth =
+            of.password.as_ref().map_or(String::new(), |it| format!("sentinel auth-pass primary {it}\n"));
+        let configuration = format!(
+            "bind 127.0.0.1\nport {}\ndir {}\nloglevel warning\nsentinel monitor primary 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds primary 500\nsentinel failover-timeout primary 5000\n{auth}",
+            sentinel.port,
+            sentinel.directory.display(),
+            of.port
+        );
+        let path = sentinel.directory.join("sentinel.conf");
+        std::fs::write(&path, configuration).expect("written");
+        let mut command = Command::new(PROGRAM);
+        sentinel.run(command.arg(path).arg("--sentinel"));
+        sentinel
     }
 
     /// Its address.
     pub fn url(&self) -> String {
         let login = self.password.as_ref().map_or(String::new(), |password| format!(":{password}@"));
-        format!("redis://{login}127.0.0.1:{}/0", self.port)
+        match self.is_secure {
+            true => format!("rediss://{login}localhost:{}/0", self.port),
+            false => format!("redis://{login}127.0.0.1:{}/0", self.port),
+        }
     }
 
     /// Where it listens.
@@ -75,16 +128,29 @@ impl Redis {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Kills it as a power cut would.
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What `redis-cli` prints to a command.
     ///
     /// # Panics
-    /// When it cannot be killed.
+    /// When there is no `redis-cli`.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        command.args(["-p", &self.port.to_string()]).args(arguments);
+        if let Some(password) = &self.password {
+            command.env("REDISCLI_AUTH", password);
+        }
+        let output = command.output().expect("redis-cli");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Kills it as a power cut would.
     pub fn kill9(&mut self) {
-        if let Some(Server { mut process, mut janitor }) = self.server.take() {
-            process.kill().expect("it runs");
-            let _ = process.wait();
-            let _ = janitor.kill();
-            let _ = janitor.wait();
+        if let Some(server) = self.server.take() {
+            server.end(Signal::KILL);
         }
     }
 
@@ -93,33 +159,28 @@ impl Redis {
     /// # Panics
     /// When it does not start.
     pub fn launch(&mut self) {
+        let port = self.port.to_string();
+        let ports = if self.is_secure {
+            ["--port", "0", "--tls-port", &*port]
+        } else {
+            ["--port", &*port, "--tls-port", "0"]
+        };
         let mut command = Command::new(PROGRAM);
         command
-            .args([
-                "--bind",
-                "127.0.0.1",
-                "--port",
-                &self.port.to_string(),
-                "--save",
-                "",
-                "--daemonize",
-                "no",
-            ])
-            .args(["--appendonly", "yes", "--appendfsync", "always", "--loglevel", "warning"])
+            .args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no", "--loglevel", "warning"])
+            .args(["--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"])
+            .args(ports)
             .arg("--dir")
-            .arg(&self.directory);
-        if let Some(password) = &self.password {
-            command.args(["--requirepass", password]);
-        }
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("Redis starts");
-        let janitor = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -9 \"$1\" 2>/dev/null; rm -rf \"$2\"", "janitor"])
-            .arg(process.id().to_string())
             .arg(&self.directory)
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        self.server = Some(Server { process, janitor });
+            .args(&self.arguments);
+        if let Some(password) = &self.password {
+            command.args(["--requirepass", password, "--masterauth", password]);
+        }
+        self.run(&mut command);
+    }
+
+    fn run(&mut self, command: &mut Command) {
+        self.server = Some(Server::start(command, &self.directory));
         eventually_blocking("Redis listens", Duration::from_secs(30), || {
             TcpStream::connect(("127.0.0.1", self.port)).ok()
         });

@@ -41,6 +41,16 @@ pub fn rabbitmq(file: &str) -> Option<Shared> {
     })
 }
 
+/// The address of a virtual host of a test's own, where nothing was declared before.
+pub fn fresh_rabbitmq(file: &str) -> Option<String> {
+    let shared = rabbitmq(file)?;
+    let host = crate::unique(file);
+    shared.ctl.run(["add_vhost", &host]);
+    shared.ctl.run(["set_permissions", "-p", &host, "guest", ".*", ".*", ".*"]);
+    let (server, _) = shared.url.rsplit_once('/').expect("a URL with a virtual host");
+    Some(format!("{server}/{host}"))
+}
+
 /// True when tests may start nodes of their own; else says, once per file, what is left out.
 pub fn may_start_rabbitmq(file: &str) -> bool {
     if std::env::var_os(ENABLED).is_some_and(|value| value == "1") {

@@ -85,6 +85,7 @@ fn admitted(message: Message) {
         subscriptions: Subscriptions::default(),
         shared: SharedState::default(),
         cold: CancellationToken::new(),
+        result_types: Default::default(),
         max_message_size: LARGEST,
         max_crashes: 3,
         isolates: false,

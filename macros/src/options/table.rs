@@ -7,7 +7,7 @@ use syn::{LitStr, Path};
 
 use super::given::Given;
 use super::schedule::{CatchUp, Cron, Interval, Overlap, Zone};
-use super::value::{Ack, Expressions, Range, Size, Time, Topics, Value};
+use super::value::{Ack, Expressions, Range, Size, Time, Topics, Types, Value};
 
 /// One row.
 pub(super) struct TaskOption {
@@ -116,6 +116,12 @@ options! {
         "a call that waited longer is not run", "never", also "expiration" "ttl";
     ignore_result => ignore_result: bool, bare,
         "nobody asks for the result: nothing is stored", "results are kept", also "store_result";
+    result_required = false => result_required: bool, some,
+        "`false`: while the store of results is away, the task is acknowledged without its result",
+        "the setting `result_required`";
+    result_types = "kombu" => result_types: Types, some,
+        "how times, UUIDs, decimals and bytes in the result are written: `\"json\"`, or `\"kombu\"` as Python's own types",
+        "the setting `result_types`";
     cron = "0 9 * * mon-fri" => cron: Cron, some,
         "calls the task at these times, by a scheduler (`mq-worker beat`): minute, hour, day of the month, month, day of \
          the week, and if there are six, the second in front; or `@daily` and the like", "no schedule",

@@ -151,6 +151,31 @@ impl Value for Ack {
     }
 }
 
+/// `"json"` or `"kombu"`
+#[derive(Clone, Copy)]
+pub(crate) enum Types {
+    Json,
+    Kombu,
+}
+
+impl Value for Types {
+    fn read(given: &Given) -> syn::Result<Self> {
+        let what = "\"json\" or \"kombu\"";
+        match given.literal::<LitStr>(what)?.value().as_str() {
+            "json" => Ok(Self::Json),
+            "kombu" => Ok(Self::Kombu),
+            _ => Err(given.error(what)),
+        }
+    }
+
+    fn constant(&self, private: &TokenStream) -> TokenStream {
+        match self {
+            Self::Json => quote!(#private::ResultTypes::Json),
+            Self::Kombu => quote!(#private::ResultTypes::Kombu),
+        }
+    }
+}
+
 /// The topics that the task subscribes to: one, or a list.
 #[derive(Default)]
 pub(crate) struct Topics(pub(crate) Vec<Topic>);

@@ -289,6 +289,45 @@ pub(crate) async fn the_oldest_message_has_an_age(lab: &Lab) {
     assert_eq!(oldest().await, None);
 }
 
+pub(crate) async fn messages_are_looked_at_without_being_taken(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for body in ["one", "two", "three"] {
+        publish(&broker, to(&queue, body)).await;
+    }
+    let peek = async |most| within("peek", LIMIT, broker.peek(&queue, most)).await;
+    if !broker.capabilities().peeks {
+        // RabbitMQ hands messages out or tells nothing.
+        assert!(peek(2).await.expect_err("unsupported").is_unsupported());
+        return;
+    }
+    let bodies = async |most| {
+        let messages = peek(most).await.expect("messages");
+        messages.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(2).await, ["one", "two"]);
+    assert_eq!(bodies(10).await, ["one", "two", "three"]);
+    let mut consumer = consume(&broker, &[&queue], 1).await;
+    let first = next(&mut consumer).await;
+    assert!(body(&first) == "one" && !first.redelivered && first.crashes == Some(0), "{first:?}");
+    assert_eq!(bodies(10).await, ["two", "three"], "what is delivered does not wait");
+    first.ack();
+    within("cancel", LIMIT, consumer.control().cancel()).await;
+    drop(consumer);
+    let large = vec![b'x'; 9 << 20];
+    for _ in 0..3 {
+        publish(
+            &broker,
+            Publication {
+                message: Message { body: large.clone().into(), ..Message::default() },
+                ..to(&queue, "")
+            },
+        )
+        .await;
+    }
+    assert_eq!(peek(10).await.expect("messages").len(), 4, "no more than fits into memory");
+    assert_eq!(within("peek", LIMIT, broker.peek(&lab.name("nothing"), 5)).await.expect("none"), []);
+}
+
 pub(crate) async fn a_message_is_found_by_its_id(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     let id = |name: &str| lab.name(name);

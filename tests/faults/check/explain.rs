@@ -41,7 +41,7 @@ fn effect(fault: Fault) -> Effect {
         | Fault::Stall
         | Fault::Member => Effect::Breaks,
         Fault::Roll => Effect::Interrupts,
-        Fault::MemoryAlarm | Fault::DiskAlarm | Fault::Lock => Effect::Delays,
+        Fault::MemoryAlarm | Fault::DiskAlarm | Fault::Lock | Fault::KillStore => Effect::Delays,
         Fault::KillProducer | Fault::KillScheduler => Effect::Nothing,
     }
 }

@@ -258,6 +258,7 @@ fn what_is_left_wrong_or_gone_is_told() {
     clean(&sent(&format!("{DONE}9.0 control left faults 0")));
     caught("result", &sent(&format!("{DONE}9.0 p0/1 wrong a")));
     caught("result", &sent(&format!("{DONE}9.0 control stored a PENDING")));
+    caught("result", &sent(&format!("{DONE}9.0 control stored a RETRY")));
     clean(&sent(&format!("{DONE}9.0 control stored a SUCCESS\n9.0 p0/1 got a")));
     caught("exit", &sent(&format!("{DONE}9.0 control exit w0/2 101")));
 }

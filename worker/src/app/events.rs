@@ -82,7 +82,11 @@ impl App {
         };
         match (text("argsrepr"), self.config().event_values) {
             (None, true) => producer.emitter.emit_with_arguments(event, &sent.message.body),
-            (args, true) => producer.emitter.emit(Event { args, kwargs: text("kwargsrepr"), ..event }),
+            (args, true) => {
+                // `celery events --dump` ends where one of the two is missing.
+                let kwargs = text("kwargsrepr").or_else(|| Some("{…}".into()));
+                producer.emitter.emit(Event { args, kwargs, ..event });
+            }
             (_, false) => producer.emitter.emit(event.without_values()),
         }
     }

@@ -87,6 +87,9 @@ struct Inner {
     declaring: tokio::sync::Mutex<()>,
 }
 
+/// A longer `publish_timeout` counts as this: a point in time that far away can be computed on every system.
+const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
 static GLOBAL: OnceLock<App> = OnceLock::new();
 
 impl App {
@@ -241,7 +244,7 @@ impl App {
 
     fn connect_options(&self) -> ConnectOptions {
         ConnectOptions {
-            timeout: self.0.config.publish_timeout,
+            timeout: self.0.config.publish_timeout.min(LONGEST_WAIT),
             queue_kind: self.0.config.queue_kind,
             tls: self.0.config.tls.clone(),
             name: "mq-worker".into(),

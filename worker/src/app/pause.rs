@@ -153,9 +153,9 @@ impl App {
     /// everything. Pausing again replaces the end of the pause. Python's workers do not know it.
     ///
     /// - A paused queue is not consumed. Its messages wait in the broker; tasks that are running continue.
-    /// - The messages of a paused task go back to wait in the broker, for one second at first and for up to a minute in
-    ///   a long pause, without spending an attempt. After a resume they run when that wait ends. For a queue with very
-    ///   many messages of one task, pausing the queue is cheaper.
+    /// - The messages of a paused task go back to wait in the broker, without spending an attempt: one second at first,
+    ///   doubling to a minute. After a resume, a message runs when that wait ends, so up to a minute and a half later. For
+    ///   a queue with very many messages of one task, pausing the queue is cheaper.
     ///
     /// ```no_run
     /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {

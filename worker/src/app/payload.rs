@@ -69,14 +69,14 @@ impl Payload {
     /// A message with this body and properties.
     pub(super) fn into_message(self, properties: Properties) -> Message {
         let Self { content_type, body } = self;
-        let content_type = Some(content_type.into_owned()).filter(|kind| !kind.is_empty());
+        let content_type = Some(content_type).filter(|kind| !kind.is_empty());
         Message { properties: Properties { content_type, ..properties }, body, ..Message::default() }
     }
 }
 
 impl From<Message> for Payload {
     fn from(message: Message) -> Self {
-        let content_type = message.properties.content_type.unwrap_or_default().into();
+        let content_type = message.properties.content_type.unwrap_or_default();
         Self { content_type, body: message.body }
     }
 }

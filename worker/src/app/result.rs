@@ -120,6 +120,40 @@ impl<T> AsyncResult<T> {
     }
 }
 
+impl<T> AsyncResult<T> {
+    /// Whether there is such a call, which [`Pending`](State::Pending) leaves open: `Some(true)` if it waits, runs or has a
+    /// result, `Some(false)` if it was never sent, or ended without a result that is still kept. `None` where that cannot be
+    /// known: RabbitMQ does not show what waits in a queue.
+    ///
+    /// Without a result, SQLite reads the head of every message that waits.
+    ///
+    /// # Errors
+    /// Broker or backend cannot be reached.
+    pub async fn is_known(&self) -> Result<Option<bool>> {
+        let has_result = async || match &self.backend {
+            None => Ok(false),
+            Some(backend) => match backend.fetch(&self.id).await {
+                Ok(record) => Ok(record.is_some()),
+                // The results of other processes are not known here.
+                Err(error) if error.is_unsupported() => Ok(false),
+                Err(error) => Err(error),
+            },
+        };
+        if has_result().await? {
+            return Ok(Some(true));
+        }
+        match self.app.broker().await?.find(&self.id).await {
+            Ok(messages) if messages.is_empty() => {
+                // It may have ended meanwhile.
+                has_result().await.map(Some)
+            }
+            Ok(_) => Ok(Some(true)),
+            Err(error) if error.is_unsupported() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl<T: DeserializeOwned> AsyncResult<T> {
     /// Waits for the result, without a timeout: `job.get().await?`, or with one:
     /// `job.get().timeout(Duration::from_secs(5)).await?`.

@@ -69,9 +69,8 @@ impl App {
         if !revoked.unwrap_or(false) {
             return false;
         }
-        let asked = json!({"ids": [id]}).as_object().cloned().unwrap_or_default();
-        let answers = Control::new(Arc::clone(broker)).ask("query_task", asked).await;
-        answers.is_ok_and(|answers| answers.iter().all(|answer| answer.value.get(id).is_none()))
+        let sighting = Control::new(Arc::clone(broker)).find(&[id.to_owned()]).await;
+        sighting.is_ok_and(|sighting| sighting.running.is_empty())
     }
 }
 

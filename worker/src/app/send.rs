@@ -1,5 +1,6 @@
 //! Sending: from a signature to a message that the broker has taken.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::broker::{Broker, Lock, Locked, Publication};
 use crate::canvas::{SendOptions, Signature};
 use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{Headers, JSON, Message, Properties, codec};
+use crate::message::{Headers, JSON, Message, Properties, UTF_8, codec};
 use crate::routing::names::{check_key, check_name};
 use crate::routing::router::Wanted;
 use crate::routing::{ExchangeKind, Route};
@@ -230,7 +231,7 @@ impl App {
         let reply_to = if ignored { None } else { expect().await? };
         let properties = Properties {
             content_type: Some(JSON.into()),
-            content_encoding: Some("utf-8".into()),
+            content_encoding: Some(UTF_8.into()),
             correlation_id: reply_to.is_some().then(|| id.clone()),
             reply_to,
             priority,
@@ -246,8 +247,8 @@ impl App {
         })
     }
 
-    async fn publish_call(&self, broker: &Arc<dyn Broker>, call: ReadyCall) -> Result<()> {
-        let (task, route_queue) = (call.task.clone(), call.route.queue.clone());
+    async fn publish_call(&self, broker: &Arc<dyn Broker>, mut call: ReadyCall) -> Result<()> {
+        let (task, route_queue) = (mem::take(&mut call.task), call.route.queue.take());
         let cannot = |error: Error| error.context(format_args!("cannot send `{task}`"));
         let publication = self.publication(call).await.map_err(cannot)?;
         let reported = self.config().sent_events.then(|| publication.clone());

@@ -106,7 +106,7 @@ impl App {
         let exchange = task.options.exchange.unwrap_or(configured);
         let declared = self.config().topology.exchanges.iter().find(|known| known.name == exchange);
         let mut topology = Topology::default();
-        // Another exchange is declared by the configuration, or by whoever publishes there: they know its kind.
+        // Another exchange is declared by the configuration, or by its publishers: they know its kind.
         if exchange == configured && declared.is_none() {
             topology.exchanges.push(Exchange::new(exchange, ExchangeKind::Topic));
         }

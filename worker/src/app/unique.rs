@@ -64,7 +64,7 @@ pub(super) fn write(headers: &mut Headers, lock: &Lock) {
 pub(crate) fn read(headers: &Headers, id: &str) -> Option<Lock> {
     let Value::Array(parts) = headers.get(names::UNIQUE)? else { return None };
     let [Value::String(key), millis] = parts.as_slice() else { return None };
-    // Whoever writes messages by hand: no broker has such a lock, and to ask for it again and again would not help.
+    // A message written by hand: no broker has such a lock, and to ask for it again and again would not help.
     if key.len() > MAX_KEY || id.len() > MAX_NAME {
         return None;
     }

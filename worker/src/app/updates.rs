@@ -1,5 +1,6 @@
 //! Streams of what becomes of calls.
 
+use std::borrow::Borrow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -51,13 +52,26 @@ impl<T> AsyncResult<T> {
     where
         T: 'static,
     {
-        let begin = Some(None);
-        Updates::new(stream::try_unfold(begin, async |seen| {
-            let Some(seen) = seen else { return Ok(None) };
-            let record = self.backend()?.wait(self.id(), Awaited::Change(seen)).await?;
-            let next = (!record.state.is_ready()).then(|| Some(record.mark()));
-            Ok(Some((JobInfo::new(record), next)))
-        }))
+        updates(self)
+    }
+
+    /// The same as a stream that owns the handle, for an answer that outlives the function that begins it:
+    ///
+    /// ```
+    /// # use futures_util::Stream;
+    /// # use mq_worker::{App, JobInfo, Result};
+    /// /// What a web server sends to a browser.
+    /// async fn follow(app: App, id: String) -> Result<impl Stream<Item = Result<JobInfo>> + 'static> {
+    ///     Ok(app.result::<u64>(id).await?.into_updates())
+    /// }
+    /// ```
+    ///
+    /// It fails when the backend cannot be reached, or the result is ignored.
+    pub fn into_updates(self) -> Updates<'static, JobInfo>
+    where
+        T: 'static,
+    {
+        updates(self)
     }
 
     /// How far the call is, whenever it [reports](crate::Context::progress) that, until it ends.
@@ -85,4 +99,16 @@ impl<T> AsyncResult<T> {
         });
         Updates::new(progress)
     }
+}
+
+/// The states of a call, one after the other.
+fn updates<'a, T: 'static>(job: impl Borrow<AsyncResult<T>> + Send + 'a) -> Updates<'a, JobInfo> {
+    let begin = Some((job, None));
+    Updates::new(stream::try_unfold(begin, async |following| {
+        let Some((job, seen)) = following else { return Ok(None) };
+        let handle: &AsyncResult<T> = job.borrow();
+        let record = handle.backend()?.wait(handle.id(), Awaited::Change(seen)).await?;
+        let next = (!record.state.is_ready()).then(|| (job, Some(record.mark())));
+        Ok(Some((JobInfo::new(record), next)))
+    }))
 }

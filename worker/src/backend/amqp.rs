@@ -137,7 +137,7 @@ impl ResultBackend for RpcBackend {
                 properties: Properties {
                     content_type: Some(JSON.into()),
                     content_encoding: Some("utf-8".into()),
-                    // Whoever chose a longer id than AMQP has room for finds it in the body.
+                    // An id longer than AMQP has room for is in the body.
                     correlation_id: Some(record.task_id.clone()).filter(|id| id.len() <= MAX_NAME),
                     transient: true,
                     ..Properties::default()
@@ -146,7 +146,7 @@ impl ResultBackend for RpcBackend {
                 ..Message::default()
             };
             // Not mandatory: a caller that has gone has its reasons.
-            self.amqp.publisher.publish(Outgoing::new("", queue, &message, false)?).await
+            self.amqp.publisher.publish(Outgoing::new("", queue, message, false)?).await
         }
         .boxed()
     }

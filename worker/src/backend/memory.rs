@@ -12,6 +12,9 @@ use super::{Awaited, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
 
+/// How many records are forgotten with each that is stored.
+const AT_ONCE: usize = 20;
+
 static STORES: LazyLock<Mutex<HashMap<String, Arc<Store>>>> = LazyLock::new(Mutex::default);
 
 /// Opens the results that this process keeps under the URL's name.
@@ -51,9 +54,12 @@ impl Store {
 }
 
 impl Results {
-    /// Forgets what is old, as far as it costs nothing to find.
+    /// Forgets what is old, as far as it costs nothing to find: some at a time, and more than come meanwhile.
     fn expire(&mut self, now: Instant) {
-        while self.ends.front().is_some_and(|(end, _)| *end <= now) {
+        for _ in 0..AT_ONCE {
+            if self.ends.front().is_none_or(|(end, _)| *end > now) {
+                return;
+            }
             let Some((_, id)) = self.ends.pop_front() else { return };
             if self.records.get(&id).is_some_and(|kept| kept.until.is_some_and(|until| until <= now)) {
                 self.records.remove(&id);

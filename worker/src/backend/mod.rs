@@ -1,4 +1,4 @@
-//! Where results go: a worker stores what became of a task, and whoever called it asks.
+//! Where results go: a worker stores what became of a task, and its caller asks.
 //!
 //! `memory` is for tests, `sqlite` a table beside the queue, `amqp` Celery's `rpc://`: a message to the
 //! caller's own queue, `redis` a store that machines and Celery
@@ -10,6 +10,8 @@ mod amqp;
 mod hub;
 #[cfg(feature = "amqp")]
 mod inbox;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod listening;
 mod memory;
 mod none;
 #[cfg(feature = "postgres")]
@@ -93,9 +95,11 @@ pub async fn open(
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Ok(Arc::new(postgres::PostgresBackend::open(url, options)?)),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" => Ok(Arc::new(redis::RedisBackend::open(url, options)?)),
+        "redis" | "rediss" | "sentinel" | "sentinels" => {
+            Ok(Arc::new(redis::RedisBackend::open(url, options)?))
+        }
         other => Err(Error::config(format!(
-            "no result backend for `{url}`: the scheme `{other}` is not one of rpc, redis, postgres, sqlite, memory, none, or this \
+            "no result backend for `{url}`: the scheme `{other}` is not one of rpc, redis, sentinel, postgres, sqlite, memory, none, or this \
              build was made without the feature of that name"
         ))),
     }

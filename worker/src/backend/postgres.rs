@@ -1,27 +1,32 @@
 //! Results in a table of PostgreSQL, announced with `NOTIFY`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{Mutex, mpsc};
-use tokio_postgres::types::Type;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
-use super::hub::{self, Change, Hub, PAUSE};
+use super::hub::{Change, Hub};
+use super::listening::{Announcing, Changes, Ended, Listening};
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::postgres::Postgres;
 use crate::connection::{BrokerUrl, background};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tracing;
 
 /// On which changes are announced; the payload is the task's id.
 const CHANNEL: &str = "mq_worker_result";
 /// A connection that hears nothing for so long is asked whether it is still there.
 const QUIET: Duration = Duration::from_secs(15);
-/// How often a process that stores results deletes what has expired, and how many rows at a time.
-const SWEEP: (Duration, i64) = (Duration::from_secs(30), 5000);
+/// A notification is heard within this time, as a rule.
+const PROMPTLY: Duration = Duration::from_millis(200);
+/// How often a process that stores results deletes what has expired.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How many rows it deletes at a time, so that nobody waits for it, and the pause until the next.
+const BATCH: (i64, Duration) = (2000, Duration::from_millis(50));
 
 /// Stores a record and announces it, unless there is a final one.
 const STORE: &str = "
@@ -46,16 +51,13 @@ const DELETE_EXPIRED: &str = "
 
 /// A table of a database.
 pub(super) struct PostgresBackend {
-    postgres: Arc<Postgres>,
+    listening: Listening<Store>,
     expires: Duration,
-    hub: Arc<Hub>,
-    /// What the task that listens begins with; the first caller that waits takes it.
-    changes: Mutex<Option<mpsc::UnboundedReceiver<Change>>>,
-    /// Why there is nothing to hear, where that will not change by itself.
-    deaf: Arc<OnceLock<String>>,
-    swept: std::sync::Mutex<Instant>,
-    closed: CancellationToken,
+    /// When this process has begun last to delete what has expired. `None`: it is at it.
+    swept: Arc<Mutex<Option<Instant>>>,
 }
+
+struct Store(Arc<Postgres>);
 
 impl PostgresBackend {
     /// The results in the database that `url` names. Nothing is sent yet.
@@ -63,99 +65,66 @@ impl PostgresBackend {
     /// # Errors
     /// An address with a mistake, or a file for TLS that cannot be read.
     pub(super) fn open(url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
-        let (hub, changes) = Hub::new();
-        Ok(Self {
-            postgres: Arc::new(Postgres::open(url, &options.connect)?),
-            expires: options.expires,
-            hub,
-            changes: Mutex::new(Some(changes)),
-            deaf: Arc::default(),
-            swept: std::sync::Mutex::new(Instant::now()),
-            closed: CancellationToken::new(),
-        })
+        let store = Store(Arc::new(Postgres::open(url, &options.connect)?));
+        let listening = Listening::new(Arc::new(store));
+        Ok(Self { listening, expires: options.expires, swept: Arc::new(Mutex::new(Some(Instant::now()))) })
     }
 
-    fn check_open(&self) -> Result<()> {
-        if self.closed.is_cancelled() { Err(closed()) } else { Ok(()) }
-    }
-
-    /// Starts the task that listens, with the first caller that waits.
-    async fn listen(&self) -> Result<()> {
-        if let Some(changes) = self.changes.lock().await.take() {
-            let (postgres, hub, deaf) =
-                (Arc::clone(&self.postgres), Arc::clone(&self.hub), Arc::clone(&self.deaf));
-            let listening = Listening { postgres, hub, changes, deaf };
-            let closed = self.closed.clone();
-            background::spawn(async move { closed.run_until_cancelled(listening.work()).await })?;
-        }
-        match self.deaf.get() {
-            None => Ok(()),
-            Some(why) => Err(Error::unsupported(why.clone())),
-        }
-    }
-
-    async fn wait_for(&self, id: &str, awaited: Awaited) -> Result<ResultRecord> {
-        // A server that cannot be reached, or refuses us, is an error at once; later on, it is waited for.
-        if let Some(record) = self.fetch(id).await?
-            && awaited.is_met_by(&record)
+    /// Deletes what has expired, now and then, until nothing is left of it.
+    fn sweep(&self, Store(postgres): &Store) {
         {
-            return Ok(record);
+            let mut swept = lock(&self.swept);
+            let is_due =
+                |swept: Instant| !self.expires.is_zero() && swept.elapsed() >= SWEEP.min(self.expires);
+            if !swept.is_some_and(is_due) {
+                return;
+            }
+            *swept = None;
         }
-        self.listen().await?;
-        hub::wait(self.hub.listen(id), awaited, || async {
-            match self.deaf.get() {
-                None => self.fetch(id).await,
-                Some(why) => Err(Error::unsupported(why.clone())),
+        let (postgres, swept) = (Arc::clone(postgres), Arc::clone(&self.swept));
+        let sweep = async move {
+            if let Err(error) = delete_expired(&postgres).await {
+                tracing::debug!(error = format!("{error:#}"), "expired results stay for now");
             }
-        })
-        .await
-    }
-
-    /// Deletes what has expired, now and then.
-    fn sweep(&self) {
-        let (period, most) = SWEEP;
-        let is_due = {
-            let mut swept = self.swept.lock().expect("never poisoned: nothing panics under it");
-            let is_due = swept.elapsed() >= period.min(self.expires);
-            if is_due {
-                *swept = Instant::now();
-            }
-            is_due
+            *lock(&swept) = Some(Instant::now());
         };
-        if is_due {
-            let postgres = Arc::clone(&self.postgres);
-            let sweep = async move {
-                let delete = move |client: deadpool_postgres::Object| {
-                    async move { client.execute_typed(DELETE_EXPIRED, &[(&most, Type::INT8)]).await }.boxed()
-                };
-                if let Err(error) = postgres.ask("delete expired results", delete).await {
-                    tracing::debug!(error = format!("{error:#}"), "expired results stay for now");
-                }
-            };
-            let _ = background::spawn(sweep);
-        }
+        let _ = background::spawn(sweep);
     }
 }
 
-fn closed() -> Error {
-    Error::connection("the result backend was closed")
+async fn delete_expired(postgres: &Arc<Postgres>) -> Result<()> {
+    let (most, pause) = BATCH;
+    loop {
+        let delete = move |client: deadpool_postgres::Object| {
+            async move { client.execute_typed(DELETE_EXPIRED, &[(&most, Type::INT8)]).await }.boxed()
+        };
+        if postgres.ask("delete expired results", delete).await? < most.unsigned_abs() {
+            return Ok(());
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves the value whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ResultBackend for PostgresBackend {
     fn expect<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<Option<String>>> {
-        async move { self.check_open().map(|()| None) }.boxed()
+        async move { self.listening.store().map(|_| None) }.boxed()
     }
 
     fn release(&self, _id: &str) {}
 
     fn store<'a>(&'a self, record: &'a ResultRecord, _to: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         async move {
-            self.check_open()?;
+            let store = self.listening.store()?;
             let (id, json, is_final) = (record.task_id.clone(), record.to_json(), record.state.is_ready());
             let expires = Some(self.expires).filter(|expires| !expires.is_zero()).map(|e| e.as_secs_f64());
-            let store = move |client: deadpool_postgres::Object| {
+            let write = move |client: deadpool_postgres::Object| {
                 async move {
-                    let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
+                    let values: [(&(dyn ToSql + Sync), Type); 4] = [
                         (&id, Type::TEXT),
                         (&is_final, Type::BOOL),
                         (&json, Type::BYTEA),
@@ -165,43 +134,24 @@ impl ResultBackend for PostgresBackend {
                 }
                 .boxed()
             };
-            self.postgres.ask("store a result", store).await?;
-            self.sweep();
+            store.0.ask("store a result", write).await?;
+            self.sweep(store);
             Ok(())
         }
         .boxed()
     }
 
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
-        async move {
-            self.check_open()?;
-            let id = id.to_owned();
-            let fetch = move |client: deadpool_postgres::Object| {
-                async move {
-                    let rows = client.query_typed(FETCH, &[(&id, Type::TEXT)]).await?;
-                    rows.first().map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()
-                }
-                .boxed()
-            };
-            let record = self.postgres.ask("fetch a result", fetch).await?;
-            record.as_deref().map(ResultRecord::from_json).transpose()
-        }
-        .boxed()
+        async move { self.listening.store()?.fetch(id).await }.boxed()
     }
 
     fn wait<'a>(&'a self, id: &'a str, awaited: Awaited) -> BoxFuture<'a, Result<ResultRecord>> {
-        async move {
-            tokio::select! {
-                record = self.wait_for(id, awaited) => record,
-                () = self.closed.cancelled() => Err(closed()),
-            }
-        }
-        .boxed()
+        self.listening.wait(id, awaited).boxed()
     }
 
     fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
         async move {
-            self.check_open()?;
+            let store = self.listening.store()?;
             let id = id.to_owned();
             let delete = move |client: deadpool_postgres::Object| {
                 async move {
@@ -210,64 +160,66 @@ impl ResultBackend for PostgresBackend {
                 }
                 .boxed()
             };
-            self.postgres.ask("delete a result", delete).await
+            store.0.ask("delete a result", delete).await
         }
         .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         // What was stored is stored; the connections end with the last handle.
-        self.closed.cancel();
+        self.listening.close();
         async {}.boxed()
     }
 }
 
-impl Drop for PostgresBackend {
-    fn drop(&mut self) {
-        self.closed.cancel();
-    }
-}
-
-/// The one connection that receives results, for all that wait.
-struct Listening {
-    postgres: Arc<Postgres>,
-    hub: Arc<Hub>,
-    changes: mpsc::UnboundedReceiver<Change>,
-    deaf: Arc<OnceLock<String>>,
-}
-
-impl Listening {
-    /// Listens for ever, through every reconnect.
-    async fn work(mut self) {
-        let (mut pause, longest) = PAUSE;
-        loop {
-            match self.postgres.listen(CHANNEL).await {
-                Ok((client, mut heard)) => {
-                    pause = PAUSE.0;
-                    if !self.hears_itself(&client, &mut heard).await {
-                        return self.give_up().await;
-                    }
-                    self.serve(&client, &mut heard).await;
-                    tracing::warn!("lost the connection that listens for results");
+impl Announcing for Store {
+    fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
+        async move {
+            let id = id.to_owned();
+            let fetch = move |client: deadpool_postgres::Object| {
+                async move {
+                    let rows = client.query_typed(FETCH, &[(&id, Type::TEXT)]).await?;
+                    rows.first().map(|row| row.try_get::<_, Vec<u8>>(0)).transpose()
                 }
-                Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "cannot listen for results");
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(longest);
+                .boxed()
+            };
+            let record = self.0.ask("fetch a result", fetch).await?;
+            record.as_deref().map(ResultRecord::from_json).transpose()
         }
+        .boxed()
     }
 
-    /// A pooler in transaction mode takes `LISTEN` and passes nothing on.
-    async fn hears_itself(
-        &self,
-        client: &tokio_postgres::Client,
-        heard: &mut mpsc::UnboundedReceiver<String>,
-    ) -> bool {
+    fn serve<'a>(&'a self, hub: &'a Hub, changes: &'a mut Changes) -> BoxFuture<'a, Ended> {
+        async move {
+            let (client, mut heard) = match self.0.listen(CHANNEL).await {
+                Ok(listening) => listening,
+                Err(error) => return Ended::NotBegun(error),
+            };
+            if !self.is_heard(&client, &mut heard).await {
+                return Ended::Deaf(format!(
+                    "cannot wait for results: {} takes LISTEN and passes no notification on, as a pooler in transaction \
+                     mode; name the server itself, or a pool in session mode, where results are awaited (storing and \
+                     fetching work)",
+                    self.0.shown()
+                ));
+            }
+            self.follow(hub, changes, &client, &mut heard).await;
+            Ended::Lost("it was closed, or does not answer".into())
+        }
+        .boxed()
+    }
+}
+
+impl Store {
+    /// A pooler in transaction mode takes `LISTEN` and passes nothing on, unless it happens to come from the connection itself.
+    async fn is_heard(&self, client: &Client, heard: &mut mpsc::UnboundedReceiver<String>) -> bool {
         // No id of a task begins with a space.
         let probe = format!(" {}", uuid::Uuid::new_v4());
-        if client.batch_execute(&format!("NOTIFY {CHANNEL}, '{probe}'")).await.is_err() {
+        let command = format!("NOTIFY {CHANNEL}, '{probe}'");
+        let notify =
+            |client: deadpool_postgres::Object| async move { client.batch_execute(&command).await }.boxed();
+        if self.0.ask("listen for results", notify).await.is_err() {
+            // Whether it hears is another matter.
             return true;
         }
         let hears = async {
@@ -276,49 +228,51 @@ impl Listening {
                     return true;
                 }
             }
-            // Lost, which is another matter.
+            // Lost.
             true
         };
-        tokio::time::timeout(self.postgres.timeout(), hears).await.unwrap_or(false)
-    }
-
-    async fn give_up(mut self) {
-        let why = format!(
-            "cannot wait for results: {} takes LISTEN and passes no notification on, as a pooler in transaction mode; name \
-             the server itself, or a pool in session mode, where results are awaited (storing and fetching work)",
-            self.postgres.shown()
-        );
-        tracing::error!(why);
-        let _ = self.deaf.set(why);
-        // Waiting callers get the error when they fetch.
-        self.hub.hears(&self.hub.ids());
-        while let Some(change) = self.changes.recv().await {
-            self.follow(change);
+        if tokio::time::timeout(PROMPTLY, hears).await.is_ok() {
+            return true;
         }
+        // Perhaps it is slow. What was announced before a question comes before its answer.
+        for _ in 0..3 {
+            if client.batch_execute("").await.is_err() {
+                return true;
+            }
+            while let Ok(payload) = heard.try_recv() {
+                if payload == probe {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
-    async fn serve(&mut self, client: &tokio_postgres::Client, heard: &mut mpsc::UnboundedReceiver<String>) {
-        self.hub.hears(&self.hub.ids());
+    /// Passes on what is announced until the connection is lost.
+    async fn follow(
+        &self,
+        hub: &Hub,
+        changes: &mut Changes,
+        client: &Client,
+        heard: &mut mpsc::UnboundedReceiver<String>,
+    ) {
+        hub.hears(&hub.ids());
         loop {
             tokio::select! {
                 payload = heard.recv() => match payload {
-                    Some(id) => self.hub.hears([&id]),
+                    Some(id) => hub.hears([&id]),
                     None => return,
                 },
-                Some(change) = self.changes.recv() => self.follow(change),
+                Some(change) = changes.recv() => if let Change::Listen(id) = change {
+                    hub.hears([&id]);
+                },
                 () = tokio::time::sleep(QUIET) => {
-                    let ping = tokio::time::timeout(self.postgres.timeout(), client.batch_execute(""));
+                    let ping = tokio::time::timeout(self.0.timeout(), client.batch_execute(""));
                     if !matches!(ping.await, Ok(Ok(()))) {
                         return;
                     }
                 }
             }
-        }
-    }
-
-    fn follow(&self, change: Change) {
-        if let Change::Listen(id) = change {
-            self.hub.hears([&id]);
         }
     }
 }

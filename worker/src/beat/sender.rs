@@ -36,7 +36,7 @@ pub(super) struct Sender {
 
 impl Sender {
     /// The order of effects: the lock that keeps calls from overlapping is taken, then message and entry are published in
-    /// one step. Whoever dies in between leaves a lock whose holder is this due time: the next leader sends the same due
+    /// one step. A leader that dies in between leaves a lock whose holder is this due time: the next leader sends the same due
     /// time, and is let in.
     ///
     /// # Errors

@@ -27,6 +27,9 @@ pub struct QueueInfo {
     pub consumers: u64,
 }
 
+/// So many bytes of messages are shown at once: what waits may be larger than the memory.
+pub(crate) const PEEK_BYTES: usize = 16 << 20;
+
 /// A message in a queue, found without taking it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FoundMessage {
@@ -132,6 +135,14 @@ pub trait Administration: Send + Sync + 'static {
     fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
         let _ = id;
         unable("find a message by its id without taking it")
+    }
+
+    /// The first messages of a queue that can be delivered, in the order of their delivery, without taking them: nothing
+    /// about them changes. At most `most`, and fewer when they are larger than some 16 MiB together. An unknown queue has
+    /// none.
+    fn peek<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Message>>> {
+        let _ = (queue, most);
+        unable("look at messages without taking them")
     }
 
     /// How long the oldest ready message of a queue has waited. `None` if the queue has no ready message, or if the

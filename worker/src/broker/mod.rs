@@ -3,7 +3,7 @@
 //! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
 //! suite (`tests/brokers`) runs over all of them.
 
-mod administration;
+pub(crate) mod administration;
 #[cfg(feature = "amqp")]
 mod amqp;
 mod dead_letters;
@@ -64,6 +64,8 @@ pub struct Capabilities {
     pub counts_crashes: bool,
     /// True if [`Administration::queues`] can list all queues, not only named ones.
     pub lists_queues: bool,
+    /// True if [`Administration::peek`] can show messages without taking them.
+    pub peeks: bool,
     /// The longest delay that the broker supports.
     pub max_delay: Duration,
     /// How long before its time a delayed message may be delivered. The ladder of Celery's native delayed delivery

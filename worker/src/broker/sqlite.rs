@@ -8,6 +8,7 @@
 //! delivery it held, including those that still waited in the consumer's channel: a file does not show what a dead
 //! process was doing.
 
+mod finding;
 mod publishing;
 mod schedule_log;
 
@@ -21,17 +22,17 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::administration::PEEK_BYTES;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
-    FoundMessage, LOST_PAUSE, Lock, Locked, Note, Notes, Position, Publication, QueueInfo, Register,
-    Registers, ScheduleLog, Settle, Settlement, Subscription, Verdict,
+    FoundMessage, LOST_PAUSE, Lock, Locked, Note, Notes, Publication, QueueInfo, Register, Registers,
+    ScheduleLog, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::job::{self, Job, Run};
-use crate::connection::sqlite::{
-    self, Claimed, Consuming, Count, Database, Ending, Noted, Sighted, Sink, Spot, fresh_id,
-};
+use crate::connection::sqlite::{self, Claimed, Consuming, Count, Database, Ending, Noted, Sink, fresh_id};
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::Message;
 use crate::routing::{Binding, Topology};
 use crate::show;
 use crate::tracing;
@@ -133,6 +134,7 @@ impl Broker for SqliteBroker {
             name: "SQLite",
             counts_crashes: true,
             lists_queues: true,
+            peeks: true,
             max_delay: publishing::MAX_DELAY,
             early: Duration::ZERO,
         }
@@ -226,22 +228,17 @@ impl Administration for SqliteBroker {
         self.call(job::read("read a queue", move |engine, now| engine.oldest(&queue, now))).boxed()
     }
 
+    fn peek<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Message>>> {
+        let queue = queue.to_owned();
+        let look = job::read("look at messages", move |engine, _| engine.peek(&queue, most, PEEK_BYTES));
+        self.call(look).boxed()
+    }
+
     fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
         let id = id.to_owned();
         let find = self.call(job::read("look for a message", move |engine, _| engine.find(&id)));
-        async move { Ok(find.await?.into_iter().map(found).collect()) }.boxed()
+        async move { Ok(find.await?.into_iter().map(finding::found).collect()) }.boxed()
     }
-}
-
-fn found(Sighted { queue, place, message }: Sighted) -> FoundMessage {
-    let position = match place {
-        Spot::Ready { ahead } => Position::Ready { ahead },
-        Spot::Delayed { until } => {
-            Position::Delayed { until: DateTime::from_timestamp_millis(until).unwrap_or_default() }
-        }
-        Spot::Claimed => Position::Delivered,
-    };
-    FoundMessage { queue, position, message }
 }
 
 impl Registers for SqliteBroker {

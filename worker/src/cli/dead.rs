@@ -170,7 +170,13 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
 impl From<&DeadArguments> for Which {
     fn from(which: &DeadArguments) -> Self {
         let DeadArguments { queue, task, error, id, limit: _ } = which;
-        Self { queue: queue.clone(), task: task.clone(), error: error.clone(), id: id.clone(), kind: None }
+        Self {
+            queue: queue.clone(),
+            task: task.clone(),
+            error: error.clone(),
+            id: id.clone(),
+            ..Self::default()
+        }
     }
 }
 

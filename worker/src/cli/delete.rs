@@ -55,7 +55,7 @@ async fn exchange(app: &App, arguments: DeleteExchangeArguments) -> Outcome {
     output::data(format!("exchange `{name}` deleted"))
 }
 
-/// The way out, for whoever means it.
+/// The way out, if it is meant.
 fn hint(error: &crate::error::Error, force: bool) -> Failure {
     let way_out =
         if force || !error.to_string().contains("in use") { "" } else { "; use --force to delete it anyway" };

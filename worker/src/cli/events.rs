@@ -9,6 +9,7 @@ use super::{operate, output};
 use crate::app::App;
 use crate::control::Control;
 use crate::events::{Event, EventReader, EventStream};
+use crate::message::Progress;
 
 pub(super) fn run(arguments: EventsArguments, common: &CommonArguments) -> Outcome {
     operate::run(common, |app| async move { follow(&app, &arguments).await })
@@ -57,6 +58,8 @@ fn line(event: &Event) -> String {
         ("", event.name.clone()),
         ("args", event.args.clone()),
         ("kwargs", event.kwargs.clone().filter(|kwargs| kwargs != "{}")),
+        ("", event.state.clone()),
+        ("", said(event)),
         ("queue", event.queue.clone()),
         ("attempt", event.attempt.filter(|attempt| *attempt > 1).map(|attempt| attempt.to_string())),
         ("wait", event.wait.map(seconds)),
@@ -81,6 +84,18 @@ fn line(event: &Event) -> String {
         }
     }
     output::one_line(&line, 4000)
+}
+
+/// What a call says about itself.
+fn said(event: &Event) -> Option<String> {
+    let description = event.description.clone();
+    match event.current {
+        Some(current) => {
+            let total = event.total.unwrap_or_default();
+            Some(Progress::new(current, total, description.unwrap_or_default()).to_string())
+        }
+        None => description,
+    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ use crate::app::config::value::{looks_like_an_address, shown};
 /// are left out by the linker, `use my_library as _;` keeps them.
 ///
 /// It makes the async runtime, so it is called from an ordinary `main`; in an async one it ends with exit code 2.
-#[must_use = "the exit code tells whoever started the program how it ended"]
+#[must_use = "the exit code tells how the program ended"]
 pub fn main() -> ExitCode {
     if tokio::runtime::Handle::try_current().is_ok() {
         let problem = "`mq_worker::main()` makes the async runtime itself: call it from `fn main()` without `async` and \

@@ -83,9 +83,13 @@ async fn without_result(app: &App, id: &str, seen: &Sighting) -> String {
         1 => "the only worker that replied does not run it".to_owned(),
         many => format!("none of the {many} workers that replied runs it"),
     };
-    format!(
-        "task {id} has no result, and {workers}: it waits in a queue, its result has expired, or no such call was sent"
-    )
+    let known = async { app.result::<()>(id).await?.is_known().await };
+    let where_it_is = match known.await {
+        Ok(Some(true)) => "it waits in a queue",
+        Ok(Some(false)) => "no such call was sent, or its result has expired",
+        _ => "it waits in a queue, its result has expired, or no such call was sent",
+    };
+    format!("task {id} has no result, and {workers}: {where_it_is}")
 }
 
 /// `runs on w@h since 12s`.

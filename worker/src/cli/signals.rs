@@ -50,7 +50,7 @@ async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
     }
 }
 
-/// True when whoever started us wants us to outlive the terminal: `nohup mq-worker`. Known on Linux only.
+/// True when we are meant to outlive the terminal: `nohup mq-worker`. Known on Linux only.
 #[cfg(unix)]
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

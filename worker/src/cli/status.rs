@@ -198,7 +198,8 @@ fn state(worker: &WorkerInfo) -> String {
     let lost = (worker.lost_places > 0).then(|| format!(", {} lost", worker.lost_places));
     let settling = (worker.settling > 0).then(|| {
         let since = worker.settling_seconds.map(|seconds| format!(" for {}", age(seconds as f64)));
-        format!(", {} settling{}", worker.settling, since.unwrap_or_default())
+        let on = worker.settling_waits_for.as_ref().map(|name| format!(", waiting for {name}"));
+        format!(", {} settling{}{}", worker.settling, since.unwrap_or_default(), on.unwrap_or_default())
     });
     [Some(state.to_owned()), lost, settling].into_iter().flatten().collect()
 }
@@ -239,6 +240,8 @@ mod tests {
         assert_eq!(state(&idle), "working");
         let stuck = WorkerInfo { settling: 2, settling_seconds: Some(70), lost_places: 1, ..idle };
         assert_eq!(state(&stuck), "working, 1 lost, 2 settling for 1m 10s");
+        let stuck = WorkerInfo { settling_waits_for: Some("redis://store/0".into()), ..stuck };
+        assert_eq!(state(&stuck), "working, 1 lost, 2 settling for 1m 10s, waiting for redis://store/0");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::broker::QueueInfo;
 use crate::control::{Control, Reply, WorkerInfo};
 use crate::history::{By, Counts, History};
+use crate::message::Progress;
 use crate::show;
 
 /// The most running tasks that are shown.
@@ -58,6 +59,9 @@ struct RunningSight {
     task: String,
     worker: String,
     seconds: Option<f64>,
+    /// What it says about itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported: Option<Value>,
 }
 
 async fn watch(app: &App, arguments: &TopArguments) -> Outcome {
@@ -143,12 +147,22 @@ fn running(active: &[Reply]) -> Vec<RunningSight> {
             task: text(task, "name"),
             worker: reply.node.clone(),
             seconds: task.get("time_start").and_then(Value::as_f64).map(|start| (now - start).max(0.0)),
+            reported: task.get("reported").cloned(),
         };
         reply.value.as_array().into_iter().flatten().map(sight).collect()
     };
     let mut running: Vec<RunningSight> = active.iter().flat_map(of_worker).collect();
     running.sort_by(|a, b| b.seconds.partial_cmp(&a.seconds).unwrap_or(std::cmp::Ordering::Equal));
     running
+}
+
+/// What a task says about itself, in few words.
+fn said(reported: &Value) -> String {
+    let text = |key: &str| reported.get(key).and_then(Value::as_str).unwrap_or_default();
+    match Progress::from_meta(reported) {
+        Some(progress) => progress.to_string(),
+        None => format!("{} {}", text("state"), text("description")),
+    }
 }
 
 fn text(sight: &Sight) -> Outcome<String> {
@@ -207,10 +221,11 @@ fn text(sight: &Sight) -> Outcome<String> {
                 output::one_line(&one.task, 40),
                 one.worker.clone(),
                 time(one.seconds),
+                output::one_line(&one.reported.as_ref().map(said).unwrap_or_default(), 40),
             ]
         });
-        let _ =
-            writeln!(text, "\n{}", output::table_text(&["id", "task", "worker", "for"], rows.collect(), 3));
+        let header = ["id", "task", "worker", "for", "progress"];
+        let _ = writeln!(text, "\n{}", output::table_text(&header, rows.collect(), 3));
         if sight.running.len() > MOST_RUNNING {
             let _ = writeln!(text, "and {} more", sight.running.len() - MOST_RUNNING);
         }

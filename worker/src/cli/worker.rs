@@ -99,7 +99,7 @@ async fn work(app: App, format: LogFormat) -> Outcome {
                 stopped_by = Some(signal.code);
                 handle.stop_now();
             }
-            // Whoever asks a third time means it. Messages that are not settled come back by themselves.
+            // A third request is meant. Messages that are not settled come back by themselves.
             _ => std::process::exit(signal.code.into()),
         }
     };

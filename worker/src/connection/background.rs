@@ -2,7 +2,7 @@
 //! without timers or with a paused clock.
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
@@ -10,13 +10,17 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Result};
 
-static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
+static HANDLE: OnceLock<Handle> = OnceLock::new();
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// The thread; the first call starts it, and it lives as long as the process. It waits, and computes nothing.
-fn handle() -> Result<Handle> {
-    let mut slot = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(handle) = &*slot {
-        return Ok(handle.clone());
+fn handle() -> Result<&'static Handle> {
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle);
+    }
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle);
     }
     let failed = |error| Error::connection("cannot start the thread of the timers").with_source(error);
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -25,8 +29,7 @@ fn handle() -> Result<Handle> {
         .name("mq-worker-timer".into())
         .spawn(move || runtime.block_on(std::future::pending::<()>()))
         .map_err(failed)?;
-    *slot = Some(handle.clone());
-    Ok(handle)
+    Ok(HANDLE.get_or_init(|| handle))
 }
 
 /// Awaits a future no longer than `limit`: `None` when the time is up.
@@ -36,8 +39,7 @@ fn handle() -> Result<Handle> {
 pub(crate) async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<Option<T>> {
     let timed = {
         // A timer belongs to the runtime in which it is made, wherever it is polled.
-        let handle = handle()?;
-        let _entered = handle.enter();
+        let _entered = handle()?.enter();
         tokio::time::timeout(limit, future)
     };
     Ok(timed.await.ok())

@@ -31,6 +31,20 @@ impl BrokerUrl {
         authority.rsplit('@').next().unwrap_or_default()
     }
 
+    /// The user and the password as they are written, with the `@` after them.
+    #[cfg(feature = "redis")]
+    pub(crate) fn login(&self) -> Option<&str> {
+        let authority = self.path().split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rfind('@').map(|end| &authority[..=end])
+    }
+
+    /// What stands between the host and the options.
+    #[cfg(feature = "redis")]
+    pub(crate) fn database(&self) -> &str {
+        let address = self.path().split(['?', '#']).next().unwrap_or_default();
+        address.split_once('/').map_or("", |(_, database)| database)
+    }
+
     /// The address of a file with an absolute path, a relative one taken from `directory`. Other addresses stay as they
     /// are, and so does everything where the directory's name is not UTF-8, which an address has to be.
     pub(crate) fn relative_to(&self, directory: &Path) -> Self {
@@ -54,9 +68,16 @@ impl BrokerUrl {
         let path = self.path();
         let scheme = self.scheme();
         let is_amqp = matches!(scheme.as_str(), "amqp" | "amqps");
-        let is_server = is_amqp || matches!(scheme.as_str(), "redis" | "rediss" | "postgres" | "postgresql");
+        let is_redis = matches!(scheme.as_str(), "redis" | "rediss" | "sentinel" | "sentinels");
+        let is_server = is_amqp || is_redis || matches!(scheme.as_str(), "postgres" | "postgresql");
         if is_server && path.contains("://") {
-            return Err(Error::config(format!("`{self}` is a list of addresses: name one")));
+            let form = match is_redis {
+                true => {
+                    ", or the sentinels of one primary in one address: sentinel://HOST,HOST/DB?master_name=NAME"
+                }
+                false => "",
+            };
+            return Err(Error::config(format!("`{self}` is a list of addresses: name one{form}")));
         }
         // A password that ends the host too early: its rest would be sent as the name of a virtual host.
         if is_server && path.find(['/', '?', '#']).is_some_and(|end| path[end..].contains('@')) {
@@ -69,6 +90,8 @@ impl BrokerUrl {
         let known: &[&str] = match &*scheme {
             "amqp" | "amqps" => &AMQP_OPTIONS,
             "postgres" | "postgresql" => &POSTGRES_OPTIONS,
+            "redis" | "rediss" => &REDIS_OPTIONS[..1],
+            "sentinel" | "sentinels" => &REDIS_OPTIONS,
             _ => &[],
         };
         let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
@@ -139,6 +162,9 @@ const AMQP_OPTIONS: [&str; 5] =
 /// The same for PostgreSQL.
 const POSTGRES_OPTIONS: [&str; 4] =
     ["sslmode", "connect_timeout", "application_name", "target_session_attrs"];
+
+/// The same for Redis: the first for all servers, the others for sentinels.
+const REDIS_OPTIONS: [&str; 4] = ["key_prefix", "master_name", "sentinel_username", "sentinel_password"];
 
 /// The text without whatever could be a password in it, wherever that stands and however malformed the address is.
 pub(crate) fn redact(url: &str) -> String {
@@ -217,6 +243,7 @@ fn redact_option(option: &str) -> String {
             option.to_owned()
         }
         Some(("sslmode", "disable" | "prefer" | "require")) => option.to_owned(),
+        Some(("key_prefix" | "master_name", _)) => option.to_owned(),
         Some((name, _)) if is_option_name(name) => format!("{name}=***"),
         _ => "***".into(),
     }

@@ -29,6 +29,8 @@ pub struct WorkerInfo {
     pub settling: u64,
     /// For how long the slowest of those has waited, in whole seconds.
     pub settling_seconds: Option<u64>,
+    /// The broker or result backend that the slowest of those waits for, without its password.
+    pub settling_waits_for: Option<String>,
     /// How many it has begun since its start.
     pub started: Option<u64>,
     /// How long it has been there, in whole seconds.
@@ -153,6 +155,12 @@ pub(crate) fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> Wor
         lost_places: number("lost_places").unwrap_or_default(),
         settling: number("settling").unwrap_or_default(),
         settling_seconds: number("settling_seconds"),
+        settling_waits_for: stats
+            .value
+            .get("settling_waits_for")
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty())
+            .map(ToOwned::to_owned),
         started: total.map(|total| total.values().filter_map(Value::as_u64).sum()),
         uptime: number("uptime"),
         stopping: stats.value.get("stopping").and_then(Value::as_bool).unwrap_or_default(),
@@ -187,6 +195,7 @@ mod tests {
                 lost_places: 0,
                 settling: 0,
                 settling_seconds: None,
+                settling_waits_for: None,
                 started: Some(5),
                 uptime: Some(12),
                 stopping: false,

@@ -12,13 +12,19 @@ use super::guard::{Via, Viewer};
 use super::login::session::Notice;
 use super::path;
 use super::state::State;
-use crate::admin::failure::Outcome;
+use crate::admin::failure::{Failure, Outcome};
 use crate::history::AuditEntry;
 use crate::tracing::{info, warn};
 
-/// Does it and writes down who has done what.
-pub(crate) async fn act(state: &State, viewer: &Viewer, action: &Action) -> Outcome<String> {
-    let outcome = action.perform(state).await;
+/// Does it and writes down who has done what. A browser that goes away meanwhile does not stop it halfway.
+pub(crate) async fn act(state: &Arc<State>, viewer: &Viewer, action: Action) -> Outcome<String> {
+    let (state, viewer) = (Arc::clone(state), viewer.clone());
+    let acting = tokio::spawn(async move { perform(&state, &viewer, &action).await });
+    acting.await.unwrap_or_else(|_| Err(Failure::failed("it was interrupted; the log of the page says why")))
+}
+
+async fn perform(state: &State, viewer: &Viewer, action: &Action) -> Outcome<String> {
+    let outcome = state.asking(action.perform(state)).await;
     let (name, subject) = (action.name(), action.subject());
     let result = match &outcome {
         Ok(done) => done.clone(),
@@ -54,7 +60,7 @@ pub(crate) async fn form(
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     let notice = match of_form(&fields) {
-        Ok(action) => match act(&state, &viewer, &action).await {
+        Ok(action) => match act(&state, &viewer, action).await {
             Ok(done) => Notice::Done(done),
             Err(failure) => Notice::Failed(failure.in_words().1),
         },

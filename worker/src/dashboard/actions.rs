@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::call;
 use super::fields::{change, flag, number, several};
 use super::letters::Letters;
 use super::query::Query;
+use super::replay::replay;
 use super::schedules::{Named, PauseFields, ScheduleFields};
 use super::selection::{calls, select};
 use super::send::send;
@@ -204,7 +204,7 @@ impl Action {
             }
             Self::Replay { ids, filter } => {
                 let ids = select(state, ids, filter.as_ref()).await?;
-                again(state, &ids).await
+                replay(state, &ids).await
             }
             Self::Revoke { ids, filter, terminate } => {
                 let ids = select(state, ids, filter.as_ref()).await?;
@@ -260,7 +260,7 @@ impl Action {
 }
 
 async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
-    let survey::Replayed { replayed, kept, expired } = survey::replay(app, which).await?;
+    let survey::Replayed { replayed, kept, expired, .. } = survey::replay(app, which).await?;
     let mut text = format!("{} replayed.", counted(replayed, "dead letter"));
     if kept > 0 {
         text +=
@@ -278,26 +278,6 @@ fn pausable(queue: Option<&str>, task: Option<&str>) -> Outcome<Pausable> {
         (Some(queue), None) => Ok(Pausable::Queue(queue.to_owned())),
         (None, Some(task)) => Ok(Pausable::Task(task.to_owned())),
         _ => Err(Failure::usage("name a queue or a task to pause or resume, and not both")),
-    }
-}
-
-/// Runs calls again, and says what became of them.
-async fn again(state: &State, ids: &[String]) -> Outcome<String> {
-    let (mut replayed, mut problems) = (0_u64, Vec::new());
-    for id in ids {
-        match call::replay(state, id).await {
-            Ok(()) => replayed += 1,
-            Err(failure) if ids.len() == 1 => return Err(failure),
-            Err(failure) => problems.push(format!("{id}: {}", failure.in_words().1)),
-        }
-    }
-    let text = format!("{} replayed.", counted(replayed, "call"));
-    match problems.first() {
-        None => Ok(text),
-        Some(first) => Err(Failure::failed(format!(
-            "{text} Not replayed: {}, the first of them {first}",
-            problems.len()
-        ))),
     }
 }
 

@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::send::send;
 use super::state::State;
 use crate::admin::dead::letter::Letter;
-use crate::admin::dead::search::Which;
 use crate::admin::dead::survey;
 use crate::admin::explain::explain;
-use crate::admin::failure::{Failure, Outcome};
 use crate::control::Control;
 use crate::history::{Filter, Job, JobState, json_of_literal};
 use crate::message::Message;
@@ -52,9 +49,9 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
     let snapshot = state.watcher.latest();
     let running = snapshot.workers.iter().find(|worker| worker.tasks.iter().any(|task| task.id == id));
     let letter = match (&job.state, &job.queue) {
-        (JobState::DeadLettered | JobState::Failure | JobState::Rejected, Some(queue)) => {
+        (state_of, Some(queue)) if may_have_letter(*state_of) => {
             // Without a dead-letter queue there is no letter.
-            survey::letter(&state.app, queue, id).await.ok().flatten()
+            state.asking(survey::letter(&state.app, queue, id)).await.ok().flatten()
         }
         _ => None,
     };
@@ -88,35 +85,20 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
     }))
 }
 
+/// True for a call that may be in a dead-letter queue.
+pub(crate) fn may_have_letter(state: JobState) -> bool {
+    matches!(state, JobState::DeadLettered | JobState::Failure | JobState::Rejected)
+}
+
 /// Why a call is not running, and what could not be found out.
 async fn reasons(state: &State, id: &str) -> Vec<String> {
+    if let Err(away) = state.reachable() {
+        return vec![away.in_words().1];
+    }
     let Ok(broker) = state.app.broker().await else { return Vec::new() };
     let control = Control::new(broker).timeout(PATIENCE);
     match explain(&state.app, Some(&state.history), &control, id).await {
         Ok(found) => found.reasons.iter().map(ToString::to_string).chain(found.gaps).collect(),
         Err(error) => vec![format!("{error:#}")],
     }
-}
-
-/// Runs a call again: its dead letter goes back to its queue; of another, a new call is sent with the same arguments.
-pub(crate) async fn replay(state: &State, id: &str) -> Outcome<()> {
-    let call = find(state, id).await.map_err(Failure::failed)?;
-    let call = call.ok_or_else(|| Failure::failed(format!("the history knows no call {id}")))?;
-    let queue = call.job.queue.clone();
-    if call.letter.is_some()
-        && let Some(queue) = &queue
-    {
-        let which = Which { queue: queue.clone(), id: Some(id.to_owned()), ..Which::default() };
-        let done = survey::replay(&state.app, which).await?;
-        return match done.replayed {
-            0 => Err(Failure::failed("its task is unique, and another call of it waits or runs")),
-            _ => Ok(()),
-        };
-    }
-    let (Some(args), Some(kwargs), Some(name)) = (&call.args, &call.kwargs, &call.job.name) else {
-        let why =
-            "its arguments are not known in full: open it, and send it with the arguments that you enter";
-        return Err(Failure::failed(why));
-    };
-    send(&state.app, name, Some(args), Some(kwargs), queue.as_deref()).await.map(drop)
 }

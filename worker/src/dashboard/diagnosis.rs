@@ -29,6 +29,15 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
         let hint = format!("{error}. Workers cannot be asked meanwhile.");
         add(Severity::Error, format!("{name} takes no messages"), hint, None);
     }
+    if let Some(error) = &now.management_error {
+        let title = format!("The management API of {} does not answer", now.broker.name);
+        let hint = format!("{error}. Queues that neither configuration nor tasks name are not listed.");
+        add(Severity::Warning, title, hint, Some("/broker".into()));
+    }
+    if let Some(error) = &now.history_error {
+        let hint = format!("{error}. Events wait in the broker meanwhile, up to a bound.");
+        add(Severity::Error, "The history stands still".into(), hint, None);
+    }
     for queue in &now.queues {
         let name = &queue.name;
         let link = || Some(path::queue(name));
@@ -70,8 +79,9 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
         let link = || Some(path::worker(&info.name));
         if info.settling_seconds.is_some_and(|seconds| seconds >= SETTLING) {
             let title = format!("`{}` cannot settle {}", info.name, counted(info.settling, "message"));
-            let hint = "The broker or the result backend has not taken their outcome; the log of the worker says why.";
-            add(Severity::Error, title, hint.into(), link());
+            let by = info.settling_waits_for.as_deref().unwrap_or("The broker or the result backend");
+            let hint = format!("{by} has not taken their outcome; the log of the worker says why.");
+            add(Severity::Error, title, hint, link());
         }
         if info.lost_places > 0 {
             let title = format!("`{}` has lost {}", info.name, counted(info.lost_places, "slot"));

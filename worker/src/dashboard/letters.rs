@@ -18,6 +18,6 @@ impl Letters {
     /// As what is searched for in the dead-letter queue of a queue.
     pub(crate) fn of(&self, queue: &str) -> Which {
         let Self { id, task, kind } = self.clone();
-        Which { queue: queue.to_owned(), id, task, kind, error: None }
+        Which { queue: queue.to_owned(), id, task, kind, ..Which::default() }
     }
 }

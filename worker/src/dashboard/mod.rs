@@ -9,6 +9,7 @@ mod actions;
 mod api;
 mod assets;
 mod call;
+mod connections;
 mod diagnosis;
 mod fields;
 mod guard;
@@ -20,6 +21,7 @@ mod path;
 mod privacy;
 mod problem;
 mod query;
+mod replay;
 mod routes;
 mod schedules;
 mod selection;
@@ -37,6 +39,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::connections::LIMITS;
 use self::login::access::Access;
 pub use self::login::access::Login;
 use self::login::session::Sessions;
@@ -99,12 +102,12 @@ impl Dashboard {
         let retention = Retention { keep: settings.history_keep, max_rows: settings.history_max_rows };
         let history = History::open_with(&settings.history, retention).await?;
         let state = State {
+            watcher: Watcher::new(&app),
             app,
             history,
             listen,
             access,
             sessions: Sessions::default(),
-            watcher: Watcher::new(),
             privacy: Privacy::new(&config),
             stop: CancellationToken::new(),
         };
@@ -124,23 +127,23 @@ impl Dashboard {
     /// Serves the page until `stop` is ready.
     ///
     /// # Errors
-    /// The system takes the socket away.
+    /// None at present: what goes wrong with one connection ends that connection.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let Self { listener, state } = self;
         let token = state.stop.clone();
         let watched = Arc::clone(&state);
         let _watching = AbortOnDropHandle::new(tokio::spawn(async move {
-            watched.watcher.run(watched.app.clone(), watched.stop.clone()).await;
+            watched.watcher.run(&watched.app, &watched.history, &watched.stop).await;
         }));
         let followed = Arc::clone(&state);
         let _following = AbortOnDropHandle::new(tokio::spawn(async move { follow(&followed).await }));
-        let service = routes::router(state).into_make_service_with_connect_info::<SocketAddr>();
-        let stopped = async move {
+        let ending = token.clone();
+        let _stopping = AbortOnDropHandle::new(tokio::spawn(async move {
             stop.await;
-            token.cancel();
-        };
-        let served = axum::serve(listener, service).with_graceful_shutdown(stopped).await;
-        served.map_err(|error| Error::connection("the management page has ended").with_source(error))
+            ending.cancel();
+        }));
+        connections::serve(listener, routes::router(state), LIMITS, &token).await;
+        Ok(())
     }
 }
 

@@ -32,6 +32,10 @@ pub(crate) struct Snapshot {
     pub(crate) workers: Vec<WorkerView>,
     /// Paused queues and tasks.
     pub(crate) paused: Vec<Pause>,
+    /// Why RabbitMQ's management API does not answer, if its address is configured.
+    pub(crate) management_error: Option<String>,
+    /// Why the history stands still, if it does.
+    pub(crate) history_error: Option<String>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -104,12 +108,22 @@ impl Snapshot {
                 let broker = BrokerView { url, ..found.broker };
                 Self { at, broker, ..found }
             }
-            Err(error) => {
-                let away_since = last.broker.away_since.or(Some(at));
-                let broker = BrokerView { name: name(app), url, error: Some(error), away_since };
-                Self { at, broker, ..last.clone() }
-            }
+            Err(error) => last.without_broker(error),
         }
+    }
+
+    /// Nothing was seen yet.
+    pub(crate) fn unseen(app: &App) -> Self {
+        let url = app.config().broker_url.to_string();
+        Self { broker: BrokerView { name: name(app), url, ..BrokerView::default() }, ..Self::default() }
+    }
+
+    /// What was seen last, now that the broker does not answer.
+    pub(crate) fn without_broker(&self, error: String) -> Self {
+        let at = Utc::now();
+        let away_since = self.broker.away_since.or(Some(at));
+        let broker = BrokerView { error: Some(error), away_since, ..self.broker.clone() };
+        Self { at, broker, ..self.clone() }
     }
 
     /// A queue by its name.
@@ -149,6 +163,7 @@ async fn look(app: &App) -> std::result::Result<Snapshot, String> {
         BrokerView { name, error: silence.map(|error| format!("{error:#}")), ..BrokerView::default() };
     Ok(Snapshot {
         broker,
+        management_error: queues.gap.as_ref().and_then(|gap| gap.mistake().map(ToOwned::to_owned)),
         queues_left_out: queues.gap.map(|gap| gap.text("queues", name)),
         queues: paired(queues.found, &workers, &paused),
         delayed,

@@ -6,6 +6,7 @@ use super::login::access::Access;
 use super::login::session::Sessions;
 use super::privacy::Privacy;
 use super::watcher::Watcher;
+use crate::admin::failure::{Failure, Outcome, UNAVAILABLE};
 use crate::app::App;
 use crate::history::History;
 
@@ -24,6 +25,24 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Fails at once while the broker is away, so that nobody waits for it in vain.
+    pub(crate) fn reachable(&self) -> Outcome {
+        let snapshot = self.watcher.latest();
+        let broker = &snapshot.broker;
+        match (&broker.error, broker.away_since) {
+            (Some(error), Some(_)) => {
+                Err(Failure::new(UNAVAILABLE, format!("{} cannot be reached: {error}", broker.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the broker, unless it is away.
+    pub(crate) async fn asking<T>(&self, question: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        self.reachable()?;
+        question.await
+    }
+
     /// The link that lets the next one in, where there are no users.
     pub(crate) fn login_link(&self) -> Option<String> {
         self.access.link().map(|key| format!("{}/login?key={key}", self.address()))

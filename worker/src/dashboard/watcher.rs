@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::diagnosis::diagnose;
 use super::snapshot::Snapshot;
 use crate::app::App;
+use crate::history::History;
 
 /// How often to look while somebody watches.
 const BUSY: Duration = Duration::from_secs(2);
@@ -21,6 +22,8 @@ const CALM: Duration = Duration::from_secs(15);
 const WATCHED: Duration = Duration::from_secs(20);
 /// What was seen so long ago is compared with what is seen now.
 const EARLIER: Duration = Duration::from_secs(5 * 60);
+/// After so long without an answer the broker counts as away. RabbitMQ's management API has less time than this.
+const SILENCE: Duration = Duration::from_secs(6);
 /// How many lengths of a queue are kept for its chart, one in [`CALM`].
 const POINTS: usize = 40;
 
@@ -35,9 +38,9 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// Has seen nothing yet.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(app: &App) -> Self {
         Self {
-            latest: watch::Sender::new(Arc::default()),
+            latest: watch::Sender::new(Arc::new(Snapshot::unseen(app))),
             trends: Mutex::default(),
             asked: Mutex::new(Instant::now()),
             wake: Notify::new(),
@@ -45,7 +48,7 @@ impl Watcher {
     }
 
     /// Looks until it is stopped.
-    pub(crate) async fn run(&self, app: App, stop: CancellationToken) {
+    pub(crate) async fn run(&self, app: &App, history: &History, stop: &CancellationToken) {
         let mut past: VecDeque<(Instant, Arc<Snapshot>)> = VecDeque::new();
         let mut noted: Option<Instant> = None;
         loop {
@@ -53,12 +56,21 @@ impl Watcher {
             let last = self.latest();
             let earlier =
                 past.front().map_or_else(|| Arc::clone(&last), |(_, snapshot)| Arc::clone(snapshot));
+            let finished = |snapshot: Snapshot| {
+                let snapshot = Snapshot { history_error: history.trouble(), ..snapshot };
+                let problems = diagnose(&snapshot, &earlier);
+                Arc::new(Snapshot { problems, ..snapshot })
+            };
             let snapshot = tokio::select! {
                 () = stop.cancelled() => return,
-                snapshot = Snapshot::take(&app, &last) => snapshot,
+                snapshot = Snapshot::take(app, &last) => finished(snapshot),
+                () = async {
+                    tokio::time::sleep(SILENCE).await;
+                    let error = format!("no answer for {} seconds", SILENCE.as_secs());
+                    self.latest.send_replace(finished(last.without_broker(error)));
+                    std::future::pending::<()>().await;
+                } => return,
             };
-            let problems = diagnose(&snapshot, &earlier);
-            let snapshot = Arc::new(Snapshot { problems, ..snapshot });
             if noted.is_none_or(|noted| noted.elapsed() >= CALM) {
                 noted = Some(begun);
                 if snapshot.broker.error.is_none() {

@@ -10,8 +10,8 @@ macro_rules! event {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
         /// One event. Fields that an event of its kind does not have are `None`.
         ///
-        /// The names of the fields are those on the wire. All are Celery's, except for `attempt`, `wait`, `delay`, `reason`
-        /// and `dropped`, and except that our events name the `queue` and the `name` of their task more often.
+        /// The names of the fields are those on the wire. All are Celery's, except for `attempt`, `wait`, `delay`, `reason`,
+        /// `dropped` and those of `mq-reported`, and except that our events name the `queue` and the `name` of their task more often.
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
         #[non_exhaustive]
         pub struct Event {
@@ -93,6 +93,15 @@ event! {
     delay: f64,
     /// Why: of `mq-dead-lettered` and `task-failed` as in the header `mq-dead-reason`.
     reason: String,
+    /// Of `mq-reported`: the state that the call gives itself, such as `PROGRESS`.
+    state: String,
+    /// Of `mq-reported`: how much is done.
+    current: u64,
+    /// Of `mq-reported`: how much there is in all; 0 if that is not known.
+    total: u64,
+    /// Of `mq-reported`: what is being done; of other states than `PROGRESS`, what else the call says, as Python would print
+    /// it, shortened.
+    description: String,
     /// Of a worker: how many seconds lie between its heartbeats.
     freq: f64,
     /// Of a worker: how many tasks it runs.
@@ -117,7 +126,7 @@ impl Event {
         Self { kind, ..Self::default() }
     }
 
-    /// The event with its arguments and its result hidden.
+    /// The event with its arguments, its result and what the call says hidden.
     #[must_use]
     pub fn without_values(self) -> Self {
         let hidden = || Some("'[hidden]'".to_owned());
@@ -126,6 +135,7 @@ impl Event {
             EventKind::TaskSent | EventKind::TaskReceived => {
                 Self { args: hidden(), kwargs: hidden(), ..self }
             }
+            EventKind::Reported => Self { description: self.description.and_then(|_| hidden()), ..self },
             _ => self,
         }
     }

@@ -15,6 +15,8 @@ pub const SEVERAL: &str = "task.multi";
 const LIVE_TTL: Duration = Duration::from_secs(5);
 /// How long the queue of such a reader stays when its owner died without a word.
 const LIVE_EXPIRES: Duration = Duration::from_secs(60);
+/// How long the queue of a durable reader stays when nobody reads it: what is older is too old for a history too.
+const DURABLE_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How many messages wait for such a reader.
 const LIVE_LENGTH: u64 = 10_000;
 
@@ -24,7 +26,7 @@ pub enum EventReader {
     /// From now on, and only while reading. A slow reader misses events.
     Live,
     /// Everything since the last batch that was [done](super::Batch::done): a durable queue of this name keeps it. Several
-    /// readers of one name share the events among them.
+    /// readers of one name share the events among them. After 7 days without a reader the broker deletes it.
     Durable {
         /// The queue.
         name: String,
@@ -55,7 +57,9 @@ impl EventReader {
                 max_length: Some(LIVE_LENGTH),
                 ..Queue::new(format!("{EVENTS}.{}", Uuid::new_v4()))
             },
-            Self::Durable { name, bound } => Queue { max_length: Some(*bound), ..Queue::new(name) },
+            Self::Durable { name, bound } => {
+                Queue { max_length: Some(*bound), expires: Some(DURABLE_EXPIRES), ..Queue::new(name) }
+            }
         };
         // A quorum queue would make every event wait for a majority of disks.
         let queue = Queue { kind: Some(QueueKind::Classic), overflow: Some(Overflow::DropHead), ..queue };
@@ -79,6 +83,11 @@ mod tests {
         let (name, topology) = durable.topology();
         topology.validate().expect("good names");
         assert_eq!((name.as_str(), topology.queues[0].max_length), ("mq-worker.history", Some(5)));
+        assert_eq!(
+            topology.queues[0].expires,
+            Some(DURABLE_EXPIRES),
+            "nobody need clean up after a history that is gone"
+        );
         assert!(topology.queues[0].durable && !topology.queues[0].auto_delete);
     }
 }

@@ -66,6 +66,8 @@ kinds! {
     WorkerHeartbeat = "worker-heartbeat",
     /// A worker stopped.
     WorkerOffline = "worker-offline",
+    /// It says how far it is, or another state that it gives itself.
+    Reported = "mq-reported",
     /// A message moved to a dead-letter queue. `task-failed` reports the same to Celery's tools.
     DeadLettered = "mq-dead-lettered",
     /// A message waits in the broker: it came before its time or before its turn.

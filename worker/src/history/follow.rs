@@ -108,8 +108,12 @@ async fn store(batches: &[Batch], history: &History) -> Result<()> {
     loop {
         let entries = batches.iter().flat_map(|batch| &batch.events).filter_map(Entry::from_event).collect();
         match history.record(entries).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                history.set_trouble(None);
+                return Ok(());
+            }
             Err(error) => {
+                history.set_trouble(Some(format!("{error:#}")));
                 tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "the history cannot be written");
             }
         }

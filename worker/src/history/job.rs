@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::attempts::{self, Attempt};
 use super::occurrence::{Kind, Occurrence};
+use super::reported::Reported;
 use super::state::{JobState, replaces};
 
 /// Everything that the history knows about a call.
@@ -38,6 +39,8 @@ pub struct Job {
     pub traceback: Option<String>,
     /// Why it was dead-lettered, rejected, revoked or requeued.
     pub reason: Option<String>,
+    /// What it last said about itself.
+    pub reported: Option<Reported>,
     /// The number of retries.
     pub retries: u32,
     /// The earliest time to run.
@@ -98,6 +101,7 @@ impl Job {
             error: None,
             traceback: None,
             reason: None,
+            reported: None,
             retries: 0,
             eta: None,
             expires: None,
@@ -135,6 +139,12 @@ impl Job {
                 None
             }
             Kind::Started => self.started(event),
+            Kind::Reported => {
+                if self.reported.as_ref().is_none_or(|known| known.at <= event.at) {
+                    self.reported.clone_from(&event.reported);
+                }
+                None
+            }
             // The run of a suspect begins with an event of its own.
             Kind::Quarantined => None,
             Kind::Succeeded => self.ended(JobState::Success, Counted::Succeeded, event),
@@ -287,6 +297,17 @@ mod tests {
         Occurrence { error: Some(error.into()), ..event(kind, millis) }
     }
 
+    fn said(millis: i64, current: u64) -> Occurrence {
+        let reported = Reported {
+            state: "PROGRESS".into(),
+            at: at(millis),
+            current: Some(current),
+            total: Some(3),
+            description: None,
+        };
+        Occurrence { reported: Some(reported), ..event(Kind::Reported, millis) }
+    }
+
     /// A call that is retried once and then succeeds.
     fn life() -> Vec<Occurrence> {
         vec![
@@ -296,6 +317,8 @@ mod tests {
             failed(Kind::Retried, 20, "ValueError('no')"),
             event(Kind::Received, 30),
             event(Kind::Started, 31),
+            said(35, 1),
+            said(40, 2),
             Occurrence { result: Some("5".into()), ..event(Kind::Succeeded, 45) },
         ]
     }
@@ -310,6 +333,7 @@ mod tests {
     fn a_life_in_order() {
         let (job, tallies) = told(&life());
         assert_eq!((job.state, job.finished_at), (JobState::Success, Some(at(45))));
+        assert_eq!(job.reported.as_ref().map(ToString::to_string).as_deref(), Some("2 of 3 (66 %)"));
         assert_eq!((job.name.as_deref(), job.result.as_deref()), (Some("add"), Some("5")));
         let runs: Vec<_> =
             job.attempts.iter().map(|one| (one.started_at, one.ended_at, one.outcome)).collect();

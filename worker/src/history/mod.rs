@@ -22,6 +22,7 @@ mod occurrence;
 mod rates;
 mod reading;
 mod record;
+mod reported;
 mod retention;
 mod rows;
 mod schema;
@@ -48,6 +49,7 @@ pub use literal::json_of_literal;
 pub use occurrence::{Kind, Occurrence};
 pub use rates::{By, Counts, Point, RateQuery, Total};
 pub use record::Entry;
+pub use reported::Reported;
 pub use retention::Retention;
 pub use search::{Cursor, Filter, Page};
 pub use state::JobState;
@@ -56,7 +58,7 @@ pub use workers::{WorkerDetails, WorkerReport, WorkerSeen};
 use crate::connection::sqlite::failure::describe;
 use crate::error::{Error, Result};
 use labels::Labels;
-use retention::RowCount;
+use retention::{Clock, RowCount};
 
 /// The most readers at a time; more wait.
 const READERS: usize = 4;
@@ -92,12 +94,14 @@ struct Shared {
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Reader>>,
     permits: tokio::sync::Semaphore,
+    trouble: Mutex<Option<String>>,
 }
 
 struct Writer {
     db: Connection,
     labels: Labels,
     rows: RowCount,
+    clock: Clock,
 }
 
 struct Reader {
@@ -126,7 +130,8 @@ impl History {
             Ok((path, db))
         });
         let (path, db) = opened.await?;
-        let writer = Writer { db, labels: Labels::default(), rows: RowCount::default() };
+        let writer =
+            Writer { db, labels: Labels::default(), rows: RowCount::default(), clock: Clock::default() };
         Ok(Self {
             shared: Arc::new(Shared {
                 path,
@@ -134,6 +139,7 @@ impl History {
                 writer: Mutex::new(writer),
                 readers: Mutex::default(),
                 permits: tokio::sync::Semaphore::new(READERS),
+                trouble: Mutex::default(),
             }),
         })
     }
@@ -169,6 +175,15 @@ impl History {
             Ok(format!("{QUEUE_PREFIX}.{id}"))
         })
         .await
+    }
+
+    /// Why [following](follow) does not get on, if it does not.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// Records a batch of events in one transaction. Events may come in any order and more than once.
@@ -264,7 +279,7 @@ impl History {
     pub async fn forget(&self) -> Result<bool> {
         let retention = self.shared.retention;
         self.write("delete what is too old", move |writer| {
-            retention::step(&writer.db, &retention, &mut writer.rows, Utc::now())
+            retention::step(&writer.db, &retention, &mut writer.rows, &mut writer.clock, Utc::now())
         })
         .await
     }

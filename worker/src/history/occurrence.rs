@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
+use super::reported::Reported;
+
 /// The longest arguments and results that are kept, in bytes.
 pub(super) const LONGEST_VALUE: usize = 4 << 10;
 /// The longest error text that is kept, in bytes.
@@ -28,6 +30,8 @@ pub enum Kind {
     Started,
     /// A run succeeded.
     Succeeded,
+    /// It says how it is getting on.
+    Reported,
     /// The last run failed.
     Failed,
     /// A run failed and will be repeated.
@@ -81,6 +85,8 @@ pub struct Occurrence {
     pub eta: Option<DateTime<Utc>>,
     /// After this time it will not run.
     pub expires: Option<DateTime<Utc>>,
+    /// What it says about itself.
+    pub reported: Option<Reported>,
     /// How long the run took, in seconds.
     pub runtime: Option<f64>,
     /// How long the call waited in its queue, in seconds.
@@ -108,6 +114,7 @@ impl Occurrence {
             parent: None,
             eta: None,
             expires: None,
+            reported: None,
             runtime: None,
             wait: None,
         }
@@ -118,10 +125,11 @@ impl Occurrence {
         let text =
             |text: &Option<String>, longest| text.as_deref().map(|text| cut(text, longest).into_owned());
         let name = |name: &Option<String>| text(name, LONGEST_NAME).filter(|name| !name.is_empty());
+        // As exact as the file is, so that an event is known again.
+        let at = self.at.min(now).trunc_subsecs(6);
         Self {
             kind: self.kind,
-            // As exact as the file is, so that an event is known again.
-            at: self.at.min(now).trunc_subsecs(6),
+            at,
             id: cut(&self.id, LONGEST_NAME).into_owned(),
             name: name(&self.name),
             worker: name(&self.worker),
@@ -137,6 +145,12 @@ impl Occurrence {
             parent: name(&self.parent),
             eta: self.eta,
             expires: self.expires,
+            reported: self.reported.as_ref().map(|said| Reported {
+                state: cut(&said.state, LONGEST_NAME).into_owned(),
+                description: text(&said.description, LONGEST_ERROR),
+                at,
+                ..said.clone()
+            }),
             runtime: self.runtime.filter(|seconds| seconds.is_finite() && *seconds >= 0.0),
             wait: self.wait.filter(|seconds| seconds.is_finite() && *seconds >= 0.0),
         }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::occurrence::{Kind, Occurrence};
 use super::record::Entry;
+use super::reported::Reported;
 use super::workers::{WorkerDetails, WorkerReport};
 use crate::events::{Event, EventKind};
 use crate::message::headers::parse_time;
@@ -24,6 +25,7 @@ impl Entry {
             EventKind::TaskRetried => Kind::Retried,
             EventKind::TaskRevoked => Kind::Revoked,
             EventKind::TaskRejected => Kind::Rejected,
+            EventKind::Reported => Kind::Reported,
             EventKind::DeadLettered => Kind::DeadLettered,
             EventKind::Delayed => Kind::Delayed,
             EventKind::Quarantined => Kind::Quarantined,
@@ -56,6 +58,13 @@ impl Entry {
                 moment(event.timestamp + delay)
             }),
             expires: event.expires.as_deref().and_then(parse_time),
+            reported: event.state.clone().filter(|_| kind == Kind::Reported).map(|state| Reported {
+                state,
+                at,
+                current: event.current,
+                total: event.total,
+                description: event.description.clone(),
+            }),
             runtime: event.runtime,
             wait: event.wait,
             ..Occurrence::new(kind, id, at)
@@ -121,6 +130,21 @@ mod tests {
         }));
         let Some(Entry::Worker(report)) = entry else { panic!("a worker: {entry:?}") };
         assert_eq!((report.is_online, report.details.active), (true, Some(3)));
+    }
+
+    #[test]
+    fn what_a_call_says_is_kept() {
+        let entry = read(json!({
+            "type": "mq-reported", "hostname": "w@h", "timestamp": 1795330431.5, "uuid": "a", "state": "PROGRESS",
+            "current": 3, "total": 12, "description": "resizing",
+        }));
+        let Some(Entry::Call(call)) = entry else { panic!("a call: {entry:?}") };
+        assert_eq!(call.reported.expect("kept").to_string(), "3 of 12 (25 %): resizing");
+        let entry = read(json!({
+            "type": "mq-reported", "timestamp": 1795330431.5, "uuid": "a", "state": "UPLOADING", "description": "{'n': 1}",
+        }));
+        let Some(Entry::Call(call)) = entry else { panic!("a call: {entry:?}") };
+        assert_eq!(call.reported.expect("kept").to_string(), "UPLOADING: {'n': 1}");
     }
 
     #[test]

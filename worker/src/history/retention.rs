@@ -1,12 +1,13 @@
 //! Forgetting: what is too old, and what is too much.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::Connection;
 
 use super::rows::micros;
 use super::tallies::SPANS;
+use crate::tracing::warn;
 
 /// How many calls one step deletes: recording waits no longer than for one.
 const STEP: i64 = 1000;
@@ -18,6 +19,11 @@ const MINUTES_KEEP: TimeDelta = TimeDelta::days(3);
 const HOURS_KEEP: TimeDelta = TimeDelta::days(90);
 /// How long a worker that is gone is remembered.
 const WORKERS_KEEP: TimeDelta = TimeDelta::days(1);
+
+/// How far the clock may jump before it is doubted.
+const JUMP: TimeDelta = TimeDelta::hours(1);
+/// For how long nothing is deleted for its age after the clock has jumped: it may have been set wrong, and back.
+const DOUBT: Duration = Duration::from_secs(60 * 60);
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,27 @@ impl Default for Retention {
     }
 }
 
+/// Whether the time can be believed: a clock that is a year ahead for a minute must not take the history with it.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    last: Option<(Instant, DateTime<Utc>)>,
+    doubted: Option<Instant>,
+}
+
+impl Clock {
+    /// True if the clock has gone as fast as time for a while.
+    pub(super) fn is_steady(&mut self, passed: Instant, now: DateTime<Utc>) -> bool {
+        if let Some((since, then)) = self.last.replace((passed, now)) {
+            let expected = TimeDelta::from_std(passed.saturating_duration_since(since)).unwrap_or_default();
+            if (now - then - expected).abs() > JUMP {
+                warn!(from = %then, to = %now, "the clock has jumped: the history deletes nothing for its age for an hour");
+                self.doubted = Some(passed);
+            }
+        }
+        self.doubted.is_none_or(|doubted| passed.saturating_duration_since(doubted) >= DOUBT)
+    }
+}
+
 /// How many calls there are, without counting them at each step.
 #[derive(Debug, Default)]
 pub(super) struct RowCount(Option<(DateTime<Utc>, i64)>);
@@ -44,10 +71,12 @@ pub(super) fn step(
     db: &Connection,
     retention: &Retention,
     count: &mut RowCount,
+    clock: &mut Clock,
     now: DateTime<Utc>,
 ) -> rusqlite::Result<bool> {
+    let is_steady = clock.is_steady(Instant::now(), now);
     let age = TimeDelta::from_std(retention.keep).unwrap_or(TimeDelta::MAX);
-    let horizon = now.checked_sub_signed(age).map_or(i64::MIN, micros);
+    let horizon = now.checked_sub_signed(age).filter(|_| is_steady).map_or(i64::MIN, micros);
     let rows = count.rows(db, now)?;
     let mut deleted = delete(db, "SELECT seq FROM job WHERE seq < ?1 ORDER BY seq LIMIT ?2", horizon, STEP)?;
     count.subtract(deleted);
@@ -57,6 +86,9 @@ pub(super) fn step(
         let more = delete(db, "SELECT seq FROM job WHERE ?1 = 0 ORDER BY seq LIMIT ?2", 0, room)?;
         count.subtract(more);
         deleted += more;
+    }
+    if !is_steady {
+        return Ok(deleted >= STEP);
     }
     let older = |keep: TimeDelta| (now - keep).timestamp();
     for (span, keep) in SPANS.into_iter().zip([MINUTES_KEEP, HOURS_KEEP.max(age)]) {
@@ -100,5 +132,24 @@ impl RowCount {
         if let Some((_, rows)) = &mut self.0 {
             *rows -= deleted;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_is_doubted_for_an_hour() {
+        let (mut clock, begun, start) = (Clock::default(), Instant::now(), Utc::now());
+        let mut at = |seconds: u64, ahead: TimeDelta| {
+            let passed = Duration::from_secs(seconds);
+            clock.is_steady(begun + passed, start + TimeDelta::from_std(passed).expect("short") + ahead)
+        };
+        let (right, wrong) = (TimeDelta::seconds(2), TimeDelta::days(365));
+        assert!(at(0, TimeDelta::zero()) && at(10, right));
+        assert!(!at(20, wrong) && !at(30, right) && !at(3600, right));
+        assert!(at(3640, right));
+        assert!(!at(3650, -wrong), "back is a jump too");
     }
 }

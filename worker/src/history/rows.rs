@@ -10,27 +10,27 @@ use super::labels::{LabelKind, Labels};
 use super::occurrence::kind_of_error;
 use super::state::JobState;
 
-/// The columns of a row that [`read`] reads, in its order.
+/// The columns that [`Raw::read`] reads and [`insert`] writes, in their order.
 macro_rules! columns {
     () => {
         "seq, id, state, state_at, name, queue, worker, root, parent, retries, eta, expires, sent_at, received_at, \
-         started_at, finished_at, args, kwargs, result, error, reason, traceback, attempts"
+         started_at, finished_at, args, kwargs, result, error, reason, traceback, attempts, reported"
     };
 }
 
 const BY_ID: &str = concat!("SELECT ", columns!(), " FROM job WHERE id = ?1");
 const BY_SEQ: &str = concat!("SELECT ", columns!(), " FROM job WHERE seq = ?1");
-const INSERT: &str = "
-    INSERT INTO job (seq, id, state, state_at, name, queue, worker, root, parent, retries, eta, expires, sent_at,
-        received_at, started_at, finished_at, args, kwargs, result, error, reason, traceback, attempts, fault)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
-        ?24)
-    ON CONFLICT (seq) DO NOTHING";
+const INSERT: &str = concat!(
+    "INSERT INTO job (",
+    columns!(),
+    ", fault) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
+     ?23, ?24, ?25) ON CONFLICT (seq) DO NOTHING"
+);
 /// What changes in most events: an index whose column is not named is not written.
 const UPDATE: &str = "
     UPDATE job SET state = ?2, state_at = ?3, worker = ?4, retries = ?5, eta = ?6, expires = ?7, sent_at = ?8,
         received_at = ?9, started_at = ?10, finished_at = ?11, args = ?12, kwargs = ?13, result = ?14, error = ?15,
-        reason = ?16, traceback = ?17, attempts = ?18, fault = ?19
+        reason = ?16, traceback = ?17, attempts = ?18, fault = ?19, reported = ?20
     WHERE seq = ?1";
 const UPDATE_ORIGIN: &str = "UPDATE job SET name = ?2, queue = ?3, root = ?4, parent = ?5 WHERE seq = ?1";
 
@@ -77,6 +77,7 @@ pub(super) fn insert(db: &Connection, labels: &mut Labels, seq: i64, job: &Job) 
         job.reason,
         job.traceback,
         write_attempts(&job.attempts),
+        write_reported(job),
         fault(db, labels, job)?,
     ])?;
     Ok(rows == 1)
@@ -111,6 +112,7 @@ pub(super) fn update(
         job.traceback,
         write_attempts(&job.attempts),
         fault(db, labels, job)?,
+        write_reported(job),
     ])?;
     let origin = |job: &Job| (job.name.clone(), job.queue.clone(), job.root.clone(), job.parent.clone());
     if origin(before) != origin(job) {
@@ -170,6 +172,7 @@ impl Raw {
             reason: row.get(20)?,
             traceback: row.get(21)?,
             attempts: read_attempts(row.get_ref(22)?.as_str()?),
+            reported: row.get_ref(23)?.as_str_or_null()?.and_then(|json| serde_json::from_str(json).ok()),
         };
         Ok(Self { seq: row.get(0)?, name: row.get(4)?, queue: row.get(5)?, worker: row.get(6)?, job })
     }
@@ -202,6 +205,10 @@ fn write_attempts(attempts: &[Attempt]) -> String {
         })
         .collect();
     serde_json::to_string(&kept).unwrap_or_default()
+}
+
+fn write_reported(job: &Job) -> Option<String> {
+    job.reported.as_ref().and_then(|reported| serde_json::to_string(reported).ok())
 }
 
 fn read_attempts(text: &str) -> Vec<Attempt> {

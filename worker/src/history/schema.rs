@@ -21,7 +21,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// `seq` is when the call was first heard of, in microseconds since 1970, made unique: the newest calls are at the end
 /// of the table and of each index, so that lists and pages need no sorting, and old ones are deleted from its beginning.
 /// Names are kept once, in `label`. All times are in microseconds since 1970.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE label (
         id INTEGER PRIMARY KEY,
         kind INTEGER NOT NULL, text TEXT NOT NULL,
@@ -69,7 +70,12 @@ const MIGRATIONS: &[&str] = &["
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    -- What a call last said about itself, as JSON.
+    ALTER TABLE job ADD COLUMN reported TEXT;
+",
+];
 
 /// Opens the file to write, and makes or updates it.
 pub(super) fn open(path: &Path) -> Result<Connection> {

@@ -131,7 +131,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The first of the three parts that is not what it should be, in the words of whoever writes bodies.
+/// The first of the three parts that is not what it should be, in the words of the protocol.
 fn what_is_wrong(body: &[u8], error: &serde_json::Error) -> String {
     let json = match std::str::from_utf8(body) {
         Ok(json) => json,

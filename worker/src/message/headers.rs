@@ -161,7 +161,7 @@ impl Headers {
     }
 
     /// Says that a broker, not a worker, has dead-lettered the message: it expired, or the queue was too long. A worker adds
-    /// [`names::DEAD_ERROR`] when it has told whoever waits for the result.
+    /// [`names::DEAD_ERROR`] when it has told those who wait for the result.
     pub(crate) fn set_broker_death(&mut self, reason: &str, queue: &str, at: DateTime<Utc>) {
         self.set(names::DEAD_REASON, reason);
         self.set(names::DEAD_QUEUE, queue);

@@ -6,13 +6,23 @@ use std::fmt::Display;
 use serde::ser::{self, Error, Serialize, Serializer};
 use serde_json::Value;
 
+use super::kombu::{self, ResultTypes};
+
 /// Writes a value as JSON.
 ///
 /// # Errors
 /// A number that is NaN or infinite, a map whose keys are not texts, or whatever the value's own `Serialize` refuses.
 pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
+    to_vec_as(value, ResultTypes::Json)
+}
+
+/// Writes a value as JSON, with some types as Python's where that is wanted.
+///
+/// # Errors
+/// See [`to_vec`].
+pub(crate) fn to_vec_as<T: Serialize + ?Sized>(value: &T, types: ResultTypes) -> serde_json::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(128);
-    write(&mut out, value)?;
+    Strict(value, types).serialize(&mut serde_json::Serializer::new(&mut out))?;
     Ok(out)
 }
 
@@ -21,7 +31,7 @@ pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec
 /// # Errors
 /// See [`to_vec`]; what was written before the error stays.
 pub(crate) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> serde_json::Result<()> {
-    value.serialize(Finite(&mut serde_json::Serializer::new(out)))
+    Strict(value, ResultTypes::Json).serialize(&mut serde_json::Serializer::new(out))
 }
 
 /// A value as a JSON document in memory.
@@ -29,15 +39,20 @@ pub(crate) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> serd
 /// # Errors
 /// See [`to_vec`]; also an integer beyond 64 bits.
 pub(crate) fn to_value<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Value> {
-    value.serialize(Finite(serde_json::value::Serializer))
+    Strict(value, ResultTypes::Json).serialize(serde_json::value::Serializer)
 }
 
-/// A serializer that takes finite numbers only, or a value that is written through one.
-struct Finite<T>(T);
+/// A serializer that takes finite numbers only, or a value that is written through one; and how known types are written.
+struct Strict<T>(T, ResultTypes);
 
-impl<T: Serialize + ?Sized> Serialize for Finite<&T> {
+impl<T: Serialize + ?Sized> Serialize for Strict<&T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Finite(serializer))
+        if self.1 == ResultTypes::Kombu
+            && let Some(kind) = kombu::kind_of::<T>()
+        {
+            return kombu::write(kind, self.0, serializer);
+        }
+        self.0.serialize(Strict(serializer, self.1))
     }
 }
 
@@ -56,21 +71,22 @@ macro_rules! pass_on {
 macro_rules! pass_on_compound {
     ($($method:ident($($name:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $method(self, $($name: $type),*) -> Result<$result, S::Error> {
-            self.0.$method($($name),*).map(Finite)
+            let types = self.1;
+            self.0.$method($($name),*).map(|inner| Strict(inner, types))
         })*
     };
 }
 
-impl<S: Serializer> Serializer for Finite<S> {
+impl<S: Serializer> Serializer for Strict<S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Finite<S::SerializeSeq>;
-    type SerializeTuple = Finite<S::SerializeTuple>;
-    type SerializeTupleStruct = Finite<S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Finite<S::SerializeTupleVariant>;
-    type SerializeMap = Finite<S::SerializeMap>;
-    type SerializeStruct = Finite<S::SerializeStruct>;
-    type SerializeStructVariant = Finite<S::SerializeStructVariant>;
+    type SerializeSeq = Strict<S::SerializeSeq>;
+    type SerializeTuple = Strict<S::SerializeTuple>;
+    type SerializeTupleStruct = Strict<S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Strict<S::SerializeTupleVariant>;
+    type SerializeMap = Strict<S::SerializeMap>;
+    type SerializeStruct = Strict<S::SerializeStruct>;
+    type SerializeStructVariant = Strict<S::SerializeStructVariant>;
 
     fn serialize_f32(self, number: f32) -> Result<S::Ok, S::Error> {
         if number.is_finite() { self.0.serialize_f32(number) } else { Err(not_finite(number)) }
@@ -81,7 +97,7 @@ impl<S: Serializer> Serializer for Finite<S> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_some(&Finite(value))
+        self.0.serialize_some(&Strict(value, self.1))
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -89,7 +105,7 @@ impl<S: Serializer> Serializer for Finite<S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_struct(name, &Finite(value))
+        self.0.serialize_newtype_struct(name, &Strict(value, self.1))
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -99,7 +115,14 @@ impl<S: Serializer> Serializer for Finite<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_variant(name, index, variant, &Finite(value))
+        self.0.serialize_newtype_variant(name, index, variant, &Strict(value, self.1))
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<S::Ok, S::Error> {
+        match self.1 {
+            ResultTypes::Json => self.0.serialize_bytes(value),
+            ResultTypes::Kombu => kombu::write_bytes(value, self.0),
+        }
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
@@ -124,7 +147,6 @@ impl<S: Serializer> Serializer for Finite<S> {
         serialize_u128(value: u128) -> S::Ok;
         serialize_char(value: char) -> S::Ok;
         serialize_str(value: &str) -> S::Ok;
-        serialize_bytes(value: &[u8]) -> S::Ok;
         serialize_none() -> S::Ok;
         serialize_unit() -> S::Ok;
         serialize_unit_struct(name: &'static str) -> S::Ok;
@@ -148,12 +170,12 @@ impl<S: Serializer> Serializer for Finite<S> {
 
 macro_rules! elements {
     ($($trait:ident::$method:ident)*) => {
-        $(impl<S: ser::$trait> ser::$trait for Finite<S> {
+        $(impl<S: ser::$trait> ser::$trait for Strict<S> {
             type Ok = S::Ok;
             type Error = S::Error;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-                self.0.$method(&Finite(value))
+                self.0.$method(&Strict(value, self.1))
             }
 
             fn end(self) -> Result<S::Ok, S::Error> {
@@ -170,16 +192,17 @@ elements! {
     SerializeTupleVariant::serialize_field
 }
 
-impl<S: ser::SerializeMap> ser::SerializeMap for Finite<S> {
+impl<S: ser::SerializeMap> ser::SerializeMap for Strict<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        self.0.serialize_key(&Finite(key))
+        // A key is a text in any case.
+        self.0.serialize_key(&Strict(key, ResultTypes::Json))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-        self.0.serialize_value(&Finite(value))
+        self.0.serialize_value(&Strict(value, self.1))
     }
 
     fn end(self) -> Result<S::Ok, S::Error> {
@@ -189,7 +212,7 @@ impl<S: ser::SerializeMap> ser::SerializeMap for Finite<S> {
 
 macro_rules! fields {
     ($($trait:ident)*) => {
-        $(impl<S: ser::$trait> ser::$trait for Finite<S> {
+        $(impl<S: ser::$trait> ser::$trait for Strict<S> {
             type Ok = S::Ok;
             type Error = S::Error;
 
@@ -198,7 +221,7 @@ macro_rules! fields {
                 name: &'static str,
                 value: &T,
             ) -> Result<(), S::Error> {
-                self.0.serialize_field(name, &Finite(value))
+                self.0.serialize_field(name, &Strict(value, self.1))
             }
 
             fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {

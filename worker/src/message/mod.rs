@@ -9,6 +9,7 @@ pub mod headers;
 pub mod history;
 mod iso8601;
 pub(crate) mod json;
+pub mod kombu;
 mod normalize;
 pub mod progress;
 pub(crate) mod typed;
@@ -17,14 +18,19 @@ pub use arguments::{Argument, ArgumentError, Arguments};
 pub use codec::{Body, Embed, NoArgs};
 pub use headers::Headers;
 pub use history::Attempt;
+pub use kombu::ResultTypes;
 pub use normalize::normalize;
 pub use progress::Progress;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// The content type of every task message that this crate writes.
 pub const JSON: &str = "application/json";
+/// Its encoding.
+pub const UTF_8: &str = "utf-8";
 
 /// One message: what a producer publishes and a consumer is handed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,9 +47,9 @@ pub struct Message {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
     /// `application/json` for tasks.
-    pub content_type: Option<String>,
+    pub content_type: Option<Cow<'static, str>>,
     /// `utf-8` for JSON.
-    pub content_encoding: Option<String>,
+    pub content_encoding: Option<Cow<'static, str>>,
     /// The task id, where a reply is expected.
     pub correlation_id: Option<String>,
     /// The queue on which the sender waits for the reply.

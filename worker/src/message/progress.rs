@@ -1,5 +1,7 @@
 //! How far a running call is: Celery's convention for `PROGRESS`.
 
+use std::fmt;
+
 use serde_json::{Value, json};
 
 /// How far a running call is.
@@ -50,9 +52,34 @@ impl Progress {
     }
 }
 
+/// `3 of 12 (25 %): resizing`.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.current)?;
+        if let Some(fraction) = self.fraction() {
+            write!(f, " of {} ({:.0} %)", self.total, (fraction * 100.0).floor())?;
+        }
+        if !self.description.is_empty() {
+            write!(f, ": {}", self.description)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_written_for_people() {
+        for (progress, text) in [
+            (Progress::new(3, 12, "resizing"), "3 of 12 (25 %): resizing"),
+            (Progress::new(999, 1000, ""), "999 of 1000 (99 %)"),
+            (Progress::new(7, 0, "copying"), "7: copying"),
+        ] {
+            assert_eq!(progress.to_string(), text);
+        }
+    }
 
     #[test]
     fn progress_is_read_from_what_programs_write() {

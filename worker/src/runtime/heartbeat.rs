@@ -20,9 +20,8 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Reports until `over`. The caller reports that the worker is [offline](EventKind::WorkerOffline).
+    /// Reports until `over`. The caller reports that the worker is online, before its first task, and offline.
     pub(super) async fn beat(self, over: CancellationToken) {
-        self.report(EventKind::WorkerOnline);
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -15,6 +15,7 @@ use super::admission::gate::{Admission, Decoded, Gate};
 use super::admission::limits::Limits;
 use super::admission::quarantine::{CrashVerdict, Quarantine, verdict};
 use super::admission::request::Request;
+use super::admission::reserved::Inquiries;
 use super::admission::waiting::Waiting;
 use super::execution::executor;
 use super::execution::running::RunningTasks;
@@ -47,7 +48,9 @@ pub(crate) struct Pipe {
     pub(super) slots: Arc<Slots>,
     pub(super) quarantine: Quarantine,
     pub(super) running: Arc<RunningTasks>,
-    /// How many deliveries there were, for whoever looks whether this worker does anything.
+    /// Those who ask what waits for a slot.
+    pub(super) inquiries: Arc<Inquiries>,
+    /// How many deliveries there were: shows whether this worker does anything.
     pub(super) delivered: Arc<AtomicU64>,
 }
 
@@ -74,6 +77,7 @@ impl Pipe {
                     let pipe = Arc::clone(self);
                     tasks.spawn(async move { pipe.return_to_paused_queue(delivery).await });
                 }
+                self.inquiries.answer(waiting.all());
             }
             while !waiting.is_empty()
                 && let Some(slot) = self.slots.try_take()

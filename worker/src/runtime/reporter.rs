@@ -10,11 +10,13 @@ use serde_json::Value;
 use super::waited::waited;
 use crate::control::Clock;
 use crate::error::TaskFailure;
-use crate::events::{Emitter, Event, EventKind, KEPT, text};
-use crate::message::{JSON, Message};
+use crate::events::{Emitter, Event, EventKind, KEPT, MAX_TEXT, text};
+use crate::message::{JSON, Message, Progress};
 use crate::middleware::OutcomeKind;
 use crate::routing::Queue;
+use crate::state::State;
 use crate::task::Context;
+use crate::task::reports::Report;
 
 /// Reports what happens to calls, if somebody wants to know. Everything here returns at once.
 #[derive(Clone, Debug, Default)]
@@ -95,12 +97,15 @@ impl Reporter {
             return reporting.emit(event.without_values());
         }
         if !context.message().is_task() {
+            // `celery events --dump` ends where one of the two is missing.
             event.args = Some(format!("({},)", plain(context.message())));
+            event.kwargs = Some("{}".into());
             return reporting.emit(event);
         }
-        // Whoever sent it may have had reasons to say it in other words.
+        // Its sender may have had reasons to say it in other words.
         (event.args, event.kwargs) = (text("argsrepr"), text("kwargsrepr"));
         if event.args.is_some() {
+            event.kwargs.get_or_insert_with(|| "{…}".into());
             return reporting.emit(event);
         }
         event.clock = reporting.clock.forward();
@@ -112,6 +117,23 @@ impl Reporter {
         let Some(reporting) = self.of_calls() else { return };
         let wait = waited(context.id(), context.headers(), Utc::now()).map(|wait| wait.as_secs_f64());
         reporting.emit(Event { wait, ..of_call(EventKind::TaskStarted, context) });
+    }
+
+    /// It says how it is getting on.
+    pub(crate) fn reported(&self, context: &Context, report: &Report) {
+        // That it runs is told already.
+        let Some(reporting) = self.of_calls().filter(|_| report.state != State::Started) else { return };
+        let base = of_call(EventKind::Reported, context);
+        let base = Event { state: Some(report.state.as_str().to_owned()), ..base };
+        let event = match report.progress() {
+            Some(Progress { current, total, description }) => {
+                let (current, total) = (Some(current), Some(total));
+                let description = Some(cut(&description)).filter(|text| !text.is_empty());
+                Event { current, total, description, ..base }
+            }
+            None => Event { description: Some(text(report.meta.get().as_bytes())), ..base },
+        };
+        reporting.emit(if reporting.values == Values::Hidden { event.without_values() } else { event });
     }
 
     /// It returned this JSON, and that is durable.
@@ -209,6 +231,11 @@ fn plain(message: &Message) -> String {
 fn exception(failure: &TaskFailure) -> String {
     let json = serde_json::to_string(&failure.message).unwrap_or_default();
     format!("{}({})", failure.kind, text(json.as_bytes()))
+}
+
+/// A text in the length of others.
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
 }
 
 fn traceback(failure: &TaskFailure) -> String {

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::handle::WorkerHandle;
+use crate::backend::ResultBackend;
 use crate::broker::{Broker, Consumer, Subscription};
 use crate::error::{Error, Result};
 use crate::panics::caught;
@@ -64,6 +65,23 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotRead
         Some(Ok(Ok(prepared))) => prepared,
         Some(Ok(Err(panic))) => Err(Error::config(format!("the set-up panicked: {panic}")).into()),
         Some(Err(_)) => Err(Error::config("the set-up ended with its runtime").into()),
+    }
+}
+
+/// Asks the result backend for something, so that one that refuses this worker is known before the first task has run. One
+/// that is away may come back: outcomes wait for it.
+pub(super) async fn check_store(backend: &dyn ResultBackend) -> Result<(), NotReady> {
+    match backend.fetch("mq-worker").await {
+        Err(error) if error.is_access_refused() || error.is_config() => Err(error.into()),
+        Err(error) if error.is_connection() || error.is_timeout() || error.is_storage() => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the result backend is away: tasks will wait for it when they end"
+            );
+            Ok(())
+        }
+        // Some have nothing to ask: they keep no results, or not here.
+        _ => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::gate::Gate;
 use super::admission::limits::ChangedLimits;
 use super::admission::quarantine::Quarantine;
+use super::admission::reserved::Inquiries;
 use super::control::Node;
 use super::control::pause_reader::PauseReader;
 use super::control::revocation_reader::RevocationReader;
@@ -29,7 +30,7 @@ use super::settlement::failure_hooks::FailureHooks;
 use super::settlement::persist::{Persist, Settling};
 use super::settlement::settler::Settler;
 use super::sources::Sources;
-use super::startup::{NotReady, consume, declare, set_up};
+use super::startup::{NotReady, check_store, consume, declare, set_up};
 use crate::app::{App, Consumed};
 use crate::broker::{Broker, Consumer, Subscription};
 use crate::control::Clock;
@@ -164,6 +165,7 @@ impl Worker {
         health.connecting();
         let broker = app.open_broker().await?;
         let backend = app.backend().await?;
+        check_store(&*backend).await?;
         let Consumed { topology, queues, subscriptions } = app.consumed(&queues)?;
         declare(&*broker, &topology, &handle).await?;
         let sources = Arc::new(Sources::new(queues.clone(), topology));
@@ -178,7 +180,8 @@ impl Worker {
         let attached = pause_reader.open();
         let subscription = Subscription { queues: attached.clone(), prefetch, name: app.worker_name() };
         let consumer = consume(&*broker, subscription, &handle).await?;
-        let settling = Arc::<Settling>::default();
+        let store = app.config().effective_result_backend().to_string();
+        let settling = Arc::new(Settling::new(app.config().broker_url.to_string(), store));
         let slots = Arc::new(Slots::new(settings.concurrency));
         let delivered = Arc::new(AtomicU64::new(0));
         let clock = Arc::<Clock>::default();
@@ -197,12 +200,14 @@ impl Worker {
         });
         let heartbeat = Heartbeat { reporter: reporter.clone(), running: Arc::clone(&running) };
         let limits = Arc::<ChangedLimits>::default();
+        let inquiries = Arc::<Inquiries>::default();
         let node = settings.control.then(|| Node {
             name: app.worker_name(),
             app: app.clone(),
             sources,
             consumer: consumer.control(),
             adapting: Default::default(),
+            inquiries: Arc::clone(&inquiries),
             limits: Arc::clone(&limits),
             since: Instant::now(),
             running: Arc::clone(&running),
@@ -220,6 +225,7 @@ impl Worker {
             shared,
             cold: handle.cold.clone(),
             max_message_size: app.config().max_message_size,
+            result_types: app.config().result_types,
             max_crashes: settings.max_crashes,
             isolates,
             quarantines_in_process,
@@ -234,6 +240,7 @@ impl Worker {
             app,
             broker,
             backend,
+            store_away: Default::default(),
             hooks: FailureHooks::collect(),
             metrics: health.metrics(),
             reporter,
@@ -243,7 +250,7 @@ impl Worker {
             letters: Default::default(),
         };
         let quarantine = Quarantine::new(quarantines_in_process);
-        let pipe = Arc::new(Pipe { gate, settler, slots, quarantine, running, delivered });
+        let pipe = Arc::new(Pipe { gate, settler, slots, quarantine, running, inquiries, delivered });
         Ok(Ready {
             pipe,
             consumer,
@@ -328,6 +335,7 @@ impl Ready {
             tokio::spawn(async move { Arc::new(node).serve(broker, over).await })
         });
         tokio::spawn(reader.follow(period, over.clone()));
+        heartbeat.report(EventKind::WorkerOnline);
         let beating = tokio::spawn(heartbeat.clone().beat(over.clone()));
         tokio::spawn(pause_reader.follow(consumer.control(), attached, period, over.clone()));
         tracing::info!(queues = queues.join(","), concurrency, "ready");

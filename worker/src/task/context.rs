@@ -16,7 +16,7 @@ use super::reports::{Report, Reports};
 use super::stopping::Stopping;
 use crate::error::{Error, Result};
 use crate::message::headers::{names, parse_time};
-use crate::message::{Headers, Message, Progress, Properties};
+use crate::message::{Headers, Message, Progress, Properties, ResultTypes};
 use crate::panics::Guarded;
 use crate::state::State;
 
@@ -68,6 +68,8 @@ pub(crate) struct Call {
     pub(crate) shared: SharedState,
     /// Stops it.
     pub(crate) stopping: Stopping,
+    /// How its result is written.
+    pub(crate) result_types: ResultTypes,
 }
 
 tokio::task_local! {
@@ -92,6 +94,7 @@ impl Context {
             message: Message::default(),
             shared: SharedState::default(),
             stopping: CancellationToken::new().into(),
+            result_types: ResultTypes::Json,
         })
     }
 
@@ -103,6 +106,11 @@ impl Context {
     /// Runs code as part of this call.
     pub(crate) fn enter<T>(&self, run: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(self.clone(), run)
+    }
+
+    /// How the result of this call is written.
+    pub(crate) fn result_types(&self) -> ResultTypes {
+        self.0.result_types
     }
 
     /// The message of this call.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::message::ResultTypes;
 use crate::schedule::{CatchUp, Overlap};
 
 /// The options of one task. `None` means the configured value or the default.
@@ -43,6 +44,11 @@ pub struct TaskOptions {
     pub expires: Option<Duration>,
     /// True if the result is ignored: nothing is stored.
     pub ignore_result: bool,
+    /// False if the message is acknowledged without a result while the result backend is away. Default: the setting
+    /// `result_required`.
+    pub result_required: Option<bool>,
+    /// How times, UUIDs, decimals and bytes in the result are written. Default: the setting `result_types`.
+    pub result_types: Option<ResultTypes>,
     /// The cron expression by which the task is called.
     pub cron: Option<&'static str>,
     /// The interval at which the task is called.
@@ -78,6 +84,8 @@ impl TaskOptions {
         priority: None,
         expires: None,
         ignore_result: false,
+        result_required: None,
+        result_types: None,
         cron: None,
         every: None,
         tz: None,

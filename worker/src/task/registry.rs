@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Context, SharedState, TaskError, TaskOptions};
 use crate::error::{Error, Result};
-use crate::message::{ArgumentError, Arguments, json};
+use crate::message::{ArgumentError, Arguments, ResultTypes, json};
 use crate::panics::{Caught, Guarded, caught};
 
 /// One task as the worker knows it: plain facts and a function pointer, collected by `inventory`.
@@ -58,12 +58,20 @@ impl Work {
     }
 }
 
-/// Encodes the return value of a task as JSON.
+/// Encodes a value as JSON.
 ///
 /// # Errors
 /// A permanent error if JSON cannot represent the value.
 pub fn write_output<T: Serialize>(output: &T) -> Result<Vec<u8>, TaskError> {
-    json::to_vec(output)
+    write_result(output, ResultTypes::Json)
+}
+
+/// Encodes the return value of a task as JSON.
+///
+/// # Errors
+/// A permanent error if JSON cannot represent the value.
+pub(crate) fn write_result<T: Serialize>(output: &T, types: ResultTypes) -> Result<Vec<u8>, TaskError> {
+    json::to_vec_as(output, types)
         .map_err(|error| TaskError::reject(format!("the result cannot be written as JSON: {error}")))
 }
 

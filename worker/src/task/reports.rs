@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
+use crate::message::Progress;
 use crate::state::State;
 
 /// How many children are listed.
@@ -16,6 +17,16 @@ pub(crate) struct Report {
     pub(crate) state: State,
     /// What it says about itself, as JSON.
     pub(crate) meta: Box<RawValue>,
+}
+
+impl Report {
+    /// How far the call is, if it says that.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        match &self.state {
+            State::Custom(_) => Progress::from_meta(&serde_json::from_str(self.meta.get()).ok()?),
+            _ => None,
+        }
+    }
 }
 
 /// The latest report of a call, and its children. Most calls have neither, and pay next to nothing for it.
@@ -47,6 +58,11 @@ impl Reports {
     /// Resolves after a report. For one listener.
     pub(crate) async fn news(&self) {
         self.news.notified().await;
+    }
+
+    /// The latest report.
+    pub(crate) fn latest(&self) -> Option<Report> {
+        self.said().latest.clone()
     }
 
     /// The latest report with its number, unless it is written.

@@ -15,6 +15,8 @@ mod tests;
 #[cfg(not(feature = "otel"))]
 pub(crate) use off::{CallTrace, SendTrace, Step, continue_in, flush};
 #[cfg(feature = "otel")]
+pub use on::enable;
+#[cfg(feature = "otel")]
 pub(crate) use on::{CallTrace, SendTrace, Step, continue_in};
 #[cfg(feature = "otel")]
 pub(crate) use otlp::flush;

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -16,13 +17,29 @@ use crate::task::Context;
 
 const TRACER: &str = "mq-worker";
 
+/// False until somebody wants traces: a span costs several allocations, even one that goes nowhere.
+static IS_ON: AtomicBool = AtomicBool::new(false);
+
+/// Traces calls with the tracer provider that `opentelemetry::global` has, or gets. For programs that install a provider of
+/// their own; [`start`](super::start) does it by itself.
+pub fn enable() {
+    IS_ON.store(true, Ordering::Relaxed);
+}
+
+fn is_on() -> bool {
+    IS_ON.load(Ordering::Relaxed)
+}
+
 /// The span of a call on its way to the broker.
-pub(crate) struct SendTrace(Trace);
+pub(crate) struct SendTrace(Option<Trace>);
 
 impl SendTrace {
     /// Begins the span, as a child of the present one, and writes its context into the headers. A sender that has written
     /// its own keeps it.
     pub(crate) fn begin(task: &str, options: &mut SendOptions) -> Self {
+        if !is_on() {
+            return Self(None);
+        }
         let present = Trace::current();
         let span = global::tracer(TRACER)
             .span_builder(format!("send {task}"))
@@ -36,15 +53,16 @@ impl SendTrace {
         if !options.headers.iter().any(|(name, _)| name == "traceparent") {
             TraceContextPropagator::new().inject_context(&trace, &mut Pairs(&mut options.headers));
         }
-        Self(trace)
+        Self(Some(trace))
     }
 
     /// Ends it. The id of the call is known by now.
     pub(crate) fn end(self, sent: Result<(), &Error>) {
+        let Some(trace) = self.0 else { return };
         if let Err(error) = sent {
-            self.0.span().set_status(Status::error(error.to_string()));
+            trace.span().set_status(Status::error(error.to_string()));
         }
-        self.0.span().end();
+        trace.span().end();
     }
 }
 
@@ -55,6 +73,9 @@ pub(crate) struct CallTrace(Option<Trace>);
 impl CallTrace {
     /// Begins the span, as a child of the sender's, with another one for the time in the queue before it.
     pub(crate) fn begin(context: &Context, waited: impl FnOnce() -> Option<Duration>) -> Self {
+        if !is_on() {
+            return Self(None);
+        }
         let sender =
             TraceContextPropagator::new().extract_with_context(&Trace::new(), &Read(context.headers()));
         let tracer = global::tracer(TRACER);
@@ -89,9 +110,9 @@ impl CallTrace {
 
     /// Begins a part of it: `run`, `settle`.
     pub(crate) fn step(&self, name: &'static str) -> Step {
-        let Some(call) = &self.0 else { return Step(Trace::new()) };
+        let Some(call) = &self.0 else { return Step(None) };
         let tracer = global::tracer(TRACER);
-        Step(call.with_span(tracer.span_builder(name).start_with_context(&tracer, call)))
+        Step(Some(call.with_span(tracer.span_builder(name).start_with_context(&tracer, call))))
     }
 
     /// Ends it with its outcome, and the error where there is one.
@@ -107,16 +128,18 @@ impl CallTrace {
 
 /// A part of a call: its span ends with the last clone. Spans that begin inside are its children.
 #[derive(Clone, Debug)]
-pub(crate) struct Step(Trace);
+pub(crate) struct Step(Option<Trace>);
 
 impl Step {
     /// The sender's span, for the process of an isolated task.
     pub(crate) fn of(context: &Context) -> Self {
-        Self(TraceContextPropagator::new().extract_with_context(&Trace::new(), &Read(context.headers())))
+        let sender =
+            || TraceContextPropagator::new().extract_with_context(&Trace::new(), &Read(context.headers()));
+        Self(is_on().then(sender))
     }
 
     pub(crate) fn enter<T>(&self, run: impl FnOnce() -> T) -> T {
-        let _attached = self.0.clone().attach();
+        let _attached = self.0.clone().map(Trace::attach);
         run()
     }
 
@@ -128,7 +151,9 @@ impl Step {
 
 /// Lets a message continue the present trace.
 pub(crate) fn continue_in(headers: &mut Headers) {
-    TraceContextPropagator::new().inject_context(&Trace::current(), &mut Write(headers));
+    if is_on() {
+        TraceContextPropagator::new().inject_context(&Trace::current(), &mut Write(headers));
+    }
 }
 
 fn attribute(name: &'static str, value: &str) -> KeyValue {

@@ -18,7 +18,7 @@ static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 pub struct Exporting(SdkTracerProvider);
 
 /// Exports the spans of this program by OTLP over HTTP. `mq_worker::main()` calls it; a program with its own `main` calls it
-/// there, or installs a tracer provider of its own with `opentelemetry::global`.
+/// there, or installs a tracer provider of its own with `opentelemetry::global` and calls [`enable`](super::enable).
 ///
 /// It reads OpenTelemetry's own variables: `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` (nothing is
 /// exported if neither is set), `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_SERVICE_NAME` (default: the
@@ -65,6 +65,7 @@ pub fn start() -> Result<Option<Exporting>> {
     let provider =
         SdkTracerProvider::builder().with_resource(resource.build()).with_batch_exporter(exporter).build();
     global::set_tracer_provider(provider.clone());
+    super::enable();
     let _ = PROVIDER.set(provider.clone());
     Ok(Some(Exporting(provider)))
 }

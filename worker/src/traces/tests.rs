@@ -40,6 +40,7 @@ fn received(headers: &[(String, serde_json::Value)]) -> Context {
         message,
         shared: Default::default(),
         stopping: CancellationToken::new().into(),
+        result_types: Default::default(),
     })
 }
 
@@ -48,6 +49,7 @@ async fn sender_queue_run_and_what_the_task_sends_are_one_trace() {
     let collected = Collected::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(collected.clone()).build();
     global::set_tracer_provider(provider.clone());
+    enable();
 
     let mut options = SendOptions::default();
     let sending = SendTrace::begin("mail.send", &mut options);

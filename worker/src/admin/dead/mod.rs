@@ -5,6 +5,8 @@
 
 mod kind;
 pub(crate) mod letter;
+#[cfg(feature = "dashboard")]
+mod look;
 pub(crate) mod replay;
 pub(crate) mod search;
 #[cfg(feature = "dashboard")]

@@ -1,13 +1,18 @@
 //! Sending a dead letter back to the queue that it came from.
 
+use std::sync::Arc;
+
 use chrono::Utc;
 
 use crate::admin::failure::Outcome;
 use crate::app::{App, unique};
+use crate::backend::{ResultBackend, ResultRecord};
 use crate::broker::{Delivery, Locked, Publication};
+use crate::error::Result;
 use crate::message::Message;
 use crate::message::headers::{is_instruction, is_trace, names};
 use crate::routing::queue::broadcast_task;
+use crate::state::State;
 
 /// What became of a letter that was to be sent back.
 pub(crate) enum Sent {
@@ -20,7 +25,7 @@ pub(crate) enum Sent {
 /// Publishes it again; the dead letter itself is not touched. A unique call takes its lock first, as when it was sent.
 pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome<Sent> {
     let queue = origin(&delivery.message, dead_queue).to_owned();
-    // A queue of one worker's own has gone with it: whoever runs now hears the broadcast again.
+    // A queue of one worker's own has gone with it: the workers that run now receive the broadcast again.
     let (exchange, routing_key) = match broadcast_task(&queue) {
         Some(task) => (App::broadcast_exchange(task), String::new()),
         None => {
@@ -38,7 +43,18 @@ pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) 
     {
         return Ok(Sent::KeptOut { holder });
     }
-    let sent = broker.publish(publication).await;
+    let sent = async {
+        let closed = reopen_result(app, &delivery.message).await?;
+        let sent = broker.publish(publication).await;
+        if let (Err(error), Some((backend, record))) = (&sent, closed)
+            && error.unknown_id().is_none()
+        {
+            // It was not sent, so it is as it was.
+            let _ = backend.store(&record, None).await;
+        }
+        sent
+    }
+    .await;
     if let (Err(error), Some(lock)) = (&sent, &lock)
         && error.unknown_id().is_none()
     {
@@ -46,6 +62,25 @@ pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) 
         let _ = broker.unlock(lock).await;
     }
     Ok(sent.map(|()| Sent::Back)?)
+}
+
+/// Deletes the stored failure of a call that will run again, and returns it: a final result is never overwritten, so the
+/// next one would be lost. This comes before the message, whose run may end at once.
+async fn reopen_result(
+    app: &App,
+    message: &Message,
+) -> Result<Option<(Arc<dyn ResultBackend>, ResultRecord)>> {
+    let Some(id) = message.id().filter(|_| message.headers.ignore_result() != Some(true)) else {
+        return Ok(None);
+    };
+    let backend = app.backend().await?;
+    match backend.fetch(id).await? {
+        Some(record) if matches!(record.state, State::Failure | State::Revoked) => {
+            backend.forget(id).await?;
+            Ok(Some((backend, record)))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The queue that it came from: what the worker noted, else what the dead-letter queue is called after.
@@ -57,7 +92,7 @@ fn origin<'a>(message: &'a Message, dead_queue: &'a str) -> &'a str {
 /// The message with its id, its arguments and the story of its death, and all its tries before it again.
 fn revived(message: &Message) -> Message {
     let mut message = message.clone();
-    let past = |time: Result<Option<chrono::DateTime<Utc>>, String>| {
+    let past = |time: std::result::Result<Option<chrono::DateTime<Utc>>, String>| {
         time.is_ok_and(|time| time.is_some_and(|time| time <= Utc::now()))
     };
     // What has expired is wanted all the same: somebody has asked for it now.

@@ -1,5 +1,6 @@
 //! A walk over one dead-letter queue.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,9 @@ use super::kind::kind;
 use super::letter::Letter;
 use crate::admin::failure::Outcome;
 use crate::app::App;
+use crate::broker::administration::PEEK_BYTES;
 use crate::broker::{Broker, DeadLetters, Delivery, Settlement};
+use crate::message::Message;
 use crate::routing::Queue;
 
 /// How long to wait for a worker or somebody else who looks through the same queue.
@@ -24,8 +27,29 @@ pub(crate) struct Which {
     pub(crate) error: Option<String>,
     /// Only the one with this id.
     pub(crate) id: Option<String>,
+    /// Only those with one of these ids.
+    pub(crate) ids: Option<HashSet<String>>,
     /// Only those whose error is of this [kind].
     pub(crate) kind: Option<String>,
+}
+
+impl Which {
+    /// True for a message that is meant.
+    pub(crate) fn is_meant(&self, message: &Message) -> bool {
+        let letter = Letter::of(message);
+        self.id.as_deref().is_none_or(|id| letter.id() == Some(id))
+            && self.ids.as_ref().is_none_or(|ids| letter.id().is_some_and(|id| ids.contains(id)))
+            && self.kind.as_deref().is_none_or(|of| kind(&letter.why().unwrap_or_default()) == of)
+            && self.task.as_deref().is_none_or(|task| letter.task().unwrap_or_default() == task)
+            && self.error.as_deref().is_none_or(|error| {
+                letter.why().is_some_and(|why| why.to_lowercase().contains(&error.to_lowercase()))
+            })
+    }
+
+    /// True if calls are named, whatever has become of them.
+    pub(crate) fn names_calls(&self) -> bool {
+        self.id.is_some() || self.ids.is_some()
+    }
 }
 
 /// The dead-letter queue that goes with a queue, which may be named itself.
@@ -37,16 +61,13 @@ pub(crate) fn dead_queue(queue: &str) -> String {
 pub(crate) struct Search {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) queue: String,
-    task: Option<String>,
-    /// In lower case.
-    error: Option<String>,
-    id: Option<String>,
-    kind: Option<String>,
+    which: Which,
     /// How many are still wanted.
     wanted: u64,
     /// How many were there at the beginning and have not been looked at: what arrives meanwhile, or comes back,
     /// must not keep us walking.
     unseen: u64,
+    bounds: Bounds,
     matching: u64,
     /// True when those that had expired are not meant.
     pub(crate) leaves_expired: bool,
@@ -69,12 +90,10 @@ impl Search {
         Ok(Self {
             broker,
             queue,
-            task: which.task,
-            error: which.error.map(|error| error.to_lowercase()),
-            id: which.id,
-            kind: which.kind,
+            which,
             wanted: wanted.into(),
             unseen: info.ready,
+            bounds: Bounds::NONE,
             matching: 0,
             leaves_expired: false,
             expired: 0,
@@ -85,10 +104,11 @@ impl Search {
 
     /// The next message that is meant. Others are held.
     pub(crate) async fn next(&mut self) -> Outcome<Option<Delivery>> {
-        while self.wanted > 0 && self.unseen > 0 {
+        while self.wanted > 0 && self.unseen > 0 && self.bounds.have_room() {
             let Some(delivery) = self.broker.get(&self.queue).await? else { break };
             self.unseen -= 1;
-            let is_meant = self.is_meant(&delivery);
+            self.bounds.take(&delivery.message);
+            let is_meant = self.which.is_meant(&delivery.message);
             if is_meant && self.leaves_expired && Letter::of(&delivery.message).has_expired() {
                 self.expired += 1;
             } else if is_meant {
@@ -101,15 +121,9 @@ impl Search {
         Ok(None)
     }
 
-    pub(crate) fn is_meant(&self, delivery: &Delivery) -> bool {
-        let letter = Letter::of(&delivery.message);
-        self.id.as_deref().is_none_or(|id| letter.id() == Some(id))
-            && self.kind.as_deref().is_none_or(|of| kind(&letter.why().unwrap_or_default()) == of)
-            && self.task.as_deref().is_none_or(|task| letter.task().unwrap_or_default() == task)
-            && self
-                .error
-                .as_deref()
-                .is_none_or(|error| letter.why().is_some_and(|why| why.to_lowercase().contains(error)))
+    /// Looks at no more than these bounds allow.
+    pub(crate) fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     pub(crate) fn hold(&mut self, delivery: Delivery) {
@@ -127,6 +141,32 @@ impl Search {
             settlement.settle(crate::broker::Verdict::Requeue);
         }
         self.lock.open(&*self.broker).await;
+    }
+}
+
+/// How far a walk goes that only looks: a queue may hold millions of letters, and letters of many megabytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    letters: u64,
+    bytes: usize,
+    until: Option<Instant>,
+}
+
+impl Bounds {
+    const NONE: Self = Self { letters: u64::MAX, bytes: usize::MAX, until: None };
+
+    /// So many letters, and no longer than this.
+    pub(crate) fn new(letters: u64, time: Duration) -> Self {
+        Self { letters, bytes: PEEK_BYTES, until: Some(Instant::now() + time) }
+    }
+
+    fn have_room(&self) -> bool {
+        self.letters > 0 && self.bytes > 0 && self.until.is_none_or(|until| Instant::now() < until)
+    }
+
+    fn take(&mut self, message: &Message) {
+        self.letters = self.letters.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.body.len());
     }
 }
 

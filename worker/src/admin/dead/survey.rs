@@ -1,20 +1,20 @@
 //! What a dead-letter queue holds, grouped by task and error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::kind::kind;
 use super::letter::Letter;
+pub(crate) use super::look::PATIENCE;
+use super::look::{LOOKED_AT, look};
 use super::replay::{self, Sent};
 use super::search::{Search, Which};
 use crate::admin::failure::Outcome;
 use crate::app::{App, unique};
 use crate::message::Message;
-
-/// How many letters of a queue are looked at for the groups.
-pub(crate) const LOOKED_AT: u32 = 1000;
 
 /// What a dead-letter queue holds.
 #[derive(Debug, Serialize)]
@@ -37,35 +37,27 @@ pub(crate) struct Group {
     pub(crate) newest: Option<DateTime<Utc>>,
 }
 
-/// Groups the oldest letters of a queue.
-pub(crate) async fn survey(app: &App, queue: &str, most: u32) -> Outcome<Survey> {
-    let mut search = Search::open(app, Which { queue: queue.to_owned(), ..Which::default() }, most).await?;
+/// Groups the oldest letters of a queue, as many as this time allows.
+pub(crate) async fn survey(app: &App, queue: &str, time: Duration) -> Outcome<Survey> {
     let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
-    let looked = async {
-        while let Some(delivery) = search.next().await? {
-            let letter = Letter::of(&delivery.message);
-            let task = letter.task().unwrap_or_default().to_owned();
-            let kind = kind(&letter.why().unwrap_or_default());
-            let group = groups.entry((task.clone(), kind.clone())).or_insert(Group {
-                task,
-                kind,
-                count: 0,
-                newest: None,
-            });
-            group.count += 1;
-            group.newest = group.newest.max(delivery.message.headers.dead_at());
-            search.hold(delivery);
-        }
-        Ok(())
-    }
-    .await;
-    let found = search.found();
-    search.put_back().await;
-    looked.map(|()| {
-        let mut groups: Vec<Group> = groups.into_values().collect();
-        groups.sort_by_key(|group| std::cmp::Reverse(group.count));
-        Survey { groups, seen: found.matching, unseen: found.unseen }
+    let which = Which { queue: queue.to_owned(), ..Which::default() };
+    let seen = look(app, which, LOOKED_AT, time, |message| {
+        let letter = Letter::of(message);
+        let task = letter.task().unwrap_or_default().to_owned();
+        let kind = kind(&letter.why().unwrap_or_default());
+        let group = groups.entry((task.clone(), kind.clone())).or_insert(Group {
+            task,
+            kind,
+            count: 0,
+            newest: None,
+        });
+        group.count += 1;
+        group.newest = group.newest.max(message.headers.dead_at());
     })
+    .await?;
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    Ok(Survey { groups, seen: seen.matching, unseen: seen.unseen })
 }
 
 /// The oldest letters of a queue, of a task or of a group.
@@ -78,28 +70,19 @@ pub(crate) async fn letters(
 ) -> Outcome<Vec<Message>> {
     let text = |text: Option<&str>| text.map(ToOwned::to_owned);
     let which = Which { queue: queue.to_owned(), task: text(task), kind: text(kind), ..Which::default() };
-    find(app, which, most).await
+    found(app, which, most).await
 }
 
-/// The dead letter of a call, if it is in the dead-letter queue of this queue.
+/// The dead letter of a call, if it is among the oldest in the dead-letter queue of this queue.
 pub(crate) async fn letter(app: &App, queue: &str, id: &str) -> Outcome<Option<Message>> {
     let which = Which { queue: queue.to_owned(), id: Some(id.to_owned()), ..Which::default() };
-    find(app, which, 1).await.map(|found| found.into_iter().next())
+    found(app, which, 1).await.map(|found| found.into_iter().next())
 }
 
-async fn find(app: &App, which: Which, most: u32) -> Outcome<Vec<Message>> {
-    let mut search = Search::open(app, which, most).await?;
+async fn found(app: &App, which: Which, most: u32) -> Outcome<Vec<Message>> {
     let mut messages = Vec::new();
-    let looked = async {
-        while let Some(delivery) = search.next().await? {
-            messages.push(delivery.message.clone());
-            search.hold(delivery);
-        }
-        Ok(())
-    }
-    .await;
-    search.put_back().await;
-    looked.map(|()| messages)
+    look(app, which, most, PATIENCE, |message| messages.push(message.clone())).await?;
+    Ok(messages)
 }
 
 /// What became of letters that were to be replayed.
@@ -108,18 +91,27 @@ pub(crate) struct Replayed {
     pub(crate) replayed: u64,
     /// Those whose task is unique while another call of it waits or runs.
     pub(crate) kept: u64,
-    /// Those that had expired, unless one was named.
+    /// Those that had expired, unless calls were named.
     pub(crate) expired: u64,
+    /// The calls whose letters were found.
+    #[serde(skip)]
+    pub(crate) found: HashSet<String>,
 }
 
 /// Sends letters back to the queue that they came from.
 pub(crate) async fn replay(app: &App, which: Which) -> Outcome<Replayed> {
-    let is_named = which.id.is_some();
-    let mut search = Search::open(app, which, u32::MAX).await?;
+    let is_named = which.names_calls();
+    // There is no need to walk on when all that were named are found.
+    let wanted = which.ids.as_ref().map_or(usize::MAX, HashSet::len);
+    let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+    let mut search = Search::open(app, which, wanted).await?;
     search.leaves_expired = !is_named;
-    let mut kept = 0;
+    let (mut kept, mut ids) = (0, HashSet::new());
     let done = async {
         while let Some(delivery) = search.next().await? {
+            if is_named {
+                ids.extend(delivery.message.id().map(ToOwned::to_owned));
+            }
             // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
             match replay::send_back(app, &delivery, &search.queue).await? {
                 Sent::Back => delivery.ack(),
@@ -134,7 +126,7 @@ pub(crate) async fn replay(app: &App, which: Which) -> Outcome<Replayed> {
     .await;
     let found = search.found();
     search.put_back().await;
-    done.map(|()| Replayed { replayed: found.matching - kept, kept, expired: found.expired })
+    done.map(|()| Replayed { replayed: found.matching - kept, kept, expired: found.expired, found: ids })
 }
 
 /// Drops letters, and returns how many there were.

@@ -59,6 +59,12 @@ impl Gap {
         if is_empty || self.is_a_mistake { Err(Failure::new(self.code, text)) } else { Ok(text) }
     }
 
+    /// Why listing did not work, if somebody has set it up.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn mistake(&self) -> Option<&str> {
+        (self.is_a_mistake && self.known_only).then_some(&self.why)
+    }
+
     pub(crate) fn text(&self, what: &str, broker: &str) -> String {
         let Self { why, known_only, .. } = self;
         match known_only {

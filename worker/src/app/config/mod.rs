@@ -25,6 +25,7 @@ use self::home::Home;
 use self::origins::{Draft, Loaded, Origins};
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
+use crate::message::ResultTypes;
 use crate::routing::{QueueKind, RouteRule, Topology};
 use crate::schedule::Schedule;
 use crate::tracing;
@@ -74,6 +75,12 @@ pub struct Config {
     pub max_message_size: usize,
     /// How long results are kept. Default one day.
     pub result_expires: Duration,
+    /// Keep a message, and with it its place in the prefetch, until its result is stored. Without, a task is acknowledged
+    /// without its result while the result backend is away; that is logged and counted. Default true.
+    pub result_required: bool,
+    /// How times, UUIDs, decimals and bytes in results are written, unless the task itself says: as JSON, or so that Python
+    /// reads its own types. Reading takes both. Default JSON.
+    pub result_types: ResultTypes,
     /// The file in which `mq-worker dashboard` keeps the history of calls, and which `jobs` and `explain` read. Default: the
     /// file `mq-worker-history.db` where the default database would be, see `broker_url`.
     pub history: PathBuf,
@@ -153,6 +160,8 @@ impl Config {
             publish_timeout: Duration::from_secs(10),
             max_message_size: 16 * 1024 * 1024,
             result_expires: Duration::from_secs(24 * 60 * 60),
+            result_required: true,
+            result_types: ResultTypes::Json,
             history: home.history(),
             history_keep: Duration::from_secs(7 * 24 * 60 * 60),
             history_max_rows: 10_000_000,

@@ -94,7 +94,7 @@ settings! {
         "port 15672 of the broker's host", "RabbitMQ's management API, for the operating commands",
         |c, t, _| c.management_url = Some(value::management(t)?),
         |c| c.management_url.as_ref().map(ToString::to_string);
-    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `redis://`, `rediss://`, `postgres://`, `sqlite:PATH`, `memory://`, `none`",
+    "" "result_backend" "MQ_RESULT_BACKEND" "--result-backend", "URL: `rpc://`, `redis://`, `rediss://`, `sentinel://`, `postgres://`, `sqlite:PATH`, `memory://`, `none`",
         "with the broker", "Where results are stored",
         |c, t, base| c.result_backend = Some(value::result_backend(t)?.relative_to(base)),
         |c| Some(c.effective_result_backend().to_string());
@@ -113,6 +113,12 @@ settings! {
         |c, t, _| c.max_message_size = value::size(t)?, |c| Some(bytes(c.max_message_size));
     "" "result_expires" "MQ_RESULT_EXPIRES" "", DURATION, "`1day`", "How long results are kept",
         |c, t, _| c.result_expires = value::positive_duration(t)?, |c| duration(c.result_expires);
+    "" "result_required" "MQ_RESULT_REQUIRED" "", "`true` or `false`", "`true`",
+        "Keep a message until its result is stored; `false`: acknowledge it without while the store is away",
+        |c, t, _| c.result_required = value::switch(t)?, |c| Some(c.result_required.to_string());
+    "" "result_types" "MQ_RESULT_TYPES" "", "`json` or `kombu`", "`json`",
+        "How times, UUIDs, decimals and bytes in results are written; `kombu` as Python's own types",
+        |c, t, _| c.result_types = value::result_types(t)?, |c| Some(c.result_types.as_str().into());
     "" "history" "MQ_HISTORY" "--history", PATH, "`mq-worker-history.db` in the workspace",
         "The file in which `mq-worker dashboard` keeps the history of calls, for `jobs` and `explain`",
         |c, t, base| c.history = base.join(value::path(t)?), |c| Some(c.history.display().to_string());

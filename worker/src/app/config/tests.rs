@@ -105,6 +105,8 @@ fn every_setting_can_be_made_in_both_places() {
         ("publish_timeout", "1m 30s"),
         ("max_message_size", "2MiB"),
         ("result_expires", "2h"),
+        ("result_required", "off"),
+        ("result_types", "kombu"),
         ("history", "/history.db"),
         ("history_keep", "2h"),
         ("history_max_rows", "1000"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::connection::BrokerUrl;
 use crate::connection::url::redact;
+use crate::message::ResultTypes;
 use crate::routing::QueueKind;
 use crate::routing::names::check_name;
 
@@ -137,6 +138,15 @@ pub(crate) fn queue_kind(text: &str) -> Result<QueueKind, Problem> {
     }
 }
 
+/// How values in results are written.
+pub(crate) fn result_types(text: &str) -> Result<ResultTypes, Problem> {
+    match text.trim() {
+        "json" => Ok(ResultTypes::Json),
+        "kombu" => Ok(ResultTypes::Kombu),
+        _ => Err("expected json or kombu".into()),
+    }
+}
+
 /// The worker's name.
 pub(crate) fn hostname(text: &str) -> Result<String, Problem> {
     let name = text.trim();
@@ -175,11 +185,11 @@ pub(crate) fn result_backend(text: &str) -> Result<BrokerUrl, Problem> {
     let needs = match url.scheme().as_str() {
         "rpc" => Some(("amqp", cfg!(feature = "amqp"))),
         "sqlite" => Some(("sqlite", cfg!(feature = "sqlite"))),
-        "redis" | "rediss" => Some(("redis", cfg!(feature = "redis"))),
+        "redis" | "rediss" | "sentinel" | "sentinels" => Some(("redis", cfg!(feature = "redis"))),
         "postgres" | "postgresql" => Some(("postgres", cfg!(feature = "postgres"))),
         "memory" | "none" => None,
         _ => {
-            return Err("expected rpc://, redis://HOST, rediss://HOST, postgres://HOST/DB, sqlite:PATH, memory:// or \
+            return Err("expected rpc://, redis://HOST, rediss://HOST, sentinel://HOST, postgres://HOST/DB, sqlite:PATH, memory:// or \
                         none"
                 .into());
         }

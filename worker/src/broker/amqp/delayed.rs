@@ -69,11 +69,11 @@ impl Delayed {
         let outgoing = match Ladder::choose(rest)? {
             Some(ladder) => {
                 let key = ladder.key(&target)?;
-                Outgoing::new(&ladder.entry(), &key, message, true)?.with_room(ladder.traces(&key))
+                Outgoing::new(&ladder.entry(), &key, message.clone(), true)?.with_room(ladder.traces(&key))
             }
             None => {
                 let (exchange, routing_key) = target.address();
-                Outgoing::new(exchange, routing_key, message, true)?
+                Outgoing::new(exchange, routing_key, message.clone(), true)?
             }
         };
         self.amqp.publisher.publish(outgoing).await

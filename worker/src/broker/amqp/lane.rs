@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acks::Acks;
 use super::command::{LaneCommand, Pending, Reply};
+use super::flushes::Flushes;
 use super::handout::HandOut;
 use super::ledger::Identity;
 use super::survivors::{Again, Survivors};
@@ -62,9 +63,7 @@ pub(super) struct Lane {
     acks: Acks,
     survivors: Survivors<Delivery>,
     cancel: Option<Pending>,
-    flush: Option<Pending>,
-    /// Flushes that were asked for after the present one had begun.
-    flushes: Vec<Reply>,
+    flushes: Flushes,
 }
 
 impl Attachment {
@@ -115,8 +114,7 @@ impl Lane {
             acks: Acks::new(most),
             survivors: Survivors::new(most),
             cancel: None,
-            flush: None,
-            flushes: Vec::new(),
+            flushes: Flushes::default(),
         }
     }
 
@@ -125,7 +123,7 @@ impl Lane {
         loop {
             self.out.hand_out();
             // Asked first: it begins the next flush, also when no verdict waits.
-            let is_flushing = self.is_flushing();
+            let is_flushing = self.flushes.begin();
             // Whatever else has come in by now goes into the same ack.
             if self.verdicts.is_empty() || is_flushing {
                 self.write_acks();
@@ -137,8 +135,8 @@ impl Lane {
             let is_full = self.out.is_open() && self.out.waiting() > 0;
             // The broker's answer to a cancellation comes behind what it has handed out.
             let reads = !is_full || self.cancel.is_some();
-            let deadline =
-                [&self.cancel, &self.flush].into_iter().flatten().map(|pending| pending.deadline).min();
+            let cancel = self.cancel.as_ref().map(|cancel| cancel.deadline);
+            let deadline = [cancel, self.flushes.deadline()].into_iter().flatten().min();
             // While a write is on its way no other can begin: asking would only turn in a circle.
             let straggler = self.acks.straggler().filter(|_| !self.is_writing());
             tokio::select! {
@@ -154,7 +152,7 @@ impl Lane {
                 () = at(deadline) => self.give_up_waiting(),
             }
         }
-        // Whoever asks something from now on sees that the lane has ended.
+        // A later question sees that the lane has ended.
         drop(self.commands);
         if let Attachment::Attached(subscribed) = self.attachment {
             subscribed.close().await;
@@ -174,7 +172,7 @@ impl Lane {
             }
             Attachment::Attaching(_) | Attachment::Ended => true,
         };
-        is_idle && !self.out.is_open() && self.flush.is_none()
+        is_idle && !self.out.is_open() && !self.flushes.is_under_way()
     }
 
     fn take(&mut self, change: Change) {
@@ -201,7 +199,7 @@ impl Lane {
         match event {
             Event::Delivered(delivery) => self.delivered(delivery),
             Event::Written => {}
-            Event::Confirmed => self.flush.take().into_iter().for_each(Pending::over),
+            Event::Confirmed => self.flushes.end(),
             Event::Ended if self.out.is_open() && self.cancel.is_none() => self.lost(None),
             Event::Ended => self.end_cancel(),
             Event::Lost(error) => self.lost(Some(error)),
@@ -280,29 +278,20 @@ impl Lane {
     /// Writes what is due; for a flush all that can be acked, and behind it the question whether the broker has it.
     fn write_acks(&mut self) {
         let Attachment::Attached(subscribed) = &mut self.attachment else {
-            return self.flush.take().into_iter().for_each(Pending::over);
+            return self.flushes.end();
         };
         // While a write is on its way, verdicts gather for the next.
         if subscribed.is_writing() {
             return;
         }
         let survivors = &mut self.survivors;
-        let due = self.acks.take_due(self.flush.is_some(), |identity| survivors.acked(identity));
+        let due = self.acks.take_due(self.flushes.is_under_way(), |identity| survivors.acked(identity));
         if !due.is_empty() {
             subscribed.ack(due);
         }
-        if let Some(flush) = self.flush.as_mut().filter(|flush| !flush.is_asked) {
-            flush.is_asked = true;
+        if self.flushes.ask() {
             subscribed.confirm();
         }
-    }
-
-    /// True while somebody waits for acks; those who come later wait for the next time.
-    fn is_flushing(&mut self) -> bool {
-        if self.flush.is_none() && !self.flushes.is_empty() {
-            self.flush = Some(Pending::new(std::mem::take(&mut self.flushes)));
-        }
-        self.flush.is_some()
     }
 
     /// The channel is gone, and with it the meaning of its tags.
@@ -312,7 +301,7 @@ impl Lane {
         }
         self.attachment = Attachment::Ended;
         self.gauge.is_attached.store(false, Ordering::Relaxed);
-        self.flush.take().into_iter().for_each(Pending::over);
+        self.flushes.end();
         if self.cancel.is_some() {
             self.end_cancel();
         }
@@ -348,7 +337,7 @@ impl Lane {
                 while let Some(settled) = self.verdicts.take_now() {
                     self.settle(settled);
                 }
-                self.flushes.push(reply);
+                self.flushes.join(reply);
             }
         }
     }
@@ -385,9 +374,8 @@ impl Lane {
             warn!(queue = &*queue, "timed out cancelling the consumer");
             self.end_cancel();
         }
-        if let Some(flush) = self.flush.take_if(|flush| flush.is_late()) {
+        if self.flushes.end_late() {
             warn!(queue = &*queue, "timed out flushing acknowledgements");
-            flush.over();
         }
     }
 }
@@ -403,3 +391,6 @@ async fn at(instant: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ mod acks;
 mod command;
 mod consumer;
 mod delayed;
+mod flushes;
 mod getter;
 mod handout;
 mod lane;
@@ -82,6 +83,7 @@ impl Broker for AmqpBroker {
             name: "RabbitMQ",
             counts_crashes: false,
             lists_queues: false,
+            peeks: false,
             max_delay: delay::MAX_DELAY,
             early: Duration::from_secs(1),
         }
@@ -105,7 +107,7 @@ impl Broker for AmqpBroker {
             let published = match delay.filter(|delay| !delay.is_zero()) {
                 Some(delay) => self.delayed.publish(delay, &exchange, &routing_key, &message).await,
                 None => {
-                    let outgoing = Outgoing::new(&exchange, &routing_key, &message, mandatory)?;
+                    let outgoing = Outgoing::new(&exchange, &routing_key, message, mandatory)?;
                     self.amqp.publisher.publish(outgoing).await
                 }
             };

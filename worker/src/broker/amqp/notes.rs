@@ -149,8 +149,8 @@ impl Notebook {
             Error::codec("an entry of a register cannot be written as JSON").with_source(error)
         })?;
         let message = Message { properties, body: body.into(), ..Message::default() };
-        let outgoing = Outgoing::new("", register.name(), &message, true)?;
-        let publish = async || match self.amqp.stream_publisher.publish(outgoing.clone()).await {
+        let outgoing = Arc::new(Outgoing::new("", register.name(), message, true)?);
+        let publish = async || match self.amqp.stream_publisher.publish(Arc::clone(&outgoing)).await {
             Err(error) if error.is_access_refused() => Err(no_stream(register, &error)),
             published => published,
         };

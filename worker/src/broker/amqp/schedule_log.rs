@@ -1,7 +1,7 @@
 //! The log of the schedulers: a stream, whose order is the same for all who read it; and the fences: exchanges.
 //!
 //! A leader publishes to an exchange that it alone has made, to which the stream and the queue of the message are bound:
-//! RabbitMQ routes a message to both or to neither. Whoever takes over deletes the exchange of the former leader first,
+//! RabbitMQ routes a message to both or to neither. A new leader deletes the exchange of the former one first,
 //! then reads the stream to its end: what the former leader sent before is in it, and what it sends later, having been
 //! paused in between, is refused, since there is no such exchange.
 
@@ -90,8 +90,8 @@ impl AmqpScheduleLog {
     async fn append_one(&self, text: &str) -> Result<()> {
         let properties = Properties { content_type: Some(JSON.into()), ..Properties::default() };
         let message = Message { properties, body: text.to_owned().into(), ..Message::default() };
-        let outgoing = Outgoing::new("", STREAM, &message, true)?;
-        match self.amqp.stream_publisher.publish(outgoing.clone()).await {
+        let outgoing = Arc::new(Outgoing::new("", STREAM, message, true)?);
+        match self.amqp.stream_publisher.publish(Arc::clone(&outgoing)).await {
             Err(error) if error.is_unroutable() => {}
             published => return published,
         }
@@ -307,7 +307,7 @@ impl ScheduleLog for AmqpScheduleLog {
             message.headers.set(names::SCHEDULE_LOG, entry);
             message.headers.set(names::SCHEDULE_TO, target.to_header());
             let exchange = exchange_of(fence);
-            let outgoing = Outgoing::new(&exchange, &publication.routing_key, &message, true)?;
+            let outgoing = Outgoing::new(&exchange, &publication.routing_key, message, true)?;
             match self.amqp.publisher.publish(outgoing).await {
                 Ok(()) => Ok(Fenced::Published),
                 Err(error) if error.is_topology() => Ok(Fenced::Closed),

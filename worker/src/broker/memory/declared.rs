@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::queue::{Moment, OwnerId, Stored, Waiting};
 use super::state::{MemoryState, Timer};
+use crate::broker::administration::PEEK_BYTES;
 use crate::broker::{DeleteGuard, ExchangeInfo, FoundMessage, Position, QueueInfo};
 use crate::error::{Error, Result};
+use crate::message::Message;
 use crate::routing::{Binding, Exchange, Queue, Topology};
 use crate::tracing;
 
@@ -169,6 +171,18 @@ impl MemoryState {
     pub(super) fn oldest(&self, name: &str, now: Instant) -> Option<Duration> {
         let since = self.queues.get(name)?.ready.values().map(|stored| stored.since).min()?;
         Some(now.saturating_duration_since(since))
+    }
+
+    /// The first messages of a queue.
+    pub(super) fn peek(&self, name: &str, most: usize) -> Vec<Message> {
+        let ready = self.queues.get(name).into_iter().flat_map(|queue| queue.ready.values());
+        let mut room = PEEK_BYTES;
+        let fits = |stored: &&Stored| {
+            let has_room = room > 0;
+            room = room.saturating_sub(stored.message.body.len());
+            has_room
+        };
+        ready.take(most).take_while(fits).map(|stored| stored.message.clone()).collect()
     }
 
     /// The messages of a call that wait. What is delivered is not here.

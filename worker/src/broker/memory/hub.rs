@@ -60,7 +60,7 @@ impl Hub {
     /// A thread and not a task, so that delays do not depend on the runtime that happened to publish. It ends
     /// when nothing is left to wait for.
     fn start_clock(&self) {
-        let hub = self.this.upgrade().expect("whoever calls holds the hub");
+        let hub = self.this.upgrade().expect("the caller holds the hub");
         thread::Builder::new()
             .name("mq-memory-clock".into())
             .spawn(move || hub.run_clock())

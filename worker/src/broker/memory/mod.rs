@@ -30,6 +30,7 @@ use super::{
 };
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
+use crate::message::Message;
 use crate::routing::{Binding, Topology};
 
 /// The clock of the operating system counts further than this on every platform.
@@ -83,6 +84,7 @@ impl Broker for MemoryBroker {
             // A worker that dies takes the queues with it: no worker ever gets a message that killed another.
             counts_crashes: true,
             lists_queues: true,
+            peeks: true,
             max_delay: MAX_DELAY,
             early: Duration::ZERO,
         }
@@ -201,6 +203,13 @@ impl Administration for MemoryBroker {
         Box::pin(async move {
             self.owner.check_open()?;
             Ok(self.owner.hub.with(|state, now| state.oldest(queue, now)))
+        })
+    }
+
+    fn peek<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Message>>> {
+        Box::pin(async move {
+            self.owner.check_open()?;
+            Ok(self.owner.hub.with(|state, _| state.peek(queue, most)))
         })
     }
 

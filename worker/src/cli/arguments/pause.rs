@@ -9,8 +9,8 @@ use crate::message::headers::parse_time;
 
 pub(in crate::cli) const PAUSE_HELP: &str = "\
 A paused queue is not consumed: its messages wait in the broker, and running tasks continue. The messages of a paused
-task go back to wait in the broker, without spending an attempt. The broker keeps the pause: all workers obey it within
-a second, and those that start later from the beginning. `mq-worker status` shows what is paused. Celery's own workers do
+task go back to wait in the broker, without spending an attempt. The broker keeps the pause: running workers obey it
+within a second (within two with `worker.control = false`), those that start later from their first message. `mq-worker status` shows what is paused. Celery's own workers do
 not know pauses.
 
 Examples:

@@ -18,6 +18,7 @@ pub(super) fn text(job: &Job) -> String {
         ("result", job.result.clone()),
         ("error", job.error.clone()),
         ("reason", job.reason.clone()),
+        ("progress", job.reported.as_ref().map(ToString::to_string)),
         ("retries", Some(job.retries.to_string()).filter(|_| job.retries > 0)),
         ("not before", job.eta.map(|time| show::time(time).to_string())),
         ("expires", job.expires.map(|time| show::time(time).to_string())),

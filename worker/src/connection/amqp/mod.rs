@@ -7,6 +7,7 @@
 //! its confirm, and no task its delivery, because of that.
 
 pub(crate) mod address;
+mod blame;
 pub(crate) mod channel;
 pub(crate) mod codec;
 pub(crate) mod declare;
@@ -20,7 +21,10 @@ pub(crate) mod link;
 mod lock;
 mod outgoing;
 pub(crate) mod properties;
+mod publish_channel;
+mod publish_job;
 mod publisher;
+mod publishing;
 mod reactor;
 pub(crate) mod runtime;
 mod session;
@@ -28,6 +32,7 @@ mod sieve;
 pub(crate) mod subscription;
 mod watchdog;
 mod window;
+mod writes;
 
 pub(crate) use outgoing::Outgoing;
 pub(crate) use publisher::Publisher;

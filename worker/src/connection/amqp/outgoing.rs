@@ -1,25 +1,27 @@
 //! A message on its way out, written in AMQP's terms once.
 
+use std::sync::Mutex;
+
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::message::BasicReturnMessage;
 use lapin::types::{AMQPValue, ShortString};
+use serde_json::Value;
 
 use super::codec::{header_frame, short, to_amqp};
 use super::delay;
+use super::lock::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 
 /// A message with its address.
-#[derive(Clone)]
 pub(crate) struct Outgoing {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
-    pub(super) properties: BasicProperties,
-    pub(super) body: Bytes,
+    message: Message,
+    /// The message's, for the first who publishes it; seldom is there a second.
+    properties: Mutex<Option<BasicProperties>>,
     pub(super) mandatory: bool,
-    /// The task id, by which the sender may send it again.
-    pub(super) id: Option<String>,
     /// The size of the frame that carries the headers, with all that the broker will add to them on the way.
     header_frame: usize,
 }
@@ -27,17 +29,31 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// # Errors
     /// A text that is too long for AMQP.
-    pub(crate) fn new(exchange: &str, routing_key: &str, message: &Message, mandatory: bool) -> Result<Self> {
-        let properties = to_amqp(message)?;
+    pub(crate) fn new(exchange: &str, routing_key: &str, message: Message, mandatory: bool) -> Result<Self> {
+        let properties = to_amqp(&message)?;
         Ok(Self {
             exchange: short("the name of an exchange", exchange)?,
             routing_key: short("a routing key", routing_key)?,
             header_frame: header_frame(&properties),
-            properties,
-            body: message.body.clone(),
+            message,
+            properties: Mutex::new(Some(properties)),
             mandatory,
-            id: message.id().map(ToOwned::to_owned),
         })
+    }
+
+    pub(super) fn body(&self) -> &Bytes {
+        &self.message.body
+    }
+
+    /// The task id, by which the sender may send it again.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.message.id()
+    }
+
+    /// Properties and headers, to be published.
+    pub(super) fn properties(&self) -> BasicProperties {
+        let first = lock(&self.properties).take();
+        first.unwrap_or_else(|| to_amqp(&self.message).expect("it could be written before"))
     }
 
     /// Leaves room for headers of this size, which the broker will add before the message is delivered.
@@ -84,8 +100,14 @@ impl Outgoing {
         self.mandatory
             && self.routing_key.as_str() == returned.routing_key
             && self.exchange.as_str() == returned.exchange
-            && identity(&self.properties) == returned.id
-            && self.body == returned.body
+            && self.identity() == returned.id.as_deref()
+            && *self.body() == returned.body
+    }
+
+    /// The header `id` of a task, or else the property of a plain message.
+    fn identity(&self) -> Option<&str> {
+        let header = self.message.headers.get("id").and_then(Value::as_str);
+        header.or(self.message.properties.message_id.as_deref())
     }
 }
 
@@ -112,7 +134,7 @@ impl From<BasicReturnMessage> for Returned {
     }
 }
 
-/// The header `id` of a task, or else the property of a plain message.
+/// What [`Outgoing::identity`] is of a message that came back.
 fn identity(properties: &BasicProperties) -> Option<String> {
     let header = properties.headers().as_ref().and_then(|table| match table.inner().get("id") {
         Some(AMQPValue::LongString(id)) => Some(id.to_string()),

@@ -76,7 +76,7 @@ impl<R> Window<R> {
 
     /// Adds a publish and numbers it.
     pub(super) fn push(&mut self, outgoing: Arc<Outgoing>, request: R) -> u64 {
-        self.bytes += outgoing.body.len();
+        self.bytes += outgoing.body().len();
         self.outstanding += 1;
         self.entries.push_back(Entry {
             outgoing,
@@ -131,7 +131,7 @@ impl<R> Window<R> {
         }
         while self.entries.front().is_some_and(|entry| entry.is_told && entry.taken.is_some()) {
             let entry = self.entries.pop_front().expect("there is a front");
-            self.bytes -= entry.outgoing.body.len();
+            self.bytes -= entry.outgoing.body().len();
             self.first += 1;
         }
     }
@@ -184,7 +184,7 @@ mod tests {
             headers: crate::message::Headers::for_task("t", id),
             ..Default::default()
         };
-        Arc::new(Outgoing::new("", "nowhere", &message, true).expect("short names"))
+        Arc::new(Outgoing::new("", "nowhere", message, true).expect("short names"))
     }
 
     fn returned(id: &str) -> Option<Box<Returned>> {

@@ -27,7 +27,7 @@ const WHAT: &str = "prepare the tables for results";
 /// Ensures that the tables are there, as this version knows them.
 pub(super) async fn prepare(client: &Client, shown: &str) -> Result<()> {
     let failed = |error| describe(shown, WHAT, error);
-    // Whoever finds them needs no right to create them, and no lock.
+    // When they exist, no right to create them is needed, and no lock.
     if is_current(version(client).await.map_err(failed)?, shown)? {
         return Ok(());
     }

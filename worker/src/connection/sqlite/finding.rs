@@ -1,4 +1,4 @@
-//! Finding a message by the id of its call, without taking it.
+//! Looking at messages without taking them: those of a call, and the first of a queue.
 
 use bytes::Bytes;
 use rusqlite::OptionalExtension;
@@ -54,6 +54,27 @@ impl Engine {
             sighted.push(Sighted { queue: entry.name.to_string(), place, message });
         }
         Ok(sighted)
+    }
+
+    /// The first messages of a queue, as long as they are not larger together than `bytes`.
+    pub(crate) fn peek(&mut self, name: &str, most: usize, bytes: usize) -> Sql<Vec<Message>> {
+        self.queues.suspect();
+        self.refresh_queues()?;
+        let Some(entry) = self.queues.get(name) else { return Ok(Vec::new()) };
+        let mut select = self.db.prepare_cached(
+            "SELECT m.head, m.body FROM ready r JOIN message m ON m.id = r.id WHERE r.queue = ?1
+             ORDER BY r.rank, r.id LIMIT ?2",
+        )?;
+        let mut rows = select.query((entry.id, i64::try_from(most).unwrap_or(i64::MAX)))?;
+        let (mut messages, mut room) = (Vec::new(), bytes);
+        while room > 0
+            && let Some(row) = rows.next()?
+        {
+            let body: Vec<u8> = row.get(1)?;
+            room = room.saturating_sub(body.len());
+            messages.push(head::decode(row.get_ref(0)?.as_str().ok(), Bytes::from(body)));
+        }
+        Ok(messages)
     }
 
     fn spot(&self, number: i64) -> Sql<Option<(i64, Spot)>> {

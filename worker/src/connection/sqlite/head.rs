@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Undecodable;
-use crate::message::{Headers, JSON, Message, Properties};
+use crate::message::{Headers, JSON, Message, Properties, UTF_8};
 use crate::tracing;
 
 /// Short names, absent when they say nothing: this is written with every message.
@@ -60,11 +60,11 @@ pub(crate) fn encode(message: &Message) -> Option<String> {
     }
     let text = |text: &'_ Option<String>| -> Option<Cow<'static, str>> { text.clone().map(Cow::Owned) };
     let is_json = properties.content_type.as_deref() == Some(JSON)
-        && properties.content_encoding.as_deref() == Some("utf-8");
+        && properties.content_encoding.as_deref() == Some(UTF_8);
     let head = Head {
         is_json,
-        content_type: if is_json { None } else { text(&properties.content_type) },
-        content_encoding: if is_json { None } else { text(&properties.content_encoding) },
+        content_type: properties.content_type.clone().filter(|_| !is_json),
+        content_encoding: properties.content_encoding.clone().filter(|_| !is_json),
         correlation_id: text(&properties.correlation_id),
         reply_to: text(&properties.reply_to),
         message_id: text(&properties.message_id),
@@ -89,10 +89,13 @@ pub(crate) fn decode(head: Option<&str>, body: Bytes) -> Message {
         Head::default()
     });
     let own = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
-    let json = |text: &str| head.is_json.then(|| text.to_owned());
+    let usual = |usual, other: Option<Cow<'_, str>>| match head.is_json {
+        true => Some(Cow::Borrowed(usual)),
+        false => other.map(|text| Cow::Owned(text.into_owned())),
+    };
     let properties = Properties {
-        content_type: json(JSON).or_else(|| own(head.content_type.clone())),
-        content_encoding: json("utf-8").or_else(|| own(head.content_encoding.clone())),
+        content_type: usual(JSON, head.content_type),
+        content_encoding: usual(UTF_8, head.content_encoding),
         correlation_id: own(head.correlation_id),
         reply_to: own(head.reply_to),
         message_id: own(head.message_id),
@@ -118,8 +121,8 @@ mod tests {
         headers.set("nested", serde_json::json!({"a": [1, "ü", null]}));
         let message = Message {
             properties: Properties {
-                content_type: text("text/plain"),
-                content_encoding: text("binary"),
+                content_type: Some("text/plain".into()),
+                content_encoding: Some("binary".into()),
                 correlation_id: text("c"),
                 reply_to: text("r"),
                 message_id: text("m"),

@@ -91,7 +91,7 @@ pub(super) async fn queue(
 ) -> Answer {
     let snapshot = state.watcher.fresh().await;
     let queue = snapshot.queue(&name).ok_or_else(|| missing("queue", &name))?;
-    let found = inventory::bindings(&state.app, None, Some(&name)).await?.found;
+    let found = state.asking(inventory::bindings(&state.app, None, Some(&name))).await?.found;
     let bindings: Vec<_> = found.into_iter().filter(|binding| binding.queue == name).collect();
     let mut value = serde_json::to_value(queue).unwrap_or_default();
     value["bindings"] = json!(bindings);
@@ -104,8 +104,9 @@ pub(super) async fn peek(
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Answer {
-    may_act(&viewer, &headers)?;
-    let messages = looking::peek(&state.app, &name, MOST).await?;
+    let peeks = state.asking(async { Ok(state.app.broker().await?.capabilities().peeks) }).await?;
+    if peeks { is_own(&viewer, &headers) } else { may_act(&viewer, &headers) }?;
+    let messages = state.asking(looking::peek(&state.app, &name, MOST)).await?;
     answer(json!({ "messages": messages.iter().map(|message| letter(&state, message)).collect::<Vec<_>>() }))
 }
 
@@ -182,7 +183,7 @@ pub(super) async fn dead(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> 
         let name = queue.name.trim_end_matches(DEAD);
         let count = if queue.is_dead_letter_queue { queue.ready } else { queue.dead.unwrap_or_default() };
         if count > 0 {
-            let groups = survey::survey(&state.app, name, survey::LOOKED_AT).await?;
+            let groups = state.asking(survey::survey(&state.app, name, survey::PATIENCE)).await?;
             found.push(
                 json!({ "queue": name, "count": count, "groups": groups.groups, "grouped": groups.seen }),
             );
@@ -205,14 +206,15 @@ pub(super) async fn letters(
     Path(queue): Path<String>,
     Asked(Which { task, kind }): Asked<Which>,
 ) -> Answer {
-    let found = survey::letters(&state.app, &queue, task.as_deref(), kind.as_deref(), MOST).await?;
+    let letters = survey::letters(&state.app, &queue, task.as_deref(), kind.as_deref(), MOST);
+    let found = state.asking(letters).await?;
     answer(json!({ "letters": found.iter().map(|message| letter(&state, message)).collect::<Vec<_>>() }))
 }
 
 pub(super) async fn broker(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> Answer {
     let snapshot = state.watcher.fresh().await;
-    let exchanges = inventory::exchanges(&state.app).await?.found;
-    let bindings = inventory::bindings(&state.app, None, None).await?.found;
+    let exchanges = state.asking(inventory::exchanges(&state.app)).await?.found;
+    let bindings = state.asking(inventory::bindings(&state.app, None, None)).await?.found;
     let connections = connections::connections(&state.app).await.transpose()?;
     answer(json!({
         "broker": snapshot.broker, "exchanges": exchanges, "bindings": bindings, "connections": connections,
@@ -231,7 +233,7 @@ pub(super) async fn act(
 ) -> Answer {
     may_act(&viewer, &headers)?;
     let Json(action) = action.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
-    let done = act::act(&state, &viewer, &action).await?;
+    let done = act::act(&state, &viewer, action).await?;
     answer(json!({ "done": done }))
 }
 
@@ -244,7 +246,7 @@ pub(super) async fn nothing(_viewer: Viewer) -> Problem {
 }
 
 /// A program has a token; a browser must prove that the request comes from a page of ours.
-fn may_act(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
+fn is_own(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
     let csrf = headers.get("x-csrf-token").and_then(|token| token.to_str().ok());
     if !viewer.is_own_form(csrf) {
         return Err(Problem(
@@ -252,6 +254,12 @@ fn may_act(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
             "send a token, or the header x-csrf-token of the session".into(),
         ));
     }
+    Ok(())
+}
+
+/// The same, from somebody who may change things.
+fn may_act(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
+    is_own(viewer, headers)?;
     if !viewer.may_act() {
         return Err(Problem(
             StatusCode::FORBIDDEN,
@@ -269,6 +277,9 @@ fn discreet(state: &State, job: &Job) -> Value {
             if !value[key].is_null() {
                 value[key] = HIDDEN.into();
             }
+        }
+        if let Some(said) = value["reported"].get_mut("description").filter(|said| !said.is_null()) {
+            *said = HIDDEN.into();
         }
     }
     value

@@ -22,8 +22,8 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
     let snapshot = state.watcher.fresh().await;
     let name = snapshot.broker.name;
     let (exchanges, bindings, connections) = tokio::join!(
-        inventory::exchanges(&state.app),
-        inventory::bindings(&state.app, None, None),
+        state.asking(inventory::exchanges(&state.app)),
+        state.asking(inventory::bindings(&state.app, None, None)),
         connections::connections(&state.app),
     );
     let config = state.app.config();
@@ -65,7 +65,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
             @match bindings {
                 Ok(found) => {
                     // Mailboxes come and go with every worker and every question to them.
-                    (queue::bindings(found.found.iter().filter(|binding| !mailbox::is_mailbox(&binding.queue))))
+                    (queue::bindings(found.found.iter().filter(|binding| !mailbox::is_mailbox(&binding.queue)), "None: queues are reached through the default exchange, by their names."))
                     @if let Some(gap) = found.gap { p.note { (gap.text("bindings", name)) } }
                 },
                 Err(failure) => p.note { (failure.in_words().1) },

@@ -1,6 +1,7 @@
 //! Dead letters of all queues, grouped by task and error.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Query, State as Shared};
 use axum::response::{IntoResponse, Response};
@@ -13,26 +14,30 @@ use super::parts::{ago, button, confirmed, queue_link};
 use crate::admin::dead::survey::{self, Group, Survey};
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::path;
-use crate::dashboard::snapshot::DEAD;
+use crate::dashboard::snapshot::{DEAD, QueueView};
 use crate::dashboard::state::State;
 use crate::show::counted;
 
+/// How long the page looks into all dead-letter queues together, where looking takes time.
+const PAGE: Duration = Duration::from_secs(6);
+/// How long it looks into each of them at least.
+const SHORTEST: Duration = Duration::from_millis(200);
 /// How many letters of a group are shown.
 const SHOWN: u32 = 50;
 
 /// `GET /dead`
 pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> Markup {
     let snapshot = state.watcher.fresh().await;
+    let dead = |queue: &QueueView| match queue.dead {
+        Some(dead) => (dead > 0).then(|| queue.name.clone()),
+        None => (queue.is_dead_letter_queue && queue.ready > 0)
+            .then(|| queue.name.trim_end_matches(DEAD).to_owned()),
+    };
+    let names: Vec<String> = snapshot.queues.iter().filter_map(dead).collect();
+    let time = (PAGE / u32::try_from(names.len().max(1)).unwrap_or(u32::MAX)).max(SHORTEST);
     let mut parts = Vec::new();
-    for queue in &snapshot.queues {
-        let (name, count) = match queue.dead {
-            Some(dead) => (queue.name.clone(), dead),
-            None if queue.is_dead_letter_queue => (queue.name.trim_end_matches(DEAD).to_owned(), queue.ready),
-            None => continue,
-        };
-        if count > 0 {
-            parts.push((survey::survey(&state.app, &name, survey::LOOKED_AT).await, name));
-        }
+    for name in names {
+        parts.push((state.asking(survey::survey(&state.app, &name, time.min(survey::PATIENCE))).await, name));
     }
     let all = html! { a.button href="/dead" { "Look again" } };
     let content = html! {
@@ -109,7 +114,7 @@ pub(crate) async fn group(
 ) -> Response {
     let Which { queue, task, kind } = which;
     let fields = [("queue", queue.as_str()), ("task", task.as_str()), ("kind", kind.as_str())];
-    let found = survey::letters(&state.app, &queue, Some(&task), Some(&kind), SHOWN).await;
+    let found = state.asking(survey::letters(&state.app, &queue, Some(&task), Some(&kind), SHOWN)).await;
     let actions = html! {
         (button(&viewer, "replay-dead", &fields, "Replay all"))
         (confirmed(&viewer, "drop-dead", &fields, "Drop all", "Drop all of this group permanently?", &html! {}))
@@ -119,7 +124,7 @@ pub(crate) async fn group(
     let content = html! {
         (heading(title, &html! { "Dead letters of " (queue_link(&queue)) ": " (kind) }, &actions))
         @match found {
-            Ok(messages) if messages.is_empty() => (empty("None any more", "They were replayed or dropped.")),
+            Ok(messages) if messages.is_empty() => (empty("None among the oldest", "They were replayed or dropped, or many other dead letters are older.")),
             Ok(messages) => {
                 @if messages.len() as u32 == SHOWN { p.note { "The oldest " (SHOWN) "." } }
                 (letters::list(&state, &messages))

@@ -1,5 +1,6 @@
 //! What all pages have around them.
 
+use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
 
@@ -109,7 +110,9 @@ pub(crate) fn page(
                     }
                     div.who {
                         div #connection .connection data-live {
-                            @if snapshot.broker.error.is_none() {
+                            @if snapshot.at == DateTime::<Utc>::default() {
+                                span.state.idle { (snapshot.broker.name) " not reached yet" }
+                            } @else if snapshot.broker.error.is_none() {
                                 span.state.good { (snapshot.broker.name) " connected" }
                             } @else {
                                 span.state.bad { (snapshot.broker.name) " away" }

@@ -6,7 +6,9 @@ use axum::extract::State as Shared;
 use maud::{Markup, html};
 
 use super::layout::{Liveness, Section, grouped, heading, page};
+use super::parts::{ago, button};
 use super::{queues, rates, workers};
+use crate::app::{Pausable, Pause};
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::problem::{Problem, Severity};
 use crate::dashboard::snapshot::Snapshot;
@@ -20,9 +22,8 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
         (heading("Overview", &html! { (snapshot.broker.name) " · " span.code { (snapshot.broker.url) } }, &html! {}))
         section #problems data-live aria-label="What is wrong right now" { (problems(&snapshot.problems)) }
         @if !snapshot.paused.is_empty() {
-            p.calm #paused data-live {
-                span.state.warn { "paused" } " "
-                @for (index, pause) in snapshot.paused.iter().enumerate() { @if index > 0 { ", " } (pause.what) }
+            ul.paused #paused data-live aria-label="Paused" {
+                @for pause in &snapshot.paused { li.with-action { (paused(&viewer, pause)) } }
             }
         }
         section #figures .figures data-live aria-label="Figures" { (figures(&snapshot)) }
@@ -37,6 +38,17 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
         }
     };
     page(&state, &viewer, Section::Overview, "Overview", Liveness::Live, &content)
+}
+
+fn paused(viewer: &Viewer, pause: &Pause) -> Markup {
+    let field = match &pause.what {
+        Pausable::Queue(queue) => ("queue", queue.as_str()),
+        Pausable::Task(task) => ("task", task.as_str()),
+    };
+    html! {
+        span { span.state.warn { "paused" } " " (field.0) " " span.code { (field.1) } @if let Some(until) = pause.until { ", ends " (ago(until)) } }
+        (button(viewer, "resume", &[field, ("back", "/")], "Resume"))
+    }
 }
 
 fn problems(problems: &[Problem]) -> Markup {

@@ -140,6 +140,11 @@ pub(crate) fn confirmed(
     }
 }
 
+/// How long a pause lasts.
+pub(crate) fn for_minutes() -> Markup {
+    html! { label { "For minutes" input name="minutes" type="number" min="1" placeholder="until it is resumed"; } }
+}
+
 /// The fields that a form sends without showing them.
 pub(crate) fn hidden(viewer: &Viewer, action: &str, fields: &[(&str, &str)]) -> Markup {
     html! {

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 
 use super::chart::sparkline;
 use super::layout::{CsrfForm, Liveness, Section, csrf, empty, grouped, heading, page};
-use super::parts::{ago, button, confirmed, count, maybe_span, state as state_of};
+use super::parts::{ago, button, confirmed, count, for_minutes, maybe_span, state as state_of};
 use super::{letters, rates};
 use crate::admin::inventory;
 use crate::admin::peek;
@@ -37,7 +37,7 @@ pub(crate) async fn show(
         let page = page(&state, &viewer, Section::Queues, &name, Liveness::Still, &content);
         return (StatusCode::NOT_FOUND, page).into_response();
     };
-    let bindings = inventory::bindings(&state.app, None, Some(&name)).await;
+    let bindings = state.asking(inventory::bindings(&state.app, None, Some(&name))).await;
     let charts = rates::charts(&state, Some(&name)).await;
     let content = html! {
         (heading(&name, &html! { "Queue" }, &actions(&viewer, &queue)))
@@ -56,7 +56,7 @@ pub(crate) async fn show(
         section #rates data-live aria-label="Rates" { (charts) }
         section aria-labelledby="waiting" {
             h2 #waiting { "What waits" }
-            (waiting(&viewer, &queue))
+            (waiting(&viewer, &queue, Looking::at(&state).await))
         }
         section aria-labelledby="consumers" {
             h2 #consumers { "Workers" }
@@ -70,7 +70,7 @@ pub(crate) async fn show(
             h2 #bindings { "Bindings" }
             @match bindings {
                 Ok(found) => {
-                    (self::bindings(found.found.iter().filter(|binding| binding.queue == name)))
+                    (self::bindings(found.found.iter().filter(|binding| binding.queue == name), "None: it is reached through the default exchange, by its name."))
                     @if let Some(gap) = found.gap { p.note { (gap.text("bindings", snapshot.broker.name)) } }
                 },
                 Err(failure) => p.note { (failure.in_words().1) },
@@ -85,7 +85,7 @@ async fn find(state: &State, name: &str) -> Option<QueueView> {
     if let Some(queue) = state.watcher.latest().queue(name) {
         return Some(queue.clone());
     }
-    let (_, info) = crate::admin::queue(&state.app, name).await.ok()?;
+    let (_, info) = state.asking(crate::admin::queue(&state.app, name)).await.ok()?;
     Some(QueueView {
         name: info.name,
         ready: info.ready,
@@ -104,9 +104,7 @@ fn actions(viewer: &Viewer, queue: &QueueView) -> Markup {
     html! {
         @match &queue.pause {
             Some(_) => (button(viewer, "resume", &fields, "Resume")),
-            None => (confirmed(viewer, "pause", &fields, "Pause", &format!("Workers stop taking messages from {name}; what runs runs on."), &html! {
-                label { "For minutes" input name="minutes" type="number" min="1" placeholder="until it is resumed"; }
-            })),
+            None => (confirmed(viewer, "pause", &fields, "Pause", &format!("Workers stop taking messages from {name}; what runs runs on."), &for_minutes())),
         }
         (confirmed(viewer, "move-messages", &fields, "Move", &format!("Move the messages that wait in {name} to another queue."), &html! {
             label { "To queue" input name="to" required autocomplete="off"; }
@@ -119,21 +117,47 @@ fn actions(viewer: &Viewer, queue: &QueueView) -> Markup {
     }
 }
 
-fn waiting(viewer: &Viewer, queue: &QueueView) -> Markup {
+/// What looking at messages does to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looking {
+    /// Nothing: everybody may look.
+    Untouched,
+    /// They are taken for a moment, and marked.
+    Taken,
+}
+
+impl Looking {
+    /// As the broker does it; one that cannot be reached yet may take them.
+    async fn at(state: &State) -> Self {
+        let asked = state.asking(async { Ok(state.app.broker().await?.capabilities().peeks) });
+        if asked.await.unwrap_or(false) { Self::Untouched } else { Self::Taken }
+    }
+
+    fn is_for(self, viewer: &Viewer) -> bool {
+        self == Self::Untouched || viewer.may_act()
+    }
+}
+
+fn waiting(viewer: &Viewer, queue: &QueueView, looking: Looking) -> Markup {
     if queue.ready == 0 {
         return html! { p.note { "Nothing waits in this queue." } };
     }
+    let calls = format!("/tasks?queue={}&state=PENDING,RECEIVED,DELAYED", path::encoded(&queue.name));
     html! {
-        @if viewer.may_act() {
+        @if looking.is_for(viewer) {
             form method="post" action={ (path::queue(&queue.name)) "/peek" } {
                 (csrf(viewer))
                 button type="submit" { "Show the first " (queue.ready.min(SHOWN.into())) }
             }
-            p.note {
-                "The messages are taken for a moment and go back to their places: workers may receive them a little later."
-            }
         } @else {
             p.note { (grouped(queue.ready)) " ready. Only users with the role act can look at them, since they are taken for a moment." }
+        }
+        @if looking == Looking::Taken {
+            p.note {
+                "RabbitMQ shows a message only by delivering it: these go back to their places, marked as redelivered. A worker then "
+                "counts one possible crash for each, and the 20th delivery dead-letters a message. "
+                a href=(calls) { "The calls that wait, as their events tell" } ", can be read without touching them."
+            }
         }
     }
 }
@@ -145,10 +169,10 @@ pub(crate) async fn peek(
     Path(name): Path<String>,
     form: axum::Form<CsrfForm>,
 ) -> Response {
-    if !viewer.may_act() || !viewer.is_own_form(form.csrf.as_deref()) {
+    if !viewer.is_own_form(form.csrf.as_deref()) || !Looking::at(&state).await.is_for(&viewer) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    let content = match peek::peek(&state.app, &name, SHOWN).await {
+    let content = match state.asking(peek::peek(&state.app, &name, SHOWN)).await {
         Ok(messages) => html! {
             (heading(&name, &html! { "The first messages, as they wait" }, &html! { a.button href=(path::queue(&name)) { "Back" } }))
             @if messages.is_empty() { (empty("Nothing waits", "Workers were faster.")) }
@@ -162,12 +186,12 @@ pub(crate) async fn peek(
     page(&state, &viewer, Section::Queues, &name, Liveness::Still, &content).into_response()
 }
 
-/// A table of bindings.
-pub(crate) fn bindings<'a>(bindings: impl Iterator<Item = &'a Binding>) -> Markup {
+/// A table of bindings, or what it means that there are none.
+pub(crate) fn bindings<'a>(bindings: impl Iterator<Item = &'a Binding>, none: &str) -> Markup {
     let mut bindings: Vec<&Binding> = bindings.collect();
     bindings.sort();
     if bindings.is_empty() {
-        return html! { p.note { "None: it is reached through the default exchange, by its name." } };
+        return html! { p.note { (none) } };
     }
     html! {
         div.scroll {

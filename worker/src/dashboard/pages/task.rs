@@ -10,15 +10,20 @@ use maud::{Markup, html};
 use super::layout::{Liveness, Section, empty, heading, page};
 use super::letters::{self, cut, hidden};
 use super::parts::{
-    ago, button, confirmed, exact, hidden as fields_of, queue_link, span, state as state_of, task_link,
+    ago, button, bytes, confirmed, exact, for_minutes, hidden as fields_of, queue_link, span,
+    state as state_of, task_link,
 };
 use super::tasks::ran_for;
 use crate::admin::dead::letter::Letter;
+use crate::app::{Pausable, Pause};
 use crate::dashboard::call::{self, Call};
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::path;
 use crate::dashboard::state::State;
 use crate::history::{Attempt, Job, JobState};
+
+/// How long arguments may be, in bytes, to be edited: an open page loads them again and again.
+const EDITED: usize = 100_000;
 
 /// `GET /tasks/{id}`
 pub(crate) async fn show(
@@ -45,8 +50,8 @@ pub(crate) async fn show(
     let name = call.name().to_owned();
     let is_hidden = state.privacy.hides(&name);
     let content = html! {
-        (heading(&name, &html! { span.code { (id) } }, &actions(&viewer, &call)))
-        dl #facts .facts data-live { (facts(&call)) }
+        (heading(&name, &html! { span.code { (id) } }, &actions(&state, &viewer, &call)))
+        dl #facts .facts data-live { (facts(&call, is_hidden)) }
         @if !call.reasons.is_empty() {
             section aria-labelledby="why" {
                 h2 #why { "Why it is not running" }
@@ -79,22 +84,33 @@ pub(crate) async fn show(
     page(&state, &viewer, Section::Tasks, &name, Liveness::Live, &content).into_response()
 }
 
-fn actions(viewer: &Viewer, call: &Call) -> Markup {
+fn actions(state: &State, viewer: &Viewer, call: &Call) -> Markup {
     let id = call.job.id.as_str();
     let fields = [("ids", id)];
     let is_over = call.job.state.is_final();
     let back = path::task(id);
     let fields_back = [("ids", id), ("back", back.as_str())];
+    let task = call.job.name.as_deref();
+    let is_paused = |task: &str| {
+        let is_it = |pause: &Pause| matches!(&pause.what, Pausable::Task(paused) if paused == task);
+        state.watcher.latest().paused.iter().any(is_it)
+    };
     html! {
         @if is_over { (button(viewer, "replay", &fields_back, "Replay")) }
         @if !is_over { (confirmed(viewer, "revoke", &fields, "Revoke", "It will not be run if it waits. If it runs, it runs on.", &html! {})) }
         @if call.running.is_some() {
             (confirmed(viewer, "revoke", &[("ids", id), ("terminate", "true")], "Terminate", "It is stopped where it runs, and will not be run again.", &html! {}))
         }
+        @if let Some(task) = task {
+            @if is_paused(task) { (button(viewer, "resume", &[("task", task), ("back", &back)], "Resume task")) }
+            @else {
+                (confirmed(viewer, "pause", &[("task", task), ("back", &back)], "Pause task", &format!("Workers send all calls of {task} back to wait; what runs runs on."), &for_minutes()))
+            }
+        }
     }
 }
 
-fn facts(call: &Call) -> Markup {
+fn facts(call: &Call, is_hidden: bool) -> Markup {
     let job = &call.job;
     html! {
         div { dt { "State" } dd { (state_of(job.state.as_str())) } }
@@ -108,6 +124,7 @@ fn facts(call: &Call) -> Markup {
         div { dt { "Attempts" } dd { (job.attempts.len().max(usize::from(job.retries > 0) * (job.retries as usize + 1))) } }
         div { dt { "Ran for" } dd { (ran_for(job).map_or("–".into(), span)) } }
         div { dt { "Waited for" } dd { (waited(job).map_or("–".into(), span)) } }
+        @if let Some(said) = &job.reported { div { dt { "Progress" } dd { (if is_hidden { said.state.clone() } else { said.to_string() }) } } }
         @if let Some((name, due)) = &call.schedule {
             div { dt { "Sent by schedule" } dd { a.code href=(path::schedule(name)) { (name) } ", due " (ago(*due)) } }
         }
@@ -187,15 +204,19 @@ fn values(call: &Call, is_hidden: bool) -> Markup {
 fn edit(viewer: &Viewer, call: &Call, is_hidden: bool) -> Markup {
     let name = call.name();
     let queue = call.job.queue.as_deref().unwrap_or_default();
+    let size = [&call.args, &call.kwargs].into_iter().flatten().map(String::len).sum::<usize>();
+    let is_large = size > EDITED;
+    let is_left_out = is_hidden || is_large;
     let text =
-        |json: &Option<String>| if is_hidden { String::new() } else { json.clone().unwrap_or_default() };
-    let is_known = !is_hidden && call.args.is_some() && call.kwargs.is_some();
+        |json: &Option<String>| if is_left_out { String::new() } else { json.clone().unwrap_or_default() };
+    let is_known = !is_left_out && call.args.is_some() && call.kwargs.is_some();
     html! {
         form.edit method="post" action="/act" {
             (fields_of(viewer, "send", &[]))
             @if !is_known {
                 p.note {
                     @if is_hidden { "The arguments are hidden: enter them." }
+                    @else if is_large { "The arguments are too long to edit here (" (bytes(size as u64)) "): replay the call as it was, or enter others." }
                     @else { "The arguments are not known in full, since events shorten them: check them before sending." }
                 }
             }

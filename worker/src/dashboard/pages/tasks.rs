@@ -6,7 +6,9 @@ use axum::extract::{Query as Asked, State as Shared};
 use maud::{Markup, html};
 
 use super::layout::{Liveness, Section, csrf, empty, heading, page};
-use super::parts::{ago, exact, maybe_span, queue_link, state as state_of, task_link};
+use super::parts::{
+    ago, confirmed, exact, for_minutes, maybe_span, queue_link, state as state_of, task_link,
+};
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::query::Query;
 use crate::dashboard::state::State;
@@ -25,7 +27,7 @@ pub(crate) async fn show(
     let snapshot = state.watcher.fresh().await;
     let found = find(&state.history, &query).await;
     let content = html! {
-        (heading("Tasks", &html! { "Every call, while it waits, runs and after it has ended." }, &html! {}))
+        (heading("Tasks", &html! { "Every call, while it waits, runs and after it has ended." }, &pause(&viewer, &query.name)))
         (form(&query, &snapshot.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>()))
         @match &found {
             Ok(found) => (list(&state, &viewer, &query, found)),
@@ -35,6 +37,23 @@ pub(crate) async fn show(
     // Only the first page follows what is new: others would move under the reader's eyes.
     let liveness = if query.after.is_empty() { Liveness::Live } else { Liveness::Still };
     page(&state, &viewer, Section::Tasks, "Tasks", liveness, &content)
+}
+
+/// A button that keeps workers from a task.
+fn pause(viewer: &Viewer, name: &str) -> Markup {
+    // A pattern is no task.
+    let name = if name.contains(['*', '?', '[']) { "" } else { name };
+    confirmed(
+        viewer,
+        "pause",
+        &[("back", "/tasks")],
+        "Pause a task",
+        "Workers send its calls back to wait; what runs runs on.",
+        &html! {
+            label { "Task" input name="task" value=(name) required autocomplete="off" spellcheck="false"; }
+            (for_minutes())
+        },
+    )
 }
 
 /// The calls of one page.

@@ -17,7 +17,7 @@ use super::workflow::unsupported;
 use crate::app::Subscriptions;
 use crate::broker::{Delivery, Settlement};
 use crate::message::headers::names;
-use crate::message::{Embed, Headers, Message, normalize};
+use crate::message::{Embed, Headers, Message, ResultTypes, normalize};
 use crate::panics::Guarded;
 use crate::task::context::Call;
 use crate::task::registry::NotBegun;
@@ -66,6 +66,8 @@ pub(crate) struct Gate {
     pub(crate) cold: CancellationToken,
     /// The largest body that is run, in bytes.
     pub(crate) max_message_size: usize,
+    /// How results are written, unless the task says.
+    pub(crate) result_types: ResultTypes,
     /// A message with this many crashes is dead-lettered.
     pub(crate) max_crashes: u32,
     /// False when isolated tasks run like others.
@@ -186,6 +188,7 @@ impl Gate {
     /// The request of a delivery, as a call that never crashed a worker.
     fn request(&self, entry: Option<&'static TaskEntry>, id: String, delivery: Delivery) -> Request {
         let Delivery { message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
+        let options = entry.map_or(&TaskOptions::DEFAULT, |entry| &entry.options);
         let context = Context::new(Call {
             task: entry.map_or("", |entry| entry.name),
             id,
@@ -196,8 +199,8 @@ impl Gate {
             message,
             shared: self.shared.clone(),
             stopping: self.cold.clone().into(),
+            result_types: options.result_types.unwrap_or(self.result_types),
         });
-        let options = entry.map_or(&TaskOptions::DEFAULT, |entry| &entry.options);
         let embed = Embed::default();
         Request {
             context,
@@ -263,7 +266,7 @@ impl Gate {
         if let Some(problem) = unsupported(&body.embed) {
             return Err(Refusal::Malformed(problem));
         }
-        // Kept before the arguments are decoded: whoever waits for a later step must hear of a call that does not fit.
+        // Kept before the arguments are decoded: a caller that waits for a later step must learn of a call that does not fit.
         request.embed = body.embed;
         entry.begin(context.clone(), body.arguments).map_err(|problem| match problem {
             NotBegun::Refused(error) => Refusal::BadArguments(error.to_string()),

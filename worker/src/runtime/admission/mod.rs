@@ -6,6 +6,7 @@ pub(crate) mod pauses;
 pub(crate) mod quarantine;
 pub(crate) mod refusal;
 pub(crate) mod request;
+pub(crate) mod reserved;
 pub(crate) mod revocations;
 pub(crate) mod stamps;
 pub(crate) mod step;

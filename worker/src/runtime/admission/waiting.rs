@@ -51,6 +51,11 @@ impl Waiting {
         returned
     }
 
+    /// All of them, those that are ready first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Delivery> {
+        self.ready.iter().chain(&self.held)
+    }
+
     /// All of them, in no order.
     pub(crate) fn into_all(self) -> impl Iterator<Item = Delivery> {
         self.ready.into_iter().chain(self.held)

@@ -13,6 +13,7 @@ use crate::broker::{Note, Register};
 use crate::control::Command;
 use crate::error::Result;
 use crate::events::EventKind;
+use crate::runtime::admission::reserved::Reserved;
 use crate::runtime::admission::stamps;
 use crate::task::{AckMode, TaskEntry};
 use crate::tracing;
@@ -35,13 +36,12 @@ impl Node {
                 let (queues, topology) = (self.sources.queues(), self.sources.topology());
                 Value::Array(queues.iter().map(|queue| describe::queue(&topology, queue)).collect())
             }
-            // What waits, waits in the broker: nothing is held back here that could be listed.
-            "reserved" | "dump_reserved" | "scheduled" | "dump_schedule" => json!([]),
+            // What waits for its time, waits in the broker.
+            "scheduled" | "dump_schedule" => json!([]),
             "revoked" | "dump_revoked" => json!(self.revocations.ids()),
             "revoke" => self.revoke("revoke", arguments, is_set(arguments, "terminate")),
             "terminate" => self.revoke("terminate", arguments, true),
             "revoke_by_stamped_headers" => self.revoke_by_stamps(arguments),
-            "query_task" => self.query_task(arguments),
             "conf" | "dump_conf" => describe::settings(self.app.config()),
             "report" => json!({"ok": self.report()}),
             "clock" => json!({"clock": self.clock.now()}),
@@ -103,6 +103,7 @@ impl Node {
             // Done, and waiting for broker or backend to take the outcome.
             "settling": slowest.as_ref().map_or(0, |slowest| slowest.count),
             "settling_seconds": slowest.as_ref().map(|slowest| slowest.lasts.as_secs()),
+            "settling_waits_for": slowest.map(|slowest| slowest.waits_for),
             "queues": self.sources.queues(),
             "stopping": self.handle.is_stopping(),
             // Events that found no room or no broker.
@@ -120,7 +121,20 @@ impl Node {
         Value::Array(tasks.iter().enumerate().map(info).collect())
     }
 
-    fn query_task(&self, arguments: &Map<String, Value>) -> Value {
+    /// What was delivered and waits for a slot, in the order in which it will run.
+    pub(super) async fn reserved(&self) -> Value {
+        let reserved = self.reserved_deliveries().await;
+        reserved.iter().map(|delivery| describe::reserved(&self.name, delivery)).collect()
+    }
+
+    async fn reserved_deliveries(&self) -> Vec<Reserved> {
+        match self.handle.is_stopping() {
+            true => Vec::new(),
+            false => self.inquiries.ask(&self.pauses).await,
+        }
+    }
+
+    pub(super) async fn query_task(&self, arguments: &Map<String, Value>) -> Value {
         let Some(ids) = arguments.get("ids") else {
             return missing("query_task", "ids");
         };
@@ -128,10 +142,16 @@ impl Node {
             Value::Array(ids) => ids.iter().any(|one| one.as_str() == Some(id)),
             one => one.as_str() == Some(id),
         };
+        let reserved = self.reserved_deliveries().await;
+        let waiting = reserved.iter().filter_map(|delivery| Some((delivery.message.id()?, delivery)));
+        let waiting = waiting.filter(|(id, _)| wanted(id)).map(|(id, delivery)| {
+            (id.to_owned(), json!(["reserved", describe::reserved(&self.name, delivery)]))
+        });
+        // Those that run are told last: one may have begun since.
         let found = self.running.list().into_iter().filter(|task| wanted(task.context.id())).map(|task| {
             (task.context.id().to_owned(), json!(["active", describe::task(&self.name, &task, true)]))
         });
-        Value::Object(found.collect())
+        Value::Object(waiting.chain(found).collect())
     }
 
     fn registered(&self, arguments: &Map<String, Value>) -> Value {

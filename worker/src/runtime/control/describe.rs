@@ -6,10 +6,15 @@ use serde_json::{Map, Value, json};
 
 use crate::app::Config;
 use crate::connection::BrokerUrl;
+use crate::events::text;
 use crate::message::Message;
+use crate::message::headers::names;
 use crate::routing::{Exchange, ExchangeKind, Queue, Topology};
+use crate::runtime::admission::reserved::Reserved;
 use crate::runtime::execution::running::RunningTask;
+use crate::state::State;
 use crate::task::Context;
+use crate::task::reports::Report;
 
 /// A body up to this size is read again for its arguments; they are told as they are.
 const SMALL: usize = 1024;
@@ -22,7 +27,7 @@ pub(super) fn task(node: &str, task: &RunningTask, with_arguments: bool) -> Valu
         .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     let (args, kwargs) =
         if with_arguments { arguments(context.message()) } else { (json!("(…)"), json!({})) };
-    json!({
+    let mut told = json!({
         "id": context.id(),
         "name": context.headers().get_str("shadow").unwrap_or(context.task()),
         "args": args,
@@ -33,6 +38,48 @@ pub(super) fn task(node: &str, task: &RunningTask, with_arguments: bool) -> Valu
         "acknowledged": task.acknowledged,
         "delivery_info": delivery(context),
         "worker_pid": std::process::id(),
+    });
+    // Celery's tools look at what they know.
+    if let Some(report) = context.reports().latest().filter(|report| report.state != State::Started) {
+        told["reported"] = reported(&report);
+    }
+    told
+}
+
+fn reported(report: &Report) -> Value {
+    let state = report.state.as_str();
+    match report.progress() {
+        Some(at) => {
+            json!({ "state": state, "current": at.current, "total": at.total, "description": at.description })
+        }
+        None => json!({ "state": state, "description": text(report.meta.get().as_bytes()) }),
+    }
+}
+
+/// A call that waits for a slot, as Celery tells of one that has not begun.
+pub(super) fn reserved(node: &str, reserved: &Reserved) -> Value {
+    let message = &reserved.message;
+    let headers = &message.headers;
+    let first = |name: &str, latest: &str| headers.get_str(name).unwrap_or(latest).to_owned();
+    let (args, kwargs) = arguments(message);
+    let task = headers.task().unwrap_or_default();
+    json!({
+        "id": message.id(),
+        "name": headers.get_str("shadow").unwrap_or(task),
+        "args": args,
+        "kwargs": kwargs,
+        "type": task,
+        "hostname": node,
+        "time_start": null,
+        "acknowledged": false,
+        "delivery_info": {
+            "exchange": first(names::EXCHANGE, &reserved.exchange),
+            "routing_key": first(names::ROUTING_KEY, &reserved.routing_key),
+            "priority": message.properties.priority.unwrap_or(0),
+            "redelivered": reserved.redelivered,
+            "queue": reserved.queue.as_ref(),
+        },
+        "worker_pid": null,
     })
 }
 
@@ -46,7 +93,7 @@ fn delivery(context: &Context) -> Value {
     })
 }
 
-/// The arguments, as values where the message is small, else in the words of whoever sent it.
+/// The arguments, as values where the message is small, else in the words of its sender.
 fn arguments(message: &Message) -> (Value, Value) {
     let body = &message.body;
     if body.len() <= SMALL {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::limits::ChangedLimits;
 use super::admission::pauses::Pauses;
+use super::admission::reserved::Inquiries;
 use super::admission::revocations::Revocations;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
@@ -50,6 +51,8 @@ pub(super) struct Node {
     pub(super) consumer: Arc<dyn ConsumerControl>,
     /// Held while its prefetch is changed.
     pub(super) adapting: tokio::sync::Mutex<()>,
+    /// Asks what waits in it for a slot.
+    pub(super) inquiries: Arc<Inquiries>,
     /// Time limits that were changed.
     pub(super) limits: Arc<ChangedLimits>,
     /// When it started.
@@ -171,8 +174,12 @@ impl Node {
         };
         let value = match command.is_for(&self.name) {
             Addressed::No => return None,
-            Addressed::Yes if command.method == "add_consumer" => self.add_consumer(&command.arguments).await,
-            Addressed::Yes => self.perform(&command)?,
+            Addressed::Yes => match command.method.as_str() {
+                "add_consumer" => self.add_consumer(&command.arguments).await,
+                "reserved" | "dump_reserved" => self.reserved().await,
+                "query_task" => self.query_task(&command.arguments).await,
+                _ => self.perform(&command)?,
+            },
             Addressed::Unclear(matcher) => errors::error(
                 "ValueError",
                 &format!("{matcher} is not supported: name the nodes, or use `glob`"),
@@ -185,7 +192,7 @@ impl Node {
             exchange: address.exchange,
             routing_key: address.routing_key,
             message,
-            // Whoever asked may have given up waiting.
+            // The asker may have given up waiting.
             mandatory: false,
             delay: None,
         })
@@ -200,7 +207,7 @@ async fn open(broker: &dyn Broker, mailbox: &Mailbox) -> Result<Consumer> {
     broker.consume(subscription).await.map_err(failed)
 }
 
-/// A client names the exchange for its reply. RabbitMQ closes the channel of whoever publishes to one that does not
+/// A client names the exchange for its reply. RabbitMQ closes the channel on a publish to one that does not
 /// exist, and results go through that channel too; so one that is not the usual one is looked for first.
 async fn send(broker: &dyn Broker, reply: Publication) -> Result<()> {
     let usual = reply.exchange.is_empty() || reply.exchange == mailbox::REPLIES;

@@ -43,6 +43,7 @@ fn node(name: &str, broker: &str) -> Arc<Node> {
         sources: Arc::new(Sources::new(vec!["mail".into()], topology)),
         consumer: Arc::new(Nothing),
         adapting: Default::default(),
+        inquiries: Arc::default(),
         limits: Arc::default(),
         since: Instant::now(),
         handle: WorkerHandle::default(),
@@ -70,6 +71,7 @@ fn call(id: &str, body: &str) -> Context {
         message,
         shared: SharedState::default(),
         stopping: CancellationToken::new().into(),
+        result_types: Default::default(),
     })
 }
 
@@ -77,7 +79,7 @@ fn call(id: &str, body: &str) -> Context {
 fn the_answers_have_celery_s_form() {
     let node = node("one@h", "answers");
     assert_eq!(ask(&node, "ping", json!({"x": 1})), json!({"ok": "pong"}));
-    for method in ["scheduled", "reserved", "revoked", "active"] {
+    for method in ["scheduled", "revoked", "active"] {
         assert_eq!(ask(&node, method, json!({})), json!([]), "{method}");
     }
     assert_eq!(ask(&node, "heartbeat", json!({})), Value::Null);
@@ -85,10 +87,6 @@ fn the_answers_have_celery_s_form() {
     assert_eq!(ask(&node, "hello", json!({"from_node": "two@h", "revoked": {}}))["revoked"], json!([]));
     assert_eq!(ask(&node, "frobnicate", json!({})), json!({"error": "KeyError('frobnicate')"}));
     assert_eq!(ask(&node, "it's", json!({})), json!({"error": "KeyError(\"it's\")"}));
-    assert_eq!(
-        ask(&node, "query_task", json!({}))["error"],
-        "TypeError(\"query_task() missing 1 required positional argument: 'ids'\")"
-    );
     let stats = ask(&node, "stats", json!({}));
     assert_eq!(stats["pool"]["max-concurrency"], 4);
     assert_eq!((&stats["prefetch_count"], &stats["pid"]), (&json!(8), &json!(std::process::id())));
@@ -164,10 +162,28 @@ fn running_tasks_are_told_with_their_arguments_while_these_are_short() {
     assert_eq!(task["delivery_info"]["routing_key"], "mail");
     assert!(task["time_start"].as_f64().expect("a time") > 1.6e9);
     assert_eq!((&by_id["b"]["args"], &by_id["b"]["acknowledged"]), (&json!("('long',)"), &json!(true)));
-    let found = ask(&node, "query_task", json!({"ids": ["b", "nope"]}));
-    assert_eq!((found.as_object().expect("an object").len(), &found["b"][0]), (1, &json!("active")));
-    assert_eq!(ask(&node, "query_task", json!({"ids": "a"}))["a"][1]["id"], "a");
     assert_eq!(ask(&node, "stats", json!({}))["running"], 2);
+}
+
+#[tokio::test]
+async fn calls_are_found_by_their_ids() {
+    let node = node("one@h", "query");
+    // It has no pipe that could be asked what is reserved.
+    node.handle.stop();
+    let calls = ["a", "b"].map(|id| call(id, "[[], {}, {}]"));
+    let _places = calls.each_ref().map(|call| node.running.enter(call, Instant::now(), false));
+    let query = async |ids: Value| {
+        let Value::Object(arguments) = ids else { panic!("an object") };
+        node.query_task(&arguments).await
+    };
+    let found = query(json!({"ids": ["b", "nope"]})).await;
+    assert_eq!((found.as_object().expect("an object").len(), &found["b"][0]), (1, &json!("active")));
+    assert_eq!(query(json!({"ids": "a"})).await["a"][1]["id"], "a");
+    assert_eq!(
+        query(json!({})).await["error"],
+        "TypeError(\"query_task() missing 1 required positional argument: 'ids'\")"
+    );
+    assert_eq!(node.reserved().await, json!([]));
 }
 
 #[tokio::test]

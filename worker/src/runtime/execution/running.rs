@@ -1,4 +1,4 @@
-//! The tasks that a worker is running, for whoever asks what it does.
+//! The tasks that a worker is running, for questions about what it does.
 //!
 //! Every task passes here twice on the hot path, so that nothing is written down that can be worked out when
 //! somebody asks: the list holds the call's context, which exists anyway, and when it began.

@@ -68,6 +68,8 @@ struct Waiting {
     #[serde(rename = "seconds", serialize_with = "seconds")]
     lasts: Duration,
     reason: String,
+    /// The broker or result backend.
+    waits_for: String,
 }
 
 impl Checks {
@@ -154,10 +156,10 @@ impl Report {
 
     /// The same report, with what waits to be settled.
     pub(super) fn with(mut self, slowest: Option<Slowest>) -> Self {
-        self.settling = slowest.map(|Slowest { count, lasts, reason }| {
+        self.settling = slowest.map(|Slowest { count, lasts, reason, waits_for }| {
             let since =
                 chrono::Duration::from_std(lasts).ok().and_then(|lasts| Utc::now().checked_sub_signed(lasts));
-            Waiting { count, since: since.unwrap_or_default(), lasts, reason }
+            Waiting { count, since: since.unwrap_or_default(), lasts, reason, waits_for }
         });
         self
     }
@@ -233,7 +235,12 @@ mod tests {
             assert!(checks.report().is_ok());
         }
         checks.note(stuck, 10 * SECOND, Utc::now());
-        let slowest = Slowest { count: 2, lasts: 320 * SECOND, reason: "no room".into() };
+        let slowest = Slowest {
+            count: 2,
+            lasts: 320 * SECOND,
+            reason: "no room".into(),
+            waits_for: "memory://".into(),
+        };
         let json = serde_json::to_value(checks.report().with(Some(slowest))).expect("JSON");
         assert_eq!((&json["ok"], &json["failed"][0]["check"]), (&false.into(), &"settling".into()));
         assert_eq!((&json["settling"]["count"], &json["settling"]["seconds"]), (&2.into(), &320.into()));

@@ -64,7 +64,9 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
             let delivered = consuming.delivered.load(Ordering::Relaxed);
             symptoms.settling =
                 consuming.settling.slowest().filter(|slowest| slowest.lasts >= SETTLED_WITHIN).map(
-                    |Slowest { count, reason, .. }| format!("{count} messages wait to be settled: {reason}"),
+                    |Slowest { count, reason, waits_for, .. }| {
+                        format!("{count} messages wait for {waits_for} to be settled: {reason}")
+                    },
                 );
             let has_more = std::mem::replace(&mut last.delivered, delivered) != delivered;
             if !has_more && consuming.running.count() == 0 {
@@ -119,6 +121,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use crate::app::{App, Config};
     use crate::backend::{self, BackendOptions};
     use crate::broker::{self, ConsumerControl};
     use crate::connection::{ConnectOptions, TlsOptions};
@@ -164,7 +167,7 @@ mod tests {
             tls: TlsOptions::default(),
             name: "test".into(),
         };
-        let url = "memory://health".parse().expect("a URL");
+        let url: crate::connection::BrokerUrl = "memory://health".parse().expect("a URL");
         let broker = broker::open(&url, &options).await.expect("memory");
         let options = BackendOptions { connect: options, expires: Duration::from_secs(60) };
         let backend = backend::open(&url, None, &options).await.expect("memory");
@@ -189,6 +192,7 @@ mod tests {
             stopping: OnceLock::new(),
             metrics: Metrics::default(),
             depths: Depths::default(),
+            app: App::new(Config { broker_url: url, ..Config::default() }).expect("a good configuration"),
         };
         let mut last = Counters::default();
         look(&vitals, &mut last).await;

@@ -3,6 +3,8 @@
 //! Runs and outcomes are recorded where they happen, by [`Metrics`]. What has a present value is read when somebody asks
 //! ([`Present`]): that costs a worker without a reader nothing.
 
+#[cfg(feature = "metrics")]
+mod names;
 #[cfg(not(feature = "metrics"))]
 mod off;
 #[cfg(feature = "metrics")]
@@ -19,6 +21,17 @@ use std::time::Duration;
 
 use crate::app::schedules::Figures;
 use crate::broker::QueueInfo;
+
+/// What became of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoredAs {
+    /// It is stored.
+    Stored,
+    /// It is not required, and the store was away.
+    Skipped,
+    /// It can never be stored.
+    Failed,
+}
 
 /// The present values of a worker.
 #[derive(Clone, Debug, Default)]

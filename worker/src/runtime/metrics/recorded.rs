@@ -1,8 +1,7 @@
 //! The metrics of one worker, with their names.
 
-use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
@@ -14,16 +13,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
-use super::Present;
+use super::names::Names;
 use super::schedules::ScheduleMetrics;
+use super::{Present, StoredAs};
 use crate::middleware::OutcomeKind;
 use crate::runtime::waited::waited;
 use crate::task::Context;
-
-/// So many tasks and queues have series of their own; the others share one.
-const NAMES: usize = 200;
-/// The name of those others.
-const OTHER: &str = "other";
 
 /// Upper bounds in seconds: of runs and of waits in a queue.
 const LONG: [f64; 14] =
@@ -49,6 +44,11 @@ struct DeathLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TaskLabel {
     task: String,
 }
@@ -70,6 +70,8 @@ struct Recorded {
     run: Histograms<TaskLabel>,
     wait: Histograms<QueueLabel>,
     settle: Histogram,
+    results: Family<ResultLabel, Counter>,
+    store: Histogram,
     values: Values,
     schedules: ScheduleMetrics,
     /// One reader at a time: what it reads is set just before.
@@ -133,6 +135,20 @@ impl Metrics {
         recorded.outcomes.get_or_create(&OutcomeLabels { task, queue, outcome: kind.name() }).inc();
     }
 
+    /// A result was stored, which took so long, or was not.
+    pub(crate) fn result(&self, how: StoredAs, took: Duration) {
+        let Some(recorded) = &self.0 else { return };
+        let outcome = match how {
+            StoredAs::Stored => "stored",
+            StoredAs::Skipped => "skipped",
+            StoredAs::Failed => "failed",
+        };
+        if how == StoredAs::Stored {
+            recorded.store.observe(took.as_secs_f64());
+        }
+        recorded.results.get_or_create(&ResultLabel { outcome }).inc();
+    }
+
     /// All metrics in Prometheus' text format. `None`: nothing is recorded.
     pub(crate) fn page(&self, present: impl FnOnce() -> Present) -> Option<String> {
         let recorded = self.0.as_ref()?;
@@ -156,6 +172,8 @@ impl Recorded {
             run: Family::new_with_constructor(|| Histogram::new(LONG)),
             wait: Family::new_with_constructor(|| Histogram::new(LONG)),
             settle: Histogram::new(SHORT),
+            results: Family::default(),
+            store: Histogram::new(SHORT),
             values: Values::default(),
             schedules: ScheduleMetrics::default(),
             reading: Mutex::default(),
@@ -176,6 +194,8 @@ impl Recorded {
         add("task_run_seconds", "How long tasks ran", &self.run);
         add("task_queue_seconds", "How long calls waited in their queue since they were due", &self.wait);
         add("task_settle_seconds", "How long it took to store and settle an outcome", &self.settle);
+        add("results", "Results by what became of them: stored, skipped or failed", &self.results);
+        add("result_store_seconds", "How long it took until a result was stored", &self.store);
         let values = &self.values;
         add("connected", "1 while the worker is attached to all of its queues", &values.connected);
         add("deliveries", "Messages delivered to this worker", &values.delivered);
@@ -249,34 +269,6 @@ fn raise(counter: &Counter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }
 
-/// The names that have series of their own: the first ones that come.
-#[derive(Debug, Default)]
-struct Names(RwLock<HashSet<String>>);
-
-impl Names {
-    fn bounded(&self, name: &str) -> String {
-        if name.is_empty() {
-            return "unknown".into();
-        }
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if known.contains(name) {
-            return name.into();
-        }
-        let is_full = known.len() >= NAMES;
-        drop(known);
-        if is_full {
-            return OTHER.into();
-        }
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have taken the last place.
-        if known.len() >= NAMES {
-            return OTHER.into();
-        }
-        known.insert(name.to_owned());
-        name.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,6 +291,7 @@ mod tests {
             message,
             shared: Default::default(),
             stopping: tokio_util::sync::CancellationToken::new().into(),
+            result_types: Default::default(),
         })
     }
 
@@ -378,14 +371,5 @@ mod tests {
         let text = page(&metrics, Present { delivered: 6, ..Present::default() });
         assert!(text.contains("mq_worker_deliveries_total 7\n") && text.contains("mq_worker_connected 0\n"));
         assert!(!text.contains("queue_ready{"), "a broker that does not answer has no depth: {text}");
-    }
-
-    #[test]
-    fn beyond_so_many_names_all_are_other() {
-        let names = Names::default();
-        for index in 0..NAMES {
-            assert_eq!(names.bounded(&format!("t{index}")), format!("t{index}"));
-        }
-        assert_eq!((names.bounded("one more"), names.bounded("t7")), (OTHER.into(), "t7".into()));
     }
 }

@@ -63,9 +63,17 @@ pub(crate) fn after_failure(embed: &Embed, context: &Context) -> Vec<Following> 
 }
 
 /// The ids of the steps that will never run now, with the queue on which each one's result is awaited:
-/// without a stored failure, a caller that waits for the end of the chain would wait forever.
+/// without a stored failure, a caller that waits for the end of the chain, or of the chord that it is a part of, would wait
+/// forever.
 pub(crate) fn never_reached(embed: &Embed) -> Vec<(String, Option<String>)> {
-    steps(&embed.chain).filter_map(|step| Some((step.text("task_id")?, step.text("reply_to")))).collect()
+    let awaited = |step: &Step<'_>| Some((step.text("task_id")?, step.text("reply_to")));
+    let mut reached: Vec<_> =
+        embed.chord.iter().filter_map(|body| awaited(&Step::deserialize(&**body).ok()?)).collect();
+    for step in steps(&embed.chain) {
+        reached.extend(awaited(&step));
+        reached.extend(step.option("chord").and_then(|body| awaited(&Step::deserialize(body).ok()?)));
+    }
+    reached
 }
 
 fn steps(list: &Option<Vec<Box<RawValue>>>) -> impl Iterator<Item = Step<'_>> {

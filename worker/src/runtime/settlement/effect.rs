@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt;
 
-use super::persist::Unsettled;
+use super::persist::{By, Unsettled};
 use super::settler::Settler;
 use super::trimmed_copy::TrimmedCopy;
 use crate::backend::ResultRecord;
@@ -24,6 +24,15 @@ pub(crate) enum Effect<'a> {
     Unlock(&'a Lock),
     /// To the result backend.
     Store { record: &'a ResultRecord, reply_to: Option<&'a str> },
+}
+
+impl Effect<'_> {
+    fn by(&self) -> By {
+        match self {
+            Self::Store { .. } => By::Store,
+            _ => By::Broker,
+        }
+    }
 }
 
 impl Settler {
@@ -79,6 +88,6 @@ impl Settler {
 
     /// Tries an effect until it succeeds, cannot, or the worker stops cold.
     pub(crate) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Unsettled> {
-        self.persist.until_done(what, || self.attempt(&effect).boxed()).await
+        self.persist.until_done(what, effect.by(), || self.attempt(&effect).boxed()).await
     }
 }

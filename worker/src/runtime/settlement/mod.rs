@@ -17,4 +17,5 @@ pub(crate) mod requeue;
 pub(crate) mod results;
 pub(crate) mod settle;
 pub(crate) mod settler;
+pub(crate) mod store_away;
 pub(crate) mod trimmed_copy;

@@ -19,6 +19,17 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// The pause between two attempts, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// An attempt without an answer for so long is listed.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Who has to make an effect durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Broker,
+    /// The result backend.
+    Store,
+}
+
 /// Why an effect is not durable.
 #[derive(Debug)]
 pub(crate) enum Unsettled {
@@ -66,6 +77,7 @@ impl Persist {
     pub(crate) async fn until_done<'a, T>(
         &self,
         what: &str,
+        by: By,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
     ) -> Result<T, Unsettled> {
         let begun = Instant::now();
@@ -75,7 +87,7 @@ impl Persist {
         loop {
             let error = tokio::select! {
                 biased;
-                done = attempt() => match done {
+                done = self.listed_if_slow(what, by, &mut listed, begun, attempt()) => match done {
                     Ok(answer) => return Ok(answer),
                     Err(error) => error,
                 },
@@ -96,7 +108,9 @@ impl Persist {
             }
             let text = format!("{error:#}");
             tracing::warn!(error = text, again_in = ?pause, "cannot {what}");
-            listed.get_or_insert_with(|| self.settling.enter(begun)).failed(format!("cannot {what}: {text}"));
+            listed
+                .get_or_insert_with(|| self.settling.enter(by, begun))
+                .failed(format!("cannot {what}: {text}"));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.cold.cancelled() => return Err(Unsettled::Abandoned),
@@ -104,17 +118,52 @@ impl Persist {
             pause = (pause * 2).min(longest);
         }
     }
+
+    /// An attempt, which is listed while it takes long. The broker has a watch of its own.
+    async fn listed_if_slow<'a, T>(
+        &'a self,
+        what: &str,
+        by: By,
+        listed: &mut Option<Entry<'a>>,
+        begun: Instant,
+        attempt: BoxFuture<'_, Result<T>>,
+    ) -> Result<T> {
+        if by == By::Broker || listed.is_some() {
+            return attempt.await;
+        }
+        let mut attempt = attempt;
+        match tokio::time::timeout(SLOW, &mut attempt).await {
+            Ok(done) => done,
+            Err(_) => {
+                listed.insert(self.settling.enter(by, begun)).failed(format!("no answer yet to: {what}"));
+                attempt.await
+            }
+        }
+    }
 }
 
-/// The messages whose outcome could not be settled at the first attempt, for health checks and remote control.
+/// The messages whose outcome could not be settled at the first attempt, or not soon, for health checks and remote control.
 #[derive(Debug, Default)]
-pub(crate) struct Settling(Mutex<Listed>);
+pub(crate) struct Settling {
+    /// The address of the broker, for people.
+    broker: String,
+    /// The address of the result backend.
+    store: String,
+    listed: Mutex<Listed>,
+}
 
 #[derive(Debug, Default)]
 struct Listed {
     next: u64,
     /// In the order in which they came.
-    entries: BTreeMap<u64, (Instant, String)>,
+    entries: BTreeMap<u64, Effort>,
+}
+
+#[derive(Debug)]
+struct Effort {
+    by: By,
+    since: Instant,
+    reason: String,
 }
 
 /// How many are being settled, and the one that has taken longest.
@@ -126,27 +175,39 @@ pub(crate) struct Slowest {
     pub(crate) lasts: Duration,
     /// What went wrong with it at the last attempt.
     pub(crate) reason: String,
+    /// The broker or result backend that it waits for.
+    pub(crate) waits_for: String,
 }
 
 impl Settling {
-    fn enter(&self, since: Instant) -> Entry<'_> {
+    /// A list of what waits for these two.
+    pub(crate) fn new(broker: String, store: String) -> Self {
+        Self { broker, store, listed: Mutex::default() }
+    }
+
+    fn enter(&self, by: By, since: Instant) -> Entry<'_> {
         let mut listed = self.lock();
         listed.next += 1;
         let number = listed.next;
-        listed.entries.insert(number, (since, String::new()));
+        listed.entries.insert(number, Effort { by, since, reason: String::new() });
         Entry { list: self, number }
     }
 
     /// `None` when nothing waits to be settled.
     pub(crate) fn slowest(&self) -> Option<Slowest> {
         let listed = self.lock();
-        let (since, reason) = listed.entries.values().min_by_key(|(since, _)| *since)?;
-        Some(Slowest { count: listed.entries.len(), lasts: since.elapsed(), reason: reason.clone() })
+        let Effort { by, since, reason } = listed.entries.values().min_by_key(|effort| effort.since)?;
+        let waits_for = match by {
+            By::Broker => &self.broker,
+            By::Store => &self.store,
+        };
+        let (lasts, reason, waits_for) = (since.elapsed(), reason.clone(), waits_for.clone());
+        Some(Slowest { count: listed.entries.len(), lasts, reason, waits_for })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Listed> {
         // A panic elsewhere leaves the list whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,7 +220,7 @@ struct Entry<'a> {
 impl Entry<'_> {
     fn failed(&self, reason: String) {
         if let Some(entry) = self.list.lock().entries.get_mut(&self.number) {
-            entry.1 = reason;
+            entry.reason = reason;
         }
     }
 }
@@ -193,7 +254,7 @@ mod tests {
             let done = failure.map_or(Ok(()), |kind| Err(Error::new(kind, "no")));
             async move { done }.boxed()
         };
-        let done = persist.until_done("test", attempt).await;
+        let done = persist.until_done("test", By::Broker, attempt).await;
         assert_eq!(persist.settling.slowest(), None);
         (count.into_inner(), done)
     }
@@ -235,15 +296,43 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_is_listed_with_the_reason() {
-        let persist = persist();
-        let waiting =
-            persist.until_done("store it", || async { Err::<(), _>(Error::timeout("no answer")) }.boxed());
+        let settling = Arc::new(Settling::new("amqp://b".into(), "redis://s".into()));
+        let persist = Persist { settling, ..persist() };
+        let attempt = || async { Err::<(), _>(Error::timeout("no answer")) }.boxed();
+        let waiting = persist.until_done("store it", By::Store, attempt);
         tokio::pin!(waiting);
         assert!((&mut waiting).now_or_never().is_none());
         let slowest = persist.settling.slowest().expect("it waits");
         assert_eq!((slowest.count, slowest.reason.as_str()), (1, "cannot store it: no answer"));
+        assert_eq!(slowest.waits_for, "redis://s");
         persist.cold.cancel();
         assert!(matches!(waiting.await, Err(Unsettled::Abandoned)));
+        assert_eq!(persist.settling.slowest(), None);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_slow_is_listed_before_it_answers() {
+        let persist = persist();
+        let answers = tokio::sync::Notify::new();
+        let attempt = || {
+            async {
+                answers.notified().await;
+                Ok(())
+            }
+            .boxed()
+        };
+        let waiting = persist.until_done("store it", By::Store, attempt);
+        let listed = async {
+            loop {
+                if let Some(slowest) = persist.settling.slowest() {
+                    answers.notify_one();
+                    return slowest.reason;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let (done, reason) = tokio::join!(waiting, listed);
+        assert!(done.is_ok() && reason == "no answer yet to: store it", "{reason}");
         assert_eq!(persist.settling.slowest(), None);
     }
 }

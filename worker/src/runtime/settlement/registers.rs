@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use super::persist::{Abandoned, unless_impossible};
+use super::persist::{Abandoned, By, unless_impossible};
 use super::settler::Settler;
 use crate::broker::{Note, Register};
 use crate::error::Result;
@@ -68,7 +68,7 @@ impl Settler {
         what: &str,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
     ) -> Result<Option<T>, Abandoned> {
-        let done = unless_impossible(self.persist.until_done(what, attempt).await)?;
+        let done = unless_impossible(self.persist.until_done(what, By::Broker, attempt).await)?;
         if let Err(error) = &done {
             tracing::error!(error = format!("{error:#}"), "the broker's registers cannot be used");
         }

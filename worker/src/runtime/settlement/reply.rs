@@ -60,7 +60,7 @@ impl Settler {
     async fn answer(
         &self,
         context: &Context,
-        kind: &str,
+        kind: &'static str,
         body: Vec<u8>,
         headers: Headers,
     ) -> Result<Result<(), Error>, Abandoned> {

@@ -1,4 +1,4 @@
-//! What a running call says about itself, on its way to the result backend. A tight loop floods nobody: of reports in quick
+//! What a running call says about itself, on its way to the result backend and into events. A tight loop floods nobody: of reports in quick
 //! succession the last one is written, and it is written before the final state.
 
 use std::time::Duration;
@@ -21,18 +21,27 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long the last report may hold up the final state.
 const LAST: Duration = Duration::from_secs(5);
 
+/// Whether what a call says goes to the result backend. Events have it in any case.
+#[derive(Clone, Copy, PartialEq)]
+enum Stored {
+    Yes,
+    No,
+}
+
 impl Settler {
     /// Runs a call, and writes its reports meanwhile. A report that cannot be written is dropped: the call does not wait
     /// for it.
     pub(crate) async fn reporting<T>(&self, request: &Request, run: impl Future<Output = T>) -> T {
-        if request.plain || !self.wants_result(request) {
-            return run.await;
-        }
+        let stored = match !request.plain && self.wants_result(request) {
+            true => Stored::Yes,
+            false if self.reporter.wants_calls() => Stored::No,
+            false => return run.await,
+        };
         let context = &request.context;
-        if request.options.track_started.unwrap_or(self.app.config().track_started) {
+        if stored == Stored::Yes && request.options.track_started.unwrap_or(self.app.config().track_started) {
             context.reports().put(self.started());
         }
-        with_reports(context, |report| self.write(context, report), run).await
+        with_reports(context, |report| self.write(context, report, stored), run).await
     }
 
     fn started(&self) -> Report {
@@ -41,7 +50,12 @@ impl Settler {
         Report { state: State::Started, meta: to_raw_value(&meta).expect("an object of texts") }
     }
 
-    async fn write(&self, context: &Context, Report { state, meta }: Report) {
+    async fn write(&self, context: &Context, report: Report, stored: Stored) {
+        self.reporter.reported(context, &report);
+        if stored == Stored::No {
+            return;
+        }
+        let Report { state, meta } = report;
         let record = ResultRecord {
             worker: Some(self.worker.clone()),
             retries: Some(context.retries()),

@@ -1,5 +1,7 @@
 //! Results: for callers that wait for a call, or for a step after it.
 
+use std::time::{Duration, Instant};
+
 use super::continuation;
 use super::effect::Effect;
 use super::outcome::failure;
@@ -9,8 +11,19 @@ use crate::backend::ResultRecord;
 use crate::error::{Error, TaskFailure};
 use crate::message::history::shortened;
 use crate::runtime::admission::request::Request;
+use crate::runtime::metrics::StoredAs;
+use crate::show;
 use crate::state::State;
 use crate::tracing;
+
+/// How long a result that is not required may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Whether a message waits for its result to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Required,
+    Optional,
+}
 
 impl Settler {
     /// Reports to callers that wait for this call, and for the steps after it, which are never reached.
@@ -23,9 +36,10 @@ impl Settler {
         let own = ResultRecord::failed(request.context.id(), state.clone(), failure.clone());
         let own = self.signed(request, own);
         self.store(request, &own).await?;
+        let need = self.need_of(request);
         for (id, reply_to) in continuation::never_reached(&request.embed) {
             let record = ResultRecord::failed(id, state.clone(), failure.clone());
-            self.store_at(&record, reply_to.as_deref()).await?;
+            self.store_at(&record, reply_to.as_deref(), need).await?;
         }
         Ok(())
     }
@@ -44,16 +58,37 @@ impl Settler {
     }
 
     pub(crate) async fn store(&self, request: &Request, record: &ResultRecord) -> Result<(), Abandoned> {
-        self.store_at(record, request.context.properties().reply_to.as_deref()).await
+        let reply_to = request.context.properties().reply_to.as_deref();
+        self.store_at(record, reply_to, self.need_of(request)).await
+    }
+
+    fn need_of(&self, request: &Request) -> Need {
+        let is_required = request.options.result_required.unwrap_or(self.app.config().result_required);
+        if is_required { Need::Required } else { Need::Optional }
     }
 
     /// Stores a record, or a smaller one that says why it is not the result. What cannot be stored at all is left: the
     /// message itself must not wait for that.
-    async fn store_at(&self, record: &ResultRecord, reply_to: Option<&str>) -> Result<(), Abandoned> {
+    async fn store_at(
+        &self,
+        record: &ResultRecord,
+        reply_to: Option<&str>,
+        need: Need,
+    ) -> Result<(), Abandoned> {
+        if need == Need::Optional {
+            // In a box: each task pays for the size of its future, and few have this.
+            Box::pin(self.store_if_possible(record, reply_to)).await;
+            return Ok(());
+        }
         let store = async |record: &ResultRecord| {
             unless_impossible(self.insist("store a result", Effect::Store { record, reply_to }).await)
         };
-        let Err(error) = store(record).await? else { return Ok(()) };
+        let begun = self.metrics.is_on().then(Instant::now);
+        let Err(error) = store(record).await? else {
+            begun.into_iter().for_each(|begun| self.metrics.result(StoredAs::Stored, begun.elapsed()));
+            return Ok(());
+        };
+        self.metrics.result(StoredAs::Failed, Duration::ZERO);
         tracing::error!(id = record.task_id, error = format!("{error:#}"), "cannot store the result");
         if error.is_too_large() {
             let smaller = smaller_record(record, &error);
@@ -67,6 +102,35 @@ impl Settler {
             }
         }
         Ok(())
+    }
+}
+
+impl Settler {
+    /// Stores a record unless the store is away or slow: then the task is acknowledged without it.
+    async fn store_if_possible(&self, record: &ResultRecord, reply_to: Option<&str>) {
+        let begun = Instant::now();
+        let problem = match self.store_away.is_known(begun) {
+            true => "the store was away a moment ago".to_owned(),
+            false => match tokio::time::timeout(PATIENCE, self.backend.store(record, reply_to)).await {
+                Ok(Ok(())) => return self.metrics.result(StoredAs::Stored, begun.elapsed()),
+                Ok(Err(error)) if error.is_too_large() => {
+                    let smaller = smaller_record(record, &error);
+                    let _ = tokio::time::timeout(PATIENCE, self.backend.store(&smaller, reply_to)).await;
+                    format!("{error:#}")
+                }
+                Ok(Err(error)) => {
+                    self.store_away.note();
+                    format!("{error:#}")
+                }
+                Err(_) => {
+                    self.store_away.note();
+                    format!("no answer within {}", show::duration(PATIENCE))
+                }
+            },
+        };
+        self.metrics.result(StoredAs::Skipped, Duration::ZERO);
+        let (id, state) = (&record.task_id, &record.state);
+        tracing::warn!(id, %state, problem, "left out a result (`result_required` is off)");
     }
 }
 

@@ -29,7 +29,7 @@ use super::copy::{copy_of, to_queue};
 use super::counters::count;
 use super::effect::Effect;
 use super::outcome::{DeadReason, Outcome, failure};
-use super::persist::{Abandoned, Unsettled, unless_impossible};
+use super::persist::{Abandoned, By, Unsettled, unless_impossible};
 use super::settler::{MAX_ERROR, Settled, Settler};
 use super::trimmed_copy::TrimmedCopy;
 use crate::app::unique;
@@ -216,7 +216,7 @@ impl Settler {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
         let keep = || self.broker.keep_locked(&lock, wait);
-        let kept = self.persist.until_done("keep the lock of a unique task", keep).await;
+        let kept = self.persist.until_done("keep the lock of a unique task", By::Broker, keep).await;
         match unless_impossible(kept)? {
             Ok(Locked::Taken) => {}
             // It was too late for the lock. That is no reason to lose the call.

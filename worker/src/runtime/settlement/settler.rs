@@ -10,6 +10,7 @@ use super::counters::Counters;
 use super::failure_hooks::FailureHooks;
 use super::letter_counts::LetterCounts;
 use super::persist::Persist;
+use super::store_away::StoreAway;
 use crate::app::App;
 use crate::backend::ResultBackend;
 use crate::broker::{Broker, Verdict};
@@ -30,6 +31,8 @@ pub(crate) struct Settler {
     pub(crate) broker: Arc<dyn Broker>,
     /// Takes results.
     pub(crate) backend: Arc<dyn ResultBackend>,
+    /// Whether that is away, for results that are not required.
+    pub(crate) store_away: StoreAway,
     /// The worker's name.
     pub(crate) worker: String,
     /// Called for dead letters.

@@ -209,7 +209,9 @@ async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Result<(
     let task = registry.get(&call.task);
     let task =
         task.ok_or_else(|| failed(TaskError::failed(format!("its process knows no task `{}`", call.task))))?;
-    let IsolatedCall { id, queue, exchange, routing_key, redelivered, headers, properties, .. } = call;
+    let IsolatedCall {
+        id, queue, exchange, routing_key, redelivered, headers, properties, result_types, ..
+    } = call;
     let context = Context::new(context::Call {
         task: task.name,
         id,
@@ -220,6 +222,7 @@ async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Result<(
         message: Message { properties, headers, body: body.into() },
         shared,
         stopping: orders.cancelled.clone().into(),
+        result_types,
     });
     orders.begin(&context);
     let body = arguments(&context).map_err(|problem| failed(TaskError::reject(problem)))?;

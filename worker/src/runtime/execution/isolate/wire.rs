@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::message::{Headers, Properties};
+use crate::message::{Headers, Properties, ResultTypes};
 use crate::panics::Panic;
 use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
@@ -33,6 +33,7 @@ pub(super) struct IsolatedCall {
     pub(super) properties: Properties,
     /// In bytes.
     pub(super) memory_limit: Option<u64>,
+    pub(super) result_types: ResultTypes,
 }
 
 impl IsolatedCall {
@@ -47,6 +48,7 @@ impl IsolatedCall {
             headers: context.headers().clone(),
             properties: context.properties().clone(),
             memory_limit,
+            result_types: context.result_types(),
         }
     }
 }

@@ -26,6 +26,7 @@ fn parent() -> Context {
         message: Message { properties, headers, ..Message::default() },
         shared: SharedState::default(),
         stopping: CancellationToken::new().into(),
+        result_types: Default::default(),
     })
 }
 

@@ -1,0 +1,148 @@
+//! Redis.
+
+use std::time::Duration;
+
+use mq_worker::TlsOptions;
+use support::authority::{Authority, Purpose};
+use support::redis::{Redis, is_installed};
+use support::unique;
+
+use super::{open, open_with, refusal, store_in_the_end, success, survives, works};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_right_or_wrong_or_missing() {
+    if !is_installed(file!()) {
+        return;
+    }
+    let server = Redis::start_with(Some("secret"), &[]);
+    works(&open(&server.url()).await).await;
+    for (login, part, mended) in
+        [("", "wants a password", "nopass"), (":secret2@", "refuses the user or the password", ">secret2")]
+    {
+        let store = open(&format!("redis://{login}{}/0", server.address())).await;
+        let error = refusal(&store).await;
+        assert!(error.is_access_refused() && error.to_string().contains(part), "{error:#}");
+        // The password was a mistake of the server, and is mended: no program has to be started again.
+        server.cli(&["ACL", "SETUSER", "default", mended]);
+        store_in_the_end(&store, &success(&unique("task"))).await;
+        works(&store).await;
+        server.cli(&["ACL", "SETUSER", "default", "resetpass", ">secret"]);
+    }
+    let error = refusal(&open(&server.url().replace("/0", "/99")).await).await;
+    assert!(error.to_string().contains("no database of this number"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_authority_vouches_for_the_server() {
+    if !is_installed(file!()) {
+        return;
+    }
+    let authority = Authority::new();
+    authority.sign("server", &["localhost"], Purpose::ServerAuth);
+    let server = Redis::start_secure(&authority);
+    let trusting = TlsOptions { ca_file: Some(authority.file("ca.pem")), ..TlsOptions::default() };
+    works(&open_with(&server.url(), trusting.clone()).await).await;
+    let error = refusal(&open(&server.url()).await).await;
+    assert!(error.is_connection() && error.to_string().contains("certificate"), "{error:#}");
+    let elsewhere = server.url().replace("localhost", "127.0.0.1");
+    let error = refusal(&open_with(&elsewhere, trusting).await).await;
+    assert!(error.is_connection() && error.to_string().contains("certificate"), "another host: {error:#}");
+    let plain = server.url().replace("rediss", "redis");
+    assert!(refusal(&open(&plain).await).await.is_connection(), "the server speaks nothing but TLS");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_and_a_prefix_keep_programs_apart() {
+    if !is_installed(file!()) {
+        return;
+    }
+    let server = Redis::start();
+    let id = unique("task");
+    let base = format!("redis://{}", server.address());
+    let plain = open(&format!("{base}/0")).await;
+    let numbered = open(&format!("{base}/1")).await;
+    let prefixed = open(&format!("{base}/0?key_prefix=shop")).await;
+    numbered.store(&success(&id), None).await.expect("stored");
+    assert_eq!(server.cli(&["-n", "1", "KEYS", "*"]), format!("celery-task-meta-{id}"));
+    prefixed.store(&success(&id), None).await.expect("stored");
+    assert_eq!(server.cli(&["KEYS", "*"]), format!("shop_celery-task-meta-{id}"));
+    assert!(plain.fetch(&id).await.expect("an answer").is_none());
+    works(&prefixed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_costs_no_result_and_nobody_who_waits() {
+    if !is_installed(file!()) {
+        return;
+    }
+    let mut server = Redis::start();
+    let url = server.url();
+    survives(&url, TlsOptions::default(), move || {
+        server.kill9();
+        std::thread::sleep(Duration::from_millis(300));
+        server.launch();
+        // Until the test is over.
+        std::mem::forget(server);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_name_the_primary_before_and_after_a_failover() {
+    if !is_installed(file!()) {
+        return;
+    }
+    let mut primary = Redis::start_with(Some("secret"), &[]);
+    let port = primary.port().to_string();
+    let replica = Redis::start_with(Some("secret"), &["--replicaof", "127.0.0.1", &port]);
+    let sentinel = Redis::start_sentinel(&primary);
+    let url =
+        |name: &str| format!("sentinel://:secret@127.0.0.1:1,{}/0?master_name={name}", sentinel.address());
+    let error = refusal(&open(&url("another")).await).await;
+    assert!(error.is_connection() && error.to_string().contains("`master_name`"), "{error:#}");
+    support::eventually_blocking("the replica is known and up to date", super::LIMIT, || {
+        let known = sentinel.cli(&["SENTINEL", "REPLICAS", "primary"]).contains(&replica.port().to_string());
+        let is_linked = replica.cli(&["INFO", "replication"]).contains("master_link_status:up");
+        (known && is_linked).then_some(())
+    });
+    let error = refusal_of_storing(&replica).await;
+    assert!(error.is_storage() && error.to_string().contains("it is a replica"), "{error:#}");
+    survives(&url("primary"), TlsOptions::default(), move || {
+        // What is acknowledged is on the replica: without this, a failover may lose the last moments.
+        primary.cli(&["WAIT", "1", "2000"]);
+        primary.kill9();
+    })
+    .await;
+    assert!(replica.cli(&["INFO", "replication"]).contains("role:master"), "it took over");
+}
+
+async fn refusal_of_storing(server: &Redis) -> mq_worker::Error {
+    let store = open(&server.url()).await;
+    store.store(&success(&unique("task")), None).await.expect_err("it takes no writes")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_full_says_so_and_takes_results_when_it_has_room() {
+    if !is_installed(file!()) {
+        return;
+    }
+    let server = Redis::start();
+    let store = open(&server.url()).await;
+    works(&store).await;
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = refusal_of_storing(&server).await;
+    assert!(error.is_storage() && error.to_string().contains("no memory left"), "{error:#}");
+    assert!(!error.is_permanent());
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    works(&store).await;
+    // Keys that are no results.
+    server.cli(&["LPUSH", "celery-task-meta-list", "x"]);
+    server.cli(&["SET", "celery-task-meta-text", "hello"]);
+    let error = store.fetch("list").await.expect_err("it is a list");
+    assert!(error.is_codec() && error.to_string().contains("another program's"), "{error:#}");
+    let error = store.fetch("text").await.expect_err("it is a text");
+    assert!(error.is_codec() && error.to_string().contains("`celery-task-meta-text`"), "{error:#}");
+    let odd = "näme / with \"odd\" * letters\n";
+    store.store(&success(odd), None).await.expect("stored");
+    assert!(store.fetch(odd).await.expect("an answer").is_some());
+}

@@ -1,0 +1,53 @@
+//! Looking at dead letters: without touching them where the broker can do that, else by taking them for a moment. It ends
+//! in time, however many there are.
+
+use std::time::Duration;
+
+use super::search::{Bounds, Found, Search, Which, dead_queue};
+use crate::admin::failure::Outcome;
+use crate::app::App;
+use crate::message::Message;
+
+/// How many letters of a queue are looked at.
+pub(crate) const LOOKED_AT: u32 = 1000;
+/// How long to look into one queue.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Shows the oldest letters that are meant, up to `most`.
+pub(crate) async fn look(
+    app: &App,
+    which: Which,
+    most: u32,
+    time: Duration,
+    mut see: impl FnMut(&Message),
+) -> Outcome<Found> {
+    let queue = dead_queue(&which.queue);
+    let (broker, info) = crate::admin::queue(app, &queue).await?;
+    match broker.peek(&queue, LOOKED_AT as usize).await {
+        Err(error) if error.is_unsupported() => {}
+        messages => {
+            let messages = messages?;
+            let meant = messages.iter().filter(|message| which.is_meant(message)).take(most as usize);
+            let mut matching = 0;
+            for message in meant {
+                see(message);
+                matching += 1;
+            }
+            let unseen = info.ready.saturating_sub(messages.len() as u64);
+            return Ok(Found { matching, unseen, expired: 0, queue });
+        }
+    }
+    let bounds = Bounds::new(LOOKED_AT.into(), time);
+    let mut search = Search::open(app, which, most).await?.within(bounds);
+    let looked = async {
+        while let Some(delivery) = search.next().await? {
+            see(&delivery.message);
+            search.hold(delivery);
+        }
+        Ok(())
+    }
+    .await;
+    let found = search.found();
+    search.put_back().await;
+    looked.map(|()| found)
+}

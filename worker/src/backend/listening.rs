@@ -1,0 +1,146 @@
+//! The one connection that receives results for all that wait in this process, through every reconnect.
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::hub::{self, Change, Hub, PAUSE};
+use super::{Awaited, ResultRecord};
+use crate::connection::background;
+use crate::error::{Error, Result};
+use crate::tracing;
+
+/// A store that announces what is stored.
+pub(super) trait Announcing: Send + Sync + 'static {
+    /// What is stored about a task.
+    fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>>;
+
+    /// Connects, and passes on what is announced until that ends. Runs on the library's own thread.
+    fn serve<'a>(&'a self, hub: &'a Hub, changes: &'a mut Changes) -> BoxFuture<'a, Ended>;
+}
+
+/// Who comes and goes.
+pub(super) type Changes = mpsc::UnboundedReceiver<Change>;
+
+/// How listening has ended.
+pub(super) enum Ended {
+    /// There was no connection.
+    NotBegun(Error),
+    /// The connection was lost.
+    Lost(String),
+    /// The server takes the connection and never announces anything on it: why, for the callers.
+    Deaf(String),
+}
+
+/// Waits for what a store announces.
+pub(super) struct Listening<S> {
+    store: Arc<S>,
+    hub: Arc<Hub>,
+    /// What the task that listens begins with; the first caller that waits takes it.
+    changes: Mutex<Option<Changes>>,
+    /// Why there is nothing to hear, where that will not change by itself.
+    deaf: Arc<OnceLock<String>>,
+    closed: CancellationToken,
+    _closed_when_dropped: DropGuard,
+}
+
+impl<S: Announcing> Listening<S> {
+    pub(super) fn new(store: Arc<S>) -> Self {
+        let (hub, changes) = Hub::new();
+        let closed = CancellationToken::new();
+        let _closed_when_dropped = closed.clone().drop_guard();
+        Self {
+            store,
+            hub,
+            changes: Mutex::new(Some(changes)),
+            deaf: Arc::default(),
+            closed,
+            _closed_when_dropped,
+        }
+    }
+
+    /// The store, unless this handle was closed.
+    pub(super) fn store(&self) -> Result<&Arc<S>> {
+        if self.closed.is_cancelled() { Err(closed()) } else { Ok(&self.store) }
+    }
+
+    /// Waits for a record.
+    pub(super) async fn wait(&self, id: &str, awaited: Awaited) -> Result<ResultRecord> {
+        tokio::select! {
+            record = self.wait_for(id, awaited) => record,
+            () = self.closed.cancelled() => Err(closed()),
+        }
+    }
+
+    /// Ends all waiting.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    async fn wait_for(&self, id: &str, awaited: Awaited) -> Result<ResultRecord> {
+        // A server that cannot be reached, or refuses us, is an error at once; later on, it is waited for.
+        if let Some(record) = self.store()?.fetch(id).await?
+            && awaited.is_met_by(&record)
+        {
+            return Ok(record);
+        }
+        self.listen().await?;
+        hub::wait(self.hub.listen(id), awaited, || async {
+            match self.deaf.get() {
+                None => self.store.fetch(id).await,
+                Some(why) => Err(Error::unsupported(why.clone())),
+            }
+        })
+        .await
+    }
+
+    /// Starts the task that listens, with the first caller that waits.
+    async fn listen(&self) -> Result<()> {
+        if let Some(changes) = self.changes.lock().await.take() {
+            let (store, hub, deaf) = (Arc::clone(&self.store), Arc::clone(&self.hub), Arc::clone(&self.deaf));
+            let closed = self.closed.clone();
+            let work = async move { listen(&*store, &hub, changes, &deaf).await };
+            background::spawn(async move { closed.run_until_cancelled(work).await })?;
+        }
+        match self.deaf.get() {
+            None => Ok(()),
+            Some(why) => Err(Error::unsupported(why.clone())),
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::connection("the result backend was closed")
+}
+
+/// Listens for ever.
+async fn listen(store: &impl Announcing, hub: &Hub, mut changes: Changes, deaf: &OnceLock<String>) {
+    let (mut pause, longest) = PAUSE;
+    loop {
+        match store.serve(hub, &mut changes).await {
+            Ended::NotBegun(error) => {
+                tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "cannot listen for results");
+            }
+            Ended::Lost(error) => {
+                pause = PAUSE.0;
+                tracing::warn!(error, "lost the connection that listens for results");
+            }
+            Ended::Deaf(why) => {
+                tracing::error!(why);
+                let _ = deaf.set(why);
+                // Waiting callers get the error when they fetch.
+                hub.hears(&hub.ids());
+                while let Some(change) = changes.recv().await {
+                    if let Change::Listen(id) = change {
+                        hub.hears([&id]);
+                    }
+                }
+                return;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}

@@ -1,0 +1,52 @@
+//! What the publishing task is asked for, and the errors that say what is known of a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::outgoing::Outgoing;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Callers that may wait in the queue; more wait for a place, each with its own message in its own hands.
+pub(super) const QUEUED: usize = 1024;
+
+pub(super) enum PublishJob {
+    Publish(Arc<Outgoing>, PublishRequest),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Who waits, and until when.
+pub(super) struct PublishRequest {
+    pub(super) reply: oneshot::Sender<Result<()>>,
+    pub(super) deadline: Instant,
+    pub(super) refused: Option<Refused>,
+}
+
+/// The broker has refused it so far.
+#[derive(Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) since: Instant,
+    pub(super) pause: Duration,
+}
+
+impl PublishRequest {
+    pub(super) fn tell(self, outcome: Result<()>) {
+        // A caller that no longer waits has given up.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+pub(super) fn unsent(outgoing: &Outgoing) -> String {
+    format!("nothing was sent to {}", outgoing.address())
+}
+
+pub(super) fn unknown(outgoing: &Outgoing, why: &str) -> Error {
+    let mut message = format!("it is not known whether {} got the message: {why}", outgoing.address());
+    let id = outgoing.id();
+    if id.is_some() {
+        message.push_str("; it may be sent again");
+    }
+    Error::new(ErrorKind::Unknown { id: id.unwrap_or_default().to_owned() }, message)
+}

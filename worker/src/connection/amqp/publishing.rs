@@ -1,0 +1,332 @@
+//! The one task that publishes: it takes what has queued up, writes it without awaiting one by one, and tells each caller
+//! what became of its message. The table is in [`publisher`](super::publisher).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::blame::Blame;
+use super::failure::{is_channel_error, reply_code, text};
+use super::link::{Link, LinkState, Pause, closed};
+use super::outgoing::Outgoing;
+use super::publish_channel::{Open, PublishChannel, open};
+use super::publish_job::{PublishJob, PublishRequest, QUEUED, Refused, unknown, unsent};
+use super::window::{Confirm, Entry, Outcome, Window};
+use super::writes::{WriteOutcome, Writes};
+use crate::error::{Error, ErrorKind};
+
+/// Publishes that may be on their way at once; a thousand is where throughput ends to grow.
+const IN_FLIGHT: usize = 1024;
+/// The bytes of their bodies. One message may be larger; it then goes alone.
+const IN_FLIGHT_BYTES: usize = 32 << 20;
+/// How exact deadlines are.
+const TICK: Duration = Duration::from_millis(50);
+/// For so long a message that the broker refuses is published again: a quorum queue refuses while it is being made or
+/// elects a leader, and a full one may soon have room.
+const REFUSED_FOR: Duration = Duration::from_secs(2);
+/// How long it waits before that, at first and at most.
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
+/// How long a broken channel may take to report all that was on it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The task that publishes.
+pub(super) struct Publishing {
+    link: Arc<Link>,
+    limit: Duration,
+    state: watch::Receiver<LinkState>,
+    blocked: watch::Receiver<Option<String>>,
+    inbox: mpsc::Receiver<PublishJob>,
+    waiting: VecDeque<(Arc<Outgoing>, PublishRequest)>,
+    flushes: Vec<oneshot::Sender<()>>,
+    channel: PublishChannel,
+    pause: Pause,
+    window: Window<PublishRequest>,
+    writes: Writes,
+    /// Those that were refused and wait for another try.
+    refused: FuturesUnordered<BoxFuture<'static, (Arc<Outgoing>, PublishRequest)>>,
+}
+
+impl Publishing {
+    pub(super) fn new(link: Arc<Link>, inbox: mpsc::Receiver<PublishJob>, limit: Duration) -> Self {
+        let blocked = link.blocked();
+        Self {
+            // Watching starts the link, so a link that nobody publishes on is never made: see `run`.
+            state: watch::Sender::new(LinkState::Down(None)).subscribe(),
+            blocked,
+            link,
+            limit,
+            inbox,
+            waiting: VecDeque::new(),
+            flushes: Vec::new(),
+            channel: PublishChannel::Closed,
+            pause: Pause::default(),
+            window: Window::new(),
+            writes: Writes::default(),
+            refused: FuturesUnordered::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let Some(first) = self.inbox.recv().await else { return };
+        self.state = self.link.watch();
+        self.take(first);
+        let mut jobs = Vec::new();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_open = true;
+        while is_open || !self.is_idle() {
+            self.advance();
+            let room = QUEUED.saturating_sub(self.waiting.len());
+            let has_work = !self.is_idle();
+            tokio::select! {
+                biased;
+                settled = self.writes.settled(), if !self.writes.is_empty() => self.settled(settled),
+                opened = self.channel.opened() => self.opened(opened),
+                // Before the others, whose time is up later.
+                Some(again) = self.refused.next(), if !self.refused.is_empty() => self.waiting.push_front(again),
+                count = self.inbox.recv_many(&mut jobs, room), if is_open && room > 0 => {
+                    is_open = count > 0;
+                    jobs.drain(..).for_each(|job| self.take(job));
+                }
+                Ok(()) = self.state.changed() => {}
+                Ok(()) = self.blocked.changed() => {}
+                _ = tick.tick(), if has_work => self.expire(),
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.window.is_empty() && self.writes.is_empty() && self.refused.is_empty()
+    }
+
+    fn take(&mut self, job: PublishJob) {
+        match job {
+            PublishJob::Publish(outgoing, request) => self.waiting.push_back((outgoing, request)),
+            PublishJob::Flush(reply) => self.flushes.push(reply),
+        }
+    }
+
+    /// Does what the present state allows.
+    fn advance(&mut self) {
+        if self.is_idle() {
+            for reply in self.flushes.drain(..) {
+                // An error means that nobody waits any more.
+                let _ = reply.send(());
+            }
+        }
+        self.follow_link();
+        match &self.channel {
+            PublishChannel::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
+                self.sort_out()
+            }
+            PublishChannel::Open(open) if self.blocked.borrow().is_none() => {
+                let open = open.clone();
+                self.write(&open);
+            }
+            _ => {}
+        }
+    }
+
+    fn follow_link(&mut self) {
+        let state = match (&self.channel, &*self.state.borrow_and_update()) {
+            // Nearly always.
+            (PublishChannel::Open(open), LinkState::Up(session)) if session.generation == open.generation => {
+                return;
+            }
+            (_, state) => state.clone(),
+        };
+        match (&self.channel, &state) {
+            (PublishChannel::Closed, LinkState::Up(session)) if !self.waiting.is_empty() => {
+                self.channel = PublishChannel::Opening(open(session.clone(), self.pause.next(false)).boxed());
+            }
+            (PublishChannel::Open(_), _) => self.broken(None),
+            _ => {}
+        }
+        match state {
+            LinkState::Down(Some(failure)) if failure.is_final => {
+                for (outgoing, request) in self.waiting.drain(..) {
+                    let error = failure.to_error().context(unsent(&outgoing));
+                    request.tell(Err(error));
+                }
+            }
+            LinkState::Closed => {
+                for (_, request) in self.waiting.drain(..) {
+                    request.tell(Err(closed()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn opened(&mut self, opened: lapin::Result<Open>) {
+        self.channel = match opened {
+            Ok(open) => PublishChannel::Open(open),
+            Err(_) => {
+                self.link.suspect();
+                PublishChannel::Closed
+            }
+        };
+    }
+
+    fn write(&mut self, open: &Open) {
+        while self.window.len() < IN_FLIGHT
+            && let Some((outgoing, _)) = self.waiting.front()
+            && (self.window.is_empty() || self.window.bytes() + outgoing.body().len() <= IN_FLIGHT_BYTES)
+            && let Some((outgoing, request)) = self.waiting.pop_front()
+        {
+            // A caller that no longer waits has not asked for it.
+            if request.reply.is_closed() {
+                continue;
+            }
+            if let Err(error) = outgoing.check(open.frame_max) {
+                request.tell(Err(error));
+                continue;
+            }
+            let number = self.window.push(Arc::clone(&outgoing), request);
+            self.writes.begin(Arc::clone(&open.channel), number, outgoing);
+        }
+    }
+
+    /// Takes all that is settled.
+    fn settled(&mut self, settled: Vec<(u64, WriteOutcome)>) {
+        let mut round = Vec::with_capacity(settled.len());
+        for (number, outcome) in settled {
+            match outcome {
+                WriteOutcome::Confirmed { taken, returned } => {
+                    round.push(Confirm { number, taken, returned })
+                }
+                WriteOutcome::No(error) => {
+                    if let Some(entry) = self.window.get_mut(number) {
+                        entry.was_written = false;
+                    }
+                    self.broken(Some(error));
+                }
+                WriteOutcome::Unconfirmed(error) => self.broken(Some(error)),
+            }
+        }
+        let mut told = Vec::with_capacity(round.len());
+        self.window.confirmed(round, |outgoing, request, outcome| told.push((outgoing, request, outcome)));
+        if !told.is_empty() {
+            self.pause = Pause::default();
+        }
+        for (outgoing, request, outcome) in told {
+            match outcome {
+                Outcome::Taken => request.tell(Ok(())),
+                Outcome::Refused => self.refused(outgoing, request),
+                Outcome::Unroutable(reason) => {
+                    let why = format!("no queue takes the message: {reason}");
+                    request.tell(Err(Error::new(ErrorKind::Unroutable, why)));
+                }
+            }
+        }
+    }
+
+    /// A refusal says that the message lies nowhere, if it was for one queue: then it may be published again. Of several
+    /// queues some may have it.
+    fn refused(&mut self, outgoing: Arc<Outgoing>, mut request: PublishRequest) {
+        let (first, longest) = REFUSED_PAUSE;
+        let now = Instant::now();
+        let Refused { since, pause } = request.refused.unwrap_or(Refused { since: now, pause: first });
+        if now + pause >= request.deadline.min(since + REFUSED_FOR) || !outgoing.is_for_one_queue() {
+            return request.tell(Err(Error::new(
+                ErrorKind::Rejected,
+                "the broker refused the message: the queue is full, or it had an error of its own",
+            )));
+        }
+        request.refused = Some(Refused { since, pause: (pause * 2).min(longest) });
+        self.refused.push(
+            async move {
+                sleep(pause).await;
+                (outgoing, request)
+            }
+            .boxed(),
+        );
+    }
+
+    fn broken(&mut self, error: Option<lapin::Error>) {
+        if let PublishChannel::Broken { why, .. } = &mut self.channel {
+            // The first error says why; later ones may only say that the channel is closed.
+            if why.as_ref().is_none_or(|why| reply_code(why).is_none()) {
+                *why = error.or(why.take());
+            }
+        } else {
+            self.channel = PublishChannel::Broken { why: error, until: Instant::now() + LAST_WORDS };
+        }
+    }
+
+    /// The channel is gone and has said all: who is to blame, who can be published again, who cannot know?
+    fn sort_out(&mut self) {
+        let PublishChannel::Broken { why, .. } = std::mem::replace(&mut self.channel, PublishChannel::Closed)
+        else {
+            return;
+        };
+        self.writes.clear();
+        let entries = self.window.take();
+        let why_text = why.as_ref().map_or_else(|| "the connection was lost".to_owned(), text);
+        let blame = why.as_ref().filter(|error| is_channel_error(error)).map(Blame::new);
+        if blame.is_none() {
+            self.link.suspect();
+        }
+        // Those that the broker closed the channel for, if it can be told which they are.
+        let is_guilty =
+            |entry: &Entry<PublishRequest>| blame.as_ref().is_some_and(|blame| blame.is_on(&entry.outgoing));
+        let found = entries.iter().any(is_guilty);
+        let mut again = VecDeque::new();
+        for entry in entries {
+            let guilty = is_guilty(&entry);
+            let Some(request) = entry.request else { continue };
+            match &blame {
+                Some(blame) if guilty => request.tell(Err(blame.to_error(&entry.outgoing, &why_text))),
+                Some(_) if found => again.push_back((entry.outgoing, request)),
+                _ if !entry.was_written => again.push_back((entry.outgoing, request)),
+                _ => request.tell(Err(unknown(&entry.outgoing, &why_text))),
+            }
+        }
+        again.append(&mut self.waiting);
+        self.waiting = again;
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let blocked = self.blocked.borrow().clone();
+        let limit = humantime::format_duration(self.limit);
+        let state = self.state.borrow().clone();
+        while let Some((_, request)) = self.waiting.front()
+            && request.deadline <= now
+            && let Some((outgoing, request)) = self.waiting.pop_front()
+        {
+            let what = unsent(&outgoing);
+            request.tell(Err(match (&blocked, &state) {
+                (Some(reason), _) => Error::timeout(format!(
+                    "{what}: the broker takes no messages ({reason}) and did not within {limit}"
+                )),
+                (None, LinkState::Down(Some(failure))) => failure.to_error().context(what),
+                (None, LinkState::Down(None)) => {
+                    Error::connection(format!("{what}: no connection within {limit}"))
+                }
+                (None, _) => Error::timeout(format!("{what}: it waited {limit} for others to be confirmed")),
+            }));
+        }
+        for entry in self.window.iter_mut() {
+            match &entry.request {
+                Some(request) if request.deadline <= now => {}
+                // The older ones come first; those after this one have time.
+                Some(_) => break,
+                None => continue,
+            }
+            let why = match &blocked {
+                Some(reason) => format!("the broker takes no messages ({reason})"),
+                None => format!("no confirm within {limit}"),
+            };
+            if let Some(request) = entry.request.take() {
+                request.tell(Err(unknown(&entry.outgoing, &why)));
+            }
+        }
+    }
+}
