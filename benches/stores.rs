@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use mq_worker::backend::{self, BackendOptions, ResultBackend, ResultRecord};
+use mq_worker::backend::{self, BackendOptions, ResultRecord};
 use mq_worker::{
     App, BrokerUrl, Config, ConnectOptions, Context, QueueKind, SharedState, TlsOptions, Worker, task,
 };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mq_worker::{App, Config, Worker, task};
 
 /// At most so many allocations a task. Raise it only together with the reason.
-const MOST: u64 = 11;
+const MOST: u64 = 9;
 /// The tasks before these warm up what grows once.
 const WARM_UP: u64 = 1_000;
 const MEASURED: u64 = 1_000;

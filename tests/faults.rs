@@ -198,7 +198,7 @@ fn side_by_side(plays: impl IntoIterator<Item = Play>) {
     perform(plays);
 }
 
-/// Performs plays at the same time. The first that fails is told in its own words, on standard error.
+/// Performs plays at the same time. Each that fails prints its own words on standard error.
 fn perform(plays: impl IntoIterator<Item = Play>) {
     let performed: Vec<_> = plays.into_iter().map(std::thread::spawn).collect();
     let failed = performed.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();

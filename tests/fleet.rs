@@ -124,7 +124,7 @@ async fn our_commands_drive_workers_in_both_languages() {
         command.args(["--destination", nodes]).args(arguments);
         let ended = ended(command).await;
         let replies = serde_json::from_str(&ended.stdout);
-        (ended.status.code(), replies.unwrap_or_else(|_| Value::String(ended.stderr)))
+        (ended.status.code(), replies.unwrap_or(Value::String(ended.stderr)))
     };
     let tell = async |arguments: &[&str]| tell_some(&both, arguments).await;
     eventually("both answer", LIMIT, async || {

@@ -9,7 +9,6 @@ use mq_worker::{App, Config, QueueKind, SharedState, Worker};
 
 use crate::Failure;
 use crate::measure::{Begun, Figures, latency as latency_of};
-use crate::role::Memory;
 use crate::work::{Progress, QUEUE, User, noop};
 
 /// The prefetch of every consumer here, and the raw client's.
@@ -95,30 +94,6 @@ pub(crate) async fn drain(at: &str, tasks: u64) -> Result<Figures, Failure> {
     if let Some(left) = left.iter().find(|queue| queue.ready > 0) {
         return Err(format!("{} tasks are left in the queue", left.ready).into());
     }
-    app.close().await;
-    Ok(figures)
-}
-
-/// Sends on the memory broker, and perhaps runs what was sent.
-pub(crate) async fn memory(what: Memory, tasks: u64) -> Result<Figures, Failure> {
-    let mut config = Config { broker_url: "memory://bench".parse()?, ..Config::default() };
-    config.worker.concurrency = 100;
-    config.worker.control = false;
-    let app = App::new(config)?;
-    let begun = Begun::now();
-    for id in 0..tasks {
-        app.send(noop.with(User::new(id))).await?;
-    }
-    if what == Memory::Run {
-        let progress = Progress::until(tasks);
-        let worker = with(&app, &progress)?;
-        let handle = worker.handle();
-        let running = tokio::spawn(worker.run());
-        progress.done().await;
-        handle.stop();
-        running.await??;
-    }
-    let figures = begun.end(tasks)?;
     app.close().await;
     Ok(figures)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 
 use crate::{Failure, framework, lapin_client, rusqlite_client};
 
@@ -27,26 +27,12 @@ pub(crate) enum Role {
     Drain { at: String, tasks: u64 },
     /// From `.delay()` to the start of the task.
     Latency { at: String, tasks: u64 },
-    /// Sends on the memory broker, on one thread, and runs what was sent if asked to: for callgrind.
-    Memory { what: Memory, tasks: u64 },
-}
-
-/// How far a task on the memory broker comes.
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-pub(crate) enum Memory {
-    Send,
-    Run,
 }
 
 impl Role {
     #[expect(clippy::print_stdout, reason = "the figures are what the process is for")]
     pub(crate) fn run(self) -> Result<(), Failure> {
-        use tokio::runtime::Builder;
-        let mut builder = match self {
-            Self::Memory { .. } => Builder::new_current_thread(),
-            _ => Builder::new_multi_thread(),
-        };
-        let runtime = builder.enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let figures = runtime.block_on(async {
             match self {
                 Self::Prepare { at } => framework::prepare(&at).await,
@@ -58,7 +44,6 @@ impl Role {
                 Self::BrokerDrain { at, tasks } => framework::drain_broker(&at, tasks).await,
                 Self::Drain { at, tasks } => framework::drain(&at, tasks).await,
                 Self::Latency { at, tasks } => framework::latency(&at, tasks).await,
-                Self::Memory { what, tasks } => framework::memory(what, tasks).await,
             }
         })?;
         println!("{}", serde_json::to_string(&figures)?);

@@ -93,7 +93,8 @@ pub(crate) async fn fail(ctx: &Context, how: String) -> Result<u32, TaskError> {
 /// Writes down that it runs, in which process.
 fn note(file: &Path, line: impl std::fmt::Display) {
     let mut file = std::fs::File::options().create(true).append(true).open(file).expect("a file");
-    writeln!(file, "{line}").expect("written");
+    // In one piece: others write at the same time.
+    file.write_all(format!("{line}\n").as_bytes()).expect("written");
 }
 
 fn sleeper() -> Child {

@@ -50,7 +50,7 @@ async fn a_private_authority_and_a_client_certificate_are_what_the_settings_name
     if !may_start_rabbitmq("TLS") {
         return;
     }
-    let authority = Authority::new();
+    let authority = Authority::create();
     let (_node, url) = node(&authority).await;
     let file = |name| Some(authority.file(name));
     let trusting = TlsOptions { ca_file: file("ca.pem"), ..TlsOptions::default() };

@@ -46,7 +46,7 @@ async fn password_certificate_and_encryption_are_checked_and_a_restart_costs_no_
     if !is_installed(file!()) {
         return;
     }
-    let authority = Authority::new();
+    let authority = Authority::create();
     let mut server = guarded(&authority);
     let trusting = TlsOptions { ca_file: Some(authority.file("ca.pem")), ..TlsOptions::default() };
     let url =

@@ -37,7 +37,7 @@ async fn a_private_authority_vouches_for_the_server() {
     if !is_installed(file!()) {
         return;
     }
-    let authority = Authority::new();
+    let authority = Authority::create();
     authority.sign("server", &["localhost"], Purpose::ServerAuth);
     let server = Redis::start_secure(&authority);
     let trusting = TlsOptions { ca_file: Some(authority.file("ca.pem")), ..TlsOptions::default() };

@@ -21,7 +21,7 @@ impl Authority {
     ///
     /// # Panics
     /// When its files cannot be written.
-    pub fn new() -> Self {
+    pub fn create() -> Self {
         let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
         parameters.distinguished_name.push(DnType::CommonName, "a private authority");
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

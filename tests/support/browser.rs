@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::Duration;
 
+use fantoccini::elements::Element;
+use fantoccini::error::CmdError;
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -108,9 +110,7 @@ impl Browser {
     /// # Panics
     /// When it does not come, or cannot be clicked.
     pub async fn click(&self, css: &str) {
-        self.wait(css).await;
-        let element = self.client.find(Locator::Css(css)).await.expect(css);
-        element.click().await.unwrap_or_else(|error| panic!("cannot click {css}: {error}"));
+        self.act(css, "click", async |element| element.click().await).await;
     }
 
     /// Types into a field, in place of what it holds.
@@ -118,10 +118,26 @@ impl Browser {
     /// # Panics
     /// When there is no such field.
     pub async fn fill(&self, css: &str, text: &str) {
-        self.wait(css).await;
-        let field = self.client.find(Locator::Css(css)).await.expect(css);
-        field.clear().await.expect(css);
-        field.send_keys(text).await.expect(css);
+        self.act(css, "fill", async |field| {
+            field.clear().await?;
+            field.send_keys(text).await
+        })
+        .await;
+    }
+
+    /// Waits until an element is there, and does something with it: again, if a live page replaced it meanwhile.
+    async fn act(&self, css: &str, what: &str, act: impl AsyncFn(Element) -> Result<(), CmdError>) {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        loop {
+            self.wait(css).await;
+            let done = async { act(self.client.find(Locator::Css(css)).await?).await }.await;
+            match done {
+                Ok(()) => return,
+                Err(error)
+                    if error.is_stale_element_reference() && tokio::time::Instant::now() < deadline => {}
+                Err(error) => panic!("cannot {what} {css}: {error}"),
+            }
+        }
     }
 
     /// Waits until an element is there.

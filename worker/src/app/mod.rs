@@ -87,7 +87,7 @@ struct Inner {
     declaring: tokio::sync::Mutex<()>,
 }
 
-/// A longer `publish_timeout` counts as this: a point in time that far away can be computed on every system.
+/// A longer `publish_timeout` counts as this. Deadlines are computed from it, which must not overflow.
 const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
 static GLOBAL: OnceLock<App> = OnceLock::new();

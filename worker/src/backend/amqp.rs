@@ -110,7 +110,9 @@ impl RpcBackend {
 
     fn unexpected(id: &str) -> Error {
         Error::unsupported(format!(
-            "the result of task {id} is not known to this process: over rpc:// a result reaches only the process that              sent the call, which keeps it for as long as it has a handle and for the last {REMEMBERED} calls without              one; to read results by id from any process, set `result_backend = \"redis://HOST\"` (or `postgres://HOST/DB`; \
+            "the result of task {id} is not known to this process: over rpc:// a result reaches only the process that \
+             sent the call, which keeps it for as long as it has a handle and for the last {REMEMBERED} calls without \
+             one; to read results by id from any process, set `result_backend = \"redis://HOST\"` (or `postgres://HOST/DB`; \
              `sqlite:PATH` on one machine) for callers and workers alike"
         ))
     }

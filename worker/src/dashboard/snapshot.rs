@@ -112,7 +112,7 @@ impl Snapshot {
         }
     }
 
-    /// Nothing was seen yet.
+    /// What is known before anything was seen.
     pub(crate) fn unseen(app: &App) -> Self {
         let url = app.config().broker_url.to_string();
         Self { broker: BrokerView { name: name(app), url, ..BrokerView::default() }, ..Self::default() }

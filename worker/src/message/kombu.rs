@@ -1,5 +1,5 @@
 //! Writes values of well-known types as Python's own, in kombu's form: `{"__type__": "datetime", "__value__": "…"}`. What
-//! reads them is in [`typed`](super::typed).
+//! reads them is in `message::typed`.
 //!
 //! Serde tells of a time or a UUID no more than that it is a text. Which type it is of is known one step before, where the
 //! value is handed over: by the name of its type.

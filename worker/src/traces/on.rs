@@ -17,11 +17,11 @@ use crate::task::Context;
 
 const TRACER: &str = "mq-worker";
 
-/// False until somebody wants traces: a span costs several allocations, even one that goes nowhere.
+/// False until traces are wanted: a span costs several allocations, even if it is not exported.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Traces calls with the tracer provider that `opentelemetry::global` has, or gets. For programs that install a provider of
-/// their own; [`start`](super::start) does it by itself.
+/// Traces calls with the tracer provider of `opentelemetry::global`. For programs that install a provider of their own;
+/// [`start`](super::start) calls it.
 pub fn enable() {
     IS_ON.store(true, Ordering::Relaxed);
 }

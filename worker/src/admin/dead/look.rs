@@ -37,8 +37,9 @@ pub(crate) async fn look(
             return Ok(Found { matching, unseen, expired: 0, queue });
         }
     }
-    let bounds = Bounds::new(LOOKED_AT.into(), time);
-    let mut search = Search::open(app, which, most).await?.within(bounds);
+    let mut search = Search::open(app, which, most).await?;
+    // Opening may have waited for somebody else who looks.
+    search.bound(Bounds::new(LOOKED_AT.into(), time));
     let looked = async {
         while let Some(delivery) = search.next().await? {
             see(&delivery.message);

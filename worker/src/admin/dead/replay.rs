@@ -74,7 +74,12 @@ async fn reopen_result(
         return Ok(None);
     };
     let backend = app.backend().await?;
-    match backend.fetch(id).await? {
+    let stored = match backend.fetch(id).await {
+        // No result is stored anywhere: it goes to its caller as a message.
+        Err(error) if error.is_unsupported() => None,
+        stored => stored?,
+    };
+    match stored {
         Some(record) if matches!(record.state, State::Failure | State::Revoked) => {
             backend.forget(id).await?;
             Ok(Some((backend, record)))

@@ -8,6 +8,7 @@ use super::kind::kind;
 use super::letter::Letter;
 use crate::admin::failure::Outcome;
 use crate::app::App;
+#[cfg(feature = "dashboard")]
 use crate::broker::administration::PEEK_BYTES;
 use crate::broker::{Broker, DeadLetters, Delivery, Settlement};
 use crate::message::Message;
@@ -122,8 +123,9 @@ impl Search {
     }
 
     /// Looks at no more than these bounds allow.
-    pub(crate) fn within(self, bounds: Bounds) -> Self {
-        Self { bounds, ..self }
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn bound(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
     }
 
     pub(crate) fn hold(&mut self, delivery: Delivery) {
@@ -156,6 +158,7 @@ impl Bounds {
     const NONE: Self = Self { letters: u64::MAX, bytes: usize::MAX, until: None };
 
     /// So many letters, and no longer than this.
+    #[cfg(feature = "dashboard")]
     pub(crate) fn new(letters: u64, time: Duration) -> Self {
         Self { letters, bytes: PEEK_BYTES, until: Some(Instant::now() + time) }
     }

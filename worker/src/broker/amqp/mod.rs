@@ -105,7 +105,8 @@ impl Broker for AmqpBroker {
         async move {
             let Publication { exchange, routing_key, message, delay, mandatory } = publication;
             let published = match delay.filter(|delay| !delay.is_zero()) {
-                Some(delay) => self.delayed.publish(delay, &exchange, &routing_key, &message).await,
+                // In a box: each publish pays for the size of this future.
+                Some(delay) => Box::pin(self.delayed.publish(delay, &exchange, &routing_key, &message)).await,
                 None => {
                     let outgoing = Outgoing::new(&exchange, &routing_key, message, mandatory)?;
                     self.amqp.publisher.publish(outgoing).await

@@ -12,11 +12,15 @@ use lapin::tcp::AsyncTcpStream;
 use lapin::uri::AMQPScheme;
 use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::failure::{Failure, text};
 use super::reactor;
 use super::sieve::Sieve;
+
+/// How long `lapin` has to tell why a stream has ended.
+const REASON: Duration = Duration::from_millis(200);
 
 /// The second handle to a connection's socket.
 #[derive(Clone, Default)]
@@ -61,19 +65,23 @@ impl Cutter {
 }
 
 /// Connects and logs in, within `limit`. A caller that gives up cuts the connection.
+///
+/// When a stream ends between two steps of the handshake, `lapin` ends its thread and may never answer its caller. So
+/// the stream tells as well.
 pub(super) async fn dial(
     address: &Address,
     name: &str,
     limit: Duration,
     cutter: &Cutter,
 ) -> Result<Connection, Failure> {
-    let in_tls = Arc::new(AtomicBool::new(false));
+    let (in_tls, ended) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "mq-worker".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let sockets = async_rs::Tokio::current();
     let (held, tls_begun, tls) = (cutter.clone(), Arc::clone(&in_tls), address.tls.clone());
+    let ends = ended.clone();
     // Written in place: only so does the compiler know the type of the stream.
     let connecting = Connection::connector(
         address.uri.clone(),
@@ -91,12 +99,16 @@ pub(super) async fn dial(
                     }
                 }
                 if uri.scheme == AMQPScheme::AMQP {
-                    return Ok(AsyncTcpStream::Plain(Sieve::new(stream, frame_max)));
+                    return Ok(AsyncTcpStream::Plain(Sieve::new(
+                        stream,
+                        frame_max,
+                        ends.clone().drop_guard(),
+                    )));
                 }
                 tls_begun.store(true, Ordering::Relaxed);
                 let stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
                 tls_begun.store(false, Ordering::Relaxed);
-                Ok(AsyncTcpStream::Plain(Sieve::new(stream, frame_max)))
+                Ok(AsyncTcpStream::Plain(Sieve::new(stream, frame_max, ends.clone().drop_guard())))
             };
             let opened: std::io::Result<_> =
                 timeout(limit, open).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
@@ -104,6 +116,17 @@ pub(super) async fn dial(
         },
         properties,
     );
+    let connecting = async {
+        let mut connecting = std::pin::pin!(connecting);
+        tokio::select! {
+            biased;
+            connected = &mut connecting => connected,
+            () = ended.cancelled() => timeout(REASON, connecting).await.unwrap_or_else(|_| {
+                let why = "the connection was lost while it was opened";
+                Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into())
+            }),
+        }
+    };
     let failure = match timeout(limit, connecting).await {
         Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(error)) if in_tls.load(Ordering::Relaxed) => tls_failure(&error),
@@ -154,6 +177,7 @@ fn second_handle(stream: &tokio::net::TcpStream) -> std::io::Result<TcpStream> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::time::Instant;
 
     use super::*;
     use crate::connection::TlsOptions;
@@ -198,5 +222,60 @@ mod tests {
             assert!(error.starts_with("no connection to `amqp") && !error.contains("hunter2"), "{error}");
             assert_eq!(failure.is_final, is_final, "{error}");
         }
+    }
+    /// What RabbitMQ says while a connection is opened: start, tune, open-ok.
+    fn handshake() -> [Vec<u8>; 3] {
+        let long = |text: &str| {
+            [&u32::try_from(text.len()).expect("short").to_be_bytes()[..], text.as_bytes()].concat()
+        };
+        let start = [&[0, 10, 0, 10, 0, 9][..], &long(""), &long("PLAIN AMQPLAIN"), &long("en_US")].concat();
+        let tune =
+            [&[0, 10, 0, 30, 0x07, 0xff][..], &131_072_u32.to_be_bytes(), &60_u16.to_be_bytes()].concat();
+        let open_ok = vec![0, 10, 0, 41, 0];
+        [start, tune, open_ok].map(|payload| {
+            let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+            [&[1, 0, 0][..], &length, &payload, &[0xCE]].concat()
+        })
+    }
+
+    /// A server that goes somewhere in the handshake, at times with a reset.
+    fn server_that_goes() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            while let Ok((mut socket, _)) = listener.accept() {
+                let mut said = [0; 4096];
+                for frame in handshake().iter().take(fastrand::usize(0..3)) {
+                    let _ = socket.read(&mut said);
+                    let _ = socket.write_all(frame);
+                }
+                let until = Instant::now() + Duration::from_micros(fastrand::u64(0..400));
+                while Instant::now() < until {}
+                // What was not read makes the system reset the connection.
+                if fastrand::bool() {
+                    let _ = socket.set_nonblocking(true);
+                    let _ = socket.read(&mut said);
+                }
+            }
+        });
+        port
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_that_goes_in_the_middle_of_the_handshake_is_noticed_at_once() {
+        let url = format!("amqp://u:hunter2@127.0.0.1:{}/v", server_that_goes()).parse().expect("a URL");
+        let address = Arc::new(Address::new(&url, &TlsOptions::default()).expect("an address"));
+        let callers = (0..8).map(|_| {
+            let address = Arc::clone(&address);
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    let begun = Instant::now();
+                    let dialled = dial(&address, "test", Duration::from_secs(30), &Cutter::default()).await;
+                    let failure = dialled.expect_err("no broker");
+                    assert!(!failure.is_final && begun.elapsed() < Duration::from_secs(15), "{failure:?}");
+                }
+            })
+        });
+        futures_util::future::try_join_all(callers).await.expect("each ends at once");
     }
 }

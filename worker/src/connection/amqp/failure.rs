@@ -88,11 +88,16 @@ pub(crate) fn is_channel_error(error: &lapin::Error) -> bool {
     )
 }
 
+/// True when a queue exists and cannot be reached: the node of the cluster that has it is away, or another connection
+/// declares it at this moment.
+pub(crate) fn is_out_of_reach(error: &lapin::Error) -> bool {
+    reply_code(error) == Some(code::NOT_FOUND) && text(error).contains("is down or inaccessible")
+}
+
 /// The error of a request that the broker answered, or that the connection did not survive.
 pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Error {
     let kind = match reply_code(&error) {
-        // A node of the cluster, and no queue, is what cannot be found: it will be back.
-        Some(code::NOT_FOUND) if text(&error).contains("is down or inaccessible") => ErrorKind::Connection,
+        _ if is_out_of_reach(&error) => ErrorKind::Connection,
         Some(code::ACCESS_REFUSED) => ErrorKind::AccessRefused,
         Some(code::NOT_ALLOWED) => ErrorKind::LoginRefused,
         Some(code::NOT_FOUND | code::RESOURCE_LOCKED | code::PRECONDITION_FAILED) => ErrorKind::Topology,

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::dial::{CutOnDrop, Cutter, dial};
-use super::failure::{Failure, is_channel_error, to_error};
+use super::failure::{Failure, is_channel_error, is_out_of_reach, to_error};
 pub(crate) use super::lock::lock;
 use super::runtime::{timeout, timeout_at};
 pub(crate) use super::session::Session;
@@ -27,6 +27,9 @@ use crate::tracing::{debug, info, warn};
 
 /// `lapin` does not report the loss of an idle connection; a caller that uses one notices at once and reports it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// RabbitMQ answers that a queue is out of reach while another connection declares it. If it still does after this time,
+/// a node is away.
+const BEING_MADE: Duration = Duration::from_secs(1);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -160,7 +163,8 @@ impl Link {
     where
         F: Future<Output = lapin::Result<T>>,
     {
-        let deadline = Instant::now() + limit;
+        let begun = Instant::now();
+        let deadline = begun + limit;
         let mut after = 0;
         loop {
             let session = self
@@ -169,6 +173,10 @@ impl Link {
                 .map_err(|error| error.context(format!("cannot {what}")))?;
             match timeout_at(deadline, ask(session.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if is_out_of_reach(&error) && begun.elapsed() < BEING_MADE.min(limit) => {
+                    sleep(BEING_MADE / 20).await;
+                    continue;
+                }
                 Ok(Err(error)) if session.is_alive() || is_channel_error(&error) => {
                     return Err(to_error(format!("cannot {what}"), error));
                 }

@@ -11,6 +11,7 @@ use async_rs::util::RuntimeParts;
 use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::tcp::AsyncTcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::address::FRAME_MAX;
 use super::sieve::Sieve;
@@ -55,6 +56,7 @@ impl Reactor for Sieving {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Sieve::new(AsyncTcpStream::Plain(connecting.await?), FRAME_MAX)) }
+        let nobody_waits = CancellationToken::new().drop_guard();
+        async move { Ok(Sieve::new(AsyncTcpStream::Plain(connecting.await?), FRAME_MAX, nobody_waits)) }
     }
 }

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_util::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::DropGuard;
 
 use super::greeting::objection;
 use super::properties::{mend_header, mend_method, tuned, unreadable, without_traces};
@@ -38,13 +39,24 @@ pub(super) struct Sieve<S> {
     passes: usize,
     /// `lapin` gives the connection up over a larger frame.
     frame_max: usize,
+    /// Tells that the stream is given up.
+    _ends: DropGuard,
 }
 
 impl<S> Sieve<S> {
     /// `frame_max` is the largest frame that `lapin` accepts; 0 is no limit.
-    pub(super) fn new(inner: S, frame_max: u32) -> Self {
+    pub(super) fn new(inner: S, frame_max: u32, ends: DropGuard) -> Self {
         let frame_max = usize::try_from(frame_max).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
-        Self { inner, is_greeted: false, buffer: vec![0; CHUNK], start: 0, end: 0, passes: 0, frame_max }
+        Self {
+            inner,
+            is_greeted: false,
+            buffer: vec![0; CHUNK],
+            start: 0,
+            end: 0,
+            passes: 0,
+            frame_max,
+            _ends: ends,
+        }
     }
 
     /// Looks at the next frame, if enough of it has arrived.
@@ -162,6 +174,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sieve<S> {
 #[cfg(test)]
 mod tests {
     use futures_util::io::AsyncReadExt;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::connection::amqp::address::FRAME_MAX;
@@ -204,8 +217,9 @@ mod tests {
     }
 
     async fn sieved_below(frame_max: u32, stream: &[u8], piece: usize) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut sieve = Sieve { is_greeted: true, ..Sieve::new(Pieces(stream.to_vec(), piece), frame_max) };
+        let (mut out, ends) = (Vec::new(), CancellationToken::new().drop_guard());
+        let mut sieve =
+            Sieve { is_greeted: true, ..Sieve::new(Pieces(stream.to_vec(), piece), frame_max, ends) };
         sieve.read_to_end(&mut out).await.expect("it is read");
         out
     }

@@ -10,13 +10,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, poll_fn};
+use futures_util::future::poll_fn;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::PublisherConfirm;
 use lapin::options::BasicPublishOptions;
 
+use tokio_util::sync::ReusableBoxFuture;
+
 use super::channel::OpenChannel;
 use super::outgoing::{Outgoing, Returned};
+
+/// How many boxes are kept.
+const SPARE: usize = 64;
 
 /// Publishes that are neither confirmed nor failed, by their numbers.
 #[derive(Default)]
@@ -25,13 +30,19 @@ pub(super) struct Writes {
     unwritten: VecDeque<Writing>,
     /// True while the last of them wakes the task. There is one task, so it is asked once.
     is_watched: bool,
+    /// Boxes of earlier writes: what `lapin` keeps of one is too large for the allocator to be quick about it.
+    spare: Vec<BoxedWrite>,
     unconfirmed: FuturesUnordered<Confirming>,
 }
 
 struct Writing {
     number: u64,
-    written: BoxFuture<'static, lapin::Result<PublisherConfirm>>,
+    written: BoxedWrite,
+    /// What the first poll found, if that was an error.
+    failed: Option<lapin::Error>,
 }
+
+type BoxedWrite = ReusableBoxFuture<'static, lapin::Result<PublisherConfirm>>;
 
 struct Confirming {
     number: u64,
@@ -63,21 +74,26 @@ impl Writes {
 
     /// Hands a publish to `lapin`.
     pub(super) fn begin(&mut self, channel: Arc<OpenChannel>, number: u64, outgoing: Arc<Outgoing>) {
-        let mut written = async move {
+        let write = async move {
             let (exchange, routing_key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
             let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
             let properties = outgoing.properties();
             channel.basic_publish(exchange, routing_key, options, outgoing.body(), properties).await
-        }
-        .boxed();
-        // This poll queues the frames, so their order is that of the calls.
-        let polled = written.poll_unpin(&mut Context::from_waker(Waker::noop()));
-        let written = match polled {
-            Poll::Pending => written,
-            // It failed.
-            Poll::Ready(result) => std::future::ready(result).boxed(),
         };
-        self.unwritten.push_back(Writing { number, written });
+        let mut written = match self.spare.pop() {
+            Some(mut spare) => {
+                spare.set(write);
+                spare
+            }
+            None => ReusableBoxFuture::new(write),
+        };
+        // This poll queues the frames, so their order is that of the calls.
+        let failed = match written.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => None,
+            Poll::Ready(Ok(confirm)) => return self.unconfirmed.push(Confirming { number, confirm }),
+            Poll::Ready(Err(error)) => Some(error),
+        };
+        self.unwritten.push_back(Writing { number, written, failed });
         self.is_watched = false;
     }
 
@@ -107,36 +123,48 @@ impl Writes {
     fn take_written(&mut self, context: &mut Context<'_>, failed: &mut Vec<(u64, WriteOutcome)>) {
         let mut quiet = Context::from_waker(Waker::noop());
         loop {
-            while let Some(Writing { written, .. }) = self.unwritten.front_mut()
-                && let Poll::Ready(result) = written.poll_unpin(&mut quiet)
-                && let Some(Writing { number, .. }) = self.unwritten.pop_front()
+            while let Some(first) = self.unwritten.front_mut()
+                && let Poll::Ready(result) = first.poll(&mut quiet)
+                && let Some(writing) = self.unwritten.pop_front()
             {
-                self.was_written(number, result, failed);
+                self.was_written(writing, result, failed);
             }
             if self.is_watched {
                 return;
             }
-            let Some(Writing { written, .. }) = self.unwritten.back_mut() else { return };
-            let Poll::Ready(result) = written.poll_unpin(context) else {
+            let Some(last) = self.unwritten.back_mut() else { return };
+            let Poll::Ready(result) = last.poll(context) else {
                 self.is_watched = true;
                 return;
             };
             // It was written since the front was looked at, and so was all before it.
-            if let Some(Writing { number, .. }) = self.unwritten.pop_back() {
-                self.was_written(number, result, failed);
+            if let Some(writing) = self.unwritten.pop_back() {
+                self.was_written(writing, result, failed);
             }
         }
     }
 
     fn was_written(
         &mut self,
-        number: u64,
+        Writing { number, written, .. }: Writing,
         result: lapin::Result<PublisherConfirm>,
         failed: &mut Vec<(u64, WriteOutcome)>,
     ) {
+        if self.spare.len() < SPARE {
+            self.spare.push(written);
+        }
         match result {
             Ok(confirm) => self.unconfirmed.push(Confirming { number, confirm }),
             Err(error) => failed.push((number, WriteOutcome::No(error))),
+        }
+    }
+}
+
+impl Writing {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<lapin::Result<PublisherConfirm>> {
+        match self.failed.take() {
+            Some(error) => Poll::Ready(Err(error)),
+            None => self.written.poll(context),
         }
     }
 }

@@ -244,12 +244,6 @@ impl Engine {
         !self.verdicts.is_empty() || self.is_hungry || is_due || self.lease.is_beat_due()
     }
 
-    /// True when the consumers of this process have so much to do that they will not miss the next messages for a moment.
-    pub(super) fn has_plenty_claimed(&self) -> bool {
-        const PLENTY: usize = 16;
-        self.claims.len() >= PLENTY.max(4 * self.verdicts.len())
-    }
-
     /// How long the thread may sleep when nothing arrives.
     pub(super) fn patience(&self) -> Duration {
         if self.has_chores() {

@@ -29,11 +29,6 @@ const BATCH_BYTES: usize = 16 << 20;
 const GATHER: Duration = Duration::from_micros(150);
 /// From how many callers on that is worth while.
 const GATHER_FROM: usize = 4;
-/// How long acks wait at most for others, while consumers have plenty to do.
-const SETTLE: Duration = Duration::from_millis(1);
-/// The thread sleeps so long between two looks at the inbox while it gathers. Waiting for the next arrival instead would
-/// make each sender pay for a wake-up.
-const PAUSE: Duration = Duration::from_micros(50);
 /// How long chores wait after a failure that is not a lock, such as a full disk, and until the next look for a file
 /// that is not there.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -120,33 +115,21 @@ impl Thread {
     /// Takes everything that has arrived, and a little later what will.
     fn gather(&mut self) {
         let mut room = BATCH;
-        self.take_arrivals(&mut room);
-        let begun = Instant::now();
-        let mut seen = 0;
-        while room > 0 && self.may_gain(&mut seen, begun.elapsed()) {
-            thread::sleep(PAUSE);
-            self.take_arrivals(&mut room);
-        }
-    }
-
-    fn take_arrivals(&mut self, room: &mut usize) {
-        while *room > 0
+        while room > 0
             && let Ok(arrival) = self.inbox.try_recv()
         {
             self.accept(arrival);
-            *room -= 1;
+            room -= 1;
         }
-    }
-
-    /// True if it is worth while to wait for more before the next transaction. `seen` is how many acks there were at the
-    /// last look: they wait for others as long as others come.
-    fn may_gain(&self, seen: &mut usize, waited: Duration) -> bool {
-        if !self.orders.is_empty() {
-            return self.answered >= GATHER_FROM && self.orders.len() < self.answered && waited < GATHER;
+        if self.answered < GATHER_FROM || self.orders.is_empty() {
+            return;
         }
-        let Some(engine) = &self.engine else { return false };
-        let before = std::mem::replace(seen, engine.verdicts.len());
-        engine.verdicts.len() > before && engine.has_plenty_claimed() && waited < SETTLE
+        let end = Instant::now() + GATHER;
+        while self.orders.len() < self.answered
+            && let Ok(arrival) = self.inbox.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            self.accept(arrival);
+        }
     }
 
     fn patience(&self) -> Duration {

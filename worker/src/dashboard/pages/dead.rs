@@ -65,15 +65,20 @@ fn groups(viewer: &Viewer, queue: &str, found: &Survey) -> Markup {
             }
         }
         ul.groups {
-            @for group in &found.groups { (card(viewer, queue, group)) }
+            @for group in &found.groups { (card(viewer, queue, group, found.unseen > 0)) }
         }
     }
 }
 
-fn card(viewer: &Viewer, queue: &str, group: &Group) -> Markup {
+fn card(viewer: &Viewer, queue: &str, group: &Group, has_more: bool) -> Markup {
     let Group { task, kind, count, newest, .. } = group;
     let fields = [("queue", queue), ("task", task.as_str()), ("kind", kind.as_str())];
-    let letters = counted(*count, "dead letter");
+    let drop = match has_more {
+        false => format!("Drop {} permanently?", counted(*count, "dead letter")),
+        true => format!(
+            "Drop all dead letters of this group permanently, {count} among the oldest and those behind them?"
+        ),
+    };
     let link = format!(
         "/dead/group?queue={}&task={}&kind={}",
         path::encoded(queue),
@@ -92,7 +97,7 @@ fn card(viewer: &Viewer, queue: &str, group: &Group) -> Markup {
             }
             div.actions {
                 (button(viewer, "replay-dead", &fields, "Replay"))
-                (confirmed(viewer, "drop-dead", &fields, "Drop", &format!("Drop {letters} permanently?"), &html! {}))
+                (confirmed(viewer, "drop-dead", &fields, "Drop", &drop, &html! {}))
             }
         }
     }

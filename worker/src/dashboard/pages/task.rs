@@ -97,15 +97,15 @@ fn actions(state: &State, viewer: &Viewer, call: &Call) -> Markup {
     };
     html! {
         @if is_over { (button(viewer, "replay", &fields_back, "Replay")) }
-        @if !is_over { (confirmed(viewer, "revoke", &fields, "Revoke", "It will not be run if it waits. If it runs, it runs on.", &html! {})) }
-        @if call.running.is_some() {
-            (confirmed(viewer, "revoke", &[("ids", id), ("terminate", "true")], "Terminate", "It is stopped where it runs, and will not be run again.", &html! {}))
-        }
         @if let Some(task) = task {
             @if is_paused(task) { (button(viewer, "resume", &[("task", task), ("back", &back)], "Resume task")) }
             @else {
                 (confirmed(viewer, "pause", &[("task", task), ("back", &back)], "Pause task", &format!("Workers send all calls of {task} back to wait; what runs runs on."), &for_minutes()))
             }
+        }
+        @if !is_over { (confirmed(viewer, "revoke", &fields, "Revoke", "It will not be run if it waits. If it runs, it runs on.", &html! {})) }
+        @if call.running.is_some() {
+            (confirmed(viewer, "revoke", &[("ids", id), ("terminate", "true")], "Terminate", "It is stopped where it runs, and will not be run again.", &html! {}))
         }
     }
 }

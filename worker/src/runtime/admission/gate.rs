@@ -264,6 +264,8 @@ impl Gate {
         let context = request.context.clone();
         let body = arguments(&context).map_err(Refusal::Malformed)?;
         if let Some(problem) = unsupported(&body.embed) {
+            // Callers that wait for what follows learn of it. Nothing of that is sent.
+            request.embed = Embed { callbacks: None, errbacks: None, ..body.embed };
             return Err(Refusal::Malformed(problem));
         }
         // Kept before the arguments are decoded: a caller that waits for a later step must learn of a call that does not fit.

@@ -239,7 +239,7 @@ mod tests {
             count: 2,
             lasts: 320 * SECOND,
             reason: "no room".into(),
-            waits_for: "memory://".into(),
+            waits_for: "redis://s".into(),
         };
         let json = serde_json::to_value(checks.report().with(Some(slowest))).expect("JSON");
         assert_eq!((&json["ok"], &json["failed"][0]["check"]), (&false.into(), &"settling".into()));

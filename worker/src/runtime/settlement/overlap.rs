@@ -72,12 +72,19 @@ mod tests {
 
     use super::*;
     use crate::broker::open;
-    use crate::connection::ConnectOptions;
+    use crate::connection::{ConnectOptions, TlsOptions};
+    use crate::routing::QueueKind;
 
     #[tokio::test]
     async fn a_run_that_is_longer_than_its_lock_keeps_it() {
         let url = "memory://overlap-lock".parse().expect("a URL");
-        let broker = open(&url, &ConnectOptions::default()).await.expect("a broker");
+        let options = ConnectOptions {
+            timeout: Duration::from_secs(5),
+            queue_kind: QueueKind::Classic,
+            tls: TlsOptions::default(),
+            name: "test".into(),
+        };
+        let broker = open(&url, &options).await.expect("a broker");
         let lifetime = Duration::from_secs(3);
         let lock = |holder: &str| Lock { key: "k".into(), holder: holder.into(), lifetime };
         assert_eq!(broker.lock(&lock("one")).await.expect("an answer"), Locked::Taken);
