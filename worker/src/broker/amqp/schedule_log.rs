@@ -117,6 +117,7 @@ impl AmqpScheduleLog {
         F: Future<Output = lapin::Result<T>>,
     {
         let what = format!("{what} stream `{STREAM}`");
+        self.amqp.streams.reach(&what, self.amqp.limit).await?;
         let ask = async |session| match ask(session).await {
             Err(error) if is_channel_error(&error) => Ok(Err(error)),
             answer => answer.map(Ok),
@@ -250,7 +251,7 @@ impl ScheduleLog for AmqpScheduleLog {
         async move {
             match self.read_until(From::LastChunk, Until::Calm).await {
                 // Nobody has written anything yet.
-                Err(error) if error.is_connection() => {
+                Err(error) if error.is_connection() && self.amqp.streams.is_up() => {
                     self.make().await?;
                     self.read_until(From::LastChunk, Until::Calm).await
                 }
