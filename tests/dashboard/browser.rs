@@ -87,7 +87,7 @@ async fn an_open_page_follows_what_happens_and_finds_it_again() {
     browser.script("window.same = true").await;
     let yearly = Timing::cron("@yearly").expect("an expression");
     for (name, task) in [("greetings", "dashboard.greet"), ("wrong", "dashboard.great")] {
-        site.app.schedules().put(Schedule::new(name, task, yearly.clone())).await.expect("put");
+        site.app.schedules().put(Schedule::new(name, task, yearly.clone()).arg("ann")).await.expect("put");
     }
     browser.wait_for("#schedules tr:last-child", "no worker").await;
     assert!(!browser.text("#schedules tr:first-child").await.contains("no worker"));

@@ -99,8 +99,8 @@ fn a_year_of_due_times_is_the_same_as_celerys() {
     }
 }
 
-/// On the two days on which clocks change Celery sends some calls an hour late, or not at all: what is due then is checked
-/// beside our own expressions.
+/// On the days on which clocks change, Celery sends what is due in the hour that is left out an hour later, some of it
+/// twice: what is due then here is checked beside the expressions themselves.
 #[test]
 fn a_year_of_due_times_in_zones_whose_clocks_change_is_the_same_as_celerys_but_for_two_days() {
     let Some(python) = python::python(file!()) else { return };
