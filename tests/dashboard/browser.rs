@@ -89,8 +89,8 @@ async fn an_open_page_follows_what_happens_and_finds_it_again() {
     for (name, task) in [("greetings", "dashboard.greet"), ("wrong", "dashboard.great")] {
         site.app.schedules().put(Schedule::new(name, task, yearly.clone()).arg("ann")).await.expect("put");
     }
-    browser.wait_for("#schedules tr:last-child", "no worker").await;
-    assert!(!browser.text("#schedules tr:first-child").await.contains("no worker"));
+    browser.wait_for("#schedules tbody tr:last-child", "no worker").await;
+    assert!(!browser.text("#schedules tbody tr:first-child").await.contains("no worker"));
     assert_eq!(browser.script("return window.same").await, true, "it was not loaded again");
     browser.open(&site.url("/schedules/wrong")).await;
     browser.wait_for("#facts", "no worker").await;

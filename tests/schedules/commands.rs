@@ -75,7 +75,9 @@ async fn lives(lab: &Lab) {
     let directory = support::temp_dir();
     let shell = Shell { broker: &lab.url, directory: directory.path() };
     let printed = shell
-        .well("schedules add nightly clean.up --cron '0 3 * * *' --tz Europe/Berlin --args '[1]' --queue q")
+        .well(
+            r#"schedules add nightly clean.up --cron '0 3 * * *' --tz Europe/Berlin --args '[1]' --queue q --headers '{"tenant": "x"}'"#,
+        )
         .await;
     assert!(printed.contains("schedule `nightly`: next at"), "{printed}");
     let list = shell.json("schedules list").await;
@@ -104,7 +106,8 @@ async fn lives(lab: &Lab) {
         (&json!(id), &json!(true)),
         "{shown}"
     );
-    assert!(shell.well("schedules show nightly").await.contains(&id));
+    let shown = shell.well("schedules show nightly").await;
+    assert!(shown.contains(&id) && shown.contains(r#"{"tenant":"x"}"#), "{shown}");
     let (_, explained, _) = shell.run(&format!("explain {id}")).await;
     assert!(explained.contains("schedule `nightly` sent it"), "{explained}");
 
@@ -141,6 +144,8 @@ async fn the_commands_do_what_they_say_on_sqlite() {
         ("schedules add a t --every 5m --tz UTC", 2, "cannot be used with"),
         ("schedules add a t --at 2001-01-01T00:00:00Z", 2, "in the past"),
         ("schedules add a t --every 5m --args '{}'", 2, "array"),
+        ("schedules add a t --every 5m --headers '{\"id\": 1}'", 2, "belongs to the protocol"),
+        ("schedules add a t --every 5m --headers '[]'", 2, "object"),
         ("schedules add a t --every 5m --jitter 6m", 2, "5m at most, the interval"),
         ("schedules add '' t --every 5m", 2, "is empty"),
         ("schedules add known t --every 5m", 1, "--replace"),

@@ -125,8 +125,14 @@ fn show(found: &ScheduleInfo, json: bool) -> Outcome {
     if !schedule.kwargs.is_empty() {
         lines.push(("kwargs", json!(schedule.kwargs).to_string()));
     }
+    if !schedule.headers.is_empty() {
+        lines.push(("headers", json!(schedule.headers).to_string()));
+    }
     if let Some(queue) = &schedule.queue {
         lines.push(("queue", queue.clone()));
+    }
+    if let Some(expires) = schedule.expires {
+        lines.push(("expires", format!("after {}", humantime::format_duration(expires))));
     }
     lines.push(("overlap", schedule.overlap.as_str().into()));
     lines.push(("catch up", schedule.catch_up.as_str().into()));
@@ -233,13 +239,16 @@ fn given(timing: TimingArguments) -> Outcome<Option<Timing>> {
 
 /// The schedule with what was given.
 fn with(mut schedule: Schedule, call: ScheduledCallArguments) -> Outcome<Schedule> {
-    let ScheduledCallArguments { args, kwargs, queue, expires, overlap, catch_up, jitter } = call;
-    let unreadable = |error: serde_json::Error| Failure::usage(format!("the arguments are no JSON: {error}"));
+    let ScheduledCallArguments { args, kwargs, headers, queue, expires, overlap, catch_up, jitter } = call;
+    let unreadable = |error: serde_json::Error| Failure::usage(format!("this is no JSON: {error}"));
     if let Some(args) = args {
         schedule.args = serde_json::from_str(args.0.get()).map_err(unreadable)?;
     }
     if let Some(kwargs) = kwargs {
         schedule.kwargs = serde_json::from_str(kwargs.get()).map_err(unreadable)?;
+    }
+    if let Some(headers) = headers {
+        schedule.headers = serde_json::from_str(headers.get()).map_err(unreadable)?;
     }
     schedule.queue = queue.or(schedule.queue);
     schedule.expires = expires.or(schedule.expires);
