@@ -126,10 +126,10 @@ fn a_producer_is_not_told_yes_without_a_broker_and_one_that_is_told_so_is_caught
     ]);
 }
 
-/// Late by the takeover alone on a machine that has nothing else to do, which a test cannot count on.
+/// And late by the takeover at most: what others leave of the machine is measured.
 #[test]
 fn each_due_time_comes_once_whatever_happens_to_schedulers_and_broken_ones_are_caught() {
-    let play = |broker| format!("--broker {broker} --scenario schedules --busy 20");
+    let play = |broker| format!("--broker {broker} --scenario schedules");
     let mut plays = vec![
         boxed(move || clean(&play("sqlite"))),
         boxed(move || caught("twice:", &format!("{} --mutation age-alone", play("sqlite")))),

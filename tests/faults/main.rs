@@ -78,8 +78,9 @@ struct Arguments {
     /// Instead of tasks: so many schedules, and three schedulers
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["rate", "pause", "poison"])]
     schedules: Option<usize>,
-    /// Seconds that a machine with other things to do may add to a takeover of the schedulers
-    #[arg(long, default_value_t = 3)]
+    /// Seconds that a call may be late beyond a takeover of the schedulers; times the slowdown of this machine, which is
+    /// measured
+    #[arg(long, default_value_t = 2)]
     busy: u64,
     /// Perform this short play instead
     #[arg(long, value_parser = plays())]

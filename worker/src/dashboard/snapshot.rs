@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join3;
+use futures_util::future::try_join4;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use crate::admin::inventory::{self, Queues};
-use crate::app::{App, Pausable, Pause};
+use crate::app::{App, Pausable, Pause, ScheduleInfo};
 use crate::control::inspect::describe;
-use crate::control::{Control, Reply, WorkerInfo};
+use crate::control::{Control, Registered, Reply, WorkerInfo};
 use crate::error::Result;
 use crate::routing::Queue;
 
@@ -30,6 +30,9 @@ pub(crate) struct Snapshot {
     /// Why there may be queues that are not listed.
     pub(crate) queues_left_out: Option<String>,
     pub(crate) workers: Vec<WorkerView>,
+    /// The tasks that the workers have, if any answered.
+    #[serde(skip)]
+    pub(crate) registered: Option<Registered>,
     /// Paused queues and tasks.
     pub(crate) paused: Vec<Pause>,
     /// Why RabbitMQ's management API does not answer, if its address is configured.
@@ -131,6 +134,11 @@ impl Snapshot {
         self.queues.iter().find(|queue| queue.name == name)
     }
 
+    /// Marks the schedules whose task no worker has.
+    pub(crate) fn mark(&self, schedules: &mut [ScheduleInfo]) {
+        schedules.iter_mut().for_each(|info| info.mark(self.registered.as_ref()));
+    }
+
     /// A worker by its name.
     pub(crate) fn worker(&self, name: &str) -> Option<&WorkerView> {
         self.workers.iter().find(|worker| worker.info.name == name)
@@ -148,9 +156,9 @@ fn name(app: &App) -> &'static str {
 
 async fn look(app: &App) -> std::result::Result<Snapshot, String> {
     let broker = app.broker().await.map_err(|error| format!("{error:#}"))?;
-    let (workers, silence) = match workers(app).await {
-        Ok(workers) => (workers, None),
-        Err(error) => (Vec::new(), Some(error)),
+    let ((workers, registered), silence) = match workers(app).await {
+        Ok(found) => (found, None),
+        Err(error) => ((Vec::new(), None), Some(error)),
     };
     let consumed = workers.iter().flat_map(|worker| &worker.info.queues);
     let also: Vec<String> =
@@ -168,24 +176,26 @@ async fn look(app: &App) -> std::result::Result<Snapshot, String> {
         queues: paired(queues.found, &workers, &paused),
         delayed,
         workers,
+        registered,
         paused,
         ..Snapshot::default()
     })
 }
 
-/// The workers that reply, with what they run.
-async fn workers(app: &App) -> Result<Vec<WorkerView>> {
+/// The workers that reply, with what they run, and the tasks that they have.
+async fn workers(app: &App) -> Result<(Vec<WorkerView>, Option<Registered>)> {
     let control = Control::new(app.broker().await?).timeout(PATIENCE);
     let none = Map::new;
-    let asked = try_join3(
+    let asked = try_join4(
         control.ask("stats", none()),
         control.ask("active_queues", none()),
         control.ask("active", none()),
+        control.ask("registered", none()),
     );
-    let (stats, queues, active) = asked.await?;
+    let (stats, queues, active, registered) = asked.await?;
     let mut workers: Vec<WorkerView> = stats.iter().map(|stats| view(stats, &queues, &active)).collect();
     workers.sort_by(|a, b| a.info.cmp(&b.info));
-    Ok(workers)
+    Ok((workers, Registered::of(&registered)))
 }
 
 fn view(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerView {

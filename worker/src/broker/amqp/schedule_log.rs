@@ -113,6 +113,8 @@ impl AmqpScheduleLog {
         F: Future<Output = lapin::Result<T>>,
     {
         let what = format!("{what} stream `{STREAM}`");
+        // A broker that is away is told of within the usual time: it is reading that may take longer.
+        self.amqp.streams.reach(&what, self.amqp.limit).await?;
         let told = streams::ask(&self.amqp, &what, READING, ask).await?;
         told.map_err(|error| match reply_code(&error) {
             Some(code::NOT_FOUND) => {
@@ -234,7 +236,7 @@ impl ScheduleLog for AmqpScheduleLog {
         async move {
             match self.read_until(From::LastChunk, Until::Calm).await {
                 // Nobody has written anything yet.
-                Err(error) if error.is_connection() => {
+                Err(error) if error.is_connection() && self.amqp.streams.is_up() => {
                     self.make().await?;
                     self.read_until(From::LastChunk, Until::Calm).await
                 }
