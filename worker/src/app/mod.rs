@@ -90,6 +90,8 @@ struct Inner {
     replies: rpc::Replies,
     producing: events::Producing,
     schedule_figures: schedules::ScheduleFigures,
+    /// Names the connections of a worker; those of other programs have the name of the program.
+    connects_as: OnceLock<String>,
     /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several clients declare at once.
     declaring: tokio::sync::Mutex<()>,
 }
@@ -155,6 +157,7 @@ impl App {
             replies: rpc::Replies::default(),
             producing: events::Producing::default(),
             schedule_figures: schedules::ScheduleFigures::default(),
+            connects_as: OnceLock::new(),
             declaring: tokio::sync::Mutex::default(),
         })))
     }
@@ -260,8 +263,15 @@ impl App {
             timeout: self.0.config.publish_timeout.min(LONGEST_WAIT),
             queue_kind: self.0.config.queue_kind,
             tls: self.0.config.tls.clone(),
-            name: "mq-worker".into(),
+            name: format!("mq-worker {}", self.0.connects_as.get_or_init(config::process_name)),
         }
+    }
+
+    /// Lets connections that are opened from now on have the worker's name, so that people who look at the broker can tell
+    /// workers apart.
+    pub(crate) fn connect_as_worker(&self) {
+        // A program that has sent something before it became a worker keeps its connections and their name.
+        let _ = self.0.connects_as.set(self.worker_name());
     }
 
     /// Ensures that a task queue and its dead-letter queue exist, once per process.
@@ -332,6 +342,24 @@ impl App {
             queue
         });
         self.with_dead_letters(queue)
+    }
+
+    /// A queue that only remote control has named. Workers in Python may be told the same, and end when the queue exists with
+    /// other arguments than theirs: unless the queue is known here, it is declared as Celery declares it.
+    pub(crate) fn queue_named_by_others(&self, name: &str) -> Topology {
+        match self.knows_queue(name) {
+            true => self.task_queue(name),
+            false => Topology::of_queue(Queue::exact(name)),
+        }
+    }
+
+    fn knows_queue(&self, name: &str) -> bool {
+        let config = &self.0.config;
+        self.configured_queue(name).is_some()
+            || name == config.default_queue
+            || config.worker.queues.iter().any(|queue| queue == name)
+            || config.routes.iter().any(|rule| rule.queue.as_deref() == Some(name))
+            || self.0.registry.iter().any(|task| self.queue_of(task) == name)
     }
 
     /// True if other programs declare this queue.
