@@ -1,10 +1,16 @@
 //! Events of workers and producers, on every broker.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use mq_worker::broker::{
+    Administration, Broker, Capabilities, Consumer, Delivery, Publication, QueueInfo, Registers, Subscription,
+};
 use mq_worker::control::Control;
+use mq_worker::events::exchange::EVENTS;
 use mq_worker::events::{Event, EventKind, EventReader, EventStream};
-use mq_worker::{App, Context, SharedState, TaskError, task};
+use mq_worker::{App, Context, Result, SharedState, TaskError, Topology, task};
 use serde_json::{Map, Value, json};
 use support::places::{Place, Running, eventually, everywhere};
 use support::unique;
@@ -15,12 +21,12 @@ async fn greet(name: String) -> String {
 }
 
 #[task(name = "events.fail", max_retries = 1, backoff = "5ms..10ms")]
-async fn fail(what: String) -> Result<(), TaskError> {
+async fn fail(what: String) -> std::result::Result<(), TaskError> {
     Err(TaskError::failed(what))
 }
 
 #[task(name = "events.climb", ignore_result)]
-async fn climb(ctx: &Context) -> Result<(), mq_worker::Error> {
+async fn climb(ctx: &Context) -> Result<()> {
     ctx.progress(3, 12, "the S3CRET path");
     tokio::time::sleep(Duration::from_millis(50)).await;
     ctx.set_state("RESTING", ["hut"])
@@ -242,5 +248,82 @@ fn arguments_and_results_are_hidden_on_request() {
         assert!(text.contains("[hidden]") && !text.contains("S3CRET"), "{}: {text}", place.name);
         running.stop().await;
         events.close().await;
+    });
+}
+
+/// A broker that never says whether it has taken an event.
+struct Unheard(Arc<dyn Broker>);
+
+impl Broker for Unheard {
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
+        match publication.exchange.as_str() {
+            EVENTS => Box::pin(std::future::pending()),
+            _ => self.0.publish(publication),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
+        self.0.declare(topology)
+    }
+
+    fn consume(&self, wanted: Subscription) -> BoxFuture<'_, Result<Consumer>> {
+        self.0.consume(wanted)
+    }
+
+    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
+        self.0.get(queue)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.0.close()
+    }
+}
+
+impl Administration for Unheard {
+    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
+        self.0.queues(names)
+    }
+
+    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>> {
+        self.0.purge(queue)
+    }
+
+    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.0.delete_queue(queue)
+    }
+}
+
+impl Registers for Unheard {}
+
+#[test]
+fn events_that_the_broker_does_not_take_are_dropped_counted_and_in_nobody_s_way() {
+    everywhere(async |place| {
+        if place.name != "memory" {
+            return;
+        }
+        let (app, name) = reporting(&place);
+        let config = app.config().clone();
+        let builder = App::builder().set(|own| *own = config).expect("a configuration");
+        let app = builder.wrap_broker(|inner| Arc::new(Unheard(inner))).build().expect("an application");
+        let running = Running::start(app.clone(), SharedState::default());
+        // With three events each, far more than the buffer has room for.
+        let calls = (0..4000).map(|_| greet.with("world").queue(&place.queue).ignore_result());
+        app.send_many(calls).await.expect("sent");
+        let control = Control::new(app.broker().await.expect("a broker")).to([&name]);
+        let stats = async || {
+            let replies = control.ask("stats", Map::new()).await.expect("replies");
+            replies.first().map(|reply| reply.value.clone()).unwrap_or_default()
+        };
+        eventually("all have run", async || {
+            stats().await["total"]["events.greet"].as_u64().is_some_and(|ran| ran >= 4000)
+        })
+        .await;
+        let dropped = stats().await["events_dropped"].as_u64();
+        assert!(dropped.is_some_and(|dropped| dropped > 1000), "{dropped:?}");
+        assert_eq!(running.stop().await.succeeded, 4000);
     });
 }

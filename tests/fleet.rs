@@ -150,11 +150,25 @@ async fn our_commands_drive_workers_in_both_languages() {
     assert_eq!(tell(&["pool_grow", "1"]).await, ok("pool will grow"));
     assert_eq!(tell(&["pool_shrink", "1"]).await, ok("pool will shrink"));
     assert_eq!(tell(&["time_limit", "fleet.add", "hard=30"]).await, ok("time limits set successfully"));
-    // Each of its own: the two would declare it differently.
-    for (node, extra) in [(&fleet.node, unique("rust-extra")), (&pythonic, unique("python-extra"))] {
-        let ok = |text: &str| (Some(0), json!({ node.clone(): { "ok": format!("{text} {extra}") } }));
-        assert_eq!(tell_some(node, &["add_consumer", &extra]).await, ok("add consumer"));
-        assert_eq!(tell_some(node, &["cancel_consumer", &extra]).await, ok("no longer consuming from"));
+    // Whichever declares a new queue first, the other takes it: a worker in Python would end.
+    for nodes in [[&fleet.node, &pythonic], [&pythonic, &fleet.node]] {
+        let extra = unique("extra");
+        let consumes = async |node: &String| {
+            let (_, replies) = tell_some(node, &["active_queues"]).await;
+            let queues = replies[node].as_array().cloned().unwrap_or_default();
+            queues.iter().any(|queue| queue["name"] == json!(extra)).then_some(())
+        };
+        for node in nodes {
+            let ok = (Some(0), json!({ node.clone(): { "ok": format!("add consumer {extra}") } }));
+            assert_eq!(tell_some(node, &["add_consumer", &extra]).await, ok);
+            // Its reply does not say that it exists.
+            eventually("it consumes from the queue", LIMIT, async || consumes(node).await).await;
+        }
+        consumed(&fleet.app, &extra, 2).await;
+        assert_eq!(
+            tell(&["cancel_consumer", &extra]).await,
+            ok(&format!("no longer consuming from {extra}"))
+        );
     }
     assert_eq!(tell(&["disable_events"]).await, ok("task events disabled"));
     let (code, replies) = tell(&["rate_limit", "fleet.add", "5/m"]).await;

@@ -1,14 +1,26 @@
 //! Flower, unmodified, shows our workers and acts on them as it does with Python's: the same script looks at both.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
 use mq_worker::{App, Config, QueueKind, SharedState, TaskError, task};
 use support::places::Running;
 use support::python::{Python, python};
-use support::{Node, Process, free_port, shared, unique};
+use support::{Node, Process, eventually, free_port, shared, unique};
 
 const LIMIT: Duration = Duration::from_secs(180);
+
+/// What a worker in Rust has nothing of: settings of Celery's, of its client and of its processes, and what the second of the
+/// two workers sees of the first.
+const ONLY_PYTHON: [&str; 6] = [
+    ".conf.",
+    ".stats.broker.",
+    ".stats.pool.writes",
+    "GET /workers ",
+    "GET /tasks/datatable ",
+    "GET /api/queues/length ",
+];
 
 #[task(name = "flowered.add")]
 async fn add(x: i64, y: i64) -> i64 {
@@ -63,6 +75,14 @@ async fn flower_cannot_tell_our_worker_from_one_in_python() {
     command.env("FLOWER_UNAUTHENTICATED_API", "true");
     let flower = Process::spawn(&mut command);
     flower.wait_for_line("Connected to", Duration::from_secs(60));
+    let connections = format!("{}/api/connections", management.replacen("://", "://guest:guest@", 1));
+    let ours = format!("mq-worker {rust}@test (consumer)");
+    eventually("the broker's page tells workers apart", LIMIT, async || {
+        let mut answer = ureq::get(&connections).call().ok()?;
+        answer.body_mut().read_to_string().ok()?.contains(&ours).then_some(())
+    })
+    .await;
+    let mut keys = Vec::new();
     for (kind, name) in [("rust", rust), ("python", pythonic)] {
         let address = format!("http://127.0.0.1:{port}");
         let arguments = [address.as_str(), &format!("{name}@test"), name, kind];
@@ -70,7 +90,16 @@ async fn flower_cannot_tell_our_worker_from_one_in_python() {
         let seen = tokio::task::spawn_blocking(move || Process::spawn(&mut script).wait(LIMIT)).await;
         let seen = seen.expect("it does not panic");
         assert!(seen.status.success(), "{kind}: {}\nFlower: {:?}", seen.stderr, flower.output_so_far());
+        keys.push(seen.stdout);
     }
+    let told = |keys: &str| keys.lines().map(ToOwned::to_owned).collect::<BTreeSet<_>>();
+    let [ours, theirs] = [told(&keys[0]), told(&keys[1])];
+    let lacks = |key: &&String| !ours.contains(*key) && !ONLY_PYTHON.iter().any(|own| key.contains(own));
+    let missing: Vec<_> = theirs.iter().filter(lacks).collect();
+    assert!(
+        missing.is_empty() && ours.len() > 100,
+        "what Flower tells of Python's worker only: {missing:#?}"
+    );
     // Flower has stopped it.
     running.ended().await;
 }

@@ -1,11 +1,13 @@
 """Looks at one worker through Flower, and acts on it: every page and every endpoint that is about workers or tasks.
 
-It is the same for a worker in Python and for one in Rust: Flower must not be able to tell them apart.
+It is the same for a worker in Python and for one in Rust: Flower must not be able to tell them apart. Printed are the keys of all
+that it answered, as lines to compare.
 
     see_in_flower.py FLOWER WORKER QUEUE KIND
 """
 
 import json
+import re
 import sys
 import time
 from urllib.error import HTTPError
@@ -13,6 +15,28 @@ from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
 flower, worker, queue, kind = sys.argv[1:]
+
+
+keys = set()
+
+
+def walk(where, value):
+    """The keys of an answer; what bears a name of this run has a word in its place."""
+    if isinstance(value, dict):
+        # Not those of the other worker.
+        for key, inner in value.items():
+            if key == worker or not str(key).endswith("@test"):
+                walk(f"{where}.{named(str(key))}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            walk(where, inner)
+    else:
+        keys.add(where)
+
+
+def named(text):
+    text = text.replace(worker, "WORKER").replace(quote(worker), "WORKER").replace(queue, "QUEUE")
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
 
 
 def ask(path, method="GET", form=None, body=None, expect=200):
@@ -28,10 +52,14 @@ def ask(path, method="GET", form=None, body=None, expect=200):
     except HTTPError as error:
         status, text = error.code, error.read().decode()
     assert status == expect, f"{method} {path}: {status} instead of {expect}: {text[:2000]}"
+    where = f"{method} {named(path.split('?')[0])} {status}"
     try:
-        return json.loads(text)
+        answer = json.loads(text)
     except ValueError:
+        keys.add(where)
         return text
+    walk(where, answer)
+    return answer
 
 
 def post(path, expect=200, **form):
@@ -116,8 +144,16 @@ table = ask("/tasks/datatable?draw=1&start=0&length=50&search[value]=&order[0][c
             "&columns[0][data]=name")
 assert any(line["uuid"] == added and line["worker"] == worker for line in table["data"]), table
 
+# Flower publishes these itself, and waits for the result of the first.
+done = ask("/api/task/apply/flowered.add", "POST", body={"args": [4, 5], "queue": queue, "routing_key": queue})
+assert done["result"] == 9 and done["state"] == "SUCCESS", done
+sent = ask("/api/task/async-apply/flowered.add", "POST", body={"args": [6, 7], "queue": queue, "routing_key": queue})
+assert state_of(sent["task-id"], "SUCCESS")["result"] == "13"
+
 later = ask("/api/task/send-task/flowered.add", "POST",
             body={"args": [1, 1], "queue": queue, "routing_key": queue, "countdown": 3})["task-id"]
+waiting = eventually("it is received", lambda: (lambda found: found["received"] and found)(ask(f"/api/task/info/{later}")))
+assert waiting["args"] in ("(1, 1)", "[1, 1]") and waiting["eta"], waiting
 post(f"/api/task/revoke/{later}")
 state_of(later, "REVOKED")
 
@@ -174,4 +210,4 @@ for missing in ["/api/worker/pool/grow/nobody@nowhere", "/api/task/timeout/flowe
 
 post(f"/api/worker/shutdown/{name}")
 eventually("the worker is offline", lambda: ask("/api/workers?status=1").get(worker) is False)
-print("seen")
+print("\n".join(sorted(keys)))

@@ -9,3 +9,4 @@ mod observing;
 mod own_process;
 mod stopping;
 mod tasks;
+mod traces;

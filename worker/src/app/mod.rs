@@ -63,12 +63,19 @@ use crate::task::Registry;
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
-/// Wraps the real broker in another one.
-type WrapBroker = fn(Arc<dyn Broker>) -> Arc<dyn Broker>;
+/// Wraps what is real in something else.
+type Wrap<T> = fn(Arc<T>) -> Arc<T>;
+
+/// What of an application is wrapped.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wraps {
+    broker: Option<Wrap<dyn Broker>>,
+    backend: Option<Wrap<dyn ResultBackend>>,
+}
 
 struct Inner {
     config: Config,
-    wrap_broker: Option<WrapBroker>,
+    wraps: Wraps,
     router: Router,
     registry: Registry,
     /// Runs around every call, on both sides.
@@ -83,6 +90,8 @@ struct Inner {
     replies: rpc::Replies,
     producing: events::Producing,
     schedule_figures: schedules::ScheduleFigures,
+    /// Names the connections of a worker; those of other programs have the name of the program.
+    connects_as: OnceLock<String>,
     /// One declaration at a time: RabbitMQ refuses messages to a quorum queue that several clients declare at once.
     declaring: tokio::sync::Mutex<()>,
 }
@@ -122,16 +131,16 @@ impl App {
     /// # Errors
     /// The configuration has a mistake, or two tasks have the same name.
     pub fn new(config: Config) -> Result<App> {
-        Self::assemble(config, None, Chain::collect(Vec::new()))
+        Self::assemble(config, Wraps::default(), Chain::collect(Vec::new()))
     }
 
     /// The same application with another configuration.
     #[cfg(feature = "cli")]
     pub(crate) fn reconfigured(&self, config: Config) -> Result<App> {
-        Self::assemble(config, self.0.wrap_broker, self.0.middleware.clone())
+        Self::assemble(config, self.0.wraps, self.0.middleware.clone())
     }
 
-    fn assemble(config: Config, wrap_broker: Option<WrapBroker>, middleware: Chain) -> Result<App> {
+    fn assemble(config: Config, wraps: Wraps, middleware: Chain) -> Result<App> {
         let config = config.with_absolute_paths();
         config.topology.validate()?;
         let router = Router::new(config.routes.clone(), config.default_queue.clone())?;
@@ -140,7 +149,7 @@ impl App {
             registry: Registry::collect()?,
             middleware,
             config,
-            wrap_broker,
+            wraps,
             broker: OnceCell::new(),
             backend: OnceCell::new(),
             configured: OnceCell::new(),
@@ -148,6 +157,7 @@ impl App {
             replies: rpc::Replies::default(),
             producing: events::Producing::default(),
             schedule_figures: schedules::ScheduleFigures::default(),
+            connects_as: OnceLock::new(),
             declaring: tokio::sync::Mutex::default(),
         })))
     }
@@ -200,7 +210,7 @@ impl App {
         let options = self.connect_options();
         let open = async || {
             let broker = broker::open(&self.0.config.broker_url, &options).await?;
-            Ok(match self.0.wrap_broker {
+            Ok(match self.0.wraps.broker {
                 Some(wrap) => wrap(broker),
                 None => broker,
             })
@@ -238,7 +248,13 @@ impl App {
             return Ok(Arc::clone(backend));
         }
         let options = BackendOptions { connect: self.connect_options(), expires: config.result_expires };
-        let open = || backend::open(&config.broker_url, config.result_backend.as_ref(), &options);
+        let open = async || {
+            let backend = backend::open(&config.broker_url, config.result_backend.as_ref(), &options).await?;
+            Ok(match self.0.wraps.backend {
+                Some(wrap) => wrap(backend),
+                None => backend,
+            })
+        };
         Box::pin(backend.get_or_try_init(open)).await.map(Arc::clone)
     }
 
@@ -247,8 +263,15 @@ impl App {
             timeout: self.0.config.publish_timeout.min(LONGEST_WAIT),
             queue_kind: self.0.config.queue_kind,
             tls: self.0.config.tls.clone(),
-            name: "mq-worker".into(),
+            name: format!("mq-worker {}", self.0.connects_as.get_or_init(config::process_name)),
         }
+    }
+
+    /// Lets connections that are opened from now on have the worker's name, so that people who look at the broker can tell
+    /// workers apart.
+    pub(crate) fn connect_as_worker(&self) {
+        // A program that has sent something before it became a worker keeps its connections and their name.
+        let _ = self.0.connects_as.set(self.worker_name());
     }
 
     /// Ensures that a task queue and its dead-letter queue exist, once per process.
@@ -319,6 +342,24 @@ impl App {
             queue
         });
         self.with_dead_letters(queue)
+    }
+
+    /// A queue that only remote control has named. Workers in Python may be told the same, and end when the queue exists with
+    /// other arguments than theirs: unless the queue is known here, it is declared as Celery declares it.
+    pub(crate) fn queue_named_by_others(&self, name: &str) -> Topology {
+        match self.knows_queue(name) {
+            true => self.task_queue(name),
+            false => Topology::of_queue(Queue::exact(name)),
+        }
+    }
+
+    fn knows_queue(&self, name: &str) -> bool {
+        let config = &self.0.config;
+        self.configured_queue(name).is_some()
+            || name == config.default_queue
+            || config.worker.queues.iter().any(|queue| queue == name)
+            || config.routes.iter().any(|rule| rule.queue.as_deref() == Some(name))
+            || self.0.registry.iter().any(|task| self.queue_of(task) == name)
     }
 
     /// True if other programs declare this queue.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::Local;
+use futures_util::TryFutureExt;
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,9 @@ use crate::tracing;
 const BUFFER: usize = 8192;
 /// How many events one message has at most.
 const BATCH: usize = 256;
+/// How many events are sent at once, in several messages: a worker that drains a queue reports more than one message holds while
+/// the broker confirms it.
+const AT_ONCE: usize = 8 * BATCH;
 /// How many bytes one message has, unless a single event is larger.
 const BATCH_BYTES: usize = 128 * 1024;
 /// How long the first event of a batch waits for others.
@@ -49,7 +54,8 @@ struct Counts {
 /// One event in the buffer.
 #[derive(Debug)]
 struct Emitted {
-    event: Event,
+    /// In a box: it is large, and passes through many hands.
+    event: Box<Event>,
     /// Formatted when the event is sent, not where it is emitted: the caller's time is worth more.
     value: Option<Printed>,
 }
@@ -77,21 +83,21 @@ impl Emitter {
     }
 
     /// Emits an event. It is stamped with the time; name, process and time zone follow when it is sent.
-    pub fn emit(&self, event: Event) {
-        self.push(event, None);
+    pub fn emit(&self, event: impl Into<Box<Event>>) {
+        self.push(event.into(), None);
     }
 
     /// Emits an event with the arguments of a call, of which this is the body.
-    pub fn emit_with_arguments(&self, event: Event, body: &[u8]) {
-        self.push(event, Some(Printed::Arguments(kept(body))));
+    pub fn emit_with_arguments(&self, event: impl Into<Box<Event>>, body: &[u8]) {
+        self.push(event.into(), Some(Printed::Arguments(kept(body))));
     }
 
     /// Emits an event with a result, of which this is the JSON.
-    pub fn emit_with_result(&self, event: Event, json: &[u8]) {
-        self.push(event, Some(Printed::Result(kept(json))));
+    pub fn emit_with_result(&self, event: impl Into<Box<Event>>, json: &[u8]) {
+        self.push(event.into(), Some(Printed::Result(kept(json))));
     }
 
-    fn push(&self, mut event: Event, value: Option<Printed>) {
+    fn push(&self, mut event: Box<Event>, value: Option<Printed>) {
         event.timestamp = now();
         let is_refused = self.counts.is_refused.load(Ordering::Relaxed);
         if is_refused || self.buffer.try_send(Emitted { event, value }).is_err() {
@@ -135,7 +141,7 @@ impl Sending {
         loop {
             let received = tokio::select! {
                 biased;
-                received = self.events.recv_many(&mut batch, BATCH) => received,
+                received = self.events.recv_many(&mut batch, AT_ONCE) => received,
                 () = finished.cancelled(), if !self.events.is_closed() => {
                     self.events.close();
                     continue;
@@ -150,7 +156,7 @@ impl Sending {
                     () = tokio::time::sleep(GATHER) => {}
                     () = finished.cancelled() => {}
                 }
-                while batch.len() < BATCH
+                while batch.len() < AT_ONCE
                     && let Ok(emitted) = self.events.try_recv()
                 {
                     batch.push(emitted);
@@ -168,14 +174,21 @@ impl Sending {
         }
         let utcoffset = -f64::from(Local::now().offset().local_minus_utc()) / 3600.0;
         let events = batch.into_iter().map(|emitted| emitted.complete(&self.hostname, utcoffset));
+        let messages = publications(&self.hostname, events);
         let mut left = count;
         let mut failure = None;
-        for (publication, events) in publications(&self.hostname, events) {
-            match self.publish(publication).await {
-                Ok(()) => left -= events,
-                Err(error) => {
-                    failure = Some(error);
-                    break;
+        match self.declare().await {
+            Err(error) => failure = Some(error),
+            Ok(()) => {
+                // Handed to the broker in this order, and confirmed together.
+                let sent = messages
+                    .into_iter()
+                    .map(|(publication, events)| self.broker.publish(publication).map_ok(move |()| events));
+                for confirmed in join_all(sent).await {
+                    match confirmed {
+                        Ok(events) => left -= events,
+                        Err(error) => failure = Some(error),
+                    }
                 }
             }
         }
@@ -188,13 +201,13 @@ impl Sending {
         }
     }
 
-    async fn publish(&mut self, publication: Publication) -> Result<()> {
+    async fn declare(&mut self) -> Result<()> {
         // RabbitMQ closes a channel that publishes to an exchange that does not exist.
         if !self.is_declared {
             self.broker.declare(&exchange::topology()).await?;
             self.is_declared = true;
         }
-        self.broker.publish(publication).await
+        Ok(())
     }
 
     fn note_failure(&mut self, error: &Error) {
@@ -221,7 +234,7 @@ impl std::fmt::Debug for Sending {
 }
 
 impl Emitted {
-    fn complete(self, hostname: &str, utcoffset: f64) -> Event {
+    fn complete(self, hostname: &str, utcoffset: f64) -> Box<Event> {
         let Self { mut event, value } = self;
         match value {
             Some(Printed::Arguments(body)) => {
@@ -240,7 +253,7 @@ impl Emitted {
 }
 
 /// Events as messages, each with how many it has: those of calls together, those of workers one by one, as Celery does it.
-fn publications(hostname: &str, events: impl Iterator<Item = Event>) -> Vec<(Publication, u64)> {
+fn publications(hostname: &str, events: impl Iterator<Item = Box<Event>>) -> Vec<(Publication, u64)> {
     let mut messages = Vec::new();
     let mut list = Vec::new();
     let mut count = 0;
@@ -326,7 +339,7 @@ mod tests {
             Event::new(EventKind::WorkerHeartbeat),
             event(EventKind::DeadLettered, "a"),
         ];
-        let sent = publications("w@h", events.into_iter());
+        let sent = publications("w@h", events.into_iter().map(Box::new));
         let keys: Vec<(&str, u64)> =
             sent.iter().map(|(sent, events)| (sent.routing_key.as_str(), *events)).collect();
         assert_eq!(keys, [("task.multi", 2), ("worker.heartbeat", 1), ("task.multi", 1)]);
@@ -342,7 +355,7 @@ mod tests {
     #[test]
     fn a_message_has_its_limit() {
         let large = Event { result: Some("x".repeat(50_000)), ..event(EventKind::TaskSucceeded, "a") };
-        let sent = publications("w@h", std::iter::repeat_n(large, 6));
+        let sent = publications("w@h", std::iter::repeat_n(Box::new(large), 6));
         assert_eq!(sent.iter().map(|(_, events)| *events).collect::<Vec<_>>(), [2, 2, 2]);
     }
 

@@ -229,7 +229,11 @@ impl Pipe {
                 let outcome = refused(refusal, request.options, attempts, fastrand::f64());
                 self.settler.settle(request, outcome, Duration::ZERO).await;
             }
-            Admission::Early(request, wait) => self.settler.postpone(request, wait).await,
+            Admission::Early(request, wait) => {
+                // Celery's tools know a call and its time from the event of a worker that has received it.
+                self.settler.reporter.received(&request.context);
+                self.settler.postpone(request, wait).await;
+            }
             Admission::Hold(request, wait) => self.settler.hold(request, wait).await,
             Admission::CountCrash(request) => self.settler.count_crash(request).await,
             Admission::Split(request, entries) => self.settler.split(request, &entries).await,

@@ -84,15 +84,12 @@ impl Reporter {
         let Some(reporting) = self.of_calls() else { return };
         let headers = context.headers();
         let text = |name| headers.get_str(name).map(ToOwned::to_owned);
-        let mut event = Event {
-            root_id: Some(context.root_id().unwrap_or(context.id()).to_owned()),
-            parent_id: headers.parent_id().map(ToOwned::to_owned),
-            eta: text("eta"),
-            expires: text("expires"),
-            exchange: Some(context.exchange().to_owned()),
-            routing_key: Some(context.routing_key().to_owned()),
-            ..of_call(EventKind::TaskReceived, context)
-        };
+        let mut event = Box::new(of_call(EventKind::TaskReceived, context));
+        event.root_id = Some(context.root_id().unwrap_or(context.id()).to_owned());
+        event.parent_id = headers.parent_id().map(ToOwned::to_owned);
+        (event.eta, event.expires) = (text("eta"), text("expires"));
+        event.exchange = Some(context.exchange().to_owned());
+        event.routing_key = Some(context.routing_key().to_owned());
         if reporting.values == Values::Hidden {
             return reporting.emit(event.without_values());
         }
@@ -116,7 +113,9 @@ impl Reporter {
     pub(crate) fn started(&self, context: &Context) {
         let Some(reporting) = self.of_calls() else { return };
         let wait = waited(context.id(), context.headers(), Utc::now()).map(|wait| wait.as_secs_f64());
-        reporting.emit(Event { wait, ..of_call(EventKind::TaskStarted, context) });
+        let mut event = Box::new(of_call(EventKind::TaskStarted, context));
+        event.wait = wait;
+        reporting.emit(event);
     }
 
     /// It says how it is getting on.
@@ -139,8 +138,8 @@ impl Reporter {
     /// It returned this JSON, and that is durable.
     pub(crate) fn succeeded(&self, context: &Context, json: &[u8], elapsed: Duration) {
         let Some(reporting) = self.of_calls() else { return };
-        let mut event =
-            Event { runtime: Some(elapsed.as_secs_f64()), ..of_call(EventKind::TaskSucceeded, context) };
+        let mut event = Box::new(of_call(EventKind::TaskSucceeded, context));
+        event.runtime = Some(elapsed.as_secs_f64());
         if reporting.values == Values::Hidden {
             return reporting.emit(event.without_values());
         }
@@ -197,7 +196,8 @@ impl Reporter {
 }
 
 impl Reporting {
-    fn emit(&self, mut event: Event) {
+    fn emit(&self, event: impl Into<Box<Event>>) {
+        let mut event = event.into();
         event.clock = self.clock.forward();
         self.emitter.emit(event);
     }

@@ -154,6 +154,7 @@ impl Worker {
         self.check()?;
         keep_traces();
         let Worker { app, queues, shared, isolates, handle } = self;
+        app.connect_as_worker();
         let settings = &app.config().worker;
         // A state that was given to this process does not exist in others.
         let quarantines_in_process = isolates && shared.is_none() && isolate::is_ready();

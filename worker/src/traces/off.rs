@@ -43,7 +43,8 @@ impl CallTrace {
 pub(crate) struct Step;
 
 impl Step {
-    pub(crate) fn of(_: &Context) -> Self {
+    #[cfg(unix)]
+    pub(crate) fn of(_: &Headers) -> Self {
         Self
     }
 
@@ -58,4 +59,5 @@ impl Step {
 
 pub(crate) fn continue_in(_: &mut Headers) {}
 
-pub(crate) fn flush() {}
+#[cfg(unix)]
+pub(crate) async fn flush() {}

@@ -131,11 +131,11 @@ impl CallTrace {
 pub(crate) struct Step(Option<Trace>);
 
 impl Step {
-    /// The sender's span, for the process of an isolated task.
-    pub(crate) fn of(context: &Context) -> Self {
-        let sender =
-            || TraceContextPropagator::new().extract_with_context(&Trace::new(), &Read(context.headers()));
-        Self(is_on().then(sender))
+    /// The part that began in the worker and [continues](continue_in) in the process of an isolated task.
+    #[cfg(unix)]
+    pub(crate) fn of(headers: &Headers) -> Self {
+        let began = || TraceContextPropagator::new().extract_with_context(&Trace::new(), &Read(headers));
+        Self(is_on().then(began))
     }
 
     pub(crate) fn enter<T>(&self, run: impl FnOnce() -> T) -> T {

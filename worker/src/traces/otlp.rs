@@ -71,9 +71,17 @@ pub fn start() -> Result<Option<Exporting>> {
 }
 
 /// Sends the spans that are left.
-pub(crate) fn flush() {
-    if let Some(provider) = PROVIDER.get() {
+#[cfg(unix)]
+pub(crate) async fn flush() {
+    let Some(provider) = PROVIDER.get() else { return };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread that nobody waits for: a collector that does not answer holds it for longer than a caller likes.
+    let sending = std::thread::Builder::new().spawn(move || {
         let _ = provider.force_flush();
+        let _ = tell.send(());
+    });
+    if sending.is_ok() {
+        let _ = told.await;
     }
 }
 

@@ -280,7 +280,7 @@ impl WorkerConfig {
         let given = match &self.hostname {
             Some(name) => name,
             None => {
-                default = format!("{}@%h", program_name());
+                default = process_name();
                 &default
             }
         };
@@ -300,6 +300,11 @@ fn program_name() -> String {
     let is_plain = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     let name: String = name.chars().filter(is_plain).take(100).collect();
     if name.is_empty() { "mq-worker".into() } else { name }
+}
+
+/// This program on this machine: `name@host`.
+pub(super) fn process_name() -> String {
+    format!("{}@{}", program_name(), machine_name())
 }
 
 /// What this machine calls itself.

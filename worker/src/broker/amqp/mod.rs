@@ -17,6 +17,7 @@ mod locks;
 mod notes;
 mod operate;
 mod schedule_log;
+mod streams;
 mod survivors;
 mod verdicts;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::changes::Resize;
+use super::describe::ArgumentsAs;
 use super::errors::{error, missing};
 use super::{Node, describe};
 use crate::app::App;
@@ -31,7 +32,10 @@ impl Node {
             }
             "stats" => self.stats(),
             "registered" | "dump_tasks" => self.registered(arguments),
-            "active" | "dump_active" => self.active(),
+            "active" | "dump_active" => self.active(match is_set(arguments, "safe") {
+                true => ArgumentsAs::Text,
+                false => ArgumentsAs::Values,
+            }),
             "active_queues" => {
                 let (queues, topology) = (self.sources.queues(), self.sources.topology());
                 Value::Array(queues.iter().map(|queue| describe::queue(&topology, queue)).collect())
@@ -113,11 +117,14 @@ impl Node {
         })
     }
 
-    fn active(&self) -> Value {
+    fn active(&self, told_as: ArgumentsAs) -> Value {
         // A reply has to fit into a message: of many tasks only the first are told with their arguments.
         const WITH_ARGUMENTS: usize = 1000;
         let tasks = self.running.list();
-        let info = |(index, task)| describe::task(&self.name, task, index < WITH_ARGUMENTS);
+        let info = |(index, task)| {
+            let told_as = if index < WITH_ARGUMENTS { told_as } else { ArgumentsAs::Dots };
+            describe::task(&self.name, task, told_as)
+        };
         Value::Array(tasks.iter().enumerate().map(info).collect())
     }
 
@@ -149,7 +156,10 @@ impl Node {
         });
         // Those that run are told last: one may have begun since.
         let found = self.running.list().into_iter().filter(|task| wanted(task.context.id())).map(|task| {
-            (task.context.id().to_owned(), json!(["active", describe::task(&self.name, &task, true)]))
+            (
+                task.context.id().to_owned(),
+                json!(["active", describe::task(&self.name, &task, ArgumentsAs::Values)]),
+            )
         });
         Value::Object(waiting.chain(found).collect())
     }

@@ -71,7 +71,8 @@ impl Node {
         }
     }
 
-    /// Consumes from a further queue, which is declared as any queue of this worker.
+    /// Consumes from a further queue. One that does not exist is created as Celery's workers would create it, unless it is
+    /// known here.
     pub(super) async fn add_consumer(&self, arguments: &Map<String, Value>) -> Value {
         let Some(queue) = text(arguments, "queue") else { return missing("add_consumer", "queue") };
         match self.declare(queue, arguments).await {
@@ -93,7 +94,12 @@ impl Node {
 
     async fn declare(&self, queue: &str, arguments: &Map<String, Value>) -> Result<Topology> {
         check_name("queue", queue)?;
-        let mut topology = self.app.task_queue(queue);
+        let broker = self.app.open_broker().await?;
+        let exists = !broker.queues(&[queue.to_owned()]).await?.is_empty();
+        let mut topology = match exists {
+            true => self.app.task_queue(queue),
+            false => self.app.queue_named_by_others(queue),
+        };
         // Celery binds each queue to an exchange of its own name, and publishes to the default one all the same.
         if let Some(name) = text(arguments, "exchange").filter(|name| *name != queue) {
             check_name("exchange", name)?;
@@ -105,7 +111,7 @@ impl Node {
             topology.exchanges.push(Exchange::new(name, kind));
             topology.bindings.push(Binding::new(name, queue, key));
         }
-        self.app.open_broker().await?.declare(&topology).await?;
+        broker.declare(&topology).await?;
         Ok(topology)
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::Config;
 use crate::connection::BrokerUrl;
-use crate::events::text;
+use crate::events::{MAX_TEXT, arguments as printed, text};
 use crate::message::Message;
 use crate::message::headers::names;
 use crate::routing::{Exchange, ExchangeKind, Queue, Topology};
@@ -19,14 +19,27 @@ use crate::task::reports::Report;
 /// A body up to this size is read again for its arguments; they are told as they are.
 const SMALL: usize = 1024;
 
+/// How the arguments of a call are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ArgumentsAs {
+    Values,
+    /// In the words of the sender, who may have hidden some.
+    Text,
+    /// Not at all.
+    Dots,
+}
+
 /// A running task.
-pub(super) fn task(node: &str, task: &RunningTask, with_arguments: bool) -> Value {
+pub(super) fn task(node: &str, task: &RunningTask, told_as: ArgumentsAs) -> Value {
     let context = &task.context;
     let begun = SystemTime::now()
         .checked_sub(task.since.elapsed())
         .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let (args, kwargs) =
-        if with_arguments { arguments(context.message()) } else { (json!("(…)"), json!({})) };
+    let (args, kwargs) = match told_as {
+        ArgumentsAs::Values => arguments(context.message()),
+        ArgumentsAs::Text => arguments_in_words(context.message()),
+        ArgumentsAs::Dots => (json!("(…)"), json!({})),
+    };
     let mut told = json!({
         "id": context.id(),
         "name": context.headers().get_str("shadow").unwrap_or(context.task()),
@@ -107,6 +120,23 @@ fn arguments(message: &Message) -> (Value, Value) {
     let words = |name| message.headers.get_str(name).map(|text| text.chars().take(SMALL).collect::<String>());
     let args = words("argsrepr").unwrap_or_else(|| format!("({} bytes)", body.len()));
     (args.into(), words("kwargsrepr").map_or_else(|| json!({}), Value::from))
+}
+
+/// The arguments as the event `task-received` has them.
+fn arguments_in_words(message: &Message) -> (Value, Value) {
+    if let Some(args) = message.headers.get_str("argsrepr") {
+        return (json!(cut(args)), json!(message.headers.get_str("kwargsrepr").map_or("{…}".into(), cut)));
+    }
+    if !message.is_task() {
+        return (json!("(…)"), json!("{}"));
+    }
+    let known = printed(&message.body);
+    let word = |known: Option<String>| known.unwrap_or_else(|| "…".into());
+    (json!(word(known.args)), json!(word(known.kwargs)))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
 }
 
 /// A queue that is consumed, with every key that Flower asks for.
@@ -235,15 +265,33 @@ pub(super) fn usage() -> Value {
         // The name in parentheses may hold spaces.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let number = |field: usize| fields.get(field)?.parse::<f64>().ok();
+        let count = |field: usize| fields.get(field)?.parse::<u64>().ok();
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let kib = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        // Not everybody may read it.
+        let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+        let find = |text: &str, key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
             line.split_whitespace().next()?.parse::<u64>().ok()
         };
         let mut usage = Map::new();
         usage.insert("utime".into(), json!(number(11)? / TICKS));
         usage.insert("stime".into(), json!(number(12)? / TICKS));
-        usage.insert("maxrss".into(), json!(kib("VmHWM:")?));
+        usage.insert("maxrss".into(), json!(find(&status, "VmHWM:")?));
+        for (key, value) in [
+            ("minflt", count(7)),
+            ("majflt", count(9)),
+            ("nvcsw", find(&status, "voluntary_ctxt_switches:")),
+            ("nivcsw", find(&status, "nonvoluntary_ctxt_switches:")),
+            // In blocks of 512 bytes.
+            ("inblock", find(&io, "read_bytes:").map(|bytes| bytes / 512)),
+            ("oublock", find(&io, "write_bytes:").map(|bytes| bytes / 512)),
+        ] {
+            value.into_iter().for_each(|value| drop(usage.insert(key.into(), json!(value))));
+        }
+        // Linux counts none of these.
+        for key in ["idrss", "isrss", "ixrss", "msgrcv", "msgsnd", "nsignals", "nswap"] {
+            usage.insert(key.into(), json!(0));
+        }
         Some(Value::Object(usage))
     };
     // Flower and Celery take an empty table for "not known".

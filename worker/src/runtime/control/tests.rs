@@ -162,6 +162,9 @@ fn running_tasks_are_told_with_their_arguments_while_these_are_short() {
     assert_eq!(task["delivery_info"]["routing_key"], "mail");
     assert!(task["time_start"].as_f64().expect("a time") > 1.6e9);
     assert_eq!((&by_id["b"]["args"], &by_id["b"]["acknowledged"]), (&json!("('long',)"), &json!(true)));
+    // Flower asks for what may be shown.
+    let shown = ask(&node, "active", json!({"safe": true}));
+    assert_eq!((&shown[0]["args"], &shown[1]["args"]), (&json!("('long',)"), &json!("('long',)")));
     assert_eq!(ask(&node, "stats", json!({}))["running"], 2);
 }
 

@@ -18,9 +18,9 @@ pub(super) fn span_of(context: &Context) -> Span {
     Span::new(|| ::tracing::info_span!("call", task = context.task(), id = context.id()))
 }
 
-/// Runs a call to its end.
-pub(crate) async fn execute(work: Work, context: &Context) -> Ended {
-    let (span, step) = (span_of(context), Step::of(context));
+/// Runs a call to its end, as a part of a trace.
+pub(crate) async fn execute(work: Work, context: &Context, step: Step) -> Ended {
+    let span = span_of(context);
     match work {
         Work::Async(future) => {
             span.around(step.around(AsyncCall::new(context.clone(), future).map(ended))).await

@@ -372,4 +372,20 @@ mod tests {
         assert!(text.contains("mq_worker_deliveries_total 7\n") && text.contains("mq_worker_connected 0\n"));
         assert!(!text.contains("queue_ready{"), "a broker that does not answer has no depth: {text}");
     }
+
+    #[test]
+    fn however_many_names_there_are_the_series_are_bounded() {
+        let metrics = Metrics::new();
+        for number in 0..3000 {
+            let context =
+                context(Box::leak(format!("task{number}").into_boxed_str()), &format!("queue{number}"));
+            metrics.settled(&context, OutcomeKind::Succeeded, Duration::from_millis(1), Duration::ZERO);
+        }
+        let text = page(&metrics, Present { events_dropped: 3, ..Present::default() });
+        let outcomes = text.lines().filter(|line| line.starts_with("mq_worker_tasks_total{")).count();
+        assert!(outcomes <= super::super::names::NAMES, "{outcomes} series");
+        let other = r#"mq_worker_tasks_total{task="other",queue="other",outcome="succeeded"}"#;
+        assert!(text.lines().any(|line| line.starts_with(other)), "{other} in:\n{text}");
+        assert!(text.contains("mq_worker_events_dropped_total 3\n"));
+    }
 }

@@ -23,10 +23,11 @@ use crate::runtime::execution::ended::Ended;
 use crate::task::context;
 use crate::task::registry::{NotBegun, run_setup};
 use crate::task::{Context, Registry, SharedState, TaskError, Work};
+use crate::traces::{self, Step};
 
 /// The pause between two reports of the task.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Saying goodbye to the broker must not keep the result.
+/// Saying goodbye to the broker, and sending the last spans, must not keep the result.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Runs the one call that this process is for, and ends the process.
@@ -38,7 +39,6 @@ pub(super) fn become_task() -> ! {
             1
         }
     };
-    crate::traces::flush();
     std::process::exit(code)
 }
 
@@ -116,6 +116,8 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
         if let Some(app) = App::installed() {
             let _ = tokio::time::timeout(GOODBYE, app.close()).await;
         }
+        // Before the answer: once it has that, the worker ends this process.
+        let _ = tokio::time::timeout(GOODBYE, traces::flush()).await;
         ended
     });
     let _ = io::stdout().flush();
@@ -166,6 +168,7 @@ fn listen(mut worker: UnixStream, orders: &Orders) {
 }
 
 async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders, worker: &UnixStream) -> Ended {
+    let step = Step::of(&call.trace);
     let (work, context) = match prepare(call, body, orders).await {
         Ok(prepared) => prepared,
         Err(ended) => return ended,
@@ -173,7 +176,7 @@ async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders, worker: &UnixSt
     keep_traces();
     let ended = tokio::select! {
         biased;
-        ended = call::execute(work, &context) => ended,
+        ended = call::execute(work, &context, step) => ended,
         () = report(&context, worker) => unreachable!("it reports for ever"),
     };
     pass_on(&context, worker);

@@ -11,6 +11,7 @@ use crate::message::{Headers, Properties, ResultTypes};
 use crate::panics::Panic;
 use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
+use crate::traces::continue_in;
 
 /// Asks the task to stop, at its soft limit: its cancellation token fires.
 pub(super) const CANCEL: u8 = b'c';
@@ -34,10 +35,14 @@ pub(super) struct IsolatedCall {
     /// In bytes.
     pub(super) memory_limit: Option<u64>,
     pub(super) result_types: ResultTypes,
+    /// The context of its trace, in the worker.
+    pub(super) trace: Headers,
 }
 
 impl IsolatedCall {
     pub(super) fn of(context: &Context, memory_limit: Option<u64>) -> Self {
+        let mut trace = Headers::default();
+        continue_in(&mut trace);
         Self {
             task: context.task().into(),
             id: context.id().into(),
@@ -49,6 +54,7 @@ impl IsolatedCall {
             properties: context.properties().clone(),
             memory_limit,
             result_types: context.result_types(),
+            trace,
         }
     }
 }
