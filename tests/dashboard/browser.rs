@@ -4,6 +4,7 @@ use fantoccini::key::Key;
 use mq_worker::{Schedule, Timing};
 use support::browser::{Browser, Look, may_start};
 
+use super::api::act;
 use super::site::Site;
 
 const FILE: &str = "tests/dashboard";
@@ -235,6 +236,11 @@ async fn a_telephone_and_a_keyboard_are_enough() {
     }
     let site = Site::start().await;
     let id = site.greet("nobody").await;
+    let schedule = serde_json::json!({
+        "action": "put-schedule", "name": "greetings.every-morning", "task": "dashboard.greet", "cron": "0 9 * * mon-fri",
+        "tz": "Europe/Berlin", "args": "[\"ann\"]", "queue": "greetings", "is_new": true,
+    });
+    assert_eq!(act(&site, schedule).await.0, 200);
     let browser = Browser::start(Look::Phone).await;
     site.log_in(&browser, "ada", "/tasks").await;
     browser.wait_for("#calls", "dead").await;
@@ -248,6 +254,8 @@ async fn a_telephone_and_a_keyboard_are_enough() {
         "/workers",
         "/workers/greeter%40host-1",
         "/dead",
+        "/schedules",
+        "/schedules/greetings.every-morning",
         "/broker",
         "/activity",
     ] {

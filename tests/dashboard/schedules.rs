@@ -9,7 +9,7 @@ use super::api::{act, ask, get};
 use super::site::Site;
 
 /// A page as a browser gets it, for who may act or see.
-async fn html(site: &Site, path: &str, token: &str) -> (u16, String) {
+pub(crate) async fn html(site: &Site, path: &str, token: &str) -> (u16, String) {
     let (url, token) = (site.url(path), format!("Bearer {token}"));
     let asked = tokio::task::spawn_blocking(move || {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::problem::Problem;
 use crate::admin::inventory::{self, Queues};
 use crate::app::{App, Pausable, Pause, ScheduleInfo};
+use crate::broker::Broker;
 use crate::control::inspect::describe;
 use crate::control::{Control, Registered, Reply, WorkerInfo};
 use crate::error::Result;
@@ -18,6 +19,9 @@ use crate::routing::Queue;
 
 /// How long workers have to reply.
 const PATIENCE: Duration = Duration::from_millis(700);
+
+/// How long to wait until a question to workers is sent and answered: a broker that has an alarm takes none.
+const ASKING: Duration = Duration::from_secs(3);
 
 /// Broker and workers at one moment.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -106,7 +110,7 @@ impl Snapshot {
     pub(crate) async fn take(app: &App, last: &Self) -> Self {
         let at = Utc::now();
         let url = app.config().broker_url.to_string();
-        match look(app).await {
+        match look(app, last).await {
             Ok(found) => {
                 let broker = BrokerView { url, ..found.broker };
                 Self { at, broker, ..found }
@@ -154,11 +158,11 @@ fn name(app: &App) -> &'static str {
     }
 }
 
-async fn look(app: &App) -> std::result::Result<Snapshot, String> {
+async fn look(app: &App, last: &Snapshot) -> std::result::Result<Snapshot, String> {
     let broker = app.broker().await.map_err(|error| format!("{error:#}"))?;
-    let ((workers, registered), silence) = match workers(app).await {
+    let ((workers, registered), silence) = match replies(app, &*broker).await {
         Ok(found) => (found, None),
-        Err(error) => ((Vec::new(), None), Some(error)),
+        Err(error) => ((last.workers.clone(), last.registered.clone()), Some(error)),
     };
     let consumed = workers.iter().flat_map(|worker| &worker.info.queues);
     let also: Vec<String> =
@@ -167,8 +171,7 @@ async fn look(app: &App) -> std::result::Result<Snapshot, String> {
         inventory::queues(app, also).await.map_err(|failure| failure.in_words().1)?;
     let paused = app.paused().await.map_err(|error| format!("{error:#}"))?;
     let name = broker.capabilities().name;
-    let broker =
-        BrokerView { name, error: silence.map(|error| format!("{error:#}")), ..BrokerView::default() };
+    let broker = BrokerView { name, error: silence, ..BrokerView::default() };
     Ok(Snapshot {
         broker,
         management_error: queues.gap.as_ref().and_then(|gap| gap.mistake().map(ToOwned::to_owned)),
@@ -182,8 +185,25 @@ async fn look(app: &App) -> std::result::Result<Snapshot, String> {
     })
 }
 
+type Seen = (Vec<WorkerView>, Option<Registered>);
+
+/// The workers that reply, or why they cannot be asked.
+async fn replies(app: &App, broker: &dyn Broker) -> std::result::Result<Seen, String> {
+    let alarm = || broker.alarm().map(|reason| format!("it is {reason}; calls wait with their senders"));
+    if let Some(alarm) = alarm() {
+        return Err(alarm);
+    }
+    match tokio::time::timeout(ASKING, workers(app)).await {
+        Ok(Ok(seen)) => Ok(seen),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(_) => Err(alarm().unwrap_or_else(|| {
+            format!("a question to workers was not sent within {} seconds", ASKING.as_secs())
+        })),
+    }
+}
+
 /// The workers that reply, with what they run, and the tasks that they have.
-async fn workers(app: &App) -> Result<(Vec<WorkerView>, Option<Registered>)> {
+async fn workers(app: &App) -> Result<Seen> {
     let control = Control::new(app.broker().await?).timeout(PATIENCE);
     let none = Map::new;
     let asked = try_join4(

@@ -84,8 +84,8 @@ pub(crate) async fn gather(
         Ok(paused) => {
             let queue = facts.queue.as_ref().map(|queue| Pausable::Queue(queue.name.clone()));
             let task = facts.task.clone().map(Pausable::Task);
-            facts.is_queue_paused = paused.iter().any(|pause| Some(&pause.what) == queue.as_ref());
-            facts.is_task_paused = paused.iter().any(|pause| Some(&pause.what) == task.as_ref());
+            let of = |what: Option<&Pausable>| paused.iter().find(|pause| Some(&pause.what) == what).cloned();
+            (facts.queue_pause, facts.task_pause) = (of(queue.as_ref()), of(task.as_ref()));
         }
         Err(error) => facts.gaps.push(format!("what is paused is not known: {error:#}")),
     }

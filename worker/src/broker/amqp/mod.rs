@@ -211,6 +211,10 @@ impl Administration for AmqpBroker {
         }
         .boxed()
     }
+
+    fn alarm(&self) -> Option<String> {
+        self.amqp.alarm()
+    }
 }
 
 impl Registers for AmqpBroker {
