@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dashboard::{api::get, site::Site};
 use mq_worker::broker::Broker;
 use mq_worker::control::{Control, Reply, WorkerInfo};
 use mq_worker::{App, Config, Context, SharedState, task};
@@ -346,11 +347,26 @@ fn a_worker_that_may_not_have_a_mailbox_works_all_the_same() {
 
 /// Under the memory alarm RabbitMQ takes no questions to workers; how full its queues are, it tells all the same.
 #[test]
-fn status_says_that_the_broker_takes_no_messages_and_how_full_its_queues_are() {
+fn status_and_page_say_that_the_broker_takes_no_messages_and_how_full_its_queues_are() {
     on_a_node_of_its_own(async |node| {
         let app = app(&node.url(), "sender@test");
         app.send(wait.with("it waits").queue("free.work").ignore_result()).await.expect("sent");
+        let site = Site::without_worker(|config| {
+            config.broker_url = node.url().parse().expect("a URL");
+            config.worker.queues = vec!["free.work".into()];
+        })
+        .await;
         node.set_memory_alarm(true);
+        // The page looks on meanwhile: one that only waits would call the broker away.
+        support::eventually("the page tells of the alarm", Duration::from_secs(40), || async {
+            let overview = get(&site, "/api/v1/overview").await;
+            assert!(overview["broker"]["away_since"].is_null(), "{overview}");
+            let problem = &overview["problems"][0];
+            let is_told = problem["title"] == "RabbitMQ takes no messages"
+                && problem["hint"].as_str().is_some_and(|hint| hint.contains("low on memory"));
+            (is_told && overview["queues"].to_string().contains("free.work")).then_some(())
+        })
+        .await;
         // Any program with our `main` has the commands.
         let mut status = std::process::Command::new(env!("CARGO_BIN_EXE_health-worker"));
         status.arg("status").env("MQ_BROKER_URL", node.url()).env("MQ_QUEUES", "free.work");

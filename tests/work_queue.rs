@@ -188,11 +188,15 @@ async fn work_later(ctx: &Context, number: u64) {
     roll.0[usize::try_from(number).expect("a small number")].fetch_add(1, Ordering::Relaxed);
 }
 
-const LATER: u64 = 100_000;
-
-/// A hundred thousand calls that wait for their time, the first half of them twice as long, while the worker and then the
-/// broker are restarted.
-async fn wait_through_restarts(config: Config, name: &str, wait: Duration, restart: impl FnOnce()) {
+/// So many calls wait for their time, the first half of them twice as long, while the worker and then the broker are
+/// restarted.
+async fn wait_through_restarts(
+    config: Config,
+    name: &str,
+    calls: u64,
+    wait: Duration,
+    restart: impl FnOnce(),
+) {
     let mut config = config;
     config.worker.concurrency = PREFETCH as usize;
     // While a broker is busy with all of them, an answer may take its time.
@@ -200,15 +204,15 @@ async fn wait_through_restarts(config: Config, name: &str, wait: Duration, resta
     let queue = unique("later");
     config.worker.queues = vec![queue.clone()];
     let app = App::new(config).expect("a good configuration");
-    let roll = Arc::new(Roll((0..LATER).map(|_| AtomicU32::new(0)).collect()));
+    let roll = Arc::new(Roll((0..calls).map(|_| AtomicU32::new(0)).collect()));
     let start = || {
         let mut state = SharedState::default();
         state.insert(Arc::clone(&roll));
         Running::start(app.clone(), state)
     };
     let send = async |numbers: std::ops::Range<u64>, wait| {
-        let calls = numbers.map(|number| work_later.with(number).queue(&queue).countdown(wait));
-        app.send_many(calls).await.expect("sent");
+        let delayed = numbers.map(|number| work_later.with(number).queue(&queue).countdown(wait));
+        app.send_many(delayed).await.expect("sent");
     };
     let done = || roll.0.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count() as u64;
     let running = start();
@@ -217,19 +221,19 @@ async fn wait_through_restarts(config: Config, name: &str, wait: Duration, resta
     eventually("the first ran", async || done() == 2_000).await;
     let before = resident();
     let begun = Instant::now();
-    for first in (2_000..LATER).step_by(7_000) {
-        let wait = if first < LATER / 2 { 2 * wait } else { wait };
-        send(first..(first + 7_000).min(LATER), wait).await;
+    for first in (2_000..calls).step_by(7_000) {
+        let wait = if first < calls / 2 { 2 * wait } else { wait };
+        send(first..(first + 7_000).min(calls), wait).await;
     }
     let sent = begun.elapsed();
-    let waiting = LATER - done();
+    let waiting = calls - done();
     let growth = resident().saturating_sub(before) >> 20;
     running.stop().await;
     let running = start();
     tokio::task::block_in_place(restart);
     let deadline = Instant::now() + 2 * wait + Duration::from_secs(200);
-    while done() < LATER {
-        assert!(Instant::now() < deadline, "{name}: {} of {LATER} have run", done());
+    while done() < calls {
+        assert!(Instant::now() < deadline, "{name}: {} of {calls} have run", done());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let all = begun.elapsed();
@@ -238,26 +242,27 @@ async fn wait_through_restarts(config: Config, name: &str, wait: Duration, resta
     eprintln!(
         "{name}: sent in {sent:.1?}, {waiting} waited, +{growth} MiB, all ran after {all:.1?}, {twice} twice"
     );
-    assert!(waiting > LATER / 4, "{name}: the machine is too slow for this: {waiting} waited");
+    assert!(waiting > calls / 4, "{name}: the machine is too slow for this: {waiting} waited");
     // As many deliveries held in the process would be some hundred bytes each, and their timers.
-    assert!(growth < 40, "{name}: the process grew by {growth} MiB");
+    assert!(growth < 20, "{name}: the process grew by {growth} MiB");
     // What was in the worker's hands when the broker went down may come again.
     assert!(twice <= 2 * PREFETCH as usize, "{name}: {twice} ran twice");
 }
 
 #[test]
-fn a_hundred_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
+fn many_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
     let _alone = alone();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let directory = support::temp_dir();
     let url = |url: String| Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
     let file = url(format!("sqlite:{}", directory.path().join("later.db").display()));
     // One after the other: both look at the memory of this process.
-    runtime.block_on(wait_through_restarts(file, "sqlite", Duration::from_secs(10), || {}));
+    runtime.block_on(wait_through_restarts(file, "sqlite", 100_000, Duration::from_secs(10), || {}));
     if support::shared::may_start_rabbitmq(file!()) {
         let mut node = support::node::Node::start();
         let config = url(node.url());
-        runtime.block_on(wait_through_restarts(config, "rabbitmq", Duration::from_secs(8), || {
+        // Fewer: RabbitMQ moves some thousand a second from the queue where they wait.
+        runtime.block_on(wait_through_restarts(config, "rabbitmq", 50_000, Duration::from_secs(8), || {
             node.restart();
         }));
     }

@@ -17,6 +17,7 @@ mod work;
 use std::path::PathBuf;
 
 use clap::Parser;
+use plan::Peers;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,6 +36,10 @@ struct Arguments {
     /// Only measurements whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
+    /// A program that measures other task queues (`PROGRAM PEER enqueue|drain AT TASKS`), and those that it knows, such as
+    /// `celery,dramatiq=python peers.py`. May be given more than once.
+    #[arg(long, value_name = "PEERS=PROGRAM")]
+    peers: Vec<Peers>,
     /// Where the figures go.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -51,7 +56,13 @@ fn main() -> Result<(), Failure> {
     if let Some(role) = arguments.role {
         return role.run();
     }
-    let figures = plan::run(arguments.amqp.as_deref(), arguments.tasks, arguments.rounds, &arguments.only)?;
+    let figures = plan::run(
+        arguments.amqp.as_deref(),
+        arguments.tasks,
+        arguments.rounds,
+        &arguments.only,
+        &arguments.peers,
+    )?;
     report::print(&figures);
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&figures)?)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -40,6 +41,27 @@ pub(crate) struct Row {
     pub(crate) more_is_better: bool,
 }
 
+/// A program that measures other task queues, and their names.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    names: Vec<String>,
+    program: Vec<String>,
+}
+
+impl FromStr for Peers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words = |text: &str, at| text.split(at).filter(|word| !word.is_empty()).map(Into::into).collect();
+        match text.split_once('=') {
+            Some((names, program)) if !program.trim().is_empty() => {
+                Ok(Self { names: words(names, ','), program: words(program, ' ') })
+            }
+            _ => Err("give the names of peers and their program, as in `celery,huey=python peers.py`".into()),
+        }
+    }
+}
+
 /// Which figure of a measurement.
 type Pick = fn(&Figures) -> f64;
 
@@ -51,7 +73,7 @@ const RSS: Pick = |figures| figures.rss;
 /// What is compared: the name of the line, its unit, which figure, our measurement, the other, and what the other is.
 type Compared = (&'static str, &'static str, Pick, &'static str, &'static str, &'static str);
 
-const COMPARED: [Compared; 14] = [
+const COMPARED: [Compared; 24] = [
     ("RabbitMQ: drain, worker", "tasks/s", RATE, "amqp drain", "amqp raw drain", "lapin"),
     ("RabbitMQ: drain, broker alone", "tasks/s", RATE, "amqp broker drain", "amqp raw drain", "lapin"),
     ("RabbitMQ: CPU a drained task", "µs", CPU, "amqp drain", "amqp raw drain", "lapin"),
@@ -80,14 +102,48 @@ const COMPARED: [Compared; 14] = [
     ("SQLite: drain, worker", "tasks/s", RATE, "sqlite drain", "sqlite broker drain", "the broker alone"),
     ("SQLite: CPU a drained task", "µs", CPU, "sqlite drain", "sqlite broker drain", "the broker alone"),
     ("SQLite: RSS of the worker", "MB", RSS, "sqlite drain", "sqlite broker drain", "the broker alone"),
+    // Peers get durable classic queues, since some of them know no other.
+    ("RabbitMQ: drain", "tasks/s", RATE, "amqp drain", "celery drain", "Celery"),
+    ("RabbitMQ: drain", "tasks/s", RATE, "amqp drain", "dramatiq drain", "Dramatiq"),
+    ("RabbitMQ: drain", "tasks/s", RATE, "amqp drain", "rusty-celery drain", "rusty-celery"),
+    ("RabbitMQ: drain", "tasks/s", RATE, "amqp drain", "apalis drain", "apalis"),
+    ("RabbitMQ: enqueue", "tasks/s", RATE, "amqp enqueue 64", "celery enqueue", "Celery, unconfirmed"),
+    ("RabbitMQ: enqueue", "tasks/s", RATE, "amqp enqueue 64", "dramatiq enqueue", "Dramatiq, unconfirmed"),
+    (
+        "RabbitMQ: enqueue",
+        "tasks/s",
+        RATE,
+        "amqp enqueue 64",
+        "rusty-celery enqueue",
+        "rusty-celery, unconfirmed",
+    ),
+    (
+        "RabbitMQ: enqueue",
+        "tasks/s",
+        RATE,
+        "amqp enqueue 64",
+        "apalis enqueue",
+        "apalis, unconfirmed, in memory",
+    ),
+    ("SQLite: enqueue", "tasks/s", RATE, "sqlite enqueue 64", "huey enqueue", "huey"),
+    ("SQLite: drain", "tasks/s", RATE, "sqlite drain", "huey drain", "huey"),
 ];
 
+/// A peer gets so many times fewer tasks: some take milliseconds for one.
+const FEWER: u64 = 10;
+
 /// Measures everything whose name contains `only`.
-pub(crate) fn run(amqp: Option<&str>, tasks: u64, rounds: usize, only: &str) -> Result<Comparison, Failure> {
+pub(crate) fn run(
+    amqp: Option<&str>,
+    tasks: u64,
+    rounds: usize,
+    only: &str,
+    peers: &[Peers],
+) -> Result<Comparison, Failure> {
     // In the working directory: a temporary one may be memory, where a sync costs nothing.
     let directory = std::env::current_dir()?.join("target").join(format!("compare-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
-    let measured = measure_all(amqp, &directory, tasks, rounds, only);
+    let measured = measure_all(amqp, &directory, tasks, rounds, only, peers);
     std::fs::remove_dir_all(&directory)?;
     let measured = measured?;
     let rows = COMPARED.iter().filter_map(|compared| row(&measured, compared)).collect();
@@ -100,6 +156,7 @@ fn measure_all(
     tasks: u64,
     rounds: usize,
     only: &str,
+    peers: &[Peers],
 ) -> Result<BTreeMap<String, Vec<Figures>>, Failure> {
     let mut measured = BTreeMap::<String, Vec<Figures>>::new();
     let raw = directory.join("raw.db").display().to_string();
@@ -132,12 +189,24 @@ fn measure_all(
         child(&["prepare", at])?;
     }
     let (all, single) = (tasks.to_string(), SINGLE.to_string());
+    let (fewer, file) = ((tasks / FEWER).max(1).to_string(), directory.join("peer.db").display().to_string());
     for round in 0..rounds {
         for (name, role, more) in &steps {
             let tasks = if name.ends_with("latency") { &single } else { &all };
             let line: Vec<&str> = role.iter().copied().chain([&**tasks]).chain(*more).collect();
             let figures = child(&line).map_err(|error| format!("{name}: {error}"))?;
             measured.entry((*name).to_owned()).or_default().push(figures);
+        }
+        for (peers, peer) in peers.iter().flat_map(|peers| peers.names.iter().map(move |peer| (peers, peer)))
+        {
+            let Some(at) = (if peer == "huey" { Some(&*file) } else { amqp }) else { continue };
+            for what in ["enqueue", "drain"] {
+                let name = format!("{peer} {what}");
+                let mut command = Command::new(&peers.program[0]);
+                command.args(&peers.program[1..]).args([peer, what, at, &fewer]);
+                let figures = figures_of(&mut command).map_err(|error| format!("{name}: {error}"))?;
+                measured.entry(name).or_default().push(figures);
+            }
         }
         eprintln!("round {} of {rounds}", round + 1);
     }
@@ -146,7 +215,11 @@ fn measure_all(
 
 /// A measurement in a process of its own.
 fn child(line: &[&str]) -> Result<Figures, Failure> {
-    let output = Command::new(std::env::current_exe()?).args(line).output()?;
+    figures_of(Command::new(std::env::current_exe()?).args(line))
+}
+
+fn figures_of(command: &mut Command) -> Result<Figures, Failure> {
+    let output = command.output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
     }

@@ -1,8 +1,10 @@
 //! What people do with the page.
 
 use fantoccini::key::Key;
+use mq_worker::{Schedule, Timing};
 use support::browser::{Browser, Look, may_start};
 
+use super::api::act;
 use super::site::Site;
 
 const FILE: &str = "tests/dashboard";
@@ -79,6 +81,22 @@ async fn an_open_page_follows_what_happens_and_finds_it_again() {
     browser.script("[...document.querySelectorAll('.panel button')].at(-1).click()").await;
     browser.wait_for(".notice", "revoked, and stopped").await;
     browser.wait_for("#facts", "revoked").await;
+
+    // A schedule that is put elsewhere, and one whose task nobody has.
+    browser.open(&site.url("/schedules")).await;
+    browser.wait_for("#schedules", "No schedules yet").await;
+    browser.script("window.same = true").await;
+    let yearly = Timing::cron("@yearly").expect("an expression");
+    for (name, task) in [("greetings", "dashboard.greet"), ("wrong", "dashboard.great")] {
+        site.app.schedules().put(Schedule::new(name, task, yearly.clone()).arg("ann")).await.expect("put");
+    }
+    browser.wait_for("#schedules tbody tr:last-child", "no worker").await;
+    assert!(!browser.text("#schedules tbody tr:first-child").await.contains("no worker"));
+    assert_eq!(browser.script("return window.same").await, true, "it was not loaded again");
+    browser.open(&site.url("/schedules/wrong")).await;
+    browser.wait_for("#facts", "no worker").await;
+    site.app.schedules().pause("wrong", None).await.expect("paused");
+    browser.wait_for("#facts", "paused").await;
 
     browser.open(&site.url("/tasks")).await;
     browser.fill("input[name=text]", "grace").await;
@@ -218,6 +236,11 @@ async fn a_telephone_and_a_keyboard_are_enough() {
     }
     let site = Site::start().await;
     let id = site.greet("nobody").await;
+    let schedule = serde_json::json!({
+        "action": "put-schedule", "name": "greetings.every-morning", "task": "dashboard.greet", "cron": "0 9 * * mon-fri",
+        "tz": "Europe/Berlin", "args": "[\"ann\"]", "queue": "greetings", "is_new": true,
+    });
+    assert_eq!(act(&site, schedule).await.0, 200);
     let browser = Browser::start(Look::Phone).await;
     site.log_in(&browser, "ada", "/tasks").await;
     browser.wait_for("#calls", "dead").await;
@@ -231,6 +254,8 @@ async fn a_telephone_and_a_keyboard_are_enough() {
         "/workers",
         "/workers/greeter%40host-1",
         "/dead",
+        "/schedules",
+        "/schedules/greetings.every-morning",
         "/broker",
         "/activity",
     ] {

@@ -1,8 +1,9 @@
 //! The management page, in a real browser and through its API.
 
-mod api;
+pub(crate) mod api;
+mod bad;
 mod browser;
 mod pictures;
 mod rabbitmq;
 mod schedules;
-mod site;
+pub(crate) mod site;

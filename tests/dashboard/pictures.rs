@@ -1,15 +1,29 @@
-//! Pictures of the page for the documentation: `MQ_TEST_PICTURES=docs/screenshots ./tests/run dashboard pictures`.
+//! Pictures of the page for the documentation: `MQ_TEST_PICTURES=docs/screenshots ./tests/run dashboard pictures`; with
+//! `MQ_TEST_PICTURES_ALL=DIR`, of every page in light, in dark and on a telephone, to look at after a change.
 
 use std::path::PathBuf;
 
 use chrono::{TimeDelta, Utc};
 use mq_worker::history::{Entry, History, Kind, Occurrence};
+use serde_json::json;
 use support::browser::{Browser, Look, may_start};
 
+use super::api::act;
 use super::site::Site;
 
 /// Where the pictures go; without it they are only looked at.
 const TARGET: &str = "MQ_TEST_PICTURES";
+
+/// The same for every page.
+const ALL: &str = "MQ_TEST_PICTURES_ALL";
+
+/// A directory that a variable names; relative paths start from the root of the workspace.
+fn directory(variable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable)?;
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path);
+    std::fs::create_dir_all(&path).expect("a directory");
+    Some(path)
+}
 
 /// An hour that looks like one: some thousand calls, a wave of them, and some that fail.
 async fn history(site: &Site) {
@@ -67,10 +81,7 @@ async fn pictures_are_taken_in_light_and_dark() {
         site.greet("slow").await;
     }
     let dead = site.greet("nobody").await;
-    let target = std::env::var_os(TARGET).map(|path| {
-        // Relative paths start from the root of the workspace.
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
-    });
+    let target = directory(TARGET);
     let overview = ("overview", "/".to_owned(), "#rates svg");
     let tasks = ("tasks", "/tasks".to_owned(), "#calls tbody");
     let task = ("task", format!("/tasks/{dead}"), "#timeline");
@@ -91,12 +102,68 @@ async fn pictures_are_taken_in_light_and_dark() {
                 picture.len()
             );
             if let Some(target) = &target {
-                std::fs::create_dir_all(target).expect("a directory");
                 std::fs::write(target.join(format!("{name}-{theme}.png")), picture).expect("a file");
             }
         }
         let colour = browser.script("return getComputedStyle(document.body).backgroundColor").await;
         assert_eq!(colour, ground, "{theme}");
+        browser.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_can_be_looked_at() {
+    let Some(target) = directory(ALL).filter(|_| may_start("tests/dashboard")) else { return };
+    let site = Site::start().await;
+    history(&site).await;
+    for name in ["grace", "busy", "nobody", "slow"] {
+        site.greet(name).await;
+    }
+    let dead = site.greet("nobody").await;
+    let alone = mq_worker::SendOptions { queue: Some("nobody.listens".into()), ..Default::default() };
+    let waits = site.app.send_task("dashboard.greet", &("ben",), alone).await.expect("sent");
+    let schedule = json!({
+        "action": "put-schedule", "name": "greetings.every-morning", "task": "dashboard.greet", "cron": "0 9 * * mon-fri",
+        "tz": "Europe/Berlin", "args": "[\"ann\"]", "queue": "greetings", "is_new": true,
+    });
+    for action in [schedule, json!({"action": "pause", "task": "dashboard.other"})] {
+        let (status, answer) = act(&site, action).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let pages = [
+        ("overview", "/".to_owned()),
+        ("tasks", "/tasks".into()),
+        ("task-dead", format!("/tasks/{dead}")),
+        ("task-waits", format!("/tasks/{}", waits.id())),
+        ("queues", "/queues".into()),
+        ("queue", "/queues/greetings".into()),
+        ("workers", "/workers".into()),
+        ("worker", "/workers/greeter%40host-1".into()),
+        ("dead", "/dead".into()),
+        ("schedules", "/schedules".into()),
+        ("schedule", "/schedules/greetings.every-morning".into()),
+        ("broker", "/broker".into()),
+        ("activity", "/activity".into()),
+        ("login", "/logout".into()),
+    ];
+    for (look, theme) in [(Look::Light, "light"), (Look::Dark, "dark"), (Look::Phone, "phone")] {
+        let browser = Browser::start(look).await;
+        site.log_in(&browser, "ada", "/tasks").await;
+        browser.wait_for("#calls", "dead-lettered").await;
+        for (name, path) in &pages {
+            match *name {
+                "login" => browser.click("form[action='/logout'] button").await,
+                _ => browser.open(&site.url(path)).await,
+            }
+            browser.wait("h1").await;
+            let file = target.join(format!("{name}-{theme}.png"));
+            std::fs::write(file, browser.whole().await).expect("a file");
+            if look == Look::Phone {
+                browser.script("window.scrollBy(0, window.innerHeight - 60)").await;
+                let file = target.join(format!("{name}-{theme}-below.png"));
+                std::fs::write(file, browser.picture().await).expect("a file");
+            }
+        }
         browser.close().await;
     }
 }

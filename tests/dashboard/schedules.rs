@@ -9,7 +9,7 @@ use super::api::{act, ask, get};
 use super::site::Site;
 
 /// A page as a browser gets it, for who may act or see.
-async fn html(site: &Site, path: &str, token: &str) -> (u16, String) {
+pub(crate) async fn html(site: &Site, path: &str, token: &str) -> (u16, String) {
     let (url, token) = (site.url(path), format!("Bearer {token}"));
     let asked = tokio::task::spawn_blocking(move || {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -38,6 +38,11 @@ async fn a_schedule_is_seen_run_paused_edited_and_removed() {
     let schedule = &found["schedules"][0];
     assert_eq!((&schedule["name"], &schedule["origin"]), (&json!("a/b <1>"), &json!("hand")), "{found}");
     assert_eq!(schedule["upcoming"].as_array().map(Vec::len), Some(5), "{schedule}");
+    support::eventually("the worker tells its tasks", Duration::from_secs(20), || async {
+        let found = get(&site, "/api/v1/schedules").await;
+        (found["schedules"][0]["registered"] == true).then_some(())
+    })
+    .await;
 
     // A call by hand, and what became of it.
     let named = |action: &str| json!({"action": action, "schedule": "a/b <1>"});

@@ -8,11 +8,12 @@
 //! ([`log`]). Meanwhile a nemesis kills, pauses and cuts ([`nemesis`]), after a plan that follows from the seed. Then
 //! all is healed, the queues must drain, and the checker ([`check`]) reads the log: what was acknowledged and has no
 //! outcome, what ran again without a fault that explains it, and more. With `--scenario` a short fixed play is
-//! performed instead ([`scenario`]), if wanted with a broker that is broken on purpose ([`mutation`]), which must be
-//! caught. With `--schedules` there are schedulers instead, and each due time must come once ([`schedules`]).
+//! performed instead ([`scenario`]), if wanted with a broker or a store of results that is broken on purpose ([`mutation`],
+//! [`bad_store`]), which must be caught. With `--schedules` there are schedulers instead, and each due time must come once ([`schedules`]).
 #![allow(clippy::print_stdout, reason = "this is a command")]
 
 mod arena;
+mod bad_store;
 mod check;
 mod log;
 mod mutation;
@@ -77,13 +78,14 @@ struct Arguments {
     /// Instead of tasks: so many schedules, and three schedulers
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["rate", "pause", "poison"])]
     schedules: Option<usize>,
-    /// Seconds that a machine with other things to do may add to a takeover of the schedulers
-    #[arg(long, default_value_t = 3)]
+    /// Seconds that a call may be late beyond a takeover of the schedulers; times the slowdown of this machine, which is
+    /// measured
+    #[arg(long, default_value_t = 2)]
     busy: u64,
     /// Perform this short play instead
     #[arg(long, value_parser = plays())]
     scenario: Option<String>,
-    /// With a broker that is broken in this way
+    /// With a broker or a store of results that is broken in this way
     #[arg(long, value_parser = mutations())]
     mutation: Option<String>,
     /// Where the log and the output of the processes are kept [default: a temporary directory, kept after a violation]
@@ -160,7 +162,8 @@ fn plays() -> Vec<&'static str> {
 
 /// The names of all mutations.
 fn mutations() -> Vec<&'static str> {
-    mutation::names().into_iter().chain(schedules::broker::names()).collect()
+    let of_brokers = mutation::names().into_iter().chain(schedules::broker::names());
+    of_brokers.chain(bad_store::names()).collect()
 }
 
 /// What a checker has found.

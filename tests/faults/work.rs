@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit}
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::log::{Death, Event, How, Log};
-use crate::mutation;
+use crate::{bad_store, mutation};
 
 /// What the tasks are configured with: see the attributes below.
 pub(crate) const MAX_RETRIES: u32 = 3;
@@ -40,9 +40,13 @@ fn path() -> PathBuf {
 
 /// The process of a worker.
 pub(crate) fn main() -> ExitCode {
-    if let Some(wrap) = mutation::of_this_process() {
-        let installed = App::builder().wrap_broker(wrap).install();
-        installed.expect("the control has set a good configuration");
+    let builder = match (mutation::of_this_process(), bad_store::of_this_process()) {
+        (Some(wrap), _) => Some(App::builder().wrap_broker(wrap)),
+        (None, Some(wrap)) => Some(App::builder().wrap_backend(wrap)),
+        (None, None) => None,
+    };
+    if let Some(builder) = builder {
+        builder.install().expect("the control has set a good configuration");
     }
     if std::env::var_os(IN_PROCESS).is_none() {
         return mq_worker::main();

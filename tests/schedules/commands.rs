@@ -4,9 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use mq_worker::control::Control;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::Process;
+use support::journal::Journal;
+use support::places::{Running, eventually};
 
 use super::lab::Lab;
 
@@ -71,7 +75,9 @@ async fn lives(lab: &Lab) {
     let directory = support::temp_dir();
     let shell = Shell { broker: &lab.url, directory: directory.path() };
     let printed = shell
-        .well("schedules add nightly clean.up --cron '0 3 * * *' --tz Europe/Berlin --args '[1]' --queue q")
+        .well(
+            r#"schedules add nightly clean.up --cron '0 3 * * *' --tz Europe/Berlin --args '[1]' --queue q --headers '{"tenant": "x"}'"#,
+        )
         .await;
     assert!(printed.contains("schedule `nightly`: next at"), "{printed}");
     let list = shell.json("schedules list").await;
@@ -100,7 +106,8 @@ async fn lives(lab: &Lab) {
         (&json!(id), &json!(true)),
         "{shown}"
     );
-    assert!(shell.well("schedules show nightly").await.contains(&id));
+    let shown = shell.well("schedules show nightly").await;
+    assert!(shown.contains(&id) && shown.contains(r#"{"tenant":"x"}"#), "{shown}");
     let (_, explained, _) = shell.run(&format!("explain {id}")).await;
     assert!(explained.contains("schedule `nightly` sent it"), "{explained}");
 
@@ -137,6 +144,8 @@ async fn the_commands_do_what_they_say_on_sqlite() {
         ("schedules add a t --every 5m --tz UTC", 2, "cannot be used with"),
         ("schedules add a t --at 2001-01-01T00:00:00Z", 2, "in the past"),
         ("schedules add a t --every 5m --args '{}'", 2, "array"),
+        ("schedules add a t --every 5m --headers '{\"id\": 1}'", 2, "belongs to the protocol"),
+        ("schedules add a t --every 5m --headers '[]'", 2, "object"),
         ("schedules add a t --every 5m --jitter 6m", 2, "5m at most, the interval"),
         ("schedules add '' t --every 5m", 2, "is empty"),
         ("schedules add known t --every 5m", 1, "--replace"),
@@ -172,11 +181,58 @@ async fn the_commands_do_what_they_say_on_rabbitmq() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_of_a_task_that_no_worker_has_is_told_of() {
+    let lab = Lab::sqlite().expect("a file");
+    let running = Running::start(lab.app(), Journal::default().shared());
+    let directory = support::temp_dir();
+    let shell = Shell { broker: &lab.url, directory: directory.path() };
+    let control = Control::new(lab.app().broker().await.expect("a broker"));
+    let answers = async || control.workers().await.is_ok_and(|workers| !workers.is_empty());
+    eventually("the worker answers", answers).await;
+    let (code, printed, said) = shell.run("schedules add wrong schedules.ad --every 1h").await;
+    assert!(code == 0 && printed.contains("schedule `wrong`: next at"), "{printed}{said}");
+    assert!(
+        said.contains("no running worker has task `schedules.ad`; did you mean `schedules.add`?"),
+        "{said}"
+    );
+    let (_, _, said) = shell.run("schedules add right schedules.add --every 1h --args '[1, 2]'").await;
+    assert!(!said.contains("no running worker"), "{said}");
+    let list = shell.json("schedules list").await;
+    assert_eq!((&list[0]["registered"], &list[1]["registered"]), (&json!(true), &json!(false)), "{list}");
+    let list = shell.well("schedules list").await;
+    assert!(
+        list.contains("schedules.ad (no worker)") && !list.contains("schedules.add (no worker)"),
+        "{list}"
+    );
+    let shown = shell.well("schedules show wrong").await;
+    assert!(shown.contains("schedules.ad, which no running worker has"), "{shown}");
+
+    // The scheduler says it of what its file says.
+    let entry = "[[schedules]]\nname = \"far\"\ntask = \"schedules.sea\"\nevery = \"24h\"\n";
+    std::fs::write(directory.path().join("mq-worker.toml"), entry).expect("written");
+    let beat = Process::spawn(&mut shell.command("beat"));
+    let beat = tokio::task::spawn_blocking(move || {
+        beat.wait_for_line("did you mean `schedules.see`?", Duration::from_secs(60));
+        beat
+    });
+    let beat = beat.await.expect("it warns");
+    beat.signal(Signal::TERM);
+    assert_eq!(beat.wait(Duration::from_secs(20)).status.code(), Some(0));
+    running.stop().await;
+    // Where nobody answers, nothing is known.
+    let list = shell.json("schedules list").await;
+    assert_eq!(list[1]["registered"], Value::Null, "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_broker_the_commands_say_so_and_keep_its_password() {
     let directory = support::temp_dir();
     let url = format!("amqp://guest:pa55word@127.0.0.1:{}/%2f", support::free_port());
     let shell = Shell { broker: &url, directory: directory.path() };
-    let (code, _, said) = shell.run("schedules list").await;
-    assert_eq!(code, 69, "{said}");
-    assert!(said.contains("127.0.0.1") && !said.contains("pa55word"), "{said}");
+    std::fs::write(directory.path().join("mq-worker.toml"), "publish_timeout = \"1s\"\n").expect("written");
+    let lines = ["list", "show a", "add a t --every 5m", "run a"].map(|line| format!("schedules {line}"));
+    for (code, _, said) in join_all(lines.iter().map(|line| shell.run(line))).await {
+        assert_eq!(code, 69, "{said}");
+        assert!(said.contains("127.0.0.1") && !said.contains("pa55word"), "{said}");
+    }
 }

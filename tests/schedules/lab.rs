@@ -205,17 +205,31 @@ pub(super) fn assert_once(
     let counted = listener.counted();
     let twice: Vec<_> = counted.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "came more than once: {twice:?}");
+    let lost = missing(listener, schedules, from, until);
+    assert!(lost.is_empty(), "lost: {lost:?}");
+}
+
+/// The due times of the schedules in a span that have not come.
+pub(super) fn missing(
+    listener: &Listener,
+    schedules: &[Schedule],
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Vec<(String, DateTime<Utc>)> {
+    // A message that was on its way to the listener when its connection was lost comes again, as redelivered.
     let all = listener.all();
     let arrived: BTreeSet<_> = all.iter().map(|call| (call.schedule.as_str(), call.due)).collect();
+    let mut missing = Vec::new();
     for schedule in schedules {
         let mut last = from;
         while let Some(due) = schedule.timing.next_after(last).filter(|due| *due <= until) {
-            // A message may have been on its way to this listener when its connection was lost.
-            let came = arrived.contains(&(schedule.name.as_str(), due));
-            assert!(came, "{} of {due} was lost", schedule.name);
+            if !arrived.contains(&(schedule.name.as_str(), due)) {
+                missing.push((schedule.name.clone(), due));
+            }
             last = due;
         }
     }
+    missing
 }
 
 /// The latest that a call came.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use mq_worker::backend::{self, Awaited, BackendOptions, ResultBackend, ResultRecord};
 use mq_worker::{ConnectOptions, Error, QueueKind, State, TlsOptions};
 use support::{eventually, unique, within};
@@ -49,6 +50,24 @@ async fn works(store: &Store) {
     let record = within("a result", LIMIT, waiting).await.expect("no panic").expect("a result");
     assert_eq!(record.state, State::Success);
     assert!(store.fetch(&id).await.expect("fetched").is_some());
+}
+
+/// Many results at once, of which the store cannot take one: that one fails, for good and for its caller alone.
+async fn fails_alone(store: &Store, bad: &str) -> Error {
+    let mut ids: Vec<String> = (0..30).map(|_| unique("task")).collect();
+    ids.insert(20, bad.to_owned());
+    let all = ids.iter().map(|id| async move { (id, store.store(&success(id), None).await) });
+    let mut refused = None;
+    for (id, stored) in within("storing", LIMIT, join_all(all)).await {
+        match id == bad {
+            true => refused = stored.err(),
+            false => stored.expect("stored"),
+        }
+        assert_eq!(store.fetch(id).await.ok().flatten().is_some(), id != bad, "{id}");
+    }
+    let error = refused.expect("it is refused");
+    assert!(error.is_permanent(), "{error:#}");
+    error
 }
 
 /// What a store says that does not work, whatever is asked of it. No secret is in it.

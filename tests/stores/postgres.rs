@@ -11,7 +11,7 @@ use support::pooler::{self, Pooler};
 use support::postgres::{Postgres, is_installed, shared_server};
 use support::{unique, within};
 
-use super::{open, open_with, refusal, success, survives, works};
+use super::{fails_alone, open, open_with, refusal, success, survives, works};
 
 /// A server that wants TLS and, of those who come by TCP, a password.
 fn guarded(authority: &Authority) -> Postgres {
@@ -109,6 +109,11 @@ async fn a_database_that_takes_no_writes_says_why_and_is_used_as_soon_as_it_does
     assert!(!error.is_permanent());
     server.sql(&name, "DROP TRIGGER no_room ON mq_worker_result");
     works(&store).await;
+    for (id, part) in [("with\0a NUL".to_owned(), "cannot keep this text"), ("long".repeat(3000), "too long")]
+    {
+        let error = fails_alone(&store, &id).await;
+        assert!(error.to_string().contains(part), "{error:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

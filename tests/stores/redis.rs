@@ -1,13 +1,14 @@
 //! Redis.
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
-use mq_worker::TlsOptions;
+use mq_worker::{App, Config, TlsOptions};
 use support::authority::{Authority, Purpose};
 use support::redis::{Redis, is_installed};
-use support::unique;
+use support::{unique, within};
 
-use super::{open, open_with, refusal, store_in_the_end, success, survives, works};
+use super::{LIMIT, fails_alone, open, open_with, refusal, store_in_the_end, success, survives, works};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_is_right_or_wrong_or_missing() {
@@ -116,6 +117,34 @@ async fn sentinels_name_the_primary_before_and_after_a_failover() {
     assert!(replica.cli(&["INFO", "replication"]).contains("role:master"), "it took over");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_with_a_time_limit_waits_for_a_server_that_is_away_and_one_without_is_told_so() {
+    if !is_installed(file!()) {
+        return;
+    }
+    let mut server = Redis::start();
+    let broker_url = "memory://stores".parse().expect("a URL");
+    let result_backend = Some(server.url().parse().expect("a URL"));
+    let app = App::new(Config { broker_url, result_backend, ..Config::default() }).expect("an application");
+    let job = app.result::<i64>("later").await.expect("a handle");
+    server.kill9();
+    let error = within("the error", LIMIT, job.get().into_future()).await.expect_err("it is away");
+    assert!(error.is_connection(), "{error:#}");
+    let error = job.get().timeout(Duration::from_millis(300)).await.expect_err("it is still away");
+    assert!(error.is_timeout() && format!("{error:#}").contains("cannot be reached"), "{error:#}");
+    let mut waiting = job.get().timeout(LIMIT).into_future();
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    server.launch();
+    store_in_the_end(&open(&server.url()).await, &success("later")).await;
+    assert_eq!(waiting.await.expect("a result"), 42);
+    let waiting = tokio::spawn(async move { job.get().timeout(LIMIT).await.map(drop) });
+    waiting.await.expect("no panic").expect("it is there");
+    let job = app.result::<i64>("never").await.expect("a handle");
+    app.close().await;
+    let error = within("the error", LIMIT, job.get().timeout(LIMIT * 2).into_future()).await;
+    assert!(error.expect_err("it was closed").is_connection());
+}
+
 async fn refusal_of_storing(server: &Redis) -> mq_worker::Error {
     let store = open(&server.url()).await;
     store.store(&success(&unique("task")), None).await.expect_err("it takes no writes")
@@ -142,6 +171,8 @@ async fn a_server_that_is_full_says_so_and_takes_results_when_it_has_room() {
     assert!(error.is_codec() && error.to_string().contains("another program's"), "{error:#}");
     let error = store.fetch("text").await.expect_err("it is a text");
     assert!(error.is_codec() && error.to_string().contains("`celery-task-meta-text`"), "{error:#}");
+    let error = fails_alone(&store, "list").await;
+    assert!(error.to_string().contains("another program's"), "{error:#}");
     let odd = "näme / with \"odd\" * letters\n";
     store.store(&success(odd), None).await.expect("stored");
     assert!(store.fetch(odd).await.expect("an answer").is_some());

@@ -205,6 +205,22 @@ impl Browser {
         self.client.screenshot().await.expect("a picture")
     }
 
+    /// A picture of the whole page, as PNG.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn whole(&self) -> Vec<u8> {
+        let height =
+            self.script("return document.documentElement.scrollHeight").await.as_u64().unwrap_or(740);
+        let width = self.script("return window.innerWidth").await.as_u64().unwrap_or(360);
+        let (width, height) = (width as u32, (height as u32).min(4000));
+        // A telephone has a size of its own, which no window changes.
+        if width > 500 {
+            self.client.set_window_size(width, height + 150).await.expect("a larger window");
+        }
+        self.picture().await
+    }
+
     /// True if nothing has to be scrolled sideways.
     pub async fn fits(&self) -> bool {
         let overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";

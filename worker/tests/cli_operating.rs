@@ -281,3 +281,56 @@ fn what_is_paused_is_shown_and_can_be_resumed() {
     place.bad(&["pause", "email", "--until", "yesterday"], 2, "expected a duration");
     place.bad(&["pause", "email", "--until", "2001-01-01T00:00:00Z"], 2, "in the past");
 }
+
+#[test]
+#[cfg(unix)]
+fn bash_completes_the_names_that_the_broker_knows() {
+    let place = Place::new();
+    let runtime = runtime();
+    for queue in ["email", "events"] {
+        place.good(&["declare", "queue", queue]);
+    }
+    // A name that a shell would run, on the way to nobody.
+    let odd = Publication {
+        routing_key: "e$(touch pwned)".into(),
+        message: Message { body: "{}".into(), ..Message::default() },
+        ..Publication::default()
+    };
+    runtime.block_on(async { place.app("client@h").broker().await?.publish(odd).await }).expect("published");
+    let worker = place.worker(&runtime, "greeter@host-1");
+    support::eventually("the worker replies", || match place.run(&["status"]).code {
+        Some(0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let program = Path::new(env!("CARGO_BIN_EXE_mq-worker")).parent().expect("a directory");
+    let search = std::env::var("PATH").unwrap_or_default();
+    let replies = |line: &str| {
+        // As readline cuts the words, also at `@`, `=` and a comma's list not at all.
+        let script = format!(
+            "eval \"$(mq-worker completions bash)\"; COMP_LINE={line:?}; COMP_POINT=${{#COMP_LINE}}; \
+             COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _mq_worker_names mq-worker \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let output = std::process::Command::new("bash")
+            .args(["--norc", "-c", &script])
+            .current_dir(place.path())
+            .env("PATH", format!("{}:{search}", program.display()))
+            .env("MQ_BROKER_URL", place.url())
+            .output()
+            .expect("bash");
+        assert!(output.stderr.is_empty(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(replies("mq-worker purge e"), ["email", "email.dead", "events", "events.dead"]);
+    assert_eq!(replies("mq-worker --queues=sms,ev"), ["sms,events", "sms,events.dead"]);
+    assert_eq!(replies("mq-worker stop gre"), ["greeter@host-1"]);
+    assert_eq!(replies("mq-worker stop greeter@ho"), ["host-1"]);
+    // What clap knows is still offered.
+    assert!(replies("mq-worker pu").contains(&"purge".to_owned()));
+    place.good(&["stop", "greeter@host-1"]);
+    runtime.block_on(worker).expect("no panic").expect("it ends well");
+    // A broker that is not there: no names, and no noise.
+    std::fs::remove_file(place.path().join("queue.db")).expect("removed");
+    assert_eq!(replies("mq-worker stop gre"), Vec::<String>::new());
+    assert!(!place.path().join("queue.db").exists() && !place.path().join("pwned").exists());
+}

@@ -36,6 +36,8 @@ pub(crate) struct Verdict {
     again: usize,
     takeovers: usize,
     late: Vec<Duration>,
+    /// So long the machine was allowed to take longer than a takeover.
+    busy: Duration,
     broken: Vec<String>,
 }
 
@@ -61,8 +63,12 @@ pub(crate) struct Setting {
 pub(crate) fn check(lines: Vec<Line>, schedules: &[Schedule], setting: Setting) -> Verdict {
     let Setting { from, until, busy } = setting;
     let leads = lines.iter().filter(|line| matches!(line.event, Event::Leads { .. })).count();
-    let mut verdict =
-        Verdict { schedules: schedules.len(), takeovers: leads.saturating_sub(1), ..Verdict::default() };
+    let mut verdict = Verdict {
+        schedules: schedules.len(),
+        takeovers: leads.saturating_sub(1),
+        busy,
+        ..Verdict::default()
+    };
     let mut arrivals = arrivals(&lines);
     let history = History::new(lines);
     for trouble in &history.troubles {
@@ -231,7 +237,7 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "faults: {} | {} schedules, due times {}, came {} | twice {twice} | lost {lost} | missed by policy {} | in doubt {} | \
-             delivered again {} | {} takeovers | late by {:.2}s (p50), {:.1}s (p99), {:.1}s at most | other violations {}",
+             delivered again {} | {} takeovers | late by {:.2}s (p50), {:.1}s (p99), {:.1}s at most, {:.1}s allowed for the machine | other violations {}",
             if faults.is_empty() { "none".into() } else { faults.join(", ") },
             self.schedules,
             self.due,
@@ -243,6 +249,7 @@ impl fmt::Display for Verdict {
             late(50),
             late(99),
             late(100),
+            self.busy.as_secs_f64(),
             self.broken.len() - twice - lost,
         )
     }

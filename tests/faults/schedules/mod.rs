@@ -8,6 +8,7 @@
 pub(crate) mod broker;
 mod check;
 mod entries;
+mod load;
 mod reader;
 pub(crate) mod scheduler;
 
@@ -23,6 +24,7 @@ use mq_worker::broker::LogEntry;
 use self::check::Setting;
 pub(crate) use self::check::Verdict;
 use self::entries::{schedules, to_toml};
+use self::load::Load;
 use self::reader::Reader;
 use crate::arena::Kind;
 use crate::log::{Event, Fault, Line, Time, now};
@@ -46,6 +48,7 @@ pub(crate) struct Schedules<'a> {
     reader: Reader,
     /// Due times after this are all sent.
     from: Time,
+    load: Load,
 }
 
 impl Schedules<'_> {
@@ -70,7 +73,7 @@ impl Schedules<'_> {
         block_on(app.close());
         let from = now();
         (1..SCHEDULERS).for_each(|_| run.add_scheduler(settings.clone()));
-        let started = Schedules { run, schedules, reader, from };
+        let started = Schedules { run, schedules, reader, from, load: Load::measure() };
         started.wait_until(|lines| leader(lines).is_some());
         Ok(started)
     }
@@ -115,7 +118,8 @@ impl Schedules<'_> {
         Ok(())
     }
 
-    /// Waits until all is well again, stops the schedulers, and checks.
+    /// Waits until all is well again, stops the schedulers, and checks. A call may be late by `busy` beyond a takeover: by
+    /// so much on a machine with nothing else to do, and by as many times more as this one was slower.
     pub(crate) fn finish(self, busy: Duration) -> Verdict {
         let until = now();
         self.come_on();
@@ -124,6 +128,7 @@ impl Schedules<'_> {
             let code = format!("{error:#}").replace(' ', "-");
             self.run.log.write(Event::Exit { name: "reader".into(), code });
         }
+        let busy = busy.mul_f64(self.load.stop());
         let setting = Setting { from: self.from, until, busy };
         check::check(read(&self.run.directory.join("log")), &self.schedules, setting)
     }

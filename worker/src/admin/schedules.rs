@@ -1,8 +1,11 @@
 //! Schedules with what became of their last calls: what the result backend does not know, a history may.
 
+use std::collections::BTreeSet;
+
 #[cfg(feature = "dashboard")]
 use crate::app::RunOutcome;
 use crate::app::{App, ScheduleInfo};
+use crate::control::{Control, Registered};
 use crate::error::Result;
 #[cfg(feature = "dashboard")]
 use crate::history::{History, Retention};
@@ -18,6 +21,7 @@ const MOST: usize = 500;
 pub(crate) async fn list(app: &App) -> Result<Vec<ScheduleInfo>> {
     let mut found = app.schedules().list().await?;
     from_configured_history(app, &mut found).await;
+    from_workers(app, &mut found).await;
     Ok(found)
 }
 
@@ -28,7 +32,34 @@ pub(crate) async fn list(app: &App) -> Result<Vec<ScheduleInfo>> {
 pub(crate) async fn find(app: &App, name: &str) -> Result<Option<ScheduleInfo>> {
     let mut found: Vec<ScheduleInfo> = app.schedules().get(name).await?.into_iter().collect();
     from_configured_history(app, &mut found).await;
+    from_workers(app, &mut found).await;
     Ok(found.pop())
+}
+
+/// Asks the running workers whether one has the task; says so if none has. Where nobody answers, nothing is known.
+pub(crate) async fn complaint(app: &App, task: &str) -> Option<String> {
+    registered(app, &BTreeSet::from([task])).await?.complaint(task)
+}
+
+async fn from_workers(app: &App, schedules: &mut [ScheduleInfo]) {
+    let tasks: BTreeSet<String> = schedules.iter().map(|info| info.schedule.task.clone()).collect();
+    if tasks.is_empty() {
+        return;
+    }
+    let registered = registered(app, &tasks.iter().map(String::as_str).collect()).await;
+    schedules.iter_mut().for_each(|info| info.mark(registered.as_ref()));
+}
+
+/// Workers that cannot be asked say nothing: it is not what was asked for.
+async fn registered(app: &App, tasks: &BTreeSet<&str>) -> Option<Registered> {
+    let asked = async { Control::new(app.broker().await?).registered(tasks).await };
+    asked.await.unwrap_or_else(|error| {
+        crate::tracing::warn!(
+            error = format!("{error:#}"),
+            "the workers cannot be asked which tasks they have"
+        );
+        None
+    })
 }
 
 #[cfg(not(feature = "dashboard"))]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::config::value;
-use super::{App, Config, GLOBAL, WrapBroker};
+use super::{App, Config, GLOBAL, Wraps};
+use crate::backend::ResultBackend;
 use crate::broker::Broker;
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::routing::{Exchange, Queue, QueueKind};
 #[derive(Debug, Default)]
 pub struct AppBuilder {
     config: Option<Config>,
-    wrap_broker: Option<WrapBroker>,
+    wraps: Wraps,
     middleware: Vec<Arc<dyn Erased>>,
 }
 
@@ -105,7 +106,15 @@ impl AppBuilder {
     #[doc(hidden)]
     #[must_use]
     pub fn wrap_broker(mut self, wrap: fn(Arc<dyn Broker>) -> Arc<dyn Broker>) -> Self {
-        self.wrap_broker = Some(wrap);
+        self.wraps.broker = Some(wrap);
+        self
+    }
+
+    /// The same for the result backend.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn wrap_backend(mut self, wrap: fn(Arc<dyn ResultBackend>) -> Arc<dyn ResultBackend>) -> Self {
+        self.wraps.backend = Some(wrap);
         self
     }
 
@@ -118,7 +127,7 @@ impl AppBuilder {
             Some(config) => config,
             None => Config::load()?,
         };
-        App::assemble(config, self.wrap_broker, Chain::collect(self.middleware))
+        App::assemble(config, self.wraps, Chain::collect(self.middleware))
     }
 
     /// Builds the application and makes it the [global](App::global) one, which `.delay()` uses.

@@ -22,6 +22,9 @@ use crate::tracing;
 /// Timeout for the workers' replies when the state of a call is queried.
 const ASK: Duration = Duration::from_millis(500);
 
+/// The pause before a store that could not be reached is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// The handle to a call that was sent. Dropping it does not affect the call.
 pub struct AsyncResult<T> {
     app: App,
@@ -202,24 +205,46 @@ impl<'a, T: DeserializeOwned> IntoFuture for Get<'a, T> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Get { job, timeout } = self;
-            let waiting = job.backend()?.wait(&job.id, Awaited::Final);
-            let record = within(timeout, || format!("no result of task {}", job.id), waiting).await?;
+            let backend = job.backend()?;
+            let wait = || backend.wait(&job.id, Awaited::Final);
+            let record = within(timeout, || format!("no result of task {}", job.id), wait).await?;
             value_of(&record)
         })
     }
 }
 
-/// Waits; `what` says what has not come in time.
-pub(super) async fn within<T>(
+/// Waits; `what` says what has not come in time. Without a time limit a store that cannot be reached is an error at once;
+/// with one, it may come back until then.
+pub(super) async fn within<T, F>(
     limit: Option<Duration>,
     what: impl FnOnce() -> String,
-    wait: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let Some(limit) = limit else { return wait.await };
-    match background::timeout(limit, wait).await? {
-        Some(done) => done,
-        None => Err(Error::timeout(format!("{} within {}", what(), humantime::format_duration(limit)))),
+    wait: impl Fn() -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let Some(limit) = limit else { return wait().await };
+    let mut problem = None;
+    let waiting = async {
+        loop {
+            match wait().await {
+                Err(error) if !error.is_final_here() => {
+                    tracing::debug!(error = format!("{error:#}"), "cannot wait for a result yet");
+                    problem = Some(error);
+                }
+                done => return done,
+            }
+            background::sleep(AGAIN).await?;
+        }
+    };
+    if let Some(done) = background::timeout(limit, waiting).await? {
+        return done;
     }
+    let late = Error::timeout(format!("{} within {}", what(), humantime::format_duration(limit)));
+    Err(match problem {
+        Some(problem) => late.with_source(problem),
+        None => late,
+    })
 }
 
 /// The value of a record, or its error.

@@ -104,7 +104,7 @@ impl<'a, T: DeserializeOwned + Send + 'static> IntoFuture for Join<'a, T> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let all = try_join_all(self.results.iter().map(|job| job.get().into_future()));
+            let all = || try_join_all(self.results.iter().map(|job| job.get().into_future()));
             let count = self.results.len();
             within(self.timeout, || format!("not all results of {count} tasks came"), all).await
         })

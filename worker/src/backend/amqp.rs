@@ -27,7 +27,7 @@ use crate::connection::amqp::failure::{reply_code, text};
 use crate::connection::amqp::link::{Pause, lock};
 use crate::connection::amqp::subscription::{Ack, Event, Source, Subscribed};
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JSON, Message, Properties};
 use crate::routing::names::MAX_NAME;
 use crate::routing::{Queue, QueueKind, Topology};
@@ -208,7 +208,7 @@ impl ResultBackend for RpcBackend {
 }
 
 fn closed() -> Error {
-    Error::connection("the result backend was closed")
+    Error::new(ErrorKind::Gone, "the result backend was closed")
 }
 
 impl Drop for RpcBackend {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Awaited, ResultRecord};
 use crate::connection::background;
-use crate::error::{Persistence, Result};
+use crate::error::Result;
 use crate::tracing;
 
 /// The waiting callers.
@@ -124,7 +124,7 @@ where
     let (mut pause, longest) = PAUSE;
     loop {
         match fetch().await {
-            Err(error) if error.persistence() == Persistence::Passing && !error.is_access_refused() => {
+            Err(error) if !error.is_final_here() => {
                 tracing::debug!(error = format!("{error:#}"), "cannot fetch a result yet");
             }
             fetched => return fetched,

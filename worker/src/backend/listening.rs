@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::hub::{self, Change, Hub, PAUSE};
 use super::{Awaited, ResultRecord};
 use crate::connection::background;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::tracing;
 
 /// A store that announces what is stored.
@@ -112,7 +112,7 @@ impl<S: Announcing> Listening<S> {
 }
 
 fn closed() -> Error {
-    Error::connection("the result backend was closed")
+    Error::new(ErrorKind::Gone, "the result backend was closed")
 }
 
 /// Listens for ever.

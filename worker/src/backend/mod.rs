@@ -7,6 +7,8 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 #[cfg(any(feature = "postgres", feature = "redis"))]
+mod gathering;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod hub;
 #[cfg(feature = "amqp")]
 mod inbox;
@@ -89,7 +91,7 @@ pub async fn open(
         "memory" => Ok(memory::open(url, options.expires)),
         "none" => Ok(Arc::new(none::NoBackend)),
         #[cfg(feature = "sqlite")]
-        "sqlite" => sqlite::SqliteBackend::open(url, options).await,
+        "sqlite" => sqlite::SqliteBackend::open(broker, url, options).await,
         #[cfg(feature = "amqp")]
         "rpc" | "amqp" | "amqps" => Ok(Arc::new(amqp::RpcBackend::open(broker, url, options)?)),
         #[cfg(feature = "postgres")]

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::gathering::{Gathering, StoringMany, Written};
 use super::hub::{Change, Hub};
 use super::listening::{Announcing, Changes, Ended, Listening};
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
@@ -28,11 +29,14 @@ const SWEEP: Duration = Duration::from_secs(30);
 /// How many rows it deletes at a time, so that nobody waits for it, and the pause until the next.
 const BATCH: (i64, Duration) = (2000, Duration::from_millis(50));
 
-/// Stores a record and announces it, unless there is a final one.
+/// Stores records of different tasks and announces them, those with a final one excepted. In the order of their ids, so that
+/// two programs do not wait for each other's rows.
 const STORE: &str = "
     WITH stored AS (
         INSERT INTO mq_worker_result AS known (task_id, is_final, record, expires_at)
-        VALUES ($1, $2, $3, now() + $4 * interval '1 second')
+        SELECT id, is_final, record, now() + $4 * interval '1 second'
+        FROM unnest($1::text[], $2::bool[], $3::bytea[]) AS new (id, is_final, record)
+        ORDER BY id
         ON CONFLICT (task_id) DO UPDATE SET
             is_final = excluded.is_final, record = excluded.record, stored_at = now(), expires_at = excluded.expires_at
         WHERE NOT known.is_final OR known.expires_at <= now()
@@ -52,12 +56,15 @@ const DELETE_EXPIRED: &str = "
 /// A table of a database.
 pub(super) struct PostgresBackend {
     listening: Listening<Store>,
+    gathering: Gathering<Store>,
+}
+
+struct Store {
+    postgres: Arc<Postgres>,
     expires: Duration,
     /// When this process has begun last to delete what has expired. `None`: it is at it.
     swept: Arc<Mutex<Option<Instant>>>,
 }
-
-struct Store(Arc<Postgres>);
 
 impl PostgresBackend {
     /// The results in the database that `url` names. Nothing is sent yet.
@@ -65,13 +72,16 @@ impl PostgresBackend {
     /// # Errors
     /// An address with a mistake, or a file for TLS that cannot be read.
     pub(super) fn open(url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
-        let store = Store(Arc::new(Postgres::open(url, &options.connect)?));
-        let listening = Listening::new(Arc::new(store));
-        Ok(Self { listening, expires: options.expires, swept: Arc::new(Mutex::new(Some(Instant::now()))) })
+        let postgres = Arc::new(Postgres::open(url, &options.connect)?);
+        let swept = Arc::new(Mutex::new(Some(Instant::now())));
+        let store = Arc::new(Store { postgres, expires: options.expires, swept });
+        Ok(Self { listening: Listening::new(Arc::clone(&store)), gathering: Gathering::new(store) })
     }
+}
 
+impl Store {
     /// Deletes what has expired, now and then, until nothing is left of it.
-    fn sweep(&self, Store(postgres): &Store) {
+    fn sweep(&self) {
         {
             let mut swept = lock(&self.swept);
             let is_due =
@@ -81,7 +91,7 @@ impl PostgresBackend {
             }
             *swept = None;
         }
-        let (postgres, swept) = (Arc::clone(postgres), Arc::clone(&self.swept));
+        let (postgres, swept) = (Arc::clone(&self.postgres), Arc::clone(&self.swept));
         let sweep = async move {
             if let Err(error) = delete_expired(&postgres).await {
                 tracing::debug!(error = format!("{error:#}"), "expired results stay for now");
@@ -119,24 +129,8 @@ impl ResultBackend for PostgresBackend {
 
     fn store<'a>(&'a self, record: &'a ResultRecord, _to: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         async move {
-            let store = self.listening.store()?;
-            let (id, json, is_final) = (record.task_id.clone(), record.to_json(), record.state.is_ready());
-            let expires = Some(self.expires).filter(|expires| !expires.is_zero()).map(|e| e.as_secs_f64());
-            let write = move |client: deadpool_postgres::Object| {
-                async move {
-                    let values: [(&(dyn ToSql + Sync), Type); 4] = [
-                        (&id, Type::TEXT),
-                        (&is_final, Type::BOOL),
-                        (&json, Type::BYTEA),
-                        (&expires, Type::FLOAT8),
-                    ];
-                    client.query_typed(STORE, &values).await.map(drop)
-                }
-                .boxed()
-            };
-            store.0.ask("store a result", write).await?;
-            self.sweep(store);
-            Ok(())
+            self.listening.store()?;
+            self.gathering.store(record).await
         }
         .boxed()
     }
@@ -160,7 +154,7 @@ impl ResultBackend for PostgresBackend {
                 }
                 .boxed()
             };
-            store.0.ask("delete a result", delete).await
+            store.postgres.ask("delete a result", delete).await
         }
         .boxed()
     }
@@ -169,6 +163,35 @@ impl ResultBackend for PostgresBackend {
         // What was stored is stored; the connections end with the last handle.
         self.listening.close();
         async {}.boxed()
+    }
+}
+
+impl StoringMany for Store {
+    const AT_ONCE: usize = 2;
+
+    fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let expires = Some(self.expires).filter(|expires| !expires.is_zero()).map(|e| e.as_secs_f64());
+            let write = move |client: deadpool_postgres::Object| {
+                async move {
+                    let ids: Vec<&str> = records.iter().map(|record| &*record.task_id).collect();
+                    let are_final: Vec<bool> = records.iter().map(|record| record.is_final).collect();
+                    let jsons: Vec<&[u8]> = records.iter().map(|record| &*record.json).collect();
+                    let values: [(&(dyn ToSql + Sync), Type); 4] = [
+                        (&ids, Type::TEXT_ARRAY),
+                        (&are_final, Type::BOOL_ARRAY),
+                        (&jsons, Type::BYTEA_ARRAY),
+                        (&expires, Type::FLOAT8),
+                    ];
+                    client.query_typed(STORE, &values).await.map(drop)
+                }
+                .boxed()
+            };
+            self.postgres.ask("store a result", write).await?;
+            self.sweep();
+            Ok(())
+        }
+        .boxed()
     }
 }
 
@@ -183,7 +206,7 @@ impl Announcing for Store {
                 }
                 .boxed()
             };
-            let record = self.0.ask("fetch a result", fetch).await?;
+            let record = self.postgres.ask("fetch a result", fetch).await?;
             record.as_deref().map(ResultRecord::from_json).transpose()
         }
         .boxed()
@@ -191,7 +214,7 @@ impl Announcing for Store {
 
     fn serve<'a>(&'a self, hub: &'a Hub, changes: &'a mut Changes) -> BoxFuture<'a, Ended> {
         async move {
-            let (client, mut heard) = match self.0.listen(CHANNEL).await {
+            let (client, mut heard) = match self.postgres.listen(CHANNEL).await {
                 Ok(listening) => listening,
                 Err(error) => return Ended::NotBegun(error),
             };
@@ -200,7 +223,7 @@ impl Announcing for Store {
                     "cannot wait for results: {} takes LISTEN and passes no notification on, as a pooler in transaction \
                      mode; name the server itself, or a pool in session mode, where results are awaited (storing and \
                      fetching work)",
-                    self.0.shown()
+                    self.postgres.shown()
                 ));
             }
             self.follow(hub, changes, &client, &mut heard).await;
@@ -218,7 +241,7 @@ impl Store {
         let command = format!("NOTIFY {CHANNEL}, '{probe}'");
         let notify =
             |client: deadpool_postgres::Object| async move { client.batch_execute(&command).await }.boxed();
-        if self.0.ask("listen for results", notify).await.is_err() {
+        if self.postgres.ask("listen for results", notify).await.is_err() {
             // Whether it hears is another matter.
             return true;
         }
@@ -267,7 +290,7 @@ impl Store {
                     hub.hears([&id]);
                 },
                 () = tokio::time::sleep(QUIET) => {
-                    let ping = tokio::time::timeout(self.0.timeout(), client.batch_execute(""));
+                    let ping = tokio::time::timeout(self.postgres.timeout(), client.batch_execute(""));
                     if !matches!(ping.await, Ok(Ok(()))) {
                         return;
                     }

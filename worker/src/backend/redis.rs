@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use redis::{AsyncCommands, RedisResult, Script};
 
+use super::gathering::{Gathering, StoringMany, Written};
 use super::hub::{Change, Hub};
 use super::listening::{Announcing, Changes, Ended, Listening};
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
@@ -27,32 +28,36 @@ const AT_ONCE: usize = 1000;
 /// A connection that hears nothing for so long is asked whether it is still there.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// Stores a record and publishes it, unless the key has a final one. Records begin with their state, as Python's do; the
-/// whole record is looked at only where one does not.
+/// Stores records of different tasks and publishes them, unless a key has a final one. Records begin with their state, as
+/// Python's do; the whole record is looked at only where one does not. After an error those before it are stored.
 const STORE: &str = r#"
-local head = redis.call('GETRANGE', KEYS[1], 0, 63)
-if head ~= '' then
-  local status = string.match(head, '^{%s*"status"%s*:%s*"([^"]*)"')
-  if not status then
-    local read, meta = pcall(cjson.decode, redis.call('GET', KEYS[1]))
-    status = read and type(meta) == 'table' and meta.status
+for n, key in ipairs(KEYS) do
+  local record = ARGV[n + 1]
+  local head = redis.call('GETRANGE', key, 0, 63)
+  local status
+  if head ~= '' then
+    status = string.match(head, '^{%s*"status"%s*:%s*"([^"]*)"')
+    if not status then
+      local read, meta = pcall(cjson.decode, redis.call('GET', key))
+      status = read and type(meta) == 'table' and meta.status
+    end
   end
-  if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 0 end
+  if status ~= 'SUCCESS' and status ~= 'FAILURE' and status ~= 'REVOKED' then
+    if ARGV[1] == '0' then
+      redis.call('SET', key, record)
+    else
+      redis.call('SET', key, record, 'PX', ARGV[1])
+    end
+    redis.call('PUBLISH', key, record)
+  end
 end
-if ARGV[2] == '0' then
-  redis.call('SET', KEYS[1], ARGV[1])
-else
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-end
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-return 1
+return #KEYS
 "#;
 
 /// Celery's `redis://`.
 pub(super) struct RedisBackend {
     listening: Listening<Store>,
-    script: Script,
-    expires: Duration,
+    gathering: Gathering<Store>,
 }
 
 /// The keys of one program.
@@ -60,6 +65,8 @@ struct Store {
     redis: Arc<Redis>,
     /// What stands before the id of a task.
     prefix: String,
+    script: Script,
+    expires: Duration,
 }
 
 impl RedisBackend {
@@ -70,8 +77,9 @@ impl RedisBackend {
     pub(super) fn open(url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
         let redis = Arc::new(Redis::open(url, &options.connect)?);
         let prefix = format!("{}{PREFIX}", redis.key_prefix());
-        let listening = Listening::new(Arc::new(Store { redis, prefix }));
-        Ok(Self { listening, script: Script::new(STORE), expires: options.expires })
+        let (script, expires) = (Script::new(STORE), options.expires);
+        let store = Arc::new(Store { redis, prefix, script, expires });
+        Ok(Self { listening: Listening::new(Arc::clone(&store)), gathering: Gathering::new(store) })
     }
 }
 
@@ -84,17 +92,8 @@ impl ResultBackend for RedisBackend {
 
     fn store<'a>(&'a self, record: &'a ResultRecord, _to: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         async move {
-            let store = self.listening.store()?;
-            let (key, json) = (store.key(&record.task_id), record.to_json());
-            let (script, expires) =
-                (self.script.clone(), self.expires.as_millis().min(i64::MAX as u128).to_string());
-            let write = |mut connection: MultiplexedConnection| {
-                async move {
-                    script.key(key).arg(json).arg(expires).invoke_async::<i64>(&mut connection).await
-                }
-                .boxed()
-            };
-            store.redis.ask("store a result", write).await.map(drop)
+            self.listening.store()?;
+            self.gathering.store(record).await
         }
         .boxed()
     }
@@ -123,6 +122,30 @@ impl ResultBackend for RedisBackend {
         // What was stored is stored; the connections end with the last handle.
         self.listening.close();
         async {}.boxed()
+    }
+}
+
+impl StoringMany for Store {
+    const AT_ONCE: usize = 2;
+
+    fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let script = self.script.clone();
+            let keys: Vec<_> = records.iter().map(|record| self.key(&record.task_id)).collect();
+            let expires = self.expires.as_millis().min(i64::MAX as u128).to_string();
+            let write = move |mut connection: MultiplexedConnection| {
+                async move {
+                    let mut store = script.arg(expires);
+                    for (key, record) in keys.iter().zip(&records) {
+                        store.key(key).arg(&record.json);
+                    }
+                    store.invoke_async::<i64>(&mut connection).await
+                }
+                .boxed()
+            };
+            self.redis.ask("store a result", write).await.map(drop)
+        }
+        .boxed()
     }
 }
 

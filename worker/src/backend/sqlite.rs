@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
-use crate::connection::sqlite::{self, Database, News, Storing, job};
-use crate::error::{Error, Result};
+use crate::connection::sqlite::{self, Acked, Database, News, Storing, job};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A result backend in a file. Shares the thread, and the transactions, of a broker on the same file.
 pub(crate) struct SqliteBackend {
@@ -19,17 +19,24 @@ pub(crate) struct SqliteBackend {
     timeout: Duration,
     /// `None`: results are kept for ever.
     expires: Option<Duration>,
+    acked: Acked,
     /// Ends the waiting of this handle.
     closed: CancellationToken,
 }
 
 impl SqliteBackend {
-    /// Opens the file that `url` names, or makes it.
-    pub(crate) async fn open(url: &BrokerUrl, options: &BackendOptions) -> Result<Arc<dyn ResultBackend>> {
+    /// Opens the file that `url` names, or makes it: for the tasks of this broker.
+    pub(crate) async fn open(
+        broker: &BrokerUrl,
+        url: &BrokerUrl,
+        options: &BackendOptions,
+    ) -> Result<Arc<dyn ResultBackend>> {
         let timeout = options.connect.timeout;
         let database = Database::open(url, timeout).await?;
         let expires = Some(options.expires).filter(|expires| !expires.is_zero());
-        Ok(Arc::new(Self { database, timeout, expires, closed: CancellationToken::new() }))
+        let is_one = broker.scheme() == "sqlite" && sqlite::is_same_file(broker, url);
+        let acked = if is_one { Acked::Here } else { Acked::Elsewhere };
+        Ok(Arc::new(Self { database, timeout, expires, acked, closed: CancellationToken::new() }))
     }
 
     /// The file may be open for others still; this handle is not.
@@ -63,6 +70,7 @@ impl ResultBackend for SqliteBackend {
             record: record.to_json(),
             is_final: record.state.is_ready(),
             expires: self.expires,
+            acked: self.acked,
         };
         self.database.call(sqlite::store(storing), self.timeout).boxed()
     }
@@ -122,5 +130,5 @@ impl ResultBackend for SqliteBackend {
 }
 
 fn closed() -> Error {
-    Error::connection("the result backend was closed")
+    Error::new(ErrorKind::Gone, "the result backend was closed")
 }

@@ -9,12 +9,14 @@ mod clock;
 mod leader;
 mod plan;
 mod sender;
+mod unregistered;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::clock::Clock;
@@ -100,6 +102,8 @@ impl Beat {
     /// What waiting cannot mend: a mistake in the configuration, or a broker that keeps no schedules.
     pub async fn run(self) -> Result<()> {
         let stop = self.handle.0.clone();
+        let warning = unregistered::warn(self.app.clone(), self.declared.clone());
+        let _warning = AbortOnDropHandle::new(tokio::spawn(warning));
         let mut said = String::new();
         loop {
             let worked = tokio::select! {

@@ -151,4 +151,9 @@ pub trait Administration: Send + Sync + 'static {
         let _ = queue;
         Box::pin(std::future::ready(Ok(None)))
     }
+
+    /// Why the broker takes no messages from this program at present, such as `low on memory`, if it has said so.
+    fn alarm(&self) -> Option<String> {
+        None
+    }
 }

@@ -124,6 +124,7 @@ fn run(line: Vec<OsString>) -> Outcome {
         Some(CliCommand::Unbind(arguments)) => bind::undo(arguments, &common),
         Some(CliCommand::Delete(command)) => delete::run(command, &common),
         Some(CliCommand::Completions { shell }) => completions::run(shell),
+        Some(CliCommand::Names { line }) => completions::names::run(&line, common),
     }
 }
 

@@ -25,7 +25,9 @@ async fn act(app: &App, command: SchedulesCommand) -> Outcome {
     let all = app.schedules();
     match command {
         SchedulesCommand::List { json } => list(app, json).await,
-        SchedulesCommand::Show { name, json } => show(&get(app, &name).await?, json),
+        SchedulesCommand::Show { name, json } => {
+            show(&there(schedules::find(app, &name).await?, &name)?, json)
+        }
         SchedulesCommand::Next { name, count, json } => next(&get(app, &name).await?.schedule, count, json),
         SchedulesCommand::Add(arguments) => add(app, arguments).await,
         SchedulesCommand::Edit(arguments) => edit(app, arguments).await,
@@ -49,7 +51,10 @@ async fn act(app: &App, command: SchedulesCommand) -> Outcome {
 }
 
 async fn get(app: &App, name: &str) -> Outcome<ScheduleInfo> {
-    let found = schedules::find(app, name).await?;
+    there(app.schedules().get(name).await?, name)
+}
+
+fn there(found: Option<ScheduleInfo>, name: &str) -> Outcome<ScheduleInfo> {
     found.ok_or_else(|| {
         Failure::failed(format!(
             "there is no schedule `{name}`; `mq-worker schedules list` shows those that are there"
@@ -74,7 +79,11 @@ async fn list(app: &App, json: bool) -> Outcome {
         };
         vec![
             found.schedule.name.clone(),
-            found.schedule.task.clone(),
+            if found.is_nobodys() {
+                format!("{} (no worker)", found.schedule.task)
+            } else {
+                found.schedule.task.clone()
+            },
             one_line(&found.schedule.timing.to_string(), WIDTH),
             next,
             found.runs.first().map_or_else(|| "-".into(), |last| local(last.due)),
@@ -92,7 +101,14 @@ fn show(found: &ScheduleInfo, json: bool) -> Outcome {
     let ScheduleInfo { schedule, .. } = found;
     let mut lines = vec![
         ("name", schedule.name.clone()),
-        ("task", schedule.task.clone()),
+        (
+            "task",
+            format!(
+                "{}{}",
+                schedule.task,
+                if found.is_nobodys() { ", which no running worker has" } else { "" }
+            ),
+        ),
         ("when", schedule.timing.to_string()),
         ("written", place(&found.origin).to_owned()),
     ];
@@ -109,8 +125,14 @@ fn show(found: &ScheduleInfo, json: bool) -> Outcome {
     if !schedule.kwargs.is_empty() {
         lines.push(("kwargs", json!(schedule.kwargs).to_string()));
     }
+    if !schedule.headers.is_empty() {
+        lines.push(("headers", json!(schedule.headers).to_string()));
+    }
     if let Some(queue) = &schedule.queue {
         lines.push(("queue", queue.clone()));
+    }
+    if let Some(expires) = schedule.expires {
+        lines.push(("expires", format!("after {}", humantime::format_duration(expires))));
     }
     lines.push(("overlap", schedule.overlap.as_str().into()));
     lines.push(("catch up", schedule.catch_up.as_str().into()));
@@ -187,11 +209,15 @@ async fn edit(app: &App, arguments: EditArguments) -> Outcome {
 }
 
 async fn put(app: &App, schedule: Schedule) -> Outcome {
-    let name = schedule.name.clone();
+    let Schedule { name, task, .. } = schedule.clone();
     app.schedules().put(schedule).await?;
-    let found = get(app, &name).await?;
-    let next = found.next.map_or_else(|| "never".into(), local);
-    output::data(format!("schedule `{name}`: next at {next}"))
+    let found = app.schedules().get(&name).await?;
+    let next = found.and_then(|found| found.next).map_or_else(|| "never".into(), local);
+    output::data(format!("schedule `{name}`: next at {next}"))?;
+    if let Some(problem) = schedules::complaint(app, &task).await {
+        output::note(format!("warning: {problem}"));
+    }
+    Ok(())
 }
 
 fn given(timing: TimingArguments) -> Outcome<Option<Timing>> {
@@ -213,13 +239,16 @@ fn given(timing: TimingArguments) -> Outcome<Option<Timing>> {
 
 /// The schedule with what was given.
 fn with(mut schedule: Schedule, call: ScheduledCallArguments) -> Outcome<Schedule> {
-    let ScheduledCallArguments { args, kwargs, queue, expires, overlap, catch_up, jitter } = call;
-    let unreadable = |error: serde_json::Error| Failure::usage(format!("the arguments are no JSON: {error}"));
+    let ScheduledCallArguments { args, kwargs, headers, queue, expires, overlap, catch_up, jitter } = call;
+    let unreadable = |error: serde_json::Error| Failure::usage(format!("this is no JSON: {error}"));
     if let Some(args) = args {
         schedule.args = serde_json::from_str(args.0.get()).map_err(unreadable)?;
     }
     if let Some(kwargs) = kwargs {
         schedule.kwargs = serde_json::from_str(kwargs.get()).map_err(unreadable)?;
+    }
+    if let Some(headers) = headers {
+        schedule.headers = serde_json::from_str(headers.get()).map_err(unreadable)?;
     }
     schedule.queue = queue.or(schedule.queue);
     schedule.expires = expires.or(schedule.expires);

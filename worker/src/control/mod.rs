@@ -13,6 +13,7 @@ mod glob;
 pub mod inspect;
 pub mod mailbox;
 pub mod methods;
+pub(crate) mod registered;
 pub mod reply;
 
 pub use client::Control;
@@ -20,4 +21,5 @@ pub use clock::Clock;
 pub use command::{Addressed, Command, ReplyTo};
 pub use inspect::{Running, Sighting, WorkerInfo};
 pub use mailbox::Mailbox;
+pub(crate) use registered::Registered;
 pub use reply::Reply;

@@ -68,8 +68,8 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
             job.kwargs.as_deref().map_or(Some("{}".into()), json_of_literal),
         ),
     };
-    let is_over = job.state.is_final() || running.is_some();
-    let reasons = if is_over { Vec::new() } else { reasons(state, id).await };
+    let needs_no_reason = job.state == JobState::Success || running.is_some();
+    let reasons = if needs_no_reason { Vec::new() } else { reasons(state, id).await };
     // Not worth an error: everything else is known.
     let schedule = state.app.schedules().of_call(id).await.ok().flatten();
     let not_null = |text: Option<String>| text.filter(|text| text != "null");

@@ -2,7 +2,8 @@
 
 use super::path;
 use super::problem::{Problem, Severity};
-use super::snapshot::Snapshot;
+use super::snapshot::{QueueView, Snapshot};
+use crate::control::WorkerInfo;
 use crate::show::counted;
 
 /// A worker that settles for longer than this many seconds stands still.
@@ -49,20 +50,11 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
                 format!("{} waiting. Start one: mq-worker --queues {name}", counted(queue.ready, "message"));
             add(Severity::Error, title, hint, link());
         }
-        let has_room = now.workers.iter().any(|worker| {
-            let info = &worker.info;
-            info.queues.contains(name) && !info.stopping && info.running < info.concurrency
-        });
-        if is_served
-            && queue.ready > 0
-            && queue.consumers > 0
-            && has_room
-            && queue.oldest_seconds.is_some_and(|age| age > NOT_TAKEN)
-            && earlier.queue(name).is_some_and(|before| before.ready > 0)
-        {
+        let is_waiting = is_served && queue.ready > 0 && queue.consumers > 0;
+        if is_waiting && has_room(now, name) && is_not_taken(now, earlier, queue) {
             let title = format!("Workers with free slots take nothing from `{name}`");
-            let hint = "Its oldest message has waited for more than a minute. See the logs of its workers."
-                .to_owned();
+            let hint =
+                "Its messages have waited for more than a minute. See the logs of its workers.".to_owned();
             add(Severity::Error, title, hint, link());
         }
         let before = earlier.queue(name).and_then(|queue| queue.dead);
@@ -93,16 +85,42 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
             add(Severity::Warning, format!("`{}` consumes from no queue", info.name), hint, link());
         }
     }
-    problems.sort();
+    // The broker comes first, then queues, then workers.
+    problems.sort_by_key(|problem| problem.severity);
     problems
+}
+
+/// Whether a worker of a queue has a free slot.
+fn has_room(now: &Snapshot, queue: &str) -> bool {
+    workers_of(now, queue).any(|info| !info.stopping && info.running < info.concurrency)
+}
+
+/// Whether messages have waited for long and nothing was taken meanwhile.
+fn is_not_taken(now: &Snapshot, earlier: &Snapshot, queue: &QueueView) -> bool {
+    if earlier.queue(&queue.name).is_none_or(|before| before.ready == 0) {
+        return false;
+    }
+    if let Some(age) = queue.oldest_seconds {
+        return age > NOT_TAKEN;
+    }
+    // Where the broker does not tell how old a message is: its workers have begun nothing since.
+    let started = |snapshot| -> Option<Vec<(&str, u64)>> {
+        workers_of(snapshot, &queue.name).map(|info| Some((info.name.as_str(), info.started?))).collect()
+    };
+    let passed = (now.at - earlier.at).as_seconds_f64();
+    passed > NOT_TAKEN && started(now).is_some_and(|new| Some(new) == started(earlier))
+}
+
+fn workers_of<'a>(snapshot: &'a Snapshot, queue: &str) -> impl Iterator<Item = &'a WorkerInfo> {
+    let infos = snapshot.workers.iter().map(|worker| &worker.info);
+    infos.filter(move |info| info.queues.iter().any(|name| name == queue))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::app::Pause;
-    use crate::control::WorkerInfo;
-    use crate::dashboard::snapshot::{BrokerView, QueueView, WorkerView};
+    use crate::dashboard::snapshot::{BrokerView, WorkerView};
 
     fn titles(now: &Snapshot, earlier: &Snapshot) -> Vec<String> {
         diagnose(now, earlier).into_iter().map(|problem| problem.title).collect()
@@ -149,10 +167,41 @@ mod tests {
                 "Workers with free slots take nothing from `b`",
                 "`w@h` cannot settle 2 messages",
                 "Dead letters of `c` are growing",
-                "`idle@h` consumes from no queue",
                 "`w@h` has lost 1 slot",
+                "`idle@h` consumes from no queue",
             ]
         );
+    }
+
+    /// RabbitMQ does not tell how old a message is.
+    #[test]
+    fn workers_that_have_begun_nothing_for_a_minute_take_nothing() {
+        let at = |seconds: i64, ready, started| {
+            let info = WorkerInfo {
+                name: "w@h".into(),
+                queues: vec!["a".into()],
+                concurrency: Some(4),
+                running: Some(0),
+                started: Some(started),
+                ..WorkerInfo::default()
+            };
+            Snapshot {
+                at: chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(seconds),
+                queues: vec![QueueView { ready, consumers: 1, ..queue("a") }],
+                workers: vec![WorkerView { info, ..WorkerView::default() }],
+                ..Snapshot::default()
+            }
+        };
+        let expected = ["Workers with free slots take nothing from `a`"];
+        assert_eq!(titles(&at(90, 5, 7), &at(0, 5, 7)), expected);
+        for (now, earlier) in [
+            (at(90, 5, 8), at(0, 5, 7)),
+            (at(30, 5, 7), at(0, 5, 7)),
+            (at(90, 5, 7), at(0, 0, 7)),
+            (at(90, 0, 7), at(0, 5, 7)),
+        ] {
+            assert_eq!(titles(&now, &earlier), Vec::<String>::new());
+        }
     }
 
     #[test]

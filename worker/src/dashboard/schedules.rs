@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{flag, number};
 use crate::admin::failure::{Failure, Outcome};
+use crate::admin::schedules::complaint;
 use crate::app::App;
 use crate::schedule::Schedule;
 use crate::show;
@@ -64,11 +65,15 @@ impl ScheduleFields {
             )));
         }
         let schedule = self.read(known.map(|known| known.schedule).as_ref())?;
-        let name = schedule.name.clone();
+        let Schedule { name, task, .. } = schedule.clone();
         app.schedules().put(schedule).await?;
         let next = app.schedules().get(&name).await?.and_then(|found| found.next);
         let next = next.map_or_else(|| "never due".into(), |next| format!("next at {}", show::time(next)));
-        Ok(format!("Schedule {name} is saved, {next}."))
+        let saved = format!("Schedule {name} is saved, {next}.");
+        Ok(match complaint(app, &task).await {
+            Some(problem) => format!("{saved} But {problem}"),
+            None => saved,
+        })
     }
 
     /// The schedule; what cannot be seen in a form stays as it is known.

@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join3;
+use futures_util::future::try_join4;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
 use crate::admin::inventory::{self, Queues};
-use crate::app::{App, Pausable, Pause};
+use crate::app::{App, Pausable, Pause, ScheduleInfo};
+use crate::broker::Broker;
 use crate::control::inspect::describe;
-use crate::control::{Control, Reply, WorkerInfo};
+use crate::control::{Control, Registered, Reply, WorkerInfo};
 use crate::error::Result;
 use crate::routing::Queue;
 
 /// How long workers have to reply.
 const PATIENCE: Duration = Duration::from_millis(700);
+
+/// How long to wait until a question to workers is sent and answered: a broker that has an alarm takes none.
+const ASKING: Duration = Duration::from_secs(3);
 
 /// Broker and workers at one moment.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -30,6 +34,9 @@ pub(crate) struct Snapshot {
     /// Why there may be queues that are not listed.
     pub(crate) queues_left_out: Option<String>,
     pub(crate) workers: Vec<WorkerView>,
+    /// The tasks that the workers have, if any answered.
+    #[serde(skip)]
+    pub(crate) registered: Option<Registered>,
     /// Paused queues and tasks.
     pub(crate) paused: Vec<Pause>,
     /// Why RabbitMQ's management API does not answer, if its address is configured.
@@ -103,7 +110,7 @@ impl Snapshot {
     pub(crate) async fn take(app: &App, last: &Self) -> Self {
         let at = Utc::now();
         let url = app.config().broker_url.to_string();
-        match look(app).await {
+        match look(app, last).await {
             Ok(found) => {
                 let broker = BrokerView { url, ..found.broker };
                 Self { at, broker, ..found }
@@ -131,6 +138,11 @@ impl Snapshot {
         self.queues.iter().find(|queue| queue.name == name)
     }
 
+    /// Marks the schedules whose task no worker has.
+    pub(crate) fn mark(&self, schedules: &mut [ScheduleInfo]) {
+        schedules.iter_mut().for_each(|info| info.mark(self.registered.as_ref()));
+    }
+
     /// A worker by its name.
     pub(crate) fn worker(&self, name: &str) -> Option<&WorkerView> {
         self.workers.iter().find(|worker| worker.info.name == name)
@@ -146,11 +158,11 @@ fn name(app: &App) -> &'static str {
     }
 }
 
-async fn look(app: &App) -> std::result::Result<Snapshot, String> {
+async fn look(app: &App, last: &Snapshot) -> std::result::Result<Snapshot, String> {
     let broker = app.broker().await.map_err(|error| format!("{error:#}"))?;
-    let (workers, silence) = match workers(app).await {
-        Ok(workers) => (workers, None),
-        Err(error) => (Vec::new(), Some(error)),
+    let ((workers, registered), silence) = match replies(app, &*broker).await {
+        Ok(found) => (found, None),
+        Err(error) => ((last.workers.clone(), last.registered.clone()), Some(error)),
     };
     let consumed = workers.iter().flat_map(|worker| &worker.info.queues);
     let also: Vec<String> =
@@ -159,8 +171,7 @@ async fn look(app: &App) -> std::result::Result<Snapshot, String> {
         inventory::queues(app, also).await.map_err(|failure| failure.in_words().1)?;
     let paused = app.paused().await.map_err(|error| format!("{error:#}"))?;
     let name = broker.capabilities().name;
-    let broker =
-        BrokerView { name, error: silence.map(|error| format!("{error:#}")), ..BrokerView::default() };
+    let broker = BrokerView { name, error: silence, ..BrokerView::default() };
     Ok(Snapshot {
         broker,
         management_error: queues.gap.as_ref().and_then(|gap| gap.mistake().map(ToOwned::to_owned)),
@@ -168,24 +179,43 @@ async fn look(app: &App) -> std::result::Result<Snapshot, String> {
         queues: paired(queues.found, &workers, &paused),
         delayed,
         workers,
+        registered,
         paused,
         ..Snapshot::default()
     })
 }
 
-/// The workers that reply, with what they run.
-async fn workers(app: &App) -> Result<Vec<WorkerView>> {
+type Seen = (Vec<WorkerView>, Option<Registered>);
+
+/// The workers that reply, or why they cannot be asked.
+async fn replies(app: &App, broker: &dyn Broker) -> std::result::Result<Seen, String> {
+    let alarm = || broker.alarm().map(|reason| format!("it is {reason}; calls wait with their senders"));
+    if let Some(alarm) = alarm() {
+        return Err(alarm);
+    }
+    match tokio::time::timeout(ASKING, workers(app)).await {
+        Ok(Ok(seen)) => Ok(seen),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(_) => Err(alarm().unwrap_or_else(|| {
+            format!("a question to workers was not sent within {} seconds", ASKING.as_secs())
+        })),
+    }
+}
+
+/// The workers that reply, with what they run, and the tasks that they have.
+async fn workers(app: &App) -> Result<Seen> {
     let control = Control::new(app.broker().await?).timeout(PATIENCE);
     let none = Map::new;
-    let asked = try_join3(
+    let asked = try_join4(
         control.ask("stats", none()),
         control.ask("active_queues", none()),
         control.ask("active", none()),
+        control.ask("registered", none()),
     );
-    let (stats, queues, active) = asked.await?;
+    let (stats, queues, active, registered) = asked.await?;
     let mut workers: Vec<WorkerView> = stats.iter().map(|stats| view(stats, &queues, &active)).collect();
     workers.sort_by(|a, b| a.info.cmp(&b.info));
-    Ok(workers)
+    Ok((workers, Registered::of(&registered)))
 }
 
 fn view(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerView {

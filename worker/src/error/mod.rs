@@ -36,6 +36,8 @@ struct Inner {
 pub(crate) enum ErrorKind {
     /// The broker or result backend cannot be reached, or the connection was lost.
     Connection,
+    /// It was closed by this program, or is gone in a way that a restart may mend and waiting does not.
+    Gone,
     /// The broker refused a request: a permission is missing.
     AccessRefused,
     /// The broker refused the connection: user, password or virtual host.
@@ -106,6 +108,17 @@ impl Error {
         self
     }
 
+    /// The same error for another caller who waits for the same thing, with its causes as text.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn again(&self) -> Self {
+        let Inner { kind, message, cause, .. } = &*self.0;
+        let mut causes =
+            std::iter::successors(self.source(), |&cause| cause.source()).map(ToString::to_string);
+        let source =
+            causes.next().map(|first| causes.fold(first, |all, next| format!("{all}: {next}")).into());
+        Self(Box::new(Inner { kind: kind.clone(), message: message.clone(), cause: cause.clone(), source }))
+    }
+
     pub(crate) fn connection(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Connection, message)
     }
@@ -140,7 +153,14 @@ impl Error {
 
     /// The broker or result backend cannot be reached, or the connection was lost.
     pub fn is_connection(&self) -> bool {
-        self.0.kind == ErrorKind::Connection
+        matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Gone)
+    }
+
+    /// True for an error that waiting in this process cannot end: the backend was closed, is gone, or refuses access.
+    pub(crate) fn is_final_here(&self) -> bool {
+        self.0.kind == ErrorKind::Gone
+            || self.is_access_refused()
+            || self.persistence() != Persistence::Passing
     }
 
     /// The broker is reachable but refused access: user, password, virtual host or permission.
@@ -234,6 +254,7 @@ impl Error {
     pub(crate) fn persistence(&self) -> Persistence {
         match self.0.kind {
             ErrorKind::Connection
+            | ErrorKind::Gone
             | ErrorKind::Timeout
             | ErrorKind::Unknown { .. }
             | ErrorKind::Storage
@@ -291,6 +312,15 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    #[test]
+    fn another_caller_is_told_the_same() {
+        let error = Error::storage("full").with_source(Error::timeout("a").with_source(Error::timeout("b")));
+        let again = error.again();
+        assert_eq!((format!("{again:#}"), again.is_storage()), ("full: a: b".to_owned(), true));
+        assert_eq!(format!("{:#}", Error::codec("alone").again()), "alone");
+    }
 
     #[test]
     fn of_a_cause_only_the_last_want_is_told() {

@@ -143,13 +143,8 @@ pub(super) fn points(db: &Connection, query: &RateQuery, now: DateTime<Utc>) -> 
     let mut sums: BTreeMap<i64, Sum> = BTreeMap::new();
     let queue = number(db, LabelKind::Queue, query.queue.as_deref())?;
     let name = number(db, LabelKind::Task, query.name.as_deref())?;
-    let is_wanted = |line: &Line| {
-        queue.is_none_or(|queue| queue == line.queue) && name.is_none_or(|name| name == line.name)
-    };
-    lines(db, span, first, |line| {
-        if is_wanted(&line) {
-            sums.entry(line.at.div_euclid(step) * step).or_default().add(&line);
-        }
+    lines(db, span, first, (queue, name), |line| {
+        sums.entry(line.at.div_euclid(step) * step).or_default().add(&line);
     })?;
     let starts = std::iter::successors(Some(first), |at| Some(at + step)).take_while(|at| *at <= last);
     Ok(starts
@@ -170,7 +165,7 @@ pub(super) fn totals(
 ) -> rusqlite::Result<Vec<Total>> {
     let (span, window) = span(window);
     let mut sums: BTreeMap<i64, Sum> = BTreeMap::new();
-    lines(db, span, (now.timestamp() - window).div_euclid(span) * span + span, |line| {
+    lines(db, span, (now.timestamp() - window).div_euclid(span) * span + span, (None, None), |line| {
         let key = match by {
             By::Queue => line.queue,
             By::Task => line.name,
@@ -186,11 +181,19 @@ pub(super) fn totals(
     Ok(totals)
 }
 
-fn lines(db: &Connection, span: i64, from: i64, mut take: impl FnMut(Line)) -> rusqlite::Result<()> {
+/// The counters from a time on, of a queue and a task where they are named.
+fn lines(
+    db: &Connection,
+    span: i64,
+    from: i64,
+    (queue, name): (Option<i64>, Option<i64>),
+    mut take: impl FnMut(Line),
+) -> rusqlite::Result<()> {
     let mut select = db.prepare_cached(
-        "SELECT at, queue, name, what, count, run, wait FROM tally WHERE span = ?1 AND at >= ?2",
+        "SELECT at, queue, name, what, count, run, wait FROM tally
+         WHERE span = ?1 AND at >= ?2 AND (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR name = ?4)",
     )?;
-    let mut rows = select.query((span, from))?;
+    let mut rows = select.query((span, from, queue, name))?;
     while let Some(row) = rows.next()? {
         take(Line {
             at: row.get(0)?,

@@ -20,7 +20,8 @@ const BUSY: Duration = Duration::from_secs(5);
 ///
 /// `seq` is when the call was first heard of, in microseconds since 1970, made unique: the newest calls are at the end
 /// of the table and of each index, so that lists and pages need no sorting, and old ones are deleted from its beginning.
-/// Names are kept once, in `label`. All times are in microseconds since 1970.
+/// Names are kept once, in `label`. A new column of `job` makes SQLite check the whole file, as for every STRICT table: four
+/// minutes for 10 million calls. A table of its own does not. All times are in microseconds since 1970.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE label (

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::app::Pause;
 use crate::history::Job;
 use crate::state::State;
 
@@ -35,10 +36,10 @@ pub(crate) struct Facts {
     pub(crate) is_done: bool,
     /// It is in the register of what was run in quarantine.
     pub(crate) is_quarantined: bool,
-    /// Its queue is paused.
-    pub(crate) is_queue_paused: bool,
-    /// Its task is paused.
-    pub(crate) is_task_paused: bool,
+    /// The pause of its queue.
+    pub(crate) queue_pause: Option<Pause>,
+    /// The pause of its task.
+    pub(crate) task_pause: Option<Pause>,
     /// Another call has its lock.
     pub(crate) lock_holder: Option<String>,
     /// What could not be found out, and why.

@@ -1,13 +1,14 @@
 //! Gathers the facts about one call: from the history, the broker, the workers and the result backend, at the same time.
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::facts::{
     DeadFacts, Facts, QueueFacts, ResultFacts, RunningFacts, ScheduleFacts, WaitingFacts, WorkerFacts,
 };
 use crate::app::{App, Pausable, unique};
 use crate::broker::{Broker, FoundMessage, Locked, Position, Register};
+use crate::control::registered::names as names_of;
 use crate::control::{Control, Reply, WorkerInfo};
 use crate::error::{Error, Result};
 use crate::history::{History, Job};
@@ -83,8 +84,8 @@ pub(crate) async fn gather(
         Ok(paused) => {
             let queue = facts.queue.as_ref().map(|queue| Pausable::Queue(queue.name.clone()));
             let task = facts.task.clone().map(Pausable::Task);
-            facts.is_queue_paused = paused.iter().any(|pause| Some(&pause.what) == queue.as_ref());
-            facts.is_task_paused = paused.iter().any(|pause| Some(&pause.what) == task.as_ref());
+            let of = |what: Option<&Pausable>| paused.iter().find(|pause| Some(&pause.what) == what).cloned();
+            (facts.queue_pause, facts.task_pause) = (of(queue.as_ref()), of(task.as_ref()));
         }
         Err(error) => facts.gaps.push(format!("what is paused is not known: {error:#}")),
     }
@@ -159,11 +160,8 @@ async fn result(app: &App, id: &str) -> Result<Option<ResultFacts>> {
 
 fn described(worker: WorkerInfo, registered: &[Reply]) -> WorkerFacts {
     let reply = registered.iter().find(|reply| reply.node == worker.name);
-    let lines = reply.and_then(|reply| reply.value.as_array());
-    // `name` or `name [queue=email]`.
-    let name = |line: &Value| Some(line.as_str()?.split(" [").next()?.to_owned());
     WorkerFacts {
-        tasks: lines.into_iter().flatten().filter_map(name).collect(),
+        tasks: reply.into_iter().flat_map(names_of).map(str::to_owned).collect(),
         name: worker.name,
         queues: worker.queues,
         running: worker.running,

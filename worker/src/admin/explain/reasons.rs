@@ -37,9 +37,9 @@ pub(crate) enum Reason {
     /// Its queue does not exist.
     NoQueue { queue: String },
     /// Its queue is paused.
-    QueuePaused { queue: String },
+    QueuePaused { queue: String, until: Option<DateTime<Utc>> },
     /// Its task is paused.
-    TaskPaused { task: String },
+    TaskPaused { task: String, until: Option<DateTime<Utc>> },
     /// No worker consumes from its queue.
     NoWorkerForQueue { queue: String, others: Vec<String> },
     /// No worker of its queue has its task.
@@ -145,15 +145,11 @@ fn waiting(facts: &Facts, now: DateTime<Utc>) -> Vec<Reason> {
         return reasons;
     }
     let queue = facts.queue.as_ref().map(|queue| queue.name.clone());
-    if facts.is_queue_paused
-        && let Some(queue) = queue.clone()
-    {
-        reasons.push(Reason::QueuePaused { queue });
+    if let (Some(pause), Some(queue)) = (&facts.queue_pause, queue.clone()) {
+        reasons.push(Reason::QueuePaused { queue, until: pause.until });
     }
-    if facts.is_task_paused
-        && let Some(task) = facts.task.clone()
-    {
-        reasons.push(Reason::TaskPaused { task });
+    if let (Some(pause), Some(task)) = (&facts.task_pause, facts.task.clone()) {
+        reasons.push(Reason::TaskPaused { task, until: pause.until });
     }
     if let Some(holder) = facts.lock_holder.clone() {
         reasons.push(Reason::LockHeld { holder });
@@ -196,7 +192,7 @@ fn about_workers(facts: &Facts, queue: Option<&str>) -> Option<Reason> {
     // A paused queue has no consumers, however many workers there are for it.
     if of_queue.is_empty() {
         let others: Vec<&WorkerFacts> = workers.iter().collect();
-        return (!facts.is_queue_paused)
+        return (facts.queue_pause.is_none())
             .then(|| Reason::NoWorkerForQueue { queue: queue.to_owned(), others: names(&others) });
     }
     if let Some(task) = &facts.task {
@@ -220,6 +216,9 @@ impl fmt::Display for Reason {
             |worker: &Option<String>| worker.as_ref().map_or_else(String::new, |one| format!(" on {one}"));
         let at =
             |at: &Option<DateTime<Utc>>| at.map_or_else(String::new, |at| format!(" at {}", show::time(at)));
+        let ends = |until: &Option<DateTime<Utc>>| {
+            until.map_or_else(String::new, |until| format!(" until {}", show::time(until)))
+        };
         let colon =
             |text: &Option<String>| text.as_ref().map_or_else(String::new, |text| format!(": {text}"));
         match self {
@@ -252,8 +251,8 @@ impl fmt::Display for Reason {
                 )
             }
             Self::NoQueue { queue } => write!(f, "its queue `{queue}` does not exist"),
-            Self::QueuePaused { queue } => write!(f, "its queue `{queue}` is paused"),
-            Self::TaskPaused { task } => write!(f, "its task `{task}` is paused"),
+            Self::QueuePaused { queue, until } => write!(f, "its queue `{queue}` is paused{}", ends(until)),
+            Self::TaskPaused { task, until } => write!(f, "its task `{task}` is paused{}", ends(until)),
             Self::NoWorkerForQueue { queue, others } if others.is_empty() => {
                 write!(f, "no worker replied, so none consumes from its queue `{queue}`")
             }
@@ -298,8 +297,8 @@ impl Reason {
             Self::Failed { .. } | Self::Revoked { .. } | Self::Rejected { .. } => {
                 format!("mq-worker jobs retry {id}")
             }
-            Self::QueuePaused { queue } => format!("mq-worker resume {queue}"),
-            Self::TaskPaused { task } => format!("mq-worker resume --task {task}"),
+            Self::QueuePaused { queue, .. } => format!("mq-worker resume {queue}"),
+            Self::TaskPaused { task, .. } => format!("mq-worker resume --task {task}"),
             Self::NoWorkerForQueue { queue, .. } => format!("mq-worker --queues {queue}"),
             Self::NoWorkerForTask { .. } => {
                 "start a worker that has the task, or move the call: mq-worker jobs move ID --queue QUEUE".into()

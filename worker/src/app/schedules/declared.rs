@@ -10,7 +10,7 @@ use super::reader::Reader;
 use super::state::{MOST, State};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::schedule::{Schedule, Timing};
+use crate::schedule::{Overlap, Schedule, Timing};
 use crate::task::TaskEntry;
 use crate::tracing;
 
@@ -43,6 +43,14 @@ pub(crate) fn declared(app: &App) -> Result<Vec<(Origin, Schedule)>> {
     }
     for (_, schedule) in &found {
         app.schedules().check(schedule)?;
+        let task = app.registry().get(&schedule.task);
+        if task.is_some_and(|task| task.options.unique_for.is_some()) && schedule.overlap == Overlap::Allow {
+            tracing::warn!(
+                schedule = schedule.name,
+                task = schedule.task,
+                "`unique_for` keeps no calls of a schedule out: `overlap = \"skip\"` does"
+            );
+        }
     }
     Ok(found)
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::origin::Origin;
 use super::record::Record;
 use super::state::State;
+use crate::control::Registered;
 use crate::schedule::{Schedule, run_at};
 
 /// How many calls are foretold.
@@ -35,6 +36,8 @@ pub struct ScheduleInfo {
     pub runs: Vec<ScheduledRun>,
     /// The due time whose call waits for the end of the one before.
     pub waiting: Option<DateTime<Utc>>,
+    /// Whether a running worker has the task; `None` if no worker was asked, or none answered.
+    pub registered: Option<bool>,
 }
 
 /// A call that a schedule has sent.
@@ -64,6 +67,16 @@ pub struct RunOutcome {
 }
 
 impl ScheduleInfo {
+    /// Notes whether a running worker has the task.
+    pub(crate) fn mark(&mut self, registered: Option<&Registered>) {
+        self.registered = registered.map(|registered| registered.has(&self.schedule.task));
+    }
+
+    /// True if running workers answered, and none of them has the task.
+    pub(crate) fn is_nobodys(&self) -> bool {
+        self.registered == Some(false)
+    }
+
     pub(super) fn of(name: &str, record: &Record, state: &State, now: DateTime<Utc>) -> Option<Self> {
         debug_assert!(!name.is_empty());
         let (origin, definition) = record.in_force()?;
@@ -96,6 +109,7 @@ impl ScheduleInfo {
             paused: until.is_some(),
             paused_until: until.filter(|_| !never_ends).map(|until| until.trunc_subsecs(3)),
             waiting: record.waiting(),
+            registered: None,
             schedule,
         })
     }

@@ -73,8 +73,7 @@ impl Schedules {
     pub async fn put(&self, schedule: Schedule) -> Result<()> {
         self.check(&schedule)?;
         let reader = self.reader().await?;
-        let known = &reader.state;
-        if !known.records.contains_key(&schedule.name) && known.kept().count() >= MOST {
+        if !reader.state.has_room_for(&schedule.name, MOST) {
             return Err(Error::config(format!(
                 "cannot add schedule `{}`: there are {MOST} already, and a broker keeps no more",
                 schedule.name

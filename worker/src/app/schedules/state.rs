@@ -109,8 +109,40 @@ impl State {
         self.records.entry(name).or_default()
     }
 
+    /// True if a schedule of this name may be added, or is there, where a broker keeps `most`.
+    pub(super) fn has_room_for(&self, name: &str, most: usize) -> bool {
+        let is_there = self.records.get(name).is_some_and(|record| record.in_force().is_some());
+        is_there || self.kept().count() < most
+    }
+
     /// The records that are worth keeping.
     pub(crate) fn kept(&self) -> impl Iterator<Item = (&String, &Record)> {
         self.records.iter().filter(|(_, record)| record.in_force().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::app::schedules::Origin;
+    use crate::schedule::{Schedule, Timing};
+
+    #[test]
+    fn a_broker_that_is_full_keeps_what_it_has_and_takes_no_more() {
+        let timing = Timing::every(Duration::from_secs(60)).expect("an interval");
+        let mut state = State::default();
+        let put = |name: &str| {
+            let (schedule, since) =
+                (Box::new(Schedule::new(name, "t", timing.clone())), DateTime::UNIX_EPOCH);
+            Entry::Put { schedule, origin: Origin::Hand, program: "p".into(), since }
+        };
+        state.apply(1, put("a"));
+        assert!(state.has_room_for("b", 2));
+        state.apply(2, put("b"));
+        assert!(state.has_room_for("a", 2) && state.has_room_for("b", 2) && !state.has_room_for("c", 2));
+        state.apply(3, Entry::Remove { name: "a".into(), origin: Origin::Hand });
+        assert!(state.has_room_for("a", 2) && !state.has_room_for("a", 1));
     }
 }

@@ -17,6 +17,7 @@ mod locks;
 mod notes;
 mod operate;
 mod schedule_log;
+mod streams;
 mod survivors;
 mod verdicts;
 
@@ -209,6 +210,10 @@ impl Administration for AmqpBroker {
             Ok(())
         }
         .boxed()
+    }
+
+    fn alarm(&self) -> Option<String> {
+        self.amqp.alarm()
     }
 }
 

@@ -17,10 +17,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::streams;
 use crate::broker::{Note, Notes, Register};
 use crate::connection::amqp::channel::Scratch;
 use crate::connection::amqp::declare::short;
-use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text};
+use crate::connection::amqp::failure::{code, reply_code, text};
 use crate::connection::amqp::link::Session;
 use crate::connection::amqp::subscription::{Ack, Event, Source};
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
@@ -217,11 +218,7 @@ impl Notebook {
         F: Future<Output = lapin::Result<T>>,
     {
         let what = format!("{what} stream `{}`", register.name());
-        let ask = async |session| match ask(session).await {
-            Err(error) if is_channel_error(&error) => Ok(Err(error)),
-            answer => answer.map(Ok),
-        };
-        let told = self.amqp.streams.request(&what, READING, ask).await?;
+        let told = streams::ask(&self.amqp, &what, READING, ask).await?;
         told.map_err(|error| match reply_code(&error) {
             // Its leader is not there yet, or it is not made yet: no reason to believe that nothing was noted.
             Some(code::NOT_FOUND) => {

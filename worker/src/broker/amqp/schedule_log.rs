@@ -18,10 +18,11 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::streams;
 use crate::broker::{Fenced, LogEntry, Publication, ScheduleLog};
 use crate::connection::amqp::channel::Scratch;
 use crate::connection::amqp::declare::short;
-use crate::connection::amqp::failure::{code, is_channel_error, reply_code, text};
+use crate::connection::amqp::failure::{code, reply_code, text};
 use crate::connection::amqp::link::{Session, lock};
 use crate::connection::amqp::subscription::{Ack, Event, Source};
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
@@ -61,11 +62,6 @@ enum From {
     After(u64),
     LastChunk,
 }
-
-/// A stream that another client is just declaring: it exists, and its replica does not run yet.
-const NO_REPLICA: &str = "does not have a replica on the local node";
-const TRIES: usize = 20;
-const STREAM_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where to end.
 #[derive(Clone, Copy)]
@@ -117,19 +113,9 @@ impl AmqpScheduleLog {
         F: Future<Output = lapin::Result<T>>,
     {
         let what = format!("{what} stream `{STREAM}`");
-        let ask = async |session| match ask(session).await {
-            Err(error) if is_channel_error(&error) => Ok(Err(error)),
-            answer => answer.map(Ok),
-        };
-        let mut tries = 0..TRIES;
-        let told = loop {
-            match self.amqp.streams.request(&what, READING, &ask).await? {
-                Err(error) if text(&error).contains(NO_REPLICA) && tries.next().is_some() => {
-                    tokio::time::sleep(STREAM_PAUSE).await;
-                }
-                told => break told,
-            }
-        };
+        // A broker that is away is told of within the usual time: it is reading that may take longer.
+        self.amqp.streams.reach(&what, self.amqp.limit).await?;
+        let told = streams::ask(&self.amqp, &what, READING, ask).await?;
         told.map_err(|error| match reply_code(&error) {
             Some(code::NOT_FOUND) => {
                 Error::connection(format!("stream `{STREAM}` is not available: {}", text(&error)))
@@ -250,7 +236,7 @@ impl ScheduleLog for AmqpScheduleLog {
         async move {
             match self.read_until(From::LastChunk, Until::Calm).await {
                 // Nobody has written anything yet.
-                Err(error) if error.is_connection() => {
+                Err(error) if error.is_connection() && self.amqp.streams.is_up() => {
                     self.make().await?;
                     self.read_until(From::LastChunk, Until::Calm).await
                 }

@@ -234,6 +234,13 @@ pub(super) enum CliCommand {
         /// The shell
         shell: Shell,
     },
+    /// Print the names that may end a command line: what the scripts of `completions` ask for
+    #[command(hide = true)]
+    Names {
+        /// The line up to the cursor
+        #[arg(allow_hyphen_values = true)]
+        line: String,
+    },
 }
 
 const STATUS_HELP: &str = "\
@@ -266,6 +273,8 @@ Examples:
   mq-worker call send_sms --queue sms --kwargs '{\"user\": {\"phone\": \"+49…\"}}' --countdown 1h";
 
 const COMPLETIONS_HELP: &str = "\
+In bash, zsh and fish they also know the queues and workers of the broker, and the tasks of its workers.
+
 Examples:
   mq-worker completions bash > ~/.local/share/bash-completion/completions/mq-worker
   mq-worker completions fish > ~/.config/fish/completions/mq-worker.fish
@@ -339,7 +348,7 @@ pub(super) struct RevokeArguments {
 #[derive(Args, Debug)]
 pub(super) struct QueuesArguments {
     /// Only these queues
-    #[arg(value_parser = value::queue)]
+    #[arg(value_name = "QUEUE", value_parser = value::queue)]
     pub(super) names: Vec<String>,
     /// Print JSON
     #[arg(long)]

@@ -143,6 +143,9 @@ pub(in crate::cli) struct ScheduledCallArguments {
     /// Arguments by name, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object, allow_hyphen_values = true)]
     pub(in crate::cli) kwargs: Option<Box<RawValue>>,
+    /// Your own headers, as a JSON object
+    #[arg(long, value_name = "JSON", value_parser = json_object, allow_hyphen_values = true)]
+    pub(in crate::cli) headers: Option<Box<RawValue>>,
     /// The queue [default: the task's]
     #[arg(long, value_parser = value::queue)]
     pub(in crate::cli) queue: Option<String>,

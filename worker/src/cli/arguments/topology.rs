@@ -119,7 +119,7 @@ pub(in crate::cli) enum DeleteCommand {
 #[derive(Args, Debug)]
 pub(in crate::cli) struct DeleteQueueArguments {
     /// The queue
-    #[arg(value_parser = value::queue)]
+    #[arg(value_name = "QUEUE", value_parser = value::queue)]
     pub(in crate::cli) name: String,
     /// Only if the queue is empty
     #[arg(long)]

@@ -150,6 +150,15 @@ impl Link {
         }
     }
 
+    /// Waits for a session, for a request that may take longer than it may take to connect.
+    ///
+    /// # Errors
+    /// None within `limit`, or none to be hoped for.
+    pub(crate) async fn reach(&self, what: &str, limit: Duration) -> Result<()> {
+        let session = self.session(0, Instant::now() + limit).await;
+        session.map(drop).map_err(|error| error.context(format!("cannot {what}")))
+    }
+
     /// Runs a request that may safely be repeated, on this connection or, when that is lost on the way, the next.
     ///
     /// # Errors

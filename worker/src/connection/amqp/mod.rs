@@ -163,6 +163,11 @@ impl Amqp {
         self.link.request(what, self.limit, |session| ask(Scratch::new(session))).await
     }
 
+    /// Why the broker takes no messages at present, if it has said so.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        self.publishing.blocked().borrow().clone()
+    }
+
     /// How long the I/O thread has stood still; `None` while it comes round.
     pub(crate) fn stalled() -> Option<Duration> {
         WATCHDOG.stalled()

@@ -36,6 +36,13 @@ fn of_server(code: &SqlState) -> (ErrorKind, &'static str) {
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => {
             (ErrorKind::Connection, "is starting or stopping")
         }
+        SqlState::CHARACTER_NOT_IN_REPERTOIRE | SqlState::UNTRANSLATABLE_CHARACTER => (
+            ErrorKind::Codec,
+            "cannot keep this text: an id with a NUL, or with letters that its encoding does not have",
+        ),
+        SqlState::PROGRAM_LIMIT_EXCEEDED | SqlState::INVALID_PARAMETER_VALUE => {
+            (ErrorKind::Codec, "cannot keep this: the id or the record is too long for it")
+        }
         _ => (ErrorKind::Storage, "answered with an error"),
     }
 }

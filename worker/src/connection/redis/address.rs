@@ -3,10 +3,15 @@
 use std::fs;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisResult, TlsCertificates, TlsMode,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::sync::Mutex;
 
 use super::link::Server;
@@ -154,8 +159,34 @@ fn certificates(tls: &TlsOptions) -> Result<Option<TlsCertificates>> {
         (None, None) => None,
         _ => return Err(Error::config("[tls] has one of `cert_file` and `key_file`: they belong together")),
     };
-    let root_cert = tls.ca_file.as_deref().map(read).transpose()?;
+    let root_cert = match &tls.ca_file {
+        Some(path) => {
+            Some(trusted(read(path)?, rustls_native_certs::load_native_certs().certs).ok_or_else(|| {
+                Error::config(format!(
+                    "cannot read `{}`: there is no certificate in it, as PEM",
+                    path.display()
+                ))
+            })?)
+        }
+        None => None,
+    };
     Ok(Some(TlsCertificates { client_tls, root_cert }))
+}
+
+/// The certificates of a file and those of the system: the crate would trust the file alone, and `[tls]` is for servers of
+/// every kind. `None`: there is none in the file.
+fn trusted(mut pem: Vec<u8>, system: Vec<CertificateDer<'_>>) -> Option<Vec<u8>> {
+    CertificateDer::pem_slice_iter(&pem).next()?.ok()?;
+    // One that cannot be read is one that is not trusted; the crate would refuse all for it.
+    let readable =
+        system.iter().filter(|certificate| RootCertStore::empty().add((*certificate).clone()).is_ok());
+    for certificate in readable {
+        let text = STANDARD.encode(certificate);
+        pem.extend_from_slice(
+            format!("\n-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").as_bytes(),
+        );
+    }
+    Some(pem)
 }
 
 #[cfg(test)]
@@ -166,6 +197,28 @@ mod tests {
         let url: BrokerUrl = url.parse().expect("a URL");
         url.check()?;
         read(&url, &TlsOptions::default())
+    }
+
+    const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----
+MIIBkDCCATWgAwIBAgIUJSxmOHDRj7mlU6y8q3BzrXcYIqQwCgYIKoZIzj0EAwIw
+HDEaMBgGA1UEAwwRZXhhbXBsZSBhdXRob3JpdHkwIBcNMjYxMTI3MDgzNDE3WhgP
+MjEyNjExMDMwODM0MTdaMBwxGjAYBgNVBAMMEWV4YW1wbGUgYXV0aG9yaXR5MFkw
+EwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE1M9UzABrOgguiucZ0Be+SeIbCc2DILGo
+qVAfiKbdG6ySNtoOR6tpR47QRsyqwibRG+xlvf8boD8xRQtkkoAJI6NTMFEwHQYD
+VR0OBBYEFFaiyFmZFxARxjMD9nVtLLP830G1MB8GA1UdIwQYMBaAFFaiyFmZFxAR
+xjMD9nVtLLP830G1MA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIh
+AOPoknrxRLWWdJ0khhhDEeVou8KwUiUeBWUbKjKvmTa8AiEAlfaL2nxnW126HAx4
+kVSVdt6zXJKzNjm5eLqo32+/cHE=
+-----END CERTIFICATE-----";
+
+    #[test]
+    fn with_an_authority_of_its_own_the_systems_are_trusted_too() {
+        let own = CertificateDer::from_pem_slice(AUTHORITY.as_bytes()).expect("a certificate");
+        let broken = CertificateDer::from(vec![1, 2, 3]);
+        let pem = trusted(AUTHORITY.into(), vec![own.clone(), broken]).expect("there is one in the file");
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        assert_eq!(all.expect("PEM"), [own.clone(), own.clone()]);
+        assert!(trusted(b"no PEM".to_vec(), vec![own]).is_none());
     }
 
     #[test]

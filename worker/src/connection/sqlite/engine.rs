@@ -98,7 +98,7 @@ pub(crate) struct Changes {
     pub(super) moved: Vec<(u64, Vec<String>)>,
     /// Consumers that ended.
     pub(super) retired: Vec<u64>,
-    /// Results that are final, or that somebody waits for.
+    /// Results that somebody waits for here.
     pub(super) stored: Vec<Stored>,
     /// This process got a new owner row.
     pub(super) joined: bool,

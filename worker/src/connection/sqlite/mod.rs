@@ -49,7 +49,7 @@ pub(crate) use finding::{Sighted, Spot};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
-pub(crate) use results::{News, Storing, forget, store};
+pub(crate) use results::{Acked, News, Storing, forget, store};
 
 use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};
@@ -90,6 +90,11 @@ type Loss = (DateTime<Utc>, String);
 #[cfg(feature = "cli")]
 pub(crate) fn must_exist(url: &BrokerUrl) -> Result<()> {
     schema::must_exist(&path::resolve(url)?)
+}
+
+/// True when both name one file.
+pub(crate) fn is_same_file(one: &BrokerUrl, other: &BrokerUrl) -> bool {
+    path::resolve(one).is_ok_and(|one| path::resolve(other).is_ok_and(|other| one == other))
 }
 
 impl Database {

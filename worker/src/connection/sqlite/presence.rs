@@ -103,7 +103,8 @@ fn identity(_: &Metadata) -> Option<Identity> {
 impl Absence {
     /// The error of a caller whose request was not begun.
     pub(super) fn error(self, path: &Path, act: &str) -> Error {
-        Error::connection(format!("cannot {act}: `{}` {self}; {}", path.display(), self.way_out()))
+        let gone = format!("cannot {act}: `{}` {self}; {}", path.display(), self.way_out());
+        Error::new(ErrorKind::Gone, gone)
     }
 
     /// The error of a caller whose request was committed, to a file that may be found again or not.

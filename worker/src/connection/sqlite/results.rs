@@ -50,15 +50,26 @@ pub(crate) struct Storing {
     /// A final record is never overwritten.
     pub(crate) is_final: bool,
     pub(crate) expires: Option<Duration>,
+    pub(crate) acked: Acked,
+}
+
+/// Where the task is acknowledged whose result is stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Acked {
+    /// In the same file. The ack comes later in the one log: after a power failure there may be neither, and the task runs
+    /// again, but there is no ack without its result. So the disk need not be waited for.
+    Here,
+    /// Where it may outlive the last commits of this file.
+    Elsewhere,
 }
 
 /// Stores a record; the first final one stays.
 pub(crate) fn store(storing: Storing) -> Job<(), impl Run<()>> {
-    let is_final = storing.is_final;
+    let is_promise = storing.is_final && storing.acked == Acked::Elsewhere;
     let job = job::write("store a result", move |engine, now, changes| {
         engine.store(&storing, now, changes).map(Ok)
     });
-    if is_final { job } else { job.lazily() }
+    if is_promise { job } else { job.lazily() }
 }
 
 /// Deletes what is known about a task.
@@ -117,7 +128,30 @@ impl Waiters {
 
 impl Engine {
     fn store(&mut self, storing: &Storing, now: i64, changes: &mut Changes) -> Sql<()> {
-        let Storing { task_id, record, is_final, expires } = storing;
+        let Storing { task_id, record, is_final, expires, .. } = storing;
+        let expires_at = expires.map(|expires| now.saturating_add(millis(expires)));
+        // Of most tasks nothing is known yet.
+        let is_stored = self
+            .db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO result (task_id, is_final, expires_at, record) VALUES (?, ?, ?, ?)",
+            )?
+            .execute(params![task_id, is_final, expires_at, record])?;
+        if is_stored == 0 && !self.overwrite(storing, expires_at, now)? {
+            return Ok(());
+        }
+        let seq = self.db.last_insert_rowid();
+        if self.waiters.by_task.contains_key(task_id) {
+            let (task_id, record) = (task_id.clone(), record.clone());
+            changes.stored.push(Stored { task_id, seq, is_final: *is_final, record });
+        }
+        changes.rings = true;
+        Ok(())
+    }
+
+    /// Replaces what is known, with a new number. False: it is final.
+    fn overwrite(&self, storing: &Storing, expires_at: Option<i64>, now: i64) -> Sql<bool> {
+        let Storing { task_id, record, is_final, .. } = storing;
         let known: Option<bool> = self
             .db
             .prepare_cached(
@@ -126,21 +160,14 @@ impl Engine {
             .query_row(params![task_id, now], |row| row.get(0))
             .optional()?;
         if known == Some(true) {
-            return Ok(());
+            return Ok(false);
         }
-        let expires_at = expires.map(|expires| now.saturating_add(millis(expires)));
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO result (task_id, is_final, expires_at, record) VALUES (?, ?, ?, ?)",
             )?
             .execute(params![task_id, is_final, expires_at, record])?;
-        let seq = self.db.last_insert_rowid();
-        if *is_final || self.waiters.by_task.contains_key(task_id) {
-            let (task_id, record) = (task_id.clone(), record.clone());
-            changes.stored.push(Stored { task_id, seq, is_final: *is_final, record });
-        }
-        changes.rings = true;
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) fn fetch(&self, task_id: &str, now: i64) -> Sql<Option<Vec<u8>>> {

@@ -14,8 +14,9 @@ use crate::dashboard::privacy::HIDDEN;
 use crate::dashboard::state::State;
 
 pub(super) async fn list(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> Answer {
-    let mut found = state.app.schedules().list().await?;
+    let mut found = state.asking(async { Ok(state.app.schedules().list().await?) }).await?;
     add_outcomes(&state.history, &mut found).await?;
+    state.watcher.latest().mark(&mut found);
     answer(json!({ "schedules": found.iter().map(|info| discreet(&state, info)).collect::<Vec<_>>() }))
 }
 

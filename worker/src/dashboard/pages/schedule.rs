@@ -12,13 +12,13 @@ use super::layout::{Liveness, Section, empty, heading, page};
 use super::letters::{cut, hidden};
 use super::parts::{ago, confirmed, exact, queue_link, task_link};
 use super::schedule_form::form;
-use super::schedules::{buttons, next, origin, outcome};
+use super::schedules::{buttons, next, nobody, origin, outcome};
+use crate::admin::failure::Outcome;
 use crate::admin::schedules::add_outcomes;
 use crate::app::ScheduleInfo;
 use crate::app::schedules::Origin;
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::state::State;
-use crate::error::Error;
 
 /// `GET /schedules/{name}`
 pub(crate) async fn show(
@@ -35,17 +35,19 @@ pub(crate) async fn show(
     match find(&state, &name).await {
         Ok(Some(found)) => {
             let content = content(&state, &viewer, &found);
-            page(&state, &viewer, Section::Schedules, &name, Liveness::Still, &content).into_response()
+            page(&state, &viewer, Section::Schedules, &name, Liveness::Live, &content).into_response()
         }
         Ok(None) => problem(StatusCode::NOT_FOUND, "There is no schedule of this name."),
-        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}")),
+        Err(failure) => problem(StatusCode::SERVICE_UNAVAILABLE, &failure.in_words().1),
     }
 }
 
 /// The schedule with all that is known of its last calls.
-pub(crate) async fn find(state: &State, name: &str) -> Result<Option<ScheduleInfo>, Error> {
-    let mut found: Vec<ScheduleInfo> = state.app.schedules().get(name).await?.into_iter().collect();
+pub(crate) async fn find(state: &State, name: &str) -> Outcome<Option<ScheduleInfo>> {
+    let found = state.asking(async { Ok(state.app.schedules().get(name).await?) }).await?;
+    let mut found: Vec<ScheduleInfo> = found.into_iter().collect();
     add_outcomes(&state.history, &mut found).await?;
+    state.watcher.fresh().await.mark(&mut found);
     Ok(found.pop())
 }
 
@@ -64,20 +66,23 @@ fn content(state: &State, viewer: &Viewer, found: &ScheduleInfo) -> Markup {
     let actions = html! {
         (buttons(viewer, found))
         @if found.origin == Origin::Hand { (remove) }
-        a.button href="" { "Look again" }
     };
     html! {
         (heading(name, &html! { "Schedule of " span.code { (schedule.task) } }, &actions))
-        dl.facts { (facts(found)) }
+        dl #facts .facts data-live { (facts(found)) }
         section aria-labelledby="coming" {
             h2 #coming { "Next calls" }
-            @if found.upcoming.is_empty() { p.note { "None." } }
-            ul.plain { @for at in &found.upcoming { li { (exact(*at)) " · " (ago(*at)) } } }
+            div #upcoming data-live {
+                @if found.upcoming.is_empty() { p.note { "None." } }
+                ul.plain { @for at in &found.upcoming { li { (exact(*at)) " · " (ago(*at)) } } }
+            }
         }
         section aria-labelledby="runs" {
             h2 #runs { "Last calls" }
-            @if found.runs.is_empty() { p.note { "None yet." } }
-            @else { (runs(found)) }
+            div #last data-live {
+                @if found.runs.is_empty() { p.note { "None yet." } }
+                @else { (runs(found)) }
+            }
         }
         section aria-labelledby="values" {
             h2 #values { "Arguments" }
@@ -109,6 +114,7 @@ fn place(origin: &Origin) -> &'static str {
 fn facts(found: &ScheduleInfo) -> Markup {
     let schedule = &found.schedule;
     html! {
+        @if found.is_nobodys() { div { dt { "Task" } dd { (nobody()) } } }
         div { dt { "When" } dd { (schedule.timing) } }
         div { dt { "Next" } dd { (next(found)) } }
         div { dt { "From" } dd { (origin(found)) ", program " span.code { (found.program) } } }

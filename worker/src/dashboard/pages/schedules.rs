@@ -17,6 +17,8 @@ use crate::dashboard::state::State;
 
 /// How many are shown at once.
 const SHOWN: usize = 200;
+/// A page follows up to so many: all of them are read whenever something is new.
+const FOLLOWED: usize = 500;
 
 /// Which are shown.
 #[derive(Debug, Default, Deserialize)]
@@ -31,13 +33,22 @@ pub(crate) async fn show(
     viewer: Viewer,
     Query(Asked { q }): Query<Asked>,
 ) -> Markup {
-    let found = state.app.schedules().list().await;
+    let found = state.asking(async { Ok(state.app.schedules().list().await?) }).await;
+    let is_much = found.as_ref().is_ok_and(|found| found.len() > FOLLOWED);
+    let liveness = if is_much { Liveness::Still } else { Liveness::Live };
+    let look_again = html! { @if is_much { a.button href="/schedules" { "Look again" } } };
     let below = html! { "What is called when. A scheduler sends the calls: " code { "mq-worker beat" } ", or a worker with " code { "--beat" } "." };
     let content = html! {
-        (heading("Schedules", &below, &html! { a.button href="/schedules" { "Look again" } }))
-        @match found {
-            Err(error) => (empty("Cannot look", &format!("{error:#}"))),
-            Ok(found) => (listed(&state, &viewer, q.trim(), found).await),
+        (heading("Schedules", &below, &look_again))
+        form.search method="get" action="/schedules" role="search" {
+            input type="search" name="q" value=(q) placeholder="name or task" aria-label="name or task" spellcheck="false";
+            button type="submit" { "Search" }
+        }
+        div #schedules data-live {
+            @match found {
+                Err(failure) => (empty("Cannot look", &failure.in_words().1)),
+                Ok(found) => (listed(&state, &viewer, q.trim(), found).await),
+            }
         }
         @if viewer.may_act() {
             section aria-labelledby="add" {
@@ -46,7 +57,7 @@ pub(crate) async fn show(
             }
         }
     };
-    page(&state, &viewer, Section::Schedules, "Schedules", Liveness::Still, &content)
+    page(&state, &viewer, Section::Schedules, "Schedules", liveness, &content)
 }
 
 async fn listed(state: &State, viewer: &Viewer, q: &str, found: Vec<ScheduleInfo>) -> Markup {
@@ -56,14 +67,11 @@ async fn listed(state: &State, viewer: &Viewer, q: &str, found: Vec<ScheduleInfo
     let count = meant.len();
     let mut shown: Vec<ScheduleInfo> = meant.into_iter().take(SHOWN).collect();
     let gap = add_outcomes(&state.history, &mut shown).await.err();
+    state.watcher.fresh().await.mark(&mut shown);
     html! {
         @if all == 0 {
             (empty("No schedules yet", "They are written at tasks, in mq-worker.toml, or added here."))
         } @else {
-            form.search method="get" action="/schedules" role="search" {
-                input type="search" name="q" value=(q) placeholder="name or task" aria-label="name or task" spellcheck="false";
-                button type="submit" { "Search" }
-            }
             @if count == 0 { (empty("None of them", "No schedule has this in its name or its task's.")) }
             @else { (table(viewer, &shown)) }
             @if count > shown.len() {
@@ -99,7 +107,10 @@ fn row(viewer: &Viewer, info: &ScheduleInfo) -> Markup {
     let name = info.schedule.name.as_str();
     html! {
         tr {
-            th scope="row" { a.code href=(path::schedule(name)) { (name) } }
+            th scope="row" {
+                a.code href=(path::schedule(name)) { (name) }
+                @if info.is_nobodys() { " " (nobody()) }
+            }
             td.wide { span.code { (info.schedule.task) } }
             td { (info.schedule.timing) }
             td { (next(info)) }
@@ -108,6 +119,11 @@ fn row(viewer: &Viewer, info: &ScheduleInfo) -> Markup {
             @if viewer.may_act() { td { div.actions { (buttons(viewer, info)) } } }
         }
     }
+}
+
+/// That nobody runs its calls.
+pub(crate) fn nobody() -> Markup {
+    html! { span.state.bad title="no running worker has its task" { "no worker" } }
 }
 
 /// When it is sent next.

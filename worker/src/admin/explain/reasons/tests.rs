@@ -2,6 +2,7 @@ use chrono::TimeDelta;
 
 use super::super::facts::{DeadFacts, QueueFacts, ResultFacts, RunningFacts, WaitingFacts};
 use super::*;
+use crate::app::Pause;
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000, 0).expect("a time")
@@ -78,10 +79,14 @@ fn every_reason_is_found() {
         ("delayed", Facts { waiting: Some(later), ..facts() }, vec!["waits_until"]),
         (
             "paused, so that no worker consumes",
-            Facts { is_queue_paused: true, workers: Some(vec![]), ..facts() },
+            Facts { queue_pause: Some(Pause::queue("mail")), workers: Some(vec![]), ..facts() },
             vec!["queue_paused"],
         ),
-        ("its task is paused", Facts { is_task_paused: true, ..facts() }, vec!["task_paused"]),
+        (
+            "its task is paused",
+            Facts { task_pause: Some(Pause::task("send")), ..facts() },
+            vec!["task_paused"],
+        ),
         ("locked", Facts { lock_holder: Some("b".into()), ..facts() }, vec!["lock_held"]),
         (
             "its queue was deleted",
@@ -138,6 +143,8 @@ fn reasons_read_as_sentences() {
         "no worker consumes from its queue `mail`; those that replied consume from others: w@h"
     );
     assert_eq!(no_worker.way_out("a").as_deref(), Some("mq-worker --queues mail"));
+    let paused = Reason::QueuePaused { queue: "mail".into(), until: Some(now()) };
+    assert_eq!(paused.to_string(), "its queue `mail` is paused until 2023-11-14 22:13:20Z");
     let dead = Reason::DeadLettered {
         queue: "mail.dead".into(),
         why: Some("max_retries".into()),

@@ -1,4 +1,8 @@
-//! `mq-worker completions SHELL`.
+//! `mq-worker completions SHELL`: what clap knows, and below it the shell asks [`names`] for what the broker knows.
+
+mod line;
+pub(super) mod names;
+mod scripts;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -11,5 +15,5 @@ pub(super) fn run(shell: Shell) -> Outcome {
     // Into memory first: the generator panics when it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "mq-worker", &mut script);
-    output::data(String::from_utf8_lossy(&script).trim_end())
+    output::data(scripts::with_names(shell, &String::from_utf8_lossy(&script)).trim_end())
 }

@@ -1,0 +1,282 @@
+//! One writer for all results that this process stores: while one batch is on its way, the next gathers. Nothing is delayed
+//! for that, and a result that is alone goes alone.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::ResultRecord;
+use crate::connection::background;
+use crate::error::{Error, Result};
+
+/// The most records of one batch: beyond that they cost no less, and callers wait.
+const BATCH: usize = 512;
+/// The most bytes of one batch. A record may be larger; it then goes alone.
+const BATCH_BYTES: usize = 1 << 20;
+/// How many callers wait in the channel; more wait for a place, each with its own record.
+const QUEUED: usize = 1024;
+
+/// A record as it is stored.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) task_id: String,
+    pub(super) json: Vec<u8>,
+    /// A final record is never overwritten.
+    pub(super) is_final: bool,
+}
+
+impl Written {
+    fn new(record: &ResultRecord) -> Self {
+        let (task_id, is_final) = (record.task_id.clone(), record.state.is_ready());
+        Self { task_id, json: record.to_json(), is_final }
+    }
+}
+
+/// A store that takes many records at once.
+pub(super) trait StoringMany: Send + Sync + 'static {
+    /// How many batches may be on their way at once: more than one where the store has to wait for its disk.
+    const AT_ONCE: usize;
+
+    /// Stores records of different tasks, in any order. After an error some may be stored. Runs on the library's own thread.
+    fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>>;
+}
+
+/// Hands records to the writer of a store. The writer ends when this is dropped.
+pub(super) struct Gathering<S> {
+    store: Arc<S>,
+    writer: Mutex<Option<mpsc::Sender<Waiting>>>,
+}
+
+/// A record, and who waits for it to be stored.
+type Waiting = (Arc<Written>, Reply);
+type Reply = oneshot::Sender<Result<()>>;
+
+impl<S: StoringMany> Gathering<S> {
+    pub(super) fn new(store: Arc<S>) -> Self {
+        Self { store, writer: Mutex::default() }
+    }
+
+    /// Stores a record. For a caller who gives up before its batch is on its way, nothing is stored.
+    pub(super) async fn store(&self, record: &ResultRecord) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || Error::connection("cannot store a result: interrupted");
+        self.writer()?.send((Arc::new(Written::new(record)), reply)).await.map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// The first caller starts it.
+    fn writer(&self) -> Result<mpsc::Sender<Waiting>> {
+        // A panic elsewhere leaves the value whole.
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = &*writer {
+            return Ok(writer.clone());
+        }
+        let (sender, inbox) = mpsc::channel(QUEUED);
+        background::spawn(write(Arc::clone(&self.store), inbox))?;
+        Ok(writer.insert(sender).clone())
+    }
+}
+
+async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>) {
+    let mut waiting = VecDeque::new();
+    let mut on_the_way = FuturesUnordered::new();
+    // The tasks of those batches.
+    let mut busy = HashSet::new();
+    let mut is_open = true;
+    while is_open || !waiting.is_empty() || !on_the_way.is_empty() {
+        while waiting.len() < BATCH
+            && let Ok(next) = inbox.try_recv()
+        {
+            waiting.push_back(next);
+        }
+        // A caller that no longer waits may have stored something else meanwhile.
+        waiting.retain(|(_, reply)| !reply.is_closed());
+        if on_the_way.len() < S::AT_ONCE {
+            let count = batch_of(waiting.iter().map(|(record, _)| &**record), &busy);
+            let (records, replies): (Vec<Arc<Written>>, _) = waiting.drain(..count).unzip();
+            if count > 0 {
+                busy.extend(records.iter().map(|record| record.task_id.clone()));
+                on_the_way.push(store_batch(&*store, records, replies));
+            }
+        }
+        tokio::select! {
+            Some(done) = on_the_way.next() => {
+                for record in done {
+                    busy.remove(&record.task_id);
+                }
+            }
+            // Nobody is woken for what can but wait.
+            next = inbox.recv(), if is_open && on_the_way.len() < S::AT_ONCE => match next {
+                Some(next) => waiting.push_back(next),
+                None => is_open = false,
+            },
+            else => {}
+        }
+    }
+}
+
+/// How many of these records make up the next batch, while those of some tasks are on their way.
+fn batch_of<'a>(records: impl Iterator<Item = &'a Written>, busy: &HashSet<String>) -> usize {
+    let (mut ids, mut bytes) = (HashSet::new(), 0);
+    let fits = |record: &&'a Written| {
+        bytes += record.json.len();
+        let has_room = ids.is_empty() || bytes <= BATCH_BYTES;
+        // Two of one task stay in their order.
+        has_room && !busy.contains(&record.task_id) && ids.insert(&*record.task_id)
+    };
+    records.take(BATCH).take_while(fits).count()
+}
+
+/// Stores a batch, and tells each caller what became of its record: one that the store cannot take fails alone.
+async fn store_batch<S: StoringMany>(
+    store: &S,
+    records: Vec<Arc<Written>>,
+    replies: Vec<Reply>,
+) -> Vec<Arc<Written>> {
+    match store.store_all(records.clone()).await {
+        Err(error) if error.is_permanent() && records.len() > 1 => {
+            for (record, reply) in records.iter().zip(replies) {
+                let _ = reply.send(store.store_all(vec![Arc::clone(record)]).await);
+            }
+        }
+        stored => {
+            for reply in replies {
+                // A caller that no longer waits has given up.
+                let _ = reply.send(stored.as_ref().copied().map_err(Error::again));
+            }
+        }
+    }
+    records
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::state::State;
+
+    fn written(id: &str, bytes: usize) -> Written {
+        Written { task_id: id.into(), json: vec![b' '; bytes], is_final: true }
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_has_one_record_of_a_task() {
+        let busy = HashSet::from(["busy".to_owned()]);
+        let batch = |records: &[Written]| batch_of(records.iter(), &busy);
+        assert_eq!(batch(&[written("a", 1), written("busy", 1), written("b", 1)]), 1);
+        assert_eq!(batch(&[written("a", 1), written("b", 1), written("a", 1), written("c", 1)]), 2);
+        assert_eq!(batch(&[written("a", BATCH_BYTES * 2), written("b", 1)]), 1);
+        assert_eq!(batch(&[written("a", 1), written("b", BATCH_BYTES)]), 1);
+        assert_eq!(batch(&[]), 0);
+        let many: Vec<_> = (0..BATCH + 1).map(|n| written(&n.to_string(), 1)).collect();
+        assert_eq!(batch(&many), BATCH);
+    }
+
+    /// Takes batches when it is let, and no record of the task `bad`.
+    struct Slow {
+        may: Semaphore,
+        batches: Mutex<Vec<Vec<String>>>,
+    }
+
+    impl StoringMany for Slow {
+        const AT_ONCE: usize = 1;
+
+        fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
+            async move {
+                self.may.acquire().await.expect("open").forget();
+                let ids: Vec<String> = records.iter().map(|record| record.task_id.clone()).collect();
+                let refused = match &*ids {
+                    ids if ids.iter().any(|id| id == "bad") => {
+                        Err(Error::codec("bad").with_source(Error::codec("why")))
+                    }
+                    ids if ids.iter().any(|id| id == "away") => Err(Error::connection("away")),
+                    _ => Ok(()),
+                };
+                self.batches.lock().expect("no panic").push(ids);
+                refused
+            }
+            .boxed()
+        }
+    }
+
+    fn slow() -> Arc<Slow> {
+        Arc::new(Slow { may: Semaphore::new(0), batches: Mutex::default() })
+    }
+
+    /// Resolves when the writer has taken what was sent: then it is on its way.
+    async fn is_taken(gathering: &Gathering<Slow>) {
+        while gathering.writer().expect("a writer").capacity() < QUEUED {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What came of storing these after a first one, while that was on its way.
+    async fn store(slow: &Arc<Slow>, ids: &[&str]) -> Vec<Result<()>> {
+        let gathering = Gathering::new(Arc::clone(slow));
+        let store = |id: &str| {
+            let record = ResultRecord::new(id, State::Success);
+            let gathering = &gathering;
+            async move { gathering.store(&record).await }
+        };
+        let mut first = Box::pin(store("first"));
+        assert!((&mut first).now_or_never().is_none());
+        is_taken(&gathering).await;
+        let mut others = Box::pin(join_all(ids.iter().map(|id| store(id))));
+        assert!((&mut others).now_or_never().is_none());
+        slow.may.add_permits(100);
+        first.await.expect("stored");
+        others.await
+    }
+
+    fn batches(slow: &Slow) -> Vec<Vec<String>> {
+        slow.batches.lock().expect("no panic").clone()
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_a_batch_is_on_its_way_is_the_next_one() {
+        let slow = slow();
+        assert!(store(&slow, &["a", "b", "a", "c"]).await.iter().all(Result::is_ok));
+        assert_eq!(batches(&slow), [vec!["first"], vec!["a", "b"], vec!["a", "c"]]);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_the_store_cannot_take_fails_alone() {
+        let slow = slow();
+        let stored = store(&slow, &["a", "bad", "b"]).await;
+        assert!(stored[0].is_ok() && stored[2].is_ok());
+        assert_eq!(format!("{:#}", stored[1].as_ref().expect_err("refused")), "bad: why");
+        assert_eq!(batches(&slow)[1..], [vec!["a", "bad", "b"], vec!["a"], vec!["bad"], vec!["b"]]);
+    }
+
+    #[tokio::test]
+    async fn while_the_store_is_away_all_are_told_so_and_nothing_is_tried_one_by_one() {
+        let slow = slow();
+        let stored = store(&slow, &["a", "away", "b"]).await;
+        assert!(stored.iter().all(|stored| stored.as_ref().is_err_and(Error::is_connection)));
+        assert_eq!(batches(&slow).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_stored() {
+        let slow = slow();
+        let gathering = Gathering::new(Arc::clone(&slow));
+        let [a, b, c] = ["a", "b", "c"].map(|id| ResultRecord::new(id, State::Success));
+        let mut first = Box::pin(gathering.store(&a));
+        assert!((&mut first).now_or_never().is_none());
+        is_taken(&gathering).await;
+        assert!(gathering.store(&b).now_or_never().is_none(), "given up");
+        let mut last = Box::pin(gathering.store(&c));
+        assert!((&mut last).now_or_never().is_none());
+        slow.may.add_permits(2);
+        last.await.expect("stored");
+        assert_eq!(batches(&slow), [["a"], ["c"]]);
+    }
+}

@@ -1,0 +1,41 @@
+//! Warns of schedules whose task no running worker has: a wrong name would be noticed when the first call is due, which may
+//! be months away.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::app::App;
+use crate::app::schedules::Origin;
+use crate::control::Control;
+use crate::schedule::Schedule;
+use crate::tracing;
+
+/// When the workers are asked, until one of them answers: they may be started together with the scheduler.
+const LOOKS: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
+
+/// Asks the workers for the tasks of schedules that are none of this program's.
+pub(super) async fn warn(app: App, declared: Vec<(Origin, Schedule)>) {
+    let strangers: Vec<&Schedule> = declared
+        .iter()
+        .map(|(_, schedule)| schedule)
+        .filter(|schedule| app.registry().get(&schedule.task).is_none())
+        .collect();
+    let tasks: BTreeSet<&str> = strangers.iter().map(|schedule| schedule.task.as_str()).collect();
+    if tasks.is_empty() {
+        return;
+    }
+    for pause in LOOKS {
+        sleep(pause).await;
+        // A broker that is away is complained about by the scheduler itself.
+        let Ok(broker) = app.broker().await else { continue };
+        let Ok(Some(registered)) = Control::new(broker).registered(&tasks).await else { continue };
+        for schedule in strangers {
+            if let Some(problem) = registered.complaint(&schedule.task) {
+                tracing::warn!(schedule = schedule.name, problem, "nobody runs the calls of a schedule");
+            }
+        }
+        return;
+    }
+}
