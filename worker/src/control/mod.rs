@@ -21,5 +21,6 @@ pub use clock::Clock;
 pub use command::{Addressed, Command, ReplyTo};
 pub use inspect::{Running, Sighting, WorkerInfo};
 pub use mailbox::Mailbox;
+#[cfg(feature = "cli")]
 pub(crate) use registered::Registered;
 pub use reply::Reply;

@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::origin::Origin;
 use super::record::Record;
 use super::state::State;
-use crate::control::Registered;
 use crate::schedule::{Schedule, run_at};
 
 /// How many calls are foretold.
@@ -66,9 +65,11 @@ pub struct RunOutcome {
     pub error: Option<String>,
 }
 
+/// For the commands and the page.
+#[cfg(feature = "cli")]
 impl ScheduleInfo {
     /// Notes whether a running worker has the task.
-    pub(crate) fn mark(&mut self, registered: Option<&Registered>) {
+    pub(crate) fn mark(&mut self, registered: Option<&crate::control::Registered>) {
         self.registered = registered.map(|registered| registered.has(&self.schedule.task));
     }
 
@@ -76,7 +77,9 @@ impl ScheduleInfo {
     pub(crate) fn is_nobodys(&self) -> bool {
         self.registered == Some(false)
     }
+}
 
+impl ScheduleInfo {
     pub(super) fn of(name: &str, record: &Record, state: &State, now: DateTime<Utc>) -> Option<Self> {
         debug_assert!(!name.is_empty());
         let (origin, definition) = record.in_force()?;
