@@ -25,6 +25,7 @@ pub(super) struct Written {
     pub(super) task_id: String,
     pub(super) json: Vec<u8>,
     /// A final record is never overwritten.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "read by the feature `postgres`"))]
     pub(super) is_final: bool,
 }
 

@@ -70,6 +70,7 @@ impl Hub {
     }
 
     /// Something was stored.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "called by the feature `redis`"))]
     pub(super) fn tell(&self, record: ResultRecord) {
         if let Some(entry) = self.lock().get(&record.task_id) {
             let _ = entry.news.send(News::Stored(Box::new(record)));
@@ -77,6 +78,7 @@ impl Hub {
     }
 
     /// True if somebody waits for this task.
+    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "called by the feature `redis`"))]
     pub(super) fn awaits(&self, id: &str) -> bool {
         self.lock().contains_key(id)
     }

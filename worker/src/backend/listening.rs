@@ -31,6 +31,7 @@ pub(super) enum Ended {
     /// The connection was lost.
     Lost(String),
     /// The server takes the connection and never announces anything on it: why, for the callers.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "made by the feature `postgres`"))]
     Deaf(String),
 }
 
