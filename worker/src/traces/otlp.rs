@@ -52,6 +52,9 @@ pub fn start() -> Result<Option<Exporting>> {
              `http://localhost:4318`"
         )));
     }
+    // Nothing is encrypted here. But if another crate of the program has asked the HTTP client for TLS without saying whose
+    // cryptography, the client wants to know that before it begins. An error means that the program has chosen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let exporter = SpanExporter::builder().with_http().build().map_err(|error| {
         Error::config(format!("cannot export traces: {name} is not usable")).with_source(error)
     })?;
