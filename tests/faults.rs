@@ -70,7 +70,8 @@ fn nothing_is_lost_on_a_cluster_of_three_whatever_happens() {
     }
 }
 
-// The plays. They wait for most of their time: those of one test are performed side by side.
+// The plays. They wait for most of their time: those of one test are performed side by side. Their names come before those
+// of the runs that are alone, so that no play is left over for the time after those.
 
 #[test]
 fn a_rolling_restart_of_four_workers_loses_and_repeats_nothing() {
@@ -89,7 +90,7 @@ fn a_broken_broker_is_caught_when_nothing_else_happens() {
 }
 
 #[test]
-fn what_is_acknowledged_has_its_final_state_in_a_store_that_was_killed() {
+fn a_store_that_is_killed_has_the_final_state_of_what_is_acknowledged() {
     let stores = [("redis", redis::is_installed(file!())), ("postgres", postgres::is_installed(file!()))];
     let installed = stores.into_iter().filter(|(_, is_installed)| *is_installed);
     let play = |store: &str| format!("--broker sqlite --store {store} --scenario store");
@@ -109,7 +110,7 @@ fn a_worker_stops_in_time_although_its_broker_does_not_answer() {
 }
 
 #[test]
-fn what_a_killed_worker_ran_is_run_again_and_an_early_ack_is_caught() {
+fn a_killed_worker_s_tasks_run_again_and_an_early_ack_is_caught() {
     let play = "--broker sqlite --scenario crash";
     side_by_side([
         boxed(move || clean(play)),

@@ -257,7 +257,7 @@ fn many_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
     let url = |url: String| Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
     let file = url(format!("sqlite:{}", directory.path().join("later.db").display()));
     // One after the other: both look at the memory of this process.
-    runtime.block_on(wait_through_restarts(file, "sqlite", 100_000, Duration::from_secs(10), || {}));
+    runtime.block_on(wait_through_restarts(file, "sqlite", 100_000, Duration::from_secs(6), || {}));
     if support::shared::may_start_rabbitmq(file!()) {
         let mut node = support::node::Node::start();
         let config = url(node.url());
