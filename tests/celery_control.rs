@@ -45,6 +45,7 @@ fn python() -> Option<String> {
 async fn celery(python: &str, url: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(python);
     command.args(["-m", "celery", "-b", url]).args(arguments);
+    command.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/celery"));
     let ended = tokio::task::spawn_blocking(move || Process::spawn(&mut command).wait(LIMIT));
     let ended = ended.await.expect("it does not panic");
     (ended.status.code(), format!("{}{}", ended.stdout, ended.stderr))
@@ -62,7 +63,10 @@ async fn inspect(python: &str, url: &str, node: &str, what: &str) -> Value {
 
 /// Runs a line of Python in which `control` is that of a Celery application.
 async fn control(python: &str, url: &str, line: &str) {
-    let program = format!("from celery import Celery\ncontrol = Celery(broker={url:?}).control\n{line}");
+    let program = format!(
+        "from celery import Celery\napp = Celery(broker={url:?})\napp.conf.broker_connection_timeout = 60\n\
+         control = app.control\n{line}"
+    );
     let mut command = Command::new(python);
     command.args(["-c", &program]);
     let ended = tokio::task::spawn_blocking(move || Process::spawn(&mut command).wait(LIMIT));

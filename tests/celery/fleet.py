@@ -12,6 +12,7 @@ queues = os.environ.get("FLEET_QUEUES", "python").split(",")
 
 app = Celery("fleet", broker=os.environ["MQ_BROKER_URL"])
 app.conf.update(
+    broker_connection_timeout=60,
     task_queues=[Queue(name, routing_key=name, no_declare=not name.startswith("python")) for name in queues],
     task_default_queue=queues[0],
     task_default_exchange="",

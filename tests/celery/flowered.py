@@ -10,6 +10,7 @@ queues = os.environ["FLOWERED_QUEUES"].split(",")
 
 app = Celery("flowered", broker=os.environ["MQ_BROKER_URL"], backend="rpc://")
 app.conf.update(
+    broker_connection_timeout=60,
     # The worker in Rust declares its own, with arguments that Celery would not give it.
     task_queues=[Queue(name, routing_key=name, no_declare=not name.startswith("python")) for name in queues],
     task_default_queue=queues[0],

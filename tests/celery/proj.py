@@ -15,6 +15,7 @@ rust_queue = os.environ["RUST_QUEUE"]
 
 app = Celery("proj", broker=os.environ["MQ_BROKER_URL"], backend=os.environ["PROJ_BACKEND"])
 app.conf.update(
+    broker_connection_timeout=60,
     task_default_queue=queue,
     task_queues=[
         Queue(queue, routing_key=queue),
