@@ -9,23 +9,15 @@
 //! what sends its events.
 #![allow(clippy::print_stdout)]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+mod draining;
 
-use mq_worker::{App, Config, Context, SharedState, Worker, task};
+use draining::{Done, Drained, drain, median, number};
+use mq_worker::{App, Config, Context, task};
 
 #[task(name = "bench.observed", queue = "bench.events", ignore_result)]
 async fn observed(ctx: &Context, n: u64) -> u64 {
-    ctx.state::<Done>().0.fetch_add(1, Ordering::Relaxed);
+    ctx.state::<Done>().count();
     n
-}
-
-#[derive(Clone, Default)]
-struct Done(Arc<AtomicU64>);
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 #[tokio::main]
@@ -68,41 +60,4 @@ async fn main() {
     );
     silent.close().await;
     reporting.close().await;
-}
-
-struct Drained {
-    rate: f64,
-    /// CPU time of a task.
-    micros: f64,
-}
-
-/// Runs a worker until the queue is empty and all is settled.
-async fn drain(app: &App, n: u64) -> Drained {
-    let done = Done::default();
-    let mut state = SharedState::default();
-    state.insert(done.clone());
-    let worker = Worker::new(app.clone()).expect("a worker").with_state(state);
-    let handle = worker.handle();
-    let (begun, cpu) = (Instant::now(), cpu_time());
-    let running = tokio::spawn(worker.run());
-    while done.0.load(Ordering::Relaxed) < n {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let lasted = begun.elapsed();
-    // A warm stop ends when the last outcome is settled and the last event is sent.
-    handle.stop();
-    running.await.expect("no panic").expect("the worker ran");
-    let cpu = cpu_time() - cpu;
-    Drained { rate: n as f64 / lasted.as_secs_f64(), micros: cpu.as_secs_f64() * 1e6 / n as f64 }
-}
-
-/// Of all threads of this process.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -11,33 +11,26 @@
 //! expire soon; printed is how long storing and fetching take meanwhile, and how many are left.
 #![allow(clippy::print_stdout)]
 
+mod draining;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use draining::{Done, drain, median, number};
 use futures_util::stream::{self, StreamExt};
 use mq_worker::backend::{self, BackendOptions, ResultRecord};
-use mq_worker::{
-    App, BrokerUrl, Config, ConnectOptions, Context, QueueKind, SharedState, TlsOptions, Worker, task,
-};
+use mq_worker::{App, BrokerUrl, Config, ConnectOptions, Context, QueueKind, TlsOptions, task};
 
 #[task(name = "bench.ignored", queue = "bench.results", ignore_result)]
 async fn ignored(ctx: &Context, n: u64) -> u64 {
-    ctx.state::<Done>().0.fetch_add(1, Ordering::Relaxed);
+    ctx.state::<Done>().count();
     n
 }
 
 #[task(name = "bench.kept", queue = "bench.results")]
 async fn kept(ctx: &Context, n: u64) -> u64 {
-    ctx.state::<Done>().0.fetch_add(1, Ordering::Relaxed);
+    ctx.state::<Done>().count();
     n
-}
-
-#[derive(Clone, Default)]
-struct Done(Arc<AtomicU64>);
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 #[tokio::main]
@@ -77,8 +70,8 @@ async fn compare(broker: &str, store: BrokerUrl) {
         // The handles are kept, as by a caller that waits.
         let handles = app.send_many((0..n).map(|id| kept.with(id))).await.expect("sent");
         let with = drain(&app, handles.len() as u64).await;
-        ratios.push(with.rate / without.rate);
-        costs.push((without.rate, with.rate, without.micros, with.micros));
+        ratios.push(with.settled_rate / without.settled_rate);
+        costs.push((without.settled_rate, with.settled_rate, without.micros, with.micros));
     }
     let column = |pick: fn(&(f64, f64, f64, f64)) -> f64| median(costs.iter().map(pick).collect());
     ratios.sort_by(f64::total_cmp);
@@ -95,31 +88,6 @@ async fn compare(broker: &str, store: BrokerUrl) {
         column(|cost| cost.3),
     );
     app.close().await;
-}
-
-struct Drained {
-    rate: f64,
-    /// CPU time of a task.
-    micros: f64,
-}
-
-/// Runs a worker until the queue is empty and all is settled.
-async fn drain(app: &App, n: u64) -> Drained {
-    let done = Done::default();
-    let mut state = SharedState::default();
-    state.insert(done.clone());
-    let worker = Worker::new(app.clone()).expect("a worker").with_state(state);
-    let handle = worker.handle();
-    let (begun, cpu) = (Instant::now(), cpu_time());
-    let running = tokio::spawn(worker.run());
-    while done.0.load(Ordering::Relaxed) < n {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    // A warm stop ends when the last outcome is settled.
-    handle.stop();
-    running.await.expect("no panic").expect("the worker ran");
-    let (lasted, cpu) = (begun.elapsed(), cpu_time() - cpu);
-    Drained { rate: n as f64 / lasted.as_secs_f64(), micros: cpu.as_secs_f64() * 1e6 / n as f64 }
 }
 
 /// Stores results that expire, and shows what callers notice of that.
@@ -169,15 +137,4 @@ fn shown(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
     format!("{:.1?} (median), {:.1?} (p99), {:.1?} (at most)", at(0.5), at(0.99), at(1.0))
-}
-
-/// Of all threads of this process.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

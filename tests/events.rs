@@ -139,7 +139,7 @@ fn the_life_of_a_call_is_reported() {
         let dead = find(&read, job.id(), &EventKind::DeadLettered);
         assert_eq!(dead.queue.as_deref(), Some(place.dead().as_str()));
 
-        // What a task says is told without a result backend too; of quick reports the last.
+        // Progress is reported without a result backend too; of reports in quick succession, the last.
         let job = app.send(climb.with().queue(&place.queue)).await.expect("sent");
         let read =
             read_to(&mut events, |event| event.kind == EventKind::TaskSucceeded && is_of(event, job.id()))

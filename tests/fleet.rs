@@ -96,7 +96,7 @@ async fn celery_s_control_changes_our_worker_and_its_events_are_dumped() {
         assert_eq!(&replies[what], reply, "{what}");
     }
 
-    // One that hears of the worker hears of its calls too.
+    // A reader that receives the events of the worker receives those of its calls too.
     dump.wait_for_line(&format!("{} [", fleet.node), LIMIT);
     let enabled = ended(fleet.celery(&["control", "-t", "20", "-d", &fleet.node, "enable_events"])).await;
     assert!(enabled.status.success() && enabled.stdout.contains("task events enabled"), "{}", enabled.stdout);

@@ -67,12 +67,12 @@ def celery(what, at, tasks):
             count.end()
 
     if what == "enqueue":
+        # The first call connects and declares.
         noop.delay(USER)
-        app.amqp.queues  # the first call connects and declares
         begun = Begun()
         for _ in range(1, tasks):
             noop.delay(USER)
-        begun.end(tasks)
+        begun.end(tasks - 1)
     else:
         app.Worker(pool="solo", concurrency=1, prefetch_multiplier=64, without_gossip=True, without_mingle=True).start()
 
@@ -91,11 +91,13 @@ def dramatiq(what, at, tasks):
             count.end()
 
     if what == "enqueue":
+        # The first call connects and declares.
         noop.send(USER)
         begun = Begun()
         for _ in range(1, tasks):
-            noop.send(USER)
-        begun.end(tasks)
+            # The first call connects and declares.
+        noop.send(USER)
+        begun.end(tasks - 1)
     else:
         library.Worker(broker, worker_threads=8).start()
         threading.Event().wait()

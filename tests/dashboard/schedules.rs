@@ -87,7 +87,7 @@ async fn a_schedule_is_seen_run_paused_edited_and_removed() {
     assert_eq!((&edited["cron"], &edited["args"]), (&json!("0 9 * * *"), &json!(["ann"])), "{edited}");
     assert!(edited["paused"] == false && edited["every"].is_null(), "{edited}");
 
-    // What is done is written down, without arguments; and a mistake is told.
+    // Actions are recorded without arguments, and a mistake is an error.
     for (action, status, words) in [
         (
             json!({"action": "put-schedule", "name": "x", "task": "t", "cron": "0 0 31 2 *"}),

@@ -148,7 +148,7 @@ fn check_task(id: &str, task: &Task, history: &History, setting: Setting, verdic
         let (succeeded, died) = (task.has_succeeded(), !task.dead.is_empty());
         // Of one that did both, because a fault made it run again, the first is kept.
         if !(succeeded && state == "SUCCESS" || died && state == "FAILURE") {
-            let ended = if succeeded { "succeeded" } else { "was put aside" };
+            let ended = if succeeded { "succeeded" } else { "was dead-lettered" };
             broken(&format!("result: it {ended}, the store says {state}"));
         }
     }

@@ -6,7 +6,7 @@ use mq_worker::App;
 
 use super::broker::wrap;
 
-/// Schedules until it is told to stop.
+/// Runs the scheduler until it receives a signal to stop.
 pub(crate) fn main() -> ExitCode {
     App::builder().wrap_broker(wrap).install().expect("the control has set a good configuration");
     mq_worker::main()

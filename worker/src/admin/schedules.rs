@@ -10,7 +10,7 @@ use crate::error::Result;
 #[cfg(feature = "dashboard")]
 use crate::history::{History, Retention};
 
-/// So many calls are looked up for a list of schedules.
+/// The most calls that are looked up for a list of schedules.
 #[cfg(feature = "dashboard")]
 const MOST: usize = 500;
 

@@ -109,7 +109,7 @@ async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>
                     busy.remove(&record.task_id);
                 }
             }
-            // Nobody is woken for what can but wait.
+            // A record that has to wait wakes nobody.
             next = inbox.recv(), if is_open && on_the_way.len() < S::AT_ONCE => match next {
                 Some(next) => waiting.push_back(next),
                 None => is_open = false,

@@ -14,7 +14,7 @@ use crate::tracing;
 
 /// A store that announces what is stored.
 pub(super) trait Announcing: Send + Sync + 'static {
-    /// What is stored about a task.
+    /// What was stored about a task.
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>>;
 
     /// Connects, and passes on what is announced until that ends. Runs on the library's own thread.

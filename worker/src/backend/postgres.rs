@@ -242,7 +242,7 @@ impl Store {
         let notify =
             |client: deadpool_postgres::Object| async move { client.batch_execute(&command).await }.boxed();
         if self.postgres.ask("listen for results", notify).await.is_err() {
-            // Whether it hears is another matter.
+            // Whether it receives notifications is checked below.
             return true;
         }
         let hears = async {

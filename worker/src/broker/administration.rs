@@ -27,7 +27,7 @@ pub struct QueueInfo {
     pub consumers: u64,
 }
 
-/// So many bytes of messages are shown at once: what waits may be larger than the memory.
+/// The most bytes of messages that are shown at once: a queue may be larger than the memory.
 pub(crate) const PEEK_BYTES: usize = 16 << 20;
 
 /// A message in a queue, found without taking it.

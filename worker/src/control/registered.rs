@@ -31,7 +31,7 @@ impl Control {
 }
 
 impl Registered {
-    /// From the answers to `registered`; `None` if there are none.
+    /// From the answers to `registered`; `None` without an answer.
     pub(crate) fn of(replies: &[Reply]) -> Option<Self> {
         let answers = replies.iter().filter(|reply| reply.value.is_array());
         let found: Vec<&Reply> = answers.collect();

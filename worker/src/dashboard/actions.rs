@@ -92,7 +92,7 @@ pub(crate) enum Action {
         queue: Option<String>,
         #[serde(default)]
         task: Option<String>,
-        /// Ends by itself after so long.
+        /// The pause ends by itself after this time.
         #[serde(default, deserialize_with = "number")]
         minutes: Option<u64>,
     },

@@ -45,7 +45,7 @@ pub(crate) struct Named {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct PauseFields {
     schedule: String,
-    /// Ends by itself after so long.
+    /// The pause ends by itself after this time.
     #[serde(default, deserialize_with = "number")]
     minutes: Option<u64>,
 }

@@ -49,7 +49,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// True if the clock has gone as fast as time for a while.
+    /// True if the clock has kept pace with elapsed time for a while.
     pub(super) fn is_steady(&mut self, passed: Instant, now: DateTime<Utc>) -> bool {
         if let Some((since, then)) = self.last.replace((passed, now)) {
             let expected = TimeDelta::from_std(passed.saturating_duration_since(since)).unwrap_or_default();

@@ -121,7 +121,7 @@ impl Reporter {
 
     /// It says how it is getting on.
     pub(crate) fn reported(&self, context: &Context, report: &Report) {
-        // That it runs is told already.
+        // Its start was reported already.
         let Some(reporting) = self.of_calls().filter(|_| report.state != State::Started) else { return };
         let base = of_call(EventKind::Reported, context);
         let base = Event { state: Some(report.state.as_str().to_owned()), ..base };

@@ -157,7 +157,7 @@ pub(crate) struct Bounds {
 impl Bounds {
     const NONE: Self = Self { letters: u64::MAX, bytes: usize::MAX, until: None };
 
-    /// So many letters, and no longer than this.
+    /// The most letters, and the longest time.
     #[cfg(feature = "dashboard")]
     pub(crate) fn new(letters: u64, time: Duration) -> Self {
         Self { letters, bytes: PEEK_BYTES, until: Some(Instant::now() + time) }

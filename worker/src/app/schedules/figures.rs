@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// So many schedules are counted by name; the others share one.
+/// The most schedules that are counted by name; the others share one.
 const NAMES: usize = 200;
 /// The name of those others.
 const OTHER: &str = "other";
-/// So many are kept until somebody reads them.
+/// The most that are kept until they are read.
 const LATE: usize = 10_000;
 
 /// What became of a due time.
@@ -16,7 +16,7 @@ const LATE: usize = 10_000;
 pub(crate) enum Dealt {
     /// The call was sent, so late.
     Sent(Duration),
-    /// It waits for the end of the one before.
+    /// It waits until the call before it ends.
     Waits,
     /// It is not sent.
     Skipped,

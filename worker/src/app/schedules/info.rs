@@ -8,7 +8,7 @@ use super::record::Record;
 use super::state::State;
 use crate::schedule::{Schedule, run_at};
 
-/// How many calls are foretold.
+/// How many of the next calls are listed.
 const UPCOMING: usize = 5;
 
 /// A schedule that the broker keeps.

@@ -177,7 +177,7 @@ impl Schedules {
     }
 
     /// The schedule that has sent a call, and the due time, if it is one of its last ones. Only ids of schedules are looked
-    /// for: the log is made by whoever looks into it.
+    /// for: reading the log creates it.
     #[cfg_attr(not(feature = "dashboard"), expect(dead_code, reason = "read by the feature `dashboard`"))]
     pub(crate) async fn of_call(&self, id: &str) -> Result<Option<(String, DateTime<Utc>)>> {
         if Uuid::parse_str(id).map_or(true, |id| id.get_version_num() != 5)

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::state::State;
 use crate::tracing;
 
-/// So many results are read for a list of schedules; of those after them, nothing is said.
+/// The most results that are read for a list of schedules; later ones are shown without an outcome.
 const MOST: usize = 500;
 /// How many are read at once.
 const AT_ONCE: usize = 16;

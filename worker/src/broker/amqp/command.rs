@@ -19,7 +19,7 @@ pub(super) type Reply = oneshot::Sender<()>;
 /// A command that waits for the broker.
 pub(super) struct Pending {
     replies: Vec<Reply>,
-    /// When those who wait are told, whether or not the broker has answered.
+    /// When the callers get their answer, whether or not the broker has answered.
     pub(super) deadline: Instant,
     /// The broker has been asked.
     pub(super) is_asked: bool,

@@ -36,12 +36,12 @@ impl Flushes {
         self.present.as_mut().is_some_and(|flush| !std::mem::replace(&mut flush.is_asked, true))
     }
 
-    /// When those who wait are told, whether or not the broker has answered.
+    /// When the callers get their answer, whether or not the broker has answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.present.as_ref().map(|flush| flush.deadline)
     }
 
-    /// The present flush is over: its callers are told.
+    /// Ends the present flush and answers its callers.
     pub(super) fn end(&mut self) {
         self.present.take().into_iter().for_each(Pending::over);
     }

@@ -113,7 +113,7 @@ impl AmqpScheduleLog {
         F: Future<Output = lapin::Result<T>>,
     {
         let what = format!("{what} stream `{STREAM}`");
-        // A broker that is away is told of within the usual time: it is reading that may take longer.
+        // A broker that is away is an error within the usual time limit: only reading may take longer.
         self.amqp.streams.reach(&what, self.amqp.limit).await?;
         let told = streams::ask(&self.amqp, &what, READING, ask).await?;
         told.map_err(|error| match reply_code(&error) {

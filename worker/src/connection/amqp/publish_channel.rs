@@ -50,7 +50,7 @@ pub(super) async fn open(session: Session, pause: Duration) -> lapin::Result<Ope
     match timeout(ANSWER, open).await {
         Ok(Ok(open)) => Ok(open),
         Ok(Err(error)) => {
-            // A connection that dies is told by the link; an error of another kind must not spin.
+            // The link reports a connection that is lost; an error of another kind must not spin.
             sleep(pause).await;
             Err(error)
         }

@@ -66,7 +66,7 @@ impl Writes {
         self.unwritten.is_empty() && self.unconfirmed.is_empty()
     }
 
-    /// Nobody asks any more what becomes of them.
+    /// Nobody waits for their outcomes any more.
     pub(super) fn clear(&mut self) {
         self.unwritten.clear();
         self.unconfirmed.clear();

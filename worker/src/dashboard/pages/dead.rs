@@ -20,7 +20,7 @@ use crate::show::counted;
 
 /// How long the page looks into all dead-letter queues together, where looking takes time.
 const PAGE: Duration = Duration::from_secs(6);
-/// How long it looks into each of them at least.
+/// The least time for each of them.
 const SHORTEST: Duration = Duration::from_millis(200);
 /// How many letters of a group are shown.
 const SHOWN: u32 = 50;

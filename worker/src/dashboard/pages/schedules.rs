@@ -121,7 +121,7 @@ fn row(viewer: &Viewer, info: &ScheduleInfo) -> Markup {
     }
 }
 
-/// That nobody runs its calls.
+/// A warning that no worker runs its calls.
 pub(crate) fn nobody() -> Markup {
     html! { span.state.bad title="no running worker has its task" { "no worker" } }
 }
@@ -149,7 +149,7 @@ pub(crate) fn origin(info: &ScheduleInfo) -> &'static str {
     info.origin.as_str()
 }
 
-/// What can be done without a second thought.
+/// The actions that need no confirmation.
 pub(crate) fn buttons(viewer: &Viewer, info: &ScheduleInfo) -> Markup {
     let fields = [("schedule", info.schedule.name.as_str())];
     html! {

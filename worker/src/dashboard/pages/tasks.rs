@@ -39,7 +39,7 @@ pub(crate) async fn show(
     page(&state, &viewer, Section::Tasks, "Tasks", liveness, &content)
 }
 
-/// A button that keeps workers from a task.
+/// A button that pauses a task.
 fn pause(viewer: &Viewer, name: &str) -> Markup {
     // A pattern is no task.
     let name = if name.contains(['*', '?', '[']) { "" } else { name };

@@ -1,4 +1,4 @@
-//! What a worker has reserved: deliveries that wait in it for a slot. The pipe owns them, and gives a copy to whoever asks.
+//! What a worker has reserved: deliveries that wait in it for a slot. The pipe owns them, and answers questions with copies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

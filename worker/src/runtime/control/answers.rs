@@ -154,7 +154,7 @@ impl Node {
         let waiting = waiting.filter(|(id, _)| wanted(id)).map(|(id, delivery)| {
             (id.to_owned(), json!(["reserved", describe::reserved(&self.name, delivery)]))
         });
-        // Those that run are told last: one may have begun since.
+        // Running tasks come last: one may have begun since.
         let found = self.running.list().into_iter().filter(|task| wanted(task.context.id())).map(|task| {
             (
                 task.context.id().to_owned(),

@@ -19,7 +19,7 @@ use crate::task::reports::Report;
 /// A body up to this size is read again for its arguments; they are told as they are.
 const SMALL: usize = 1024;
 
-/// How the arguments of a call are told.
+/// How the arguments of a call are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ArgumentsAs {
     Values,
