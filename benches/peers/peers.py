@@ -58,6 +58,7 @@ def celery(what, at, tasks):
         task_ignore_result=True,
         task_acks_late=True,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
     )
 
@@ -95,8 +96,7 @@ def dramatiq(what, at, tasks):
         noop.send(USER)
         begun = Begun()
         for _ in range(1, tasks):
-            # The first call connects and declares.
-        noop.send(USER)
+            noop.send(USER)
         begun.end(tasks - 1)
     else:
         library.Worker(broker, worker_threads=8).start()

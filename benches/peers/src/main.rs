@@ -108,6 +108,8 @@ async fn apalis(what: &str, at: String, tasks: u64) -> Result<(), Box<dyn Error>
     let config = Config::default().queue("peer-apalis").prefetch_count(PREFETCH);
     let mut backend = AmqpBackend::<User>::new_from_addr(&at)?.with_config(config);
     if what == "drain" {
+        // A backend that was never pushed to panics as its worker starts (1.0.0).
+        backend.push(User::new()).await?;
         let worker = WorkerBuilder::new("peer").backend(backend).concurrency(PREFETCH.into()).build(run);
         return Ok(worker.run().await?);
     }
