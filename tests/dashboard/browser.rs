@@ -77,8 +77,12 @@ async fn an_open_page_follows_what_happens_and_finds_it_again() {
     browser.wait_for("#tasks", "dashboard.greet").await;
     browser.open(&site.url(&format!("/tasks/{slow}"))).await;
     browser.wait_for("#timeline", "running").await;
-    browser.script("document.querySelector('details.ask:last-of-type summary').click()").await;
-    browser.script("[...document.querySelectorAll('.panel button')].at(-1).click()").await;
+    browser.wait_for("main", "Terminate").await;
+    // At once: the open page replaces its parts as it follows.
+    let terminate = "const asks = [...document.querySelectorAll('details.ask')];
+        const ask = asks.find(ask => ask.textContent.includes('Terminate'));
+        ask.querySelector('summary').click(); ask.querySelector('button').click()";
+    browser.script(terminate).await;
     browser.wait_for(".notice", "revoked, and stopped").await;
     browser.wait_for("#facts", "revoked").await;
 
