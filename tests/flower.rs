@@ -7,6 +7,7 @@ use std::time::Duration;
 use mq_worker::{App, Config, QueueKind, SharedState, TaskError, task};
 use support::places::Running;
 use support::python::{Python, python};
+use support::redis::{self, Redis};
 use support::{Node, Process, eventually, free_port, shared, unique};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -38,9 +39,9 @@ async fn sleep(seconds: f64) {
 }
 
 /// A program of Celery with the application that Flower knows.
-fn flowered(python: &Python, queues: &[&str], arguments: &[&str]) -> Command {
+fn flowered(python: &Python, store: &Redis, queues: &[&str], arguments: &[&str]) -> Command {
     let mut command = python.module("celery", ["-A", "flowered"]);
-    command.args(arguments).env("FLOWERED_QUEUES", queues.join(","));
+    command.args(arguments).env("FLOWERED_QUEUES", queues.join(",")).env("FLOWERED_RESULTS", store.url());
     command
 }
 
@@ -53,10 +54,15 @@ async fn flower_cannot_tell_our_worker_from_one_in_python() {
     let (node, management) = Node::start_with_management();
     let mut python = python;
     python.url = node.url();
+    if !redis::is_installed(file!()) {
+        return;
+    }
+    let store = Redis::start();
     let names = [unique("rust"), unique("python")];
     let [rust, pythonic] = names.each_ref().map(String::as_str);
     let mut config = Config { broker_url: node.url().parse().expect("a URL"), ..Config::default() };
     config.queue_kind = QueueKind::Classic;
+    config.result_backend = Some(store.url().parse().expect("a URL"));
     config.worker.queues = vec![rust.into()];
     config.worker.hostname = Some(format!("{rust}@test"));
     config.worker.concurrency = 2;
@@ -66,12 +72,12 @@ async fn flower_cannot_tell_our_worker_from_one_in_python() {
     let node_name = format!("{pythonic}@test");
     let worker =
         ["worker", "-n", &node_name, "-Q", pythonic, "-c", "2", "--without-gossip", "--without-mingle"];
-    let _worker = Process::spawn(&mut flowered(&python, &queues, &worker));
+    let _worker = Process::spawn(&mut flowered(&python, &store, &queues, &worker));
     let port = free_port();
     let api = format!("--broker-api={}/api/", management.replacen("://", "://guest:guest@", 1));
     let port_argument = format!("--port={port}");
     let arguments = ["flower", "--address=127.0.0.1", &port_argument, &api, "--inspect_timeout=3000"];
-    let mut command = flowered(&python, &queues, &arguments);
+    let mut command = flowered(&python, &store, &queues, &arguments);
     command.env("FLOWER_UNAUTHENTICATED_API", "true");
     let flower = Process::spawn(&mut command);
     flower.wait_for_line("Connected to", Duration::from_secs(60));

@@ -8,7 +8,7 @@ from kombu import Queue
 
 queues = os.environ["FLOWERED_QUEUES"].split(",")
 
-app = Celery("flowered", broker=os.environ["MQ_BROKER_URL"], backend="rpc://")
+app = Celery("flowered", broker=os.environ["MQ_BROKER_URL"], backend=os.environ["FLOWERED_RESULTS"])
 app.conf.update(
     broker_connection_timeout=60,
     # The worker in Rust declares its own, with arguments that Celery would not give it.

@@ -127,7 +127,9 @@ assert found["name"] == "flowered.add" and found["args"] in ("(2, 3)", "[2, 3]")
 assert found["kwargs"] == "{}" and found["result"] == "5" and found["worker"] == worker, found
 assert found["runtime"] is not None and found["received"] and found["started"] and found["succeeded"], found
 assert found["retries"] == 0 and found["root_id"] == added, found
-assert ask(f"/api/task/result/{added}")["task-id"] == added
+# What Flower itself reads from the store of results.
+kept = eventually("its result is kept", lambda: (lambda found: "result" in found and found)(ask(f"/api/task/result/{added}")))
+assert kept["task-id"] == added and kept["result"] == 5, kept
 
 failed = send("flowered.fail", "it's broken")
 found = state_of(failed, "FAILURE")
@@ -163,6 +165,9 @@ sleeping = send("flowered.sleep", 60 if is_rust else 5)
 state_of(sleeping, "STARTED")
 eventually("the running task is shown", lambda: sleeping in [task["id"] for task in info()["active"]])
 assert sleeping in ask(f"/worker/{name}")
+# A note in the store of results, which a task may look for and this one does not.
+post(f"/api/task/abort/{sleeping}")
+assert ask(f"/api/task/result/{sleeping}")["state"] == "ABORTED"
 if is_rust:
     post(f"/api/task/revoke/{sleeping}?terminate=true")
     state_of(sleeping, "REVOKED")

@@ -19,8 +19,7 @@ fn bad_text(ctx: &Context, text: String) {
 /// The headers and body of the next dead letter.
 async fn dead_letter(app: &App, place: &Place) -> (String, String, String) {
     eventually("a dead letter is there", async || waiting(app, &place.dead()).await == Some(1)).await;
-    let broker = app.broker().await.expect("a broker");
-    let delivery = broker.get(&place.dead()).await.expect("an answer").expect("a dead letter");
+    let delivery = place.letter(app).await;
     let header = |name| delivery.message.headers.get_str(name).unwrap_or_default().to_owned();
     let body = String::from_utf8(delivery.message.body.to_vec()).expect("text");
     let letter = (header("mq-dead-reason"), header("mq-dead-error"), body);

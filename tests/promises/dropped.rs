@@ -29,8 +29,7 @@ async fn letters(app: &App, place: &Place) -> u64 {
 
 /// Reason and error of the oldest letter.
 async fn letter(app: &App, place: &Place) -> (Option<String>, Option<String>) {
-    let broker = app.broker().await.expect("a broker");
-    let delivery = broker.get(&place.dead()).await.expect("an answer").expect("a letter");
+    let delivery = place.letter(app).await;
     let header = |name| delivery.message.headers.get_str(name).map(ToOwned::to_owned);
     let read = (header(names::DEAD_REASON), header(names::DEAD_ERROR));
     delivery.requeue();

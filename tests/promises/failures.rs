@@ -78,8 +78,7 @@ fn worker(app: &App, journal: &Journal) -> Running {
 /// The history of the one dead letter, which is taken out.
 async fn letter(app: &App, place: &Place) -> Vec<Attempt> {
     eventually("a dead letter is there", async || waiting(app, &place.dead()).await == 1).await;
-    let broker = app.broker().await.expect("a broker");
-    let delivery = broker.get(&place.dead()).await.expect("an answer").expect("a dead letter");
+    let delivery = place.letter(app).await;
     let attempts = history::read(&delivery.message.headers);
     delivery.ack();
     attempts

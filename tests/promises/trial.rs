@@ -32,8 +32,7 @@ fn each_copy_that_is_sent_again_has_a_trial_of_its_own() {
         publish(&app, &place, headers).await;
         eventually("it is tried three times", async || journal.read("trials").len() == 3).await;
         running.stop().await;
-        let broker = app.broker().await.expect("a broker");
-        let letter = broker.get(&place.dead()).await.expect("an answer").expect("a dead letter");
+        let letter = place.letter(&app).await;
         let mut trials = journal.read("trials");
         trials.extend(letter.message.headers.get_str(TRIAL).map(str::to_owned));
         letter.ack();

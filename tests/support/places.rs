@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mq_worker::broker::Delivery;
 use mq_worker::{App, Config, QueueKind, SharedState, Summary, Worker, WorkerHandle};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -44,6 +45,13 @@ impl Place {
     /// The dead-letter queue of this test's queue.
     pub fn dead(&self) -> String {
         format!("{}.dead", self.queue)
+    }
+
+    /// Takes the oldest dead letter. A worker looks through them, too, and then holds them for a moment.
+    pub async fn letter(&self, app: &App) -> Delivery {
+        let broker = app.broker().await.expect("a broker");
+        let take = async || broker.get(&self.dead()).await.expect("an answer");
+        wait::eventually("a dead letter is there", Duration::from_secs(60), take).await
     }
 }
 

@@ -165,7 +165,8 @@ async fn an_idle_consumer_in_another_process_wakes_at_once_and_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_held_is_a_timeout_and_reads_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = broker::open(&url(&jobs(&dir)), &options(Duration::from_millis(400))).await.expect("opens");
+    let limit = Duration::from_secs(2);
+    let broker = broker::open(&url(&jobs(&dir)), &options(limit)).await.expect("opens");
     declare(&*broker, Queue::new("q")).await;
     publish(&*broker, "q", "before").await;
     let other = rusqlite::Connection::open(jobs(&dir)).expect("opens");
@@ -173,7 +174,7 @@ async fn a_lock_that_is_held_is_a_timeout_and_reads_go_on() {
     let begun = Instant::now();
     let error = broker.publish(to_queue("q", "meanwhile")).await.expect_err("locked");
     assert!(error.is_timeout() && error.to_string().contains("jobs.db"), "{error}");
-    assert!(begun.elapsed() <= Duration::from_millis(450), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < limit * 2, "{:?}", begun.elapsed());
     assert_eq!(counts(&*broker, "q").await, Some((1, 0, 0, 0)));
     let blocked = broker.get("q").await.expect_err("locked");
     assert!(blocked.is_timeout(), "{blocked}");

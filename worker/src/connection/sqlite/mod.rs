@@ -215,5 +215,5 @@ impl Database {
 /// Until when the thread may begin a job. It gives up a little earlier than the caller: what it has not begun has
 /// surely not been done, while a caller who gives up first cannot know.
 fn give_up_at(timeout: Duration) -> Option<Instant> {
-    Instant::now().checked_add(timeout - (timeout / 10).min(Duration::from_millis(100)))
+    Instant::now().checked_add(timeout - (timeout / 10).min(Duration::from_millis(500)))
 }
