@@ -321,7 +321,6 @@ impl Ctl {
             ("RABBITMQ_PID_FILE", at("pid")),
             // Nothing of an installed broker's configuration.
             ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
-            ("RABBITMQ_CTL_ERL_ARGS", "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none".into()),
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none".into(),

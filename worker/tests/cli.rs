@@ -217,9 +217,10 @@ fn a_worker_is_built_from_a_crate_with_tasks() {
 
 #[test]
 fn a_binary_for_deployment_is_built() {
-    let app = App::new("lean-shop").lean().library(support::TASKS);
+    let app = App::new("shop-to-deploy").library(support::TASKS);
     let directory = scratch();
-    let line = ["build", "--out", "worker", "--app", &app.path().to_string_lossy()];
+    // Of what the other tests have built; that it is optimised otherwise is seen below.
+    let line = ["build", "--profile", "dev", "--out", "worker", "--app", &app.path().to_string_lossy()];
     let run = mq_worker().current_dir(directory.path()).args(line).run();
     run.succeeds();
     assert_eq!(run.stdout.trim(), "worker");
@@ -228,24 +229,43 @@ fn a_binary_for_deployment_is_built() {
     let run = worker.arg("tasks").env("MQ_BROKER_URL", "memory://").run();
     run.succeeds();
     assert!(run.stdout.contains("sell(what: String)"), "{}", run.stdout);
-    // A broker that was left out is told apart from one that there never was.
-    let run = support::program(directory.path().join("worker")).args(["--queues", "counter"]).run();
+    // A store that was left out is told apart from one that there never was.
+    let line = ["--queues", "counter", "--result-backend", "redis://localhost"];
+    let run = support::program(directory.path().join("worker")).args(line).run();
     assert_eq!(run.code, Some(2), "{run:?}");
-    assert!(run.stderr.contains("this build has no `sqlite`"), "{}", run.stderr);
+    assert!(run.stderr.contains("this build has no `redis`"), "{}", run.stderr);
     // A directory gets the file under its own name.
     let run = mq_worker()
         .current_dir(directory.path())
-        .args(["build", "--out", "."])
+        .args(["build", "--profile", "dev", "--out", "."])
         .arg("--app")
         .arg(app.path())
         .run();
     run.succeeds();
-    assert!(directory.path().join("lean-shop-mq-worker").is_file(), "{run:?}");
+    assert!(directory.path().join("shop-to-deploy-mq-worker").is_file(), "{run:?}");
     assert_eq!(
         fs::read_dir(directory.path()).expect("a directory").count(),
         2,
         "nothing else is left behind"
     );
+}
+
+#[test]
+#[cfg(unix)]
+fn a_binary_for_deployment_is_optimised_unless_another_profile_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let app = App::new("shop-to-optimise").library("");
+    let cargo = app.path().join("cargo");
+    let real = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let script = format!("#!/bin/sh\n[ \"$1\" != build ] && exec {real} \"$@\"\necho \"$@\" >&2\nexit 3\n");
+    fs::write(&cargo, script).expect("a file");
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("a program");
+    for (named, used) in [(&[][..], "--profile release"), (&["--profile", "dist"], "--profile dist")] {
+        let line = ["build", "--out", "worker"];
+        let run = mq_worker().current_dir(app.path()).env("CARGO", &cargo).args(line).args(named).run();
+        assert_eq!(run.code, Some(3), "{run:?}");
+        assert!(run.stderr.contains(used), "{}", run.stderr);
+    }
 }
 
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! `mq-worker build --out FILE`: the worker as one release binary.
+//! `mq-worker build --out FILE`: the worker as one binary.
 
 use std::path::{Path, PathBuf};
 
@@ -6,9 +6,9 @@ use super::arguments::{BuildArguments, PackageArguments};
 use super::exit::{Failure, Outcome};
 use super::{output, shim};
 
-pub(super) fn run(BuildArguments { out, app }: &BuildArguments) -> Outcome {
-    let package = PackageArguments { app: app.clone(), release: true };
-    let built = shim::build(&shim::find(&package)?, package.release)?;
+pub(super) fn run(BuildArguments { out, profile, app }: &BuildArguments) -> Outcome {
+    let package = PackageArguments { app: app.clone(), ..PackageArguments::default() };
+    let built = shim::build(&shim::find(&package)?, profile)?;
     let out = match built.file_name() {
         Some(name) if out.is_dir() => out.join(name),
         _ => out.clone(),

@@ -259,13 +259,6 @@ impl App {
         Self(directory)
     }
 
-    /// Without brokers, and with a release profile that is quick to build.
-    pub(crate) fn lean(self) -> Self {
-        let manifest =
-            self.read("Cargo.toml").replace("mq-worker = {", "mq-worker = { default-features = false,");
-        self.file("Cargo.toml", &format!("{manifest}\n[profile.release]\nopt-level = 0\n"))
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

@@ -157,7 +157,7 @@ pub(super) enum LogFormat {
 pub(super) enum CliCommand {
     /// List the tasks of the crate
     Tasks(TasksArguments),
-    /// Build the worker as a single release binary for deployment
+    /// Build the worker as a single binary for deployment
     Build(BuildArguments),
     /// Show the settings in effect, and where each comes from
     Config(ConfigArguments),
@@ -294,6 +294,9 @@ pub(super) struct BuildArguments {
     /// The file to write, or its directory
     #[arg(short, long, value_name = "FILE")]
     pub(super) out: PathBuf,
+    /// Cargo's profile to build with, such as dev or one of the workspace
+    #[arg(long, value_name = "NAME", default_value = "release")]
+    pub(super) profile: String,
     /// The directory of the crate that has the tasks [default: this one, or the nearest above it]
     #[arg(long, value_name = "DIR")]
     pub(super) app: Option<PathBuf>,

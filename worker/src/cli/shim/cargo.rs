@@ -34,14 +34,12 @@ pub(super) fn metadata(manifest: &Path) -> Outcome<Metadata> {
 }
 
 /// Builds the package that links somebody's tasks, and gives the binary. People see cargo at work.
-pub(super) fn build(package: &Package, manifest: &Path, release: bool) -> Outcome<PathBuf> {
+pub(super) fn build(package: &Package, manifest: &Path, profile: &str) -> Outcome<PathBuf> {
     // Where the package is, so that its `.cargo/config.toml` and its toolchain file count.
     let mut command = cargo(&package.directory);
     command.args(["build", "--message-format", "json-render-diagnostics"]);
     command.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(&package.target);
-    if release {
-        command.arg("--release");
-    }
+    command.args(["--profile", profile]);
     let mut child = start(command)?;
     let name = files::binary(package);
     let mut binary = None;

@@ -41,7 +41,7 @@ pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config
         (Err(_), Ok(package)) if !files::locks_version(package, env!("CARGO_PKG_VERSION")) => {}
         (config, _) => drop(config?),
     }
-    let worker = build(&found?, arguments.release)?;
+    let worker = build(&found?, if arguments.release { "release" } else { "dev" })?;
     let mut command = Command::new(&worker);
     command.args(std::env::args_os().skip(1)).env(MARK, &worker);
     turn_into(command, &worker)
@@ -60,12 +60,12 @@ pub(super) fn find(arguments: &PackageArguments) -> Outcome<Package> {
     }
 }
 
-/// Builds the worker of a package, and gives its file.
-pub(super) fn build(package: &Package, release: bool) -> Outcome<PathBuf> {
+/// Builds the worker of a package with a profile of cargo, and gives its file.
+pub(super) fn build(package: &Package, profile: &str) -> Outcome<PathBuf> {
     let manifest = files::write(package).map_err(|(path, error)| {
         Failure::failed(format!("cannot write {}, which the worker is built from: {error}", path.display()))
     })?;
-    cargo::build(package, &manifest, release)
+    cargo::build(package, &manifest, profile)
 }
 
 /// The queues of the crate's tasks by the tasks' names, as its worker tells them, if one was built here before: building
