@@ -1,4 +1,4 @@
-//! How speed and memory change with depth, size, concurrency, queues and workers: one table each.
+//! How speed and memory change with depth, size, concurrency, queues, workers and prefetch.
 //!
 //! ```console
 //! $ cargo run --release -p mq-worker-benches --bin curves                     # SQLite
@@ -25,12 +25,13 @@ const NAP: Duration = Duration::from_secs(1);
 const BYTES: u64 = 100_000_000;
 
 /// What changes, and its values.
-const CURVES: [(&str, &[u64]); 5] = [
+const CURVES: [(&str, &[u64]); 6] = [
     ("depth", &[1_000, 10_000, 100_000, 1_000_000, 5_000_000]),
     ("size", &[100, 1_000, 10_000, 100_000, 1_000_000]),
     ("concurrency", &[1, 10, 100, 1_000, 10_000]),
     ("queues", &[1, 5, 50, 500]),
     ("workers", &[1, 2, 5, 10, 50]),
+    ("prefetch", &[1, 10, 20, 100, 1_000]),
 ];
 
 #[task(name = "curves.noop", ignore_result)]
@@ -92,8 +93,11 @@ async fn point(curve: &str, value: u64) {
         "workers" => (5 * TASKS, 100),
         _ => (TASKS, 100),
     };
-    if curve == "concurrency" {
-        config.worker.concurrency = usize::try_from(value).expect("a number of slots");
+    match curve {
+        "concurrency" => config.worker.concurrency = usize::try_from(value).expect("a number of slots"),
+        // Ten slots a processor, as by default.
+        "prefetch" => config.worker.prefetch = Some(u16::try_from(value).expect("a prefetch")),
+        _ => {}
     }
     let app = App::new(config).expect("an application");
     let begun = Instant::now();
