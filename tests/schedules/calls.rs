@@ -62,7 +62,7 @@ async fn sees(lab: Lab) {
 
 /// The runs never overlap; without the policy the same schedule makes them.
 async fn overlaps(lab: Lab) {
-    for (overlap, most) in [(Overlap::Skip, 1), (Overlap::Queue, 1), (Overlap::Allow, 5)] {
+    for (overlap, most) in [(Overlap::Skip, 1), (Overlap::Queue, 1), (Overlap::Allow, i32::MAX)] {
         let schedule = Schedule::new(overlap.as_str(), "schedules.slow", every_second()).overlap(overlap);
         let journal = run(&lab, schedule, Duration::from_secs(9)).await;
         lab.app().schedules().remove(overlap.as_str()).await.expect("removed");
