@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use draining::{Done, drain, number};
 use mq_worker::{App, Config, Context, SharedState, Worker, task};
 
-/// The tasks of a point whose number of tasks is not what changes.
+/// How many tasks a point has where the curve does not say otherwise.
 const TASKS: u64 = 20_000;
-/// How long a task of the curve of concurrency sleeps.
+/// How long each task of the concurrency curve sleeps.
 const NAP: Duration = Duration::from_secs(1);
-/// So many bytes are sent for each size at most.
+/// The most bytes that are sent for one size.
 const BYTES: u64 = 100_000_000;
 
 /// What changes, and its values.
@@ -51,7 +51,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["point", curve, value] => runtime.block_on(point(curve, value.parse().expect("a number"))),
-        ["worker", prefix] => runtime.block_on(work(prefix)),
+        ["worker", queue] => runtime.block_on(work(queue)),
         ref curves => all(curves),
     }
 }
@@ -82,7 +82,7 @@ fn config(queues: Vec<String>) -> Config {
 
 async fn point(curve: &str, value: u64) {
     let count = if curve == "queues" { value } else { 1 };
-    // Queues of their own: what is new is not slowed by what was there.
+    // Each point has new queues, so that no point depends on another.
     let prefix = format!("curves-{curve}-{value}-{}", std::process::id());
     let queues: Vec<String> = (0..count).map(|number| format!("{prefix}-{number}")).collect();
     let mut config = config(queues.clone());
@@ -120,7 +120,7 @@ async fn point(curve: &str, value: u64) {
 
 async fn send(app: &App, curve: &str, queues: &[String], tasks: u64, size: u64) {
     let text = "x".repeat(usize::try_from(size).expect("a size"));
-    // As many at once as fit into some megabytes.
+    // In batches of at most 20 MB.
     let batch = (20_000_000 / size.max(1)).clamp(1, 10_000);
     let queue = |number: u64| queues[usize::try_from(number).expect("a number") % queues.len()].as_str();
     for first in (0..tasks).step_by(usize::try_from(batch).expect("a number")) {

@@ -58,7 +58,7 @@ fn a_task_on_sqlite_is_never_lost_whatever_happens() {
 fn nothing_is_lost_on_quorum_and_classic_queues_whatever_happens() {
     if shared::may_start_rabbitmq(file!()) {
         let _alone = alone();
-        perform([at_random("rabbitmq", 45), at_random("rabbitmq-classic", 45)]);
+        perform([at_random("rabbitmq", 60), at_random("rabbitmq-classic", 60)]);
     }
 }
 
@@ -66,7 +66,7 @@ fn nothing_is_lost_on_quorum_and_classic_queues_whatever_happens() {
 fn nothing_is_lost_on_a_cluster_of_three_whatever_happens() {
     if shared::may_start_rabbitmq(file!()) {
         let _alone = alone();
-        perform([at_random("cluster", 45)]);
+        perform([at_random("cluster", 60)]);
     }
 }
 

@@ -219,7 +219,7 @@ fn a_worker_is_built_from_a_crate_with_tasks() {
 fn a_binary_for_deployment_is_built() {
     let app = App::new("shop-to-deploy").library(support::TASKS);
     let directory = scratch();
-    // Of what the other tests have built; that it is optimised otherwise is seen below.
+    // The profile of the other tests, so that little is compiled; the next test checks the default.
     let line = ["build", "--profile", "dev", "--out", "worker", "--app", &app.path().to_string_lossy()];
     let run = mq_worker().current_dir(directory.path()).args(line).run();
     run.succeeds();
@@ -229,7 +229,7 @@ fn a_binary_for_deployment_is_built() {
     let run = worker.arg("tasks").env("MQ_BROKER_URL", "memory://").run();
     run.succeeds();
     assert!(run.stdout.contains("sell(what: String)"), "{}", run.stdout);
-    // A store that was left out is told apart from one that there never was.
+    // A store that was left out has another error than one that does not exist.
     let line = ["--queues", "counter", "--result-backend", "redis://localhost"];
     let run = support::program(directory.path().join("worker")).args(line).run();
     assert_eq!(run.code, Some(2), "{run:?}");

@@ -174,7 +174,7 @@ async fn a_lock_that_is_held_is_a_timeout_and_reads_go_on() {
     let begun = Instant::now();
     let error = broker.publish(to_queue("q", "meanwhile")).await.expect_err("locked");
     assert!(error.is_timeout() && error.to_string().contains("jobs.db"), "{error}");
-    assert!(begun.elapsed() < limit * 2, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() <= limit + limit / 8, "{:?}", begun.elapsed());
     assert_eq!(counts(&*broker, "q").await, Some((1, 0, 0, 0)));
     let blocked = broker.get("q").await.expect_err("locked");
     assert!(blocked.is_timeout(), "{blocked}");

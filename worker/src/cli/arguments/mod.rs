@@ -294,7 +294,7 @@ pub(super) struct BuildArguments {
     /// The file to write, or its directory
     #[arg(short, long, value_name = "FILE")]
     pub(super) out: PathBuf,
-    /// Cargo's profile to build with, such as dev or one of the workspace
+    /// The cargo profile to build with
     #[arg(long, value_name = "NAME", default_value = "release")]
     pub(super) profile: String,
     /// The directory of the crate that has the tasks [default: this one, or the nearest above it]

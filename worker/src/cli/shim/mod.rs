@@ -60,7 +60,7 @@ pub(super) fn find(arguments: &PackageArguments) -> Outcome<Package> {
     }
 }
 
-/// Builds the worker of a package with a profile of cargo, and gives its file.
+/// Builds the worker of a package with a cargo profile, and gives its file.
 pub(super) fn build(package: &Package, profile: &str) -> Outcome<PathBuf> {
     let manifest = files::write(package).map_err(|(path, error)| {
         Failure::failed(format!("cannot write {}, which the worker is built from: {error}", path.display()))
