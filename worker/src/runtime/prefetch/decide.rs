@@ -17,14 +17,15 @@ const PATIENCE: f64 = 4.0;
 const UNUSED: u32 = 20;
 
 /// How often a worker looks at what it has begun.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// How long a rate must hold before the window grows.
 const SPAN: Duration = Duration::from_millis(500);
 
 /// What a worker has seen of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Seen {
-    /// How many tasks a second began since the last look.
+    /// How many tasks a second began since the last look, or between that and the one before, whichever is more: a machine
+    /// that was busy with something else for a moment is no reason to return what is reserved.
     pub(super) rate: f64,
     /// The same over a whole [`SPAN`] in which the window did not change, at its end.
     pub(super) sustained: Option<f64>,
@@ -73,6 +74,7 @@ fn begun(rate: f64) -> f64 {
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     begun: u64,
+    last: f64,
     span: Span,
     unused: u32,
 }
@@ -98,7 +100,9 @@ impl Meter {
             let is_unused = PATIENCE * self::begun(rate) < f64::from(current);
             self.unused = if is_unused { self.unused + 1 } else { 0 };
         }
-        Seen { rate: per_second(tasks, passed), sustained, waiting, unused: self.unused }
+        let now = per_second(tasks, passed);
+        let rate = now.max(std::mem::replace(&mut self.last, now));
+        Seen { rate, sustained, waiting, unused: self.unused }
     }
 
     /// The window has changed: what was begun before says nothing of it.
@@ -210,12 +214,14 @@ mod tests {
     #[test]
     fn rates_are_of_the_time_that_has_passed() {
         let mut meter = Meter::default();
-        let seen = meter.look(100, 5, LOOK, 20);
+        let seen = meter.look(100, 5, Duration::from_millis(100), 20);
         assert_eq!(seen, Seen { rate: 1_000.0, sustained: None, waiting: 5, unused: 0 });
-        // A late look.
+        // A late look, and what it saw is forgotten after the next.
         let seen = meter.look(300, 0, Duration::from_millis(400), 20);
-        assert_eq!((seen.rate, seen.sustained), (500.0, Some(600.0)));
+        assert_eq!((seen.rate, seen.sustained), (1_000.0, Some(600.0)));
+        assert_eq!(meter.look(300, 0, LOOK, 20).rate, 500.0);
         assert_eq!(meter.look(300, 0, Duration::ZERO, 20), Seen::default());
+        meter.begin_anew();
         for span in 1..=3 {
             assert_eq!(meter.look(300, 0, SPAN, 20).unused, span);
         }
