@@ -5,10 +5,12 @@
 //! queue's trouble stays its own), how its acks are coalesced ([`ledger`]), and the operating requests.
 
 mod acks;
+mod attachment;
 mod command;
 mod consumer;
 mod delayed;
 mod flushes;
+mod gauge;
 mod getter;
 mod handout;
 mod lane;
@@ -16,6 +18,7 @@ mod ledger;
 mod locks;
 mod notes;
 mod operate;
+mod refill;
 mod schedule_log;
 mod streams;
 mod survivors;
