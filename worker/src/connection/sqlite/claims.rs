@@ -5,45 +5,18 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::consumers::Consumer;
+use super::claim::{Claim, Claimed, Ending};
+use super::consumer::Consumer;
 use super::engine::{Changes, Engine, Sql, millis, now_ms};
 use super::job::{self, Job, Run};
 use super::messages::Reason;
-use super::queues::QueueEntry;
+use super::queue::QueueEntry;
 use super::{fresh_id, head};
 use crate::error::{Error, Result};
-use crate::message::Message;
-
-/// A message that was handed out.
-#[derive(Debug)]
-pub(crate) struct Claimed {
-    /// Names the claim when it ends.
-    pub(crate) tag: u64,
-    pub(crate) message: Message,
-    pub(crate) queue: Arc<str>,
-    pub(crate) exchange: String,
-    pub(crate) routing_key: String,
-    pub(crate) redelivered: bool,
-    pub(crate) crashes: u32,
-}
-
-/// How a claim ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// The message leaves.
-    Done,
-    /// The message is requeued at its old position.
-    Back,
-    /// The message goes where the dead letters of its queue go.
-    Rejected,
-    /// The message is requeued after a pause, with a crash count one higher.
-    Lost { pause: Duration },
-}
 
 /// Takes one message out of a queue. If the caller has gone, the message is requeued.
 pub(crate) fn get(client: u64, queue: String) -> Job<Option<Claimed>, impl Run<Option<Claimed>>> {
@@ -65,18 +38,6 @@ pub(crate) fn close(client: u64) -> Job<(), impl Run<()>> {
         .lazily()
         .after_verdicts()
         .even_without_caller()
-}
-
-/// A claim that is not settled.
-pub(super) struct Claim {
-    id: i64,
-    token: i64,
-    queue: i64,
-    rank: i64,
-    crashes: u32,
-    expires_at: Option<i64>,
-    pub(super) consumer: Option<u64>,
-    client: u64,
 }
 
 impl Engine {

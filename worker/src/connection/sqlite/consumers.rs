@@ -4,31 +4,12 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
-use super::claims::{Claimed, Ending};
+use super::claim::{Claimed, Ending};
+use super::consumer::{Consumer, Consuming};
 use super::engine::{Changes, Engine, Sql, now_ms};
 use super::job::{self, Job, Run};
-use super::queues::QueueEntry;
+use super::queue::QueueEntry;
 use crate::error::Result;
-
-/// A consumer to begin.
-#[derive(Clone)]
-pub(crate) struct Consuming {
-    pub(crate) client: u64,
-    pub(crate) consumer: u64,
-    pub(crate) queues: Vec<String>,
-    pub(crate) prefetch: usize,
-    pub(crate) name: String,
-    pub(crate) sink: Sink,
-}
-
-/// Where a consumer's messages go. Called on the thread; must not block.
-#[derive(Clone)]
-pub(crate) struct Sink {
-    /// False if the receiver was dropped: the message is requeued.
-    pub(crate) hand_out: Arc<dyn Fn(Claimed) -> bool + Send + Sync>,
-    /// True if the receiver was dropped.
-    pub(crate) is_closed: Arc<dyn Fn() -> bool + Send + Sync>,
-}
 
 /// Registers a consumer; it is served from the next transaction on.
 pub(crate) fn consume(consuming: Consuming) -> Job<(), impl Run<()>> {
@@ -60,36 +41,6 @@ pub(crate) fn cancel(consumer: u64) -> Job<(), impl Run<()>> {
         engine.end_consumer(consumer, now, changes).map(Ok)
     };
     job::write("cancel a consumer", run).lazily().even_without_caller()
-}
-
-/// A consumer of this process.
-pub(super) struct Consumer {
-    pub(super) id: u64,
-    pub(super) client: u64,
-    pub(super) queues: Vec<String>,
-    pub(super) name: String,
-    prefetch: usize,
-    pub(super) unsettled: usize,
-    /// The queue that is served first next time, so that a full one does not starve its neighbours.
-    first: usize,
-    sink: Sink,
-}
-
-impl Consumer {
-    fn new(consuming: Consuming) -> Self {
-        let Consuming { client, consumer, queues, prefetch, name, sink } = consuming;
-        Self { id: consumer, client, queues, name, prefetch, unsettled: 0, first: 0, sink }
-    }
-
-    /// True if its receiver was dropped.
-    pub(super) fn is_closed(&self) -> bool {
-        (self.sink.is_closed)()
-    }
-
-    /// What it had is not its own any more.
-    pub(super) fn has_lost_all(&mut self) {
-        self.unsettled = 0;
-    }
 }
 
 impl Engine {

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 use super::engine::{Changes, Engine, Sql, millis};
 use super::head;
 use super::job::{self, Job, Run};
-use super::queues::QueueEntry;
+use super::queue::QueueEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::routing::Overflow;
 use crate::tracing;

@@ -4,6 +4,7 @@
 //! [`Database`] is the handle. The broker and the result backend of one file share one handle, one thread and one
 //! transaction: what arrives while a commit waits for the disk goes into the next one together.
 //!
+//! - [`claim`], [`consumer`], [`lease`], [`queue`], [`waiters`]: what is known between two transactions, as data;
 //! - [`job`]: a closure over the engine, with the way back to its caller;
 //! - [`thread`]: the loop: inbox, deadlines, timers;
 //! - [`engine`]: one transaction, and what is known between two;
@@ -12,7 +13,9 @@
 //!   wake each other.
 
 mod bell;
+mod claim;
 mod claims;
+mod consumer;
 mod consumers;
 mod engine;
 mod exchanges;
@@ -20,11 +23,13 @@ pub(crate) mod failure;
 mod finding;
 pub(crate) mod head;
 pub(crate) mod job;
+mod lease;
 mod memos;
 mod messages;
 mod owners;
 mod path;
 mod presence;
+mod queue;
 mod queues;
 mod removal;
 mod results;
@@ -33,6 +38,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod waiters;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -43,13 +49,16 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
-pub(crate) use claims::{Claimed, Ending, close, flush, get};
-pub(crate) use consumers::{Consuming, Sink, cancel, consume, set_prefetch, set_queues};
+pub(crate) use claim::{Claimed, Ending};
+pub(crate) use claims::{close, flush, get};
+pub(crate) use consumer::{Consuming, Sink};
+pub(crate) use consumers::{cancel, consume, set_prefetch, set_queues};
 pub(crate) use finding::{Sighted, Spot};
 pub(crate) use memos::Noted;
 pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
-pub(crate) use results::{Acked, News, Storing, forget, store};
+pub(crate) use results::{Acked, Storing, forget, store};
+pub(crate) use waiters::News;
 
 use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};

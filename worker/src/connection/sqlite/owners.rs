@@ -1,72 +1,18 @@
 //! Who holds claims, and whether they live.
-//!
-//! Every process that holds something has one row in `owner` and changes its `beat` once a second: one small
-//! write, however many claims it has. A neighbour is dead when its beat has not changed during [`DEAD_AFTER`] beats
-//! of our own. Neither clock is compared with another's: a clock that is set expires no owner, and as both
-//! beats need the same lock, a lock that is held for long stops both.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
 use super::engine::{Changes, Engine, Sql, now_ms};
 use super::failure::is_busy;
+use super::lease::DEAD_AFTER;
 use crate::tracing;
 
-/// How often a process says that it lives.
-const BEAT: Duration = Duration::from_secs(1);
-/// After this many of our own heartbeats without one of theirs, their messages are requeued.
-const DEAD_AFTER: u32 = 5;
 /// Consumers of an owner whose beat is older than this are not counted. For display alone: it compares clocks.
 pub(super) const SHOWN_FOR: i64 = 6_000;
 /// How long leaving may wait for a lock; after that the lease runs out by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
-
-/// What this process knows about itself and its neighbours as owners.
-#[derive(Default)]
-pub(super) struct Lease {
-    id: Option<i64>,
-    last_beat: Option<Instant>,
-    /// When the running transaction got the lock.
-    begun: Option<Instant>,
-    /// Beat of each neighbour, and for how many of our own beats it has been that.
-    seen: HashMap<i64, (i64, u32)>,
-}
-
-impl Lease {
-    /// Our row in `owner`, if we have one.
-    pub(super) fn id(&self) -> Option<i64> {
-        self.id
-    }
-
-    pub(super) fn next_beat(&self) -> Option<Instant> {
-        self.id?;
-        self.last_beat.map(|last| last + BEAT)
-    }
-
-    pub(super) fn is_beat_due(&self) -> bool {
-        self.next_beat().is_some_and(|next| next <= Instant::now())
-    }
-
-    /// The beat is committed.
-    pub(super) fn has_beaten(&mut self) {
-        self.last_beat = self.begun;
-    }
-
-    /// The transaction was rolled back, and with it what was counted in it.
-    pub(super) fn undo(&mut self, joined: bool) {
-        self.seen.clear();
-        if joined {
-            self.id = None;
-        }
-    }
-
-    /// The row is gone.
-    pub(super) fn forget(&mut self) {
-        *self = Self::default();
-    }
-}
 
 impl Engine {
     /// The owner row of this process; the first use makes it.

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::engine::{Engine, Sql};
 use super::head;
-use super::queues::QueueEntry;
+use super::queue::QueueEntry;
 use crate::error::{Error, Result};
 use crate::message::headers::names;
 

@@ -1,7 +1,6 @@
 //! Results of tasks: a table whose rows get a new, larger number with every change, so that a process that waits
 //! reads only what is new, however many it waits for.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
@@ -9,39 +8,10 @@ use tokio::sync::oneshot;
 
 use super::engine::{Changes, Engine, Sql, millis};
 use super::job::{self, Job, Run};
-use crate::error::{Error, Result};
+use super::waiters::{Coming, News, Stored, Waiter};
 
 /// How many expired results one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
-
-/// A record that is not there yet, with its number.
-pub(crate) type Coming = oneshot::Receiver<Result<(i64, Vec<u8>)>>;
-
-/// What is waited for.
-#[derive(Clone, Copy)]
-pub(crate) enum News {
-    /// A final record.
-    Final,
-    /// A record with a larger number.
-    After(i64),
-}
-
-impl News {
-    fn is(self, seq: i64, is_final: bool) -> bool {
-        match self {
-            Self::Final => is_final,
-            Self::After(known) => seq > known,
-        }
-    }
-}
-
-/// A record as it is stored.
-pub(super) struct Stored {
-    pub(super) task_id: String,
-    pub(super) seq: i64,
-    pub(super) is_final: bool,
-    pub(super) record: Vec<u8>,
-}
 
 /// A result to store.
 pub(crate) struct Storing {
@@ -78,52 +48,6 @@ pub(crate) fn forget(task_id: String) -> Job<(), impl Run<()>> {
         let mut delete = engine.db.prepare_cached("DELETE FROM result WHERE task_id = ?")?;
         delete.execute([&task_id]).map(drop).map(Ok)
     })
-}
-
-/// Who waits for which task, in this process.
-#[derive(Default)]
-pub(super) struct Waiters {
-    by_task: HashMap<String, Vec<Waiter>>,
-    /// The changes up to this one were looked at.
-    seen: i64,
-}
-
-struct Waiter {
-    news: News,
-    reply: oneshot::Sender<Result<(i64, Vec<u8>)>>,
-}
-
-impl Waiters {
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_task.is_empty()
-    }
-
-    /// Answers those to whom a record is news.
-    pub(super) fn tell(&mut self, stored: &Stored) {
-        let Some(waiters) = self.by_task.get_mut(&stored.task_id) else { return };
-        let told = waiters.extract_if(.., |waiter| waiter.news.is(stored.seq, stored.is_final));
-        for Waiter { reply, .. } in told {
-            let _ = reply.send(Ok((stored.seq, stored.record.clone())));
-        }
-        if waiters.is_empty() {
-            self.by_task.remove(&stored.task_id);
-        }
-    }
-
-    /// Answers all, since nothing will come any more.
-    pub(super) fn fail(&mut self, error: impl Fn() -> Error) {
-        for waiter in self.by_task.drain().flat_map(|(_, waiters)| waiters) {
-            let _ = waiter.reply.send(Err(error()));
-        }
-    }
-
-    /// Forgets those whose time-out has passed.
-    pub(super) fn forget_gone(&mut self) {
-        self.by_task.retain(|_, waiters| {
-            waiters.retain(|waiter| !waiter.reply.is_closed());
-            !waiters.is_empty()
-        });
-    }
 }
 
 impl Engine {

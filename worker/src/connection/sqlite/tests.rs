@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::claims::{Claimed, Ending, flush};
+use super::claim::{Claimed, Ending};
+use super::claims::flush;
 use super::engine::{Engine, now_ms};
 use super::job::{self, Job, Order, Run};
 use super::messages::Publishing;

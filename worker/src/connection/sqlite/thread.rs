@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use tokio::sync::oneshot;
 
-use super::claims::Ending;
+use super::claim::Ending;
 use super::engine::{Engine, Refused};
 use super::failure::{describe, is_busy};
 use super::job::{Access, Order};
