@@ -4,15 +4,21 @@
 //! [`Database`] is the handle. The broker and the result backend of one file share one handle, one thread and one
 //! transaction: what arrives while a commit waits for the disk goes into the next one together.
 //!
+//! From the bottom up, since a file imports none that imports it:
+//!
 //! - [`claim`], [`consumer`], [`lease`], [`queue`], [`waiters`]: what is known between two transactions, as data;
+//! - [`engine`]: the open file with all that, and what a transaction changes of it;
 //! - [`job`]: a closure over the engine, with the way back to its caller;
-//! - [`thread`]: the loop: inbox, deadlines, timers;
-//! - [`engine`]: one transaction, and what is known between two;
-//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`], [`schedule_log`], [`finding`]: what can be done in it;
-//! - [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its processes
-//!   wake each other.
+//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`],
+//!   [`schedule_log`], [`finding`]: what can be done in a transaction; they call each other as methods of the engine;
+//! - [`transaction`], [`chores`]: the order of things in a transaction, and what is due without a job;
+//! - [`thread`]: the loop: inbox, deadlines, timers.
+//!
+//! Beside them, [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its
+//! processes wake each other.
 
 mod bell;
+mod chores;
 mod claim;
 mod claims;
 mod consumer;
@@ -38,6 +44,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod transaction;
 mod waiters;
 
 use std::collections::HashMap;

@@ -12,10 +12,11 @@ use chrono::Utc;
 use tokio::sync::oneshot;
 
 use super::claim::Ending;
-use super::engine::{Engine, Refused};
+use super::engine::Engine;
 use super::failure::{describe, is_busy};
 use super::job::{Access, Order};
 use super::presence::Absence;
+use super::transaction::Refused;
 use super::{Database, Loss};
 use crate::error::{Error, Result};
 use crate::tracing;
