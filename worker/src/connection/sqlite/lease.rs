@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 /// How often a process says that it lives.
 const BEAT: Duration = Duration::from_secs(1);
 /// After this many of our own heartbeats without one of theirs, their messages are requeued.
-pub(super) const DEAD_AFTER: u32 = 5;
+const DEAD_AFTER: u32 = 5;
 
 /// What this process knows about itself and its neighbours as owners.
 #[derive(Default)]
 pub(super) struct Lease {
-    pub(super) id: Option<i64>,
+    id: Option<i64>,
     last_beat: Option<Instant>,
     /// When the running transaction got the lock.
-    pub(super) begun: Option<Instant>,
+    begun: Option<Instant>,
     /// Beat of each neighbour, and for how many of our own beats it has been that.
-    pub(super) seen: HashMap<i64, (i64, u32)>,
+    seen: HashMap<i64, (i64, u32)>,
 }
 
 impl Lease {
@@ -37,6 +37,34 @@ impl Lease {
 
     pub(super) fn is_beat_due(&self) -> bool {
         self.next_beat().is_some_and(|next| next <= Instant::now())
+    }
+
+    /// The running transaction has the lock.
+    pub(super) fn begin(&mut self) {
+        self.begun = Some(Instant::now());
+    }
+
+    /// We have a row in `owner`.
+    pub(super) fn has_joined(&mut self, id: i64) {
+        self.id = Some(id);
+    }
+
+    /// Counts one beat of our own; returns the neighbours, given with their beats, that are dead by now.
+    pub(super) fn count_silence(&mut self, neighbours: &[(i64, i64)]) -> Vec<i64> {
+        self.seen.retain(|id, _| neighbours.iter().any(|(known, _)| known == id));
+        let mut dead = Vec::new();
+        for &(id, beat) in neighbours {
+            let (last, silent) = self.seen.entry(id).or_insert((beat, 0));
+            if *last != beat {
+                (*last, *silent) = (beat, 0);
+                continue;
+            }
+            *silent += 1;
+            if *silent > DEAD_AFTER {
+                dead.push(id);
+            }
+        }
+        dead
     }
 
     /// The beat is committed.
@@ -55,5 +83,33 @@ impl Lease {
     /// The row is gone.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_is_dead_after_more_than_five_of_our_beats_without_one_of_its_own() {
+        let mut lease = Lease::default();
+        let mut beats = 0..;
+        let mut dead = |lease: &mut Lease| {
+            let alive = (1, beats.next().expect("endless"));
+            lease.count_silence(&[alive, (2, 7)])
+        };
+        for _ in 0..5 {
+            assert_eq!(dead(&mut lease), []);
+        }
+        assert_eq!(dead(&mut lease), [2]);
+        // A beat, or its absence from the table, begins the count anew; so does a rollback.
+        assert_eq!(lease.count_silence(&[(2, 8)]), []);
+        assert_eq!(lease.count_silence(&[(2, 8)]), []);
+        assert_eq!(lease.seen, HashMap::from([(2, (8, 1))]));
+        assert_eq!(lease.count_silence(&[]), []);
+        assert_eq!(lease.count_silence(&[(2, 8)]), []);
+        assert_eq!(lease.seen, HashMap::from([(2, (8, 1))]));
+        lease.undo(false);
+        assert!(lease.seen.is_empty());
     }
 }

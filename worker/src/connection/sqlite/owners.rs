@@ -6,7 +6,6 @@ use rusqlite::params;
 
 use super::engine::{Changes, Engine, Sql, now_ms};
 use super::failure::is_busy;
-use super::lease::DEAD_AFTER;
 use crate::tracing;
 
 /// Consumers of an owner whose beat is older than this are not counted. For display alone: it compares clocks.
@@ -17,7 +16,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 impl Engine {
     /// The owner row of this process; the first use makes it.
     pub(super) fn join(&mut self, changes: &mut Changes) -> Sql<i64> {
-        if let Some(id) = self.lease.id {
+        if let Some(id) = self.lease.id() {
             return Ok(id);
         }
         let uuid = uuid::Uuid::new_v4().to_string();
@@ -27,7 +26,7 @@ impl Engine {
             now_ms()
         ])?;
         let id = self.db.last_insert_rowid();
-        self.lease.id = Some(id);
+        self.lease.has_joined(id);
         changes.joined = true;
         changes.beat = true;
         Ok(id)
@@ -37,8 +36,8 @@ impl Engine {
     /// has not expired, and one that has expired finds out here, before a verdict or a claim could go wrong.
     pub(super) fn keep_lease(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
         let is_due = self.lease.is_beat_due();
-        self.lease.begun = Some(Instant::now());
-        if is_due && let Some(id) = self.lease.id {
+        self.lease.begin();
+        if is_due && let Some(id) = self.lease.id() {
             let alive = self
                 .db
                 .prepare_cached("UPDATE owner SET beat = max(beat + 1, ?) WHERE id = ?")?
@@ -50,7 +49,7 @@ impl Engine {
                 self.lose_lease();
             }
         }
-        if self.lease.id.is_none() && (!self.consumers.is_empty() || self.queues.has_exclusive()) {
+        if self.lease.id().is_none() && (!self.consumers.is_empty() || self.queues.has_exclusive()) {
             self.rejoin(now, changes)?;
         }
         Ok(())
@@ -62,7 +61,7 @@ impl Engine {
             "this process did not renew its lease in time: its messages were redelivered to others"
         );
         self.lease.forget();
-        self.lease.begun = Some(Instant::now());
+        self.lease.begin();
         self.claims.clear();
         self.consumers.iter_mut().for_each(|consumer| consumer.has_lost_all());
     }
@@ -95,18 +94,9 @@ impl Engine {
             .prepare_cached("SELECT id, beat FROM owner WHERE id <> ?")?
             .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Sql<_>>()?;
-        self.lease.seen.retain(|id, _| neighbours.iter().any(|(known, _)| known == id));
-        for (id, beat) in neighbours {
-            let (last, silent) = self.lease.seen.entry(id).or_insert((beat, 0));
-            if *last != beat {
-                (*last, *silent) = (beat, 0);
-                continue;
-            }
-            *silent += 1;
-            if *silent > DEAD_AFTER {
-                tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages are redelivered");
-                self.release(id, true, changes)?;
-            }
+        for id in self.lease.count_silence(&neighbours) {
+            tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages are redelivered");
+            self.release(id, true, changes)?;
         }
         Ok(())
     }
@@ -147,7 +137,7 @@ impl Engine {
     /// The last handle is gone: writes what was settled and gives back the rest.
     pub(super) fn leave(&mut self) {
         let deadline = Instant::now() + LEAVE_WITHIN;
-        while self.lease.id.is_some() {
+        while self.lease.id().is_some() {
             let mut changes = Changes::default();
             match self.leave_once(&mut changes) {
                 Ok(()) => return super::bell::ring(&self.path),
@@ -167,7 +157,7 @@ impl Engine {
         self.queues.suspect();
         self.refresh_queues()?;
         self.settle_verdicts(changes)?;
-        if let Some(owner) = self.lease.id {
+        if let Some(owner) = self.lease.id() {
             self.release(owner, false, changes)?;
         }
         self.run("COMMIT")

@@ -1,7 +1,9 @@
-//! What is known of the queues: a copy of the tables of exchanges, queues and bindings in memory.
+//! The tables of exchanges, queues and bindings: a copy in memory that is read again when their generation changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 use crate::routing::topology::route;
@@ -21,19 +23,68 @@ pub(super) struct QueueEntry {
 #[derive(Default)]
 pub(super) struct Queues {
     /// Zero: nothing has been read.
-    pub(super) generation: i64,
+    generation: i64,
     /// Another process may have changed the tables.
-    pub(super) is_suspect: bool,
-    pub(super) by_name: HashMap<String, Arc<QueueEntry>>,
-    pub(super) names: HashMap<i64, Arc<QueueEntry>>,
-    pub(super) exchanges: HashMap<String, (Exchange, Vec<Binding>)>,
+    is_suspect: bool,
+    by_name: HashMap<String, Arc<QueueEntry>>,
+    names: HashMap<i64, Arc<QueueEntry>>,
+    exchanges: HashMap<String, (Exchange, Vec<Binding>)>,
     /// Queues of which it was said that they are not as declared.
-    pub(super) warned: HashSet<String>,
+    warned: HashSet<String>,
     /// Exclusive queues of this process with their client, to declare them again after a lost lease.
-    pub(super) exclusive: HashMap<String, (u64, Topology)>,
+    exclusive: HashMap<String, (u64, Topology)>,
 }
 
 impl Queues {
+    /// Reads the tables again, if they have changed.
+    pub(super) fn refresh(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        if !self.is_suspect && self.generation != 0 {
+            return Ok(());
+        }
+        let generation =
+            db.prepare_cached("SELECT generation FROM topology")?.query_row([], |row| row.get(0))?;
+        if generation != self.generation {
+            self.read(db)?;
+            self.generation = generation;
+        }
+        self.is_suspect = false;
+        Ok(())
+    }
+
+    fn read(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.by_name.clear();
+        self.names.clear();
+        self.exchanges.clear();
+        let mut statement = db.prepare_cached("SELECT id, name, definition, owner FROM queue")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (name, definition): (String, String) = (row.get(1)?, row.get(2)?);
+            let entry = Arc::new(QueueEntry {
+                id: row.get(0)?,
+                name: name.as_str().into(),
+                definition: read_json(&definition)?,
+                owner: row.get(3)?,
+            });
+            self.names.insert(entry.id, Arc::clone(&entry));
+            self.by_name.insert(name, entry);
+        }
+        let mut statement = db.prepare_cached("SELECT name, definition FROM exchange")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let definition: String = row.get(1)?;
+            self.exchanges.insert(row.get(0)?, (read_json(&definition)?, Vec::new()));
+        }
+        let mut statement = db.prepare_cached("SELECT exchange, queue, routing_key FROM binding")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let binding = Binding { exchange: row.get(0)?, queue: row.get(1)?, routing_key: row.get(2)? };
+            if let Some((_, bindings)) = self.exchanges.get_mut(&binding.exchange) {
+                bindings.push(binding);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<Arc<QueueEntry>> {
         self.by_name.get(name).map(Arc::clone)
     }
@@ -76,6 +127,33 @@ impl Queues {
         self.exchanges.get(name)
     }
 
+    /// All queues.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<QueueEntry>> {
+        self.by_name.values()
+    }
+
+    /// True the first time that a warning about a queue is due.
+    pub(super) fn is_first_warning(&mut self, queue: &str) -> bool {
+        self.warned.insert(queue.to_owned())
+    }
+
+    /// A queue is exclusive to a client of this process.
+    pub(super) fn own(&mut self, client: u64, queue: &Queue) {
+        self.exclusive.insert(queue.name.clone(), (client, Topology::of_queue(queue.clone())));
+    }
+
+    /// An exclusive queue that is declared again is bound in this way too.
+    pub(super) fn remember_binding(&mut self, binding: &Binding) {
+        if let Some((_, topology)) = self.exclusive.get_mut(&binding.queue) {
+            topology.merge(Topology { bindings: vec![binding.clone()], ..Topology::default() });
+        }
+    }
+
+    /// The exclusive queues of this process with their bindings.
+    pub(super) fn exclusive(&self) -> Vec<Topology> {
+        self.exclusive.values().map(|(_, topology)| topology.clone()).collect()
+    }
+
     /// An exclusive queue that is declared again is not bound in this way any more.
     pub(super) fn forget_binding(&mut self, binding: &Binding) {
         if let Some((_, topology)) = self.exclusive.get_mut(&binding.queue) {
@@ -109,4 +187,10 @@ impl Queues {
     pub(super) fn has_expiring(&self) -> bool {
         self.by_name.values().any(|entry| entry.definition.expires.is_some())
     }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    })
 }

@@ -1,13 +1,9 @@
-//! Exchanges, queues and bindings: tables, with a copy in memory that is read again when their generation changes.
-
-use std::rc::Rc;
-use std::sync::Arc;
+//! Exchanges, queues and bindings: how they are declared, and how full the queues are.
 
 use rusqlite::params;
 
 use super::engine::{Changes, Engine, Sql, millis};
 use super::owners::SHOWN_FOR;
-use super::queue::QueueEntry;
 use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
 use crate::tracing;
@@ -25,52 +21,7 @@ pub(crate) struct Count {
 impl Engine {
     /// Reads the tables again, if they have changed.
     pub(super) fn refresh_queues(&mut self) -> Sql<()> {
-        if !self.queues.is_suspect && self.queues.generation != 0 {
-            return Ok(());
-        }
-        let generation =
-            self.db.prepare_cached("SELECT generation FROM topology")?.query_row([], |row| row.get(0))?;
-        if generation != self.queues.generation {
-            self.read_queues()?;
-            self.queues.generation = generation;
-        }
-        self.queues.is_suspect = false;
-        Ok(())
-    }
-
-    fn read_queues(&mut self) -> Sql<()> {
-        let db = Rc::clone(&self.db);
-        self.queues.by_name.clear();
-        self.queues.names.clear();
-        self.queues.exchanges.clear();
-        let mut statement = db.prepare_cached("SELECT id, name, definition, owner FROM queue")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let (name, definition): (String, String) = (row.get(1)?, row.get(2)?);
-            let entry = Arc::new(QueueEntry {
-                id: row.get(0)?,
-                name: name.as_str().into(),
-                definition: read_json(&definition)?,
-                owner: row.get(3)?,
-            });
-            self.queues.names.insert(entry.id, Arc::clone(&entry));
-            self.queues.by_name.insert(name, entry);
-        }
-        let mut statement = db.prepare_cached("SELECT name, definition FROM exchange")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let definition: String = row.get(1)?;
-            self.queues.exchanges.insert(row.get(0)?, (read_json(&definition)?, Vec::new()));
-        }
-        let mut statement = db.prepare_cached("SELECT exchange, queue, routing_key FROM binding")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let binding = Binding { exchange: row.get(0)?, queue: row.get(1)?, routing_key: row.get(2)? };
-            if let Some((_, bindings)) = self.queues.exchanges.get_mut(&binding.exchange) {
-                bindings.push(binding);
-            }
-        }
-        Ok(())
+        self.queues.refresh(&self.db)
     }
 
     /// The tables have changed in this transaction: all processes read them again.
@@ -104,15 +55,12 @@ impl Engine {
             let owner = if queue.exclusive { Some(self.join(changes)?) } else { None };
             self.write_queue(queue, owner, now)?;
             if queue.exclusive {
-                let topology = Topology::of_queue(queue.clone());
-                self.queues.exclusive.insert(queue.name.clone(), (client, topology));
+                self.queues.own(client, queue);
             }
             is_changed = true;
         }
         for binding in topology.bindings.iter().filter(|binding| !binding.exchange.is_empty()) {
-            if let Some((_, topology)) = self.queues.exclusive.get_mut(&binding.queue) {
-                topology.merge(Topology { bindings: vec![binding.clone()], ..Topology::default() });
-            }
+            self.queues.remember_binding(binding);
             is_changed |= self.write_binding(binding)?;
         }
         if is_changed {
@@ -132,7 +80,7 @@ impl Engine {
                     "cannot declare exchange `{name}`: headers exchanges need RabbitMQ"
                 )));
             }
-            let known = self.queues.exchanges.get(name).map(|(known, _)| known.kind);
+            let known = self.queues.exchange(name).map(|(known, _)| known.kind);
             if known.is_some_and(|known| known != *kind) {
                 return Err(Error::topology(format!(
                     "cannot declare exchange `{name}` as {}: it exists as {}",
@@ -154,7 +102,7 @@ impl Engine {
                 ));
             }
             let is_declared = topology.exchanges.iter().any(|known| known.name == *exchange);
-            if !exchange.is_empty() && !is_declared && !self.queues.exchanges.contains_key(exchange) {
+            if !exchange.is_empty() && !is_declared && self.queues.exchange(exchange).is_none() {
                 return Err(cannot("there is no such exchange".into()));
             }
             let is_declared = topology.queues.iter().any(|known| known.name == *queue);
@@ -167,7 +115,7 @@ impl Engine {
 
     /// Says once that a queue is used as it is.
     fn compare(&mut self, known: &Queue, declared: &Queue) {
-        if !declared.keeps_as(known) && self.queues.warned.insert(known.name.clone()) {
+        if !declared.keeps_as(known) && self.queues.is_first_warning(&known.name) {
             let show = |queue: &Queue| serde_json::to_string(queue).unwrap_or_default();
             tracing::warn!(
                 queue = known.name,
@@ -205,8 +153,7 @@ impl Engine {
 
     /// After a lost lease the exclusive queues went with it.
     pub(super) fn declare_exclusive_again(&mut self, owner: i64, now: i64) -> Sql<()> {
-        let exclusive: Vec<Topology> =
-            self.queues.exclusive.values().map(|(_, topology)| topology.clone()).collect();
+        let exclusive = self.queues.exclusive();
         if exclusive.is_empty() {
             return Ok(());
         }
@@ -229,7 +176,7 @@ impl Engine {
             self.db.prepare_cached(sql)?.query_row(params![id, now], |row| row.get(0).map(i64::unsigned_abs))
         };
         let mut counts = Vec::new();
-        for entry in self.queues.by_name.values() {
+        for entry in self.queues.entries() {
             if !names.is_empty() && !names.iter().any(|name| **name == *entry.name) {
                 continue;
             }
@@ -272,10 +219,4 @@ impl Engine {
 
 fn write_json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("a definition can be written")
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(text: &str) -> Sql<T> {
-    serde_json::from_str(text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
-    })
 }

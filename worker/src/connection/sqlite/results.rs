@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::engine::{Changes, Engine, Sql, millis};
 use super::job::{self, Job, Run};
-use super::waiters::{Coming, News, Stored, Waiter};
+use super::waiters::{Coming, News, Stored};
 
 /// How many expired results one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
@@ -65,7 +65,7 @@ impl Engine {
             return Ok(());
         }
         let seq = self.db.last_insert_rowid();
-        if self.waiters.by_task.contains_key(task_id) {
+        if self.waiters.has_waiter_for(task_id) {
             let (task_id, record) = (task_id.clone(), record.clone());
             changes.stored.push(Stored { task_id, seq, is_final: *is_final, record });
         }
@@ -111,7 +111,7 @@ impl Engine {
             Some(stored) if news.is(stored.seq, stored.is_final) => {
                 drop(reply.send(Ok((stored.seq, stored.record))));
             }
-            _ => self.waiters.by_task.entry(task_id.to_owned()).or_default().push(Waiter { news, reply }),
+            _ => self.waiters.add(task_id, news, reply),
         }
         Ok(coming)
     }
@@ -148,7 +148,7 @@ impl Engine {
         while let Some(row) = rows.next()? {
             let seq: i64 = row.get(0)?;
             let task_id = row.get_ref(1)?.as_str()?;
-            if self.waiters.by_task.contains_key(task_id) {
+            if self.waiters.has_waiter_for(task_id) {
                 let record: Vec<u8> = db
                     .prepare_cached("SELECT record FROM result WHERE seq = ?")?
                     .query_row([seq], |row| row.get(0))?;

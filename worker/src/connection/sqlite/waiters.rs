@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// A record that is not there yet, with its number.
 pub(crate) type Coming = oneshot::Receiver<Result<(i64, Vec<u8>)>>;
 
+/// Where it is sent when it is there.
+pub(super) type Reply = oneshot::Sender<Result<(i64, Vec<u8>)>>;
+
 /// What is waited for.
 #[derive(Clone, Copy)]
 pub(crate) enum News {
@@ -38,19 +41,27 @@ pub(super) struct Stored {
 /// Who waits for which task, in this process.
 #[derive(Default)]
 pub(super) struct Waiters {
-    pub(super) by_task: HashMap<String, Vec<Waiter>>,
+    by_task: HashMap<String, Vec<Waiter>>,
     /// The changes up to this one were looked at.
     pub(super) seen: i64,
 }
 
-pub(super) struct Waiter {
-    pub(super) news: News,
-    pub(super) reply: oneshot::Sender<Result<(i64, Vec<u8>)>>,
+struct Waiter {
+    news: News,
+    reply: Reply,
 }
 
 impl Waiters {
     pub(super) fn is_empty(&self) -> bool {
         self.by_task.is_empty()
+    }
+
+    pub(super) fn has_waiter_for(&self, task_id: &str) -> bool {
+        self.by_task.contains_key(task_id)
+    }
+
+    pub(super) fn add(&mut self, task_id: &str, news: News, reply: Reply) {
+        self.by_task.entry(task_id.to_owned()).or_default().push(Waiter { news, reply });
     }
 
     /// Answers those to whom a record is news.
