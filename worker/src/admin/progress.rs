@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-use super::failure::{Failure, TIME_IS_UP};
+use super::failure::{Failure, TIME_IS_UP, UNAVAILABLE};
 
 /// How far a walk is.
 #[derive(Debug, Default)]
@@ -64,18 +64,21 @@ impl Progress {
 }
 
 impl Counts {
-    /// The end of a walk that did not come to its end, and how far it came: `3 of the first 20 of 100 messages dropped`.
+    /// The end of a walk that did not come to its end, and how far it came: `3 dropped among the first 20 of 100, then: …`.
     pub(crate) fn before(self, what: &str, failure: Failure) -> Failure {
         let (code, why) = failure.in_words();
         let Self { total, seen, done } = self;
         if seen == 0 {
             return Failure::new(code, why);
         }
+        let (most, rest) = match code {
+            // The last of them may not have reached the broker.
+            UNAVAILABLE => ("at most ", ""),
+            _ => ("", "; all others are in the queue as before"),
+        };
         Failure::new(
             code,
-            format!(
-                "{done} {what} among the first {seen} of {total}, then: {why}; all others are in the queue as before"
-            ),
+            format!("{most}{done} {what} among the first {seen} of {total}, then: {why}{rest}"),
         )
     }
 }

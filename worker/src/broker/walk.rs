@@ -111,6 +111,7 @@ impl Walk {
     }
 
     /// How many there were at the beginning and have not been walked over, as far as is known.
+    #[cfg(any(feature = "cli", feature = "dashboard"))]
     pub(crate) fn left(&self) -> u64 {
         self.unread + self.ahead.len() as u64
     }

@@ -64,8 +64,7 @@ impl Acting {
             0 => String::new(),
             _ => format!(" So far {done} done, {seen} of {} looked at.", counted(total, "message")),
         };
-        let later =
-            "A page that you open when it has ended shows its outcome; so does the list of activities.";
+        let later = "A page that you open when it has ended shows its outcome; so does Activity.";
         Notice::GoesOn(format!("This takes a while and goes on.{so_far} {later}"))
     }
 }
