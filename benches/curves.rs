@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use draining::{Done, drain, number};
-use mq_worker::{App, Config, Context, SharedState, Worker, task};
+use mq_worker::{App, Config, Context, Prefetch, SharedState, Worker, task};
 
 /// How many tasks a point has where the curve does not say otherwise.
 const TASKS: u64 = 20_000;
@@ -96,7 +96,7 @@ async fn point(curve: &str, value: u64) {
     match curve {
         "concurrency" => config.worker.concurrency = usize::try_from(value).expect("a number of slots"),
         // Ten slots a processor, as by default.
-        "prefetch" => config.worker.prefetch = Some(u16::try_from(value).expect("a prefetch")),
+        "prefetch" => config.worker.prefetch = Prefetch::Fixed(u16::try_from(value).expect("a prefetch")),
         _ => {}
     }
     let app = App::new(config).expect("an application");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::dashboard::{api::get, site::Site};
 use mq_worker::broker::Broker;
 use mq_worker::control::{Control, Reply, WorkerInfo};
-use mq_worker::{App, Config, Context, SharedState, task};
+use mq_worker::{App, Config, Context, Prefetch, SharedState, task};
 use serde_json::{Map, Value, json};
 use support::places::{Place, Running, eventually, everywhere};
 use support::{Node, shared, unique};
@@ -201,7 +201,7 @@ fn what_a_worker_has_reserved_is_told_and_does_not_count_as_running() {
         let app = place.app_with(|config| {
             config.worker.hostname = Some(name.clone());
             config.worker.concurrency = 1;
-            config.worker.prefetch = Some(10);
+            config.worker.prefetch = Prefetch::Fixed(10);
         });
         let (gate, state) = Gate::closed();
         let running = Running::start(app.clone(), state);

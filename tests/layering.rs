@@ -35,7 +35,7 @@ const RUNTIME: &[&[&str]] = &[
     &["admission"],
     &["execution", "metrics"],
     &["settlement"],
-    &["heartbeat"],
+    &["heartbeat", "prefetch"],
     &["control", "health"],
     &["pipe"],
     &["worker"],

@@ -21,6 +21,7 @@ mod hostile;
 mod layering;
 mod pausing;
 mod pika;
+mod prefetch;
 mod promises;
 mod rabbitmq;
 mod results;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mq_worker::broker::Publication;
 use mq_worker::message::{Headers, Message, Properties};
-use mq_worker::{App, Context, Permanence, SharedState, State, TaskError, task};
+use mq_worker::{App, Context, Permanence, Prefetch, SharedState, State, TaskError, task};
 use serde_json::json;
 use support::places::{Place, Running, eventually, everywhere};
 use support::{Proxy, unique};
@@ -394,7 +394,7 @@ fn a_warm_stop_finishes_what_runs_and_hands_the_rest_back() {
         let (app, journal) = prepared(&place).await;
         let narrow = place.app_with(|config| {
             config.worker.concurrency = 1;
-            config.worker.prefetch = Some(10);
+            config.worker.prefetch = Prefetch::Fixed(10);
         });
         let key = unique("warm");
         let running = Running::start(narrow.clone(), journal.shared());
@@ -427,7 +427,7 @@ fn a_warm_stop_repeats_nothing_and_spends_nothing_however_late_the_broker_answer
         let narrow = place.app_with(|config| {
             config.broker_url = format!("{user}@{}/{vhost}", proxy.address()).parse().expect("a URL");
             config.worker.concurrency = 1;
-            config.worker.prefetch = Some(3);
+            config.worker.prefetch = Prefetch::Fixed(3);
         });
         let key = unique("late");
         let running = Running::start(narrow.clone(), journal.shared());

@@ -185,7 +185,13 @@ fn measure_all(
         ("sqlite enqueue 64", vec!["enqueue", &sqlite], Some("64")),
         ("sqlite broker drain", vec!["broker-drain", &sqlite], None),
     ]);
-    steps.retain(|(name, ..)| name.contains(only));
+    // A drain that is wanted needs what fills its queue.
+    let wanted = |step: Option<&(&str, _, _)>| step.is_some_and(|(name, ..)| name.contains(only));
+    let drains = |step: Option<&(&str, _, _)>| step.is_some_and(|(name, ..)| name.ends_with("drain"));
+    let is_kept = |at| wanted(steps.get(at)) || drains(steps.get(at + 1)) && wanted(steps.get(at + 1));
+    let kept: Vec<bool> = (0..steps.len()).map(is_kept).collect();
+    let mut kept = kept.into_iter();
+    steps.retain(|_| kept.next().unwrap_or(false));
     for at in amqp.into_iter().chain([&*sqlite]) {
         child(&["prepare", at])?;
     }

@@ -48,6 +48,7 @@ suite! {
         a_rejected_message_goes_where_dead_letters_go
         no_more_than_the_prefetch_is_handed_out
         a_prefetch_of_zero_is_refused
+        a_smaller_prefetch_counts_what_was_delivered_before
         two_consumers_share_a_queue
         one_consumer_listens_to_several_queues
         a_waiting_consumer_gets_a_message_at_once

@@ -1,6 +1,5 @@
 //! What people do with the page.
 
-use fantoccini::key::Key;
 use mq_worker::{Schedule, Timing};
 use support::browser::{Browser, Look, may_start};
 
@@ -9,6 +8,11 @@ use super::site::Site;
 
 const FILE: &str = "tests/dashboard";
 const HOSTILE: &str = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>";
+
+// Keys without a letter, as WebDriver names them.
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+const ESCAPE: &str = "\u{e00c}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_log_in_with_their_password_and_see_what_their_role_allows() {
@@ -104,7 +108,7 @@ async fn an_open_page_follows_what_happens_and_finds_it_again() {
 
     browser.open(&site.url("/tasks")).await;
     browser.fill("input[name=text]", "grace").await;
-    browser.client.active_element().await.expect("a field").send_keys("\u{e007}").await.expect("typed");
+    browser.type_keys(ENTER).await;
     browser.wait_for("#calls", "grace").await;
     assert!(!browser.text("#calls").await.contains("busy"));
     browser.open(&site.url("/tasks?state=SUCCESS&name=dashboard.*")).await;
@@ -150,7 +154,12 @@ async fn dead_letters_are_replayed_with_changes_and_together() {
         (queues.first()?.ready == 2).then_some(())
     })
     .await;
-    browser.open(&site.url("/dead")).await;
+    // What the page knows of the broker may be a moment old.
+    support::eventually("the page shows them", std::time::Duration::from_secs(15), || async {
+        browser.open(&site.url("/dead")).await;
+        browser.text(".groups .count").await.contains('2').then_some(())
+    })
+    .await;
     browser.click(".groups summary").await;
     browser.wait_for(".groups .panel", "Drop 2 dead letters permanently?").await;
     browser.click(".groups .panel button").await;
@@ -269,19 +278,17 @@ async fn a_telephone_and_a_keyboard_are_enough() {
     }
 
     browser.open(&site.url("/queues/greetings")).await;
-    let body = browser.client.find(fantoccini::Locator::Css("body")).await.expect("a body");
-    let tab = String::from(char::from(Key::Tab));
-    body.send_keys(&tab).await.expect("typed");
+    browser.type_keys(TAB).await;
     assert_eq!(browser.script("return document.activeElement.className").await, "skip");
-    browser.client.active_element().await.expect("a link").send_keys("\u{e007}").await.expect("typed");
-    browser.client.active_element().await.expect("the content").send_keys(&tab).await.expect("typed");
+    browser.type_keys(ENTER).await;
+    browser.type_keys(TAB).await;
     // The first control of the content asks before it acts; Escape takes it back.
     let focused = "return document.activeElement.tagName + ' ' + document.activeElement.textContent";
     assert_eq!(browser.script(focused).await, "SUMMARY Pause…");
-    browser.client.active_element().await.expect("a control").send_keys("\u{e007}").await.expect("typed");
+    browser.type_keys(ENTER).await;
     browser.wait(".ask[open] .panel").await;
     assert_eq!(browser.script("return document.activeElement.name").await, "minutes");
-    browser.client.active_element().await.expect("a field").send_keys("\u{e00c}").await.expect("typed");
+    browser.type_keys(ESCAPE).await;
     assert_eq!(browser.script("return document.querySelectorAll('.ask[open]').length").await, 0);
     assert_eq!(browser.script(focused).await, "SUMMARY Pause…");
     browser.close().await;

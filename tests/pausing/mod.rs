@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mq_worker::app::{Pausable, Pause};
-use mq_worker::{App, Context, task};
+use mq_worker::{App, Context, Prefetch, task};
 use support::journal::Journal;
 use support::places::{Running, consumed, eventually, everywhere};
 use tokio::sync::Semaphore;
@@ -91,7 +91,7 @@ fn what_runs_goes_on_and_what_was_reserved_returns_unspent() {
         state.insert(Arc::clone(&gate));
         let app = place.app_with(|config| {
             config.worker.concurrency = 1;
-            config.worker.prefetch = Some(3);
+            config.worker.prefetch = Prefetch::Fixed(3);
         });
         for line in ["runs", "b", "c", "d"] {
             app.send(pausable_slow.with(line).queue(&place.queue).ignore_result()).await.expect("sent");

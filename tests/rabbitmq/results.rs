@@ -1,13 +1,16 @@
 //! Results as messages.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use mq_worker::backend::{self, Awaited, BackendOptions, ResultBackend, ResultRecord};
-use mq_worker::{State, TaskFailure};
+use mq_worker::{Queue, State, TaskFailure, Topology};
+use serde_json::Value;
 use tokio::time::timeout;
 
-use super::fixture::{Detour, SOON, options, url};
+use super::fixture::{Detour, Fixture, SOON, options, url};
 
 async fn open(url: &str) -> Arc<dyn ResultBackend> {
     let options = BackendOptions { connect: options(), expires: Duration::from_secs(3600) };
@@ -98,6 +101,67 @@ async fn every_result_comes_after_a_reconnect_that_was_slow() {
         assert_eq!(record.value.expect("a value").get(), id);
     }
     assert_eq!(proxy.delayed(), 1);
+    caller.close().await;
+    worker.close().await;
+}
+
+/// A queue that says by its name that its owner reads several results at once saves the broker messages; any other caller
+/// receives a message a result, as from Celery.
+#[tokio::test]
+async fn results_that_come_together_travel_together_to_a_caller_that_reads_them() {
+    const RESULTS: usize = 300;
+    let Some(t) = Fixture::new().await else { return };
+    let worker = open(&t.url).await;
+    let own = format!("mq.results.{}", t.name("own"));
+    t.broker.declare(&Topology::of_queue(Queue::new(&*own))).await.expect("declared");
+    let foreign = t.queue("foreign", |_| ()).await;
+    for queue in [&own, &foreign] {
+        let records: Vec<_> = (0..RESULTS).map(|n| success(&n.to_string(), &n.to_string())).collect();
+        let stored = join_all(records.iter().map(|record| worker.store(record, Some(queue)))).await;
+        assert!(stored.iter().all(Result::is_ok));
+    }
+    t.expect_ready(&foreign, RESULTS as u64).await;
+    let mut messages = 0;
+    let mut found = HashSet::new();
+    while let Some(delivery) = t.broker.get(&own).await.expect("an answer") {
+        messages += 1;
+        let body: Value = serde_json::from_slice(&delivery.message.body).expect("JSON");
+        let records = body.as_array().cloned().unwrap_or_else(|| vec![body]);
+        found.extend(records.iter().map(|record| record["task_id"].as_str().expect("an id").to_owned()));
+        delivery.ack();
+    }
+    assert_eq!(found.len(), RESULTS);
+    assert!(messages < RESULTS / 10, "{messages} messages for {RESULTS} results");
+    t.broker.delete_queue(&own).await.expect("deleted");
+    worker.close().await;
+    t.end().await;
+}
+
+/// Some callers of this process at once: each gets its own result of those that came in one message.
+#[tokio::test]
+async fn each_caller_gets_its_result_of_those_that_came_together() {
+    let Some(url) = url() else { return };
+    let (caller, worker) = (open(&url).await, open(&url).await);
+    let ids: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    let mut queue = None;
+    for id in &ids {
+        queue = caller.expect(id).await.expect("ready");
+    }
+    // One of them is far larger than the others, and one is a failure.
+    let records = ids.iter().enumerate().map(|(n, id)| match n {
+        7 => success(id, &format!("\"{}\"", "x".repeat(2 << 20))),
+        8 => ResultRecord::new(id, State::Revoked),
+        _ => success(id, id),
+    });
+    let records: Vec<_> = records.collect();
+    let stored = join_all(records.iter().map(|record| worker.store(record, queue.as_deref()))).await;
+    assert!(stored.iter().all(Result::is_ok));
+    for record in &records {
+        let wait = caller.wait(&record.task_id, Awaited::Final);
+        let got = timeout(SOON, wait).await.expect("in time").expect("a record");
+        let text = |record: &ResultRecord| record.value.as_ref().map(|value| value.get().to_owned());
+        assert_eq!((&got.state, text(&got)), (&record.state, text(record)), "{}", record.task_id);
+    }
     caller.close().await;
     worker.close().await;
 }

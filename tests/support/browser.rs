@@ -5,11 +5,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::Duration;
 
-use fantoccini::elements::Element;
-use fantoccini::error::CmdError;
-use fantoccini::{Client, ClientBuilder, Locator};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::webdriver::{Element, Refused, Session};
 
 /// Set to 1 by `tests/run`: there is a browser, and tests may start it.
 pub const ENABLED: &str = "MQ_TEST_BROWSER";
@@ -32,8 +33,7 @@ pub enum Look {
 /// A browser with one window. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Browser {
-    /// What drives it.
-    pub client: Client,
+    session: Session,
     driver: Child,
     _turn: SemaphorePermit<'static>,
 }
@@ -87,14 +87,10 @@ impl Browser {
             options["mobileEmulation"] =
                 json!({ "deviceMetrics": { "width": 360, "height": 740, "pixelRatio": 2.0 } });
         }
-        let capabilities = json!({ "goog:chromeOptions": options }).as_object().expect("an object").clone();
-        let url = format!("http://127.0.0.1:{port}");
-        let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
-            .capabilities(capabilities)
-            .connect(&url)
-            .await
-            .expect("a browser session");
-        Self { client, driver, _turn: turn }
+        let capabilities = json!({ "goog:chromeOptions": options });
+        let session = Session::open(&format!("http://127.0.0.1:{port}"), capabilities).await;
+        let session = session.unwrap_or_else(|error| panic!("no browser: {error}"));
+        Self { session, driver, _turn: turn }
     }
 
     /// Opens a page.
@@ -102,7 +98,7 @@ impl Browser {
     /// # Panics
     /// When it cannot be opened.
     pub async fn open(&self, url: &str) {
-        self.client.goto(url).await.expect("a page");
+        self.session.go(url).await.unwrap_or_else(|error| panic!("cannot open {url}: {error}"));
     }
 
     /// Waits until an element is there, and clicks it.
@@ -126,15 +122,14 @@ impl Browser {
     }
 
     /// Waits until an element is there, and does something with it: again, if a live page replaced it meanwhile.
-    async fn act(&self, css: &str, what: &str, act: impl AsyncFn(Element) -> Result<(), CmdError>) {
+    async fn act(&self, css: &str, what: &str, act: impl AsyncFn(Element<'_>) -> Result<(), Refused>) {
         let deadline = tokio::time::Instant::now() + LIMIT;
         loop {
             self.wait(css).await;
-            let done = async { act(self.client.find(Locator::Css(css)).await?).await }.await;
+            let done = async { act(self.session.find(css).await?).await }.await;
             match done {
                 Ok(()) => return,
-                Err(error)
-                    if error.is_stale_element_reference() && tokio::time::Instant::now() < deadline => {}
+                Err(error) if error.is_stale() && tokio::time::Instant::now() < deadline => {}
                 Err(error) => panic!("cannot {what} {css}: {error}"),
             }
         }
@@ -145,10 +140,22 @@ impl Browser {
     /// # Panics
     /// When it does not come.
     pub async fn wait(&self, css: &str) {
-        let found = self.client.wait().at_most(LIMIT).for_element(Locator::Css(css)).await;
-        if let Err(error) = found {
-            panic!("{css} does not come: {error}; the page says\n{}", self.text("body").await);
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while let Err(error) = self.session.find(css).await {
+            if tokio::time::Instant::now() > deadline {
+                panic!("{css} does not come: {error}; the page says\n{}", self.text("body").await);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Types where the focus is.
+    ///
+    /// # Panics
+    /// When nothing takes it.
+    pub async fn type_keys(&self, keys: &str) {
+        let typed = async { self.session.focused().await?.send_keys(keys).await }.await;
+        typed.unwrap_or_else(|error| panic!("cannot type: {error}"));
     }
 
     /// Waits until an element holds a text.
@@ -175,7 +182,7 @@ impl Browser {
     /// The visible text of the first such element; empty where there is none.
     pub async fn text(&self, css: &str) -> String {
         let script = "return document.querySelector(arguments[0])?.innerText ?? ''";
-        let text = self.client.execute(script, vec![css.into()]).await.unwrap_or_default();
+        let text = self.session.execute(script, &[css]).await.unwrap_or_default();
         text.as_str().unwrap_or_default().to_owned()
     }
 
@@ -184,7 +191,7 @@ impl Browser {
     /// # Panics
     /// When it fails.
     pub async fn script(&self, script: &str) -> Value {
-        self.client.execute(script, Vec::new()).await.expect("a script")
+        self.session.execute(script, &[]).await.unwrap_or_else(|error| panic!("cannot run {script}: {error}"))
     }
 
     /// What a script with a promise returns.
@@ -194,7 +201,10 @@ impl Browser {
     pub async fn promise(&self, expression: &str) -> Value {
         let script =
             format!("const done = arguments[0]; {expression}.then(done, (error) => done(String(error)))");
-        self.client.execute_async(&script, Vec::new()).await.expect("a script")
+        self.session
+            .execute_async(&script)
+            .await
+            .unwrap_or_else(|error| panic!("cannot run {script}: {error}"))
     }
 
     /// A picture of the window, as PNG.
@@ -202,7 +212,8 @@ impl Browser {
     /// # Panics
     /// When there is none.
     pub async fn picture(&self) -> Vec<u8> {
-        self.client.screenshot().await.expect("a picture")
+        let picture = self.session.picture().await.unwrap_or_else(|error| panic!("no picture: {error}"));
+        STANDARD.decode(picture).expect("base64")
     }
 
     /// A picture of the whole page, as PNG.
@@ -216,7 +227,8 @@ impl Browser {
         let (width, height) = (width as u32, (height as u32).min(4000));
         // A telephone has a size of its own, which no window changes.
         if width > 500 {
-            self.client.set_window_size(width, height + 150).await.expect("a larger window");
+            let resized = self.session.resize(width, height + 150).await;
+            resized.unwrap_or_else(|error| panic!("no larger window: {error}"));
         }
         self.picture().await
     }
@@ -229,7 +241,7 @@ impl Browser {
 
     /// Closes the window.
     pub async fn close(self) {
-        let _ = self.client.clone().close().await;
+        let _ = self.session.close().await;
     }
 }
 

@@ -17,6 +17,7 @@ pub mod redis;
 mod server;
 pub mod shared;
 pub mod wait;
+mod webdriver;
 
 pub use browser::Browser;
 pub use node::Node;

@@ -77,7 +77,7 @@ mod traces;
 
 // The application: configuration, sending, results.
 pub mod app;
-pub use app::{App, AsyncResult, Config, Emitted, JobInfo, Payload, ResultSet, Rpc, Updates};
+pub use app::{App, AsyncResult, Config, Emitted, JobInfo, Payload, Prefetch, ResultSet, Rpc, Updates};
 
 // The history of calls, in a file of its own.
 #[cfg(feature = "dashboard")]

@@ -119,6 +119,40 @@ pub(crate) async fn no_more_than_the_prefetch_is_handed_out(lab: &Lab) {
     expect_ready(&broker, &queue, 6).await;
 }
 
+pub(crate) async fn a_smaller_prefetch_counts_what_was_delivered_before(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    for n in 0..12 {
+        publish(&broker, to(&queue, n.to_string())).await;
+    }
+    let mut consumer = consume(&broker, &[&queue], 8).await;
+    let control = consumer.control();
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(next(&mut consumer).await);
+    }
+    let mut seen: Vec<String> = held.iter().map(body).collect();
+    within("change", LIMIT, control.set_prefetch(2)).await.expect("changed");
+    held.drain(2..).for_each(mq_worker::broker::Delivery::ack);
+    expect_nothing(&mut consumer).await;
+    expect_ready(&broker, &queue, 4).await;
+    for _ in 0..2 {
+        held.remove(0).ack();
+        held.push(next(&mut consumer).await);
+    }
+    expect_ready(&broker, &queue, 2).await;
+    within("change", LIMIT, control.set_prefetch(8)).await.expect("changed");
+    for _ in 0..2 {
+        held.push(next(&mut consumer).await);
+    }
+    seen.extend(held.iter().map(body));
+    seen.sort_by_key(|body| body.parse::<u32>().expect("a number"));
+    assert_eq!(seen, (0..12).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(held.iter().all(|delivery| !delivery.redelivered));
+    held.into_iter().for_each(mq_worker::broker::Delivery::ack);
+    within("a flush", LIMIT, control.flush()).await;
+    assert_eq!(control.unsettled().unwrap_or_default(), 0);
+}
+
 pub(crate) async fn a_prefetch_of_zero_is_refused(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     let subscription = Subscription { queues: vec![queue], prefetch: 0, name: "greedy".into() };

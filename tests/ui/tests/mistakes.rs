@@ -3,13 +3,41 @@
 //! Each file in `cases/` has its expected messages beside it; those in `cases/compiler/` are in the compiler's own words.
 //! After a change that is meant: `TRYBUILD=overwrite cargo test -p mq-worker-ui-tests`, and read the difference.
 
+use std::path::Path;
 use std::process::Command;
 
 /// The compiler whose words `cases/compiler/` expects. Others say the same, differently.
 const COMPILER: &str = "rustc 1.95.";
 
+/// Where cargo looks for flags before it looks at what trybuild says.
+const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
+
+/// What trybuild has for the cases. For what they depend on it leaves the last one out, and then cargo builds all of that
+/// a second time.
+const OF_CASES: [&str; 6] = ["--cfg", "trybuild", "--verbose", "-A", "dead_code", "--diagnostic-width=140"];
+
 #[test]
 fn each_mistake_gets_its_message() {
+    let flags = OF_CASES.join("\u{1f}");
+    if std::env::var(FLAGS).is_ok_and(|set| set == flags) {
+        return check();
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "each_mistake_gets_its_message", "--nocapture"])
+        .env(FLAGS, flags)
+        // With what other builds have there: the macros, and all that they depend on.
+        .env("CARGO_BUILD_BUILD_DIR", target)
+        .output()
+        .expect("it starts");
+    // Indented: the summary of a test program belongs to the program that was called.
+    for line in String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).lines() {
+        eprintln!("  {line}");
+    }
+    assert!(output.status.success(), "see the messages above");
+}
+
+fn check() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("cases/*.rs");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

@@ -22,7 +22,7 @@ pub(crate) mod unique;
 pub mod updates;
 
 pub use builder::AppBuilder;
-pub use config::{Config, WorkerConfig};
+pub use config::{Config, Prefetch, WorkerConfig};
 pub use emit::Emitted;
 pub use info::JobInfo;
 pub use pause::{Pausable, Pause};

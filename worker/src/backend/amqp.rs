@@ -16,8 +16,8 @@ use lapin::types::FieldTable;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use super::answers::{self, Answers};
 use super::inbox::{Inbox, REMEMBERED};
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
@@ -26,10 +26,8 @@ use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{reply_code, text};
 use crate::connection::amqp::link::{Pause, lock};
 use crate::connection::amqp::subscription::{Ack, Event, Source, Subscribed};
-use crate::connection::amqp::{Amqp, Outgoing, runtime};
+use crate::connection::amqp::{Amqp, runtime};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{JSON, Message, Properties};
-use crate::routing::names::MAX_NAME;
 use crate::routing::{Queue, QueueKind, Topology};
 use crate::tracing::{debug, warn};
 
@@ -41,6 +39,7 @@ const PREFETCH: u16 = 1000;
 /// Celery's `rpc://`.
 pub(super) struct RpcBackend {
     amqp: Arc<Amqp>,
+    answers: Answers,
     replies: Arc<Replies>,
     closed: Mutex<bool>,
 }
@@ -68,10 +67,12 @@ impl RpcBackend {
                 "the result backend `{url}` sends results through RabbitMQ, but the broker is `{broker}`"
             )));
         }
+        let amqp = Amqp::share(through, &options.connect)?;
         Ok(Self {
-            amqp: Amqp::share(through, &options.connect)?,
+            answers: Answers::new(Arc::clone(&amqp)),
+            amqp,
             replies: Arc::new(Replies {
-                queue: Uuid::new_v4().to_string(),
+                queue: answers::own_queue(),
                 expires: options.expires.clamp(Duration::from_millis(1), KEPT),
                 inbox: Mutex::default(),
                 started: Mutex::default(),
@@ -133,24 +134,7 @@ impl ResultBackend for RpcBackend {
     }
 
     fn store<'a>(&'a self, record: &'a ResultRecord, reply_to: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
-        async move {
-            let Some(queue) = reply_to.filter(|queue| !queue.is_empty()) else { return Ok(()) };
-            let message = Message {
-                properties: Properties {
-                    content_type: Some(JSON.into()),
-                    content_encoding: Some("utf-8".into()),
-                    // An id longer than AMQP has room for is in the body.
-                    correlation_id: Some(record.task_id.clone()).filter(|id| id.len() <= MAX_NAME),
-                    transient: true,
-                    ..Properties::default()
-                },
-                body: record.to_json().into(),
-                ..Message::default()
-            };
-            // Not mandatory: a caller that has gone has its reasons.
-            self.amqp.publisher.publish(Outgoing::new("", queue, message, false)?).await
-        }
-        .boxed()
+        self.answers.send(record, reply_to).boxed()
     }
 
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
@@ -218,15 +202,20 @@ impl Drop for RpcBackend {
 }
 
 impl Replies {
-    /// Notes a result, if anyone expects it. A final state stays.
+    /// Notes the results in a message, if anyone expects them. A final state stays.
     fn note(&self, body: &[u8]) {
-        let record = match ResultRecord::from_json(body) {
-            Ok(record) => record,
-            Err(error) => return warn!(%error, "received a message on the result queue that is not a result"),
-        };
-        let id = record.task_id.clone();
-        if !lock(&self.inbox).note(record, body.len()) {
-            debug!(id, "dropped a result that is no longer awaited");
+        for json in answers::read(body) {
+            let record = match ResultRecord::from_json(json) {
+                Ok(record) => record,
+                Err(error) => {
+                    warn!(%error, "received a message on the result queue that is not a result");
+                    continue;
+                }
+            };
+            let id = record.task_id.clone();
+            if !lock(&self.inbox).note(record, json.len()) {
+                debug!(id, "dropped a result that is no longer awaited");
+            }
         }
     }
 

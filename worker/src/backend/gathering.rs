@@ -4,6 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
@@ -27,12 +28,15 @@ pub(super) struct Written {
     /// A final record is never overwritten.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "read by the feature `postgres`"))]
     pub(super) is_final: bool,
+    /// The queue of its caller, where results travel as messages.
+    #[cfg_attr(not(feature = "amqp"), expect(dead_code, reason = "read by the feature `amqp`"))]
+    pub(super) reply_to: Option<String>,
 }
 
 impl Written {
-    fn new(record: &ResultRecord) -> Self {
+    fn new(record: &ResultRecord, reply_to: Option<&str>) -> Self {
         let (task_id, is_final) = (record.task_id.clone(), record.state.is_ready());
-        Self { task_id, json: record.to_json(), is_final }
+        Self { task_id, json: record.to_json(), is_final, reply_to: reply_to.map(ToOwned::to_owned) }
     }
 }
 
@@ -41,8 +45,16 @@ pub(super) trait StoringMany: Send + Sync + 'static {
     /// How many batches may be on their way at once: more than one where the store has to wait for its disk.
     const AT_ONCE: usize;
 
-    /// Stores records of different tasks, in any order. After an error some may be stored. Runs on the library's own thread.
+    /// Stores records of different tasks, in any order. After an error some may be stored.
     fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>>;
+
+    /// Starts the writer, on the thread where the store's connections live.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    fn start(&self, writer: BoxFuture<'static, ()>) -> Result<()> {
+        background::spawn(writer).map(drop)
+    }
 }
 
 /// Hands records to the writer of a store. The writer ends when this is dropped.
@@ -61,10 +73,11 @@ impl<S: StoringMany> Gathering<S> {
     }
 
     /// Stores a record. For a caller who gives up before its batch is on its way, nothing is stored.
-    pub(super) async fn store(&self, record: &ResultRecord) -> Result<()> {
+    pub(super) async fn store(&self, record: &ResultRecord, reply_to: Option<&str>) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let ended = || Error::connection("cannot store a result: interrupted");
-        self.writer()?.send((Arc::new(Written::new(record)), reply)).await.map_err(|_| ended())?;
+        let written = Arc::new(Written::new(record, reply_to));
+        self.writer()?.send((written, reply)).await.map_err(|_| ended())?;
         answer.await.unwrap_or_else(|_| Err(ended()))
     }
 
@@ -76,7 +89,7 @@ impl<S: StoringMany> Gathering<S> {
             return Ok(writer.clone());
         }
         let (sender, inbox) = mpsc::channel(QUEUED);
-        background::spawn(write(Arc::clone(&self.store), inbox))?;
+        self.store.start(write(Arc::clone(&self.store), inbox).boxed())?;
         Ok(writer.insert(sender).clone())
     }
 }
@@ -157,7 +170,6 @@ async fn store_batch<S: StoringMany>(
 mod tests {
     use std::time::Duration;
 
-    use futures_util::FutureExt;
     use futures_util::future::join_all;
     use tokio::sync::Semaphore;
 
@@ -165,7 +177,7 @@ mod tests {
     use crate::state::State;
 
     fn written(id: &str, bytes: usize) -> Written {
-        Written { task_id: id.into(), json: vec![b' '; bytes], is_final: true }
+        Written { task_id: id.into(), json: vec![b' '; bytes], is_final: true, reply_to: None }
     }
 
     #[test]
@@ -225,7 +237,7 @@ mod tests {
         let store = |id: &str| {
             let record = ResultRecord::new(id, State::Success);
             let gathering = &gathering;
-            async move { gathering.store(&record).await }
+            async move { gathering.store(&record, None).await }
         };
         let mut first = Box::pin(store("first"));
         assert!((&mut first).now_or_never().is_none());
@@ -270,11 +282,11 @@ mod tests {
         let slow = slow();
         let gathering = Gathering::new(Arc::clone(&slow));
         let [a, b, c] = ["a", "b", "c"].map(|id| ResultRecord::new(id, State::Success));
-        let mut first = Box::pin(gathering.store(&a));
+        let mut first = Box::pin(gathering.store(&a, None));
         assert!((&mut first).now_or_never().is_none());
         is_taken(&gathering).await;
-        assert!(gathering.store(&b).now_or_never().is_none(), "given up");
-        let mut last = Box::pin(gathering.store(&c));
+        assert!(gathering.store(&b, None).now_or_never().is_none(), "given up");
+        let mut last = Box::pin(gathering.store(&c, None));
         assert!((&mut last).now_or_never().is_none());
         slow.may.add_permits(2);
         last.await.expect("stored");

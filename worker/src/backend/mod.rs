@@ -6,7 +6,9 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(feature = "amqp")]
+mod answers;
+#[cfg(any(feature = "amqp", feature = "postgres", feature = "redis"))]
 mod gathering;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod hub;

@@ -130,7 +130,7 @@ impl ResultBackend for PostgresBackend {
     fn store<'a>(&'a self, record: &'a ResultRecord, _to: Option<&'a str>) -> BoxFuture<'a, Result<()>> {
         async move {
             self.listening.store()?;
-            self.gathering.store(record).await
+            self.gathering.store(record, None).await
         }
         .boxed()
     }

@@ -188,6 +188,11 @@ impl Consumer {
         self.deliveries.recv().await
     }
 
+    /// The next delivery, if it has arrived already.
+    pub fn next_now(&mut self) -> Option<Delivery> {
+        self.deliveries.try_recv().ok()
+    }
+
     /// Stops delivering. Earlier deliveries can still be taken; then the stream has ended, whether or not the broker has
     /// replied in time.
     pub async fn end(&mut self) {

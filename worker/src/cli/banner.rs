@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::arguments::LogFormat;
 use super::{output, tasks};
-use crate::app::App;
+use crate::app::{App, Prefetch};
 use crate::task::TaskEntry;
 use crate::tracing::info;
 
@@ -25,7 +25,7 @@ fn event(app: &App, queues: &[String]) {
         broker = %config.broker_url,
         result_backend = %config.effective_result_backend(),
         concurrency = config.worker.concurrency,
-        prefetch = prefetch(app),
+        prefetch = %prefetch(app),
         queues = queues.join(","),
         tasks = names.join(","),
         "starting"
@@ -35,8 +35,11 @@ fn event(app: &App, queues: &[String]) {
 fn text(app: &App, queues: &[String]) -> String {
     let config = app.config();
     let concurrency = match config.worker.prefetch {
-        Some(prefetch) => format!("{} (prefetch {prefetch})", config.worker.concurrency),
-        None => config.worker.concurrency.to_string(),
+        Prefetch::Slots => config.worker.concurrency.to_string(),
+        prefetch => {
+            let concurrency = config.worker.concurrency;
+            format!("{concurrency} (prefetch {})", prefetch.shown(concurrency))
+        }
     };
     let mut text = format!("\n mq-worker {}   {}\n\n", env!("CARGO_PKG_VERSION"), app.worker_name());
     for (name, value) in [
@@ -74,9 +77,9 @@ fn is_for(task: &TaskEntry, place: &str, queue: &str) -> bool {
     place == queue || task.options.queue == Some(queue)
 }
 
-fn prefetch(app: &App) -> usize {
+fn prefetch(app: &App) -> String {
     let worker = &app.config().worker;
-    worker.prefetch.map_or(worker.concurrency, usize::from)
+    worker.prefetch.shown(worker.concurrency)
 }
 
 fn width<'a>(texts: impl Iterator<Item = &'a str>) -> usize {

@@ -53,7 +53,7 @@ pub(super) fn load_for_worker(common: &CommonArguments, arguments: &WorkerArgume
     let mut seen = std::collections::HashSet::new();
     worker.queues.retain(|queue| seen.insert(queue.clone()));
     worker.concurrency = arguments.concurrency.unwrap_or(worker.concurrency);
-    worker.prefetch = arguments.prefetch.or(worker.prefetch);
+    worker.prefetch = arguments.prefetch.unwrap_or(worker.prefetch);
     worker.grace = arguments.grace.unwrap_or(worker.grace);
     worker.beat |= arguments.beat;
     worker.events |= arguments.events;

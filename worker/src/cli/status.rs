@@ -187,10 +187,19 @@ fn worker_row(worker: &WorkerInfo) -> Vec<String> {
         output::one_line(&worker.queues.join(","), 60),
         state(worker),
         number(worker.running),
-        number(worker.concurrency),
+        concurrency(worker),
         number(worker.started),
         worker.uptime.map_or_else(|| "-".into(), |seconds| age(seconds as f64)),
     ]
+}
+
+/// With what the worker reserves, where that changes by itself.
+fn concurrency(worker: &WorkerInfo) -> String {
+    let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |number| number.to_string());
+    match worker.prefetch_auto {
+        false => number(worker.concurrency),
+        true => format!("{} (prefetch auto: {})", number(worker.concurrency), number(worker.prefetch)),
+    }
 }
 
 fn state(worker: &WorkerInfo) -> String {
@@ -232,7 +241,15 @@ impl QueueStatus {
 
 #[cfg(test)]
 mod tests {
-    use super::{WorkerInfo, age, state};
+    use super::{WorkerInfo, age, concurrency, state};
+
+    #[test]
+    fn a_prefetch_is_shown_where_it_changes_by_itself() {
+        let fixed = WorkerInfo { concurrency: Some(20), prefetch: Some(1_280), ..WorkerInfo::default() };
+        assert_eq!(concurrency(&fixed), "20");
+        assert_eq!(concurrency(&WorkerInfo { prefetch_auto: true, ..fixed }), "20 (prefetch auto: 1280)");
+        assert_eq!(concurrency(&WorkerInfo::default()), "-");
+    }
 
     #[test]
     fn the_state_tells_what_keeps_a_worker_from_its_messages() {

@@ -21,6 +21,10 @@ pub struct WorkerInfo {
     pub queues: Vec<String>,
     /// How many tasks it runs at once.
     pub concurrency: Option<u64>,
+    /// How many messages it reserves.
+    pub prefetch: Option<u64>,
+    /// True when it changes that by itself, as its tasks take longer or shorter.
+    pub prefetch_auto: bool,
     /// How many it is running.
     pub running: Option<u64>,
     /// How many of its places are lost, until a plain function returns that has passed its time limit.
@@ -151,6 +155,8 @@ pub(crate) fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> Wor
         pid: number("pid"),
         queues: consumed.iter().filter_map(name).collect(),
         concurrency: pool.and_then(|pool| pool.get("max-concurrency")?.as_u64()),
+        prefetch: number("prefetch_count"),
+        prefetch_auto: stats.value.get("prefetch").and_then(Value::as_str) == Some("auto"),
         running: number("running").or_else(|| of_node(active).map(|tasks| tasks.len() as u64)),
         lost_places: number("lost_places").unwrap_or_default(),
         settling: number("settling").unwrap_or_default(),
@@ -191,6 +197,8 @@ mod tests {
                 pid: Some(7),
                 queues: vec!["celery".into(), "mail".into()],
                 concurrency: Some(2),
+                prefetch: Some(8),
+                prefetch_auto: false,
                 running: Some(1),
                 lost_places: 0,
                 settling: 0,

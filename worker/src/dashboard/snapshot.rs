@@ -87,7 +87,6 @@ pub(crate) struct WorkerView {
     pub(crate) software: Option<String>,
     /// Its peak resident memory.
     pub(crate) memory_bytes: Option<u64>,
-    pub(crate) prefetch: Option<u64>,
     pub(crate) tasks: Vec<RunningView>,
 }
 
@@ -239,7 +238,6 @@ fn view(stats: &Reply, queues: &[Reply], active: &[Reply]) -> WorkerView {
         info: describe(stats, queues, active),
         software: text("sw_ident").map(|name| format!("{name} {}", text("sw_ver").unwrap_or_default())),
         memory_bytes: memory.map(|kib| kib.saturating_mul(1024)),
-        prefetch: stats.value.get("prefetch_count").and_then(Value::as_u64),
         tasks: tasks.collect(),
     }
 }
@@ -310,7 +308,7 @@ mod tests {
         }]))];
         let worker = view(&stats, &[], &active);
         assert_eq!(worker.software.as_deref(), Some("mq-worker 1.2"));
-        assert_eq!((worker.memory_bytes, worker.prefetch), (Some(2 << 20), Some(20)));
+        assert_eq!((worker.memory_bytes, worker.info.prefetch), (Some(2 << 20), Some(20)));
         assert_eq!((worker.tasks[0].queue.as_deref(), &worker.tasks[0].args), (Some("email"), &json!([1])));
     }
 }

@@ -109,7 +109,7 @@ impl Error {
     }
 
     /// The same error for another caller who waits for the same thing, with its causes as text.
-    #[cfg(any(feature = "postgres", feature = "redis"))]
+    #[cfg(any(feature = "amqp", feature = "postgres", feature = "redis"))]
     pub(crate) fn again(&self) -> Self {
         let Inner { kind, message, cause, .. } = &*self.0;
         let mut causes =
@@ -313,7 +313,7 @@ impl StdError for Error {
 mod tests {
     use super::*;
 
-    #[cfg(any(feature = "postgres", feature = "redis"))]
+    #[cfg(any(feature = "amqp", feature = "postgres", feature = "redis"))]
     #[test]
     fn another_caller_is_told_the_same() {
         let error = Error::storage("full").with_source(Error::timeout("a").with_source(Error::timeout("b")));

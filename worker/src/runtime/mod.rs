@@ -18,6 +18,7 @@ pub(crate) mod settlement;
 mod control;
 mod health;
 mod heartbeat;
+mod prefetch;
 
 mod pipe;
 mod worker;

@@ -21,6 +21,7 @@ use super::execution::executor;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
+use super::prefetch::Window;
 use super::settlement::outcome::{Outcome, decide, refused};
 use super::settlement::overlap::keeping;
 use super::settlement::persist::Abandoned;
@@ -46,6 +47,7 @@ pub(crate) struct Pipe {
     pub(super) gate: Gate,
     pub(super) settler: Settler,
     pub(super) slots: Arc<Slots>,
+    pub(super) window: Arc<Window>,
     pub(super) quarantine: Quarantine,
     pub(super) running: Arc<RunningTasks>,
     /// Those who ask what waits for a slot.
@@ -73,9 +75,17 @@ impl Pipe {
                 break;
             }
             if self.gate.pauses.take_change() {
-                for delivery in waiting.sort() {
+                let mut returned = waiting.sort();
+                if let Some(keep) = self.window.take_fall() {
+                    // Also what was delivered before the broker knew of the smaller window.
+                    while let Some(delivery) = consumer.next_now() {
+                        self.arrive(delivery, &tasks, &mut waiting, &handle.warm);
+                    }
+                    returned.extend(waiting.beyond(keep));
+                }
+                for delivery in returned {
                     let pipe = Arc::clone(self);
-                    tasks.spawn(async move { pipe.return_to_paused_queue(delivery).await });
+                    tasks.spawn(async move { pipe.return_unstarted(delivery).await });
                 }
                 self.inquiries.answer(waiting.all());
             }
@@ -84,6 +94,7 @@ impl Pipe {
             {
                 self.start(&tasks, &mut waiting, slot);
             }
+            self.window.wait(waiting.ready());
             let delivery = tokio::select! {
                 biased;
                 slot = self.slots.take(), if !waiting.is_empty() => {
@@ -99,14 +110,7 @@ impl Pipe {
                 closed = true;
                 break;
             };
-            self.delivered.fetch_add(1, Ordering::Relaxed);
-            // Check for poison messages on arrival: a crash while one is queued would count against it again.
-            if self.gate.crash_facts(&delivery).is_suspect() {
-                let (pipe, warm) = (Arc::clone(self), handle.warm.clone());
-                tasks.spawn(async move { pipe.quarantine(delivery, &warm).await });
-            } else {
-                waiting.push(delivery);
-            }
+            self.arrive(delivery, &tasks, &mut waiting, &handle.warm);
         }
         // What was delivered but never began is requeued; meanwhile the running tasks finish.
         let requeue = async {
@@ -142,9 +146,28 @@ impl Pipe {
         }
     }
 
+    /// A delivery has come.
+    fn arrive(
+        self: &Arc<Self>,
+        delivery: Delivery,
+        tasks: &TaskTracker,
+        waiting: &mut Waiting,
+        warm: &CancellationToken,
+    ) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        // Check for poison messages on arrival: a crash while one is queued would count against it again.
+        if self.gate.crash_facts(&delivery).is_suspect() {
+            let (pipe, warm) = (Arc::clone(self), warm.clone());
+            tasks.spawn(async move { pipe.quarantine(delivery, &warm).await });
+        } else {
+            waiting.push(delivery);
+        }
+    }
+
     /// Starts the next delivery that waits.
     fn start(self: &Arc<Self>, tasks: &TaskTracker, waiting: &mut Waiting, slot: OwnedSemaphorePermit) {
         if let Some(delivery) = waiting.pop() {
+            self.window.begin();
             let pipe = Arc::clone(self);
             let verdict = verdict(&self.gate.crash_facts(&delivery), false);
             tasks.spawn(async move { pipe.process(delivery, verdict, Some(slot)).await });
@@ -281,10 +304,10 @@ impl Pipe {
         self.settler.settle(request, outcome, begun.elapsed()).await;
     }
 
-    /// Returns a delivery that never began to its queue, which is paused and not consumed any more.
-    async fn return_to_paused_queue(&self, delivery: Delivery) {
+    /// Returns a delivery that never began to its queue, while this worker goes on.
+    async fn return_unstarted(&self, delivery: Delivery) {
         let Decoded { request, .. } = self.gate.decode(delivery, CrashVerdict::Run);
-        self.settler.return_to_paused_queue(request).await;
+        self.settler.return_unstarted(request).await;
     }
 
     /// Requeues a delivery that never began.

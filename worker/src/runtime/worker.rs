@@ -23,6 +23,7 @@ use super::handle::WorkerHandle;
 use super::health::{Consuming, Health};
 use super::heartbeat::Heartbeat;
 use super::pipe::Pipe;
+use super::prefetch::Window;
 use super::reporter::{Reporter, Values};
 use super::settlement::counters::Summary;
 use super::settlement::dropped_calls;
@@ -31,7 +32,7 @@ use super::settlement::persist::{Persist, Settling};
 use super::settlement::settler::Settler;
 use super::sources::Sources;
 use super::startup::{NotReady, check_store, consume, declare, set_up};
-use crate::app::{App, Consumed};
+use crate::app::{App, Consumed, Prefetch};
 use crate::broker::{Broker, Consumer, Subscription};
 use crate::control::Clock;
 use crate::error::{Error, Result};
@@ -103,8 +104,8 @@ impl Worker {
         if app.config().worker.concurrency == 0 {
             return Err(Error::config("a concurrency of 0 would run nothing: give at least 1"));
         }
-        if app.config().worker.prefetch == Some(0) {
-            return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
+        if app.config().worker.prefetch == Prefetch::Fixed(0) {
+            return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1, or `auto`"));
         }
         Ok(Self { app, queues, shared: None, isolates: true, handle: WorkerHandle::default() })
     }
@@ -177,13 +178,16 @@ impl Worker {
         tokio::try_join!(reader.catch_up(&handle), pause_reader.catch_up(&handle))?;
         let pauses = Arc::clone(&pause_reader.pauses);
         let revocations = Arc::clone(&reader.revocations);
-        let prefetch = settings.prefetch.unwrap_or(u16::try_from(settings.concurrency).unwrap_or(u16::MAX));
+        let prefetch = settings.prefetch.at_start(settings.concurrency);
         let attached = pause_reader.open();
         let subscription = Subscription { queues: attached.clone(), prefetch, name: app.worker_name() };
         let consumer = consume(&*broker, subscription, &handle).await?;
         let store = app.config().effective_result_backend().to_string();
         let settling = Arc::new(Settling::new(app.config().broker_url.to_string(), store));
         let slots = Arc::new(Slots::new(settings.concurrency));
+        let window =
+            Window::new(settings.prefetch, Arc::clone(&slots), consumer.control(), Arc::clone(&pauses));
+        let window = Arc::new(window);
         let delivered = Arc::new(AtomicU64::new(0));
         let clock = Arc::<Clock>::default();
         let (reporter, sending) = report(&app, &broker, &clock);
@@ -206,8 +210,7 @@ impl Worker {
             name: app.worker_name(),
             app: app.clone(),
             sources,
-            consumer: consumer.control(),
-            adapting: Default::default(),
+            window: Arc::clone(&window),
             inquiries: Arc::clone(&inquiries),
             limits: Arc::clone(&limits),
             since: Instant::now(),
@@ -251,7 +254,7 @@ impl Worker {
             letters: Default::default(),
         };
         let quarantine = Quarantine::new(quarantines_in_process);
-        let pipe = Arc::new(Pipe { gate, settler, slots, quarantine, running, inquiries, delivered });
+        let pipe = Arc::new(Pipe { gate, settler, slots, window, quarantine, running, inquiries, delivered });
         Ok(Ready {
             pipe,
             consumer,
@@ -339,6 +342,7 @@ impl Ready {
         heartbeat.report(EventKind::WorkerOnline);
         let beating = tokio::spawn(heartbeat.clone().beat(over.clone()));
         tokio::spawn(pause_reader.follow(consumer.control(), attached, period, over.clone()));
+        tokio::spawn(Arc::clone(&pipe.window).follow(over.clone()));
         tracing::info!(queues = queues.join(","), concurrency, "ready");
         let dropped = tokio::spawn({
             let (pipe, over) = (Arc::clone(&pipe), over.clone());

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::broker::{ExchangeInfo, QueueInfo, Register};
 use crate::control::mailbox;
 use crate::events::exchange::is_live_queue;
+use crate::routing::names::RESULT_QUEUES;
 use crate::routing::router::Wanted;
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
 
@@ -175,6 +176,7 @@ fn is_internal(name: &str) -> bool {
         || is_rung(name)
         || name.starts_with("mq-worker.history.")
         || name.starts_with("mq.lock.")
+        || name.starts_with(RESULT_QUEUES)
         || Register::ALL.iter().any(|register| register.name() == name)
 }
 

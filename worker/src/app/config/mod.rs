@@ -9,6 +9,7 @@ mod environment;
 mod file;
 pub(crate) mod home;
 pub(crate) mod origins;
+mod prefetch;
 pub(crate) mod settings;
 mod suggest;
 pub(crate) mod value;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use self::dashboard::DashboardConfig;
 use self::home::Home;
 use self::origins::{Draft, Loaded, Origins};
+pub use self::prefetch::Prefetch;
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::Result;
 use crate::message::ResultTypes;
@@ -116,8 +118,8 @@ pub struct WorkerConfig {
     pub queues: Vec<String>,
     /// How many tasks run at once. Default 10 per CPU.
     pub concurrency: usize,
-    /// How many messages to reserve. Default: the concurrency.
-    pub prefetch: Option<u16>,
+    /// How many messages to reserve. Default: one for each slot, which is the concurrency.
+    pub prefetch: Prefetch,
     /// How long running tasks may continue during a warm shutdown. Default 30 seconds.
     pub grace: Duration,
     /// The worker's name: `name@host`. Default: the name of the program, which is that of the package, and the host name.
@@ -184,7 +186,7 @@ impl Default for WorkerConfig {
         Self {
             queues: Vec::new(),
             concurrency: 10 * processors,
-            prefetch: None,
+            prefetch: Prefetch::default(),
             grace: Duration::from_secs(30),
             hostname: None,
             max_crashes: 3,

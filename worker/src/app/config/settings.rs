@@ -143,8 +143,9 @@ settings! {
     "worker" "concurrency" "MQ_CONCURRENCY" "--concurrency", COUNT, "10 per CPU",
         "How many tasks run at once",
         |c, t, _| c.worker.concurrency = value::concurrency(t)?, |c| Some(c.worker.concurrency.to_string());
-    "worker" "prefetch" "MQ_PREFETCH" "--prefetch", COUNT, "the concurrency", "How many messages to reserve",
-        |c, t, _| c.worker.prefetch = Some(value::prefetch(t)?), |c| Some(c.worker.prefetch.map_or(c.worker.concurrency, usize::from).to_string());
+    "worker" "prefetch" "MQ_PREFETCH" "--prefetch", "whole number, at least 1, or `auto`", "the concurrency",
+        "How many messages to reserve; `auto`: the concurrency while tasks are long, more while they are short",
+        |c, t, _| c.worker.prefetch = value::prefetch(t)?, |c| Some(c.worker.prefetch.shown(c.worker.concurrency));
     "worker" "grace" "MQ_GRACE" "--grace", DURATION, "`30s`",
         "How long running tasks may continue after the worker is asked to stop",
         |c, t, _| c.worker.grace = value::duration(t)?, |c| duration(c.worker.grace);

@@ -88,7 +88,7 @@ fn the_reference_lists_every_setting() {
 fn a_variable_beats_the_file_and_the_file_beats_the_default() {
     let file = "default_queue = 'file'\nqueue_kind = 'classic'\n[worker]\nconcurrency = 7\nprefetch = 9\n";
     let config = load(file, &[("MQ_CONCURRENCY", "3"), ("MQ_DEFAULT_QUEUE", "variable")]).expect("layers");
-    assert_eq!((config.worker.concurrency, config.worker.prefetch), (3, Some(9)));
+    assert_eq!((config.worker.concurrency, config.worker.prefetch), (3, Prefetch::Fixed(9)));
     assert_eq!((config.default_queue.as_str(), config.queue_kind), ("variable", QueueKind::Classic));
     assert_eq!(config.publish_timeout, Duration::from_secs(10));
 }
@@ -115,7 +115,7 @@ fn every_setting_can_be_made_in_both_places() {
         ("track_started", "on"),
         ("queues", "email,sms"),
         ("concurrency", "4"),
-        ("prefetch", "5"),
+        ("prefetch", "auto"),
         ("grace", "0s"),
         ("hostname", "one@%h"),
         ("max_crashes", "6"),
@@ -207,7 +207,7 @@ fn mistakes_in_the_file_name_line_key_value_and_choices() {
         ),
         (
             "[worker]\nprefetch = 2.5",
-            ":2: `worker.prefetch` is `2.5`: expected a whole number from 1 to 65535",
+            ":2: `worker.prefetch` is `2.5`: expected a whole number from 1 to 65535, or `auto`",
         ),
         (
             "[worker]\ngrace = 30",
@@ -251,6 +251,11 @@ fn mistakes_in_variables_name_the_variable() {
             "MQ_QUEUES",
             "a,,b",
             "environment variable MQ_QUEUES is `a,,b`: expected queue names separated by commas",
+        ),
+        (
+            "MQ_PREFETCH",
+            "autos",
+            "environment variable MQ_PREFETCH is `autos`: expected a whole number from 1 to 65535, or `auto`",
         ),
         ("MQ_PREFETCH", "0", "environment variable MQ_PREFETCH is `0`: expected a whole number"),
         ("MQ_HEALTH", "9000", "environment variable MQ_HEALTH is `9000`: expected an IP address and a port"),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Prefetch;
 use crate::connection::BrokerUrl;
 use crate::connection::url::redact;
 use crate::message::ResultTypes;
@@ -87,8 +88,12 @@ pub(crate) fn concurrency(text: &str) -> Result<usize, Problem> {
 }
 
 /// How many messages may be reserved. 0 would mean "no limit" to RabbitMQ, and a worker without a limit hoards.
-pub(crate) fn prefetch(text: &str) -> Result<u16, Problem> {
-    whole(text, MOST_AT_ONCE).map(|number| u16::try_from(number).expect("the limit fits"))
+pub(crate) fn prefetch(text: &str) -> Result<Prefetch, Problem> {
+    if text.trim() == "auto" {
+        return Ok(Prefetch::Auto);
+    }
+    let number = whole(text, MOST_AT_ONCE).map_err(|expected| format!("{expected}, or `auto`"))?;
+    Ok(Prefetch::Fixed(u16::try_from(number).expect("the limit fits")))
 }
 
 /// A count of at least one.

@@ -10,14 +10,18 @@ use futures_util::future::{BoxFuture, join_all};
 use lapin::types::FieldTable;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::attachment::Beginning;
 use super::check_queue;
 use super::command::{LaneCommand, Reply};
-use super::lane::{Gauge, Lane};
+use super::gauge::Gauge;
+use super::lane::Lane;
+use super::refill::{shares, until_left};
 use crate::broker::{Consumer, ConsumerControl, Delivery, Subscription};
 use crate::connection::amqp::link::lock;
-use crate::connection::amqp::subscription::{Source, Subscribed};
+use crate::connection::amqp::subscription::Source;
 use crate::connection::amqp::{Amqp, runtime};
 use crate::error::{Error, Result};
 
@@ -41,6 +45,13 @@ struct Lanes {
     all: Vec<LaneHandle>,
     /// For further lanes. `None` after the consumer was cancelled: its stream ends with the lanes.
     consumer: Option<mpsc::Sender<Delivery>>,
+}
+
+/// When the lanes with another prefetch begin.
+enum Takeover {
+    AtOnce,
+    /// As the deliveries of the old lanes are settled, after those are retired.
+    AsSettled(CancellationToken),
 }
 
 /// What others have of a lane.
@@ -73,7 +84,7 @@ impl AmqpConsumerControl {
         all.retain(|lane| !lane.commands.is_closed());
         for queue in queues {
             if !all.iter().any(|lane| lane.is_wanted && *lane.queue == **queue) {
-                all.push(self.open_lane(queue, None, consumer.clone()));
+                all.push(self.open_new_lane(queue, consumer.clone()));
             }
         }
         let is_left_out =
@@ -85,9 +96,9 @@ impl AmqpConsumerControl {
         left_out.collect()
     }
 
-    /// Opens a lane anew for each queue, and gives those that it replaces: RabbitMQ keeps the prefetch of a consumer that
+    /// Opens lanes anew for each queue, and gives those that they replace: RabbitMQ keeps the prefetch of a consumer that
     /// there is already.
-    fn replace_lanes(&self) -> Vec<LaneHandle> {
+    fn replace_lanes(&self, takeover: &Takeover) -> Vec<LaneHandle> {
         let mut lanes = lock(&self.lanes);
         let Lanes { all, consumer } = &mut *lanes;
         let Some(consumer) = consumer else { return Vec::new() };
@@ -97,7 +108,25 @@ impl AmqpConsumerControl {
             lane.is_wanted = false;
             replaced.push(lane.clone());
         }
-        all.extend(replaced.iter().map(|lane| self.open_lane(&lane.queue, None, consumer.clone())));
+        let mut queues: Vec<Arc<str>> = replaced.iter().map(|lane| Arc::clone(&lane.queue)).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        for queue in queues {
+            match takeover {
+                Takeover::AtOnce => all.push(self.open_new_lane(&queue, consumer.clone())),
+                Takeover::AsSettled(retired) => {
+                    // Also those that were replaced before.
+                    let old = all.iter().filter(|lane| lane.queue == queue);
+                    let old: Vec<Arc<Gauge>> = old.map(|lane| Arc::clone(&lane.gauge)).collect();
+                    all.extend(shares(self.prefetch.load(Ordering::Relaxed)).map(|share| {
+                        let left = until_left(old.clone(), share.left);
+                        let wait = retired.clone().cancelled_owned().then(|()| left).boxed();
+                        let source = Source { prefetch: share.prefetch, ..self.source(&queue) };
+                        self.open_lane(source, Beginning::After(wait), consumer.clone())
+                    }));
+                }
+            }
+        }
         replaced
     }
 
@@ -110,24 +139,37 @@ impl AmqpConsumerControl {
         }
     }
 
-    /// Starts a lane. One that is not subscribed yet does that by itself, for as long as it takes.
+    /// Starts a lane that consumes from now on.
+    fn open_new_lane(&self, queue: &str, consumer: mpsc::Sender<Delivery>) -> LaneHandle {
+        let (lane, handle) = self.lane(self.source(queue), Beginning::Attaching, consumer);
+        handle.gauge.is_attached.store(false, Ordering::Relaxed);
+        self.amqp.spawn(lane.run());
+        handle
+    }
+
+    /// Starts a lane.
     fn open_lane(
         &self,
-        queue: &str,
-        subscribed: Option<(Source, Option<Subscribed>)>,
+        source: Source,
+        beginning: Beginning,
         consumer: mpsc::Sender<Delivery>,
     ) -> LaneHandle {
-        let (sender, commands) = mpsc::channel(8);
-        let gauge = Arc::new(Gauge::default());
-        let is_new = subscribed.is_none();
-        let (source, subscribed) = subscribed.unwrap_or_else(|| (self.source(queue), None));
-        let lane =
-            Lane::new(Arc::clone(&self.amqp), source, subscribed, Arc::clone(&gauge), commands, consumer);
-        if is_new {
-            gauge.is_attached.store(false, Ordering::Relaxed);
-        }
+        let (lane, handle) = self.lane(source, beginning, consumer);
         self.amqp.spawn(lane.run());
-        LaneHandle { queue: queue.into(), commands: sender, gauge, is_wanted: true }
+        handle
+    }
+
+    fn lane(
+        &self,
+        source: Source,
+        beginning: Beginning,
+        consumer: mpsc::Sender<Delivery>,
+    ) -> (Lane, LaneHandle) {
+        let (sender, commands) = mpsc::channel(8);
+        let (queue, gauge) = (Arc::clone(&source.queue), Arc::<Gauge>::default());
+        let lane =
+            Lane::new(Arc::clone(&self.amqp), source, beginning, Arc::clone(&gauge), commands, consumer);
+        (lane, LaneHandle { queue, commands: sender, gauge, is_wanted: true })
     }
 }
 
@@ -166,8 +208,13 @@ impl ConsumerControl for AmqpConsumerControl {
 
     fn set_prefetch(&self, prefetch: u16) -> BoxFuture<'_, Result<()>> {
         async move {
-            if self.prefetch.swap(prefetch.max(1), Ordering::Relaxed) != prefetch.max(1) {
-                ask(self.replace_lanes(), LaneCommand::Cancel).await;
+            let (before, after) = (self.prefetch.swap(prefetch.max(1), Ordering::Relaxed), prefetch.max(1));
+            // Fires when the old lanes are handed no more, or nobody waits for that any longer.
+            let retired = CancellationToken::new();
+            let _retired = retired.clone().drop_guard();
+            let takeover = if after > before { Takeover::AtOnce } else { Takeover::AsSettled(retired) };
+            if after != before {
+                ask(self.replace_lanes(&takeover), LaneCommand::Cancel).await;
             }
             Ok(())
         }
@@ -185,7 +232,7 @@ impl ConsumerControl for AmqpConsumerControl {
     }
 
     fn unsettled(&self) -> Option<usize> {
-        Some(lock(&self.lanes).all.iter().map(|lane| lane.gauge.unsettled.load(Ordering::Relaxed)).sum())
+        Some(lock(&self.lanes).all.iter().map(|lane| *lane.gauge.unsettled.borrow()).sum())
     }
 
     fn loss(&self) -> Option<(DateTime<Utc>, String)> {
@@ -224,10 +271,11 @@ pub(super) async fn open(
             let subscribe = async |session| source.subscribe_bound(amqp, &session).await;
             Some(amqp.link.request(&what, amqp.limit, subscribe).await?)
         };
-        opened.push((queue, source, subscribed));
+        opened.push((source, subscribed));
     }
-    for (queue, source, subscribed) in opened {
-        let lane = control.open_lane(queue, Some((source, subscribed)), consumer.clone());
+    for (source, subscribed) in opened {
+        let beginning = subscribed.map_or(Beginning::Attaching, Beginning::Subscribed);
+        let lane = control.open_lane(source, beginning, consumer.clone());
         lock(&control.lanes).all.push(lane);
     }
     Ok((Consumer::new(stream, Arc::clone(&control) as Arc<dyn ConsumerControl>), control))

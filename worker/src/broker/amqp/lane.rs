@@ -4,16 +4,17 @@
 //! next event: while the broker takes its time with an answer, verdicts are taken and acks written.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acks::Acks;
+use super::attachment::{Attachment, Beginning, Change, attach};
 use super::command::{LaneCommand, Pending, Reply};
 use super::flushes::Flushes;
+use super::gauge::Gauge;
 use super::handout::HandOut;
 use super::ledger::Identity;
 use super::survivors::{Again, Survivors};
@@ -23,34 +24,11 @@ use crate::broker::{Delivery, LOST_PAUSE, Settlement, Verdict};
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::failure::{reply_code, text};
 use crate::connection::amqp::link::Pause;
-use crate::connection::amqp::subscription::{Event, Source, Subscribed};
+use crate::connection::amqp::subscription::{Event, Source};
 use crate::tracing::{debug, error, info, warn};
 
 /// Deliveries or verdicts that are taken at once.
 const BATCH: usize = 1024;
-
-/// What others may see of a lane.
-#[derive(Default)]
-pub(super) struct Gauge {
-    /// Whether it consumes.
-    pub(super) is_attached: AtomicBool,
-    /// How many messages the broker has handed to it and has no verdict on.
-    pub(super) unsettled: AtomicUsize,
-}
-
-#[expect(clippy::large_enum_variant, reason = "a lane has one")]
-enum Attachment {
-    Attaching(BoxFuture<'static, Subscribed>),
-    Attached(Subscribed),
-    /// Cancelled, and the channel is gone.
-    Ended,
-}
-
-/// What comes to an attachment.
-enum Change {
-    Attached(Subscribed),
-    Came(Event),
-}
 
 pub(super) struct Lane {
     amqp: Arc<Amqp>,
@@ -66,43 +44,18 @@ pub(super) struct Lane {
     flushes: Flushes,
 }
 
-impl Attachment {
-    /// The next change. `reads` is false while nothing more may be handed out.
-    async fn next(&mut self, reads: bool) -> Change {
-        match self {
-            Self::Attaching(attaching) => Change::Attached(attaching.await),
-            Self::Attached(subscribed) => Change::Came(subscribed.next(reads).await),
-            Self::Ended => std::future::pending().await,
-        }
-    }
-}
-
-/// Attaches, for as long as it takes. A lane that waits for a queue of others does what it should.
-fn attach(
-    amqp: &Arc<Amqp>,
-    source: &Source,
-    gauge: &Arc<Gauge>,
-) -> impl Future<Output = Subscribed> + Send + use<> {
-    let gauge = Arc::clone(gauge);
-    let waits = move || gauge.is_attached.store(true, Ordering::Relaxed);
-    source.clone().subscribe_again(Arc::clone(amqp), waits)
-}
-
 impl Lane {
     pub(super) fn new(
         amqp: Arc<Amqp>,
         source: Source,
-        subscribed: Option<Subscribed>,
+        beginning: Beginning,
         gauge: Arc<Gauge>,
         commands: mpsc::Receiver<LaneCommand>,
         consumer: mpsc::Sender<Delivery>,
     ) -> Self {
         let most = usize::from(source.prefetch);
         gauge.is_attached.store(true, Ordering::Relaxed);
-        let attachment = match subscribed {
-            Some(subscribed) => Attachment::Attached(subscribed),
-            None => Attachment::Attaching(attach(&amqp, &source, &gauge).boxed()),
-        };
+        let attachment = Attachment::new(beginning, &amqp, &source, &gauge);
         Self {
             amqp,
             source,
@@ -128,7 +81,7 @@ impl Lane {
             if self.verdicts.is_empty() || is_flushing {
                 self.write_acks();
             }
-            self.gauge.unsettled.store(self.acks.ledger.out(), Ordering::Relaxed);
+            self.gauge.unsettle(self.acks.ledger.out());
             if self.is_finished() {
                 break;
             }
@@ -152,6 +105,8 @@ impl Lane {
                 () = at(deadline) => self.give_up_waiting(),
             }
         }
+        // What came too late to be handed out goes back with the channel.
+        self.gauge.unsettle(0);
         // A later question sees that the lane has ended.
         drop(self.commands);
         if let Attachment::Attached(subscribed) = self.attachment {
@@ -364,6 +319,8 @@ impl Lane {
 
     fn end_cancel(&mut self) {
         self.out.end();
+        // Before the answer: what takes over from this lane begins with what is left in it.
+        self.gauge.unsettle(self.acks.ledger.out());
         self.cancel.take().into_iter().for_each(Pending::over);
     }
 

@@ -5,11 +5,13 @@
 //! queue's trouble stays its own), how its acks are coalesced ([`ledger`]), and the operating requests.
 
 mod acks;
+mod attachment;
 mod batches;
 mod command;
 mod consumer;
 mod delayed;
 mod flushes;
+mod gauge;
 mod getter;
 mod handout;
 mod lane;
@@ -18,6 +20,7 @@ mod locks;
 mod notes;
 mod operate;
 mod outlives;
+mod refill;
 mod returns;
 mod schedule_log;
 mod streams;

@@ -39,6 +39,7 @@ pub(super) use self::topology::{
     BindArguments, BindingsArguments, DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments,
     DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments, ExchangesArguments,
 };
+use crate::app::Prefetch;
 use crate::app::config::value;
 
 /// Run the tasks of a crate and manage its queues
@@ -85,9 +86,10 @@ pub(super) struct WorkerArguments {
     /// How many tasks run at once [default: 10 per CPU]
     #[arg(short, long, value_name = "N", allow_hyphen_values = true, value_parser = value::concurrency)]
     pub(super) concurrency: Option<usize>,
-    /// How many messages to reserve [default: the concurrency]
+    /// How many messages to reserve, or `auto`: the concurrency while tasks are long, more while they are short [default:
+    /// the concurrency]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = value::prefetch)]
-    pub(super) prefetch: Option<u16>,
+    pub(super) prefetch: Option<Prefetch>,
     /// How long running tasks may continue after the worker is asked to stop [default: 30s]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::duration)]
     pub(super) grace: Option<Duration>,

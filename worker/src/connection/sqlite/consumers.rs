@@ -215,23 +215,19 @@ impl Engine {
         for id in closed {
             self.end_consumer(id, now, changes)?;
         }
-        let mut room: Vec<usize> = self
-            .consumers
-            .iter()
-            .map(|consumer| match changes.retired.contains(&consumer.id) {
-                true => 0,
-                false => consumer.prefetch.saturating_sub(consumer.unsettled),
-            })
-            .collect();
+        let mut unsettled: Vec<usize> = self.consumers.iter().map(|consumer| consumer.unsettled).collect();
         for claim in changes.settled.iter().filter_map(|tag| self.claims.get(tag)) {
             let index = self.consumers.iter().position(|consumer| Some(consumer.id) == claim.consumer);
-            if let Some(index) = index
-                && !changes.retired.contains(&self.consumers[index].id)
-            {
-                room[index] += 1;
+            if let Some(index) = index {
+                unsettled[index] = unsettled[index].saturating_sub(1);
             }
         }
-        Ok(room)
+        let room = |(consumer, unsettled): (&Consumer, usize)| match changes.retired.contains(&consumer.id) {
+            true => 0,
+            // More may be unsettled, since before the prefetch became smaller.
+            false => consumer.prefetch.saturating_sub(unsettled),
+        };
+        Ok(self.consumers.iter().zip(unsettled).map(room).collect())
     }
 
     /// Up to `share` messages for one consumer: an equal part from each queue first, then what is left from any.

@@ -40,7 +40,7 @@ pub(crate) async fn show(
         dl #facts .facts data-live {
             div { dt { "State" } dd { (state_of(info)) } }
             div { dt { "Slots" } dd { (slots(info)) } }
-            div { dt { "Prefetch" } dd { (count(worker.prefetch)) } }
+            div { dt { "Prefetch" } dd { (count(info.prefetch)) @if info.prefetch_auto { " (auto)" } } }
             div { dt { "Started tasks" } dd { (count(info.started)) } }
             div { dt { "Up" } dd { (info.uptime.map_or("–".into(), |seconds| span(seconds as f64))) } }
             div { dt { "Peak memory" } dd { (worker.memory_bytes.map_or("–".into(), bytes)) } }

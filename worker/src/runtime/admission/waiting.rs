@@ -51,6 +51,16 @@ impl Waiting {
         returned
     }
 
+    /// How many are ready to run.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Removes those that would run last, and keeps this many.
+    pub(crate) fn beyond(&mut self, keep: usize) -> VecDeque<Delivery> {
+        self.ready.split_off(keep.min(self.ready.len()))
+    }
+
     /// All of them, those that are ready first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Delivery> {
         self.ready.iter().chain(&self.held)

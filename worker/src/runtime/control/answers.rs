@@ -98,7 +98,9 @@ impl Node {
                 "writes": {},
             },
             "broker": describe::broker(&self.app.config().broker_url),
-            "prefetch_count": self.prefetch(),
+            "prefetch_count": self.window.count(),
+            // Ours: as it is configured; "auto" explains a count that changes.
+            "prefetch": self.window.setting(),
             "rusage": describe::usage(),
             // Ours: so that one question is enough to show a worker at a glance.
             "running": self.running.count(),

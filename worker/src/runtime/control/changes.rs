@@ -46,29 +46,11 @@ impl Node {
             Resize::Shrink => self.slots.shrink(by),
         };
         tracing::info!(before, slots, "the number of slots was changed by remote control");
-        if self.app.config().worker.prefetch.is_none() {
-            let node = Arc::clone(self);
-            // Ends when the broker has replied.
-            tokio::spawn(async move { node.adapt_prefetch().await });
-        }
+        self.window.resize();
         json!({"ok": match resize {
             Resize::Grow => "pool will grow",
             Resize::Shrink => "pool will shrink",
         }})
-    }
-
-    /// How many deliveries the worker may hold unsettled.
-    pub(super) fn prefetch(&self) -> u16 {
-        let settings = &self.app.config().worker;
-        settings.prefetch.unwrap_or_else(|| u16::try_from(self.slots.all()).unwrap_or(u16::MAX))
-    }
-
-    async fn adapt_prefetch(&self) {
-        // One after the other, so that the last one counts.
-        let _turn = self.adapting.lock().await;
-        if let Err(error) = self.consumer.set_prefetch(self.prefetch()).await {
-            tracing::warn!(error = format!("{error:#}"), "cannot change how many messages are reserved");
-        }
     }
 
     /// Consumes from a further queue. One that does not exist is created as Celery's workers would create it, unless it is

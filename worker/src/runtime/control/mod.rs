@@ -25,10 +25,11 @@ use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
 use super::heartbeat::Heartbeat;
+use super::prefetch::Window;
 use super::settlement::persist::Settling;
 use super::sources::Sources;
 use crate::app::App;
-use crate::broker::{Broker, Consumer, ConsumerControl, Publication, Subscription};
+use crate::broker::{Broker, Consumer, Publication, Subscription};
 use crate::control::{Addressed, Clock, Command, Mailbox, Reply, mailbox};
 use crate::error::{Error, Result};
 use crate::message::Message;
@@ -47,10 +48,8 @@ pub(super) struct Node {
     pub(super) app: App,
     /// The queues that it consumes, with what belongs to them.
     pub(super) sources: Arc<Sources>,
-    /// What delivers to it.
-    pub(super) consumer: Arc<dyn ConsumerControl>,
-    /// Held while its prefetch is changed.
-    pub(super) adapting: tokio::sync::Mutex<()>,
+    /// How many messages it reserves.
+    pub(super) window: Arc<Window>,
     /// Asks what waits in it for a slot.
     pub(super) inquiries: Arc<Inquiries>,
     /// Time limits that were changed.

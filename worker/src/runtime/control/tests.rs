@@ -4,7 +4,8 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::app::Config;
+use crate::app::{Config, Prefetch};
+use crate::broker::ConsumerControl;
 use crate::control::{Control, ReplyTo};
 use crate::routing::{Queue, Topology};
 use crate::task::Context;
@@ -29,20 +30,21 @@ fn node(name: &str, broker: &str) -> Arc<Node> {
         Config { broker_url: format!("memory://{broker}").parse().expect("a URL"), ..Config::default() };
     config.worker.hostname = Some(name.into());
     config.worker.concurrency = 4;
-    config.worker.prefetch = Some(8);
+    config.worker.prefetch = Prefetch::Fixed(8);
     let app = App::new(config).expect("a good configuration");
+    let (slots, pauses) = (Arc::new(Slots::new(4)), Arc::<Pauses>::default());
+    let window = Window::new(Prefetch::Fixed(8), Arc::clone(&slots), Arc::new(Nothing), Arc::clone(&pauses));
     let topology = Topology::of_queue(Queue { max_priority: Some(9), ..Queue::new("mail") });
     Arc::new(Node {
         name: name.into(),
         running: Arc::new(RunningTasks::new(app.registry())),
         settling: Default::default(),
-        slots: Arc::new(Slots::new(4)),
+        slots,
         revocations: Arc::default(),
-        pauses: Arc::default(),
+        pauses,
         app,
         sources: Arc::new(Sources::new(vec!["mail".into()], topology)),
-        consumer: Arc::new(Nothing),
-        adapting: Default::default(),
+        window: Arc::new(window),
         inquiries: Arc::default(),
         limits: Arc::default(),
         since: Instant::now(),

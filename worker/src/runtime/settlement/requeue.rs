@@ -44,16 +44,16 @@ impl Settler {
         request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
     }
 
-    /// Requeues a message whose queue is paused and that has not begun. Its consumer must be detached from the queue: else
-    /// the same message would come again.
-    pub(crate) async fn return_to_paused_queue(&self, request: Request) {
+    /// Requeues a message that has not begun while this worker goes on. Its consumer must not have room for it any more, or
+    /// be detached from a paused queue: else the same message would come again.
+    pub(crate) async fn return_unstarted(&self, request: Request) {
         count(&self.counters.requeued);
         if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
         }
         let afresh = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
         let copy = TrimmedCopy::call(copy_of(&request));
-        let done = self.publish_copy(&request, "requeue a message of a paused queue", copy, afresh).await;
+        let done = self.publish_copy(&request, "return a reserved message to its queue", copy, afresh).await;
         self.replace(request, done).await;
     }
 

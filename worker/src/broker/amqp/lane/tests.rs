@@ -17,7 +17,7 @@ fn unattached(commands: mpsc::Receiver<LaneCommand>, consumer: mpsc::Sender<Deli
     };
     let amqp = Amqp::open(&"amqp://127.0.0.1:1".parse().expect("a URL"), &options).expect("threads");
     let source = Source { queue: "q".into(), prefetch: 1, tag: "t".into(), arguments: FieldTable::default() };
-    Lane::new(amqp, source, None, Arc::default(), commands, consumer)
+    Lane::new(amqp, source, Beginning::Attaching, Arc::default(), commands, consumer)
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
 //! The `mq-worker` command as a process: what it says, and how it ends.
 #![cfg(feature = "cli")]
 
+#[cfg(feature = "sqlite")]
+mod cli_operating;
+#[cfg(feature = "sqlite")]
+mod cli_sqlite;
+#[cfg(all(feature = "sqlite", feature = "amqp"))]
+mod dead_replay;
 mod support;
 
 use std::fs;

@@ -1,16 +1,13 @@
 //! `mq-worker dead replay` of unique calls, on an SQLite file and on RabbitMQ where `MQ_TEST_AMQP_URL` names one.
-#![cfg(all(feature = "cli", feature = "sqlite", feature = "amqp"))]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{Run, eventually, mq_worker, scratch};
 use futures_util::future::join_all;
 use mq_worker::broker::Publication;
 use mq_worker::message::{Headers, Message, Properties};
 use mq_worker::{App, AsyncResult, Config, TaskError, Worker, task};
 use serde_json::{Value, json};
-use support::{Run, eventually, mq_worker, scratch};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

@@ -1,16 +1,13 @@
 //! `status`, `stop` and the commands around exchanges, queues and bindings, on an SQLite file.
-#![cfg(all(feature = "cli", feature = "sqlite"))]
-
-mod support;
 
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::{self, Run, mq_worker, scratch};
 use mq_worker::broker::Publication;
 use mq_worker::message::Message;
 use mq_worker::{App, Config, Summary, Worker};
 use serde_json::Value;
-use support::{Run, mq_worker, scratch};
 use tokio::task::JoinHandle;
 
 /// A broker in a file, and the command on it.

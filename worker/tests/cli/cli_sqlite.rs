@@ -1,14 +1,11 @@
 //! The operating commands, each its own process, on one SQLite file with a worker beside them.
-#![cfg(all(unix, feature = "cli", feature = "sqlite"))]
-
-mod support;
 
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::support::{self, App, Program, Run, TASKS, Worker, eventually, mq_worker, scratch};
 use serde_json::Value;
-use support::{App, Program, Run, TASKS, Worker, eventually, mq_worker, scratch};
 use tempfile::TempDir;
 
 /// A file with queues, and commands that use it.
@@ -436,7 +433,7 @@ enum Block {
 
 /// The section "Your own tasks" of the README, in order.
 fn own_tasks() -> Vec<Block> {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let (_, section) = readme.split_once("## Your own tasks").expect("the section");
     let (section, _) = section.split_once("\n## ").expect("a section after it");
     let mut blocks = Vec::new();

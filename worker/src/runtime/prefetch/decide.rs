@@ -1,0 +1,232 @@
+//! How many messages a worker reserves with `prefetch = "auto"`: about as many as it begins within [`WINDOW`].
+//!
+//! What counts is how fast reserved messages begin, not how long tasks take: a task that computes on a busy processor, or
+//! that was quick and now is slow, shows in it while it runs, and no task pays for being measured.
+
+use std::time::Duration;
+
+/// Messages for so long are reserved. It is the longest that a message waits in a worker while another could run it, as long
+/// as tasks take what they took; and a broker whose answers take a good part of it is still kept busy, since the window
+/// grows while it can be begun twice within this time.
+const WINDOW: Duration = Duration::from_millis(50);
+/// The most that are reserved, unless there are more slots. More hardly drains faster, and all of it is in memory.
+const MOST: usize = 2000;
+/// What waits may take so many windows before it goes back. A window is chosen to take one to two of them.
+const PATIENCE: f64 = 4.0;
+/// An unused window is given up after so many spans of [`SPAN`].
+const UNUSED: u32 = 20;
+
+/// How often a worker looks at what it has begun.
+pub(super) const LOOK: Duration = Duration::from_millis(50);
+/// How long a rate must hold before the window grows.
+const SPAN: Duration = Duration::from_millis(500);
+
+/// What a worker has seen of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Seen {
+    /// How many tasks a second began since the last look, or between that and the one before, whichever is more: a machine
+    /// that was busy with something else for a moment is no reason to return what is reserved.
+    pub(super) rate: f64,
+    /// The same over a whole [`SPAN`] in which the window did not change, at its end.
+    pub(super) sustained: Option<f64>,
+    /// How many messages wait for a slot.
+    pub(super) waiting: usize,
+    /// For how many spans in a row a quarter of the window would have been enough.
+    pub(super) unused: u32,
+}
+
+/// How many messages to reserve from now on. It is the number of slots, doubled so many times. It falls as far as it has to
+/// and grows one step at a time.
+pub(super) fn decide(slots: usize, current: u16, seen: &Seen) -> u16 {
+    // Another number of slots: the nearest window that it can have.
+    let current = fit(slots, f64::from(current));
+    let waiting = seen.waiting as f64;
+    if waiting > PATIENCE * begun(seen.rate) {
+        return fit(slots, begun(seen.rate)).min(current);
+    }
+    let Some(sustained) = seen.sustained.map(begun) else { return current };
+    let double = 2.0 * f64::from(current);
+    if seen.unused >= UNUSED {
+        fit(slots, sustained).min(current)
+    } else if sustained >= double && waiting <= sustained {
+        fit(slots, double)
+    } else {
+        current
+    }
+}
+
+/// The largest window that is begun in time.
+fn fit(slots: usize, room: f64) -> u16 {
+    let room = room.min(MOST as f64);
+    let mut window = slots.max(1);
+    while 2.0 * window as f64 <= room {
+        window *= 2;
+    }
+    u16::try_from(window).unwrap_or(u16::MAX)
+}
+
+/// How many tasks begin within a window at this rate.
+fn begun(rate: f64) -> f64 {
+    rate * WINDOW.as_secs_f64()
+}
+
+/// Makes rates of counts.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    begun: u64,
+    last: f64,
+    span: Span,
+    unused: u32,
+}
+
+/// The time since the last rate that could be a sustained one.
+#[derive(Debug, Default)]
+struct Span {
+    tasks: u64,
+    time: Duration,
+}
+
+impl Meter {
+    /// Takes a look: `begun` tasks since the start, `waiting` messages now, `passed` since the last look.
+    pub(super) fn look(&mut self, begun: u64, waiting: usize, passed: Duration, current: u16) -> Seen {
+        let tasks = begun - std::mem::replace(&mut self.begun, begun);
+        self.span.tasks += tasks;
+        self.span.time += passed;
+        let sustained = (self.span.time >= SPAN).then(|| {
+            let span = std::mem::take(&mut self.span);
+            per_second(span.tasks, span.time)
+        });
+        if let Some(rate) = sustained {
+            let is_unused = PATIENCE * self::begun(rate) < f64::from(current);
+            self.unused = if is_unused { self.unused + 1 } else { 0 };
+        }
+        let now = per_second(tasks, passed);
+        let rate = now.max(std::mem::replace(&mut self.last, now));
+        Seen { rate, sustained, waiting, unused: self.unused }
+    }
+
+    /// The window has changed: what was begun before says nothing of it.
+    pub(super) fn begin_anew(&mut self) {
+        (self.span, self.unused) = Default::default();
+    }
+}
+
+fn per_second(tasks: u64, time: Duration) -> f64 {
+    // Two looks at one instant show nothing.
+    if time.is_zero() { 0.0 } else { tasks as f64 / time.as_secs_f64() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn busy(rate: f64, waiting: usize) -> Seen {
+        Seen { rate, sustained: Some(rate), waiting, unused: 0 }
+    }
+
+    /// Decides again and again at the same rate, with all that is reserved waiting.
+    fn settled(slots: usize, rate: f64) -> (u16, u32) {
+        let (mut window, mut steps) = (fit(slots, 0.0), 0);
+        loop {
+            let next = decide(slots, window, &busy(rate, usize::from(window)));
+            if next == window {
+                return (window, steps);
+            }
+            assert_eq!(next, 2 * window, "one step at a time");
+            (window, steps) = (next, steps + 1);
+        }
+    }
+
+    #[test]
+    fn the_window_is_what_begins_within_fifty_milliseconds() {
+        // Slots, tasks a second, window.
+        for (slots, rate, window) in [
+            // Tasks of a second and of a twentieth of it.
+            (20, 20.0, 20),
+            (20, 400.0, 20),
+            (1, 1.0, 1),
+            (1, 20.0, 1),
+            (1, 40.0, 2),
+            // Of a millisecond, in two slots.
+            (2, 2_000.0, 64),
+            (20, 799.0, 20),
+            (20, 800.0, 40),
+            // Of some microseconds.
+            (20, 100_000.0, 1_280),
+            (1, 1e9, 1_024),
+            (7, 1e9, 1_792),
+            // More slots than may be reserved otherwise.
+            (5_000, 1e9, 5_000),
+            (100_000, 1e9, u16::MAX),
+        ] {
+            assert_eq!(settled(slots, rate).0, window, "{slots} slots, {rate} a second");
+        }
+        assert_eq!(settled(20, 100_000.0).1, 6, "20 doubled six times");
+    }
+
+    #[test]
+    fn it_stays_while_the_rate_changes_a_little() {
+        for rate in [3_300.0, 6_400.0, 12_700.0] {
+            assert_eq!(decide(20, 320, &busy(rate, 320)), 320, "{rate}");
+        }
+        assert_eq!(decide(20, 320, &busy(12_800.0, 320)), 640);
+        // What waits would take more than two tenths of a second.
+        assert_eq!(decide(20, 320, &busy(1_590.0, 320)), 40);
+    }
+
+    #[test]
+    fn it_falls_at_once_when_what_waits_does_not_begin() {
+        let stuck = Seen { rate: 0.0, sustained: None, waiting: 1_260, unused: 0 };
+        assert_eq!(decide(20, 1_280, &stuck), 20);
+        assert_eq!(decide(20, 1_280, &Seen { waiting: 1, ..stuck }), 20);
+        // All but one slot are: what waits still begins in time.
+        assert_eq!(decide(20, 1_280, &Seen { rate: 20_000.0, ..stuck }), 1_280);
+        assert_eq!(decide(20, 1_280, &Seen { rate: 2_000.0, ..stuck }), 80);
+    }
+
+    #[test]
+    fn it_does_not_grow_before_a_rate_has_held_nor_while_too_much_waits() {
+        let sudden = Seen { rate: 1e6, sustained: None, waiting: 20, unused: 0 };
+        assert_eq!(decide(20, 20, &sudden), 20);
+        // From many queues, each with a window of its own.
+        assert_eq!(decide(20, 20, &busy(1_000.0, 60)), 20);
+    }
+
+    #[test]
+    fn a_worker_without_work_keeps_its_window_for_a_while() {
+        let idle = Seen { rate: 0.0, sustained: Some(0.0), waiting: 0, unused: UNUSED - 1 };
+        assert_eq!(decide(20, 1_280, &idle), 1_280);
+        assert_eq!(decide(20, 1_280, &Seen { unused: UNUSED, ..idle }), 20);
+        assert_eq!(decide(20, 1_280, &Seen { unused: UNUSED, sustained: Some(2_000.0), ..idle }), 80);
+        assert_eq!(decide(20, 1_280, &Seen { unused: UNUSED, sustained: None, ..idle }), 1_280);
+    }
+
+    #[test]
+    fn it_follows_the_slots() {
+        let calm = Seen { rate: 1_000.0, ..Seen::default() };
+        for (slots, current, window) in
+            [(8, 4, 8), (4, 8, 8), (1, 8, 8), (3, 8, 6), (30, 20, 30), (10, 20, 20)]
+        {
+            assert_eq!(decide(slots, current, &calm), window, "{slots} slots after {current}");
+        }
+    }
+
+    #[test]
+    fn rates_are_of_the_time_that_has_passed() {
+        let mut meter = Meter::default();
+        let seen = meter.look(100, 5, Duration::from_millis(100), 20);
+        assert_eq!(seen, Seen { rate: 1_000.0, sustained: None, waiting: 5, unused: 0 });
+        // A late look, and what it saw is forgotten after the next.
+        let seen = meter.look(300, 0, Duration::from_millis(400), 20);
+        assert_eq!((seen.rate, seen.sustained), (1_000.0, Some(600.0)));
+        assert_eq!(meter.look(300, 0, LOOK, 20).rate, 500.0);
+        assert_eq!(meter.look(300, 0, Duration::ZERO, 20), Seen::default());
+        meter.begin_anew();
+        for span in 1..=3 {
+            assert_eq!(meter.look(300, 0, SPAN, 20).unused, span);
+        }
+        meter.begin_anew();
+        assert_eq!(meter.look(301, 0, SPAN, 20).unused, 1);
+        assert_eq!(meter.look(2_301, 0, SPAN, 20).unused, 0);
+    }
+}

@@ -1,0 +1,162 @@
+//! How many messages a worker has reserved, and may have: fixed, one for each slot, or as its tasks are.
+
+mod decide;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::sync::Mutex;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use self::decide::{LOOK, Meter, Seen, decide};
+use super::admission::pauses::Pauses;
+use super::execution::slots::Slots;
+use crate::app::Prefetch;
+use crate::broker::ConsumerControl;
+use crate::error::Result;
+use crate::tracing;
+
+/// The prefetch of one worker.
+pub(crate) struct Window {
+    setting: Prefetch,
+    slots: Arc<Slots>,
+    control: Arc<dyn ConsumerControl>,
+    /// Wakes the pipe.
+    pauses: Arc<Pauses>,
+    /// How many deliveries may be unsettled.
+    count: AtomicU16,
+    /// Held while it is changed, so that the last change counts.
+    changing: Mutex<()>,
+    /// How many deliveries were given a slot.
+    begun: AtomicU64,
+    /// How many wait for one.
+    waiting: AtomicUsize,
+    /// More may wait than fit into the window.
+    has_fallen: AtomicBool,
+}
+
+impl Window {
+    pub(crate) fn new(
+        setting: Prefetch,
+        slots: Arc<Slots>,
+        control: Arc<dyn ConsumerControl>,
+        pauses: Arc<Pauses>,
+    ) -> Self {
+        let count = setting.at_start(slots.all()).into();
+        let (changing, begun, waiting, has_fallen) = Default::default();
+        Self { setting, slots, control, pauses, count, changing, begun, waiting, has_fallen }
+    }
+
+    /// What is configured.
+    pub(crate) fn setting(&self) -> Prefetch {
+        self.setting
+    }
+
+    /// How many deliveries the worker may hold unsettled.
+    pub(crate) fn count(&self) -> u16 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// A delivery was given a slot.
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many wait for one.
+    pub(crate) fn wait(&self, waiting: usize) {
+        self.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Once after the window has fallen, how many may wait: the rest has to go back.
+    pub(crate) fn take_fall(&self) -> Option<usize> {
+        let has_fallen = self.has_fallen.swap(false, Ordering::AcqRel);
+        has_fallen.then(|| usize::from(self.count()).saturating_sub(self.slots.taken()))
+    }
+
+    /// Follows a changed number of slots, from one message a slot on. The broker is told beside this, but the count is the
+    /// new one at once.
+    pub(crate) fn resize(self: &Arc<Self>) {
+        if matches!(self.setting, Prefetch::Fixed(_)) {
+            return;
+        }
+        self.count.store(self.setting.at_start(self.slots.all()), Ordering::Relaxed);
+        let window = Arc::clone(self);
+        // Ends when the broker has replied.
+        tokio::spawn(async move {
+            let _turn = window.changing.lock().await;
+            if let Err(error) = window.control.set_prefetch(window.count()).await {
+                tracing::warn!(error = format!("{error:#}"), "cannot change how many messages are reserved");
+            } else if window.setting == Prefetch::Auto {
+                window.fall();
+            }
+        });
+    }
+
+    /// Has the pipe return what does not fit any more.
+    fn fall(&self) {
+        self.has_fallen.store(true, Ordering::Release);
+        self.pauses.touch();
+    }
+
+    /// Adapts the window to how fast tasks begin, until `over`. Does nothing unless it is to be adapted.
+    pub(crate) async fn follow(self: Arc<Self>, over: CancellationToken) {
+        if self.setting != Prefetch::Auto {
+            return;
+        }
+        let mut meter = Meter::default();
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = over.cancelled() => return,
+                _ = looks.tick() => {}
+            }
+            let passed = std::mem::replace(&mut last, Instant::now()).elapsed();
+            let (begun, waiting) = (self.begun.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed));
+            let seen = meter.look(begun, waiting, passed, self.count());
+            match self.adapt(&seen).await {
+                Ok(Adapted::Same) => {}
+                Ok(Adapted::Changed) => meter.begin_anew(),
+                Err(error) if error.is_unsupported() => {
+                    tracing::warn!(
+                        prefetch = self.count(),
+                        "the broker cannot change how many messages are reserved"
+                    );
+                    return;
+                }
+                // It is decided anew at the next look.
+                Err(error) => {
+                    tracing::debug!(
+                        error = format!("{error:#}"),
+                        "cannot change how many messages are reserved yet"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn adapt(&self, seen: &Seen) -> Result<Adapted> {
+        let _turn = self.changing.lock().await;
+        let before = self.count();
+        let after = decide(self.slots.all(), before, seen);
+        if after == before {
+            return Ok(Adapted::Same);
+        }
+        self.control.set_prefetch(after).await?;
+        self.count.store(after, Ordering::Relaxed);
+        tracing::debug!(before, after, waiting = seen.waiting, "another number of messages is reserved");
+        if after < before {
+            self.fall();
+        }
+        Ok(Adapted::Changed)
+    }
+}
+
+enum Adapted {
+    Same,
+    Changed,
+}
