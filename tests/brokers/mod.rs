@@ -54,6 +54,8 @@ suite! {
         a_waiting_consumer_gets_a_message_at_once
         urgent_messages_come_first
         get_takes_one_message_or_none
+        many_are_taken_in_their_order_and_what_is_given_back_has_its_place_again
+        a_look_does_not_delete_a_queue_that_goes_with_its_last_consumer
         a_thousand_concurrent_publishes_all_arrive_once
     }
     life {

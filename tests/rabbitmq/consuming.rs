@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mq_worker::broker::Subscription;
+use futures_util::future::join_all;
+use mq_worker::broker::{Delivery, Subscription};
 use mq_worker::message::{Message, Properties};
 use mq_worker::{Queue, QueueKind, Topology};
 
@@ -34,7 +35,7 @@ async fn acked_ones_are_gone_and_the_others_come_again() {
         control.cancel().await;
         control.flush().await;
         assert!(tokio::time::timeout(SOON, consumer.next()).await.expect("it ends").is_none());
-        kept.into_iter().rev().for_each(mq_worker::broker::Delivery::requeue);
+        kept.into_iter().rev().for_each(Delivery::requeue);
         until("all are back", || async { t.ready(&queue).await == expected.len() as u64 }).await;
         let mut consumer = t.consume(&queue, 1000).await;
         let mut back = Vec::new();
@@ -48,6 +49,39 @@ async fn acked_ones_are_gone_and_the_others_come_again() {
         assert_eq!(back, expected, "{kind:?}");
         consumer.control().flush().await;
         t.expect_ready(&queue, 0).await;
+    }
+    t.end().await;
+}
+
+/// A quorum queue keeps acks back in the channel while it has many others to write, and they would be lost with the channel.
+#[tokio::test]
+async fn many_single_acks_before_the_end_of_a_consumer_all_count() {
+    const MESSAGES: u64 = 200;
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("quorum", |queue| queue.kind = Some(QueueKind::Quorum)).await;
+    for _ in 0..6 {
+        let sent = join_all((0..MESSAGES).map(|n| {
+            let (t, queue) = (&t, &queue);
+            async move { t.send(queue, &n.to_string()).await }
+        }));
+        assert!(sent.await.iter().all(Result::is_ok));
+        let mut consumer = t.consume(&queue, MESSAGES as u16).await;
+        let (mut evens, mut odds) = (Vec::new(), Vec::new());
+        for n in 0..MESSAGES {
+            let delivery = next(&mut consumer).await;
+            if n % 2 == 0 { evens.push(delivery) } else { odds.push(delivery) }
+        }
+        let control = consumer.control();
+        control.cancel().await;
+        // No two are neighbours: each is acked by itself.
+        odds.into_iter().for_each(Delivery::ack);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        evens.into_iter().for_each(Delivery::ack);
+        control.flush().await;
+        assert!(tokio::time::timeout(SOON, consumer.next()).await.expect("it ends").is_none());
+        // What the queue does not know to be acked comes back soon after the channel is gone.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(t.ready(&queue).await, 0);
     }
     t.end().await;
 }

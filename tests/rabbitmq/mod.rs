@@ -10,3 +10,4 @@ mod publishing;
 mod restored;
 mod results;
 mod tls;
+mod walking;

@@ -296,3 +296,62 @@ pub(crate) async fn a_thousand_concurrent_publishes_all_arrive_once(lab: &Lab) {
     assert_eq!(counts.len(), 1000);
     assert!(counts.values().all(|count| *count == 1), "some came twice");
 }
+
+pub(crate) async fn many_are_taken_in_their_order_and_what_is_given_back_has_its_place_again(lab: &Lab) {
+    let (broker, queue) = lab.with_queue("work").await;
+    let bodies: Vec<String> = (0..1500).map(|n| n.to_string()).collect();
+    for some in bodies.chunks(500) {
+        join_all(some.iter().map(|body| publish(&broker, to(&queue, body)))).await;
+    }
+    // A broker may take those that are published at once in any order.
+    let mut before = Vec::new();
+    let (mut held, mut kept) = (Vec::new(), Vec::new());
+    for most in [1, 100, 400, 700, 1000] {
+        let taken = within("get many", LIMIT, broker.get_many(&queue, most)).await.expect("an answer");
+        assert!(!taken.is_empty() && taken.len() <= most, "{} of {most}", taken.len());
+        before.extend(taken.iter().map(body));
+        // Those of the last batch go back without exception.
+        for delivery in taken {
+            if before.len() < 1200 && body(&delivery).ends_with(['3', '5']) {
+                delivery.ack();
+            } else {
+                kept.push(body(&delivery));
+                held.push(delivery);
+            }
+        }
+    }
+    let mut all = before.clone();
+    all.sort_by_key(|body| body.parse::<u32>().expect("a number"));
+    assert_eq!(all, bodies, "each once");
+    assert!(within("get many", LIMIT, broker.get_many(&queue, 10)).await.expect("an answer").is_empty());
+    held.into_iter().for_each(mq_worker::broker::Delivery::requeue);
+    within("all are back", LIMIT, broker.get_many(&queue, 0)).await.expect("an answer");
+    expect_ready(&broker, &queue, kept.len() as u64).await;
+    let mut rest = Vec::new();
+    loop {
+        let taken = within("get many", LIMIT, broker.get_many(&queue, 256)).await.expect("an answer");
+        if taken.is_empty() {
+            break;
+        }
+        rest.extend(taken.iter().map(body));
+        taken.into_iter().for_each(mq_worker::broker::Delivery::ack);
+    }
+    assert_eq!(rest, kept, "in their order");
+    within("all are acked", LIMIT, broker.get_many(&queue, 0)).await.expect("an answer");
+    broker.close().await;
+    assert_eq!(drain(&lab.open().await, &queue).await, Vec::<String>::new(), "no ack was lost");
+}
+
+pub(crate) async fn a_look_does_not_delete_a_queue_that_goes_with_its_last_consumer(lab: &Lab) {
+    let broker = lab.open().await;
+    let queue = lab.name("auto");
+    declare(&broker, [Queue { auto_delete: true, ..Queue::new(&queue) }]).await;
+    for body in ["first", "second", "third"] {
+        publish(&broker, to(&queue, body)).await;
+    }
+    let taken = within("get many", LIMIT, broker.get_many(&queue, 2)).await.expect("an answer");
+    assert_eq!(taken.iter().map(body).collect::<Vec<_>>(), ["first", "second"]);
+    drop(taken);
+    expect_ready(&broker, &queue, 3).await;
+    broker.delete_queue(&queue).await.expect("it is there");
+}

@@ -6,6 +6,7 @@ pub(crate) mod connection;
 #[cfg(feature = "dashboard")]
 pub(crate) mod connections;
 pub(crate) mod dead;
+mod each;
 #[cfg(feature = "dashboard")]
 pub(crate) mod explain;
 pub(crate) mod failure;
@@ -16,11 +17,13 @@ mod management;
 pub(crate) mod one_message;
 #[cfg(feature = "dashboard")]
 pub(crate) mod peek;
+pub(crate) mod progress;
 pub(crate) mod schedules;
 #[cfg(feature = "dashboard")]
 pub(crate) mod transfer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::failure::{Failure, Outcome};
 use crate::app::App;
@@ -33,4 +36,29 @@ pub(crate) async fn queue(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, Qu
     let url = &app.config().broker_url;
     let info = found.ok_or_else(|| Failure::failed(format!("there is no queue `{name}` on {url}")))?;
     Ok((broker, info))
+}
+
+/// How often a queue is asked for its length that says nothing of the messages it has, and how long between.
+const ASKED: u32 = 40;
+const BETWEEN: Duration = Duration::from_millis(250);
+
+/// How many messages of a queue a walk goes over: those that are there now.
+///
+/// A quorum queue that is busy for a quarter of a second says that it is empty. So one that says so is asked for a message.
+pub(crate) async fn ready(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, u64)> {
+    for _ in 0..ASKED {
+        let (broker, info) = queue(app, name).await?;
+        if info.ready > 0 {
+            return Ok((broker, info.ready));
+        }
+        match broker.get(name).await? {
+            None => return Ok((broker, 0)),
+            Some(delivery) => delivery.requeue(),
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+    Err(Failure::new(
+        failure::TIME_IS_UP,
+        format!("the broker does not tell how many messages `{name}` has: it is busy; try again later"),
+    ))
 }

@@ -4,7 +4,7 @@
 use super::failure::Outcome;
 use crate::app::App;
 use crate::broker::administration::PEEK_BYTES;
-use crate::broker::{Broker, Verdict};
+use crate::broker::walk::{Taken, Walk};
 use crate::error::Result;
 use crate::message::Message;
 
@@ -12,31 +12,28 @@ use crate::message::Message;
 pub(crate) async fn peek(app: &App, queue: &str, most: u32) -> Outcome<Vec<Message>> {
     let (broker, _) = super::queue(app, queue).await?;
     match broker.peek(queue, most as usize).await {
-        Err(error) if error.is_unsupported() => Ok(take(&*broker, queue, most).await?),
+        Err(error) if error.is_unsupported() => {
+            let (broker, ready) = super::ready(app, queue).await?;
+            Ok(take(Walk::new(broker, queue, ready.min(most.into()))).await?)
+        }
         messages => Ok(messages?),
     }
 }
 
 /// Takes messages and gives them back.
-async fn take(broker: &dyn Broker, queue: &str, most: u32) -> Result<Vec<Message>> {
-    let (mut messages, mut held, mut room) = (Vec::new(), Vec::new(), PEEK_BYTES);
-    let mut ended = Ok(());
-    while messages.len() < most as usize && room > 0 {
-        match broker.get(queue).await {
-            Ok(Some(delivery)) => {
-                room = room.saturating_sub(delivery.message.body.len());
-                messages.push(delivery.message);
-                held.push(delivery.settlement);
-            }
-            Ok(None) => break,
-            Err(error) => {
-                ended = Err(error);
-                break;
-            }
+async fn take(mut walk: Walk) -> Result<Vec<Message>> {
+    let (mut messages, mut room) = (Vec::new(), PEEK_BYTES);
+    let taken = async {
+        while room > 0
+            && let Some(Taken { delivery, place }) = walk.next().await?
+        {
+            room = room.saturating_sub(delivery.message.body.len());
+            messages.push(delivery.message);
+            walk.hold(place, delivery.settlement);
         }
+        Ok(())
     }
-    for settlement in held {
-        settlement.settle(Verdict::Requeue);
-    }
-    ended.map(|()| messages)
+    .await;
+    walk.end().await;
+    taken.map(|()| messages)
 }

@@ -1,22 +1,30 @@
 //! Moving what waits in a queue to another queue.
 
+use super::each::{Choice, Fate, each};
 use super::failure::{Failure, Outcome};
+use super::progress::Progress;
 use crate::app::App;
-use crate::broker::Publication;
+use crate::broker::walk::Walk;
+use crate::broker::{Delivery, Publication};
 
 /// Moves up to `most` messages, and returns how many were moved.
-pub(crate) async fn transfer(app: &App, from: &str, to: &str, most: Option<u64>) -> Outcome<u64> {
+pub(crate) async fn transfer(
+    app: &App,
+    from: &str,
+    to: &str,
+    most: Option<u64>,
+    progress: &Progress,
+) -> Outcome<u64> {
     if from == to {
         return Err(Failure::usage(format!("`{from}` is both ends of the move: choose another queue")));
     }
-    let (broker, info) = super::queue(app, from).await?;
+    let (broker, ready) = super::ready(app, from).await?;
     app.ensure_queue(to).await?;
-    // What arrives meanwhile must not keep us moving.
-    let most = most.unwrap_or(u64::MAX).min(info.ready);
-    let mut moved = 0;
-    while moved < most
-        && let Some(delivery) = broker.get(from).await?
-    {
+    let most = most.unwrap_or(u64::MAX).min(ready);
+    progress.begins(most);
+    let mut walk = Walk::new(broker, from, most);
+    let broker = &walk.broker.clone();
+    let publish = async |delivery: Delivery| {
         let publication = Publication {
             routing_key: to.to_owned(),
             message: delivery.message.clone(),
@@ -24,15 +32,11 @@ pub(crate) async fn transfer(app: &App, from: &str, to: &str, most: Option<u64>)
             ..Publication::default()
         };
         // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
-        match broker.publish(publication).await {
-            Ok(()) => delivery.ack(),
-            Err(error) => {
-                delivery.requeue();
-                let (code, why) = Failure::from(error).in_words();
-                return Err(Failure::new(code, format!("{moved} moved, then: {why}")));
-            }
-        }
-        moved += 1;
-    }
-    Ok(moved)
+        let published = broker.publish(publication).await;
+        (delivery, published.map(|()| Fate::Done).map_err(Failure::from))
+    };
+    let moved = each(&mut walk, most, progress, |_| Choice::Work, publish).await;
+    walk.end().await;
+    let counts = progress.counts();
+    moved.map(|()| counts.done).map_err(|failure| counts.before("moved", failure))
 }

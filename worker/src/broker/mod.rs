@@ -13,6 +13,7 @@ mod registers;
 mod schedule_log;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+pub(crate) mod walk;
 
 pub use administration::{Administration, ExchangeInfo, FoundMessage, Position, QueueInfo};
 pub use dead_letters::DeadLetters;
@@ -93,6 +94,26 @@ pub trait Broker: Administration + Registers {
 
     /// Takes one message out of a queue, if it has one, to inspect or settle it.
     fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>>;
+
+    /// Takes up to `most` messages out of a queue, in their order. There may be fewer, but none only if the queue has
+    /// none.
+    ///
+    /// What is given back of them is in the queue again as soon as all that were taken together are settled. What was
+    /// given back before a call is there when it resolves; a call for 0 messages only waits for that. If the connection
+    /// is lost while some are held, the next call is an error: they are in the queue again.
+    ///
+    /// By default it [gets](Self::get) one after the other.
+    fn get_many<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Delivery>>> {
+        Box::pin(async move {
+            let mut taken = Vec::new();
+            while taken.len() < most
+                && let Some(delivery) = self.get(queue).await?
+            {
+                taken.push(delivery);
+            }
+            Ok(taken)
+        })
+    }
 
     /// The log of the schedulers; `None` if the broker has none.
     fn schedule_log(&self) -> Option<&dyn ScheduleLog> {

@@ -121,10 +121,10 @@ impl SqliteBroker {
         Ok(Consumer::new(deliveries, Arc::new(control)))
     }
 
-    async fn take(&self, queue: &str) -> Result<Option<Delivery>> {
-        let claimed = self.call(sqlite::get(self.client, queue.to_owned())).await?;
-        let returns = || Arc::new(Returns(Arc::clone(&self.database)));
-        Ok(claimed.map(|claimed| delivery(claimed, returns())))
+    async fn take(&self, queue: &str, most: usize) -> Result<Vec<Delivery>> {
+        let claimed = self.call(sqlite::get(self.client, queue.to_owned(), most)).await?;
+        let returns = Arc::new(Returns(Arc::clone(&self.database)));
+        Ok(claimed.into_iter().map(|claimed| delivery(claimed, Arc::clone(&returns) as _)).collect())
     }
 }
 
@@ -157,7 +157,11 @@ impl Broker for SqliteBroker {
     }
 
     fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
-        self.take(queue).boxed()
+        self.take(queue, 1).map(|taken| Ok(taken?.pop())).boxed()
+    }
+
+    fn get_many<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Delivery>>> {
+        self.take(queue, most).boxed()
     }
 
     fn schedule_log(&self) -> Option<&dyn ScheduleLog> {

@@ -1,16 +1,18 @@
 //! `mq-worker dead …`: what failed for good and lies in a dead-letter queue.
-//!
-//! Messages are taken one by one and held while we look, and go back at the end in the order in which they came.
-//! Should we die in between, the broker puts them back.
+
+use std::sync::{Arc, Mutex};
 
 use super::arguments::{CommonArguments, DeadArguments, DeadCommand};
 use super::exit::{Failure, Outcome, TIME_IS_UP};
 use super::operate::{self, counted};
 use super::output;
+use super::walking::{Shown, walk};
+use crate::admin::dead::discard;
 use crate::admin::dead::letter::Letter;
 use crate::admin::dead::replay::{self, Sent};
 use crate::admin::dead::search::{Found, Search, Which, dead_queue};
-use crate::app::{App, unique};
+use crate::admin::progress::Progress;
+use crate::app::App;
 
 /// How many `list` and `show` print when nobody says.
 const SHOWN: u32 = 100;
@@ -26,21 +28,42 @@ pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
     })
 }
 
-async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
-    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(SHOWN)).await?;
-    let mut rows = Vec::new();
-    let mut values = Vec::new();
-    while let Some(delivery) = search.next().await? {
-        let letter = Letter::of(&delivery.message);
-        if json {
-            values.push(letter.summary());
-        } else {
-            rows.push(letter.row());
+/// Shows each letter that is meant, the oldest first.
+async fn look(
+    app: &App,
+    which: &DeadArguments,
+    progress: Arc<Progress>,
+    mut see: impl FnMut(&Letter<'_>) -> Outcome,
+) -> Outcome<Found> {
+    let mut search = Search::open(app, which.into(), which.limit.unwrap_or(SHOWN), progress).await?;
+    let looked = async {
+        while let Some(taken) = search.next().await? {
+            let seen = see(&Letter::of(&taken.delivery.message));
+            search.hold(taken);
+            seen?;
         }
-        search.hold(delivery);
+        Ok(())
     }
+    .await;
     let found = search.found();
     search.put_back().await;
+    looked.map(|()| found)
+}
+
+async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    let found = walk(shown(json, "found"), async |progress| {
+        look(app, &which, progress, |letter| {
+            match json {
+                true => values.push(letter.summary()),
+                false => rows.push(letter.row()),
+            }
+            Ok(())
+        })
+        .await
+    });
+    let found = found.await?;
     if json {
         return output::json(&values);
     }
@@ -52,19 +75,19 @@ async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
 }
 
 async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
-    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(SHOWN)).await?;
     let mut values = Vec::new();
-    while let Some(delivery) = search.next().await? {
-        let letter = Letter::of(&delivery.message);
-        if json {
-            values.push(letter.details());
-        } else {
-            output::data(letter.text())?;
-        }
-        search.hold(delivery);
-    }
-    let found = search.found();
-    search.put_back().await;
+    // A bar would stand between the letters.
+    let found = walk(Shown::Nothing, async |progress| {
+        look(app, &which, progress, |letter| match json {
+            true => {
+                values.push(letter.details());
+                Ok(())
+            }
+            false => output::data(letter.text()),
+        })
+        .await
+    });
+    let found = found.await?;
     if json {
         return output::json(&values);
     }
@@ -73,37 +96,38 @@ async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
 }
 
 async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> Outcome {
-    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(u32::MAX)).await?;
-    search.leaves_expired = !expired && which.id.is_none();
-    let mut kept = Vec::new();
-    while let Some(delivery) = search.next().await? {
-        // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
-        match replay::send_back(app, &delivery, &search.queue).await? {
-            Sent::Back => delivery.ack(),
-            Sent::KeptOut { holder } => {
-                kept.push(Kept {
-                    id: Letter::of(&delivery.message).id().unwrap_or_default().to_owned(),
-                    holder,
-                });
-                search.hold(delivery);
-            }
+    let kept = Mutex::new(Vec::new());
+    let replayed = walk(shown(json, "replayed"), async |progress: Arc<Progress>| {
+        let limit = which.limit.unwrap_or(u32::MAX);
+        let mut search = Search::open(app, (&which).into(), limit, Arc::clone(&progress)).await?;
+        if !expired && which.id.is_none() {
+            search.leave_expired();
         }
-    }
-    let found = search.found();
-    search.put_back().await;
-    let replayed = found.matching - kept.len() as u64;
+        let done = replay::send_all_back(app, &mut search, |message, sent| {
+            if let Sent::KeptOut { holder } = sent {
+                let id = Letter::of(message).id().unwrap_or_default().to_owned();
+                kept.lock().expect("never poisoned").push(Kept { id, holder: holder.clone() });
+            }
+        })
+        .await;
+        let found = search.found();
+        search.put_back().await;
+        done.map(|()| found).map_err(|failure| progress.counts().before("replayed", failure))
+    });
+    let found = replayed.await?;
+    let kept = kept.into_inner().expect("never poisoned");
     if found.expired > 0 {
         output::note(format!("{} expired and not replayed; use --expired to replay them too", found.expired));
     }
     match json {
         true => {
-            let mut told = serde_json::json!({"replayed": replayed, "kept": kept});
+            let mut told = serde_json::json!({"replayed": found.done, "kept": kept});
             if found.expired > 0 {
                 told["expired"] = found.expired.into();
             }
             output::json(&told)?;
         }
-        false => output::data(format!("{} replayed", counted(replayed, "message")))?,
+        false => output::data(format!("{} replayed", counted(found.done, "message")))?,
     }
     expected(&found, &which)?;
     kept_out(&kept, &found.queue)
@@ -151,20 +175,22 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
         (None, None, None) => counted(info.ready, "message"),
     };
     output::confirm(&format!("Drop {what} in `{dead}` permanently?"), yes)?;
-    let mut search = Search::open(app, (&which).into(), which.limit.unwrap_or(u32::MAX)).await?;
-    while let Some(delivery) = search.next().await? {
-        let headers = &delivery.message.headers;
-        let lock = headers.id().and_then(|id| unique::read(headers, id));
-        delivery.ack();
-        if let Some(lock) = lock {
-            // Only the broker itself dead-letters a call that still has its lock, which opens in time by itself too.
-            let _ = search.broker.unlock(&lock).await;
-        }
-    }
-    let found = search.found();
-    search.put_back().await;
+    let dropped = walk(shown(json, "dropped"), async |progress: Arc<Progress>| {
+        let limit = which.limit.unwrap_or(u32::MAX);
+        let mut search = Search::open(app, (&which).into(), limit, Arc::clone(&progress)).await?;
+        let done = discard::drop_all(&mut search).await;
+        let found = search.found();
+        search.put_back().await;
+        done.map(|()| found).map_err(|failure| progress.counts().before("dropped", failure))
+    });
+    let found = dropped.await?;
     done(&found, "dropped", json)?;
     expected(&found, &which)
+}
+
+/// What a walk shows: nothing to programs.
+fn shown(json: bool, what: &'static str) -> Shown {
+    if json { Shown::Nothing } else { Shown::Counts(what) }
 }
 
 impl From<&DeadArguments> for Which {
@@ -195,9 +221,9 @@ fn tell(found: &Found) {
 /// Says what was done to them.
 fn done(found: &Found, what: &str, json: bool) -> Outcome {
     if json {
-        return output::json(&serde_json::json!({ what: found.matching }));
+        return output::json(&serde_json::json!({ what: found.done }));
     }
-    output::data(format!("{} {what}", counted(found.matching, "message")))
+    output::data(format!("{} {what}", counted(found.done, "message")))
 }
 
 /// One message that somebody named must be there.

@@ -45,6 +45,7 @@ mod streams;
 mod tasks;
 #[cfg(feature = "dashboard")]
 mod top;
+mod walking;
 mod worker;
 
 use std::ffi::OsString;

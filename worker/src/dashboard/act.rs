@@ -1,11 +1,14 @@
 //! The form that does something: checked, done, and written down.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Form, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::actions::{Action, of_form};
 use super::guard::{Via, Viewer};
@@ -13,18 +16,73 @@ use super::login::session::Notice;
 use super::path;
 use super::state::State;
 use crate::admin::failure::{Failure, Outcome};
+use crate::admin::progress::{Counts, Progress};
 use crate::history::AuditEntry;
+use crate::show::counted;
 use crate::tracing::{info, warn};
 
-/// Does it and writes down who has done what. A browser that goes away meanwhile does not stop it halfway.
+/// How long a browser waits for an action that takes long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Does it and writes down who has done what.
 pub(crate) async fn act(state: &Arc<State>, viewer: &Viewer, action: Action) -> Outcome<String> {
-    let (state, viewer) = (Arc::clone(state), viewer.clone());
-    let acting = tokio::spawn(async move { perform(&state, &viewer, &action).await });
-    acting.await.unwrap_or_else(|_| Err(Failure::failed("it was interrupted; the log of the page says why")))
+    begin(state, viewer, action).outcome().await
 }
 
-async fn perform(state: &State, viewer: &Viewer, action: &Action) -> Outcome<String> {
-    let outcome = state.asking(action.perform(state)).await;
+/// An action that goes on by itself: a browser that goes away does not stop it halfway.
+struct Acting {
+    progress: Arc<Progress>,
+    task: JoinHandle<Outcome<String>>,
+}
+
+fn begin(state: &Arc<State>, viewer: &Viewer, action: Action) -> Acting {
+    let (state, viewer) = (Arc::clone(state), viewer.clone());
+    let progress = Arc::new(Progress::until(&state.stop));
+    let told = Arc::clone(&progress);
+    let task = tokio::spawn(async move { perform(&state, &viewer, &action, &told).await });
+    Acting { progress, task }
+}
+
+impl Acting {
+    async fn outcome(&mut self) -> Outcome<String> {
+        let interrupted = |_| Err(Failure::failed("it was interrupted; the log of the page says why"));
+        (&mut self.task).await.unwrap_or_else(interrupted)
+    }
+
+    /// The notice for the browser: the outcome, or how far it is. Then the outcome is left for a later page.
+    async fn notice(mut self, state: &Arc<State>, viewer: &Viewer) -> Notice {
+        if let Ok(outcome) = timeout(PATIENCE, self.outcome()).await {
+            return notice(outcome);
+        }
+        let Counts { total, seen, done } = self.progress.counts();
+        if let Via::Session { key, .. } = &viewer.via {
+            let (state, key) = (Arc::clone(state), key.clone());
+            // It ends with the action.
+            tokio::spawn(async move { state.sessions.leave(&key, notice(self.outcome().await)) });
+        }
+        let so_far = match total {
+            0 => String::new(),
+            _ => format!(" So far {done} done, {seen} of {} looked at.", counted(total, "message")),
+        };
+        let later = "A page that you open when it has ended shows its outcome; so does Activity.";
+        Notice::GoesOn(format!("This takes a while and goes on.{so_far} {later}"))
+    }
+}
+
+fn notice(outcome: Outcome<String>) -> Notice {
+    match outcome {
+        Ok(done) => Notice::Done(done),
+        Err(failure) => Notice::Failed(failure.in_words().1),
+    }
+}
+
+async fn perform(
+    state: &State,
+    viewer: &Viewer,
+    action: &Action,
+    progress: &Arc<Progress>,
+) -> Outcome<String> {
+    let outcome = state.asking(action.perform(state, progress)).await;
     let (name, subject) = (action.name(), action.subject());
     let result = match &outcome {
         Ok(done) => done.clone(),
@@ -60,10 +118,7 @@ pub(crate) async fn form(
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     let notice = match of_form(&fields) {
-        Ok(action) => match act(&state, &viewer, action).await {
-            Ok(done) => Notice::Done(done),
-            Err(failure) => Notice::Failed(failure.in_words().1),
-        },
+        Ok(action) => begin(&state, &viewer, action).notice(&state, &viewer).await,
         Err(problem) => Notice::Failed(format!("This cannot be done: {problem}")),
     };
     if let Via::Session { key, .. } = &viewer.via {

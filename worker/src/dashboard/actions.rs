@@ -1,5 +1,6 @@
 //! What can be done, as data: a form of the page and a request to the API come to the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,11 @@ use super::selection::{calls, select};
 use super::send::send;
 use super::state::State;
 use super::tell::tell;
+use crate::admin::dead::discard::drop_letters;
 use crate::admin::dead::search::Which;
 use crate::admin::dead::survey;
 use crate::admin::failure::{Failure, Outcome};
+use crate::admin::progress::Progress;
 use crate::admin::transfer::transfer;
 use crate::app::{App, Pausable, Pause};
 use crate::broker::DeleteGuard;
@@ -177,7 +180,7 @@ impl Action {
     }
 
     /// Does it, and says what was done.
-    pub(crate) async fn perform(&self, state: &State) -> Outcome<String> {
+    pub(crate) async fn perform(&self, state: &State, progress: &Arc<Progress>) -> Outcome<String> {
         let app = &state.app;
         match self {
             Self::PurgeQueue { queue } => {
@@ -188,7 +191,7 @@ impl Action {
             Self::MoveMessages { queue, to, limit } => {
                 let to = crate::app::config::value::queue(to)
                     .map_err(|problem| Failure::usage(format!("`{to}`: {problem}")))?;
-                let moved = transfer(app, queue, &to, *limit).await?;
+                let moved = transfer(app, queue, &to, *limit, progress).await?;
                 Ok(format!("{} moved from {queue} to {to}.", counted(moved, "message")))
             }
             Self::DeleteQueue { queue, force } => {
@@ -197,9 +200,9 @@ impl Action {
                 let lost = broker.delete_queue_if(queue, guard).await?;
                 Ok(format!("Queue {queue} deleted, with {}.", counted(lost, "message")))
             }
-            Self::ReplayDead { queue, which } => replay_dead(app, which.of(queue)).await,
+            Self::ReplayDead { queue, which } => replay_dead(app, which.of(queue), progress).await,
             Self::DropDead { queue, which } => {
-                let dropped = survey::drop_letters(app, which.of(queue)).await?;
+                let dropped = drop_letters(app, which.of(queue), progress).await?;
                 Ok(format!("{} dropped.", counted(dropped, "dead letter")))
             }
             Self::Replay { ids, filter } => {
@@ -259,8 +262,8 @@ impl Action {
     }
 }
 
-async fn replay_dead(app: &App, which: Which) -> Outcome<String> {
-    let survey::Replayed { replayed, kept, expired, .. } = survey::replay(app, which).await?;
+async fn replay_dead(app: &App, which: Which, progress: &Arc<Progress>) -> Outcome<String> {
+    let survey::Replayed { replayed, kept, expired, .. } = survey::replay(app, which, progress).await?;
     let mut text = format!("{} replayed.", counted(replayed, "dead letter"));
     if kept > 0 {
         text +=

@@ -1,6 +1,7 @@
 //! Running calls again: from their dead letters, else as new calls with the arguments that the history has.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use super::call::may_have_letter;
 use super::send::send;
@@ -53,7 +54,7 @@ impl Done {
         }
         let ids: HashSet<String> = jobs.iter().map(|job| job.id.clone()).collect();
         let which = Which { queue: queue.clone(), ids: Some(ids), ..Which::default() };
-        match survey::replay(&state.app, which).await {
+        match survey::replay(&state.app, which, &Arc::default()).await {
             Ok(found) => {
                 self.replayed += found.replayed;
                 if found.kept > 0 {

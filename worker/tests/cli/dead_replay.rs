@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{Run, eventually, mq_worker, scratch};
+use futures_util::future::join_all;
 use mq_worker::broker::Publication;
 use mq_worker::message::{Headers, Message, Properties};
 use mq_worker::{App, AsyncResult, Config, TaskError, Worker, task};
@@ -145,5 +146,65 @@ fn a_call_that_expired_is_replayed_only_when_it_is_asked_for() {
         let run = place.run(&["dead", "replay", "--expired"]);
         assert_eq!((run.code, run.stdout.trim()), (Some(0), "1 message replayed"), "{run:?}");
         assert_eq!(place.letters(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_group_among_many_letters_is_dropped_or_replayed_and_the_others_stay_in_their_order() {
+    on_both(|place| {
+        place.runtime.block_on(place.app.broker()).expect("operating commands make no database");
+        assert_eq!(place.run(&["declare", "queue"]).code, Some(0));
+        let ids: Vec<String> = (0..3000).map(|n| n.to_string()).collect();
+        let tasks = ["pay", "mail", "ship"];
+        let publish = async {
+            let broker = place.app.broker().await?;
+            let letter = async |(n, id): (usize, &String)| {
+                let mut headers = Headers::for_task(tasks[n % tasks.len()], id);
+                headers.set("mq-dead-queue", place.queue.as_str());
+                let message = Message { headers, body: "[[], {}, {}]".into(), ..Message::default() };
+                let routing_key = format!("{}.dead", place.queue);
+                let publication =
+                    Publication { routing_key, message, mandatory: true, ..Publication::default() };
+                broker.publish(publication).await
+            };
+            // A broker may take those that are published at once in any order.
+            for letters in ids.iter().enumerate().collect::<Vec<_>>().chunks(500) {
+                for sent in join_all(letters.iter().map(|one| letter(*one))).await {
+                    sent?;
+                }
+            }
+            Ok::<(), mq_worker::Error>(())
+        };
+        place.runtime.block_on(publish).expect("published");
+        let letters = |limit: &str| {
+            let run = place.run(&["dead", "list", "--json", "--limit", limit]);
+            let letters: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{run:?}"));
+            let letters = letters.as_array().expect("a list").iter();
+            let text = |letter: &Value, key: &str| letter[key].as_str().expect("a text").to_owned();
+            letters.map(|letter| (text(letter, "task"), text(letter, "id"))).collect::<Vec<_>>()
+        };
+        let mut expected = letters("4000");
+        assert_eq!(expected.len(), 3000);
+
+        let run = place.run(&["dead", "drop", "--task", "mail", "--yes"]);
+        assert_eq!((run.code, run.stdout.trim()), (Some(0), "1000 messages dropped"), "{run:?}");
+        expected.retain(|(task, _)| task != "mail");
+        assert_eq!(letters("4000"), expected, "the others are whole and in their order");
+
+        let run = place.run(&["dead", "replay", "--task", "ship"]);
+        assert_eq!((run.code, run.stdout.trim()), (Some(0), "1000 messages replayed"), "{run:?}");
+        expected.retain(|(task, _)| task != "ship");
+        assert_eq!(letters("4000"), expected, "the others are whole and in their order");
+        assert_eq!(letters("5"), expected[..5]);
+        let run = place.run(&["dead", "replay"]);
+        assert_eq!((run.code, run.stdout.trim()), (Some(0), "1000 messages replayed"), "{run:?}");
+        assert_eq!(letters("10"), []);
+        let ready = || async { place.app.broker().await?.queues(std::slice::from_ref(&place.queue)).await };
+        eventually("all that were replayed wait once", || {
+            match place.runtime.block_on(ready()).expect("an answer").first().map(|queue| queue.ready) {
+                Some(2000) => Ok(()),
+                ready => Err(format!("{ready:?}")),
+            }
+        });
     });
 }

@@ -1,6 +1,7 @@
 //! Looking at dead letters: without touching them where the broker can do that, else by taking them for a moment. It ends
 //! in time, however many there are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::search::{Bounds, Found, Search, Which, dead_queue};
@@ -34,16 +35,16 @@ pub(crate) async fn look(
                 matching += 1;
             }
             let unseen = info.ready.saturating_sub(messages.len() as u64);
-            return Ok(Found { matching, unseen, expired: 0, queue });
+            return Ok(Found { matching, unseen, expired: 0, done: 0, queue });
         }
     }
-    let mut search = Search::open(app, which, most).await?;
+    let mut search = Search::open_within(app, which, most, time, Arc::default()).await?;
     // Opening may have waited for somebody else who looks.
     search.bound(Bounds::new(LOOKED_AT.into(), time));
     let looked = async {
-        while let Some(delivery) = search.next().await? {
-            see(&delivery.message);
-            search.hold(delivery);
+        while let Some(taken) = search.next().await? {
+            see(&taken.delivery.message);
+            search.hold(taken);
         }
         Ok(())
     }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
+use super::search::Search;
+use crate::admin::each::Fate;
 use crate::admin::failure::Outcome;
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
@@ -62,6 +64,26 @@ pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) 
         let _ = broker.unlock(lock).await;
     }
     Ok(sent.map(|()| Sent::Back)?)
+}
+
+/// Sends all letters of a search back, many at a time, and tells what became of each.
+pub(crate) async fn send_all_back(app: &App, search: &mut Search, told: impl Fn(&Message, &Sent)) -> Outcome {
+    let (queue, told) = (search.queue.clone(), &told);
+    let queue = &queue;
+    search
+        .each(async |delivery: Delivery| {
+            // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
+            let sent = send_back(app, &delivery, queue).await;
+            let fate = sent.map(|sent| {
+                told(&delivery.message, &sent);
+                match sent {
+                    Sent::Back => Fate::Done,
+                    Sent::KeptOut { .. } => Fate::Stays,
+                }
+            });
+            (delivery, fate)
+        })
+        .await
 }
 
 /// Deletes the stored failure of a call that will run again, and returns it: a final result is never overwritten, so the

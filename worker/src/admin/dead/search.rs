@@ -6,16 +6,20 @@ use std::time::{Duration, Instant};
 
 use super::kind::kind;
 use super::letter::Letter;
-use crate::admin::failure::Outcome;
+use crate::admin::each::{Choice, Fate, each};
+use crate::admin::failure::{Failure, Outcome, TIME_IS_UP};
+use crate::admin::progress::Progress;
 use crate::app::App;
 #[cfg(feature = "dashboard")]
 use crate::broker::administration::PEEK_BYTES;
-use crate::broker::{Broker, DeadLetters, Delivery, Settlement};
+use crate::broker::walk::{Taken, Walk};
+use crate::broker::{Broker, DeadLetters, Delivery};
 use crate::message::Message;
 use crate::routing::Queue;
 
-/// How long to wait for a worker or somebody else who looks through the same queue.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for a worker or somebody else who looks through the same queue. One that has died is out of the way
+/// before that.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Which dead letters are meant.
 #[derive(Clone, Debug, Default)]
@@ -60,89 +64,143 @@ pub(crate) fn dead_queue(queue: &str) -> String {
 
 /// A walk over a dead-letter queue.
 pub(crate) struct Search {
-    pub(crate) broker: Arc<dyn Broker>,
     pub(crate) queue: String,
-    which: Which,
+    filter: Filter,
     /// How many are still wanted.
     wanted: u64,
-    /// How many were there at the beginning and have not been looked at: what arrives meanwhile, or comes back,
-    /// must not keep us walking.
-    unseen: u64,
+    walk: Walk,
+    progress: Arc<Progress>,
+    lock: DeadLetters,
+}
+
+/// Which letters a search takes, and how many it has found.
+struct Filter {
+    which: Which,
+    leaves_expired: bool,
     bounds: Bounds,
     matching: u64,
-    /// True when those that had expired are not meant.
-    pub(crate) leaves_expired: bool,
     expired: u64,
-    lock: DeadLetters,
-    /// What goes back at the end. Only the right to give it back is kept, not the message: there may be many.
-    held: Vec<Settlement>,
+}
+
+impl Filter {
+    /// True for a letter that is meant.
+    fn takes(&mut self, message: &Message) -> bool {
+        self.bounds.take(message);
+        if !self.which.is_meant(message) {
+            return false;
+        }
+        if self.leaves_expired && Letter::of(message).has_expired() {
+            self.expired += 1;
+            return false;
+        }
+        self.matching += 1;
+        true
+    }
 }
 
 impl Search {
-    pub(crate) async fn open(app: &App, which: Which, wanted: u32) -> Outcome<Self> {
-        let queue = dead_queue(&which.queue);
-        let lock = DeadLetters::lock(&queue);
-        let broker = app.broker().await?;
-        let deadline = Instant::now() + PATIENCE;
-        while !lock.take(&*broker).await && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let (broker, info) = super::super::queue(app, &queue).await?;
-        Ok(Self {
-            broker,
-            queue,
-            which,
-            wanted: wanted.into(),
-            unseen: info.ready,
-            bounds: Bounds::NONE,
-            matching: 0,
-            leaves_expired: false,
-            expired: 0,
-            lock,
-            held: Vec::new(),
-        })
+    pub(crate) async fn open(app: &App, which: Which, wanted: u32, progress: Arc<Progress>) -> Outcome<Self> {
+        Self::open_within(app, which, wanted, PATIENCE, progress).await
     }
 
-    /// The next message that is meant. Others are held.
-    pub(crate) async fn next(&mut self) -> Outcome<Option<Delivery>> {
-        while self.wanted > 0 && self.unseen > 0 && self.bounds.have_room() {
-            let Some(delivery) = self.broker.get(&self.queue).await? else { break };
-            self.unseen -= 1;
-            self.bounds.take(&delivery.message);
-            let is_meant = self.which.is_meant(&delivery.message);
-            if is_meant && self.leaves_expired && Letter::of(&delivery.message).has_expired() {
-                self.expired += 1;
-            } else if is_meant {
-                self.wanted -= 1;
-                self.matching += 1;
-                return Ok(Some(delivery));
+    /// Opens a search, unless somebody else looks through the same queue for this long.
+    pub(super) async fn open_within(
+        app: &App,
+        which: Which,
+        wanted: u32,
+        patience: Duration,
+        progress: Arc<Progress>,
+    ) -> Outcome<Self> {
+        let queue = dead_queue(&which.queue);
+        let mut lock = DeadLetters::lock(&queue);
+        let broker = app.broker().await?;
+        let deadline = Instant::now() + patience;
+        while !lock.take(&broker).await {
+            if Instant::now() >= deadline {
+                return Err(Failure::new(
+                    TIME_IS_UP,
+                    format!(
+                        "a command, a page or a worker goes through `{queue}` at present: try again when it has ended"
+                    ),
+                ));
             }
-            self.hold(delivery);
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(None)
+        let (broker, ready) = match crate::admin::ready(app, &queue).await {
+            Ok(found) => found,
+            Err(failure) => {
+                lock.open(&*broker).await;
+                return Err(failure);
+            }
+        };
+        progress.begins(ready);
+        let filter = Filter { which, leaves_expired: false, bounds: Bounds::NONE, matching: 0, expired: 0 };
+        let walk = Walk::new(broker, &queue, ready);
+        Ok(Self { queue, filter, wanted: wanted.into(), walk, progress, lock })
+    }
+
+    /// Leaves those that had expired where they are.
+    pub(crate) fn leave_expired(&mut self) {
+        self.filter.leaves_expired = true;
     }
 
     /// Looks at no more than these bounds allow.
     #[cfg(feature = "dashboard")]
-    pub(crate) fn bound(&mut self, bounds: Bounds) {
-        self.bounds = bounds;
+    pub(super) fn bound(&mut self, bounds: Bounds) {
+        self.filter.bounds = bounds;
     }
 
-    pub(crate) fn hold(&mut self, delivery: Delivery) {
-        self.held.push(delivery.settlement);
+    pub(crate) fn broker(&self) -> Arc<dyn Broker> {
+        Arc::clone(&self.walk.broker)
+    }
+
+    /// The next message that is meant. Others are held.
+    pub(crate) async fn next(&mut self) -> Outcome<Option<Taken>> {
+        while self.wanted > 0 && self.filter.bounds.have_room() {
+            let taken = tokio::select! {
+                biased;
+                failure = self.progress.stopped() => return Err(failure),
+                taken = self.walk.next() => taken?,
+            };
+            let Some(taken) = taken else { break };
+            self.progress.has_seen(taken.place);
+            if self.filter.takes(&taken.delivery.message) {
+                self.wanted -= 1;
+                return Ok(Some(taken));
+            }
+            self.hold(taken);
+        }
+        Ok(None)
+    }
+
+    /// Works on each message that is meant, many at a time.
+    pub(crate) async fn each<F>(&mut self, work: impl Fn(Delivery) -> F) -> Outcome
+    where
+        F: Future<Output = (Delivery, Outcome<Fate>)>,
+    {
+        let Self { filter, walk, wanted, progress, .. } = self;
+        let choose = |delivery: &Delivery| match filter.takes(&delivery.message) {
+            true => Choice::Work,
+            false => Choice::Hold,
+        };
+        each(walk, *wanted, progress, choose, work).await
+    }
+
+    pub(crate) fn hold(&mut self, taken: Taken) {
+        self.walk.hold(taken.place, taken.delivery.settlement);
     }
 
     pub(crate) fn found(&self) -> Found {
-        let Self { matching, unseen, expired, .. } = *self;
-        Found { matching, unseen, expired, queue: self.queue.clone() }
+        let Filter { matching, expired, .. } = self.filter;
+        let unseen = self.walk.left();
+        Found { matching, unseen, expired, done: self.progress.counts().done, queue: self.queue.clone() }
     }
 
     /// Gives back what was held, the oldest first, and lets others look.
     pub(crate) async fn put_back(self) {
-        for settlement in self.held {
-            settlement.settle(crate::broker::Verdict::Requeue);
-        }
-        self.lock.open(&*self.broker).await;
+        let broker = self.broker();
+        self.walk.end().await;
+        self.lock.open(&*broker).await;
     }
 }
 
@@ -179,5 +237,7 @@ pub(crate) struct Found {
     pub(crate) unseen: u64,
     /// How many would be meant, had they not expired.
     pub(crate) expired: u64,
+    /// How many left the queue.
+    pub(crate) done: u64,
     pub(crate) queue: String,
 }

@@ -1,6 +1,7 @@
 //! What a dead-letter queue holds, grouped by task and error.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +14,8 @@ use super::look::{LOOKED_AT, look};
 use super::replay::{self, Sent};
 use super::search::{Search, Which};
 use crate::admin::failure::Outcome;
-use crate::app::{App, unique};
+use crate::admin::progress::Progress;
+use crate::app::App;
 use crate::message::Message;
 
 /// What a dead-letter queue holds.
@@ -99,53 +101,30 @@ pub(crate) struct Replayed {
 }
 
 /// Sends letters back to the queue that they came from.
-pub(crate) async fn replay(app: &App, which: Which) -> Outcome<Replayed> {
+pub(crate) async fn replay(app: &App, which: Which, progress: &Arc<Progress>) -> Outcome<Replayed> {
     let is_named = which.names_calls();
     // There is no need to walk on when all that were named are found.
     let wanted = which.ids.as_ref().map_or(usize::MAX, HashSet::len);
     let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-    let mut search = Search::open(app, which, wanted).await?;
-    search.leaves_expired = !is_named;
-    let (mut kept, mut ids) = (0, HashSet::new());
-    let done = async {
-        while let Some(delivery) = search.next().await? {
-            if is_named {
-                ids.extend(delivery.message.id().map(ToOwned::to_owned));
-            }
-            // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
-            match replay::send_back(app, &delivery, &search.queue).await? {
-                Sent::Back => delivery.ack(),
-                Sent::KeptOut { .. } => {
-                    kept += 1;
-                    search.hold(delivery);
-                }
-            }
-        }
-        Ok(())
+    let mut search = Search::open(app, which, wanted, Arc::clone(progress)).await?;
+    if !is_named {
+        search.leave_expired();
     }
+    let (kept, ids) = (Mutex::new(0), Mutex::new(HashSet::new()));
+    let done = replay::send_all_back(app, &mut search, |message, sent| {
+        if is_named {
+            ids.lock().expect("never poisoned").extend(message.id().map(ToOwned::to_owned));
+        }
+        *kept.lock().expect("never poisoned") += u64::from(matches!(sent, Sent::KeptOut { .. }));
+    })
     .await;
     let found = search.found();
     search.put_back().await;
-    done.map(|()| Replayed { replayed: found.matching - kept, kept, expired: found.expired, found: ids })
-}
-
-/// Drops letters, and returns how many there were.
-pub(crate) async fn drop_letters(app: &App, which: Which) -> Outcome<u64> {
-    let mut search = Search::open(app, which, u32::MAX).await?;
-    let done = async {
-        while let Some(delivery) = search.next().await? {
-            let headers = &delivery.message.headers;
-            let lock = headers.id().and_then(|id| unique::read(headers, id));
-            delivery.ack();
-            if let Some(lock) = lock {
-                // Only the broker itself dead-letters a call that still has its lock, which opens in time by itself too.
-                let _ = search.broker.unlock(&lock).await;
-            }
-        }
-        Ok(())
-    }
-    .await;
-    let found = search.found();
-    search.put_back().await;
-    done.map(|()| found.matching)
+    done.map_err(|failure| progress.counts().before("replayed", failure))?;
+    Ok(Replayed {
+        replayed: found.done,
+        kept: kept.into_inner().expect("never poisoned"),
+        expired: found.expired,
+        found: ids.into_inner().expect("never poisoned"),
+    })
 }

@@ -92,6 +92,8 @@ impl Lane {
             let deadline = [cancel, self.flushes.deadline()].into_iter().flatten().min();
             // While a write is on its way no other can begin: asking would only turn in a circle.
             let straggler = self.acks.straggler().filter(|_| !self.is_writing());
+            let sunk = self.acks.sunk_at(Instant::now());
+            let sunk = sunk.filter(|_| self.flushes.is_under_way() || !self.out.is_open());
             tokio::select! {
                 biased;
                 Some(command) = self.commands.recv() => self.obey(command),
@@ -102,6 +104,7 @@ impl Lane {
                 () = self.out.room(), if is_full => {}
                 change = self.attachment.next(reads) => self.take(change),
                 () = at(straggler) => {}
+                () = at(sunk) => {}
                 () = at(deadline) => self.give_up_waiting(),
             }
         }
@@ -123,7 +126,8 @@ impl Lane {
             // What waits came too late: it goes back with the channel.
             Attachment::Attached(subscribed) => {
                 let Acks { ledger, .. } = &self.acks;
-                ledger.out() == self.out.waiting() && ledger.held() == 0 && !subscribed.is_writing()
+                let is_settled = ledger.out() == self.out.waiting() && ledger.held() == 0;
+                is_settled && !subscribed.is_writing() && self.acks.sunk_at(Instant::now()).is_none()
             }
             Attachment::Attaching(_) | Attachment::Ended => true,
         };
@@ -244,7 +248,7 @@ impl Lane {
         if !due.is_empty() {
             subscribed.ack(due);
         }
-        if self.flushes.ask() {
+        if self.acks.sunk_at(Instant::now()).is_none() && self.flushes.ask() {
             subscribed.confirm();
         }
     }

@@ -6,6 +6,7 @@
 
 mod acks;
 mod attachment;
+mod batches;
 mod command;
 mod consumer;
 mod delayed;
@@ -18,11 +19,14 @@ mod ledger;
 mod locks;
 mod notes;
 mod operate;
+mod outlives;
 mod refill;
+mod returns;
 mod schedule_log;
 mod streams;
 mod survivors;
 mod verdicts;
+mod written;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,10 +34,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 
+use self::batches::Batches;
 use self::consumer::AmqpConsumerControl;
 use self::delayed::Delayed;
 use self::getter::Getter;
 use self::notes::Notebook;
+use self::outlives::Outlives;
 use self::schedule_log::AmqpScheduleLog;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
@@ -54,6 +60,8 @@ pub(super) struct AmqpBroker {
     amqp: Arc<Amqp>,
     delayed: Arc<Delayed>,
     getter: Getter,
+    batches: Batches,
+    outlives: Outlives,
     notebook: Notebook,
     schedules: AmqpScheduleLog,
     /// What still consumes, or did.
@@ -72,6 +80,8 @@ impl AmqpBroker {
         Ok(Self {
             delayed: Arc::new(Delayed::new(Arc::clone(&amqp))),
             getter: Getter::new(Arc::clone(&amqp)),
+            batches: Batches::new(Arc::clone(&amqp)),
+            outlives: Outlives::default(),
             notebook: Notebook::new(Arc::clone(&amqp)),
             schedules: AmqpScheduleLog::new(Arc::clone(&amqp)),
             amqp,
@@ -141,6 +151,23 @@ impl Broker for AmqpBroker {
         self.getter.get(queue).boxed()
     }
 
+    fn get_many<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Delivery>>> {
+        async move {
+            check_queue(queue)?;
+            if most == 0 || self.outlives.ask(&self.amqp, queue).await? {
+                return self.batches.take(queue, most).await;
+            }
+            let mut taken = Vec::new();
+            while taken.len() < most
+                && let Some(delivery) = self.getter.get(queue).await?
+            {
+                taken.push(delivery);
+            }
+            Ok(taken)
+        }
+        .boxed()
+    }
+
     fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
         Some(&self.schedules)
     }
@@ -158,6 +185,7 @@ impl Broker for AmqpBroker {
             // Deliveries that are not settled by then are requeued when the connection is closed.
             let _ = runtime::timeout(STOP, stop).await;
             self.getter.flush().await;
+            let _ = runtime::timeout(STOP, self.batches.flush()).await;
             self.amqp.close().await;
         }
         .boxed()

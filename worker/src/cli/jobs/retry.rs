@@ -1,5 +1,7 @@
 //! `mq-worker jobs retry`: the same call again, from its dead letter, or a new one like it.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::open_if_there;
@@ -56,20 +58,22 @@ async fn replay(app: &App, id: &str, job: Option<&Job>) -> Outcome<bool> {
         return Ok(false);
     }
     let which = Which { queue, id: Some(id.to_owned()), ..Which::default() };
-    let mut search = Search::open(app, which, 1).await?;
-    let Some(delivery) = search.next().await? else {
-        search.put_back().await;
-        return Ok(false);
-    };
-    let sent = send_back(app, &delivery, &search.queue).await;
-    match &sent {
-        Ok(Sent::Back) => delivery.ack(),
-        Ok(Sent::KeptOut { .. }) | Err(_) => search.hold(delivery),
+    let mut search = Search::open(app, which, 1, Arc::default()).await?;
+    let sent = async {
+        let Some(taken) = search.next().await? else { return Ok(None) };
+        let sent = send_back(app, &taken.delivery, &search.queue).await;
+        match &sent {
+            Ok(Sent::Back) => taken.delivery.ack(),
+            Ok(Sent::KeptOut { .. }) | Err(_) => search.hold(taken),
+        }
+        sent.map(Some)
     }
+    .await;
     search.put_back().await;
     match sent? {
-        Sent::Back => Ok(true),
-        Sent::KeptOut { holder } => Err(Failure::new(
+        None => Ok(false),
+        Some(Sent::Back) => Ok(true),
+        Some(Sent::KeptOut { holder }) => Err(Failure::new(
             TIME_IS_UP,
             format!(
                 "{id} stays in place: its task is unique, and another call waits or runs, {}",

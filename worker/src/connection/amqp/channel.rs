@@ -69,6 +69,10 @@ impl OpenChannel {
         self.session.generation
     }
 
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Resolves when it is closed. The broker answers after it has taken all that was written before.
     pub(crate) async fn close(mut self) {
         // An error means that the process ends.

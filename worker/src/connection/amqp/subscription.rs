@@ -228,6 +228,11 @@ impl Subscribed {
         self.questions.push(asked.map(|asked| asked.map(|()| Event::Confirmed)).boxed());
     }
 
+    /// The channel, for one who settles by other means what was handed out.
+    pub(crate) fn into_channel(self) -> OpenChannel {
+        self.channel
+    }
+
     /// Resolves when the broker has taken all acks and has back what is not acked, or has not answered in time.
     pub(crate) async fn close(self) {
         let _ = timeout(ANSWER * 2, self.channel.close()).await;

@@ -18,12 +18,16 @@ use super::queue::QueueEntry;
 use super::{fresh_id, head};
 use crate::error::{Error, Result};
 
-/// Takes one message out of a queue. If the caller has gone, the message is requeued.
-pub(crate) fn get(client: u64, queue: String) -> Job<Option<Claimed>, impl Run<Option<Claimed>>> {
-    job::write("get a message", move |engine, now, changes| engine.get(client, &queue, now, changes))
+/// So many bytes of messages end a request for many: they may be larger than the memory.
+const GET_BYTES: usize = 16 << 20;
+
+/// Takes up to `most` messages out of a queue. If the caller has gone, they are requeued.
+pub(crate) fn get(client: u64, queue: String, most: usize) -> Job<Vec<Claimed>, impl Run<Vec<Claimed>>> {
+    job::write("get a message", move |engine, now, changes| engine.get(client, &queue, most, now, changes))
         .lazily()
+        .after_verdicts()
         .if_unheard(|engine, claimed| {
-            engine.verdicts.extend(claimed.map(|claimed| (claimed.tag, Ending::Back)));
+            engine.verdicts.extend(claimed.into_iter().map(|claimed| (claimed.tag, Ending::Back)));
         })
 }
 
@@ -74,9 +78,10 @@ impl Engine {
         &mut self,
         client: u64,
         queue: &str,
+        most: usize,
         now: i64,
         changes: &mut Changes,
-    ) -> Sql<Result<Option<Claimed>>> {
+    ) -> Sql<Result<Vec<Claimed>>> {
         let entry = match self.queue_for(client, queue) {
             Ok(entry) => entry,
             Err(error) => return Ok(Err(error.context("cannot get a message"))),
@@ -84,7 +89,7 @@ impl Engine {
         self.touch(&entry, now)?;
         self.pass_due(now, changes)?;
         self.join(changes)?;
-        Ok(Ok(self.take(&entry, 1, None, client, changes)?.pop()))
+        Ok(Ok(self.take(&entry, most, None, client, changes)?))
     }
 
     /// Writes the verdicts that have come in.
@@ -199,6 +204,8 @@ impl Engine {
         let mut rows = statement.query(params![entry.id, limit as i64])?;
         let mut taken = Vec::new();
         let mut last = None;
+        // The prefetch of a consumer bounds what it is handed.
+        let mut room = if consumer.is_none() { GET_BYTES } else { usize::MAX };
         while let Some(row) = rows.next()? {
             let (rank, id, crashes): (i64, i64, u32) = (row.get(0)?, row.get(1)?, row.get(3)?);
             last = Some((rank, id));
@@ -207,6 +214,7 @@ impl Engine {
             let claim = Claim { id, token, queue: entry.id, rank, crashes, expires_at, consumer, client };
             changes.claims.push((tag, claim));
             let body = Bytes::copy_from_slice(row.get_ref(8)?.as_blob()?);
+            room = room.saturating_sub(body.len());
             let routing_key: Option<String> = row.get(5)?;
             taken.push(Claimed {
                 tag,
@@ -217,6 +225,9 @@ impl Engine {
                 redelivered: row.get(2)?,
                 crashes,
             });
+            if room == 0 {
+                break;
+            }
         }
         let Some((rank, id)) = last else { return Ok(taken) };
         db.prepare_cached(

@@ -50,7 +50,7 @@ fn done<T: Send + 'static>(engine: &mut Engine, job: Job<T, impl Run<T>>) -> T {
 }
 
 fn get(engine: &mut Engine) -> Option<Claimed> {
-    done(engine, super::get(1, "q".into()))
+    done(engine, super::get(1, "q".into(), 1)).pop()
 }
 
 /// `(ready, running)`.
@@ -127,7 +127,7 @@ fn who_has_gone_gets_nothing_and_keeps_nothing() {
     let mut engine = engine(&dir);
     let (one, _answer) = publish(b"x");
     assert!(thread::transact(&mut engine, vec![one]).is_none());
-    let (gone, answer) = super::get(1, "q".into()).order(None);
+    let (gone, answer) = super::get(1, "q".into(), 1).order(None);
     drop(answer);
     assert!(thread::transact(&mut engine, vec![gone]).is_none());
     assert!(engine.has_chores(), "the claim has to go back");

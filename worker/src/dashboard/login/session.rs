@@ -30,6 +30,8 @@ pub(crate) struct Session {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     Done(String),
+    /// It has not ended yet.
+    GoesOn(String),
     Failed(String),
 }
 

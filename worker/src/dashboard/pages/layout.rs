@@ -164,6 +164,7 @@ fn told(notice: &Notice) -> Markup {
     html! {
         @match notice {
             Notice::Done(text) => p.notice.good role="status" { (text) },
+            Notice::GoesOn(text) => p.notice role="status" { (text) },
             Notice::Failed(text) => p.notice.bad role="alert" { (text) },
         }
     }

@@ -6,6 +6,7 @@
 //! reported. Expired ones alone would pile up forever: the latest [`KEPT`] stay.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use super::persist::Unsettled;
 use super::settler::Settler;
 use super::trimmed_copy::TrimmedCopy;
 use crate::app::unique;
+use crate::broker::walk::{Taken, Walk};
 use crate::broker::{DeadLetters, Delivery, Settlement, Verdict};
 use crate::error::Result;
 use crate::message::headers::names;
@@ -82,14 +84,14 @@ impl Watched {
         if begun < self.next || over.is_cancelled() {
             return;
         }
-        let broker = &*settler.broker;
+        let broker = &settler.broker;
         // Letters that are held here are hidden from other readers: the `dead` commands and the workers take turns.
-        let lock = DeadLetters::lock(&self.queue);
+        let mut lock = DeadLetters::lock(&self.queue);
         if !lock.take(broker).await {
             return;
         }
         let walked = walk(gate, settler, &self.queue, ready.min(MOST), over).await;
-        lock.open(broker).await;
+        lock.open(&**broker).await;
         match walked {
             Ok(Walked { gone, is_done: true }) => self.known = Some(foreign - i128::from(gone)),
             // There is enough to do for another walk.
@@ -122,45 +124,38 @@ async fn walk(
     most: u64,
     over: &CancellationToken,
 ) -> Result<Walked> {
-    let mut held: Vec<Settlement> = Vec::new();
-    let mut expired: VecDeque<Settlement> = VecDeque::new();
+    let mut walk = Walk::new(Arc::clone(&settler.broker), queue, most);
+    let mut expired: VecDeque<(u64, Settlement)> = VecDeque::new();
     let (mut gone, mut told) = (0, 0);
-    let mut walked = Ok(());
-    for _ in 0..most {
-        if over.is_cancelled() {
-            break;
-        }
-        let delivery = match settler.broker.get(queue).await {
-            Ok(Some(delivery)) => delivery,
-            Ok(None) => break,
-            Err(error) => {
-                walked = Err(error);
-                break;
+    let walked = async {
+        while !over.is_cancelled()
+            && let Some(Taken { delivery, place }) = walk.next().await?
+        {
+            let headers = &delivery.message.headers;
+            let has_expired = headers.get_str(names::DEAD_REASON) == Some("expired");
+            let kept = match headers.untold_broker_death() {
+                Some(_) => tell(gate, settler, queue, delivery).await.err(),
+                None => Some(delivery.settlement),
+            };
+            match (kept, has_expired) {
+                (Some(settlement), true) => expired.push_back((place, settlement)),
+                (Some(settlement), false) => walk.hold(place, settlement),
+                (None, true) => told += 1,
+                (None, false) => {}
             }
-        };
-        let headers = &delivery.message.headers;
-        let has_expired = headers.get_str(names::DEAD_REASON) == Some("expired");
-        let kept = match headers.untold_broker_death() {
-            Some(_) => tell(gate, settler, queue, delivery).await.err(),
-            None => Some(delivery.settlement),
-        };
-        match (kept, has_expired) {
-            (Some(settlement), true) => expired.push_back(settlement),
-            (Some(settlement), false) => held.push(settlement),
-            (None, true) => told += 1,
-            (None, false) => {}
         }
+        Ok(())
     }
+    .await;
     let is_done = told == 0 || told + expired.len() <= KEPT;
     while expired.len() > KEPT
-        && let Some(oldest) = expired.pop_front()
+        && let Some((_, oldest)) = expired.pop_front()
     {
         gone += 1;
         oldest.settle(Verdict::Ack);
     }
-    for settlement in held.into_iter().chain(expired) {
-        settlement.settle(Verdict::Requeue);
-    }
+    expired.into_iter().for_each(|(place, settlement)| walk.hold(place, settlement));
+    walk.end().await;
     walked.map(|()| Walked { gone, is_done })
 }
 

@@ -1,0 +1,84 @@
+//! How far a walk is, for those who watch it, and their word to end it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{Failure, TIME_IS_UP, UNAVAILABLE};
+
+/// How far a walk is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    total: AtomicU64,
+    seen: AtomicU64,
+    done: AtomicU64,
+    stop: CancellationToken,
+}
+
+/// The numbers of a walk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// How many messages there were at the beginning.
+    pub(crate) total: u64,
+    /// How many were looked at.
+    pub(crate) seen: u64,
+    /// To how many it was done.
+    pub(crate) done: u64,
+}
+
+impl Progress {
+    /// A walk that also ends with `stop`.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn until(stop: &CancellationToken) -> Self {
+        Self { stop: stop.child_token(), ..Self::default() }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let [total, seen, done] =
+            [&self.total, &self.seen, &self.done].map(|count| count.load(Ordering::Relaxed));
+        Counts { total, seen, done }
+    }
+
+    /// Ends the walk: what was begun is completed, what was held goes back.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Resolves when the walk is to end, with the words for it.
+    pub(super) async fn stopped(&self) -> Failure {
+        self.stop.cancelled().await;
+        Failure::new(TIME_IS_UP, "it was interrupted")
+    }
+
+    pub(super) fn begins(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_seen(&self, seen: u64) {
+        self.seen.store(seen, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_done_one(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Counts {
+    /// The end of a walk that did not come to its end, and how far it came: `3 dropped among the first 20 of 100, then: …`.
+    pub(crate) fn before(self, what: &str, failure: Failure) -> Failure {
+        let (code, why) = failure.in_words();
+        let Self { total, seen, done } = self;
+        if seen == 0 {
+            return Failure::new(code, why);
+        }
+        let (most, rest) = match code {
+            // The last of them may not have reached the broker.
+            UNAVAILABLE => ("at most ", ""),
+            _ => ("", "; all others are in the queue as before"),
+        };
+        Failure::new(
+            code,
+            format!("{most}{done} {what} among the first {seen} of {total}, then: {why}{rest}"),
+        )
+    }
+}

@@ -1,0 +1,62 @@
+//! Does a queue outlive its last consumer? Taking many messages needs a consumer, and an auto-delete queue would be deleted
+//! with it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+
+use crate::connection::amqp::Amqp;
+use crate::connection::amqp::channel::Scratch;
+use crate::connection::amqp::declare::short;
+use crate::connection::amqp::failure::{code, reply_code, text};
+use crate::connection::amqp::link::lock;
+use crate::error::Result;
+
+/// How long an answer is remembered.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// When a queue goes that was made by asking for it.
+const GONE: i32 = 1000;
+
+/// The last queue that was asked for, and the answer.
+#[derive(Default)]
+pub(super) struct Outlives(Mutex<Option<(Arc<str>, bool, Instant)>>);
+
+impl Outlives {
+    /// False for an auto-delete queue, and for one of which it cannot be told.
+    pub(super) async fn ask(&self, amqp: &Amqp, queue: &str) -> Result<bool> {
+        let known = lock(&self.0).clone();
+        if let Some((name, outlives, since)) = known
+            && *name == *queue
+            && since.elapsed() < REMEMBERED
+        {
+            return Ok(outlives);
+        }
+        let look = async |mut scratch: Scratch| is_kept(&mut scratch, queue).await;
+        let outlives = amqp.ask(&format!("get from queue `{queue}`"), look).await?;
+        *lock(&self.0) = Some((queue.into(), outlives, Instant::now()));
+        Ok(outlives)
+    }
+}
+
+/// The protocol does not report it. But the broker compares a declaration with the queue that exists, first whether it is
+/// durable, then whether it is auto-delete, then the arguments, and says where they differ.
+async fn is_kept(scratch: &mut Scratch, queue: &str) -> lapin::Result<bool> {
+    let name = short(queue)?;
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    let asked = name.clone();
+    scratch.run(async |channel| channel.queue_declare(asked, passive, FieldTable::default()).await).await?;
+    // Arguments that no queue has: it is never declared but when it was deleted just now, and then it goes by itself.
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-expires".into(), AMQPValue::LongInt(GONE));
+    let options = QueueDeclareOptions { durable: true, auto_delete: true, ..Default::default() };
+    let declared = scratch.run(async |channel| channel.queue_declare(name, options, arguments).await).await;
+    match declared {
+        Err(error) if reply_code(&error) == Some(code::PRECONDITION_FAILED) => {
+            Ok(text(&error).contains("'auto_delete'"))
+        }
+        Err(error) if reply_code(&error).is_none() => Err(error),
+        Ok(_) | Err(_) => Ok(false),
+    }
+}

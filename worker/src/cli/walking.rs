@@ -1,0 +1,82 @@
+//! A walk over a queue that may take a while: it shows how far it is, and a signal ends it in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::exit::{Failure, Outcome};
+use super::signals::{Signal, Signals};
+use crate::admin::progress::{Counts, Progress};
+
+/// A walk that ends before this shows nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often what is shown is renewed.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What is shown on a terminal while a walk goes on.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Shown {
+    Nothing,
+    /// How far it is, and to how many it was done: `dropped`.
+    Counts(&'static str),
+}
+
+/// Walks. The first signal ends the walk, and gives its exit code; the second ends the program, and the broker takes back
+/// what is held.
+pub(super) async fn walk<T>(
+    shown: Shown,
+    command: impl AsyncFnOnce(Arc<Progress>) -> Outcome<T>,
+) -> Outcome<T> {
+    let mut signals =
+        Signals::listen().map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))?;
+    let progress = Arc::new(Progress::default());
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(style());
+    let begun = Instant::now();
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut stopped: Option<Signal> = None;
+    let mut walking = std::pin::pin!(command(Arc::clone(&progress)));
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut walking => break outcome,
+            signal = signals.next() => {
+                if stopped.as_ref().is_some_and(|first| first.insists && signal.insists) {
+                    std::process::exit(signal.code.into());
+                }
+                progress.stop();
+                stopped = Some(signal);
+            }
+            _ = tick.tick(), if !bar.is_hidden() => {
+                if let Shown::Counts(what) = shown
+                    && begun.elapsed() > PATIENCE
+                {
+                    show(&bar, progress.counts(), what, stopped.is_some());
+                }
+            }
+        }
+    };
+    bar.finish_and_clear();
+    match (outcome, stopped) {
+        (Err(failure), Some(signal)) => Err(Failure::new(signal.code, failure.in_words().1)),
+        (outcome, _) => outcome,
+    }
+}
+
+fn show(bar: &ProgressBar, Counts { total, seen, done }: Counts, what: &str, is_ending: bool) {
+    bar.set_length(total);
+    bar.set_position(seen.min(total));
+    bar.set_message(match (is_ending, seen < total) {
+        (true, _) => format!("{done} {what}; putting back what is held"),
+        (false, true) => format!("{done} {what}"),
+        (false, false) => format!("{done} {what}; putting back the rest"),
+    });
+    bar.tick();
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {elapsed} [{bar:30}] {pos}/{len} {msg}")
+        .expect("a constant template")
+}
