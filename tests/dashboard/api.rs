@@ -63,7 +63,7 @@ async fn is_dead(site: &Site, id: &str) {
     .await;
 }
 
-async fn dead_letters(site: &Site, expected: u64) {
+pub(crate) async fn dead_letters(site: &Site, expected: u64) {
     support::eventually(&format!("{expected} dead letters"), Duration::from_secs(20), || async {
         let queues = site.app.broker().await.ok()?.queues(&["greetings.dead".into()]).await.ok()?;
         (queues.first()?.ready == expected).then_some(())

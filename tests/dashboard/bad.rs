@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use mq_worker::broker::DeadLetters;
 use mq_worker::dashboard::{Dashboard, Login};
 use mq_worker::{App, Config, SendOptions};
 use support::eventually;
 
-use super::api::{ask, get};
+use super::api::{ask, dead_letters, get};
 use super::schedules::html;
 use super::site::Site;
 
@@ -85,4 +86,58 @@ async fn an_argument_of_ten_megabytes_fills_no_page() {
     assert!(page.len() < 200_000, "{} bytes", page.len());
     let listed = get(&site, "/api/v1/tasks").await.to_string().len();
     assert!(listed < 200_000, "{listed} bytes");
+}
+
+/// Asks as a browser does: the form if there is one, then the page that it leads to. Returns the session's cookie and the page.
+async fn browse(site: &Site, path: &str, cookie: &str, form: Option<&[(&str, &str)]>) -> (String, String) {
+    let (url, mut cookie) = (site.url(path), cookie.to_owned());
+    let (form, base) = (
+        form.map(|form| {
+            form.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>()
+        }),
+        site.url(""),
+    );
+    let asked = tokio::task::spawn_blocking(move || {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
+        let agent: ureq::Agent = config.build().into();
+        let mut url = url;
+        if let Some(form) = form {
+            let answer = agent.post(&url).header("cookie", &cookie).send_form(form).expect("an answer");
+            let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+            assert_eq!(answer.status(), 303);
+            if let Some(set) = header("set-cookie") {
+                cookie = set.split(';').next().expect("a pair").to_owned();
+            }
+            url = format!("{base}{}", header("location").expect("where to go"));
+        }
+        let mut answer = agent.get(&url).header("cookie", &cookie).call().expect("an answer");
+        (cookie, answer.body_mut().read_to_string().expect("a text"))
+    });
+    asked.await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_takes_long_goes_on_and_its_outcome_is_on_a_later_page() {
+    let site = Site::start().await;
+    site.greet("nobody").await;
+    dead_letters(&site, 1).await;
+    let (cookie, page) =
+        browse(&site, "/login", "", Some(&[("name", "ada"), ("password", "correct horse")])).await;
+    let csrf = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let csrf = csrf.expect("the form of the log-out");
+    // Somebody else goes through the queue.
+    let broker = site.app.broker().await.expect("a broker");
+    let mut lock = DeadLetters::lock("greetings.dead");
+    while !lock.take(&broker).await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let drop = [("csrf", csrf), ("action", "drop-dead"), ("queue", "greetings"), ("task", "dashboard.greet")];
+    let (_, page) = browse(&site, "/act", &cookie, Some(&drop)).await;
+    assert!(page.contains("This takes a while and goes on."), "{page}");
+    lock.open(&*broker).await;
+    eventually("the outcome is shown", SOON, || async {
+        let (_, page) = browse(&site, "/activity", &cookie, None).await;
+        page.contains("1 dead letter dropped").then_some(())
+    })
+    .await;
 }
