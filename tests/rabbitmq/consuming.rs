@@ -86,6 +86,32 @@ async fn many_single_acks_before_the_end_of_a_consumer_all_count() {
     t.end().await;
 }
 
+/// The same for messages that were taken one by one, and a broker that is closed.
+#[tokio::test]
+async fn many_acks_before_a_broker_is_closed_all_count() {
+    const MESSAGES: u64 = 200;
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("quorum", |queue| queue.kind = Some(QueueKind::Quorum)).await;
+    for _ in 0..3 {
+        let sent = join_all((0..MESSAGES).map(|n| {
+            let (t, queue) = (&t, &queue);
+            async move { t.send(queue, &n.to_string()).await }
+        }));
+        assert!(sent.await.iter().all(Result::is_ok));
+        let other = Fixture::alone(&t.url).await;
+        let mut taken = Vec::new();
+        while let Some(delivery) = other.broker.get(&queue).await.expect("an answer") {
+            taken.push(delivery);
+        }
+        assert_eq!(taken.len() as u64, MESSAGES);
+        taken.into_iter().for_each(Delivery::ack);
+        other.end().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(t.ready(&queue).await, 0);
+    }
+    t.end().await;
+}
+
 #[tokio::test]
 async fn a_slow_task_does_not_hold_up_the_acks_of_the_others() {
     let Some(t) = Fixture::new().await else { return };

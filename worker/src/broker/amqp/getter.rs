@@ -6,14 +6,15 @@ use std::sync::Arc;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::sinking::Sinking;
 use super::to_delivery;
 use crate::broker::{Delivery, Settle, Settlement, Verdict};
 use crate::connection::amqp::channel::{ANSWER, OpenChannel, Scratch};
 use crate::connection::amqp::declare::short;
-use crate::connection::amqp::link::Session;
+use crate::connection::amqp::link::{Session, lock};
 use crate::connection::amqp::{Amqp, runtime};
 use crate::error::Result;
 
@@ -23,6 +24,7 @@ pub(super) struct Getter {
     open: Mutex<Option<Open>>,
     /// Verdicts on their way.
     settling: TaskTracker,
+    sinking: Arc<std::sync::Mutex<Sinking>>,
 }
 
 /// The channel, while it lives.
@@ -37,11 +39,13 @@ struct GetSettler {
     channel: OpenChannel,
     amqp: Arc<Amqp>,
     settling: TaskTracker,
+    sinking: Arc<std::sync::Mutex<Sinking>>,
 }
 
 impl Settle for GetSettler {
     fn settle(&self, tag: u64, verdict: Verdict) {
         let channel = (*self.channel).clone();
+        lock(&self.sinking).wrote(1, Instant::now());
         let settle = async move {
             match verdict {
                 Verdict::Ack | Verdict::Replaced => channel.basic_ack(tag, BasicAckOptions::default()).await,
@@ -58,7 +62,7 @@ impl Settle for GetSettler {
 
 impl Getter {
     pub(super) fn new(amqp: Arc<Amqp>) -> Self {
-        Self { amqp, open: Mutex::default(), settling: TaskTracker::new() }
+        Self { amqp, open: Mutex::default(), settling: TaskTracker::new(), sinking: Arc::default() }
     }
 
     pub(super) async fn get(&self, queue: &str) -> Result<Option<Delivery>> {
@@ -76,9 +80,13 @@ impl Getter {
             Some(open) if open.settler.channel.generation() == session.generation => open,
             _ => {
                 let (amqp, settling) = (Arc::clone(&self.amqp), self.settling.clone());
+                let sinking = Arc::clone(&self.sinking);
                 let channel = session.channel().await?;
                 channel.will_hold();
-                Open { settler: Arc::new(GetSettler { channel, amqp, settling }), known: HashSet::new() }
+                Open {
+                    settler: Arc::new(GetSettler { channel, amqp, settling, sinking }),
+                    known: HashSet::new(),
+                }
             }
         };
         if !open.known.contains(queue) {
@@ -110,5 +118,15 @@ impl Getter {
     pub(super) async fn flush(&self) {
         self.settling.close();
         let _ = runtime::timeout(ANSWER, self.settling.wait()).await;
+    }
+
+    /// Resolves when the broker has the verdicts too: its channel may be closed.
+    pub(super) async fn end(&self) {
+        self.flush().await;
+        let now = Instant::now();
+        let over = lock(&self.sinking).over_at(now);
+        if let Some(over) = over {
+            runtime::sleep(over - now).await;
+        }
     }
 }

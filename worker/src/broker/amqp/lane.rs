@@ -92,7 +92,7 @@ impl Lane {
             let deadline = [cancel, self.flushes.deadline()].into_iter().flatten().min();
             // While a write is on its way no other can begin: asking would only turn in a circle.
             let straggler = self.acks.straggler().filter(|_| !self.is_writing());
-            let sunk = self.acks.sunk_at(Instant::now());
+            let sunk = self.acks.sinking.over_at(Instant::now());
             let sunk = sunk.filter(|_| self.flushes.is_under_way() || !self.out.is_open());
             tokio::select! {
                 biased;
@@ -127,7 +127,7 @@ impl Lane {
             Attachment::Attached(subscribed) => {
                 let Acks { ledger, .. } = &self.acks;
                 let is_settled = ledger.out() == self.out.waiting() && ledger.held() == 0;
-                is_settled && !subscribed.is_writing() && self.acks.sunk_at(Instant::now()).is_none()
+                is_settled && !subscribed.is_writing() && self.acks.sinking.over_at(Instant::now()).is_none()
             }
             Attachment::Attaching(_) | Attachment::Ended => true,
         };
@@ -209,11 +209,13 @@ impl Lane {
                 }
                 Verdict::Requeue | Verdict::Lost => {
                     if self.acks.ledger.given_back(tag) {
+                        self.acks.sinking.wrote(1, Instant::now());
                         subscribed.requeue(tag);
                     }
                 }
                 Verdict::Reject => {
                     if self.acks.ledger.given_back(tag) {
+                        self.acks.sinking.wrote(1, Instant::now());
                         subscribed.reject(tag);
                     }
                 }
@@ -248,7 +250,7 @@ impl Lane {
         if !due.is_empty() {
             subscribed.ack(due);
         }
-        if self.acks.sunk_at(Instant::now()).is_none() && self.flushes.ask() {
+        if self.acks.sinking.over_at(Instant::now()).is_none() && self.flushes.ask() {
             subscribed.confirm();
         }
     }

@@ -23,6 +23,7 @@ mod outlives;
 mod refill;
 mod returns;
 mod schedule_log;
+mod sinking;
 mod streams;
 mod survivors;
 mod verdicts;
@@ -184,7 +185,7 @@ impl Broker for AmqpBroker {
             }));
             // Deliveries that are not settled by then are requeued when the connection is closed.
             let _ = runtime::timeout(STOP, stop).await;
-            self.getter.flush().await;
+            self.getter.end().await;
             let _ = runtime::timeout(STOP, self.batches.flush()).await;
             self.amqp.close().await;
         }

@@ -75,8 +75,7 @@ impl Window {
         has_fallen.then(|| usize::from(self.count()).saturating_sub(self.slots.taken()))
     }
 
-    /// Follows a changed number of slots, from one message a slot on. The broker is told beside this, but the count is the
-    /// new one at once.
+    /// Follows a changed number of slots, beginning with one message a slot. The count changes at once; the broker follows.
     pub(crate) fn resize(self: &Arc<Self>) {
         if matches!(self.setting, Prefetch::Fixed(_)) {
             return;

@@ -1,0 +1,52 @@
+//! Whether a quorum queue has the verdicts that were written on a channel.
+//!
+//! RabbitMQ keeps those beyond 32 back in the channel until the queue has written the ones before, and loses them if the channel
+//! is closed meanwhile: the messages would come again. Nothing in the protocol tells that the queue has them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// So many on their way are never kept back.
+const FEW: usize = 24;
+/// How long to give the queue for more.
+const SINKS: Duration = Duration::from_millis(500);
+
+/// The verdicts of one channel: how many were written since the queue surely had all, and when the last one was.
+#[derive(Debug, Default)]
+pub(super) struct Sinking(Option<(usize, Instant)>);
+
+impl Sinking {
+    /// So many were written.
+    pub(super) fn wrote(&mut self, verdicts: usize, now: Instant) {
+        let before = self.0.filter(|(_, last)| now < *last + SINKS).map_or(0, |(count, _)| count);
+        if verdicts > 0 {
+            self.0 = Some((before + verdicts, now));
+        }
+    }
+
+    /// When the queue will have what was written, if it may not have it at this time.
+    pub(super) fn over_at(&self, now: Instant) -> Option<Instant> {
+        let (count, last) = self.0?;
+        Some(last + SINKS).filter(|over| count > FEW && now < *over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_verdicts_in_a_short_time_are_given_time_and_few_are_not() {
+        let (mut sinking, begun) = (Sinking::default(), Instant::now());
+        let at = |millis| begun + Duration::from_millis(millis);
+        sinking.wrote(FEW, at(0));
+        sinking.wrote(0, at(100));
+        assert_eq!(sinking.over_at(at(0)), None);
+        sinking.wrote(1, at(300));
+        assert_eq!((sinking.over_at(at(300)), sinking.over_at(at(799))), (Some(at(800)), Some(at(800))));
+        assert_eq!(sinking.over_at(at(800)), None);
+        sinking.wrote(FEW, at(800));
+        assert_eq!(sinking.over_at(at(800)), None, "the others are in the queue");
+    }
+}
