@@ -10,6 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::admission::gate::{Admission, Decoded, Gate};
 use super::admission::limits::Limits;
@@ -18,6 +19,7 @@ use super::admission::request::Request;
 use super::admission::reserved::Inquiries;
 use super::admission::waiting::Waiting;
 use super::execution::executor;
+use super::execution::runners::{RunJob, Runners};
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
 use super::handle::WorkerHandle;
@@ -65,6 +67,7 @@ impl Pipe {
         grace: Duration,
     ) -> Result<()> {
         let tasks = TaskTracker::new();
+        let runners = Runners::new(Arc::clone(self));
         let control = consumer.control();
         // Delivered to this worker, and waiting for a slot.
         let mut waiting = Waiting::new(Arc::clone(&self.gate.pauses));
@@ -92,13 +95,13 @@ impl Pipe {
             while !waiting.is_empty()
                 && let Some(slot) = self.slots.try_take()
             {
-                self.start(&tasks, &mut waiting, slot);
+                self.start(&runners, &tasks, &mut waiting, slot);
             }
             self.window.wait(waiting.ready());
             let delivery = tokio::select! {
                 biased;
                 slot = self.slots.take(), if !waiting.is_empty() => {
-                    self.start(&tasks, &mut waiting, slot);
+                    self.start(&runners, &tasks, &mut waiting, slot);
                     continue;
                 }
                 delivery = consumer.next() => delivery,
@@ -165,12 +168,16 @@ impl Pipe {
     }
 
     /// Starts the next delivery that waits.
-    fn start(self: &Arc<Self>, tasks: &TaskTracker, waiting: &mut Waiting, slot: OwnedSemaphorePermit) {
+    fn start(
+        &self,
+        runners: &Runners<Self>,
+        tasks: &TaskTracker,
+        waiting: &mut Waiting,
+        slot: OwnedSemaphorePermit,
+    ) {
         if let Some(delivery) = waiting.pop() {
             self.window.begin();
-            let pipe = Arc::clone(self);
-            let verdict = verdict(&self.gate.crash_facts(&delivery), false);
-            tasks.spawn(async move { pipe.process(delivery, verdict, Some(slot)).await });
+            runners.run(Started { delivery, slot, _unfinished: tasks.token() });
         }
     }
 
@@ -314,6 +321,23 @@ impl Pipe {
     async fn requeue(&self, delivery: Delivery) {
         let Decoded { request, .. } = self.gate.decode(delivery, CrashVerdict::Run);
         self.settler.settle(request, Outcome::Requeue, Duration::ZERO).await;
+    }
+}
+
+/// A delivery that was given a slot.
+pub(crate) struct Started {
+    delivery: Delivery,
+    slot: OwnedSemaphorePermit,
+    _unfinished: TaskTrackerToken,
+}
+
+impl RunJob for Pipe {
+    type Job = Started;
+
+    async fn run_job(&self, job: Started) {
+        let Started { delivery, slot, _unfinished } = job;
+        let verdict = verdict(&self.gate.crash_facts(&delivery), false);
+        self.process(delivery, verdict, Some(slot)).await;
     }
 }
 

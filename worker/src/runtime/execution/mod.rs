@@ -4,5 +4,6 @@ mod call;
 pub(crate) mod ended;
 pub(crate) mod executor;
 pub(crate) mod isolate;
+pub(crate) mod runners;
 pub(crate) mod running;
 pub(crate) mod slots;
