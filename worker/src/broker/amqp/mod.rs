@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{self, BoxFuture, join_all};
 
 use self::batches::Batches;
 use self::consumer::AmqpConsumerControl;
@@ -117,22 +117,22 @@ impl Broker for AmqpBroker {
     }
 
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
+        let Publication { exchange, routing_key, message, delay, mandatory } = publication;
+        if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
+            return async move {
+                let published = self.delayed.publish(delay, &exchange, &routing_key, &message).await;
+                published.map_err(|error| addressed(error, &exchange, &routing_key))
+            }
+            .boxed();
+        }
+        // Before the future is made: what it carries is moved and allocated with it, for each publish.
+        let outgoing = match Outgoing::new(&exchange, &routing_key, message, mandatory) {
+            Ok(outgoing) => Arc::new(outgoing),
+            Err(error) => return future::ready(Err(error)).boxed(),
+        };
         async move {
-            let Publication { exchange, routing_key, message, delay, mandatory } = publication;
-            let published = match delay.filter(|delay| !delay.is_zero()) {
-                // In a box: each publish pays for the size of this future.
-                Some(delay) => Box::pin(self.delayed.publish(delay, &exchange, &routing_key, &message)).await,
-                None => {
-                    let outgoing = Outgoing::new(&exchange, &routing_key, message, mandatory)?;
-                    self.amqp.publisher.publish(outgoing).await
-                }
-            };
-            // The broker's own words do not say where to.
-            published.map_err(|error| match (error.is_unroutable(), exchange.as_str()) {
-                (false, _) => error,
-                (true, "") => error.context(format_args!("there is no queue `{routing_key}`")),
-                (true, name) => error.context(format_args!("exchange `{name}`, routing key `{routing_key}`")),
-            })
+            let published = self.amqp.publisher.publish(Arc::clone(&outgoing)).await;
+            published.map_err(|error| addressed(error, outgoing.exchange(), outgoing.routing_key()))
         }
         .boxed()
     }
@@ -305,6 +305,15 @@ fn describe(topology: &Topology) -> String {
                 false => format!("declare {}", names.join(", ")),
             }
         }
+    }
+}
+
+/// The broker's own words do not say where to.
+fn addressed(error: Error, exchange: &str, routing_key: &str) -> Error {
+    match (error.is_unroutable(), exchange) {
+        (false, _) => error,
+        (true, "") => error.context(format_args!("there is no queue `{routing_key}`")),
+        (true, name) => error.context(format_args!("exchange `{name}`, routing key `{routing_key}`")),
     }
 }
 

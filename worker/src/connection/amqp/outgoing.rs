@@ -45,6 +45,15 @@ impl Outgoing {
         &self.message.body
     }
 
+    /// The exchange; empty is the default exchange.
+    pub(crate) fn exchange(&self) -> &str {
+        self.exchange.as_str()
+    }
+
+    pub(crate) fn routing_key(&self) -> &str {
+        self.routing_key.as_str()
+    }
+
     /// The task id, by which the sender may send it again.
     pub(super) fn id(&self) -> Option<&str> {
         self.message.id()

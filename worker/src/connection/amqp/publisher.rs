@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -45,19 +46,30 @@ impl Publisher {
 
     /// Publishes. `Ok` means that the broker has taken responsibility.
     pub(crate) async fn publish(&self, outgoing: impl Into<Arc<Outgoing>>) -> Result<()> {
+        let outgoing = outgoing.into();
         let (reply, answer) = oneshot::channel();
         let request = PublishRequest { reply, deadline: Instant::now() + self.limit, refused: None };
-        let outgoing = outgoing.into();
-        let publish = async {
-            let job = PublishJob::Publish(Arc::clone(&outgoing), request);
-            self.requests.send(job).await.map_err(|_| closed())?;
+        let limit = self.limit + UNTOLD;
+        let answered = match self.requests.try_send(PublishJob::Publish(Arc::clone(&outgoing), request)) {
+            Ok(()) => runtime::timeout(limit, answer).await,
+            // In a box: each publish pays for the size of this future, and seldom is there no room.
+            Err(TrySendError::Full(job)) => {
+                let queue = async {
+                    // An error drops the job, and the answer with it.
+                    let _ = self.requests.send(job).await;
+                    answer.await
+                };
+                Box::pin(runtime::timeout(limit, queue)).await
+            }
+            Err(TrySendError::Closed(_)) => return Err(closed()),
+        };
+        match answered {
+            Ok(Ok(published)) => published,
             // The task outlives its senders. Should it panic, a request that came in that moment is never answered, and
             // the time limit ends the wait.
-            answer.await.unwrap_or_else(|_| Err(closed()))
-        };
-        let published = runtime::timeout(self.limit + UNTOLD, publish).await;
-        published
-            .unwrap_or_else(|_| Err(unknown(&outgoing, "the I/O thread of this process does not answer")))
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => Err(unknown(&outgoing, "the I/O thread of this process does not answer")),
+        }
     }
 
     /// Resolves when all that was published before is settled, or when its time is up.
