@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture};
 use tokio::sync::mpsc;
 
 use super::administration::PEEK_BYTES;
@@ -66,7 +66,7 @@ impl SqliteBroker {
         self.database.call(job, self.timeout).await
     }
 
-    async fn send(&self, publication: Publication) -> Result<()> {
+    fn send(&self, publication: Publication) -> Result<impl Future<Output = Result<()>> + Send + use<'_>> {
         self.check_open("publish")?;
         let id = publication.message.id().unwrap_or_default().to_owned();
         let is_transient = publication.message.properties.transient;
@@ -75,24 +75,31 @@ impl SqliteBroker {
             // The sender asks for no sync of the disk.
             job = job.lazily();
         }
-        self.published(job, id).await
+        Ok(self.published(job, id))
     }
 
     /// The answer to a job that publishes.
-    async fn published<T: Send + 'static>(&self, job: Job<T, impl Run<T>>, id: String) -> Result<T> {
-        match self.database.ask(job, self.timeout).await {
-            Some(Err(error)) if error.is_unknown() => {
-                Err(Error::new(ErrorKind::Unknown { id }, error.to_string()))
+    fn published<T: Send + 'static>(
+        &self,
+        job: Job<T, impl Run<T>>,
+        id: String,
+    ) -> impl Future<Output = Result<T>> + Send {
+        let answer = self.database.ask(job, self.timeout);
+        async move {
+            match answer.await {
+                Some(Err(error)) if error.is_unknown() => {
+                    Err(Error::new(ErrorKind::Unknown { id }, error.to_string()))
+                }
+                Some(answer) => answer,
+                // The commit may still happen.
+                None => Err(Error::new(
+                    ErrorKind::Unknown { id },
+                    format!(
+                        "it is not known whether the message was published: no answer within {}",
+                        show::duration(self.timeout)
+                    ),
+                )),
             }
-            Some(answer) => answer,
-            // The commit may still happen.
-            None => Err(Error::new(
-                ErrorKind::Unknown { id },
-                format!(
-                    "it is not known whether the message was published: no answer within {}",
-                    show::duration(self.timeout)
-                ),
-            )),
         }
     }
 
@@ -149,7 +156,10 @@ impl Broker for SqliteBroker {
     }
 
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
-        self.send(publication).boxed()
+        match self.send(publication) {
+            Ok(sent) => sent.boxed(),
+            Err(error) => future::ready(Err(error)).boxed(),
+        }
     }
 
     fn consume(&self, subscription: Subscription) -> BoxFuture<'_, Result<Consumer>> {

@@ -151,25 +151,30 @@ impl Database {
     }
 
     /// Does a job, and waits for its answer no longer than `timeout`.
-    pub(crate) async fn call<T: Send + 'static>(
+    pub(crate) fn call<T: Send + 'static>(
         &self,
         job: Job<T, impl Run<T>>,
         timeout: Duration,
-    ) -> Result<T> {
+    ) -> impl Future<Output = Result<T>> + Send {
         let act = job.act();
-        self.ask(job, timeout).await.unwrap_or_else(|| Err(self.no_answer(act, timeout)))
+        let answer = self.ask(job, timeout);
+        async move { answer.await.unwrap_or_else(|| Err(self.no_answer(act, timeout))) }
     }
 
     /// As [`call`](Self::call), where it matters that it is not known what became of the job: `None`.
-    pub(crate) async fn ask<T: Send + 'static>(
+    ///
+    /// The job is packed before the future is made, which would be large with it.
+    pub(crate) fn ask<T: Send + 'static>(
         &self,
         job: Job<T, impl Run<T>>,
         timeout: Duration,
-    ) -> Option<Result<T>> {
+    ) -> impl Future<Output = Option<Result<T>>> + Send {
         let act = job.act();
         let (order, answer) = job.order(give_up_at(timeout));
-        self.send(Arrival::Order(order));
-        self.answer_within(act, answer, timeout).await
+        async move {
+            self.send(Arrival::Order(order));
+            self.answer_within(act, answer, timeout).await
+        }
     }
 
     /// Does a job, and waits for its answer however long it takes.
