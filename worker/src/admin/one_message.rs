@@ -22,12 +22,7 @@ pub(crate) async fn relocate(app: &App, id: &str, from: &str, to: &str) -> Outco
                 walk.hold(place, delivery.settlement);
                 continue;
             }
-            let publication = Publication {
-                routing_key: to.to_owned(),
-                message: delivery.message.clone(),
-                mandatory: true,
-                ..Publication::default()
-            };
+            let publication = Publication::to_queue(to, delivery.message.clone());
             // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
             let published = walk.broker.publish(publication).await;
             match &published {

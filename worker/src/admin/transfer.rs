@@ -25,12 +25,7 @@ pub(crate) async fn transfer(
     let mut walk = Walk::new(broker, from, most);
     let broker = &walk.broker.clone();
     let publish = async |delivery: Delivery| {
-        let publication = Publication {
-            routing_key: to.to_owned(),
-            message: delivery.message.clone(),
-            mandatory: true,
-            ..Publication::default()
-        };
+        let publication = Publication::to_queue(to, delivery.message.clone());
         // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
         let published = broker.publish(publication).await;
         (delivery, published.map(|()| Fate::Done).map_err(Failure::from))

@@ -45,6 +45,13 @@ pub struct Publication {
     pub mandatory: bool,
 }
 
+impl Publication {
+    /// Straight to a queue, which must exist.
+    pub fn to_queue(queue: impl Into<String>, message: Message) -> Self {
+        Self { routing_key: queue.into(), message, mandatory: true, ..Self::default() }
+    }
+}
+
 /// The request to consume.
 #[derive(Clone, Debug)]
 pub struct Subscription {

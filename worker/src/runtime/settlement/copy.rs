@@ -1,16 +1,8 @@
 //! The copy of a message that is sent again, with all that was learned of it.
 
-use std::time::Duration;
-
-use crate::broker::Publication;
 use crate::message::Message;
 use crate::message::headers::{is_instruction, is_trace, names};
 use crate::runtime::admission::request::Request;
-
-/// Straight to a queue.
-pub(crate) fn to_queue(queue: &str, message: Message, delay: Option<Duration>) -> Publication {
-    Publication { exchange: String::new(), routing_key: queue.to_owned(), message, delay, mandatory: true }
-}
 
 /// The copy that is sent again: the same task, id and history.
 pub(crate) fn copy_of(request: &Request) -> Message {

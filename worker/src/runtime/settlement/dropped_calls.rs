@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{copy_of, to_queue};
+use super::copy::copy_of;
 use super::effect::Effect;
 use super::persist::Unsettled;
 use super::settler::Settler;
 use super::trimmed_copy::TrimmedCopy;
 use crate::app::unique;
 use crate::broker::walk::{Taken, Walk};
-use crate::broker::{DeadLetters, Delivery, Settlement, Verdict};
+use crate::broker::{DeadLetters, Delivery, Publication, Settlement, Verdict};
 use crate::error::Result;
 use crate::message::headers::names;
 use crate::routing::Queue;
@@ -175,7 +175,7 @@ async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery)
         let mut message = copy_of(&request);
         let error = format!("no worker has run it: {why}; its caller was notified that it is revoked");
         message.headers.set(names::DEAD_ERROR, error);
-        let letter = |message| Effect::Publish(to_queue(letters, message, None));
+        let letter = |message| Effect::Publish(Publication::to_queue(letters, message));
         settler.publish_copy(&request, "keep a dead letter", TrimmedCopy::letter(message), letter).await
     };
     match told.await {

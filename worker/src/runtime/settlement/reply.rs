@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::copy::to_queue;
 use super::effect::Effect;
 use super::outcome::failure;
 use super::persist::{Abandoned, unless_impossible};
 use super::settler::{MAX_ERROR, Settler};
+use crate::broker::Publication;
 use crate::error::{Error, TaskFailure};
 use crate::message::headers::names;
 use crate::message::history::shortened;
@@ -73,7 +73,7 @@ impl Settler {
             ..Properties::default()
         };
         let message = Message { properties, headers, body: body.into() };
-        let mut publication = to_queue(&queue, message, None);
+        let mut publication = Publication::to_queue(&queue, message);
         // The caller may have gone.
         publication.mandatory = false;
         let answered = unless_impossible(self.insist("send a reply", Effect::Publish(publication)).await)?;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::copy::{copy_of, mark_plain, to_queue};
+use super::copy::{copy_of, mark_plain};
 use super::counters::count;
 use super::effect::Effect;
 use super::outcome::{DeadReason, failure};
 use super::persist::{Abandoned, Unsettled};
 use super::settler::{Settled, Settler};
 use super::trimmed_copy::TrimmedCopy;
-use crate::broker::Verdict;
+use crate::broker::{Publication, Verdict};
 use crate::events::EventKind;
 use crate::message::headers::names;
 use crate::message::{Message, history};
@@ -39,7 +39,7 @@ impl Settler {
         }
         // A worker that stops must not wait for a broker that is away: an unsettled message is redelivered anyway.
         const LIMIT: Duration = Duration::from_secs(2);
-        let afresh = self.broker.publish(to_queue(request.context.queue(), copy_of(&request), None));
+        let afresh = self.broker.publish(Publication::to_queue(request.context.queue(), copy_of(&request)));
         let published = matches!(tokio::time::timeout(LIMIT, afresh).await, Ok(Ok(())));
         request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
     }
@@ -51,7 +51,7 @@ impl Settler {
         if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
             return request.settlement.settle(Verdict::Requeue);
         }
-        let afresh = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+        let afresh = |message| Effect::Publish(Publication::to_queue(request.context.queue(), message));
         let copy = TrimmedCopy::call(copy_of(&request));
         let done = self.publish_copy(&request, "return a reserved message to its queue", copy, afresh).await;
         self.replace(request, done).await;
@@ -79,7 +79,9 @@ impl Settler {
         }
         self.reporter.delayed(&request.context, wait);
         let delay = Some(self.as_long_as_possible(wait));
-        let waiting = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
+        let waiting = |message| {
+            Effect::Publish(Publication { delay, ..Publication::to_queue(request.context.queue(), message) })
+        };
         let copy = TrimmedCopy::call(message);
         let done = self.publish_copy(&request, "let a message wait", copy, waiting).await;
         self.replace(request, done).await;
@@ -99,7 +101,7 @@ impl Settler {
             "delivered before and never settled: its worker may have died"
         );
         self.reporter.happened(EventKind::Crashed, &request.context);
-        let counted = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+        let counted = |message| Effect::Publish(Publication::to_queue(request.context.queue(), message));
         let done = self.publish_copy(&request, "count a crash", TrimmedCopy::call(message), counted).await;
         self.replace(request, done).await;
     }
@@ -111,7 +113,7 @@ impl Settler {
             // The same id for the same message and task, however often this is interrupted and begun again.
             let id = format!("{}.{}", request.context.id(), entry.name);
             mark_plain(&mut message, entry.name, &id);
-            let copy = |message| Effect::Publish(to_queue(request.context.queue(), message, None));
+            let copy = |message| Effect::Publish(Publication::to_queue(request.context.queue(), message));
             let done = self.publish_copy(&request, "copy a message", TrimmedCopy::call(message), copy).await;
             if done.is_err() {
                 return self.replace(request, done).await;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::continuation::{self, Following};
-use super::copy::{copy_of, to_queue};
+use super::copy::copy_of;
 use super::counters::count;
 use super::effect::Effect;
 use super::outcome::{DeadReason, Outcome, failure};
@@ -256,8 +256,10 @@ impl Settler {
         history::append(&mut message.headers, self.attempt_of(request, failure.to_string()));
         let attempts = history::read(&message.headers);
         self.letters.add(&queue);
-        let letter =
-            |message| Effect::DeadLetter { of: context.queue(), letter: to_queue(&queue, message, None) };
+        let letter = |message| Effect::DeadLetter {
+            of: context.queue(),
+            letter: Publication::to_queue(&queue, message),
+        };
         let sent =
             self.publish_copy(request, "dead-letter a message", TrimmedCopy::letter(message), letter).await;
         let verdict = match unless_impossible(sent)? {
@@ -345,7 +347,9 @@ impl Settler {
     ) -> Result<(), Unsettled> {
         message.headers.set("eta", format_time(due_in(after)));
         let delay = Some(self.as_long_as_possible(after)).filter(|after| !after.is_zero());
-        let retry = |message| Effect::Publish(to_queue(request.context.queue(), message, delay));
+        let retry = |message| {
+            Effect::Publish(Publication { delay, ..Publication::to_queue(request.context.queue(), message) })
+        };
         self.publish_copy(request, "send a retry", TrimmedCopy::call(message), retry).await
     }
 }
