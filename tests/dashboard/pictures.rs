@@ -2,13 +2,14 @@
 //! `MQ_TEST_PICTURES_ALL=DIR`, of every page in light, in dark and on a telephone, to look at after a change.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use mq_worker::history::{Entry, History, Kind, Occurrence};
 use serde_json::json;
 use support::browser::{Browser, Look, may_start};
 
-use super::api::act;
+use super::api::{act, dead_letters, get};
 use super::site::Site;
 
 /// Where the pictures go; without it they are only looked at.
@@ -81,6 +82,13 @@ async fn pictures_are_taken_in_light_and_dark() {
         site.greet("slow").await;
     }
     let dead = site.greet("nobody").await;
+    dead_letters(&site, 6).await;
+    // What the page knows of the broker may be a moment old.
+    support::eventually("the page knows them", Duration::from_secs(20), || async {
+        let dead = get(&site, "/api/v1/dead").await;
+        (dead["queues"][0]["groups"][0]["count"] == 6).then_some(())
+    })
+    .await;
     let target = directory(TARGET);
     let overview = ("overview", "/".to_owned(), "#rates svg");
     let tasks = ("tasks", "/tasks".to_owned(), "#calls tbody");

@@ -52,8 +52,8 @@ impl Deref for Running {
 pub(crate) struct Call {
     /// The task's name.
     pub(crate) task: &'static str,
-    /// The same in every retry.
-    pub(crate) id: String,
+    /// The id of a call whose message has none.
+    pub(crate) given_id: Option<String>,
     /// The queue that the message came from.
     pub(crate) queue: Arc<str>,
     /// The exchange that it was originally published to, even after a delay.
@@ -86,7 +86,7 @@ impl Context {
     pub fn detached() -> Self {
         Self::new(Call {
             task: "",
-            id: String::new(),
+            given_id: None,
             queue: "".into(),
             exchange: String::new(),
             routing_key: String::new(),
@@ -125,7 +125,7 @@ impl Context {
 
     /// The id of this call: the same in every retry.
     pub fn id(&self) -> &str {
-        &self.0.id
+        self.0.given_id.as_deref().or_else(|| self.0.message.id()).unwrap_or_default()
     }
 
     /// How many times this call was retried: 0 on the first run.
@@ -319,7 +319,7 @@ impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
             .field("task", &self.0.task)
-            .field("id", &self.0.id)
+            .field("id", &self.id())
             .field("queue", &self.0.queue)
             .finish_non_exhaustive()
     }

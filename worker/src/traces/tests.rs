@@ -32,7 +32,7 @@ fn received(headers: &[(String, serde_json::Value)]) -> Context {
     headers.iter().for_each(|(name, value)| message.headers.set(name, value.clone()));
     Context::new(Call {
         task: "mail.send",
-        id: "id-1".into(),
+        given_id: Some("id-1".into()),
         queue: "email".into(),
         exchange: String::new(),
         routing_key: "email".into(),

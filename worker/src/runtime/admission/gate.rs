@@ -163,8 +163,8 @@ impl Gate {
             _ => None,
         };
         // A plain message may have no id; it gets one that stays with it through its retries.
-        let id = message.id().map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned);
-        let request = self.request(entry, id, delivery);
+        let given_id = message.id().is_none().then(|| Uuid::now_v7().to_string());
+        let request = self.request(entry, given_id, delivery);
         Decoded { request: Request { plain, crashes, ..request }, found }
     }
 
@@ -179,19 +179,23 @@ impl Gate {
         if let Some(queue) = headers.get_str(names::DEAD_QUEUE) {
             delivery.queue = queue.into();
         }
-        let id = delivery.message.id().unwrap_or_default().to_owned();
-        let mut request = self.request(entry, id, delivery);
+        let mut request = self.request(entry, None, delivery);
         request.embed = arguments(&request.context).map(|body| body.embed).unwrap_or_default();
         Ok(request)
     }
 
     /// The request of a delivery, as a call that never crashed a worker.
-    fn request(&self, entry: Option<&'static TaskEntry>, id: String, delivery: Delivery) -> Request {
+    fn request(
+        &self,
+        entry: Option<&'static TaskEntry>,
+        given_id: Option<String>,
+        delivery: Delivery,
+    ) -> Request {
         let Delivery { message, queue, exchange, routing_key, redelivered, settlement, .. } = delivery;
         let options = entry.map_or(&TaskOptions::DEFAULT, |entry| &entry.options);
         let context = Context::new(Call {
             task: entry.map_or("", |entry| entry.name),
-            id,
+            given_id,
             queue,
             exchange,
             routing_key,

@@ -65,7 +65,7 @@ fn call(id: &str, body: &str) -> Context {
     message.headers.set("argsrepr", "('long',)");
     Context::new(Call {
         task: "mail.send",
-        id: id.into(),
+        given_id: Some(id.into()),
         queue: "mail".into(),
         exchange: String::new(),
         routing_key: "mail".into(),

@@ -283,7 +283,7 @@ mod tests {
         let message = Message { headers: Headers::for_task(task, &id), ..Message::default() };
         Context::new(Call {
             task,
-            id,
+            given_id: None,
             queue: queue.into(),
             exchange: String::new(),
             routing_key: queue.into(),

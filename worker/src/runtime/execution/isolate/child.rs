@@ -217,7 +217,7 @@ async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Result<(
     } = call;
     let context = Context::new(context::Call {
         task: task.name,
-        id,
+        given_id: Some(id),
         queue: queue.into(),
         exchange,
         routing_key,

@@ -18,7 +18,7 @@ fn parent() -> Context {
     let properties = Properties { reply_to: Some("replies".into()), ..Properties::default() };
     Context::new(context::Call {
         task: "first",
-        id: "parent".into(),
+        given_id: Some("parent".into()),
         queue: "q".into(),
         exchange: String::new(),
         routing_key: "q".into(),
