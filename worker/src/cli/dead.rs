@@ -99,8 +99,10 @@ async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> O
     let kept = Mutex::new(Vec::new());
     let replayed = walk(shown(json, "replayed"), async |progress: Arc<Progress>| {
         let limit = which.limit.unwrap_or(u32::MAX);
-        let mut search = Search::open(app, (&which).into(), limit, Arc::clone(&progress)).await?;
-        if !expired && which.id.is_none() {
+        let wanted = Which::from(&which);
+        let leaves_expired = !expired && !wanted.names_calls();
+        let mut search = Search::open(app, wanted, limit, progress).await?;
+        if leaves_expired {
             search.leave_expired();
         }
         let done = replay::send_all_back(app, &mut search, |message, sent| {
@@ -110,9 +112,7 @@ async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> O
             }
         })
         .await;
-        let found = search.found();
-        search.put_back().await;
-        done.map(|()| found).map_err(|failure| progress.counts().before("replayed", failure))
+        search.end(done, "replayed").await
     });
     let found = replayed.await?;
     let kept = kept.into_inner().expect("never poisoned");
@@ -177,11 +177,7 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
     output::confirm(&format!("Drop {what} in `{dead}` permanently?"), yes)?;
     let dropped = walk(shown(json, "dropped"), async |progress: Arc<Progress>| {
         let limit = which.limit.unwrap_or(u32::MAX);
-        let mut search = Search::open(app, (&which).into(), limit, Arc::clone(&progress)).await?;
-        let done = discard::drop_all(&mut search).await;
-        let found = search.found();
-        search.put_back().await;
-        done.map(|()| found).map_err(|failure| progress.counts().before("dropped", failure))
+        discard::drop_letters(app, (&which).into(), limit, &progress).await
     });
     let found = dropped.await?;
     done(&found, "dropped", json)?;

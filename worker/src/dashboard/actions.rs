@@ -202,8 +202,8 @@ impl Action {
             }
             Self::ReplayDead { queue, which } => replay_dead(app, which.of(queue), progress).await,
             Self::DropDead { queue, which } => {
-                let dropped = drop_letters(app, which.of(queue), progress).await?;
-                Ok(format!("{} dropped.", counted(dropped, "dead letter")))
+                let dropped = drop_letters(app, which.of(queue), u32::MAX, progress).await?;
+                Ok(format!("{} dropped.", counted(dropped.done, "dead letter")))
             }
             Self::Replay { ids, filter } => {
                 let ids = select(state, ids, filter.as_ref()).await?;

@@ -196,6 +196,13 @@ impl Search {
         Found { matching, unseen, expired, done: self.progress.counts().done, queue: self.queue.clone() }
     }
 
+    /// Ends a search that did something to letters: what became of it, or how far it came before it failed.
+    pub(crate) async fn end(self, done: Outcome, what: &str) -> Outcome<Found> {
+        let (found, progress) = (self.found(), Arc::clone(&self.progress));
+        self.put_back().await;
+        done.map(|()| found).map_err(|failure| progress.counts().before(what, failure))
+    }
+
     /// Gives back what was held, the oldest first, and lets others look.
     pub(crate) async fn put_back(self) {
         let broker = self.broker();

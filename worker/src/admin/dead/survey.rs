@@ -118,9 +118,7 @@ pub(crate) async fn replay(app: &App, which: Which, progress: &Arc<Progress>) ->
         *kept.lock().expect("never poisoned") += u64::from(matches!(sent, Sent::KeptOut { .. }));
     })
     .await;
-    let found = search.found();
-    search.put_back().await;
-    done.map_err(|failure| progress.counts().before("replayed", failure))?;
+    let found = search.end(done, "replayed").await?;
     Ok(Replayed {
         replayed: found.done,
         kept: kept.into_inner().expect("never poisoned"),
