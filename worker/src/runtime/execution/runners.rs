@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-/// So many stay when there is nothing to do.
-const MOST_IDLE: usize = 64;
+/// So many stay when there is nothing to do: some 7 MB, if so many tasks, or outcomes that are being stored, were ever under
+/// way at once.
+const MOST_IDLE: usize = 1024;
 
 /// What runners do with a job.
 pub(crate) trait RunJob: Send + Sync + 'static {
@@ -193,10 +194,11 @@ mod tests {
 
     #[tokio::test]
     async fn jobs_that_wait_for_each_other_all_run() {
-        let (runners, mut ended) = meeting(500);
+        let many = MOST_IDLE + 100;
+        let (runners, mut ended) = meeting(many);
         for _ in 0..2 {
-            (0..500).for_each(|_| runners.run(Job::Meet));
-            all_end(&mut ended, 500).await;
+            (0..many).for_each(|_| runners.run(Job::Meet));
+            all_end(&mut ended, many).await;
             tokio::task::yield_now().await;
             assert_eq!(runners.0.state().idle, MOST_IDLE);
         }
