@@ -168,7 +168,7 @@ fn what_cannot_be_run_is_put_aside_with_its_reason() {
         }
         let mut found = Vec::new();
         let all = std::sync::Mutex::new(&mut found);
-        eventually("all are put aside", async || {
+        eventually("all are dead-lettered", async || {
             let more = letters(&*broker, &place).await;
             let mut all = all.lock().expect("not poisoned");
             all.extend(more);
@@ -264,7 +264,7 @@ fn properties_that_no_client_would_write_stop_no_worker() {
         let ended = script.wait(Duration::from_secs(60));
         assert!(ended.status.success(), "{}", ended.stderr);
         let found = std::sync::Mutex::new(Vec::new());
-        eventually("three are put aside, six are run", async || {
+        eventually("three are dead-lettered, six are run", async || {
             let more = letters(&*broker, &place).await;
             let mut found = found.lock().expect("not poisoned");
             found.extend(more);

@@ -164,7 +164,7 @@ async fn a_python_and_a_rust_worker_share_one_queue() {
     let running = lab.worker().await;
     let theirs = lab.start("worker.py", &[&lab.queue, "3"]);
     tokio::task::block_in_place(|| theirs.wait_for_line("ready", Duration::from_secs(30)));
-    // Whoever is free takes the next one; pika stops after three.
+    // The one that is free takes the next; pika stops after three.
     const ALL: usize = 40;
     for number in 0..ALL {
         lab.app.publish("", &lab.queue, format!("{number}..")).await.expect("published");
@@ -204,7 +204,7 @@ async fn logs(task: &str, kind: ExchangeKind, lines: &[&str], keys: &[&str], exp
         ExchangeKind::Direct => "pika.direct_logs",
         _ => "pika.topic_logs",
     };
-    // The scripts declare it as one that goes with the server, we as one that stays: whoever is first wins.
+    // The scripts declare it as one that goes with the server, we as one that stays: the first one wins.
     let Some(lab) = Lab::new(task, Topology::new().exchange(exchange, kind)) else { return };
     let mut arguments = vec![exchange, kind.as_str()];
     lab.run("emit_log.py", &arguments).await;

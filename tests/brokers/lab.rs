@@ -9,7 +9,7 @@ use mq_worker::message::{Message, Properties};
 use mq_worker::{BrokerUrl, ConnectOptions, Exchange, ExchangeKind, Queue, QueueKind, TlsOptions, Topology};
 use support::{shared, within};
 
-/// Long enough for a broker on a busy machine: whoever waits this long has failed.
+/// Long enough for a broker on a busy machine: a wait of this length is a failure.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Long enough for a message that must not come to have come.

@@ -27,7 +27,7 @@ pub(crate) struct Run {
     numbers: AtomicU32,
     /// A broken broker for workers and producers.
     mutation: Option<String>,
-    /// No task may be put aside for the crash of another.
+    /// No task may be dead-lettered for the crash of another.
     forbids_blame: bool,
     /// No task may run again.
     forbids_repeats: bool,
@@ -91,7 +91,7 @@ impl Run {
         self.forbids_repeats = true;
     }
 
-    /// From now on it is a violation when a task is put aside for the crash of another.
+    /// From now on it is a violation when a task is dead-lettered for the crash of another.
     pub(crate) fn forbid_blame(&mut self) {
         self.forbids_blame = true;
     }

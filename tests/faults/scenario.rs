@@ -112,7 +112,7 @@ fn counted(run: &mut Run) {
     inflict(run, Fault::KillWorker);
 }
 
-/// A task takes its worker down, with three others each time. It alone may be put aside for that, and its last run takes
+/// A task takes its worker down, with three others each time. It alone may be dead-lettered for that, and its last run takes
 /// down a process of its own. Another one does so afterwards: together they die in every way.
 fn poison(run: &mut Run) {
     run.allow_falls(4);

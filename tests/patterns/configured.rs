@@ -119,7 +119,8 @@ async fn inside(queue: &str) {
     }
     let copy = format!("{queue}.copy");
     eventually("two are kept", async || waiting(&app, &copy).await == Some(2)).await;
-    eventually("one is put aside", async || waiting(&app, &format!("{copy}.dead")).await == Some(1)).await;
+    eventually("one is dead-lettered", async || waiting(&app, &format!("{copy}.dead")).await == Some(1))
+        .await;
     let broker = app.broker().await.expect("a broker");
     let oldest = broker.get(&copy).await.expect("an answer").expect("a message");
     assert_eq!(oldest.message.body, "1");

@@ -82,8 +82,10 @@ fn two_subscriptions_in_one_queue_run_both_each_with_its_own_retries() {
             let emitted = app.emit(ORDER_PAID.at("eu"), &Order { id }).await.expect("emitted");
             assert_eq!(emitted, Emitted::Queued);
         }
-        eventually("the hopeless ones are put aside", async || waiting(&app, &place.dead()).await == Some(5))
-            .await;
+        eventually("the hopeless ones are dead-lettered", async || {
+            waiting(&app, &place.dead()).await == Some(5)
+        })
+        .await;
         eventually("the others ran", async || {
             journal.read("reserve").len() == 5 && journal.read("flaky").len() == 10
         })

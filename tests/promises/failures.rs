@@ -133,7 +133,7 @@ fn failure_hooks_hear_of_each_dead_letter_and_can_spoil_nothing() {
         publish(&app, &place, Headers::for_task(&name, "id-1")).await;
         app.send(failing_in_a_panic.with().queue(&place.queue)).await.expect("sent");
         eventually("all are heard", async || journal.read("clumsy").len() == 3).await;
-        eventually("all are put aside", async || waiting(&app, &place.dead()).await == 3).await;
+        eventually("all are dead-lettered", async || waiting(&app, &place.dead()).await == 3).await;
         let heard = journal.sorted("heard");
         assert!(heard[1].starts_with("failing_in_a_panic retries-exhausted 1"), "{heard:?}");
         assert!(heard[2].starts_with(&format!("{name} unknown-task 1")), "{heard:?}");

@@ -143,7 +143,7 @@ fn what_panics_anywhere_is_counted_backed_off_and_dead_lettered() {
     });
 }
 
-/// At a cold stop there is no time for a retry: it is counted as a crash, not handed back as if nothing had been.
+/// At a cold stop there is no time for a retry: it is counted as a crash, not requeued as if nothing had been.
 #[test]
 fn what_panics_as_it_is_stopped_is_counted() {
     everywhere(async |place| {

@@ -240,7 +240,7 @@ impl Demo {
         Ok([self.ready(DEAD[0]).await?, self.ready(DEAD[1]).await?])
     }
 
-    /// Waits until every message was delivered or put aside, or nothing more is going to happen.
+    /// Waits until every message was delivered or dead-lettered, or nothing more is going to happen.
     async fn watch(&self, dead_before: u64, bar: &ProgressBar) -> mq_worker::Result<Watched> {
         let goal = 2 * self.options.users;
         let mut most = 0;

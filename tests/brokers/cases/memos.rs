@@ -27,7 +27,7 @@ pub(crate) async fn notes_are_read_from_where_one_left_off(lab: &Lab) {
     writer.note(Register::Revoked, &Note::new(&ids[2], HOUR)).await.expect("noted");
     assert_eq!(read(next).await.0, ids[2..], "only what is new");
     assert_eq!(read(0).await.0, ids, "and all from the beginning");
-    // Whoever follows may have to ask again for what was just noted, and gets it once.
+    // A reader may have to ask again for what was just noted, and gets it once.
     let (mut from, mut found) = (next, Vec::new());
     for round in 0..20 {
         let newer = reader.newer_notes(Register::Revoked, from).await.expect("notes");
@@ -82,7 +82,7 @@ pub(crate) async fn what_is_noted_with_force_keeps_it(lab: &Lab) {
     let (found, next) = forced(0).await;
     assert_eq!(found, [early.as_str()], "what came later without force took it away");
     note(&late, true).await;
-    assert_eq!(forced(next).await.0, [late.as_str()], "whoever reads on hears of it");
+    assert_eq!(forced(next).await.0, [late.as_str()], "a reader that goes on gets it");
     assert_eq!(forced(0).await.0, [early.as_str(), late.as_str()]);
 }
 
@@ -98,7 +98,7 @@ pub(crate) async fn a_lock_has_one_holder_at_a_time(lab: &Lab) {
     assert_eq!(two.lock(&second).await.expect("an answer"), Locked::Held(Some("task-1".into())));
     two.unlock(&second).await.expect("no error: it is somebody else's, and stays");
     assert_eq!(two.lock(&second).await.expect("an answer"), Locked::Held(Some("task-1".into())));
-    two.unlock(&first).await.expect("whoever knows the holder may open it");
+    two.unlock(&first).await.expect("the name of the holder opens it");
     assert_eq!(two.lock(&second).await.expect("an answer"), Locked::Taken);
     one.unlock(&second).await.expect("opened");
     one.unlock(&second).await.expect("no error: it is open");
@@ -158,7 +158,7 @@ pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
         assert_eq!(broker.lock(&other).await.expect("an answer"), held, "{key}");
         assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), held, "{key}");
         broker.unlock(&mine).await.expect("opened");
-        // Nobody has it: then whoever would keep it takes it.
+        // Nobody has it: then the one that would keep it takes it.
         assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), Locked::Taken, "{key}");
         assert!(!taken(&mine).await, "{key}");
         broker.unlock(&other).await.expect("opened");

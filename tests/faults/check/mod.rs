@@ -22,7 +22,7 @@ pub(crate) struct Setting {
     /// How many messages a worker may hold.
     pub(crate) prefetch: usize,
     pub(crate) max_retries: u32,
-    /// A message that took this many workers down is put aside.
+    /// A message that took this many workers down is dead-lettered.
     pub(crate) max_crashes: u32,
     /// True when there are too few faults to take an innocent task for a killer.
     pub(crate) forbids_blame: bool,
@@ -50,7 +50,7 @@ pub(crate) struct Verdict {
     pub(crate) bound: usize,
     /// Dead letters with the reason that they had to have.
     pub(crate) put_aside: usize,
-    /// Tasks that were put aside for crashes of others: accounted for, and counted.
+    /// Tasks that were dead-lettered for crashes of others: accounted for, and counted.
     pub(crate) blamed: usize,
     /// The longest time between being due and beginning.
     pub(crate) latest: Duration,
@@ -187,10 +187,10 @@ fn check_outcome(
             let from = task.intent.map_or(Time::ZERO, |intent| intent.at);
             let hits = history.troubles.iter().filter(|trouble| trouble.breaks() && trouble.end >= from);
             if setting.forbids_blame || hits.count() < setting.max_crashes as usize {
-                broken("blamed: put aside for crashes that did not happen".into());
+                broken("blamed: dead-lettered for crashes that did not happen".into());
             }
         } else {
-            broken(format!("outcome: a task of kind {kind} was put aside as {reason}"));
+            broken(format!("outcome: a task of kind {kind} was dead-lettered as {reason}"));
         }
     }
 }
@@ -204,7 +204,7 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "faults: {faults} | tasks {} ({answers}), runs {} | lost {} | duplicated {} (faults explain {}) | \
-             put aside {}, blamed {} | at most {:.1}s late | other violations {}",
+             dead-lettered {}, blamed {} | at most {:.1}s late | other violations {}",
             self.tasks,
             self.runs,
             self.lost.len(),

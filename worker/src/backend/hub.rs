@@ -35,10 +35,10 @@ struct Waiting {
 /// What is heard of a task.
 #[derive(Clone, Debug)]
 pub(super) enum News {
-    /// Nothing yet: what is stored now is not heard.
-    Deaf,
-    /// What is stored from now on is heard; what was stored before has to be fetched.
-    Hears,
+    /// Not yet: what is stored now is not reported.
+    NotListening,
+    /// What is stored from now on is reported; what was stored before has to be fetched.
+    Listening,
     /// This was stored.
     Stored(Box<ResultRecord>),
 }
@@ -55,7 +55,7 @@ impl Hub {
         let entry = waiting.entry(id.to_owned()).or_insert_with(|| {
             // Under the lock, so that changes are in the order in which callers come and go.
             let _ = self.changes.send(Change::Listen(id.to_owned()));
-            Waiting { count: 0, news: watch::Sender::new(News::Deaf) }
+            Waiting { count: 0, news: watch::Sender::new(News::NotListening) }
         });
         entry.count += 1;
         let mut news = entry.news.subscribe();
@@ -64,9 +64,11 @@ impl Hub {
     }
 
     /// What is stored about these tasks is heard from now on.
-    pub(super) fn hears<'a>(&self, ids: impl IntoIterator<Item = &'a String>) {
+    pub(super) fn listening<'a>(&self, ids: impl IntoIterator<Item = &'a String>) {
         let waiting = self.lock();
-        ids.into_iter().filter_map(|id| waiting.get(id)).for_each(|entry| drop(entry.news.send(News::Hears)));
+        ids.into_iter()
+            .filter_map(|id| waiting.get(id))
+            .for_each(|entry| drop(entry.news.send(News::Listening)));
     }
 
     /// Something was stored.
@@ -108,9 +110,9 @@ where
 {
     loop {
         let record = match listener.next().await {
-            News::Deaf => None,
+            News::NotListening => None,
             News::Stored(record) => Some(*record),
-            News::Hears => patiently(&fetch).await?,
+            News::Listening => patiently(&fetch).await?,
         };
         if let Some(record) = record.filter(|record| awaited.is_met_by(record)) {
             return Ok(record);
@@ -172,13 +174,13 @@ mod tests {
     use crate::state::State;
 
     #[test]
-    fn a_listener_hears_the_latest_news_of_its_task() {
+    fn a_listener_gets_the_latest_news_of_its_task() {
         let (hub, mut changes) = Hub::new();
         let mut one = hub.listen("a");
-        assert!(matches!(one.next().now_or_never(), Some(News::Deaf)));
-        hub.hears([&"a".to_owned(), &"b".to_owned()]);
+        assert!(matches!(one.next().now_or_never(), Some(News::NotListening)));
+        hub.listening([&"a".to_owned(), &"b".to_owned()]);
         let mut two = hub.listen("a");
-        assert!(matches!(two.next().now_or_never(), Some(News::Hears)), "as the first");
+        assert!(matches!(two.next().now_or_never(), Some(News::Listening)), "as the first");
         hub.tell(ResultRecord::new("a", State::Started));
         hub.tell(ResultRecord::new("a", State::Success));
         hub.tell(ResultRecord::new("b", State::Success));

@@ -32,7 +32,7 @@ pub(super) enum Ended {
     Lost(String),
     /// The server takes the connection and never announces anything on it: why, for the callers.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "made by the feature `postgres`"))]
-    Deaf(String),
+    Silent(String),
 }
 
 /// Waits for what a store announces.
@@ -128,14 +128,14 @@ async fn listen(store: &impl Announcing, hub: &Hub, mut changes: Changes, deaf: 
                 pause = PAUSE.0;
                 tracing::warn!(error, "lost the connection that listens for results");
             }
-            Ended::Deaf(why) => {
+            Ended::Silent(why) => {
                 tracing::error!(why);
                 let _ = deaf.set(why);
                 // Waiting callers get the error when they fetch.
-                hub.hears(&hub.ids());
+                hub.listening(&hub.ids());
                 while let Some(change) = changes.recv().await {
                     if let Change::Listen(id) = change {
-                        hub.hears([&id]);
+                        hub.listening([&id]);
                     }
                 }
                 return;

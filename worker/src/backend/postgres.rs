@@ -20,7 +20,7 @@ use crate::tracing;
 
 /// On which changes are announced; the payload is the task's id.
 const CHANNEL: &str = "mq_worker_result";
-/// A connection that hears nothing for so long is asked whether it is still there.
+/// A connection on which nothing has arrived for so long is checked.
 const QUIET: Duration = Duration::from_secs(15);
 /// A notification is heard within this time, as a rule.
 const PROMPTLY: Duration = Duration::from_millis(200);
@@ -219,7 +219,7 @@ impl Announcing for Store {
                 Err(error) => return Ended::NotBegun(error),
             };
             if !self.is_heard(&client, &mut heard).await {
-                return Ended::Deaf(format!(
+                return Ended::Silent(format!(
                     "cannot wait for results: {} takes LISTEN and passes no notification on, as a pooler in transaction \
                      mode; name the server itself, or a pool in session mode, where results are awaited (storing and \
                      fetching work)",
@@ -245,7 +245,7 @@ impl Store {
             // Whether it receives notifications is checked below.
             return true;
         }
-        let hears = async {
+        let arrives = async {
             while let Some(payload) = heard.recv().await {
                 if payload == probe {
                     return true;
@@ -254,7 +254,7 @@ impl Store {
             // Lost.
             true
         };
-        if tokio::time::timeout(PROMPTLY, hears).await.is_ok() {
+        if tokio::time::timeout(PROMPTLY, arrives).await.is_ok() {
             return true;
         }
         // Perhaps it is slow. What was announced before a question comes before its answer.
@@ -279,15 +279,15 @@ impl Store {
         client: &Client,
         heard: &mut mpsc::UnboundedReceiver<String>,
     ) {
-        hub.hears(&hub.ids());
+        hub.listening(&hub.ids());
         loop {
             tokio::select! {
                 payload = heard.recv() => match payload {
-                    Some(id) => hub.hears([&id]),
+                    Some(id) => hub.listening([&id]),
                     None => return,
                 },
                 Some(change) = changes.recv() => if let Change::Listen(id) = change {
-                    hub.hears([&id]);
+                    hub.listening([&id]);
                 },
                 () = tokio::time::sleep(QUIET) => {
                     let ping = tokio::time::timeout(self.postgres.timeout(), client.batch_execute(""));

@@ -25,7 +25,7 @@ const PREFIX: &str = "celery-task-meta-";
 
 /// How many channels one command subscribes to.
 const AT_ONCE: usize = 1000;
-/// A connection that hears nothing for so long is asked whether it is still there.
+/// A connection on which nothing has arrived for so long is checked.
 const QUIET: Duration = Duration::from_secs(15);
 
 /// Stores records of different tasks and publishes them, unless a key has a final one. Records begin with their state, as
@@ -251,7 +251,7 @@ impl Store {
     async fn subscribe(&self, sink: &mut PubSubSink, hub: &Hub, ids: Vec<String>) -> RedisResult<()> {
         for ids in ids.chunks(AT_ONCE) {
             sink.subscribe(ids.iter().map(|id| self.key(id)).collect::<Vec<_>>()).await?;
-            hub.hears(ids);
+            hub.listening(ids);
         }
         Ok(())
     }

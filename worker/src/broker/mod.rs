@@ -105,8 +105,8 @@ pub trait Broker: Administration + Registers {
     /// Takes up to `most` messages out of a queue, in their order. There may be fewer, but none only if the queue has
     /// none.
     ///
-    /// What is given back of them is in the queue again as soon as all that were taken together are settled. What was
-    /// given back before a call is there when it resolves; a call for 0 messages only waits for that. If the connection
+    /// What is requeued of them is in the queue again as soon as all that were taken together are settled. What was
+    /// requeued before a call is there when it resolves; a call for 0 messages only waits for that. If the connection
     /// is lost while some are held, the next call is an error: they are in the queue again.
     ///
     /// By default it [gets](Self::get) one after the other.

@@ -26,7 +26,7 @@ pub(crate) struct Taken {
     pub(crate) place: u64,
 }
 
-/// A walk over a queue. [`end`](Self::end) ends it; one that is dropped gives back what it holds too.
+/// A walk over a queue. [`end`](Self::end) ends it; one that is dropped requeues what it holds too.
 pub(crate) struct Walk {
     pub(crate) broker: Arc<dyn Broker>,
     queue: Arc<str>,
@@ -82,7 +82,7 @@ impl Walk {
         }
         let (broker, queue) = (Arc::clone(&self.broker), Arc::clone(&self.queue));
         let most = self.window.size(self.passed).min(usize::try_from(self.unread).unwrap_or(usize::MAX));
-        // One that is not waited for gives back what it gets.
+        // One that is not waited for requeues what it gets.
         self.coming = Some(tokio::spawn(async move { broker.get_many(&queue, most).await }));
     }
 
@@ -116,7 +116,7 @@ impl Walk {
         self.unread + self.ahead.len() as u64
     }
 
-    /// Gives back what was held and what was read in vain, the oldest first, and waits until it is in the queue again.
+    /// Requeues what was held and what was read in vain, the oldest first, and waits until it is in the queue again.
     pub(crate) async fn end(mut self) {
         // An error was told of already, or does not matter any more.
         let _ = self.come().await;

@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and what people are told.
+//! How a command ends: its exit code, and what it prints.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -14,7 +14,7 @@ pub(super) fn run(arguments: RevokeArguments, common: &CommonArguments) -> Outco
 }
 
 async fn revoke(app: &App, RevokeArguments { ids, terminate }: &RevokeArguments) -> Outcome {
-    // Before they are told: what is stopped is not running any more.
+    // Before the request is sent: what is stopped is not running any more.
     let seen = match Control::new(app.broker().await?).find(ids).await {
         Err(error) if error.is_unknown() || error.is_timeout() => Sighting::default(),
         seen => seen?,

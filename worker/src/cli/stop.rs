@@ -31,7 +31,7 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
     if names.is_empty() && !all {
         return Err(Failure::usage(format!("name the workers to stop, or use --all; on {url}: {}", known())));
     }
-    // All are checked before one is told: a mistyped name stops nobody.
+    // All are checked before one is stopped: a mistyped name stops nobody.
     let missing: Vec<&str> =
         names.iter().filter(|name| answering.iter().all(|w| w.name != **name)).map(String::as_str).collect();
     if !missing.is_empty() {

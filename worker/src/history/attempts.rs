@@ -1,4 +1,4 @@
-//! The runs of one call, put together from their beginnings and ends in whatever order they are heard of.
+//! The runs of one call, put together from their beginnings and ends in whatever order their events arrive.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -40,7 +40,7 @@ impl Attempt {
 /// Adds a beginning or an end.
 ///
 /// Celery's events do not say to which run an end belongs. An end belongs to the last beginning before it on the same
-/// worker, so all are paired again when one is heard of late.
+/// worker, so all are paired again when an event arrives late.
 pub(super) fn add(attempts: &mut Vec<Attempt>, new: Attempt) {
     let latest = attempts.last().and_then(|last| last.ended_at.max(last.started_at));
     if latest > new.when() {

@@ -240,7 +240,7 @@ impl History {
         .await
     }
 
-    /// All workers that were heard of within the last day, by name.
+    /// All workers that have sent events within the last day, by name.
     ///
     /// # Errors
     /// The file cannot be read.

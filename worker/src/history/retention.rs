@@ -28,7 +28,7 @@ const DOUBT: Duration = Duration::from_secs(60 * 60);
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Calls are forgotten when they were heard of first so long ago.
+    /// Calls are forgotten when their first event is older than this.
     pub keep: Duration,
     /// Of more calls, the oldest are forgotten.
     pub max_rows: u64,

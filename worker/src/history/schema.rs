@@ -18,7 +18,7 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// One script per version; a file of version `n` has had the first `n`.
 ///
-/// `seq` is when the call was first heard of, in microseconds since 1970, made unique: the newest calls are at the end
+/// `seq` is the time of the call's first event, in microseconds since 1970, made unique: the newest calls are at the end
 /// of the table and of each index, so that lists and pages need no sorting, and old ones are deleted from its beginning.
 /// Names are kept once, in `label`. A new column of `job` makes SQLite check the whole file, as for every STRICT table: four
 /// minutes for 10 million calls. A table of its own does not. All times are in microseconds since 1970.

@@ -47,9 +47,9 @@ pub struct Filter {
     pub root: Option<String>,
     /// It was sent by this call.
     pub parent: Option<String>,
-    /// It was heard of first at this time or later.
+    /// Its first event came at this time or later.
     pub from: Option<DateTime<Utc>>,
-    /// It was heard of first before this time.
+    /// Its first event came before this time.
     pub to: Option<DateTime<Utc>>,
 }
 

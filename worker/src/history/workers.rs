@@ -46,14 +46,14 @@ pub struct WorkerDetails {
     pub system: Option<String>,
 }
 
-/// A worker that was heard of.
+/// A worker that has sent events.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WorkerSeen {
     /// Its name.
     pub name: String,
-    /// When it was heard of first.
+    /// The time of its first event.
     pub first_seen_at: DateTime<Utc>,
-    /// When it was heard of last.
+    /// The time of its last event.
     pub seen_at: DateTime<Utc>,
     /// True if it is expected to be running: it has not said goodbye, and its last heartbeat is not too old.
     pub is_online: bool,
@@ -80,7 +80,7 @@ pub(super) fn record(db: &Connection, report: &WorkerReport, now: DateTime<Utc>)
     Ok(())
 }
 
-/// All workers that were heard of, by name.
+/// All workers that have sent events, by name.
 pub(super) fn list(db: &Connection, now: DateTime<Utc>) -> rusqlite::Result<Vec<WorkerSeen>> {
     let mut select = db.prepare_cached(
         "SELECT name, first_seen_at, seen_at, is_online, report FROM worker ORDER BY name LIMIT 10000",

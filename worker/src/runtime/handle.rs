@@ -15,7 +15,7 @@ impl WorkerHandle {
         self.warm.cancel();
     }
 
-    /// Cold shutdown: at once; what runs is handed back.
+    /// Cold shutdown: at once; what runs is requeued.
     pub fn stop_now(&self) {
         self.warm.cancel();
         self.cold.cancel();

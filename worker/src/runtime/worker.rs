@@ -140,7 +140,7 @@ impl Worker {
     ///
     /// # Errors
     /// What cannot get better by waiting: a mistake in the configuration, refused access, a corrupt file, a
-    /// `#[setup]` that fails. And [`is_exhausted`](Error::is_exhausted), after everything was handed back: plain functions
+    /// `#[setup]` that fails. And [`is_exhausted`](Error::is_exhausted), after everything was requeued: plain functions
     /// that passed their time limit have held all its slots for the grace time, and only a new process can go on.
     pub async fn run(self) -> Result<Summary> {
         match self.prepare().await {

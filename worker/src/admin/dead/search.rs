@@ -203,7 +203,7 @@ impl Search {
         done.map(|()| found).map_err(|failure| progress.counts().before(what, failure))
     }
 
-    /// Gives back what was held, the oldest first, and lets others look.
+    /// Requeues what was held, the oldest first, and lets others look.
     pub(crate) async fn put_back(self) {
         let broker = self.broker();
         self.walk.end().await;

@@ -253,7 +253,7 @@ impl Config {
         Ok(draft.config)
     }
 
-    /// With relative paths of databases made absolute: every program that is told of them later means the same file.
+    /// With relative paths of databases made absolute: every program that gets them later means the same file.
     pub(crate) fn with_absolute_paths(mut self) -> Self {
         let directory = working_directory();
         self.broker_url = self.broker_url.relative_to(&directory);

@@ -4,7 +4,7 @@
 //! RabbitMQ looks for an acked message among all that are unacked on its channel, from the oldest on: with a channel for
 //! each batch there are few of them, however many are held. And when a channel is closed, all that is unacked on its one
 //! consumer goes back at once and in its order, which many single requeues do not ensure in a quorum queue. So what is
-//! given back waits until its whole batch is settled; then the channel is closed.
+//! requeued waits until its whole batch is settled; then the channel is closed.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -160,7 +160,7 @@ impl Batches {
         taken.into_iter().map(delivery).collect()
     }
 
-    /// Resolves when the broker has all verdicts so far, and what was given back is in its queue.
+    /// Resolves when the broker has all verdicts so far, and what was requeued is in its queue.
     pub(super) async fn flush(&self) {
         let (reply, done) = oneshot::channel();
         if self.steps.send(Step::Flush(reply)).is_ok() {

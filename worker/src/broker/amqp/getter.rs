@@ -74,7 +74,7 @@ impl Getter {
     async fn try_get(&self, session: Session, queue: &str) -> lapin::Result<Option<Delivery>> {
         let name = short(queue)?;
         let mut slot = self.open.lock().await;
-        // What was given back may be what is asked for.
+        // What was requeued may be what is asked for.
         self.flush().await;
         let mut open = match slot.take() {
             Some(open) if open.settler.channel.generation() == session.generation => open,

@@ -229,7 +229,7 @@ impl Lane {
             }
             match verdict {
                 Verdict::Ack | Verdict::Replaced | Verdict::Reject => copy.settlement.settle(verdict),
-                // Dropped, and so given back, when nobody takes it.
+                // Dropped, and so requeued, when nobody takes it.
                 Verdict::Requeue | Verdict::Lost if !self.out.is_open() => {}
                 Verdict::Requeue | Verdict::Lost => self.out.push(copy),
             }
@@ -304,7 +304,7 @@ impl Lane {
     }
 
     /// What the broker hands out until it answers is handed out here too: the worker gives it back unspent, where the
-    /// broker would count it as delivered before. What comes after the deadline waits for the answer: given back at once,
+    /// broker would count it as delivered before. What comes after the deadline waits for the answer: requeued at once,
     /// it would come again and again.
     fn begin_cancel(&mut self, reply: Option<Reply>) {
         match (&mut self.cancel, &mut self.attachment) {

@@ -57,7 +57,7 @@ enum TagState {
     Out,
     /// To be acked.
     Done,
-    /// Acked or given back.
+    /// Acked or requeued.
     Gone,
 }
 
@@ -99,7 +99,7 @@ impl Ledger {
         self.done(tag)
     }
 
-    /// It is given back. `false` when the tag is not out.
+    /// It is requeued. `false` when the tag is not out.
     pub(super) fn given_back(&mut self, tag: u64) -> bool {
         let Some(slot) = self.slot(tag) else { return false };
         slot.state = TagState::Gone;
@@ -258,7 +258,7 @@ mod tests {
         assert!(ledger.given_back(1) && !ledger.done(1));
     }
 
-    /// Any order of verdicts: each done tag is acked exactly once, and no tag is acked that is out or given back.
+    /// Any order of verdicts: each done tag is acked exactly once, and no tag is acked that is out or requeued.
     #[test]
     fn every_done_tag_is_acked_once() {
         for seed in 0..500 {

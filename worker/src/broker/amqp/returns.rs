@@ -1,4 +1,4 @@
-//! Writes the verdicts on batches, and gives back what is left of each, one after the other.
+//! Writes the verdicts on batches, and requeues what is left of each, one after the other.
 //!
 //! A quorum queue that has many acks of a channel to write keeps further ones back in that channel, and they are lost if it
 //! is closed meanwhile: the messages would come again. So there are few acks, and a channel with many is closed only when
@@ -27,7 +27,7 @@ use crate::connection::amqp::subscription::{Ack, Event, Source};
 const TOGETHER: usize = 1024;
 /// How long settled messages wait for those before them, to be acked with them.
 const STRAGGLER: Duration = Duration::from_millis(200);
-/// How long to wait until what was given back is seen in its queue.
+/// How long to wait until what was requeued is seen in its queue.
 const SEEN: Duration = Duration::from_millis(500);
 /// The same while the queue says nothing of its messages.
 const BUSY: Duration = Duration::from_secs(5);
@@ -48,7 +48,7 @@ pub(super) struct Returns {
     settled: Vec<(Open, usize)>,
     /// How many batches others know to be on their way back.
     returning: Arc<AtomicUsize>,
-    /// False when somebody else takes what is given back as soon as it is there.
+    /// False when somebody else takes what is requeued as soon as it is there.
     is_seen: bool,
     /// For looking at queues, and the number of its connection.
     looking: Option<(u64, Scratch)>,
@@ -159,7 +159,7 @@ impl Returns {
     /// Closes the channel of a batch. `expected` is the queue of those before it, and how many messages it has.
     ///
     /// RabbitMQ confirms that before a quorum queue has noticed. The next batch must come after it, so it is waited for,
-    /// as far as it can be seen: others may take what is given back at once.
+    /// as far as it can be seen: others may take what is requeued at once.
     async fn close(&mut self, open: Open, given_back: usize, expected: &mut Option<(Arc<str>, u64)>) {
         let Open { channel, queue, .. } = open;
         let session = channel.session().clone();

@@ -24,7 +24,7 @@ const MARK: &str = "MQ_SHIM";
 /// Builds the worker of the crate, and becomes it, with the same arguments. Comes back only with a failure, or
 /// when the worker has ended.
 ///
-/// `config` is what this process makes of the configuration: a mistake is told before anything is built, unless
+/// `config` is what this process makes of the configuration: a mistake is reported before anything is built, unless
 /// the crate has another version of us, which may know better.
 pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config>) -> Outcome {
     if let Some(name) = built_for() {

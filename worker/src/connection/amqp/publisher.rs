@@ -1,7 +1,7 @@
 //! Publishing, as callers see it: each hands its message to the one task that publishes ([`publishing`](super::publishing)),
-//! and is told what became of it.
+//! and gets the outcome.
 //!
-//! | what happens | what the caller is told |
+//! | what happens | what the caller gets |
 //! |---|---|
 //! | confirmed and not returned | `Ok` |
 //! | no queue takes it | unroutable |

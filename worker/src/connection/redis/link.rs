@@ -74,7 +74,7 @@ impl Link {
         })
     }
 
-    /// A second connection, which hears what is published.
+    /// A second connection, which receives what is published.
     pub(super) async fn listen(&self) -> RedisResult<PubSub> {
         self.server.client(self.timeout).await?.get_async_pubsub().await
     }

@@ -51,7 +51,7 @@ impl Redis {
         }
     }
 
-    /// A second connection, which hears what is published. To be awaited on the library's own thread.
+    /// A second connection, which receives what is published. To be awaited on the library's own thread.
     pub(crate) async fn listen(&self) -> Result<PubSub> {
         let what = "listen for results";
         match tokio::time::timeout(self.timeout, self.link.listen()).await {

@@ -85,7 +85,7 @@ pub(crate) fn fresh_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An open file. The thread ends, and gives back what is claimed, when the last handle is dropped.
+/// An open file. The thread ends, and requeues what is claimed, when the last handle is dropped.
 pub(crate) struct Database {
     path: Arc<Path>,
     /// Unbounded: callers wait for their answers, claims are bounded by prefetch, and news is counted once, so

@@ -134,7 +134,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The last handle is gone: writes what was settled and gives back the rest.
+    /// The last handle is gone: writes what was settled and requeues the rest.
     pub(super) fn leave(&mut self) {
         let deadline = Instant::now() + LEAVE_WITHIN;
         while self.lease.id().is_some() {

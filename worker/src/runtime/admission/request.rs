@@ -22,7 +22,7 @@ pub(crate) struct Request {
     pub(crate) quarantined: bool,
     /// Its spans, once it runs.
     pub(crate) trace: CallTrace,
-    /// How the delivery is given back.
+    /// How the delivery is settled.
     pub(crate) settlement: Settlement,
 }
 

@@ -41,7 +41,7 @@ impl Reserved {
 pub(crate) struct Inquiries(Mutex<Vec<oneshot::Sender<Vec<Reserved>>>>);
 
 impl Inquiries {
-    /// What is reserved, the first 1000; nothing while the worker stops, since it gives back what it has not begun.
+    /// What is reserved, the first 1000; nothing while the worker stops, since it requeues what it has not begun.
     pub(crate) async fn ask(&self, pauses: &Pauses) -> Vec<Reserved> {
         let (asking, answer) = oneshot::channel();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asking);

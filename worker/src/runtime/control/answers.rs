@@ -120,7 +120,7 @@ impl Node {
     }
 
     fn active(&self, told_as: ArgumentsAs) -> Value {
-        // A reply has to fit into a message: of many tasks only the first are told with their arguments.
+        // A reply has to fit into a message: in a long list only the first tasks have their arguments.
         const WITH_ARGUMENTS: usize = 1000;
         let tasks = self.running.list();
         let info = |(index, task)| {

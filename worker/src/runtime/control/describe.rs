@@ -16,7 +16,7 @@ use crate::state::State;
 use crate::task::Context;
 use crate::task::reports::Report;
 
-/// A body up to this size is read again for its arguments; they are told as they are.
+/// A body up to this size is read again for its arguments; they are shown as they are.
 const SMALL: usize = 1024;
 
 /// How the arguments of a call are shown.

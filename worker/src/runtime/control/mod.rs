@@ -65,7 +65,7 @@ pub(super) struct Node {
     pub(super) revocations: Arc<Revocations>,
     /// What is paused.
     pub(super) pauses: Arc<Pauses>,
-    /// How it is told to stop.
+    /// Stops the worker.
     pub(super) handle: WorkerHandle,
     pub(super) clock: Arc<Clock>,
     /// Events, of calls and of itself.

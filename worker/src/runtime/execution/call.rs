@@ -52,7 +52,7 @@ impl AsyncCall {
     pub(super) fn stop(mut self, ended: Ended) -> Ended {
         let stopped = self.context.enter(|| self.future.stop());
         match (ended, stopped) {
-            // Handed back, it would be as if it had never run.
+            // Requeued, it would be as if it had never run.
             (Ended::Interrupted, Err(panic)) => Ended::Broke(panic),
             (ended, _) => ended,
         }

@@ -131,11 +131,11 @@ async fn bounded(
     context: &Context,
     interrupted: &CancellationToken,
 ) -> Ended {
-    // A task that heard of the cold shutdown and gave up was not given its chance: that is no failure of its own.
+    // A task that gave up because of the cold shutdown did not get its chance: that is no failure of its own.
     let run = run.map(|ended| match ended {
         Ended::Returned(_) => ended,
         _ if interrupted.is_cancelled() => Ended::Interrupted,
-        // So it is with one that heard that nobody wants it any more.
+        // The same holds for one that gave up because it was revoked.
         _ if context.is_revoked() => Ended::Terminated,
         _ => ended,
     });

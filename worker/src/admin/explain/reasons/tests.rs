@@ -128,7 +128,7 @@ fn every_reason_is_found() {
             Facts { is_quarantined: true, ..gone(job(JobState::Failure)) },
             vec!["failed", "quarantined"],
         ),
-        // Replayed: the message counts more than what the history has not heard yet.
+        // Replayed: the message counts more than what the history knows yet.
         ("replayed", Facts { job: Some(job(JobState::Failure)), ..facts() }, vec!["next"]),
     ] {
         assert_eq!(names(&facts), expected, "{what}");
