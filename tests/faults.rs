@@ -161,12 +161,12 @@ fn a_message_whose_crash_was_counted_survives_a_reconnect_and_a_crash() {
 }
 
 #[test]
-fn a_poison_task_is_put_aside_alone_and_takes_two_workers_down_at_most() {
+fn a_poison_task_is_dead_lettered_alone_and_takes_two_workers_down_at_most() {
     side_by_side(everywhere(|broker| clean(&format!("--broker {broker} --scenario poison"))));
 }
 
 #[test]
-fn a_poison_task_is_put_aside_alone_by_workers_that_cannot_isolate_it() {
+fn a_poison_task_is_dead_lettered_alone_by_workers_that_cannot_isolate_it() {
     side_by_side(everywhere(|broker| clean(&format!("--broker {broker} --scenario poison-in-process"))));
 }
 

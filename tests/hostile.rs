@@ -90,7 +90,7 @@ fn started(place: &Place) -> (App, Running, Arc<AtomicU64>) {
 }
 
 #[test]
-fn what_cannot_be_run_is_put_aside_with_its_reason() {
+fn what_cannot_be_run_is_dead_lettered_with_its_reason() {
     everywhere(async |place| {
         let gzip = json!({"compression": "application/x-gzip"});
         let hostile = [

@@ -79,7 +79,7 @@ async fn share_fairly(place: &Place, prefetch: Prefetch) {
 }
 
 #[test]
-fn a_large_prefetch_leaves_the_work_with_whoever_reserved_it() {
+fn a_large_prefetch_leaves_the_work_with_the_worker_that_reserved_it() {
     let _alone = alone();
     support::places::everywhere(async |place| {
         let app = place.app();

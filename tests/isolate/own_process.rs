@@ -99,7 +99,7 @@ fn a_loop_without_end_is_killed_at_its_time_limit_with_all_that_it_started() {
 }
 
 #[test]
-fn a_crash_takes_nobody_along_spends_no_retry_and_is_put_aside_after_three() {
+fn a_crash_takes_nobody_along_spends_no_retry_and_is_dead_lettered_after_three() {
     on_real_brokers(async |lab| {
         let worker = lab.worker(&[]);
         let (stay, neighbour) = (lab.file("stay"), lab.file("neighbour"));

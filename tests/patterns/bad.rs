@@ -45,7 +45,7 @@ fn a_message_that_fits_one_subscription_and_not_the_other_is_lost_by_neither() {
 }
 
 #[test]
-fn a_plain_message_that_no_task_wants_is_put_aside_with_the_reason() {
+fn a_plain_message_that_no_task_wants_is_dead_lettered_with_the_reason() {
     everywhere(async |place| {
         let app = app_with_tasks(&place, &["bad_*"], |_| {});
         let running = Running::start(app.clone(), Journal::default().shared());

@@ -49,7 +49,7 @@ pub(crate) struct Verdict {
     /// How many of those the faults explain at most.
     pub(crate) bound: usize,
     /// Dead letters with the reason that they had to have.
-    pub(crate) put_aside: usize,
+    pub(crate) dead_lettered: usize,
     /// Tasks that were dead-lettered for crashes of others: accounted for, and counted.
     pub(crate) blamed: usize,
     /// The longest time between being due and beginning.
@@ -178,7 +178,7 @@ fn check_outcome(
     }
     for reason in &task.dead {
         if Some(reason.as_str()) == wanted {
-            verdict.put_aside += 1;
+            verdict.dead_lettered += 1;
         } else if reason == "crashed" && task.has_succeeded() && !setting.forbids_blame {
             // A copy too many: it has its success.
         } else if reason == "crashed" {
@@ -210,7 +210,7 @@ impl fmt::Display for Verdict {
             self.lost.len(),
             self.duplicated,
             self.bound,
-            self.put_aside,
+            self.dead_lettered,
             self.blamed,
             self.latest.as_secs_f64(),
             self.broken.len(),

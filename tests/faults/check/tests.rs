@@ -226,13 +226,13 @@ fn early_is_seen_and_late_is_measured() {
 #[test]
 fn dead_letters_are_outcomes_with_the_right_reason() {
     let reject = "1.0 p0/1 intent a reject\n1.1 p0/1 ok a\n1.2 w0/2 start a 0\n1.3 w0/2 end a 0 refused\n";
-    assert_eq!(clean(&format!("{reject}9.0 control dead a rejected")).put_aside, 1);
+    assert_eq!(clean(&format!("{reject}9.0 control dead a rejected")).dead_lettered, 1);
     caught("outcome", &format!("{reject}9.0 control dead a malformed"));
     caught("outcome", &sent("9.0 control dead a retries-exhausted"));
     caught("blamed", &sent("9.0 control dead a crashed"));
     let crashes = "2.0 w0/2 crash p abort\n3.0 w0/2 crash p abort\n4.0 w0/2 crash p abort\n1.0 p0/1 intent p poison\n1.1 p0/1 ok p\n";
     let verdict = clean(&sent(&format!("{crashes}9.0 control dead a crashed\n9.0 control dead p crashed")));
-    assert_eq!((verdict.blamed, verdict.put_aside), (1, 1));
+    assert_eq!((verdict.blamed, verdict.dead_lettered), (1, 1));
     let log = sent(&format!("{crashes}9.0 control dead a crashed\n9.0 control dead p crashed"));
     let lines = log.lines().map(|line| line.parse::<Line>().expect("a good line"));
     let strict = check(&History::new(lines), Setting { forbids_blame: true, ..SETTING });

@@ -32,7 +32,7 @@ struct Waiting {
     news: watch::Sender<News>,
 }
 
-/// What is heard of a task.
+/// What a waiting caller learns of a task.
 #[derive(Clone, Debug)]
 pub(super) enum News {
     /// Not yet: what is stored now is not reported.
@@ -63,7 +63,7 @@ impl Hub {
         Listener { hub: Arc::clone(self), id: id.to_owned(), news }
     }
 
-    /// What is stored about these tasks is heard from now on.
+    /// The store reports what is stored for these tasks from now on.
     pub(super) fn listening<'a>(&self, ids: impl IntoIterator<Item = &'a String>) {
         let waiting = self.lock();
         ids.into_iter()
@@ -99,7 +99,7 @@ impl Hub {
 /// The pause before the next attempt to fetch or to connect, at first and at most.
 pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// Waits for a record that is fetched where it was not heard.
+/// Waits for a record, and fetches it where the store may have reported it before.
 pub(super) async fn wait<F>(
     mut listener: Listener,
     awaited: Awaited,

@@ -41,8 +41,8 @@ pub(super) struct Listening<S> {
     hub: Arc<Hub>,
     /// What the task that listens begins with; the first caller that waits takes it.
     changes: Mutex<Option<Changes>>,
-    /// Why there is nothing to hear, where that will not change by itself.
-    deaf: Arc<OnceLock<String>>,
+    /// Why nothing is announced, where that will not change by itself.
+    silent: Arc<OnceLock<String>>,
     closed: CancellationToken,
     _closed_when_dropped: DropGuard,
 }
@@ -56,7 +56,7 @@ impl<S: Announcing> Listening<S> {
             store,
             hub,
             changes: Mutex::new(Some(changes)),
-            deaf: Arc::default(),
+            silent: Arc::default(),
             closed,
             _closed_when_dropped,
         }
@@ -89,7 +89,7 @@ impl<S: Announcing> Listening<S> {
         }
         self.listen().await?;
         hub::wait(self.hub.listen(id), awaited, || async {
-            match self.deaf.get() {
+            match self.silent.get() {
                 None => self.store.fetch(id).await,
                 Some(why) => Err(Error::unsupported(why.clone())),
             }
@@ -100,12 +100,13 @@ impl<S: Announcing> Listening<S> {
     /// Starts the task that listens, with the first caller that waits.
     async fn listen(&self) -> Result<()> {
         if let Some(changes) = self.changes.lock().await.take() {
-            let (store, hub, deaf) = (Arc::clone(&self.store), Arc::clone(&self.hub), Arc::clone(&self.deaf));
+            let (store, hub, silent) =
+                (Arc::clone(&self.store), Arc::clone(&self.hub), Arc::clone(&self.silent));
             let closed = self.closed.clone();
-            let work = async move { listen(&*store, &hub, changes, &deaf).await };
+            let work = async move { listen(&*store, &hub, changes, &silent).await };
             background::spawn(async move { closed.run_until_cancelled(work).await })?;
         }
-        match self.deaf.get() {
+        match self.silent.get() {
             None => Ok(()),
             Some(why) => Err(Error::unsupported(why.clone())),
         }
@@ -117,7 +118,7 @@ fn closed() -> Error {
 }
 
 /// Listens for ever.
-async fn listen(store: &impl Announcing, hub: &Hub, mut changes: Changes, deaf: &OnceLock<String>) {
+async fn listen(store: &impl Announcing, hub: &Hub, mut changes: Changes, silent: &OnceLock<String>) {
     let (mut pause, longest) = PAUSE;
     loop {
         match store.serve(hub, &mut changes).await {
@@ -130,7 +131,7 @@ async fn listen(store: &impl Announcing, hub: &Hub, mut changes: Changes, deaf: 
             }
             Ended::Silent(why) => {
                 tracing::error!(why);
-                let _ = deaf.set(why);
+                let _ = silent.set(why);
                 // Waiting callers get the error when they fetch.
                 hub.listening(&hub.ids());
                 while let Some(change) = changes.recv().await {

@@ -22,7 +22,7 @@ use crate::tracing;
 const CHANNEL: &str = "mq_worker_result";
 /// A connection on which nothing has arrived for so long is checked.
 const QUIET: Duration = Duration::from_secs(15);
-/// A notification is heard within this time, as a rule.
+/// A notification usually arrives within this time.
 const PROMPTLY: Duration = Duration::from_millis(200);
 /// How often a process that stores results deletes what has expired.
 const SWEEP: Duration = Duration::from_secs(30);

@@ -228,7 +228,7 @@ impl Store {
         match ResultRecord::from_json(message.get_payload_bytes()) {
             Ok(record) if record.task_id == id => hub.tell(record),
             Ok(_) => {}
-            Err(error) => tracing::warn!(channel, %error, "heard something that is not a result"),
+            Err(error) => tracing::warn!(channel, %error, "received something that is not a result"),
         }
     }
 

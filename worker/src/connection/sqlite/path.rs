@@ -67,15 +67,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let root = dir.path().canonicalize().expect("it exists");
         let expected = root.join("jobs.db");
+        let name = Path::new(root.file_name().expect("a name"));
         for url in [
             format!("sqlite:{}/jobs.db", root.display()),
             format!("sqlite://{}/jobs.db", root.display()),
-            format!("SQLITE:{}/../{}/./jobs.db", root.display(), root.file_name().unwrap().to_str().unwrap()),
+            format!("SQLITE:{}/../{}/./jobs.db", root.display(), name.display()),
         ] {
             assert_eq!(resolved(&url).expect(&url), expected, "{url}");
         }
-        let working_directory = std::env::current_dir().unwrap().canonicalize().unwrap();
-        assert_eq!(resolved("sqlite:jobs.db").unwrap(), working_directory.join("jobs.db"));
+        let working_directory =
+            std::env::current_dir().and_then(|at| at.canonicalize()).expect("a directory");
+        assert_eq!(resolved("sqlite:jobs.db").expect("a path"), working_directory.join("jobs.db"));
     }
 
     #[test]

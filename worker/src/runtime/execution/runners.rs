@@ -156,7 +156,7 @@ mod tests {
 
     enum Job {
         Meet,
-        /// Keeps its thread until it is told.
+        /// Keeps its thread until a word arrives.
         Block(std::sync::mpsc::Receiver<()>),
         Panic,
     }
@@ -174,7 +174,7 @@ mod tests {
                 Job::Meet => {
                     self.all.wait().await;
                 }
-                Job::Block(until) => until.recv().expect("told"),
+                Job::Block(until) => until.recv().expect("the word"),
                 Job::Panic => panic!("a fault in the pipe"),
             }
             let _ = self.done.send(());
@@ -211,8 +211,8 @@ mod tests {
         let (runners, mut ended) = meeting(200);
         // The second pair finds runners that are idle.
         for _ in 0..2 {
-            let (go, told) = std::sync::mpsc::channel();
-            runners.run(Job::Block(told));
+            let (go, until) = std::sync::mpsc::channel();
+            runners.run(Job::Block(until));
             (0..200).for_each(|_| runners.run(Job::Meet));
             all_end(&mut ended, 200).await;
             go.send(()).expect("it waits");
