@@ -5,8 +5,8 @@
 //! $ MQ_BROKER_URL=amqp://localhost cargo run --release -p mq-worker-benches --bin curves -- size workers
 //! ```
 //!
-//! Each point is a process of its own, so that its memory is its own. `DEEPEST` in the environment is the deepest queue; a
-//! million by default. Rates are tasks a second; memory is the RSS of the worker at the end.
+//! Each point runs in its own process, so that its memory is measured separately. `DEEPEST` in the environment is the
+//! deepest queue; a million by default. Rates are tasks per second; memory is the RSS of the worker at the end.
 #![allow(clippy::print_stdout)]
 
 mod draining;
@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use draining::{Done, drain, number};
 use mq_worker::{App, Config, Context, Prefetch, SharedState, Worker, task};
 
-/// How many tasks a point has where the curve does not say otherwise.
+/// How many tasks a point has, unless the curve sets another number.
 const TASKS: u64 = 20_000;
 /// How long each task of the concurrency curve sleeps.
 const NAP: Duration = Duration::from_secs(1);
 /// The most bytes that are sent for one size.
 const BYTES: u64 = 100_000_000;
 
-/// What changes, and its values.
+/// The parameter that changes, and its values.
 const CURVES: [(&str, &[u64]); 6] = [
     ("depth", &[1_000, 10_000, 100_000, 1_000_000, 5_000_000]),
     ("size", &[100, 1_000, 10_000, 100_000, 1_000_000]),
@@ -56,7 +56,7 @@ fn main() {
     }
 }
 
-/// All points of some curves, or of all.
+/// Measures all points of the given curves, or of all curves.
 fn all(wanted: &[&str]) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let sqlite = format!("sqlite:{}", directory.path().join("queue.db").display());
@@ -95,7 +95,7 @@ async fn point(curve: &str, value: u64) {
     };
     match curve {
         "concurrency" => config.worker.concurrency = usize::try_from(value).expect("a number of slots"),
-        // Ten slots a processor, as by default.
+        // Ten slots per processor, as by default.
         "prefetch" => config.worker.prefetch = Prefetch::Fixed(u16::try_from(value).expect("a prefetch")),
         _ => {}
     }
@@ -134,7 +134,7 @@ async fn send(app: &App, curve: &str, queues: &[String], tasks: u64, size: u64) 
     }
 }
 
-/// Drains by several processes, until all of them have stopped.
+/// Drains a queue with several processes, until all of them have stopped.
 async fn drain_by(app: &App, queue: &str, workers: u64, tasks: u64) -> String {
     let program = std::env::current_exe().expect("this program");
     let start = |_| {
@@ -145,7 +145,7 @@ async fn drain_by(app: &App, queue: &str, workers: u64, tasks: u64) -> String {
     let broker = app.broker().await.expect("the broker");
     let names = [queue.to_owned()];
     let ready = async || broker.queues(&names).await.expect("an answer").remove(0).ready;
-    // Starting is not what is measured.
+    // Exclude start-up from the measurement.
     while ready().await == tasks {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -160,7 +160,7 @@ async fn drain_by(app: &App, queue: &str, workers: u64, tasks: u64) -> String {
     format!("{:.0} | |", tasks as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Works until its input ends.
+/// Runs a worker until its input ends.
 async fn work(queue: &str) {
     let app = App::new(config(vec![queue.to_owned()])).expect("an application");
     let mut state = SharedState::default();

@@ -1,4 +1,4 @@
-//! A worker that drains a queue, measured: for the benches that compare two ways of doing so in turns.
+//! Measures a worker that drains a queue, for benches that compare two ways of doing so in turns.
 #![allow(dead_code, reason = "each bench reads the figures that it shows")]
 
 use std::sync::Arc;
@@ -17,17 +17,17 @@ impl Done {
     }
 }
 
-/// Rates are tasks a second.
+/// The figures of a drained queue. Rates are tasks per second.
 pub(crate) struct Drained {
     /// Until the last task had run.
     pub(crate) rate: f64,
     /// Until the last outcome was settled.
     pub(crate) settled_rate: f64,
-    /// CPU time of a task.
+    /// CPU time per task, in microseconds.
     pub(crate) micros: f64,
 }
 
-/// A worker that stops waits so long after its last acks, so that a quorum queue surely has them. That is no work.
+/// How long a stopping worker waits after its last acks, so that a quorum queue surely has them. Not counted as work.
 const SINKING: Duration = Duration::from_millis(500);
 
 /// Runs a worker until the queue is empty and all is settled.
@@ -43,7 +43,7 @@ pub(crate) async fn drain(app: &App, n: u64) -> Drained {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let ran = begun.elapsed();
-    // A warm stop ends when the last outcome is settled and the last event is sent.
+    // A warm shutdown completes when the last outcome is settled and the last event is sent.
     handle.stop();
     running.await.expect("no panic").expect("the worker ran");
     let (mut settled, cpu) = (begun.elapsed(), cpu_time() - cpu);
@@ -54,7 +54,7 @@ pub(crate) async fn drain(app: &App, n: u64) -> Drained {
     Drained { rate: rate(ran), settled_rate: rate(settled), micros: cpu.as_secs_f64() * 1e6 / n as f64 }
 }
 
-/// Of all threads of this process.
+/// CPU time of all threads of this process.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())

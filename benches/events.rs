@@ -1,12 +1,12 @@
-//! What events cost: a worker drains a queue, with `--events` and without, in turns.
+//! The cost of events: a worker drains a queue, with `--events` and without, in turns.
 //!
 //! ```console
 //! $ cargo run --release -p mq-worker-benches --bin events                        # SQLite
 //! $ MQ_BROKER_URL=amqp://localhost cargo run --release -p mq-worker-benches --bin events
 //! ```
 //!
-//! `N` tasks a round and `ROUNDS` rounds can be set in the environment. CPU time is that of this process alone: of the worker and
-//! what sends its events.
+//! `N` tasks per round and `ROUNDS` rounds can be set in the environment. CPU time is that of this process alone: of the
+//! worker and the sending of its events.
 #![allow(clippy::print_stdout)]
 
 mod draining;
@@ -41,7 +41,7 @@ async fn main() {
             silent.send_many((0..n).map(|id| observed.with(id))).await.expect("sent");
             pair.push(drain(app, n).await);
         }
-        // The first round warms up.
+        // The first round is a warm-up.
         if round > 0 {
             rounds_of.push(pair.try_into().ok().expect("a pair"));
         }

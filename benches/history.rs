@@ -1,4 +1,4 @@
-//! The history: how many events a second it takes, and how long a page of many calls takes.
+//! The history: how many events per second it records, and how long a page among many calls takes.
 //!
 //! ```console
 //! cargo run --release -p mq-worker-benches --bin history [calls] [directory]
@@ -15,7 +15,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How many events one transaction records, as when a backlog is read.
 const BATCH: usize = 1000;
-/// How many calls begin between the events of one: they are spread over several transactions.
+/// How many calls start between two events of one call, so that its events are spread over several transactions.
 const APART: usize = 600;
 
 #[tokio::main]
@@ -68,7 +68,7 @@ async fn run(path: &std::path::Path, calls: usize) -> Result<(), Failure> {
             Filter { text: some("example"), queue: some("queue3"), worker: some("worker4@host"), ..none() },
         ),
     ] {
-        // The first one has to read from the disk.
+        // The first query has to read from disk.
         let mut times = Vec::new();
         for _ in 0..5 {
             let begun = Instant::now();
@@ -130,7 +130,7 @@ async fn fill(history: &History, calls: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How long this process has computed, where the system tells.
+/// The CPU time of this process in seconds, if the system reports it.
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
@@ -138,7 +138,7 @@ fn cpu_seconds() -> Option<f64> {
     Some(ticks / 100.0)
 }
 
-/// Ids in no order, as random ones are.
+/// Ids in no particular order, like random ones.
 fn id(call: usize) -> String {
     let mixed = (call as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let more = mixed.rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9);

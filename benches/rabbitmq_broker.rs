@@ -1,4 +1,4 @@
-//! The RabbitMQ broker beside raw `lapin`, interleaved in one run on the same messages.
+//! The RabbitMQ broker compared with raw `lapin`, interleaved in one run on the same messages.
 //!
 //! ```console
 //! $ MQ_BENCH_AMQP_URL=amqp://localhost cargo run --release -p mq-worker-benches --bin rabbitmq_broker
@@ -80,7 +80,7 @@ fn report(title: &str, rates: Vec<(&str, Vec<f64>)>) {
     }
 }
 
-/// `lapin` as it is fastest, by hand.
+/// `lapin`, tuned by hand for speed.
 struct Raw {
     connection: Connection,
     queue: String,
@@ -148,7 +148,7 @@ impl Raw {
     }
 }
 
-/// What the rest of the framework stands on.
+/// The broker that the rest of the framework builds on.
 struct Framework {
     broker: Arc<dyn Broker>,
     queue: String,

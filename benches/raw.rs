@@ -18,7 +18,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Connects; the queue exists.
+    /// Connects. The queue must exist.
     pub(crate) async fn connect(url: &str, queue: &'static str) -> Self {
         let connection =
             Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");

@@ -1,4 +1,4 @@
-//! The SQLite broker beside raw `rusqlite`, in one run, with `synchronous=FULL` throughout.
+//! The SQLite broker compared with raw `rusqlite`, in one run, with `synchronous=FULL` throughout.
 //!
 //! ```console
 //! cargo run --release -p mq-worker-benches --bin sqlite_broker [messages]
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 async fn compare(messages: usize) -> Result<(), Failure> {
-    // In the working directory: a temporary one may be memory, where a sync costs nothing.
+    // In the working directory: a temporary one may be in memory, where a sync costs nothing.
     let dir = std::env::current_dir()?.join("target").join(format!("sqlite-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let outcome = run(&dir, messages).await;
@@ -52,7 +52,7 @@ async fn run(dir: &Path, messages: usize) -> Result<(), Failure> {
     let rate = drain(&*broker, messages, 1000).await?;
     println!("drain with acks, prefetch 1000             {rate:>10.0} messages/s");
 
-    // The log has its size by now: a sync need not write the file's length as well.
+    // The log has reached its full size: a sync no longer has to write the file's length as well.
     let rate = publish_all(&broker, messages).await?;
     println!("publish again, into a log of full size     {rate:>10.0} messages/s");
     drain(&*broker, messages, 1000).await?;
@@ -138,7 +138,7 @@ async fn open(file: &Path) -> Result<Arc<dyn Broker>, Failure> {
     Ok(broker)
 }
 
-/// What `.delay(..)` of a small struct looks like.
+/// A publication like that of `.delay(..)` with a small struct.
 fn task(argument: &str) -> Publication {
     let id = "0191b2c4-8f7e-7c3a-9d51-2f6f0c1e7a55";
     let properties = Properties {

@@ -1,4 +1,4 @@
-//! What results cost: a worker drains a queue, with results in each store and without, in turns.
+//! The cost of results: a worker drains a queue, with results in each result backend and without, in turns.
 //!
 //! ```console
 //! $ cargo run --release -p mq-worker-benches --bin stores -- redis://localhost postgres://localhost/bench sqlite
@@ -6,9 +6,9 @@
 //! $ cargo run --release -p mq-worker-benches --bin stores -- --million redis://localhost postgres://localhost/bench
 //! ```
 //!
-//! `sqlite` is the file of the broker, or without such a broker another one. `N` tasks a round and `ROUNDS` rounds can be set in
-//! the environment. CPU time is that of this process alone. With `--million`, `N` results (a million by default) are stored that
-//! expire soon; printed is how long storing and fetching take meanwhile, and how many are left.
+//! `sqlite` is the file of the broker, or another file if the broker is not SQLite. `N` tasks per round and `ROUNDS` rounds
+//! can be set in the environment. CPU time is that of this process alone. With `--million`, `N` results that expire soon
+//! (a million by default) are stored; it prints how long storing and fetching take meanwhile, and whether the first is gone.
 #![allow(clippy::print_stdout)]
 
 mod draining;
@@ -55,7 +55,7 @@ async fn main() {
     }
 }
 
-/// With results and without, in turns.
+/// Drains with results and without, in turns.
 async fn compare(broker: &str, store: BrokerUrl) {
     let (n, rounds) = (number("N", 20_000), number("ROUNDS", 5));
     let mut config =
@@ -90,7 +90,7 @@ async fn compare(broker: &str, store: BrokerUrl) {
     app.close().await;
 }
 
-/// Stores results that expire, and shows what callers notice of that.
+/// Stores results that expire, and shows how that affects callers.
 async fn million(broker: &str, store: &BrokerUrl) {
     let n = number("N", 1_000_000);
     let expires = Duration::from_secs(number("EXPIRES", 60));

@@ -1,12 +1,12 @@
-//! How fast tasks are queued and run, beside the raw client, in one run.
+//! How fast tasks are queued and run, compared with the raw client in one run.
 //!
 //! ```console
 //! $ cargo run --release -p mq-worker-benches --bin throughput                        # SQLite
 //! $ MQ_BROKER_URL=amqp://localhost cargo run --release -p mq-worker-benches --bin throughput
 //! ```
 //!
-//! `N` messages a round and `ROUNDS` rounds can be set in the environment. The raw client and the framework take
-//! turns, so that both meet the machine in the same mood; medians are printed, and the ratio of medians.
+//! `N` messages per round and `ROUNDS` rounds can be set in the environment. The raw client and the framework take
+//! turns, so that both run under the same conditions; medians are printed, and the ratio of medians.
 #![allow(clippy::print_stdout)]
 
 mod raw;
@@ -33,7 +33,7 @@ impl User {
     }
 }
 
-/// Counts what ran, and when the last one did.
+/// Counts the tasks that ran, and notifies of each start.
 #[derive(Clone, Default)]
 struct Done {
     count: Arc<AtomicU64>,
@@ -173,7 +173,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Figures by name, in the order in which they first came.
+/// Figures by name, in the order of their first appearance.
 #[derive(Default)]
 struct Table(Vec<(&'static str, Vec<f64>)>);
 
@@ -207,7 +207,7 @@ impl Table {
     }
 }
 
-/// Keeps the futures of a window in flight.
+/// Keeps up to `window` futures in flight.
 pub(crate) async fn windowed<F: Future<Output = ()>>(n: u64, window: usize, start: impl Fn(u64) -> F) {
     let mut flying = FuturesUnordered::new();
     for id in 0..n {

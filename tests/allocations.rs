@@ -1,5 +1,5 @@
-//! What a task costs between its delivery and its ack, in allocations and in instructions: unlike time, they are the same
-//! on any machine.
+//! The cost of a task from delivery to ack, in allocations and in instructions: unlike time, these are the same on every
+//! machine.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -10,24 +10,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mq_worker::{App, Config, Worker, task};
 
-/// At most so many allocations a task. Raise it only together with the reason.
+/// The maximum number of allocations per task. Raise it only together with the reason.
 const MOST: u64 = 6;
-/// The instructions a task took at the last release, in a debug build.
+/// Instructions per task at the last release, in a debug build.
 const BEFORE: f64 = 90_400.0;
-/// Other compilers count a little differently.
+/// Tolerances, since other compilers generate slightly different code.
 const MORE: f64 = 1.1;
 const LESS: f64 = 0.8;
-/// The tasks before these warm up what grows once.
+/// These tasks run first, so that one-time growth is not measured.
 const WARM_UP: u64 = 1_000;
 const MEASURED: u64 = 1_000;
-/// After the last one that is measured: a queue that runs empty is another story.
+/// Extra tasks behind the measured ones: a queue that runs empty has other costs.
 const AFTER: u64 = 200;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, which counts for each thread.
+/// The system allocator with a counter per thread.
 struct Counting;
 
 #[global_allocator]
@@ -35,27 +35,27 @@ static COUNTING: Counting = Counting;
 
 impl Counting {
     fn count() {
-        // A thread that ends has no counter any more.
+        // The counter of an exiting thread may already be gone.
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
     }
 }
 
-// SAFETY: everything is the system's allocator.
+// SAFETY: everything is forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::count();
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         Self::count();
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -81,7 +81,7 @@ fn a_task_costs_few_allocations() {
     let each =
         (ENDED_WITH.load(Ordering::Relaxed) - BEGAN_WITH.load(Ordering::Relaxed)) as f64 / MEASURED as f64;
     eprintln!("{each:.2} allocations a task");
-    // Lists grow now and then.
+    // The tolerance is for lists that occasionally grow.
     assert!(each < MOST as f64 + 0.1, "{each:.2} allocations a task, {MOST} are allowed");
     assert!(each >= 1.0, "nothing was counted");
 }
@@ -104,7 +104,7 @@ fn a_task_costs_few_instructions() {
     );
 }
 
-/// How many instructions a program executes that runs so many tasks.
+/// Returns how many instructions a program executes that runs this many tasks.
 fn instructions(tasks: u64) -> u64 {
     let output = Command::new("valgrind")
         .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
@@ -127,7 +127,7 @@ fn runs_as_many_tasks_as_it_is_told() {
     drain(WARM_UP + MEASURED, tasks);
 }
 
-/// Sends tasks, and has a worker run so many of them.
+/// Sends tasks and lets a worker run the given number of them.
 fn drain(sent: u64, tasks: u64) {
     let mut config =
         Config { broker_url: "memory://allocations".parse().expect("a URL"), ..Config::default() };
@@ -135,7 +135,7 @@ fn drain(sent: u64, tasks: u64) {
     config.worker.control = false;
     config.worker.concurrency = 100;
     let app = App::new(config).expect("an application");
-    // On one thread, whose counter has everything.
+    // A single thread, so that its counter covers everything.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         for n in 0..sent {

@@ -1,4 +1,4 @@
-//! Tests with something that every worker of their program gets: set-up functions, broadcasts, isolated tasks, schedules.
+//! Tests of things that affect every worker of their program: set-up functions, broadcasts, isolated tasks, schedules.
 
 mod isolate;
 mod patterns;

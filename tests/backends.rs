@@ -1,4 +1,4 @@
-//! The conformance suite of result backends: whoever asks for a result gets it, wherever it is kept.
+//! The conformance suite of result backends: callers get their results from every backend in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Lab {
         Some(Lab { kind, broker, store, _directory: directory })
     }
 
-    /// One more user of the backend that goes with the broker.
+    /// Opens another connection to the backend that goes with the broker.
     async fn open(&self) -> Arc<dyn ResultBackend> {
         self.open_keeping(Duration::from_secs(3600)).await
     }
@@ -78,7 +78,7 @@ fn success(id: &str, json: &str) -> ResultRecord {
     ResultRecord::success(id, json.as_bytes().to_vec()).expect("JSON")
 }
 
-/// An exception with three arguments; its text is all of them, as Python's callers see it.
+/// An exception with three arguments; its text lists all of them, as Python callers see it.
 fn failure(message: &str) -> TaskFailure {
     TaskFailure {
         kind: "MailError".into(),
@@ -134,7 +134,7 @@ macro_rules! suite {
 
 suite! {
     a_result_is_stored_and_fetched
-    a_result_that_comes_later_ends_the_waiting
+    a_later_result_wakes_the_caller
     a_failure_arrives_with_all_its_parts
     states_before_the_end_do_not_end_the_waiting
     a_final_state_is_not_overwritten
@@ -142,11 +142,11 @@ suite! {
     many_wait_at_once
     ten_thousand_wait_and_cost_nothing
     two_may_wait_for_one_result
-    waiting_may_be_given_up_and_taken_up_again
+    a_wait_can_be_abandoned_and_restarted
     a_large_value_arrives
     a_change_ends_the_waiting_for_one
     a_result_that_is_forgotten_is_gone
-    all_that_a_worker_tells_arrives
+    every_field_of_a_result_arrives
     results_expire
     closing_ends_the_waiting
 }
@@ -170,7 +170,7 @@ mod cases {
         }
     }
 
-    pub(super) async fn a_result_that_comes_later_ends_the_waiting(lab: &Lab) {
+    pub(super) async fn a_later_result_wakes_the_caller(lab: &Lab) {
         let (caller, worker) = (lab.open().await, lab.open().await);
         let id = unique("task");
         let reply_to = expect(&caller, &id).await;
@@ -224,7 +224,7 @@ mod cases {
         let reply_to = expect(&caller, &id).await;
         store(&worker, &success(&id, "\"first\""), &reply_to).await;
         assert_eq!(value(&wait(&caller, &id).await), "\"first\"");
-        // A duplicate that ran late.
+        // A duplicate run that finishes later.
         store(&worker, &ResultRecord::failed(&id, State::Retry, failure("late")), &reply_to).await;
         store(&worker, &ResultRecord::failed(&id, State::Failure, failure("late")), &reply_to).await;
         store(&worker, &success(&id, "\"second\""), &reply_to).await;
@@ -262,7 +262,7 @@ mod cases {
                 tokio::spawn(async move { (n, wait(&caller, &id).await) })
             })
             .collect();
-        // The last first: each result must find its own caller.
+        // In reverse order: each result must find its own caller.
         for (n, id, reply_to) in calls.iter().rev() {
             store(&worker, &success(id, &n.to_string()), reply_to).await;
         }
@@ -283,7 +283,7 @@ mod cases {
             let caller = Arc::clone(&caller);
             waits.push(tokio::spawn(async move { (n, caller.wait(&id, Awaited::Final).await) }));
         }
-        // A busy machine takes a while until all of them have begun.
+        // On a busy machine it takes a while until all of them are waiting.
         for n in [9_999, 0, 5_000] {
             store(&worker, &success(&format!("{prefix}-{n}"), &n.to_string()), &last).await;
             let (n, record) = within("one of many", LIMIT * 3, waits.remove(n)).await.expect("no panic");
@@ -308,7 +308,7 @@ mod cases {
         }
     }
 
-    pub(super) async fn waiting_may_be_given_up_and_taken_up_again(lab: &Lab) {
+    pub(super) async fn a_wait_can_be_abandoned_and_restarted(lab: &Lab) {
         let (caller, worker) = (lab.open().await, lab.open().await);
         let id = unique("task");
         let reply_to = expect(&caller, &id).await;
@@ -316,7 +316,7 @@ mod cases {
         store(&worker, &success(&id, "1"), &reply_to).await;
         assert_eq!(value(&wait(&caller, &id).await), "1");
         caller.release(&id);
-        // Storing a result that nobody waits for any more is no error.
+        // Storing a result without a waiting caller is not an error.
         store(&worker, &success(&unique("task"), "2"), &reply_to).await;
     }
 
@@ -352,7 +352,7 @@ mod cases {
         let last =
             within("the end", LIMIT, caller.wait(&id, Awaited::Change(known))).await.expect("a record");
         assert_eq!(value(&last), "4");
-        // A report that comes late changes nothing.
+        // A late report changes nothing.
         store(&worker, &ResultRecord::new(&*id, State::Started), &reply_to).await;
         let known = Awaited::Change(Some(last.mark()));
         assert!(tokio::time::timeout(QUIET, caller.wait(&id, known)).await.is_err(), "that was the end");
@@ -369,7 +369,7 @@ mod cases {
         assert!(fetch(&caller, &id).await.is_none());
     }
 
-    pub(super) async fn all_that_a_worker_tells_arrives(lab: &Lab) {
+    pub(super) async fn every_field_of_a_result_arrives(lab: &Lab) {
         let (caller, worker) = (lab.open().await, lab.open().await);
         let id = unique("task");
         let reply_to = expect(&caller, &id).await;
@@ -382,7 +382,7 @@ mod cases {
 
     pub(super) async fn results_expire(lab: &Lab) {
         if lab.kind == Kind::Rpc {
-            // The caller keeps what was sent to it; how long is its own affair.
+            // Results are kept by the caller, which decides for how long.
             return;
         }
         let backend = lab.open_keeping(Duration::from_millis(1200)).await;

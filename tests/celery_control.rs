@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The task waits here until the test lets it go.
+/// Blocks the task until the test releases it.
 struct Gate {
     begun: Semaphore,
     open: Semaphore,
@@ -32,7 +32,7 @@ async fn wait(ctx: &Context, number: f64) -> f64 {
     number
 }
 
-/// Python with Celery, where the run has one; says what is left out.
+/// Returns a Python with Celery if the run has one; otherwise prints what is skipped.
 fn python() -> Option<String> {
     let python = std::env::var("MQ_TEST_PYTHON").ok();
     if python.is_none() {
@@ -41,7 +41,7 @@ fn python() -> Option<String> {
     python
 }
 
-/// Runs Celery's command line, and gives the exit code and what it printed.
+/// Runs Celery's command line; returns the exit code and the output.
 async fn celery(python: &str, url: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(python);
     command.args(["-m", "celery", "-b", url]).args(arguments);
@@ -51,7 +51,7 @@ async fn celery(python: &str, url: &str, arguments: &[&str]) -> (Option<i32>, St
     (ended.status.code(), format!("{}{}", ended.stdout, ended.stderr))
 }
 
-/// The reply of our worker, as `celery inspect --json` prints it.
+/// Returns our worker's reply, as `celery inspect --json` prints it.
 async fn inspect(python: &str, url: &str, node: &str, what: &str) -> Value {
     let (code, printed) =
         celery(python, url, &["inspect", "--json", "--timeout", "5", "-d", node, what]).await;
@@ -61,7 +61,7 @@ async fn inspect(python: &str, url: &str, node: &str, what: &str) -> Value {
     replies[node].clone()
 }
 
-/// Runs a line of Python in which `control` is that of a Celery application.
+/// Runs a line of Python where `control` is that of a Celery application.
 async fn control(python: &str, url: &str, line: &str) {
     let program = format!(
         "from celery import Celery\napp = Celery(broker={url:?})\napp.conf.broker_connection_timeout = 60\n\
@@ -75,7 +75,7 @@ async fn control(python: &str, url: &str, line: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_celery_terminates_is_stopped_and_stays_so_for_workers_that_were_not_told() {
+async fn a_call_that_celery_terminates_stops_even_on_workers_that_missed_the_command() {
     let (Some(server), Some(python)) = (shared::rabbitmq(file!()), python()) else { return };
     let (url, node) = (server.url.as_str(), format!("{}@test", unique("rust")));
     let app = |listens: bool| {
@@ -102,14 +102,14 @@ async fn what_celery_terminates_is_stopped_and_stays_so_for_workers_that_were_no
     let error = job.get().timeout(LIMIT).await.expect_err("it was terminated");
     assert!(error.is_revoked(), "{error}");
 
-    // As its command line does it.
+    // As Celery's command line does it.
     let job = begin(&told).await;
     let arguments = format!("arguments={{'signal': 'SIGTERM', 'task_id': [{:?}]}}", job.id());
     control(&python, url, &format!("control.broadcast('terminate', {arguments}, {to_node})")).await;
     let error = job.get().timeout(LIMIT).await.expect_err("it was terminated");
     assert!(error.is_revoked(), "{error}");
 
-    // Whoever is told notes it, with the force, for those that are not.
+    // A worker that receives the command records it, including the force, for those that do not.
     let job = begin(&untold).await;
     control(&python, url, &format!("control.terminate({:?}, {to_node})", job.id())).await;
     let error = job.get().timeout(LIMIT).await.expect_err("it was terminated");
@@ -135,7 +135,7 @@ async fn celery_s_command_line_works_with_our_workers() {
     let queue = app.config().worker.queues[0].clone();
     let job = app.send(wait.with(2.5).queue(&queue)).await.expect("sent");
 
-    // The worker may need a moment, and Python takes one to start.
+    // The worker may need a moment to start, and so does Python.
     let status = ["status", "--timeout", "5", "-d", &node];
     let mut last = celery(&python, url, &status).await;
     for _ in 0..5 {
@@ -163,7 +163,7 @@ async fn celery_s_command_line_works_with_our_workers() {
     for what in ["conf", "clock"] {
         assert!(inspect(&python, url, &node, what).await.is_object(), "{what}");
     }
-    // Without JSON they are written out for people by Celery, which takes the replies apart.
+    // Without JSON, Celery formats the replies for people, which requires that it can parse them.
     for what in ["stats", "active", "registered", "active_queues", "report", "conf"] {
         let (code, printed) = celery(&python, url, &["inspect", "--timeout", "5", "-d", &node, what]).await;
         assert!(code == Some(0) && printed.contains(&node), "inspect {what}: {printed}");
@@ -178,13 +178,13 @@ async fn celery_s_command_line_works_with_our_workers() {
     assert!(revoked.as_array().expect("a list").contains(&json!(later.id())), "{revoked}");
 
     let (_, printed) = celery(&python, url, &["control", "--timeout", "1", "-d", &node, "shutdown"]).await;
-    // Warm: it waits for what runs.
+    // A warm shutdown: it waits for running tasks.
     gate.open.add_permits(1);
     assert_eq!(running.ended().await.succeeded, 1, "{printed}");
     let (code, printed) = celery(&python, url, &["inspect", "--timeout", "1", "-d", &node, "ping"]).await;
     assert_ne!(code, Some(0), "it is gone: {printed}");
 
-    // A worker that starts later knows what Python's client has revoked, though Celery tells only those who run.
+    // A worker that starts later knows what Python's client has revoked, although Celery only notifies running workers.
     let again = app.send(wait.with(1.0).queue(&queue).task_id(later.id())).await.expect("sent");
     let running = Running::start(app.clone(), SharedState::default());
     let error = again.get().timeout(LIMIT).await.expect_err("it is not run");

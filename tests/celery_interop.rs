@@ -89,7 +89,7 @@ impl Lab {
         config.worker.queues = vec![rust_queue.clone()];
         config.worker.concurrency = 4;
         config.result_backend = Some(backend.parse().expect("a URL"));
-        // Where Python's tasks live: the step of a chain that a Rust worker sends on does not say.
+        // The queue of Python's tasks: a chain step that a Rust worker sends on does not name it.
         config.routes = vec![RouteRule {
             task: "proj.*".into(),
             queue: Some(python_queue.clone()),
@@ -109,7 +109,7 @@ impl Lab {
         running
     }
 
-    /// Celery's own worker, on a queue that it declares.
+    /// Starts Celery's own worker on a queue that it declares.
     async fn python_worker(&self) -> Process {
         let arguments = [
             "-A",
@@ -148,7 +148,7 @@ impl Lab {
         .await;
     }
 
-    /// Calls from Python, and returns what the script printed.
+    /// Makes a call from Python and returns what the script printed.
     async fn call(&self, case: &str) -> String {
         self.script("call.py", &[case]).await
     }
@@ -201,7 +201,7 @@ async fn python_waits_through_the_retries_and_the_countdown_of_a_rust_task() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rust_calls_python_and_gets_the_result_or_the_failure() {
     let Some(lab) = Lab::new() else { return };
-    // The queue is Celery's: declared by its worker, and used as it is.
+    // The queue is declared by Celery's worker and used as it is.
     let worker = lab.python_worker().await;
     assert_eq!(lab.python_task("proj.add", (2, 3)).await.expect("a result"), json!(5));
     let order = Order { id: 7, items: vec!["tea".into(), "Grüße".into()] };
@@ -308,9 +308,9 @@ async fn a_python_worker_does_not_run_what_rust_has_revoked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn python_hears_that_the_broker_let_its_call_expire() {
+async fn python_learns_that_its_call_expired_in_the_broker() {
     let Some(lab) = Lab::new() else { return };
-    // It declares the queues, and is gone.
+    // This worker only declares the queues.
     lab.rust_worker().await.stop().await;
     let broker = lab.app.broker().await.expect("a broker");
     let dead = [format!("{}.dead", lab.rust_queue)];

@@ -1,4 +1,4 @@
-//! Every task message captured from Celery decodes to what it says, and every bad one is refused with a reason.
+//! Every task message captured from Celery decodes to the recorded call, and every bad one is refused with a reason.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use mq_worker::message::{Body, Message, Properties, normalize};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// What must never run, and a piece of the reason.
+/// Messages that must never run, with a part of the reason.
 const REFUSED: &[(&str, &str)] = &[
     ("handmade-bad-json.json", "the body is not"),
     ("handmade-msgpack-ct.json", "the body is not"),
@@ -22,7 +22,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("task-pickle.json", "the body is not"),
 ];
 
-/// What is a plain message and no call.
+/// Plain messages, which are not calls.
 const PLAIN: &[&str] = &["handmade-not-a-task.json", "handmade-not-a-task-headers.json"];
 
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ struct Captured {
     body: Value,
 }
 
-/// A call, all decoded.
+/// A fully decoded call.
 #[derive(Debug, PartialEq)]
 struct Call {
     task: String,
@@ -138,14 +138,14 @@ fn single_facts_of_the_headers() {
     assert!(group.group().is_some() && group.root_id().is_some());
 }
 
-/// The call as the worker sees it, or why it must never run.
+/// Returns the call as the worker sees it, or why it must never run.
 fn decode(mut message: Message) -> Result<Call, String> {
     normalize(&mut message, usize::MAX)?;
     let task = message.headers.task().ok_or("it names no task")?.to_owned();
     message.headers.eta()?;
     message.headers.expires()?;
     let Body { arguments, embed } = Body::parse(&message.body)?;
-    // Take as many as the body holds, counted independently; `finish` would find one too many.
+    // Take as many arguments as the body holds, counted independently; `finish` reports any that are left over.
     let document: Value = serde_json::from_slice(&message.body).map_err(|error| error.to_string())?;
     let positional = document[0].as_array().map_or(0, Vec::len);
     let keywords: Vec<String> =
@@ -164,7 +164,7 @@ fn decode(mut message: Message) -> Result<Call, String> {
     Ok(Call { task, args: args.map_err(|error| error.to_string())?, kwargs, embed })
 }
 
-/// What the capture says, by another way than the one under test.
+/// Returns the call recorded in the capture, without using the code under test.
 fn expected(file: &str, captured: &Captured) -> Call {
     let headers = captured.headers.clone().unwrap_or_default();
     let parts = |args: &Value, kwargs: &Value, embed: Value, task: &Value| Call {
@@ -188,13 +188,13 @@ fn expected(file: &str, captured: &Captured) -> Call {
     parts(&body["args"], &body["kwargs"], without_nulls(&embed), &body["task"])
 }
 
-/// What is absent and what is null mean the same.
+/// An absent field means the same as null.
 fn without_nulls(embed: &Value) -> Value {
     let fields = embed.as_object().cloned().unwrap_or_default();
     fields.into_iter().filter(|(_, value)| !value.is_null()).collect::<Map<_, _>>().into()
 }
 
-/// kombu's typed values as plain ones.
+/// Converts kombu's typed values to plain ones.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(plain).collect(),
@@ -211,7 +211,7 @@ fn plain(value: &Value) -> Value {
     }
 }
 
-/// Events, results and control messages are in the files too.
+/// Returns true for calls: the files also hold events, results and control messages.
 fn is_call(captured: &Captured) -> bool {
     let headed = captured.headers.as_ref().is_some_and(|headers| headers.contains_key("task"));
     let version_1 = captured.body.get("task").is_some() && captured.body.get("id").is_some();

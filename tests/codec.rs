@@ -1,4 +1,4 @@
-//! The codec against whatever may come: what is written is read again, and nothing that is read makes it panic.
+//! The codec with arbitrary input: encoding and decoding round-trips, and no input makes it panic.
 
 use bytes::Bytes;
 use mq_worker::backend::ResultRecord;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-/// Any JSON value, some levels deep.
+/// Any JSON value, a few levels deep.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -41,7 +41,7 @@ fn embed() -> impl Strategy<Value = Embed> {
     })
 }
 
-/// Names of parameters are part of the program.
+/// A fixed set, since parameter names are part of the program.
 const NAMES: [&str; 4] = ["user", "größe", "a\"b\\", "__type__"];
 
 fn through(body: Bytes) -> Message {
@@ -138,7 +138,7 @@ proptest! {
     }
 }
 
-/// Does all that is done with a received message.
+/// Runs everything that is done with a received message.
 fn survives(body: &[u8], headers: Headers) {
     for content_type in [None, Some("application/json"), Some("text/plain")] {
         for headers in [headers.clone(), Headers::default()] {

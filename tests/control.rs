@@ -12,7 +12,7 @@ use support::places::{Place, Running, eventually, everywhere};
 use support::{Node, shared, unique};
 use tokio::sync::Semaphore;
 
-/// Tasks wait here until the test lets them go.
+/// Blocks tasks until the test releases them.
 #[derive(Clone)]
 struct Gate(Arc<Semaphore>);
 
@@ -32,7 +32,7 @@ async fn wait(ctx: &Context, what: String) -> String {
     what
 }
 
-/// A worker with a name that no other test has: on RabbitMQ all tests share the exchange of the commands.
+/// Configures a worker with a unique name: on RabbitMQ all tests share the exchange of the commands.
 fn named(place: &Place) -> (App, String) {
     let name = format!("{}@test", unique("worker"));
     let app = place.app_with(|config| {
@@ -64,12 +64,12 @@ async fn mailboxes(broker: &dyn Broker, of: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_worker_tells_what_it_is_and_does() {
+fn a_worker_answers_inspection() {
     everywhere(async |place| {
         let (app, name) = named(&place);
         let (gate, state) = Gate::closed();
         let running = Running::start(app.clone(), state);
-        // Another connection, as an operator has.
+        // A separate connection, as an operator would use.
         let control = control(&place.app()).await.to([&name]);
         eventually("the worker answers", || answers(&control)).await;
         assert_eq!(ask(&control, "ping", json!({})).await, json!({"ok": "pong"}), "{}", place.name);
@@ -150,7 +150,7 @@ fn slots_and_queues_are_changed_while_a_worker_runs() {
         let send = async |queue: &str| app.send(wait.with("a").queue(queue)).await.expect("sent");
         let jobs = [send(&place.queue).await, send(&place.queue).await, send(&place.queue).await];
         let more = [send(&place.queue).await, send(&place.queue).await, send(&place.queue).await];
-        // More than the four slots and the four messages that it began with.
+        // More than the four slots and the prefetch of four that it started with.
         eventually("six run", async || count("running").await == Some(6)).await;
         assert_eq!(ask(&control, "pool_shrink", json!({"n": 7})).await, json!({"ok": "pool will shrink"}));
         assert_eq!(ask(&control, "stats", json!({})).await["pool"]["max-concurrency"], 1);
@@ -195,7 +195,7 @@ fn slots_and_queues_are_changed_while_a_worker_runs() {
 }
 
 #[test]
-fn what_a_worker_has_reserved_is_told_and_does_not_count_as_running() {
+fn reserved_messages_are_listed_and_do_not_count_as_running() {
     everywhere(async |place| {
         let name = format!("{}@test", unique("worker"));
         let app = place.app_with(|config| {
@@ -287,7 +287,7 @@ fn a_worker_without_remote_control_is_silent_and_works() {
     });
 }
 
-/// What a test needs that does harm to its broker.
+/// Runs a test that would disturb other users of its broker.
 fn on_a_node_of_its_own<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F) {
     if !shared::may_start_rabbitmq(file!()) {
         return;
@@ -317,7 +317,7 @@ fn remote_control_comes_back_after_a_lost_connection_and_a_restarted_broker() {
         eventually("the worker answers", || answers(&control)).await;
         node.close_all_connections();
         eventually("the worker answers after a lost connection", || answers(&control)).await;
-        // The exchange of the commands is not durable: it has to be declared again.
+        // The exchange of the commands is not durable: it must be declared again.
         node.restart();
         eventually("the worker answers after a restart", || answers(&control)).await;
         running.stop().await;
@@ -328,7 +328,7 @@ fn remote_control_comes_back_after_a_lost_connection_and_a_restarted_broker() {
 fn a_worker_that_may_not_have_a_mailbox_works_all_the_same() {
     on_a_node_of_its_own(async |node| {
         node.ctl.run(["add_user", "limited", "secret"]);
-        // Everything but names with `pidbox` in them.
+        // Everything except names that contain `pidbox`.
         let most = "^(?!.*pidbox).*$";
         node.ctl.run(["set_permissions", "-p", "/", "limited", most, most, most]);
         let (_, address) =
@@ -345,9 +345,9 @@ fn a_worker_that_may_not_have_a_mailbox_works_all_the_same() {
     });
 }
 
-/// Under the memory alarm RabbitMQ takes no questions to workers; how full its queues are, it tells all the same.
+/// Under the memory alarm RabbitMQ accepts no control commands, but it still reports queue lengths.
 #[test]
-fn status_and_page_say_that_the_broker_takes_no_messages_and_how_full_its_queues_are() {
+fn status_and_page_show_the_memory_alarm_and_queue_lengths() {
     on_a_node_of_its_own(async |node| {
         let app = app(&node.url(), "sender@test");
         app.send(wait.with("it waits").queue("free.work").ignore_result()).await.expect("sent");
@@ -357,7 +357,7 @@ fn status_and_page_say_that_the_broker_takes_no_messages_and_how_full_its_queues
         })
         .await;
         node.set_memory_alarm(true);
-        // The page looks on meanwhile: one that only waits would call the broker away.
+        // The page keeps reading during the alarm: if it only waited for its commands, it would report the broker as away.
         support::eventually("the page tells of the alarm", Duration::from_secs(40), || async {
             let overview = get(&site, "/api/v1/overview").await;
             assert!(overview["broker"]["away_since"].is_null(), "{overview}");
@@ -367,7 +367,7 @@ fn status_and_page_say_that_the_broker_takes_no_messages_and_how_full_its_queues
             (is_told && overview["queues"].to_string().contains("free.work")).then_some(())
         })
         .await;
-        // Any program with our `main` has the commands.
+        // Any program with our `main` has the subcommands.
         let mut status = std::process::Command::new(env!("CARGO_BIN_EXE_health-worker"));
         status.arg("status").env("MQ_BROKER_URL", node.url()).env("MQ_QUEUES", "free.work");
         let status = status.env("MQ_PUBLISH_TIMEOUT", "2s").output().expect("it starts");

@@ -32,7 +32,7 @@ async fn climb(ctx: &Context) -> Result<()> {
     ctx.set_state("RESTING", ["hut"])
 }
 
-/// A worker with a name that no other test has, and a producer that reports what it sends.
+/// Configures a worker with a unique name and a producer that reports what it sends.
 fn reporting(place: &Place) -> (App, String) {
     let name = format!("{}@test", unique("events"));
     let app = place.app_with(|config| {
@@ -43,7 +43,7 @@ fn reporting(place: &Place) -> (App, String) {
     (app, name)
 }
 
-/// What was reported, up to the first event for which `last` is true.
+/// Returns the events up to and including the first for which `last` is true.
 async fn read_to(events: &mut EventStream, last: impl Fn(&Event) -> bool) -> Vec<Event> {
     let mut read = Vec::new();
     let reading = async {
@@ -62,7 +62,7 @@ async fn read_to(events: &mut EventStream, last: impl Fn(&Event) -> bool) -> Vec
 }
 
 fn kinds<'a>(events: &'a [Event], id: &str) -> Vec<&'a str> {
-    // Producer and worker report side by side.
+    // Producer and worker report independently of each other.
     let of_call = events.iter().filter(|event| event.uuid.as_deref() == Some(id));
     of_call.map(|event| event.kind.name()).filter(|kind| *kind != "task-sent").collect()
 }
@@ -109,7 +109,7 @@ fn the_life_of_a_call_is_reported() {
         assert_eq!(succeeded.result.as_deref(), Some("'hello world'"));
         assert!(succeeded.runtime.is_some_and(|runtime| runtime < 10.0), "{succeeded:?}");
         assert!(started.clock > received.clock && succeeded.clock > started.clock);
-        // It says so beside its work.
+        // The worker announces itself concurrently with its work.
         let is_online = |event: &Event| event.kind == EventKind::WorkerOnline && event.hostname == name;
         if !read.iter().any(is_online) {
             read.extend(read_to(&mut events, is_online).await);
@@ -139,7 +139,7 @@ fn the_life_of_a_call_is_reported() {
         let dead = find(&read, job.id(), &EventKind::DeadLettered);
         assert_eq!(dead.queue.as_deref(), Some(place.dead().as_str()));
 
-        // Progress is reported without a result backend too; of reports in quick succession, the last.
+        // Progress is reported even without a result backend; of several reports in quick succession, only the last.
         let job = app.send(climb.with().queue(&place.queue)).await.expect("sent");
         let read =
             read_to(&mut events, |event| event.kind == EventKind::TaskSucceeded && is_of(event, job.id()))
@@ -251,7 +251,7 @@ fn arguments_and_results_are_hidden_on_request() {
     });
 }
 
-/// A broker that never says whether it has taken an event.
+/// A broker that never confirms events.
 struct Unheard(Arc<dyn Broker>);
 
 impl Broker for Unheard {
@@ -300,7 +300,7 @@ impl Administration for Unheard {
 impl Registers for Unheard {}
 
 #[test]
-fn events_that_the_broker_does_not_take_are_dropped_counted_and_in_nobody_s_way() {
+fn events_that_the_broker_does_not_confirm_are_dropped_and_counted_without_blocking_work() {
     everywhere(async |place| {
         if place.name != "memory" {
             return;
@@ -310,7 +310,7 @@ fn events_that_the_broker_does_not_take_are_dropped_counted_and_in_nobody_s_way(
         let builder = App::builder().set(|own| *own = config).expect("a configuration");
         let app = builder.wrap_broker(|inner| Arc::new(Unheard(inner))).build().expect("an application");
         let running = Running::start(app.clone(), SharedState::default());
-        // With three events each, far more than the buffer has room for.
+        // At three events each, far more than the buffer can hold.
         let calls = (0..4000).map(|_| greet.with("world").queue(&place.queue).ignore_result());
         app.send_many(calls).await.expect("sent");
         let control = Control::new(app.broker().await.expect("a broker")).to([&name]);

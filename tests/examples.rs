@@ -1,4 +1,4 @@
-//! The commands in the README of each example, run as they stand there, and what they print.
+//! Runs the commands in each example's README as written and compares their output.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +23,7 @@ fn start(step: &Step, broker: &str, input: &[u8]) -> Process {
     Process::spawn_with_input(&mut command, input)
 }
 
-/// Runs it to its end.
+/// Runs a step to completion.
 fn check(step: &Step, broker: &str) {
     let ended = start(step, broker, b"").wait(Duration::from_secs(240));
     let printed = format!("{}\n{}", ended.stdout, ended.stderr);
@@ -31,7 +31,7 @@ fn check(step: &Step, broker: &str) {
     step.check_output(&printed);
 }
 
-/// Without a server first, and then with one.
+/// Runs an example without a server first, and then with one.
 fn run(example: &str) {
     let directory = temp_dir();
     let file = format!("sqlite:{}", directory.path().join("queue.db").display());
@@ -78,7 +78,7 @@ fn with_python() {
     let broker = shared::fresh_rabbitmq("examples").expect("there is one where there is Python for it");
     let steps = steps("python");
     let [rust, script] = &steps[..] else { panic!("two commands: {steps:?}") };
-    // It ends with its input, which `sleep` holds open meanwhile.
+    // The program exits when its input ends; `sleep` holds that open for now.
     let held = Step { command: format!("sh -c 'sleep 100 | {}'", rust.command), expected: Vec::new() };
     let worker = start(&held, &broker, b"");
     support::eventually_blocking("the worker consumes", Duration::from_secs(240), || {
@@ -92,7 +92,7 @@ fn with_python() {
     }
 }
 
-/// `python3` is the interpreter that has pika.
+/// Replaces `python3` by the interpreter that has pika.
 fn with_interpreter(python: &Python, step: &Step) -> Step {
     let interpreter = python.interpreter().display().to_string();
     Step { command: step.command.replacen("python3", &interpreter, 1), expected: step.expected.clone() }

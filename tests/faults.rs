@@ -1,7 +1,7 @@
-//! The fault suite (`faults/`), for as long as every push can wait: random runs on SQLite, RabbitMQ and a cluster,
-//! and the proof that its checker sees what it is there for.
+//! The fault suite (`faults/`), as briefly as every push can afford: random runs on SQLite, RabbitMQ and a cluster, and proof
+//! that its checker catches what it is meant to catch.
 //!
-//! For longer, on other brokers and with other seeds: `cargo run -p mq-worker-tests --bin faults -- --help`.
+//! To run it longer, on other brokers or with other seeds: `cargo run -p mq-worker-tests --bin faults -- --help`.
 
 use std::io::Write;
 use std::process::Command;
@@ -13,14 +13,14 @@ use super::{alone, beside_others};
 
 const LIMIT: Duration = Duration::from_secs(400);
 
-/// Runs the suite's program and returns whether nothing was wrong, and what it printed.
+/// Runs the suite's program; returns whether it found no violation, and what it printed.
 fn faults(arguments: &str) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_faults"));
     let ended = Process::spawn(command.args(arguments.split_ascii_whitespace())).wait(LIMIT);
     let printed = format!("{}\n{}", ended.stdout, ended.stderr);
     assert!(matches!(ended.status.code(), Some(0 | 1)), "it did not come to a verdict: {printed}");
     let line = ended.stdout.lines().rfind(|line| line.contains("faults: ")).expect("a verdict is printed");
-    // The one line that tells all. Not `eprintln!`: the test harness would keep it to itself when all is well.
+    // The one-line summary. Not `eprintln!`: the test harness would hide it when the test passes.
     let _ = writeln!(std::io::stderr(), "{line}");
     (ended.status.success(), printed)
 }
@@ -31,28 +31,28 @@ fn at_random(broker: &'static str, seconds: u64) -> Play {
     boxed(move || clean(&format!("--broker {broker} --seconds {seconds} --seed {seed}")))
 }
 
-/// Nothing may be wrong.
+/// Runs the suite, which must find no violation.
 fn clean(arguments: &str) {
     let (is_clean, printed) = faults(arguments);
     assert!(is_clean, "faults {arguments}\n{printed}");
 }
 
-/// The broken broker must be caught, and by this kind of violation.
+/// Runs the suite with a broken broker, which must be caught as this kind of violation.
 fn caught(by: &str, arguments: &str) {
-    // What is kept after a violation is of no use here.
+    // The files kept after a violation are of no use here.
     let directory = support::temp_dir();
     let (is_clean, printed) = faults(&format!("{arguments} --keep {}", directory.path().display()));
     assert!(!is_clean && printed.lines().any(|line| line.starts_with(by)), "faults {arguments}\n{printed}");
 }
 
-/// Tests begin in the order of their names: this one beside the plays, not between those that want the machine.
+/// Tests start in the order of their names: this one runs beside the plays, not between tests that need the whole machine.
 #[test]
 fn a_task_on_sqlite_is_never_lost_whatever_happens() {
     side_by_side([at_random("sqlite", 30)]);
 }
 
-// Those on RabbitMQ have the machine for themselves, with up to three nodes: processes that are late because they starve
-// look like those that hang.
+// Runs on RabbitMQ, with up to three nodes, have the machine to themselves: processes that are late for lack of CPU look like
+// processes that hang.
 
 #[test]
 fn nothing_is_lost_on_quorum_and_classic_queues_whatever_happens() {
@@ -70,8 +70,8 @@ fn nothing_is_lost_on_a_cluster_of_three_whatever_happens() {
     }
 }
 
-// The plays. They wait for most of their time: those of one test are performed side by side. Their names come before those
-// of the runs that are alone, so that no play is left over for the time after those.
+// The plays. They spend most of their time waiting, so those of one test run concurrently. Their names sort before those of
+// the runs that need the machine, so that no play is left for the end.
 
 #[test]
 fn a_rolling_restart_of_four_workers_loses_and_repeats_nothing() {
@@ -119,7 +119,7 @@ fn a_killed_worker_s_tasks_run_again_and_an_early_ack_is_caught() {
 }
 
 #[test]
-fn a_producer_is_not_told_yes_without_a_broker_and_one_that_is_told_so_is_caught() {
+fn a_publish_without_a_broker_is_not_confirmed_and_a_false_confirm_is_caught() {
     let play = "--broker sqlite --scenario outage";
     side_by_side([
         boxed(move || clean(play)),
@@ -127,7 +127,7 @@ fn a_producer_is_not_told_yes_without_a_broker_and_one_that_is_told_so_is_caught
     ]);
 }
 
-/// And late by the takeover at most: what others leave of the machine is measured.
+/// Also measures how late they are, which is at most the takeover time on the share of the machine that other tests leave.
 #[test]
 fn each_due_time_comes_once_whatever_happens_to_schedulers_and_broken_ones_are_caught() {
     let play = |broker| format!("--broker {broker} --scenario schedules");
@@ -171,11 +171,11 @@ fn a_poison_task_is_dead_lettered_alone_by_workers_that_cannot_isolate_it() {
 }
 
 #[test]
-fn a_task_on_trial_is_not_blamed_for_another_that_begins_to_kill() {
+fn a_task_in_quarantine_is_not_blamed_for_a_new_poison_task() {
     side_by_side(everywhere(|broker| clean(&format!("--broker {broker} --scenario coincidence"))));
 }
 
-/// On SQLite, where a message is back at once: there it falls without the notes on trials.
+/// On SQLite, where a requeued message is available at once: without the notes on quarantine this play fails there.
 #[test]
 fn a_crowd_of_messages_is_not_blamed_for_two_poison_tasks_among_it() {
     side_by_side(
@@ -190,7 +190,7 @@ fn boxed(play: impl FnOnce() + Send + 'static) -> Play {
     Box::new(play)
 }
 
-/// On SQLite, and where this run has RabbitMQ on both kinds of queues.
+/// Returns a play for SQLite and, if this run has RabbitMQ, for both kinds of queues.
 fn everywhere(play: fn(&str)) -> Vec<Play> {
     let mut brokers = vec!["sqlite"];
     if shared::may_start_rabbitmq(file!()) {
@@ -199,13 +199,13 @@ fn everywhere(play: fn(&str)) -> Vec<Play> {
     brokers.into_iter().map(|broker| boxed(move || play(broker))).collect()
 }
 
-/// Performs plays at the same time, beside those of other tests.
+/// Performs plays concurrently, beside those of other tests.
 fn side_by_side(plays: impl IntoIterator<Item = Play>) {
     let _shared = beside_others();
     perform(plays);
 }
 
-/// Performs plays at the same time. Each that fails prints its own words on standard error.
+/// Performs plays concurrently. Each one that fails prints its output on standard error.
 fn perform(plays: impl IntoIterator<Item = Play>) {
     let performed: Vec<_> = plays.into_iter().map(std::thread::spawn).collect();
     let failed = performed.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();

@@ -1,4 +1,4 @@
-//! A fleet of workers in both languages, watched and changed with Celery's tools and with ours.
+//! A fleet of workers in Rust and Python, observed and controlled with Celery's tools and with ours.
 
 use std::process::Command;
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn add(ctx: &Context, x: i64, y: i64) -> i64 {
     x + y
 }
 
-/// A broker on which nobody else is, and a worker in Rust.
+/// A broker without other users, and a worker in Rust.
 struct Fleet {
     python: Python,
     app: App,
@@ -43,14 +43,14 @@ impl Fleet {
         Some(Self { python, app, node, queue, running })
     }
 
-    /// A program of Celery with the application of the fleet.
+    /// Returns a Celery command with the application of the fleet.
     fn celery(&self, arguments: &[&str]) -> Command {
         let mut command = self.python.module("celery", ["-A", "fleet"]);
         command.args(arguments);
         command
     }
 
-    /// A command of ours.
+    /// Returns one of our commands.
     fn shell(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isolated-worker"));
         command.args(["--broker", &self.python.url]).args(arguments).env_remove("RUST_LOG");
@@ -96,7 +96,7 @@ async fn celery_s_control_changes_our_worker_and_its_events_are_dumped() {
         assert_eq!(&replies[what], reply, "{what}");
     }
 
-    // A reader that receives the events of the worker receives those of its calls too.
+    // A reader of the worker's events also gets the events of its calls.
     dump.wait_for_line(&format!("{} [", fleet.node), LIMIT);
     let enabled = ended(fleet.celery(&["control", "-t", "20", "-d", &fleet.node, "enable_events"])).await;
     assert!(enabled.status.success() && enabled.stdout.contains("task events enabled"), "{}", enabled.stdout);
@@ -150,7 +150,7 @@ async fn our_commands_drive_workers_in_both_languages() {
     assert_eq!(tell(&["pool_grow", "1"]).await, ok("pool will grow"));
     assert_eq!(tell(&["pool_shrink", "1"]).await, ok("pool will shrink"));
     assert_eq!(tell(&["time_limit", "fleet.add", "hard=30"]).await, ok("time limits set successfully"));
-    // Whichever declares a new queue first, the other takes it: a worker in Python would end.
+    // Whichever worker declares a new queue, the other accepts it: a worker in Python would exit otherwise.
     for nodes in [[&fleet.node, &pythonic], [&pythonic, &fleet.node]] {
         let extra = unique("extra");
         let consumes = async |node: &String| {
@@ -161,7 +161,7 @@ async fn our_commands_drive_workers_in_both_languages() {
         for node in nodes {
             let ok = (Some(0), json!({ node.clone(): { "ok": format!("add consumer {extra}") } }));
             assert_eq!(tell_some(node, &["add_consumer", &extra]).await, ok);
-            // Its reply does not say that it exists.
+            // The reply does not guarantee that the queue exists.
             eventually("it consumes from the queue", LIMIT, async || consumes(node).await).await;
         }
         consumed(&fleet.app, &extra, 2).await;

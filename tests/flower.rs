@@ -1,4 +1,4 @@
-//! Flower, unmodified, shows our workers and acts on them as it does with Python's: the same script looks at both.
+//! An unmodified Flower shows and controls our workers like Python's: the same script inspects both.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -12,8 +12,8 @@ use support::{Node, Process, eventually, free_port, shared, unique};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// What a worker in Rust has nothing of: settings of Celery's, of its client and of its processes, and what the second of the
-/// two workers sees of the first.
+/// What a worker in Rust does not have: settings of Celery, of its client and of its processes, and what the second of the
+/// two workers knows of the first.
 const ONLY_PYTHON: [&str; 6] = [
     ".conf.",
     ".stats.broker.",
@@ -38,7 +38,7 @@ async fn sleep(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
 
-/// A program of Celery with the application that Flower knows.
+/// Returns a Celery command with the application that Flower knows.
 fn flowered(python: &Python, store: &Redis, queues: &[&str], arguments: &[&str]) -> Command {
     let mut command = python.module("celery", ["-A", "flowered"]);
     command.args(arguments).env("FLOWERED_QUEUES", queues.join(",")).env("FLOWERED_RESULTS", store.url());
@@ -105,6 +105,6 @@ async fn flower_cannot_tell_our_worker_from_one_in_python() {
         missing.is_empty() && ours.len() > 100,
         "what Flower tells of Python's worker only: {missing:#?}"
     );
-    // Flower has stopped it.
+    // Flower stopped it.
     running.ended().await;
 }

@@ -1,5 +1,5 @@
-//! Messages that somebody wrote to do harm: each goes to the dead-letter queue with its reason, or is run as what it
-//! says, and the worker lives. What must hold for any bytes at all is tried by `fuzz/`.
+//! Messages written to do harm: each is dead-lettered with its reason or run as the call it describes, and the worker
+//! survives. Arbitrary bytes are covered by `fuzz/`.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use support::Process;
 use support::places::{Place, Running, eventually, everywhere};
 
-/// How large a body may be in these tests.
+/// The maximum body size in these tests.
 const LARGEST: usize = 256 * 1024;
-/// Deeper than the stack of any thread.
+/// Nested deeper than any thread's stack allows.
 const DEEP: usize = 100_000;
 
 #[task(name = "hostile.take", max_retries = 0)]
@@ -65,7 +65,7 @@ async fn publish(broker: &dyn Broker, place: &Place, message: Message) {
     broker.publish(publication).await.expect("the broker takes it");
 }
 
-/// The reasons of all dead letters, by id.
+/// Takes all dead letters and returns their reasons by id.
 async fn letters(broker: &dyn Broker, place: &Place) -> Vec<(String, String, String)> {
     let mut letters = Vec::new();
     while let Ok(Some(letter)) = broker.get(&place.dead()).await {
@@ -76,7 +76,7 @@ async fn letters(broker: &dyn Broker, place: &Place) -> Vec<(String, String, Str
     letters
 }
 
-/// A worker, and how often it ran the task.
+/// Starts a worker with a counter of its runs.
 fn started(place: &Place) -> (App, Running, Arc<AtomicU64>) {
     let runs = Arc::new(AtomicU64::new(0));
     let mut state = SharedState::default();
@@ -225,14 +225,14 @@ fn what_is_only_strange_is_run() {
         for message in strange {
             publish(&*broker, &place, message).await;
         }
-        // It waits, and its place is free for others.
+        // It waits without occupying a slot.
         publish(
             &*broker,
             &place,
             call("hostile.take", json!({"eta": "9999-12-31T23:59:59Z"}), "[[1],{},{}]"),
         )
         .await;
-        // Somebody waits for the result of a task whose id no property of AMQP can hold.
+        // A result is requested for a task whose id is too long for any AMQP property.
         let mut long = call("hostile.take", json!({"id": "i".repeat(3000)}), "[[1],{},{}]");
         long.properties.reply_to = Some("nobody".into());
         publish(&*broker, &place, long).await;
@@ -242,7 +242,7 @@ fn what_is_only_strange_is_run() {
     });
 }
 
-/// RabbitMQ hands on what a publisher wrote, byte by byte.
+/// RabbitMQ passes on what a publisher wrote, byte by byte.
 #[test]
 fn properties_that_no_client_would_write_stop_no_worker() {
     let Some(python) = support::python::python("pika") else { return };

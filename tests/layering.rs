@@ -1,4 +1,4 @@
-//! Modules import downwards only, and files of a folder not in a circle: the tables, checked against the source.
+//! Checks the source against these tables: modules import downwards only, and the files of a folder not in a circle.
 
 mod circles;
 mod source;
@@ -10,7 +10,7 @@ use std::path::Path;
 use circles::{Edges, add_edges, circles, edges};
 use source::{imports, module_path, rust_files};
 
-/// The rows from the bottom up. A module imports from the rows below its own, not from its own.
+/// The rows from the bottom up. A module imports only from the rows below its own.
 const ROWS: &[&[&str]] = &[
     &["panics", "show"],
     &["error", "tracing"],
@@ -25,10 +25,10 @@ const ROWS: &[&[&str]] = &[
     &["cli", "fuzzing"],
 ];
 
-/// Neighbours on one row that may be imported all the same: (importer, imported).
+/// Exceptions within a row: (importer, imported).
 const NEIGHBOURS: &[(&str, &str)] = &[];
 
-/// The same inside `runtime`: the rooms in the order in which a delivery passes them, and what stands beside them.
+/// The same inside `runtime`: the stages in the order in which a delivery passes them, and the modules beside them.
 const RUNTIME: &[&[&str]] = &[
     &["handle", "sources", "waited"],
     &["reporter", "startup"],
@@ -74,7 +74,7 @@ fn every_module_has_a_row() {
 }
 
 #[test]
-fn a_room_of_the_runtime_imports_only_from_those_before_it() {
+fn a_runtime_stage_imports_only_earlier_stages() {
     let row = |name: &str| RUNTIME.iter().position(|row| row.contains(&name));
     let mut problems = Vec::new();
     for ((folder, from), imported) in edges() {
@@ -125,9 +125,9 @@ fn circles_are_seen() {
     assert_eq!(circles(&edges), [("a".to_owned(), members)].into(), "{edges:?}");
 }
 
-/// A subscriber of the program may panic: what is told of goes on, since the crate has macros of its own for that.
+/// A subscriber of the program may panic: the crate's own macros keep such a panic from stopping what is being logged.
 #[test]
-fn events_are_told_with_a_net_under_them() {
+fn events_are_logged_through_the_panic_safe_macros() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/src");
     for file in rust_files(&root) {
         let source = fs::read_to_string(&file).expect("a source file");
@@ -174,7 +174,7 @@ fn wrong_imports_are_seen() {
 }
 
 #[test]
-fn right_imports_are_let_pass() {
+fn correct_imports_are_accepted() {
     let right = r"
         use crate::{error::{Error, Result}, message};
         use super::{Broker, delivery::Delivery};
@@ -185,7 +185,7 @@ fn right_imports_are_let_pass() {
     assert_eq!(check(Path::new("lib.rs"), "pub use app::App; use crate::cli;"), Vec::<String>::new());
 }
 
-/// What is wrong with one file, a line each.
+/// Returns the problems of one file, one per line.
 fn check(file: &Path, source: &str) -> Vec<String> {
     let path = module_path(file);
     let Some(own) = path.first().cloned() else { return Vec::new() };

@@ -11,11 +11,11 @@ use support::places::{Running, eventually};
 use support::python::{Python, python};
 use support::{Process, unique};
 
-// As they stand, with the names that are in them.
+// The unmodified scripts, with the names hard-coded in them.
 #[path = "pika/tutorials.rs"]
 mod tutorials;
 
-/// What a test needs: scripts, a queue of its own, and an application whose tasks live there.
+/// The scripts, a queue of its own, and an application that routes its task there.
 struct Lab {
     python: Python,
     queue: String,
@@ -24,7 +24,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// `None` when this run has no Python or no RabbitMQ, which was said.
+    /// Returns `None`, after printing why, if this run has no Python or no RabbitMQ.
     fn new(task: &str, topology: Topology) -> Option<Lab> {
         let python = python("pika")?;
         let queue = unique("pika");
@@ -48,7 +48,7 @@ impl Lab {
         Some(Lab { python, queue, app, journal: Journal::default() })
     }
 
-    /// A worker that has begun to consume.
+    /// Starts a worker and waits until it consumes.
     async fn worker(&self) -> Running {
         let running = Running::start(self.app.clone(), self.journal.shared());
         let broker = self.app.broker().await.expect("a broker");
@@ -64,7 +64,7 @@ impl Lab {
         Process::spawn(&mut self.python.script(script, arguments))
     }
 
-    /// Runs a script to its end and returns what it printed.
+    /// Runs a script to completion and returns its output.
     async fn run(&self, script: &str, arguments: &[&str]) -> String {
         finished(self.start(script, arguments)).await
     }
@@ -103,7 +103,7 @@ fn pika_hello(ctx: &Context, body: String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_hello_world() {
     let Some(lab) = Lab::new("pika_hello", Topology::new()) else { return };
-    // The queue is ours, a quorum queue; the scripts take it as it is.
+    // The queue is ours, a quorum queue; the scripts use it as it is.
     let running = lab.worker().await;
     lab.run("send.py", &[&lab.queue, "Hello World!", "Grüße"]).await;
     lab.wrote("hello", &["Hello World!", "Grüße"]).await;
@@ -120,7 +120,7 @@ async fn one_hello_world() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_with_a_queue_that_pika_declared() {
     let Some(lab) = Lab::new("pika_hello", Topology::new()) else { return };
-    // Classic, and gone with the server where that is permitted: not what we would declare, and used as it is.
+    // A classic queue, deleted with the server where that is permitted: not as we would declare it, but used as it is.
     lab.run("declare.py", &[&lab.queue]).await;
     let running = lab.worker().await;
     lab.run("send.py", &[&lab.queue, "Hello World!"]).await;
@@ -146,7 +146,7 @@ async fn two_work_queues() {
     lab.run("new_task.py", &arguments).await;
     lab.wrote("work", &texts).await;
     running.stop().await;
-    // The other way round, the work is pika's.
+    // The other way round: pika consumes.
     let worker = lab.start("worker.py", &[&lab.queue, "4"]);
     for text in texts {
         lab.app.publish("", &lab.queue, text).await.expect("published");
@@ -164,7 +164,7 @@ async fn a_python_and_a_rust_worker_share_one_queue() {
     let running = lab.worker().await;
     let theirs = lab.start("worker.py", &[&lab.queue, "3"]);
     tokio::task::block_in_place(|| theirs.wait_for_line("ready", Duration::from_secs(30)));
-    // The one that is free takes the next; pika stops after three.
+    // Whichever worker is free takes the next message; pika stops after three.
     const ALL: usize = 40;
     for number in 0..ALL {
         lab.app.publish("", &lab.queue, format!("{number}..")).await.expect("published");
@@ -197,14 +197,14 @@ fn pika_topic(ctx: &Context, line: String) {
     ctx.state::<Journal>().write("logs", format!("{} {line}", ctx.routing_key()));
 }
 
-/// One exchange, both ways round.
+/// Tests one exchange in both directions.
 async fn logs(task: &str, kind: ExchangeKind, lines: &[&str], keys: &[&str], expected: &[&str]) {
     let exchange = match kind {
         ExchangeKind::Fanout => "pika.logs",
         ExchangeKind::Direct => "pika.direct_logs",
         _ => "pika.topic_logs",
     };
-    // The scripts declare it as one that goes with the server, we as one that stays: the first one wins.
+    // The scripts declare a transient exchange, we a durable one: the first declaration wins.
     let Some(lab) = Lab::new(task, Topology::new().exchange(exchange, kind)) else { return };
     let mut arguments = vec![exchange, kind.as_str()];
     lab.run("emit_log.py", &arguments).await;
@@ -230,7 +230,7 @@ async fn logs(task: &str, kind: ExchangeKind, lines: &[&str], keys: &[&str], exp
     theirs.push("ready".into());
     theirs.sort();
     assert_eq!(sorted(&printed), theirs);
-    // The subscription outlives this test; its queue must not fill up.
+    // The subscription outlives this test, and its queue must not fill up.
     lab.app.broker().await.expect("a broker").delete_queue(&lab.queue).await.expect("deleted");
 }
 

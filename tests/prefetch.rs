@@ -1,4 +1,4 @@
-//! `prefetch = "auto"`: deep while tasks are quick, one message a slot while they are long, and back without starving others.
+//! `prefetch = "auto"`: deep while tasks are quick, one message per slot while they are slow, without starving other workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use support::places::{Place, Running, eventually, everywhere};
 use support::unique;
 use tokio::sync::Semaphore;
 
-/// How the calls of one worker go, and how many have ended.
+/// Controls how the calls of one worker run, and counts those that have ended.
 struct Pace {
     is_stuck: AtomicBool,
     gate: Semaphore,
@@ -66,7 +66,7 @@ async fn ask(control: &Control, method: &str, arguments: Value) -> Value {
     let replies = control.ask(method, arguments).await.expect("replies");
     match &replies[..] {
         [Reply { value, .. }] => value.clone(),
-        // It has just begun.
+        // It has only just started.
         _ => Value::Null,
     }
 }
@@ -76,7 +76,7 @@ async fn window(control: &Control) -> Option<u64> {
 }
 
 #[test]
-fn a_window_deepens_with_quick_tasks_and_gives_back_what_long_ones_would_starve() {
+fn prefetch_grows_with_quick_tasks_and_shrinks_before_slow_ones_starve_others() {
     everywhere(async |place| {
         let (app, name) = worker_of(&place, Prefetch::Auto);
         let control =
@@ -87,7 +87,7 @@ fn a_window_deepens_with_quick_tasks_and_gives_back_what_long_ones_would_starve(
         eventually("it begins with one message a slot", async || window(&control).await == Some(2)).await;
         let mut sent = 0;
         while window(&control).await.expect("an answer") < 8 {
-            // Never out of work, never far behind.
+            // Keep it busy without sending far ahead.
             if sent < pace.done() + 400 {
                 sent += send(&app, &place, 200).await;
             }
@@ -100,7 +100,7 @@ fn a_window_deepens_with_quick_tasks_and_gives_back_what_long_ones_would_starve(
         sent += send(&app, &place, 40).await;
         eventually("it falls", async || window(&control).await == Some(2)).await;
 
-        // What it had reserved goes to a worker that is free; it keeps the two that it runs.
+        // Its reserved messages go to a free worker; it keeps the two that it runs.
         let other = Pace::quick();
         let (free, _) = worker_of(&place, Prefetch::Slots);
         let helper = other.worker(&free);

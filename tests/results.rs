@@ -1,4 +1,4 @@
-//! What is known of a call while it runs, and of many calls together.
+//! The states of a call while it runs, and the results of many calls together.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// Lets a task go on, a step at a time.
+/// Releases a task step by step.
 struct Gate(Semaphore);
 
 impl Gate {
@@ -134,7 +134,7 @@ fn each_state_of_a_call_is_seen_as_it_happens() {
         assert!(next().await.is_none(), "nothing follows");
 
         drop(updates);
-        // The handle is gone, and the result is not.
+        // Dropping the handle does not drop the result.
         let id = job.id().to_owned();
         drop(job);
         let job: AsyncResult<u32> = lab.app.result(&id).await.expect("a handle");

@@ -1,5 +1,4 @@
-//! Our rule of matching against RabbitMQ's own: whatever arrives there is what we say, for thousands of random
-//! bindings and keys.
+//! Compares our matching of bindings with RabbitMQ's own, for thousands of random bindings and keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,13 +19,13 @@ use support::{shared, unique, within};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Few words, so that many patterns match; empty ones, and some that look like wildcards, too.
+/// Only a few words, so that many patterns match; including empty words and ones that look like wildcards.
 fn words(wild: bool) -> impl Strategy<Value = String> {
     let word = move || {
         let plain =
             prop_oneof![3 => Just("a"), 2 => Just("b"), 1 => Just("ab"), 1 => Just(""), 1 => Just("é")];
         let sign = prop_oneof![Just("*"), Just("#")];
-        // In a key the signs are words like any other.
+        // In a key the wildcards are ordinary words.
         (plain, sign, 0..10_u8).prop_map(
             move |(plain, sign, dice)| {
                 if dice < if wild { 5 } else { 1 } { sign } else { plain }
@@ -36,7 +35,7 @@ fn words(wild: bool) -> impl Strategy<Value = String> {
     proptest::collection::vec(word(), 0..6).prop_map(|words| words.join("."))
 }
 
-/// Different texts, always the same in every run.
+/// Returns distinct texts, the same in every run.
 fn texts(wild: bool, count: usize) -> Vec<String> {
     let mut runner = TestRunner::new_with_rng(
         Config::default(),
@@ -50,12 +49,12 @@ fn texts(wild: bool, count: usize) -> Vec<String> {
     texts.into_iter().collect()
 }
 
-/// The empty text has no words.
+/// Splits into words; the empty text has none.
 fn split(text: &str) -> Vec<&str> {
     if text.is_empty() { Vec::new() } else { text.split('.').collect() }
 }
 
-/// The rule as the documents tell it, slow and plainly right: for comparing without a RabbitMQ.
+/// The documented rule, slow and obviously right: for comparing without a RabbitMQ.
 fn matches_plainly(pattern: &[&str], key: &[&str]) -> bool {
     match (pattern.split_first(), key.split_first()) {
         (None, None) => true,
@@ -92,7 +91,7 @@ async fn topics_match_as_in_rabbitmq() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn direct_keys_match_as_in_rabbitmq() {
-    // Patterns too: to a direct exchange they are plain texts.
+    // Patterns too: a direct exchange compares them literally.
     compare(Kind::Direct, ExchangeKind::Direct, texts(true, 100), texts(true, 400)).await;
 }
 
@@ -101,7 +100,7 @@ async fn fanout_copies_as_in_rabbitmq() {
     compare(Kind::Fanout, ExchangeKind::Fanout, texts(true, 20), texts(false, 50)).await;
 }
 
-/// Publishes every key to an exchange with a queue per pattern, and compares what arrives with what we say.
+/// Publishes every key to an exchange with one queue per pattern, and compares the arrivals with our own matching.
 async fn compare(theirs: Kind, ours: ExchangeKind, patterns: Vec<String>, keys: Vec<String>) {
     let Some(rabbitmq) = shared::rabbitmq(file!()) else { return };
     let connect = Connection::connect(&rabbitmq.url, ConnectionProperties::default());
@@ -120,7 +119,7 @@ async fn compare(theirs: Kind, ours: ExchangeKind, patterns: Vec<String>, keys: 
         let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(name(&queue), exclusive, FieldTable::default()).await.expect("a queue");
         let mut keys = vec![pattern.clone()];
-        // Some queues have two bindings, which must not mean two copies.
+        // Some queues have two bindings, which must not cause two copies.
         if index % 5 == 0 {
             keys.push(patterns[(index + 1) % patterns.len()].clone());
         }
@@ -143,7 +142,7 @@ async fn compare(theirs: Kind, ours: ExchangeKind, patterns: Vec<String>, keys: 
         consumers.push((queue, consumer));
     }
     publish_all(&channel, &exchange, &keys).await;
-    // The last word to every queue, straight: what was routed before has arrived before.
+    // A final message directly to every queue: everything routed before has arrived before it.
     for (queue, _) in &consumers {
         let end = channel.basic_publish(
             ShortString::default(),

@@ -1,4 +1,4 @@
-//! The tools of the tests do what they say.
+//! Tests of the test tools themselves.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use support::{Node, Process, Proxy, eventually_blocking, shared};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A server that sends every byte back.
+/// Starts a server that echoes every byte.
 fn echo_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
@@ -70,7 +70,7 @@ fn the_proxy_passes_on_cuts_stalls_and_refuses() {
 
 #[test]
 fn a_process_is_watched_signalled_and_collected() {
-    // It says so when it listens, not before.
+    // It prints `ready` only once it handles the signal.
     let script = "trap 'echo bye >&2; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
     let process = Process::spawn(Command::new("sh").args(["-c", script]));
     process.wait_for_line("ready", SOON);
@@ -109,7 +109,7 @@ fn a_node_of_its_own_starts_survives_a_kill_and_leaves_nothing() {
     drop(node);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "it still listens");
     assert!(!directory.exists(), "its directory is still there");
-    // Every program of the node has the directory in its environment.
+    // Every process of the node has the directory in its environment.
     let mut left = Vec::new();
     for process in std::fs::read_dir("/proc").expect("a Linux system").flatten() {
         let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();

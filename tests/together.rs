@@ -1,7 +1,7 @@
-//! The tests that wait most of the time: one program, so that it is linked once and its tests wait side by side.
+//! Tests that spend most of their time waiting: one program, so that it is linked once and its tests run concurrently.
 //!
-//! All tasks of these modules are in one registry: each needs a name of its own. What every worker of a program gets
-//! belongs to `apart.rs`, and what needs the whole machine to `alone.rs`.
+//! All tasks of these modules share one registry, so each needs a unique name. Tests of things that affect every worker of a
+//! program belong in `apart.rs`, and those that need the whole machine in `alone.rs`.
 
 mod backends;
 mod brokers;

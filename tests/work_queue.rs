@@ -1,6 +1,6 @@
-//! The work queue: who is faster does more, and a burst waits in the broker, not in the worker.
+//! The work queue: a faster worker does more, and a burst waits in the broker, not in the worker.
 //!
-//! These tests measure shares and memory, so each has the machine for itself.
+//! These tests measure shares and memory, so each runs alone on the machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use support::unique;
 
 use super::alone;
 
-/// How long a call takes on one worker, and how many it has done.
+/// The duration of a call on one worker, and how many it has done.
 #[derive(Clone)]
 struct Pace {
     pause: Duration,
@@ -55,7 +55,7 @@ async fn send(app: &App, place: &Place, count: u32) {
 fn a_worker_that_is_ten_times_faster_does_ten_times_as_much() {
     let _alone = alone();
     support::places::everywhere(async |place| {
-        // By default a worker reserves as many as it runs at once: here one.
+        // By default a worker reserves as many messages as it runs at once: one here.
         share_fairly(&place, Prefetch::Slots).await;
         if place.name == "rabbitmq quorum" {
             share_fairly(&place, Prefetch::Auto).await;
@@ -74,7 +74,7 @@ async fn share_fairly(place: &Place, prefetch: Prefetch) {
         worker.stop().await;
     }
     let (fast, slow) = (fast.done(), slow.done());
-    // A busy machine makes the fast one slower than its pause says; the slow one it hardly changes.
+    // A busy machine slows the fast worker down, but hardly changes the slow one.
     assert!(fast >= 5 * slow && slow >= 3, "{}, {prefetch:?}: fast {fast}, slow {slow}", place.name);
 }
 
@@ -102,7 +102,7 @@ fn a_large_prefetch_leaves_the_work_with_the_worker_that_reserved_it() {
     });
 }
 
-/// Counts the calls that are done, and how long each takes.
+/// Counts finished calls and sets how long each takes.
 #[derive(Default)]
 struct Crowd {
     done: AtomicU64,
@@ -125,7 +125,7 @@ const PREFETCH: u64 = 200;
 #[test]
 fn a_burst_of_200_000_waits_in_the_broker() {
     let _alone = alone();
-    // The memory broker keeps what waits in the process: that is what it is for.
+    // The memory broker keeps waiting messages in the process by design.
     let wanted = |place: &Place| ["sqlite", "rabbitmq quorum"].contains(&place.name);
     for place in places().into_iter().filter(wanted) {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -145,7 +145,7 @@ async fn burst(place: &Place) {
     state.insert(Arc::clone(&crowd));
     let running = Running::start(app.clone(), state);
     consumed(&app, &place.queue, 1).await;
-    // All that both sides need is allocated after this.
+    // Run a few first, so that one-time allocations are not measured.
     send_burst(&app, place, 0..5_000).await;
     let before = resident();
     let mut peak = before;
@@ -176,7 +176,7 @@ async fn burst(place: &Place) {
     let summary = running.stop().await;
     assert_eq!((summary.succeeded, summary.failed, summary.retried), (BURST, 0, 0), "{}", place.name);
     let growth = (peak - before) >> 20;
-    // Two hundred thousand deliveries would be several times as much.
+    // Holding two hundred thousand deliveries would take several times as much.
     assert!(growth < 60, "{}: the process grew by {growth} MiB", place.name);
     eprintln!("{}: sent in {sent:.1?}, {behind} behind then, done in {all:.1?}, +{growth} MiB", place.name);
 }
@@ -186,7 +186,7 @@ async fn send_burst(app: &App, place: &Place, numbers: std::ops::Range<u64>) {
     app.send_many(calls).await.expect("sent");
 }
 
-/// Which of the delayed calls have run, and how often.
+/// How often each of the delayed calls has run.
 struct Roll(Vec<AtomicU32>);
 
 #[task(ignore_result)]
@@ -195,8 +195,7 @@ async fn work_later(ctx: &Context, number: u64) {
     roll.0[usize::try_from(number).expect("a small number")].fetch_add(1, Ordering::Relaxed);
 }
 
-/// So many calls wait for their time, the first half of them twice as long, while the worker and then the broker are
-/// restarted.
+/// Delays this many calls, the first half of them twice as long, while the worker and then the broker are restarted.
 async fn wait_through_restarts(
     config: Config,
     name: &str,
@@ -206,7 +205,7 @@ async fn wait_through_restarts(
 ) {
     let mut config = config;
     config.worker.concurrency = PREFETCH as usize;
-    // While a broker is busy with all of them, an answer may take its time.
+    // A broker that is busy with all of them may be slow to reply.
     config.publish_timeout = Duration::from_secs(60);
     let queue = unique("later");
     config.worker.queues = vec![queue.clone()];
@@ -223,7 +222,7 @@ async fn wait_through_restarts(
     };
     let done = || roll.0.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count() as u64;
     let running = start();
-    // All that both sides need is allocated after this.
+    // Run a few first, so that one-time allocations are not measured.
     send(0..2_000, Duration::from_secs(1)).await;
     eventually("the first ran", async || done() == 2_000).await;
     let before = resident();
@@ -250,9 +249,9 @@ async fn wait_through_restarts(
         "{name}: sent in {sent:.1?}, {waiting} waited, +{growth} MiB, all ran after {all:.1?}, {twice} twice"
     );
     assert!(waiting > calls / 4, "{name}: the machine is too slow for this: {waiting} waited");
-    // As many deliveries held in the process would be some hundred bytes each, and their timers.
+    // Holding as many deliveries in the process would take some hundred bytes each, plus timers.
     assert!(growth < 20, "{name}: the process grew by {growth} MiB");
-    // What was in the worker's hands when the broker went down may come again.
+    // Messages that the worker held when the broker went down may be redelivered.
     assert!(twice <= 2 * PREFETCH as usize, "{name}: {twice} ran twice");
 }
 
@@ -263,12 +262,12 @@ fn many_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
     let directory = support::temp_dir();
     let url = |url: String| Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
     let file = url(format!("sqlite:{}", directory.path().join("later.db").display()));
-    // One after the other: both look at the memory of this process.
+    // One after the other: both measure the memory of this process.
     runtime.block_on(wait_through_restarts(file, "sqlite", 100_000, Duration::from_secs(6), || {}));
     if support::shared::may_start_rabbitmq(file!()) {
         let mut node = support::node::Node::start();
         let config = url(node.url());
-        // Fewer: RabbitMQ moves some thousand a second from the queue where they wait.
+        // Fewer: RabbitMQ moves a few thousand per second out of the delay queue.
         runtime.block_on(wait_through_restarts(config, "rabbitmq", 50_000, Duration::from_secs(8), || {
             node.restart();
         }));
@@ -276,7 +275,7 @@ fn many_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
-/// The memory of this process, in bytes.
+/// Returns the memory of this process in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line for it");

@@ -1,4 +1,4 @@
-//! What a worker does with tasks and with messages that are none, on every broker.
+//! What a worker does with tasks and with other messages, on every broker.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use support::places::{Place, Running, eventually, everywhere};
 use support::{Proxy, unique};
 use tokio::sync::watch;
 
-/// What the tasks of a test tell: lines under a key.
+/// Lines that the tasks of a test write under a key.
 #[derive(Clone, Default)]
 struct Journal(Arc<Mutex<HashMap<String, Vec<String>>>>);
 
@@ -85,7 +85,7 @@ async fn sleepy() {
 
 #[task(max_retries = 0, time_limit = "50ms")]
 fn stubborn(ctx: &Context, key: String) {
-    // Cannot be stopped from outside, but it is told.
+    // A blocking task cannot be stopped from outside, but it is notified.
     while !ctx.is_cancelled() {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -130,7 +130,7 @@ async fn ready(app: &App, queue: &str) -> u64 {
     queues.first().map_or(0, |queue| queue.ready)
 }
 
-/// Takes the one dead letter and says its headers.
+/// Takes the only dead letter and returns its headers.
 async fn dead_letter(app: &App, place: &Place) -> Headers {
     eventually("a dead letter is there", async || ready(app, &place.dead()).await == 1).await;
     let delivery = place.letter(app).await;
@@ -150,12 +150,12 @@ async fn publish_raw(app: &App, place: &Place, message: Message) {
     app.broker().await.expect("a broker").publish(publication).await.expect("published");
 }
 
-/// A queue with its dead-letter queue, before any worker: sending creates it.
+/// Creates the queue and its dead-letter queue before any worker, by sending to it.
 async fn prepared(place: &Place) -> (App, Journal) {
     let app = place.app();
     let job = app.send(add.with(0, 0).queue(&place.queue).ignore_result()).await;
     job.unwrap_or_else(|error| panic!("cannot prepare {}: {error:#}", place.name));
-    // Only what the test itself sends is counted.
+    // Remove the message, so that only the test's own messages count.
     app.broker().await.expect("a broker").purge(&place.queue).await.expect("purged");
     (app, Journal::default())
 }
@@ -274,14 +274,14 @@ fn a_countdown_is_kept_and_holds_no_place() {
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
         let key = unique("later");
-        // Each runs when it is due at the earliest, by the clock of the machine; how much later says only how busy it is.
+        // Each runs no earlier than it is due, by the machine's clock; how much later depends on the load.
         let wait = Duration::from_millis(1200);
         let begun = Instant::now();
         let later =
             app.send(note.with(&key, "later").queue(&place.queue).countdown(wait)).await.expect("sent");
         later.get().timeout(Duration::from_secs(60)).await.expect("it ran");
         assert!(begun.elapsed() >= wait, "{}: too early, after {:?}", place.name, begun.elapsed());
-        // One that waits longer than this test holds up nobody.
+        // A call that waits longer than this test must not delay others.
         let hour = Duration::from_secs(3600);
         app.send(note.with(&key, "never").queue(&place.queue).countdown(hour)).await.expect("sent");
         let now = app.send(note.with(&key, "now").queue(&place.queue)).await.expect("sent");
@@ -405,7 +405,7 @@ fn a_warm_stop_finishes_what_runs_and_hands_the_rest_back() {
         let summary = running.stop().await;
         assert_eq!(journal.read(&key), ["began", "ended"], "{}", place.name);
         assert_eq!(summary.failed, 0);
-        // The others come again, with nothing spent.
+        // The others are redelivered without having spent an attempt.
         let running = Running::start(place.app(), journal.shared());
         eventually("all five ran", async || journal.read(&key).len() == 10).await;
         let summary = running.stop().await;
@@ -413,7 +413,7 @@ fn a_warm_stop_finishes_what_runs_and_hands_the_rest_back() {
     });
 }
 
-/// RabbitMQ says late that it hands out no more.
+/// RabbitMQ confirms late that it delivers nothing more.
 #[test]
 fn a_warm_stop_repeats_nothing_and_spends_nothing_however_late_the_broker_answers() {
     everywhere(async |place| {
@@ -492,7 +492,7 @@ fn a_chain_of_celery_runs_to_its_end_and_a_failure_reaches_every_later_step() {
         };
         let (first, last) = (unique("first"), unique("last"));
         let chain = |args: serde_json::Value, middle: &str, last: &str| json!([args, {}, {"chain": [step(json!([100]), last), step(json!([10]), middle)]}]);
-        // The first task waits for its handle, so that results by message find their way.
+        // The caller expects the results of the later steps, so that results by message can be routed.
         let backend = app.backend().await.expect("a backend");
         for (id, args) in [(&first, json!([1, 2])), (&last, json!([1]))] {
             let (middle, end) = (format!("{id}-middle"), format!("{id}-end"));
@@ -515,7 +515,7 @@ fn a_chain_of_celery_runs_to_its_end_and_a_failure_reaches_every_later_step() {
         let good = app.result::<i64>(format!("{first}-end")).await.expect("a handle");
         assert_eq!(good.get().timeout(wait).await.expect("a result"), 113, "{}", place.name);
         if place.name.starts_with("rabbitmq") {
-            // The failed steps' results travel to the `reply_to` of each step, which is null here.
+            // The results of failed steps go to the `reply_to` of each step, which is null here.
             return;
         }
         let bad = app.result::<i64>(format!("{last}-end")).await.expect("a handle");
@@ -539,7 +539,7 @@ fn what_one_worker_cannot_run_yet_another_runs() {
             app.send(patient.with("busy").queue(&place.queue).ignore_result()).await.expect("sent");
         }
         eventually("it has as much as it can run", async || journal.read("busy").len() == 2).await;
-        // It is the only one that could take them.
+        // It is the only worker that could take them.
         for line in 0..10 {
             let call = note.with("noted", line.to_string()).queue(&place.queue).ignore_result();
             app.send(call).await.expect("sent");
@@ -572,10 +572,10 @@ fn the_faster_worker_gets_more() {
     });
 }
 
-/// How many tasks the two workers of the test above have to do.
+/// The number of tasks for the two workers of the test above.
 const ALL: u32 = 60;
 
-/// How many each has done.
+/// The number of tasks that each has done.
 #[derive(Clone, Copy, Default)]
 struct Done {
     fast: u32,

@@ -1,4 +1,4 @@
-//! mq-worker's side.
+//! The measurements of mq-worker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ fn open(at: &str) -> Result<App, Failure> {
 /// Declares the queue, and empties it.
 pub(crate) async fn prepare(at: &str) -> Result<Figures, Failure> {
     let app = open(at)?;
-    // Declares what a call of the task needs.
+    // Sending a call declares what it needs.
     app.send(noop.with(User::new(0))).await?;
     let begun = Begun::now();
     app.broker().await?.purge(QUEUE).await?;
@@ -34,7 +34,7 @@ pub(crate) async fn prepare(at: &str) -> Result<Figures, Failure> {
     begun.end(1)
 }
 
-/// So many callers, each awaiting its own `.delay()` before the next.
+/// A number of callers, each awaiting its own `.delay()` before the next.
 pub(crate) async fn enqueue(at: &str, tasks: u64, callers: u64) -> Result<Figures, Failure> {
     let app = open(at)?;
     app.broker().await?;
@@ -62,7 +62,7 @@ pub(crate) async fn enqueue(at: &str, tasks: u64, callers: u64) -> Result<Figure
     Ok(figures)
 }
 
-/// The broker alone.
+/// Drains with the broker alone.
 pub(crate) async fn drain_broker(at: &str, tasks: u64) -> Result<Figures, Failure> {
     let app = open(at)?;
     let subscription = Subscription { queues: vec![QUEUE.into()], prefetch: PREFETCH, name: "bench".into() };
@@ -73,14 +73,14 @@ pub(crate) async fn drain_broker(at: &str, tasks: u64) -> Result<Figures, Failur
         consumer.next().await.ok_or("the consumer ended")?.ack();
     }
     let figures = begun.end(tasks)?;
-    // After the clock: the last acks are given time to reach a quorum queue.
+    // Not measured: the last acks get time to reach a quorum queue.
     consumer.control().flush().await;
     consumer.control().cancel().await;
     app.close().await;
     Ok(figures)
 }
 
-/// A worker.
+/// Drains with a worker.
 pub(crate) async fn drain(at: &str, tasks: u64) -> Result<Figures, Failure> {
     let app = open(at)?;
     let progress = Progress::until(tasks);

@@ -21,7 +21,7 @@ async fn connect(at: &str) -> Result<(Connection, Channel), Failure> {
     Ok((connection, channel))
 }
 
-/// The same bytes as mq-worker writes.
+/// Publishes the same bytes as mq-worker.
 async fn publish(
     channel: &Channel,
     id: u64,
@@ -39,7 +39,7 @@ async fn publish(
     channel.basic_publish("".into(), QUEUE.into(), options, &body, properties).await
 }
 
-/// Publishes and awaits every confirm, so many at once.
+/// Publishes and awaits every confirm, up to `window` at once.
 pub(crate) async fn enqueue(at: &str, tasks: u64, window: usize) -> Result<Figures, Failure> {
     let (connection, channel) = connect(at).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;

@@ -1,8 +1,8 @@
-//! mq-worker beside the raw clients, in one run: `benches/run` builds it and starts a broker for it.
+//! mq-worker compared with the raw clients, in one run: `benches/run` builds it and starts a broker for it.
 //!
-//! Each measurement is a process of its own, so that its CPU time and memory are its own, and the broker's are not in
-//! them. The two sides of a comparison take turns; a ratio is the median of the ratios of the rounds, which a busy
-//! machine disturbs far less than the rates.
+//! Each measurement runs in its own process, so that its CPU time and memory are measured separately and do not include
+//! the broker's. The two sides of a comparison take turns; a ratio is the median of the ratios of the rounds, which a
+//! busy machine disturbs far less than the rates.
 
 mod framework;
 mod lapin_client;

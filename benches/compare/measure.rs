@@ -1,4 +1,4 @@
-//! What one process measures of itself.
+//! What a process measures about itself.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use crate::Failure;
 /// The figures of one measurement.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
-    /// Tasks a second.
+    /// Tasks per second.
     pub(crate) rate: f64,
     /// CPU time of this process for each task, user and system, in microseconds.
     pub(crate) cpu: f64,
-    /// Median latency in microseconds, where that is what was measured.
+    /// Median latency in microseconds, if that was measured.
     pub(crate) latency: f64,
     /// Resident memory at the end, in MB.
     pub(crate) rss: f64,
 }
 
-/// A measurement that has begun.
+/// A running measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Begun {
     clock: Instant,
@@ -32,7 +32,7 @@ impl Begun {
         Self { clock: Instant::now(), cpu: cpu() }
     }
 
-    /// The figures for so many tasks since then.
+    /// Ends the measurement and returns the figures for this many tasks.
     pub(crate) fn end(self, tasks: u64) -> Result<Figures, Failure> {
         let (elapsed, cpu) = (self.clock.elapsed(), cpu() - self.cpu);
         let tasks = tasks as f64;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::Failure;
 use crate::measure::Figures;
 
-/// How many tasks a latency is measured with.
+/// The number of tasks in a latency measurement.
 const SINGLE: u64 = 300;
 
 /// All that was measured.
@@ -33,7 +33,7 @@ pub(crate) struct Row {
     pub(crate) reference: f64,
     /// The median of the rounds' ratios.
     pub(crate) ratio: f64,
-    /// The worst and the best of them.
+    /// The lowest and the highest of them.
     pub(crate) range: (f64, f64),
     /// What the ratio is measured against.
     pub(crate) against: &'static str,
@@ -62,7 +62,7 @@ impl FromStr for Peers {
     }
 }
 
-/// Which figure of a measurement.
+/// Picks a figure of a measurement.
 type Pick = fn(&Figures) -> f64;
 
 const RATE: Pick = |figures| figures.rate;
@@ -70,7 +70,7 @@ const CPU: Pick = |figures| figures.cpu;
 const LATENCY: Pick = |figures| figures.latency;
 const RSS: Pick = |figures| figures.rss;
 
-/// What is compared: the name of the line, its unit, which figure, our measurement, the other, and what the other is.
+/// A comparison: the name of the line, its unit, the figure, our measurement, the other one, and what the other one is.
 type Compared = (&'static str, &'static str, Pick, &'static str, &'static str, &'static str);
 
 const COMPARED: [Compared; 24] = [
@@ -102,7 +102,7 @@ const COMPARED: [Compared; 24] = [
     ("SQLite: drain, worker", "tasks/s", RATE, "sqlite drain", "sqlite broker drain", "the broker alone"),
     ("SQLite: CPU a drained task", "µs", CPU, "sqlite drain", "sqlite broker drain", "the broker alone"),
     ("SQLite: RSS of the worker", "MB", RSS, "sqlite drain", "sqlite broker drain", "the broker alone"),
-    // Peers get durable classic queues, since some of them know no other.
+    // Peers get durable classic queues, since some of them support no others.
     ("RabbitMQ: drain", "tasks/s", RATE, "amqp drain", "celery drain", "Celery"),
     ("RabbitMQ: drain", "tasks/s", RATE, "amqp drain", "dramatiq drain", "Dramatiq"),
     ("RabbitMQ: drain", "tasks/s", RATE, "amqp drain", "rusty-celery drain", "rusty-celery"),
@@ -129,7 +129,7 @@ const COMPARED: [Compared; 24] = [
     ("SQLite: drain", "tasks/s", RATE, "sqlite drain", "huey drain", "huey"),
 ];
 
-/// These peers get so many times fewer tasks: they take up to a millisecond for one.
+/// These peers get [`FEWER`] times fewer tasks: they take up to a millisecond for one.
 const SLOW: [&str; 3] = ["celery", "dramatiq", "huey"];
 const FEWER: u64 = 10;
 
@@ -141,7 +141,7 @@ pub(crate) fn run(
     only: &str,
     peers: &[Peers],
 ) -> Result<Comparison, Failure> {
-    // In the working directory: a temporary one may be memory, where a sync costs nothing.
+    // In the working directory: a temporary one may be in memory, where a sync costs nothing.
     let directory = std::env::current_dir()?.join("target").join(format!("compare-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
     let measured = measure_all(amqp, &directory, tasks, rounds, only, peers);
@@ -185,7 +185,7 @@ fn measure_all(
         ("sqlite enqueue 64", vec!["enqueue", &sqlite], Some("64")),
         ("sqlite broker drain", vec!["broker-drain", &sqlite], None),
     ]);
-    // A drain that is wanted needs what fills its queue.
+    // A wanted drain needs the step that fills its queue.
     let wanted = |step: Option<&(&str, _, _)>| step.is_some_and(|(name, ..)| name.contains(only));
     let drains = |step: Option<&(&str, _, _)>| step.is_some_and(|(name, ..)| name.ends_with("drain"));
     let is_kept = |at| wanted(steps.get(at)) || drains(steps.get(at + 1)) && wanted(steps.get(at + 1));
@@ -221,7 +221,7 @@ fn measure_all(
     Ok(measured)
 }
 
-/// A measurement in a process of its own.
+/// Runs a measurement in its own process.
 fn child(line: &[&str]) -> Result<Figures, Failure> {
     figures_of(Command::new(std::env::current_exe()?).args(line))
 }
@@ -238,7 +238,7 @@ fn figures_of(command: &mut Command) -> Result<Figures, Failure> {
 fn row(measured: &BTreeMap<String, Vec<Figures>>, compared: &Compared) -> Option<Row> {
     let (what, unit, pick, ours, reference, against) = *compared;
     let (ours, reference) = (measured.get(ours)?, measured.get(reference)?);
-    // A measurement that is made twice in a round has both of its figures beside the other's one.
+    // If one side is measured twice in a round, both of its figures are compared with the one of the other side.
     let longest = ours.len().max(reference.len());
     let at = |all: &[Figures], index: usize| pick(&all[index * all.len() / longest]);
     let ratios: Vec<f64> = (0..longest).map(|index| at(ours, index) / at(reference, index)).collect();

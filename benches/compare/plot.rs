@@ -7,7 +7,7 @@ use crate::plan::Comparison;
 const LINE: usize = 26;
 const LEFT: f64 = 290.0;
 const WIDTH: f64 = 760.0;
-/// The largest ratio that has a bar of its own length.
+/// The largest ratio that is drawn to scale; longer bars are cut.
 const MOST: f64 = 3.0;
 
 /// An SVG that needs no style sheet and is readable on light and dark pages.

@@ -1,4 +1,4 @@
-//! What a process of its own measures.
+//! The measurement that a child process runs.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Raw rusqlite: what a queue in one table costs at least.
+//! Raw rusqlite: the minimum cost of a queue in SQLite.
 
 use std::path::Path;
 

@@ -56,12 +56,12 @@ struct Inner {
 }
 
 impl Progress {
-    /// Until so many have run.
+    /// Follows tasks until this many have run.
     pub(crate) fn until(wanted: u64) -> Self {
         Self(Arc::new(Inner { wanted, ..Inner::default() }))
     }
 
-    /// For the starts, one by one.
+    /// Follows the start of each task.
     pub(crate) fn of_starts() -> Self {
         Self(Arc::new(Inner { times_starts: true, ..Inner::default() }))
     }
@@ -78,13 +78,13 @@ impl Progress {
         }
     }
 
-    /// Resolves when all have run, and says when the first did.
+    /// Waits until all have run; returns the measurement that began with the first.
     pub(crate) async fn done(&self) -> Begun {
         self.0.reached.notified().await;
         *self.0.first.get().expect("the first has run")
     }
 
-    /// When the next one started.
+    /// Waits for the next start and returns its time.
     pub(crate) async fn started(&self) -> Instant {
         self.0.reached.notified().await;
         self.0.last_start.lock().expect("never poisoned").take().expect("one has started")

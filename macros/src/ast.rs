@@ -1,11 +1,11 @@
-//! What the attributes read: a function, with its body left as tokens.
+//! The input of the attributes: a function, with its body left as tokens.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::parse::{Parse, ParseStream};
 use syn::{Attribute, Meta, Path, PathArguments, Result, ReturnType, Signature, Token, Type, Visibility};
 
-/// A function under an attribute. The body is not parsed: the compiler does that, and says it better.
+/// A function under an attribute. The body is not parsed: the compiler does that, with better error messages.
 pub(crate) struct Function {
     pub(crate) attrs: Vec<Attribute>,
     pub(crate) vis: Visibility,
@@ -29,7 +29,7 @@ impl Parse for Function {
 impl Function {
     /// Reads the item under the attribute `#[macro_name]`.
     pub(crate) fn read(macro_name: &str, item: TokenStream) -> Result<Self> {
-        // Whatever begins like a function and does not parse has a mistake of its own.
+        // An item that looks like a function but does not parse has a syntax error of its own: report that one.
         let is_function =
             item.clone().into_iter().any(|token| matches!(token, TokenTree::Ident(ident) if ident == "fn"));
         if is_function {
@@ -60,7 +60,7 @@ impl Parameter<'_> {
         bare(self.ident)
     }
 
-    /// What `.delay` and `.with` accept: `impl Into<String>` for texts, else the type itself. (`impl Into<u64>`
+    /// What `.delay` and `.with` accept: `impl Into<String>` for strings, else the type itself. (`impl Into<u64>`
     /// would break integer literals.)
     pub(crate) fn accepted(&self) -> TokenStream {
         let ty = self.ty;
@@ -71,7 +71,7 @@ impl Parameter<'_> {
         path_of(self.ty).and_then(last_name).is_some_and(|name| name == "String")
     }
 
-    /// `user: User`, for people.
+    /// The parameter as text: `user: User`.
     pub(crate) fn shown(&self) -> String {
         format!("{}: {}", self.keyword(), type_text(self.ty))
     }
@@ -103,7 +103,7 @@ pub(crate) fn returned(output: &ReturnType) -> TokenStream {
     }
 }
 
-/// True for `Result`, `anyhow::Result`, `io::Result`: any path that ends so.
+/// True for `Result`, `anyhow::Result`, `io::Result`: any path that ends in `Result`.
 pub(crate) fn is_fallible(output: &ReturnType) -> bool {
     match output {
         ReturnType::Default => false,
@@ -111,7 +111,7 @@ pub(crate) fn is_fallible(output: &ReturnType) -> bool {
     }
 }
 
-/// The path that a type is, without the groups that `macro_rules!` puts around it.
+/// The path of a type, without the groups that `macro_rules!` puts around it.
 pub(crate) fn path_of(ty: &Type) -> Option<&Path> {
     match ty {
         Type::Path(ty) if ty.qself.is_none() => Some(&ty.path),
@@ -142,7 +142,7 @@ pub(crate) fn bare(ident: &Ident) -> String {
     text.strip_prefix("r#").map_or(text.clone(), str::to_owned)
 }
 
-/// A type as people write it: token streams print blanks between all tokens.
+/// A type as people write it; token streams print spaces between all tokens.
 pub(crate) fn type_text(ty: &Type) -> String {
     let mut text = String::new();
     for piece in ty.to_token_stream().to_string().split_whitespace() {
@@ -191,7 +191,7 @@ impl Attributes {
     fn place(&mut self, path: &Path) -> &mut Vec<TokenStream> {
         match path.get_ident().map(Ident::to_string).as_deref() {
             Some("cfg") => &mut self.conditions,
-            // `expect` is for one place: on two of them one expectation would stay unfulfilled.
+            // Not `expect`: on two items, one of the expectations would be unfulfilled.
             Some("allow" | "warn" | "deny" | "forbid") => &mut self.lints,
             Some("doc" | "deprecated") => &mut self.shown,
             _ => &mut self.body,
@@ -223,7 +223,7 @@ pub(crate) fn doc_text(attrs: &[Attribute]) -> String {
     lines.join("\n").trim().to_owned()
 }
 
-/// Generated code that errors show at a place in the user's code.
+/// A span for generated code whose errors point to a place in the user's code.
 pub(crate) fn located(span: Span) -> Span {
     Span::call_site().located_at(span)
 }

@@ -1,4 +1,4 @@
-//! The worker's side of a task: what it knows of it, and how a message becomes a run.
+//! The worker's side of a task: its registration, and the function that turns a message into a run.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -32,7 +32,7 @@ impl Parts<'_> {
         }
     }
 
-    /// Decodes the arguments in order and gives the work to do.
+    /// Generates the function that decodes the arguments in order and returns the work to do.
     fn start(&self) -> TokenStream {
         let Self { private, types, locals, keywords, .. } = self;
         let takes = types.iter().zip(locals).zip(keywords).map(|((ty, local), keyword)| {
@@ -80,7 +80,7 @@ impl Parts<'_> {
     }
 }
 
-/// Takes apart what was returned, whatever alias of `Result` it has. A mistake in that type is shown there, once.
+/// Matches on the returned value, whatever alias of `Result` it has. A mistake in that type is reported there, once.
 pub(crate) fn match_result(
     private: &TokenStream,
     called: &TokenStream,
@@ -100,7 +100,7 @@ pub(crate) fn match_result(
     }}
 }
 
-/// `__error`, of whatever type, as a `TaskError`.
+/// Converts `__error`, of any type, into a `TaskError`.
 fn convert_error(private: &TokenStream, span: Span) -> TokenStream {
     let span = located(span);
     let caught = respan(private, span);

@@ -1,4 +1,4 @@
-//! Writes the unit struct that stands in for the function, and all that hangs on it.
+//! Generates the unit struct that replaces the function, and everything that belongs to it.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -8,7 +8,7 @@ use syn::spanned::Spanned;
 use crate::ast::{self, Attributes, Parameter, Task, located, respan};
 use crate::options::{Options, Topic};
 
-/// The code of a sound task.
+/// Generates the code of a valid task.
 pub(crate) fn task(task: &Task<'_>, options: &Options) -> TokenStream {
     let attributes = Attributes::sort(&task.function.attrs);
     let function = &task.function;
@@ -28,7 +28,7 @@ pub(crate) fn task(task: &Task<'_>, options: &Options) -> TokenStream {
     within(&attributes, &quote!(#item), &quote!(#body #generated))
 }
 
-/// The struct that has the function's name.
+/// The struct with the function's name.
 pub(crate) fn unit_struct(attributes: &Attributes, vis: &syn::Visibility, ident: &Ident) -> TokenStream {
     let Attributes { conditions, lints, shown, .. } = attributes;
     quote! {
@@ -41,7 +41,7 @@ pub(crate) fn unit_struct(attributes: &Attributes, vis: &syn::Visibility, ident:
     }
 }
 
-/// Puts what nobody should name into a block of its own, under the conditions of the function.
+/// Puts items that must not be named elsewhere into a block of their own, under the conditions of the function.
 pub(crate) fn within(attributes: &Attributes, item: &TokenStream, hidden: &TokenStream) -> TokenStream {
     let Attributes { conditions, lints, .. } = attributes;
     quote! {
@@ -52,7 +52,7 @@ pub(crate) fn within(attributes: &Attributes, item: &TokenStream, hidden: &Token
     }
 }
 
-/// Lints are for what people write. The function itself stays outside of this.
+/// Silences lints in generated code. The function itself stays outside of this.
 pub(crate) fn quiet(code: &TokenStream) -> TokenStream {
     quote! {
         #[allow(
@@ -68,7 +68,7 @@ pub(crate) fn quiet(code: &TokenStream) -> TokenStream {
     }
 }
 
-/// The function as it was written. It lies in an `impl`: there its name hides nothing, so that inside it
+/// The function as it was written, inside an `impl`: there its name shadows nothing, so that in its body
 /// `send_email.delay(..)` is still the task.
 fn body(task: &Task<'_>, attrs: &[TokenStream]) -> TokenStream {
     let sig = &task.function.sig;
@@ -82,7 +82,7 @@ fn body(task: &Task<'_>, attrs: &[TokenStream]) -> TokenStream {
     }
 }
 
-/// What the generated items have in common.
+/// What the generated items share.
 pub(crate) struct Parts<'a> {
     pub(crate) task: &'a Task<'a>,
     pub(crate) options: &'a Options,
@@ -91,7 +91,7 @@ pub(crate) struct Parts<'a> {
     /// The unit struct.
     pub(crate) ident: &'a Ident,
     pub(crate) types: Vec<&'a syn::Type>,
-    /// Names for the arguments that no task has: a local variable cannot be named like a unit struct in scope.
+    /// Names for the arguments that no task can have: a local variable cannot have the name of a unit struct in scope.
     pub(crate) locals: Vec<Ident>,
     pub(crate) keywords: Vec<String>,
     returned: TokenStream,
@@ -136,7 +136,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Writes down what makes a call of a unique task the same as another.
+    /// Generates the key by which two calls of a unique task are the same.
     fn unique_by(&self) -> TokenStream {
         if self.options.unique_for.is_none() {
             return TokenStream::new();
@@ -176,7 +176,7 @@ impl<'a> Parts<'a> {
         quote_spanned!(self.args_span()=> type Args = #args;)
     }
 
-    /// The one type, or the whole list.
+    /// The span of the only type, or of the whole list.
     fn args_span(&self) -> Span {
         located(match &self.types[..] {
             [one] => one.span(),
@@ -232,7 +232,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Many calls at once; a task without arguments has no use for it.
+    /// Generates `delay_many`; a task without arguments has no use for it.
     fn delay_many(&self) -> TokenStream {
         let Self { private, types, .. } = self;
         let vis = &self.task.function.vis;
@@ -264,7 +264,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The function with its future boxed: the one place that asks for the future to be `Send`.
+    /// The function with its future boxed: the only place that requires the future to be `Send`.
     fn call(&self) -> TokenStream {
         if !self.task.is_async() {
             return TokenStream::new();
@@ -286,7 +286,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The path of what is called, and its type as a function pointer.
+    /// The path of the function to call, and its type as a function pointer.
     pub(crate) fn callee(&self) -> (TokenStream, TokenStream) {
         let Self { private, ident, types, returned, .. } = self;
         let context = self.task.context.iter();
@@ -304,11 +304,11 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// `send_email(user)`: a callee is dereferenced until it can be called.
+    /// Allows `send_email(user)`: a callee is dereferenced until it can be called.
     fn deref(&self) -> TokenStream {
         let ident = self.ident;
         let (path, pointer) = self.callee();
-        // Where the argument types are shown: a private one is then told of once.
+        // At the span of the argument types, so that a private type is reported only once.
         let target = quote_spanned!(self.args_span()=> type Target = #pointer;);
         quote! {
             impl ::core::ops::Deref for #ident {
@@ -322,8 +322,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The events of a `Topic<Order>` fit a task whose argument is an `Order`: of that very type, for a type that
-    /// merely looks alike in JSON would not be noticed when one of them changes.
+    /// Checks that a task that subscribes to a `Topic<Order>` takes an `Order`. It must be that very type: if it only
+    /// had the same JSON, a change to one of the two would go unnoticed.
     fn events(&self) -> TokenStream {
         let Some(ty) = self.types.first() else { return TokenStream::new() };
         let constants = self.options.topics().iter().filter_map(|topic| match topic {
@@ -338,7 +338,7 @@ impl<'a> Parts<'a> {
         quote!(#(#checks)*)
     }
 
-    /// A `Result` that is not called so would turn errors into successes.
+    /// Refuses a `Result` under another name: its errors would count as successes.
     fn checks(&self) -> TokenStream {
         if self.task.is_fallible() {
             return TokenStream::new();

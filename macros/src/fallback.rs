@@ -1,4 +1,4 @@
-//! Stands in for a task that was refused: code that uses it gets no further messages.
+//! Generates a stand-in for a task that was refused, so that code that uses it causes no further errors.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use crate::ast::{self, Attributes, Function};
 use crate::options::Options;
 use crate::{expand, valid};
 
-/// A struct with the same name and methods that accept whatever they are given.
+/// A struct with the same name and methods that accept any arguments.
 pub(crate) fn task(function: &Function, options: &Options) -> TokenStream {
     if is_method(function) {
-        // No struct may stand where it is written.
+        // A struct is not allowed where it is written.
         let Function { attrs, vis, sig, body } = function;
         return quote!(#(#attrs)* #vis #sig #body);
     }
@@ -25,7 +25,7 @@ pub(crate) fn task(function: &Function, options: &Options) -> TokenStream {
     expand::within(&attributes, &item, &quote!(#body #stand_in))
 }
 
-/// The function itself is still checked, in an `impl` where even `self` is no further mistake.
+/// The function itself, which is still checked: in an `impl`, where even `self` causes no further error.
 fn checked_body(function: &Function, body: &Group, attrs: &[TokenStream]) -> TokenStream {
     let sig = &function.sig;
     if has_mistake_for_the_compiler(function) {
@@ -41,14 +41,14 @@ fn checked_body(function: &Function, body: &Group, attrs: &[TokenStream]) -> Tok
     }
 }
 
-/// True for a function that only an `impl` can hold.
+/// True for a function that is only valid in an `impl`.
 fn is_method(function: &Function) -> bool {
     let is_self =
         |input: &FnArg| matches!(input, FnArg::Receiver(r) if !matches!(r.kind, ReceiverKind::Typed(..)));
     function.sig.inputs.first().is_some_and(is_self)
 }
 
-/// True where the compiler would say again, about the function, what was said already.
+/// True if the compiler would report a mistake in the function that has been reported already.
 fn has_mistake_for_the_compiler(function: &Function) -> bool {
     let sig = &function.sig;
     let mut names = HashSet::from([sig.ident.clone()]);
@@ -137,7 +137,7 @@ fn deref(
     })
 }
 
-/// True for what `.delay` takes: neither `self` nor the context.
+/// True for a parameter of `.delay`: neither `self` nor the context.
 fn is_argument(index: usize, input: &FnArg) -> bool {
     match input {
         FnArg::Receiver(_) => false,
@@ -150,7 +150,7 @@ fn is_argument(index: usize, input: &FnArg) -> bool {
     }
 }
 
-/// The return type, if it says something outside of the function.
+/// The return type, if it has a meaning outside of the function.
 fn returned(function: &Function) -> Option<TokenStream> {
     match &function.sig.output {
         syn::ReturnType::Type(_, ty) if !is_nameable(function, ty) || borrows(ty) => None,
@@ -165,7 +165,7 @@ fn borrows(ty: &Type) -> bool {
     )
 }
 
-/// True when a type names no parameter of the function and hides nothing behind `impl`.
+/// True if a type names no generic parameter of the function and contains no `impl`.
 fn is_nameable(function: &Function, ty: &Type) -> bool {
     let own: Vec<&Ident> = function
         .sig

@@ -1,4 +1,4 @@
-//! `#[setup]` and `#[on_failure]`: the function stays what it is, and the worker learns of it.
+//! `#[setup]` and `#[on_failure]`: the function stays as it is and is registered for the worker.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -16,12 +16,12 @@ use crate::valid;
 pub(crate) struct Hook {
     /// The attribute.
     pub(crate) name: &'static str,
-    /// What people call such a function.
+    /// The noun for such a function in messages.
     noun: &'static str,
-    /// What it is lent.
+    /// The type that it borrows.
     takes: &'static str,
     is_mutable: bool,
-    /// What the worker collects.
+    /// The type of the entry that the worker collects.
     entry: &'static str,
 }
 
@@ -34,7 +34,7 @@ pub(crate) const SETUP: Hook = Hook {
     entry: "SetupEntry",
 };
 
-/// Hears of tasks that failed for good.
+/// Is called for tasks that failed permanently.
 pub(crate) const ON_FAILURE: Hook = Hook {
     name: "on_failure",
     noun: "a failure hook",
@@ -44,7 +44,7 @@ pub(crate) const ON_FAILURE: Hook = Hook {
 };
 
 impl Hook {
-    /// Reads the attribute and its function, and writes what takes their place.
+    /// Reads the attribute and its function, and generates their replacement.
     pub(crate) fn compile(&self, options: TokenStream, item: TokenStream) -> TokenStream {
         let mut mistakes = Mistakes::default();
         let private = options::private_of(self.name, options, &mut mistakes);

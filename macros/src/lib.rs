@@ -1,5 +1,5 @@
 //! The attributes of mq-worker: `#[task]`, `#[setup]` and `#[on_failure]`. Use them through `mq_worker`, where their
-//! documentation begins with an example. Depending on that crate here, for the examples, would build it twice.
+//! documentation starts with an example. (Examples here would need that crate as a dependency and build it twice.)
 //!
 //! A small compiler: `ast` is the input, `options` reads the options, `valid` checks, `expand` and `entry` generate code.
 //! After mistakes, `fallback` generates an item that lets the compiler check the rest of the program.

@@ -9,12 +9,12 @@ use syn::Error;
 pub(crate) struct Mistakes(Option<Error>);
 
 impl Mistakes {
-    /// A mistake that shows these tokens.
+    /// Adds a mistake at these tokens.
     pub(crate) fn add(&mut self, tokens: impl ToTokens, message: impl std::fmt::Display) {
         self.push(Error::new_spanned(tokens, message));
     }
 
-    /// A mistake at this place.
+    /// Adds a mistake at this span.
     pub(crate) fn add_at(&mut self, span: Span, message: impl std::fmt::Display) {
         self.push(Error::new(span, message));
     }
@@ -36,7 +36,7 @@ impl Mistakes {
         self.0.is_none()
     }
 
-    /// The `compile_error!`s; nothing when there was no mistake.
+    /// Returns the `compile_error!`s; empty if there was no mistake.
     pub(crate) fn into_tokens(self) -> TokenStream {
         self.0.map(Error::into_compile_error).unwrap_or_default()
     }

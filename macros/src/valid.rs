@@ -1,4 +1,4 @@
-//! What a task may look like: checks the function and the options, and says what to write instead.
+//! Checks the function and the options of a task. Each message says what to write instead.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ const MAX_ARGUMENTS: usize = 12;
 /// AMQP carries names and routing keys as short strings.
 const MAX_NAME: usize = 255;
 
-/// As long as the broker keeps notes on what is done.
+/// The longest `once_for`: how long the broker remembers finished calls.
 const LONGEST_MEMORY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
 /// Checks the function; `None` when it cannot be a task.
@@ -31,7 +31,7 @@ pub(crate) fn task<'a>(function: &'a Function, mistakes: &mut Mistakes) -> Optio
     sound.then_some(Task { function, body, context, parameters })
 }
 
-/// What tasks, set-up functions and failure hooks have in common; `what` is what people call such a function.
+/// Checks what applies to tasks, set-up functions and failure hooks alike; `what` is the noun for messages.
 pub(crate) fn plain_function(macro_name: &str, what: &str, function: &Function, mistakes: &mut Mistakes) {
     let Function { attrs, sig, body, .. } = function;
     if let Some(token) = &sig.constness {
@@ -66,7 +66,7 @@ pub(crate) fn plain_function(macro_name: &str, what: &str, function: &Function, 
     }
 }
 
-/// True for `#[task]`, however it is reached.
+/// True for `#[task]`, by whatever path.
 pub(crate) fn is_attribute(attr: &Attribute, name: &str) -> bool {
     let ours = |segment: &syn::PathSegment| segment.ident == "mq_worker";
     let path = attr.path();
@@ -74,7 +74,7 @@ pub(crate) fn is_attribute(attr: &Attribute, name: &str) -> bool {
         || (path.segments.first().is_some_and(ours) && ast::last_name(path).is_some_and(|last| last == name))
 }
 
-/// The context and the arguments, as far as they are sound.
+/// The context and the arguments, as far as they are valid.
 fn inputs<'a>(function: &'a Function, mistakes: &mut Mistakes) -> (Option<&'a Type>, Vec<Parameter<'a>>) {
     let mut context = None;
     let mut parameters = Vec::new();
@@ -138,7 +138,7 @@ fn no_conditions(attrs: &[Attribute], mistakes: &mut Mistakes) {
     }
 }
 
-/// `&Context`, however it is reached: the last segment of the path decides.
+/// `&Context`, by whatever path: its last segment decides.
 fn reference_to_context(ty: &Type) -> Option<&TypeReference> {
     match ty {
         Type::Reference(reference) => {
@@ -151,7 +151,7 @@ fn reference_to_context(ty: &Type) -> Option<&TypeReference> {
     }
 }
 
-/// `Context` by value, where `&Context` would stand.
+/// `Context` by value, in the place of `&Context`.
 pub(crate) fn is_context(index: usize, ty: &Type) -> bool {
     let last = ast::path_of(ty).and_then(|path| path.segments.last());
     index == 0 && last.is_some_and(|last| last.ident == "Context" && last.arguments.is_none())
@@ -171,7 +171,7 @@ fn context_is_sound(index: usize, reference: &TypeReference, mistakes: &mut Mist
     false
 }
 
-/// Arguments come out of a message: nothing outlives the call that they could borrow from.
+/// Refuses borrowed arguments: they are decoded from a message, and nothing that they could borrow outlives the call.
 fn owned(ty: &Type, mistakes: &mut Mistakes) {
     if let Type::Reference(reference) = ty {
         let instead = owned_form(&reference.elem);
@@ -193,7 +193,7 @@ fn owned_form(ty: &Type) -> String {
     }
 }
 
-/// Refuses what cannot be named as an owned type, anywhere in a type.
+/// Refuses anything in a type that cannot be named as an owned type.
 fn check_type(ty: &Type, why: &str, mistakes: &mut Mistakes) {
     let Some((span, kind)) = borrowed_or_opaque(ty.to_token_stream()) else { return };
     mistakes.add_at(
@@ -232,7 +232,7 @@ fn borrowed_or_opaque(tokens: TokenStream) -> Option<(Span, Kind)> {
     None
 }
 
-/// The wire needs a name for each argument.
+/// Refuses patterns: each argument needs a name on the wire.
 fn named<'a>(input: &'a PatType, mistakes: &mut Mistakes) -> Option<Parameter<'a>> {
     match &*input.pat {
         Pat::Ident(pat) if pat.by_ref.is_none() && pat.subpat.is_none() => {
@@ -247,7 +247,7 @@ fn named<'a>(input: &'a PatType, mistakes: &mut Mistakes) -> Option<Parameter<'a
 
 fn output(output: &ReturnType, mistakes: &mut Mistakes) {
     let ReturnType::Type(_, ty) = output else { return };
-    // The error stays in the worker and may borrow what is static; the value is read back from JSON.
+    // The error stays in the worker and may borrow static data; the value is read back from JSON.
     let value = if ast::is_fallible(output) { ast::first_type_argument(ty) } else { Some(&**ty) };
     if let Some(value) = value {
         check_type(value, "the result of a task is read back from a message", mistakes);
@@ -258,7 +258,7 @@ fn output(output: &ReturnType, mistakes: &mut Mistakes) {
     }
 }
 
-/// Checks what the options say together and with their values.
+/// Checks the values of the options and how they combine.
 pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     if let Some(name) = &options.name {
         check_name("a task's name", name, mistakes);
@@ -294,7 +294,7 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     schedule(options, mistakes);
     let mut patterns = HashSet::new();
     for topic in options.topics() {
-        // What a constant holds is not known here.
+        // The value of a constant is not known here.
         let Topic::Text(topic) = topic else { continue };
         check_name("a topic", topic, mistakes);
         let value = topic.value();
@@ -308,7 +308,7 @@ pub(crate) fn options(options: &Options, mistakes: &mut Mistakes) {
     }
 }
 
-/// The options of a schedule go with `cron` or `every`.
+/// Checks the options of a schedule, which need `cron` or `every`.
 fn schedule(options: &Options, mistakes: &mut Mistakes) {
     if let (Some(_), Some(every)) = (&options.cron, &options.every) {
         mistakes.add_at(every.key, "`cron` and `every` exclude each other: a task has one schedule; `[[schedules]]` in `mq-worker.toml` has room for more");
@@ -335,7 +335,7 @@ fn schedule(options: &Options, mistakes: &mut Mistakes) {
     }
 }
 
-/// A schedule has no arguments to give.
+/// Refuses arguments of a scheduled task: its schedule has none to pass.
 pub(crate) fn scheduled(task: &Task<'_>, options: &Options, mistakes: &mut Mistakes) {
     if let (true, Some(first)) = (options.is_scheduled(), task.parameters.first()) {
         mistakes.add(

@@ -1,4 +1,4 @@
-//! One broker under test, and short words for what the cases do all the time.
+//! The broker under test and short helpers for what the cases do most often.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use mq_worker::message::{Message, Properties};
 use mq_worker::{BrokerUrl, ConnectOptions, Exchange, ExchangeKind, Queue, QueueKind, TlsOptions, Topology};
 use support::{shared, within};
 
-/// Long enough for a broker on a busy machine: a wait of this length is a failure.
+/// Long enough for a broker on a busy machine: a wait that takes this long has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// Long enough for a message that must not come to have come.
+/// How long to wait before concluding that no message arrives.
 pub(crate) const QUIET: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,18 +29,18 @@ impl Kind {
     }
 }
 
-/// A broker with queues that no other test sees.
+/// A broker with queues that are invisible to other tests.
 pub(crate) struct Lab {
     pub(crate) kind: Kind,
     url: BrokerUrl,
     options: ConnectOptions,
-    /// Makes names unique where tests share a server.
+    /// Makes names unique when tests share a server.
     suffix: String,
     _directory: Option<tempfile::TempDir>,
 }
 
 impl Lab {
-    /// `None` where the broker cannot be had; that was said then.
+    /// Returns `None` if the broker is not available, after printing why.
     pub(crate) fn new(kind: Kind) -> Option<Lab> {
         let mut directory = None;
         let url = match kind {
@@ -66,12 +66,12 @@ impl Lab {
         })
     }
 
-    /// One more connection to the broker.
+    /// Opens another connection to the broker.
     pub(crate) async fn open(&self) -> Arc<dyn Broker> {
         within("open", LIMIT, broker::open(&self.url, &self.options)).await.expect("the broker opens")
     }
 
-    /// A name of this test.
+    /// Returns a name that belongs to this test.
     pub(crate) fn name(&self, name: &str) -> String {
         format!("{name}{}", self.suffix)
     }
@@ -146,12 +146,12 @@ pub(crate) async fn consume(broker: &Arc<dyn Broker>, queues: &[&str], prefetch:
     within("consume", LIMIT, broker.consume(subscription)).await.expect("the consumer is attached")
 }
 
-/// The next delivery, which must come.
+/// Returns the next delivery, which must arrive.
 pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
     within("a delivery", LIMIT, consumer.next()).await.expect("the consumer goes on")
 }
 
-/// Takes and acks as many messages as are given.
+/// Takes and acks one message for each of these bodies.
 pub(crate) async fn expect_bodies(consumer: &mut Consumer, bodies: &[&str]) {
     for expected in bodies {
         let delivery = next(consumer).await;
@@ -160,7 +160,7 @@ pub(crate) async fn expect_bodies(consumer: &mut Consumer, bodies: &[&str]) {
     }
 }
 
-/// Nothing may come.
+/// Fails if a delivery arrives.
 pub(crate) async fn expect_nothing(consumer: &mut Consumer) {
     if let Ok(Some(delivery)) = tokio::time::timeout(QUIET, consumer.next()).await {
         panic!("nothing should come, but `{}` did", body(&delivery));
@@ -178,7 +178,7 @@ pub(crate) async fn info(broker: &Arc<dyn Broker>, queue: &str) -> Option<QueueI
     found.pop()
 }
 
-/// Waits until that many messages are ready: some brokers count a moment later.
+/// Waits until this many messages are ready: some brokers update the count with a delay.
 pub(crate) async fn expect_ready(broker: &Arc<dyn Broker>, queue: &str, expected: u64) {
     let mut last = None;
     let deadline = std::time::Instant::now() + LIMIT;
@@ -192,7 +192,7 @@ pub(crate) async fn expect_ready(broker: &Arc<dyn Broker>, queue: &str, expected
     panic!("`{queue}` should have {expected} messages ready, but is {last:?}");
 }
 
-/// Takes everything that is ready now, one after the other.
+/// Takes everything that is ready now, one by one.
 pub(crate) async fn drain(broker: &Arc<dyn Broker>, queue: &str) -> Vec<String> {
     let mut bodies = Vec::new();
     while let Some(delivery) = within("get", LIMIT, broker.get(queue)).await.expect("an answer") {
@@ -202,7 +202,7 @@ pub(crate) async fn drain(broker: &Arc<dyn Broker>, queue: &str) -> Vec<String> 
     bodies
 }
 
-/// How often each body came.
+/// Counts how often each body was delivered.
 pub(crate) fn counted(bodies: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for body in bodies {

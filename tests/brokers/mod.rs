@@ -1,11 +1,11 @@
-//! The conformance suite: what every broker does in the same way. A case that a broker leaves out says why.
+//! The conformance suite: behaviour that all brokers share. A case that skips a broker says why.
 
 mod cases;
 mod lab;
 
 use self::lab::{Kind, Lab};
 
-/// Each case for each broker, as tests of their own.
+/// Expands to one test per case and broker.
 macro_rules! suite {
     ($($file:ident { $($case:ident)* })*) => {
         suite!(@broker memory, Kind::Memory, $($file { $($case)* })*);
@@ -32,12 +32,12 @@ suite! {
     memos {
         notes_are_read_from_where_one_left_off
         a_note_is_known_to_every_connection_until_it_lapses
-        what_is_noted_with_force_keeps_it
+        a_forced_note_stays_forced
         a_lock_has_one_holder_at_a_time
         a_lock_for_another_time_is_the_same_lock
         a_forgotten_lock_opens_by_itself
         a_lock_is_kept_by_its_holder_through_a_wait
-        of_many_who_want_a_lock_one_gets_it
+        of_many_contenders_one_gets_the_lock
         a_pause_is_read_without_a_trace_and_ended_by_a_later_note
     }
     delivering {
@@ -45,7 +45,7 @@ suite! {
         messages_come_in_the_order_in_which_they_were_published
         a_requeued_message_comes_back_first_and_redelivered
         a_dropped_delivery_comes_back
-        a_rejected_message_goes_where_dead_letters_go
+        a_rejected_message_is_dead_lettered
         no_more_than_the_prefetch_is_handed_out
         a_prefetch_of_zero_is_refused
         a_smaller_prefetch_counts_what_was_delivered_before
@@ -54,14 +54,14 @@ suite! {
         a_waiting_consumer_gets_a_message_at_once
         urgent_messages_come_first
         get_takes_one_message_or_none
-        many_are_taken_in_their_order_and_what_is_given_back_has_its_place_again
+        get_many_keeps_the_order_and_requeued_messages_their_position
         a_look_does_not_delete_a_queue_that_goes_with_its_last_consumer
         a_thousand_concurrent_publishes_all_arrive_once
     }
     life {
         a_cancelled_consumer_ends_and_nothing_is_lost
-        a_consumer_that_is_dropped_gives_back_what_it_had
-        closing_gives_back_what_is_not_settled
+        a_dropped_consumer_requeues_its_deliveries
+        closing_requeues_unsettled_deliveries
         a_closed_broker_refuses_to_publish
         a_verdict_after_closing_does_nothing
         an_ack_that_was_flushed_is_kept
@@ -97,7 +97,7 @@ suite! {
         a_mandatory_message_without_a_queue_is_unroutable
         a_message_that_is_not_mandatory_may_vanish
         a_missing_exchange_is_an_error_that_leaves_the_broker_usable
-        unroutable_among_many_is_told_to_the_right_caller
+        an_unroutable_publish_among_many_fails_only_its_caller
     }
     time {
         a_delayed_message_comes_when_it_is_due
@@ -110,7 +110,7 @@ suite! {
     }
     limits {
         a_full_queue_refuses_more
-        a_full_queue_lets_its_oldest_go
+        a_full_queue_drops_its_oldest_message
     }
     fidelity {
         all_properties_arrive

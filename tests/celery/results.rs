@@ -1,4 +1,4 @@
-//! What the two sides see of each other's calls while they run and afterwards, through Redis and as messages.
+//! What Celery and mq-worker see of each other's calls while they run and afterwards, through Redis and `rpc://`.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::Lab;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Waits for a file that the other side makes.
+/// Waits for a file that the other side creates.
 async fn gate(directory: &str, name: &str) {
     let path = Path::new(directory).join(name);
     while !path.exists() {
@@ -99,7 +99,7 @@ async fn rust_unkombu(
     format!("{at:?} {naive:?} {day} {time} {price} {id} {bytes:?}")
 }
 
-/// On messages, and on Redis where the run has it.
+/// Runs the test with results over `rpc://`, and over Redis if the run has it.
 async fn on_each_store<F: Future<Output = ()>>(test: impl Fn(Lab) -> F) {
     let redis = support::redis::shared(file!());
     for backend in [Some("rpc://".to_owned()), redis].into_iter().flatten() {
@@ -124,7 +124,7 @@ async fn python_sees_what_a_rust_task_says_about_itself() {
             "done SUCCESS True True",
         ];
         assert_eq!(lines, expected, "{printed}");
-        // A program of its own: once Celery's client has waited on messages, it sees no states before the end.
+        // In a separate program: once Celery's client has waited on messages, it sees no states before the final one.
         assert_eq!(lab.script("results.py", &["retry"]).await, "RETRY Retry busy\n1");
         running.stop().await;
     })
@@ -193,8 +193,8 @@ async fn python_joins_sets_groups_and_what_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_waits_for_a_chord_hears_that_its_members_are_not_run() {
-    // Over messages, Celery itself refuses chords.
+async fn a_caller_of_a_chord_gets_the_error_that_its_members_do_not_run() {
+    // Celery itself refuses chords over `rpc://`.
     let Some(url) = support::redis::shared(file!()) else { return };
     let Some(lab) = Lab::with_results_in(&url) else { return };
     let running = lab.rust_worker().await;
@@ -273,7 +273,7 @@ async fn rust_sees_what_a_python_task_says_about_itself() {
     .await;
 }
 
-/// Nobody's late report replaces a final state, whichever side wrote it.
+/// A late report never replaces a final state, whichever side wrote it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_final_state_that_python_wrote_stays() {
     let Some(url) = support::redis::shared(file!()) else { return };

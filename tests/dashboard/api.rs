@@ -1,4 +1,4 @@
-//! What programs do through `/api/v1`.
+//! Programs that use `/api/v1`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::site::Site;
 
-/// Status and answer of a request.
+/// Sends a request and returns status and answer.
 pub(crate) async fn ask(
     site: &Site,
     method: &str,
@@ -53,7 +53,7 @@ pub(crate) async fn act(site: &Site, action: Value) -> (u16, Value) {
     ask(site, "POST", "/api/v1/actions", Some("t0ken"), Some(action)).await
 }
 
-/// Waits until the page knows that a call is dead.
+/// Waits until the page shows a call as dead.
 async fn is_dead(site: &Site, id: &str) {
     let task = format!("/api/v1/tasks/{id}");
     support::eventually("it is dead", Duration::from_secs(20), || async {
@@ -123,7 +123,7 @@ async fn a_program_sees_and_does_what_the_page_does() {
     result("FAILURE").await;
     let (status, replayed) = act(&site, json!({"action": "replay", "ids": [id, later]})).await;
     assert_eq!((status, &replayed["done"]), (200, &json!("2 calls replayed.")), "{replayed}");
-    // What a call came to before does not stand in the way of what it comes to now.
+    // The outcome of an earlier run does not hide the one of the replay.
     result("SUCCESS").await;
     dead_letters(&site, 1).await;
     let (status, dropped) = act(&site, json!({"action": "drop-dead", "queue": "greetings", "id": id})).await;
@@ -139,7 +139,7 @@ async fn a_program_sees_and_does_what_the_page_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_acts_without_a_token_that_may() {
+async fn actions_need_a_token_with_the_act_role() {
     let site = Site::without_worker(|config| config.dashboard.redact = vec!["dashboard.*".into()]).await;
     site.greet("secret").await;
     let purge = || Some(json!({"action": "purge-queue", "queue": "greetings"}));
@@ -148,7 +148,7 @@ async fn nobody_acts_without_a_token_that_may() {
         (Some("guess"), "/api/v1/actions", purge(), 401),
         (Some("l00k"), "/api/v1/actions", purge(), 403),
         (None, "/api/v1/queues/greetings/peek", None, 401),
-        // This broker shows messages without taking them.
+        // This broker can show messages without taking them.
         (Some("l00k"), "/api/v1/queues/greetings/peek", None, 200),
         (Some("t0ken"), "/api/v1/actions", Some(json!({"action": "explode"})), 422),
         (Some("t0ken"), "/api/v1/actions", Some(json!({"action": "purge-queue", "queue": "none"})), 422),

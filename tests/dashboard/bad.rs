@@ -1,5 +1,4 @@
-//! What goes wrong around the page: a broker that is away when it starts, ports and files that others hold, arguments of
-//! many megabytes.
+//! Failures around the page: a broker that is away at the start, ports and files in use, arguments of many megabytes.
 
 use std::time::Duration;
 
@@ -88,7 +87,7 @@ async fn an_argument_of_ten_megabytes_fills_no_page() {
     assert!(listed < 200_000, "{listed} bytes");
 }
 
-/// Asks as a browser does: the form if there is one, then the page that it leads to. Returns the session's cookie and the page.
+/// Sends a form, if there is one, then follows to the page as a browser would; returns the session cookie and the page.
 async fn browse(site: &Site, path: &str, cookie: &str, form: Option<&[(&str, &str)]>) -> (String, String) {
     let (url, mut cookie) = (site.url(path), cookie.to_owned());
     let (form, base) = (
@@ -125,7 +124,7 @@ async fn an_action_that_takes_long_goes_on_and_its_outcome_is_on_a_later_page() 
         browse(&site, "/login", "", Some(&[("name", "ada"), ("password", "correct horse")])).await;
     let csrf = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
     let csrf = csrf.expect("the form of the log-out");
-    // Somebody else goes through the queue.
+    // Another process works on the dead-letter queue.
     let broker = site.app.broker().await.expect("a broker");
     let mut lock = DeadLetters::lock("greetings.dead");
     while !lock.take(&broker).await {

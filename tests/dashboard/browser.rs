@@ -1,4 +1,4 @@
-//! What people do with the page.
+//! The page as people use it.
 
 use mq_worker::{Schedule, Timing};
 use support::browser::{Browser, Look, may_start};
@@ -9,7 +9,7 @@ use super::site::Site;
 const FILE: &str = "tests/dashboard";
 const HOSTILE: &str = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>";
 
-// Keys without a letter, as WebDriver names them.
+// Special keys, as WebDriver encodes them.
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
 const ESCAPE: &str = "\u{e00c}";
@@ -38,7 +38,7 @@ async fn people_log_in_with_their_password_and_see_what_their_role_allows() {
     browser.wait_for("#facts", "dead").await;
     assert!(!browser.text("main").await.contains("Replay"));
 
-    // Neither does a request get through that the page does not offer.
+    // A request that the page does not offer is refused as well.
     let sent = |csrf: &str| {
         format!(
             "fetch('/act', {{method: 'POST', redirect: 'manual', headers: {{'content-type': \
@@ -82,7 +82,7 @@ async fn an_open_page_follows_what_happens_and_finds_it_again() {
     browser.open(&site.url(&format!("/tasks/{slow}"))).await;
     browser.wait_for("#timeline", "running").await;
     browser.wait_for("main", "Terminate").await;
-    // At once: the open page replaces its parts as it follows.
+    // In one script: the open page replaces its parts as it follows.
     let terminate = "const asks = [...document.querySelectorAll('details.ask')];
         const ask = asks.find(ask => ask.textContent.includes('Terminate'));
         ask.querySelector('summary').click(); ask.querySelector('button').click()";
@@ -90,7 +90,7 @@ async fn an_open_page_follows_what_happens_and_finds_it_again() {
     browser.wait_for(".notice", "revoked, and stopped").await;
     browser.wait_for("#facts", "revoked").await;
 
-    // A schedule that is put elsewhere, and one whose task nobody has.
+    // One schedule is added elsewhere, another has a task that no worker knows.
     browser.open(&site.url("/schedules")).await;
     browser.wait_for("#schedules", "No schedules yet").await;
     browser.script("window.same = true").await;
@@ -148,13 +148,13 @@ async fn dead_letters_are_replayed_with_changes_and_together() {
     assert!(browser.text(".groups .count").await.contains('2'));
     browser.click(".groups .actions form button").await;
     browser.wait_for("[role=status]", "2 dead letters replayed").await;
-    // They fail again, and are dropped: first it is asked.
+    // They fail again and are dropped; dropping asks for confirmation first.
     support::eventually("both are dead again", std::time::Duration::from_secs(15), || async {
         let queues = site.app.broker().await.ok()?.queues(&["greetings.dead".into()]).await.ok()?;
         (queues.first()?.ready == 2).then_some(())
     })
     .await;
-    // What the page knows of the broker may be a moment old.
+    // The page's view of the broker may lag a moment.
     support::eventually("the page shows them", std::time::Duration::from_secs(15), || async {
         browser.open(&site.url("/dead")).await;
         browser.text(".groups .count").await.contains('2').then_some(())
@@ -191,7 +191,7 @@ async fn dead_letters_are_replayed_with_changes_and_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_wrote_is_text_and_no_other_host_is_asked() {
+async fn user_input_is_escaped_and_no_other_host_is_contacted() {
     if !may_start(FILE) {
         return;
     }
@@ -282,7 +282,7 @@ async fn a_telephone_and_a_keyboard_are_enough() {
     assert_eq!(browser.script("return document.activeElement.className").await, "skip");
     browser.type_keys(ENTER).await;
     browser.type_keys(TAB).await;
-    // The first control of the content asks before it acts; Escape takes it back.
+    // The first control of the content asks for confirmation; Escape cancels.
     let focused = "return document.activeElement.tagName + ' ' + document.activeElement.textContent";
     assert_eq!(browser.script(focused).await, "SUMMARY Pause…");
     browser.type_keys(ENTER).await;

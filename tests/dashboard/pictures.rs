@@ -1,5 +1,5 @@
 //! Pictures of the page for the documentation: `MQ_TEST_PICTURES=docs/screenshots ./tests/run dashboard pictures`; with
-//! `MQ_TEST_PICTURES_ALL=DIR`, of every page in light, in dark and on a telephone, to look at after a change.
+//! `MQ_TEST_PICTURES_ALL=DIR`, of every page in light, in dark and on a phone, for review after a change.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use support::browser::{Browser, Look, may_start};
 use super::api::{act, dead_letters, get};
 use super::site::Site;
 
-/// Where the pictures go; without it they are only looked at.
+/// Where the pictures are saved; without it they are only taken and checked.
 const TARGET: &str = "MQ_TEST_PICTURES";
 
-/// The same for every page.
+/// The same for pictures of every page.
 const ALL: &str = "MQ_TEST_PICTURES_ALL";
 
-/// A directory that a variable names; relative paths start from the root of the workspace.
+/// Returns the directory that a variable names; relative paths start at the root of the workspace.
 fn directory(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable)?;
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path);
@@ -26,7 +26,7 @@ fn directory(variable: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// An hour that looks like one: some thousand calls, a wave of them, and some that fail.
+/// Generates a realistic hour: some thousand calls, a peak, and some failures.
 async fn history(site: &Site) {
     let history = History::open(&site.app.config().history).await.expect("the history");
     let now = Utc::now();
@@ -83,7 +83,7 @@ async fn pictures_are_taken_in_light_and_dark() {
     }
     let dead = site.greet("nobody").await;
     dead_letters(&site, 6).await;
-    // What the page knows of the broker may be a moment old.
+    // The page's view of the broker may lag a moment.
     support::eventually("the page knows them", Duration::from_secs(20), || async {
         let dead = get(&site, "/api/v1/dead").await;
         (dead["queues"][0]["groups"][0]["count"] == 6).then_some(())

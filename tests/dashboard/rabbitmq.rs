@@ -1,4 +1,4 @@
-//! The page on RabbitMQ: its actions, a broker that goes away and comes back, and a management API that is not there.
+//! The page on RabbitMQ: its actions, a broker that goes away and comes back, and a missing management API.
 
 use std::time::Duration;
 

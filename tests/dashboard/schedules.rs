@@ -1,4 +1,4 @@
-//! Schedules on the page and through the API: seen by all, changed by those who may act.
+//! Schedules on the page and through the API: visible to everyone, changed only by users with the role to act.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::api::{act, ask, get};
 use super::site::Site;
 
-/// A page as a browser gets it, for who may act or see.
+/// Fetches a page as a browser does, with the token of a role.
 pub(crate) async fn html(site: &Site, path: &str, token: &str) -> (u16, String) {
     let (url, token) = (site.url(path), format!("Bearer {token}"));
     let asked = tokio::task::spawn_blocking(move || {
@@ -44,7 +44,7 @@ async fn a_schedule_is_seen_run_paused_edited_and_removed() {
     })
     .await;
 
-    // A call by hand, and what became of it.
+    // A call sent by hand, and its outcome.
     let named = |action: &str| json!({"action": action, "schedule": "a/b <1>"});
     let (status, sent) = act(&site, named("run-schedule")).await;
     assert_eq!(status, 200, "{sent}");
@@ -57,7 +57,7 @@ async fn a_schedule_is_seen_run_paused_edited_and_removed() {
     let id = run["id"].as_str().expect("an id");
     assert!(sent["done"].as_str().is_some_and(|text| text.contains(id)), "{sent}");
 
-    // The pages: what others wrote is text, and forms are for those who may act.
+    // The pages: user-supplied text is escaped, and forms are shown only to those who may act.
     let (status, page) = html(&site, "/schedules", "t0ken").await;
     assert!(status == 200 && page.contains("a/b &lt;1&gt;") && !page.contains("<1>"), "{page}");
     assert!(page.contains("put-schedule") && page.contains("success"), "{page}");
@@ -72,7 +72,7 @@ async fn a_schedule_is_seen_run_paused_edited_and_removed() {
     let (_, task) = html(&site, &format!("/tasks/{id}"), "l00k").await;
     assert!(task.contains("Sent by schedule") && task.contains(path), "{task}");
 
-    // Paused for a while, resumed, edited: arguments that are not given stay.
+    // Paused for a while, resumed, edited: omitted arguments keep their values.
     let pause = json!({"action": "pause-schedule", "schedule": "a/b <1>", "minutes": 5});
     assert_eq!(act(&site, pause).await.0, 200);
     let path_of_it = format!("/api/v1/schedules/{path}");
@@ -87,7 +87,7 @@ async fn a_schedule_is_seen_run_paused_edited_and_removed() {
     assert_eq!((&edited["cron"], &edited["args"]), (&json!("0 9 * * *"), &json!(["ann"])), "{edited}");
     assert!(edited["paused"] == false && edited["every"].is_null(), "{edited}");
 
-    // Actions are recorded without arguments, and a mistake is an error.
+    // Actions are recorded without arguments, and invalid input is an error.
     for (action, status, words) in [
         (
             json!({"action": "put-schedule", "name": "x", "task": "t", "cron": "0 0 31 2 *"}),

@@ -1,4 +1,4 @@
-//! A management page with a worker beside it, in this process.
+//! A management page and a worker in this process.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl Site {
         site
     }
 
-    /// Serves a page where nothing runs.
+    /// Serves a page without a worker.
     pub(crate) async fn without_worker(change: impl FnOnce(&mut Config)) -> Self {
         let directory = support::temp_dir();
         let mut config = Config::default();

@@ -1,4 +1,4 @@
-//! The broker under test, with everything that can be done to it.
+//! The broker under test and the faults that can be injected into it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -13,16 +13,16 @@ use crate::store::{Store, StoreKind};
 
 /// The queue of all tasks.
 pub(crate) const QUEUE: &str = "faults";
-/// Where their dead letters go.
+/// The queue of their dead letters.
 pub(crate) const DEAD: &str = "faults.dead";
 /// How many tasks a worker runs at once, and how many messages it may hold.
 pub(crate) const CONCURRENCY: usize = 4;
 /// How long a publish may take.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Short, so that a pause need not be long to be noticed.
+/// Short, so that even a short pause is noticed.
 const HEARTBEAT: &str = "heartbeat = 3";
 
-/// What runs the queues.
+/// The kind of broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// RabbitMQ with quorum queues.
@@ -46,7 +46,7 @@ pub(crate) struct Arena {
     pub(crate) kind: Kind,
     directory: PathBuf,
     nodes: Vec<Mutex<Node>>,
-    /// Where the results of all tasks go.
+    /// The store for the results of all tasks.
     pub(crate) store: Option<Store>,
 }
 
@@ -70,7 +70,7 @@ impl Arena {
         self.nodes.len()
     }
 
-    /// A way of its own to the broker for the process number `index`: the address, and the proxy on the way.
+    /// Opens a separate route to the broker for process number `index`: its address, and the proxy on the route.
     pub(crate) fn way(&self, index: usize) -> (String, Option<Proxy>) {
         match self.kind {
             Kind::Sqlite => (format!("sqlite:{}", self.database().display()), None),
@@ -100,7 +100,7 @@ impl Arena {
         settings
     }
 
-    /// An application of the control's own, with nothing in the way.
+    /// Returns an application for the control itself, connected without a proxy.
     pub(crate) fn app(&self) -> mq_worker::Result<App> {
         let url = match self.kind {
             Kind::Sqlite => format!("sqlite:{}", self.database().display()),
@@ -125,7 +125,7 @@ impl Arena {
         node.launch();
     }
 
-    /// The queues in which messages wait for their time, with how many there are. Only RabbitMQ has such.
+    /// Returns the queues in which delayed messages wait, with their lengths. Only RabbitMQ has such queues.
     pub(crate) fn waiting(&self) -> Vec<(String, u64)> {
         let Some(node) = self.nodes.first() else { return Vec::new() };
         let listed =

@@ -1,4 +1,4 @@
-//! Stores of results that are broken on purpose: the checker must see it.
+//! Result stores that are broken on purpose: the checker must catch them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use tokio::time::sleep;
 
 use crate::mutation::VARIABLE;
 
-/// Puts the broken store around the real one.
+/// Wraps the real store in a broken one.
 pub(crate) type Wrap = fn(Arc<dyn ResultBackend>) -> Arc<dyn ResultBackend>;
 
-/// How late a state comes: a retry has run by then.
+/// How late a state is stored: by then the retry has run.
 const LATE: Duration = Duration::from_secs(2);
-/// When a result is stored for which nobody waits: its worker has ended by then.
+/// When a result is stored that no caller awaits: by then its worker has exited.
 const TOO_LATE: Duration = Duration::from_secs(120);
 /// The pause before a late state is stored again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// What is broken.
+/// How the store is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutation {
-    /// `RETRY` comes late, and overwrites what is there.
+    /// `RETRY` is stored late and overwrites the current state.
     LateRetry,
     /// A task is acknowledged long before its result is stored.
     Unawaited,
@@ -33,7 +33,7 @@ enum Mutation {
 const NAMES: [(&str, Mutation); 2] =
     [("late-retry", Mutation::LateRetry), ("unawaited-store", Mutation::Unawaited)];
 
-/// The names of all.
+/// The names of all mutations.
 pub(crate) fn names() -> Vec<&'static str> {
     NAMES.iter().map(|(name, _)| *name).collect()
 }
@@ -43,7 +43,7 @@ fn wanted() -> Option<Mutation> {
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, mutation)| *mutation)
 }
 
-/// What this process was told to break.
+/// Returns the wrapper if this process is to use a broken store.
 pub(crate) fn of_this_process() -> Option<Wrap> {
     wanted().map(|_| wrap as Wrap)
 }

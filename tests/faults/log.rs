@@ -1,5 +1,5 @@
-//! The log that all processes of a run write, and that the checker reads: one line for each thing that happened,
-//! appended in one write, so that a process that is killed leaves whole lines.
+//! The log that all processes of a run write and the checker reads: one line per event, appended in a single write, so that a
+//! killed process leaves only whole lines.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Since 1970, for all processes of this machine.
+/// Time since 1970, shared by all processes of this machine.
 pub(crate) type Time = Duration;
 
 pub(crate) fn now() -> Time {
@@ -29,7 +29,7 @@ impl Log {
         Log { file, who: who.into() }
     }
 
-    /// Writes one line. It outlives this process from then on.
+    /// Writes one line, which from then on outlives this process.
     pub(crate) fn write(&self, event: Event) {
         let line = format!("{}\n", Line { at: now(), who: self.who.clone(), event });
         (&self.file).write_all(line.as_bytes()).expect("the log can be written");
@@ -50,38 +50,38 @@ pub(crate) struct Line {
 pub(crate) enum Event {
     /// A producer is about to send a task, to be run no earlier than `due`.
     Intent { id: String, kind: Kind, due: Option<Time> },
-    /// What it was told.
+    /// The outcome of its publish.
     Told { id: String, answer: Answer },
-    /// It is about to send the same task again, since it does not know.
+    /// It is about to send the same task again because the outcome is unknown.
     Again { id: String },
-    /// It has the result, and it is the right one or not.
+    /// It received the result, right or wrong.
     Got { id: String, is_right: bool },
-    /// A task began.
+    /// A task started.
     Start { id: String, attempt: u32, crashes: u32 },
-    /// A task is about to end in this way.
+    /// A task is about to end in the given way.
     End { id: String, attempt: u32, how: How },
-    /// A task is about to take its process down.
+    /// A task is about to kill its process.
     Crash { id: String, death: Death },
-    /// The control found a dead letter.
+    /// The control process found a dead letter.
     Dead { id: String, reason: String },
-    /// The result store says that the task has this state.
+    /// The state of the task in the result store.
     Stored { id: String, state: String },
-    /// A scheduler leads from now on.
+    /// A scheduler became the leader.
     Leads { fence: String },
     /// The call of a schedule was delivered: for the first time, or again.
     Came { schedule: String, due: Time, is_again: bool },
-    /// A fault begins; `target` is the id of the process that it hits, if it is one alone.
+    /// A fault starts; `target` is the id of the only process that it affects, if there is just one.
     FaultBegan { number: u32, fault: Fault, target: Option<u32> },
     /// It is over.
     FaultEnded { number: u32 },
-    /// A process ended that was not told to, or not well. A task that crashes it has said so before.
+    /// A process exited without being asked to, or abnormally. A task that crashes it has announced that before.
     Exit { name: String, code: String },
-    /// What a queue holds at the very end.
+    /// The length of a queue at the very end.
     Left { queue: String, count: u64 },
 }
 
 impl Event {
-    /// The task that it is about, if it is about one.
+    /// Returns the id of the task that the event is about, if any.
     pub(crate) fn task(&self) -> Option<&str> {
         match self {
             Event::Intent { id, .. }
@@ -140,21 +140,21 @@ words! {
         Flaky = "flaky",
         /// Fails for good.
         Reject = "reject",
-        /// Must wait for its time.
+        /// Is delayed.
         Later = "later",
         /// Has a result, which is stored.
         Value = "value",
-        /// Takes its process down.
+        /// Kills its process.
         Poison = "poison",
-        /// Is sent where no queue is: must be refused.
+        /// Is published where no queue is bound: must be refused.
         Nowhere = "nowhere",
     }
 }
 
 words! {
-    /// What became of sending.
+    /// The outcome of a publish.
     Answer {
-        /// The broker has taken responsibility.
+        /// The broker confirmed it.
         Ok = "ok",
         /// The broker refused it.
         Rejected = "rejected",
@@ -171,21 +171,21 @@ words! {
         Succeeded = "succeeded",
         /// To be tried again.
         Failed = "failed",
-        /// For good.
+        /// Rejected for good.
         Refused = "refused",
     }
 }
 
 words! {
-    /// How a task takes its process down.
+    /// How a task kills its process.
     Death {
-        /// By `abort`, as a panic that cannot unwind and a broken library do.
+        /// By `abort`, like a panic that cannot unwind or a broken library.
         Abort = "abort",
-        /// By SIGKILL, which it sends to itself.
+        /// By sending itself SIGKILL.
         Kill = "kill",
-        /// It needs more memory than its process may have.
+        /// By allocating more memory than its process may have.
         Memory = "memory",
-        /// By SIGKILL from outside while it fills the memory, as the kernel's OOM killer does it.
+        /// By SIGKILL from outside while it fills the memory, like the kernel's OOM killer.
         OomKiller = "oom-killer",
         /// By `exit`, which a library should not call.
         Exit = "exit",
@@ -193,31 +193,31 @@ words! {
 }
 
 words! {
-    /// What the nemesis does.
+    /// A fault that the nemesis injects.
     Fault {
         /// SIGKILL to a worker.
         KillWorker = "kill-worker",
-        /// A task took its worker down.
+        /// A task killed its worker.
         Crash = "crash",
         /// SIGKILL to a producer.
         KillProducer = "kill-producer",
         /// SIGKILL to a scheduler.
         KillScheduler = "kill-scheduler",
-        /// SIGTERM to a worker, which is started again.
+        /// SIGTERM to a worker, which is then started again.
         Roll = "roll",
-        /// SIGSTOP to a worker for longer than its broker waits.
+        /// SIGSTOP to a worker for longer than its broker tolerates.
         Pause = "pause",
-        /// SIGKILL to RabbitMQ, and a new start.
+        /// SIGKILL to RabbitMQ, then a restart.
         KillBroker = "kill-broker",
-        /// SIGKILL to the store of results, and a new start.
+        /// SIGKILL to the result store, then a restart.
         KillStore = "kill-store",
         /// RabbitMQ closes all connections.
         CloseAll = "close-all",
         /// A reset of the connections of one process.
         Cut = "cut",
-        /// Nothing passes on the connections of one process.
+        /// No data passes on the connections of one process.
         Stall = "stall",
-        /// Nobody can connect.
+        /// New connections are refused.
         Refuse = "refuse",
         /// RabbitMQ is short of memory.
         MemoryAlarm = "memory-alarm",
@@ -225,26 +225,26 @@ words! {
         DiskAlarm = "disk-alarm",
         /// A member of the cluster is killed and started again.
         Member = "member",
-        /// Somebody else holds the SQLite file's lock.
+        /// Another program holds the SQLite file's lock.
         Lock = "lock",
     }
 }
 
 impl Death {
-    /// All ways, in the order in which a task dies of them.
+    /// All kinds of death, in the order in which a task uses them.
     const ALL: [Death; 5] = [Death::Abort, Death::Kill, Death::Memory, Death::OomKiller, Death::Exit];
-    /// The code with which [`Death::Exit`] ends.
+    /// The exit code of [`Death::Exit`].
     pub(crate) const CODE: i32 = 70;
 
-    /// A task that crashes several times dies in another way each time.
+    /// Returns the kind of death with this number: a task that crashes several times uses a different one each time.
     pub(crate) fn number(number: u64) -> Death {
         Death::ALL[(number % Death::ALL.len() as u64) as usize]
     }
 
-    /// True when a process that ended like this may have died of it.
+    /// Returns true if this death explains the exit code of a process.
     pub(crate) fn explains(self, code: &str) -> bool {
         match self {
-            // Without memory nothing is left but to abort.
+            // When memory runs out, the process aborts.
             Death::Abort | Death::Memory => code.starts_with("signal:-6-"),
             Death::Kill | Death::OomKiller => code.starts_with("signal:-9-"),
             Death::Exit => code == format!("exit-status:-{}", Death::CODE),

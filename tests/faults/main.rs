@@ -4,12 +4,12 @@
 //! $ cargo run -p mq-worker-tests --bin faults -- --broker rabbitmq --seconds 180 --seed 7
 //! ```
 //!
-//! Producers and workers are processes of their own ([`producer`], [`work`]) that write all they do to one log
-//! ([`log`]). Meanwhile a nemesis kills, pauses and cuts ([`nemesis`]), after a plan that follows from the seed. Then
-//! all is healed, the queues must drain, and the checker ([`check`]) reads the log: what was acknowledged and has no
-//! outcome, what ran again without a fault that explains it, and more. With `--scenario` a short fixed play is
-//! performed instead ([`scenario`]), if wanted with a broker or a store of results that is broken on purpose ([`mutation`],
-//! [`bad_store`]), which must be caught. With `--schedules` there are schedulers instead, and each due time must come once ([`schedules`]).
+//! Producers and workers are separate processes ([`producer`], [`work`]) that write everything they do to one log ([`log`]).
+//! Meanwhile a nemesis kills, pauses and cuts ([`nemesis`]), following a plan derived from the seed. Then all faults are
+//! healed, the queues must drain, and the checker ([`check`]) reads the log: it reports confirmed tasks without an outcome,
+//! repeated runs that no fault explains, and more. With `--scenario` a short fixed play is performed instead ([`scenario`]),
+//! optionally with a broker or a result store that is broken on purpose ([`mutation`], [`bad_store`]) and must be caught.
+//! With `--schedules` there are schedulers instead, and each due time must be sent once ([`schedules`]).
 #![allow(clippy::print_stdout, reason = "this is a command")]
 
 mod arena;
@@ -41,7 +41,7 @@ use self::store::StoreKind;
 
 /// The short play with schedulers.
 const SCHEDULES: &str = "schedules";
-/// How many schedules it has.
+/// The number of schedules in it.
 const COUNT: usize = 50;
 
 /// Breaks everything that can break while tasks run, and checks that none was lost.
@@ -139,7 +139,7 @@ fn main() -> ExitCode {
                 pause: Duration::from_millis(arguments.pause),
                 rate: arguments.rate,
             });
-            // Under load there may be a backlog.
+            // Load may have left a backlog.
             let backlog = arguments.rate.map_or(0, |_| arguments.seconds);
             run.finish(DRAINS_WITHIN + Duration::from_secs(backlog)).into()
         }
@@ -166,10 +166,10 @@ fn mutations() -> Vec<&'static str> {
     of_brokers.chain(bad_store::names()).collect()
 }
 
-/// What a checker has found.
+/// The findings of a checker.
 struct Found {
     violations: Vec<String>,
-    /// All in one line.
+    /// A summary in one line.
     line: String,
 }
 
@@ -186,7 +186,7 @@ impl From<schedules::Verdict> for Found {
 }
 
 fn report(found: &Found, arguments: &Arguments, seed: u64) {
-    /// Of each sort.
+    /// Violations shown of each kind.
     const SHOWN: usize = 12;
     let mut sorts = BTreeMap::<String, usize>::new();
     for violation in &found.violations {

@@ -1,6 +1,6 @@
-//! Brokers that are broken on purpose, each in one way that task queues have been broken: the checker must see it.
+//! Brokers that are broken on purpose, each in a way that real task queues have been broken: the checker must catch them.
 //!
-//! They stand around the real broker, so that all that is not broken is the real thing.
+//! They wrap the real broker, so that everything else behaves as it really does.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,31 +15,31 @@ use mq_worker::broker::{
 use mq_worker::message::Message;
 use tokio::sync::mpsc;
 
-/// Puts the broken broker around the real one.
+/// Wraps the real broker in a broken one.
 pub(crate) type Wrap = fn(Arc<dyn Broker>) -> Arc<dyn Broker>;
 
-/// The variable that names it.
+/// The environment variable that names the mutation.
 pub(crate) const VARIABLE: &str = "FAULTS_MUTATION";
 
-/// Every this many messages something goes wrong.
+/// Something goes wrong once every this many messages.
 const EVERY: u64 = 20;
 
-/// What is broken.
+/// How the broker is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutation {
-    /// Messages are acknowledged when they are handed out.
+    /// Messages are acked on delivery.
     EarlyAck,
-    /// Now and then a message is not published, and nobody is told.
+    /// Occasionally a message is not published, although the caller is told that it was.
     DroppedPublish,
-    /// Nobody waits for the confirm.
+    /// Publishing does not wait for the confirm.
     NoConfirm,
-    /// An ack goes to whatever message has the same tag on the present channel.
+    /// After a reconnect, an ack settles whichever message has the same tag on the new channel.
     NewChannelAck,
-    /// Now and then a message is handed out twice.
+    /// Occasionally a message is delivered twice.
     Twice,
-    /// Now and then an ack is forgotten.
+    /// Occasionally an ack is lost.
     ForgottenAck,
-    /// The end of a consumer is not answered. The worker must stop all the same.
+    /// Cancelling a consumer never completes. The worker must stop all the same.
     Deaf,
 }
 
@@ -53,18 +53,18 @@ const NAMES: [(&str, Mutation); 7] = [
     ("deaf", Mutation::Deaf),
 ];
 
-/// The names of all.
+/// The names of all mutations.
 pub(crate) fn names() -> Vec<&'static str> {
     NAMES.iter().map(|(name, _)| *name).collect()
 }
 
 fn wanted() -> Option<Mutation> {
     let name = std::env::var(VARIABLE).ok()?;
-    // Others are of the store.
+    // Other names belong to the result store.
     NAMES.iter().find(|(known, _)| *known == name).map(|(_, mutation)| *mutation)
 }
 
-/// What this process was told to break.
+/// Returns the wrapper if this process is to use a broken broker.
 pub(crate) fn of_this_process() -> Option<Wrap> {
     wanted().map(|_| wrap as Wrap)
 }
@@ -198,7 +198,7 @@ fn copy(delivery: &Delivery) -> Delivery {
     }
 }
 
-/// Never says that it hands out no more.
+/// A control whose `cancel` never completes.
 struct Silent(Arc<dyn ConsumerControl>);
 
 impl ConsumerControl for Silent {
@@ -217,7 +217,7 @@ impl Settle for Ignored {
     fn settle(&self, _: u64, _: Verdict) {}
 }
 
-/// Settles by tag alone. Tags count up on each channel, so one that does not is the first of a new channel.
+/// Settles by tag alone. Tags increase on each channel, so a tag that does not is the first of a new channel.
 #[derive(Default)]
 struct Swapped(Mutex<Channel>);
 
@@ -232,7 +232,7 @@ impl Swapped {
         let mut channel = self.0.lock().expect("never poisoned");
         let tag = settlement.tag();
         if tag <= channel.last {
-            // Nobody settles those any more.
+            // The settlements of the old channel can no longer be used.
             channel.out.drain().for_each(|(_, settlement)| std::mem::forget(settlement));
         }
         channel.last = tag;

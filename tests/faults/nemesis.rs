@@ -1,4 +1,4 @@
-//! What goes wrong, and when: a plan that follows from the seed, and its execution.
+//! The faults of a run: a plan derived from the seed, and its execution.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -13,22 +13,22 @@ use crate::players::Player;
 /// One fault of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// How long all is well before it.
+    /// The fault-free time before it.
     pub(crate) after: Duration,
     pub(crate) fault: Fault,
-    /// Which process or node: a number to be taken modulo how many there are.
+    /// Which process or node, modulo their number.
     pub(crate) which: usize,
     pub(crate) lasts: Duration,
 }
 
-/// Faults that come one after the other, while those of the other track go on.
+/// Two concurrent tracks of faults; those of one track follow one another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) processes: Vec<Step>,
     pub(crate) broker: Vec<Step>,
 }
 
-/// The same seed makes the same plan.
+/// Returns the plan for a seed; the same seed always gives the same plan.
 pub(crate) fn plan(seed: u64, kind: Kind, lasts: Duration) -> Plan {
     let processes = &[
         Fault::KillWorker,
@@ -66,7 +66,7 @@ pub(crate) fn plan(seed: u64, kind: Kind, lasts: Duration) -> Plan {
     Plan { processes: track(&mut rng, processes, lasts), broker: track(&mut rng, broker, lasts) }
 }
 
-/// Deals the faults like cards: each comes before any comes again.
+/// Deals the faults like cards: each occurs once before any occurs again.
 pub(crate) fn track(rng: &mut Rng, faults: &[Fault], lasts: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut total = Duration::ZERO;
@@ -96,7 +96,7 @@ pub(crate) fn track(rng: &mut Rng, faults: &[Fault], lasts: Duration) -> Vec<Ste
     steps
 }
 
-/// Who and what can be hit.
+/// Everything that the faults can hit.
 pub(crate) struct Stage<'a> {
     pub(crate) arena: &'a Arena,
     pub(crate) workers: &'a [Player],
@@ -106,7 +106,7 @@ pub(crate) struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Carries out a track until the time is up. A fault that has begun ends in its own time.
+    /// Executes a track until the time is up. A fault that has started runs for its full time.
     pub(crate) fn perform(&self, steps: &[Step], until: Instant, stop: &AtomicBool) {
         for step in steps {
             let left = until.saturating_duration_since(Instant::now());
@@ -118,7 +118,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Does one thing.
+    /// Injects one fault.
     pub(crate) fn inflict(&self, step: Step) {
         let Step { fault, which, lasts, .. } = step;
         let worker = &self.workers[which % self.workers.len()];
@@ -159,7 +159,7 @@ impl Stage<'_> {
         player.spawn();
     }
 
-    /// Does something to one process, unless it has just gone by itself.
+    /// Applies a fault to one process, unless it has just exited by itself.
     fn to(&self, fault: Fault, player: &Player, act: impl FnOnce()) {
         if let Some(pid) = player.pid() {
             self.during(fault, Some(pid), act);
@@ -186,7 +186,7 @@ impl Stage<'_> {
         });
     }
 
-    /// Does something that hits everybody, or one process, with its beginning and its end in the log.
+    /// Applies a fault to everything or to one process, and logs its start and end.
     fn during(&self, fault: Fault, target: Option<u32>, act: impl FnOnce()) {
         let number = self.numbers.fetch_add(1, Ordering::SeqCst);
         self.log.write(Event::FaultBegan { number, fault, target });

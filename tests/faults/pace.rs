@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Tasks a second of a producer under load that are not just quick.
+/// Tasks per second, other than quick ones, of a producer under load.
 pub(crate) const MIXED: f64 = 20.0;
-/// What is missed, because nothing could be sent, is made up for as far back as this.
+/// How much missed sending is made up for after nothing could be sent.
 const MADE_UP: Duration = Duration::from_secs(1);
 
 /// The times at which to send.
@@ -20,7 +20,7 @@ impl Pace {
         Pace { next: Instant::now() + every, every }
     }
 
-    /// Resolves when it is time for the next.
+    /// Resolves when the next task is due.
     pub(crate) async fn wait(&mut self) {
         let now = Instant::now();
         if self.next > now {

@@ -1,4 +1,4 @@
-//! The processes: workers and producers, which are this program started again, and what is done to them.
+//! The processes of a run: workers and producers, which are this program started again, and the signals sent to them.
 
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
@@ -13,29 +13,29 @@ use support::Proxy;
 
 use crate::log::{Event, Log};
 
-/// The variable that tells a process what it is.
+/// The environment variable that sets the role of a process.
 pub(crate) const ROLE: &str = "FAULTS_ROLE";
 /// The role of a scheduler, which is `mq-worker beat`.
 pub(crate) const SCHEDULER: &str = "scheduler";
-/// Longer than any grace time and goodbye.
+/// Longer than any grace period and the cleanup after it.
 const STOPS_WITHIN: Duration = Duration::from_secs(25);
-/// A process on a busy machine has begun by then.
+/// Long enough for a process to start on a busy machine.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// One process, and its successors under the same name.
+/// A process and its successors under the same name.
 pub(crate) struct Player {
     pub(crate) name: String,
     settings: Vec<(String, String)>,
     directory: PathBuf,
     pub(crate) proxy: Option<Proxy>,
     child: Mutex<Option<Child>>,
-    /// It ends by itself, when all is done.
+    /// True if it exits by itself once everything is sent.
     pub(crate) ends: bool,
 }
 
 impl Player {
-    /// Not started yet.
+    /// Creates a player without starting it.
     pub(crate) fn new(
         name: String,
         directory: &Path,
@@ -47,10 +47,10 @@ impl Player {
         Player { name, settings, directory: directory.to_owned(), proxy, child: Mutex::default(), ends }
     }
 
-    /// Starts a process under this name, if there is none.
+    /// Starts a process under this name unless one is running.
     pub(crate) fn spawn(&self) {
         let mut child = self.lock();
-        // The supervisor may have been quicker.
+        // The supervisor may have started one already.
         if child.is_some() {
             return;
         }
@@ -75,12 +75,12 @@ impl Player {
             .stdin(Stdio::null())
             .stdout(said)
             .stderr(also)
-            // A Ctrl-C at the terminal is for the control.
+            // Ctrl-C at the terminal must reach only the control process.
             .process_group(0);
         *child = Some(command.spawn().expect("this program can be started again"));
     }
 
-    /// What it said.
+    /// Returns the file with its output.
     pub(crate) fn said(&self) -> PathBuf {
         self.directory.join(format!("{}.out", self.name))
     }
@@ -89,19 +89,19 @@ impl Player {
         self.child.lock().expect("never poisoned")
     }
 
-    /// Its process id, while it runs.
+    /// Returns its process id while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.lock().as_ref().map(Child::id)
     }
 
     fn signal(&self, signal: Signal) {
         if let Some(child) = &*self.lock() {
-            // It may have ended by itself this moment.
+            // It may just have exited by itself.
             let _ = kill_process(Pid::from_child(child), signal);
         }
     }
 
-    /// SIGKILL. It is gone when this returns.
+    /// Sends SIGKILL and waits until it is gone.
     pub(crate) fn kill9(&self) {
         if let Some(mut child) = self.lock().take() {
             let _ = child.kill();
@@ -109,13 +109,13 @@ impl Player {
         }
     }
 
-    /// SIGSTOP, or SIGCONT.
+    /// Sends SIGSTOP or SIGCONT.
     pub(crate) fn pause(&self, on: bool) {
         self.signal(if on { Signal::STOP } else { Signal::CONT });
     }
 
-    /// Waits until it has asked for SIGTERM. Before that, in its first milliseconds, no program can do anything about
-    /// the signal but die of it, and nobody could tell that from one that never listens.
+    /// Waits until it handles SIGTERM. In its first milliseconds any program dies of the signal, which looks the same as one
+    /// that never handles it.
     pub(crate) fn await_listening(&self) {
         let deadline = Instant::now() + LISTENS_WITHIN;
         while Instant::now() < deadline && self.pid().is_some_and(|pid| !listens(pid)) {
@@ -123,15 +123,15 @@ impl Player {
         }
     }
 
-    /// SIGTERM, and its end: `None` when it did not end, and was killed.
+    /// Sends SIGTERM and waits for the exit; `None` if it did not exit in time and was killed.
     pub(crate) fn terminate(&self) -> Option<ExitStatus> {
         self.signal(Signal::TERM);
         self.wait(STOPS_WITHIN)
     }
 
-    /// Waits for its end: `None` when it did not end, and was killed.
+    /// Waits for the exit; `None` if it did not exit in time and was killed.
     pub(crate) fn wait(&self, limit: Duration) -> Option<ExitStatus> {
-        // Out of the supervisor's sight.
+        // Take it out, so that the supervisor does not restart it.
         let mut child = self.lock().take()?;
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
@@ -145,7 +145,7 @@ impl Player {
         None
     }
 
-    /// SIGTERM, with a line in the log when it does not end well.
+    /// Stops it with SIGTERM and logs an abnormal exit.
     pub(crate) fn terminate_well(&self, log: &Log) {
         self.await_listening();
         let Some(pid) = self.pid() else { return };
@@ -157,7 +157,7 @@ impl Player {
         }
     }
 
-    /// Starts it again when it has ended by itself, and says so in the log; the checker knows which tasks crash it.
+    /// Restarts it if it exited by itself, and logs that; the checker knows which tasks crash it.
     pub(crate) fn supervise(&self, log: &Log) {
         let ended = {
             let mut child = self.lock();
@@ -182,7 +182,7 @@ impl Drop for Player {
     }
 }
 
-/// True when this process catches SIGTERM.
+/// Returns true if this process catches SIGTERM.
 fn listens(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));

@@ -1,4 +1,4 @@
-//! The process of a producer: sends tasks and writes what it meant to do and what it was told.
+//! The producer process: sends tasks and logs each intent and outcome.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use crate::work::log;
 
 /// An exchange without a queue.
 const NOWHERE: &str = "faults.nowhere";
-/// Publishes on their way at once.
+/// The number of publishes in flight.
 const IN_FLIGHT: usize = 8;
 /// The same under load.
 const IN_FLIGHT_UNDER_LOAD: usize = 256;
-/// How often a task is sent again while it is not known whether it arrived.
+/// How often a task is sent again while the outcome is unknown.
 const AGAIN: usize = 2;
-/// How long a caller waits for a result. It may never come: its queue dies with the connection on RabbitMQ.
+/// How long a caller waits for a result. It may never arrive: on RabbitMQ its queue dies with the connection.
 const RESULT: Duration = Duration::from_secs(5);
 
-/// What is sent: of which kind, with which argument.
+/// A task to send: its kind and its argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Order {
     kind: Kind,
-    /// How long it takes or waits; of poison, the number of its first death.
+    /// Its duration or delay; for poison, the number of its first death.
     millis: u64,
 }
 
@@ -39,7 +39,7 @@ enum Word {
     Wait(Duration),
 }
 
-/// Sends what the environment says until it is told to stop, or until all is sent.
+/// Sends what the environment specifies until it is told to stop or everything is sent.
 pub(crate) fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(produce());
@@ -70,18 +70,18 @@ async fn produce() {
         }
         sending.spawn(send(app.clone(), id, order));
     }
-    // Results are not worth waiting for; what is being published is.
+    // Wait for publishes in flight, but not for results.
     while sending.join_next().await.is_some() {}
     app.close().await;
 }
 
-/// Sends one task, again if need be.
+/// Sends one task, repeatedly if necessary.
 async fn send(app: App, id: String, order: Order) {
     let Order { kind, millis } = order;
     let countdown = (kind == Kind::Later).then(|| Duration::from_millis(millis));
     let due = countdown.map(|countdown| now() + countdown);
     log().write(Event::Intent { id: id.clone(), kind, due });
-    // One moment for the log and for the message, however often it is sent.
+    // The same time in the log and in the message, however often it is sent.
     let eta =
         due.and_then(|due| chrono::DateTime::from_timestamp_micros(i64::try_from(due.as_micros()).ok()?));
     for _ in 0..=AGAIN {
@@ -126,7 +126,7 @@ async fn publish(
         (options.exchange, options.routing_key) = (Some(NOWHERE.to_owned()), Some("nobody".to_owned()));
     }
     if std::env::var_os("MQ_RESULT_BACKEND").is_some() {
-        // All results go to a store that is broken too.
+        // With a store under test, all results are stored.
         options.ignore_result = Some(false);
     }
     let arguments: Vec<u64> = if has_argument { vec![order.millis] } else { Vec::new() };
@@ -144,7 +144,7 @@ fn answer(error: &Error) -> Answer {
     }
 }
 
-/// Waits a while for the result.
+/// Waits a limited time for the result.
 async fn expect(job: AsyncResult<u64>, id: String, argument: u64) {
     match job.get().timeout(RESULT).await {
         Ok(result) => log().write(Event::Got { id, is_right: result == argument + 1 }),
@@ -157,13 +157,13 @@ async fn expect(job: AsyncResult<u64>, id: String, argument: u64) {
     }
 }
 
-/// Where orders come from.
+/// The source of orders.
 enum Orders {
-    /// Random ones for ever, after a pause each.
+    /// Endless random orders with a pause before each.
     Random { rng: Rng, pause: Duration, poison: usize },
-    /// The same among so many quick ones that their rate is reached.
+    /// The same, mixed with enough quick ones to reach the rate.
     Load { rng: Rng, pace: Pace, mixed: f64, poison: usize },
-    /// Exactly these, one after the other.
+    /// Exactly these, in order.
     Script(std::vec::IntoIter<Word>),
 }
 
@@ -218,7 +218,7 @@ impl Orders {
     }
 }
 
-/// Any task; poison while there is some left.
+/// Returns a random order; poison only while there is some left.
 fn random(rng: &mut Rng, poison: &mut usize) -> Order {
     if *poison > 0 && rng.u8(0..40) == 0 {
         *poison -= 1;
@@ -241,7 +241,7 @@ fn random(rng: &mut Rng, poison: &mut usize) -> Order {
     Order { kind, millis }
 }
 
-/// `quick*10 wait:500 slow:2000 later:1500*3`: kind, milliseconds, how often.
+/// Parses a script such as `quick*10 wait:500 slow:2000 later:1500*3`: kind, milliseconds, repetitions.
 fn parse(script: &str) -> Result<Vec<Word>, String> {
     let mut words = Vec::new();
     for text in script.split_ascii_whitespace() {

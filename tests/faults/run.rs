@@ -17,7 +17,7 @@ use crate::players::{Player, ROLE, SCHEDULER};
 use crate::store::{self, StoreKind};
 use crate::work::MAX_RETRIES;
 
-/// All that is needed for a run, random or by a script.
+/// A run, random or scripted.
 pub(crate) struct Run {
     pub(crate) arena: Arena,
     pub(crate) directory: PathBuf,
@@ -27,44 +27,45 @@ pub(crate) struct Run {
     numbers: AtomicU32,
     /// A broken broker for workers and producers.
     mutation: Option<String>,
-    /// No task may be dead-lettered for the crash of another.
+    /// Whether a task that is dead-lettered for another's crash is a violation.
     forbids_blame: bool,
-    /// No task may run again.
+    /// Whether any repeated run is a violation.
     forbids_repeats: bool,
-    /// How many workers tasks may take down.
+    /// How many workers may be killed by tasks.
     allows_falls: usize,
-    /// How many tasks a worker runs at once, and holds.
+    /// The number of tasks that a worker runs at once, and its prefetch.
     concurrency: usize,
 }
 
-/// How much a random run has.
+/// The extent of a random run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
     pub(crate) seed: u64,
     pub(crate) lasts: Duration,
     pub(crate) workers: usize,
     pub(crate) producers: usize,
-    /// Poison tasks.
+    /// The number of poison tasks.
     pub(crate) poison: usize,
-    /// How long a producer waits between two tasks.
+    /// The pause of a producer between two tasks.
     pub(crate) pause: Duration,
-    /// Tasks a second of all producers, instead of the pause.
+    /// Tasks per second of all producers together, instead of the pause.
     pub(crate) rate: Option<u32>,
 }
 
-/// How long the queues may take to become empty when all is well again.
+/// How long the queues may take to drain once all faults are healed.
 pub(crate) const DRAINS_WITHIN: Duration = Duration::from_secs(120);
-/// Nothing has happened for so long: if all is done, it is over.
+/// After this long without an event the run is over, if every task has its outcome.
 const QUIET: Duration = Duration::from_secs(2);
-/// Nothing has happened for so long: nothing will. Longer than it takes SQLite to see that a worker has died, and RabbitMQ to see that a move was lost.
+/// After this long without an event nothing more will happen. Longer than SQLite needs to notice a dead worker, and RabbitMQ
+/// to notice a lost move between queues.
 const GIVES_UP: Duration = Duration::from_secs(20);
 /// How many tasks a worker runs at once under load.
 const CONCURRENCY_UNDER_LOAD: usize = 32;
-/// A crash costs a message this many of its lives.
+/// The crash count at which a message is dead-lettered.
 const MAX_CRASHES: u32 = 3;
 
 impl Run {
-    /// Starts the broker; nobody plays yet.
+    /// Starts the broker, but no other process.
     pub(crate) fn new(
         kind: Kind,
         store: Option<StoreKind>,
@@ -86,27 +87,27 @@ impl Run {
         }
     }
 
-    /// From now on it is a violation when a task runs again, whatever happens.
+    /// Makes any repeated run a violation from now on, whatever happens.
     pub(crate) fn forbid_repeats(&mut self) {
         self.forbids_repeats = true;
     }
 
-    /// From now on it is a violation when a task is dead-lettered for the crash of another.
+    /// Makes it a violation from now on if a task is dead-lettered for another's crash.
     pub(crate) fn forbid_blame(&mut self) {
         self.forbids_blame = true;
     }
 
-    /// It is a violation when tasks take down more workers than this.
+    /// Makes it a violation if tasks kill more workers than this.
     pub(crate) fn allow_falls(&mut self, most: usize) {
         self.allows_falls = most;
     }
 
-    /// One more worker, started.
+    /// Starts another worker.
     pub(crate) fn add_worker(&mut self) {
         self.add_worker_with(Vec::new());
     }
 
-    /// One more worker with settings of its own, started.
+    /// Starts another worker with settings of its own.
     pub(crate) fn add_worker_with(&mut self, settings: Vec<(&'static str, String)>) {
         let name = format!("w{}", self.workers.len());
         let player = self.player(name, "worker", settings);
@@ -114,7 +115,7 @@ impl Run {
         self.workers.push(player);
     }
 
-    /// One more scheduler, started.
+    /// Starts another scheduler.
     pub(crate) fn add_scheduler(&mut self, settings: Vec<(&'static str, String)>) {
         let name = format!("s{}", self.workers.len());
         let player = self.player(name, SCHEDULER, settings);
@@ -122,7 +123,7 @@ impl Run {
         self.workers.push(player);
     }
 
-    /// One more producer, started.
+    /// Starts another producer.
     pub(crate) fn add_producer(&mut self, settings: Vec<(&'static str, String)>) {
         let name = format!("p{}", self.producers.len());
         let player = self.player(name, "producer", settings);
@@ -140,7 +141,7 @@ impl Run {
         Player::new(name, &self.directory, proxy, settings)
     }
 
-    /// What the nemesis works with.
+    /// Returns everything that the nemesis can hit.
     pub(crate) fn stage(&self) -> Stage<'_> {
         Stage {
             arena: &self.arena,
@@ -151,7 +152,7 @@ impl Run {
         }
     }
 
-    /// A random run, up to the moment when all is well again.
+    /// Plays a random run until all faults are healed.
     pub(crate) fn play(&mut self, extent: Extent) {
         if extent.rate.is_some() {
             self.concurrency = CONCURRENCY_UNDER_LOAD;
@@ -187,7 +188,7 @@ impl Run {
             while Instant::now() < until || tracks.iter().any(|track| !track.is_finished()) {
                 thread::sleep(Duration::from_millis(50));
             }
-            // Producers first: what they send now must arrive, for all is well.
+            // Stop the producers first: what they send now must arrive, since there are no more faults.
             let told: Vec<_> = self
                 .producers
                 .iter()
@@ -205,7 +206,7 @@ impl Run {
         }
     }
 
-    /// Starts again what has ended by itself.
+    /// Restarts processes that exited by themselves.
     pub(crate) fn supervise_once(&self) {
         self.workers.iter().chain(&self.producers).for_each(|player| player.supervise(&self.log));
     }
@@ -270,11 +271,11 @@ impl Run {
             .all(|queue| queue.ready + queue.running.unwrap_or(0) + queue.delayed.unwrap_or(0) == 0);
         let has_outcomes =
             || self.history().tasks.values().all(|task| !task.is_promised() || task.has_outcome());
-        // A copy may wait for its time although its task is done. Asked last: `rabbitmqctl` is slow.
+        // A delayed copy may exist although its task is done. Checked last, because `rabbitmqctl` is slow.
         Ok(is_empty && has_outcomes() && self.arena.waiting().iter().all(|(_, count)| *count == 0))
     }
 
-    /// Every dead letter becomes a line in the log.
+    /// Writes a log line for every dead letter.
     async fn collect_dead_letters(&self, app: &App) -> mq_worker::Result<()> {
         let broker = app.broker().await?;
         if broker.queues(&[DEAD.to_owned()]).await?.is_empty() {
@@ -290,11 +291,11 @@ impl Run {
         Ok(())
     }
 
-    /// What is left in the queue when nobody works on it any more, and what the store of results says.
+    /// Logs what is left in the queue after all workers have stopped, and the states in the result store.
     async fn look(&self) -> mq_worker::Result<()> {
         let app = self.arena.app()?;
         let broker = app.broker().await?;
-        // RabbitMQ does not tell how many messages are handed out: without consumers they are ready again.
+        // RabbitMQ does not report unsettled deliveries, but without consumers they are ready again.
         for queue in broker.queues(&[QUEUE.to_owned()]).await? {
             let count = queue.ready + queue.running.unwrap_or(0) + queue.delayed.unwrap_or(0);
             self.log.write(Event::Left { queue: queue.name, count });

@@ -1,4 +1,4 @@
-//! Short plays in which a broken broker is caught for certain, and a good one is not.
+//! Short plays that reliably catch a broken broker, while a correct one passes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use crate::nemesis::Step;
 use crate::run::Run;
 use crate::work::IN_PROCESS;
 
-/// What is awaited comes within this time, or the broker is broken.
+/// The limit for every awaited event: beyond it the broker is broken.
 const SOON: Duration = Duration::from_secs(40);
-/// What has not drained after this time will not.
+/// The limit for draining the queues.
 const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
 type Play = fn(&mut Run);
@@ -59,10 +59,10 @@ fn crash(run: &mut Run) {
     inflict(run, Fault::KillWorker);
 }
 
-/// A producer sends while the broker cannot be reached, and dies after it was told what became of that.
+/// A producer publishes while the broker is unreachable, and is killed after it has the outcome.
 fn outage(run: &mut Run) {
     run.add_worker();
-    // It has declared its queue before, so that all it needs is to publish.
+    // The first tasks make it declare its queue, so that only the publish remains for the outage.
     send(run, "quick*20 wait:5000 quick*1");
     wait_until(run, |history| answers(history) == 20);
     let run = &*run;
@@ -76,13 +76,13 @@ fn outage(run: &mut Run) {
     });
 }
 
-/// The connection of a worker is cut while a task runs whose tag another task has afterwards. Then it is killed.
+/// A worker's connection is cut while a task runs whose tag is later reused for another task. Then the worker is killed.
 fn reconnect(run: &mut Run) {
     run.add_worker();
     send(run, "quick*10");
     wait_for_producers(run);
     wait_until(run, |history| successes(history) == 10);
-    // The eleventh delivery; it comes again as the first of the new channel.
+    // The eleventh delivery; it is redelivered as the first of the new channel.
     send(run, "slow:8000");
     wait_for_producers(run);
     wait_until(run, |history| runs(history) == 11);
@@ -90,16 +90,16 @@ fn reconnect(run: &mut Run) {
     thread::sleep(Duration::from_secs(2));
     send(run, "quick*9 slow:15000");
     wait_for_producers(run);
-    // The second slow one is the eleventh delivery of the new channel. The first one ends meanwhile.
+    // The second slow task is the eleventh delivery of the new channel. Meanwhile the first one ends.
     wait_until(run, |history| successes(history) == 20);
     wait_until(run, |history| runs(history) >= 21);
     thread::sleep(Duration::from_secs(1));
     inflict(run, Fault::KillWorker);
 }
 
-/// A worker is killed, and its task begins again with one crash counted. Then the connection is cut, and the worker
-/// is killed once more, before the second run has ended. The count made a new message of it: neither the ack of the
-/// old one nor the run of the new one may be taken for its end.
+/// A worker is killed, and its task starts again with a crash count of one. Then the connection is cut, and the worker is
+/// killed again before the second run has ended. Counting the crash republished the message: neither the ack of the old
+/// message nor the run of the new one may be taken for the end of the task.
 fn counted(run: &mut Run) {
     run.add_worker();
     send(run, "slow:9000");
@@ -112,14 +112,14 @@ fn counted(run: &mut Run) {
     inflict(run, Fault::KillWorker);
 }
 
-/// A task takes its worker down, with three others each time. It alone may be dead-lettered for that, and its last run takes
-/// down a process of its own. Another one does so afterwards: together they die in every way.
+/// A task kills its worker, together with three others each time. Only that task may be dead-lettered for it, and its last
+/// run kills only a separate process. Afterwards another task does the same: together they die in every way.
 fn poison(run: &mut Run) {
     run.allow_falls(4);
     poisoned(run, Vec::new());
 }
 
-/// The same where that is not possible.
+/// The same where no separate process can be started.
 fn poison_in_process(run: &mut Run) {
     run.allow_falls(6);
     poisoned(run, in_process());
@@ -135,13 +135,13 @@ fn poisoned(run: &mut Run, settings: Settings) {
     wait_for_producers(run);
 }
 
-/// Two tasks take their worker down, with dozens that it holds beside those that it runs.
+/// Two tasks kill their worker while it holds dozens of messages besides the running ones.
 fn crowd(run: &mut Run) {
     run.allow_falls(4);
     crowded(run, Vec::new());
 }
 
-/// The same where no process can be had for the last run.
+/// The same where no separate process can be started for the last run.
 fn crowd_in_process(run: &mut Run) {
     run.allow_falls(6);
     crowded(run, in_process());
@@ -155,14 +155,14 @@ fn crowded(run: &mut Run, mut settings: Settings) {
     wait_for_producers(run);
 }
 
-/// A task has lost two workers to another one, and a third begins to kill while its trial runs. It is innocent all the
-/// same.
+/// A task has lost two workers to a poison task, and a new one starts to kill workers while the first is in quarantine. It is
+/// innocent all the same.
 fn coincidence(run: &mut Run) {
     run.forbid_blame();
     run.add_worker();
     send(run, "slow:6000 poison");
     wait_for_producers(run);
-    // The killer is gone. What it took down with it has begun for the third time.
+    // The poison task is gone. The task that it took down has started for the third time.
     wait_until(run, |history| crashes(history) == 3 && runs(history) == 6);
     thread::sleep(Duration::from_secs(2));
     send(run, "poison:1");
@@ -175,7 +175,7 @@ fn in_process() -> Settings {
     vec![(IN_PROCESS, "1".to_owned())]
 }
 
-/// Four workers are restarted one after the other under load, as a deployment does it, twice.
+/// Four workers are restarted one by one under load, twice, as a deployment does it.
 fn rolling(run: &mut Run) {
     run.forbid_repeats();
     (0..4).for_each(|_| run.add_worker());
@@ -186,7 +186,7 @@ fn rolling(run: &mut Run) {
     wait_for_producers(run);
 }
 
-/// The store of results is away while tasks end, and one of the workers that wait for it is killed.
+/// The result store is down while tasks end, and a worker that waits for it is killed.
 fn store(run: &mut Run) {
     (0..2).for_each(|_| run.add_worker());
     send(run, "value*5 flaky*5 reject*3 slow:500*4 wait:1000 value*10 flaky*10 reject*3 slow:500*4");
@@ -216,7 +216,7 @@ fn inflict(run: &Run, fault: Fault) {
     run.stage().inflict(Step { after: Duration::ZERO, fault, which: 0, lasts: Duration::ZERO });
 }
 
-/// Waits for something; if it does not come, the checker says what is wrong.
+/// Waits for a condition; if it is never met, the checker reports what is wrong.
 fn wait_until(run: &Run, is_there: impl Fn(&History) -> bool) {
     let deadline = Instant::now() + SOON;
     while Instant::now() < deadline && !is_there(&run.history()) {
@@ -229,7 +229,7 @@ fn crashes(history: &History) -> usize {
     history.troubles.iter().filter(|trouble| trouble.fault == Fault::Crash).count()
 }
 
-/// How many tasks, however often.
+/// Counts tasks, however often each succeeded.
 fn succeeded(history: &History) -> usize {
     history.plain + history.tasks.values().filter(|task| task.has_succeeded()).count()
 }

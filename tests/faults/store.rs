@@ -1,4 +1,4 @@
-//! A store of results of its own, which is killed and started again while workers settle.
+//! A separate result store, which is killed and restarted while workers settle.
 
 use std::sync::Mutex;
 use std::thread;
@@ -12,7 +12,7 @@ use support::redis::Redis;
 use crate::log::Fault;
 use crate::nemesis::Step;
 
-/// Where results go, if not where the broker is.
+/// The kind of result store, if it is not the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StoreKind {
     /// Redis, which writes what it has acknowledged to its disk.
@@ -42,7 +42,7 @@ impl Store {
         }
     }
 
-    /// Kills it and starts it again.
+    /// Kills and restarts it.
     pub(crate) fn restart(&self, down: Duration) {
         match self {
             Self::Redis(redis) => {
@@ -61,7 +61,7 @@ impl Store {
     }
 }
 
-/// When it is killed: the same seed makes the same plan.
+/// Returns the plan of its restarts; the same seed always gives the same plan.
 pub(crate) fn plan(seed: u64, lasts: Duration) -> Vec<Step> {
     let mut rng = Rng::with_seed(seed ^ 0x73746f7265);
     let (mut steps, mut total) = (Vec::new(), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The tasks, and the process that works on them: `mq-worker`'s own `main`, with these tasks linked in.
+//! The tasks and the worker process: `mq-worker`'s own `main` with these tasks linked in.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -13,16 +13,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::log::{Death, Event, How, Log};
 use crate::{bad_store, mutation};
 
-/// What the tasks are configured with: see the attributes below.
+/// The `max_retries` of the tasks: see the attributes below.
 pub(crate) const MAX_RETRIES: u32 = 3;
 
-/// Set for a worker that tries messages in its own process, as one does that cannot start its program for that.
+/// Set for a worker that quarantines messages in its own process, like one that cannot start its program again.
 pub(crate) const IN_PROCESS: &str = "FAULTS_IN_PROCESS";
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Where this process writes what happens, from the environment that the control gave it. What a worker lets run in
-/// another process is its own doing: whatever hits the worker hits that.
+/// Returns the log of this process, as the control set it up in the environment. An isolated run is logged under the id of
+/// its worker: a fault that hits the worker hits the run too.
 pub(crate) fn log() -> &'static Log {
     LOG.get_or_init(|| {
         log_of(std::env::var("MQ_ISOLATED").unwrap_or_else(|_| std::process::id().to_string()))
@@ -38,7 +38,7 @@ fn path() -> PathBuf {
     std::env::var_os("FAULTS_LOG").expect("the control names the log").into()
 }
 
-/// The process of a worker.
+/// The worker process.
 pub(crate) fn main() -> ExitCode {
     let builder = match (mutation::of_this_process(), bad_store::of_this_process()) {
         (Some(wrap), _) => Some(App::builder().wrap_broker(wrap)),
@@ -65,7 +65,7 @@ pub(crate) fn main() -> ExitCode {
     done.map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS)
 }
 
-/// One run of a task, in the log.
+/// One run of a task in the log.
 struct Run<'a>(&'a Context);
 
 impl Run<'_> {
@@ -134,21 +134,21 @@ pub(crate) async fn value(ctx: &Context, number: u64) -> u64 {
 pub(crate) async fn poison(ctx: &Context, first: u64) {
     let _ = Run::begin(ctx);
     let death = Death::number(first + deaths_before(ctx.id()));
-    // This process, whichever it is: its worker lives if it is not the worker.
+    // Under the id of this process, isolated or not: its worker survives if this is not the worker.
     log_of(std::process::id()).write(Event::Crash { id: ctx.id().to_owned(), death });
     die(death);
 }
 
-/// How often it has crashed already. The log knows: what a message tells depends on the broker.
+/// Returns how often the task has crashed, according to the log: the crash count of a message depends on the broker.
 fn deaths_before(id: &str) -> u64 {
     let log = std::fs::read_to_string(path()).expect("the log can be read");
     let crash = format!(" crash {id} ");
     log.lines().filter(|line| line.contains(&crash)).count() as u64
 }
 
-/// This much more than it has is what a process may take.
+/// How much more memory than now a process may take.
 const ALLOWANCE: u64 = 128 << 20;
-/// What is taken at once.
+/// The size of one allocation.
 const PIECE: usize = 16 << 20;
 
 fn die(death: Death) -> ! {
@@ -165,24 +165,24 @@ fn die(death: Death) -> ! {
             fill(usize::MAX);
         }
         Death::OomKiller => {
-            // Enough to be seen, and no harm to the machine.
+            // Enough to be noticed without harm to the machine.
             let filled = fill(PIECE * 4);
             let killer = Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status();
             drop((filled, killer));
         }
     }
-    // A signal may take a moment.
+    // The signal may arrive with a delay.
     loop {
         std::thread::park();
     }
 }
 
-/// Takes this much memory, piece by piece.
+/// Allocates this much memory, piece by piece.
 fn fill(bytes: usize) -> Vec<Vec<u8>> {
     (0..bytes / PIECE).map(|_| vec![1; PIECE]).collect()
 }
 
-/// How many bytes of addresses this process has.
+/// Returns the size of this process's address space in bytes.
 fn address_space() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a process may read about itself");
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix("kB"));

@@ -1,18 +1,18 @@
-//! What `deploy/` reads is what a worker exports.
+//! The files in `deploy/` read only metrics that a worker exports.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
 
-/// The names of metrics in a text, without what the parts of a histogram add.
+/// Returns the names of the metrics in a text, without the suffixes of histograms.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     let metrics = words.filter(|word| word.starts_with("mq_worker_"));
     metrics.map(|name| name.trim_end_matches("_bucket").to_owned()).collect()
 }
 
-/// Those of a page of metrics, by the lines that give their types.
+/// Returns the names on a metrics page, from the lines that declare their types.
 fn exported(page: &str) -> BTreeSet<String> {
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
@@ -55,7 +55,7 @@ fn a_worker_exports_what_it_did_and_what_the_alerts_and_the_dashboard_read() {
             let text = std::fs::read_to_string(deploy.join(file)).expect(file);
             let read = names(&text);
             assert!(read.len() > 5, "{file} reads {read:?}");
-            // RabbitMQ does not tell how many messages of a queue are delayed or running.
+            // RabbitMQ does not report how many messages of a queue are delayed or running.
             let told =
                 |name: &&String| !exported.contains(*name) && !name.starts_with("mq_worker_queue_delayed");
             let missing: Vec<&String> = read.iter().filter(told).collect();

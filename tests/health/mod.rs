@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics`, asked of real worker processes.
+//! `/livez`, `/readyz` and `/metrics` of real worker processes.
 
 mod deploy;
 mod swallow;
@@ -16,12 +16,12 @@ use serde_json::Value;
 use support::{Process, Proxy, eventually_blocking, shared, temp_dir, unique};
 use tempfile::TempDir;
 
-/// Long enough for a machine that is busy with other things.
+/// Long enough for a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long something must be wrong in these tests before a worker is not alive.
+/// How long a failure must last in these tests before a worker is no longer alive.
 const STALL: &str = "1s";
 
-/// Where a test's worker runs.
+/// The broker and queue of a test's worker.
 struct Place {
     name: &'static str,
     url: String,
@@ -41,14 +41,14 @@ fn rabbitmq() -> Option<Place> {
 }
 
 impl Place {
-    /// The same queue by another way.
+    /// Returns the same queue, reached through a proxy.
     fn by_way_of(&self, proxy: std::net::SocketAddr) -> Place {
         let (head, rest) = self.url.split_once('@').expect("the tests' address has a user");
         let (_, path) = rest.split_once('/').expect("and a virtual host");
         Place { url: format!("{head}@{proxy}/{path}"), queue: self.queue.clone(), _directory: None, ..*self }
     }
 
-    /// `host:port` of the broker.
+    /// Returns `host:port` of the broker.
     fn server(&self) -> String {
         let (_, rest) = self.url.split_once('@').expect("the tests' address has a user");
         rest.split('/').next().expect("a host").to_owned()
@@ -75,7 +75,7 @@ impl Place {
         Worker { address: address.trim().to_owned(), process }
     }
 
-    /// Sends calls, past whatever stands between a worker and its broker.
+    /// Sends calls directly, bypassing any proxy between the worker and its broker.
     fn send(&self, task: &str, millis: u64, times: usize) {
         self.with_app(async |app| {
             for _ in 0..times {
@@ -91,7 +91,7 @@ impl Place {
         });
     }
 
-    /// How many messages wait, and how many consumers the broker knows of.
+    /// Returns the number of waiting messages and of consumers that the broker knows of.
     fn counts(&self) -> (u64, u64) {
         self.with_app(async |app| {
             let broker = app.broker().await.expect("a broker");
@@ -118,7 +118,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// The status, the head and the body of an answer.
+    /// Returns status, head and body of an answer.
     fn ask(&self, request: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(&self.address).expect("the worker listens");
         stream.set_read_timeout(Some(LIMIT)).expect("a time-out");
@@ -139,7 +139,7 @@ impl Worker {
         self.get(path).0
     }
 
-    /// Waits until a path answers so; a failing check is named in the body.
+    /// Waits until a path answers with a status; a failing check is named in the body.
     #[track_caller]
     fn becomes(&self, path: &str, status: u16, check: Option<&str>) -> Value {
         eventually_blocking(&format!("{path} gives {status}, {check:?}"), LIMIT, || {
@@ -175,7 +175,7 @@ fn a_worker_is_ready_while_it_consumes() {
     }
 }
 
-/// What celery#8030 was about, as it would look from inside: the worker finds everything in order.
+/// celery#8030 as seen from inside: the worker believes that everything works.
 #[test]
 fn a_worker_whose_consumer_hands_nothing_out_is_not_alive() {
     for place in everywhere() {
@@ -184,7 +184,7 @@ fn a_worker_whose_consumer_hands_nothing_out_is_not_alive() {
         for worker in [&deaf, &without_check] {
             worker.becomes("/readyz", 200, None);
         }
-        // An empty queue is no reason to complain.
+        // An empty queue is not a failure.
         std::thread::sleep(Duration::from_millis(1500));
         assert_eq!(deaf.status("/livez"), 200, "{}", place.name);
         place.send("health.hold", 0, 3);
@@ -193,7 +193,7 @@ fn a_worker_whose_consumer_hands_nothing_out_is_not_alive() {
         assert!(reason.contains(&place.queue) && reason.contains("3 messages"), "{reason}");
         assert_eq!(without_check.status("/livez"), 200, "{}: only this check sees it", place.name);
 
-        // Somebody else does the work: then there is nothing to complain about.
+        // Another worker makes progress: not a failure either.
         let _hale = place.worker(&[]);
         deaf.becomes("/livez", 200, None);
     }
@@ -209,7 +209,7 @@ fn a_paused_queue_is_no_fault() {
             (place.counts().1 == 0).then_some(())
         });
         place.send("health.hold", 0, 3);
-        // Longer than a stall may last.
+        // Longer than the stall limit.
         std::thread::sleep(Duration::from_millis(2500));
         for path in ["/livez", "/readyz"] {
             assert_eq!(worker.get(path), (200, serde_json::json!({ "ok": true })), "{}", place.name);
@@ -220,7 +220,7 @@ fn a_paused_queue_is_no_fault() {
     }
 }
 
-/// And as it came about: the worker reconnects, and the broker knows nothing of its consumer.
+/// celery#8030 as it happened: after a reconnect the broker does not know the worker's consumer.
 #[test]
 fn a_worker_that_consumes_nothing_after_a_reconnect_is_not_alive() {
     let Some(place) = rabbitmq() else { return };
@@ -248,7 +248,7 @@ fn a_worker_that_consumes_nothing_after_a_reconnect_is_not_alive() {
         (200, 200),
         "all looks well but for this"
     );
-    // Those that were not acked before the cut are there again.
+    // Messages that were not acked before the cut are back as well.
     let counts = place.counts();
     assert!(matches!(counts, (2.., 0)), "{counts:?}");
 }
@@ -266,12 +266,12 @@ fn a_worker_without_its_broker_is_not_ready_and_after_a_while_not_alive() {
     proxy.refuse(false);
     worker.becomes("/livez", 200, None);
     worker.becomes("/readyz", 200, None);
-    // Nothing is closed, and nothing gets through.
+    // The connection stays open, but no data gets through.
     proxy.stall(true);
     worker.becomes("/livez", 503, Some("connection"));
     proxy.stall(false);
     worker.becomes("/livez", 200, None);
-    // One that has never reached it.
+    // A worker that has never reached the broker.
     proxy.refuse(true);
     let worker = place.by_way_of(proxy.address()).worker(&[]);
     worker.becomes("/livez", 503, Some("connection"));
@@ -323,7 +323,7 @@ fn only_what_a_probe_asks_is_answered() {
     }
     let long = format!("GET /livez HTTP/1.1\r\nX: {}", "x".repeat(20_000));
     assert_eq!(worker.ask(&long).0, 431);
-    // Clients that say nothing do not keep others from being answered: more of them than are served at once.
+    // Silent clients, more than are served at once, do not keep others from being answered.
     let silent: Vec<TcpStream> =
         (0..80).map(|_| TcpStream::connect(&worker.address).expect("a port")).collect();
     assert_eq!(worker.status("/livez"), 200);
@@ -357,7 +357,7 @@ fn a_worker_whose_database_is_deleted_is_not_alive() {
     assert!(line.contains(path) && line.contains("ERROR"), "{line}");
 }
 
-/// Somebody holds the lock on the file: what is done cannot be settled, and no restart is needed as long as that may pass.
+/// Another program holds the file's lock: finished tasks cannot be settled, but as that may pass, no restart is needed.
 #[test]
 fn what_cannot_be_settled_is_shown_at_once_and_fails_when_it_lasts() {
     let place = sqlite();

@@ -1,5 +1,5 @@
-//! A proxy that speaks enough AMQP to make a worker deaf: it swallows `basic.consume`, and says in the broker's name
-//! that all is well. Heartbeats and everything else go through, so that the worker is connected and consumes nothing.
+//! A proxy that speaks enough AMQP to make a worker deaf: it swallows `basic.consume` and answers it in the broker's place.
+//! Heartbeats and everything else pass, so that the worker is connected but consumes nothing.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// The first bytes of a connection, which are no frame.
+/// Length of the protocol header, which is not a frame.
 const GREETING: usize = 8;
 const METHOD: u8 = 1;
 const FRAME_END: u8 = 0xCE;
@@ -15,7 +15,7 @@ const FRAME_END: u8 = 0xCE;
 const CONSUME: [u8; 4] = [0, 60, 0, 20];
 const CONSUME_OK: [u8; 4] = [0, 60, 0, 21];
 
-/// The proxy. Its threads end with the connections; that of the listener ends with the process.
+/// The proxy. Its threads end with their connections; the listener's thread ends with the process.
 pub(crate) struct Swallowing {
     pub(crate) address: SocketAddr,
     swallows: Arc<AtomicBool>,
@@ -51,7 +51,7 @@ impl Swallowing {
         Self { address, swallows, connections }
     }
 
-    /// From now on no new consumer reaches the broker; and all connections are made anew.
+    /// Keeps new consumers from reaching the broker from now on, and closes all connections.
     pub(crate) fn swallow_consumers(&self) {
         self.swallows.store(true, Ordering::SeqCst);
         for connection in self.connections.lock().expect("never poisoned").drain(..) {
@@ -90,7 +90,7 @@ fn downwards(server: &TcpStream, client: &Mutex<TcpStream>) -> std::io::Result<(
     }
 }
 
-/// Type, channel, length, payload, end.
+/// Reads a frame: type, channel, length, payload, end.
 fn frame(mut from: &TcpStream) -> std::io::Result<Vec<u8>> {
     let mut frame = vec![0; 7];
     from.read_exact(&mut frame)?;
@@ -101,10 +101,10 @@ fn frame(mut from: &TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// The tag, with its length, if this frame is a `basic.consume`.
+/// Returns the tag, with its length byte, if this frame is a `basic.consume`.
 fn consumer_tag(frame: &[u8]) -> Option<&[u8]> {
     let fields = frame.get(7..)?.strip_prefix(&CONSUME).filter(|_| frame[0] == METHOD)?;
-    // A reserved number, then the queue's name.
+    // Skip a reserved number, then the queue's name.
     let fields = fields.get(2..)?;
     let fields = fields.get(1 + usize::from(*fields.first()?)..)?;
     fields.get(..1 + usize::from(*fields.first()?))

@@ -1,4 +1,4 @@
-//! A worker with tasks that make it healthy or not: `mq-worker`'s own `main`.
+//! A worker with healthy and unhealthy tasks: `mq-worker`'s own `main`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use mq_worker::broker::{
 use mq_worker::{App, Result, SharedState, TaskError, Topology, setup, task};
 use tokio::sync::mpsc;
 
-/// Names a file for which the set-up waits.
+/// Names a file that the set-up function waits for.
 const SETUP: &str = "HEALTH_SETUP";
-/// Set: the consumer hands nothing out.
+/// If set, the consumer delivers nothing.
 const DEAF: &str = "HEALTH_DEAF";
 
 /// Waits as a well-behaved task does.
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     mq_worker::main()
 }
 
-/// A broker that is there, and whose consumer hands nothing out.
+/// A reachable broker whose consumer delivers nothing.
 struct Deaf(Arc<dyn Broker>);
 
 struct Nothing {

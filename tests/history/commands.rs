@@ -1,4 +1,4 @@
-//! `jobs`, `explain` and `top`, run as commands on a broker that is not memory.
+//! `jobs`, `explain` and `top`, run as commands on brokers other than memory.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,14 +21,14 @@ async fn history_waits(ctx: &Context) {
     gate.acquire().await.expect("never closed").forget();
 }
 
-/// The command, with the history of a test.
+/// Our command line with the history of a test.
 struct Shell {
     broker: String,
     history: PathBuf,
 }
 
 impl Shell {
-    /// Runs a command that prints JSON. The code is the second.
+    /// Runs a command that prints JSON; returns the output and the exit code.
     async fn run(&self, line: &[&str]) -> (Value, Option<i32>) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_isolated-worker"));
         command.args(["--broker", &self.broker]).args(line).args(["--json", "--history"]).arg(&self.history);
@@ -40,7 +40,7 @@ impl Shell {
         (json, output.status.code())
     }
 
-    /// The first reason why a call does not run.
+    /// Returns the first reason why a call does not run.
     async fn reason(&self, id: &str) -> String {
         let (told, _) = self.run(&["explain", id]).await;
         told["reasons"][0]["reason"].as_str().unwrap_or_else(|| panic!("no reason: {told}")).to_owned()
@@ -50,7 +50,7 @@ impl Shell {
 #[test]
 fn a_call_is_explained_listed_retried_and_moved() {
     everywhere(|place| async move {
-        // Other processes cannot reach it.
+        // Other processes cannot reach the memory broker.
         if place.name != "memory" {
             explained(&place).await;
         }
@@ -71,7 +71,7 @@ async fn explained(place: &Place) {
     fed.known(sent.id(), JobState::Pending).await;
     assert_eq!(shell.reason(sent.id()).await, "no_worker_for_queue");
 
-    // Moved to a queue of another name, and back.
+    // Moved to another queue, and back.
     let other = format!("{}-other", place.queue);
     for (from, to) in [(&place.queue, &other), (&other, &place.queue)] {
         let (told, code) = shell.run(&["jobs", "move", sent.id(), "--from", from, "--queue", to]).await;
@@ -121,7 +121,7 @@ async fn explained(place: &Place) {
     let (job, _) = shell.run(&["jobs", "show", held.id()]).await;
     assert_eq!((&job["state"], &job["result"]), (&"SUCCESS".into(), &"6".into()), "{job}");
 
-    // A new call with the arguments of the old one, and one with others.
+    // A new call with the old arguments, and one with others.
     for (line, result) in [(&[][..], "6"), (&["--with-args", "[40, 2]"][..], "42")] {
         let line = [&["jobs", "retry", held.id()], line].concat();
         let (told, code) = shell.run(&line).await;
@@ -130,7 +130,7 @@ async fn explained(place: &Place) {
         assert_ne!(id, held.id());
         assert_eq!(fed.known(id, JobState::Success).await.result.as_deref(), Some(result));
     }
-    // The same call again, which fails as before.
+    // The same call replayed, which fails as before.
     let runs = fed.history.task(dead.id()).await.expect("read").expect("known").attempts.len();
     let (told, code) = shell.run(&["jobs", "retry", dead.id()]).await;
     assert_eq!((&told["replayed"], code), (&true.into(), Some(0)), "{told}");

@@ -1,4 +1,4 @@
-//! The history: what became of calls is known after a restart, and the commands that read it tell the truth.
+//! The history: outcomes of calls are known after a restart, and the commands report them correctly.
 
 mod commands;
 
@@ -55,7 +55,7 @@ impl Fed {
         Self { history, feeding }
     }
 
-    /// The call when it is in this state.
+    /// Waits until the call is in this state, and returns it.
     async fn known(&self, id: &str, state: JobState) -> Job {
         eventually(&format!("{id} is known as {state}"), async || {
             self.history.task(id).await.expect("read").is_some_and(|job| job.state == state)
@@ -109,7 +109,7 @@ fn everything_is_known_after_a_restart() {
         let groups = fed.history.groups_of_failures().await.expect("groups");
         assert_eq!((groups.len(), groups[0].count, groups[0].dead_lettered), (1, 1, 1), "{groups:?}");
 
-        // Nobody follows: the broker keeps the events.
+        // Without a reader the broker keeps the events.
         fed.close().await;
         let unseen = app.send(history_adds.with(20, 30).queue(&place.queue)).await.expect("sent");
         eventually("it ran", async || {
@@ -125,7 +125,7 @@ fn everything_is_known_after_a_restart() {
 
         let mine = Filter { queue: Some(place.queue.clone()), ..Filter::default() };
         let page = fed.history.tasks(mine, 10, None).await.expect("a page");
-        // In the order in which they were heard of first: which event of which call comes first is open.
+        // Newest first, by each call's first event; for the three earlier calls it is open which of their events came first.
         let mut ids: Vec<&str> = page.jobs.iter().map(|job| job.id.as_str()).collect();
         assert_eq!(ids.first(), Some(&unseen.id()));
         ids.sort_unstable();

@@ -1,4 +1,4 @@
-//! A worker process on a queue of its own, and questions about processes.
+//! A worker process with its own queue, and helpers for inspecting processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use support::places::{Place, everywhere};
 use support::{Process, eventually_blocking, temp_dir};
 use tempfile::TempDir;
 
-/// Long enough for a machine that does much else.
+/// Long enough for a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(40);
 
 /// One worker, one queue, and a directory for files.
@@ -21,7 +21,7 @@ pub(crate) struct Lab {
     directory: TempDir,
 }
 
-/// Runs a test on the brokers that processes can share.
+/// Runs a test on the brokers that several processes can share.
 pub(crate) fn on_real_brokers<F: Future<Output = ()>>(test: impl Fn(Lab) -> F) {
     everywhere(|place| {
         let shared = place.name != "memory";
@@ -35,7 +35,7 @@ pub(crate) fn on_real_brokers<F: Future<Output = ()>>(test: impl Fn(Lab) -> F) {
     });
 }
 
-/// Runs a test on SQLite alone: what it is about does not depend on the broker.
+/// Runs a test on SQLite only, if it does not depend on the broker.
 pub(crate) fn on_sqlite<F: Future<Output = ()>>(test: impl Fn(Lab) -> F) {
     on_real_brokers(|lab| {
         let run = (lab.place.name == "sqlite").then(|| test(lab));
@@ -49,17 +49,17 @@ pub(crate) fn on_sqlite<F: Future<Output = ()>>(test: impl Fn(Lab) -> F) {
 
 impl Lab {
     fn new(place: Place) -> Self {
-        // The disk of a machine that does much else may take its time.
+        // The disk of a busy machine may be slow.
         let app = place.app_with(|config| config.publish_timeout = LONG);
         Self { app, place, directory: temp_dir() }
     }
 
-    /// A file that no other test has, not there yet.
+    /// Returns the path of a file that no other test uses and that does not exist yet.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// The command line of a worker for this queue; `program` is one of the two in this directory.
+    /// Returns the command line of a worker for this queue; `program` is one of the two in this directory.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let kind = if self.place.name.contains("classic") { "classic" } else { "quorum" };
@@ -84,13 +84,13 @@ impl Lab {
         self.app.send(call.queue(&self.place.queue)).await.expect("sent")
     }
 
-    /// What a call returns.
+    /// Sends a call and returns its result.
     pub(crate) async fn result<T: Task>(&self, call: Signature<T>) -> T::Output {
         let job = self.send(call).await;
         job.get().timeout(LONG).await.unwrap_or_else(|error| panic!("{}: {error:#}", self.place.name))
     }
 
-    /// Kind and text of a call's failure.
+    /// Sends a call and returns kind and text of its failure.
     pub(crate) async fn failure<T: Task>(&self, call: Signature<T>) -> (String, String) {
         let job = self.send(call).await;
         failure_of(job.get().timeout(LONG).await.map(drop))
@@ -109,7 +109,7 @@ pub(crate) fn failure_of(result: Result<(), Error>) -> (String, String) {
     (failure.kind.clone(), failure.message.clone())
 }
 
-/// Waits until a task has written so many lines, and gives them.
+/// Waits until a task has written this many lines, and returns them.
 pub(crate) fn lines(file: &Path, count: usize) -> Vec<String> {
     eventually_blocking(&format!("{count} lines in {}", file.display()), LONG, || {
         let text = fs::read_to_string(file).unwrap_or_default();
@@ -118,7 +118,7 @@ pub(crate) fn lines(file: &Path, count: usize) -> Vec<String> {
     })
 }
 
-/// The processes that a task has written down.
+/// Returns the processes whose ids a task has written.
 pub(crate) fn processes(file: &Path, count: usize) -> Vec<Pid> {
     let pid = |line: &String| Pid::from_raw(line.parse().expect("a process id")).expect("not zero");
     lines(file, count).iter().map(pid).collect()
@@ -131,7 +131,7 @@ pub(crate) fn all_gone(processes: &[Pid]) {
     });
 }
 
-/// Nothing but an entry that its parent has not read yet.
+/// Returns true for a process that has exited but was not reaped by its parent.
 fn is_zombie(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))

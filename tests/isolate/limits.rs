@@ -1,4 +1,4 @@
-//! Time limits of tasks in the worker itself.
+//! Time limits of tasks that run in the worker itself.
 
 use std::fs;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn a_soft_limit_tells_the_task_which_may_end_well() {
 }
 
 #[test]
-fn a_place_is_written_off_and_the_worker_goes_on() {
+fn a_lost_slot_is_written_off_and_the_worker_continues() {
     on_real_brokers(async |lab| {
         let worker = lab.worker(&[]);
         let (kind, _) = lab.failure(spin_inside.with()).await;
@@ -32,7 +32,7 @@ fn a_place_is_written_off_and_the_worker_goes_on() {
             lab.result(pid.with()).await;
         }
         assert_eq!(lab.ready(&lab.place.dead()).await, 1, "settled once");
-        // The thread still runs, and holds nothing up.
+        // The thread is still running, but delays nothing.
         worker.signal(Signal::TERM);
         let ended = worker.wait(LONG);
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
@@ -41,7 +41,7 @@ fn a_place_is_written_off_and_the_worker_goes_on() {
 }
 
 #[test]
-fn a_late_return_is_discarded_and_gives_the_place_back() {
+fn a_late_return_is_discarded_and_frees_the_slot() {
     on_real_brokers(async |lab| {
         let name = format!("{}@here", unique("late"));
         let worker = lab.worker(&["--concurrency", "1", "--hostname", &name]);
@@ -53,7 +53,7 @@ fn a_late_return_is_discarded_and_gives_the_place_back() {
         let control = Control::new(lab.app.broker().await.expect("a broker"));
         let told = control.to([&name]).timeout(LONG).workers().await.expect("an answer");
         assert_eq!(told.iter().map(|worker| worker.lost_places).collect::<Vec<_>>(), [1]);
-        // Nobody can run it yet.
+        // There is no free slot for it yet.
         let next = lab.send(pid.with()).await;
         fs::write(&file, "").expect("a file");
         worker.wait_for_line("its slot is free again", LONG);
@@ -68,7 +68,7 @@ fn a_late_return_is_discarded_and_gives_the_place_back() {
 }
 
 #[test]
-fn a_worker_that_has_lost_every_place_hands_back_and_ends() {
+fn a_worker_without_slots_requeues_and_exits() {
     on_real_brokers(async |lab| {
         let worker = lab.worker(&["--grace", "1s"]);
         let spinning = [lab.send(spin_inside.with()).await, lab.send(spin_inside.with()).await];

@@ -1,4 +1,4 @@
-//! What a task logs carries its name and id.
+//! Log lines of a task carry its name and id.
 
 use mq_worker::Task;
 use rustix::process::Signal;

@@ -1,5 +1,5 @@
-//! Time limits, tasks in processes of their own, and how workers with such tasks stop. The workers are real processes:
-//! those that are killed here, and those that their tasks take down.
+//! Time limits, isolated tasks, and how workers with such tasks stop. The workers are real processes, both those that are
+//! killed here and those that their tasks kill.
 #![cfg(unix)]
 
 mod lab;

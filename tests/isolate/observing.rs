@@ -1,4 +1,4 @@
-//! A log that cannot be written costs lines of the log, and nothing else.
+//! If the log cannot be written, log lines are lost, and nothing else.
 
 use std::fs::File;
 use std::io::{PipeReader, Read};
@@ -13,7 +13,7 @@ use support::eventually_blocking;
 use super::lab::{LONG, Lab, lines, on_sqlite};
 use super::tasks::{fail, note_once, print_apart, print_inside};
 
-/// A worker whose output goes where the test wants it.
+/// A worker whose output the test redirects.
 struct Worker(Child);
 
 impl Worker {
@@ -26,7 +26,7 @@ impl Worker {
         Self(command.spawn().expect("it starts"))
     }
 
-    /// Tells it to stop, and says how it ended.
+    /// Stops it and returns its exit status.
     fn stop(&mut self) -> ExitStatus {
         kill_process(Pid::from_child(&self.0), Signal::TERM).expect("it runs");
         eventually_blocking("the worker ends", LONG, || self.0.try_wait().expect("a child"))
@@ -40,7 +40,7 @@ impl Drop for Worker {
     }
 }
 
-/// Sends so many calls, waits until all have run, and checks that none ran twice.
+/// Sends this many calls, waits until all have run, and checks that none ran twice.
 async fn each_runs_once(lab: &Lab, worker: &mut Worker, count: usize) {
     let file = lab.file("ran");
     let calls = (0..count)
@@ -78,7 +78,7 @@ fn without_a_reader_each_task_runs_once_even_if_it_prints() {
 }
 
 #[test]
-fn a_reader_that_stands_still_holds_up_nobody_and_hears_what_it_missed() {
+fn a_stalled_log_reader_blocks_nothing_and_learns_how_many_lines_it_missed() {
     on_sqlite(async |lab| {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let mut worker = Worker::start(&lab, Stdio::null(), writer);
@@ -100,7 +100,7 @@ fn a_reader_that_stands_still_holds_up_nobody_and_hears_what_it_missed() {
     });
 }
 
-/// The program's own subscriber panics at every event: those that succeed, fail, are retried and dead-lettered.
+/// The program's own subscriber panics at every event: tasks that succeed, fail, are retried and dead-lettered.
 #[test]
 fn a_log_that_panics_harms_no_task() {
     on_sqlite(async |lab| {

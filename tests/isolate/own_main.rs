@@ -1,4 +1,4 @@
-//! A worker with a `main` of its own, that prints before it knows what it is.
+//! A worker with its own `main`, which prints before it knows its role.
 
 mod tasks;
 
@@ -6,7 +6,7 @@ use mq_worker::{App, Worker};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// A log that breaks at every event of the worker.
+/// A log that panics at every event of the worker.
 struct Broken;
 
 impl Subscriber for Broken {

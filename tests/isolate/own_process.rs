@@ -1,4 +1,4 @@
-//! `#[task(isolate)]`: what a task sees in its process, and how it is kept from doing harm.
+//! `#[task(isolate)]`: what a task sees in its own process, and how it is kept from doing harm.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn a_call_has_a_process_of_its_own_and_is_otherwise_like_any_other() {
         let worker = lab.worker(&[]);
         let inside = lab.result(pid.with()).await;
         assert_eq!(inside, worker.id());
-        // More than a socket holds at once, both ways.
+        // More than a socket buffer holds, in both directions.
         let long: Vec<String> = (0..100_000).map(|n| format!("item {n}")).collect();
         let job = lab.send(facts_async.with(long.clone()).header("x-test", "given")).await;
         let facts = job.get().timeout(LONG).await.expect("a result");
@@ -93,13 +93,13 @@ fn a_loop_without_end_is_killed_at_its_time_limit_with_all_that_it_started() {
         let (kind, _) = lab.failure(spin_apart.with(file.clone())).await;
         assert_eq!(kind, "TimeLimitExceeded", "{}", lab.place.name);
         all_gone(&processes(&file, 2));
-        // The one place is free again.
+        // The only slot is free again.
         assert_eq!(lab.result(pid.with()).await, worker.id());
     });
 }
 
 #[test]
-fn a_crash_takes_nobody_along_spends_no_retry_and_is_dead_lettered_after_three() {
+fn a_crash_harms_no_other_task_and_the_third_one_dead_letters_without_spending_retries() {
     on_real_brokers(async |lab| {
         let worker = lab.worker(&[]);
         let (stay, neighbour) = (lab.file("stay"), lab.file("neighbour"));
@@ -170,7 +170,7 @@ fn a_worker_whose_file_was_replaced_still_starts_its_own_version() {
         fs::hard_link(original, &deployed).expect("a second name");
         let _worker = Process::spawn(lab.command(deployed.to_str().expect("a plain name")).args(["-c", "1"]));
         let inside = lab.result(pid.with()).await;
-        // The next version is not there yet, or is another program.
+        // The next version is missing, or is another program.
         fs::remove_file(&deployed).expect("removed");
         assert_ne!(lab.result(facts_async.with(Vec::new())).await.pid, inside);
     });
@@ -214,7 +214,7 @@ fn measure_what_a_process_costs() {
     });
 }
 
-/// Its process has done nothing wrong by not being there.
+/// A missing process is not the task's fault.
 #[test]
 fn a_task_whose_process_cannot_be_started_waits_and_spends_nothing() {
     on_sqlite(async |lab| {
@@ -235,7 +235,7 @@ fn a_task_whose_process_cannot_be_started_waits_and_spends_nothing() {
     });
 }
 
-/// The error is the program's, not the worker's death.
+/// This is an error of the program, not a crash of the worker.
 #[test]
 fn a_set_up_that_panics_in_the_process_of_a_task_is_the_failure_of_that_task() {
     on_sqlite(async |lab| {

@@ -1,4 +1,4 @@
-//! How a worker stops that has isolated tasks, and one that is process 1.
+//! Stopping a worker with isolated tasks, and one that is process 1.
 
 use std::fs;
 use std::process::Command;
@@ -19,7 +19,7 @@ fn an_isolated_task_finishes_within_the_grace_even_when_every_process_is_signall
         let job = lab.send(wait.with(file.clone())).await;
         let running = processes(&file, 1);
         worker.signal(Signal::TERM);
-        // As a service manager does it.
+        // As a service manager would do it.
         kill_process(running[0], Signal::TERM).expect("it runs");
         worker.wait_for_line("stopping", LONG);
         fs::remove_file(&file).expect("removed");
@@ -46,11 +46,11 @@ fn ctrl_c_on_a_terminal_does_not_reach_the_tasks() {
     });
 }
 
-/// A terminal that closes sends its signal more than once: by itself, by its shell, by the kernel.
+/// A closing terminal causes several signals: from itself, its shell and the kernel.
 #[test]
 fn a_closed_terminal_stops_the_worker_warm_however_often_it_says_so() {
     on_sqlite(async |lab| {
-        // Whatever the tests were started with: under `nohup` a worker ignores it, as the next test says.
+        // However the tests were started: under `nohup` a worker ignores the signal, see the next test.
         let mut command = lab.command("env");
         command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_isolated-worker")]);
         let worker = Process::spawn(&mut command);
@@ -106,7 +106,7 @@ fn a_worker_that_sets_up_stops_at_the_first_signal() {
 }
 
 #[test]
-fn a_second_signal_kills_isolated_tasks_and_hands_them_back() {
+fn a_second_signal_kills_and_requeues_isolated_tasks() {
     on_real_brokers(async |lab| {
         let worker = lab.worker(&[]);
         let file = lab.file("pids");
@@ -123,7 +123,7 @@ fn a_second_signal_kills_isolated_tasks_and_hands_them_back() {
     });
 }
 
-/// Waits for a message, and takes it.
+/// Waits for a message and takes it.
 async fn back_in_the_queue(lab: &Lab) -> Message {
     let broker = lab.app.broker().await.expect("a broker");
     eventually("the message is back", LONG, async || {
@@ -135,7 +135,7 @@ async fn back_in_the_queue(lab: &Lab) -> Message {
     .await
 }
 
-/// In a container nobody but process 1 is there to forward signals, and to bury what has lost its parent.
+/// In a container only process 1 can forward signals and reap orphaned processes.
 #[test]
 fn process_1_of_a_container_stops_when_told_and_leaves_no_zombies() {
     let permitted = Command::new("unshare").args(["--pid", "--fork", "true"]).output();
@@ -152,7 +152,7 @@ fn process_1_of_a_container_stops_when_told_and_leaves_no_zombies() {
         assert_eq!(lab.result(pid.with()).await, 1, "it is process 1");
         let worker = children(outer.id())[0];
         let file = lab.file("pids");
-        // The process of the task is killed, and what it started becomes a child of process 1.
+        // The task's process is killed, and its child becomes a child of process 1.
         lab.failure(spin_apart.with(file.clone())).await;
         lines(&file, 2);
         eventually_blocking("nobody is left", LONG, || children(worker).is_empty().then_some(()));
@@ -163,7 +163,7 @@ fn process_1_of_a_container_stops_when_told_and_leaves_no_zombies() {
     });
 }
 
-/// The children of a process, zombies too.
+/// Returns the children of a process, including zombies.
 fn children(of: u32) -> Vec<u32> {
     let stat = |id: u32| fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let parent = |id: u32| stat(id).rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();

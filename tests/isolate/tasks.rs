@@ -1,6 +1,6 @@
-//! What the tests of time limits and isolation send, and the worker beside them runs.
+//! The tasks for the tests of time limits and isolation.
 //!
-//! A task that gets a file writes a line with its process id into it when it begins, and other lines as it goes on.
+//! A task with a file argument writes its process id into the file when it starts, and more lines as it proceeds.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use mq_worker::{Context, SharedState, TaskError, setup, task};
 use serde::{Deserialize, Serialize};
 
-/// Made once in each process.
+/// Created once per process.
 pub(crate) struct Greeting(pub(crate) String);
 
 #[setup]
@@ -19,7 +19,7 @@ fn prepare(state: &mut SharedState) {
     state.insert(Greeting(format!("hello from {}", std::process::id())));
 }
 
-/// What goes wrong before the first task, if the test asks for it.
+/// Fails before the first task, if the test asks for it.
 #[setup]
 async fn prepare_wrongly(_state: &mut SharedState) {
     let Ok(how) = std::env::var("TEST_SETUP") else { return };
@@ -90,10 +90,10 @@ pub(crate) async fn fail(ctx: &Context, how: String) -> Result<u32, TaskError> {
     }
 }
 
-/// Writes down that it runs, in which process.
+/// Appends a line to the file, usually the id of the process that the task runs in.
 fn note(file: &Path, line: impl std::fmt::Display) {
     let mut file = std::fs::File::options().create(true).append(true).open(file).expect("a file");
-    // In one piece: others write at the same time.
+    // In a single write, since others write concurrently.
     file.write_all(format!("{line}\n").as_bytes()).expect("written");
 }
 

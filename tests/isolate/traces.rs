@@ -1,4 +1,4 @@
-//! A task in a process of its own is a part of the trace of its call, which a collector receives from both processes.
+//! An isolated task is part of the trace of its call, which a collector receives from both processes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use support::eventually_blocking;
 use super::lab::{LONG, on_sqlite};
 use super::tasks::{ask, pid};
 
-/// Takes what is sent by OTLP over HTTP.
+/// Receives OTLP over HTTP.
 struct Collector {
     address: String,
     spans: Arc<Mutex<Vec<Span>>>,
@@ -41,7 +41,7 @@ impl Collector {
     }
 }
 
-/// Takes one request.
+/// Reads one request.
 fn take(mut connection: &TcpStream, spans: &Mutex<Vec<Span>>) -> std::io::Result<()> {
     let mut reader = BufReader::new(connection);
     let mut length = None;
@@ -75,7 +75,7 @@ fn the_spans_of_an_isolated_task_are_exported_and_belong_to_its_run() {
             .env("NO_PROXY", "*");
         let worker = support::Process::spawn(&mut command);
         lab.result(ask.with()).await;
-        // Its process sends them before it answers.
+        // The process exports its spans before it answers.
         let sent = collector.span(&format!("send {}", pid::NAME)).expect("the span of what the task sends");
         worker.signal(Signal::TERM);
         assert!(worker.wait(LONG).status.success());

@@ -1,4 +1,4 @@
-//! The worker of the tests: as a user's own program, whose `main` is one line.
+//! The worker of the tests, like a user's own program with a one-line `main`.
 
 mod tasks;
 

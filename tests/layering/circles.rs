@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::source::{imports, module_path, rust_files};
 
-/// For each folder and each file or folder in it: the neighbours that it imports, outside of tests. The `mod.rs` of a
-/// folder is none of its neighbours: it is what they share.
+/// For each folder, and each file or folder in it: the siblings that it imports, outside of tests. The `mod.rs` of a folder
+/// is not a sibling but shared by all of them.
 pub(super) type Edges = BTreeMap<(String, String), BTreeSet<String>>;
 
 pub(super) fn edges() -> Edges {
@@ -17,7 +17,7 @@ pub(super) fn edges() -> Edges {
         let relative = file.strip_prefix(&root).expect("a file below the root");
         add_edges(&mut edges, &module_path(relative), &fs::read_to_string(&file).expect("a source file"));
     }
-    // A name that is no module comes from the folder itself.
+    // A name that is not a module is an item of the folder itself.
     let modules: BTreeSet<(String, String)> = edges.keys().cloned().collect();
     for ((folder, _), imported) in &mut edges {
         imported.retain(|name| modules.contains(&(folder.clone(), name.clone())));
@@ -42,7 +42,7 @@ pub(super) fn add_edges(edges: &mut Edges, path: &[String], source: &str) {
     }
 }
 
-/// The files and folders that can be reached from each other, by folder.
+/// Returns the files and folders that can reach each other, by folder.
 pub(super) fn circles(edges: &Edges) -> BTreeSet<(String, Vec<String>)> {
     let reached = |folder: &String, from: &String| {
         let mut seen = BTreeSet::new();

@@ -1,9 +1,9 @@
-//! What a source file imports.
+//! Parses the imports of a source file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// `broker/memory/mod.rs` is `broker::memory`; the crate root and the programs are nothing.
+/// Returns the module path of a file: `broker/memory/mod.rs` is `broker::memory`; the crate root and the programs are empty.
 pub(super) fn module_path(file: &Path) -> Vec<String> {
     let mut parts: Vec<String> =
         file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -27,24 +27,24 @@ enum Token<'a> {
 /// A path from the crate root that is named through `crate::` or `super::`.
 pub(super) struct Import {
     pub(super) path: Vec<String>,
-    /// Where it is named.
+    /// The line on which it is named.
     pub(super) line: usize,
-    /// It is named in an inline module of tests.
+    /// True if it is named in an inline module of tests.
     pub(super) is_test: bool,
 }
 
-/// All that a file imports. `path` is the file's own.
+/// Returns all imports of a file; `path` is the file's own.
 pub(super) fn imports(path: &[String], source: &str) -> Vec<Import> {
     let tokens = tokens(source);
     let token = |at: usize| tokens.get(at).map(|(_, token)| *token);
     let is_super = |at| token(at) == Some(Token::Word("super")) && token(at + 1) == Some(Token::Colons);
-    // For each open brace the inline module that it begins, if it does.
+    // For each open brace, the inline module that it opens, if any.
     let mut braces: Vec<Option<&str>> = Vec::new();
     let mut found = Vec::new();
     let mut at = 0;
     while let Some((line, current)) = tokens.get(at).copied() {
         let before = at.checked_sub(1).and_then(token);
-        // `$crate` in a macro names what the macro's users may name.
+        // `$crate` in a macro is not an import: it names what the macro's users may name.
         let begins = token(at + 1) == Some(Token::Colons)
             && !matches!(before, Some(Token::Colons | Token::Other('$')));
         match current {
@@ -77,7 +77,7 @@ pub(super) fn imports(path: &[String], source: &str) -> Vec<Import> {
     found
 }
 
-/// Each path below a base: `a::{b, c::d}` is `a::b` and `a::c::d`. Returns where they end.
+/// Collects each path below a base: `a::{b, c::d}` is `a::b` and `a::c::d`. Returns where they end.
 fn leaves(
     tokens: &[(usize, Token<'_>)],
     mut at: usize,
@@ -92,7 +92,7 @@ fn leaves(
             Some(Token::Other('{')) => {
                 at += 1;
                 while !matches!(token(at), Some(Token::Other('}')) | None) {
-                    // Past the comma or the star as well.
+                    // Skip the comma or the star as well.
                     at = leaves(tokens, at, &path, found).max(at + 1);
                     if token(at) == Some(Token::Word("as")) {
                         at += 2;
@@ -114,7 +114,7 @@ fn leaves(
     at
 }
 
-/// Words and signs with their lines, without comments, texts and characters.
+/// Returns words and signs with their lines, without comments, strings and character literals.
 fn tokens(source: &str) -> Vec<(usize, Token<'_>)> {
     let mut tokens = Vec::new();
     let mut line = 1;
@@ -147,7 +147,7 @@ fn tokens(source: &str) -> Vec<(usize, Token<'_>)> {
     tokens
 }
 
-/// The length of a string literal at the beginning, plain or raw.
+/// Returns the length of a leading string literal, plain or raw.
 fn text_length(rest: &str) -> Option<usize> {
     let prefix = rest.find(|c| !matches!(c, 'b' | 'c' | 'r'))?;
     let after = &rest[prefix..];
@@ -174,7 +174,7 @@ fn text_length(rest: &str) -> Option<usize> {
     Some(rest.len())
 }
 
-/// The length of a character literal, or of the quote of a lifetime.
+/// Returns the length of a character literal, or of the quote of a lifetime.
 fn character_length(rest: &str) -> usize {
     let mut chars = rest.char_indices().skip(1);
     match chars.next() {

@@ -1,4 +1,4 @@
-//! Input that cannot work: a clear error, and nothing lost.
+//! Invalid input: a clear error, and nothing is lost.
 
 use mq_worker::{App, Context, ExchangeKind, Payload, Topology, Worker, task};
 use support::journal::Journal;
@@ -16,7 +16,7 @@ fn bad_text(ctx: &Context, text: String) {
     ctx.state::<Journal>().write("text", text);
 }
 
-/// The headers and body of the next dead letter.
+/// Returns reason, error and body of the next dead letter.
 async fn dead_letter(app: &App, place: &Place) -> (String, String, String) {
     eventually("a dead letter is there", async || waiting(app, &place.dead()).await == Some(1)).await;
     let delivery = place.letter(app).await;

@@ -1,4 +1,4 @@
-//! Publish/subscribe without a trace: every worker that runs hears it, and nobody else.
+//! Transient publish/subscribe: every running worker gets a copy, and nothing is stored for others.
 
 use std::sync::Mutex;
 
@@ -47,7 +47,7 @@ fn a_broadcast_runs_once_on_every_running_worker() {
         for (_, journal) in &workers {
             eventually("every worker ran it", async || journal.read(&key) == [job.id()]).await;
         }
-        // One that stops hears no more, the others go on.
+        // A stopped worker gets no more broadcasts, the others do.
         let mut workers = workers.into_iter();
         let (stopped, silent) = workers.next().expect("three workers");
         stopped.stop().await;
@@ -81,8 +81,8 @@ fn a_broken_broadcast_leaves_its_dead_letters_in_one_queue_that_stays() {
         for (running, _) in workers {
             running.stop().await;
         }
-        // They are there when all workers have gone. Workers of other tests have heard it too.
-        // Such a worker looks through them from time to time, and then the queue is empty for a moment.
+        // The dead letters outlast the workers. Workers of other tests got the broadcast too and inspect the queue from time
+        // to time, which leaves it empty for a moment.
         let broker = app.broker().await.expect("a broker");
         let left = Mutex::new(Vec::new());
         eventually("three dead letters are left", async || {

@@ -68,7 +68,7 @@ fn file(place: &Place) -> String {
     )
 }
 
-/// The environment belongs to the process, so each place has a process of its own: this test again.
+/// Environment variables are per process, so this test starts itself again for each place.
 const INSIDE: &str = "MQ_TEST_INSIDE";
 
 #[test]
@@ -109,11 +109,11 @@ async fn inside(queue: &str) {
         "feed_urgent with 7".to_owned(),
     ];
     assert_eq!(journal.sorted("ran"), expected);
-    // What a call says wins over the rule.
+    // The options of a call override the rule.
     let elsewhere = format!("{queue}.elsewhere");
     feed_import.with().queue(&elsewhere).ignore_result().send().await.expect("sent");
     eventually("it lies there", async || waiting(&app, &elsewhere).await == Some(1)).await;
-    // Of three messages the full queue keeps two; the oldest goes to its dead letters, as a task queue's does.
+    // The full queue keeps two of three messages; the oldest goes to its dead-letter queue, as with a task queue.
     for n in 0..3 {
         app.publish(&format!("{queue}.all"), "", n.to_string()).await.expect("published");
     }

@@ -1,4 +1,4 @@
-//! Subscriptions to exchanges of one's own: fanout, direct and topic.
+//! Subscriptions to user-defined exchanges: fanout, direct and topic.
 
 use mq_worker::{Context, ExchangeKind, Queue, Topology, task};
 use support::journal::Journal;
@@ -6,7 +6,7 @@ use support::places::{Place, Running, consumed, eventually, everywhere};
 
 use super::{app_with_tasks, waiting};
 
-// Names are fixed in attributes; the tests of this file share the exchanges, and take turns.
+// Names in attributes are fixed, so the tests of this file share the exchanges and take turns.
 static TURNS: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[task(exchange = "patterns.logs")]
@@ -78,7 +78,7 @@ fn an_exchange_that_nobody_declared_is_an_error_that_names_it() {
         let error = app.publish("no.such.exchange", "key", "x").await.expect_err("there is no such exchange");
         assert!(format!("{error:#}").contains("no.such.exchange"), "{}: {error:#}", place.name);
         assert!(error.is_topology(), "{}: {error:?}", place.name);
-        // The connection has survived.
+        // The connection is still usable.
         app.declare(&Topology::new().queue(place.queue.as_str())).await.expect("declared");
         app.publish("", &place.queue, "x").await.expect("published");
     });
@@ -102,7 +102,7 @@ fn a_queue_that_exists_with_other_arguments_is_used_as_it_is() {
     });
 }
 
-/// The exchanges are shared: what is bound there would go on to fill up.
+/// Deletes the queue: it is bound to shared exchanges and would keep filling up.
 async fn clean(place: &Place, app: &mq_worker::App) {
     app.broker().await.expect("a broker").delete_queue(&place.queue).await.expect("deleted");
 }

@@ -1,5 +1,5 @@
-//! The five messaging patterns, on every broker: simple queue, work queue, publish/subscribe, routing, topics; and
-//! plain messages of programs that know nothing of tasks.
+//! The five messaging patterns, on every broker: simple queue, work queue, publish/subscribe, routing, topics; and plain
+//! messages of programs that do not know tasks.
 
 mod bad;
 mod broadcast;
@@ -12,7 +12,7 @@ mod topics;
 use mq_worker::{App, Config, RouteRule};
 use support::places::Place;
 
-/// A rule that sends the calls and events of a task to a queue of the test's own.
+/// A rule that routes the calls and events of a task to the test's own queue.
 fn route(task: &str, queue: &str) -> RouteRule {
     RouteRule {
         task: task.into(),
@@ -23,7 +23,7 @@ fn route(task: &str, queue: &str) -> RouteRule {
     }
 }
 
-/// An application whose tasks of these names live in the place's queue, with a topic exchange of its own.
+/// An application that routes these tasks to the place's queue, with its own topic exchange.
 fn app_with_tasks(place: &Place, tasks: &[&str], change: impl FnOnce(&mut Config)) -> App {
     place.app_with(|config| {
         config.topic_exchange = format!("{}.topics", place.queue);
@@ -32,7 +32,7 @@ fn app_with_tasks(place: &Place, tasks: &[&str], change: impl FnOnce(&mut Config
     })
 }
 
-/// How many messages wait in a queue; `None` when there is no such queue.
+/// Returns how many messages wait in a queue; `None` if there is no such queue.
 async fn waiting(app: &App, queue: &str) -> Option<u64> {
     let broker = app.broker().await.expect("a broker");
     let queues = broker.queues(&[queue.to_owned()]).await.expect("an answer");

@@ -139,7 +139,7 @@ fn the_context_tells_the_facts_of_a_message_also_when_it_is_tried_again() {
 }
 
 #[test]
-fn what_is_published_to_a_queue_lies_there_for_anybody() {
+fn a_message_published_to_a_queue_can_be_read_by_any_client() {
     everywhere(async |place| {
         let app = place.app();
         let queue = place.queue.as_str();

@@ -1,4 +1,4 @@
-//! Questions and answers over plain messages.
+//! Request and reply over plain messages.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ fn rpc_greet(name: String) -> String {
 }
 
 #[test]
-fn a_task_answers_the_question_of_whoever_asks() {
+fn a_task_replies_to_every_caller() {
     everywhere(async |place| {
         let app = app_with_tasks(&place, &["rpc_fib"], |_| {});
         let running = Running::start(app.clone(), Default::default());
@@ -31,7 +31,7 @@ fn a_task_answers_the_question_of_whoever_asks() {
         let queue = place.queue.as_str();
         let answer = app.rpc(queue, "30").await.expect("an answer");
         assert_eq!(answer.text().expect("text"), "832040", "{}", place.name);
-        // Many at once find their askers.
+        // Concurrent replies reach the right callers.
         let questions = (0..50).map(|n: u64| {
             let app = app.clone();
             async move {
@@ -91,7 +91,7 @@ fn a_task_that_fails_says_so_instead_of_silence() {
 }
 
 #[test]
-fn a_question_to_nobody_ends() {
+fn a_request_without_a_responder_fails() {
     everywhere(async |place| {
         let app = place.app();
         let error = app.rpc(&place.queue, "30").await.expect_err("there is no such queue");

@@ -1,4 +1,4 @@
-//! Events: who subscribes gets a copy, in a queue that stays.
+//! Events: every subscriber gets a copy, in a durable queue.
 
 use mq_worker::{Context, Emitted, TaskError, Topic, task};
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ fn each_subscribed_queue_gets_one_copy() {
             config.routes.push(route("event_audit", &other));
             config.worker.queues.push(other.clone());
         });
-        // Two workers on the same queues share the copies, they do not get one each.
+        // Two workers on the same queues share the copies instead of getting one each.
         let workers = [(); 2].map(|()| Running::start(app.clone(), journal.shared()));
         consumed(&app, &place.queue, 2).await;
         for id in 0..10 {
@@ -93,7 +93,7 @@ fn two_subscriptions_in_one_queue_run_both_each_with_its_own_retries() {
         let summary = running.stop().await;
         assert_eq!((summary.succeeded, summary.failed, summary.retried), (10, 5, 10), "{}", place.name);
         assert_eq!(journal.sorted("hopeless"), ["0", "0", "1", "1", "2", "2", "3", "3", "4", "4"]);
-        // A retry is the same call: it keeps its id, which no other call has.
+        // A retry is the same call: it keeps its id, which is unique.
         let flaky = journal.sorted("flaky");
         for pair in flaky.chunks(2) {
             assert_eq!(pair[0].strip_suffix('0'), pair[1].strip_suffix('1'), "{}: {flaky:?}", place.name);
@@ -108,13 +108,13 @@ fn a_worker_that_stops_between_two_subscriptions_loses_neither() {
             config.worker.concurrency = 2;
         });
         let journal = Journal::default();
-        // Subscribes, and goes.
+        // Subscribes and stops.
         subscribe(&place, &app, &journal).await;
         const EVENTS: u64 = 40;
         for id in 0..EVENTS {
             let _ = app.emit(ORDER_PAID.at("eu"), &Order { id }).await.expect("emitted");
         }
-        // Cold stops at odd moments: in the middle of splitting, running and settling.
+        // Cold shutdowns at random moments: while splitting, running and settling.
         for _ in 0..6 {
             let before = journal.read("reserve").len();
             let running = Running::start(app.clone(), journal.shared());
@@ -131,7 +131,7 @@ fn a_worker_that_stops_between_two_subscriptions_loses_neither() {
     });
 }
 
-/// True when both subscribers have seen every event, at least once.
+/// Returns true if both subscribers have seen every event at least once.
 fn done(journal: &Journal, events: u64) -> bool {
     ["reserve", "audit"].iter().all(|key| {
         let mut seen = journal.sorted(key);

@@ -1,4 +1,4 @@
-//! Paused queues and tasks: what waits, what goes on, and who obeys.
+//! Paused queues and tasks: what waits, what continues, and which workers obey.
 
 mod restart;
 
@@ -11,7 +11,7 @@ use support::journal::Journal;
 use support::places::{Running, consumed, eventually, everywhere};
 use tokio::sync::Semaphore;
 
-/// A pause is obeyed within this time; on a busy machine, a little more.
+/// A pause takes effect within this time; on a busy machine it needs slightly more.
 const SOON: Duration = Duration::from_secs(3);
 
 #[task]
@@ -65,7 +65,7 @@ fn a_paused_queue_keeps_its_messages_and_a_resumed_one_runs_them() {
         }
         send(&app, &other, "neighbour").await;
         eventually("the other queue goes on", async || journal.read("ran") == ["neighbour"]).await;
-        // A worker that starts later obeys from the beginning.
+        // A worker that starts later obeys the pause from the start.
         let later = place.app_with(|config| config.worker.queues.push(other.clone()));
         let second = Running::start(later.clone(), journal.shared());
         consumed(&app, &other, 2).await;
@@ -83,7 +83,7 @@ fn a_paused_queue_keeps_its_messages_and_a_resumed_one_runs_them() {
 }
 
 #[test]
-fn what_runs_goes_on_and_what_was_reserved_returns_unspent() {
+fn running_calls_finish_and_reserved_ones_are_requeued() {
     everywhere(|place| async move {
         let journal = Journal::default();
         let gate = Arc::new(Semaphore::new(0));
@@ -121,7 +121,7 @@ fn a_paused_task_waits_and_its_neighbours_run() {
         let neighbour = pausable_neighbour.with("runs").queue(&place.queue).ignore_result();
         app.send(neighbour).await.expect("sent");
         eventually("the neighbour runs", async || !journal.read("neighbour").is_empty()).await;
-        // Longer than its first wait.
+        // Longer than its first delay.
         tokio::time::sleep(Duration::from_millis(2500)).await;
         assert_eq!(journal.read("ran"), [] as [String; 0]);
         app.resume(Pausable::Task("pausable_by_name".into())).await.expect("resumed");
@@ -149,7 +149,7 @@ fn a_pause_ends_by_itself() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn invalid_pauses_are_refused() {
     everywhere(|place| async move {
         let app = place.app();
         let empty = app.pause("").await.expect_err("no name");

@@ -1,4 +1,4 @@
-//! A pause outlives the worker and the broker.
+//! A pause survives a restart of the worker and of the broker.
 
 use mq_worker::{App, Config};
 use support::journal::Journal;
@@ -37,7 +37,7 @@ fn a_pause_survives_a_restart_of_worker_and_broker() {
         running.stop().await;
     });
     drop(run);
-    // Told to, and not killed: RabbitMQ 3.10 notes on disk late that a stream exists.
+    // Stopped, not killed: RabbitMQ 3.10 is late to record on disk that a stream exists.
     node.ctl.run(["stop_app"]);
     node.ctl.run(["start_app"]);
     let run = runtime();
@@ -47,7 +47,7 @@ fn a_pause_survives_a_restart_of_worker_and_broker() {
         send(&app, "open", "runs").await;
         eventually("the worker works", async || journal.read("ran") == ["runs"]).await;
         assert_eq!(ready(&app, "paused").await, 1);
-        // The worker keeps the pause through a restart of its broker, too.
+        // A running worker also keeps the pause through a restart of its broker.
         node.ctl.run(["stop_app"]);
         node.ctl.run(["start_app"]);
         consumed(&app, "open", 1).await;

@@ -1,4 +1,4 @@
-//! RabbitMQ's six tutorials as they stand, against Rust tasks: whoever starts first, nobody is refused.
+//! RabbitMQ's six tutorials, unmodified, against Rust tasks: they work in either start order.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use support::places::{Running, eventually};
 use support::python::{Python, python};
 use support::{Process, shared, unique};
 
-/// Most scripts have the names of their queues in them, so each test has a virtual host of its own.
+/// Most scripts have hard-coded queue names, so each test has its own virtual host.
 struct Tutorial {
     python: Python,
     topology: Topology,
@@ -16,7 +16,7 @@ struct Tutorial {
 }
 
 impl Tutorial {
-    /// `None` when this run has no Python or no RabbitMQ, which was said.
+    /// Returns `None`, after printing why, if this run has no Python or no RabbitMQ.
     fn new(topology: Topology) -> Option<Tutorial> {
         let mut python = python("pika")?;
         let host = unique("tutorial");
@@ -39,26 +39,26 @@ impl Tutorial {
         App::new(config).expect("a good configuration")
     }
 
-    /// A worker, whether its queue exists yet or not.
+    /// Starts a worker, whether its queue exists or not.
     fn worker(&self, queue: &str) -> Running {
         Running::start(self.app(queue), self.journal.shared())
     }
 
-    /// A worker that has begun to consume.
+    /// Starts a worker and waits until it consumes.
     async fn consuming(&self, queue: &str) -> Running {
         let running = self.worker(queue);
         consumers(&self.app(queue), queue, 1).await;
         running
     }
 
-    /// A script that goes on, once it has said that it waits.
+    /// Starts a long-running script and waits until it prints that it is ready.
     fn start(&self, script: &str, arguments: &[&str], says: &str) -> Process {
         let process = Process::spawn(&mut self.script(script, arguments));
         tokio::task::block_in_place(|| process.wait_for_line(says, LIMIT));
         process
     }
 
-    /// A script that ends.
+    /// Runs a script to completion and returns its output.
     async fn run(&self, script: &str, arguments: &[&str]) -> String {
         let process = Process::spawn(&mut self.script(script, arguments));
         let ended = tokio::task::spawn_blocking(move || process.wait(LIMIT)).await.expect("it ends");
@@ -70,7 +70,7 @@ impl Tutorial {
         self.python.script("tutorial.py", [&[script], arguments].concat())
     }
 
-    /// As if nobody had been here yet.
+    /// Deletes the queue and exchanges, as in a new virtual host.
     async fn forget(&self, queue: &str) {
         let app = self.app(queue);
         let broker = app.broker().await.expect("a broker");
@@ -89,7 +89,7 @@ impl Tutorial {
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What a script prints, as soon as it does.
+/// Waits until a script prints a line.
 fn prints(process: &Process, line: &str) {
     tokio::task::block_in_place(|| process.wait_for_line(line, LIMIT));
 }
@@ -103,7 +103,7 @@ async fn consumers(app: &App, queue: &str, count: u64) {
     .await;
 }
 
-/// True where RabbitMQ 4 is told to refuse the queues of the first and the last tutorial, whoever declares them.
+/// Returns true if RabbitMQ 4 is configured to refuse the queues of the first and last tutorial, whoever declares them.
 fn refuses_transient_queues() -> bool {
     std::env::var("MQ_TEST_RABBITMQ_CONFIGURATION")
         .is_ok_and(|lines| lines.contains("transient_nonexcl_queues"))
@@ -122,7 +122,7 @@ async fn one_hello_world() {
         return;
     }
     let exact = Topology::new().queue(Queue::exact("hello").transient());
-    // We are first.
+    // We declare first.
     let Some(tutorial) = Tutorial::new(exact) else { return };
     let worker = tutorial.consuming("hello").await;
     tutorial.run("send.py", &[]).await;
@@ -130,7 +130,7 @@ async fn one_hello_world() {
     worker.stop().await;
     tutorial.app("hello").publish("", "hello", "Hello pika!").await.expect("published");
     prints(&tutorial.start("receive.py", &[], "Waiting"), "Received Hello pika!");
-    // They are first.
+    // The scripts declare first.
     tutorial.forget("hello").await;
     tutorial.run("send.py", &[]).await;
     let worker = tutorial.consuming("hello").await;
@@ -148,7 +148,7 @@ async fn one_with_a_queue_that_belongs_to_the_script() {
     }
     let Some(tutorial) = Tutorial::new(Topology::new().queue(Queue::external("hello"))) else { return };
     let app = tutorial.app("hello");
-    // It is not declared by sending to it either.
+    // Sending to the queue does not declare it either.
     let error = app.publish("", "hello", "too early").await.expect_err("there is no queue");
     assert!(error.is_unroutable(), "{error:?}");
     let error = app.send(tutorial_hello.with("early")).await.expect_err("there is no queue");
@@ -156,10 +156,10 @@ async fn one_with_a_queue_that_belongs_to_the_script() {
     let worker = tutorial.worker("hello");
     tutorial.run("send.py", &[]).await;
     tutorial.wrote(&["Hello World! 0"]).await;
-    // Retries and dead letters are ours, and leave the queue as it is.
+    // Retries and dead letters use our own queues and leave this one as it is.
     app.publish("", "hello", "again").await.expect("published");
     tutorial.wrote(&["Hello World! 0", "again 0", "again 1"]).await;
-    // Its owner deletes it and makes it again. What is delayed meanwhile, as a retry would be, finds the new one.
+    // Its owner deletes and recreates it. A call delayed meanwhile, as a retry would be, reaches the new queue.
     app.send(tutorial_hello.with("later").countdown(Duration::from_secs(2))).await.expect("sent");
     let broker = app.broker().await.expect("a broker");
     broker.delete_queue("hello").await.expect("deleted");
@@ -173,7 +173,7 @@ async fn one_as_a_queue_with_a_dead_letter_queue_meets_the_script() {
     if refuses_transient_queues() {
         return;
     }
-    // With no word about it, the queue of the script is used as it is.
+    // Without a declaration in our topology, the queue of the script is used as it is.
     let Some(tutorial) = Tutorial::new(Topology::new()) else { return };
     tutorial.run("send.py", &[]).await;
     let worker = tutorial.consuming("hello").await;
@@ -222,7 +222,7 @@ fn tutorial_topic_logs(ctx: &Context, line: String) {
     ctx.state::<Journal>().write("lines", format!("{}:{line}", ctx.routing_key()));
 }
 
-/// All three exchanges, as every worker on `disk` subscribes to all of them.
+/// Returns all three exchanges, since every worker on `disk` subscribes to all of them.
 fn exchanges(make: fn(&str, ExchangeKind) -> Exchange) -> Topology {
     let kinds = [
         ("logs", ExchangeKind::Fanout),
@@ -236,20 +236,20 @@ fn exchanges(make: fn(&str, ExchangeKind) -> Exchange) -> Topology {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_to_five_logs() {
     let exact = exchanges(|name, kind| Exchange::new(name, kind).transient());
-    // We are first.
+    // We declare first.
     let Some(tutorial) = Tutorial::new(exact) else { return };
     let worker = tutorial.consuming("disk").await;
     emit_logs(&tutorial).await;
     tutorial.wrote(&["error:disk full", "info: hello", "kern.warning:hot"]).await;
     worker.stop().await;
-    // Their receivers come later, and hear ours.
+    // The scripts' receivers start later and receive our messages.
     let receivers = [
         tutorial.start("receive_logs.py", &[], "Waiting"),
         tutorial.start("receive_logs_direct.py", &["error"], "Waiting"),
         tutorial.start("receive_logs_topic.py", &["kern.*"], "Waiting"),
     ];
     hear_us(&tutorial, &receivers).await;
-    // They are first.
+    // The scripts declare first.
     drop(receivers);
     tutorial.forget("disk").await;
     let receivers = [
@@ -286,7 +286,7 @@ async fn three_with_an_exchange_that_belongs_to_the_script() {
         return;
     };
     let app = tutorial.app("disk");
-    // The queue is ours and consumed at once; what it is bound to comes later.
+    // The queue is ours and consumed at once; its bindings come later.
     let worker = tutorial.consuming("disk").await;
     for _ in 0..2 {
         for (script, arguments) in [
@@ -307,7 +307,7 @@ async fn three_with_an_exchange_that_belongs_to_the_script() {
             heard("logs") && heard("direct_logs") && heard("topic_logs")
         })
         .await;
-        // Its owner deletes them and makes them again.
+        // Their owner deletes and recreates them.
         for exchange in ["logs", "direct_logs", "topic_logs"] {
             broker.delete_exchange(exchange, Default::default()).await.expect("deleted");
         }
@@ -326,7 +326,7 @@ async fn six_remote_procedure_calls() {
         return;
     }
     let exact = Topology::new().queue(Queue::exact("rpc_queue").transient());
-    // Our server is first, theirs joins it.
+    // Our server starts first, theirs joins it.
     let Some(tutorial) = Tutorial::new(exact) else { return };
     let worker = tutorial.consuming("rpc_queue").await;
     assert!(tutorial.run("rpc_client.py", &[]).await.contains("Got 832040"));
@@ -338,7 +338,7 @@ async fn six_remote_procedure_calls() {
     };
     ask(&tutorial).await;
     drop(server);
-    // Their server is first, ours joins it.
+    // Their server starts first, ours joins it.
     tutorial.forget("rpc_queue").await;
     let server = tutorial.start("rpc_server.py", &[], "Awaiting");
     ask(&tutorial).await;

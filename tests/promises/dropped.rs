@@ -1,4 +1,4 @@
-//! Calls that the broker drops by itself: they expire, or their queue is too long.
+//! Calls that the broker itself drops: they expire, or their queue is full.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ async fn kept_waiting(number: u32) -> u32 {
     number
 }
 
-/// An application whose queue is as the test wants it.
+/// Returns an application whose queue is configured by the test.
 fn app(place: &Place, change: impl Fn(&mut Queue)) -> App {
     place.app_with(|config| {
         let mut queue = Queue::new(&place.queue);
@@ -27,7 +27,7 @@ async fn letters(app: &App, place: &Place) -> u64 {
     found.first().map_or(0, |queue| queue.ready)
 }
 
-/// Reason and error of the oldest letter.
+/// Returns reason and error of the oldest dead letter.
 async fn letter(app: &App, place: &Place) -> (Option<String>, Option<String>) {
     let delivery = place.letter(app).await;
     let header = |name| delivery.message.headers.get_str(name).map(ToOwned::to_owned);
@@ -37,7 +37,7 @@ async fn letter(app: &App, place: &Place) -> (Option<String>, Option<String>) {
 }
 
 #[test]
-fn whoever_waits_for_a_call_that_expired_in_its_queue_is_told() {
+fn a_caller_learns_that_its_call_expired_in_the_queue() {
     everywhere(async |place| {
         let app = app(&place, |queue| queue.message_ttl = Some(Duration::from_millis(20)));
         let call = |number| kept_waiting.with(number).queue(&place.queue);
@@ -52,7 +52,7 @@ fn whoever_waits_for_a_call_that_expired_in_its_queue_is_told() {
             assert!(error.is_revoked() && error.to_string().contains("expired"), "{}: {error}", place.name);
         }
         running.stop().await;
-        // They stay for whoever wants them all the same.
+        // The dead letters are kept all the same.
         eventually("the letters are back", async || letters(&app, &place).await == 2).await;
         let (reason, error) = letter(&app, &place).await;
         assert_eq!(reason.as_deref(), Some("expired"), "{}", place.name);
@@ -61,7 +61,7 @@ fn whoever_waits_for_a_call_that_expired_in_its_queue_is_told() {
 }
 
 #[test]
-fn whoever_waits_for_a_call_that_found_no_room_is_told() {
+fn a_caller_learns_that_its_call_was_dropped_from_a_full_queue() {
     everywhere(async |place| {
         let app = app(&place, |queue| queue.max_length = Some(1));
         let call = |number| kept_waiting.with(number).queue(&place.queue);
@@ -78,9 +78,9 @@ fn whoever_waits_for_a_call_that_found_no_room_is_told() {
 }
 
 #[test]
-fn expired_calls_do_not_pile_up_for_ever() {
+fn expired_calls_do_not_accumulate() {
     everywhere(async |place| {
-        // It is the same on all; elsewhere each letter costs milliseconds.
+        // The behaviour is the same on all brokers; elsewhere each letter costs milliseconds.
         if place.name != "memory" {
             return;
         }

@@ -1,4 +1,4 @@
-//! A task that has failed for good: what its dead letter tells, and who hears of it.
+//! Tasks that have failed for good: the contents of their dead letters, and the failure hooks that run.
 
 use std::time::Duration;
 
@@ -30,10 +30,10 @@ fn journal_of(failed: &FailedTask) -> Option<std::sync::Arc<Journal>> {
     failed.context().try_state::<Journal>()
 }
 
-/// Writes down what it hears.
+/// Records each failure.
 #[on_failure]
 async fn a_listener(failed: &FailedTask) -> Result<(), TaskError> {
-    // The letter is safe before anybody hears of it.
+    // The dead letter is stored before any hook runs.
     let app = failed.context().try_state::<App>().ok_or_else(|| TaskError::failed("nobody listens"))?;
     let letters = waiting(&app, &format!("{}.dead", failed.queue())).await;
     let Some(journal) = journal_of(failed) else { return Ok(()) };
@@ -43,10 +43,10 @@ async fn a_listener(failed: &FailedTask) -> Result<(), TaskError> {
     Ok(())
 }
 
-/// Hears it too, and gets everything wrong.
+/// A second hook, which panics.
 #[on_failure]
 fn b_clumsy_listener(failed: &FailedTask) {
-    // Other tests' workers run it too.
+    // Workers of other tests run this hook too.
     let Some(journal) = journal_of(failed) else { return };
     journal.write("clumsy", failed.id());
     std::panic::panic_any(Bomb("somebody has not thought of it"));
@@ -58,7 +58,7 @@ async fn waiting(app: &App, queue: &str) -> u64 {
     queues.first().map_or(0, |queue| queue.ready)
 }
 
-/// A message with these headers and no arguments.
+/// Publishes a message with these headers and no arguments.
 pub(super) async fn publish(app: &App, place: &Place, headers: Headers) {
     let publication = Publication {
         routing_key: place.queue.clone(),
@@ -75,7 +75,7 @@ fn worker(app: &App, journal: &Journal) -> Running {
     Running::start(app.clone(), state)
 }
 
-/// The history of the one dead letter, which is taken out.
+/// Takes the only dead letter and returns its history.
 async fn letter(app: &App, place: &Place) -> Vec<Attempt> {
     eventually("a dead letter is there", async || waiting(app, &place.dead()).await == 1).await;
     let delivery = place.letter(app).await;
@@ -118,7 +118,7 @@ fn a_long_story_is_cut_short() {
 }
 
 #[test]
-fn failure_hooks_hear_of_each_dead_letter_and_can_spoil_nothing() {
+fn failure_hooks_run_for_each_dead_letter_and_cannot_break_anything() {
     everywhere(async |place| {
         let app = place.app();
         let journal = Journal::default();
@@ -128,7 +128,7 @@ fn failure_hooks_hear_of_each_dead_letter_and_can_spoil_nothing() {
         assert_eq!(journal.read("clumsy"), [sent.id()]);
         let heard = "failing_differently retries-exhausted 3 1: TaskError: no for the 3. time";
         assert_eq!(journal.read("heard"), [heard], "{}", place.name);
-        // A message that is no call, too.
+        // Also for a message that is not a call.
         let name = unique("nobody.knows");
         publish(&app, &place, Headers::for_task(&name, "id-1")).await;
         app.send(failing_in_a_panic.with().queue(&place.queue)).await.expect("sent");
@@ -137,7 +137,7 @@ fn failure_hooks_hear_of_each_dead_letter_and_can_spoil_nothing() {
         let heard = journal.sorted("heard");
         assert!(heard[1].starts_with("failing_in_a_panic retries-exhausted 1"), "{heard:?}");
         assert!(heard[2].starts_with(&format!("{name} unknown-task 1")), "{heard:?}");
-        // Nothing came back, and the worker works.
+        // Nothing was redelivered, and the worker still works.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(running.stop().await.failed, 3, "{}", place.name);
     });

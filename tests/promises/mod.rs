@@ -1,4 +1,4 @@
-//! What a user may rely on beyond "it runs at least once", on every broker.
+//! Guarantees beyond "it runs at least once", on every broker.
 
 mod dropped;
 mod failures;

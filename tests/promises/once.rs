@@ -1,4 +1,4 @@
-//! A success that is remembered: the message that comes again is acknowledged, not run.
+//! Recorded successes: a redelivered message is acked, not run.
 
 use std::time::Duration;
 
@@ -27,13 +27,13 @@ async fn idle(app: &App, place: &Place) {
     .await;
 }
 
-/// Takes the message of a call as a worker does that dies with it: it comes again, as one that was handed out before.
+/// Takes the message of a call like a worker that dies while holding it: it comes back as redelivered.
 async fn die_with_it(place: &Place, act: impl AsyncFnOnce(&App)) {
     let app = place.app();
     let broker = app.broker().await.expect("a broker");
     let delivery = broker.get(&place.queue).await.expect("an answer").expect("the message");
     act(&app).await;
-    // It is not settled when its connection goes.
+    // It is unsettled when its connection closes.
     broker.close().await;
     drop(delivery);
 }
@@ -45,7 +45,7 @@ fn a_message_that_comes_again_after_its_success_is_not_run() {
         let id = unique("charge");
         let call = charge.with("once").queue(&place.queue).task_id(&id).ignore_result();
         app.send(call).await.expect("sent");
-        // Dead between the note and the ack: all of it is done, and the message is there.
+        // The worker died between the note and the ack: all work is done, but the message is still there.
         die_with_it(&place, async |app| {
             let broker = app.broker().await.expect("a broker");
             let note = Note::new(&id, Duration::from_secs(3600));
@@ -74,7 +74,7 @@ fn a_message_that_comes_again_without_a_success_is_run_and_then_remembered() {
         let running = Running::start(app.clone(), journal.shared());
         eventually("it runs", async || journal.read("ran") == ["once"]).await;
         running.stop().await;
-        // Another message with its id, as a producer sends who was not told of the first; and that comes again too.
+        // Another message with its id, sent by a producer that did not get the first confirm; it is redelivered as well.
         app.send(call()).await.expect("sent");
         die_with_it(&place, async |_| {}).await;
         let running = Running::start(app.clone(), journal.shared());
@@ -86,7 +86,7 @@ fn a_message_that_comes_again_without_a_success_is_run_and_then_remembered() {
     });
 }
 
-/// Senders choose ids: what succeeded under one says nothing about another call under it.
+/// Senders choose ids: a success under an id says nothing about another call with the same id.
 #[test]
 fn another_call_under_the_id_of_a_success_is_run() {
     everywhere(async |place| {

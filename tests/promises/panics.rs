@@ -1,4 +1,4 @@
-//! Code of the program that panics where one does not look for it: each is an ordinary failure of its task.
+//! User code that panics in unexpected places: each panic is an ordinary failure of its task.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use support::journal::Journal;
 use support::places::{Place, Running, consumed, eventually, everywhere};
 
-/// Panics as it is dropped, also as the payload of a panic; but not while another panic is on its way.
+/// Panics when dropped, also as the payload of a panic, but not while another panic unwinds.
 pub(super) struct Bomb(pub(super) &'static str);
 
 impl Drop for Bomb {
@@ -22,7 +22,7 @@ impl Drop for Bomb {
     }
 }
 
-/// Cannot be read.
+/// Panics when it is deserialized.
 #[derive(Serialize)]
 struct Unreadable;
 
@@ -35,7 +35,7 @@ impl<'de> Deserialize<'de> for Unreadable {
     }
 }
 
-/// Cannot be written, where it is a result.
+/// Panics when it is serialized as a result.
 #[derive(Deserialize)]
 struct Unwritable;
 
@@ -45,7 +45,7 @@ impl Serialize for Unwritable {
     }
 }
 
-/// Written and read like a number, and dropped only once.
+/// Serialized and deserialized like a number, but panics in `drop`, once.
 #[derive(Serialize, Deserialize)]
 struct Explosive(u32);
 
@@ -143,7 +143,7 @@ fn what_panics_anywhere_is_counted_backed_off_and_dead_lettered() {
     });
 }
 
-/// At a cold stop there is no time for a retry: it is counted as a crash, not requeued as if nothing had been.
+/// A cold shutdown leaves no time for a retry: the panic is counted as a crash, not requeued without a trace.
 #[test]
 fn what_panics_as_it_is_stopped_is_counted() {
     everywhere(async |place| {
@@ -164,7 +164,7 @@ fn what_panics_as_it_is_stopped_is_counted() {
         let counted = if broker.capabilities().counts_crashes {
             back.crashes == Some(1)
         } else {
-            // The next worker counts it.
+            // The next worker counts the crash.
             back.redelivered
         };
         assert!(counted, "{}: {:?} {}", place.name, back.crashes, back.redelivered);
@@ -173,7 +173,7 @@ fn what_panics_as_it_is_stopped_is_counted() {
     });
 }
 
-/// Whatever loses a delivery that is worked on, it cannot be lost in the same way for ever.
+/// However a running delivery gets lost, it must not get lost in the same way forever.
 #[test]
 fn a_delivery_that_is_lost_comes_back_later_and_counted() {
     everywhere(async |place| {
@@ -215,7 +215,7 @@ fn panicking(key: &str) -> String {
     panic!("no key for {key}")
 }
 
-/// On the side of the sender it is the sender's panic, and leaves nothing behind.
+/// In the sender it is the sender's own panic, and leaves nothing behind.
 #[test]
 fn what_panics_as_a_task_sends_is_the_failure_of_that_task() {
     everywhere(async |place| {

@@ -1,4 +1,4 @@
-//! The register of what is revoked, on a RabbitMQ that crashes, forgets, or has been read for a long time.
+//! The register of revoked ids on a RabbitMQ that crashes, loses the stream, or has a long register.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,7 +31,7 @@ async fn once(ctx: &Context, line: String) {
     ctx.state::<Journal>().write("ran", line);
 }
 
-/// A virtual host of its own: the register has one name, and other tests use theirs.
+/// Creates a separate virtual host: the register has a fixed name, which other tests use in theirs.
 pub(crate) fn own_host() -> Option<(shared::Shared, String)> {
     let mut shared = shared::rabbitmq("the register of what is revoked")?;
     let host = unique("register");
@@ -42,7 +42,7 @@ pub(crate) fn own_host() -> Option<(shared::Shared, String)> {
     Some((shared, host))
 }
 
-/// Its workers read the register every two seconds, since no command tells them.
+/// Returns an application whose workers poll the register every two seconds, since they get no remote control.
 pub(crate) fn untold(url: &str) -> App {
     App::new(untold_config(url)).expect("a good configuration")
 }
@@ -83,7 +83,7 @@ fn what_is_revoked_stays_so_when_rabbitmq_is_restarted() {
         }
     });
     drop(run);
-    // Told to, and not killed: RabbitMQ 3.10 notes on disk late that a stream exists.
+    // Stopped, not killed: RabbitMQ 3.10 is late to record on disk that a stream exists.
     node.ctl.run(["stop_app"]);
     node.ctl.run(["start_app"]);
     let run = tokio::runtime::Runtime::new().expect("a runtime can be built");
@@ -149,7 +149,7 @@ async fn a_worker_that_only_looks_writes_nothing_to_the_register() {
         let broker = observer.broker().await.expect("a broker");
         broker.notes(Register::Revoked, 0).await.expect("notes").next
     };
-    // It follows: two calls one after the other are each heard of while they run.
+    // The worker follows the register: successive calls are each revoked while they run.
     let hear = async || {
         let before = journal.read("ran").len();
         let job = app.send(heeding.with().queue("work")).await.expect("sent");
@@ -163,7 +163,7 @@ async fn a_worker_that_only_looks_writes_nothing_to_the_register() {
     for _ in 0..3 {
         hear().await;
     }
-    // Three revocations, and the question of this test itself.
+    // Three revocations, and the read of this test itself.
     assert_eq!(end().await - before, 4, "the worker wrote too");
     running.stop().await;
 }
@@ -186,7 +186,8 @@ async fn a_register_that_was_deleted_is_read_again_from_its_beginning() {
     running.stop().await;
 }
 
-/// RabbitMQ closes the whole connection of whoever meets a stream in a bad moment. Nothing else may hang on that one.
+/// RabbitMQ closes the whole connection of a client that uses a stream at a bad moment, so nothing else may depend on that
+/// one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_over_a_stream_costs_no_publish_and_no_delivery() {
     let Some((shared, host)) = own_host() else { return };

@@ -1,4 +1,4 @@
-//! Calls that nobody wants any more.
+//! Revoked calls.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn noted(ctx: &Context, line: String) {
 #[task(max_retries = 5)]
 async fn failing(ctx: &Context) -> Result<(), TaskError> {
     ctx.state::<Journal>().write("ran", "failing");
-    // Long enough to be revoked in, on a busy machine too.
+    // Long enough to be revoked meanwhile, even on a busy machine.
     Err(TaskError::retry_in(Duration::from_secs(5), "again"))
 }
 
@@ -64,7 +64,7 @@ fn what_waits_is_not_run_by_a_worker_that_starts_later() {
         let later = app.send(call("later").countdown(Duration::from_secs(1))).await.expect("sent");
         let wanted = app.send(call("wanted")).await.expect("sent");
         unwanted.revoke().await.expect("revoked");
-        // By its id, by somebody else.
+        // By its id, through another application.
         place.app().revoke(later.id()).await.expect("revoked");
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
@@ -76,7 +76,7 @@ fn what_waits_is_not_run_by_a_worker_that_starts_later() {
         let summary = running.stop().await;
         assert_eq!(journal.read("ran"), ["wanted"], "{}", place.name);
         assert_eq!((summary.revoked, summary.succeeded), (2, 1), "{}", place.name);
-        // It knows it too.
+        // The next worker also knows that it is revoked.
         let running = Running::start(app.clone(), journal.shared());
         let again = noted.with("again").queue(&place.queue).task_id(unwanted.id());
         app.send(again.ignore_result()).await.expect("sent");
@@ -113,7 +113,7 @@ async fn hears(place: &Place, app: &App) {
     late.revoke().await.expect("revoked");
     is_revoked(&heard).await;
     assert_eq!(journal.read("heard"), [heard.id()], "{}", place.name);
-    // What it has done is done.
+    // A call that finishes despite the revocation keeps its result.
     let value = late.get().timeout(Duration::from_secs(60)).await.expect("a result");
     assert_eq!((value, late.state().await.expect("a state")), (7, State::Success), "{}", place.name);
     other.terminate().await.expect("terminated");
@@ -123,7 +123,7 @@ async fn hears(place: &Place, app: &App) {
 }
 
 #[test]
-fn what_runs_hears_of_it() {
+fn a_running_call_is_notified() {
     everywhere(async |place| {
         let app = place.app();
         app.send(noted.with("the queue is there").queue(&place.queue).ignore_result()).await.expect("sent");
@@ -133,7 +133,7 @@ fn what_runs_hears_of_it() {
 }
 
 #[test]
-fn a_worker_that_nobody_can_tell_reads_it() {
+fn a_worker_without_remote_control_reads_the_register() {
     everywhere(async |place| {
         let app = place.app_with(|config| config.worker.control = false);
         let journal = Journal::default();
@@ -163,7 +163,7 @@ fn what_does_not_listen_is_stopped_by_force() {
 }
 
 #[test]
-fn a_worker_that_nobody_can_tell_reads_that_force_is_meant() {
+fn a_worker_without_remote_control_reads_the_force() {
     everywhere(async |place| {
         let app = place.app_with(|config| config.worker.control = false);
         let journal = Journal::default();
@@ -172,7 +172,7 @@ fn a_worker_that_nobody_can_tell_reads_that_force_is_meant() {
         let [early, late] = jobs.map(|job| async { job.await.expect("sent") });
         let (early, late) = (early.await, late.await);
         begun(&journal, 2).await;
-        // What is only asked afterwards takes nothing back, and what is asked at first does not stand in the way.
+        // A later revocation without force does not cancel the force, and an earlier one does not prevent it.
         early.terminate().await.expect("terminated");
         early.revoke().await.expect("revoked");
         late.revoke().await.expect("revoked");
@@ -206,7 +206,7 @@ fn the_rest_of_a_chain_hears_that_its_beginning_was_revoked() {
         app.send(noted.with("the queue is there").queue(&place.queue).ignore_result()).await.expect("sent");
         for (name, kind) in [("noted", "waits"), ("deaf", "runs")] {
             let (first, last) = (unique("first"), unique("last"));
-            // Python's chain; each step's result goes where its caller listens.
+            // A chain as Python sends it; each step's result goes to its caller.
             let reply_to = backend.expect(&last).await.expect("an answer");
             let step = json!({"task": "noted", "args": ["last"], "kwargs": {}, "subtask_type": null,
                               "immutable": true,

@@ -1,4 +1,4 @@
-//! What cannot be settled as it is has an end: it holds no slot, and it is in the dead-letter queue with the reason.
+//! Messages that cannot be settled normally: they release their slot and end up in the dead-letter queue with the reason.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn hopeless() -> Result<(), TaskError> {
 
 static CUT: AtomicU32 = AtomicU32::new(0);
 
-/// Never ends, for one task.
+/// A failure hook that never returns for one task.
 #[on_failure]
 async fn z_endless_listener(failed: &FailedTask) -> Result<(), TaskError> {
     if failed.task() == "settled.hopeless" {
@@ -55,7 +55,7 @@ async fn z_endless_listener(failed: &FailedTask) -> Result<(), TaskError> {
     Ok(())
 }
 
-/// One slot.
+/// Returns an application with one slot.
 fn app(place: &Place) -> App {
     place.app_with(|config| config.worker.concurrency = 1)
 }
@@ -105,7 +105,7 @@ async fn works_on(app: &App, place: &Place, journal: &Journal) {
     eventually("the next one runs", async || journal.read("worked").len() > before).await;
 }
 
-/// Where there is no room for what a worker adds, its copies go without the largest headers, and say so.
+/// Where the headers that a worker adds do not fit, its copies drop the largest headers and record that.
 #[test]
 fn a_message_with_headers_as_large_as_can_be_holds_no_slot() {
     everywhere(async |place| {
@@ -169,7 +169,7 @@ fn no_shape_of_headers_holds_a_slot() {
     });
 }
 
-/// Names beyond what can be a routing key of the delay ladder, and beyond what leaves room for `.dead`.
+/// Names too long for a routing key of the delay ladder, and names that leave no room for `.dead`.
 #[test]
 fn a_queue_of_any_name_has_retries_and_dead_letters() {
     everywhere(async |place| {
@@ -209,7 +209,7 @@ fn a_retry_beyond_all_time_waits_as_long_as_can_be() {
     });
 }
 
-/// The retry waits for room, and there is room only when the retry has gone.
+/// The retry waits for room, but only the retry itself would make room.
 #[test]
 fn a_retry_that_its_own_full_queue_refuses_becomes_a_dead_letter() {
     everywhere(async |place| {
@@ -320,7 +320,7 @@ fn headers_of_the_protocol_and_of_the_broker_are_refused() {
     });
 }
 
-/// RabbitMQ sends a copy to each queue that is named in `CC`: once, as the sender said it.
+/// RabbitMQ copies a message to each queue named in `CC`: only once, as the sender asked.
 #[test]
 fn what_a_header_told_the_broker_is_not_told_again_by_copies() {
     everywhere(async |place| {
@@ -346,9 +346,9 @@ fn what_a_header_told_the_broker_is_not_told_again_by_copies() {
     });
 }
 
-/// Then the broker moves the message itself.
+/// In that case the broker itself moves the message.
 #[test]
-fn a_dead_letter_whose_queue_belongs_to_somebody_else_is_rejected() {
+fn a_dead_letter_whose_queue_is_exclusive_to_another_connection_is_rejected() {
     everywhere(async |place| {
         if place.name != "rabbitmq quorum" {
             return;

@@ -1,4 +1,4 @@
-//! The last life of a message that has taken workers down.
+//! The quarantine of a message that has killed workers.
 
 use mq_worker::message::Headers;
 use mq_worker::{Context, TaskError, task};
@@ -8,7 +8,7 @@ use support::unique;
 
 use super::failures::publish;
 
-/// Names the trial that a message has next.
+/// The header with the id of the message's next quarantine run.
 const TRIAL: &str = "mq-trial";
 
 #[task(max_retries = 2, backoff = "1ms..5ms")]
@@ -18,10 +18,10 @@ async fn failing_on_trial(ctx: &Context) -> Result<(), TaskError> {
     Err(TaskError::failed("not a crash"))
 }
 
-/// What was noted of one trial must not speak against the message in the next: not when it failed and is tried again, and
-/// not when its dead letter is replayed.
+/// A note about one quarantine run must not count against the next one of the message: neither after it failed and is
+/// retried, nor when its dead letter is replayed.
 #[test]
-fn each_copy_that_is_sent_again_has_a_trial_of_its_own() {
+fn each_republished_copy_has_its_own_quarantine() {
     everywhere(async |place| {
         let app = place.app();
         let journal = Journal::default();

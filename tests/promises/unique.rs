@@ -129,13 +129,13 @@ fn the_same_id_may_be_sent_again() {
 }
 
 #[test]
-fn a_lock_that_nobody_opens_opens_by_itself() {
+fn an_abandoned_lock_expires() {
     everywhere(async |place| {
         let app = place.app();
         let key = unique("key");
         let call = || brief.with(key.as_str()).queue(&place.queue).ignore_result();
         assert!(!app.send(call()).await.expect("sent").is_duplicate());
-        // What was queued is lost to the lock when somebody takes it away.
+        // If someone takes the message away, the lock does not notice.
         let broker = app.broker().await.expect("a broker");
         broker.get(&place.queue).await.expect("an answer").expect("the call").ack();
         assert!(app.send(call()).await.expect("known").is_duplicate(), "{}", place.name);
@@ -144,7 +144,7 @@ fn a_lock_that_nobody_opens_opens_by_itself() {
 }
 
 #[test]
-fn what_cannot_be_sent_keeps_nobody_out() {
+fn a_call_that_cannot_be_sent_holds_no_lock() {
     everywhere(async |place| {
         let app = place.app();
         let shard = unique("shard");
@@ -172,7 +172,7 @@ fn the_handle_of_a_duplicate_knows_the_result() {
     });
 }
 
-/// Revoked, it will not be run: it keeps nobody out until it is due.
+/// A revoked call will not run, so it must not hold its lock until it is due.
 #[test]
 fn a_call_that_was_revoked_lets_the_next_one_in() {
     everywhere(async |place| {
@@ -187,14 +187,14 @@ fn a_call_that_was_revoked_lets_the_next_one_in() {
             revoked.expect("revoked");
             let next = app.send(call()).await.expect("sent");
             assert!(!next.is_duplicate(), "{}: swallowed as the duplicate of {}", place.name, first.id());
-            // Which has the lock now, and keeps it.
+            // That call holds the lock now.
             let third = app.send(call()).await.expect("known");
             assert_eq!(third.id(), next.id(), "{}", place.name);
         }
     });
 }
 
-/// Told to stop, it may take its time: it runs, and keeps the next one out until it has ended.
+/// A running call may take its time after it is revoked, and holds its lock until it has ended.
 #[test]
 fn a_call_that_was_revoked_while_it_runs_keeps_the_next_one_out() {
     everywhere(async |place| {
@@ -215,7 +215,7 @@ fn a_call_that_was_revoked_while_it_runs_keeps_the_next_one_out() {
     });
 }
 
-/// What is purged is known where the broker keeps its messages in a table. On RabbitMQ the lock opens in time.
+/// Brokers that keep messages in a table know which calls were purged. On RabbitMQ the lock expires.
 #[test]
 fn a_call_that_was_purged_lets_the_next_one_in() {
     everywhere(async |place| {

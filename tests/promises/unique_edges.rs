@@ -1,4 +1,4 @@
-//! Unique tasks where it is easy to get them wrong: what makes calls the same, and calls that are not sent after all.
+//! Edge cases of unique tasks: which calls count as the same, and calls that are not sent in the end.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -51,7 +51,7 @@ fn retries_keep_the_next_one_out_for_longer_than_the_call_asked_for() {
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
         let (often, long) = (unique("often"), unique("long"));
-        // The one waits many times in all, the other once for longer than its whole time.
+        // One waits many times, the other once for longer than the whole lifetime of its lock.
         let send = async |key: &str, wait| {
             app.send(patient.with(key, wait).queue(&place.queue).ignore_result()).await.expect("an answer")
         };
@@ -105,7 +105,7 @@ fn the_order_in_a_map_makes_no_difference() {
     everywhere(async |place| {
         let app = place.app();
         let of = unique("map");
-        // Each map has an order of its own.
+        // Each map has its own iteration order.
         let map = || (0..20).map(|index| (format!("key-{index}"), index)).collect::<HashMap<_, _>>();
         let send =
             async || app.send(with_a_map.with(of.clone(), map()).queue(&place.queue)).await.expect("sent");
@@ -117,10 +117,10 @@ fn the_order_in_a_map_makes_no_difference() {
 }
 
 #[test]
-fn a_call_that_is_dropped_half_way_keeps_nobody_out_without_being_sent() {
+fn a_cancelled_send_holds_no_lock_unless_the_call_was_sent() {
     everywhere(async |place| {
         let app = place.app();
-        // Everything is open and declared.
+        // Afterwards every connection is open and everything is declared.
         app.send(dropped.with(unique("first")).queue(&place.queue)).await.expect("sent");
         let mut lost = 0;
         for steps in 0..12 {
@@ -134,11 +134,11 @@ fn a_call_that_is_dropped_half_way_keeps_nobody_out_without_being_sent() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
-            // Whatever goes on in the background has its time.
+            // Leave time for anything in the background.
             tokio::time::sleep(Duration::from_millis(300)).await;
             let again = app.send(dropped.with(key).queue(&place.queue)).await.expect("an answer");
             if again.is_duplicate() {
-                // Then the first one is there.
+                // If so, the first call must have been sent.
                 let broker = app.broker().await.expect("a broker");
                 let mut found = false;
                 while let Some(delivery) = broker.get(&place.queue).await.expect("an answer") {

@@ -1,4 +1,4 @@
-//! Values arrive as they were sent, or the call is an error; so it is with times and spans at their edges.
+//! Values arrive as they were sent, or the call is an error; the same goes for extreme times and durations.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -110,7 +110,7 @@ fn large_integers_arrive_exactly_or_are_not_sent() {
         let job = app.send(call().header("big", i64::MAX)).await.expect("sent");
         let result = job.get().timeout(WAIT).await.expect("a result");
         assert_eq!(result, (u128::MAX, i128::MIN, u64::MAX, i64::MAX.to_string()), "{}", place.name);
-        // AMQP has no room for it.
+        // AMQP has no type for it.
         match app.send(call().header("big", u64::MAX)).await {
             Ok(job) => assert_eq!(job.get().timeout(WAIT).await.expect("a result").3, u64::MAX.to_string()),
             Err(error) => {
@@ -176,7 +176,7 @@ fn spans_without_end_are_no_limits_and_waits_without_end_are_refused() {
         ] {
             assert!(app.send(call).await.is_err(), "{}", place.name);
         }
-        // A retry without end waits as long as the broker can.
+        // A retry with an endless delay waits as long as the broker can.
         let job = app.send(patient.with().queue(&place.queue)).await.expect("sent");
         eventually("it waits", async || job.state().await.expect("a state") == State::Retry).await;
         let summary = running.stop().await;

@@ -1,4 +1,4 @@
-//! What a consumer is handed, and what its verdicts do.
+//! Deliveries to a consumer, and the effect of its verdicts.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn acked_ones_are_gone_and_the_others_come_again() {
         for n in 0..1000 {
             let delivery = next(&mut consumer).await;
             assert_eq!((id(&delivery), delivery.redelivered), (n.to_string(), false));
-            // Gaps of every size, and a slow one at the very beginning.
+            // Gaps of every size, and a slow one at the very start.
             if n == 0 || n % 7 == 3 || (500..520).contains(&n) {
                 expected.push(n.to_string());
                 kept.push(delivery);
@@ -53,7 +53,7 @@ async fn acked_ones_are_gone_and_the_others_come_again() {
     t.end().await;
 }
 
-/// A quorum queue keeps acks back in the channel while it has many others to write, and they would be lost with the channel.
+/// A quorum queue holds acks back in the channel while it has many others to write; they would be lost with the channel.
 #[tokio::test]
 async fn many_single_acks_before_the_end_of_a_consumer_all_count() {
     const MESSAGES: u64 = 200;
@@ -73,20 +73,20 @@ async fn many_single_acks_before_the_end_of_a_consumer_all_count() {
         }
         let control = consumer.control();
         control.cancel().await;
-        // No two are neighbours: each is acked by itself.
+        // No two are adjacent, so each is acked separately.
         odds.into_iter().for_each(Delivery::ack);
         tokio::time::sleep(Duration::from_millis(2)).await;
         evens.into_iter().for_each(Delivery::ack);
         control.flush().await;
         assert!(tokio::time::timeout(SOON, consumer.next()).await.expect("it ends").is_none());
-        // What the queue does not know to be acked comes back soon after the channel is gone.
+        // Messages whose acks did not reach the queue come back soon after the channel is closed.
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(t.ready(&queue).await, 0);
     }
     t.end().await;
 }
 
-/// The same for messages that were taken one by one, and a broker that is closed.
+/// The same for messages taken one by one, when the broker is closed.
 #[tokio::test]
 async fn many_acks_before_a_broker_is_closed_all_count() {
     const MESSAGES: u64 = 200;
@@ -119,7 +119,7 @@ async fn a_slow_task_does_not_hold_up_the_acks_of_the_others() {
     for n in 0..200 {
         t.send(&queue, &n.to_string()).await.expect("taken");
     }
-    // With 100 places, the second hundred comes only when acks behind the slow one arrive.
+    // With a prefetch of 100, the second hundred arrives only if acks behind the slow one are sent.
     let mut consumer = t.consume(&queue, 100).await;
     let slow = next(&mut consumer).await;
     for _ in 1..200 {
@@ -248,7 +248,7 @@ async fn queues_are_counted_purged_and_deleted() {
     let held = t.broker.get(&queue).await.expect("an answer").expect("a message");
     let found = t.broker.queues(&[missing.clone(), queue.clone()]).await.expect("an answer");
     assert_eq!((found.len(), found[0].name.as_str(), found[0].ready), (1, queue.as_str(), 2));
-    // A queue that is not there must not cost the message that is held.
+    // A missing queue must not lose the message that is held.
     for error in [
         t.broker.get(&missing).await.map(drop).expect_err("missing"),
         t.broker.purge(&missing).await.map(drop).expect_err("missing"),

@@ -1,4 +1,4 @@
-//! Messages that wait in the broker.
+//! Delayed messages wait in the broker.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ async fn send(t: &Fixture, delay: Duration, publication: Publication) {
     t.broker.publish(Publication { delay: Some(delay), ..publication }).await.expect("taken");
 }
 
-/// How long each of a few messages took, sorted.
+/// Returns the delays of a few messages, sorted.
 async fn waits(t: &Fixture, queue: &str, delay: Duration, count: usize) -> Vec<Duration> {
     let mut consumer = t.consume(queue, 1).await;
     let mut waits = Vec::new();
@@ -32,7 +32,7 @@ async fn waits(t: &Fixture, queue: &str, delay: Duration, count: usize) -> Vec<D
 #[tokio::test]
 async fn a_message_waits_in_the_broker_for_its_time() {
     let Some(t) = Fixture::new().await else { return };
-    // The ladders are made at the first use; that is not what is measured.
+    // The ladders are declared at their first use, which must not be measured.
     let warm = t.queue("warm", |_| {}).await;
     send(&t, Duration::from_millis(1), to(&warm, "i")).await;
     for (n, (delay, due, count)) in
@@ -43,7 +43,7 @@ async fn a_message_waits_in_the_broker_for_its_time() {
         eprintln!("a delay of {delay} ms took {waits:?}");
         let due = Duration::from_millis(due);
         assert!(waits[0] >= due, "{delay} ms: {waits:?}");
-        // The best of a few, since the machine may be busy with other things.
+        // The best of a few, since the machine may be busy.
         assert!(
             waits[0] <= due + Duration::from_millis(if count == 1 { 200 } else { 80 }),
             "{delay} ms: {waits:?}"
@@ -57,7 +57,7 @@ async fn only_the_named_queue_gets_a_delayed_message() {
     let Some(t) = Fixture::new().await else { return };
     let long = t.queue("x", |_| {}).await;
     let tail = "x".to_owned();
-    // A queue whose name is the last word of the other's.
+    // A queue whose name is the last word of the other queue's name.
     t.broker.declare(&Topology::of_queue(Queue::new(tail.clone()))).await.expect("declared");
     send(&t, Duration::from_millis(20), to(&tail, "short")).await;
     send(&t, Duration::from_millis(20), to(&long, "long")).await;
@@ -96,7 +96,7 @@ async fn a_delayed_message_to_an_exchange_reaches_whoever_is_bound_to_it() {
     t.broker.declare(&topology).await.expect("declared");
     let publication = Publication { exchange: exchange.clone(), ..to("order.eu.paid", "i") };
     send(&t, Duration::from_millis(100), publication.clone()).await;
-    // To nobody: that must not jam the ladder for others.
+    // Without a bound queue: this must not block the ladder for others.
     for _ in 0..40 {
         send(
             &t,

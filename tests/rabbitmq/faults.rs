@@ -1,4 +1,4 @@
-//! What a connection must stand.
+//! Faults that a connection must survive.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ async fn a_wrong_password_or_a_missing_vhost_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_or_is_not_there_is_an_error_in_time() {
+async fn a_silent_or_missing_server_is_an_error_in_time() {
     let mute = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = mute.local_addr().expect("bound");
     let listening = tokio::spawn(async move {
@@ -47,7 +47,7 @@ async fn a_server_that_says_nothing_or_is_not_there_is_an_error_in_time() {
             held.push(stream);
         }
     });
-    // A port that nobody listens on.
+    // A port without a listener.
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
     for address in [address, closed] {
         let url = format!("amqp://guest:5ecret@{address}");
@@ -65,7 +65,7 @@ async fn a_server_that_says_nothing_or_is_not_there_is_an_error_in_time() {
     listening.abort();
 }
 
-/// Publishers and a worker go on while connections are cut, several times in a row.
+/// Publishers and a worker continue while connections are cut several times in a row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_connections_are_cut() {
     let Some(url) = url() else { return };
@@ -79,7 +79,7 @@ async fn nothing_is_lost_when_connections_are_cut() {
             }
         })
         .await;
-        // At most what each of the callers had on its way at each cut.
+        // At most the publishes in flight at each cut.
         assert!(tally.unknown <= 6 * CALLERS, "{kind:?}: {tally:?}");
         assert_eq!(
             (tally.lost, tally.twice),
@@ -119,7 +119,7 @@ struct Tally {
     twice: usize,
 }
 
-/// Eight callers publish and a worker acks, until the fault is over, the callers are done and the queue is empty.
+/// Eight callers publish and a worker acks until the fault is over, the callers are done and the queue is empty.
 async fn go_on(
     t: &Fixture,
     kind: QueueKind,
@@ -128,8 +128,8 @@ async fn go_on(
     fault: impl Future<Output = ()>,
 ) -> Tally {
     let queue = t.queue(&format!("{kind:?}"), |queue| queue.kind = Some(kind)).await;
-    // RabbitMQ 3.10 notes on disk late that a quorum queue exists: killed at once after the queue was made, it comes
-    // back with a queue that never elects a leader, and that loses what it had confirmed.
+    // RabbitMQ 3.10 is late to record on disk that a quorum queue exists: if it is killed right after the declaration, the
+    // queue never elects a leader again and loses messages that were confirmed.
     sleep(settle).await;
     let mut consumer = t.consume(&queue, 50).await;
     let callers: Vec<_> = (0..CALLERS)
@@ -146,7 +146,7 @@ async fn go_on(
                             unknown += 1;
                         }
                     }
-                    // So that the fault meets them all.
+                    // Slow enough that the fault hits all of them.
                     sleep(Duration::from_millis(3)).await;
                 }
                 (taken, unknown)
@@ -186,7 +186,7 @@ async fn go_on(
     tally
 }
 
-/// The broker hands it out again while it runs here: not a second time, and the late ack counts.
+/// The broker redelivers it while it runs here: it must not run twice, and the late ack must count.
 #[tokio::test]
 async fn a_task_that_runs_through_a_reconnect_runs_once() {
     let Some(url) = url() else { return };
@@ -222,7 +222,7 @@ async fn a_task_that_runs_through_a_reconnect_runs_once() {
     t.end().await;
 }
 
-/// The ack of the copy that came again is lost as well.
+/// The ack of the redelivered copy is lost as well.
 #[tokio::test]
 async fn what_was_done_does_not_run_again_when_a_second_reconnect_follows() {
     let Some(url) = url() else { return };
@@ -238,11 +238,11 @@ async fn what_was_done_does_not_run_again_when_a_second_reconnect_follows() {
     };
     proxy.cut();
     t.broker.queues(&[]).await.expect("connected again");
-    // The copy comes, and waits for the run to end.
+    // The copy arrives and is held back until the run ends.
     nothing_comes(&mut consumer).await;
     proxy.stall(true);
     first.ack();
-    // The ack is written, and gets no further.
+    // The ack is written but does not get through.
     nothing_comes(&mut consumer).await;
     proxy.cut();
     proxy.stall(false);
@@ -272,11 +272,11 @@ async fn publishers_wait_for_the_connection_within_their_deadline() {
         sleep(Duration::from_millis(500)).await;
         proxy.refuse(false);
     });
-    // It may have met a long pause between two attempts.
+    // It may have hit a long pause between two reconnect attempts.
     if sent.is_err() {
         t.send(&queue, "patient").await.expect("connected by now");
     }
-    // A server that takes the message and says nothing more.
+    // A server that accepts the message but never confirms it.
     proxy.stall(true);
     let error = t.send(&queue, "stalled").await.expect_err("no confirm");
     assert_eq!(error.unknown_id(), Some("stalled"), "{error}");
@@ -349,7 +349,7 @@ async fn a_broker_is_used_from_many_runtimes_one_after_the_other() {
     for n in 0..3 {
         let (broker, queue) = (std::sync::Arc::clone(&t.broker), queue.clone());
         std::thread::spawn(move || {
-            // Not even a timer is needed.
+            // Not even a timer is required.
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             runtime.block_on(broker.publish(to(&queue, &n.to_string()))).expect("taken");
             let got = runtime.block_on(broker.get(&queue)).expect("an answer").expect("a message");

@@ -1,4 +1,4 @@
-//! What the tests share: a broker under a name of its own, queues that are deleted at the end, a proxy to cut.
+//! The fixture of the tests: a broker with a unique connection name, queues that are deleted at the end, a proxy to cut.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,10 +10,10 @@ use support::{Proxy, shared};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// Long enough for a slow machine, short enough for a hang to be seen.
+/// Long enough for a slow machine, short enough to notice a hang.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// The server's address, or `None` after having said that the test is left out.
+/// Returns the server's address, or `None` after printing that the test is skipped.
 pub(crate) fn url() -> Option<String> {
     shared::rabbitmq("the RabbitMQ broker").map(|server| server.url)
 }
@@ -23,7 +23,7 @@ pub(crate) fn options() -> ConnectOptions {
         timeout: Duration::from_secs(10),
         queue_kind: QueueKind::Quorum,
         tls: TlsOptions::default(),
-        // A name of its own makes a connection of its own.
+        // A unique name gets its own connection.
         name: format!("test {}", Uuid::new_v4()),
     }
 }
@@ -37,13 +37,13 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// `None` when there is no server.
+    /// Returns `None` if there is no server.
     pub(crate) async fn new() -> Option<Self> {
         let url = url()?;
         Some(Self::alone(&url).await)
     }
 
-    /// For tests with a server of their own, or that go through a proxy.
+    /// For tests with their own server or a proxy.
     pub(crate) async fn alone(url: &str) -> Self {
         Self::with(url, options()).await
     }
@@ -54,14 +54,14 @@ impl Fixture {
         Self { broker, url: url.to_owned(), prefix, queues: Mutex::default() }
     }
 
-    /// A name that nobody else has, deleted at the end.
+    /// Returns a unique name of a queue, which is deleted at the end.
     pub(crate) fn name(&self, name: &str) -> String {
         let name = format!("{}.{name}", self.prefix);
         self.queues.lock().expect("not poisoned").push(name.clone());
         name
     }
 
-    /// Declares a queue, changed as the test wants it.
+    /// Declares a queue, configured by the test.
     pub(crate) async fn queue(&self, name: &str, change: impl FnOnce(&mut Queue)) -> String {
         let name = self.name(name);
         let mut queue = Queue::new(name.clone());
@@ -84,12 +84,12 @@ impl Fixture {
         found.first().map_or(0, |queue| queue.ready)
     }
 
-    /// Waits until that many are ready: a queue counts a moment after the answer to a publish or an ack.
+    /// Waits until this many messages are ready: a queue updates its count slightly after it answers a publish or an ack.
     pub(crate) async fn expect_ready(&self, queue: &str, expected: u64) {
         until(&format!("{expected} are ready"), || async { self.ready(queue).await == expected }).await;
     }
 
-    /// Deletes the test's queues and closes. A test that fails before leaves them.
+    /// Deletes the test's queues and closes the broker. A test that fails earlier leaves them.
     pub(crate) async fn end(self) {
         let queues = std::mem::take(&mut *self.queues.lock().expect("not poisoned"));
         for queue in queues {
@@ -107,7 +107,7 @@ pub(crate) fn message(id: &str) -> Message {
     }
 }
 
-/// A message straight to a queue.
+/// A message published directly to a queue.
 pub(crate) fn to(queue: &str, id: &str) -> Publication {
     Publication { routing_key: queue.into(), message: message(id), mandatory: true, ..Publication::default() }
 }
@@ -116,12 +116,12 @@ pub(crate) fn id(delivery: &Delivery) -> String {
     delivery.message.headers.id().expect("an id").to_owned()
 }
 
-/// The next delivery, soon.
+/// Returns the next delivery, which must arrive soon.
 pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
     timeout(SOON, consumer.next()).await.expect("a delivery in time").expect("the stream goes on")
 }
 
-/// Until something is so.
+/// Waits until a condition is met.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
     let waiting = async {
         while !is_so().await {
@@ -131,7 +131,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl 
     timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-/// A proxy before a server, and the server's address by way of it.
+/// A proxy in front of a server, and the server's address through it.
 pub(crate) struct Detour {
     pub(crate) url: String,
     proxy: Proxy,

@@ -1,4 +1,4 @@
-//! Answers of the broker that come late: each is waited for as a state, and none leaves anything behind.
+//! Late replies of the broker: each pending one is a state, and none leaves anything behind.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ const GET_OK: Method = (60, 71);
 const CONSUME_OK: Method = (60, 21);
 const CANCEL_OK: Method = (60, 31);
 
-/// Later than any answer was ever waited for.
+/// Longer than any reply was ever waited for.
 const LATE: Duration = Duration::from_secs(7);
-/// For a test that waits for late answers.
+/// The limit for a test that waits for late replies.
 const LONG: Duration = Duration::from_secs(60);
 
 impl Fixture {
@@ -26,7 +26,7 @@ impl Fixture {
     }
 }
 
-/// The broker hands out no more, but has not said so: what succeeds meanwhile is acknowledged.
+/// The broker delivers nothing more but has not confirmed the cancel: what succeeds meanwhile must be acked.
 #[tokio::test]
 async fn what_succeeds_while_a_cancellation_is_on_its_way_does_not_run_again() {
     let Some(url) = url() else { return };
@@ -59,7 +59,7 @@ async fn what_succeeds_while_a_cancellation_is_on_its_way_does_not_run_again() {
     t.end().await;
 }
 
-/// What the broker begins to hand out too late is what it hands out.
+/// The broker starts the consumer too late; that one consumer must be used.
 #[tokio::test]
 async fn a_consumer_that_is_late_after_a_reconnect_is_the_only_one() {
     let Some(url) = url() else { return };
@@ -80,7 +80,7 @@ async fn a_consumer_that_is_late_after_a_reconnect_is_the_only_one() {
     t.end().await;
 }
 
-/// Whoever asked has given up; the broker has not.
+/// The caller has given up, but the broker has not.
 #[tokio::test]
 async fn a_consumer_that_nobody_waits_for_any_more_is_taken_back() {
     let Some(url) = url() else { return };
@@ -101,7 +101,7 @@ async fn a_consumer_that_nobody_waits_for_any_more_is_taken_back() {
     t.end().await;
 }
 
-/// An answer that brings a message after its time is up.
+/// A reply with a message that arrives after the timeout.
 #[tokio::test]
 async fn a_message_that_comes_too_late_goes_back() {
     let Some(url) = url() else { return };
@@ -126,7 +126,7 @@ enum Moment {
     Stop,
 }
 
-/// Every answer, late at every moment: nothing is lost, run again, or left with the broker.
+/// Every reply, late at every moment: nothing is lost, run again, or left at the broker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_answer_is_late_nothing_is_lost_or_left_behind() {
     let Some(url) = url() else { return };
@@ -163,7 +163,7 @@ async fn live(url: &str, method: Method, now: Moment) {
         proxy.cut();
         until("published", async || {
             let published = t.broker.publish(to(&queue, "d")).await;
-            // The cut may come behind the message and before its confirm.
+            // The cut may come after the message but before its confirm.
             unknown.set(unknown.get() || published.as_ref().is_err_and(|error| error.unknown_id().is_some()));
             published.is_ok()
         })

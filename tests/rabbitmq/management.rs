@@ -1,4 +1,4 @@
-//! The operating commands with RabbitMQ's management API and without it.
+//! The operating commands with and without RabbitMQ's management API.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -72,7 +72,7 @@ fn queues_that_nobody_works_on_are_seen_through_the_management_api() {
     let (code, out, err) = run(&broker, &api, &["bindings", "--queue", "nothing"]);
     assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
 
-    // Counts of unacknowledged messages come with the API's next look, unless the server is told to collect no metrics.
+    // The API updates counts of unacked messages at intervals, unless the server is configured to collect no metrics.
     let configuration = std::env::var("MQ_TEST_RABBITMQ_CONFIGURATION").unwrap_or_default();
     let has_metrics = !configuration.contains("management_metrics_collection = false");
     let held = runtime.block_on(client.get("forgotten")).expect("an answer").expect("a message");
@@ -85,7 +85,7 @@ fn queues_that_nobody_works_on_are_seen_through_the_management_api() {
     });
     held.requeue();
 
-    // Whoever may not ask is told why, and still sees what is known; never "none".
+    // A user without permission is told why and still sees what is known; never "none".
     for (broker, management, code, expected) in [
         (url("plain:p%3Aw%40rd%2F", "a%2Fb%20c"), api.clone(), 77, "set_user_tags plain monitoring"),
         (broker.clone(), format!("http://127.0.0.1:{}", node.port()), 69, "does not speak HTTP"),

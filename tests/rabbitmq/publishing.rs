@@ -1,4 +1,4 @@
-//! What a publisher is told.
+//! The outcomes that a publisher sees.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use support::{Node, shared};
 use super::fixture::{Fixture, id, message, next, options, to, until};
 
 #[tokio::test]
-async fn each_of_ten_thousand_callers_learns_its_own_fate() {
+async fn each_of_ten_thousand_callers_gets_its_own_outcome() {
     let Some(t) = Fixture::new().await else { return };
     for kind in [QueueKind::Classic, QueueKind::Quorum] {
         let queue = t.queue(&format!("{kind:?}"), |queue| queue.kind = Some(kind)).await;
@@ -77,7 +77,7 @@ async fn a_missing_exchange_is_the_fault_of_those_who_named_it() {
     t.end().await;
 }
 
-/// A queue that has room for one message and refuses more.
+/// Declares a queue that holds one message and refuses more.
 async fn room_for_one(t: &Fixture) -> String {
     t.queue("full", |queue| {
         queue.kind = Some(QueueKind::Classic);
@@ -104,7 +104,7 @@ async fn a_full_queue_refuses() {
     t.end().await;
 }
 
-/// A quorum queue refuses while it elects a leader: that passes, and no caller should have to know of it.
+/// A quorum queue refuses while it elects a leader: that passes, and callers should not have to handle it.
 #[tokio::test]
 async fn what_was_refused_is_taken_when_there_is_room_in_time_and_nothing_is_doubled() {
     let Some(t) = Fixture::new().await else { return };
@@ -126,7 +126,7 @@ async fn what_was_refused_is_taken_when_there_is_room_in_time_and_nothing_is_dou
     t.end().await;
 }
 
-/// Of several queues some may have taken what another one refused.
+/// If one of several queues refuses, others may have taken the message.
 #[tokio::test]
 async fn what_one_of_several_queues_refused_is_not_published_again() {
     let Some(t) = Fixture::new().await else { return };
@@ -149,7 +149,7 @@ async fn what_one_of_several_queues_refused_is_not_published_again() {
     let publication = Publication { exchange, ..to("k", "i") };
     let error = t.broker.publish(publication).await.expect_err("one of them is full");
     assert!(error.is_rejected(), "{error}");
-    // The refusal of one queue may come before the other has its message.
+    // The refusal may arrive before the other queue has its message.
     let mut consumer = t.consume(&other, 10).await;
     next(&mut consumer).await.ack();
     let more = tokio::time::timeout(Duration::from_millis(700), consumer.next()).await;
@@ -227,7 +227,7 @@ async fn a_message_beyond_the_servers_limit_is_told_so_and_harms_no_other() {
 }
 
 #[tokio::test]
-async fn a_broker_that_takes_no_messages_is_an_error_in_time_that_names_the_reason_and_acks_go_on() {
+async fn a_blocked_broker_is_a_timeout_that_names_the_alarm_while_acks_continue() {
     if !shared::may_start_rabbitmq("the RabbitMQ broker") {
         return;
     }
@@ -239,12 +239,12 @@ async fn a_broker_that_takes_no_messages_is_an_error_in_time_that_names_the_reas
     let mut consumer = t.consume(&queue, 1).await;
     let before = next(&mut consumer).await;
     node.set_memory_alarm(true);
-    // The first one tells the broker that we publish; it is written, and may be taken later.
+    // The first publish makes the broker block the connection; it is already written, and may be taken later.
     let first = t.send(&queue, "first").await;
     let begun = Instant::now();
     let second = t.send(&queue, "second").await;
     let waited = begun.elapsed();
-    // Acks go by the other connection: with a prefetch of one, the next delivery says that this one has arrived.
+    // Acks use the other connection: with a prefetch of one, the next delivery shows that this ack has arrived.
     before.ack();
     let behind = next(&mut consumer).await;
     assert_eq!(id(&behind), "behind it");
@@ -255,14 +255,14 @@ async fn a_broker_that_takes_no_messages_is_an_error_in_time_that_names_the_reas
     let second = second.expect_err("blocked");
     assert!(second.is_timeout() && second.to_string().contains("memory"), "{second}");
     assert!(waited < Duration::from_secs(5), "{waited:?}");
-    // It goes on by itself, and what was called unknown has come.
+    // Publishing recovers by itself, and the message reported as unknown has arrived.
     until("publishing again", || async { t.send(&queue, "after").await.is_ok() }).await;
     assert_eq!(id(&next(&mut consumer).await), "first");
     t.end().await;
 }
 
-/// A header frame cannot be split: the broker closes the connection over one that is too large, and everybody's confirms are
-/// lost with it.
+/// A header frame cannot be split: the broker closes the connection over one that is too large, which loses the confirms of
+/// all callers.
 #[tokio::test]
 async fn headers_that_do_not_fit_into_a_frame_are_refused_before_anything_is_written() {
     let Some(t) = Fixture::new().await else { return };
@@ -289,7 +289,7 @@ async fn headers_that_do_not_fit_into_a_frame_are_refused_before_anything_is_wri
     t.expect_ready(&queue, 490).await;
     t.broker.purge(&queue).await.expect("purged");
 
-    // To the byte: the largest that we send is taken, and comes back whole, again and again.
+    // Exact to the byte: the largest message that we send is taken, and comes back whole each time it is redelivered.
     let (mut least, mut most) = (130_000, 132_000);
     while most - least > 1 {
         let note = (least + most) / 2;
@@ -312,7 +312,7 @@ async fn headers_that_do_not_fit_into_a_frame_are_refused_before_anything_is_wri
     }
     t.broker.purge(&queue).await.expect("purged");
 
-    // On a ladder the broker adds to the headers; and whoever receives them has the same limit.
+    // On a delay ladder the broker adds headers, and consumers have the same frame limit.
     let waits = |note| Publication { delay: Some(Duration::from_millis(1023)), ..noted("later", note) };
     let error = t.broker.publish(waits(least)).await.expect_err("no room");
     assert!(error.is_too_large(), "{error}");

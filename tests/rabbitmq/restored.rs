@@ -1,4 +1,4 @@
-//! What must be there again after a connection was lost.
+//! What must be restored after a connection was lost.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use super::fixture::{Detour, Fixture, SOON, id, next, to, until, url};
 
-/// RabbitMQ goes on believing in a connection until it has missed its heartbeats, and keeps the exclusive queues of that
-/// connection locked (405). Nothing else may wait for that.
+/// RabbitMQ considers a connection alive until it has missed its heartbeats, and keeps that connection's exclusive queues
+/// locked (405). Nothing else may wait for that.
 #[tokio::test]
 async fn exclusive_queues_that_our_old_connection_still_holds_come_back_and_hold_up_no_other() {
     let Some(url) = url() else { return };
@@ -27,7 +27,7 @@ async fn exclusive_queues_that_our_old_connection_still_holds_come_back_and_hold
         next(consumers.last_mut().expect("the last one")).await.ack();
     }
     proxy.cut_unnoticed();
-    // More than the consumer may hold that the server still believes in.
+    // More than the prefetch of the consumer that the server still considers alive.
     for _ in 0..12 {
         until("publishing works again", || async { t.send(&common, "after").await.is_ok() }).await;
     }
@@ -40,7 +40,7 @@ async fn exclusive_queues_that_our_old_connection_still_holds_come_back_and_hold
     }
     proxy.tell_the_server();
     for (name, consumer) in mine.iter().zip(&mut consumers[1..]) {
-        // What is sent before that goes with the old queue.
+        // Messages sent before that are lost with the old queue.
         let again = async {
             loop {
                 let _ = t.send(name, "after").await;
@@ -56,7 +56,7 @@ async fn exclusive_queues_that_our_old_connection_still_holds_come_back_and_hold
     t.end().await;
 }
 
-/// Confirms and returns belong to a channel: on each new one they must be asked for again.
+/// Confirms and returns belong to a channel: they must be enabled again on each new one.
 #[tokio::test]
 async fn confirms_and_returns_are_told_on_every_connection() {
     let Some(url) = url() else { return };
@@ -83,7 +83,7 @@ async fn confirms_and_returns_are_told_on_every_connection() {
     t.end().await;
 }
 
-/// Senders choose ids: what was done under one says nothing about another call under it.
+/// Senders choose ids: a finished call says nothing about another call with the same id.
 #[tokio::test]
 async fn another_call_under_the_id_of_one_that_is_done_is_handed_out() {
     let Some(url) = url() else { return };
@@ -95,7 +95,7 @@ async fn another_call_under_the_id_of_one_that_is_done_is_handed_out() {
         publication.message.body = format!("[[{argument}],{{}},{{}}]").into();
         publication
     };
-    // Handed out before, and so redelivered from now on.
+    // Delivered once already, and so redelivered from now on.
     other.broker.publish(call(2)).await.expect("taken");
     other.broker.get(&queue).await.expect("an answer").expect("the second").requeue();
     until("it is back", || async { other.ready(&queue).await == 1 }).await;

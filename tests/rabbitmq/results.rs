@@ -1,4 +1,4 @@
-//! Results as messages.
+//! Results sent as messages.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ async fn a_result_reaches_the_process_that_sent_the_task() {
         );
     }
     caller.close().await;
-    // The caller has gone, and its queue with it: no error.
+    // The caller is gone, and its queue with it: not an error.
     worker.store(&success("a", "1"), Some(&queue)).await.expect("stored");
     worker.store(&success("a", "1"), None).await.expect("nobody asked");
     worker.close().await;
@@ -83,7 +83,7 @@ async fn results_that_come_while_the_caller_is_away_are_not_lost() {
     worker.close().await;
 }
 
-/// The broker begins to hand out late: it is not asked twice, or every second result would go nowhere.
+/// The broker starts the consumer late: consuming twice would lose every second result.
 #[tokio::test]
 async fn every_result_comes_after_a_reconnect_that_was_slow() {
     let Some(url) = url() else { return };
@@ -105,8 +105,8 @@ async fn every_result_comes_after_a_reconnect_that_was_slow() {
     worker.close().await;
 }
 
-/// A queue that says by its name that its owner reads several results at once saves the broker messages; any other caller
-/// receives a message a result, as from Celery.
+/// The name of a queue says whether its owner reads several results per message, which saves messages; any other caller gets
+/// one message per result, as from Celery.
 #[tokio::test]
 async fn results_that_come_together_travel_together_to_a_caller_that_reads_them() {
     const RESULTS: usize = 300;
@@ -137,7 +137,7 @@ async fn results_that_come_together_travel_together_to_a_caller_that_reads_them(
     t.end().await;
 }
 
-/// Some callers of this process at once: each gets its own result of those that came in one message.
+/// Several concurrent callers in this process: each gets its own result out of one message.
 #[tokio::test]
 async fn each_caller_gets_its_result_of_those_that_came_together() {
     let Some(url) = url() else { return };
@@ -147,7 +147,7 @@ async fn each_caller_gets_its_result_of_those_that_came_together() {
     for id in &ids {
         queue = caller.expect(id).await.expect("ready");
     }
-    // One of them is far larger than the others, and one is a failure.
+    // One of them is far larger than the others, and one was revoked.
     let records = ids.iter().enumerate().map(|(n, id)| match n {
         7 => success(id, &format!("\"{}\"", "x".repeat(2 << 20))),
         8 => ResultRecord::new(id, State::Revoked),

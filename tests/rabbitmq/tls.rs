@@ -1,4 +1,4 @@
-//! Connections in TLS: whom they trust, and who they say they are.
+//! TLS connections: the authorities that they trust, and their client certificates.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use support::{Node, free_port};
 
 use super::fixture::{Fixture, options, to, url};
 
-/// A node that speaks TLS and wants to know who its clients are, and its address.
+/// Starts a node that requires client certificates over TLS; returns it with its address.
 async fn node(authority: &Authority) -> (Node, String) {
     authority.sign("server", &["localhost", "127.0.0.1"], Purpose::ServerAuth);
     authority.sign("client", &["worker"], Purpose::ClientAuth);
@@ -26,7 +26,7 @@ async fn node(authority: &Authority) -> (Node, String) {
     (node, format!("amqps://guest:guest@localhost:{port}/%2f"))
 }
 
-/// What a client says about a server that it cannot talk to, which must be soon.
+/// Returns the error of a client that cannot talk to a server; it must come soon.
 async fn refusal(url: &str, tls: TlsOptions) -> mq_worker::Error {
     let options = ConnectOptions { tls, timeout: Duration::from_secs(3), ..options() };
     let broker = broker::open(&url.parse().expect("a URL"), &options).await.expect("not tried yet");
@@ -38,9 +38,9 @@ async fn refusal(url: &str, tls: TlsOptions) -> mq_worker::Error {
 }
 
 #[tokio::test]
-async fn tls_that_cannot_be_is_told_at_once() {
+async fn a_server_without_tls_is_an_error_at_once() {
     let Some(url) = url() else { return };
-    // The server speaks no TLS on this port.
+    // The server does not speak TLS on this port.
     let error = refusal(&url.replacen("amqp://", "amqps://", 1), TlsOptions::default()).await;
     assert!(error.is_connection() && error.to_string().contains("TLS"), "{error:?}");
 }

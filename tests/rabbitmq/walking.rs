@@ -1,4 +1,4 @@
-//! Taking many messages at once on a connection that is lost.
+//! Batch `get` on a connection that is lost.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use mq_worker::QueueKind;
 use super::fixture::{Detour, Fixture, SOON, id, until, url};
 
 #[tokio::test]
-async fn what_was_taken_on_a_lost_connection_is_in_its_queue_and_the_walk_is_told() {
+async fn messages_held_on_a_lost_connection_are_requeued_and_get_many_says_so() {
     let Some(url) = url() else { return };
     let detour = Detour::start(&url);
     let t = Fixture::alone(&detour.url).await;
@@ -33,7 +33,7 @@ async fn what_was_taken_on_a_lost_connection_is_in_its_queue_and_the_walk_is_tol
         let error = tokio::time::timeout(SOON, t.broker.get_many(&queue, 10)).await.expect("in time");
         let error = format!("{:#}", error.expect_err("some are held"));
         assert!(error.contains("were held: they are in the queue again"), "{error}");
-        // Void: they are in the queue already.
+        // These acks have no effect: the messages are in the queue again.
         held.into_iter().for_each(mq_worker::broker::Delivery::ack);
         t.broker.get_many(&queue, 0).await.expect("an answer");
         until("what was held is back", || async { t.ready(&queue).await >= 300 - acked.len() as u64 }).await;
@@ -48,7 +48,7 @@ async fn what_was_taken_on_a_lost_connection_is_in_its_queue_and_the_walk_is_tol
                 delivery.ack();
             }
         }
-        // An ack that did not reach the queue is void.
+        // An ack that did not reach the queue has no effect.
         let all: BTreeSet<String> = rest.union(&acked).cloned().collect();
         assert_eq!(all.len(), 300, "{kind:?}: none is lost");
     }

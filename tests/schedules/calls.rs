@@ -1,4 +1,4 @@
-//! Scheduled calls that run: what the task sees, and calls that must not overlap.
+//! Running scheduled calls: what the task sees, and calls that must not overlap.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ async fn sees(lab: Lab) {
     assert_eq!(once, seen);
 }
 
-/// The runs never overlap; without the policy the same schedule makes them.
+/// With the policy the runs never overlap; without it the same schedule makes them overlap.
 async fn overlaps(lab: Lab) {
     for (overlap, most) in [(Overlap::Skip, 1), (Overlap::Queue, 1), (Overlap::Allow, i32::MAX)] {
         let schedule = Schedule::new(overlap.as_str(), "schedules.slow", every_second()).overlap(overlap);

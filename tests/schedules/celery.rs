@@ -9,7 +9,7 @@ use chrono_tz::Tz;
 use mq_worker::Timing;
 use support::python;
 
-/// In Celery both days must fit: here that is written with a `+`.
+/// In Celery both the day and the weekday must match, which is written with a `+` here.
 const EXPRESSIONS: &[&str] = &[
     "0 9 * * 1-5",
     "*/15 * * * *",
@@ -31,7 +31,7 @@ const EXPRESSIONS: &[&str] = &[
     "0 0 * * */2",
 ];
 
-/// Expressions in zones whose clocks change, by an hour or by half of one, in both halves of the world; and one without.
+/// Expressions for zones with clock changes of an hour or half an hour, in both hemispheres, and for one zone without.
 const IN_ZONES: &[&str] = &[
     "30 2 * * *",
     "0 9 * * 1-5",
@@ -67,7 +67,7 @@ for line in sys.argv[2:]:
     print(",".join(map(str, times)))
 "#;
 
-/// When each expression is due in a year, as Celery sees it.
+/// Returns Celery's due times of each expression within a year.
 fn theirs(python: &Path, zone: &str, expressions: &[&str]) -> Vec<Vec<i64>> {
     let output = Command::new(python).arg("-c").arg(SCRIPT).arg(zone).args(expressions).output();
     let output = output.expect("python runs");
@@ -79,7 +79,7 @@ fn theirs(python: &Path, zone: &str, expressions: &[&str]) -> Vec<Vec<i64>> {
     lines
 }
 
-/// The same as we see it.
+/// Returns our due times of an expression.
 fn ours(zone: &str, expression: &str) -> Vec<i64> {
     let time = |text: &str| text.parse::<DateTime<Utc>>().expect("a time");
     let (begin, end) = (time("2027-06-01T00:00:00Z"), time("2028-06-01T00:00:00Z"));
@@ -99,8 +99,8 @@ fn a_year_of_due_times_is_the_same_as_celerys() {
     }
 }
 
-/// On the days on which clocks change, Celery sends what is due in the hour that is left out an hour later, some of it
-/// twice: what is due then here is checked beside the expressions themselves.
+/// On days with a clock change, Celery sends calls that are due in the skipped hour an hour later, some of them twice: our
+/// own behaviour on those days is tested beside the expressions themselves.
 #[test]
 fn a_year_of_due_times_in_zones_whose_clocks_change_is_the_same_as_celerys_but_for_two_days() {
     let Some(python) = python::python(file!()) else { return };
@@ -123,7 +123,7 @@ fn a_year_of_due_times_in_zones_whose_clocks_change_is_the_same_as_celerys_but_f
     }
 }
 
-/// The local days of the year on which the offset changes; where it does at midnight, both.
+/// Returns the local days of the year on which the offset changes; for a change at midnight, both days.
 fn days_of_change(tz: Tz) -> BTreeSet<NaiveDate> {
     let begin = "2027-06-01T00:00:00Z".parse::<DateTime<Utc>>().expect("a time");
     let offset = |hour: i64| (begin + TimeDelta::hours(hour)).with_timezone(&tz).offset().fix();

@@ -1,4 +1,4 @@
-//! What is changed at run time counts for all, and survives.
+//! Changes at run time apply to all schedulers and are kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -88,7 +88,7 @@ async fn what_is_put_is_seen_by_all_and_acted_upon(lab: Lab) {
             .iter()
             .any(|call| call.id == seen.id && call.due == seen.due)
     );
-    // Another timing counts from now on.
+    // The new timing takes effect.
     one.schedules().put(lab.every("often", 3600)).await.expect("put");
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let before = listener.of("often").len();
@@ -97,7 +97,7 @@ async fn what_is_put_is_seen_by_all_and_acted_upon(lab: Lab) {
     let id = other.schedules().run("often").await.expect("run now");
     let all = listener.wait_for("often", before + 1).await;
     assert_eq!(all.last().expect("one").id, id);
-    // Everything survives the scheduler.
+    // The schedules survive the scheduler.
     scheduler.stop();
     assert_eq!(names(&lab.app()).await, ["often"]);
     one.schedules().remove("often").await.expect("removed");
@@ -146,7 +146,7 @@ async fn what_was_missed_follows_its_policy(lab: Lab) {
     let first = Scheduler::with_clock(lab.app(), &ahead);
     tokio::time::sleep(Duration::from_secs(3)).await;
     first.kill();
-    // An hour and a bit without any: six due times, none of them within the last half minute.
+    // A little over an hour without a scheduler: six due times, none of them within the last half minute.
     let now = Utc::now().timestamp();
     let gap = 3600 + (600 - (now + 3600) % 600) + 120;
     ahead.store(gap, Ordering::Relaxed);
@@ -173,7 +173,7 @@ async fn a_clock_that_jumps_neither_storms_nor_stalls(lab: Lab) {
         let before = listener.of("often").len();
         tokio::time::sleep(Duration::from_secs(9)).await;
         let came = listener.of("often").len() - before;
-        // Four or five of its own; after the jump forward those of the last half minute, which are just late.
+        // Four or five regular calls; after the jump forward also those of the last half minute, which are merely late.
         let most = if jump > 0 { 5 + 16 } else { 6 };
         assert!((3..=most).contains(&came), "{came} calls in nine seconds after a jump to {jump}");
     }
@@ -198,7 +198,7 @@ async fn the_hand_wins_over_the_file(lab: Lab) {
     let found = get().await.expect("the schedule");
     assert_eq!((found.origin, found.overrules), (Origin::Hand, vec![Origin::File]));
     listener.wait_for("shared", 1).await;
-    // A restart does not take back what was changed by hand.
+    // A restart does not undo manual changes.
     scheduler.stop();
     let scheduler = Scheduler::start(with_file(vec![in_file.clone()]));
     let before = listener.of("shared").len();
@@ -206,7 +206,7 @@ async fn the_hand_wins_over_the_file(lab: Lab) {
     app.schedules().remove("shared").await.expect("removed");
     assert_eq!(get().await.expect("the file's").schedule, in_file);
     scheduler.stop();
-    // What is not in the file any more is gone with the next start.
+    // A schedule removed from the file is gone after the next start.
     let scheduler = Scheduler::start(with_file(vec![]));
     support::eventually("it is gone", Duration::from_secs(20), async || get().await.is_none().then_some(()))
         .await;

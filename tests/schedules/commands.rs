@@ -14,7 +14,7 @@ use support::places::{Running, eventually};
 
 use super::lab::Lab;
 
-/// The command in a directory of its own, on one broker.
+/// The command line in its own directory, on one broker.
 struct Shell<'a> {
     broker: &'a str,
     directory: &'a Path,
@@ -28,7 +28,7 @@ impl Shell<'_> {
         command
     }
 
-    /// Exit code, standard output and standard error.
+    /// Runs a command; returns exit code, standard output and standard error.
     async fn run(&self, line: &str) -> (i32, String, String) {
         let mut command = self.command(line);
         let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
@@ -37,7 +37,7 @@ impl Shell<'_> {
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
 
-    /// What a command prints that must succeed.
+    /// Returns the output of a command that must succeed.
     async fn well(&self, line: &str) -> String {
         let (code, printed, said) = self.run(line).await;
         assert_eq!(code, 0, "schedules {line}: {said}");
@@ -48,7 +48,7 @@ impl Shell<'_> {
         serde_json::from_str(&self.well(&format!("{line} --json")).await).expect("JSON")
     }
 
-    /// The command must be refused, with this code and these words, and without a word of Rust's.
+    /// Checks that a command is refused with this exit code and text, and without Rust's debug output.
     async fn refused(&self, line: &str, code: i32, words: &str) {
         let (found, printed, said) = self.run(line).await;
         assert!(found == code && said.contains(words), "{line}: {found}\n{said}");
@@ -59,7 +59,7 @@ impl Shell<'_> {
     }
 }
 
-/// As a shell splits it: what stands in single quotes is one word.
+/// Splits a line like a shell: text in single quotes is one word.
 fn words(line: &str) -> Vec<String> {
     let parts = line.split('\'').enumerate();
     let words = parts.flat_map(|(index, part)| match index % 2 {
@@ -70,7 +70,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 async fn lives(lab: &Lab) {
-    // The commands make no file of their own.
+    // The commands do not create the database file themselves.
     lab.app().broker().await.expect("a broker");
     let directory = support::temp_dir();
     let shell = Shell { broker: &lab.url, directory: directory.path() };
@@ -111,7 +111,7 @@ async fn lives(lab: &Lab) {
     let (_, explained, _) = shell.run(&format!("explain {id}")).await;
     assert!(explained.contains("schedule `nightly` sent it"), "{explained}");
 
-    // One scheduler on its own: it says that it leads, sends what is due, and stops when it is told to.
+    // A single scheduler: it reports that it leads, sends due calls, and stops on a signal.
     shell.well("schedules add often nobody.runs.it --every 1s --queue q").await;
     let beat = Process::spawn(&mut shell.command("beat"));
     support::eventually("two calls are listed", Duration::from_secs(60), async || {
@@ -158,7 +158,7 @@ async fn the_commands_do_what_they_say_on_sqlite() {
     ] {
         shell.refused(line, code, words).await;
     }
-    // A file with a mistake stops the scheduler at once, and says which entry it is.
+    // A file with a mistake stops the scheduler at once and names the entry.
     let entry = |text: &str| format!("[[schedules]]\nname = \"a\"\ntask = \"t\"\n{text}\n");
     for (file, words) in [
         (entry("cron = \"0 0 31 2 *\""), "schedule `a`: cron expression `0 0 31 2 *`"),
@@ -207,7 +207,7 @@ async fn a_schedule_of_a_task_that_no_worker_has_is_told_of() {
     let shown = shell.well("schedules show wrong").await;
     assert!(shown.contains("schedules.ad, which no running worker has"), "{shown}");
 
-    // The scheduler says it of what its file says.
+    // The scheduler warns about the entries of its file.
     let entry = "[[schedules]]\nname = \"far\"\ntask = \"schedules.sea\"\nevery = \"24h\"\n";
     std::fs::write(directory.path().join("mq-worker.toml"), entry).expect("written");
     let beat = Process::spawn(&mut shell.command("beat"));
@@ -219,7 +219,7 @@ async fn a_schedule_of_a_task_that_no_worker_has_is_told_of() {
     beat.signal(Signal::TERM);
     assert_eq!(beat.wait(Duration::from_secs(20)).status.code(), Some(0));
     running.stop().await;
-    // Where nobody answers, nothing is known.
+    // Without an answering worker nothing is known.
     let list = shell.json("schedules list").await;
     assert_eq!(list[1]["registered"], Value::Null, "{list}");
 }

@@ -1,4 +1,4 @@
-//! What many schedules cost: figures for people, not a test that can fail for a slow machine.
+//! The cost of many schedules: figures to read, not a test that could fail on a slow machine.
 
 use std::time::Duration;
 

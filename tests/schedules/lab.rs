@@ -1,4 +1,4 @@
-//! Schedulers that can be paused and killed, and what arrives in the queue.
+//! Schedulers that can be paused and killed, and a listener for their calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A broker of the test's own: the log of the schedulers is one for all who use a broker.
+/// A separate broker for the test: all schedulers of a broker share one log.
 pub(super) struct Lab {
     pub(super) name: &'static str,
     pub(super) queue: String,
@@ -34,7 +34,7 @@ impl Lab {
         Some(Self::at("sqlite", url, None, Some(directory)))
     }
 
-    /// `None` where there is no RabbitMQ, which was said then.
+    /// Returns `None`, after printing why, if there is no RabbitMQ.
     pub(super) fn rabbitmq() -> Option<Self> {
         shared::may_start_rabbitmq(file!()).then(|| {
             let node = Node::start();
@@ -46,7 +46,7 @@ impl Lab {
         Self { name, queue: unique("scheduled"), url, node, _directory: directory }
     }
 
-    /// One more program on this broker.
+    /// Opens another application on this broker.
     pub(super) fn app(&self) -> App {
         self.app_with(|_| {})
     }
@@ -59,18 +59,18 @@ impl Lab {
         App::new(config).expect("a good configuration")
     }
 
-    /// A schedule whose calls go to the queue of this test.
+    /// Returns a schedule whose calls go to the queue of this test.
     pub(super) fn every(&self, name: &str, seconds: u64) -> Schedule {
         let timing = Timing::every(Duration::from_secs(seconds)).expect("an interval");
         Schedule::new(name, "nobody_runs_this", timing).queue(&self.queue)
     }
 }
 
-/// A scheduler on a thread of its own.
+/// A scheduler on its own thread.
 pub(super) struct Scheduler {
     runtime: tokio::runtime::Handle,
     handle: BeatHandle,
-    /// Dropped, it dies without a word.
+    /// Dropping this kills the scheduler without a clean stop.
     alive: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -80,7 +80,7 @@ impl Scheduler {
         Self::with_clock(app, &Arc::default())
     }
 
-    /// With a clock that is so many seconds ahead.
+    /// Starts a scheduler whose clock is this many seconds ahead.
     pub(super) fn with_clock(app: App, ahead: &Arc<AtomicI64>) -> Self {
         let ahead = Arc::clone(ahead);
         let beat = Beat::new(app).expect("a scheduler");
@@ -95,7 +95,7 @@ impl Scheduler {
         let handle_of_runtime = runtime.handle().clone();
         let thread = thread::spawn(move || {
             runtime.block_on(async {
-                // A task: what blocks the one thread of the runtime stops it, as a pause of the process does.
+                // Spawned, so that blocking the runtime's only thread stops it, like a pause of the process.
                 let beat = AbortOnDropHandle::new(tokio::spawn(beat.run()));
                 tokio::select! {
                     ended = beat => ended.expect("no panic").expect("the scheduler works"),
@@ -107,12 +107,12 @@ impl Scheduler {
         Self { runtime: handle_of_runtime, handle, alive: Some(alive), thread: Some(thread) }
     }
 
-    /// Stands still for so long, wherever it is.
+    /// Freezes it for this long, whatever it is doing.
     pub(super) fn pause(&self, time: Duration) {
         self.runtime.spawn(async move { thread::sleep(time) });
     }
 
-    /// Dies at once.
+    /// Kills it at once.
     pub(super) fn kill(mut self) {
         drop(self.alive.take());
         self.thread.take().map(thread::JoinHandle::join);
@@ -134,7 +134,7 @@ pub(super) struct Arrived {
     pub(super) redelivered: bool,
 }
 
-/// Takes what arrives in the queue of a test.
+/// Consumes the calls in the queue of a test.
 pub(super) struct Listener {
     arrived: Arc<Mutex<Vec<Arrived>>>,
     _task: AbortOnDropHandle<()>,
@@ -177,7 +177,7 @@ impl Listener {
         self.all().into_iter().filter(|arrived| arrived.schedule == schedule).collect()
     }
 
-    /// Waits until so many calls of a schedule have arrived.
+    /// Waits until this many calls of a schedule have arrived.
     pub(super) async fn wait_for(&self, schedule: &str, count: usize) -> Vec<Arrived> {
         support::eventually(&format!("{count} calls of {schedule}"), Duration::from_secs(30), async || {
             Some(self.of(schedule)).filter(|arrived| arrived.len() >= count)
@@ -185,7 +185,7 @@ impl Listener {
         .await
     }
 
-    /// How often each due time came: the messages, not their redeliveries.
+    /// Counts the messages for each due time, without redeliveries.
     pub(super) fn counted(&self) -> BTreeMap<(String, DateTime<Utc>), usize> {
         let mut counted = BTreeMap::new();
         for arrived in self.all().into_iter().filter(|arrived| !arrived.redelivered) {
@@ -195,7 +195,7 @@ impl Listener {
     }
 }
 
-/// Fails unless each due time of the schedules in a span came once.
+/// Fails unless each due time of the schedules within a span arrived once.
 pub(super) fn assert_once(
     listener: &Listener,
     schedules: &[Schedule],
@@ -209,14 +209,14 @@ pub(super) fn assert_once(
     assert!(lost.is_empty(), "lost: {lost:?}");
 }
 
-/// The due times of the schedules in a span that have not come.
+/// Returns the due times of the schedules within a span that have not arrived.
 pub(super) fn missing(
     listener: &Listener,
     schedules: &[Schedule],
     from: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> Vec<(String, DateTime<Utc>)> {
-    // A message that was on its way to the listener when its connection was lost comes again, as redelivered.
+    // A message in flight when the listener's connection was lost comes back as redelivered.
     let all = listener.all();
     let arrived: BTreeSet<_> = all.iter().map(|call| (call.schedule.as_str(), call.due)).collect();
     let mut missing = Vec::new();
@@ -232,7 +232,7 @@ pub(super) fn missing(
     missing
 }
 
-/// The latest that a call came.
+/// Returns the largest delay of a call.
 pub(super) fn latest(listener: &Listener) -> TimeDelta {
     listener.all().iter().map(|arrived| arrived.at - arrived.due).max().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Never twice, never lost: three schedulers that are paused past their lease, killed and cut off.
+//! Never twice, never lost, with three schedulers that are paused past their lease, killed and cut off.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use support::Proxy;
 
 use super::lab::{Lab, Listener, Scheduler, assert_once, latest, missing};
 
-/// Longer than a leader may be silent.
+/// Longer than a leader's lease.
 const PAUSE: Duration = Duration::from_secs(6);
-/// Within this another scheduler leads; and some time for a machine that has other things to do.
+/// The time within which another scheduler takes over, with a margin for a busy machine.
 const TAKEOVER: TimeDelta = TimeDelta::milliseconds(5_000 + 2_000);
 
-/// Each is paused in turn, so that the leader is among them; then all but one are killed.
+/// Pauses each scheduler in turn, and so the leader too; then kills all but one.
 async fn survive(lab: Lab) {
     let listener = Listener::start(&lab).await;
     let schedules: Vec<_> = (1..=12).map(|n| lab.every(&format!("every-{n}"), 1 + n % 4)).collect();
@@ -58,14 +58,14 @@ async fn each_due_time_comes_once_on_rabbitmq() {
     }
 }
 
-/// The connection of each is cut in turn in a way that it does not notice; then the broker restarts.
+/// The connection of each scheduler is cut in turn without its noticing; then the broker restarts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_due_time_comes_once_when_connections_and_rabbitmq_are_lost() {
     let Some(mut lab) = Lab::rabbitmq() else { return };
     let node = lab.node.as_ref().expect("a node");
     let target = format!("127.0.0.1:{}", node.port());
     let listener = Listener::start(&lab).await;
-    // A node may take longer to restart than what counts as late.
+    // Restarting a node may take longer than the limit for late calls.
     let every = |n: u64| lab.every(&format!("every-{n}"), 1 + n % 3).catch_up(CatchUp::All);
     let schedules: Vec<_> = (1..=6).map(every).collect();
     for schedule in &schedules {

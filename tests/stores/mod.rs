@@ -1,4 +1,4 @@
-//! Stores of results that refuse, fail, go away and come back: what programs say about them, and that nothing is lost.
+//! Result stores that refuse, fail, go away and come back: the errors that programs see, and that nothing is lost.
 
 mod postgres;
 mod redis;
@@ -39,7 +39,7 @@ fn success(id: &str) -> ResultRecord {
     ResultRecord::success(id, b"42".to_vec()).expect("JSON")
 }
 
-/// A store that works: what is stored wakes who waits, and is there for others.
+/// Checks that a store works: stored results wake waiting callers and can be fetched by others.
 async fn works(store: &Store) {
     let id = unique("task");
     let waiting = tokio::spawn({
@@ -52,7 +52,7 @@ async fn works(store: &Store) {
     assert!(store.fetch(&id).await.expect("fetched").is_some());
 }
 
-/// Many results at once, of which the store cannot take one: that one fails, for good and for its caller alone.
+/// Stores many results at once, one of which the store cannot take: only that one fails, permanently.
 async fn fails_alone(store: &Store, bad: &str) -> Error {
     let mut ids: Vec<String> = (0..30).map(|_| unique("task")).collect();
     ids.insert(20, bad.to_owned());
@@ -70,7 +70,7 @@ async fn fails_alone(store: &Store, bad: &str) -> Error {
     error
 }
 
-/// What a store says that does not work, whatever is asked of it. No secret is in it.
+/// Returns the error of a store that does not work, the same for every request and without any secret.
 async fn refusal(store: &Store) -> Error {
     let id = unique("task");
     let fetched = within("fetching", LIMIT, store.fetch(&id)).await.map(drop);
@@ -87,7 +87,7 @@ async fn refusal(store: &Store) -> Error {
     error
 }
 
-/// Stores as a worker does, again and again until it is done; the errors meanwhile pass.
+/// Stores like a worker, retrying until it succeeds; errors in between are fine.
 async fn store_in_the_end(store: &Store, record: &ResultRecord) {
     eventually("it is stored", LIMIT, || async {
         match store.store(record, None).await {
@@ -101,8 +101,8 @@ async fn store_in_the_end(store: &Store, record: &ResultRecord) {
     .await;
 }
 
-/// Callers wait while `interrupt` takes the store away and brings it back, and results are stored meanwhile: all arrive, and
-/// those of before are still there.
+/// Callers wait while `interrupt` takes the store down and brings it back, and results are stored meanwhile: all of them
+/// arrive, and earlier ones are still there.
 async fn survives(url: &str, tls: TlsOptions, interrupt: impl FnOnce() + Send + 'static) {
     let (caller, worker) = (open_with(url, tls.clone()).await, open_with(url, tls).await);
     let before = unique("before");
@@ -113,7 +113,7 @@ async fn survives(url: &str, tls: TlsOptions, interrupt: impl FnOnce() + Send + 
         let (caller, begun) = (Arc::clone(&caller), Arc::clone(&begun));
         tokio::spawn(async move {
             let mut wait = caller.wait(&id, Awaited::Final);
-            // From here on its first question is on its way.
+            // From here on its first request is in flight.
             let first = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx))).await;
             begun.fetch_add(1, Ordering::SeqCst);
             match first {
@@ -126,7 +126,8 @@ async fn survives(url: &str, tls: TlsOptions, interrupt: impl FnOnce() + Send + 
     let all_begun = || async { (begun.load(Ordering::SeqCst) == ids.len()).then_some(()) };
     eventually("all have begun to wait", LIMIT, all_begun).await;
     for _ in 0..20 {
-        // Questions are answered in their order: a server that is away at the first is an error at once.
+        // Requests are answered in order, so the first ones are answered too: while the store is down those would fail at
+        // once.
         caller.fetch("nothing").await.expect("an answer");
     }
     let probe = success(&unique("probe"));

@@ -13,7 +13,7 @@ use support::{unique, within};
 
 use super::{fails_alone, open, open_with, refusal, success, survives, works};
 
-/// A server that wants TLS and, of those who come by TCP, a password.
+/// Starts a server that requires TLS and, over TCP, a password.
 fn guarded(authority: &Authority) -> Postgres {
     authority.sign("server", &["localhost"], Purpose::ServerAuth);
     let mut server = Postgres::start_with(|data: &Path| {
@@ -35,7 +35,7 @@ fn guarded(authority: &Authority) -> Postgres {
     });
     server.sql("postgres", "CREATE ROLE app LOGIN PASSWORD 'secret'");
     server.sql("postgres", "CREATE DATABASE shop OWNER app");
-    // What was written is there after a power cut.
+    // Written data survives a power cut.
     server.crash();
     server.launch();
     server
@@ -74,7 +74,7 @@ async fn password_certificate_and_encryption_are_checked_and_a_restart_costs_no_
         server.crash();
         std::thread::sleep(Duration::from_millis(300));
         server.launch();
-        // Until the test is over.
+        // Keep the server running until the test is over.
         std::mem::forget(server);
     })
     .await;
@@ -93,7 +93,7 @@ async fn a_database_that_takes_no_writes_says_why_and_is_used_as_soon_as_it_does
     let error = refusal(&store).await;
     assert!(error.is_storage() && error.to_string().contains("is read-only"), "{error:#}");
     read_only("off");
-    // Connections of before are told so when they begin.
+    // Existing connections got the old setting when they were opened.
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()";
     server.sql("postgres", &format!("{end} AND datname = '{name}'"));
     super::store_in_the_end(&store, &success(&unique("task"))).await;
@@ -134,7 +134,7 @@ async fn tables_of_another_program_or_another_version_are_left_alone() {
     server.sql(&name, "UPDATE mq_worker_schema SET version = 99");
     let error = refusal(&open(&server.url_of(&name)).await).await;
     assert!(error.is_config() && error.to_string().contains("of version 99"), "{error:#}");
-    // Dropped while programs use it.
+    // The table is dropped while programs use it.
     server.sql(&name, "DROP TABLE mq_worker_result");
     let error = store.fetch("id").await.expect_err("there is no table");
     assert!(error.is_storage() && error.to_string().contains("was it dropped"), "{error:#}");

@@ -23,7 +23,7 @@ async fn a_password_is_right_or_wrong_or_missing() {
         let store = open(&format!("redis://{login}{}/0", server.address())).await;
         let error = refusal(&store).await;
         assert!(error.is_access_refused() && error.to_string().contains(part), "{error:#}");
-        // The password was a mistake of the server, and is mended: no program has to be started again.
+        // The mistake is corrected on the server: no program needs a restart.
         server.cli(&["ACL", "SETUSER", "default", mended]);
         store_in_the_end(&store, &success(&unique("task"))).await;
         works(&store).await;
@@ -82,7 +82,7 @@ async fn a_restart_costs_no_result_and_nobody_who_waits() {
         server.kill9();
         std::thread::sleep(Duration::from_millis(300));
         server.launch();
-        // Until the test is over.
+        // Keep the server running until the test is over.
         std::mem::forget(server);
     })
     .await;
@@ -109,7 +109,7 @@ async fn sentinels_name_the_primary_before_and_after_a_failover() {
     let error = refusal_of_storing(&replica).await;
     assert!(error.is_storage() && error.to_string().contains("it is a replica"), "{error:#}");
     survives(&url("primary"), TlsOptions::default(), move || {
-        // What is acknowledged is on the replica: without this, a failover may lose the last moments.
+        // Wait until acknowledged writes are on the replica: otherwise a failover may lose the last moments.
         primary.cli(&["WAIT", "1", "2000"]);
         primary.kill9();
     })
@@ -164,7 +164,7 @@ async fn a_server_that_is_full_says_so_and_takes_results_when_it_has_room() {
     assert!(!error.is_permanent());
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     works(&store).await;
-    // Keys that are no results.
+    // Keys that are not results.
     server.cli(&["LPUSH", "celery-task-meta-list", "x"]);
     server.cli(&["SET", "celery-task-meta-text", "hello"]);
     let error = store.fetch("list").await.expect_err("it is a list");

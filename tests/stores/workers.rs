@@ -1,4 +1,4 @@
-//! Workers whose store refuses them, is away, or is slow.
+//! Workers whose result store refuses them, is down, or is slow.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -55,7 +55,7 @@ impl Lab {
         answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
     }
 
-    /// What `/livez` tells of outcomes that wait.
+    /// Returns what `/livez` reports about outcomes that wait to be stored.
     fn settling(&self) -> Value {
         serde_json::from_str::<Value>(&self.ask("/livez")).expect("JSON")["settling"].take()
     }
@@ -66,13 +66,13 @@ impl Lab {
         workers.into_iter().next().expect("a worker")
     }
 
-    /// How many messages can be delivered.
+    /// Returns the number of ready messages.
     async fn ready(&self) -> u64 {
         let broker = self.app.broker().await.expect("a broker");
         broker.queues(std::slice::from_ref(&self.queue)).await.expect("an answer")[0].ready
     }
 
-    /// All slots wait for the store, and the rest waits in the queue.
+    /// Waits until all slots wait for the store and the rest stays in the queue.
     async fn stands_still(&self, left: u64) -> Value {
         let settling = eventually("all slots wait for the store", LIMIT, || async {
             let settling = self.settling();
@@ -114,7 +114,7 @@ async fn while_a_store_is_away_or_slow_outcomes_wait_within_the_prefetch_or_go_w
     let results = calls().await.expect("sent");
     assert_eq!(results.join().timeout(LIMIT).await.expect("all"), sums);
 
-    // Away.
+    // The store is down.
     server.kill9();
     let results = calls().await.expect("sent");
     let settling = lab.stands_still(16).await;
@@ -124,7 +124,7 @@ async fn while_a_store_is_away_or_slow_outcomes_wait_within_the_prefetch_or_go_w
     assert_eq!((status.settling, status.settling_waits_for.as_deref()), (SLOTS as u64, Some(&*shown)));
     assert!(lab.ask("/metrics").contains(&format!("mq_worker_settling {SLOTS}\n")));
 
-    // The same tasks, where the result is not required: they pass by.
+    // The same tasks with optional results are not held up.
     let optionals = Lab::new(&format!("redis://:secret@{}/0", proxy.address()));
     let passing = Running::start(optionals.app.clone(), SharedState::default());
     let sent = (0..20).map(|n| optional.with(n).queue(&optionals.queue));
@@ -140,7 +140,7 @@ async fn while_a_store_is_away_or_slow_outcomes_wait_within_the_prefetch_or_go_w
     assert_eq!(results.join().timeout(LIMIT).await.expect("all"), sums, "nothing was lost");
     eventually("nothing waits", LIMIT, || async { lab.settling().is_null().then_some(()) }).await;
 
-    // Slow.
+    // The store is slow.
     proxy.stall(true);
     let results = calls().await.expect("sent");
     let settling = lab.stands_still(16).await;

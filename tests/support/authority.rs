@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::temp_dir;
 
-/// An authority, and certificates that it has signed, as files.
+/// An authority and the certificates that it has signed, as files.
 #[derive(Debug)]
 pub struct Authority {
     directory: TempDir,
@@ -17,7 +17,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates an authority.
     ///
     /// # Panics
     /// When its files cannot be written.
@@ -33,7 +33,7 @@ impl Authority {
         authority
     }
 
-    /// The path of a file of its directory.
+    /// Returns the path of a file in its directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -45,7 +45,7 @@ impl Authority {
     pub fn sign(&self, name: &str, hosts: &[&str], purpose: Purpose) {
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let mut parameters = CertificateParams::new(hosts).expect("good names");
-        // One that is called like its authority is taken for a certificate that signs itself.
+        // A certificate with the name of its authority would be taken for a self-signed one.
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.extended_key_usages = vec![purpose];
         let key = KeyPair::generate().expect("a key");

@@ -12,25 +12,25 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::webdriver::{Element, Refused, Session};
 
-/// Set to 1 by `tests/run`: there is a browser, and tests may start it.
+/// Set to 1 by `tests/run` if there is a browser that tests may start.
 pub const ENABLED: &str = "MQ_TEST_BROWSER";
-/// How many browsers run at once: each takes a core.
+/// The number of concurrent browsers: each needs a core.
 const AT_ONCE: usize = 2;
 /// How long a page may take to show something.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// How the browser looks at pages.
+/// The appearance of the browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
     /// A desktop with light colours.
     Light,
     /// A desktop with dark colours.
     Dark,
-    /// A telephone that is 360 pixels wide.
+    /// A phone with a width of 360 pixels.
     Phone,
 }
 
-/// A browser with one window. It ends when this is dropped.
+/// A browser with one window. It is closed on drop.
 #[derive(Debug)]
 pub struct Browser {
     session: Session,
@@ -38,7 +38,7 @@ pub struct Browser {
     _turn: SemaphorePermit<'static>,
 }
 
-/// True when tests may start a browser; else says, once, what is left out.
+/// Returns true if tests may start a browser; otherwise prints once what is skipped.
 pub fn may_start(file: &str) -> bool {
     let may = std::env::var_os(ENABLED).is_some_and(|value| value == "1");
     static SAID: Once = Once::new();
@@ -101,15 +101,15 @@ impl Browser {
         self.session.go(url).await.unwrap_or_else(|error| panic!("cannot open {url}: {error}"));
     }
 
-    /// Waits until an element is there, and clicks it.
+    /// Waits for an element and clicks it.
     ///
     /// # Panics
-    /// When it does not come, or cannot be clicked.
+    /// When it does not appear or cannot be clicked.
     pub async fn click(&self, css: &str) {
         self.act(css, "click", async |element| element.click().await).await;
     }
 
-    /// Types into a field, in place of what it holds.
+    /// Replaces the content of a field.
     ///
     /// # Panics
     /// When there is no such field.
@@ -121,7 +121,7 @@ impl Browser {
         .await;
     }
 
-    /// Waits until an element is there, and does something with it: again, if a live page replaced it meanwhile.
+    /// Waits for an element and acts on it; repeats that if a live page replaced it meanwhile.
     async fn act(&self, css: &str, what: &str, act: impl AsyncFn(Element<'_>) -> Result<(), Refused>) {
         let deadline = tokio::time::Instant::now() + LIMIT;
         loop {
@@ -135,10 +135,10 @@ impl Browser {
         }
     }
 
-    /// Waits until an element is there.
+    /// Waits for an element.
     ///
     /// # Panics
-    /// When it does not come.
+    /// When it does not appear.
     pub async fn wait(&self, css: &str) {
         let deadline = tokio::time::Instant::now() + LIMIT;
         while let Err(error) = self.session.find(css).await {
@@ -149,19 +149,19 @@ impl Browser {
         }
     }
 
-    /// Types where the focus is.
+    /// Types into the focused element.
     ///
     /// # Panics
-    /// When nothing takes it.
+    /// When no element accepts it.
     pub async fn type_keys(&self, keys: &str) {
         let typed = async { self.session.focused().await?.send_keys(keys).await }.await;
         typed.unwrap_or_else(|error| panic!("cannot type: {error}"));
     }
 
-    /// Waits until an element holds a text.
+    /// Waits until an element contains a text.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// When it never does.
     pub async fn wait_for(&self, css: &str, text: &str) {
         let deadline = tokio::time::Instant::now() + LIMIT;
         loop {
@@ -179,14 +179,14 @@ impl Browser {
         }
     }
 
-    /// The visible text of the first such element; empty where there is none.
+    /// Returns the visible text of the first matching element; empty if there is none.
     pub async fn text(&self, css: &str) -> String {
         let script = "return document.querySelector(arguments[0])?.innerText ?? ''";
         let text = self.session.execute(script, &[css]).await.unwrap_or_default();
         text.as_str().unwrap_or_default().to_owned()
     }
 
-    /// What a script returns.
+    /// Runs a script and returns its result.
     ///
     /// # Panics
     /// When it fails.
@@ -194,7 +194,7 @@ impl Browser {
         self.session.execute(script, &[]).await.unwrap_or_else(|error| panic!("cannot run {script}: {error}"))
     }
 
-    /// What a script with a promise returns.
+    /// Runs a script and returns the result of its promise.
     ///
     /// # Panics
     /// When it fails.
@@ -207,25 +207,25 @@ impl Browser {
             .unwrap_or_else(|error| panic!("cannot run {script}: {error}"))
     }
 
-    /// A picture of the window, as PNG.
+    /// Takes a picture of the window, as PNG.
     ///
     /// # Panics
-    /// When there is none.
+    /// When it cannot be taken.
     pub async fn picture(&self) -> Vec<u8> {
         let picture = self.session.picture().await.unwrap_or_else(|error| panic!("no picture: {error}"));
         STANDARD.decode(picture).expect("base64")
     }
 
-    /// A picture of the whole page, as PNG.
+    /// Takes a picture of the whole page, as PNG.
     ///
     /// # Panics
-    /// When there is none.
+    /// When it cannot be taken.
     pub async fn whole(&self) -> Vec<u8> {
         let height =
             self.script("return document.documentElement.scrollHeight").await.as_u64().unwrap_or(740);
         let width = self.script("return window.innerWidth").await.as_u64().unwrap_or(360);
         let (width, height) = (width as u32, (height as u32).min(4000));
-        // A telephone has a size of its own, which no window changes.
+        // A phone has a fixed size that resizing the window does not change.
         if width > 500 {
             let resized = self.session.resize(width, height + 150).await;
             resized.unwrap_or_else(|error| panic!("no larger window: {error}"));
@@ -233,7 +233,7 @@ impl Browser {
         self.picture().await
     }
 
-    /// True if nothing has to be scrolled sideways.
+    /// Returns true if the page needs no horizontal scrolling.
     pub async fn fits(&self) -> bool {
         let overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
         self.script(overflow).await.as_i64() == Some(0)

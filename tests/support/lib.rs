@@ -1,5 +1,5 @@
-//! What the integration tests share: a RabbitMQ node of their own, a network that fails on request, real
-//! processes, and waiting without sleeping.
+//! Shared by the integration tests: a private RabbitMQ node, a network that fails on request, real processes, and waiting
+//! without sleeping.
 #![allow(clippy::missing_panics_doc)]
 
 pub mod authority;
@@ -27,21 +27,21 @@ pub use wait::{eventually, eventually_blocking, within};
 
 use std::net::TcpListener;
 
-/// A name that no other test uses, now or in another run.
+/// Returns a name that no other test uses, in this or any other run.
 pub fn unique(what: &str) -> String {
     format!("{what}-{}", uuid::Uuid::new_v4().simple())
 }
 
-/// A directory that goes when it is dropped.
+/// Returns a directory that is removed on drop.
 pub fn temp_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("mq-worker-test-").tempdir().expect("a temporary directory")
 }
 
-/// A port on loopback that nobody listens on.
+/// Returns a free port on loopback.
 ///
-/// Somebody may take it before it is used; whoever uses it must report that plainly.
+/// Another program may take it before it is used, which the test must report clearly.
 pub fn free_port() -> u16 {
-    // Below those that the system gives to outgoing connections: they come and go all the time.
+    // Below the range for outgoing connections, which come and go all the time.
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     std::iter::repeat_with(|| fastrand::u16(16_000..32_000)).take(1000).find(free).expect("a free port")
 }

@@ -1,4 +1,4 @@
-//! A private RabbitMQ node: its own ports, port mapper, cookie and directory, all gone when it is dropped.
+//! A private RabbitMQ node: its own ports, port mapper, cookie and directory, all removed on drop.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,11 +15,11 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use crate::wait::eventually_blocking;
 use crate::{free_port, temp_dir};
 
-/// Debian's programs. Those in `/usr/sbin` change to another user and lose the environment.
+/// Debian's programs. The ones in `/usr/sbin` switch to another user and lose the environment.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
-/// Where other programs are, of another version: `tests/run --rabbitmq-4` sets it.
+/// Programs of another version: set by `tests/run --rabbitmq-4`.
 const OTHER_PROGRAMS: &str = "MQ_TEST_RABBITMQ_PROGRAMS";
-/// More lines for every node's configuration.
+/// Additional lines for every node's configuration.
 const OTHER_CONFIGURATION: &str = "MQ_TEST_RABBITMQ_CONFIGURATION";
 
 fn programs() -> PathBuf {
@@ -36,12 +36,12 @@ pub struct Node {
     pub ctl: Ctl,
     port: u16,
     server: Option<Child>,
-    /// Ends the processes and removes the directory as soon as its input closes, even when this process is killed.
+    /// Kills the processes and removes the directory when its input closes, even if this process is killed.
     janitor: Child,
 }
 
 impl Node {
-    /// Starts a node and waits until it takes connections.
+    /// Starts a node and waits until it accepts connections.
     ///
     /// # Panics
     /// When RabbitMQ is not installed or does not start; the log is shown.
@@ -49,7 +49,7 @@ impl Node {
         Self::start_with("")
     }
 
-    /// Starts a node with more lines in its configuration.
+    /// Starts a node with additional lines in its configuration.
     ///
     /// # Panics
     /// When RabbitMQ is not installed or does not start; the log is shown.
@@ -59,7 +59,7 @@ impl Node {
         node
     }
 
-    /// Starts a node with its management API, and gives the address of that.
+    /// Starts a node with its management API; returns the address of that as well.
     ///
     /// # Panics
     /// When RabbitMQ is not installed or does not start; the log is shown.
@@ -73,7 +73,7 @@ impl Node {
         (node, format!("http://127.0.0.1:{port}"))
     }
 
-    /// Starts nodes that form a cluster; a queue that is replicated has a copy on each.
+    /// Starts nodes that form a cluster; a replicated queue has a copy on each.
     ///
     /// # Panics
     /// When RabbitMQ is not installed or does not start; the logs are shown.
@@ -91,7 +91,7 @@ impl Node {
             ..first.clone()
         });
         let mut nodes: Vec<Node> = identities.map(|identity| Self::prepare(&identity)).collect();
-        // All at once: each waits for the others.
+        // All concurrently, since each waits for the others.
         nodes.iter_mut().for_each(Node::spawn);
         nodes.iter_mut().for_each(Node::await_start);
         nodes
@@ -111,12 +111,12 @@ impl Node {
         Node { ctl, port, server: None, janitor }
     }
 
-    /// Its address: user guest, virtual host `/`.
+    /// Returns its address, with user guest and virtual host `/`.
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
-    /// The port on 127.0.0.1 where it takes AMQP.
+    /// Returns its AMQP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -135,7 +135,7 @@ impl Node {
         }
     }
 
-    /// Kills it and starts it again, with the data that it had written.
+    /// Kills it and starts it again with the data that it had written.
     pub fn restart(&mut self) {
         self.kill9();
         self.launch();
@@ -161,7 +161,7 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
-            // A Ctrl-C at the terminal is for the tests; the node goes when they say so.
+            // Ctrl-C at the terminal must reach only the tests, which stop the node themselves.
             .process_group(0)
             .spawn()
             .expect("rabbitmq-server can be started");
@@ -180,12 +180,12 @@ impl Node {
         }
     }
 
-    /// The server closes every connection, as an operator can.
+    /// Makes the server close every connection, as an operator can.
     pub fn close_all_connections(&self) {
         self.ctl.run(["close_all_connections", "closed by a test"]);
     }
 
-    /// Begins or ends the memory alarm, under which publishers are blocked.
+    /// Sets or clears the memory alarm, under which publishers are blocked.
     pub fn set_memory_alarm(&self, on: bool) {
         if on {
             self.ctl.run(["set_vm_memory_high_watermark", "absolute", "1MB"]);
@@ -194,7 +194,7 @@ impl Node {
         }
     }
 
-    /// Begins or ends the disk alarm, under which publishers are blocked.
+    /// Sets or clears the disk alarm, under which publishers are blocked.
     pub fn set_disk_alarm(&self, on: bool) {
         self.ctl.run(["set_disk_free_limit", if on { "100000GB" } else { "50MB" }]);
     }
@@ -210,17 +210,17 @@ impl Drop for Node {
     }
 }
 
-/// What the nodes of a cluster must agree on, and their names.
+/// The names of the nodes of a cluster, and what they must agree on.
 #[derive(Clone)]
 struct Identity {
-    /// With its host.
+    /// The node name with its host.
     name: String,
     cookie: String,
-    /// Where the port mapper listens.
+    /// The port of the port mapper.
     mapper: u16,
-    /// More lines for the configuration.
+    /// Additional lines for the configuration.
     configuration: String,
-    /// With commas between them.
+    /// Separated by commas.
     plugins: &'static str,
 }
 
@@ -236,7 +236,7 @@ impl Identity {
     }
 }
 
-/// Starts the port mapper, and waits for its own input to end: then all must go.
+/// Starts the port mapper and a shell that cleans everything up when its input ends.
 fn start_janitor(directory: &Path, ctl: &Ctl) -> Child {
     let mut janitor = Command::new("sh")
         .arg("-c")
@@ -264,12 +264,12 @@ fn start_janitor(directory: &Path, ctl: &Ctl) -> Child {
     janitor
 }
 
-/// Erlang's port mapper may lie outside the path of a user who is not root.
+/// Returns a path with Erlang's port mapper, which may be missing for a user who is not root.
 fn path_with_erlang() -> String {
     format!("{}:/usr/sbin:/usr/lib/erlang/bin", std::env::var("PATH").unwrap_or_default())
 }
 
-/// How to run RabbitMQ's programs against one node.
+/// Runs RabbitMQ's programs against one node.
 #[derive(Clone, Debug)]
 pub struct Ctl {
     directory: PathBuf,
@@ -277,7 +277,7 @@ pub struct Ctl {
 }
 
 impl Ctl {
-    /// Fills a directory with all that a node needs.
+    /// Creates the files that a node needs.
     fn create(directory: &Path, port: u16, identity: &Identity) -> Ctl {
         let at = |name: &str| directory.join(name).display().to_string();
         fs::write(directory.join(".erlang.cookie"), &identity.cookie).expect("a cookie");
@@ -294,13 +294,13 @@ impl Ctl {
             ),
         )
         .expect("a configuration");
-        // Three minutes by default: so long a delayed message stays where it is when its move was lost in a crash.
+        // Three minutes by default: a delayed message stays where it is for that long if its move was lost in a crash.
         fs::write(
             directory.join("advanced.config"),
             "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].\n",
         )
         .expect("a configuration");
-        // The command-line tools listen too, each on a port of its own.
+        // The command-line tools listen too, each on its own port.
         let tools = free_port().clamp(20_000, 65_000);
         let environment = [
             ("HOME", directory.display().to_string()),
@@ -319,7 +319,7 @@ impl Ctl {
             ("RABBITMQ_CONFIG_FILE", at("rabbitmq")),
             ("RABBITMQ_ADVANCED_CONFIG_FILE", at("advanced.config")),
             ("RABBITMQ_PID_FILE", at("pid")),
-            // Nothing of an installed broker's configuration.
+            // Ignore the configuration of an installed broker.
             ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
@@ -332,7 +332,7 @@ impl Ctl {
         Ctl { directory: directory.to_owned(), environment }
     }
 
-    /// The node whose directory this is, started by another process.
+    /// Opens the directory of a node that another process started.
     ///
     /// # Panics
     /// When it is not the directory of a node.
@@ -342,7 +342,7 @@ impl Ctl {
         Ctl { directory: directory.to_owned(), environment }
     }
 
-    /// Where the node keeps its files.
+    /// Returns the node's directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

@@ -1,4 +1,4 @@
-//! The brokers on which a behaviour is tested: memory, SQLite, and RabbitMQ where the run has one.
+//! The brokers on which behaviour is tested: memory, SQLite, and RabbitMQ if the run has one.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use tokio::task::JoinHandle;
 
 use crate::{shared, unique, wait};
 
-/// One broker on which a test runs, with a queue name that no other test has.
+/// A broker on which a test runs, with a unique queue name.
 pub struct Place {
     /// For messages of failed tests.
     pub name: &'static str,
-    /// A queue of this test's own.
+    /// This test's own queue.
     pub queue: String,
     config: Config,
-    // Removes the SQLite file at the end.
+    // Removes the SQLite file on drop.
     _directory: Option<Arc<TempDir>>,
 }
 
 impl Place {
-    /// An application on this broker. Two of one place see the same queues.
+    /// Returns an application on this broker. Applications of one place share its queues.
     pub fn app(&self) -> App {
         self.app_with(|_| {})
     }
 
-    /// An application on this broker with other settings.
+    /// Returns an application on this broker with changed settings.
     pub fn app_with(&self, change: impl FnOnce(&mut Config)) -> App {
         let mut config = self.config.clone();
         config.worker.queues = vec![self.queue.clone()];
@@ -37,17 +37,17 @@ impl Place {
         App::new(config).expect("a good configuration")
     }
 
-    /// The address of the broker.
+    /// Returns the address of the broker.
     pub fn url(&self) -> String {
         self.config.broker_url.expose().to_owned()
     }
 
-    /// The dead-letter queue of this test's queue.
+    /// Returns the dead-letter queue of this test's queue.
     pub fn dead(&self) -> String {
         format!("{}.dead", self.queue)
     }
 
-    /// Takes the oldest dead letter. A worker looks through them, too, and then holds them for a moment.
+    /// Takes the oldest dead letter. A worker inspects them too, and may hold them for a moment.
     pub async fn letter(&self, app: &App) -> Delivery {
         let broker = app.broker().await.expect("a broker");
         let take = async || broker.get(&self.dead()).await.expect("an answer");
@@ -55,7 +55,7 @@ impl Place {
     }
 }
 
-/// All places of this run. Says on standard error what is left out.
+/// Returns all places of this run. Prints on standard error what is skipped.
 pub fn places() -> Vec<Place> {
     let directory = Arc::new(tempfile::tempdir().expect("a temporary directory"));
     let sqlite = format!("sqlite:{}", directory.path().join("queue.db").display());
@@ -75,7 +75,7 @@ fn place(name: &'static str, url: &str, kind: QueueKind, directory: Option<Arc<T
     Place { name, queue: unique("test"), config, _directory: directory }
 }
 
-/// Runs a test on every place, one after the other, on a runtime of its own.
+/// Runs a test on every place in turn, each on its own runtime.
 pub fn everywhere<F: Future<Output = ()>>(test: impl Fn(Place) -> F) {
     for place in places() {
         let name = place.name;
@@ -93,7 +93,7 @@ pub fn everywhere<F: Future<Output = ()>>(test: impl Fn(Place) -> F) {
     }
 }
 
-/// A worker that runs beside the test.
+/// A worker that runs alongside the test.
 pub struct Running {
     handle: WorkerHandle,
     task: JoinHandle<mq_worker::Result<Summary>>,
@@ -107,12 +107,12 @@ impl Running {
         Self { handle, task: tokio::spawn(worker.run()) }
     }
 
-    /// For stopping it in the middle of a test.
+    /// Returns a handle for stopping it in the middle of a test.
     pub fn handle(&self) -> WorkerHandle {
         self.handle.clone()
     }
 
-    /// Stops it warm and waits for its summary.
+    /// Starts a warm shutdown and waits for the summary.
     pub async fn stop(self) -> Summary {
         self.handle.stop();
         self.ended().await
@@ -126,7 +126,7 @@ impl Running {
     }
 }
 
-/// Asks again and again until the answer is yes; fails the test after a minute: a slow disk must not.
+/// Polls until the answer is yes; fails the test only after a minute, so that a slow disk does not.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, question: impl Fn() -> F) {
     let ask = || {
         let answer = question();
@@ -135,7 +135,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, question: impl Fn(
     wait::eventually(what, Duration::from_secs(60), ask).await;
 }
 
-/// Waits until `by` consumers are attached to the queue: what is published from then on finds a worker.
+/// Waits until `by` consumers are attached to the queue: messages published after that find a worker.
 pub async fn consumed(app: &App, queue: &str, by: u64) {
     eventually("the workers consume", async || {
         let broker = app.broker().await.expect("a broker");

@@ -1,4 +1,4 @@
-//! A private PgBouncer before a PostgreSQL server.
+//! A private PgBouncer in front of a PostgreSQL server.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub struct Pooler {
     server: Option<Server>,
 }
 
-/// True if tests can start one; else says, once per file, what is left out.
+/// Returns true if tests can start one; otherwise prints, once per file, what is skipped.
 pub fn is_installed(file: &str) -> bool {
     let is_installed = Path::new(PROGRAM).exists();
     if !is_installed {
@@ -54,7 +54,7 @@ impl Pooler {
         Self { port, directory, server: Some(server) }
     }
 
-    /// The address of a database behind it.
+    /// Returns the address of a database behind it.
     pub fn url_of(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }

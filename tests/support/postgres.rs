@@ -1,4 +1,4 @@
-//! Private PostgreSQL servers: each with its own port and directory, both gone when it is dropped, or when this process ends.
+//! Private PostgreSQL servers, each with its own port and directory, removed on drop or when this process exits.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::shared::left_out;
 use crate::wait::eventually_blocking;
 use crate::{free_port, temp_dir, unique};
 
-/// Where Debian keeps the programs of each version.
+/// Debian's directory with the programs of each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
 /// A server with one superuser, `postgres`, who needs no password.
@@ -24,19 +24,19 @@ pub struct Postgres {
     server: Option<Server>,
 }
 
-/// The server that all tests of this program share, for a test that needs a database of its own; `None`, which is said once
-/// per file, where PostgreSQL is not installed.
+/// Returns the server that all tests of this program share, for a test that needs its own database; `None`, after printing
+/// why once per file, if PostgreSQL is not installed.
 pub fn shared_server(file: &str) -> Option<&'static Postgres> {
     static SHARED: OnceLock<Postgres> = OnceLock::new();
     is_installed(file).then(|| SHARED.get_or_init(Postgres::start))
 }
 
-/// The address of a database that all tests of this program share.
+/// Returns the address of a database that all tests of this program share.
 pub fn shared(file: &str) -> Option<String> {
     Some(shared_server(file)?.url())
 }
 
-/// True if tests can start a server; else says, once per file, what is left out.
+/// Returns true if tests can start a server; otherwise prints, once per file, what is skipped.
 pub fn is_installed(file: &str) -> bool {
     let is_installed = programs().is_some();
     if !is_installed {
@@ -53,7 +53,7 @@ fn programs() -> Option<PathBuf> {
 }
 
 impl Postgres {
-    /// Starts a server and waits until it takes connections.
+    /// Starts a server and waits until it accepts connections.
     ///
     /// # Panics
     /// When it does not start.
@@ -61,7 +61,7 @@ impl Postgres {
         Self::start_with(|_| {})
     }
 
-    /// Starts a server whose files, such as `pg_hba.conf` and `postgresql.conf`, have been changed in their directory before.
+    /// Starts a server after changing files in its directory, such as `pg_hba.conf` and `postgresql.conf`.
     ///
     /// # Panics
     /// When it does not start.
@@ -85,7 +85,7 @@ impl Postgres {
         self.directory.join("data")
     }
 
-    /// Starts it again, with what it had written.
+    /// Starts it again with the data that it had written.
     ///
     /// # Panics
     /// When it does not start.
@@ -103,37 +103,37 @@ impl Postgres {
         });
     }
 
-    /// Ends it as a power cut would: nothing is written any more, and connections are closed. Not by SIGKILL, after which
-    /// its other processes would be in the way of its successor.
+    /// Stops it like a power cut: nothing more is written, and connections are closed. Not by SIGKILL, after which its other
+    /// processes would get in the way of a restart.
     pub fn crash(&mut self) {
         if let Some(server) = self.server.take() {
             server.end(Signal::QUIT);
         }
     }
 
-    /// The address of its first database.
+    /// Returns the address of its first database.
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }
 
-    /// The address of a database.
+    /// Returns the address of a database.
     pub fn url_of(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// A new database, by its name.
+    /// Creates a database and returns its name.
     pub fn create_database(&self) -> String {
         let name = unique("db").replace('-', "_");
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         name
     }
 
-    /// Its port.
+    /// Returns its port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Runs statements in a database, as a superuser through the socket, and returns what they give.
+    /// Runs statements in a database, as a superuser through the socket, and returns their output.
     ///
     /// # Panics
     /// When they fail.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-/// A running program. It and what it started are killed when this is dropped.
+/// A running program. It and its children are killed on drop.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -31,14 +31,14 @@ struct Lines {
     open: usize,
 }
 
-/// A program that has ended.
+/// A program that has exited.
 #[derive(Debug)]
 pub struct Ended {
-    /// How.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it said.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -72,12 +72,12 @@ impl Process {
             read_lines(stdout, &output, |lines| &mut lines.stdout),
             read_lines(stderr, &output, |lines| &mut lines.stderr),
         ];
-        // A program that does not read its input closes it; that is its own affair.
+        // A program may close its input without reading it.
         let _ = child.stdin.take().expect("it was piped").write_all(input);
         Process { child, name, output, readers }
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -85,7 +85,7 @@ impl Process {
     /// Waits for a line of either output that contains `text`, and returns it.
     ///
     /// # Panics
-    /// When none comes in time, or the program ends before.
+    /// When none comes in time, or the program exits before.
     pub fn wait_for_line(&self, text: &str, limit: Duration) -> String {
         let deadline = Instant::now() + limit;
         let mut lines = self.output.lines.lock().expect("never poisoned");
@@ -108,25 +108,25 @@ impl Process {
         }
     }
 
-    /// What it printed and said so far.
+    /// Returns its standard output and standard error so far.
     pub fn output_so_far(&self) -> (String, String) {
         let lines = self.output.lines.lock().expect("never poisoned");
         (lines.stdout.join("\n"), lines.stderr.join("\n"))
     }
 
-    /// Sends a signal to it, not to what it started.
+    /// Sends a signal to it, but not to its children.
     ///
     /// # Panics
-    /// When the program has gone already.
+    /// When the program has already exited.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal)
             .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
     }
 
-    /// Waits for its end.
+    /// Waits for it to exit.
     ///
     /// # Panics
-    /// When it does not end in time; it is killed then.
+    /// When it does not exit in time; it is then killed.
     pub fn wait(mut self, limit: Duration) -> Ended {
         let deadline = Instant::now() + limit;
         let status = loop {
@@ -142,7 +142,7 @@ impl Process {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        // Something it started may hold the output open; it is of no interest any more.
+        // A child may hold the output open; it is no longer needed.
         let _ = kill_process_group(self.pid(), Signal::KILL);
         for reader in self.readers.drain(..) {
             let _ = reader.join();
@@ -151,7 +151,7 @@ impl Process {
         Ended { status, stdout, stderr }
     }
 
-    /// True while it runs.
+    /// Returns true while it runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the state of a child").is_none()
     }
@@ -167,7 +167,7 @@ impl Drop for Process {
             let (stdout, stderr) = self.output_so_far();
             eprintln!("{} said\n--- stdout\n{stdout}\n--- stderr\n{stderr}", self.name);
         }
-        // Once it was waited for, its id may belong to somebody else.
+        // Once it was reaped, its id may belong to another process.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill_process_group(self.pid(), Signal::KILL);
             let _ = self.child.wait();

@@ -1,4 +1,4 @@
-//! A TCP proxy on loopback, for losing a connection in every way that networks know.
+//! A TCP proxy on loopback that can break connections in every way a network does.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +11,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Passes bytes on between clients and one server, until told otherwise.
+/// Forwards bytes between clients and one server until told otherwise.
 ///
-/// It runs on a thread of its own, so that a test whose runtime is busy or gone still has its network.
+/// It runs on its own thread, so that a test whose runtime is busy or gone still has its network.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -23,7 +23,7 @@ pub struct Proxy {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// Which methods of AMQP come late, of those that the server sends.
+/// Delays for AMQP methods that the server sends.
 #[derive(Debug, Default)]
 struct Delays {
     armed: Mutex<Vec<Delay>>,
@@ -37,7 +37,7 @@ struct Delay {
     times: usize,
 }
 
-/// A method of AMQP by its class and number, such as `(60, 21)` for `basic.consume-ok`.
+/// An AMQP method as class and number, such as `(60, 21)` for `basic.consume-ok`.
 pub type Method = (u16, u16);
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +46,7 @@ struct Mode {
     generation: u64,
     stalled: bool,
     refusing: bool,
-    /// The server is not told that a client was cut.
+    /// The server does not see that a client was cut.
     unnoticed: bool,
     ended: bool,
 }
@@ -59,7 +59,7 @@ struct Counts {
 }
 
 impl Proxy {
-    /// Starts a proxy before `target`, such as `127.0.0.1:5672`.
+    /// Starts a proxy in front of `target`, such as `127.0.0.1:5672`.
     ///
     /// # Panics
     /// When there is no free port.
@@ -79,17 +79,17 @@ impl Proxy {
         Proxy { address, mode, counts, delays, thread: Some(thread) }
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Breaks all connections at once, with a reset. New ones are welcome.
+    /// Resets all connections at once. New ones are accepted.
     pub fn cut(&self) {
         self.mode.send_modify(|mode| mode.generation += 1);
     }
 
-    /// Breaks all connections to clients; the server goes on believing in them until `tell_the_server`.
+    /// Cuts all connections to clients; the server considers them alive until `tell_the_server`.
     pub fn cut_unnoticed(&self) {
         self.mode.send_modify(|mode| {
             mode.unnoticed = true;
@@ -97,43 +97,43 @@ impl Proxy {
         });
     }
 
-    /// Tells the server which of its clients are gone.
+    /// Closes the server's side of connections that were cut.
     pub fn tell_the_server(&self) {
         self.mode.send_modify(|mode| mode.unnoticed = false);
     }
 
-    /// Passes nothing on any more, and closes nothing either; or passes on again.
+    /// Stops or resumes forwarding; connections stay open.
     pub fn stall(&self, on: bool) {
         self.mode.send_modify(|mode| mode.stalled = on);
     }
 
-    /// Nobody listens on the port any more; or somebody does again. Connections that exist live on.
+    /// Stops or resumes listening on the port. Existing connections stay open.
     pub fn refuse(&self, on: bool) {
         self.mode.send_modify(|mode| mode.refusing = on);
     }
 
-    /// Lets the server's next `times` frames of a method come later. What follows on the same channel waits behind it;
-    /// other channels do not.
+    /// Delays the server's next `times` frames of a method. Later frames on the same channel wait behind them; other channels
+    /// are not affected.
     pub fn delay(&self, method: Method, by: Duration, times: usize) {
         self.delays.armed.lock().expect("not poisoned").push(Delay { method, by, times });
     }
 
-    /// How many frames were delayed so far.
+    /// Returns how many frames were delayed so far.
     pub fn delayed(&self) -> usize {
         self.delays.used.load(Ordering::SeqCst)
     }
 
-    /// How many connections there were so far.
+    /// Returns how many connections were accepted so far.
     pub fn accepted(&self) -> usize {
         self.counts.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many connections there are now.
+    /// Returns how many connections are open now.
     pub fn open(&self) -> usize {
         self.counts.open.load(Ordering::SeqCst)
     }
 
-    /// How many bytes were passed on, in both directions.
+    /// Returns how many bytes were forwarded, in both directions.
     pub fn bytes(&self) -> usize {
         self.counts.bytes.load(Ordering::SeqCst)
     }
@@ -201,7 +201,7 @@ async fn pass_on(
     let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    // Closed with a reset: a client in the middle of a write learns of it at once.
+    // Close with a reset: a client in the middle of a write notices at once.
     let _ = client.set_zero_linger();
     counts.open.fetch_add(1, Ordering::SeqCst);
     let (mut client_read, mut client_write) = client.into_split();
@@ -233,7 +233,7 @@ async fn one_way(
         if mode.wait_for(|mode| !mode.stalled).await.is_err() {
             return;
         }
-        // Counted first: whoever gets them may ask at once.
+        // Counted first, since the receiver may ask for the count at once.
         counts.bytes.fetch_add(length, Ordering::SeqCst);
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
@@ -241,7 +241,7 @@ async fn one_way(
     }
 }
 
-/// As [`one_way`], with frames of AMQP that may be delayed.
+/// Like [`one_way`], but AMQP frames may be delayed.
 async fn late(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
@@ -273,16 +273,16 @@ async fn late(
     }
 }
 
-/// What the server sends, frame by frame.
+/// The server's data, frame by frame.
 #[derive(Default)]
 struct Frames {
-    /// The beginning of a frame.
+    /// An incomplete frame.
     partial: Vec<u8>,
-    /// What may be passed on.
+    /// Data that may be forwarded.
     passed: Vec<u8>,
-    /// By time; those of one channel have the same.
+    /// Held frames with their times; those of one channel have the same time.
     held: Vec<(Instant, u16, Vec<u8>)>,
-    /// It does not speak AMQP: all is passed on as it comes.
+    /// The server does not speak AMQP: everything is forwarded as it arrives.
     is_foreign: bool,
 }
 
@@ -311,7 +311,7 @@ impl Frames {
         }
     }
 
-    /// Takes what may be passed on by now.
+    /// Takes the data that may be forwarded by now.
     fn pass(&mut self) -> Vec<u8> {
         let now = Instant::now();
         for (_, _, frame) in self.held.extract_if(.., |(due, ..)| *due <= now) {
@@ -333,7 +333,7 @@ impl Frames {
 }
 
 impl Delays {
-    /// How much later a frame is to come.
+    /// Returns the delay of a frame.
     fn of(&self, frame: &[u8]) -> Option<Duration> {
         let method = match frame {
             [1, _, _, _, _, _, _, a, b, c, d, ..] => {

@@ -11,7 +11,7 @@ use crate::shared;
 /// The interpreter, set by `tests/run`.
 pub const INTERPRETER: &str = "MQ_TEST_PYTHON";
 
-/// What a test that talks with Python needs: an interpreter and a RabbitMQ.
+/// What a test with Python needs: an interpreter and a RabbitMQ.
 #[derive(Clone, Debug)]
 pub struct Python {
     interpreter: PathBuf,
@@ -20,8 +20,8 @@ pub struct Python {
     scripts: PathBuf,
 }
 
-/// Python with the scripts of one directory beside the tests; `None` when the run has no Python or no RabbitMQ,
-/// which is said once per directory.
+/// Returns Python with the scripts of one directory beside the tests; `None`, after printing why once per directory, if the
+/// run has no Python or no RabbitMQ.
 pub fn python(directory: &str) -> Option<Python> {
     let shared = shared::rabbitmq(directory)?;
     if let Some(interpreter) = std::env::var_os(INTERPRETER).map(PathBuf::from) {
@@ -41,12 +41,12 @@ pub fn python(directory: &str) -> Option<Python> {
 }
 
 impl Python {
-    /// The interpreter.
+    /// Returns the interpreter.
     pub fn interpreter(&self) -> &Path {
         &self.interpreter
     }
 
-    /// A script of the directory with its arguments. It finds the broker in `MQ_BROKER_URL`.
+    /// Returns the command for a script of the directory. It finds the broker in `MQ_BROKER_URL`.
     pub fn script<A: AsRef<std::ffi::OsStr>>(
         &self,
         name: &str,
@@ -58,7 +58,7 @@ impl Python {
         command
     }
 
-    /// A module as a program, such as `celery`, run in the directory of the scripts.
+    /// Returns the command for a module such as `celery`, run in the directory of the scripts.
     pub fn module<A: AsRef<std::ffi::OsStr>>(
         &self,
         name: &str,

@@ -1,20 +1,20 @@
-//! What a README says: commands with what they print, and code.
+//! The parts of a README: commands with their output, and code.
 
 use std::path::Path;
 
-/// A command of a README, and lines that it prints.
+/// A command of a README with lines of its output.
 #[derive(Debug)]
 pub struct Step {
     /// The command, for a shell.
     pub command: String,
-    /// Lines among what it prints; `[..]` stands for any text.
+    /// Lines that its output contains; `[..]` stands for any text.
     pub expected: Vec<String>,
 }
 
-/// A README, read.
+/// The text of a README.
 #[derive(Debug)]
 pub struct Readme {
-    /// Where it is from, for messages.
+    /// Its path, for messages.
     pub name: String,
     text: String,
 }
@@ -30,12 +30,12 @@ impl Readme {
         Self { name, text }
     }
 
-    /// How long it is.
+    /// Returns the number of lines.
     pub fn lines(&self) -> usize {
         self.text.lines().count()
     }
 
-    /// The steps in the ```` ```console ```` blocks.
+    /// Returns the steps in the ```` ```console ```` blocks.
     ///
     /// # Panics
     /// When there is none.
@@ -51,7 +51,7 @@ impl Readme {
         steps
     }
 
-    /// The lines of each block of a language.
+    /// Returns the lines of each block in a language.
     pub fn blocks(&self, language: &str) -> Vec<Vec<&str>> {
         let (mut blocks, mut inside): (Vec<Vec<&str>>, _) = (Vec::new(), None);
         for line in self.text.lines() {
@@ -72,7 +72,7 @@ impl Readme {
 }
 
 impl Step {
-    /// Checks that every expected line is there; what runs at the same time may come in any order.
+    /// Checks that every expected line is there, in any order, since some commands run concurrently.
     ///
     /// # Panics
     /// When one is not.
@@ -84,7 +84,7 @@ impl Step {
     }
 }
 
-/// `[..]` stands for any text.
+/// Matches a line with a pattern in which `[..]` stands for any text.
 fn matches(pattern: &str, line: &str) -> bool {
     let mut parts = pattern.split("[..]");
     let Some(mut rest) = line.strip_prefix(parts.next().unwrap_or_default()) else { return false };

@@ -1,4 +1,4 @@
-//! Private Redis servers: each with its own port and directory, both gone when it is dropped, or when this process ends.
+//! Private Redis servers, each with its own port and directory, removed on drop or when this process exits.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::{free_port, temp_dir};
 /// Debian's program.
 const PROGRAM: &str = "/usr/bin/redis-server";
 
-/// A server that keeps on its disk what it has answered.
+/// A server that persists every acknowledged write.
 #[derive(Debug)]
 pub struct Redis {
     port: u16,
@@ -28,13 +28,14 @@ pub struct Redis {
     server: Option<Server>,
 }
 
-/// The server that all tests of this program share; `None`, which is said once per file, where Redis is not installed.
+/// Returns the server that all tests of this program share; `None`, after printing why once per file, if Redis is not
+/// installed.
 pub fn shared(file: &str) -> Option<String> {
     static SHARED: OnceLock<Redis> = OnceLock::new();
     is_installed(file).then(|| SHARED.get_or_init(Redis::start).url())
 }
 
-/// True if tests can start a server; else says, once per file, what is left out.
+/// Returns true if tests can start a server; otherwise prints, once per file, what is skipped.
 pub fn is_installed(file: &str) -> bool {
     let is_installed = Path::new(PROGRAM).exists();
     if !is_installed {
@@ -44,7 +45,7 @@ pub fn is_installed(file: &str) -> bool {
 }
 
 impl Redis {
-    /// Starts a server and waits until it takes connections.
+    /// Starts a server and waits until it accepts connections.
     ///
     /// # Panics
     /// When it does not start.
@@ -52,7 +53,7 @@ impl Redis {
         Self::start_with(None, &[])
     }
 
-    /// Starts a server that wants a password, with arguments of its own.
+    /// Starts a server with extra arguments that requires the password, if any.
     ///
     /// # Panics
     /// When it does not start.
@@ -60,7 +61,7 @@ impl Redis {
         Self::begin(password, arguments, false)
     }
 
-    /// Starts a server that speaks nothing but TLS, with the certificate `server` of this authority.
+    /// Starts a TLS-only server with the certificate `server` of this authority.
     ///
     /// # Panics
     /// When it does not start.
@@ -85,7 +86,7 @@ impl Redis {
         redis
     }
 
-    /// Starts a sentinel of a primary, which it calls `primary` and replaces after half a second without an answer.
+    /// Starts a sentinel for a primary, which it calls `primary` and replaces after half a second without a reply.
     ///
     /// # Panics
     /// When it does not start.
@@ -114,7 +115,7 @@ impl Redis {
         sentinel
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn url(&self) -> String {
         let login = self.password.as_ref().map_or(String::new(), |password| format!(":{password}@"));
         match self.is_secure {
@@ -123,17 +124,17 @@ impl Redis {
         }
     }
 
-    /// Where it listens.
+    /// Returns host and port.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Its port.
+    /// Returns its port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What `redis-cli` prints to a command.
+    /// Runs a command through `redis-cli` and returns the output.
     ///
     /// # Panics
     /// When there is no `redis-cli`.
@@ -154,7 +155,7 @@ impl Redis {
         }
     }
 
-    /// Starts it again, with what it had written.
+    /// Starts it again with the data that it had written.
     ///
     /// # Panics
     /// When it does not start.

@@ -1,4 +1,4 @@
-//! A server process of a test, which ends with it, and its directory.
+//! A server process of a test that is stopped with it, and its directory.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,12 +9,12 @@ use rustix::process::{Pid, Signal, kill_process};
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Child,
-    /// Ends the server as soon as its input closes, even when this process is killed.
+    /// Kills the server when its input closes, even if this process is killed.
     janitor: Child,
 }
 
 impl Server {
-    /// Starts it; `directory` goes when this process is killed.
+    /// Starts it; `directory` is removed if this process is killed.
     pub(crate) fn start(command: &mut Command, directory: &Path) -> Self {
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the server starts");
         let janitor = Command::new("sh")
@@ -32,7 +32,7 @@ impl Server {
         Self { process, janitor }
     }
 
-    /// Ends it with a signal, and waits for its end.
+    /// Stops it with a signal and waits for it to exit.
     pub(crate) fn end(mut self, signal: Signal) {
         let _ = kill_process(Pid::from_child(&self.process), signal);
         let _ = self.process.wait();
@@ -41,7 +41,7 @@ impl Server {
     }
 }
 
-/// A program, run by another user where this one is root: some servers refuse to be run by it.
+/// Returns a command that runs as another user if this process is root, as some servers refuse to run as root.
 pub(crate) fn unprivileged(program: &Path) -> Command {
     let mut command = match rustix::process::geteuid().is_root() {
         true => {

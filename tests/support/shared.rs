@@ -1,4 +1,4 @@
-//! The RabbitMQ node that all test programs of one run share, and what happens when there is none.
+//! The RabbitMQ node that all test programs of a run share, and what to do without one.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -13,7 +13,7 @@ pub const URL: &str = "MQ_TEST_AMQP_URL";
 /// The directory of the shared node.
 pub const DIRECTORY: &str = "MQ_TEST_RABBITMQ_DIR";
 
-/// A node that other tests use at the same time. Use names of your own, and do it no harm.
+/// A node that other tests use concurrently. Use unique names and do not disturb it.
 #[derive(Clone, Debug)]
 pub struct Shared {
     /// Its address, with user, password and virtual host.
@@ -22,10 +22,10 @@ pub struct Shared {
     pub ctl: Ctl,
 }
 
-/// The shared node, for a test in `file`; `None` when tests run without RabbitMQ, which is said once per file.
+/// Returns the shared node for a test in `file`; `None`, after printing why once per file, if tests run without RabbitMQ.
 ///
 /// # Panics
-/// When it should be there and is not.
+/// When it should be running but is not.
 pub fn rabbitmq(file: &str) -> Option<Shared> {
     if !may_start_rabbitmq(file) {
         return None;
@@ -41,7 +41,7 @@ pub fn rabbitmq(file: &str) -> Option<Shared> {
     })
 }
 
-/// The address of a virtual host of a test's own, where nothing was declared before.
+/// Returns the address of a new, empty virtual host for one test.
 pub fn fresh_rabbitmq(file: &str) -> Option<String> {
     let shared = rabbitmq(file)?;
     let host = crate::unique(file);
@@ -51,7 +51,7 @@ pub fn fresh_rabbitmq(file: &str) -> Option<String> {
     Some(format!("{server}/{host}"))
 }
 
-/// True when tests may start nodes of their own; else says, once per file, what is left out.
+/// Returns true if tests may start their own nodes; otherwise prints, once per file, what is skipped.
 pub fn may_start_rabbitmq(file: &str) -> bool {
     if std::env::var_os(ENABLED).is_some_and(|value| value == "1") {
         return true;
@@ -60,7 +60,7 @@ pub fn may_start_rabbitmq(file: &str) -> bool {
     false
 }
 
-/// Says, once per file, that some tests are left out, and why.
+/// Prints, once per file, that some tests are skipped, and why.
 pub(crate) fn left_out(file: &str, what: &str, why: &str) {
     static SAID: Mutex<Option<HashSet<(String, String)>>> = Mutex::new(None);
     let mut said = SAID.lock().expect("never poisoned");

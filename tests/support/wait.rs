@@ -1,11 +1,11 @@
-//! Waiting for something to become true, with a deadline and a message that says what did not.
+//! Waiting for a condition, with a deadline and a message that names it.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Asks again until the answer is `Some`.
+/// Polls until the answer is `Some`.
 ///
 /// # Panics
 /// When it is still `None` after `limit`: `what` did not happen.
@@ -24,7 +24,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
-/// The same for code that is not async.
+/// The same for blocking code.
 ///
 /// # Panics
 /// When it is still `None` after `limit`.
@@ -39,7 +39,7 @@ pub fn eventually_blocking<T>(what: &str, limit: Duration, mut ask: impl FnMut()
     }
 }
 
-/// Awaits a future that must end in time.
+/// Awaits a future that must complete in time.
 ///
 /// # Panics
 /// When it does not: `what` hangs.

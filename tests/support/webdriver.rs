@@ -1,15 +1,15 @@
-//! The few commands of WebDriver, JSON over HTTP, that the tests give to a browser. A client crate would bring twenty others.
+//! The few WebDriver commands (JSON over HTTP) that the tests need. A client crate would pull in twenty others.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The name of an element's id in each answer, as the standard has it.
+/// The key of an element's id in each answer, defined by the standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-/// How long a page may load, or a script run.
+/// The limit for loading a page or running a script.
 const LIMIT: Duration = Duration::from_secs(60);
-/// More than any picture has.
+/// Larger than any picture.
 const MOST: u64 = 100 << 20;
 
 /// A window of a browser.
@@ -20,13 +20,13 @@ pub(crate) struct Session {
     url: String,
 }
 
-/// Part of a page, for as long as the page holds it.
+/// An element of a page, valid as long as the page contains it.
 pub(crate) struct Element<'a> {
     session: &'a Session,
     path: String,
 }
 
-/// What the browser would not do, in the driver's words.
+/// An error of the driver, in its own words.
 #[derive(Debug)]
 pub(crate) struct Refused {
     kind: String,
@@ -38,7 +38,7 @@ impl Refused {
         Self { kind: kind.to_owned(), message: message.to_string() }
     }
 
-    /// True if the page holds the element no longer.
+    /// Returns true if the page no longer contains the element.
     pub(crate) fn is_stale(&self) -> bool {
         self.kind == "stale element reference"
     }
@@ -55,7 +55,7 @@ type Answer<T = ()> = Result<T, Refused>;
 impl Session {
     /// Opens a window.
     pub(crate) async fn open(driver: &str, capabilities: Value) -> Answer<Self> {
-        // The driver is on this machine, whatever proxy the environment names.
+        // The driver is local, whatever proxy the environment names.
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(LIMIT))
@@ -74,32 +74,32 @@ impl Session {
         self.post("/url", json!({ "url": url })).await.map(drop)
     }
 
-    /// The first such element.
+    /// Finds the first matching element.
     pub(crate) async fn find(&self, css: &str) -> Answer<Element<'_>> {
         self.element(self.post("/element", json!({ "using": "css selector", "value": css })).await?)
     }
 
-    /// The element that has the focus.
+    /// Returns the focused element.
     pub(crate) async fn focused(&self) -> Answer<Element<'_>> {
         self.element(self.send(None, "/element/active").await?)
     }
 
-    /// What a script returns.
+    /// Runs a script and returns its result.
     pub(crate) async fn execute(&self, script: &str, arguments: &[&str]) -> Answer<Value> {
         self.post("/execute/sync", json!({ "script": script, "args": arguments })).await
     }
 
-    /// What a script gives to the function that is its last argument.
+    /// Runs a script and returns what it passes to its last argument, a callback.
     pub(crate) async fn execute_async(&self, script: &str) -> Answer<Value> {
         self.post("/execute/async", json!({ "script": script, "args": [] })).await
     }
 
-    /// A picture of the window: PNG, in base64.
+    /// Takes a picture of the window: PNG, in base64.
     pub(crate) async fn picture(&self) -> Answer<String> {
         text(&self.send(None, "/screenshot").await?)
     }
 
-    /// Gives the window a size, in pixels.
+    /// Resizes the window, in pixels.
     pub(crate) async fn resize(&self, width: u32, height: u32) -> Answer {
         self.post("/window/rect", json!({ "width": width, "height": height })).await.map(drop)
     }
@@ -118,7 +118,7 @@ impl Session {
         self.send(Some(body), path).await
     }
 
-    /// With a body it is a command, without one a question.
+    /// Sends a command, or a query if there is no body.
     async fn send(&self, body: Option<Value>, path: &str) -> Answer<Value> {
         let (agent, url) = (self.agent.clone(), format!("{}{path}", self.url));
         let call = move || match body {
@@ -135,12 +135,12 @@ impl Element<'_> {
         self.command("click", json!({})).await
     }
 
-    /// Empties a field.
+    /// Clears a field.
     pub(crate) async fn clear(&self) -> Answer {
         self.command("clear", json!({})).await
     }
 
-    /// Types; a key without a letter is a character of the private use area.
+    /// Types; special keys are characters of the private use area.
     pub(crate) async fn send_keys(&self, text: &str) -> Answer {
         self.command("value", json!({ "text": text })).await
     }
@@ -152,7 +152,7 @@ impl Element<'_> {
 
 type Sent = Result<ureq::http::Response<ureq::Body>, ureq::Error>;
 
-/// The value that came, or the error that came in its place.
+/// Returns the value of an answer, or its error.
 fn read(sent: Result<Sent, tokio::task::JoinError>) -> Answer<Value> {
     let mut response =
         sent.expect("no panic").map_err(|error| Refused::new("no answer of the driver", error))?;

@@ -1,7 +1,7 @@
-//! What must hold for any input, however hostile: each function takes bytes from anywhere, and panics when something
-//! does not hold.
+//! Invariants that must hold for any input, however hostile: each function takes arbitrary bytes and panics if one is
+//! broken.
 //!
-//! `fuzz/` looks for such bytes; the tests run what it has found before, and a few seeds.
+//! `fuzz/` searches for such bytes; the tests replay its earlier findings and a few seeds.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -27,11 +27,11 @@ use crate::runtime::admission::gate::{Admission, Gate};
 use crate::runtime::admission::quarantine::verdict;
 use crate::task::{Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 
-/// The largest body that is run here.
+/// The message size limit of the worker under test.
 const LARGEST: usize = 64 * 1024;
 
-/// A message as it lies in an SQLite file: the head, a line break, the body. It is decoded, admitted by a worker, and
-/// sent on through both brokers' formats.
+/// A message as stored in SQLite: the head, a line break, the body. It is decoded, admitted by a worker, and encoded
+/// in both brokers' formats.
 pub fn message(data: &[u8]) {
     let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
     let (first, body) = data.split_at(end);
@@ -48,7 +48,7 @@ pub fn message(data: &[u8]) {
     admitted(message);
 }
 
-/// The properties of a message as they come from RabbitMQ.
+/// The encoded properties of a message from RabbitMQ.
 pub fn amqp(data: &[u8]) {
     let mut mended = data.to_vec();
     if properties::mend_properties(&mut mended).is_ok() {
@@ -64,7 +64,7 @@ pub fn amqp(data: &[u8]) {
     }
 }
 
-/// What goes out comes in as the same, from the second time on: the first may round numbers and leave traces out.
+/// Checks the AMQP round trip. Only the second one must be exact: the first may round numbers and drop traces.
 fn sent_over_amqp(message: &Message) {
     let Ok(properties) = codec::to_amqp(message) else { return };
     let once = codec::from_amqp(&properties, message.body.to_vec());
@@ -72,7 +72,7 @@ fn sent_over_amqp(message: &Message) {
     assert_eq!(codec::from_amqp(&properties, message.body.to_vec()), once);
 }
 
-/// What a worker does with it, short of running it.
+/// Passes the message through a worker's admission, without running it.
 fn admitted(message: Message) {
     struct Nobody;
 
@@ -114,7 +114,7 @@ fn admitted(message: Message) {
     }
 }
 
-/// Takes any arguments, as values.
+/// The task of the admitted messages: `a` is any value, `b` an optional number.
 static ANY: TaskEntry = TaskEntry {
     name: "t",
     options: TaskOptions::DEFAULT,
@@ -131,9 +131,9 @@ static ANY: TaskEntry = TaskEntry {
     },
 };
 
-/// A topic pattern and a routing key, with a line break between them: compared with the definition, word by word.
+/// A topic pattern and a routing key, separated by a line break: the matcher must agree with the definition.
 pub fn topic(data: &[u8]) {
-    /// The definition takes exponential time.
+    /// The limit for the comparison: the definition takes exponential time.
     const WORDS: usize = 8;
 
     fn matches(pattern: &[&str], key: &[&str]) -> bool {
@@ -159,7 +159,7 @@ pub fn topic(data: &[u8]) {
     let _ = (check_key(key), check_name("queue", key));
 }
 
-/// The address of a broker. Whatever is wrong with it, its password is not shown.
+/// A broker address. However malformed it is, its password is not shown.
 pub fn address(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = (value::broker(text), value::result_backend(text), value::shown(text));
@@ -176,7 +176,7 @@ pub fn address(data: &[u8]) {
     no_password(&shown, &url);
 }
 
-/// What stands between the first colon and the last `@` is secret.
+/// Asserts that the password, from the first colon to the last `@`, is not shown.
 fn no_password(shown: &str, url: &BrokerUrl) {
     let secret = url
         .expose()
@@ -184,7 +184,7 @@ fn no_password(shown: &str, url: &BrokerUrl) {
         .and_then(|(_, rest)| rest.rsplit_once('@'))
         .and_then(|(user, _)| user.split_once(':'))
         .map(|(_, secret)| secret);
-    // Others may stand elsewhere by chance; the texts around have no digits.
+    // Other passwords may occur in the text by chance; the surrounding text has no digits.
     let is_telling = |secret: &&str| {
         secret.len() >= 8
             && secret.chars().all(|c| c.is_ascii_alphanumeric())
@@ -222,7 +222,7 @@ mod tests {
 
     type Target = fn(&[u8]);
 
-    /// What `cargo fuzz` has found, and the seeds.
+    /// Replays the findings of `cargo fuzz`, and the seeds.
     #[test]
     fn what_was_found_by_fuzzing_holds() {
         let targets: [(&str, Target); 5] = [

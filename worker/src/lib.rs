@@ -22,7 +22,7 @@
 //! The modules are listed in reading order; each one uses only those before it.
 //! `docs/architecture.md` shows the two flows, from `.delay()` to the broker and from the broker to the outcome.
 
-// Catching panics of code that is not ours.
+// Catching panics of user code.
 mod panics;
 mod tracing;
 
@@ -68,7 +68,7 @@ pub mod events;
 // Remote control: querying and controlling running workers.
 pub mod control;
 
-// The program's own code around every call.
+// Middleware: user code around every call.
 pub mod middleware;
 #[cfg(feature = "otel")]
 pub mod traces;
@@ -87,7 +87,7 @@ pub mod history;
 pub mod runtime;
 pub use runtime::{Summary, Worker, WorkerHandle, run_isolated};
 
-// What people do to a running system, by command or page.
+// Operator actions, shared by the command and the management page.
 #[cfg(feature = "cli")]
 mod admin;
 

@@ -1,7 +1,7 @@
-//! A net under code that is not ours: what panics there becomes a text, and nothing else comes down with it.
+//! Catches panics of user code: the panic becomes a text, and nothing else is affected.
 //!
-//! A value may panic as it is dropped, and so may the payload of a panic. Two panics at once end the process, which no
-//! net can prevent; everything else is caught here.
+//! A value may panic when it is dropped, and so may the payload of a panic. A panic during a panic aborts the process,
+//! which cannot be prevented; everything else is caught here.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -13,17 +13,17 @@ use std::task::{Context, Poll};
 
 use serde::{Deserialize, Serialize};
 
-/// Runs foreign code. A panic becomes its text.
+/// Runs user code. A panic is returned as its text.
 pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(text_of)
 }
 
-/// The text of a panic, whose payload is dropped.
+/// Returns the text of a panic and drops its payload.
 pub(crate) fn text_of(payload: Box<dyn Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // Leaked: its drop could panic in its turn, and so on without an end.
+        // Leaked: dropping it could panic again, and so on without end.
         std::mem::forget(another);
     }
     text.unwrap_or_else(|| "a panic without a text".into())
@@ -33,7 +33,7 @@ pub(crate) fn text_of(payload: Box<dyn Any + Send>) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Panic {
     pub(crate) text: String,
-    /// Its place, and how the program came there.
+    /// The location and the backtrace.
     pub(crate) trace: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl From<String> for Panic {
 }
 
 impl Panic {
-    /// The panic that was just caught on this thread, whose text this is.
+    /// The panic with this text that was just caught on this thread, with its backtrace if one was recorded.
     pub(crate) fn just_caught(text: String) -> Self {
         let seen = LAST.with(|last| last.borrow_mut().take());
         Self { text, trace: seen.map(|(place, backtrace)| trace(&place, &backtrace.to_string())) }
@@ -52,14 +52,14 @@ impl Panic {
 }
 
 thread_local! {
-    /// The place and the backtrace of the last panic on this thread that is not told yet.
+    /// The location and backtrace of the last panic on this thread, until it is reported.
     static LAST: RefCell<Option<(String, Backtrace)>> = const { RefCell::new(None) };
     /// True while a task's own code runs on this thread.
     static TRACED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps the backtraces of panics in tasks from now on. The program's own panic hook is called as before; one that it sets
-/// later takes the place of this.
+/// Records the backtraces of panics in tasks from now on. The program's own panic hook is still called; one that it sets
+/// later replaces this one.
 pub(crate) fn keep_traces() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -75,7 +75,7 @@ pub(crate) fn keep_traces() {
     });
 }
 
-/// Runs foreign code whose panic is reported with its backtrace.
+/// Runs user code and records the backtrace if it panics.
 pub(crate) fn traced<T>(run: impl FnOnce() -> T) -> T {
     struct Reset(bool);
     impl Drop for Reset {
@@ -113,7 +113,7 @@ fn trace(place: &str, backtrace: &str) -> String {
     of_program.take(FRAMES).fold(format!("panicked at {place}"), |text, frame| text + "\n  " + frame)
 }
 
-/// A foreign value, whose drop is caught.
+/// A user's value: a panic in its drop is caught.
 #[derive(Debug)]
 pub(crate) struct Guarded<T>(Option<T>);
 
@@ -122,7 +122,7 @@ impl<T> Guarded<T> {
         Self(Some(value))
     }
 
-    /// The value itself, without its guard.
+    /// Returns the value without its guard.
     pub(crate) fn into_inner(mut self) -> T {
         self.0.take().expect("there until it is dropped")
     }
@@ -131,12 +131,12 @@ impl<T> Guarded<T> {
 impl<T> Drop for Guarded<T> {
     fn drop(&mut self) {
         let value = self.0.take();
-        // The panic hook has said where it was.
+        // The panic hook has reported the location.
         let _ = caught(|| drop(value));
     }
 }
 
-/// A foreign future. A panic as it runs is its result; one as it is dropped harms nobody.
+/// A user's future. A panic while it runs is its result; a panic in its drop is caught.
 #[derive(Debug)]
 pub(crate) struct Caught<F>(Option<F>);
 
@@ -145,7 +145,7 @@ impl<F: Future + Unpin> Caught<F> {
         Self(Some(future))
     }
 
-    /// Drops the future where it stands. The error is the panic with which it went.
+    /// Drops the future. The error is the panic of its drop.
     pub(crate) fn stop(&mut self) -> Result<(), String> {
         let future = self.0.take();
         caught(|| drop(future))

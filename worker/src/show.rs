@@ -1,8 +1,8 @@
-//! How times, numbers and long texts are written for people: `1s 500ms`, `2 messages`.
+//! Formats times, numbers and long texts for people: `1s 500ms`, `2 messages`.
 
 use std::time::Duration;
 
-/// A time as in the configuration, as exact as anyone reads it.
+/// A duration in the configuration's format, at a readable precision.
 pub(crate) fn duration(duration: Duration) -> impl std::fmt::Display {
     let millis = match duration {
         // A task may take less than a millisecond.
@@ -17,13 +17,13 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A moment, in UTC and to the second.
+/// A time in UTC, to the second.
 #[cfg(feature = "dashboard")]
 pub(crate) fn time(time: chrono::DateTime<chrono::Utc>) -> impl std::fmt::Display {
     time.format("%Y-%m-%d %H:%M:%SZ")
 }
 
-/// One line of a text that may be long or have several, for a table or a log.
+/// Puts a text on one line and shortens it to `width` characters, for a table or a log.
 #[cfg(feature = "cli")]
 pub(crate) fn one_line(text: &str, width: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");

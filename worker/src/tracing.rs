@@ -1,5 +1,5 @@
-//! The macros of `tracing`, with a net under each event: a program may install a subscriber of its own, and when that
-//! one panics, what was to be told of goes on all the same. `use crate::tracing;` puts them in place of the crate's.
+//! The macros of `tracing`, with panics caught: a program may install its own subscriber, and if that one panics, the
+//! code that logs carries on. `use crate::tracing;` puts them in place of the crate's.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -21,11 +21,11 @@ macro_rules! error_ {
 
 pub(crate) use {debug_ as debug, error_ as error, info_ as info, warn_ as warn};
 
-/// A span that is entered again and again, with the same net under it.
+/// A span that is entered repeatedly, with panics caught as well.
 pub(crate) struct Span(::tracing::Span);
 
 impl Span {
-    /// `make` makes the span.
+    /// Creates a span with `make`; if that panics, the span is disabled.
     pub(crate) fn new(make: impl FnOnce() -> ::tracing::Span) -> Self {
         Self(caught(make).unwrap_or_else(|_| ::tracing::Span::none()))
     }

@@ -1,4 +1,4 @@
-//! Two tasks of one name: nobody could say which of them a message means.
+//! Two tasks with one name: a message could mean either.
 
 use mq_worker::task::Registry;
 use mq_worker::{App, Config, task};

@@ -1,4 +1,4 @@
-//! Middleware around calls: what it sees on both sides, what it may change, and that it breaks nothing.
+//! Middleware around calls: what it sees on both sides, what it may change, and that its failures break nothing.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ impl Seen {
     }
 }
 
-/// A layer that writes down all that it sees.
+/// A layer that records everything that it sees.
 struct Witness {
     name: &'static str,
     seen: Seen,
@@ -137,7 +137,7 @@ impl Middleware for Linked {
 
 mq_worker::middleware!(Linked);
 
-/// An application of its own, with a worker on it; the worker is stopped at the end.
+/// Runs a test with its own application and a worker, which is stopped at the end.
 async fn with_worker<F: AsyncFnOnce(&App)>(
     name: &str,
     app: impl FnOnce(mq_worker::app::AppBuilder) -> mq_worker::app::AppBuilder,
@@ -229,7 +229,7 @@ async fn a_layer_can_refuse_a_call_on_both_sides_and_breaks_nothing_by_a_panic()
             let error =
                 app.send(layer_panics_before.with()).await.expect("sent").get().await.expect_err("it fails");
             assert!(error.to_string().contains("before the task ran"), "{error}");
-            // The task has returned: what was done is not done again because an observer of it panics.
+            // The task has returned: it must not run again because a layer panics afterwards.
             let job = app.send(layer_panics_after.with()).await.expect("sent");
             let value = tokio::time::timeout(Duration::from_secs(30), job.get())
                 .await

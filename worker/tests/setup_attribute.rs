@@ -29,7 +29,7 @@ fn plain(state: &mut SharedState) {
 
 #[setup]
 fn plain_with_result(state: &mut mq_worker::SharedState) -> Result<(), TaskError> {
-    // In the order of the names: what came before is there.
+    // In the order of the names: state from earlier functions is available.
     state.get::<Greeting>().map(|_| ()).ok_or_else(|| TaskError::failed("no greeting"))
 }
 

@@ -1,6 +1,6 @@
-//! What `#[task]` makes of a function: called directly, run by a worker from a message, queued.
+//! Functions with `#[task]`: called directly, run by a worker from a message, queued.
 
-// Nothing that the attribute writes may ask for an exception from a strict program.
+// The generated code must not need any lint exceptions in a strict program.
 #![forbid(unsafe_code)]
 #![deny(warnings, missing_docs, unreachable_pub, clippy::all)]
 
@@ -127,7 +127,7 @@ fn entry(name: &str) -> &'static TaskEntry {
     Registry::collect().expect("names differ").get(name).unwrap_or_else(|| panic!("no task `{name}`"))
 }
 
-/// What a worker does with a body, short of the queue.
+/// Runs a body as a worker would, without the queue.
 async fn run(name: &str, body: Value) -> Result<Value, TaskError> {
     let body = body.to_string();
     let call = Body::parse(body.as_bytes()).expect("a body");
@@ -140,7 +140,7 @@ async fn run(name: &str, body: Value) -> Result<Value, TaskError> {
     Ok(serde_json::from_slice(&json).expect("JSON"))
 }
 
-/// Why a worker refuses a body.
+/// Returns why a worker refuses a body.
 fn refused(name: &str, body: Value) -> String {
     let body = body.to_string();
     let call = Body::parse(body.as_bytes()).expect("a body");
@@ -157,7 +157,7 @@ async fn a_task_is_still_a_function() {
     assert_eq!(add(1, 2), 3);
     assert_eq!(with_context(&Context::detached(), "!".into()).await, "0!");
     assert_eq!(plain_with_context(&Context::detached(), "!".into()), "!");
-    // By name in a variable, and as what it points to.
+    // Through a variable, and by dereferencing.
     let function = *add;
     assert_eq!(function(3, 4), 7);
 }
@@ -323,7 +323,7 @@ mod errors {
         }
     }
 
-    /// An alias, as `anyhow` and others have it.
+    /// An alias like that of `anyhow` and others.
     type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
     #[task]
@@ -383,7 +383,7 @@ mod errors {
 pub mod surroundings {
     use super::*;
 
-    /// What a public task takes.
+    /// The argument of a public task.
     #[derive(Serialize, Deserialize)]
     pub struct Ticket(pub u8);
 
@@ -397,7 +397,7 @@ pub mod surroundings {
     #[task]
     pub(super) async fn half_open(_ticket: Ticket) {}
 
-    // Names of the standard library mean something else here, and that is fine.
+    // Shadowed names of the standard library do no harm.
     #[allow(dead_code, unused_imports)]
     mod shadowed {
         type Option = ();
@@ -417,7 +417,7 @@ pub mod surroundings {
         }
     }
 
-    // Local variables of the generated code may not meet tasks of these names.
+    // Local variables of the generated code must not clash with tasks of these names.
     #[task]
     async fn arguments(context: u8) -> u8 {
         context
@@ -431,7 +431,7 @@ pub mod surroundings {
         user
     }
 
-    // Names of methods, as names of tasks.
+    // Method names as task names.
     #[task]
     async fn delay(by: u8, delay_many: u8) -> u8 {
         by + delay_many
@@ -456,7 +456,7 @@ pub mod surroundings {
         return 1;
     }
 
-    // Other attributes work on the function under its own name, from either side.
+    // Other attributes apply to the function under its own name, above or below `#[task]`.
     #[task]
     #[tracing::instrument(skip_all)]
     async fn traced_below(n: u8) -> Result<u8, MailError> {
@@ -541,7 +541,7 @@ async fn a_task_may_call_itself() {
     assert_eq!(countdown(3).await, 3);
 }
 
-/// Reaches the library by another path.
+/// The library under another path.
 mod renamed {
     pub(crate) use mq_worker as queues;
 
@@ -554,7 +554,7 @@ async fn the_library_may_have_another_path() {
     assert_eq!(run("by_another_path", json!([[], {}, {}])).await.unwrap(), Value::Null);
 }
 
-/// Only compiled: what callers may write, and that futures can be spawned.
+/// Checked at compile time only: calls that users may write, and that futures can be spawned.
 #[test]
 fn calls_can_be_written_and_sent_from_any_thread() {
     fn sendable<T: Send>(_: T) {}

@@ -1,4 +1,4 @@
-//! The simple queue: what is sent waits for a worker, which may be in another program.
+//! A simple queue: calls wait for a worker, which may be in another program.
 
 use mq_worker::{App, Worker, task};
 

@@ -1,4 +1,4 @@
-//! Publish/subscribe, routing and topics: three readers of a log, each with another exchange.
+//! Publish/subscribe, routing and topics: three readers of a log, each on a different exchange.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn main() -> mq_worker::Result<()> {
     let worker = Worker::new(app.clone())?;
     let handle = worker.handle();
     let working = tokio::spawn(worker.run());
-    // Nobody hears what is said before somebody listens.
+    // Messages cannot be routed until the worker has bound its queues.
     while let Err(error) = app.publish("logs.all", "", "the log begins").await {
         if !error.is_unroutable() {
             return Err(error);

@@ -28,36 +28,36 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const QUEUES: [&str; 2] = ["email", "sms"];
 const DEAD: [&str; 2] = ["email.dead", "sms.dead"];
 
-/// The pause between two sign-ups that somebody watches.
+/// The pause between two sign-ups that are being watched.
 const BETWEEN_SIGN_UPS: Duration = Duration::from_millis(150);
 
 /// How long the worker may take to stop once everything is done or given up.
 const STOPPING: Duration = Duration::from_secs(15);
 
-/// What the command line may say.
+/// The options of the command line.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How many users sign up.
     pub users: u64,
-    /// How long nothing may be delivered before the demonstration gives up.
+    /// How long to wait without a delivery before giving up.
     pub patience: Duration,
-    /// How many e-mails the mail server takes and loses: a fault to test with.
+    /// How many e-mails the mail server accepts and drops: a fault for tests.
     pub lose: usize,
 }
 
 /// How the demonstration ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// To the end, good or bad.
+    /// It ran to the end, with or without problems.
     Finished(Report),
-    /// By Ctrl-C.
+    /// It was stopped by Ctrl-C.
     Stopped,
 }
 
 /// Runs the demonstration and writes to `out` what it is doing.
 ///
 /// # Errors
-/// What keeps it from beginning, or from going on: a broker that cannot be used, no free port.
+/// Fails if it cannot start or continue: the broker cannot be used, or no port is free.
 pub async fn run(options: Options, out: &mut impl Write) -> Result<Ending> {
     let mut interrupted = pin!(interruption()?);
     let (smtp, sms) = servers(options.lose).await?;
@@ -66,19 +66,19 @@ pub async fn run(options: Options, out: &mut impl Write) -> Result<Ending> {
     let app = place.app.clone();
     let demo = Demo { options, broker: app.broker().await?, smtp, sms, broker_stays: place.stays() };
     let ending = demo.run(&app, &mut interrupted).await;
-    // A broker that is away may not keep the program from ending.
+    // An unreachable broker must not keep the program from exiting.
     let _closed = timeout(Duration::from_secs(5), app.close()).await;
     ending
 }
 
-/// Signs users up again and again, slowly enough to watch, and serves the management page until Ctrl-C.
+/// Keeps signing users up, slowly enough to watch, and serves the management page until Ctrl-C.
 ///
 /// # Errors
-/// What keeps it from beginning: a broker that cannot be used, an address in use.
+/// Fails if it cannot start: the broker cannot be used, or the address is in use.
 pub async fn show(options: Options, listen: SocketAddr, out: &mut impl Write) -> Result<()> {
     let mut interrupted = pin!(interruption()?);
     let (_smtp, _sms) = servers(options.lose).await?;
-    // What is sent and run becomes visible by events.
+    // The management page learns of calls through events.
     let place = Place::open(|config| {
         config.sent_events = true;
         config.worker.events = true;
@@ -123,12 +123,12 @@ async fn servers(lose: usize) -> Result<(SmtpSink, SmsSink)> {
 struct Place {
     app: App,
     name: String,
-    /// Of the file that goes when the demonstration ends. `None` on a broker that somebody has configured.
+    /// Holds the broker's file and is removed when the demonstration ends. `None` for a configured broker.
     directory: Option<TempDir>,
 }
 
 impl Place {
-    /// The configured broker, else an SQLite file of its own: what lies in the default one is not touched.
+    /// Opens the configured broker, else a temporary SQLite file: the default file is not touched.
     fn open(change: impl FnOnce(&mut Config)) -> Result<Self> {
         let mut config = Config::load()?;
         let mut directory = None;
@@ -150,7 +150,7 @@ impl Place {
         Ok(Self { app: App::builder().config(config).install()?, name, directory })
     }
 
-    /// True when somebody can look into the broker afterwards.
+    /// True if the broker can be inspected afterwards.
     fn stays(&self) -> bool {
         self.directory.is_none() && self.app.config().broker_url.scheme() != "memory"
     }
@@ -191,7 +191,7 @@ impl Demo {
         let watched = tokio::select! {
             () = &mut *interrupted => Ok(Watched::Interrupted),
             ended = &mut working => {
-                // Nobody told it to: it cannot have ended well.
+                // It was not asked to stop, so something went wrong.
                 ended??;
                 return Err("the worker ended before its work was done".into());
             }
@@ -206,7 +206,7 @@ impl Demo {
             Watched::GaveUp(why) => Some(why),
             Watched::Done => None,
         };
-        // Only now, with nothing running any more, do the counts stand still.
+        // The counts are final only now that nothing is running any more.
         seen.retried = summary.retried;
         seen.emails = self.smtp.received();
         seen.texts = self.sms.received();
@@ -216,8 +216,8 @@ impl Demo {
         Ok(Ending::Finished(Report::new(&seen)))
     }
 
-    /// On a broker of others the demonstration neither sends their messages nor lets them send its own. Gives how
-    /// many dead letters there are already.
+    /// Fails if the queues have messages or consumers of others: neither may the demonstration send their messages,
+    /// nor they its own. Returns how many dead letters there are already.
     async fn check_queues(&self) -> Result<[u64; 2]> {
         for queue in self.queues(&QUEUES).await? {
             let name = &queue.name;
@@ -272,7 +272,7 @@ impl Demo {
                 (most, since) = (done, Instant::now());
                 continue;
             }
-            // Where the broker cannot tell what runs or waits for its time, a retry may be on its way.
+            // If the broker does not report running and delayed messages, a retry may still be pending.
             let all_told = queues.iter().all(|queue| queue.running.is_some() && queue.delayed.is_some());
             let idle = queues.iter().all(|queue| waiting(queue) == 0);
             if idle && silence > Duration::from_secs(if all_told { 2 } else { 15 }) {
@@ -301,12 +301,12 @@ enum Watched {
     Interrupted,
 }
 
-/// All messages of a queue that the broker tells of.
+/// All messages of a queue that the broker reports.
 fn waiting(queue: &QueueInfo) -> u64 {
     queue.ready + queue.running.unwrap_or_default() + queue.delayed.unwrap_or_default()
 }
 
-/// Waits for a worker that was told to stop.
+/// Waits for a worker that was asked to stop.
 async fn stopped(mut working: JoinHandle<mq_worker::Result<Summary>>) -> Result<Summary> {
     match timeout(STOPPING, &mut working).await {
         Ok(ended) => Ok(ended??),
@@ -317,14 +317,14 @@ async fn stopped(mut working: JoinHandle<mq_worker::Result<Summary>>) -> Result<
     }
 }
 
-/// On a terminal; elsewhere it draws nothing.
+/// A progress bar. It draws nothing if there is no terminal.
 fn progress_bar(length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} messages  {elapsed}")
         .expect("the template is right");
     ProgressBar::new(length).with_style(style)
 }
 
-/// Ctrl-C, or being told to end by the system. It is heard from the moment of this call.
+/// Completes on SIGINT or SIGTERM. Signals are caught from this call on.
 #[cfg(unix)]
 fn interruption() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -338,7 +338,7 @@ fn interruption() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Ctrl-C. It is heard from the moment of this call.
+/// Completes on Ctrl-C, which is caught from this call on.
 #[cfg(windows)]
 fn interruption() -> std::io::Result<impl Future<Output = ()>> {
     let mut interrupt = tokio::signal::windows::ctrl_c()?;

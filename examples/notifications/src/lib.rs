@@ -1,10 +1,10 @@
-//! A sign-up service. Whoever signs up gets a welcome e-mail and a text message; tasks send both, so that the
-//! sign-up itself returns as soon as the two calls are safe in the queue.
+//! A sign-up service. New users get a welcome e-mail and a text message; tasks send both, so that the sign-up
+//! itself returns as soon as the two calls are stored in their queues.
 //!
-//! - [`user`]: who signs up
+//! - [`user`]: the users who sign up
 //! - [`mail`]: the task `send_email`, SMTP through `lettre`
 //! - [`sms`]: the task `send_sms`, HTTP through `reqwest`
-//! - [`outbox`]: the folder that takes mail and texts where no server is configured
+//! - [`outbox`]: the folder for mail and texts if no server is configured
 //! - [`signup`]: what the web handler of a real service would do
 //!
 //! The rest is the demonstration: [`sinks`] are a mail server and an SMS gateway for one machine, [`demo`] signs

@@ -41,7 +41,7 @@ impl Mailer {
     /// A mailer for the server at `url`, or for the outbox.
     ///
     /// # Errors
-    /// A URL or a sender that cannot be used.
+    /// Fails if the URL or the sender cannot be used.
     pub fn new(url: Option<&str>, from: &str) -> Result<Self, MailError> {
         let from = from
             .parse()
@@ -53,7 +53,7 @@ impl Mailer {
         Ok(Self { from, server })
     }
 
-    /// The mailer of this process. The first use makes it from `SMTP_URL` and `MAIL_FROM`.
+    /// Returns the mailer of this process, created on first use from `SMTP_URL` and `MAIL_FROM`.
     fn of_process() -> Result<&'static Self, MailError> {
         if let Some(mailer) = MAILER.get() {
             return Ok(mailer);
@@ -69,7 +69,7 @@ impl Mailer {
         }))
     }
 
-    /// Makes this the mailer of the process. False when it has one already.
+    /// Makes this the mailer of the process. Returns false if it has one already.
     #[must_use]
     pub fn install(self) -> bool {
         MAILER.set(self).is_ok()
@@ -104,7 +104,7 @@ impl Mailer {
 }
 
 fn connect(url: &str) -> Result<AsyncSmtpTransport<Tokio1Executor>, MailError> {
-    // Not the URL itself: it may hold a password.
+    // The message does not show the URL, which may contain a password.
     let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
         .map_err(|error| MailError::Settings(format!("SMTP_URL cannot be used: {error}")))?;
     // As many idle connections as tasks run at once: a smaller pool closes connections that are needed again.
@@ -115,9 +115,9 @@ fn connect(url: &str) -> Result<AsyncSmtpTransport<Tokio1Executor>, MailError> {
 /// Why an e-mail was not sent.
 #[derive(Debug)]
 pub enum MailError {
-    /// The user's address is none.
+    /// The user's address is invalid.
     Address(lettre::address::AddressError),
-    /// No message can be made of the user's data.
+    /// No message can be built from the user's data.
     Message(lettre::error::Error),
     /// The server refused it, or could not be reached.
     Smtp(lettre::transport::smtp::Error),
@@ -128,7 +128,7 @@ pub enum MailError {
 }
 
 impl Permanence for MailError {
-    /// 5xx means no for ever; 4xx and whatever the network does may be better next time.
+    /// A 5xx reply is permanent; after a 4xx reply or a network error, the next attempt may succeed.
     fn is_permanent(&self) -> bool {
         match self {
             MailError::Address(_) | MailError::Message(_) => true,

@@ -54,8 +54,8 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Refused addresses are part of the show: the table counts them, so the log need not name each. `lapin`
-    // calls it an error that a queue is not there yet.
+    // Refused addresses are expected: the table counts them, so the log need not name each. `lapin` logs an
+    // error if a queue does not exist yet.
     let quiet = || EnvFilter::new("error,lapin=off,mq_worker::runtime::settle=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -87,7 +87,7 @@ async fn demonstrate(arguments: &DemoArguments) -> Result<ExitCode, Box<dyn Erro
         }
         Ending::Stopped => {
             writeln!(out, "stopped")?;
-            // What a shell says of a program that Ctrl-C ended.
+            // The exit code that a shell reports for a program ended by Ctrl-C.
             Ok(ExitCode::from(130))
         }
     }

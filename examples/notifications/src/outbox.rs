@@ -1,4 +1,4 @@
-//! The folder that takes mail and texts where no server is configured: one file each, to look at.
+//! The folder for mail and texts if no server is configured: one file each.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 /// The folder, in the working directory of the worker.
 pub const OUTBOX: &str = "outbox";
 
-/// Writes one message into the folder, which is made when missing.
+/// Writes one message into the folder, which is created if missing.
 ///
 /// The file is named after the recipient: a task that runs twice, as tasks may, writes the same file twice. It
 /// appears whole or not at all.
 ///
 /// # Errors
-/// When the folder or the file cannot be written.
+/// Fails if the folder or the file cannot be written.
 pub async fn save(recipient: &str, extension: &str, contents: Vec<u8>) -> io::Result<PathBuf> {
     save_in(Path::new(OUTBOX), recipient, extension, contents).await
 }
@@ -22,7 +22,7 @@ async fn save_in(folder: &Path, recipient: &str, extension: &str, contents: Vec<
     let path = folder.join(file_name(recipient, extension));
     let write = move || {
         std::fs::create_dir_all(&folder)?;
-        // Beside the final place, since a rename works only within one file system.
+        // Next to the final path, since a rename works only within one file system.
         let mut file = tempfile::NamedTempFile::new_in(&folder)?;
         io::Write::write_all(&mut file, &contents)?;
         file.persist(&path)?;
@@ -31,7 +31,7 @@ async fn save_in(folder: &Path, recipient: &str, extension: &str, contents: Vec<
     tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
 }
 
-/// A recipient comes from outside: nothing of it may lead out of the folder.
+/// Returns a file name for a recipient, which comes from outside and must not lead out of the folder.
 fn file_name(recipient: &str, extension: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '@' | '+' | '-' | '_' | '.');
     let plain: String = recipient.chars().map(|c| if is_plain(c) { c } else { '_' }).take(100).collect();

@@ -1,4 +1,4 @@
-//! What came of the demonstration, checked against what had to come.
+//! The outcome of the demonstration, checked against the expected one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::user::User;
 
-/// What was seen, by those who saw it.
+/// What was observed, by its source.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// How many users signed up: 1 to this.
+    /// How many users signed up: those with ids from 1 to this.
     pub users: u64,
     /// How long the sign-ups took.
     pub signing_up: Duration,
@@ -27,9 +27,9 @@ pub struct Seen {
     pub dead_texts: u64,
     /// Messages that are still in the queues.
     pub left: u64,
-    /// True on a broker that stays when the demonstration ends, with its dead letters.
+    /// True if the broker and its dead letters stay after the demonstration.
     pub broker_stays: bool,
-    /// Why the demonstration ended before all was done, if it did.
+    /// Why the demonstration gave up, if it did.
     pub gave_up: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Checks what was seen.
+    /// Checks what was observed.
     pub fn new(seen: &Seen) -> Self {
         let users: Vec<User> = (1..=seen.users).map(User::sample).collect();
         let refused = users.iter().filter(|user| user.is_refused()).count() as u64;
@@ -83,7 +83,7 @@ impl Report {
         }
     }
 
-    /// True when everything arrived that had to.
+    /// True if everything arrived as expected.
     pub fn adds_up(&self) -> bool {
         self.problems.is_empty()
     }
@@ -118,7 +118,7 @@ struct Compared {
     duplicates: u64,
 }
 
-/// Each expected recipient must have got a message, and nobody else.
+/// Checks that each expected recipient got a message, and no one else.
 fn compare<'a>(
     what: &str,
     expected: impl Iterator<Item = &'a str>,

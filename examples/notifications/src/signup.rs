@@ -8,7 +8,7 @@ use crate::mail::send_email;
 use crate::sms::send_sms;
 use crate::user::User;
 
-/// Sign-ups that are under way at once, as with the connections of a web server.
+/// The number of concurrent sign-ups, like the connections of a web server.
 const AT_ONCE: usize = 64;
 
 /// The users of the service. A real one has a database.
@@ -26,16 +26,16 @@ impl Users {
         self.0.lock().expect("never poisoned").len()
     }
 
-    /// True when nobody has signed up.
+    /// True if no user has signed up.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Signs one user up. It returns when both messages are safe in their queues; sending them is left to a worker.
+/// Signs one user up. Returns when both calls are stored in their queues; running them is left to a worker.
 ///
 /// # Errors
-/// When the broker does not take a message.
+/// Fails if the broker does not accept a message.
 pub async fn sign_up(users: &Users, user: User) -> mq_worker::Result<()> {
     users.insert(user.clone());
     send_email.delay(user.clone()).await?;
@@ -46,7 +46,7 @@ pub async fn sign_up(users: &Users, user: User) -> mq_worker::Result<()> {
 /// Signs up users 1 to `count`.
 ///
 /// # Errors
-/// The first sign-up that fails ends it.
+/// Stops at the first sign-up that fails.
 pub async fn sign_up_many(users: &Users, count: u64) -> mq_worker::Result<()> {
     stream::iter(1..=count)
         .map(|id| sign_up(users, User::sample(id)))

@@ -1,6 +1,6 @@
 //! The text message: the task `send_sms`.
 //!
-//! `SMS_GATEWAY_URL` names a gateway that speaks as Twilio does, with account and token in it:
+//! `SMS_GATEWAY_URL` names a gateway with Twilio's API, including account and token:
 //! `https://ACCOUNT:TOKEN@api.twilio.com`. `SMS_FROM` is the sender's number.
 
 use std::sync::OnceLock;
@@ -38,7 +38,7 @@ pub struct Gateway {
 /// An account at a gateway.
 struct Account {
     client: Client,
-    /// Where messages are posted. Without the token.
+    /// The URL to post messages to, without the token.
     messages: Url,
     sid: String,
     token: String,
@@ -50,7 +50,7 @@ impl Gateway {
     /// A gateway at `url`, or the outbox.
     ///
     /// # Errors
-    /// A URL that cannot be used.
+    /// Fails if the URL cannot be used.
     pub fn new(url: Option<&str>, from: &str) -> Result<Self, SmsError> {
         let account = match url {
             Some(url) => Some(Account::open(url)?),
@@ -59,7 +59,7 @@ impl Gateway {
         Ok(Self { from: from.to_owned(), account })
     }
 
-    /// The gateway of this process. The first use makes it from `SMS_GATEWAY_URL` and `SMS_FROM`.
+    /// Returns the gateway of this process, created on first use from `SMS_GATEWAY_URL` and `SMS_FROM`.
     fn of_process() -> Result<&'static Self, SmsError> {
         if let Some(gateway) = GATEWAY.get() {
             return Ok(gateway);
@@ -75,7 +75,7 @@ impl Gateway {
         }))
     }
 
-    /// Makes this the gateway of the process. False when it has one already.
+    /// Makes this the gateway of the process. Returns false if it has one already.
     #[must_use]
     pub fn install(self) -> bool {
         GATEWAY.set(self).is_ok()
@@ -99,7 +99,7 @@ impl Gateway {
     }
 }
 
-/// What the gateway says, for better or worse.
+/// The gateway's reply, whether it accepted the message or not.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Answer {
@@ -110,7 +110,7 @@ struct Answer {
 
 impl Account {
     fn open(url: &str) -> Result<Self, SmsError> {
-        // Not the URL itself: it holds the token.
+        // The message does not show the URL, which contains the token.
         let bad =
             |why: &dyn fmt::Display| SmsError::Settings(format!("SMS_GATEWAY_URL cannot be used: {why}"));
         let mut messages: Url = url.parse().map_err(|error| bad(&error))?;
@@ -130,7 +130,7 @@ impl Account {
             &sid,
             "Messages.json",
         ]);
-        // The HTTP client takes its cryptography from the process; it is no matter who was first.
+        // The HTTP client uses the process-wide crypto provider; it does not matter which code installed it first.
         let _was_first = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(10))
@@ -153,7 +153,7 @@ impl Account {
         let retry_after = retry_after(response.headers(), SystemTime::now());
         let answer = read(response).await;
         if status.is_success() {
-            // Taken, whatever the answer's text is like: asking again would send it twice.
+            // Accepted, whatever the body of the reply: another attempt would send it twice.
             tracing::debug!(sid = answer.sid, "the gateway took the text message");
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl Account {
     }
 }
 
-/// The answer, as far as it can be read. More than a little is nothing that a gateway says.
+/// Reads the reply as far as possible, up to a limit that no real reply exceeds.
 async fn read(mut response: Response) -> Answer {
     const LIMIT: usize = 64 * 1024;
     let mut text = Vec::new();
@@ -175,7 +175,7 @@ async fn read(mut response: Response) -> Answer {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// `Retry-After`: seconds or a date. At most an hour: a gateway's slip must not hold a text back for ever.
+/// Reads `Retry-After`: seconds or a date, at most an hour. A gateway's mistake must not delay a text forever.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match value.parse() {
@@ -185,7 +185,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(wait.min(Duration::from_secs(3600)))
 }
 
-/// Shows no token.
+/// Does not show the token.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account").field("messages", &self.messages.as_str()).finish_non_exhaustive()
@@ -201,12 +201,12 @@ pub enum SmsError {
         status: StatusCode,
         /// The gateway's own number for the error.
         code: Option<u32>,
-        /// The gateway's words.
+        /// The gateway's message.
         message: String,
-        /// When it wants to be asked again.
+        /// How long to wait before the next attempt.
         retry_after: Option<Duration>,
     },
-    /// The gateway could not be reached, or went away.
+    /// The gateway could not be reached, or the connection was lost.
     Network(reqwest::Error),
     /// The outbox cannot be written.
     Outbox(io::Error),
@@ -215,7 +215,7 @@ pub enum SmsError {
 }
 
 impl Permanence for SmsError {
-    /// 4xx means that the request is wrong and stays wrong, except where it means "not now".
+    /// A 4xx status means that the request is wrong and stays wrong, except for 408 and 429, which mean "not now".
     fn is_permanent(&self) -> bool {
         match self {
             SmsError::Refused { status, .. } => {

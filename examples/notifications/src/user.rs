@@ -1,10 +1,10 @@
-//! Who signs up.
+//! The users who sign up.
 
 use serde::{Deserialize, Serialize};
 
 use crate::sinks::{BUSY_PREFIX, REFUSED_DOMAIN};
 
-/// A user, as it travels to the tasks.
+/// A user, as passed to the tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The number in the user list.
@@ -18,10 +18,10 @@ pub struct User {
 }
 
 impl User {
-    /// The user of this number: always the same one, so that what arrives can be checked.
+    /// Returns the user with this id: always the same one, so that deliveries can be checked.
     ///
-    /// Every 50th has an address that the mail server of the demonstration refuses for good, every 25th a number
-    /// whose gateway is busy twice.
+    /// Every 50th has an address that the demonstration's mail server refuses permanently, every 25th a number for
+    /// which the gateway is busy twice.
     pub fn sample(id: u64) -> Self {
         const FIRST: [&str; 9] =
             ["Ada", "Alan", "Barbara", "Edsger", "Frances", "Grace", "Jean", "Ken", "Radia"];

@@ -1,4 +1,4 @@
-//! The demonstration from end to end, as its user starts it.
+//! The demonstration from end to end, as a user starts it.
 
 mod support;
 
@@ -14,7 +14,7 @@ fn number(ended: &Ended, name: &str) -> u64 {
     number.unwrap_or_else(|| panic!("no `{name}` in {ended:?}"))
 }
 
-/// The rows of the table without those that tell times.
+/// The rows of the table that do not depend on time.
 fn table(ended: &Ended) -> [u64; 5] {
     ["sign-ups", "e-mails delivered", "text messages delivered", "retried", "dead-lettered"]
         .map(|name| number(ended, name))
@@ -114,7 +114,7 @@ fn ctrl_c_ends_it_without_a_trace() {
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
     assert!(line.starts_with("Broker: "), "{line}");
-    // The sign-ups are under way when the file of the broker is there.
+    // The sign-ups have started once the broker's file exists.
     let begun = std::time::Instant::now();
     while is_empty(directory.path()) {
         assert!(begun.elapsed().as_secs() < 30, "no broker");

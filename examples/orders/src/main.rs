@@ -13,14 +13,14 @@ struct Order {
     item: String,
 }
 
-/// An order was paid; the word in the middle is the country. Both sides name this constant, so that neither can
-/// mistake the type.
+/// An order was paid; the word in the middle is the country. Both sides use this constant, so that their types
+/// cannot differ.
 const ORDER_PAID: Topic<Order> = Topic::new("order.*.paid");
 
-/// How many orders stock has reserved for.
+/// The number of orders for which stock has been reserved.
 static RESERVED: AtomicU64 = AtomicU64::new(0);
 
-// The service "stock". The one that takes orders does not know it.
+// The service "stock". The service that takes orders does not know about it.
 #[task(queue = "stock", topic = ORDER_PAID)]
 async fn reserve(order: Order) {
     println!("stock: reserved {} for order {}", order.item, order.id);

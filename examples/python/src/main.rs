@@ -1,4 +1,4 @@
-//! Works on what a Python script sends, and sends what it prints.
+//! Handles messages from a Python script, and sends the messages that the script prints.
 
 use mq_worker::{App, Worker, task};
 
@@ -16,7 +16,7 @@ async fn main() -> mq_worker::Result<()> {
     let worker = Worker::new(app)?;
     let handle = worker.handle();
     let working = tokio::spawn(worker.run());
-    // Until Enter, or until whoever started it closes its input.
+    // Run until Enter is pressed, or until the parent process closes our input.
     let mut line = String::new();
     tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut line)).await.expect("no panic").ok();
     handle.stop();

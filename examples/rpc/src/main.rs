@@ -1,4 +1,4 @@
-//! A question and its answer: plain messages with `reply_to`, so that either side may be in another language.
+//! A request and its reply: plain messages with `reply_to`, so that either side may be in another language.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn main() -> mq_worker::Result<()> {
     let worker = Worker::new(app.clone())?;
     let handle = worker.handle();
     let working = tokio::spawn(worker.run());
-    // The worker makes the queue; who asks before that is told at once, and asks again.
+    // The worker declares the queue; a request before that fails at once and is repeated.
     while app.rpc("rpc_queue", "0").await.is_err_and(|error| error.is_unroutable()) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,4 +1,4 @@
-//! Two schedulers, of which one leads; the other goes on when it is stopped. Each due time is sent once.
+//! Two schedulers: one leads, and the other takes over when it is stopped. Each due time is sent once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -38,7 +38,7 @@ pub async fn build_report(ctx: &Context, order: Order) -> Result<Report, TaskErr
     Ok(Report { customer, months, total })
 }
 
-/// Stands for a pool of database connections, such as `deadpool_postgres::Pool`.
+/// Stands in for a pool of database connections, such as `deadpool_postgres::Pool`.
 pub struct Sales {
     connections: Semaphore,
 }

@@ -1,4 +1,4 @@
-//! The web service. It runs no task itself: it sends calls, and reads what became of them.
+//! The web service. It runs no tasks itself: it sends calls and reads their results.
 
 use std::convert::Infallible;
 
@@ -85,7 +85,7 @@ impl Status {
     }
 }
 
-/// The queue or the store of results does not answer. The log says why; clients need not know.
+/// The broker or the result backend does not answer. The reason goes to the log; clients need not know it.
 struct Unavailable;
 
 impl Unavailable {

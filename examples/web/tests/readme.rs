@@ -1,4 +1,4 @@
-//! The tutorial as it stands there: its commands on a file, and on the brokers and stores that machines share.
+//! Runs the tutorial as written: its commands on a file, and on the brokers and result backends that machines share.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -66,7 +66,7 @@ fn play(broker: &str, store: Option<&str>) {
     }
 }
 
-/// The terminals of a reader.
+/// The terminals of a reader who follows the tutorial.
 struct Lab {
     settings: Vec<(&'static str, String)>,
     port: u16,
@@ -80,7 +80,7 @@ impl Lab {
         let port = free_port();
         let mut settings = vec![("MQ_BROKER_URL", broker.into()), ("LISTEN", format!("127.0.0.1:{port}"))];
         settings.extend(store.map(|store| ("MQ_RESULT_BACKEND", store.into())));
-        // Where no broker is, it is not awaited for long.
+        // Do not wait long if there is no broker.
         settings.push(("MQ_PUBLISH_TIMEOUT", "2s".into()));
         Self { settings, port, running: Vec::new(), id: String::new() }
     }
@@ -103,7 +103,7 @@ impl Lab {
         }
     }
 
-    /// The tests have built it already.
+    /// Starts a program, which the tests have built already.
     fn start(&mut self, program: &str, arguments: &[&str], step: &Step) {
         let mut command = Command::new(program);
         command.args(arguments).envs(self.settings.iter().map(|(name, value)| (*name, value)));
@@ -115,7 +115,7 @@ impl Lab {
         self.running.push(process);
     }
 
-    /// What `curl` does with these arguments: the status, and the body, up to its end.
+    /// Does what `curl` does with these arguments; returns the status and the complete body.
     fn request(&self, arguments: &[&str]) -> (u16, String) {
         let url = arguments.iter().find(|word| word.starts_with("http://")).expect("a URL");
         let url = url.replace("8080", &self.port.to_string()).replace("ID", &self.id);

@@ -1,4 +1,4 @@
-//! The work queue: two workers on one queue, one ten times slower. Whoever is free takes the next task.
+//! The work queue: two workers on one queue, one ten times slower. A free worker takes the next task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,7 +24,7 @@ async fn work(ctx: &Context) {
 
 #[tokio::main]
 async fn main() -> mq_worker::Result<()> {
-    // One task at a time, and none reserved beyond that: so it is by default for any number.
+    // One task at a time, and none reserved beyond that: the default prefetch equals the concurrency.
     let app = App::builder().set(|config| config.worker.concurrency = 1)?.install()?;
     let machines = [("fast", 5), ("slow", 50)].map(|(name, millis)| {
         Arc::new(Machine { name, pause: Duration::from_millis(millis), done: AtomicU32::new(0) })

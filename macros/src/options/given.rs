@@ -5,7 +5,7 @@ use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::{LitInt, Token};
 
-/// The example where the option that was meant is not known.
+/// The example for messages about an unknown option.
 const ANY_EXAMPLE: &str = "queue = \"email\"";
 
 /// `key` or `key = value`.
@@ -17,7 +17,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// Reads one option; `example_of` knows how each is written.
+    /// Reads one option; `example_of` returns the example for each key.
     pub(super) fn read(
         tokens: TokenStream,
         example_of: impl Fn(&str) -> Option<&'static str>,
@@ -45,7 +45,7 @@ impl Given {
         read.parse2(tokens)
     }
 
-    /// What it takes, with an example.
+    /// An error that says what the option takes, with an example.
     pub(super) fn error(&self, what: &str) -> syn::Error {
         let message = format!("`{}` takes {what}: `{}`", self.key, self.example);
         match &self.value {
@@ -69,7 +69,7 @@ impl Given {
     }
 }
 
-/// The options one by one, so that a mistake in one hides none in the next.
+/// Splits the options, so that a mistake in one does not hide another in the next.
 pub(super) fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
     let mut pieces = vec![TokenStream::new()];
     for token in tokens {

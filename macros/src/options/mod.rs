@@ -1,6 +1,7 @@
-//! The options in `#[task(..)]`, each mistake on its own.
+//! The options in `#[task(..)]`. Each mistake is reported on its own.
 //!
-//! `table` has a row for each; `given` is one as it is written, `value` its kinds of values, `unknown` what no row has.
+//! `table` has a row for each option; `given` is an option as written, `value` the kinds of values, and `unknown` the
+//! errors for options without a row.
 
 mod given;
 mod schedule;
@@ -44,7 +45,7 @@ impl Options {
         options
     }
 
-    /// `::mq_worker::__private`, wherever the library is found.
+    /// `::mq_worker::__private`, or its path if the library was renamed.
     pub(crate) fn private(&self) -> TokenStream {
         private(self.library.as_ref())
     }
@@ -60,7 +61,7 @@ impl Options {
     }
 }
 
-/// The one option of `#[setup]` and `#[on_failure]`: where `__private` is found.
+/// Reads the only option of `#[setup]` and `#[on_failure]`, `crate`, and returns the path of `__private`.
 pub(crate) fn private_of(attribute: &str, tokens: TokenStream, mistakes: &mut Mistakes) -> TokenStream {
     let mut library = None;
     for piece in split_at_commas(tokens) {

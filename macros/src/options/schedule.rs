@@ -18,7 +18,7 @@ pub(crate) struct Cron(LitStr);
 /// The nicknames that the library knows.
 const NICKNAMES: [&str; 7] =
     ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-/// Days in full, as some write them.
+/// Days in full, which are accepted too.
 const DAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 
 impl Value for Cron {
@@ -36,7 +36,7 @@ impl Value for Cron {
     }
 }
 
-/// What is wrong with an expression. The library reads it by the same parser with the same settings.
+/// Returns what is wrong with an expression. The library uses the same parser with the same settings.
 fn problem(text: &str) -> Option<String> {
     let mut pattern = text.trim().to_ascii_lowercase();
     if pattern.starts_with('@') && !NICKNAMES.contains(&pattern.as_str()) {
@@ -64,7 +64,7 @@ fn problem(text: &str) -> Option<String> {
     never.then(|| "it names a day that no year has".into())
 }
 
-/// `"10m"`, a second at least.
+/// `"10m"`, at least a second.
 pub(crate) struct Interval {
     pub(crate) length: Duration,
     /// Where the option is written.
@@ -116,7 +116,7 @@ impl Value for Zone {
     }
 }
 
-/// One word of several, as a variant of an enum.
+/// Values that are one of several words, each a variant of an enum.
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident: $($word:literal => $variant:ident),+;)*) => {$(
         $(#[$doc])*

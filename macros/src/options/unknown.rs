@@ -1,11 +1,11 @@
-//! An option that does not exist: what was probably meant, or where the matter is decided here.
+//! Errors for options that do not exist: what was probably meant, or how it is done here.
 
 use proc_macro2::Ident;
 use strsim::damerau_levenshtein;
 
 use super::table::TABLE;
 
-/// What other libraries have as an option, and what does it here.
+/// Options of other libraries, and what to use here instead.
 const ELSEWHERE: &[(&[&str], &str)] = &[
     (
         &["rate_limit", "rate", "throttle", "limit"],
@@ -53,7 +53,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["serializer", "compression"], "calls are always written as JSON, which every Celery worker reads"),
 ];
 
-/// What to write instead.
+/// The error for an unknown option; says what to write instead.
 pub(super) fn error(key: &Ident) -> syn::Error {
     let text = key.to_string();
     if let Some((_, way_out)) = ELSEWHERE.iter().find(|(names, _)| names.contains(&text.as_str())) {
@@ -69,7 +69,7 @@ pub(super) fn error(key: &Ident) -> syn::Error {
     syn::Error::new(key.span(), message)
 }
 
-/// The option that somebody probably meant.
+/// The option that was probably meant.
 fn suggestion(key: &str) -> Option<&'static str> {
     let synonym = TABLE.iter().find(|option| option.synonyms.contains(&key)).map(|option| option.key);
     synonym.or_else(|| {

@@ -23,7 +23,7 @@ pub(super) trait Value: Sized {
     /// The value in the constant `OPTIONS` of the task.
     fn constant(&self, private: &TokenStream) -> TokenStream;
 
-    /// Takes in what was written before, where it may be repeated.
+    /// Merges in the earlier value, if the option may be repeated.
     fn following(self, _earlier: Option<Self>) -> Self {
         self
     }

@@ -53,13 +53,13 @@ pub(crate) async fn a_requeued_message_comes_back_first_and_redelivered(lab: &La
         delivery.ack();
     }
     if lab.kind == Kind::Quorum {
-        // RabbitMQ takes it back by an entry of its own in the queue's log: what waits may overtake it.
+        // RabbitMQ returns it through a separate entry in the queue's log: waiting messages may overtake it.
         rest.sort();
     }
     assert_eq!(rest, [("first".to_owned(), true), ("second".to_owned(), false)]);
 }
 
-pub(crate) async fn a_rejected_message_goes_where_dead_letters_go(lab: &Lab) {
+pub(crate) async fn a_rejected_message_is_dead_lettered(lab: &Lab) {
     let (broker, dead) = lab.with_queue("dead").await;
     let queue = Queue {
         dead_letter_exchange: Some(String::new()),
@@ -78,11 +78,11 @@ pub(crate) async fn a_rejected_message_goes_where_dead_letters_go(lab: &Lab) {
     expect_bodies(&mut works, &["good"]).await;
     let mut letters = consume(&broker, &[&dead], 1).await;
     expect_bodies(&mut letters, &["bad"]).await;
-    // Where a queue has no such address, the message is gone.
+    // Without a dead-letter queue the message is dropped.
     publish(&broker, to(&dead, "gone")).await;
     next(&mut letters).await.settlement.settle(Verdict::Reject);
     expect_nothing(&mut letters).await;
-    // It is the same with one that was taken by itself.
+    // The same applies to a message taken with `get`.
     works.control().cancel().await;
     publish(&broker, to(&name, "taken")).await;
     let taken = broker.get(&name).await.expect("an answer").expect("the message");
@@ -173,7 +173,7 @@ pub(crate) async fn two_consumers_share_a_queue(lab: &Lab) {
             let mut bodies = Vec::new();
             while let Some(delivery) = consumer.next().await {
                 bodies.push(body(&delivery));
-                // Some work, so that neither can take all.
+                // Work for a moment, so that neither consumer can take everything.
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 delivery.ack();
                 left.fetch_sub(1, Ordering::SeqCst);
@@ -230,7 +230,7 @@ pub(crate) async fn a_waiting_consumer_gets_a_message_at_once(lab: &Lab) {
         next(&mut consumer).await.ack();
         best = best.min(begin.elapsed());
     }
-    // The best of ten: the machine may be busy, but polling once a second would show.
+    // The best of ten: the machine may be busy, but polling once a second would still show.
     assert!(best < Duration::from_millis(250), "it took {best:?}");
 }
 
@@ -251,7 +251,7 @@ pub(crate) async fn urgent_messages_come_first(lab: &Lab) {
         publish(&broker, publication).await;
     }
     let mut consumer = consume(&broker, &[&queue], 1).await;
-    // More than the most urgent is the most urgent; none is the least.
+    // Priorities above the maximum count as the maximum; no priority is the lowest.
     expect_bodies(&mut consumer, &["9", "more", "5a", "5b", "1", "none"]).await;
 }
 
@@ -297,20 +297,20 @@ pub(crate) async fn a_thousand_concurrent_publishes_all_arrive_once(lab: &Lab) {
     assert!(counts.values().all(|count| *count == 1), "some came twice");
 }
 
-pub(crate) async fn many_are_taken_in_their_order_and_what_is_given_back_has_its_place_again(lab: &Lab) {
+pub(crate) async fn get_many_keeps_the_order_and_requeued_messages_their_position(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     let bodies: Vec<String> = (0..1500).map(|n| n.to_string()).collect();
     for some in bodies.chunks(500) {
         join_all(some.iter().map(|body| publish(&broker, to(&queue, body)))).await;
     }
-    // A broker may take those that are published at once in any order.
+    // A broker may enqueue concurrent publishes in any order.
     let mut before = Vec::new();
     let (mut held, mut kept) = (Vec::new(), Vec::new());
     for most in [1, 100, 400, 700, 1000] {
         let taken = within("get many", LIMIT, broker.get_many(&queue, most)).await.expect("an answer");
         assert!(!taken.is_empty() && taken.len() <= most, "{} of {most}", taken.len());
         before.extend(taken.iter().map(body));
-        // Those of the last batch go back without exception.
+        // All of the last batch are requeued.
         for delivery in taken {
             if before.len() < 1200 && body(&delivery).ends_with(['3', '5']) {
                 delivery.ack();

@@ -1,4 +1,4 @@
-//! Which queues get a copy.
+//! Routing: which queues get a copy of a message.
 
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ pub(crate) async fn a_missing_exchange_is_an_error_that_leaves_the_broker_usable
     assert_eq!(drain(&broker, &queue).await, ["usable"]);
 }
 
-pub(crate) async fn unroutable_among_many_is_told_to_the_right_caller(lab: &Lab) {
+pub(crate) async fn an_unroutable_publish_among_many_fails_only_its_caller(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     let nothing = lab.name("nothing");
     let is_lost = |n: usize| n.is_multiple_of(7);

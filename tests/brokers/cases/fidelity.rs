@@ -1,4 +1,4 @@
-//! What is published is what is delivered.
+//! Messages are delivered exactly as they were published.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::lab::*;
 
-/// Sends a message through the broker.
+/// Sends a message through the broker and returns it as delivered.
 async fn through(lab: &Lab, message: Message) -> Message {
     let broker = lab.open().await;
     let queue = lab.name("work");
@@ -39,7 +39,7 @@ pub(crate) async fn all_properties_arrive(lab: &Lab) {
     };
     let message = Message { properties, ..text("{}") };
     assert_eq!(through(lab, message.clone()).await, message);
-    // And none of them, where none was set.
+    // A message without properties gets none.
     let bare = Message { body: Bytes::from_static(b"bare"), ..Message::default() };
     assert_eq!(through(lab, bare.clone()).await, bare);
 }

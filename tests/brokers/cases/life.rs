@@ -1,4 +1,4 @@
-//! Consumers, connections and queues come to an end, messages do not.
+//! The end of consumers, connections and queues loses no messages.
 
 use mq_worker::{Queue, QueueKind};
 use support::within;
@@ -15,13 +15,13 @@ pub(crate) async fn a_cancelled_consumer_ends_and_nothing_is_lost(lab: &Lab) {
     assert_eq!(body(&running), "0");
     let control = consumer.control();
     within("cancel", LIMIT, control.cancel()).await;
-    // Those that lay in the stream already may still come; then it ends.
+    // Deliveries already buffered in the stream may still arrive; then it ends.
     let mut buffered = Vec::new();
     while let Some(delivery) = within("the stream ends", LIMIT, consumer.next()).await {
         buffered.push(delivery);
     }
     assert!(buffered.len() <= 4, "{} came after the end", buffered.len());
-    // A message in hand can still be acked.
+    // A delivery taken before the cancel can still be acked.
     running.ack();
     drop(buffered);
     within("flush", LIMIT, control.flush()).await;
@@ -29,7 +29,7 @@ pub(crate) async fn a_cancelled_consumer_ends_and_nothing_is_lost(lab: &Lab) {
     assert_eq!(counted(drain(&broker, &queue).await).len(), 7);
 }
 
-pub(crate) async fn a_consumer_that_is_dropped_gives_back_what_it_had(lab: &Lab) {
+pub(crate) async fn a_dropped_consumer_requeues_its_deliveries(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     for n in 0..5 {
         publish(&broker, to(&queue, n.to_string())).await;
@@ -50,7 +50,7 @@ pub(crate) async fn a_consumer_that_is_dropped_gives_back_what_it_had(lab: &Lab)
     expect_nothing(&mut successor).await;
 }
 
-pub(crate) async fn closing_gives_back_what_is_not_settled(lab: &Lab) {
+pub(crate) async fn closing_requeues_unsettled_deliveries(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     for n in 0..3 {
         publish(&broker, to(&queue, n.to_string())).await;
@@ -102,7 +102,7 @@ pub(crate) async fn an_ack_that_was_flushed_is_kept(lab: &Lab) {
     for _ in 0..20 {
         held.push(next(&mut consumer).await);
     }
-    // Out of order, and all but two.
+    // In reverse order, and all but two.
     for (index, delivery) in held.into_iter().enumerate().rev() {
         if index == 3 || index == 11 { delivery.requeue() } else { delivery.ack() }
     }
@@ -117,7 +117,7 @@ pub(crate) async fn an_ack_that_was_flushed_is_kept(lab: &Lab) {
     expect_ready(&other, &queue, 2).await;
     let mut left = drain(&other, &queue).await;
     if lab.kind == Kind::Quorum {
-        // The later of two messages that go back comes first, or last: both were seen, and neither is promised.
+        // Requeued messages were seen to come back in either order, and neither is guaranteed.
         left.sort_by_key(|number| number.parse::<u32>().expect("a number"));
     }
     assert_eq!(left, ["3", "11"]);
@@ -179,7 +179,7 @@ pub(crate) async fn a_consumer_changes_its_queues(lab: &Lab) {
     let held = next(&mut consumer).await;
     let control = consumer.control();
     within("change", LIMIT, control.set_queues(vec![right.clone()])).await.expect("changed");
-    // What was on its way still comes, and can be settled; then only the other queue is consumed.
+    // Deliveries in flight still arrive and can be settled; after that only the other queue is consumed.
     let mut came = Vec::new();
     while !came.contains(&"right 0".to_owned()) {
         let delivery = next(&mut consumer).await;

@@ -1,4 +1,4 @@
-//! Queues that may only hold so much.
+//! Queues with a limited length.
 
 use mq_worker::{Overflow, Queue};
 use support::within;
@@ -19,7 +19,7 @@ pub(crate) async fn a_full_queue_refuses_more(lab: &Lab) {
         assert!(taken < 20, "it takes any number");
     };
     assert!(error.is_rejected(), "{error:?}");
-    // A quorum queue notices a moment late that it is full.
+    // A quorum queue notices with a short delay that it is full.
     assert!(taken == 2 || (lab.kind == Kind::Quorum && taken > 2), "it took {taken}");
     expect_ready(&broker, &queue, taken).await;
     assert_eq!(drain(&broker, &queue).await.len() as u64, taken, "what was taken is there");
@@ -29,7 +29,7 @@ pub(crate) async fn a_full_queue_refuses_more(lab: &Lab) {
     .await;
 }
 
-pub(crate) async fn a_full_queue_lets_its_oldest_go(lab: &Lab) {
+pub(crate) async fn a_full_queue_drops_its_oldest_message(lab: &Lab) {
     let broker = lab.open().await;
     let (queue, dead) = (lab.name("small"), lab.name("dead"));
     let small = Queue {

@@ -1,4 +1,4 @@
-//! What a broker remembers beside messages.
+//! What a broker stores besides messages: registers and locks.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(crate) async fn notes_are_read_from_where_one_left_off(lab: &Lab) {
     let ids: Vec<String> = (0..3).map(|index| lab.name(&format!("revoked-{index}"))).collect();
     let read = async |from| {
         let notes = reader.notes(Register::Revoked, from).await.expect("notes");
-        // Other tests note too, on a server that they share.
+        // Other tests on the same server add notes too.
         let mine = notes.notes.into_iter().map(|note| note.id).filter(|id| ids.contains(id));
         (mine.collect::<Vec<_>>(), notes.next)
     };
@@ -27,7 +27,7 @@ pub(crate) async fn notes_are_read_from_where_one_left_off(lab: &Lab) {
     writer.note(Register::Revoked, &Note::new(&ids[2], HOUR)).await.expect("noted");
     assert_eq!(read(next).await.0, ids[2..], "only what is new");
     assert_eq!(read(0).await.0, ids, "and all from the beginning");
-    // A reader may have to ask again for what was just noted, and gets it once.
+    // A reader may have to ask again for the most recent notes, and gets each one once.
     let (mut from, mut found) = (next, Vec::new());
     for round in 0..20 {
         let newer = reader.newer_notes(Register::Revoked, from).await.expect("notes");
@@ -58,7 +58,7 @@ pub(crate) async fn a_note_is_known_to_every_connection_until_it_lapses(lab: &La
     }
 }
 
-pub(crate) async fn what_is_noted_with_force_keeps_it(lab: &Lab) {
+pub(crate) async fn a_forced_note_stays_forced(lab: &Lab) {
     let (writer, reader) = (lab.open().await, lab.open().await);
     let (early, late, never) = (lab.name("early"), lab.name("late"), lab.name("never"));
     let note = async |id: &str, by_force| {
@@ -140,7 +140,7 @@ pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
     for wait in [HOUR, 2 * HOUR, Duration::MAX, Duration::from_secs(1)] {
         assert_eq!(broker.keep_locked(&long, wait).await.expect("an answer"), Locked::Taken, "{wait:?}");
     }
-    // Longer than its time, one step at a time.
+    // Longer than its lifetime, one step at a time.
     for clock in ["first", "second"] {
         let clocks = [named(clock, "task-1"), named(clock, "task-2")];
         assert!(taken(&clocks[0]).await);
@@ -158,14 +158,14 @@ pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
         assert_eq!(broker.lock(&other).await.expect("an answer"), held, "{key}");
         assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), held, "{key}");
         broker.unlock(&mine).await.expect("opened");
-        // Nobody has it: then the one that would keep it takes it.
+        // Without a holder, the one that tries to keep the lock takes it.
         assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), Locked::Taken, "{key}");
         assert!(!taken(&mine).await, "{key}");
         broker.unlock(&other).await.expect("opened");
     }
 }
 
-pub(crate) async fn of_many_who_want_a_lock_one_gets_it(lab: &Lab) {
+pub(crate) async fn of_many_contenders_one_gets_the_lock(lab: &Lab) {
     let brokers = [lab.open().await, lab.open().await];
     let wanted: Vec<Lock> = (0..40).map(|index| lock(lab, &format!("task-{index}"), HOUR)).collect();
     let answers =
@@ -184,7 +184,7 @@ pub(crate) async fn a_pause_is_read_without_a_trace_and_ended_by_a_later_note(la
     let read = async || {
         let notes = reader.newer_notes(Register::Paused, 0).await.expect("notes").notes;
         let now = chrono::Utc::now();
-        // The last note about an id counts; other tests note too, on a server that they share.
+        // The last note about an id counts; other tests on the same server add notes too.
         let mut ends = std::collections::BTreeMap::new();
         ends.extend(notes.into_iter().map(|note| (note.id, note.until)));
         ends.retain(|id, until| *until > now && (*id == first || *id == second));

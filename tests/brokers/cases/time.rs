@@ -1,4 +1,4 @@
-//! Messages that must wait, and messages that have waited too long.
+//! Delays and expiration.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ fn delayed(publication: Publication, delay: Duration) -> Publication {
     Publication { delay: Some(delay), ..publication }
 }
 
-/// How much later than due a message may come. RabbitMQ's delays are whole seconds.
+/// How late a delayed message may arrive. RabbitMQ's delays are whole seconds.
 fn late(lab: &Lab) -> Duration {
     if lab.kind.is_rabbitmq() { Duration::from_millis(2500) } else { Duration::from_millis(400) }
 }
@@ -29,7 +29,7 @@ fn with_dead_letters(lab: &Lab, queue: Queue) -> [Queue; 2] {
 pub(crate) async fn a_delayed_message_comes_when_it_is_due(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     let mut consumer = consume(&broker, &[&queue], 1).await;
-    // The first delay may set things up at the broker.
+    // The first delay may declare queues at the broker, which takes time.
     publish(&broker, delayed(to(&queue, "warm-up"), Duration::from_millis(1))).await;
     expect_bodies(&mut consumer, &["warm-up"]).await;
     for delay in [Duration::from_millis(1200), Duration::from_millis(2000)] {
@@ -118,7 +118,7 @@ pub(crate) async fn a_message_that_waited_too_long_is_dead_lettered(lab: &Lab) {
     assert_eq!(delivery.message.headers.get_str("mine"), Some("kept"));
     delivery.ack();
     assert!(drain(&broker, &queue).await.is_empty());
-    // One that is taken in time is not touched.
+    // A message taken in time does not expire.
     publish(&broker, to(&queue, "in time")).await;
     let held = broker.get(&queue).await.expect("an answer").expect("it is there");
     tokio::time::sleep(Duration::from_millis(500)).await;

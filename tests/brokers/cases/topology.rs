@@ -1,4 +1,4 @@
-//! Queues, exchanges and bindings are made, asked about, emptied and deleted.
+//! Queues, exchanges and bindings are declared, inspected, purged and deleted.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub(crate) async fn names_that_are_too_long_or_broken_are_refused(lab: &Lab) {
     let topology = Topology { exchanges: vec![exchange], ..Topology::default() };
     let error = within("declare", LIMIT, broker.declare(&topology)).await.expect_err("too long");
     assert!(error.is_config(), "{error:?}");
-    // 254 bytes, but 127 letters: it is bytes that count.
+    // 256 bytes in 128 letters: the limit is in bytes.
     let wide = "é".repeat(128);
     for (exchange, key) in [("", long.as_str()), ("", wide.as_str()), (long.as_str(), "k")] {
         let error = refused(&broker, via(exchange, key, "never")).await;
@@ -156,7 +156,7 @@ pub(crate) async fn purge_counts_what_it_drops(lab: &Lab) {
     expect_ready(&broker, &queue, 4).await;
     assert_eq!(within("purge", LIMIT, broker.purge(&queue)).await.expect("purged"), 4);
     assert_eq!(within("purge", LIMIT, broker.purge(&queue)).await.expect("purged"), 0);
-    // What is being worked on is not what waits.
+    // Purging does not touch unsettled deliveries.
     drop(running);
     expect_ready(&broker, &queue, 1).await;
 }
@@ -203,7 +203,7 @@ pub(crate) async fn a_queue_in_use_or_with_messages_is_kept_if_so_asked(lab: &La
     assert!(kept.is_topology() && kept.to_string().contains("in use"), "{kept}");
     within("cancel", LIMIT, consumer.control().cancel()).await;
     drop(consumer);
-    // The message is on its way back.
+    // The message is being returned to the queue.
     expect_ready(&broker, &queue, 1).await;
     let kept = within("delete", LIMIT, broker.delete_queue_if(&queue, empty)).await.expect_err("not empty");
     assert!(kept.is_topology() && kept.to_string().contains("not empty"), "{kept}");
@@ -229,7 +229,7 @@ pub(crate) async fn exchanges_can_be_listed_and_deleted(lab: &Lab) {
     assert!(found[0].kind.is_none_or(|kind| kind == ExchangeKind::Topic), "{found:?}");
     let binding = Binding { exchange: exchange.clone(), queue: lab.name("work"), routing_key: "a.*".into() };
     if lab.kind.is_rabbitmq() {
-        // The protocol can neither list exchanges nor bindings: that is said.
+        // AMQP cannot list exchanges or bindings: the error says so.
         let error = within("exchanges", LIMIT, broker.exchanges(&[])).await.expect_err("cannot list");
         assert!(error.is_unsupported(), "{error}");
         let error = within("bindings", LIMIT, broker.bindings()).await.expect_err("cannot list");
@@ -281,7 +281,7 @@ pub(crate) async fn the_oldest_message_has_an_age(lab: &Lab) {
     publish(&broker, to(&queue, "one")).await;
     tokio::time::sleep(QUIET).await;
     publish(&broker, to(&queue, "two")).await;
-    // RabbitMQ does not tell, and looking would count as an attempt.
+    // RabbitMQ does not report it, and looking would count as an attempt.
     let expected = (!lab.kind.is_rabbitmq()).then_some(QUIET);
     let age = oldest().await;
     assert!(age >= expected && age.is_some() == expected.is_some() && age < Some(LIMIT), "{age:?}");
@@ -296,7 +296,7 @@ pub(crate) async fn messages_are_looked_at_without_being_taken(lab: &Lab) {
     }
     let peek = async |most| within("peek", LIMIT, broker.peek(&queue, most)).await;
     if !broker.capabilities().peeks {
-        // RabbitMQ hands messages out or tells nothing.
+        // RabbitMQ can only deliver messages, not show them.
         assert!(peek(2).await.expect_err("unsupported").is_unsupported());
         return;
     }
@@ -337,7 +337,7 @@ pub(crate) async fn a_message_is_found_by_its_id(lab: &Lab) {
     publish(&broker, call("one")).await;
     publish(&broker, Publication { delay: Some(Duration::from_secs(60)), ..call("later") }).await;
     if lab.kind.is_rabbitmq() {
-        // It hands messages out or tells nothing.
+        // RabbitMQ can only deliver messages, not search them.
         assert!(find("one").await.expect_err("unsupported").is_unsupported());
         return;
     }

@@ -1,27 +1,27 @@
-//! Which fault explains that a task ran again.
+//! Finds the fault that explains why a task ran again.
 //!
-//! A message comes again when its worker did not settle it: the worker died, or the broker lost sight of it, between
-//! the hand-out and the moment when the broker had the ack. That moment is not in the log. It lies soon after the
-//! `end` of the run, unless something kept the worker from storing the outcome: that time is not counted.
+//! A message is redelivered when its worker did not settle it: the worker died, or the broker lost the connection, between
+//! the delivery and the arrival of the ack. That arrival is not in the log. It happens soon after the `end` of the run,
+//! unless something kept the worker from storing the outcome: such time is not counted.
 
 use std::time::Duration;
 
 use super::history::{History, Run, Task, Trouble};
 use crate::log::{Fault, How, Time};
 
-/// How long before its start a run may have been handed out.
+/// How long before its start a run may have been delivered.
 const BEFORE: Duration = Duration::from_secs(2);
-/// How long after its end a run may be unsettled on a busy machine: the outcome is stored, and the ack written.
+/// How long a run may stay unsettled after its end on a busy machine: the outcome is stored and the ack written.
 const SETTLE: Duration = Duration::from_secs(3);
-/// How long after its end a fault is still felt.
+/// How long a fault has effects after it has ended.
 const AFTER: Duration = Duration::from_secs(2);
 
-/// What a fault does to messages that are handed out.
+/// The effect of a fault on unsettled deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
-    /// They come again, even if their run has ended.
+    /// They are redelivered even if their run has ended.
     Breaks,
-    /// They come again if their run was interrupted.
+    /// They are redelivered if their run was interrupted.
     Interrupts,
     /// They are settled later.
     Delays,
@@ -51,23 +51,23 @@ impl Trouble {
         self.target.is_none_or(|target| target == worker)
     }
 
-    /// True when it may make messages come again.
+    /// Returns true if it may cause redeliveries.
     pub(crate) fn repeats(&self) -> bool {
         effect(self.fault) != Effect::Nothing
     }
 
-    /// True when it may keep a worker from hearing that a message was published.
+    /// Returns true if it may delay the confirm of a publish.
     fn slows(&self) -> bool {
         matches!(effect(self.fault), Effect::Breaks | Effect::Delays)
     }
 
-    /// True when it looks like the end of the process to the broker.
+    /// Returns true if the broker may take it for the death of the process.
     pub(crate) fn breaks(&self) -> bool {
         effect(self.fault) == Effect::Breaks
     }
 }
 
-/// How many runs of an attempt no fault explains.
+/// Returns how many runs of an attempt are not explained by any fault.
 pub(crate) fn unexplained(history: &History, task: &Task, attempt: u32) -> usize {
     let mut runs: Vec<&Run> = task.runs.iter().filter(|run| run.attempt == attempt).collect();
     runs.sort_by_key(|run| run.start);
@@ -83,11 +83,11 @@ pub(crate) fn unexplained(history: &History, task: &Task, attempt: u32) -> usize
     surplus.saturating_sub(explained.count())
 }
 
-/// How many messages of this attempt there may be without any fault between broker and worker.
+/// Returns how many messages of this attempt may exist without any fault between broker and worker.
 fn copies(task: &Task, attempt: u32) -> usize {
     match attempt.checked_sub(1) {
         None => 1 + task.again,
-        // Each run that failed sent one.
+        // Each failed run sent one.
         Some(before) => {
             let failed = |run: &&Run| run.attempt == before && matches!(run.end, Some((_, How::Failed)));
             task.runs.iter().filter(failed).count().max(1)
@@ -95,23 +95,23 @@ fn copies(task: &Task, attempt: u32) -> usize {
     }
 }
 
-/// A message that tells of crashes was handed out and lost before, and was sent afresh to say so: losing the ack of
-/// that makes two of it.
+/// A message with a crash count was delivered and lost before, and was republished with the new count: if the ack of the old
+/// one is lost, there are two.
 fn is_counted(history: &History, task: &Task, earlier: &[&Run], again: &Run) -> bool {
     let is_counted = again.crashes > 0 || earlier.iter().any(|run| run.crashes > 0);
     let mut slow = history.troubles.iter().filter(|trouble| trouble.slows());
     is_counted && slow.any(|trouble| lies_in(trouble, began(task), again.start))
 }
 
-/// A message that waits moves from queue to queue inside the broker, at least once each time. A worker that gets it a
-/// little early sends it back to wait, and does so again when it does not know in time whether that arrived.
+/// A delayed message moves between queues inside the broker, at least once per delay. A worker that receives it slightly
+/// early publishes it with a delay again, and repeats that if no confirm arrives in time.
 fn is_doubled_while_waiting(history: &History, task: &Task, again: &Run) -> bool {
     let waits = again.attempt > 0 || task.intent.is_some_and(|intent| intent.due.is_some());
     let mut slow = history.troubles.iter().filter(|trouble| trouble.slows());
     waits && slow.any(|trouble| lies_in(trouble, began(task), again.start))
 }
 
-/// A worker publishes a retry again when it does not know in time whether the first one arrived.
+/// A worker publishes a retry again if the first one is not confirmed in time.
 fn is_retried_twice(history: &History, task: &Task, again: &Run) -> bool {
     let failed = task.runs.iter().filter(|run| run.attempt + 1 == again.attempt);
     failed.filter_map(|run| Some((run, run.end?.0))).any(|(run, end)| {
@@ -120,8 +120,8 @@ fn is_retried_twice(history: &History, task: &Task, again: &Run) -> bool {
     })
 }
 
-/// A worker that stops publishes what it did not begin, and gives the first copy back if it cannot know in time
-/// whether that arrived. Neither copy has run by then.
+/// A stopping worker republishes messages that it has not started, and requeues the original if no confirm arrives in time.
+/// Neither copy has run by then.
 fn is_handed_back_twice(history: &History, task: &Task, again: &Run) -> bool {
     let in_time = |trouble: &&Trouble| lies_in(trouble, began(task), again.start);
     let mut rolls = history.troubles.iter().filter(|trouble| trouble.fault == Fault::Roll).filter(in_time);
@@ -135,7 +135,7 @@ fn began(task: &Task) -> Time {
     task.intent.map_or(Time::ZERO, |intent| intent.at)
 }
 
-/// A fault came between the hand-out of a run and its ack.
+/// Returns true if a fault hit between the delivery of a run and its ack.
 fn is_interrupted(history: &History, run: &Run, until: Time) -> bool {
     let from = run.start.saturating_sub(BEFORE);
     let settled = settled(history, run).min(until);
@@ -153,7 +153,7 @@ fn lies_in(trouble: &Trouble, from: Time, until: Time) -> bool {
     trouble.begin <= until && trouble.end + AFTER >= from
 }
 
-/// The last moment at which the broker may not have had the ack of a run.
+/// Returns the latest time at which the broker may not yet have the ack of a run.
 fn settled(history: &History, run: &Run) -> Time {
     let Some((end, _)) = run.end else { return Time::MAX };
     let mut settled = end + SETTLE;

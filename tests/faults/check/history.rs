@@ -1,42 +1,42 @@
-//! The log, sorted by what it is about.
+//! The log, grouped by task and fault.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::log::{Answer, Death, Event, Fault, How, Kind, Line, Time};
 
-/// All that happened in a run.
+/// Everything that happened in a run.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) tasks: BTreeMap<String, Task>,
-    /// How many more there were of which everything is well: see [`super::reading`].
+    /// Number of further tasks without anything to check: see [`super::reading`].
     pub(crate) plain: usize,
     pub(crate) troubles: Vec<Trouble>,
-    /// Processes that ended by themselves, of nothing that a task had announced.
+    /// Processes that exited by themselves, for no reason that a task had announced.
     pub(crate) exits: Vec<String>,
-    /// How many processes ended by the task that said it would take them down.
+    /// Number of processes killed by a task that had announced it.
     pub(crate) falls: usize,
-    /// What tasks announced, and of which process.
+    /// The deaths that tasks announced, with the process.
     deaths: Vec<(u32, Death)>,
-    /// What queues held at the end.
+    /// The queue lengths at the end.
     pub(crate) left: Vec<(String, u64)>,
-    /// When the log ends.
+    /// The time of the last log line.
     pub(crate) end: Time,
 }
 
-/// One task: what was wanted, and what became of it.
+/// One task: what was intended and what happened.
 #[derive(Debug, Default)]
 pub(crate) struct Task {
-    /// `None` when nobody intended it.
+    /// `None` if no producer intended it.
     pub(crate) intent: Option<Intent>,
     pub(crate) answers: Vec<Answer>,
-    /// How often it was sent again, for nobody knew.
+    /// How often it was sent again because the outcome of the publish was unknown.
     pub(crate) again: usize,
     pub(crate) runs: Vec<Run>,
     /// The reasons of its dead letters.
     pub(crate) dead: Vec<String>,
-    /// What the result store says.
+    /// The state in the result store.
     pub(crate) stored: Option<String>,
-    /// True when the caller got another result than the right one.
+    /// True if the caller got a wrong result.
     pub(crate) has_wrong_result: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Intent {
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) attempt: u32,
-    /// How many crashes its message told of.
+    /// The crash count of its message.
     pub(crate) crashes: u32,
     /// The process id of the worker.
     pub(crate) worker: u32,
@@ -59,11 +59,11 @@ pub(crate) struct Run {
     pub(crate) end: Option<(Time, How)>,
 }
 
-/// A fault, from its beginning to its end.
+/// A fault, from start to end.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub(crate) fault: Fault,
-    /// The process that it hits, if it is one alone.
+    /// The only process that it affects, if there is just one.
     pub(crate) target: Option<u32>,
     pub(crate) begin: Time,
     pub(crate) end: Time,
@@ -73,7 +73,7 @@ impl History {
     /// Reads a log.
     pub(crate) fn new(lines: impl IntoIterator<Item = Line>) -> History {
         let mut lines: Vec<Line> = lines.into_iter().collect();
-        // Each process tells its own lines in order; between processes the order of writing may differ by a little.
+        // Each process writes its own lines in order; between processes the order may differ slightly.
         lines.sort_by_key(|line| line.at);
         let mut history = History::default();
         let mut open = HashMap::new();
@@ -146,28 +146,28 @@ fn pid(who: &str) -> u32 {
 }
 
 impl Task {
-    /// True when a producer was told that the broker has it.
+    /// Returns true if the publish was confirmed to a producer.
     pub(crate) fn is_promised(&self) -> bool {
         self.answers.contains(&Answer::Ok)
     }
 
-    /// True when all that a producer was told is that the broker does not have it.
+    /// Returns true if every publish failed for certain.
     pub(crate) fn is_refused(&self) -> bool {
         !self.answers.is_empty()
             && self.answers.iter().all(|answer| matches!(answer, Answer::Rejected | Answer::Unreachable))
     }
 
-    /// True when a run of it succeeded.
+    /// Returns true if one of its runs succeeded.
     pub(crate) fn has_succeeded(&self) -> bool {
         self.runs.iter().any(|run| matches!(run.end, Some((_, How::Succeeded))))
     }
 
-    /// True when it has ended, in success or as a dead letter.
+    /// Returns true if it succeeded or was dead-lettered.
     pub(crate) fn has_outcome(&self) -> bool {
         self.has_succeeded() || !self.dead.is_empty()
     }
 
-    /// How often an attempt ran more than once.
+    /// Returns how many runs repeated an attempt.
     pub(crate) fn repeats(&self) -> usize {
         let mut attempts: Vec<u32> = self.runs.iter().map(|run| run.attempt).collect();
         attempts.sort_unstable();

@@ -1,4 +1,4 @@
-//! The checker: a pure function from the log of a run to what was promised and not kept.
+//! The checker: a pure function from the log of a run to the guarantees that were broken.
 
 mod explain;
 mod history;
@@ -15,7 +15,7 @@ use self::history::Task;
 pub(crate) use self::reading::read;
 use crate::log::{Answer, Fault, Kind, Time};
 
-/// What the run was like, as far as the log does not say.
+/// Facts about the run that are not in the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
     pub(crate) workers: usize,
@@ -24,42 +24,42 @@ pub(crate) struct Setting {
     pub(crate) max_retries: u32,
     /// A message that took this many workers down is dead-lettered.
     pub(crate) max_crashes: u32,
-    /// True when there are too few faults to take an innocent task for a killer.
+    /// True if there are too few faults for an innocent task to be taken for a poison task.
     pub(crate) forbids_blame: bool,
-    /// True when nothing that happens excuses a second run.
+    /// True if no fault in this run excuses a second run.
     pub(crate) forbids_repeats: bool,
     /// How many workers tasks may take down.
     pub(crate) allows_falls: usize,
 }
 
-/// A worker may begin this much before the time: what it says it tolerates, and the precision of a clock.
+/// How early a worker may start a task: its documented tolerance, and the precision of a clock.
 const EARLY: Duration = Duration::from_millis(10);
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     pub(crate) faults: BTreeMap<Fault, usize>,
     pub(crate) answers: BTreeMap<Answer, usize>,
     pub(crate) tasks: usize,
     pub(crate) runs: usize,
-    /// Acknowledged to the producer, and no outcome.
+    /// Tasks that were confirmed to the producer and have no outcome.
     pub(crate) lost: Vec<String>,
-    /// An attempt that ran more than once.
+    /// Runs that repeated an attempt.
     pub(crate) duplicated: usize,
-    /// How many of those the faults explain at most.
+    /// The most repeated runs that the faults can explain.
     pub(crate) bound: usize,
-    /// Dead letters with the reason that they had to have.
+    /// Dead letters with the expected reason.
     pub(crate) dead_lettered: usize,
-    /// Tasks that were dead-lettered for crashes of others: accounted for, and counted.
+    /// Tasks that were dead-lettered for crashes caused by others: accounted for, and counted.
     pub(crate) blamed: usize,
-    /// The longest time between being due and beginning.
+    /// The longest delay between due time and start.
     pub(crate) latest: Duration,
-    /// All other broken promises, in words.
+    /// All other violations, as text.
     pub(crate) broken: Vec<String>,
 }
 
 impl Verdict {
-    /// Every broken promise, in words.
+    /// Returns all violations as text.
     pub(crate) fn violations(&self) -> Vec<String> {
         let lost = self.lost.iter().map(|id| format!("lost: {id} was acknowledged and has no outcome"));
         lost.chain(self.broken.iter().cloned()).collect()
@@ -77,7 +77,7 @@ pub(crate) fn check(history: &History, setting: Setting) -> Verdict {
         *verdict.faults.entry(trouble.fault).or_default() += 1;
         if trouble.repeats() {
             let hit = if trouble.target.is_some() { 1 } else { setting.workers };
-            // What is counted as a crash is sent afresh, and may be lost and doubled at that moment too.
+            // A message whose crash is counted is republished, and may be redelivered and duplicated at that moment too.
             verdict.bound += hit * setting.prefetch * 2;
         }
     }
@@ -146,7 +146,7 @@ fn check_task(id: &str, task: &Task, history: &History, setting: Setting, verdic
     }
     if let Some(state) = &task.stored {
         let (succeeded, died) = (task.has_succeeded(), !task.dead.is_empty());
-        // Of one that did both, because a fault made it run again, the first is kept.
+        // If it did both, because a fault made it run again, the first state is kept.
         if !(succeeded && state == "SUCCESS" || died && state == "FAILURE") {
             let ended = if succeeded { "succeeded" } else { "was dead-lettered" };
             broken(&format!("result: it {ended}, the store says {state}"));
@@ -158,7 +158,7 @@ fn check_task(id: &str, task: &Task, history: &History, setting: Setting, verdic
     check_outcome(id, task, kind, history, setting, verdict);
 }
 
-/// Is it the outcome that this kind of task has?
+/// Checks that the task has the outcome of its kind.
 fn check_outcome(
     id: &str,
     task: &Task,
@@ -180,10 +180,10 @@ fn check_outcome(
         if Some(reason.as_str()) == wanted {
             verdict.dead_lettered += 1;
         } else if reason == "crashed" && task.has_succeeded() && !setting.forbids_blame {
-            // A copy too many: it has its success.
+            // Only a duplicate: the task has succeeded.
         } else if reason == "crashed" {
             verdict.blamed += 1;
-            // However unlucky it was, it takes that many faults to take it for a killer.
+            // Even in the worst case it takes this many faults to take it for a poison task.
             let from = task.intent.map_or(Time::ZERO, |intent| intent.at);
             let hits = history.troubles.iter().filter(|trouble| trouble.breaks() && trouble.end >= from);
             if setting.forbids_blame || hits.count() < setting.max_crashes as usize {

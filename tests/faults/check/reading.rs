@@ -1,7 +1,7 @@
 //! Reads the log of a long run without keeping all of it.
 //!
-//! Of most tasks there is nothing to check: sent once, acknowledged, run once, and well. They are found in a first reading
-//! that keeps a few bits for each, and are only counted; everything else is kept, in a second reading.
+//! For most tasks there is nothing to check: sent once, confirmed, run once, succeeded. A first pass, which keeps only a few
+//! bits per task, finds and counts them; a second pass keeps everything else.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::path::Path;
 use super::history::History;
 use crate::log::{Answer, Event, How, Kind, Line, Time};
 
-/// What a first reading knows of a task.
+/// What the first pass keeps of a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Glance {
     steps: u8,
@@ -33,7 +33,7 @@ impl Glance {
             Event::End { attempt: 0, how: How::Succeeded, .. } => Self::END,
             _ => 0,
         };
-        // Twice is odd too: also when two tasks share a hash.
+        // Repeated steps are odd too, which also covers two tasks with the same hash.
         self.is_odd |= step == 0 || self.steps & step != 0;
         self.steps |= step;
     }
@@ -43,7 +43,7 @@ impl Glance {
     }
 }
 
-/// Reads a log as far as it is written now.
+/// Reads a log up to its current size.
 pub(crate) fn read(path: &Path) -> io::Result<History> {
     let size = match path.metadata() {
         Ok(file) => file.len(),
@@ -53,7 +53,7 @@ pub(crate) fn read(path: &Path) -> io::Result<History> {
     if size == 0 {
         return Ok(History::default());
     }
-    // The second reading sees what the first one saw, although others write on.
+    // The second pass must see what the first one saw, although others keep writing.
     let lines = || io::Result::Ok(BufReader::new(File::open(path)?.take(size)).lines());
     let hasher = RandomState::new();
     let mut glances = HashMap::<u64, Glance>::new();

@@ -1,4 +1,4 @@
-//! Each verdict, from logs made by hand.
+//! Each verdict, from handwritten logs.
 
 use super::*;
 use crate::log::Line;
@@ -18,7 +18,7 @@ fn verdict(log: &str) -> Verdict {
     check(&History::new(lines.map(|line| line.parse::<Line>().expect("a good line"))), SETTING)
 }
 
-/// A log must be clean.
+/// Checks a log, which must be clean.
 #[track_caller]
 fn clean(log: &str) -> Verdict {
     let verdict = verdict(log);
@@ -26,7 +26,7 @@ fn clean(log: &str) -> Verdict {
     verdict
 }
 
-/// A log must have a violation that begins so, and none of another sort.
+/// Checks that a log has a violation that starts like this, and none of another kind.
 #[track_caller]
 fn caught(begin: &str, log: &str) {
     let violations = verdict(log).violations();
@@ -51,9 +51,9 @@ fn a_task_that_was_acknowledged_and_succeeded_is_fine() {
 fn an_acknowledged_task_without_an_outcome_is_lost() {
     caught("lost: a", SENT);
     caught("lost: a", &sent("1.2 w0/2 start a 0"));
-    // It failed, and its retry was never run.
+    // It failed, and its retry never ran.
     caught("lost: a", &sent("1.2 w0/2 start a 0\n1.3 w0/2 end a 0 failed"));
-    // It was refused for good, and no dead letter tells.
+    // It was rejected for good, without a dead letter.
     caught(
         "lost: a",
         "1.0 p0/1 intent a reject\n1.1 p0/1 ok a\n1.2 w0/2 start a 0\n1.3 w0/2 end a 0 refused",
@@ -85,7 +85,7 @@ fn what_was_refused_must_not_run() {
         clean(&log);
         caught("refused", &format!("{log}1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded"));
     }
-    // Sent again after it was not known, and refused then: the first may have arrived.
+    // The first publish was unknown, the second refused: the first may have arrived.
     clean(
         "1.0 p0/1 intent a quick\n1.1 p0/1 unknown a\n1.1 p0/1 again a\n1.2 p0/1 rejected a
          1.2 w0/2 start a 0\n1.3 w0/2 end a 0 succeeded",
@@ -108,7 +108,7 @@ fn a_second_run_needs_a_fault_before_the_first_was_acknowledged() {
         "1.4 control fault 1 kill-broker\n6.0 control over 1",
         "1.4 control fault 1 pause 2\n6.0 control over 1",
         "1.4 w0/2 crash b abort",
-        // The alarm keeps the outcome from being stored, and the ack with it.
+        // The alarm delays storing the outcome, and with it the ack.
         "1.4 control fault 1 memory-alarm\n7.0 control over 1\n7.5 control fault 2 cut 2",
     ] {
         let violations = verdict(&log(fault)).violations();
@@ -116,15 +116,15 @@ fn a_second_run_needs_a_fault_before_the_first_was_acknowledged() {
         assert!(others.is_empty(), "{fault}: {others:#?}");
     }
     for fault in [
-        // Another worker's.
+        // It hits another worker.
         "1.4 control fault 1 kill-worker 3\n1.5 control over 1",
-        // Too late: by then it was acknowledged.
+        // It comes too late: the run was already acked.
         "8.5 control fault 1 kill-worker 2\n8.5 control over 1",
         "8.5 control fault 1 kill-broker\n8.6 control over 1",
-        // Takes nothing from a worker.
+        // It affects no delivery.
         "1.4 control fault 1 memory-alarm\n1.5 control over 1",
         "1.4 control fault 1 kill-producer 1\n1.5 control over 1",
-        // Before it was handed out.
+        // It comes before the delivery.
     ] {
         let violations = verdict(&log(fault)).violations();
         assert!(
@@ -151,7 +151,7 @@ fn a_second_run_that_a_fault_explains_may_still_be_forbidden() {
 }
 
 #[test]
-fn what_is_handed_back_while_the_broker_takes_nothing_may_be_there_twice() {
+fn a_requeue_while_the_broker_is_blocked_may_duplicate_a_message() {
     let roll = "1.12 control fault 1 roll 7\n1.18 control over 1\n";
     let alarm = "1.11 control fault 2 memory-alarm\n1.19 control over 2\n";
     clean(&format!("{SENT}{roll}{alarm}{DONE}{TWICE}"));
@@ -159,7 +159,7 @@ fn what_is_handed_back_while_the_broker_takes_nothing_may_be_there_twice() {
 }
 
 #[test]
-fn what_waits_while_the_broker_takes_nothing_may_be_there_twice() {
+fn a_delayed_message_may_be_duplicated_while_the_broker_is_blocked() {
     let later = SENT.replace("quick", "later 1.15");
     assert_ne!(later, SENT);
     let alarm = "1.12 control fault 1 memory-alarm\n1.19 control over 1\n";
@@ -240,7 +240,7 @@ fn dead_letters_are_outcomes_with_the_right_reason() {
 }
 
 #[test]
-fn more_workers_than_were_to_fall_are_told() {
+fn too_many_killed_workers_are_reported() {
     let fell = |pid| {
         let log = format!("2.0 w0/{pid} crash a abort\n2.1 control exit w0/7 signal:-6-(SIGABRT)\n");
         let lines = log.lines().map(|line| line.parse::<Line>().expect("a good line"));
@@ -248,12 +248,12 @@ fn more_workers_than_were_to_fall_are_told() {
         check(&history, Setting { allows_falls: 0, ..SETTING }).violations()
     };
     assert!(fell(7).iter().any(|violation| violation.starts_with("fell: tasks took 1 ")), "{:?}", fell(7));
-    // Another process than the one that ended.
+    // A different process from the one that exited.
     assert!(!fell(8).iter().any(|violation| violation.starts_with("fell: ")), "{:?}", fell(8));
 }
 
 #[test]
-fn what_is_left_wrong_or_gone_is_told() {
+fn leftover_messages_wrong_results_and_unexpected_exits_are_reported() {
     caught("stuck: 3", &sent(&format!("{DONE}9.0 control left faults 3")));
     clean(&sent(&format!("{DONE}9.0 control left faults 0")));
     caught("result", &sent(&format!("{DONE}9.0 p0/1 wrong a")));
@@ -278,11 +278,11 @@ fn a_process_may_only_die_of_what_a_task_announced() {
         clean(&poison(how, code));
     }
     for (how, code) in [
-        // Another process, and nobody had announced anything there.
+        // A different process, for which no death was announced.
         ("abort", "3 signal:-6-(SIGABRT)"),
         ("abort", "2 signal:-11-(SIGSEGV)"),
         ("abort", "2 exit-status:-101"),
-        // It lived on, and did not stop when it was told.
+        // It survived, and did not stop when asked to.
         ("kill", "2 SIGKILL-after-it-did-not-stop"),
     ] {
         caught("exit", &poison(how, code));

@@ -1,4 +1,4 @@
-//! The broker of a scheduler: tells in the log of the run who leads, and may be broken on purpose.
+//! The broker of a scheduler: logs who leads, and may be broken on purpose.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::log::Event;
 use crate::mutation::VARIABLE;
 use crate::work::log;
 
-/// What is broken.
+/// How the broker is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutation {
-    /// A new leader does not look which calls were sent: it goes by the last sign of life.
+    /// A new leader does not check which calls were sent: it relies on the last mark alone.
     NoOnceCheck,
-    /// Who leads is decided by the age of the last sign of life alone: a leader publishes without a look at its fence, over
-    /// a slow network, so that calls are always on their way when it is paused.
+    /// Leadership depends on the age of the last mark alone: a leader publishes without checking its fence, over a slow
+    /// network, so that calls are always in flight when it is paused.
     AgeAlone,
 }
 
 const NAMES: [(&str, Mutation); 2] =
     [("no-once-check", Mutation::NoOnceCheck), ("age-alone", Mutation::AgeAlone)];
 
-/// Longer than the time between two batches of calls.
+/// Longer than the interval between two batches of calls.
 const SLOW: Duration = Duration::from_millis(1200);
 
 /// The names of all mutations.
@@ -35,7 +35,7 @@ pub(crate) fn names() -> Vec<&'static str> {
     NAMES.iter().map(|(name, _)| *name).collect()
 }
 
-/// Stands around the real broker.
+/// Wraps the real broker.
 pub(crate) fn wrap(inner: Arc<dyn Broker>) -> Arc<dyn Broker> {
     let wanted = std::env::var(VARIABLE).ok();
     let mutation = NAMES.iter().find(|(name, _)| wanted.as_deref() == Some(name)).map(|(_, found)| *found);
@@ -60,12 +60,12 @@ impl Watched {
     }
 }
 
-/// True for an entry that says of a call that it was sent.
+/// Returns true for an entry that records a sent call.
 pub(crate) fn is_sent(entry: &LogEntry) -> bool {
     entry.text.starts_with("{\"sent\":")
 }
 
-/// True for the leader's sign of life, which says until when all calls were sent.
+/// Returns true for a mark: the leader is alive, and has sent all calls up to a time.
 pub(crate) fn is_mark(entry: &LogEntry) -> bool {
     entry.text.starts_with("{\"mark\":")
 }

@@ -1,4 +1,4 @@
-//! Compares what came with what was due: a pure function from the log of a run to what was promised and not kept.
+//! Compares the delivered calls with the due times: a pure function from the log of a run to the guarantees that were broken.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,51 +11,51 @@ use super::reader::time;
 use crate::check::History;
 use crate::log::{Event, Fault, Line, Time};
 
-/// Another scheduler leads within this time.
+/// The time within which another scheduler takes over.
 const TAKEOVER: Duration = Duration::from_secs(5);
-/// So long it may take until connections are back after all of them were lost.
+/// How long it may take to reconnect after all connections were lost.
 const RECONNECT: Duration = Duration::from_secs(5);
-/// A due time later than this was missed, and its policy applies.
+/// A due time that is later than this was missed, and the catch-up policy applies.
 const MISSED: Duration = Duration::from_secs(30);
-/// What is sent at its time may seem earlier by the precision of a clock.
+/// How early a call may seem, due to the precision of a clock.
 const EARLY: Duration = Duration::from_millis(10);
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     faults: BTreeMap<Fault, usize>,
     schedules: usize,
-    /// Due times, and how many of them came.
+    /// Due times, and how many of them were delivered.
     due: usize,
     came: usize,
-    /// Not sent, as their policy says after a long outage.
+    /// Not sent after a long outage, as their policy says.
     missed: usize,
-    /// On their way when RabbitMQ was killed: see `docs/guide/schedules.md`.
+    /// In flight when RabbitMQ was killed: see `docs/guide/schedules.md`.
     in_doubt: usize,
-    /// Delivered again by the broker.
+    /// Redelivered by the broker.
     again: usize,
     takeovers: usize,
     late: Vec<Duration>,
-    /// So long the machine was allowed to take longer than a takeover.
+    /// The allowance for a busy machine beyond a takeover.
     busy: Duration,
     broken: Vec<String>,
 }
 
 impl Verdict {
-    /// Every broken promise, in words.
+    /// Returns all violations as text.
     pub(crate) fn violations(&self) -> &[String] {
         &self.broken
     }
 }
 
-/// What is checked, and how strictly.
+/// What to check, and how strictly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
     /// Due times after this.
     pub(crate) from: Time,
     /// Due times up to this.
     pub(crate) until: Time,
-    /// So long a machine with other things to do may take for anything.
+    /// The allowance for anything that a busy machine does.
     pub(crate) busy: Duration,
 }
 
@@ -143,14 +143,14 @@ fn check_due(schedule: &Schedule, due: Time, calls: &[Arrival], troubles: &Troub
     }
 }
 
-/// A call that came.
+/// A delivered call.
 #[derive(Debug)]
 struct Arrival {
     at: Time,
     is_again: bool,
 }
 
-/// By schedule and due time.
+/// Returns the delivered calls by schedule and due time.
 fn arrivals(lines: &[Line]) -> BTreeMap<String, BTreeMap<Time, Vec<Arrival>>> {
     let mut found = BTreeMap::<_, BTreeMap<_, Vec<_>>>::new();
     for Line { at, event, .. } in lines {
@@ -169,14 +169,14 @@ fn due_times(schedule: &Schedule, from: Time, until: Time) -> BTreeSet<Time> {
     times.map(time).take_while(|due| *due <= until).collect()
 }
 
-/// What the faults excuse.
+/// The delays and repetitions that the faults excuse.
 struct Troubles {
     busy: Duration,
-    /// Spans in which calls may not be sent, without overlaps.
+    /// Time spans in which calls may be delayed, without overlaps.
     spans: Vec<(Time, Time)>,
     /// When the broker was killed.
     hit_the_broker: Vec<Time>,
-    /// When deliveries were interrupted.
+    /// When deliveries may have been interrupted.
     broke_deliveries: Vec<Time>,
 }
 
@@ -188,7 +188,7 @@ impl Troubles {
             hit.map(|trouble| trouble.begin).collect()
         };
         for trouble in &history.troubles {
-            // What hits one of them alone is over when another one leads.
+            // The effect on a single scheduler ends when another one leads.
             let end = if trouble.target.is_some() { trouble.begin } else { trouble.end + RECONNECT };
             spans.push((trouble.begin, end + TAKEOVER));
         }
@@ -208,7 +208,7 @@ impl Troubles {
         }
     }
 
-    /// Until when something that should happen at a moment may be put off.
+    /// Returns until when something due at a moment may be delayed.
     fn put_off(&self, moment: Time) -> Time {
         let mut end = moment + self.busy;
         for (begin, over) in &self.spans {
@@ -303,7 +303,7 @@ mod tests {
         clean(105, &format!("{killed}{late}"));
         caught("late", 105, &format!("{killed}108.0 reader came a 100.0 first"));
         caught("twice", 105, &format!("{killed}{late}\n106.1 reader came a 100.0 first"));
-        // However long it is paused: another one leads.
+        // The length of the pause does not matter: another scheduler leads.
         let paused = "99.0 control fault 1 pause 7\n108.0 control over 1\n";
         clean(105, &format!("{paused}{late}"));
         caught("late", 105, &format!("{paused}109.0 reader came a 100.0 first"));
@@ -322,7 +322,7 @@ mod tests {
         let verdict = clean(105, killed);
         assert_eq!((verdict.in_doubt, verdict.came), (1, 0));
         clean(105, &format!("{FIRST}\n{killed}108.0 reader came a 100.0 first"));
-        // Later ones are not.
+        // Later due times are not in doubt.
         caught("lost", 115, &format!("{FIRST}\n{killed}"));
     }
 

@@ -1,4 +1,4 @@
-//! The schedules of a run: what the schedulers read, and what the checker expects.
+//! The schedules of a run, for both the schedulers and the checker.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::arena::QUEUE;
 
 /// Seconds between two due times: from a second to a minute.
 const EVERY: [u64; 12] = [1, 1, 1, 2, 3, 4, 5, 6, 10, 15, 20, 60];
-/// Part of the schedules are sent at any moment, not at full seconds.
+/// Some schedules are sent with jitter instead of at full seconds.
 const JITTER: Duration = Duration::from_millis(900);
 
-/// So many schedules of all sorts.
+/// Returns this many schedules of all kinds.
 pub(crate) fn schedules(count: usize) -> Vec<Schedule> {
     (0..count).map(schedule).collect()
 }
@@ -37,7 +37,7 @@ fn schedule(number: usize) -> Schedule {
         .jitter(jitter)
 }
 
-/// The same as `mq-worker.toml`.
+/// Writes them as an `mq-worker.toml`.
 pub(crate) fn to_toml(schedules: &[Schedule]) -> String {
     let mut text = String::new();
     for schedule in schedules {

@@ -1,4 +1,4 @@
-//! How much slower than alone everything is on this machine: what others leave of it.
+//! Measures how much slower this machine is than an idle one, because of other processes.
 
 use std::fs;
 use std::hint::black_box;
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// The highest of so many measurements in a row counts by its mean: one that was just unlucky says little.
+/// The number of consecutive measurements that are averaged, since a single bad one says little.
 const ROW: usize = 5;
 const PAUSE: Duration = Duration::from_millis(200);
-/// Some milliseconds of work.
+/// A few milliseconds of work.
 const WORK: u64 = 1_000_000;
 
-/// Measures until it is stopped.
+/// Measures until stopped.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<f64>,
@@ -34,7 +34,7 @@ impl Load {
         Load { stop, thread }
     }
 
-    /// The slowdown of the worst second: 1 on a machine with nothing else to do.
+    /// Stops and returns the slowdown of the worst second: 1 on an idle machine.
     pub(crate) fn stop(self) -> f64 {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("measuring does not panic")
@@ -46,7 +46,7 @@ fn highest(measured: &[f64]) -> f64 {
     means.fold(1.0, f64::max)
 }
 
-/// Works for a moment: the time that it took, by the time that it had a processor. `None` where the system does not say.
+/// Works for a moment and returns elapsed time divided by CPU time; `None` if the system does not report it.
 fn slowdown() -> Option<f64> {
     let (ran, waited) = times()?;
     let mut number = 1_u64;
@@ -57,7 +57,7 @@ fn slowdown() -> Option<f64> {
     (ran > 0.0).then(|| (ran + waited) / ran)
 }
 
-/// For how long this thread has run, and waited for a processor.
+/// Returns how long this thread has run and has waited for a CPU.
 fn times() -> Option<(f64, f64)> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let mut numbers = text.split_whitespace().map(|number| number.parse().ok());

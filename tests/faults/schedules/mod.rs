@@ -1,9 +1,9 @@
 //! Schedules under faults: three schedulers are killed, paused past their lease and cut off, the broker restarts, and each
-//! due time must come once.
+//! due time must be sent once.
 //!
 //! The schedulers are `mq-worker beat` ([`scheduler`]) with the schedules of an `mq-worker.toml` ([`entries`]) and a broker
-//! that tells who leads and may be broken on purpose ([`broker`]). What arrives is written down ([`reader`]) and compared
-//! with all due times ([`check`]).
+//! that logs who leads and may be broken on purpose ([`broker`]). Arrivals are logged ([`reader`]) and compared with all due
+//! times ([`check`]).
 
 pub(crate) mod broker;
 mod check;
@@ -31,22 +31,22 @@ use crate::log::{Event, Fault, Line, Time, now};
 use crate::nemesis::{Plan, Step, track};
 use crate::run::Run;
 
-/// How many schedulers.
+/// The number of schedulers.
 const SCHEDULERS: usize = 3;
-/// What is awaited comes within this time, or the schedulers are broken.
+/// The limit for every awaited event: beyond it the schedulers are broken.
 const SOON: Duration = Duration::from_secs(120);
-/// Longer than a leader may be silent.
+/// Longer than a leader's lease.
 const PAST_ITS_LEASE: Duration = Duration::from_secs(6);
-/// A due time this much later than a moment comes after all that were due before it.
+/// A call that is due this much after a moment arrives after all that were due before it.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A run with so many schedules.
+/// A run with schedules.
 pub(crate) struct Schedules<'a> {
     run: &'a mut Run,
     schedules: Vec<Schedule>,
     reader: Reader,
-    /// Due times after this are all sent.
+    /// All due times after this are sent.
     from: Time,
     load: Load,
 }
@@ -62,7 +62,7 @@ impl Schedules<'_> {
         std::fs::write(&file, to_toml(&schedules)).expect("the directory can be written");
         let settings = vec![("MQ_CONFIG", file.display().to_string())];
         let reader = Reader::start(run.arena.app()?, run.directory.join("log"));
-        // The first one writes all of them down, and the others find them there.
+        // The first scheduler stores the schedules, so that the others find them.
         run.add_scheduler(settings.clone());
         let app = run.arena.app()?;
         let deadline = Instant::now() + SOON;
@@ -78,7 +78,7 @@ impl Schedules<'_> {
         Ok(started)
     }
 
-    /// Faults at random, for so long.
+    /// Injects random faults for a time.
     pub(crate) fn play(&self, seed: u64, lasts: Duration) {
         let Plan { processes, broker } = plan(seed, self.run.arena.kind, lasts);
         let until = Instant::now() + lasts;
@@ -98,7 +98,7 @@ impl Schedules<'_> {
         });
     }
 
-    /// A short play in which a broken scheduler is caught for certain.
+    /// Performs a short play that reliably catches a broken scheduler.
     ///
     /// # Errors
     /// The broker cannot be reached.
@@ -118,8 +118,8 @@ impl Schedules<'_> {
         Ok(())
     }
 
-    /// Waits until all is well again, stops the schedulers, and checks. A call may be late by `busy` beyond a takeover: by
-    /// so much on a machine with nothing else to do, and by as many times more as this one was slower.
+    /// Waits until all faults are healed, stops the schedulers, and checks. A call may be late by `busy` beyond a takeover;
+    /// that is for an idle machine, and is multiplied by the measured slowdown.
     pub(crate) fn finish(self, busy: Duration) -> Verdict {
         let until = now();
         self.come_on();
@@ -133,7 +133,7 @@ impl Schedules<'_> {
         check::check(read(&self.run.directory.join("log")), &self.schedules, setting)
     }
 
-    /// Waits until calls come that are due from now on.
+    /// Waits until calls arrive that are due from now on.
     fn come_on(&self) {
         let after = now() + AFTERWARDS;
         let each_second = self.schedules.iter().filter(|schedule| {
@@ -154,7 +154,7 @@ impl Schedules<'_> {
                 return;
             }
             thread::sleep(step.after);
-            // Three times out of four it hits the leader.
+            // Three out of four faults hit the leader.
             match step.which % 4 {
                 0 => self.run.stage().inflict(*step),
                 _ => self.run.stage().inflict(Step { which: self.leader(), ..*step }),
@@ -167,12 +167,12 @@ impl Schedules<'_> {
         self.run.stage().inflict(step);
     }
 
-    /// The number of the scheduler that leads.
+    /// Returns the number of the scheduler that leads.
     fn leader(&self) -> usize {
         leader(&self.lines()).unwrap_or(0)
     }
 
-    /// Kills the leader when it has sent calls since its last sign of life: they are known from the log alone.
+    /// Kills the leader after it has sent calls since its last mark: only the log records them.
     async fn kill_leader_after_its_mark(&self) -> mq_worker::Result<()> {
         let app = self.run.arena.app()?;
         let broker = app.broker().await?;
@@ -201,7 +201,7 @@ impl Schedules<'_> {
         read(&self.run.directory.join("log"))
     }
 
-    /// Waits for something; if it does not come, the checker says what is wrong.
+    /// Waits for a condition; if it is never met, the checker reports what is wrong.
     fn wait_until(&self, is_there: impl Fn(&[Line]) -> bool) {
         let deadline = Instant::now() + SOON;
         while Instant::now() < deadline && !is_there(&self.lines()) {
@@ -211,7 +211,7 @@ impl Schedules<'_> {
     }
 }
 
-/// The number of the scheduler that was the last to lead.
+/// Returns the number of the scheduler that was the last to lead.
 fn leader(lines: &[Line]) -> Option<usize> {
     let line = lines.iter().rfind(|line| matches!(line.event, Event::Leads { .. }))?;
     let (name, _) = line.who.split_once('/')?;
@@ -220,7 +220,7 @@ fn leader(lines: &[Line]) -> Option<usize> {
 
 fn read(path: &PathBuf) -> Vec<Line> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    // The last one may just be written.
+    // The last line may be incomplete.
     let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     whole.map(|line| line.parse().unwrap_or_else(|error| panic!("{error}"))).collect()
 }
@@ -230,7 +230,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-/// The same seed makes the same plan.
+/// Returns the plan for a seed; the same seed always gives the same plan.
 fn plan(seed: u64, kind: Kind, lasts: Duration) -> Plan {
     let processes = [Fault::KillScheduler, Fault::KillScheduler, Fault::Pause, Fault::Roll];
     let broker: &[Fault] = match kind {

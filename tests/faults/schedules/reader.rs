@@ -1,4 +1,4 @@
-//! Takes the calls of the schedules out of their queue, and writes them down.
+//! Consumes the calls of the schedules and logs them.
 
 use std::path::PathBuf;
 use std::thread;
@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use crate::arena::QUEUE;
 use crate::log::{Event, Log, Time};
 
-/// After so long without a call, the queue is empty.
+/// After this long without a call the queue is considered empty.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// On a thread of its own.
+/// The reader, on its own thread.
 pub(crate) struct Reader {
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<mq_worker::Result<()>>,
@@ -32,7 +32,7 @@ impl Reader {
         Reader { stop, thread: thread::spawn(read) }
     }
 
-    /// Reads what is left, and stops.
+    /// Reads the remaining calls and stops.
     pub(crate) fn stop(self) -> mq_worker::Result<()> {
         drop(self.stop);
         self.thread.join().expect("nothing panics")

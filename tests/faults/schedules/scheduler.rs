@@ -1,4 +1,4 @@
-//! The process of a scheduler: `mq-worker beat`.
+//! The scheduler process: `mq-worker beat`.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,4 @@
-//! Starts a private RabbitMQ node, says where it is in two lines that a shell can read, and stops it when its
-//! input ends.
+//! Starts a private RabbitMQ node, prints its address in two lines that a shell can read, and stops it when its input ends.
 
 use std::io::{Read, Write};
 

@@ -1,19 +1,19 @@
-//! The mistakes that people make with `#[task]` and `#[setup]`, and what the compiler tells them.
+//! Common mistakes with `#[task]` and `#[setup]`, and the resulting compiler errors.
 //!
-//! Each file in `cases/` has its expected messages beside it; those in `cases/compiler/` are in the compiler's own words.
-//! After a change that is meant: `TRYBUILD=overwrite cargo test -p mq-worker-ui-tests`, and read the difference.
+//! Each file in `cases/` has its expected messages beside it; those in `cases/compiler/` come from the compiler itself. After
+//! an intended change run `TRYBUILD=overwrite cargo test -p mq-worker-ui-tests`, and read the difference.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The compiler whose words `cases/compiler/` expects. Others say the same, differently.
+/// The compiler version whose messages `cases/compiler/` expects. Other versions word them differently.
 const COMPILER: &str = "rustc 1.95.";
 
-/// Where cargo looks for flags before it looks at what trybuild says.
+/// The variable in which cargo looks for flags before those set by trybuild.
 const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
 
-/// What trybuild has for the cases. For what they depend on it leaves the last one out, and then cargo builds all of that
-/// a second time.
+/// The flags that trybuild sets for the cases. For their dependencies it omits the last one, which would make cargo build all
+/// of them a second time.
 const OF_CASES: [&str; 6] = ["--cfg", "trybuild", "--verbose", "-A", "dead_code", "--diagnostic-width=140"];
 
 #[test]
@@ -26,11 +26,11 @@ fn each_mistake_gets_its_message() {
     let output = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "each_mistake_gets_its_message", "--nocapture"])
         .env(FLAGS, flags)
-        // With what other builds have there: the macros, and all that they depend on.
+        // Reuse the other builds' artifacts: the macros and all their dependencies.
         .env("CARGO_BUILD_BUILD_DIR", target)
         .output()
         .expect("it starts");
-    // Indented: the summary of a test program belongs to the program that was called.
+    // Indented, so that the inner summary is not taken for that of this test program.
     for line in String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).lines() {
         eprintln!("  {line}");
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 /// A connection to the broker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ConnectionInfo {
-    /// The name that the program has given it, else that of the broker.
+    /// The name that the program gave it, or else the broker's name for it.
     pub(crate) name: String,
     pub(crate) user: String,
     /// Address and port of the program.

@@ -1,4 +1,4 @@
-//! Who is connected to the broker.
+//! The connections to the broker.
 
 use super::connection::ConnectionInfo;
 use super::failure::Outcome;
@@ -6,7 +6,7 @@ use super::failure::Outcome;
 use super::management::Management;
 use crate::app::App;
 
-/// The connections to the broker; `None` where it has none, as a file.
+/// The connections to the broker; `None` for a broker without connections, such as a file.
 pub(crate) async fn connections(app: &App) -> Option<Outcome<Vec<ConnectionInfo>>> {
     match app.config().broker_url.scheme().as_str() {
         #[cfg(feature = "amqp")]

@@ -1,4 +1,4 @@
-//! Doing the same to many messages of a queue: many at a time, each settled for itself.
+//! Applies the same work to many messages of a queue: many at a time, each settled on its own.
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -17,7 +17,7 @@ pub(crate) enum Choice {
     Hold,
 }
 
-/// What became of a message that was worked on.
+/// The fate of a message after the work on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It leaves the queue.
@@ -26,11 +26,10 @@ pub(crate) enum Fate {
     Stays,
 }
 
-/// Works on the messages of a walk that are chosen, until `most` of them are. A message is acked when its work is done, and
-/// else held.
+/// Works on the chosen messages of a walk, up to `most`. A message is acked when its work is done, and otherwise held.
 ///
 /// # Errors
-/// The first that occurs: then no further work is begun, and what was begun is completed.
+/// The first error. After it no further work is started, and the work in progress is completed.
 pub(crate) async fn each<F>(
     walk: &mut Walk,
     most: u64,

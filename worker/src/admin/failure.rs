@@ -1,8 +1,8 @@
-//! How a request of a person ends: its message, and the exit code of a command.
+//! How a user's request fails: the message, and the exit code of a command.
 
 use crate::error::Error;
 
-/// What was asked for failed.
+/// The request failed.
 pub(crate) const FAILED: u8 = 1;
 /// The command line or the configuration has a mistake.
 pub(crate) const USAGE: u8 = 2;
@@ -10,8 +10,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const NO_TASKS: u8 = 66;
 /// The broker or the result backend cannot be reached (sysexits: unavailable).
 pub(crate) const UNAVAILABLE: u8 = 69;
-/// The time is up, what stands in the way is expected to end, or a worker can go on only in a new process (sysexits:
-/// temporary failure).
+/// It timed out, it is blocked by something that is expected to end, or a worker can go on only in a new process
+/// (sysexits: temporary failure).
 pub(crate) const TIME_IS_UP: u8 = 75;
 /// The broker refuses us (sysexits: no permission).
 pub(crate) const REFUSED: u8 = 77;
@@ -19,7 +19,7 @@ pub(crate) const REFUSED: u8 = 77;
 /// How a command ended.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
-/// A command that did not do what was asked.
+/// Why a command failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     code: u8,
@@ -39,12 +39,12 @@ impl Failure {
         Self::new(USAGE, message)
     }
 
-    /// An end about which everything has been said.
+    /// An end that needs no message.
     pub(crate) fn silent(code: u8) -> Self {
         Self::new(code, "")
     }
 
-    /// The code, and what people would be told.
+    /// The exit code and the message.
     pub(crate) fn in_words(self) -> (u8, String) {
         (self.code, self.message)
     }

@@ -1,5 +1,5 @@
-//! What people do to a running system, for the commands and the management page alike: list queues, exchanges and
-//! bindings, look through dead letters, replay or drop them.
+//! Operations on a running system, shared by the commands and the management page: listing queues, exchanges and
+//! bindings, searching dead letters, replaying or dropping them.
 
 #[cfg(feature = "dashboard")]
 pub(crate) mod connection;
@@ -29,7 +29,7 @@ use self::failure::{Failure, Outcome};
 use crate::app::App;
 use crate::broker::{Broker, QueueInfo};
 
-/// How full one queue is.
+/// The counts of one queue.
 pub(crate) async fn queue(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, QueueInfo)> {
     let broker = app.broker().await?;
     let found = broker.queues(&[name.to_owned()]).await?.into_iter().find(|queue| queue.name == name);
@@ -38,13 +38,13 @@ pub(crate) async fn queue(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, Qu
     Ok((broker, info))
 }
 
-/// How often a queue is asked for its length that says nothing of the messages it has, and how long between.
+/// How often a queue that reports no messages but has some is asked for its length, and the pause in between.
 const ASKED: u32 = 40;
 const BETWEEN: Duration = Duration::from_millis(250);
 
-/// How many messages of a queue a walk goes over: those that are there now.
+/// How many messages of a queue a walk covers: those that are there now.
 ///
-/// A quorum queue that is busy for a quarter of a second says that it is empty. So one that says so is asked for a message.
+/// A quorum queue that is busy for a quarter of a second reports that it is empty, so an empty one is asked for a message.
 pub(crate) async fn ready(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, u64)> {
     for _ in 0..ASKED {
         let (broker, info) = queue(app, name).await?;

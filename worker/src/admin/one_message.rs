@@ -7,8 +7,8 @@ use crate::broker::walk::{Taken, Walk};
 
 /// Moves the message of a call from one queue to another.
 ///
-/// A broker has no other way to a message than to take what is before it: that is held meanwhile, and goes back to its
-/// place.
+/// To get at a message, the ones ahead of it have to be taken from the broker: they are held meanwhile and return to
+/// their places.
 pub(crate) async fn relocate(app: &App, id: &str, from: &str, to: &str) -> Outcome {
     if from == to {
         return Err(Failure::usage(format!("{id} is in `{to}` already: choose another queue")));

@@ -1,5 +1,5 @@
-//! Looking at what waits in a queue: without touching it where the broker can do that. RabbitMQ hands a message out only
-//! by giving it to somebody: there the messages are taken, held for a moment, and go back to their places.
+//! Looking at the messages waiting in a queue, without touching them if the broker can do that. RabbitMQ shows a message
+//! only by delivering it: there, messages are taken, held for a moment and returned to their places.
 
 use super::failure::Outcome;
 use crate::app::App;
@@ -20,7 +20,7 @@ pub(crate) async fn peek(app: &App, queue: &str, most: u32) -> Outcome<Vec<Messa
     }
 }
 
-/// Takes messages and gives them back.
+/// Takes messages and requeues them.
 async fn take(mut walk: Walk) -> Result<Vec<Message>> {
     let (mut messages, mut room) = (Vec::new(), PEEK_BYTES);
     let taken = async {

@@ -1,4 +1,4 @@
-//! How far a walk is, for those who watch it, and their word to end it.
+//! The progress of a walk, and a way to stop it from outside.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{Failure, TIME_IS_UP, UNAVAILABLE};
 
-/// How far a walk is.
+/// The progress of a walk.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     total: AtomicU64,
@@ -22,12 +22,12 @@ pub(crate) struct Counts {
     pub(crate) total: u64,
     /// How many were looked at.
     pub(crate) seen: u64,
-    /// To how many it was done.
+    /// How many were done.
     pub(crate) done: u64,
 }
 
 impl Progress {
-    /// A walk that also ends with `stop`.
+    /// The progress of a walk that `stop` ends too.
     #[cfg(feature = "dashboard")]
     pub(crate) fn until(stop: &CancellationToken) -> Self {
         Self { stop: stop.child_token(), ..Self::default() }
@@ -39,12 +39,12 @@ impl Progress {
         Counts { total, seen, done }
     }
 
-    /// Ends the walk: what was begun is completed, what was held goes back.
+    /// Stops the walk: work in progress is completed, held messages are requeued.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Resolves when the walk is to end, with the words for it.
+    /// Resolves when the walk is to stop, with the failure to report.
     pub(super) async fn stopped(&self) -> Failure {
         self.stop.cancelled().await;
         Failure::new(TIME_IS_UP, "it was interrupted")
@@ -64,7 +64,7 @@ impl Progress {
 }
 
 impl Counts {
-    /// The end of a walk that did not come to its end, and how far it came: `3 dropped among the first 20 of 100, then: …`.
+    /// Adds to the failure of a walk how far it came: `3 dropped among the first 20 of 100, then: …`.
     pub(crate) fn before(self, what: &str, failure: Failure) -> Failure {
         let (code, why) = failure.in_words();
         let Self { total, seen, done } = self;

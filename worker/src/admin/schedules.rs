@@ -1,4 +1,4 @@
-//! Schedules with what became of their last calls: what the result backend does not know, a history may.
+//! Schedules with the outcomes of their last calls: a history may know those that the result backend does not.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::history::{History, Retention};
 #[cfg(feature = "dashboard")]
 const MOST: usize = 500;
 
-/// All schedules, with the history that is configured, if there is one.
+/// All schedules, with outcomes from the configured history if there is one.
 ///
 /// # Errors
 /// The broker cannot be reached, or keeps no schedules.
@@ -36,7 +36,7 @@ pub(crate) async fn find(app: &App, name: &str) -> Result<Option<ScheduleInfo>> 
     Ok(found.pop())
 }
 
-/// Asks the running workers whether one has the task; says so if none has. Where nobody answers, nothing is known.
+/// Asks the running workers whether one has the task, and complains if none has. If no worker replies, nothing is known.
 pub(crate) async fn complaint(app: &App, task: &str) -> Option<String> {
     registered(app, &BTreeSet::from([task])).await?.complaint(task)
 }
@@ -50,7 +50,7 @@ async fn from_workers(app: &App, schedules: &mut [ScheduleInfo]) {
     schedules.iter_mut().for_each(|info| info.mark(registered.as_ref()));
 }
 
-/// Workers that cannot be asked say nothing: it is not what was asked for.
+/// If the workers cannot be asked, that is only logged: the user asked for schedules, not for workers.
 async fn registered(app: &App, tasks: &BTreeSet<&str>) -> Option<Registered> {
     let asked = async { Control::new(app.broker().await?).registered(tasks).await };
     asked.await.unwrap_or_else(|error| {
@@ -65,7 +65,7 @@ async fn registered(app: &App, tasks: &BTreeSet<&str>) -> Option<Registered> {
 #[cfg(not(feature = "dashboard"))]
 async fn from_configured_history(_: &App, _: &mut [ScheduleInfo]) {}
 
-/// A history that cannot be read says nothing: it is not what was asked for.
+/// If the history cannot be read, that is only logged: the user asked for schedules, not for the history.
 #[cfg(feature = "dashboard")]
 async fn from_configured_history(app: &App, schedules: &mut [ScheduleInfo]) {
     let config = app.config();
@@ -82,7 +82,7 @@ async fn from_configured_history(app: &App, schedules: &mut [ScheduleInfo]) {
     }
 }
 
-/// Adds what a history knows: of the last call of each schedule, or of all calls of a single one.
+/// Adds outcomes from a history: of the last call of each schedule, or of all calls of a single one.
 ///
 /// # Errors
 /// The history cannot be read.

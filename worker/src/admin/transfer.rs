@@ -1,4 +1,4 @@
-//! Moving what waits in a queue to another queue.
+//! Moving waiting messages to another queue.
 
 use super::each::{Choice, Fate, each};
 use super::failure::{Failure, Outcome};

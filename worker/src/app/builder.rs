@@ -92,7 +92,7 @@ impl AppBuilder {
         Ok(Self { config: Some(config), ..self })
     }
 
-    /// Adds a [`Middleware`], inside those that were added before.
+    /// Adds a [`Middleware`], inside the ones that were added before.
     ///
     /// A library of tasks registers its middleware with [`middleware!`](crate::middleware!) instead, since the installed
     /// `mq-worker` builds the application by itself.

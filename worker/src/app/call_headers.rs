@@ -13,7 +13,7 @@ use crate::message::history::shortened;
 use crate::routing::names::MAX_NAME;
 use crate::task::{Context, TaskOptions};
 
-/// Refuses reserved headers: with them, another task would run, or the result would be lost.
+/// Refuses reserved headers: they would run another task or lose the result.
 pub(super) fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<()> {
     for (name, _) in headers {
         let problem = if let Some(owner) = owner(name) {
@@ -39,7 +39,7 @@ pub(super) fn check_headers(task: &str, headers: &[(String, Value)]) -> Result<(
     Ok(())
 }
 
-/// A call that a running task has sent is one of its children.
+/// Records a call as a child of the running task that sent it.
 pub(super) fn note_child(id: &str) {
     if let Some(parent) = Context::current() {
         parent.reports().add_child(id);
@@ -56,7 +56,7 @@ fn later(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
     chrono::Duration::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay)).unwrap_or(LATEST)
 }
 
-/// Only headers that differ from the receivers' defaults: each header costs the broker time.
+/// Builds the headers, without those that equal the receiver's defaults: each header costs the broker time.
 pub(super) fn headers(
     task: &str,
     id: &str,
@@ -71,7 +71,7 @@ pub(super) fn headers(
     }
     if let Some(lifetime) = options.expires.or(own.expires) {
         let expires = later(now, lifetime);
-        // No limit is no header.
+        // A lifetime without a limit needs no header.
         if expires < LATEST {
             headers.set("expires", format_time(expires));
         }
@@ -84,7 +84,7 @@ pub(super) fn headers(
     if let Some(ignore) = options.ignore_result.filter(|ignore| *ignore != own.ignore_result) {
         headers.set("ignore_result", ignore);
     }
-    // What a running task sends belongs to the task's workflow.
+    // Calls sent by a running task belong to that task's workflow.
     if let Some(parent) = Context::current() {
         headers.set("parent_id", parent.id());
         headers.set("root_id", parent.root_id().unwrap_or(parent.id()));

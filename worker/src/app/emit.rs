@@ -48,7 +48,7 @@ impl App {
         self.ensure_exchange(exchange, ExchangeKind::Topic).await?;
         let mut done = self.publish(exchange, &key, payload.clone()).await;
         if done.as_ref().is_err_and(Error::is_topology) {
-            // Somebody deleted the exchange since this process declared it.
+            // The exchange was deleted since this process declared it.
             self.forget_declared();
             self.ensure_exchange(exchange, ExchangeKind::Topic).await?;
             done = self.publish(exchange, &key, payload).await;
@@ -82,7 +82,7 @@ impl App {
         self.publish_with(exchange, routing_key, payload.into(), Properties::default()).await
     }
 
-    /// Publishes a plain message with properties of its own.
+    /// Publishes a plain message with the given properties.
     pub(crate) async fn publish_with(
         &self,
         exchange: &str,
@@ -99,7 +99,7 @@ impl App {
             return Err(Error::new(ErrorKind::TooLarge, what));
         }
         let properties = Properties {
-            // Tells copies of one message apart from two messages that are alike.
+            // Distinguishes copies of one message from two equal messages.
             message_id: Some(Uuid::now_v7().to_string()),
             ..properties
         };

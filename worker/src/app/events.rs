@@ -1,4 +1,4 @@
-//! Events of a program that sends calls, and reading everybody's.
+//! Emits the events of a program that sends calls, and reads the events of all programs.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::tracing;
 /// How long closing the application waits for the last events.
 const LAST: Duration = Duration::from_secs(1);
 
-/// What emits the events of this program, from the first call that it sends.
+/// The event emitter of this program, created with the first call that it reports.
 #[derive(Default)]
 pub(super) struct Producing(OnceLock<Option<Producer>>);
 
 struct Producer {
     emitter: Emitter,
     clock: Clock,
-    /// Ends when everything is sent.
+    /// Finishes when everything is sent.
     sending: tokio::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
@@ -40,7 +40,7 @@ impl Producer {
 }
 
 impl Producing {
-    /// Sends what is left.
+    /// Sends the remaining events.
     pub(super) async fn close(&self) {
         let Some(Some(producer)) = self.0.get() else { return };
         producer.emitter.finish();
@@ -83,7 +83,7 @@ impl App {
         match (text("argsrepr"), self.config().event_values) {
             (None, true) => producer.emitter.emit_with_arguments(event, &sent.message.body),
             (args, true) => {
-                // `celery events --dump` ends where one of the two is missing.
+                // `celery events --dump` fails if one of the two is missing.
                 let kwargs = text("kwargsrepr").or_else(|| Some("{…}".into()));
                 producer.emitter.emit(Event { args, kwargs, ..event });
             }

@@ -1,4 +1,4 @@
-//! What is known about a call at one moment.
+//! A snapshot of what is known about a call.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::message::Progress;
 use crate::message::headers::parse_time;
 use crate::state::State;
 
-/// What is known about a call at one moment: [`AsyncResult::info`](crate::AsyncResult::info).
+/// A snapshot of what is known about a call: [`AsyncResult::info`](crate::AsyncResult::info).
 #[derive(Clone, Debug)]
 pub struct JobInfo(ResultRecord);
 
@@ -39,7 +39,7 @@ impl JobInfo {
         self.0.failure.as_ref()
     }
 
-    /// How far a running call is, if it [reports](crate::Context::progress) that.
+    /// The progress of a running call, if it [reports](crate::Context::progress) any.
     pub fn progress(&self) -> Option<Progress> {
         match &self.0.state {
             State::Custom(_) => Progress::from_meta(&self.value()?),
@@ -47,13 +47,13 @@ impl JobInfo {
         }
     }
 
-    /// The worker that runs the call, or ran it last. Celery's workers tell it only with `result_extended`.
+    /// The worker that runs the call, or ran it last. Celery's workers report it only with `result_extended`.
     pub fn worker(&self) -> Option<String> {
         let named = self.0.worker.clone();
         named.or_else(|| self.started()?.get("hostname")?.as_str().map(ToOwned::to_owned))
     }
 
-    /// When the run began, of a call that is `Started` and whose worker tells it.
+    /// When the run started, if the call is `Started` and its worker reports the time.
     pub fn started_at(&self) -> Option<DateTime<Utc>> {
         parse_time(self.started()?.get("started_at")?.as_str()?)
     }
@@ -62,12 +62,12 @@ impl JobInfo {
         if self.0.state == State::Started { self.value() } else { None }
     }
 
-    /// How many runs were begun because of errors, the last one included: 1 without a retry. `None` where it is not told.
+    /// The number of attempts, the last one included: 1 without a retry. `None` if it is not reported.
     pub fn attempts(&self) -> Option<u32> {
         self.0.retries.map(|retries| retries.saturating_add(1))
     }
 
-    /// The earliest time of the next run, of a call that waits for a retry.
+    /// The earliest time of the next run, if the call waits for a retry.
     pub fn retry_at(&self) -> Option<DateTime<Utc>> {
         self.0.retry_at
     }
@@ -77,7 +77,7 @@ impl JobInfo {
         self.0.done_at
     }
 
-    /// The ids of the calls that it sent while it ran, and of those that followed it. At most 1000.
+    /// The ids of the calls that it sent while it ran, and of those that follow it. At most 1000.
     pub fn children(&self) -> &[String] {
         &self.0.children
     }

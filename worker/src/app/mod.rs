@@ -63,10 +63,10 @@ use crate::task::Registry;
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
-/// Wraps what is real in something else.
+/// Wraps the real broker or result backend in another one.
 type Wrap<T> = fn(Arc<T>) -> Arc<T>;
 
-/// What of an application is wrapped.
+/// The wrappers of an application.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wraps {
     broker: Option<Wrap<dyn Broker>>,
@@ -78,7 +78,7 @@ struct Inner {
     wraps: Wraps,
     router: Router,
     registry: Registry,
-    /// Runs around every call, on both sides.
+    /// Runs around every call, in its sender and in its worker.
     middleware: Chain,
     broker: OnceCell<Arc<dyn Broker>>,
     backend: OnceCell<Arc<dyn ResultBackend>>,
@@ -96,7 +96,7 @@ struct Inner {
     declaring: tokio::sync::Mutex<()>,
 }
 
-/// A longer `publish_timeout` counts as this. Deadlines are computed from it, which must not overflow.
+/// The upper limit of `publish_timeout`. Deadlines are computed from it and must not overflow.
 const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 
 static GLOBAL: OnceLock<App> = OnceLock::new();
@@ -190,7 +190,7 @@ impl App {
     pub async fn broker(&self) -> Result<Arc<dyn Broker>> {
         match self.0.broker.get().filter(|_| self.0.configured.initialized()) {
             Some(broker) => Ok(Arc::clone(broker)),
-            // In a box: each call that is sent pays for the size of its future.
+            // Boxed: every call that is sent pays for the size of its future.
             None => Box::pin(self.open_and_configure()).await,
         }
     }
@@ -205,7 +205,7 @@ impl App {
         Ok(broker)
     }
 
-    /// The broker without any declaration: for a worker, which declares by itself and waits for an unreachable server.
+    /// Opens the broker without declaring anything: a worker declares by itself and waits for an unreachable server.
     pub(crate) async fn open_broker(&self) -> Result<Arc<dyn Broker>> {
         let options = self.connect_options();
         let open = async || {
@@ -267,10 +267,9 @@ impl App {
         }
     }
 
-    /// Lets connections that are opened from now on have the worker's name, so that people who look at the broker can tell
-    /// workers apart.
+    /// Gives connections that are opened from now on the worker's name, so that workers can be told apart at the broker.
     pub(crate) fn connect_as_worker(&self) {
-        // A program that has sent something before it became a worker keeps its connections and their name.
+        // A program that sent something before it became a worker keeps its connections and their name.
         let _ = self.0.connects_as.set(self.worker_name());
     }
 

@@ -1,4 +1,4 @@
-//! What surrounds the sending of a call: its trace, and the middleware.
+//! Sends a call inside its trace and the middleware.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -37,7 +37,7 @@ impl App {
         if self.middleware().is_empty() {
             return self.send_through(task, own, body, unique, &options).await;
         }
-        // In a box: without middleware, no call is to pay for the size of that future.
+        // Boxed: a call without middleware must not pay for the size of this future.
         Box::pin(async {
             options.task_id.get_or_insert_with(|| Uuid::now_v7().to_string());
             let mut call = Outgoing { task, options: &mut options };

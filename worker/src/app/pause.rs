@@ -1,4 +1,4 @@
-//! Pausing queues and tasks: a register of the broker, which running and later workers obey.
+//! Pauses queues and tasks, by a register of the broker that running and later workers obey.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,20 +15,20 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::routing::names::check_name;
 
-/// A pause that ends later than this has no end: its note is kept until it is taken back.
+/// A pause longer than this counts as one without an end: its note is kept until the pause is ended.
 const UNLIMITED: Duration = Duration::from_secs(9 * 365 * 24 * 60 * 60);
 
-/// The argument of a `ping` that announces a change. Every worker knows `ping`: Python's ignore the argument, where an
-/// unknown command would put a traceback into their logs.
+/// The argument of a `ping` that announces a change. Every worker knows `ping`: Python's workers ignore the argument,
+/// while an unknown command would make them log a traceback.
 const ANNOUNCEMENT: &str = "mq_paused";
 
-/// What can be paused. A text is the name of a queue.
+/// What can be paused. A `&str` is the name of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pausable {
     /// A queue: workers stop consuming it, and its messages wait in the broker. Running tasks continue.
     Queue(String),
-    /// A task, by its name: workers send its messages back to wait in the broker, without spending an attempt.
+    /// A task, by its name: workers return its messages to wait in the broker, without spending an attempt.
     Task(String),
 }
 
@@ -131,7 +131,7 @@ impl Pausable {
     }
 }
 
-/// What notes say: the last one about something counts. Those that have lapsed are left out.
+/// The pauses in force according to the notes: the last note about a queue or task counts, unless it has expired.
 pub(crate) fn in_force(notes: Vec<Note>, now: DateTime<Utc>) -> BTreeMap<Pausable, DateTime<Utc>> {
     let known = notes.into_iter().filter_map(|note| Some((Pausable::from_id(&note.id)?, note.until)));
     let mut ends: BTreeMap<_, _> = known.collect();
@@ -139,7 +139,7 @@ pub(crate) fn in_force(notes: Vec<Note>, now: DateTime<Utc>) -> BTreeMap<Pausabl
     ends
 }
 
-/// A change of which a worker was told: what, and until when it is paused; a time in the past ends the pause.
+/// Reads a change that was announced to a worker: what is paused, and until when. A time in the past ends the pause.
 pub(crate) fn announced(arguments: &Map<String, Value>) -> Option<(Pausable, DateTime<Utc>)> {
     let (id, until): (String, i64) = serde_json::from_value(arguments.get(ANNOUNCEMENT)?.clone()).ok()?;
     Some((Pausable::from_id(&id)?, DateTime::from_timestamp_millis(until)?))
@@ -150,7 +150,7 @@ impl App {
     ///
     /// The broker keeps the pause: workers that are running obey it within a second (within two seconds with
     /// `worker.control = false`), workers that start later obey it from their first message, and it survives a restart of
-    /// everything. Pausing again replaces the end of the pause. Python's workers do not know it.
+    /// everything. Pausing again replaces the end of the pause. Python's workers ignore it.
     ///
     /// - A paused queue is not consumed. Its messages wait in the broker; tasks that are running continue.
     /// - The messages of a paused task go back to wait in the broker, without spending an attempt: one second at first,
@@ -190,7 +190,7 @@ impl App {
             .map_err(|error| error.context(format_args!("cannot pause {what}")))
     }
 
-    /// Ends a pause. What is not paused stays so.
+    /// Ends a pause. Without a pause, nothing changes.
     ///
     /// # Errors
     /// As for [`pause`](Self::pause).
@@ -202,7 +202,7 @@ impl App {
             .map_err(|error| error.context(format_args!("cannot resume {what}")))
     }
 
-    /// All that is paused.
+    /// Lists everything that is paused.
     ///
     /// # Errors
     /// The broker cannot be reached.

@@ -1,4 +1,4 @@
-//! The queues that an application uses: which there are, with which arguments, and declaring each once.
+//! The queues that an application uses: their arguments, and declaring each of them once.
 
 use super::App;
 use crate::error::Result;
@@ -11,7 +11,7 @@ impl App {
         if self.is_declared(name) {
             return Ok(());
         }
-        // In a box: each call that is sent pays for the size of its future.
+        // Boxed: every call that is sent pays for the size of its future.
         Box::pin(self.declare_queue(name)).await
     }
 
@@ -50,7 +50,7 @@ impl App {
         self.0.declared.lock().expect("never poisoned").insert(name);
     }
 
-    /// Forgets all declarations, so that the next use declares again what was deleted meanwhile.
+    /// Forgets all declarations, so that queues and exchanges that were deleted meanwhile are declared again on their next use.
     pub(crate) fn forget_declared(&self) {
         self.0.declared.lock().expect("never poisoned").clear();
     }
@@ -76,8 +76,8 @@ impl App {
         self.with_dead_letters(queue)
     }
 
-    /// A queue that only remote control has named. Workers in Python may be told the same, and end when the queue exists with
-    /// other arguments than theirs: unless the queue is known here, it is declared as Celery declares it.
+    /// A queue that only remote control has named. Python's workers may get the same command, and exit if the queue exists
+    /// with other arguments than theirs: a queue that is not known here is declared as Celery declares it.
     pub(crate) fn queue_named_by_others(&self, name: &str) -> Topology {
         match self.knows_queue(name) {
             true => self.task_queue(name),

@@ -1,4 +1,4 @@
-//! The handle to a call: its id, what is known of it and, typed, its result.
+//! The handle to a call: its id, its state, and its typed result.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -22,7 +22,7 @@ use crate::tracing;
 /// Timeout for the workers' replies when the state of a call is queried.
 const ASK: Duration = Duration::from_millis(500);
 
-/// The pause before a store that could not be reached is asked again.
+/// The pause before an unreachable result backend is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// The handle to a call that was sent. Dropping it does not affect the call.
@@ -34,12 +34,12 @@ pub struct AsyncResult<T> {
     output: PhantomData<fn() -> T>,
 }
 
-/// How a handle came to be.
+/// How a handle was created.
 #[derive(Clone, Copy, PartialEq)]
 enum Origin {
-    /// It sent the call, and the backend expects its result.
+    /// By sending the call: the backend expects its result.
     Sent,
-    /// The call was not sent, since an earlier one is the same.
+    /// Without sending: the same call already waits or runs.
     Duplicate,
     /// By the id of an earlier call.
     Id,
@@ -50,7 +50,7 @@ impl<T> AsyncResult<T> {
         Self { app, id, backend, origin: Origin::Sent, output: PhantomData }
     }
 
-    /// The handle to the waiting or running call of which this one is a duplicate.
+    /// The handle to the waiting or running call that this one duplicates.
     pub(crate) fn duplicate(app: App, id: String, backend: Option<Arc<dyn ResultBackend>>) -> Self {
         Self { app, id, backend, origin: Origin::Duplicate, output: PhantomData }
     }
@@ -79,8 +79,8 @@ impl<T> AsyncResult<T> {
         })
     }
 
-    /// What is known about the call at this moment, in one look at the backend. Unlike [`state`](Self::state), this asks no
-    /// worker: without [`track_started`](crate::Config::track_started), a running call is `Pending` here.
+    /// A snapshot of what is known about the call, by one read from the backend. Unlike [`state`](Self::state), this queries
+    /// no workers: without [`track_started`](crate::Config::track_started), a running call is `Pending` here.
     ///
     /// # Errors
     /// The backend cannot be reached, or the result is ignored.
@@ -97,7 +97,7 @@ impl<T> AsyncResult<T> {
         self.backend()?.forget(&self.id).await
     }
 
-    /// The state of the call. If it has no result yet, the workers are asked: `Started` means that it is running. If no
+    /// The state of the call. If it has no result yet, the workers are queried: `Started` means that it is running. If no
     /// worker knows the id within half a second, the state is `Pending`: the call waits, or was never sent.
     ///
     /// # Errors
@@ -124,11 +124,11 @@ impl<T> AsyncResult<T> {
 }
 
 impl<T> AsyncResult<T> {
-    /// Whether there is such a call, which [`Pending`](State::Pending) leaves open: `Some(true)` if it waits, runs or has a
-    /// result, `Some(false)` if it was never sent, or ended without a result that is still kept. `None` where that cannot be
-    /// known: RabbitMQ does not show what waits in a queue.
+    /// Whether the call exists, which [`Pending`](State::Pending) leaves open: `Some(true)` if it waits, runs or has a
+    /// result, `Some(false)` if it was never sent, or ended without a result that is still kept. `None` if this cannot be
+    /// determined: RabbitMQ does not show the messages that wait in a queue.
     ///
-    /// Without a result, SQLite reads the head of every message that waits.
+    /// If there is no result, SQLite reads the head of every waiting message.
     ///
     /// # Errors
     /// Broker or backend cannot be reached.
@@ -213,8 +213,8 @@ impl<'a, T: DeserializeOwned> IntoFuture for Get<'a, T> {
     }
 }
 
-/// Waits; `what` says what has not come in time. Without a time limit a store that cannot be reached is an error at once;
-/// with one, it may come back until then.
+/// Waits; `what` describes what has not arrived in time. Without a time limit, an unreachable backend is an error at once;
+/// with one, the wait is retried until then.
 pub(super) async fn within<T, F>(
     limit: Option<Duration>,
     what: impl FnOnce() -> String,
@@ -271,7 +271,7 @@ fn value_of<T: DeserializeOwned>(record: &ResultRecord) -> Result<T> {
     }
 }
 
-/// What a JSON text is, without its value, which may be a secret.
+/// The type of a JSON value, for an error: the value itself may be a secret.
 fn kind_of(json: &str) -> &'static str {
     match json.trim_start().bytes().next() {
         Some(b'{') => "an object",
@@ -286,9 +286,9 @@ fn kind_of(json: &str) -> &'static str {
 impl App {
     /// The handle to an earlier call, by its id.
     ///
-    /// Any process may ask where results are stored. Over `rpc://`, the default on RabbitMQ, results reach only the process
-    /// that sent the call: it may ask, also after its first handle was dropped, until 10 000 later calls have lost their
-    /// handles too. Elsewhere, asking is an error that names the setting which helps.
+    /// With a result backend that stores results, this works in any process. Over `rpc://`, the default on RabbitMQ, results
+    /// reach only the process that sent the call: it can read them even after the first handle was dropped, until 10 000 later
+    /// calls have lost their handles too. In other processes, reading is an error that names the setting to change.
     ///
     /// # Errors
     /// The result backend cannot be opened.

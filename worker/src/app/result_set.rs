@@ -13,7 +13,7 @@ use super::updates::Updates;
 use crate::error::Result;
 
 /// The handles to several calls, in the order in which they were sent: what
-/// [`App::send_many`](crate::App::send_many) returns. It is a slice of [`AsyncResult`]s, and collects from them.
+/// [`App::send_many`](crate::App::send_many) returns. It derefs to a slice of [`AsyncResult`]s and collects from them.
 ///
 /// ```no_run
 /// # async fn demo(one: mq_worker::AsyncResult<u64>, two: mq_worker::AsyncResult<u64>) -> mq_worker::Result<()> {

@@ -9,7 +9,7 @@ use crate::broker::{Broker, Note, Register};
 use crate::control::Control;
 use crate::error::Result;
 
-/// What happens to a revoked call that runs already.
+/// What happens to a revoked call that is already running.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IfRunning {
     Finish,
@@ -45,14 +45,14 @@ impl App {
     async fn stop_call(&self, id: &str, if_running: IfRunning) -> Result<()> {
         let terminate = if_running == IfRunning::Terminate;
         let broker = self.broker().await?;
-        // First: a worker that is just starting reads it, or is there to be told. So does one that cannot be told, which
-        // must learn from the note alone whether to wait for the call to listen.
+        // The note comes first: a worker that is just starting either reads it or receives the command. A worker that
+        // cannot receive commands has only the note, which must therefore say whether to terminate the call.
         let note = Note { by_force: terminate, ..Note::new(id, Register::Revoked.longest()) };
         let noted = broker.note(Register::Revoked, &note).await;
         if noted.as_ref().is_err_and(|error| error.is_connection() || error.is_timeout()) {
             return noted.map_err(|error| error.context(format_args!("cannot revoke task {id}")));
         }
-        // In Celery's words; the last one is ours, and spares the workers to note it again.
+        // Celery's arguments, and our own `noted`, which spares the workers from noting it again.
         let arguments =
             json!({"task_id": [id], "terminate": terminate, "signal": "SIGTERM", "noted": noted.is_ok()});
         let arguments = arguments.as_object().cloned().unwrap_or_default();
@@ -78,15 +78,15 @@ impl<T> AsyncResult<T> {
     /// Revokes this call: [`App::revoke`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`App::revoke`].
     pub async fn revoke(&self) -> Result<()> {
         self.app().revoke(self.id()).await
     }
 
-    /// Revokes this call, and stops it where it runs: [`App::terminate`].
+    /// Revokes this call, and stops it if it runs: [`App::terminate`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`App::terminate`].
     pub async fn terminate(&self) -> Result<()> {
         self.app().terminate(self.id()).await
     }

@@ -93,7 +93,7 @@ impl IntoFuture for Rpc {
     }
 }
 
-/// If the task failed, our workers say so in a header; the body is the text of the error.
+/// The reply, or the error of the task: our workers mark it with a header, and the body is its text.
 fn answered(queue: &str, message: Message) -> Result<Payload> {
     let Some(kind) = message.headers.get_str(names::ERROR) else { return Ok(message.into()) };
     let failure = TaskFailure {
@@ -110,7 +110,7 @@ fn answered(queue: &str, message: Message) -> Result<Payload> {
 /// The replies to this process: one exclusive queue for all its requests.
 #[derive(Default)]
 pub(super) struct Replies {
-    /// Held while the queue is created, so that only one is.
+    /// Locked while the queue is created, so that only one is created.
     inbox: tokio::sync::Mutex<Option<Inbox>>,
     waiting: Waiting,
 }
@@ -130,10 +130,10 @@ impl Drop for Inbox {
 }
 
 impl Replies {
-    /// The address of the reply, and the right to wait for it.
+    /// Returns the address for a reply, and the handle that waits for it.
     async fn expect(&self, app: &App) -> Result<(String, Answer)> {
         let mut inbox = self.inbox.lock().await;
-        // A listener ends with its broker.
+        // A listener stops with its broker.
         let alive = inbox.take().filter(|inbox| !inbox.listener.is_finished());
         let open = match alive {
             Some(open) => open,
@@ -175,14 +175,14 @@ async fn listen(mut consumer: Consumer, waiting: Waiting) {
         let id = delivery.message.properties.correlation_id.as_deref().unwrap_or_default();
         let asker = lock(&waiting).remove(id);
         if let Some(asker) = asker {
-            // The asker may have given up in this moment.
+            // The caller may have just given up.
             let _ = asker.send(delivery.message.clone());
         }
         delivery.ack();
     }
 }
 
-/// The right to wait for one reply. Dropping it abandons the request.
+/// Waits for one reply. Dropping it abandons the request.
 struct Answer {
     id: String,
     receiver: oneshot::Receiver<Message>,
@@ -204,6 +204,6 @@ impl Drop for Answer {
 }
 
 fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Message>>> {
-    // A panic elsewhere leaves the map whole.
+    // A panic elsewhere leaves the map intact.
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Sending: from a signature to a message that the broker has taken.
+//! Sends calls: from a signature to a message that the broker has accepted.
 
 use std::mem;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ impl App {
             note_child(&id);
             return Ok(AsyncResult::new(self.clone(), id, backend));
         };
-        // In a task of its own: who stops waiting in the middle must not leave a lock without a message behind.
+        // Spawned: a caller that stops waiting half-way must not leave a lock without a message behind.
         let this = self.clone();
         let sending = background::spawn(async move { this.publish_unique(&broker, call, &lock).await })?;
         let held = sending.await.map_err(|error| {
@@ -183,7 +183,7 @@ impl App {
         })
     }
 
-    /// Publishes a call, unless its lock has another holder: then returns that one.
+    /// Publishes a call, unless its lock has another holder, which is then returned.
     async fn publish_unique(
         &self,
         broker: &Arc<dyn Broker>,
@@ -217,7 +217,7 @@ impl App {
         if let Err(error) = &sent
             && error.unknown_id().is_none()
         {
-            // It was not sent, so it keeps nobody out. If this fails too, the lock opens by itself in time.
+            // Not sent, so it must not block other calls. If this fails too, the lock expires by itself.
             let _ = broker.unlock(lock).await;
         }
         sent.map(|()| None)
@@ -256,7 +256,7 @@ impl App {
         if let (Err(error), Some(queue)) = (&sent, &route_queue)
             && error.is_unroutable()
         {
-            // Somebody deleted the queue since this process declared it.
+            // The queue was deleted since this process declared it.
             self.forget_declared();
             Box::pin(self.ensure_queue(queue)).await.map_err(cannot)?;
             sent = broker.publish(publication).await;

@@ -42,7 +42,7 @@ fn subscribes(task: &TaskEntry) -> bool {
 /// The queues that a worker consumes from.
 #[derive(Debug, Default)]
 pub(crate) struct Consumed {
-    /// The topology that must exist before.
+    /// The topology that must exist before consuming.
     pub(crate) topology: Topology,
     /// The queues.
     pub(crate) queues: Vec<String>,
@@ -138,7 +138,7 @@ fn broadcast_topology(task: &str, name: &str) -> Topology {
         exclusive: true,
         auto_delete: true,
         kind: Some(QueueKind::Classic),
-        // A worker that lost its connection for longer than this has missed what was said.
+        // A worker that is disconnected for longer than this misses broadcasts.
         expires: Some(Duration::from_secs(60)),
         ..Queue::new(name)
     };

@@ -55,7 +55,7 @@ fn ordered(json: &str) -> Option<String> {
 
 /// Writes a lock into the headers of the call that holds it.
 pub(super) fn write(headers: &mut Headers, lock: &Lock) {
-    // AMQP has integers of 64 bits with a sign.
+    // AMQP's integers are signed, with 64 bits.
     let millis = i64::try_from(lock.lifetime.as_millis()).unwrap_or(i64::MAX);
     headers.set(names::UNIQUE, serde_json::json!([lock.key, millis]));
 }
@@ -64,7 +64,7 @@ pub(super) fn write(headers: &mut Headers, lock: &Lock) {
 pub(crate) fn read(headers: &Headers, id: &str) -> Option<Lock> {
     let Value::Array(parts) = headers.get(names::UNIQUE)? else { return None };
     let [Value::String(key), millis] = parts.as_slice() else { return None };
-    // A message written by hand: no broker has such a lock, and to ask for it again and again would not help.
+    // Written by hand: no broker has such a lock, and asking for it repeatedly would not help.
     if key.len() > MAX_KEY || id.len() > MAX_NAME {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Streams of what becomes of calls.
+//! Streams of the states, progress and results of calls.
 
 use std::borrow::Borrow;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use crate::backend::Awaited;
 use crate::error::Result;
 use crate::message::Progress;
 
-/// What becomes of one or several calls, as it happens. It ends by itself.
+/// A stream of updates about one or several calls, as they happen. It ends by itself.
 ///
 /// It is a [`Stream`]; [`next`](Self::next) needs no further crate.
 #[must_use = "nothing is awaited until `.next()`"]
@@ -23,7 +23,7 @@ impl<'a, T> Updates<'a, T> {
         Self(stream.boxed())
     }
 
-    /// The next one; `None` after the last.
+    /// The next update; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<T>> {
         self.0.next().await
     }
@@ -44,8 +44,8 @@ impl<T> std::fmt::Debug for Updates<'_, T> {
 }
 
 impl<T> AsyncResult<T> {
-    /// Each new state of the call, beginning with the current one, as soon as there is one, up to the final state. Of
-    /// several in quick succession the last one is seen. Nothing is polled.
+    /// Streams each state of the call, from the current one, as soon as there is one, to the final one. Of several in quick
+    /// succession, the last one is seen. Nothing is polled.
     ///
     /// It fails when the backend cannot be reached, or the result is ignored.
     pub fn updates(&self) -> Updates<'_, JobInfo>
@@ -55,7 +55,7 @@ impl<T> AsyncResult<T> {
         updates(self)
     }
 
-    /// The same as a stream that owns the handle, for an answer that outlives the function that begins it:
+    /// The same as a stream that owns the handle, for a response that outlives the function that starts it:
     ///
     /// ```
     /// # use futures_util::Stream;
@@ -74,7 +74,7 @@ impl<T> AsyncResult<T> {
         updates(self)
     }
 
-    /// How far the call is, whenever it [reports](crate::Context::progress) that, until it ends.
+    /// Streams the call's progress whenever it [reports](crate::Context::progress) it, until the call ends.
     ///
     /// ```no_run
     /// # async fn demo(job: mq_worker::AsyncResult<u64>) -> mq_worker::Result<()> {

@@ -1,10 +1,10 @@
 //! Results as messages: Celery's `rpc://`. A worker publishes each result to the queue that the caller named in
-//! `reply_to`, and the caller keeps what it waits for.
+//! `reply_to`, and the caller keeps the results that it expects.
 //!
-//! Celery's reply queues are auto-delete: they are gone with the connection, and so is every result that comes before
-//! it is back. Here the queue stays for a while without its consumer, so that one name serves for the life of the
-//! process and a lost connection costs no results. It goes when the process says goodbye, or some minutes after a
-//! process that did not.
+//! Celery's reply queues are auto-delete: they vanish with the connection, and results that arrive before it is restored
+//! are lost. Here the queue stays for a while without its consumer, so that one name serves for the life of the process
+//! and a lost connection costs no results. It is deleted when the process closes the backend, or expires some minutes
+//! after the process has died.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,9 +31,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::routing::{Queue, QueueKind, Topology};
 use crate::tracing::{debug, warn};
 
-/// How long the reply queue lives without its consumer: the longest loss of connection that costs no results.
+/// How long the reply queue lives without a consumer: no results are lost if the connection is restored within this time.
 const KEPT: Duration = Duration::from_secs(600);
-/// Results that may be on their way to us at once.
+/// The prefetch of the reply queue.
 const PREFETCH: u16 = 1000;
 
 /// Celery's `rpc://`.
@@ -44,7 +44,7 @@ pub(super) struct RpcBackend {
     closed: Mutex<bool>,
 }
 
-/// What the reply queue brought, and who waits for it.
+/// The reply queue and the results that it delivered.
 struct Replies {
     /// The name of the reply queue.
     queue: String,
@@ -56,10 +56,10 @@ struct Replies {
 }
 
 impl RpcBackend {
-    /// The results that travel through `broker`, or through another RabbitMQ if `url` names one.
+    /// Opens a backend that sends results through `broker`, or through another RabbitMQ if `url` names one.
     ///
     /// # Errors
-    /// A broker that is not RabbitMQ, an address with a mistake, or a file for TLS that cannot be read.
+    /// A broker that is not RabbitMQ, an invalid URL, or a TLS file that cannot be read.
     pub(super) fn open(broker: &BrokerUrl, url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
         let through = if url.scheme() == "rpc" { broker } else { url };
         if !matches!(through.scheme().as_str(), "amqp" | "amqps") {
@@ -82,7 +82,7 @@ impl RpcBackend {
         })
     }
 
-    /// Resolves when the reply queue is there; the first call starts the task that keeps it.
+    /// Resolves once the reply queue exists. The first call starts the task that maintains it.
     async fn ready(&self) -> Result<()> {
         let mut ready = lock(&self.replies.started)
             .get_or_insert_with(|| {
@@ -92,13 +92,13 @@ impl RpcBackend {
                 ready
             })
             .clone();
-        // Once it has been there, its name is good even while the connection is away.
+        // Once it has existed, its name can be used even while the connection is lost.
         if *ready.borrow() {
             return Ok(());
         }
         let limit = self.amqp.limit;
         let ready = async {
-            // Tells a refused login at once.
+            // Reports a refused login at once.
             self.amqp.link.session(0, Instant::now() + limit).await?;
             match runtime::timeout(limit, ready.wait_for(|ready| *ready)).await {
                 Ok(Ok(_)) => Ok(()),
@@ -155,7 +155,7 @@ impl ResultBackend for RpcBackend {
             loop {
                 let changed = match lock(&self.replies.inbox).get(id) {
                     Some((Some(record), _)) if awaited.is_met_by(record) => return Ok(record.clone()),
-                    // Listens from here on, while the lock is held: nothing is missed.
+                    // Registered while the lock is held, so that no change is missed.
                     Some((_, changed)) => Arc::clone(changed).notified_owned(),
                     None => return Err(Self::unexpected(id)),
                 };
@@ -181,7 +181,7 @@ impl ResultBackend for RpcBackend {
             self.replies.stop.cancel();
             let kept = lock(&self.replies.started).take();
             if let Some(mut ready) = kept {
-                // Until the task has deleted the queue and dropped its half.
+                // Wait until the task has deleted the queue and dropped its sender.
                 let ended = async { while ready.changed().await.is_ok() {} };
                 let _ = runtime::timeout(ANSWER * 2, ended).await;
             }
@@ -202,7 +202,7 @@ impl Drop for RpcBackend {
 }
 
 impl Replies {
-    /// Notes the results in a message, if anyone expects them. A final state stays.
+    /// Keeps the expected results of a message. A final state is not overwritten.
     fn note(&self, body: &[u8]) {
         for json in answers::read(body) {
             let record = match ResultRecord::from_json(json) {
@@ -219,9 +219,9 @@ impl Replies {
         }
     }
 
-    /// The reply queue.
+    /// The declaration of the reply queue.
     fn topology(&self) -> Topology {
-        // RabbitMQ refuses zero and what has more than 32 bits: for ever is as long as it can be.
+        // RabbitMQ rejects zero and values beyond 32 bits: replace these by the longest expiry.
         let longest = Duration::from_millis(u32::MAX.into());
         let expires =
             Some(self.expires).filter(|expires| (1..u32::MAX.into()).contains(&expires.as_millis()));
@@ -229,7 +229,7 @@ impl Replies {
         Topology::of_queue(Queue { kind, expires, ..Queue::new(&*self.queue) })
     }
 
-    /// Takes results until the channel is lost, and says why.
+    /// Receives results until the channel is lost, and returns the reason.
     async fn take(&self, subscribed: &mut Subscribed) -> Option<lapin::Error> {
         let mut last = None;
         loop {
@@ -242,7 +242,7 @@ impl Replies {
                 Event::Ended => return None,
                 Event::Lost(error) => return Some(error),
             }
-            // What comes while acks are on their way goes into the next.
+            // While an ack is being written, further deliveries are gathered for the next one.
             if !subscribed.is_writing() {
                 last.take().into_iter().for_each(|ack| subscribed.ack(vec![ack]));
             }
@@ -250,7 +250,7 @@ impl Replies {
     }
 }
 
-/// Keeps the reply queue, through every reconnect, until the backend is closed or dropped.
+/// Maintains the reply queue across reconnects, until the backend is closed or dropped.
 async fn keep(amqp: Arc<Amqp>, replies: Arc<Replies>, ready: watch::Sender<bool>) {
     let topology = replies.topology();
     let declare = async |mut scratch| amqp.desired.declare(&mut scratch, &topology).await;
@@ -290,6 +290,6 @@ async fn keep(amqp: Arc<Amqp>, replies: Arc<Replies>, ready: watch::Sender<bool>
         let options = QueueDeleteOptions::default();
         Scratch::new(session).run(async |channel| channel.queue_delete(name, options).await).await.ok()
     };
-    // What cannot be deleted expires.
+    // If it cannot be deleted, the queue expires.
     let _ = timeout(ANSWER, delete).await;
 }

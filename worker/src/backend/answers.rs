@@ -1,8 +1,8 @@
-//! Results on their way to their callers.
+//! Sends results to their callers.
 //!
-//! Under load a result would cost the broker as much as its task did: a second message, with a confirm of its own. The queue
-//! of a process of this library says by its name that its owner reads several results in one message, a JSON array of what
-//! Celery would send one by one. All other callers receive a message a result.
+//! Under load, a result would cost the broker as much as its task: another message with its own confirm. The name of a
+//! reply queue of this library shows that its owner understands several results in one message: a JSON array of what Celery
+//! would send one by one. All other callers receive one message per result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::error::Result;
 use crate::message::{JSON, Message, Properties};
 use crate::routing::names::{MAX_NAME, RESULT_QUEUES};
 
-/// A new name for the queue of this process.
+/// Generates a name for the reply queue of this process.
 pub(super) fn own_queue() -> String {
     format!("{RESULT_QUEUES}{}", Uuid::new_v4())
 }
 
-/// The results in a message.
+/// Splits a message into its results.
 pub(super) fn read(body: &[u8]) -> Vec<&[u8]> {
     match serde_json::from_slice::<Vec<&RawValue>>(body) {
         Ok(several) => several.into_iter().map(|one| one.get().as_bytes()).collect(),
@@ -43,18 +43,18 @@ impl Answers {
         Self { gathering: Gathering::new(Arc::new(Sending(Arc::clone(&amqp)))), amqp }
     }
 
-    /// Sends a result to its caller, if there is one. `Ok` means that the broker has it.
+    /// Sends a result to its caller, if it has one. `Ok` means that the broker has confirmed it.
     pub(super) async fn send(&self, record: &ResultRecord, reply_to: Option<&str>) -> Result<()> {
         let Some(queue) = reply_to.filter(|queue| !queue.is_empty()) else { return Ok(()) };
         if queue.starts_with(RESULT_QUEUES) {
             return self.gathering.store(record, Some(queue)).await;
         }
-        // By itself, so that a queue that refuses messages for a while keeps no other caller waiting.
+        // On its own, so that a queue that temporarily rejects messages does not delay other callers.
         publish(&self.amqp, queue, Some(record.task_id.clone()), record.to_json()).await
     }
 }
 
-/// Where gathered results are sent from.
+/// Sends gathered results, one message per reply queue.
 struct Sending(Arc<Amqp>);
 
 impl StoringMany for Sending {
@@ -100,7 +100,7 @@ async fn publish(amqp: &Amqp, queue: &str, id: Option<String>, body: Vec<u8>) ->
         properties: Properties {
             content_type: Some(JSON.into()),
             content_encoding: Some("utf-8".into()),
-            // An id longer than AMQP has room for is in the body.
+            // An id that is too long for AMQP is in the body anyway.
             correlation_id: id.filter(|id| id.len() <= MAX_NAME),
             transient: true,
             ..Properties::default()
@@ -108,7 +108,7 @@ async fn publish(amqp: &Amqp, queue: &str, id: Option<String>, body: Vec<u8>) ->
         body: body.into(),
         ..Message::default()
     };
-    // Not mandatory: a caller that has gone has its reasons.
+    // Not mandatory: it is not an error if the caller has gone.
     amqp.publisher.publish(Outgoing::new("", queue, message, false)?).await
 }
 

@@ -1,5 +1,5 @@
-//! One writer for all results that this process stores: while one batch is on its way, the next gathers. Nothing is delayed
-//! for that, and a result that is alone goes alone.
+//! Writes all results of this process in batches: while one is being stored, the next one gathers. No result is delayed in
+//! order to fill a batch; a single result is stored at once.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,14 +13,14 @@ use super::ResultRecord;
 use crate::connection::background;
 use crate::error::{Error, Result};
 
-/// The most records of one batch: beyond that they cost no less, and callers wait.
+/// The maximum number of records in a batch: a larger one would be no cheaper, and callers wait for it.
 const BATCH: usize = 512;
-/// The most bytes of one batch. A record may be larger; it then goes alone.
+/// The maximum size of a batch. A larger record is stored on its own.
 const BATCH_BYTES: usize = 1 << 20;
-/// How many callers wait in the channel; more wait for a place, each with its own record.
+/// The capacity of the channel to the writer. Further callers wait for room.
 const QUEUED: usize = 1024;
 
-/// A record as it is stored.
+/// An encoded record.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) task_id: String,
@@ -28,7 +28,7 @@ pub(super) struct Written {
     /// A final record is never overwritten.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "read by the feature `postgres`"))]
     pub(super) is_final: bool,
-    /// The queue of its caller, where results travel as messages.
+    /// The reply queue of its caller, if results travel as messages.
     #[cfg_attr(not(feature = "amqp"), expect(dead_code, reason = "read by the feature `amqp`"))]
     pub(super) reply_to: Option<String>,
 }
@@ -40,15 +40,15 @@ impl Written {
     }
 }
 
-/// A store that takes many records at once.
+/// A store that accepts many records at once.
 pub(super) trait StoringMany: Send + Sync + 'static {
-    /// How many batches may be on their way at once: more than one where the store has to wait for its disk.
+    /// The number of batches that may be in flight at once: more than one if the store has to wait for its disk.
     const AT_ONCE: usize;
 
-    /// Stores records of different tasks, in any order. After an error some may be stored.
+    /// Stores records of different tasks, in any order. After an error, some may have been stored.
     fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>>;
 
-    /// Starts the writer, on the thread where the store's connections live.
+    /// Starts the writer on the thread of the store's connections.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -57,13 +57,13 @@ pub(super) trait StoringMany: Send + Sync + 'static {
     }
 }
 
-/// Hands records to the writer of a store. The writer ends when this is dropped.
+/// Passes records to the writer of a store. The writer stops when this is dropped.
 pub(super) struct Gathering<S> {
     store: Arc<S>,
     writer: Mutex<Option<mpsc::Sender<Waiting>>>,
 }
 
-/// A record, and who waits for it to be stored.
+/// A record, and the channel that answers its caller.
 type Waiting = (Arc<Written>, Reply);
 type Reply = oneshot::Sender<Result<()>>;
 
@@ -72,7 +72,7 @@ impl<S: StoringMany> Gathering<S> {
         Self { store, writer: Mutex::default() }
     }
 
-    /// Stores a record. For a caller who gives up before its batch is on its way, nothing is stored.
+    /// Stores a record. If the caller gives up before its batch is in flight, nothing is stored.
     pub(super) async fn store(&self, record: &ResultRecord, reply_to: Option<&str>) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let ended = || Error::connection("cannot store a result: interrupted");
@@ -81,9 +81,9 @@ impl<S: StoringMany> Gathering<S> {
         answer.await.unwrap_or_else(|_| Err(ended()))
     }
 
-    /// The first caller starts it.
+    /// Returns the channel to the writer, which the first call starts.
     fn writer(&self) -> Result<mpsc::Sender<Waiting>> {
-        // A panic elsewhere leaves the value whole.
+        // A panic elsewhere leaves the value consistent.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(writer) = &*writer {
             return Ok(writer.clone());
@@ -97,7 +97,7 @@ impl<S: StoringMany> Gathering<S> {
 async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>) {
     let mut waiting = VecDeque::new();
     let mut on_the_way = FuturesUnordered::new();
-    // The tasks of those batches.
+    // The tasks of the batches in flight.
     let mut busy = HashSet::new();
     let mut is_open = true;
     while is_open || !waiting.is_empty() || !on_the_way.is_empty() {
@@ -106,7 +106,7 @@ async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>
         {
             waiting.push_back(next);
         }
-        // A caller that no longer waits may have stored something else meanwhile.
+        // Skip records whose caller has given up: it may have stored something else since.
         waiting.retain(|(_, reply)| !reply.is_closed());
         if on_the_way.len() < S::AT_ONCE {
             let count = batch_of(waiting.iter().map(|(record, _)| &**record), &busy);
@@ -122,7 +122,7 @@ async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>
                     busy.remove(&record.task_id);
                 }
             }
-            // A record that has to wait wakes nobody.
+            // Records that cannot be stored yet stay in the channel, and do not wake this task.
             next = inbox.recv(), if is_open && on_the_way.len() < S::AT_ONCE => match next {
                 Some(next) => waiting.push_back(next),
                 None => is_open = false,
@@ -132,19 +132,19 @@ async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>
     }
 }
 
-/// How many of these records make up the next batch, while those of some tasks are on their way.
+/// Returns how many of the records make up the next batch, while those of `busy` tasks are in flight.
 fn batch_of<'a>(records: impl Iterator<Item = &'a Written>, busy: &HashSet<String>) -> usize {
     let (mut ids, mut bytes) = (HashSet::new(), 0);
     let fits = |record: &&'a Written| {
         bytes += record.json.len();
         let has_room = ids.is_empty() || bytes <= BATCH_BYTES;
-        // Two of one task stay in their order.
+        // Records of one task are stored in their order, so never in one batch or in parallel.
         has_room && !busy.contains(&record.task_id) && ids.insert(&*record.task_id)
     };
     records.take(BATCH).take_while(fits).count()
 }
 
-/// Stores a batch, and tells each caller what became of its record: one that the store cannot take fails alone.
+/// Stores a batch, and answers each caller. A record that the store rejects does not fail the others.
 async fn store_batch<S: StoringMany>(
     store: &S,
     records: Vec<Arc<Written>>,
@@ -158,7 +158,7 @@ async fn store_batch<S: StoringMany>(
         }
         stored => {
             for reply in replies {
-                // A caller that no longer waits has given up.
+                // A caller that has given up needs no answer.
                 let _ = reply.send(stored.as_ref().copied().map_err(Error::again));
             }
         }
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(batch(&many), BATCH);
     }
 
-    /// Takes batches when it is let, and no record of the task `bad`.
+    /// Stores batches when permitted, and rejects records of the task `bad`.
     struct Slow {
         may: Semaphore,
         batches: Mutex<Vec<Vec<String>>>,
@@ -224,14 +224,14 @@ mod tests {
         Arc::new(Slow { may: Semaphore::new(0), batches: Mutex::default() })
     }
 
-    /// Resolves when the writer has taken what was sent: then it is on its way.
+    /// Resolves when the writer has taken all sent records out of the channel: then they are in flight.
     async fn is_taken(gathering: &Gathering<Slow>) {
         while gathering.writer().expect("a writer").capacity() < QUEUED {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// What came of storing these after a first one, while that was on its way.
+    /// Stores records while a first one is in flight, and returns their results.
     async fn store(slow: &Arc<Slow>, ids: &[&str]) -> Vec<Result<()>> {
         let gathering = Gathering::new(Arc::clone(slow));
         let store = |id: &str| {

@@ -1,4 +1,4 @@
-//! Who waits for which result in this process, where one connection receives all results.
+//! The callers in this process that wait for results, which all arrive on one connection.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,16 +14,16 @@ use crate::tracing;
 /// The waiting callers.
 pub(super) struct Hub {
     waiting: Mutex<HashMap<String, Waiting>>,
-    /// Unbounded: it holds one change for each caller that comes or goes.
+    /// Unbounded, but it holds at most one change for each caller that starts or stops waiting.
     changes: mpsc::UnboundedSender<Change>,
 }
 
-/// What the connection has to listen for.
+/// A change of what the connection listens for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Change {
-    /// Somebody waits for this id now.
+    /// The first caller waits for this id.
     Listen(String),
-    /// Nobody waits for it any more.
+    /// No caller waits for this id any more.
     Leave(String),
 }
 
@@ -32,14 +32,14 @@ struct Waiting {
     news: watch::Sender<News>,
 }
 
-/// What a waiting caller learns of a task.
+/// News for a caller that waits for a task.
 #[derive(Clone, Debug)]
 pub(super) enum News {
-    /// Not yet: what is stored now is not reported.
+    /// The connection is not listening yet: records stored now are not reported.
     NotListening,
-    /// What is stored from now on is reported; what was stored before has to be fetched.
+    /// Records stored from now on are reported; earlier ones must be fetched.
     Listening,
-    /// This was stored.
+    /// A record was stored.
     Stored(Box<ResultRecord>),
 }
 
@@ -49,11 +49,11 @@ impl Hub {
         (Arc::new(Self { waiting: Mutex::default(), changes }), receiver)
     }
 
-    /// Waits for news of a task until the listener is dropped.
+    /// Registers a caller that waits for a task until the listener is dropped.
     pub(super) fn listen(self: &Arc<Self>, id: &str) -> Listener {
         let mut waiting = self.lock();
         let entry = waiting.entry(id.to_owned()).or_insert_with(|| {
-            // Under the lock, so that changes are in the order in which callers come and go.
+            // Under the lock, so that changes are sent in the order of registrations.
             let _ = self.changes.send(Change::Listen(id.to_owned()));
             Waiting { count: 0, news: watch::Sender::new(News::NotListening) }
         });
@@ -63,7 +63,7 @@ impl Hub {
         Listener { hub: Arc::clone(self), id: id.to_owned(), news }
     }
 
-    /// The store reports what is stored for these tasks from now on.
+    /// Tells callers that records stored for these tasks are reported from now on.
     pub(super) fn listening<'a>(&self, ids: impl IntoIterator<Item = &'a String>) {
         let waiting = self.lock();
         ids.into_iter()
@@ -71,7 +71,7 @@ impl Hub {
             .for_each(|entry| drop(entry.news.send(News::Listening)));
     }
 
-    /// Something was stored.
+    /// Tells callers about a stored record.
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "called by the feature `redis`"))]
     pub(super) fn tell(&self, record: ResultRecord) {
         if let Some(entry) = self.lock().get(&record.task_id) {
@@ -79,27 +79,27 @@ impl Hub {
         }
     }
 
-    /// True if somebody waits for this task.
+    /// True if a caller waits for this task.
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "called by the feature `redis`"))]
     pub(super) fn awaits(&self, id: &str) -> bool {
         self.lock().contains_key(id)
     }
 
-    /// The tasks that somebody waits for.
+    /// The ids of all tasks that callers wait for.
     pub(super) fn ids(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
-        // A panic elsewhere leaves the map whole.
+        // A panic elsewhere leaves the map consistent.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The pause before the next attempt to fetch or to connect, at first and at most.
+/// The first and the longest pause between attempts to fetch or connect.
 pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// Waits for a record, and fetches it where the store may have reported it before.
+/// Waits for a record, and fetches it whenever the store may have one that it did not pass on.
 pub(super) async fn wait<F>(
     mut listener: Listener,
     awaited: Awaited,
@@ -120,7 +120,7 @@ where
     }
 }
 
-/// Fetches again and again while the store is away.
+/// Fetches, with retries while the store is unreachable.
 async fn patiently<F>(fetch: impl Fn() -> F) -> Result<Option<ResultRecord>>
 where
     F: Future<Output = Result<Option<ResultRecord>>>,
@@ -146,7 +146,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// The latest news, which may be that there is none yet.
+    /// Waits for the next news, and returns the latest.
     pub(super) async fn next(&mut self) -> News {
         // The sender lives as long as this listener.
         let _ = self.news.changed().await;

@@ -1,5 +1,5 @@
-//! The results that this process waits for, where results travel as messages: kept for as long as a handle waits, and for a
-//! while after that, so that a web service can answer by id.
+//! The results that this process expects as messages. They are kept as long as they have a handle, and for a while after
+//! that, so that a web service can look them up by id.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use tokio::sync::Notify;
 
 use super::ResultRecord;
 
-/// How many calls without a handle are remembered.
+/// The number of calls without a handle that are remembered.
 pub(super) const REMEMBERED: usize = 10_000;
-/// How many bytes the results of calls without a handle may take.
+/// The maximum total size of results without a handle.
 const REMEMBERED_BYTES: usize = 64 << 20;
 
 /// The calls of this process.
 pub(super) struct Inbox {
     calls: HashMap<String, Call>,
-    /// The calls whose last handle was dropped, the oldest first; perhaps more than once.
+    /// The calls whose last handle was dropped, oldest first. May contain duplicates.
     released: VecDeque<String>,
-    /// The size of all results that are kept without a handle.
+    /// The total size of results without a handle.
     released_bytes: usize,
     limit: (usize, usize),
 }
@@ -48,7 +48,7 @@ impl Inbox {
         Self { calls, released, released_bytes: 0, limit: (count, bytes) }
     }
 
-    /// A call is about to be sent, and has a handle.
+    /// Adds a handle for a call that is about to be sent.
     pub(super) fn expect(&mut self, id: &str) {
         let call = self.calls.entry(id.to_owned()).or_default();
         if call.handles == 0 {
@@ -57,7 +57,7 @@ impl Inbox {
         call.handles += 1;
     }
 
-    /// A handle was dropped.
+    /// Removes a handle.
     pub(super) fn release(&mut self, id: &str) {
         let Some(call) = self.calls.get_mut(id).filter(|call| call.handles > 0) else { return };
         call.handles -= 1;
@@ -68,7 +68,7 @@ impl Inbox {
         }
     }
 
-    /// Notes what came, which took so many bytes. A final state stays. False if the call is not known.
+    /// Keeps a received record of the given size, unless a final one exists. Returns false if the call is unknown.
     pub(super) fn note(&mut self, record: ResultRecord, bytes: usize) -> bool {
         let Some(call) = self.calls.get_mut(&record.task_id) else { return false };
         if call.record.as_ref().is_none_or(|(known, _)| !known.state.is_ready()) {
@@ -83,7 +83,7 @@ impl Inbox {
         true
     }
 
-    /// What is known of a call, and who is notified of more. `None`: the call is not known.
+    /// Returns the record of a call and the notifier of changes. `None` if the call is unknown.
     pub(super) fn get(&self, id: &str) -> Option<(Option<&ResultRecord>, &Arc<Notify>)> {
         let call = self.calls.get(id)?;
         Some((call.record.as_ref().map(|(record, _)| record), &call.changed))

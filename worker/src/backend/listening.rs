@@ -1,4 +1,4 @@
-//! The one connection that receives results for all that wait in this process, through every reconnect.
+//! The one connection that receives the results for all waiting callers of this process. It reconnects by itself.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,36 +12,36 @@ use crate::connection::background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tracing;
 
-/// A store that announces what is stored.
+/// A store that announces stored records.
 pub(super) trait Announcing: Send + Sync + 'static {
-    /// What was stored about a task.
+    /// Fetches the record of a task.
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>>;
 
-    /// Connects, and passes on what is announced until that ends. Runs on the library's own thread.
+    /// Connects, and passes on announcements until the connection ends. Runs on the library's own thread.
     fn serve<'a>(&'a self, hub: &'a Hub, changes: &'a mut Changes) -> BoxFuture<'a, Ended>;
 }
 
-/// Who comes and goes.
+/// Callers that start and stop waiting.
 pub(super) type Changes = mpsc::UnboundedReceiver<Change>;
 
-/// How listening has ended.
+/// Why listening has ended.
 pub(super) enum Ended {
-    /// There was no connection.
+    /// No connection could be opened.
     NotBegun(Error),
     /// The connection was lost.
     Lost(String),
-    /// The server takes the connection and never announces anything on it: why, for the callers.
+    /// The server accepts the connection but never announces anything on it. Holds the reason, for the callers.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "made by the feature `postgres`"))]
     Silent(String),
 }
 
-/// Waits for what a store announces.
+/// Waits for the announcements of a store.
 pub(super) struct Listening<S> {
     store: Arc<S>,
     hub: Arc<Hub>,
-    /// What the task that listens begins with; the first caller that waits takes it.
+    /// The receiver for the listening task, taken by the first caller that waits.
     changes: Mutex<Option<Changes>>,
-    /// Why nothing is announced, where that will not change by itself.
+    /// Why nothing is announced, if that will not change by itself.
     silent: Arc<OnceLock<String>>,
     closed: CancellationToken,
     _closed_when_dropped: DropGuard,
@@ -62,7 +62,7 @@ impl<S: Announcing> Listening<S> {
         }
     }
 
-    /// The store, unless this handle was closed.
+    /// Returns the store, unless this handle was closed.
     pub(super) fn store(&self) -> Result<&Arc<S>> {
         if self.closed.is_cancelled() { Err(closed()) } else { Ok(&self.store) }
     }
@@ -75,13 +75,13 @@ impl<S: Announcing> Listening<S> {
         }
     }
 
-    /// Ends all waiting.
+    /// Ends all waits.
     pub(super) fn close(&self) {
         self.closed.cancel();
     }
 
     async fn wait_for(&self, id: &str, awaited: Awaited) -> Result<ResultRecord> {
-        // A server that cannot be reached, or refuses us, is an error at once; later on, it is waited for.
+        // At first, fail at once if the server is unreachable or refuses the login. Later on, wait until it is back.
         if let Some(record) = self.store()?.fetch(id).await?
             && awaited.is_met_by(&record)
         {
@@ -97,7 +97,7 @@ impl<S: Announcing> Listening<S> {
         .await
     }
 
-    /// Starts the task that listens, with the first caller that waits.
+    /// Starts the listening task on the first call.
     async fn listen(&self) -> Result<()> {
         if let Some(changes) = self.changes.lock().await.take() {
             let (store, hub, silent) =
@@ -117,7 +117,7 @@ fn closed() -> Error {
     Error::new(ErrorKind::Gone, "the result backend was closed")
 }
 
-/// Listens for ever.
+/// Listens, and reconnects after a pause, until it is cancelled.
 async fn listen(store: &impl Announcing, hub: &Hub, mut changes: Changes, silent: &OnceLock<String>) {
     let (mut pause, longest) = PAUSE;
     loop {

@@ -1,4 +1,4 @@
-//! Results in the memory of this process, shared by all who open the same name, on whatever runtime they run.
+//! Results in the memory of this process, shared by all handles of the same name, on whatever runtime they are used.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
@@ -12,12 +12,12 @@ use super::{Awaited, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
 
-/// How many records are forgotten with each that is stored.
+/// The maximum number of expired records removed with each that is stored.
 const AT_ONCE: usize = 20;
 
 static STORES: LazyLock<Mutex<HashMap<String, Arc<Store>>>> = LazyLock::new(Mutex::default);
 
-/// Opens the results that this process keeps under the URL's name.
+/// Opens the results of this process under the URL's name.
 pub(super) fn open(url: &BrokerUrl, expires: Duration) -> Arc<dyn ResultBackend> {
     let mut stores = STORES.lock().expect("never poisoned");
     let store = Arc::clone(stores.entry(url.path().to_owned()).or_default());
@@ -36,9 +36,9 @@ struct Store(Mutex<Results>);
 #[derive(Default)]
 struct Results {
     records: HashMap<String, Kept>,
-    /// When each record may be forgotten, roughly in that order. One that was written again is kept longer.
+    /// When each record expires, roughly in order. A record that was written again is kept longer.
     ends: VecDeque<(Instant, String)>,
-    /// Notified of each record of that id. An entry lives as long as somebody waits.
+    /// Notified of each record of an id. An entry lives as long as a caller waits.
     waiting: HashMap<String, Arc<Notify>>,
 }
 
@@ -54,7 +54,8 @@ impl Store {
 }
 
 impl Results {
-    /// Forgets what is old, as far as it costs nothing to find: some at a time, and more than come meanwhile.
+    /// Removes some expired records, without searching for them. It runs with each new record, so more are removed than
+    /// added.
     fn expire(&mut self, now: Instant) {
         for _ in 0..AT_ONCE {
             if self.ends.front().is_none_or(|(end, _)| *end > now) {
@@ -127,7 +128,7 @@ impl ResultBackend for MemoryBackend {
             self.check_open()?;
             let place = Waiter::new(&self.store, id);
             loop {
-                // Listen before looking: a result that comes in between is not missed.
+                // Listen before looking, so that a result stored in between is not missed.
                 let told = place.notify.notified();
                 let known = self.store.lock().get(id, Instant::now()).cloned();
                 if let Some(record) = known.filter(|record| awaited.is_met_by(record)) {
@@ -154,7 +155,7 @@ impl ResultBackend for MemoryBackend {
     }
 }
 
-/// Somebody who waits; the last one for an id takes its entry away.
+/// A waiting caller. The last one for an id removes its entry.
 struct Waiter<'a> {
     store: &'a Store,
     id: &'a str,
@@ -171,7 +172,7 @@ impl<'a> Waiter<'a> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut results = self.store.lock();
-        // The map's own and this one; others are only made under the lock.
+        // The references of the map and of this waiter; others are only created under the lock.
         if Arc::strong_count(&self.notify) == 2 {
             results.waiting.remove(self.id);
         }

@@ -1,8 +1,8 @@
-//! Where results go: a worker stores what became of a task, and its caller asks.
+//! Result backends: a worker stores the result of a task, and its caller fetches it.
 //!
-//! `memory` is for tests, `sqlite` a table beside the queue, `amqp` Celery's `rpc://`: a message to the
-//! caller's own queue, `redis` a store that machines and Celery
-//! share, `postgres` a table that machines share.
+//! `memory` is for tests, `sqlite` is a table in the broker's file or another, `amqp` is Celery's `rpc://`, a message to
+//! the caller's own queue, `redis` is a store shared by machines and with Celery, and `postgres` is a table shared by
+//! machines.
 
 #[cfg(feature = "amqp")]
 mod amqp;
@@ -37,51 +37,51 @@ use futures_util::future::BoxFuture;
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, Result};
 
-/// A place for results. Object-safe.
+/// A store for results. Object-safe.
 pub trait ResultBackend: Send + Sync + 'static {
-    /// The caller is about to send the task `id` and wants its result: returns the queue to name as `reply_to`,
-    /// where results travel as messages.
+    /// Announces that the caller is about to send the task `id` and wants its result. Returns the queue to name as
+    /// `reply_to`, if results travel as messages.
     fn expect<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<String>>>;
 
-    /// A caller that [expected](Self::expect) `id` does not wait for it any more.
+    /// Ends an [`expect`](Self::expect): the caller no longer waits for `id`.
     fn release(&self, id: &str);
 
-    /// Stores what became of a task. `Ok` means that it is durable, as far as the backend can be.
-    /// `reply_to` is what the message said. A final state is never overwritten.
+    /// Stores the result of a task. `Ok` means that it is as durable as the backend can make it.
+    /// `reply_to` is that of the message. A final state is never overwritten.
     fn store<'a>(&'a self, record: &'a ResultRecord, reply_to: Option<&'a str>) -> BoxFuture<'a, Result<()>>;
 
-    /// What is known about a task now.
+    /// The current record of a task.
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>>;
 
-    /// Waits for a record of a task; the caller sets the time-out. Of several records in quick succession the last one is
-    /// enough. A wait costs memory, and nothing is asked again and again for it.
+    /// Waits for a record of a task; the caller sets the timeout. Of several records in quick succession, only the last may
+    /// be returned. A waiting caller takes memory, but causes no polling.
     fn wait<'a>(&'a self, id: &'a str, awaited: Awaited) -> BoxFuture<'a, Result<ResultRecord>>;
 
-    /// Deletes what is known about a task.
+    /// Deletes the result of a task.
     fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
 
-    /// Since when it can neither store nor fetch, and why, where waiting cannot mend it and a restart may.
+    /// Since when and why it can neither store nor fetch, if waiting cannot fix it but a restart may.
     fn loss(&self) -> Option<(DateTime<Utc>, String)> {
         None
     }
 
-    /// Says goodbye.
+    /// Closes this handle: pending waits end with an error.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// What a result backend is opened with, beside its address.
+/// The settings of a result backend other than its address.
 #[derive(Clone, Debug)]
 pub struct BackendOptions {
-    /// What a connection to the same server would be opened with.
+    /// The settings of its connection.
     pub connect: ConnectOptions,
     /// How long results are kept.
     pub expires: Duration,
 }
 
-/// Opens a result backend: the one that `url` names, or else the one that goes with the broker.
+/// Opens the result backend that `url` names, or by default the one that belongs to the broker.
 ///
 /// # Errors
-/// A scheme that no backend has, a URL with a mistake, or a file that cannot be opened.
+/// An unknown scheme, an invalid URL, or a file that cannot be opened.
 pub async fn open(
     broker: &BrokerUrl,
     url: Option<&BrokerUrl>,

@@ -1,11 +1,11 @@
-//! No results at all: what a program chooses that never asks.
+//! No result backend, for programs that never ask for results.
 
 use futures_util::future::BoxFuture;
 
 use super::{Awaited, ResultBackend, ResultRecord};
 use crate::error::{Error, Result};
 
-/// Keeps nothing, and says so when asked.
+/// Stores nothing. Asking for a result is an error.
 pub(super) struct NoBackend;
 
 fn unsupported(id: &str) -> Error {

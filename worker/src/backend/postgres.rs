@@ -18,19 +18,19 @@ use crate::connection::{BrokerUrl, background};
 use crate::error::Result;
 use crate::tracing;
 
-/// On which changes are announced; the payload is the task's id.
+/// The channel on which changes are announced. The payload is the task's id.
 const CHANNEL: &str = "mq_worker_result";
-/// A connection on which nothing has arrived for so long is checked.
+/// The silence after which a connection is checked.
 const QUIET: Duration = Duration::from_secs(15);
-/// A notification usually arrives within this time.
+/// The time within which a notification usually arrives.
 const PROMPTLY: Duration = Duration::from_millis(200);
-/// How often a process that stores results deletes what has expired.
+/// How often a process that stores results deletes expired ones.
 const SWEEP: Duration = Duration::from_secs(30);
-/// How many rows it deletes at a time, so that nobody waits for it, and the pause until the next.
+/// The number of rows deleted at a time, small so that others need not wait, and the pause before the next batch.
 const BATCH: (i64, Duration) = (2000, Duration::from_millis(50));
 
-/// Stores records of different tasks and announces them, those with a final one excepted. In the order of their ids, so that
-/// two programs do not wait for each other's rows.
+/// Stores records of different tasks and announces them, except where a final one exists. In the order of ids, so that two
+/// programs cannot deadlock on each other's rows.
 const STORE: &str = "
     WITH stored AS (
         INSERT INTO mq_worker_result AS known (task_id, is_final, record, expires_at)
@@ -47,13 +47,13 @@ const STORE: &str = "
 const FETCH: &str =
     "SELECT record FROM mq_worker_result WHERE task_id = $1 AND (expires_at IS NULL OR expires_at > now())";
 
-/// Rows that somebody else deletes at this moment are left to them.
+/// Skips rows that another process is deleting at the moment.
 const DELETE_EXPIRED: &str = "
     DELETE FROM mq_worker_result WHERE task_id IN (
         SELECT task_id FROM mq_worker_result WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED
     )";
 
-/// A table of a database.
+/// Results in a table of a database.
 pub(super) struct PostgresBackend {
     listening: Listening<Store>,
     gathering: Gathering<Store>,
@@ -62,15 +62,15 @@ pub(super) struct PostgresBackend {
 struct Store {
     postgres: Arc<Postgres>,
     expires: Duration,
-    /// When this process has begun last to delete what has expired. `None`: it is at it.
+    /// When this process last deleted expired results. `None` while it does.
     swept: Arc<Mutex<Option<Instant>>>,
 }
 
 impl PostgresBackend {
-    /// The results in the database that `url` names. Nothing is sent yet.
+    /// Opens the results in the database that `url` names. Nothing is sent yet.
     ///
     /// # Errors
-    /// An address with a mistake, or a file for TLS that cannot be read.
+    /// An invalid URL, or a TLS file that cannot be read.
     pub(super) fn open(url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
         let postgres = Arc::new(Postgres::open(url, &options.connect)?);
         let swept = Arc::new(Mutex::new(Some(Instant::now())));
@@ -80,7 +80,7 @@ impl PostgresBackend {
 }
 
 impl Store {
-    /// Deletes what has expired, now and then, until nothing is left of it.
+    /// Starts to delete all expired results, if that is due.
     fn sweep(&self) {
         {
             let mut swept = lock(&self.swept);
@@ -116,7 +116,7 @@ async fn delete_expired(postgres: &Arc<Postgres>) -> Result<()> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere leaves the value whole.
+    // A panic elsewhere leaves the value consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -160,7 +160,7 @@ impl ResultBackend for PostgresBackend {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        // What was stored is stored; the connections end with the last handle.
+        // Completed stores need no flush; the connections are closed with the last handle.
         self.listening.close();
         async {}.boxed()
     }
@@ -234,9 +234,10 @@ impl Announcing for Store {
 }
 
 impl Store {
-    /// A pooler in transaction mode takes `LISTEN` and passes nothing on, unless it happens to come from the connection itself.
+    /// Checks that notifications arrive. A pooler in transaction mode accepts `LISTEN` but passes none on, except by chance
+    /// those from the same connection.
     async fn is_heard(&self, client: &Client, heard: &mut mpsc::UnboundedReceiver<String>) -> bool {
-        // No id of a task begins with a space.
+        // No task id begins with a space.
         let probe = format!(" {}", uuid::Uuid::new_v4());
         let command = format!("NOTIFY {CHANNEL}, '{probe}'");
         let notify =
@@ -251,13 +252,13 @@ impl Store {
                     return true;
                 }
             }
-            // Lost.
+            // The connection is lost, which the caller notices.
             true
         };
         if tokio::time::timeout(PROMPTLY, arrives).await.is_ok() {
             return true;
         }
-        // Perhaps it is slow. What was announced before a question comes before its answer.
+        // It may just be slow. A notification sent before a query arrives before the reply to it.
         for _ in 0..3 {
             if client.batch_execute("").await.is_err() {
                 return true;
@@ -271,7 +272,7 @@ impl Store {
         false
     }
 
-    /// Passes on what is announced until the connection is lost.
+    /// Passes on announcements until the connection is lost.
     async fn follow(
         &self,
         hub: &Hub,

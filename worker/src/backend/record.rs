@@ -1,4 +1,4 @@
-//! What is stored about a task: Celery's result object.
+//! The stored record of a task: Celery's result object.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,31 +12,31 @@ use crate::message::headers::{format_time, parse_time};
 use crate::message::typed;
 use crate::state::State;
 
-/// The state of one task and its value or failure.
+/// The state of one task, and its value or failure.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ResultRecord {
     /// The task's id.
     pub task_id: String,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// The value as JSON, when it succeeded; before that, what the task says about itself.
+    /// The value as JSON if it succeeded; before that, metadata reported by the task.
     pub value: Option<Box<RawValue>>,
-    /// How it failed, when it did, or why it waits for a retry.
+    /// Why it failed, or why it waits for a retry.
     pub failure: Option<TaskFailure>,
-    /// When it became ready.
+    /// When it reached a final state.
     pub done_at: Option<DateTime<Utc>>,
-    /// The earliest time of the next run, while it waits for a retry.
+    /// The earliest time of its next run, while it waits for a retry.
     pub retry_at: Option<DateTime<Utc>>,
-    /// The worker that wrote this.
+    /// The worker that wrote this record.
     pub worker: Option<String>,
-    /// How many times the call was retried before this.
+    /// How many times the call had been retried.
     pub retries: Option<u32>,
-    /// The calls that it sent.
+    /// The ids of the calls that it sent.
     pub children: Vec<String>,
 }
 
-/// Tells two records of one task apart.
+/// Distinguishes records of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(u64);
 
@@ -45,12 +45,12 @@ pub struct Mark(u64);
 pub enum Awaited {
     /// A final state.
     Final,
-    /// Any record but the one with this mark.
+    /// Any record except the one with this mark.
     Change(Option<Mark>),
 }
 
 impl Awaited {
-    /// True for a record that ends the waiting.
+    /// True if the record is one that the caller waits for.
     pub fn is_met_by(self, record: &ResultRecord) -> bool {
         match self {
             Self::Final => record.state.is_ready(),
@@ -60,7 +60,7 @@ impl Awaited {
 }
 
 impl ResultRecord {
-    /// A state about which no more is known.
+    /// Creates a record of a state without further details.
     pub fn new(task_id: impl Into<String>, state: State) -> Self {
         let done_at = state.is_ready().then(Utc::now);
         Self {
@@ -76,15 +76,15 @@ impl ResultRecord {
         }
     }
 
-    /// A state before the end, with what the task says about itself.
+    /// Creates a record of a state before the end, with metadata reported by the task.
     pub fn report(task_id: impl Into<String>, state: State, meta: Box<RawValue>) -> Self {
         Self { value: Some(meta), ..Self::new(task_id, state) }
     }
 
-    /// A success with its value, which is JSON text.
+    /// Creates a record of a success with its value as JSON text.
     ///
     /// # Errors
-    /// When `json` is not JSON.
+    /// `json` is not valid JSON.
     pub fn success(task_id: impl Into<String>, json: Vec<u8>) -> Result<Self> {
         let value = String::from_utf8(json)
             .map_err(|error| Error::codec("the result is not UTF-8").with_source(error))
@@ -95,19 +95,19 @@ impl ResultRecord {
         Ok(Self { value: Some(value), ..Self::new(task_id, State::Success) })
     }
 
-    /// A state with a failure: `Failure`, `Retry` or `Revoked`.
+    /// Creates a record of a state with a failure: `Failure`, `Retry` or `Revoked`.
     pub fn failed(task_id: impl Into<String>, state: State, failure: TaskFailure) -> Self {
         Self { failure: Some(failure), ..Self::new(task_id, state) }
     }
 
-    /// Differs whenever anything that is stored differs.
+    /// Returns a mark that differs whenever anything in the record differs.
     pub fn mark(&self) -> Mark {
         let mut hasher = DefaultHasher::new();
         self.to_json().hash(&mut hasher);
         Mark(hasher.finish())
     }
 
-    /// Celery's JSON object.
+    /// Writes Celery's JSON object.
     pub fn to_json(&self) -> Vec<u8> {
         let exception;
         let result: &RawValue = match (&self.value, &self.failure) {
@@ -144,10 +144,10 @@ impl ResultRecord {
     /// Reads Celery's JSON object.
     ///
     /// # Errors
-    /// When it is not one.
+    /// The bytes are not such an object.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let read = Self::read(bytes).or_else(|error| {
-            // Python writes numbers that JSON does not have.
+            // Python writes numbers that are not valid JSON, such as NaN.
             let spelled_out = typed::spell_out_numbers(bytes).ok_or(error)?;
             Self::read(&spelled_out)
         });
@@ -167,7 +167,7 @@ impl ResultRecord {
         };
         let value = match (&failure, &state) {
             (Some(_), _) => None,
-            // What returned nothing has returned `null`.
+            // A task without a return value has the value `null`.
             (None, State::Success) => Some(read.result.unwrap_or(RawValue::NULL).to_owned()),
             (None, _) => read.result.map(ToOwned::to_owned),
         };
@@ -189,7 +189,7 @@ impl ResultRecord {
 
 #[derive(Serialize)]
 struct Written<'a> {
-    /// First: stores look at the beginning of a record for a final state.
+    /// First, since backends look for a final state at the beginning of a record.
     status: &'a str,
     result: &'a RawValue,
     traceback: Option<&'a str>,
@@ -248,7 +248,7 @@ fn failure(result: &RawValue, traceback: Option<String>) -> TaskFailure {
         None => vec![value.clone()],
     };
     let message = arguments.iter().map(shown).collect::<Vec<_>>().join(", ");
-    // A text alone is the message.
+    // A single text is the message itself.
     let arguments = if matches!(&*arguments, [Value::String(_)]) { Box::default() } else { arguments.into() };
     TaskFailure { kind: text("exc_type"), module: text("exc_module"), message, traceback, arguments }
 }

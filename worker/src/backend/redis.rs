@@ -1,4 +1,4 @@
-//! Results in Redis, in Celery's layout: a key for each task that expires, and a channel of the same name on which every
+//! Results in Redis, in Celery's layout: a key for each task, which expires, and a channel of the same name on which each
 //! change is published.
 
 use std::collections::HashMap;
@@ -20,16 +20,16 @@ use crate::connection::redis::Redis;
 use crate::error::Result;
 use crate::tracing;
 
-/// Celery's prefix.
+/// Celery's prefix of keys.
 const PREFIX: &str = "celery-task-meta-";
 
-/// How many channels one command subscribes to.
+/// The maximum number of channels in one command.
 const AT_ONCE: usize = 1000;
-/// A connection on which nothing has arrived for so long is checked.
+/// The silence after which a connection is checked.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// Stores records of different tasks and publishes them, unless a key has a final one. Records begin with their state, as
-/// Python's do; the whole record is looked at only where one does not. After an error those before it are stored.
+/// Stores records of different tasks and publishes them, except where the key already has a final one. Records begin with
+/// their state, as Celery's do; only one that does not is parsed as a whole. After an error, earlier records are stored.
 const STORE: &str = r#"
 for n, key in ipairs(KEYS) do
   local record = ARGV[n + 1]
@@ -63,17 +63,17 @@ pub(super) struct RedisBackend {
 /// The keys of one program.
 struct Store {
     redis: Arc<Redis>,
-    /// What stands before the id of a task.
+    /// The part of a key before the task id.
     prefix: String,
     script: Script,
     expires: Duration,
 }
 
 impl RedisBackend {
-    /// The results on the server that `url` names. Nothing is sent yet.
+    /// Opens the results on the server that `url` names. Nothing is sent yet.
     ///
     /// # Errors
-    /// An address with a mistake, or a file for TLS that cannot be read.
+    /// An invalid URL, or a TLS file that cannot be read.
     pub(super) fn open(url: &BrokerUrl, options: &BackendOptions) -> Result<Self> {
         let redis = Arc::new(Redis::open(url, &options.connect)?);
         let prefix = format!("{}{PREFIX}", redis.key_prefix());
@@ -119,7 +119,7 @@ impl ResultBackend for RedisBackend {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        // What was stored is stored; the connections end with the last handle.
+        // Completed stores need no flush; the connections are closed with the last handle.
         self.listening.close();
         async {}.boxed()
     }
@@ -184,7 +184,7 @@ impl Store {
         format!("{}{id}", self.prefix)
     }
 
-    /// Passes on what is published until the connection is lost, and says how.
+    /// Passes on published results until the connection is lost, and returns the reason.
     async fn follow(
         &self,
         hub: &Hub,
@@ -192,7 +192,7 @@ impl Store {
         mut sink: PubSubSink,
         mut stream: PubSubStream,
     ) -> String {
-        // All at once takes care of what is in the channel too.
+        // Subscribing to all ids covers the queued changes too.
         while changes.try_recv().is_ok() {}
         let mut news = Vec::new();
         let mut answered = self.answered(self.subscribe(&mut sink, hub, hub.ids())).await;
@@ -214,7 +214,7 @@ impl Store {
         answered.err().unwrap_or_default()
     }
 
-    /// A connection may be dead without a word: then there is no answer.
+    /// Awaits a reply with a timeout: a connection may be dead without an error.
     async fn answered<T>(&self, asked: impl Future<Output = RedisResult<T>>) -> Result<T, String> {
         match tokio::time::timeout(self.redis.timeout(), asked).await {
             Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -232,7 +232,7 @@ impl Store {
         }
     }
 
-    /// Subscribes to what is wanted now, and leaves what is not.
+    /// Subscribes to newly wanted ids, and unsubscribes from those no longer wanted.
     async fn adapt(&self, sink: &mut PubSubSink, hub: &Hub, changes: Vec<Change>) -> RedisResult<()> {
         let mut wanted = HashMap::new();
         for change in changes {

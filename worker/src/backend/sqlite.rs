@@ -1,4 +1,4 @@
-//! Results in a table of an SQLite file, the broker's own or another.
+//! Results in a table of an SQLite file, the broker's or another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::connection::BrokerUrl;
 use crate::connection::sqlite::{self, Acked, Database, News, Storing, job};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A result backend in a file. Shares the thread, and the transactions, of a broker on the same file.
+/// A result backend in a file. It shares the thread and the transactions of a broker on the same file.
 pub(crate) struct SqliteBackend {
     database: Arc<Database>,
     timeout: Duration,
-    /// `None`: results are kept for ever.
+    /// `None` if results never expire.
     expires: Option<Duration>,
     acked: Acked,
-    /// Ends the waiting of this handle.
+    /// Ends the waits of this handle.
     closed: CancellationToken,
 }
 
 impl SqliteBackend {
-    /// Opens the file that `url` names, or makes it: for the tasks of this broker.
+    /// Opens the file that `url` names, or creates it, for results of tasks on `broker`.
     pub(crate) async fn open(
         broker: &BrokerUrl,
         url: &BrokerUrl,
@@ -39,7 +39,7 @@ impl SqliteBackend {
         Ok(Arc::new(Self { database, timeout, expires, acked, closed: CancellationToken::new() }))
     }
 
-    /// The file may be open for others still; this handle is not.
+    /// Fails if this handle was closed, although others may still have the file open.
     fn check_open(&self) -> Result<()> {
         if self.closed.is_cancelled() { Err(closed()) } else { Ok(()) }
     }
@@ -57,7 +57,7 @@ impl ResultBackend for SqliteBackend {
         async { Ok(None) }.boxed()
     }
 
-    /// The row stays until it expires: others may ask for it. Who waited is gone with its future.
+    /// Does nothing: the row stays until it expires, since others may ask for it.
     fn release(&self, _id: &str) {}
 
     fn store<'a>(
@@ -123,7 +123,7 @@ impl ResultBackend for SqliteBackend {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        // What was stored is on the disk; the file is closed with the last handle.
+        // Completed stores need no flush; the file is closed with the last handle.
         self.closed.cancel();
         async {}.boxed()
     }

@@ -1,16 +1,16 @@
-//! What time it is, and whether the clock was set back.
+//! The current time, and whether the clock was set back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A clock that goes back by less waits until it is there again: time servers move it by moments.
+/// After a smaller step back the scheduler just waits until the clock has caught up: time servers make small corrections.
 const SET_BACK: TimeDelta = TimeDelta::seconds(60);
-/// A mark so far ahead was made by a clock that was wrong, and not by one that is a little fast.
+/// A mark this far ahead was written by a clock that was wrong, not by one that is a little fast.
 const WRONG: TimeDelta = TimeDelta::hours(1);
 
-/// Tells the time.
+/// A source of the current time.
 #[derive(Clone)]
 pub(super) struct Clock(Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>);
 
@@ -30,7 +30,7 @@ impl Clock {
     }
 }
 
-/// Compares the clock with the time that has really passed.
+/// Compares the clock with the time that has actually passed.
 pub(super) struct Watch {
     seen: DateTime<Utc>,
     at: Instant,
@@ -41,7 +41,7 @@ impl Watch {
         Self { seen: now, at: Instant::now() }
     }
 
-    /// True if the clock was set back since the last look.
+    /// True if the clock was set back since the last check.
     pub(super) fn is_set_back(&mut self, now: DateTime<Utc>) -> bool {
         let is_set_back = is_behind(self.seen, self.at.elapsed(), now);
         *self = Self::new(now);
@@ -54,7 +54,7 @@ fn is_behind(seen: DateTime<Utc>, passed: Duration, now: DateTime<Utc>) -> bool 
     now + SET_BACK < expected
 }
 
-/// True if everything was sent until a time that is far ahead.
+/// True if the mark, up to which everything was sent, is far in the future.
 pub(super) fn was_wrong(mark: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
     mark.is_some_and(|mark| now + WRONG < mark)
 }
@@ -72,7 +72,7 @@ mod tests {
             (1, -50, false),
             (1, -61, true),
             (1, -7200, true),
-            // A machine that slept: its clock went on, and what measures time may not have.
+            // A machine that slept: its clock went on, but the monotonic clock may not have.
             (0, 30_000, false),
             (100, 30, true),
         ] {

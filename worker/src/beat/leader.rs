@@ -1,4 +1,4 @@
-//! Leads the schedulers of a broker: sends what is due, for as long as no other one leads.
+//! Leads the schedulers of a broker: sends what is due until another scheduler leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::error::Result;
 use crate::schedule::{Overlap, run_at};
 use crate::tracing;
 
-/// How often the leader says that it lives, and until when it has sent everything.
+/// How often the leader writes a mark: that it is alive, and up to which time it has sent everything.
 const MARK: Duration = Duration::from_secs(1);
-/// How often the log is looked at.
+/// How often the log is polled.
 pub(super) const POLL: Duration = Duration::from_millis(250);
-/// Calls on their way at once.
+/// How many calls are sent at once.
 const AT_ONCE: usize = 128;
-/// After so many entries, and some for each schedule, all that counts is written again.
+/// The log is compacted after this many entries, and some more for each schedule.
 const COMPACT: usize = 10_000;
 
-/// Why it does not lead any more.
+/// Why it no longer leads.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Stopped,
@@ -43,14 +43,14 @@ pub(super) struct Leader<'a> {
     clock: Clock,
     watch: Watch,
     plan: Plan,
-    /// What others and we ourselves write, as it comes by.
+    /// New entries of the log, our own included.
     news: mpsc::Receiver<Result<Vec<LogEntry>>>,
     base: u64,
     _follower: AbortOnDropHandle<()>,
 }
 
 impl<'a> Leader<'a> {
-    /// The reader has read all that the leader before has sent.
+    /// A new leader. The reader must have read everything that the previous leader has sent.
     pub(super) fn new(sender: Sender, reader: &'a mut Reader, clock: Clock) -> Self {
         let (tell, news) = mpsc::channel(4);
         let follower = tokio::spawn(follow(Arc::clone(&sender.broker), reader.place, tell));
@@ -63,13 +63,13 @@ impl<'a> Leader<'a> {
     /// Leads until it is stopped or another one leads.
     ///
     /// # Errors
-    /// What the broker refuses. What was on its way may have been sent or not.
+    /// An error of the broker. Calls in progress may or may not have been sent.
     pub(super) async fn lead(mut self, stop: &CancellationToken) -> Result<Ended> {
         let now = self.clock.now();
         if was_wrong(self.reader.state.mark, now) {
             self.reset(now).await?;
         }
-        // Nothing of what is due was sent yet: this only says that somebody leads.
+        // Nothing that is due has been sent yet: this only announces that a scheduler leads.
         let before = self.reader.state.mark.unwrap_or(DateTime::UNIX_EPOCH);
         self.mark(before).await?;
         let _leads = Leads::new(&self.sender.app);
@@ -125,7 +125,7 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// The due times that wait for the end of the one before.
+    /// The due times that wait for the previous call to end.
     fn waiting(&self) -> Vec<DueCall> {
         let now = self.clock.now();
         let state = &self.reader.state;
@@ -167,7 +167,7 @@ impl<'a> Leader<'a> {
                 Ok(Step::Skipped) => entries.push(skipped(&call, "skipped")),
                 Ok(Step::Refused) => refused.push(call),
                 Ok(Step::Deposed) => ended = Ended::Deposed,
-                // The others are still on their way: what became of them is in the log.
+                // The other calls are still in progress: the log records what became of them.
                 Err(error) => failed = Some(error),
             }
         }
@@ -194,7 +194,7 @@ impl<'a> Leader<'a> {
         Ok(ended)
     }
 
-    /// For the metrics.
+    /// Counts what became of a due time, for the metrics.
     fn count(&self, call: &DueCall, step: &Result<Step>) {
         let late = (self.clock.now() - run_at(&call.schedule, call.due)).to_std().unwrap_or_default();
         let dealt = match step {
@@ -221,7 +221,7 @@ impl<'a> Leader<'a> {
         self.reader.append(&[Entry::Mark { leader, term, at, base: self.base, era }]).await
     }
 
-    /// The clock was set back to `at`.
+    /// Records that the clock was set back to `at`.
     async fn reset(&mut self, at: DateTime<Utc>) -> Result<()> {
         tracing::warn!(now = %at, "the clock was set back: intervals go on from here, times of the day are not repeated");
         let entry = Entry::Reset { at, era: self.reader.state.era + 1 };
@@ -229,7 +229,7 @@ impl<'a> Leader<'a> {
         self.reader.catch_up().await.map(drop)
     }
 
-    /// Writes everything again, so that what is older can be forgotten.
+    /// Writes a snapshot of the state, so that older entries can be deleted.
     async fn compact(&mut self, now: DateTime<Utc>) -> Result<()> {
         let state = &self.reader.state;
         if state.length < COMPACT + 4 * state.records.len() {
@@ -250,7 +250,7 @@ impl<'a> Leader<'a> {
     }
 }
 
-/// Says that this process leads, until it is dropped.
+/// Shows in the metrics that this process leads, until it is dropped.
 struct Leads(App);
 
 impl Leads {
@@ -271,7 +271,7 @@ fn skipped(call: &DueCall, why: &str) -> Entry {
     Entry::Skipped { name: call.schedule.name.clone(), due: call.due }
 }
 
-/// Tells what is written into the log. It ends with its leader.
+/// Sends new entries of the log to the leader. It ends with its leader.
 async fn follow(broker: Arc<dyn Broker>, mut place: u64, tell: mpsc::Sender<Result<Vec<LogEntry>>>) {
     loop {
         let newer = match log_of(&*broker) {

@@ -1,9 +1,9 @@
 //! The scheduler: sends the calls of schedules when they are due. Any number of them may run; one of them leads.
 //!
-//! The leader is the scheduler that wrote `Lead` first for its term in the log that all share, and it gives a sign of life every
-//! second. When there is none for [`LEASE`], another scheduler leads: it closes the fence behind which the former leader
-//! published, reads the log to its end, and so knows every call that was sent and that no other can follow. A scheduler
-//! that was paused, cut off or slow may still believe to lead; what it publishes is refused.
+//! The leader is the scheduler that wrote the first `Lead` for its term into the shared log; it writes a heartbeat every
+//! second. If there is none for [`LEASE`], another scheduler takes over: it closes the previous leader's fence and reads
+//! the log to its end. Then it knows every call that was sent, and that no more can follow. A scheduler that was paused,
+//! cut off or slow may still believe that it leads; what it publishes is refused.
 
 mod clock;
 mod leader;
@@ -28,7 +28,7 @@ use crate::error::Result;
 use crate::schedule::Schedule;
 use crate::tracing;
 
-/// A leader without a sign of life for so long is followed by another.
+/// How long a leader may be silent before another scheduler takes over.
 const LEASE: Duration = Duration::from_secs(3);
 /// The pause after an error.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ pub struct Beat {
 pub struct BeatHandle(CancellationToken);
 
 impl BeatHandle {
-    /// Stops it: another scheduler leads at once.
+    /// Stops it: another scheduler takes over at once.
     pub fn stop(&self) {
         self.0.cancel();
     }
@@ -83,12 +83,12 @@ impl Beat {
         Ok(Self { app, declared, handle: BeatHandle::default(), clock: Clock::default() })
     }
 
-    /// For stopping it.
+    /// A handle to stop it.
     pub fn handle(&self) -> BeatHandle {
         self.handle.clone()
     }
 
-    /// Takes the time from elsewhere: for tests.
+    /// Uses another clock, for tests.
     #[doc(hidden)]
     #[must_use]
     pub fn with_clock(mut self, now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
@@ -96,10 +96,10 @@ impl Beat {
         self
     }
 
-    /// Works until it is stopped. A broker that is away is waited for.
+    /// Runs until it is stopped. While the broker is unreachable, it keeps trying.
     ///
     /// # Errors
-    /// What waiting cannot mend: a mistake in the configuration, or a broker that keeps no schedules.
+    /// What trying again cannot fix: a mistake in the configuration, or a broker that keeps no schedules.
     pub async fn run(self) -> Result<()> {
         let stop = self.handle.0.clone();
         let warning = unregistered::warn(self.app.clone(), self.declared.clone());
@@ -109,7 +109,7 @@ impl Beat {
             let worked = tokio::select! {
                 biased;
                 worked = self.work(&stop) => worked,
-                // A leader that stops gives up its term; one that hangs on the broker does not.
+                // A leader that stops gives up its term first; one that hangs on the broker cannot: give up after the lease.
                 () = async { stop.cancelled().await; sleep(LEASE).await } => return Ok(()),
             };
             match worked {
@@ -165,7 +165,7 @@ impl Beat {
         Ok(())
     }
 
-    /// Becomes the leader, unless another one was faster. Returns the fence.
+    /// Becomes the leader and returns the fence, unless another scheduler was faster.
     async fn win(&self, reader: &mut Reader) -> Result<Option<String>> {
         let fence = Uuid::new_v4().simple().to_string();
         reader.append(&[Entry::Lead { leader: fence.clone(), term: reader.state.term + 1 }]).await?;
@@ -176,7 +176,7 @@ impl Beat {
         let closing: Vec<String> =
             reader.state.fences.iter().filter(|other| **other != fence).cloned().collect();
         reader.log()?.open_fence(&fence, &closing).await?;
-        // Now all that was sent by others is in the log, and nothing can follow.
+        // Now the log has everything that others have sent, and nothing can follow.
         reader.catch_up().await?;
         Ok((reader.state.leader.as_ref() == Some(&fence)).then_some(fence))
     }

@@ -21,20 +21,20 @@ pub(super) struct DueCall {
 #[derive(Default)]
 pub(super) struct Plan {
     planned: HashMap<String, Planned>,
-    /// When to look at which. Some of it is out of date, by its number.
+    /// When to look at which schedule. An entry is stale if its number is not that of the planned schedule.
     queue: BinaryHeap<Reverse<(DateTime<Utc>, String, u64)>>,
     count: u64,
 }
 
 struct Planned {
     schedule: Arc<Schedule>,
-    /// The due time up to which it is done with.
+    /// The due time up to which it is handled.
     until: DateTime<Utc>,
     number: u64,
 }
 
 impl Plan {
-    /// Plans all that the state has.
+    /// Plans all schedules of a state.
     pub(super) fn of(state: &State, now: DateTime<Utc>) -> Self {
         let mut plan = Self::default();
         for (name, _) in state.kept() {
@@ -43,7 +43,7 @@ impl Plan {
         plan
     }
 
-    /// Plans a schedule that is new or has changed. `mark`: until when all calls were sent before this scheduler led.
+    /// Plans a schedule that is new or has changed. Up to `mark` all calls were sent before this scheduler led.
     pub(super) fn update(
         &mut self,
         name: &str,
@@ -60,7 +60,7 @@ impl Plan {
             None => record.handled_until(definition, mark, now),
         };
         let schedule = Arc::new(definition.schedule.clone());
-        // What is due already is looked at at once.
+        // A time in the past if a call is due already: then it is taken at once.
         let look = backlog(&schedule, until, until).next;
         self.insert(name.to_owned(), schedule, until, look);
     }
@@ -80,12 +80,12 @@ impl Plan {
         }
     }
 
-    /// When the next call is to be sent.
+    /// When the next call is due.
     pub(super) fn next(&self) -> Option<DateTime<Utc>> {
         self.queue.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Takes what is to be sent by now.
+    /// Takes the calls that are due by now.
     pub(super) fn take_due(&mut self, now: DateTime<Utc>) -> Vec<DueCall> {
         let mut calls = Vec::new();
         while let Some(Reverse((at, ..))) = self.queue.peek()

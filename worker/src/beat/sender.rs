@@ -1,4 +1,4 @@
-//! Sends the call of one due time, as the leader and only as such.
+//! Sends the call of one due time, but only as the leader.
 
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ use crate::tracing;
 pub(super) enum Step {
     /// The call is in its queue.
     Sent,
-    /// The one before still waits or runs: this one is sent after it.
+    /// The previous call still waits or runs: this one is sent after it.
     Waits,
     /// It is not sent.
     Skipped,
-    /// The queue takes nothing now.
+    /// The queue accepts no message at present.
     Refused,
     /// Another scheduler leads.
     Deposed,
 }
 
-/// Sends under one fence.
+/// Publishes behind one fence.
 pub(super) struct Sender {
     pub(super) app: App,
     pub(super) broker: Arc<dyn Broker>,
@@ -35,12 +35,11 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// The order of effects: the lock that keeps calls from overlapping is taken, then message and entry are published in
-    /// one step. A leader that dies in between leaves a lock whose holder is this due time: the next leader sends the same due
-    /// time, and is let in.
+    /// Takes the lock that keeps calls from overlapping, then publishes message and log entry in one step. A leader that dies
+    /// in between leaves the lock to this due time: the next leader sends the same due time, and gets the lock.
     ///
     /// # Errors
-    /// What passes: it is not known whether the call was sent, until the log was read as a new leader.
+    /// A passing error: whether the call was sent is not known until a new leader has read the log.
     pub(super) async fn send(&self, call: &DueCall, era: u32) -> Result<Step> {
         let DueCall { schedule, due } = call;
         let id = schedule.call_id(*due, era);

@@ -1,5 +1,5 @@
-//! Warns of schedules whose task no running worker has: a wrong name would be noticed when the first call is due, which may
-//! be months away.
+//! Warns about schedules whose task no running worker has: a wrong name would go unnoticed until the first call is due,
+//! which may be months away.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::control::Control;
 use crate::schedule::Schedule;
 use crate::tracing;
 
-/// When the workers are asked, until one of them answers: they may be started together with the scheduler.
+/// The pauses before asking the workers, until one of them replies: they may be started together with the scheduler.
 const LOOKS: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
 
-/// Asks the workers for the tasks of schedules that are none of this program's.
+/// Asks the workers for those scheduled tasks that this program does not have.
 pub(super) async fn warn(app: App, declared: Vec<(Origin, Schedule)>) {
     let strangers: Vec<&Schedule> = declared
         .iter()
@@ -28,7 +28,7 @@ pub(super) async fn warn(app: App, declared: Vec<(Origin, Schedule)>) {
     }
     for pause in LOOKS {
         sleep(pause).await;
-        // A broker that is away is complained about by the scheduler itself.
+        // The scheduler itself warns about an unreachable broker.
         let Ok(broker) = app.broker().await else { continue };
         let Ok(Some(registered)) = Control::new(broker).registered(&tasks).await else { continue };
         for schedule in strangers {

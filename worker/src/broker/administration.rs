@@ -1,4 +1,4 @@
-//! What a broker shows and changes on request: its queues, exchanges and bindings.
+//! Inspects and changes the queues, exchanges and bindings of a broker.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::message::Message;
 use crate::routing::DeleteGuard;
 use crate::routing::{Binding, Exchange, ExchangeKind};
 
-/// A queue and how full it is.
+/// A queue and its length.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QueueInfo {
     /// The name.
     pub name: String,
-    /// Messages that can be delivered now.
+    /// Messages ready for delivery.
     pub ready: u64,
-    /// Messages that are delivered and not settled, if the broker reports it.
+    /// Unsettled deliveries, if the broker reports them.
     pub running: Option<u64>,
-    /// Messages that wait for their time, if the broker reports it.
+    /// Delayed messages, if the broker reports them.
     pub delayed: Option<u64>,
     /// Attached consumers.
     pub consumers: u64,
 }
 
-/// The most bytes of messages that are shown at once: a queue may be larger than the memory.
+/// The maximum size of the messages shown at once: a queue may not fit into memory.
 pub(crate) const PEEK_BYTES: usize = 16 << 20;
 
 /// A message in a queue, found without taking it.
@@ -35,26 +35,26 @@ pub(crate) const PEEK_BYTES: usize = 16 << 20;
 pub struct FoundMessage {
     /// The queue.
     pub queue: String,
-    /// Where in the queue it is.
+    /// Its position in the queue.
     pub position: Position,
     /// The message.
     pub message: Message,
 }
 
-/// Where in its queue a message is.
+/// The position of a message in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// It can be delivered.
+    /// Ready for delivery.
     Ready {
-        /// How many messages are delivered before it.
+        /// The number of messages that are delivered before it.
         ahead: u64,
     },
-    /// It waits for its time.
+    /// Delayed.
     Delayed {
-        /// Its time.
+        /// When the delay ends.
         until: DateTime<Utc>,
     },
-    /// It is delivered and not settled.
+    /// Delivered and not settled.
     Delivered,
 }
 
@@ -84,7 +84,7 @@ impl From<&Exchange> for ExchangeInfo {
 
 /// The queues, exchanges and bindings of a broker, for commands and health checks.
 ///
-/// What a broker does not support is an [`is_unsupported`](crate::Error::is_unsupported) error.
+/// An operation that the broker does not support returns an [`is_unsupported`](crate::Error::is_unsupported) error.
 pub trait Administration: Send + Sync + 'static {
     /// The lengths of the named queues, or of all that the broker can list if `names` is empty. Unknown names are
     /// skipped.
@@ -130,16 +130,15 @@ pub trait Administration: Send + Sync + 'static {
         unable("remove a binding")
     }
 
-    /// The messages of the call with this id, in any queue, without taking them. It may read all that waits: it is for
-    /// people who ask about one call.
+    /// Finds the messages of a call in any queue, without taking them. Meant for inspecting a single call: it may read all
+    /// messages.
     fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<FoundMessage>>> {
         let _ = id;
         unable("find a message by its id without taking it")
     }
 
-    /// The first messages of a queue that can be delivered, in the order of their delivery, without taking them: nothing
-    /// about them changes. At most `most`, and fewer when they are larger than some 16 MiB together. An unknown queue has
-    /// none.
+    /// The first ready messages of a queue in the order of delivery, without taking or changing them. Returns at most
+    /// `most`, and fewer if they exceed about 16 MiB in total. An unknown queue has none.
     fn peek<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Message>>> {
         let _ = (queue, most);
         unable("look at messages without taking them")
@@ -152,7 +151,7 @@ pub trait Administration: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Why the broker takes no messages from this program at present, such as `low on memory`, if it has said so.
+    /// Why the broker currently accepts no messages from this program, such as `low on memory`, if it has reported that.
     fn alarm(&self) -> Option<String> {
         None
     }

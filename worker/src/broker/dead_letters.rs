@@ -1,4 +1,5 @@
-//! Looking through a dead-letter queue: its messages are taken and held meanwhile, so only one may do it at a time.
+//! A lock for looking through a dead-letter queue: its messages are taken and held meanwhile, so only one process may do it
+//! at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,12 @@ use uuid::Uuid;
 
 use super::{Broker, Lock, Locked};
 
-/// When the lock expires if its holder dies.
+/// The lifetime of the lock, in case its holder dies.
 const LIFETIME: Duration = Duration::from_secs(10);
-/// How often it is taken again while its holder lives.
+/// How often its holder extends it.
 const AGAIN: Duration = Duration::from_secs(3);
 
-/// The right to look through a dead-letter queue. It is only courtesy: a broker that has no locks has none here.
+/// The right to look through a dead-letter queue. It is advisory: on a broker without locks, every process gets it.
 #[derive(Debug)]
 pub struct DeadLetters {
     lock: Lock,
@@ -22,14 +23,14 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// The lock of a queue; it is not taken yet.
+    /// Creates the lock of a queue, without taking it yet.
     pub fn lock(queue: &str) -> Self {
         let key = format!("dead.{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, queue.as_bytes()).simple());
         let lock = Lock { key, holder: Uuid::new_v4().to_string(), lifetime: LIFETIME };
         Self { lock, keeping: None }
     }
 
-    /// Takes the lock, and keeps it until it is [opened](Self::open) or dropped; false if another process has it.
+    /// Takes the lock and keeps it until it is [released](Self::open) or dropped. Returns false if another process has it.
     pub async fn take(&mut self, broker: &Arc<dyn Broker>) -> bool {
         if let Ok(Locked::Held(_)) = broker.lock(&self.lock).await {
             return false;
@@ -37,7 +38,7 @@ impl DeadLetters {
         let (over, broker, lock) = (CancellationToken::new(), Arc::clone(broker), self.lock.clone());
         let ended = over.clone();
         let keep = async move {
-            // A request is not cut off: it might reach the broker after the lock was opened.
+            // A request is never cancelled: it might reach the broker after the lock was released, and take it again.
             while ended.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_some() {
                 let _ = broker.lock(&lock).await;
             }
@@ -46,7 +47,7 @@ impl DeadLetters {
         true
     }
 
-    /// Lets others look.
+    /// Releases the lock.
     pub async fn open(mut self, broker: &dyn Broker) {
         if let Some((over, keeping)) = self.keeping.take() {
             over.cancel();

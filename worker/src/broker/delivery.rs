@@ -39,13 +39,13 @@ impl Delivery {
         self.settlement.settle(Verdict::Ack);
     }
 
-    /// Requeues: the work was not done, and the message is as if it had never been delivered.
+    /// Requeues: the work was not done, and the message returns to its queue without spending an attempt.
     pub fn requeue(self) {
         self.settlement.settle(Verdict::Requeue);
     }
 }
 
-/// How long a message waits that its worker has lost.
+/// How long a message is delayed after its worker has lost it.
 pub const LOST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a delivery is settled.
@@ -53,7 +53,7 @@ pub const LOST_PAUSE: Duration = Duration::from_secs(1);
 pub enum Verdict {
     /// The message leaves the queue: it is done.
     Ack,
-    /// The message leaves the queue: a message with the same id was published in its place, and is to be run instead.
+    /// The message leaves the queue: a message with the same id was published to be run in its place.
     Replaced,
     /// The message is requeued without spending an attempt.
     Requeue,
@@ -85,8 +85,8 @@ impl Settlement {
         Self { tag, begun: false, sink: Some(sink) }
     }
 
-    /// Marks the beginning of the work. From now on, losing the delivery without a verdict delays it and counts as a
-    /// crash: otherwise it could be lost in the same way forever.
+    /// Marks the start of the work. From now on, dropping the delivery without a verdict delays it and counts as a crash:
+    /// otherwise it could be lost in the same way over and over again.
     pub fn begin(&mut self) {
         self.begun = true;
     }
@@ -101,7 +101,7 @@ impl Settlement {
         self.sink.is_none()
     }
 
-    /// Acknowledges now, before the work is done; the returned value settles nothing.
+    /// Acknowledges now, before the work is done. The returned value has no further effect.
     #[must_use]
     pub fn settle_early(mut self) -> Self {
         if let Some(sink) = self.sink.take() {
@@ -110,7 +110,7 @@ impl Settlement {
         self
     }
 
-    /// Settles.
+    /// Settles the delivery with a verdict.
     pub fn settle(mut self, verdict: Verdict) {
         if let Some(sink) = self.sink.take() {
             sink.settle(self.tag, verdict);
@@ -132,7 +132,7 @@ impl fmt::Debug for Settlement {
     }
 }
 
-/// A stream of deliveries. The broker restores it after a lost connection by itself.
+/// A stream of deliveries. The broker restores it by itself after a lost connection.
 pub struct Consumer {
     deliveries: mpsc::Receiver<Delivery>,
     control: Arc<dyn ConsumerControl>,
@@ -143,16 +143,16 @@ pub trait ConsumerControl: Send + Sync {
     /// Stops delivering. Earlier deliveries can still be settled; then the stream ends.
     fn cancel(&self) -> BoxFuture<'_, ()>;
 
-    /// Changes the queues from which it is handed messages; there may be none. Deliveries of a queue that is left out can
-    /// still be settled, and some may arrive until this resolves.
+    /// Changes the queues that it consumes; there may be none. Deliveries of a removed queue can still be settled, and
+    /// some may still arrive until this resolves.
     ///
-    /// A queue that is added must exist. While the broker is unreachable, the change may take effect later.
+    /// An added queue must exist. While the broker is unreachable, the change may take effect later.
     fn set_queues(&self, queues: Vec<String>) -> BoxFuture<'_, Result<()>> {
         let _ = queues;
         Box::pin(std::future::ready(Err(Error::unsupported("this consumer cannot change its queues"))))
     }
 
-    /// Changes how many deliveries may be unsettled, at least 1. With fewer, what was delivered before stays.
+    /// Changes the prefetch, to at least 1. If it is reduced, earlier deliveries stay with the consumer.
     fn set_prefetch(&self, prefetch: u16) -> BoxFuture<'_, Result<()>> {
         let _ = prefetch;
         Box::pin(std::future::ready(Err(Error::unsupported("this consumer cannot change its prefetch"))))
@@ -161,12 +161,12 @@ pub trait ConsumerControl: Send + Sync {
     /// Resolves when all verdicts given so far have reached the broker.
     fn flush(&self) -> BoxFuture<'_, ()>;
 
-    /// False while the broker is unreachable, or while a queue that should be consumed is not.
+    /// False while the broker is unreachable or one of the queues is not being consumed.
     fn is_attached(&self) -> bool {
         true
     }
 
-    /// How many deliveries have no verdict yet, if the broker reports it.
+    /// The number of deliveries without a verdict, if the broker reports it.
     fn unsettled(&self) -> Option<usize> {
         None
     }
@@ -178,12 +178,12 @@ pub trait ConsumerControl: Send + Sync {
 }
 
 impl Consumer {
-    /// A consumer whose broker sends into the other half of the channel.
+    /// Creates a consumer whose broker sends into the other half of the channel.
     pub fn new(deliveries: mpsc::Receiver<Delivery>, control: Arc<dyn ConsumerControl>) -> Self {
         Self { deliveries, control }
     }
 
-    /// The next delivery; `None` after [`cancel`](ConsumerControl::cancel), when all have been taken.
+    /// Waits for the next delivery. `None` once all have been taken after [`cancel`](ConsumerControl::cancel).
     pub async fn next(&mut self) -> Option<Delivery> {
         self.deliveries.recv().await
     }
@@ -193,11 +193,11 @@ impl Consumer {
         self.deliveries.try_recv().ok()
     }
 
-    /// Stops delivering. Earlier deliveries can still be taken; then the stream has ended, whether or not the broker has
-    /// replied in time.
+    /// Stops delivering. Earlier deliveries can still be taken; then the stream ends, even if the broker did not reply in
+    /// time.
     pub async fn end(&mut self) {
         self.control.cancel().await;
-        // If the broker keeps delivering, the channel is closed, and the messages are requeued.
+        // Messages that the broker still delivers are requeued, since the channel is closed.
         self.deliveries.close();
     }
 

@@ -1,7 +1,7 @@
 //! The contract of a broker: it accepts messages, stores them, and delivers each to one consumer.
 //!
-//! Three implement it: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
-//! suite (`tests/brokers`) runs over all of them.
+//! There are three implementations: `memory` for tests, `sqlite` without a server, `amqp` for RabbitMQ. One conformance
+//! suite (`tests/brokers`) runs against all of them.
 
 pub(crate) mod administration;
 #[cfg(feature = "amqp")]
@@ -30,7 +30,7 @@ pub use crate::routing::DeleteGuard;
 use crate::routing::Topology;
 use futures_util::future::BoxFuture;
 
-/// A message with its address.
+/// A message with its exchange and routing key.
 #[derive(Clone, Debug, Default)]
 pub struct Publication {
     /// The exchange; empty is the default exchange.
@@ -41,18 +41,18 @@ pub struct Publication {
     pub message: Message,
     /// How long the broker delays the message before it can be consumed; see [`Capabilities::early`].
     pub delay: Option<Duration>,
-    /// True if a message that no queue takes is an error. Replies are sent without it: their queue may have been deleted.
+    /// True if it is an error when no queue receives the message. False for replies, whose queue may have been deleted.
     pub mandatory: bool,
 }
 
 impl Publication {
-    /// Straight to a queue, which must exist.
+    /// Addresses a message directly to a queue, which must exist.
     pub fn to_queue(queue: impl Into<String>, message: Message) -> Self {
         Self { routing_key: queue.into(), message, mandatory: true, ..Self::default() }
     }
 }
 
-/// The request to consume.
+/// A request to consume.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     /// The queues; they must exist. Without any, nothing is delivered until [`ConsumerControl::set_queues`].
@@ -66,7 +66,7 @@ pub struct Subscription {
 /// The differences between brokers, as data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The name for people: `RabbitMQ`, `SQLite`, `memory`.
+    /// The display name: `RabbitMQ`, `SQLite`, `memory`.
     pub name: &'static str,
     /// True if [`Delivery::crashes`] is exact, so that the worker need not count in a header.
     pub counts_crashes: bool,
@@ -76,17 +76,17 @@ pub struct Capabilities {
     pub peeks: bool,
     /// The longest delay that the broker supports.
     pub max_delay: Duration,
-    /// How long before its time a delayed message may be delivered. The ladder of Celery's native delayed delivery
-    /// has a resolution of one second: the worker delays an early message for the rest, by its `eta` header.
+    /// How long before its time a delayed message may be delivered. Celery's native delayed delivery has a resolution of
+    /// one second: the worker delays an early message for the rest, according to its `eta` header.
     pub early: Duration,
 }
 
-/// A broker: it takes, stores and delivers messages. With [`Administration`] and [`Registers`] it is one handle,
+/// A broker accepts, stores and delivers messages. Together with [`Administration`] and [`Registers`] it is one handle,
 /// `Arc<dyn Broker>`, whose methods may be called from many tasks at once.
 ///
-/// Each future ends within the configured deadline: with an unreachable broker it returns an error, and never hangs.
+/// Each future resolves within the configured timeout: if the broker is unreachable it returns an error, and never hangs.
 pub trait Broker: Administration + Registers {
-    /// What this broker can do.
+    /// The capabilities of this broker.
     fn capabilities(&self) -> Capabilities;
 
     /// Ensures that the exchanges, queues and bindings exist. A queue that exists with other arguments is used
@@ -102,14 +102,14 @@ pub trait Broker: Administration + Registers {
     /// Takes one message out of a queue, if it has one, to inspect or settle it.
     fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>>;
 
-    /// Takes up to `most` messages out of a queue, in their order. There may be fewer, but none only if the queue has
-    /// none.
+    /// Takes up to `most` messages out of a queue, in order. It may return fewer, but returns none only if the queue is
+    /// empty.
     ///
-    /// What is requeued of them is in the queue again as soon as all that were taken together are settled. What was
-    /// requeued before a call is there when it resolves; a call for 0 messages only waits for that. If the connection
-    /// is lost while some are held, the next call is an error: they are in the queue again.
+    /// Requeued messages are in the queue again as soon as all messages taken by the same call are settled. Messages
+    /// requeued before a call are in the queue when it resolves; a call for 0 messages only waits for that. If the
+    /// connection is lost while messages are held, they are requeued, and the next call is an error.
     ///
-    /// By default it [gets](Self::get) one after the other.
+    /// The default implementation [gets](Self::get) one message after the other.
     fn get_many<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Delivery>>> {
         Box::pin(async move {
             let mut taken = Vec::new();

@@ -1,4 +1,4 @@
-//! What a broker remembers beside messages: registers of task ids, and locks. Notes and locks expire by themselves.
+//! What a broker stores besides messages: registers of task ids, and locks. Notes and locks expire by themselves.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Register {
         match self {
             Self::Revoked => DAY.saturating_mul(7),
             Self::Done | Self::Tried => DAY,
-            // In practice until the pause is ended.
+            // In practice, until the pause is ended.
             Self::Paused => DAY.saturating_mul(3650),
         }
     }
@@ -71,8 +71,8 @@ impl Note {
 /// The notes of a register, up to the moment of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// The notes, the oldest first. Some may have expired. An id may occur twice; then `by_force` is true if it is in one of
-    /// them.
+    /// The notes, oldest first. Some may have expired. An id may occur twice; then `by_force` applies if either of them has
+    /// it.
     pub notes: Vec<Note>,
     /// Where to continue reading.
     pub next: u64,
@@ -100,9 +100,9 @@ pub enum Locked {
 
 /// The registers and locks of a broker, for revoked calls, duplicates, quarantine and unique tasks.
 ///
-/// What a broker does not support is an [`is_unsupported`](crate::Error::is_unsupported) error.
+/// An operation that the broker does not support returns an [`is_unsupported`](crate::Error::is_unsupported) error.
 pub trait Registers: Send + Sync + 'static {
-    /// Records an id in a register, for at most [`Register::longest`]. `Ok` means that the note is as safe as a message.
+    /// Records an id in a register, for at most [`Register::longest`]. `Ok` means that the note is as durable as a message.
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         let _ = (register, note);
         unable("keep notes on tasks")
@@ -114,8 +114,8 @@ pub trait Registers: Send + Sync + 'static {
         unable("keep notes on tasks")
     }
 
-    /// The notes since an earlier result that are visible now; a note that is just being recorded may only be returned
-    /// by the next call. For polling: unlike [`notes`](Self::notes), it writes nothing to the register.
+    /// The notes since an earlier result that are visible now; a note that is just being recorded may not be returned until
+    /// the next call. For polling: unlike [`notes`](Self::notes), it writes nothing to the register.
     fn newer_notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
         self.notes(register, from)
     }
@@ -132,13 +132,13 @@ pub trait Registers: Send + Sync + 'static {
     }
 
     /// Takes a lock, unless another holder has it. The lock survives the process and a restart of the broker. If the
-    /// same holder takes it again, it is extended, and never shortened.
+    /// same holder takes it again, it is extended, never shortened.
     fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
         let _ = lock;
         unable("keep locks for unique tasks")
     }
 
-    /// Extends a lock for a holder that waits: the lock is held through the wait, and for its own time after it, as far
+    /// Extends a lock for a holder that waits: the lock is held during the wait and for its lifetime afterwards, as far
     /// as the broker can extend it. If it has expired, it is taken again.
     fn keep_locked<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
         let longer = Lock { lifetime: lock.lifetime.saturating_add(wait), ..lock.clone() };

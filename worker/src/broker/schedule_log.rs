@@ -1,8 +1,8 @@
-//! What schedulers share: a log in one order, and messages that only its leader can publish.
+//! The log that schedulers share, and publishing that only their leader can do.
 //!
-//! Two promises make a due time never come twice. The log has one order for everybody who reads it. And publishing as a
-//! leader is one step with the entry that says so, which fails once another leader has closed the fence: a scheduler
-//! that was paused for hours and still believes to lead publishes nothing.
+//! Two guarantees prevent a due time from being published twice. All readers see the log in the same order. And the leader
+//! publishes a message together with its log entry in one step, which fails once another leader has closed its fence: a
+//! scheduler that was paused for hours and still believes it is the leader publishes nothing.
 
 use futures_util::future::BoxFuture;
 
@@ -12,13 +12,13 @@ use crate::error::Result;
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Its place: grows from entry to entry.
+    /// Its position, which grows from entry to entry.
     pub at: u64,
-    /// What it says.
+    /// Its content.
     pub text: String,
 }
 
-/// What became of a message that was published behind a fence.
+/// The result of publishing behind a fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fenced {
     /// The message is in its queue, and the entry in the log.
@@ -27,21 +27,22 @@ pub enum Fenced {
     Closed,
 }
 
-/// The log of the schedulers on a broker. Each future ends within the configured deadline.
+/// The log of the schedulers on a broker. Each future resolves within the configured timeout.
 pub trait ScheduleLog: Send + Sync {
-    /// Adds entries at the end. `Ok` means that they are as safe as a message.
+    /// Appends entries. `Ok` means that they are as durable as a message.
     fn append<'a>(&'a self, entries: &'a [String]) -> BoxFuture<'a, Result<()>>;
 
-    /// All entries after a place that were appended before this call; 0 is the beginning.
+    /// All entries after a position that were appended before this call; 0 is the beginning.
     fn read(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>>;
 
-    /// The entries after a place that are visible now; one that is just being appended may come the next time.
+    /// The entries after a position that are visible now; one that is just being appended may not be returned until the next
+    /// call.
     fn newer(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>>;
 
-    /// Some of the last entries: where a reader finds out from where to read.
+    /// Some of the last entries, which tell a reader where to start.
     fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>>;
 
-    /// Opens a fence and closes others. When this returns, whatever was published behind those is in the log.
+    /// Opens a fence and closes others. When this resolves, everything published behind those is in the log.
     fn open_fence<'a>(&'a self, fence: &'a str, closing: &'a [String]) -> BoxFuture<'a, Result<()>>;
 
     /// Publishes a message and appends an entry in one step, as long as the fence is open.
@@ -52,6 +53,6 @@ pub trait ScheduleLog: Send + Sync {
         entry: &'a str,
     ) -> BoxFuture<'a, Result<Fenced>>;
 
-    /// Forgets the entries before a place, where the broker does not do that by itself.
+    /// Deletes the entries before a position, if the broker does not do that by itself.
     fn trim(&self, before: u64) -> BoxFuture<'_, Result<()>>;
 }

@@ -1,12 +1,11 @@
 //! The embedded broker: one SQLite file, any number of processes.
 //!
-//! What it does is done by the thread of the file ([`crate::connection::sqlite`]); here its answers become the
-//! broker's types.
+//! The work is done by the thread of the file ([`crate::connection::sqlite`]); this module converts between its types and
+//! the broker's.
 //!
-//! A delivery is leased to its process: while that lives, however slow, no other process gets the message; about six
-//! seconds after it died, all its messages are redelivered, each with a crash count one higher. That counts every
-//! delivery it held, including those that still waited in the consumer's channel: a file does not show what a dead
-//! process was doing.
+//! A delivery is leased to its process: while that is alive, however slow, no other process gets the message. About six
+//! seconds after it has died, all its messages are redelivered, and their crash counts raised by one. That includes
+//! deliveries still waiting in the consumer's channel: the file does not show what a dead process was doing.
 
 mod finding;
 mod publishing;
@@ -47,7 +46,7 @@ pub(crate) struct SqliteBroker {
 }
 
 impl SqliteBroker {
-    /// Opens the file that `url` names, or makes it.
+    /// Opens the file that `url` names, or creates it.
     pub(crate) async fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<dyn Broker>> {
         let database = Database::open(url, options.timeout).await?;
         let is_closed = AtomicBool::new(false);
@@ -72,13 +71,13 @@ impl SqliteBroker {
         let is_transient = publication.message.properties.transient;
         let mut job = sqlite::publish(publishing::of(publication)?);
         if is_transient {
-            // The sender asks for no sync of the disk.
+            // A transient message needs no sync of the disk.
             job = job.lazily();
         }
         Ok(self.published(job, id))
     }
 
-    /// The answer to a job that publishes.
+    /// Runs a job that publishes. Its errors carry the id of the message if the outcome is unknown.
     fn published<T: Send + 'static>(
         &self,
         job: Job<T, impl Run<T>>,
@@ -111,7 +110,7 @@ impl SqliteBroker {
             return Err(Error::config("a prefetch of 0 would reserve nothing: give at least 1"));
         }
         let prefetch = usize::from(prefetch);
-        // Bounded by the prefetch, whatever becomes of it.
+        // The prefetch bounds its use, and may be changed later to any `u16`.
         let (sender, deliveries) = mpsc::channel(usize::from(u16::MAX));
         let returns = Arc::new(Returns(Arc::clone(&self.database)));
         let consumer = fresh_id();
@@ -261,7 +260,7 @@ impl fmt::Debug for SqliteBroker {
     }
 }
 
-/// Takes the verdicts of one consumer's deliveries, and keeps the file open as long as there are some.
+/// Receives the verdicts on the deliveries of one consumer, and keeps the file open as long as there are any.
 struct Returns(Arc<Database>);
 
 impl Settle for Returns {
@@ -276,12 +275,12 @@ impl Settle for Returns {
     }
 }
 
-/// The way from the thread to a consumer. It does not keep the file open: the thread would hold its own handle.
+/// Passes messages from the thread to a consumer. Must not keep the file open: the thread would hold its own handle.
 fn sink(sender: mpsc::Sender<Delivery>, returns: &Arc<Returns>) -> Sink {
     let returns: Weak<Returns> = Arc::downgrade(returns);
     let closed = sender.clone();
     Sink {
-        // A delivery that does not fit or comes too late is dropped here, which requeues it.
+        // A delivery that does not fit or is too late is dropped here, which requeues it.
         hand_out: Arc::new(move |claimed| match returns.upgrade() {
             Some(returns) => {
                 let _ = sender.try_send(delivery(claimed, returns));
@@ -302,7 +301,7 @@ fn delivery(claimed: Claimed, returns: Arc<Returns>) -> Delivery {
 struct SqliteConsumerControl {
     client: u64,
     database: Arc<Database>,
-    /// Upgraded by the sink: without it deliveries could not be settled.
+    /// Keeps the sink's weak reference alive: without it deliveries could not be settled.
     _returns: Arc<Returns>,
     consumer: u64,
     timeout: Duration,

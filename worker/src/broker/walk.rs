@@ -1,5 +1,5 @@
-//! A walk over the messages of a queue, the oldest first. The next ones are read while the last are worked on, and what
-//! stays is held until the end of the walk: then it goes back in its order.
+//! A walk over the messages of a queue, oldest first. The next messages are read while earlier ones are processed. Those
+//! that stay in the queue are held until the end of the walk, and then requeued in their order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,41 +9,41 @@ use tokio::task::JoinHandle;
 use super::{Broker, Delivery, Settlement, Verdict};
 use crate::error::{Error, Result};
 
-/// How many messages are taken first.
+/// The size of the first batch.
 const FIRST: usize = 16;
-/// How many are taken at once in a walk that is not very long.
+/// The maximum size of a batch, unless the walk is very long.
 const MOST: usize = 512;
-/// A longer walk takes as many at once as one in this many of those that it has taken: RabbitMQ needs a channel for each
-/// time, of which a connection has some two thousand.
+/// In a longer walk, the size of a batch is the number of messages so far divided by this: RabbitMQ needs a channel for each
+/// batch, and a connection has only some two thousand.
 const PART: u64 = 256;
-/// How many bytes are taken at once, as far as the sizes so far tell.
+/// The intended size of a batch in bytes, estimated from earlier messages.
 const BYTES: usize = 16 << 20;
 
 /// A message of a walk.
 pub(crate) struct Taken {
     pub(crate) delivery: Delivery,
-    /// Where in the walk it is.
+    /// Its position in the walk.
     pub(crate) place: u64,
 }
 
-/// A walk over a queue. [`end`](Self::end) ends it; one that is dropped requeues what it holds too.
+/// A walk over a queue, finished by [`end`](Self::end). A dropped walk requeues its messages too.
 pub(crate) struct Walk {
     pub(crate) broker: Arc<dyn Broker>,
     queue: Arc<str>,
-    /// What goes back at the end. Only the right to give it back is kept, not the message: there may be many.
+    /// The messages to requeue at the end, of which there may be many: only the right to settle each is kept.
     held: Vec<(u64, Settlement)>,
-    /// Those that were read, the oldest first.
+    /// Messages read ahead, oldest first.
     ahead: VecDeque<Delivery>,
     coming: Option<JoinHandle<Result<Vec<Delivery>>>>,
     window: Window,
-    /// How many have been walked over.
+    /// The number of messages returned so far.
     passed: u64,
-    /// How many may still be read: what arrives meanwhile, or comes back, must not keep us walking.
+    /// How many messages may still be read, so that newly arriving or requeued ones cannot prolong the walk.
     unread: u64,
 }
 
 impl Walk {
-    /// A walk over at most so many messages.
+    /// Starts a walk over at most `most` messages.
     pub(crate) fn new(broker: Arc<dyn Broker>, queue: &str, most: u64) -> Self {
         Self {
             broker,
@@ -57,10 +57,10 @@ impl Walk {
         }
     }
 
-    /// The next message. Nothing is lost when the future is dropped.
+    /// Returns the next message. Cancel safe: nothing is lost if the future is dropped.
     ///
     /// # Errors
-    /// The broker's, and then there is no next one.
+    /// An error of the broker, which also ends the walk.
     pub(crate) async fn next(&mut self) -> Result<Option<Taken>> {
         loop {
             if let Some(delivery) = self.ahead.pop_front() {
@@ -82,7 +82,7 @@ impl Walk {
         }
         let (broker, queue) = (Arc::clone(&self.broker), Arc::clone(&self.queue));
         let most = self.window.size(self.passed).min(usize::try_from(self.unread).unwrap_or(usize::MAX));
-        // One that is not waited for requeues what it gets.
+        // If the walk is dropped meanwhile, the task goes on, and dropping its result requeues the messages.
         self.coming = Some(tokio::spawn(async move { broker.get_many(&queue, most).await }));
     }
 
@@ -105,20 +105,20 @@ impl Walk {
         }
     }
 
-    /// Keeps a message until the end.
+    /// Keeps a message, to be requeued at the end.
     pub(crate) fn hold(&mut self, place: u64, settlement: Settlement) {
         self.held.push((place, settlement));
     }
 
-    /// How many there were at the beginning and have not been walked over, as far as is known.
+    /// The number of messages of the walk that have not been returned yet, as far as is known.
     #[cfg(any(feature = "cli", feature = "dashboard"))]
     pub(crate) fn left(&self) -> u64 {
         self.unread + self.ahead.len() as u64
     }
 
-    /// Requeues what was held and what was read in vain, the oldest first, and waits until it is in the queue again.
+    /// Requeues all messages that were held or read ahead, oldest first, and waits until they are in the queue again.
     pub(crate) async fn end(mut self) {
-        // An error was told of already, or does not matter any more.
+        // An error was either reported by `next`, or no longer matters.
         let _ = self.come().await;
         self.held.sort_unstable_by_key(|(place, _)| *place);
         for (_, settlement) in self.held.drain(..) {
@@ -129,12 +129,12 @@ impl Walk {
     }
 }
 
-/// How many messages are taken at once. It grows with the walk: what is read in vain at its end is not much more than what
-/// it has walked over.
+/// The size of the next batch. It grows with the walk, so that not many more messages are read ahead in vain than were
+/// returned.
 #[derive(Debug)]
 struct Window {
     messages: usize,
-    /// About the size of the largest body of late.
+    /// An estimate of the largest recent body.
     largest: usize,
 }
 

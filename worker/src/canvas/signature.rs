@@ -18,7 +18,7 @@ use crate::task::{Task, TaskOptions};
 pub struct Signature<T: Task> {
     pub(crate) args: T::Args,
     pub(crate) options: SendOptions,
-    /// Why it cannot be sent, if an option is impossible.
+    /// Why it cannot be sent, if an option is invalid.
     pub(crate) problem: Option<String>,
     task: PhantomData<T>,
 }

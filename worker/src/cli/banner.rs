@@ -1,4 +1,4 @@
-//! What a worker says first: who it is, where it takes messages from, and which tasks it found.
+//! The start-up banner of a worker: its name, broker, queues and tasks.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::app::{App, Prefetch};
 use crate::task::TaskEntry;
 use crate::tracing::info;
 
-/// Shows it: a picture for people, one event for machines.
+/// Shows the banner: as text for people, as one log event for programs.
 pub(super) fn show(app: &App, queues: &[String], format: LogFormat) {
     match format {
         LogFormat::Text => output::note(text(app, queues)),
@@ -48,7 +48,7 @@ fn text(app: &App, queues: &[String]) -> String {
         ("concurrency", concurrency),
         ("queues", queues.join(", ")),
     ] {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "   {name:<13}{value}");
     }
     text.push_str("\n   tasks\n");

@@ -11,7 +11,7 @@ use crate::tracing::info;
 
 pub(super) fn run(arguments: &BeatArguments, common: &CommonArguments) -> Outcome {
     let loaded = settings::load_at(common, arguments.package.app.as_deref());
-    // The schedules at tasks are in the crate; without one, those of the file and those added by hand are left.
+    // Schedules of tasks are in the crate; without a crate, only those of the file and those added by hand are left.
     if Registry::collect()?.is_empty() && shim::has_crate(&arguments.package) {
         return shim::become_worker(&arguments.package, loaded.map(|loaded| loaded.config));
     }

@@ -1,4 +1,4 @@
-//! `mq-worker bindings`: which queue gets which messages of which exchange.
+//! `mq-worker bindings`: lists the bindings of queues to exchanges.
 
 use super::arguments::{BindingsArguments, CommonArguments};
 use super::exit::Outcome;
@@ -19,7 +19,7 @@ async fn show(app: &App, BindingsArguments { exchange, queue, json }: BindingsAr
     bindings.retain(|binding| {
         exchange.as_ref().is_none_or(|name| *name == binding.exchange)
             && queue.as_ref().is_none_or(|name| *name == binding.queue)
-            // Mailboxes come and go with every worker and every question to them.
+            // Mailboxes come and go with every worker and every remote control request.
             && (queue.is_some() || !mailbox::is_mailbox(&binding.queue))
     });
     bindings.sort();

@@ -17,14 +17,14 @@ pub(super) fn run(BuildArguments { out, profile, app }: &BuildArguments) -> Outc
     output::data(out.display())
 }
 
-/// Copies into place in one step: a worker that runs from `out` keeps its file, and nobody starts half a file.
+/// Copies into place in one step: a worker running from `out` keeps its file, and half a file is never started.
 fn put(built: &Path, out: &Path) -> std::io::Result<()> {
     let mut unfinished = out.as_os_str().to_owned();
     unfinished.push(format!(".{}", std::process::id()));
     let unfinished = PathBuf::from(unfinished);
     let done = std::fs::copy(built, &unfinished).and_then(|_| std::fs::rename(&unfinished, out));
     if done.is_err() {
-        // What is left of the attempt; the first error is the one to tell.
+        // Clean up the attempt; the first error is the one to report.
         let _ = std::fs::remove_file(&unfinished);
     }
     done

@@ -29,7 +29,7 @@ async fn call(app: &App, arguments: CallArguments) -> Outcome {
             way.queue
         }
     };
-    // A reply goes to the process that asked: when it does not wait, nobody would ever read it.
+    // The result would be sent to this process only: if it does not wait, the result would never be read.
     let nobody_waits = wait.is_none() && result::travels_to_the_caller(app);
     let options = SendOptions {
         queue,
@@ -44,17 +44,17 @@ async fn call(app: &App, arguments: CallArguments) -> Outcome {
     result::show(&record)
 }
 
-/// Where a call goes when nobody names a queue.
+/// The destination of a call without `--queue`.
 struct Way {
-    /// The queue to name when sending, where the routes do not know it.
+    /// The queue to name when sending, if the routes do not determine it.
     queue: Option<String>,
-    /// The queue that the call will be in; `None` for one that goes to an exchange.
+    /// The queue where the call will arrive; `None` if it goes to an exchange.
     arrives_in: Option<String>,
-    /// Who says so; `None` for the default queue of a task that nobody knows.
+    /// Where that is known from; `None` for the default queue of an unknown task.
     source: Option<&'static str>,
 }
 
-/// The routes and the tasks of this program know best, then the crate in this directory, then the workers.
+/// Looks in the routes and tasks of this program, then in the crate in this directory, then asks the workers.
 async fn find(app: &App, task: &str, package: PackageArguments) -> Outcome<Way> {
     let routed = app.router().route(task, Some(""), Wanted::default());
     let own = app.registry().get(task);
@@ -80,7 +80,7 @@ async fn find(app: &App, task: &str, package: PackageArguments) -> Outcome<Way> 
 }
 
 impl Way {
-    /// Says where a call goes that nobody knows. One that is waited for is not sent to a queue that nobody works on.
+    /// Notes where a call of an unknown task goes. With `--wait`, fails if its queue has no worker.
     async fn check(&self, app: &App, task: &str, waits: bool) -> Outcome {
         let Some(queue) = &self.arrives_in else { return Ok(()) };
         if self.source.is_none() {
@@ -135,8 +135,8 @@ async fn of_workers(app: &App, task: &str) -> Outcome<Option<String>> {
     }
 }
 
-/// The queue that a worker names for a task, else all that it works on; none when it does not know the task. An answer
-/// is a list of `name [queue=email]`.
+/// Returns the queue that a worker names for a task, else all queues that it consumes from; none if it does not know
+/// the task. The reply is a list of `name [queue=email]`.
 fn queues_of(task: &str, registered: &Reply, consumed: &[Reply]) -> Vec<String> {
     let lines = registered.value.as_array().map_or(&[][..], Vec::as_slice);
     let facts = lines.iter().filter_map(Value::as_str).find_map(|line| match line.strip_prefix(task)? {

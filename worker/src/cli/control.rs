@@ -1,4 +1,4 @@
-//! `mq-worker control COMMAND …`: asks workers something, or tells them to change.
+//! `mq-worker control COMMAND …`: sends a remote control command to workers.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn ask(app: &App, command: &str, words: Map<String, Value>, arguments: &Co
     Ok(())
 }
 
-/// As `celery inspect --json`: the replies by worker; of workers that share a name, a list.
+/// Groups the replies by worker, as `celery inspect --json` does; workers that share a name get a list.
 fn by_worker(replies: &[Reply]) -> Map<String, Value> {
     let mut workers = Map::new();
     for Reply { node, value } in replies {

@@ -40,7 +40,7 @@ async fn serve(app: App, ServeArguments { listen, no_login }: ServeArguments) ->
     Ok(())
 }
 
-/// Serves the page as long as the worker runs.
+/// Serves the page while the worker runs.
 pub(super) async fn beside_worker(app: App, listen: SocketAddr) -> Outcome<AbortOnDropHandle<()>> {
     let dashboard = open(app, Some(listen), Login::Required).await?;
     Ok(AbortOnDropHandle::new(tokio::spawn(async move {
@@ -50,7 +50,7 @@ pub(super) async fn beside_worker(app: App, listen: SocketAddr) -> Outcome<Abort
     })))
 }
 
-/// Binds the page and says where it is.
+/// Binds the page and prints its address.
 async fn open(app: App, listen: Option<SocketAddr>, login: Login) -> Outcome<Dashboard> {
     let listen = listen.or(app.config().dashboard.listen).unwrap_or(DEFAULT_ADDRESS);
     let dashboard = Dashboard::bind(app, listen, login).await?;
@@ -58,7 +58,6 @@ async fn open(app: App, listen: Option<SocketAddr>, login: Login) -> Outcome<Das
     Ok(dashboard)
 }
 
-/// What the flag means.
 fn login(no_login: bool) -> Login {
     if no_login { Login::Off } else { Login::Required }
 }
@@ -76,7 +75,6 @@ fn add_user(AddArguments { name, role }: &AddArguments, common: &CommonArguments
         }
         Some(file) => {
             append(&file, &text)?;
-            // A mistake in the file would keep every program of this application from starting.
             output::data(format!("user `{name}` with the role {} added to {}", role.as_str(), file.display()))
         }
     }
@@ -104,7 +102,7 @@ fn checked(name: &str) -> Outcome<&str> {
     Ok(name)
 }
 
-/// The password: typed twice on a terminal, else the first line of the input.
+/// Reads the password: typed twice on a terminal, else the first line of stdin.
 fn ask_password() -> Outcome<String> {
     let stdin = std::io::stdin();
     let line = || {
@@ -130,7 +128,7 @@ fn ask_password() -> Outcome<String> {
     Ok(first)
 }
 
-/// Nobody reads over a shoulder.
+/// Turns off the terminal's echo while `read` runs.
 #[cfg(unix)]
 fn without_echo<T>(read: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -154,14 +152,15 @@ fn user_entry(name: &str, PasswordHash(hash): &PasswordHash, role: DashboardRole
     format!("\n[[dashboard.users]]\nname = {name}\npassword = \"{hash}\"\nrole = \"{}\"\n", role.as_str())
 }
 
-/// Adds an entry at the end of the file, if the file is as good with it as without.
+/// Appends an entry to the file, unless the result would be invalid: that would keep every program of this
+/// application from starting.
 fn append(file: &Path, entry: &str) -> Outcome {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::failed(format!("cannot {what} {}: {error}", file.display()))
     };
     let text = std::fs::read_to_string(file).map_err(|error| failed("read", &error))?;
     let text = extended(&text, entry).map_err(|why| failed("add the user to", &why))?;
-    // Whole or not at all, with the rights of the file as it was.
+    // Write all or nothing, and keep the permissions of the file.
     let part = file.with_extension("toml.part");
     std::fs::write(&part, text).map_err(|error| failed("write beside", &error))?;
     let rights = std::fs::metadata(file).map(|metadata| metadata.permissions());

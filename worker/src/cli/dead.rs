@@ -1,4 +1,4 @@
-//! `mq-worker dead …`: what failed for good and lies in a dead-letter queue.
+//! `mq-worker dead …`: lists, shows, replays and drops dead letters.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use crate::admin::dead::search::{Found, Search, Which, dead_queue};
 use crate::admin::progress::Progress;
 use crate::app::App;
 
-/// How many `list` and `show` print when nobody says.
+/// How many letters `list` and `show` print by default.
 const SHOWN: u32 = 100;
 
 pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
@@ -28,7 +28,7 @@ pub(super) fn run(command: DeadCommand, common: &CommonArguments) -> Outcome {
     })
 }
 
-/// Shows each letter that is meant, the oldest first.
+/// Passes each selected letter to `see`, the oldest first.
 async fn look(
     app: &App,
     which: &DeadArguments,
@@ -76,7 +76,7 @@ async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
 
 async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
     let mut values = Vec::new();
-    // A bar would stand between the letters.
+    // A progress bar would be drawn between the letters.
     let found = walk(Shown::Nothing, async |progress| {
         look(app, &which, progress, |letter| match json {
             true => {
@@ -133,15 +133,15 @@ async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> O
     kept_out(&kept, &found.queue)
 }
 
-/// A letter that was to be replayed and stays where it is.
+/// A letter that was not replayed because another call holds its lock.
 #[derive(serde::Serialize)]
 struct Kept {
     id: String,
-    /// The call that has its lock, where the broker can tell.
+    /// The call that holds its lock, if the broker can tell.
     holder: Option<String>,
 }
 
-/// Says which letters stay, and that not all was done.
+/// Reports the letters that were not replayed, and fails if there are any.
 fn kept_out(kept: &[Kept], queue: &str) -> Outcome {
     if kept.is_empty() {
         return Ok(());
@@ -184,7 +184,7 @@ async fn drop_them(app: &App, which: DeadArguments, json: bool, yes: bool) -> Ou
     expected(&found, &which)
 }
 
-/// What a walk shows: nothing to programs.
+/// What a walk shows: nothing with `--json`.
 fn shown(json: bool, what: &'static str) -> Shown {
     if json { Shown::Nothing } else { Shown::Counts(what) }
 }
@@ -202,7 +202,7 @@ impl From<&DeadArguments> for Which {
     }
 }
 
-/// Says to people what the list does not show.
+/// Notes what the list does not show.
 fn tell(found: &Found) {
     if found.unseen > 0 && found.matching > 0 {
         output::note(format!(
@@ -214,7 +214,7 @@ fn tell(found: &Found) {
     }
 }
 
-/// Says what was done to them.
+/// Prints how many letters were processed.
 fn done(found: &Found, what: &str, json: bool) -> Outcome {
     if json {
         return output::json(&serde_json::json!({ what: found.done }));
@@ -222,7 +222,7 @@ fn done(found: &Found, what: &str, json: bool) -> Outcome {
     output::data(format!("{} {what}", counted(found.done, "message")))
 }
 
-/// One message that somebody named must be there.
+/// Fails if a message that was named by its id is missing.
 fn expected(found: &Found, which: &DeadArguments) -> Outcome {
     match &which.id {
         Some(id) if found.matching == 0 => {

@@ -1,4 +1,4 @@
-//! `mq-worker declare queue|exchange NAME`: makes a queue or an exchange.
+//! `mq-worker declare queue|exchange NAME`: declares a queue or an exchange.
 
 use super::arguments::{CommonArguments, DeclareCommand, DeclareExchangeArguments, DeclareQueueArguments};
 use super::exit::Outcome;
@@ -29,7 +29,7 @@ async fn queue(app: &App, arguments: DeclareQueueArguments) -> Outcome {
     output::data(format!("queue `{name}` declared"))
 }
 
-/// The queue as the flags, the configuration and the tasks say, in this order.
+/// Returns the queue as set by the flags, the configuration and the tasks, in this order of precedence.
 fn wanted(app: &App, arguments: DeclareQueueArguments) -> Topology {
     let mut topology = app.task_queue(&arguments.name);
     let dead = Queue::dead_letter_name(&arguments.name);

@@ -1,4 +1,4 @@
-//! `mq-worker delete queue|exchange NAME`: takes a queue or an exchange away.
+//! `mq-worker delete queue|exchange NAME`: deletes a queue or an exchange.
 
 use super::arguments::{CommonArguments, DeleteCommand, DeleteExchangeArguments, DeleteQueueArguments};
 use super::exit::{Failure, Outcome};
@@ -22,9 +22,9 @@ async fn queue(app: &App, arguments: DeleteQueueArguments) -> Outcome {
     let guard = DeleteGuard { if_unused: !force, if_empty };
     let (broker, info) = operate::queue(app, &name).await?;
     let waiting = info.ready + info.delayed.unwrap_or(0);
-    // A broker that cannot tell what is running counts the consumers, which comes to the same here.
+    // A broker that does not report running messages counts consumers, which has the same effect here.
     let running = info.running.unwrap_or(0);
-    // Before asking: nobody should be asked about what cannot be done. The broker checks again.
+    // Check first: do not ask for confirmation of something impossible. The broker checks again.
     guard.check_queue(&name, info.consumers, running, waiting).map_err(|error| hint(&error, force))?;
     let lost = counted(waiting + running, "message");
     output::confirm(&format!("Delete queue `{name}` with {lost} permanently?"), yes)?;
@@ -55,7 +55,7 @@ async fn exchange(app: &App, arguments: DeleteExchangeArguments) -> Outcome {
     output::data(format!("exchange `{name}` deleted"))
 }
 
-/// The way out, if it is meant.
+/// Suggests `--force` where it would help.
 fn hint(error: &crate::error::Error, force: bool) -> Failure {
     let way_out =
         if force || !error.to_string().contains("in use") { "" } else { "; use --force to delete it anyway" };

@@ -1,4 +1,4 @@
-//! `mq-worker events`: what workers and producers report, as they report it.
+//! `mq-worker events`: prints the events of workers and producers as they arrive.
 
 use chrono::{DateTime, Local};
 use serde_json::Map;
@@ -21,12 +21,12 @@ async fn follow(app: &App, arguments: &EventsArguments) -> Outcome {
     if arguments.enable {
         control.tell("enable_events", Map::new()).await?;
     }
-    // So that there is something to see at once: every worker that is there.
+    // Ask for heartbeats, so that every running worker is shown at once.
     control.tell("heartbeat", Map::new()).await?;
     output::note(format!("listening on {}; Ctrl-C ends", app.config().broker_url));
     let shown = tokio::select! {
         shown = show(&mut events, arguments.json) => shown,
-        // Without it the default action ends the process, and the broker keeps the queue for a minute.
+        // The default action would end the process, and the broker would keep the queue for a minute.
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
     events.close().await;
@@ -48,7 +48,7 @@ async fn show(events: &mut EventStream, json: bool) -> Outcome {
     Err(Failure::failed("the broker closed the stream of events"))
 }
 
-/// An event on one line. What is in it was written by others.
+/// An event on one line. Its contents are not trusted.
 fn line(event: &Event) -> String {
     let nanos = (event.timestamp * 1e9).clamp(0.0, 9e18) as i64;
     let time = DateTime::from_timestamp_nanos(nanos).with_timezone(&Local).format("%H:%M:%S%.3f");
@@ -86,7 +86,7 @@ fn line(event: &Event) -> String {
     output::one_line(&line, 4000)
 }
 
-/// What a call says about itself.
+/// The progress or description that a call reports.
 fn said(event: &Event) -> Option<String> {
     let description = event.description.clone();
     match event.current {

@@ -1,4 +1,4 @@
-//! `mq-worker exchanges`: which exchanges there are.
+//! `mq-worker exchanges`: lists exchanges.
 
 use super::arguments::{CommonArguments, ExchangesArguments};
 use super::exit::{Failure, Outcome};
@@ -50,7 +50,7 @@ async fn show(app: &App, ExchangesArguments { names, json }: ExchangesArguments)
     Ok(())
 }
 
-/// What the broker leaves open is as it was declared.
+/// Fills in what the broker does not report from the declaration.
 fn complete(exchange: &mut ExchangeInfo, known: &[Exchange]) {
     let Some(known) = known.iter().find(|known| known.name == exchange.name) else { return };
     let ExchangeInfo { kind, durable, auto_delete, .. } = exchange;

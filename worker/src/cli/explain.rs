@@ -24,7 +24,7 @@ struct Told<'a> {
     /// The schedule that sent it.
     schedule: &'a Option<ScheduleFacts>,
     reasons: Vec<ToldReason<'a>>,
-    /// What could not be found out.
+    /// What could not be determined.
     gaps: &'a [String],
 }
 

@@ -1,4 +1,4 @@
-//! Waiting for a result and showing meanwhile how far the call is: as a bar on a terminal, else a line for each change.
+//! Waits for a result and shows the progress of the call: as a bar on a terminal, else as a line for each change.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::backend::{Awaited, ResultRecord};
 use crate::message::Progress;
 use crate::state::State;
 
-/// A bar that stands still is drawn again this often, so that it shows that somebody waits.
+/// How often an unchanged bar is redrawn, to show that the command is still waiting.
 const TICK: Duration = Duration::from_millis(200);
-/// How wide a description may be.
+/// The maximum width of a description.
 const DESCRIPTION: usize = 60;
 
-/// What is shown where there is no terminal.
+/// What is shown if there is no terminal.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Piped {
     Nothing,
@@ -67,7 +67,7 @@ fn progress(record: &ResultRecord) -> Option<Progress> {
     Progress::from_meta(&serde_json::from_str(meta.get()).ok()?)
 }
 
-/// What a call is doing, beside a bar.
+/// The status of a call, shown next to the bar.
 fn said(record: &ResultRecord) -> String {
     let text = match (&record.state, &record.failure) {
         (State::Custom(_), _) if let Some(progress) = progress(record) => progress.description,
@@ -77,7 +77,7 @@ fn said(record: &ResultRecord) -> String {
     output::one_line(&text, DESCRIPTION)
 }
 
-/// The same as a line of its own: `PROGRESS 3/12 resizing`.
+/// The status of a call as a line of its own: `PROGRESS 3/12 resizing`.
 fn line(record: &ResultRecord) -> String {
     let details = match (progress(record), &record.failure, &record.value) {
         (Some(Progress { current, total: 0, description }), ..) => format!("{current} {description}"),

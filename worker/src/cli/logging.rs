@@ -10,8 +10,8 @@ use super::exit::{Failure, Outcome};
 use super::stderr::{self, Stderr};
 use crate::tracing;
 
-/// What is logged when nobody says. `lapin` tells of every lost connection and every refused request; the broker does
-/// so itself, and asks for queues that may not be there.
+/// The default filter. `lapin` would log every lost connection and every refused request: the broker logs lost
+/// connections itself, and asks for queues that may not exist.
 const DEFAULT: &str = "info";
 const QUIET: [&str; 2] = ["lapin=off", "rustls=warn"];
 
@@ -28,11 +28,11 @@ pub(super) fn format(arguments: &CommonArguments) -> Outcome<LogFormat> {
     }
 }
 
-/// Starts to log. A program that logs already keeps its own way.
+/// Starts logging. A program that has set up logging already keeps its own.
 pub(super) fn start(arguments: &CommonArguments) -> Outcome {
     let filter = filter(arguments)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
-    // It could only complain where it just failed.
+    // Such an error could only go to the stream that just failed.
     let log = log.log_internal_errors(false);
     let started = match format(arguments)? {
         LogFormat::Json => {
@@ -47,7 +47,7 @@ pub(super) fn start(arguments: &CommonArguments) -> Outcome {
     Ok(())
 }
 
-/// What is logged, and what says so.
+/// Returns where the log level is set, and the level.
 fn level(arguments: &CommonArguments) -> (&'static str, String) {
     if let Some(level) = &arguments.log_level {
         return ("--log-level", level.clone());
@@ -78,7 +78,7 @@ pub(super) fn in_force(
 
 fn filter(arguments: &CommonArguments) -> Outcome<EnvFilter> {
     let (place, text) = level(arguments);
-    // `RUST_LOG=my_app` means a module to every other program, and so it does here.
+    // `RUST_LOG=my_app` names a module, as in every other program.
     let strict = !place.ends_with("RUST_LOG");
     parse(&text, strict).ok_or_else(|| {
         let place = if place.starts_with("--") { place.to_owned() } else { format!("environment variable {place}") };
@@ -89,7 +89,7 @@ fn filter(arguments: &CommonArguments) -> Outcome<EnvFilter> {
 }
 
 fn parse(text: &str, strict: bool) -> Option<EnvFilter> {
-    // A word that is no level would be taken for the name of a module, and silence everything else.
+    // A word that is not a level would be taken for a module name and silence everything else.
     let mut words = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ':']));
     let known = ["off", "error", "warn", "info", "debug", "trace"];
     if strict && !words.all(|word| known.contains(&word.to_ascii_lowercase().as_str())) {
@@ -109,7 +109,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// True when people read the log on a terminal that may show colours.
+/// Returns whether the log goes to a terminal that may show colours.
 fn colors() -> bool {
     std::io::stderr().is_terminal() && variable("NO_COLOR").is_none()
 }

@@ -1,4 +1,4 @@
-//! The `mq-worker` command: one file a command.
+//! The `mq-worker` command: one file per subcommand.
 
 mod arguments;
 mod banner;
@@ -57,7 +57,7 @@ use exit::{Failure, Outcome};
 
 use crate::app::config::value::{looks_like_an_address, shown};
 
-/// The `mq-worker` command with the tasks that are linked into this program: the whole of a `main` function.
+/// Runs the `mq-worker` command with the tasks linked into this program: all that a `main` function needs.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -68,10 +68,10 @@ use crate::app::config::value::{looks_like_an_address, shown};
 /// ```
 ///
 /// A binary with this `main` needs no `mq-worker` to be installed: `my-service --queues email,sms` is its worker,
-/// `my-service queues` shows its queues. The tasks must be in the program: those of a library that nobody names
-/// are left out by the linker, `use my_library as _;` keeps them.
+/// `my-service queues` shows its queues. The tasks must be linked into the program: the linker leaves out those of a
+/// library that is never mentioned, and `use my_library as _;` keeps them.
 ///
-/// It makes the async runtime, so it is called from an ordinary `main`; in an async one it ends with exit code 2.
+/// It creates the async runtime, so call it from an ordinary `main`; in an async one it fails with exit code 2.
 #[must_use = "the exit code tells how the program ended"]
 pub fn main() -> ExitCode {
     if tokio::runtime::Handle::try_current().is_ok() {
@@ -133,7 +133,7 @@ fn run(line: Vec<OsString>) -> Outcome {
 fn answer(error: &clap::Error, line: &[OsString]) -> Failure {
     let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
     if line.iter().all(|argument| !looks_like_an_address(&argument.to_string_lossy())) {
-        // Nobody is left to tell when the stream is closed.
+        // If the stream is closed, the failure cannot be reported.
         let _ = error.print();
     } else {
         let _ = write!(std::io::stderr(), "{}", without_passwords(error.to_string(), line));
@@ -141,7 +141,7 @@ fn answer(error: &clap::Error, line: &[OsString]) -> Failure {
     Failure::silent(code)
 }
 
-/// An address in the wrong place would be shown as it was written.
+/// Hides the passwords of addresses in an error: one in the wrong place would be shown as it was written.
 fn without_passwords(text: String, line: &[OsString]) -> String {
     line.iter().map(|argument| argument.to_string_lossy()).fold(text, |text, argument| {
         let value = if argument.starts_with('-') {

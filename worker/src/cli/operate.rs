@@ -1,4 +1,4 @@
-//! What the operating commands share: they open the broker, do one thing, and say goodbye.
+//! Runs an operating command: opens the broker, does one thing and closes the broker.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::connection::BrokerUrl;
 use crate::connection::sqlite;
 pub(super) use crate::show::counted;
 
-/// Saying goodbye hands over the last acks; a broker that is away must not keep us for ever.
+/// Timeout for closing the broker, which flushes the last acks: an unreachable broker must not block the exit.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Runs one command against the configured broker.
@@ -50,7 +50,7 @@ where
     outcome
 }
 
-/// Refuses a database that nobody has made: a command that made one for a mistyped path would call it healthy and empty.
+/// Fails if a SQLite database does not exist: creating one for a mistyped path would show it as healthy and empty.
 #[cfg_attr(not(feature = "sqlite"), allow(unused_variables))]
 pub(super) fn must_exist(url: &BrokerUrl) -> Outcome {
     #[cfg(feature = "sqlite")]

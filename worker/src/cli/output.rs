@@ -10,32 +10,32 @@ use super::exit::{Failure, Outcome};
 use super::stderr::Stderr;
 pub(super) use crate::show::one_line;
 
-/// Data, with a line end.
+/// Prints data and a line end.
 pub(super) fn data(text: impl Display) -> Outcome {
     let mut stdout = stdout().lock();
     writeln!(stdout, "{text}")?;
     Ok(stdout.flush()?)
 }
 
-/// A word to people.
+/// Prints a note for people to stderr.
 pub(super) fn note(text: impl Display) {
-    // In one piece, and never an error.
+    // Written in one piece; a failure is ignored.
     let _ = Stderr.write_all(format!("{text}\n").as_bytes());
 }
 
-/// Data as JSON, readable.
+/// Prints data as indented JSON.
 pub(super) fn json(value: &impl Serialize) -> Outcome {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
     data(text)
 }
 
-/// A table without lines, whose columns from `numbers` on are numbers.
+/// Prints a table without lines, whose columns from `numbers` on are numbers.
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> Outcome {
     data(table_text(header, rows, numbers))
 }
 
-/// The same as text.
+/// Returns such a table as text.
 pub(super) fn table_text(header: &[&str], rows: Vec<Vec<String>>, numbers: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().map(|name| name.to_uppercase()));
@@ -49,8 +49,8 @@ pub(super) fn table_text(header: &[&str], rows: Vec<Vec<String>>, numbers: usize
     table.trim_fmt()
 }
 
-/// Asks before something that cannot be undone, unless `yes` was said already. Where there is nobody to ask,
-/// the answer is no.
+/// Asks for confirmation of something that cannot be undone, unless `yes` is set. Fails if there is no terminal
+/// to ask on.
 pub(super) fn confirm(question: &str, yes: bool) -> Outcome {
     if yes {
         return Ok(());

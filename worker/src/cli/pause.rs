@@ -1,4 +1,4 @@
-//! `mq-worker pause` and `resume`: queues and tasks that workers leave alone for a while.
+//! `mq-worker pause` and `resume`: pauses and resumes queues and tasks.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -35,7 +35,7 @@ async fn resume(app: &App, arguments: &ResumeArguments) -> Outcome {
     let paused = app.paused().await?;
     for what in arguments.what() {
         let was_paused = paused.iter().any(|pause| pause.what == what);
-        // Also what seems not to be paused: someone may have paused it at this moment.
+        // Resume it even if it does not seem to be paused: it may have been paused just now.
         app.resume(what.clone()).await?;
         output::data(match was_paused {
             true => format!("{what} is resumed"),
@@ -45,7 +45,7 @@ async fn resume(app: &App, arguments: &ResumeArguments) -> Outcome {
     Ok(())
 }
 
-/// The end of a pause, for people.
+/// The end of a pause as text.
 pub(super) fn end(until: Option<DateTime<Utc>>) -> String {
     until.map_or_else(|| "it is resumed".into(), |until| until.to_rfc3339_opts(SecondsFormat::Secs, true))
 }

@@ -1,4 +1,4 @@
-//! `mq-worker purge QUEUE`: drops what waits in a queue.
+//! `mq-worker purge QUEUE`: drops the waiting messages of a queue.
 
 use super::arguments::{CommonArguments, PurgeArguments};
 use super::exit::Outcome;

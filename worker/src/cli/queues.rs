@@ -1,4 +1,4 @@
-//! `mq-worker queues`: how full the queues are.
+//! `mq-worker queues`: shows the lengths of queues.
 
 use chrono::SecondsFormat;
 use serde::Serialize;
@@ -111,7 +111,7 @@ fn print(queues: Vec<Listed>, json: bool) -> Outcome {
 }
 
 pub(super) fn row(queue: &QueueInfo) -> Vec<String> {
-    // What a broker cannot tell is a dash, not a zero.
+    // A count that the broker does not report is a dash, not a zero.
     let told = |count: Option<u64>| count.map_or_else(|| "-".into(), |count| count.to_string());
     let QueueInfo { name, ready, running, delayed, consumers } = queue;
     vec![name.clone(), ready.to_string(), told(*running), told(*delayed), consumers.to_string()]

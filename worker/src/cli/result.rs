@@ -1,4 +1,4 @@
-//! `mq-worker result ID`: what became of a call.
+//! `mq-worker result ID`: shows the result of a call.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::broker::Register;
 use crate::control::{Control, Running, Sighting};
 use crate::state::State;
 
-/// How long `--wait` waits when nobody says.
+/// How long `--wait` waits by default.
 const WAIT: Duration = Duration::from_secs(60);
 
 pub(super) fn run(arguments: ResultArguments, common: &CommonArguments) -> Outcome {
@@ -21,7 +21,7 @@ pub(super) fn run(arguments: ResultArguments, common: &CommonArguments) -> Outco
 
 async fn find(app: &App, ResultArguments { id, wait: limit, follow, json }: ResultArguments) -> Outcome {
     if travels_to_the_caller(app) {
-        // A broker that is away changes nothing about the way to ask.
+        // Best effort: the advice below is the same if the broker cannot be reached.
         let looked = tokio::time::timeout(Duration::from_secs(3), look_for(app, &id)).await;
         let seen = looked.ok().and_then(Outcome::ok).unwrap_or_default();
         let kept = Failure::usage(
@@ -59,7 +59,7 @@ async fn find(app: &App, ResultArguments { id, wait: limit, follow, json }: Resu
     said.map_or_else(|| show(&record), |said| Err(Failure::new(TIME_IS_UP, said)))
 }
 
-/// Asks the workers whether they run a call. A broker that takes no questions knows of nothing.
+/// Asks the workers whether they run a call. Finds nothing if the broker accepts no requests.
 pub(super) async fn look_for(app: &App, id: &str) -> Outcome<Sighting> {
     let control = Control::new(app.broker().await?);
     match control.find(&[id.to_owned()]).await {
@@ -68,7 +68,7 @@ pub(super) async fn look_for(app: &App, id: &str) -> Outcome<Sighting> {
     }
 }
 
-/// What can be said of a call that has no result.
+/// Describes a call that has no result.
 async fn without_result(app: &App, id: &str, seen: &Sighting) -> String {
     if let Some(running) = seen.running.get(id) {
         return format!("task {id} {}", on(running));
@@ -92,7 +92,7 @@ async fn without_result(app: &App, id: &str, seen: &Sighting) -> String {
     format!("task {id} has no result, and {workers}: {where_it_is}")
 }
 
-/// `runs on w@h since 12s`.
+/// Describes a running call: `is running on w@h, for 12s`.
 pub(super) fn on(running: &Running) -> String {
     let now = chrono::Utc::now().timestamp_micros() as f64 / 1e6;
     let since = running.since.map(|since| Duration::try_from_secs_f64(now - since).unwrap_or_default());
@@ -102,12 +102,12 @@ pub(super) fn on(running: &Running) -> String {
     format!("is running on {}{since}", running.worker)
 }
 
-/// True when results are messages to the sender, as RabbitMQ's `rpc://`, and are not kept for others.
+/// Returns whether results are sent to the caller only, as with RabbitMQ's `rpc://`, and not stored.
 pub(super) fn travels_to_the_caller(app: &App) -> bool {
     matches!(app.config().effective_result_backend().scheme().as_str(), "rpc" | "amqp" | "amqps")
 }
 
-/// Waits until a task is ready, for as long as `limit` says, or else for [`WAIT`].
+/// Waits until a task is ready, at most for `limit`, or else for [`WAIT`].
 pub(super) async fn wait(
     app: &App,
     id: &str,
@@ -133,7 +133,7 @@ pub(super) async fn wait(
     }
 }
 
-/// The exit code that tells what became of a task, where that is not success.
+/// The exit code for the state of a task; `None` for success.
 fn code(record: &ResultRecord) -> Option<u8> {
     match record.state {
         State::Success => None,

@@ -1,4 +1,4 @@
-//! `mq-worker revoke ID…`: calls that are not to be run, or not to run on.
+//! `mq-worker revoke ID…`: revokes or terminates calls.
 
 use super::arguments::{CommonArguments, RevokeArguments};
 use super::exit::Outcome;
@@ -14,7 +14,7 @@ pub(super) fn run(arguments: RevokeArguments, common: &CommonArguments) -> Outco
 }
 
 async fn revoke(app: &App, RevokeArguments { ids, terminate }: &RevokeArguments) -> Outcome {
-    // Before the request is sent: what is stopped is not running any more.
+    // Look before the request is sent: a terminated call is no longer running.
     let seen = match Control::new(app.broker().await?).find(ids).await {
         Err(error) if error.is_unknown() || error.is_timeout() => Sighting::default(),
         seen => seen?,
@@ -30,7 +30,7 @@ async fn revoke(app: &App, RevokeArguments { ids, terminate }: &RevokeArguments)
     Ok(())
 }
 
-/// What became of a call, where results are kept.
+/// Returns the final state of a call, if it has one and results are stored.
 async fn ended(app: &App, id: &str) -> Option<State> {
     if travels_to_the_caller(app) {
         return None;
@@ -39,7 +39,7 @@ async fn ended(app: &App, id: &str) -> Option<State> {
     record.state.is_ready().then_some(record.state)
 }
 
-/// What is known of a call that was just revoked.
+/// Describes a call that was just revoked.
 fn said(id: &str, terminate: bool, ended: Option<&State>, seen: &Sighting) -> String {
     if let Some(state) = ended {
         return format!("{id} had ended already: {state}");

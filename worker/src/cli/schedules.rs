@@ -1,4 +1,4 @@
-//! `mq-worker schedules`: what is called when.
+//! `mq-worker schedules`: lists, shows and changes schedules.
 
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 use serde_json::json;
@@ -14,7 +14,7 @@ use crate::app::{App, ScheduleInfo};
 use crate::schedule::{Schedule, Timing};
 use crate::show::one_line;
 
-/// How wide an expression is shown in the list.
+/// The maximum width of an expression in the list.
 const WIDTH: usize = 40;
 
 pub(super) fn run(command: SchedulesCommand, common: &CommonArguments) -> Outcome {
@@ -199,7 +199,7 @@ async fn edit(app: &App, arguments: EditArguments) -> Outcome {
         schedule.task = task;
     }
     let TimingArguments { cron, tz, every, at } = timing;
-    // A zone alone is for the expression that is there.
+    // A zone alone applies to the existing expression.
     let cron = cron.or_else(|| tz.as_ref().and_then(|_| schedule.timing.as_cron().map(str::to_owned)));
     let tz = tz.or_else(|| cron.as_ref().and_then(|_| schedule.timing.zone().map(str::to_owned)));
     if let Some(timing) = given(TimingArguments { cron, tz, every, at })? {
@@ -237,7 +237,7 @@ fn given(timing: TimingArguments) -> Outcome<Option<Timing>> {
     }))
 }
 
-/// The schedule with what was given.
+/// Returns the schedule with the given options applied.
 fn with(mut schedule: Schedule, call: ScheduledCallArguments) -> Outcome<Schedule> {
     let ScheduledCallArguments { args, kwargs, headers, queue, expires, overlap, catch_up, jitter } = call;
     let unreadable = |error: serde_json::Error| Failure::usage(format!("this is no JSON: {error}"));
@@ -258,12 +258,12 @@ fn with(mut schedule: Schedule, call: ScheduledCallArguments) -> Outcome<Schedul
     Ok(schedule)
 }
 
-/// What became of a call.
+/// The outcome of a call.
 fn outcome(run: &ScheduledRun) -> &str {
     run.outcome.as_ref().map_or("not known", |outcome| &outcome.state)
 }
 
-/// In the reader's time zone.
+/// A time in the local time zone.
 fn local(time: DateTime<Utc>) -> String {
     time.with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Secs, true)
 }

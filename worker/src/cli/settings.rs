@@ -1,4 +1,4 @@
-//! The configuration with the command line laid over it.
+//! The configuration with the flags of the command line applied.
 
 use std::path::Path;
 
@@ -9,13 +9,14 @@ use crate::app::config::value::{self, Problem, shown_address};
 use crate::app::{App, Config};
 use crate::connection::BrokerUrl;
 
-/// Environment, file and defaults (or what the program has set in code), and then the flags that every command
-/// takes.
+/// Loads environment, file and defaults (or what the program has set in code), and applies the flags that every
+/// command takes.
 pub(super) fn load(common: &CommonArguments) -> Outcome<Config> {
     Ok(load_at(common, None)?.config)
 }
 
-/// The same with the origins, for the crate in a directory: it is at home there, wherever the command was started.
+/// Like [`load`], with the origin of each setting, for the crate in directory `app`: its configuration is found from
+/// there, wherever the command was started.
 pub(super) fn load_at(common: &CommonArguments, app: Option<&Path>) -> Outcome<Loaded> {
     let mut loaded = match App::installed() {
         None => Config::load_at(app)?,
@@ -33,7 +34,7 @@ pub(super) fn load_at(common: &CommonArguments, app: Option<&Path>) -> Outcome<L
         config.broker_url = address("--broker", text, value::broker)?;
         loaded.origins.insert("MQ_BROKER_URL", "--broker".into());
     }
-    // The default, too, may be one that this build has not.
+    // The default, too, may be a broker that this build does not support.
     address("the broker", config.broker_url.expose(), value::broker)?;
     if let Some(text) = &common.result_backend {
         config.result_backend = Some(address("--result-backend", text, value::result_backend)?);
@@ -43,7 +44,7 @@ pub(super) fn load_at(common: &CommonArguments, app: Option<&Path>) -> Outcome<L
     Ok(loaded)
 }
 
-/// The same, with the flags of a worker.
+/// Like [`load`], with the flags of a worker.
 pub(super) fn load_for_worker(common: &CommonArguments, arguments: &WorkerArguments) -> Outcome<Config> {
     let mut config = load_at(common, arguments.package.app.as_deref())?.config;
     let worker = &mut config.worker;
@@ -66,7 +67,7 @@ fn address(flag: &str, text: &str, read: fn(&str) -> Result<BrokerUrl, Problem>)
     read(text).map_err(|problem| Failure::usage(format!("{flag} is `{}`: {problem}", shown_address(text))))
 }
 
-/// The application of this process with this configuration, so that `.delay()` inside of tasks uses it too.
+/// Installs the application with this configuration, so that `.delay()` inside tasks uses it too.
 pub(super) fn application(config: Config) -> Outcome<App> {
     Ok(match App::installed() {
         None => App::builder().config(config).install()?,

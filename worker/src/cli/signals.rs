@@ -1,30 +1,30 @@
-//! What the operating system asks of us.
+//! Signals that ask the process to stop.
 
 /// A request to stop.
 pub(super) struct Signal {
     /// Its name, for people.
     pub(super) name: &'static str,
-    /// The exit code of a program that it ended.
+    /// The exit code of a program stopped by it.
     pub(super) code: u8,
-    /// Said again, it means more. A terminal that closes says it as often as it likes.
+    /// True if repeating it escalates. A closing terminal may send its signal any number of times.
     pub(super) insists: bool,
 }
 
-/// The requests to stop, from now on. A process 1, as in a container, gets only the signals that it asked for.
+/// Receives signals to stop. Process 1, as in a container, gets only signals for which it has installed handlers.
 #[cfg(unix)]
 pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    /// `None` where it is ignored, as under `nohup`.
+    /// `None` if it is ignored, as under `nohup`.
     hangup: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
 impl Signals {
-    /// Begins to listen; within the async runtime.
+    /// Starts listening. Must be called within the async runtime.
     pub(super) fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        // Before there is a handler of ours.
+        // Checked before we install our own handler.
         let hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup())).transpose()?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -50,7 +50,7 @@ async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
     }
 }
 
-/// True when we are meant to outlive the terminal: `nohup mq-worker`. Known on Linux only.
+/// Returns whether the process is meant to outlive the terminal, as under `nohup`. Detected on Linux only.
 #[cfg(unix)]
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -59,19 +59,19 @@ fn ignores_hangup() -> bool {
     ignored.is_some_and(|mask| mask & 1 == 1)
 }
 
-/// The requests to stop, from now on.
+/// Receives signals to stop.
 #[cfg(not(unix))]
 pub(super) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    /// Begins to listen; within the async runtime.
+    /// Starts listening. Must be called within the async runtime.
     pub(super) fn listen() -> std::io::Result<Self> {
         Ok(Self)
     }
 
     pub(super) async fn next(&mut self) -> Signal {
-        // Where Ctrl-C cannot be heard there is nothing to wait for.
+        // If Ctrl-C cannot be received, there is nothing to wait for.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -1,4 +1,4 @@
-//! `mq-worker status`: is the broker there, who works on what, and how much waits?
+//! `mq-worker status`: shows broker health, running workers and queue lengths.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ pub(super) fn run(arguments: StatusArguments, common: &CommonArguments) -> Outco
     operate::run(common, |app| async move { show(&app, arguments).await })
 }
 
-/// All that the command tells.
+/// The complete report.
 #[derive(Serialize)]
 struct Status {
     broker: BrokerStatus,
     workers: Vec<WorkerInfo>,
     queues: Vec<QueueStatus>,
-    /// Messages that wait for their time, in all queues together, where no queue's own count holds them.
+    /// Delayed messages of all queues together, if they are not counted per queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     delayed: Option<u64>,
     /// The tasks that are paused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     paused_tasks: Vec<Pause>,
-    /// Why there may be queues that are not shown.
+    /// Why the list of queues may be incomplete.
     #[serde(skip_serializing_if = "Option::is_none")]
     queues_left_out: Option<String>,
 }
@@ -51,7 +51,7 @@ struct QueueStatus {
     info: QueueInfo,
     #[serde(flatten)]
     paused: PausedQueue,
-    /// The age of the oldest message that could be handed out, where the broker tells.
+    /// The age of the oldest ready message, if the broker reports it.
     oldest_seconds: Option<f64>,
 }
 
@@ -120,14 +120,14 @@ struct Answer {
     delayed: Option<u64>,
     paused_tasks: Vec<Pause>,
     gap: Option<Gap>,
-    /// Why nothing can be heard of workers: a broker that is short of memory or disk takes no questions to them, and tells
-    /// all the same how full its queues are.
+    /// Why workers cannot be asked: a broker that is short of memory or disk accepts no requests to them, but still reports
+    /// its queue lengths.
     silence: Option<Error>,
 }
 
 async fn ask(app: &App, timeout: Option<Duration>) -> Outcome<Answer> {
     let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
-    // Beside the question to the workers, which waits for late answers.
+    // Runs concurrently with the request to the workers, which waits for late replies.
     let paused = tokio::spawn({
         let app = app.clone();
         async move { app.paused().await }
@@ -193,7 +193,7 @@ fn worker_row(worker: &WorkerInfo) -> Vec<String> {
     ]
 }
 
-/// With what the worker reserves, where that changes by itself.
+/// The concurrency, with the prefetch if it adapts automatically.
 fn concurrency(worker: &WorkerInfo) -> String {
     let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |number| number.to_string());
     match worker.prefetch_auto {
@@ -220,7 +220,7 @@ fn queue_row(queue: &QueueStatus) -> Vec<String> {
     row
 }
 
-/// A time as people say it: in its two largest units.
+/// A time span in its two largest units.
 fn age(seconds: f64) -> String {
     let duration = Duration::from_secs(seconds.max(0.0) as u64);
     let text = humantime::format_duration(duration).to_string();
@@ -232,7 +232,7 @@ impl QueueStatus {
         &self.info.name
     }
 
-    /// Dead letters wait for people.
+    /// Returns whether messages wait without a consumer. Dead letters and paused queues need none.
     fn waits_for_nobody(&self) -> bool {
         let dead = self.info.name.strip_suffix(&Queue::dead_letter_name("")).is_some();
         self.info.ready > 0 && self.info.consumers == 0 && !dead && !self.paused.is_paused()

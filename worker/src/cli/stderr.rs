@@ -1,40 +1,40 @@
-//! The way to stderr, for the log and for every word to people. It never fails, and waits for a slow reader only now and
-//! then: a full disk, a closed pipe or a pager that stands still costs lines of the log and harms no task. How many were
-//! lost is said as soon as something can be written again.
+//! Writes to stderr: the log and all notes to people. It never fails and limits the time spent waiting for a slow reader:
+//! a full disk, a closed pipe or a stalled pager loses log lines but harms no task. The number of lost lines is reported
+//! as soon as stderr can be written again.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long one line may wait for its reader.
+/// How long one line may wait for a slow reader.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Of its time the program spends so much on waiting for a reader: one part in this many.
+/// The program spends at most one part in this many of its time waiting for a reader.
 const SHARE: u32 = 20;
-/// A pipe that has room at all takes so many bytes at once.
+/// A pipe that has room at all accepts this many bytes at once.
 const PIECE: usize = 4096;
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 static OUT: Mutex<Out> = Mutex::new(Out { lost: 0, is_torn: false, patience: PATIENCE, looked: None });
 
-/// What is known of the reader.
+/// The state of stderr and its reader.
 struct Out {
-    /// Lines that could not be written, and of which nothing was said yet.
+    /// Lines that were lost and not reported yet.
     lost: u64,
-    /// The last line was written in part.
+    /// The last line was written only in part.
     is_torn: bool,
-    /// How long it may be waited for the reader; grows again with time.
+    /// How long to wait for the reader at most; grows back over time.
     patience: Duration,
     looked: Option<Instant>,
 }
 
-/// Writes each buffer as one line, or loses it.
+/// Writes each buffer as one line, or drops it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // A poisoned lock is one that a panic left behind: nothing in here is worth another one.
+        // The state is usable after a panic: ignore a poisoned lock.
         OUT.lock().unwrap_or_else(PoisonError::into_inner).line(line);
         Ok(line.len())
     }
@@ -44,7 +44,7 @@ impl Write for Stderr {
     }
 }
 
-/// What was lost is said in the format of the log.
+/// Reports lost lines as JSON, in the format of the log.
 pub(super) fn speak_json() {
     IS_JSON.store(true, Ordering::Relaxed);
 }
@@ -58,13 +58,13 @@ impl Out {
         if self.lost > 0 && self.try_write(lost_in_words(self.lost).as_bytes()) {
             self.lost = 0;
         }
-        // In their order: nothing is written before it is said what is missing.
+        // Keep the order: write nothing before the lost lines are reported.
         if self.lost > 0 || !self.try_write(line) {
             self.lost += 1;
         }
     }
 
-    /// True when all of it was written.
+    /// Returns whether all of it was written.
     fn try_write(&mut self, line: &[u8]) -> bool {
         if self.is_torn && !self.pieces(b"\n") {
             return false;
@@ -112,7 +112,7 @@ mod os {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::io::Errno;
 
-    /// Waits until something can be written, or surely cannot.
+    /// Waits until stderr can be written or has failed.
     pub(super) fn has_room(patience: Duration) -> io::Result<()> {
         let stderr = super::super::streams::log();
         let mut asked = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];

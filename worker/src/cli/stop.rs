@@ -1,4 +1,4 @@
-//! `mq-worker stop WORKER…`: asks workers to finish what they run and go, and waits until they are gone.
+//! `mq-worker stop WORKER…`: asks workers to finish their running tasks and exit, and waits until they have.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn stop(app: &App, StopArguments { workers: names, all, timeout, no_wait }
     if names.is_empty() && !all {
         return Err(Failure::usage(format!("name the workers to stop, or use --all; on {url}: {}", known())));
     }
-    // All are checked before one is stopped: a mistyped name stops nobody.
+    // Check all names before stopping any: a mistyped name stops no worker.
     let missing: Vec<&str> =
         names.iter().filter(|name| answering.iter().all(|w| w.name != **name)).map(String::as_str).collect();
     if !missing.is_empty() {

@@ -1,5 +1,5 @@
-//! The standard streams of a worker whose reader has gone: a closed terminal, a `tee` that heard the same Ctrl-C. What
-//! the tasks print goes nowhere then, instead of ending them with a panic of `println!`.
+//! Guards the standard streams of a worker against the loss of their reader: a closed terminal, or a `tee` that received
+//! the same Ctrl-C. What tasks print is then discarded, instead of making `println!` panic.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,13 +10,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::stdio::{dup2_stderr, dup2_stdout, stderr, stdout};
 
-/// How often a reader is looked for that has gone: a named pipe may get another one.
+/// How often to check whether a lost reader is back: a named pipe may get another one.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Where stderr led at the beginning.
+/// The original stderr.
 static LOG: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Where the log goes: to stderr as it was at the beginning.
+/// Returns the stream for the log: the original stderr.
 pub(super) fn log() -> BorrowedFd<'static> {
     match LOG.get() {
         Some(log) => log.as_fd(),
@@ -24,17 +24,17 @@ pub(super) fn log() -> BorrowedFd<'static> {
     }
 }
 
-/// Watches the streams from now on. Where that cannot be, they stay as they are.
+/// Starts watching the streams. If that is impossible, they stay as they are.
 pub(super) fn shield() {
     let Ok(mut streams) = Stream::standard() else { return };
     let watch = move || while Stream::watch(&mut streams).is_ok() {};
-    // Ends with the process.
+    // The thread ends with the process.
     let _ = std::thread::Builder::new().name("mq-worker-streams".into()).spawn(watch);
 }
 
-/// One of the two.
+/// Stdout or stderr.
 struct Stream {
-    /// Where it led at the beginning.
+    /// The original stream.
     original: OwnedFd,
     nowhere: OwnedFd,
     redirect: fn(&OwnedFd) -> rustix::io::Result<()>,
@@ -44,7 +44,7 @@ struct Stream {
 impl Stream {
     fn standard() -> std::io::Result<[Self; 2]> {
         let nowhere = OwnedFd::from(File::options().write(true).open("/dev/null")?);
-        // Beyond the standard streams, one of which may be closed.
+        // Use a descriptor beyond the standard streams, one of which may be closed.
         let original = |stream: BorrowedFd<'_>| fcntl_dupfd_cloexec(stream, 3);
         let [out, err] = [original(stdout())?, original(stderr())?];
         if LOG.get().is_none() {
@@ -61,13 +61,13 @@ impl Stream {
         ])
     }
 
-    /// Waits for a reader to go or to come back, and follows it.
+    /// Waits until a reader goes away or comes back, and redirects its stream.
     fn watch(streams: &mut [Self; 2]) -> rustix::io::Result<()> {
         let look = Timespec::try_from(LOOK).map_err(|_| Errno::INVAL)?;
         if streams.iter().all(|stream| stream.is_broken) {
             std::thread::sleep(LOOK);
         } else {
-            // Without flags, only what is wrong ends the wait.
+            // Without flags, only errors and hang-ups end the wait.
             let whole = streams.iter().filter(|stream| !stream.is_broken);
             let mut whole: Vec<_> =
                 whole.map(|stream| PollFd::new(&stream.original, PollFlags::empty())).collect();

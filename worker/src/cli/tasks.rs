@@ -1,4 +1,4 @@
-//! `mq-worker tasks`: the tasks of the crate.
+//! `mq-worker tasks`: lists the tasks of the crate.
 
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// The queue that calls of a task go to; of an exchange its name, since bindings decide there.
+/// Returns the queue for calls of a task, or the exchange and routing key, from which bindings choose the queue.
 pub(super) fn queue(app: &App, task: &TaskEntry) -> String {
     if task.options.broadcast {
         return "(broadcast)".into();

@@ -22,9 +22,9 @@ use crate::show;
 
 /// The most running tasks that are shown.
 const MOST_RUNNING: usize = 20;
-/// Rates are those of the last minutes.
+/// The time span that rates are computed over.
 const WINDOW: Duration = Duration::from_secs(5 * 60);
-/// The cursor to the upper left corner, and the rest of the screen cleared.
+/// Moves the cursor to the upper left corner and clears the screen.
 const HOME: &str = "\x1b[H\x1b[J";
 
 pub(super) fn run(arguments: TopArguments, common: &CommonArguments) -> Outcome {
@@ -59,7 +59,7 @@ struct RunningSight {
     task: String,
     worker: String,
     seconds: Option<f64>,
-    /// What it says about itself.
+    /// The progress that it reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     reported: Option<Value>,
 }
@@ -67,13 +67,13 @@ struct RunningSight {
 async fn watch(app: &App, arguments: &TopArguments) -> Outcome {
     let history = jobs::open_if_there(app.config(), &arguments.history).await?;
     let terminal = std::io::stdout().is_terminal();
-    // Without a terminal there is nothing to draw on again; JSON goes on a line at a time.
+    // Without a terminal there is nothing to redraw; JSON continues with one line per update.
     let is_once = arguments.once || (!terminal && !arguments.json);
     loop {
         let sight = look(app, history.as_ref()).await;
         match sight {
             Err(failure) if is_once => return Err(failure),
-            // A broker that is away comes back, and the screen shows it.
+            // The broker may come back: show the problem and keep watching.
             Err(failure) => {
                 let sight = Sight { problem: Some(failure.in_words().1), ..Sight::empty(app) };
                 print(&sight, arguments.json, terminal && !is_once)?;
@@ -156,7 +156,7 @@ fn running(active: &[Reply]) -> Vec<RunningSight> {
     running
 }
 
-/// What a task says about itself, in few words.
+/// The progress that a task reports, as a short text.
 fn said(reported: &Value) -> String {
     let text = |key: &str| reported.get(key).and_then(Value::as_str).unwrap_or_default();
     match Progress::from_meta(reported) {

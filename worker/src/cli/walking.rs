@@ -1,4 +1,4 @@
-//! A walk over a queue that may take a while: it shows how far it is, and a signal ends it in order.
+//! A walk over a queue, which may take a while: it shows its progress, and a signal stops it cleanly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use super::exit::{Failure, Outcome};
 use super::signals::{Signal, Signals};
 use crate::admin::progress::{Counts, Progress};
 
-/// A walk that ends before this shows nothing.
+/// A walk shorter than this shows nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often what is shown is renewed.
+/// How often the display is refreshed.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What is shown on a terminal while a walk goes on.
+/// What is shown on a terminal during a walk.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Shown {
     Nothing,
-    /// How far it is, and to how many it was done: `dropped`.
+    /// The progress, and how many messages were processed, with a verb such as `dropped`.
     Counts(&'static str),
 }
 
-/// Walks. The first signal ends the walk, and gives its exit code; the second ends the program, and the broker takes back
-/// what is held.
+/// Runs a walk. The first signal stops the walk and sets the exit code; the second ends the program, and the broker
+/// requeues the messages that are held.
 pub(super) async fn walk<T>(
     shown: Shown,
     command: impl AsyncFnOnce(Arc<Progress>) -> Outcome<T>,

@@ -14,10 +14,10 @@ use crate::runtime::{Worker, run_isolated};
 use crate::task::Registry;
 use crate::tracing::{error, info, warn};
 
-/// Blocking threads beside those of the tasks: file access and name resolution of the runtime itself.
+/// Blocking threads in addition to those of tasks: file access and name resolution of the runtime itself.
 const SPARE_THREADS: usize = 16;
 
-/// Saying goodbye to the broker must not keep us for ever.
+/// Timeout for closing the broker: it must not block the exit.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(arguments: &WorkerArguments, common: &CommonArguments) -> Outcome {
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &WorkerArguments, common: &CommonArguments) -> Outc
     }
     let config = config?;
     let (concurrency, app) = (config.worker.concurrency, settings::application(config)?);
-    // Before the process of an isolated task goes its own way here: it prints too.
+    // Before `run_isolated`, which takes over the process of an isolated task: it prints too.
     #[cfg(unix)]
     super::streams::shield();
     run_isolated();
@@ -46,13 +46,13 @@ pub(super) fn run(arguments: &WorkerArguments, common: &CommonArguments) -> Outc
         };
         work(app, format).await
     });
-    // A blocking task that does not end must not keep the process: its message goes back to the queue.
+    // A blocking task that does not return must not keep the process alive: its message goes back to the queue.
     runtime.shutdown_background();
     outcome
 }
 
 async fn work(app: App, format: LogFormat) -> Outcome {
-    // Before anything else: a signal that arrives while we connect counts too.
+    // Listen first, so that a signal that arrives while connecting is not missed.
     let mut signals =
         Signals::listen().map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))?;
     let worker = Worker::new(app.clone())?;
@@ -60,7 +60,7 @@ async fn work(app: App, format: LogFormat) -> Outcome {
     let handle = worker.handle();
     let beat = if app.config().worker.beat { Some(Beat::new(app.clone())?) } else { None };
     let scheduler = beat.as_ref().map(Beat::handle);
-    // It waits for a broker that is away, as the worker does; what it cannot mend does not stop the worker.
+    // Waits for an unreachable broker, as the worker does; an error of the scheduler does not stop the worker.
     let beating = beat.map(|beat| {
         AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = beat.run().await {
@@ -99,7 +99,7 @@ async fn work(app: App, format: LogFormat) -> Outcome {
                 stopped_by = Some(signal.code);
                 handle.stop_now();
             }
-            // A third request is meant. Messages that are not settled come back by themselves.
+            // A third signal exits at once. The broker redelivers unsettled messages.
             _ => std::process::exit(signal.code.into()),
         }
     };

@@ -1,5 +1,5 @@
-//! Timers, tasks and some connections of the library itself, on a thread of its own: callers may use any executor, or tokio
-//! without timers or with a paused clock.
+//! A background thread for the library's own timers, tasks and some connections: callers may use any executor, or a tokio
+//! runtime without timers or with a paused clock.
 
 use std::future::Future;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 static HANDLE: OnceLock<Handle> = OnceLock::new();
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// The thread; the first call starts it, and it lives as long as the process. It waits, and computes nothing.
+/// Returns the runtime of the thread. The first call starts it; it runs until the process exits and does no computation.
 fn handle() -> Result<&'static Handle> {
     if let Some(handle) = HANDLE.get() {
         return Ok(handle);
@@ -32,20 +32,20 @@ fn handle() -> Result<&'static Handle> {
     Ok(HANDLE.get_or_init(|| handle))
 }
 
-/// Awaits a future no longer than `limit`: `None` when the time is up.
+/// Awaits a future for at most `limit`. Returns `None` on timeout.
 ///
 /// # Errors
 /// The thread cannot be started.
 pub(crate) async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<Option<T>> {
     let timed = {
-        // A timer belongs to the runtime in which it is made, wherever it is polled.
+        // A timer belongs to the runtime it is created in, wherever it is polled.
         let _entered = handle()?.enter();
         tokio::time::timeout(limit, future)
     };
     Ok(timed.await.ok())
 }
 
-/// Waits.
+/// Sleeps for `duration`.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -53,7 +53,7 @@ pub(crate) async fn sleep(duration: Duration) -> Result<()> {
     timeout(duration, std::future::pending::<()>()).await.map(drop)
 }
 
-/// Starts a task that outlives its caller.
+/// Spawns a task that outlives its caller.
 ///
 /// # Errors
 /// The thread cannot be started.

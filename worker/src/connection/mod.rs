@@ -1,4 +1,4 @@
-//! Connections: opening them, keeping them, restoring them. Brokers and result backends share them.
+//! Opens, maintains and restores connections, which brokers and result backends share.
 
 #[cfg(feature = "amqp")]
 pub(crate) mod amqp;

@@ -1,4 +1,4 @@
-//! What a connection is opened with, beside its address.
+//! The settings of a connection other than its address.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,24 +7,24 @@ use serde::Deserialize;
 
 use crate::routing::QueueKind;
 
-/// What a connection is opened with, beside its address.
+/// The settings of a connection other than its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// How long a publish or another request may take before it is an error.
     pub timeout: Duration,
-    /// The kind of queue that is created where a queue does not say.
+    /// The kind of queues that are declared without one.
     pub queue_kind: QueueKind,
     /// Files for TLS.
     pub tls: TlsOptions,
-    /// Names the connection to people who look at the broker.
+    /// The connection name, as shown in the broker's own tools.
     pub name: String,
 }
 
-/// Files in PEM format for `amqps://`, beside the system's own certificates.
+/// Files in PEM format for TLS, used in addition to the system's certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsOptions {
-    /// Certificates of a private authority.
+    /// Certificates of a private certificate authority.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate, with `key_file`.
     pub cert_file: Option<PathBuf>,

@@ -14,39 +14,39 @@ use crate::error::{Error, Result};
 pub struct BrokerUrl(String);
 
 impl BrokerUrl {
-    /// The scheme: what stands before the first colon, in lower case.
+    /// The scheme: the part before the first colon, in lower case.
     pub fn scheme(&self) -> String {
         self.0.split(':').next().unwrap_or_default().to_ascii_lowercase()
     }
 
-    /// What follows `scheme:` and an optional `//`.
+    /// Everything after `scheme:` and an optional `//`.
     pub fn path(&self) -> &str {
         let rest = self.0.split_once(':').map_or("", |(_, rest)| rest);
         rest.strip_prefix("//").unwrap_or(rest)
     }
 
-    /// The host and the port of a server, as they are written.
+    /// The host and port of a server, as written in the URL.
     pub(crate) fn authority(&self) -> &str {
         let authority = self.path().split(['/', '?', '#']).next().unwrap_or_default();
         authority.rsplit('@').next().unwrap_or_default()
     }
 
-    /// The user and the password as they are written, with the `@` after them.
+    /// The user and password as written in the URL, including the `@` after them.
     #[cfg(feature = "redis")]
     pub(crate) fn login(&self) -> Option<&str> {
         let authority = self.path().split(['/', '?', '#']).next().unwrap_or_default();
         authority.rfind('@').map(|end| &authority[..=end])
     }
 
-    /// What stands between the host and the options.
+    /// The path between the host and the options.
     #[cfg(feature = "redis")]
     pub(crate) fn database(&self) -> &str {
         let address = self.path().split(['?', '#']).next().unwrap_or_default();
         address.split_once('/').map_or("", |(_, database)| database)
     }
 
-    /// The address of a file with an absolute path, a relative one taken from `directory`. Other addresses stay as they
-    /// are, and so does everything where the directory's name is not UTF-8, which an address has to be.
+    /// Resolves the relative path of a `sqlite:` URL against `directory`. Other URLs are returned unchanged, and so is any
+    /// URL if the directory's name is not UTF-8, since a URL must be.
     pub(crate) fn relative_to(&self, directory: &Path) -> Self {
         let path = Path::new(self.path());
         let names_no_file = matches!(self.path(), "" | ":memory:");
@@ -60,10 +60,10 @@ impl BrokerUrl {
         }
     }
 
-    /// Refuses what would be ignored: an unknown option may be the one that was meant to check a certificate.
+    /// Rejects what would otherwise be ignored: an unknown option may be the one that was meant to verify a certificate.
     ///
     /// # Errors
-    /// An option after `?` that is not known, several addresses in one, or an `@` that is not where it belongs.
+    /// An unknown option after `?`, a list of addresses, or a misplaced `@`.
     pub(crate) fn check(&self) -> Result<()> {
         let path = self.path();
         let scheme = self.scheme();
@@ -79,7 +79,7 @@ impl BrokerUrl {
             };
             return Err(Error::config(format!("`{self}` is a list of addresses: name one{form}")));
         }
-        // A password that ends the host too early: its rest would be sent as the name of a virtual host.
+        // An unescaped character in the password: the rest of it would be sent as the name of a virtual host.
         if is_server && path.find(['/', '?', '#']).is_some_and(|end| path[end..].contains('@')) {
             return Err(Error::config(format!(
                 "`{self}` has an `@` after the host: special characters of a password or a virtual host are \
@@ -101,7 +101,7 @@ impl BrokerUrl {
         };
         let named = match name(unknown) {
             name if unknown.contains('=') && is_option_name(&name) => format!("the option `{name}`"),
-            // Perhaps the rest of a password.
+            // It may be the rest of a password.
             _ => "an option".into(),
         };
         let way_out = if !known.is_empty() {
@@ -115,7 +115,7 @@ impl BrokerUrl {
         Err(Error::config(format!("`{self}` has {named} after `?`, {way_out}")))
     }
 
-    /// The whole address with its password. Not for logs.
+    /// The whole URL including its password. Not for logs.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -152,10 +152,10 @@ impl fmt::Debug for BrokerUrl {
     }
 }
 
-/// Schemes whose address is not a server: there is no login.
+/// Schemes that do not name a server and so have no login.
 const LOCAL: [&str; 4] = ["sqlite", "memory", "rpc", "none"];
 
-/// What may be written after `?` of an AMQP address, and so may be shown.
+/// The options that an AMQP URL may have after `?`, which therefore may be shown.
 const AMQP_OPTIONS: [&str; 5] =
     ["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
 
@@ -166,15 +166,15 @@ const POSTGRES_OPTIONS: [&str; 4] =
 /// The same for Redis: the first for all servers, the others for sentinels.
 const REDIS_OPTIONS: [&str; 4] = ["key_prefix", "master_name", "sentinel_username", "sentinel_password"];
 
-/// The text without whatever could be a password in it, wherever that stands and however malformed the address is.
+/// Redacts everything in a URL that could be part of a password, however malformed the URL is.
 pub(crate) fn redact(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return redact_bare(url) };
     if rest.contains("://") {
-        // A list of addresses: each may have its own password.
+        // A list of addresses, each of which may have its own password.
         return format!("{scheme}://***");
     }
     let is_local = LOCAL.contains(&scheme.to_ascii_lowercase().as_str());
-    // A password may hold an unescaped `/` or `?` by mistake: the last `@` of all is the safe end.
+    // A password may contain an unescaped `/` or `?` by mistake, so the login is taken to end at the very last `@`.
     let (login, place) = match rest.rsplit_once('@') {
         Some((login, place)) => (redact_login(login, is_local) + "@", place),
         None => (String::new(), rest),
@@ -182,9 +182,9 @@ pub(crate) fn redact(url: &str) -> String {
     format!("{scheme}://{login}{}", redact_place(place, is_local))
 }
 
-/// Without `//` there is no authority; still, an `@` after a colon looks like a mistyped one.
+/// Redacts a URL without `//`. It has no authority, but an `@` after a colon looks like a mistyped one.
 fn redact_bare(url: &str) -> String {
-    // The path of a file may have an `@` in it, and has no password.
+    // The path of a file may contain an `@`, but no password.
     if let Some((scheme, rest)) = url.split_once(':')
         && scheme.eq_ignore_ascii_case("sqlite")
     {
@@ -197,13 +197,13 @@ fn redact_bare(url: &str) -> String {
         Some((scheme, rest)) if LOCAL.contains(&scheme.to_ascii_lowercase().as_str()) => {
             format!("{scheme}:{}", redact_place(rest, true))
         }
-        // `user:password`, or else `host:port`.
+        // `user:password` or `host:port`.
         Some(_) => redact_place(url, false),
         None => url.to_owned(),
     }
 }
 
-/// The user of `user:password`. What is no user's name may be a part of the password.
+/// Redacts the password of `user:password`, and the user if it is not a valid name: it may be part of the password.
 fn redact_login(login: &str, is_local: bool) -> String {
     let end = login.find(':').or_else(|| login.to_ascii_lowercase().find("%3a"));
     let user = &login[..end.unwrap_or(login.len())];
@@ -212,7 +212,7 @@ fn redact_login(login: &str, is_local: bool) -> String {
     if end.is_some() { format!("{user}:***") } else { user.to_owned() }
 }
 
-/// The host, its port and the path, with the options that are known. A port that is no number may be a password.
+/// Redacts the part after the login: unknown options, and a port that is not a number, since it may be a password.
 fn redact_place(place: &str, is_local: bool) -> String {
     let (address, options) = place.split_at(place.find(['?', '#']).unwrap_or(place.len()));
     let (authority, path) = match address.find('/') {

@@ -1,4 +1,4 @@
-//! The client: tells workers something and gathers what they answer.
+//! The client: sends commands to workers and collects their replies.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::routing::Topology;
 use crate::tracing;
 
-/// How many replies are held at once; the more nodes there are, the more batches.
+/// How many replies are prefetched; more nodes only take more rounds.
 const PREFETCH: u16 = 256;
 
-/// Tells workers something, and asks them.
+/// Sends commands to workers and collects their replies.
 ///
 /// ```no_run
 /// # async fn demo(app: mq_worker::App) -> mq_worker::Result<()> {
@@ -39,26 +39,25 @@ pub struct Control {
 }
 
 impl Control {
-    /// To all workers, waiting one second for their answers.
+    /// Addresses all workers, and waits one second for their replies.
     pub fn new(broker: Arc<dyn Broker>) -> Self {
         Self { broker, destination: None, timeout: Duration::from_secs(1), clock: Arc::default() }
     }
 
-    /// To these workers only. Asking them takes no longer than their answers do.
+    /// Addresses these workers only. [`ask`](Self::ask) then returns as soon as all of them have replied.
     #[must_use]
     pub fn to(&self, nodes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { destination: Some(nodes.into_iter().map(Into::into).collect()), ..self.clone() }
     }
 
-    /// How long to wait for answers. Nobody knows how many workers there are: an answer that comes later is
-    /// missed.
+    /// Sets how long to wait for replies. The number of workers is not known, so a later reply is missed.
     #[must_use]
     pub fn timeout(&self, timeout: Duration) -> Self {
-        // The clock of the operating system counts further than a year on every platform, but not for ever.
+        // A year from now is a valid time on every platform; any `Duration` from now is not.
         Self { timeout: timeout.min(Duration::from_secs(365 * 24 * 3600)), ..self.clone() }
     }
 
-    /// Tells workers something, and does not wait for answers. That nobody listens is no error.
+    /// Sends a command without waiting for replies. It is not an error if there are no workers.
     ///
     /// # Errors
     /// A broker that cannot be reached or refuses us.
@@ -68,15 +67,15 @@ impl Control {
         self.publish(Command { arguments, ..Command::new(method) }).await.map(drop)
     }
 
-    /// Asks workers something. The answers come in no order; a node whose name two workers share is there twice.
+    /// Sends a command and returns the replies, in no particular order. A name that two workers share is in it twice.
     ///
     /// # Errors
-    /// A broker that cannot be reached or refuses us. That nobody answers is no error.
+    /// A broker that cannot be reached or refuses us. It is not an error if no worker replies.
     pub async fn ask(&self, method: &str, arguments: Map<String, Value>) -> Result<Vec<Reply>> {
         self.ask_until(method, arguments, |_| false).await
     }
 
-    /// Asks workers something, and waits no longer than until `enough` is true of the answers so far.
+    /// Like [`ask`](Self::ask), but returns as soon as `enough` is true of the replies so far.
     pub(crate) async fn ask_until(
         &self,
         method: &str,
@@ -118,12 +117,12 @@ impl Control {
             drop(replies);
             let _ = self.broker.delete_queue(&mailbox.queue).await;
         };
-        // Only courtesy: the broker lets go of an unused mailbox by itself.
+        // Best effort: the broker deletes an unused mailbox by itself.
         let _ = background::timeout(Duration::from_secs(1), tidy_up).await;
         asked.map(|_| answers)
     }
 
-    /// Publishes a command. False when nobody has a mailbox.
+    /// Publishes a command. False if there is no mailbox to receive it.
     async fn publish(&self, command: Command) -> Result<bool> {
         let expires = chrono::Utc::now() + self.timeout;
         let wants_reply = command.reply_to.is_some();
@@ -159,7 +158,7 @@ impl Control {
     }
 
     fn is_complete(&self, answers: &[Reply]) -> bool {
-        // Two workers of one name are two destinations.
+        // Two workers that share a name are two destinations.
         let Some(nodes) = &self.destination else { return false };
         let count = |name: &str| answers.iter().filter(|reply| reply.node == name).count();
         nodes.iter().all(|node| count(node) >= nodes.iter().filter(|name| *name == node).count())

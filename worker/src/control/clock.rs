@@ -1,4 +1,4 @@
-//! The logical clock by which Celery orders what nodes say to each other.
+//! The logical clock with which Celery orders the messages between nodes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Clock(AtomicU64);
 
 impl Clock {
-    /// The count now.
+    /// The current count.
     pub fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Something is sent: the count that it carries.
+    /// Advances the clock to send a message, and returns the count that it carries.
     pub fn forward(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Something arrived that carries a count.
+    /// Moves the clock beyond the count of a received message.
     pub fn adjust(&self, theirs: u64) {
-        // A count from somebody who is out of his mind must not make ours wrap around.
+        // An absurd count from another node must not make ours wrap around.
         let theirs = theirs.min(u64::MAX >> 1);
         self.0.fetch_max(theirs, Ordering::Relaxed);
         self.forward();

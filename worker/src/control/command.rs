@@ -1,4 +1,4 @@
-//! What is asked of workers, as it lies on the wire.
+//! A command to workers, in its form on the wire.
 
 use regex_lite::Regex;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -8,27 +8,27 @@ use super::glob;
 use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};
 
-/// A request to some workers or to all.
+/// A command to some workers or to all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     /// What to do: `ping`, `stats`, `shutdown`, ….
     pub method: String,
-    /// With what, by name.
+    /// Its arguments, by name.
     #[serde(default, deserialize_with = "or_default")]
     pub arguments: Map<String, Value>,
-    /// The nodes that it is for; `None` is all.
+    /// The nodes that it is for; `None` means all.
     #[serde(default, deserialize_with = "names")]
     pub destination: Option<Vec<String>>,
-    /// In place of a destination: what the names of the nodes look like.
+    /// A pattern for the names of the nodes, in place of a destination.
     #[serde(default)]
     pub pattern: Option<String>,
     /// How to read the pattern: `glob`, or `pcre` for a regular expression.
     #[serde(default)]
     pub matcher: Option<String>,
-    /// By which the sender knows the replies again.
+    /// Identifies the replies to this command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
-    /// Where replies go; `None` when none is wanted.
+    /// Where replies go; `None` if none are wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<ReplyTo>,
 }
@@ -49,7 +49,7 @@ pub enum Addressed {
     Yes,
     /// It is for others.
     No,
-    /// It names its nodes in a way that this crate does not know, and which. Nothing may be done on suspicion.
+    /// It names its nodes in this way, which this crate does not support. It must not be acted on.
     Unclear(String),
 }
 
@@ -59,7 +59,7 @@ impl Command {
         Self { method: method.into(), ..Self::default() }
     }
 
-    /// Whether it is for `node`. The rule is that of kombu's `pidbox`.
+    /// Whether it is for `node`, by the rule of kombu's `pidbox`.
     pub fn is_for(&self, node: &str) -> Addressed {
         let yes_if = |yes| if yes { Addressed::Yes } else { Addressed::No };
         match (self.destination.as_deref(), &self.pattern, &self.matcher) {
@@ -90,7 +90,7 @@ impl Command {
     /// Reads a message.
     ///
     /// # Errors
-    /// A body that is no command: another serializer, or not from a control client at all.
+    /// A body that is not a command: another serializer, or not from a control client at all.
     pub fn from_message(message: &Message) -> Result<Self> {
         let kind = message.properties.content_type.as_deref();
         if kind.is_some_and(|kind| !kind.starts_with(JSON)) {
@@ -103,7 +103,7 @@ impl Command {
     }
 }
 
-/// A control message: it is of no use later, so it need not survive the broker.
+/// A control message. It is transient, since it is of no use after a restart of the broker.
 pub(super) fn message(body: &impl Serialize, clock: u64) -> Result<Message> {
     let body = serde_json::to_vec(body)
         .map_err(|error| Error::codec("a control message has no JSON form").with_source(error))?;
@@ -125,7 +125,7 @@ fn or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, 
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A list of names, or one.
+/// A list of names, or a single one.
 fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

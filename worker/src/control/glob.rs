@@ -1,10 +1,10 @@
-//! Python's `fnmatch`, by which a command may name the nodes that it is for.
+//! Python's `fnmatch`, which a command may use to name the nodes that it is for.
 
-/// `*` is any characters, `?` is one, `[ab]`, `[a-z]` and `[!ab]` are one of a set. The case counts.
+/// `*` is any characters, `?` is one, `[ab]`, `[a-z]` and `[!ab]` are one of a set. Case-sensitive.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let text: Vec<char> = text.chars().collect();
-    // Where to go on when a star that was passed has to take one character more.
+    // Where to resume when the last star has to match one more character.
     let mut retry: Option<(usize, usize)> = None;
     let (mut p, mut t) = (0, 0);
     while t < text.len() {
@@ -27,24 +27,24 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-/// Matches one character, and says how much of the pattern that took.
+/// Matches one character, and returns how much of the pattern that used.
 fn one(pattern: &[char], c: char) -> Option<usize> {
     match pattern.first()? {
         '?' => Some(1),
         '[' => match set(pattern, c) {
             Some((found, used)) => found.then_some(used),
-            // No closing bracket: it stands for itself.
+            // No closing bracket: it matches itself.
             None => (c == '[').then_some(1),
         },
         same => (*same == c).then_some(1),
     }
 }
 
-/// Looks into the set at the start of the pattern; says how long the set is. `None` when it never closes.
+/// Matches the set at the start of the pattern, and returns how long the set is. `None` if it is never closed.
 fn set(pattern: &[char], c: char) -> Option<(bool, usize)> {
     let negated = pattern.get(1) == Some(&'!');
     let begin = if negated { 2 } else { 1 };
-    // A bracket that closes at once is a member.
+    // A closing bracket in the first position is a member.
     let end = begin + 1 + pattern.get(begin + 1..)?.iter().position(|c| *c == ']')?;
     let members = &pattern[begin..end];
     let mut found = false;

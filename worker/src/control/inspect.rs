@@ -10,43 +10,43 @@ use super::{Control, Reply};
 use crate::connection::background;
 use crate::error::Result;
 
-/// What is to be known about a running worker at a glance.
+/// A running worker at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct WorkerInfo {
     /// The node's name.
     pub name: String,
     /// The process on its machine.
     pub pid: Option<u64>,
-    /// The queues that it works on.
+    /// The queues that it consumes from.
     pub queues: Vec<String>,
     /// How many tasks it runs at once.
     pub concurrency: Option<u64>,
-    /// How many messages it reserves.
+    /// Its prefetch count.
     pub prefetch: Option<u64>,
-    /// True when it changes that by itself, as its tasks take longer or shorter.
+    /// True if it adjusts the prefetch count itself, to how long its tasks take.
     pub prefetch_auto: bool,
-    /// How many it is running.
+    /// How many tasks it is running.
     pub running: Option<u64>,
-    /// How many of its places are lost, until a plain function returns that has passed its time limit.
+    /// How many of its slots are lost, until the plain functions in them return that have passed their time limit.
     pub lost_places: u64,
-    /// How many are done and wait for the broker or the result backend to take their outcome.
+    /// How many finished tasks wait for the broker or the result backend to accept their outcome.
     pub settling: u64,
     /// For how long the slowest of those has waited, in whole seconds.
     pub settling_seconds: Option<u64>,
     /// The broker or result backend that the slowest of those waits for, without its password.
     pub settling_waits_for: Option<String>,
-    /// How many it has begun since its start.
+    /// How many tasks it has started so far.
     pub started: Option<u64>,
-    /// How long it has been there, in whole seconds.
+    /// How long it has been running, in whole seconds.
     pub uptime: Option<u64>,
-    /// True when it was told to stop and finishes what it runs.
+    /// True if it was told to stop and is finishing its running tasks.
     pub stopping: bool,
 }
 
-/// What the workers that answer know of some calls.
+/// What the workers that replied know about some calls.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sighting {
-    /// How many workers answered.
+    /// How many workers replied.
     pub workers: usize,
     /// The calls that they run, by id.
     pub running: BTreeMap<String, Running>,
@@ -59,15 +59,15 @@ pub struct Running {
     pub worker: String,
     /// The task's name.
     pub task: String,
-    /// Since when, in seconds since 1970, where the worker tells.
+    /// When it started, in seconds since 1970, if the worker reports it.
     pub since: Option<f64>,
 }
 
 impl Control {
-    /// Asks which of these calls are running, and where. It takes the whole time-out, unless all of them are found before.
+    /// Asks which of these calls are running, and where. It takes the whole timeout, unless all of them are found earlier.
     ///
     /// # Errors
-    /// A broker that cannot be reached or refuses us. That nobody answers is no error.
+    /// A broker that cannot be reached or refuses us. It is not an error if no worker replies.
     pub async fn find(&self, ids: &[String]) -> Result<Sighting> {
         let arguments = Map::from_iter([("ids".to_owned(), Value::from(ids))]);
         let all_found = |replies: &[Reply]| {
@@ -81,13 +81,13 @@ impl Control {
         Ok(Sighting { workers: replies.len(), running: ids.iter().filter_map(found).collect() })
     }
 
-    /// The workers that answer, by name. It takes the whole time-out, since nobody knows how many there are.
+    /// The workers that reply, by name. It takes the whole timeout, since their number is not known.
     ///
     /// # Errors
-    /// A broker that cannot be reached or refuses us. That nobody answers is no error.
+    /// A broker that cannot be reached or refuses us. It is not an error if no worker replies.
     pub async fn workers(&self) -> Result<Vec<WorkerInfo>> {
         let none = Map::new;
-        // At the same time: Celery's workers spread over three answers what ours tell in one.
+        // At the same time: Celery's workers spread over three replies what ours report in one.
         let (stats, queues, active) = futures_util::future::try_join3(
             self.ask("stats", none()),
             self.ask("active_queues", none()),
@@ -100,8 +100,8 @@ impl Control {
         Ok(workers)
     }
 
-    /// Waits until these workers are gone, and returns those that are still there when the time is up. A worker
-    /// that was started again under the same name is another one.
+    /// Waits until these workers are gone, and returns those that are still running when the time is up. A worker
+    /// that was restarted under the same name counts as another one.
     ///
     /// # Errors
     /// A broker that cannot be reached or refuses us.
@@ -125,8 +125,8 @@ impl Control {
     }
 }
 
-/// The call in an answer to `query_task`, if that worker runs it: `{id: ["active", {…}]}`. What Python's workers have
-/// reserved waits.
+/// The call in a reply to `query_task`, if that worker runs it: `{id: ["active", {…}]}`. Calls that Python's workers have
+/// only reserved are still waiting.
 fn running(reply: &Reply, id: &str) -> Option<Running> {
     let found = reply.value.get(id)?;
     (found.get(0)?.as_str()? == "active").then(|| {

@@ -13,25 +13,24 @@ pub const COMMANDS: &str = "celery.pidbox";
 /// Replies go here, each to the client that its routing key names.
 pub const REPLIES: &str = "reply.celery.pidbox";
 
-/// How long a command or reply is worth anything.
+/// How long a command or reply is of any use.
 const MESSAGE_TTL: Duration = Duration::from_secs(300);
-/// How long a mailbox stays when its owner died without a word. One that only lost its connection is back sooner,
-/// and finds what was asked meanwhile.
+/// How long a mailbox stays if its owner died without deleting it. An owner that only lost its connection is back
+/// sooner, and finds the commands that were sent meanwhile.
 const EXPIRES: Duration = Duration::from_secs(60);
 
 /// The queue of one worker for commands, or of one client for replies.
 ///
-/// Its name is new every time. Celery's workers name theirs after the node, and have to wait at a quick restart
-/// until the broker has noticed that the old one is gone; but nobody writes to the queue by name.
+/// Its name is new every time, since nothing is published to the queue by name. Celery's workers name theirs after
+/// the node, so a quick restart has to wait until the broker has noticed that the old one is gone.
 ///
-/// The flags are chosen for that too. The queue is not exclusive: a broker may use one connection for declaring
-/// and another for consuming. It is durable, since RabbitMQ is about to refuse queues that are neither; what
-/// lies in it is not.
+/// The queue is not exclusive: a broker may use one connection for declaring and another for consuming. It is
+/// durable, since RabbitMQ is about to refuse queues that are neither; its messages are not.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     /// The queue.
     pub queue: String,
-    /// What has to exist.
+    /// Everything to declare.
     pub topology: Topology,
 }
 
@@ -66,7 +65,7 @@ impl Mailbox {
     }
 }
 
-/// True for the name of a mailbox, of ours or of Celery's.
+/// True for the name of a mailbox, ours or Celery's.
 pub fn is_mailbox(queue: &str) -> bool {
     queue.strip_suffix(COMMANDS).is_some_and(|rest| rest.ends_with('.'))
 }

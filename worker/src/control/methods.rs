@@ -1,4 +1,4 @@
-//! The commands that workers know, and how their arguments are written as words.
+//! The commands that workers know, and how to read their arguments from a command line.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ pub struct Method {
     /// What it does.
     pub about: &'static str,
     parameters: &'static [Parameter],
-    /// False when no worker answers it.
+    /// False if no worker replies to it.
     pub is_answered: bool,
 }
 
@@ -22,7 +22,7 @@ enum Parameter {
     Text(&'static str),
     Number(&'static str),
     Switch(&'static str),
-    /// All words that are left.
+    /// All remaining words.
     Texts(&'static str),
 }
 
@@ -53,7 +53,7 @@ const fn method(name: &'static str, about: &'static str, parameters: &'static [P
     Method { name, about, parameters, is_answered: true }
 }
 
-/// The commands of Celery's workers that one sends by hand.
+/// The commands of Celery's workers that people send by hand.
 pub const METHODS: &[Method] = &[
     method("active", "the calls that run", &[]),
     method("active_queues", "the queues that are consumed", &[]),
@@ -93,16 +93,16 @@ pub const METHODS: &[Method] = &[
     ),
 ];
 
-/// The command of this name, if it is one that workers usually know.
+/// The command of this name, if it is in the table.
 pub fn find(name: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.name == name)
 }
 
-/// Reads the arguments of a command: in its order, or as `name=value`. Those of a command that is not in the table are
-/// all named, and their values are JSON where they can be.
+/// Reads the arguments of a command: in order, or as `name=value`. For a command that is not in the table all must be
+/// named, and their values are read as JSON if possible.
 ///
 /// # Errors
-/// A word too many, or one that is not of the right kind.
+/// One argument too many, or one of the wrong type.
 pub fn arguments(name: &str, words: &[String]) -> Result<Map<String, Value>> {
     let mut arguments = Map::new();
     let Some(method) = find(name) else {

@@ -1,7 +1,7 @@
-//! Remote control in Celery's form: asking workers how they are, and telling them what to do.
+//! Remote control in Celery's form: inspecting workers, and sending them commands.
 //!
 //! A client publishes a [`Command`] to one fanout exchange; every worker has a [`mailbox`] of its own on it,
-//! and answers to the address that the command names. It is all messages: it works on every broker, and
+//! and replies to the address that the command names. All of this is messages: it works on every broker, and
 //! `celery inspect`, `celery status` and Flower see our workers as we see theirs.
 //!
 //! [`Control`] is the client. The worker's side, which acts on the commands, is `runtime::control`.

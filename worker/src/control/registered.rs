@@ -8,16 +8,16 @@ use strsim::damerau_levenshtein;
 use super::{Control, Reply};
 use crate::error::Result;
 
-/// Celery's workers have these and do not list them.
+/// The prefix of tasks that Celery's workers have but do not list.
 const BUILT_IN: &str = "celery.";
 
-/// The tasks of the workers that answered.
+/// The tasks of the workers that replied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Registered(BTreeSet<String>);
 
 impl Control {
-    /// Asks which tasks the running workers have; `None` if no worker answers. It takes the whole time-out, unless all
-    /// of `tasks` are found before.
+    /// Asks which tasks the running workers have; `None` if no worker replies. It takes the whole timeout, unless all
+    /// of `tasks` are found earlier.
     ///
     /// # Errors
     /// A broker that cannot be reached or refuses us.
@@ -31,7 +31,7 @@ impl Control {
 }
 
 impl Registered {
-    /// From the answers to `registered`; `None` without an answer.
+    /// From the replies to `registered`; `None` without a reply.
     pub(crate) fn of(replies: &[Reply]) -> Option<Self> {
         let answers = replies.iter().filter(|reply| reply.value.is_array());
         let found: Vec<&Reply> = answers.collect();
@@ -46,7 +46,7 @@ impl Registered {
         self.0.contains(task) || task.starts_with(BUILT_IN)
     }
 
-    /// Says that no worker has the task, if that is so.
+    /// The complaint that no worker has the task; `None` if one has it.
     pub(crate) fn complaint(&self, task: &str) -> Option<String> {
         if self.has(task) {
             return None;
@@ -63,7 +63,7 @@ impl Registered {
     }
 }
 
-/// The names in one answer: a list of `name` or `name [queue=email]`.
+/// The names in one reply: a list of `name` or `name [queue=email]`.
 pub(crate) fn names(reply: &Reply) -> impl Iterator<Item = &str> {
     let lines = reply.value.as_array().into_iter().flatten().filter_map(Value::as_str);
     lines.filter_map(|line| line.split(" [").next())

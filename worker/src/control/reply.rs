@@ -1,4 +1,4 @@
-//! What a worker answers, as it lies on the wire.
+//! The reply of a worker, in its form on the wire.
 
 use serde_json::{Map, Value};
 
@@ -6,17 +6,17 @@ use super::command::message;
 use crate::error::{Error, Result, Undecodable};
 use crate::message::Message;
 
-/// The answer of one node.
+/// The reply of one node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// Who answers.
+    /// The name of the node.
     pub node: String,
-    /// What it says. An error is an object with the one key `error`.
+    /// Its content. An error is an object with the one key `error`.
     pub value: Value,
 }
 
 impl Reply {
-    /// The error that the node answers with, if it does.
+    /// The error, if the node replied with one.
     pub fn error(&self) -> Option<&str> {
         self.value.get("error")?.as_str()
     }

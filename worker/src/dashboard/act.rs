@@ -1,4 +1,4 @@
-//! The form that does something: checked, done, and written down.
+//! `POST /act`: checks a form, performs its action and records it in the audit trail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +21,15 @@ use crate::history::AuditEntry;
 use crate::show::counted;
 use crate::tracing::{info, warn};
 
-/// How long a browser waits for an action that takes long.
+/// How long a browser waits for a slow action before it gets an interim notice.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Does it and writes down who has done what.
+/// Performs an action and records who did it in the audit trail.
 pub(crate) async fn act(state: &Arc<State>, viewer: &Viewer, action: Action) -> Outcome<String> {
     begin(state, viewer, action).outcome().await
 }
 
-/// An action that goes on by itself: a browser that goes away does not stop it halfway.
+/// A running action in its own task, so that a closed browser does not cancel it halfway.
 struct Acting {
     progress: Arc<Progress>,
     task: JoinHandle<Outcome<String>>,
@@ -49,7 +49,7 @@ impl Acting {
         (&mut self.task).await.unwrap_or_else(interrupted)
     }
 
-    /// The notice for the browser: the outcome, or how far it is. Then the outcome is left for a later page.
+    /// Returns the outcome as a notice, or the progress if it takes long; a later page then shows the outcome.
     async fn notice(mut self, state: &Arc<State>, viewer: &Viewer) -> Notice {
         if let Ok(outcome) = timeout(PATIENCE, self.outcome()).await {
             return notice(outcome);
@@ -57,7 +57,7 @@ impl Acting {
         let Counts { total, seen, done } = self.progress.counts();
         if let Via::Session { key, .. } = &viewer.via {
             let (state, key) = (Arc::clone(state), key.clone());
-            // It ends with the action.
+            // This task ends with the action.
             tokio::spawn(async move { state.sessions.leave(&key, notice(self.outcome().await)) });
         }
         let so_far = match total {
@@ -128,7 +128,7 @@ pub(crate) async fn form(
     Redirect::to(path::own(back.as_deref().unwrap_or("/"))).into_response()
 }
 
-/// The page that the form is on, without its host.
+/// Returns the path of the page that holds the form, from the `Referer` header.
 fn came_from(headers: &HeaderMap) -> Option<String> {
     let referer = headers.get(header::REFERER)?.to_str().ok()?;
     let (_, rest) = referer.split_once("://")?;

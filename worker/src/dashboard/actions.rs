@@ -1,4 +1,4 @@
-//! What can be done, as data: a form of the page and a request to the API come to the same.
+//! Actions as data, shared by the forms of the page and the API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +26,13 @@ use crate::broker::DeleteGuard;
 use crate::control::Control;
 use crate::show::counted;
 
-/// What can be done.
+/// An action of the page or the API.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 pub(crate) enum Action {
-    /// Drop what waits in a queue.
+    /// Drop the waiting messages of a queue.
     PurgeQueue { queue: String },
-    /// Move what waits in a queue to another one.
+    /// Move the waiting messages of a queue to another one.
     MoveMessages {
         queue: String,
         to: String,
@@ -42,7 +42,7 @@ pub(crate) enum Action {
     /// Delete a queue with its messages.
     DeleteQueue {
         queue: String,
-        /// Also if workers consume from it.
+        /// Delete it even if workers consume from it.
         #[serde(default, deserialize_with = "flag")]
         force: bool,
     },
@@ -58,7 +58,7 @@ pub(crate) enum Action {
         #[serde(flatten)]
         which: Letters,
     },
-    /// Run calls again: from their dead letters, else from the arguments that the history has.
+    /// Run calls again: from their dead letters, else with the arguments kept in the history.
     Replay {
         #[serde(default, deserialize_with = "several")]
         ids: Vec<String>,
@@ -66,7 +66,7 @@ pub(crate) enum Action {
         #[serde(default)]
         filter: Option<Query>,
     },
-    /// Do not run calls; with `terminate`, also stop those that run.
+    /// Revoke calls; with `terminate`, also stop those that are running.
     Revoke {
         #[serde(default, deserialize_with = "several")]
         ids: Vec<String>,
@@ -85,11 +85,11 @@ pub(crate) enum Action {
         /// Keyword arguments: a JSON object.
         #[serde(default)]
         kwargs: Option<String>,
-        /// Default: where the routes lead.
+        /// Default: the queue that the routes choose.
         #[serde(default)]
         queue: Option<String>,
     },
-    /// Keep workers from a queue, or from a task; what runs runs on.
+    /// Pause a queue or a task; running tasks continue.
     Pause {
         #[serde(default)]
         queue: Option<String>,
@@ -114,18 +114,18 @@ pub(crate) enum Action {
     PauseSchedule(PauseFields),
     /// End the pause of a schedule.
     ResumeSchedule(Named),
-    /// Remove what was added or edited by hand.
+    /// Remove a schedule added by hand, or revert one edited by hand.
     RemoveSchedule(Named),
-    /// Add slots to a worker, or take some away; what runs in them ends first.
+    /// Add slots to a worker or remove some; a removed slot finishes its running task first.
     ResizeWorker {
         worker: String,
-        /// How many: more, or below zero fewer.
+        /// The number of slots to add; negative to remove slots.
         #[serde(deserialize_with = "change")]
         by: i64,
     },
-    /// Let a worker consume from another queue.
+    /// Make a worker consume from another queue.
     AddQueue { worker: String, queue: String },
-    /// Let a worker consume from a queue no more.
+    /// Make a worker stop consuming from a queue.
     CancelQueue { worker: String, queue: String },
     /// Ask a worker to finish its running tasks and exit.
     StopWorker { worker: String },
@@ -138,7 +138,7 @@ impl Action {
         value["action"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// What it is done to, for the audit trail. Arguments of calls are left out: they may be secret.
+    /// Returns the target of the action for the audit trail. Arguments of calls are left out: they may be secret.
     pub(crate) fn subject(&self) -> String {
         match self {
             Self::PurgeQueue { queue } => queue.clone(),
@@ -179,7 +179,7 @@ impl Action {
         }
     }
 
-    /// Does it, and says what was done.
+    /// Performs the action and returns a sentence that describes the result.
     pub(crate) async fn perform(&self, state: &State, progress: &Arc<Progress>) -> Outcome<String> {
         let app = &state.app;
         match self {
@@ -275,7 +275,7 @@ async fn replay_dead(app: &App, which: Which, progress: &Arc<Progress>) -> Outco
     Ok(text)
 }
 
-/// What is to be paused or resumed.
+/// Returns the queue or task to pause or resume.
 fn pausable(queue: Option<&str>, task: Option<&str>) -> Outcome<Pausable> {
     match (queue, task) {
         (Some(queue), None) => Ok(Pausable::Queue(queue.to_owned())),
@@ -298,7 +298,7 @@ async fn revoke(app: &App, ids: &[String], terminate: bool) -> Outcome<String> {
     })
 }
 
-/// An action from the fields of a form; a field that is there twice is a list.
+/// Parses an action from the fields of a form; a repeated field becomes a list.
 pub(crate) fn of_form(fields: &[(String, String)]) -> Result<Action, String> {
     let (mut object, mut filter) = (Map::new(), Map::new());
     for (name, value) in fields {

@@ -1,4 +1,4 @@
-//! Style, script and icon: part of the program, and nothing from anywhere else.
+//! Style sheet, script and icon, embedded in the binary: nothing is loaded from other hosts.
 
 use axum::extract::Path;
 use axum::http::{StatusCode, header};

@@ -1,4 +1,4 @@
-//! All that can be found out about one call: from the history, the workers and its dead letter.
+//! Everything known about one call: from the history, the workers and its dead letter.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::message::Message;
 
 /// How long workers have to reply.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How many calls that it has sent are listed.
+/// How many of the calls that it sent are listed.
 const CHILDREN: usize = 50;
 
 /// One call.
@@ -27,7 +27,7 @@ pub(crate) struct Call {
     /// Its arguments as JSON, if they are known in full.
     pub(crate) args: Option<String>,
     pub(crate) kwargs: Option<String>,
-    /// The calls that it has sent.
+    /// The calls that it sent.
     pub(crate) children: Vec<Job>,
     /// Why it is not running.
     pub(crate) reasons: Vec<String>,
@@ -42,7 +42,7 @@ impl Call {
     }
 }
 
-/// Finds out about a call. `None` if nothing was heard of it.
+/// Collects what is known about a call. `None` if the history does not have it.
 pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String> {
     let told = |error: crate::error::Error| format!("{error:#}");
     let Some(job) = state.history.task(id).await.map_err(told)? else { return Ok(None) };
@@ -90,7 +90,7 @@ pub(crate) fn may_have_letter(state: JobState) -> bool {
     matches!(state, JobState::DeadLettered | JobState::Failure | JobState::Rejected)
 }
 
-/// Why a call is not running, and what could not be found out.
+/// Returns the reasons why a call is not running, and what could not be determined.
 async fn reasons(state: &State, id: &str) -> Vec<String> {
     if let Err(away) = state.reachable() {
         return vec![away.in_words().1];

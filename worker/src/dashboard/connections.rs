@@ -1,4 +1,4 @@
-//! The connections of browsers: bounded in number, and in the time that a request may take to arrive.
+//! Serves browser connections: bounds their number and the time that a request may take to arrive.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -23,10 +23,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::tracing::debug;
 
-/// What one client may take from the others.
+/// Limits that keep one client from starving the others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// How many connections are served at once; more of them wait.
+    /// How many connections are served at once; further ones wait.
     connections: usize,
     /// How long the head of a request may take. A connection without a request is closed after this time too.
     head: Duration,
@@ -39,9 +39,9 @@ pub(super) const LIMITS: Limits =
     Limits { connections: 256, head: Duration::from_secs(15), body: Duration::from_secs(60) };
 /// How large the head of a request may be.
 const LARGEST_HEAD: usize = 64 * 1024;
-/// How long requests may go on when the page ends.
+/// How long requests may continue during shutdown.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long to wait when the system gives no connections.
+/// How long to wait after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until it is stopped.
@@ -64,7 +64,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
                     drop(place);
                 });
             }
-            // Out of file handles, for instance: that passes.
+            // Transient: out of file handles, for instance.
             Err(error) => {
                 debug!(%error, "cannot accept a connection to the management page");
                 tokio::time::sleep(PAUSE).await;
@@ -75,7 +75,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     let _ = tokio::time::timeout(GRACE, serving.wait()).await;
 }
 
-/// Answers the requests of one connection. Its errors are the client's affair.
+/// Answers the requests of one connection. Its errors concern only this client and are ignored.
 async fn converse(
     stream: TcpStream,
     peer: SocketAddr,
@@ -103,7 +103,7 @@ async fn converse(
     let _ = connection.await;
 }
 
-/// The body of a request, or an error when its time is up.
+/// Wraps the body of a request so that reading fails once its time is up.
 fn in_time(body: Body, time: Duration) -> Body {
     let deadline = Instant::now() + time;
     let pieces = unfold(Some(body.into_data_stream()), move |body| async move {
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client gets who sends this and nothing more.
+    /// Returns the response to a client that sends this and nothing more.
     async fn answer(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -142,7 +142,7 @@ mod tests {
         let router = Router::new().route("/", post(async |body: String| body));
         let stopped = stop.clone();
         let serving = tokio::spawn(async move { serve(listener, router, limits, &stopped).await });
-        // Each of them has the only place until its time is up.
+        // Each client holds the only connection until its time is up.
         assert_eq!(answer(address, "POST / HT").await, "");
         let slow = answer(address, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab").await;
         assert!(slow.starts_with("HTTP/1.1 400"), "{slow}");

@@ -1,4 +1,4 @@
-//! What is wrong right now, the worst first: decided from what is seen now and what was seen before.
+//! Finds current problems, the worst first, by comparing the latest snapshot with an earlier one.
 
 use super::path;
 use super::problem::{Problem, Severity};
@@ -6,12 +6,12 @@ use super::snapshot::{QueueView, Snapshot};
 use crate::control::WorkerInfo;
 use crate::show::counted;
 
-/// A worker that settles for longer than this many seconds stands still.
+/// A worker that has been settling for this many seconds counts as stuck.
 const SETTLING: u64 = 30;
-/// Ready messages that no worker takes for so many seconds, though it has room, are not consumed.
+/// Ready messages that no worker takes for this many seconds despite free slots count as not consumed.
 const NOT_TAKEN: f64 = 60.0;
 
-/// What is wrong now, compared with some minutes ago.
+/// Returns the current problems, compared with some minutes ago.
 pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |severity, title: String, hint: String, link: Option<String>| {
@@ -42,7 +42,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
     for queue in &now.queues {
         let name = &queue.name;
         let link = || Some(path::queue(name));
-        // Nobody takes from a paused queue, and that is what somebody wanted.
+        // A paused queue is not consumed, on purpose.
         let is_served = queue.pause.is_none() && !queue.is_dead_letter_queue;
         if is_served && queue.ready > 0 && queue.consumers == 0 {
             let title = format!("No worker consumes from `{name}`");
@@ -95,7 +95,7 @@ fn has_room(now: &Snapshot, queue: &str) -> bool {
     workers_of(now, queue).any(|info| !info.stopping && info.running < info.concurrency)
 }
 
-/// Whether messages have waited for long and nothing was taken meanwhile.
+/// Whether messages have waited for long while none was taken.
 fn is_not_taken(now: &Snapshot, earlier: &Snapshot, queue: &QueueView) -> bool {
     if earlier.queue(&queue.name).is_none_or(|before| before.ready == 0) {
         return false;
@@ -103,7 +103,7 @@ fn is_not_taken(now: &Snapshot, earlier: &Snapshot, queue: &QueueView) -> bool {
     if let Some(age) = queue.oldest_seconds {
         return age > NOT_TAKEN;
     }
-    // Where the broker does not tell how old a message is: its workers have begun nothing since.
+    // The broker does not report the age of messages: check whether its workers have started any task since.
     let started = |snapshot| -> Option<Vec<(&str, u64)>> {
         workers_of(snapshot, &queue.name).map(|info| Some((info.name.as_str(), info.started?))).collect()
     };
@@ -173,7 +173,7 @@ mod tests {
         );
     }
 
-    /// RabbitMQ does not tell how old a message is.
+    /// RabbitMQ does not report the age of messages.
     #[test]
     fn workers_that_have_begun_nothing_for_a_minute_take_nothing() {
         let at = |seconds: i64, ready, started| {

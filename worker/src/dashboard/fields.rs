@@ -1,9 +1,9 @@
-//! Values of requests: JSON from programs, and texts from forms.
+//! Deserializes the fields of requests: JSON from programs, text from forms.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// A form sends numbers as text, and an empty field for none.
+/// Reads a number. A form sends it as text, with an empty field for none.
 pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::Null => Ok(None),
@@ -14,7 +14,7 @@ pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     }
 }
 
-/// A change of a number, which is not zero and not absurd.
+/// Reads a change of a number, which must be neither zero nor absurdly large.
 pub(crate) fn change<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let by = match Value::deserialize(deserializer)? {
         Value::Number(number) => number.as_i64(),
@@ -26,7 +26,7 @@ pub(crate) fn change<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, 
     })
 }
 
-/// A form sends a box that is ticked as text.
+/// Reads a flag. A form sends a ticked box as text.
 pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::Bool(flag) => Ok(flag),
@@ -36,7 +36,7 @@ pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
     }
 }
 
-/// A form sends one text where there is only one.
+/// Reads a list. A form sends a list of one as plain text.
 pub(crate) fn several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -1,4 +1,4 @@
-//! Around every request: who is there, and the headers that protect the answer.
+//! The middleware around every request: identifies the viewer and adds security headers to the response.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,38 +19,38 @@ use crate::app::config::dashboard::DashboardRole;
 
 /// The name of the cookie that holds the key of the session.
 pub(crate) const COOKIE: &str = "mq-worker-session";
-/// What an open page sends when it only looks for what is new.
+/// The header that an open page sends when it only fetches updates.
 const LIVE: &str = "x-live";
-/// No scripts, styles or requests but our own, and no frames around us.
+/// Allows only our own scripts, styles and requests, and forbids framing the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Who sends a request.
+/// The user or program that sends a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Viewer {
     pub(crate) name: String,
     pub(crate) role: DashboardRole,
     pub(crate) via: Via,
-    /// True for an open page that only looks for what is new.
+    /// True for an open page that only fetches updates.
     pub(crate) wants_parts: bool,
 }
 
-/// How it is known who that is.
+/// How a viewer was identified.
 #[derive(Clone, Debug)]
 pub(crate) enum Via {
     /// A browser, by its cookie.
     Session { key: String, csrf: String },
-    /// A program, by its token: no other site can make a browser send it.
+    /// A program, by its token. No other site can make a browser send it.
     Token,
 }
 
 impl Viewer {
-    /// True if this one may act.
+    /// Returns whether the viewer may perform actions.
     pub(crate) fn may_act(&self) -> bool {
         self.role == DashboardRole::Act
     }
 
-    /// What a form must send along.
+    /// The CSRF token that a form must include.
     pub(crate) fn csrf(&self) -> &str {
         match &self.via {
             Via::Session { csrf, .. } => csrf,
@@ -58,7 +58,7 @@ impl Viewer {
         }
     }
 
-    /// True if a form comes from a page of ours.
+    /// Returns whether a form was sent from one of our own pages.
     pub(crate) fn is_own_form(&self, sent: Option<&str>) -> bool {
         match &self.via {
             Via::Session { csrf, .. } => sent.is_some_and(|sent| is_same(csrf, sent)),
@@ -87,7 +87,7 @@ pub(crate) async fn around(Shared(state): Shared<Arc<State>>, mut request: Reque
     response
 }
 
-/// Without a login, a page on another site could reach us under its own name.
+/// Guards against DNS rebinding: without a login, a page on another site could reach us under its own host name.
 fn is_strange_host(state: &State, request: &Request) -> bool {
     if !state.access.is_open() || !state.listen.ip().is_loopback() || state.access.public_url().is_some() {
         return false;
@@ -100,7 +100,7 @@ fn is_strange_host(state: &State, request: &Request) -> bool {
     !(name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
 }
 
-/// Who sends a request, and the cookie of a session that begins with it.
+/// Returns the viewer of a request, and the cookie if a session starts with it.
 fn identify(state: &State, request: &Request) -> (Option<Viewer>, Option<HeaderValue>) {
     let headers = request.headers();
     if let Some(token) = bearer(headers) {
@@ -117,7 +117,7 @@ fn identify(state: &State, request: &Request) -> (Option<Viewer>, Option<HeaderV
     let said = peer(request).and_then(|peer| state.access.of_proxy(peer, text));
     let said = said.or_else(|| state.access.is_open().then(|| ("everybody".into(), DashboardRole::Act)));
     match (said, found) {
-        // The proxy may have let somebody else in meanwhile.
+        // The proxy may have authenticated a different user since.
         (Some((name, role)), Some((key, session))) if session.user == name && session.role == role => {
             (Some(viewer(key, session)), None)
         }

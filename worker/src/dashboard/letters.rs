@@ -1,21 +1,21 @@
-//! Which dead letters are meant.
+//! A selection of dead letters.
 
 use serde::{Deserialize, Serialize};
 
 use crate::admin::dead::search::Which;
 
-/// Which dead letters of a queue are meant; all of them if nothing is said.
+/// Selects dead letters of a queue; all of them if no field is set.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct Letters {
     pub(crate) id: Option<String>,
     pub(crate) task: Option<String>,
-    /// The kind of the error, as the groups have it.
+    /// The kind of error, as in the groups on the page.
     pub(crate) kind: Option<String>,
 }
 
 impl Letters {
-    /// As what is searched for in the dead-letter queue of a queue.
+    /// Returns the search for these letters in the dead-letter queue of `queue`.
     pub(crate) fn of(&self, queue: &str) -> Which {
         let Self { id, task, kind } = self.clone();
         Which { queue: queue.to_owned(), id, task, kind, ..Which::default() }

@@ -1,4 +1,4 @@
-//! Server-sent events: they announce that something is new, and the page loads its parts again.
+//! Server-sent events: they announce a new snapshot, and the page reloads its live parts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use futures_util::stream::unfold;
 use super::guard::Viewer;
 use super::state::State;
 
-/// How often a connection that has nothing to say is kept awake.
+/// How often a keep-alive is sent on an idle connection.
 const AWAKE: Duration = Duration::from_secs(15);
 
 /// `GET /live`

@@ -1,8 +1,8 @@
-//! The management page: what waits, runs and has failed, and why, in a browser.
+//! The management page: shows in a browser what is waiting, running and failed, and why.
 //!
 //! `mq-worker dashboard` serves it, and `mq-worker --dashboard ADDRESS:PORT` inside a worker. A program serves it with
-//! [`Dashboard`]. Pages are rendered on the server from what `watcher` has seen last; an action of a form and one of the
-//! API are the same `actions::Action`.
+//! [`Dashboard`]. Pages are rendered on the server from the latest snapshot of `watcher`; forms and the API perform the
+//! same `actions::Action`.
 
 mod act;
 mod actions;
@@ -51,11 +51,11 @@ use crate::error::{Error, Result};
 use crate::history::{self, History, Retention};
 use crate::tracing::warn;
 
-/// The address of the page where nothing else is configured.
+/// The default address of the page.
 pub const DEFAULT_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5555);
 
-/// How long to wait before the broker is opened again.
+/// How long to wait before connecting to the broker again.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// The management page, bound to its address.
@@ -80,8 +80,8 @@ impl Dashboard {
     /// Binds the page to an address. With port 0 the system chooses one.
     ///
     /// # Errors
-    /// An address that is in use or not of this machine, one that others can reach while nobody has to
-    /// [log in](Login), or a mistake in `[dashboard]` of the configuration.
+    /// Fails if the address is in use or does not belong to this machine, if others can reach it and there are no users
+    /// who could [log in](Login), or if `[dashboard]` of the configuration has a mistake.
     pub async fn bind(app: App, listen: SocketAddr, login: Login) -> Result<Self> {
         let config = app.config().dashboard.clone();
         let access = Access::new(config.clone(), login, listen)?;
@@ -119,15 +119,15 @@ impl Dashboard {
         self.state.listen
     }
 
-    /// What to open in a browser: the page, or, where no users are configured, a link that logs in once.
+    /// Returns the URL to open in a browser: the page or, if no users are configured, a one-time login link.
     pub fn link(&self) -> String {
         self.state.login_link().unwrap_or_else(|| self.state.address())
     }
 
-    /// Serves the page until `stop` is ready.
+    /// Serves the page until `stop` completes.
     ///
     /// # Errors
-    /// None at present: what goes wrong with one connection ends that connection.
+    /// None at present: an error on one connection ends only that connection.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let Self { listener, state } = self;
         let token = state.stop.clone();
@@ -147,7 +147,7 @@ impl Dashboard {
     }
 }
 
-/// Fills the history as long as the page is served. A broker that cannot be opened yet is tried again.
+/// Fills the history while the page is served. Retries while the broker cannot be reached.
 async fn follow(state: &State) {
     loop {
         let ended = match state.app.broker().await {

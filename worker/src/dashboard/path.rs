@@ -2,10 +2,10 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Stays as it is in a part of a path and in a query.
+/// The characters to encode in a path segment or a query value: all but letters, digits and `-._~`.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A text as a part of a path, or as a value in a query.
+/// Encodes a text as a path segment or a query value.
 pub(crate) fn encoded(text: &str) -> String {
     // A browser would resolve these as steps in a path.
     match text {
@@ -35,7 +35,7 @@ pub(crate) fn schedule(name: &str) -> String {
     format!("/schedules/{}", encoded(name))
 }
 
-/// A path of this site: what somebody wants to go back to must not lead elsewhere.
+/// Returns the path if it stays on this site, else `/`: a redirect must not lead to another site.
 pub(crate) fn own(path: &str) -> &str {
     let is_own = path.starts_with('/')
         && !path.starts_with("//")

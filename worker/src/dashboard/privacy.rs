@@ -3,7 +3,7 @@
 use crate::app::config::dashboard::DashboardConfig;
 use crate::routing::router::glob;
 
-/// What stands in the place of hidden arguments.
+/// Shown in place of hidden arguments.
 pub(crate) const HIDDEN: &str = "hidden";
 
 /// Which arguments and results are hidden.

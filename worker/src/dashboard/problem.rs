@@ -1,4 +1,4 @@
-//! Something that is wrong, for people.
+//! A problem, described for operators.
 
 use serde::Serialize;
 
@@ -6,19 +6,19 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
-    /// Work stands still.
+    /// Work has stopped.
     Error,
     /// Work is at risk.
     Warning,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Problem {
     pub(crate) severity: Severity,
     pub(crate) title: String,
-    /// The way out.
+    /// The cause, or what to do about it.
     pub(crate) hint: String,
-    /// The page that tells more, as a path.
+    /// The path of the page with more details.
     pub(crate) link: Option<String>,
 }

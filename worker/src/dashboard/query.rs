@@ -1,4 +1,4 @@
-//! What to search for, as it is written in an address, for pages and API alike.
+//! A search as URL parameters, shared by the pages and the API.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::path::encoded;
 use crate::history::{Filter, JobState};
 
-/// The fields of the search form. Empty ones are as if they were not there.
+/// The fields of the search form. Empty fields are ignored.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct Query {
@@ -20,15 +20,15 @@ pub(crate) struct Query {
     pub(crate) parent: String,
     pub(crate) from: String,
     pub(crate) to: String,
-    /// Where the page begins.
+    /// The cursor after which this page of results starts.
     pub(crate) after: String,
 }
 
 impl Query {
-    /// The same for the history.
+    /// Returns the corresponding filter for the history.
     ///
     /// # Errors
-    /// A state or a time that is none.
+    /// Fails on an unknown state or an invalid time.
     pub(crate) fn filter(&self) -> Result<Filter, String> {
         let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let states = self.state.split(',').map(str::trim).filter(|state| !state.is_empty()).map(state);
@@ -46,12 +46,12 @@ impl Query {
         })
     }
 
-    /// True if nothing is asked for.
+    /// Returns whether no search field is set.
     pub(crate) fn is_empty(&self) -> bool {
         Self { after: String::new(), ..self.clone() } == Self::default()
     }
 
-    /// As it is written in an address, with another page.
+    /// Returns the URL path of this search at another cursor.
     pub(crate) fn path(&self, after: &str) -> String {
         let fields = [
             ("id", self.id.as_str()),
@@ -72,7 +72,7 @@ impl Query {
     }
 }
 
-/// A state by its name, in any case.
+/// Parses the name of a state, in any case.
 fn state(name: &str) -> Result<JobState, String> {
     let found = JobState::all().find(|state| state.as_str().eq_ignore_ascii_case(name));
     found.ok_or_else(|| {
@@ -81,7 +81,7 @@ fn state(name: &str) -> Result<JobState, String> {
     })
 }
 
-/// A time as a browser sends it (in UTC), or as RFC 3339.
+/// Parses a time as sent by a browser (in UTC), or in RFC 3339.
 fn time(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());

@@ -1,4 +1,4 @@
-//! Running calls again: from their dead letters, else as new calls with the arguments that the history has.
+//! Runs calls again: from their dead letters, else as new calls with the arguments kept in the history.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::admin::failure::{Failure, Outcome};
 use crate::history::{Job, json_of_literal};
 use crate::show::counted;
 
-/// Runs calls again, and says what became of them.
+/// Runs calls again and reports how many were replayed.
 pub(crate) async fn replay(state: &State, ids: &[String]) -> Outcome<String> {
     let (mut letters, mut calls) = (BTreeMap::<String, Vec<Job>>::new(), Vec::new());
     let mut done = Done::default();
@@ -25,7 +25,7 @@ pub(crate) async fn replay(state: &State, ids: &[String]) -> Outcome<String> {
             },
         }
     }
-    // One walk over each dead-letter queue, however many letters of it are meant.
+    // Walk over each dead-letter queue once, however many of its letters are selected.
     for (queue, jobs) in letters {
         calls.extend(done.send_back(state, queue, jobs).await);
     }

@@ -1,4 +1,4 @@
-//! Which address is answered by what.
+//! Maps paths to handlers.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use super::pages::{task, tasks, worker, workers};
 use super::state::State;
 use super::{act, api, assets, live};
 
-/// What a form may hold beside the arguments of a call.
+/// Room in a form for everything but the arguments of a call.
 const FORM: usize = 64 * 1024;
 
 /// All routes of the page.
 pub(crate) fn router(state: Arc<State>) -> Router {
-    // A character of the arguments may take three in a form.
+    // Form encoding may triple the size of the arguments.
     let largest = state.app.config().max_message_size.saturating_mul(3).saturating_add(FORM);
     Router::new()
         .route("/", get(overview::show))

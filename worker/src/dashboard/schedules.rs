@@ -1,4 +1,4 @@
-//! What can be done with schedules: add, change, run, pause and remove them.
+//! Actions on schedules: add, change, run, pause and remove them.
 
 use chrono::{TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::schedule::Schedule;
 use crate::show;
 
-/// A schedule as somebody writes it: an empty text is as good as none.
+/// A schedule as entered in a form; an empty text counts as none.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct ScheduleFields {
@@ -21,27 +21,27 @@ pub(crate) struct ScheduleFields {
     tz: Option<String>,
     every: Option<String>,
     at: Option<String>,
-    /// A JSON array; those that a schedule has stay if none are given.
+    /// A JSON array; if empty, an existing schedule keeps its arguments.
     args: Option<String>,
-    /// A JSON object; the same.
+    /// A JSON object; likewise.
     kwargs: Option<String>,
     queue: Option<String>,
     expires: Option<String>,
     overlap: Option<String>,
     catch_up: Option<String>,
     jitter: Option<String>,
-    /// Refuses to change a schedule that is there.
+    /// Refuses to change an existing schedule.
     #[serde(deserialize_with = "flag")]
     is_new: bool,
 }
 
-/// Which schedule.
+/// The name of a schedule.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Named {
     schedule: String,
 }
 
-/// Which schedule is paused, and for how long.
+/// Which schedule to pause, and for how long.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct PauseFields {
     schedule: String,
@@ -76,7 +76,7 @@ impl ScheduleFields {
         })
     }
 
-    /// The schedule; what cannot be seen in a form stays as it is known.
+    /// Parses the schedule. What the form does not show is kept from the known schedule.
     fn read(&self, known: Option<&Schedule>) -> Outcome<Schedule> {
         let mut object = Map::new();
         let texts = [
@@ -142,7 +142,7 @@ impl Named {
         Ok(format!("Schedule {} is resumed.", self.schedule))
     }
 
-    /// Removes what was added or edited by hand.
+    /// Removes a schedule added by hand, or reverts one edited by hand.
     pub(crate) async fn remove(&self, app: &App) -> Outcome<String> {
         let name = &self.schedule;
         app.schedules().remove(name).await?;
@@ -194,7 +194,7 @@ mod tests {
             (&written["tz"], &written["overlap"], &written["queue"]),
             (&json!("Europe/Berlin"), &json!("skip"), &Value::Null)
         );
-        // Arguments that are not shown stay.
+        // Arguments that the form leaves out are kept.
         let other = fields(json!({"name": "nightly", "task": "clean", "every": "5m", "kwargs": "{}"}));
         let changed = other.read(Some(&schedule.clone().kwarg("a", 1).header("h", 2))).expect("a schedule");
         assert_eq!((changed.args.len(), changed.kwargs.len(), changed.headers.len()), (1, 0, 1));

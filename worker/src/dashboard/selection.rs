@@ -1,13 +1,13 @@
-//! Which calls are meant: those that are named, or all that a search finds.
+//! Selects calls: by their ids, or all that a search finds.
 
 use super::query::Query;
 use super::state::State;
 use crate::admin::failure::{Failure, Outcome};
 
-/// The most calls that are acted on at once.
+/// The most calls that one action covers.
 const MOST: usize = 10_000;
 
-/// Calls for the audit trail.
+/// Describes the selected calls for the audit trail.
 pub(crate) fn calls(ids: &[String], filter: Option<&Query>) -> String {
     if let Some(filter) = filter {
         return format!("all of {}", filter.path(""));
@@ -16,7 +16,7 @@ pub(crate) fn calls(ids: &[String], filter: Option<&Query>) -> String {
     format!("{}{more}", ids.iter().take(3).cloned().collect::<Vec<_>>().join(", "))
 }
 
-/// The calls that are meant.
+/// Returns the ids of the selected calls.
 pub(crate) async fn select(state: &State, ids: &[String], filter: Option<&Query>) -> Outcome<Vec<String>> {
     let Some(filter) = filter else {
         return match ids.len() {

@@ -1,4 +1,4 @@
-//! Sending a call with arguments that somebody has written.
+//! Sends a call with arguments entered by a user.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use crate::admin::failure::{Failure, Outcome};
 use crate::app::{App, AsyncResult};
 use crate::canvas::SendOptions;
 
-/// Sends a call, and says under which id. Without a queue it goes where the routes lead.
+/// Sends a call and reports its id. Without a queue, the routes choose one.
 pub(crate) async fn send(
     app: &App,
     task: &str,
@@ -20,13 +20,13 @@ pub(crate) async fn send(
     let queue = queue.map(str::trim).filter(|queue| !queue.is_empty());
     let queue = queue.map(crate::app::config::value::queue).transpose();
     let queue = queue.map_err(|problem| Failure::usage(format!("queue: {problem}")))?;
-    // Nobody waits for the result here.
+    // The result is not awaited.
     let options = SendOptions { queue, ..SendOptions::default() };
     let sent: AsyncResult<Value> = app.send_call(task, &*args, &*kwargs, options).await?;
     Ok(format!("{task} sent as {}.", sent.id()))
 }
 
-/// The text as it was written: a number in it may have more digits than a value keeps.
+/// Returns the JSON text unchanged: a `Value` would lose digits of large numbers.
 fn json(text: &str, empty: &str, expected: &str, start: char) -> Outcome<Box<RawValue>> {
     let text = text.trim();
     let text = if text.is_empty() { empty } else { text };

@@ -1,4 +1,4 @@
-//! What the page knows of broker and workers at one moment.
+//! The state of broker and workers at one moment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::routing::Queue;
 /// How long workers have to reply.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// How long to wait until a question to workers is sent and answered: a broker that has an alarm takes none.
+/// Timeout for a request to the workers and its replies: a broker with an alarm accepts no requests.
 const ASKING: Duration = Duration::from_secs(3);
 
 /// Broker and workers at one moment.
@@ -29,19 +29,19 @@ pub(crate) struct Snapshot {
     pub(crate) at: DateTime<Utc>,
     pub(crate) broker: BrokerView,
     pub(crate) queues: Vec<QueueView>,
-    /// Delayed messages of all queues together, where no queue's own count holds them.
+    /// Delayed messages of all queues together, if they are not counted per queue.
     pub(crate) delayed: Option<u64>,
-    /// Why there may be queues that are not listed.
+    /// Why the list of queues may be incomplete.
     pub(crate) queues_left_out: Option<String>,
     pub(crate) workers: Vec<WorkerView>,
-    /// The tasks that the workers have, if any answered.
+    /// The tasks registered by the workers, if any replied.
     #[serde(skip)]
     pub(crate) registered: Option<Registered>,
     /// Paused queues and tasks.
     pub(crate) paused: Vec<Pause>,
     /// Why RabbitMQ's management API does not answer, if its address is configured.
     pub(crate) management_error: Option<String>,
-    /// Why the history stands still, if it does.
+    /// Why the history is not being filled, if so.
     pub(crate) history_error: Option<String>,
     pub(crate) problems: Vec<Problem>,
 }
@@ -72,13 +72,13 @@ pub(crate) struct QueueView {
     pub(crate) dead: Option<u64>,
     /// The workers that consume from it.
     pub(crate) workers: Vec<String>,
-    /// The pause that keeps workers from it, if it is paused.
+    /// Its pause, if it is paused.
     pub(crate) pause: Option<Pause>,
     /// True for a dead-letter queue whose own queue does not exist.
     pub(crate) is_dead_letter_queue: bool,
 }
 
-/// A worker with what it runs.
+/// A worker and its running tasks.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct WorkerView {
     #[serde(flatten)]
@@ -90,13 +90,13 @@ pub(crate) struct WorkerView {
     pub(crate) tasks: Vec<RunningView>,
 }
 
-/// A task that runs.
+/// A running task.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct RunningView {
     pub(crate) id: String,
     pub(crate) task: String,
     pub(crate) queue: Option<String>,
-    /// Since when, in seconds since 1970.
+    /// When it started, in seconds since 1970.
     pub(crate) since: Option<f64>,
     #[serde(skip)]
     pub(crate) args: Value,
@@ -105,7 +105,7 @@ pub(crate) struct RunningView {
 }
 
 impl Snapshot {
-    /// Looks at everything. A broker that cannot be reached is a part of the picture, with what was seen `last`.
+    /// Takes a snapshot. If the broker cannot be reached, returns that error with the data of the `last` one.
     pub(crate) async fn take(app: &App, last: &Self) -> Self {
         let at = Utc::now();
         let url = app.config().broker_url.to_string();
@@ -118,13 +118,13 @@ impl Snapshot {
         }
     }
 
-    /// What is known before anything was seen.
+    /// The initial snapshot, before the broker was reached.
     pub(crate) fn unseen(app: &App) -> Self {
         let url = app.config().broker_url.to_string();
         Self { broker: BrokerView { name: name(app), url, ..BrokerView::default() }, ..Self::default() }
     }
 
-    /// What was seen last, now that the broker does not answer.
+    /// Returns this snapshot with the broker marked as unreachable.
     pub(crate) fn without_broker(&self, error: String) -> Self {
         let at = Utc::now();
         let away_since = self.broker.away_since.or(Some(at));
@@ -148,7 +148,7 @@ impl Snapshot {
     }
 }
 
-/// The name of a broker that may not have been reached yet.
+/// Returns the broker's name from its URL, as it may not have been reached yet.
 fn name(app: &App) -> &'static str {
     match app.config().broker_url.scheme().as_str() {
         "amqp" | "amqps" => "RabbitMQ",
@@ -201,7 +201,7 @@ async fn replies(app: &App, broker: &dyn Broker) -> std::result::Result<Seen, St
     }
 }
 
-/// The workers that reply, with what they run, and the tasks that they have.
+/// The workers that reply, with their running tasks, and the tasks that they have registered.
 async fn workers(app: &App) -> Result<Seen> {
     let control = Control::new(app.broker().await?).timeout(PATIENCE);
     let none = Map::new;
@@ -269,7 +269,7 @@ fn paired(found: Vec<inventory::Found>, workers: &[WorkerView], paused: &[Pause]
     found.into_iter().filter(|queue| !is_dead(&queue.info.name)).map(view).collect()
 }
 
-/// What the names of dead-letter queues end with.
+/// The suffix of dead-letter queue names.
 pub(crate) const DEAD: &str = ".dead";
 
 #[cfg(test)]

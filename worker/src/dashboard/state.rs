@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state shared by all requests.
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +10,7 @@ use crate::admin::failure::{Failure, Outcome, UNAVAILABLE};
 use crate::app::App;
 use crate::history::History;
 
-/// What all requests share.
+/// The state shared by all requests.
 pub(crate) struct State {
     pub(crate) app: App,
     /// The address that the page is served on.
@@ -20,12 +20,12 @@ pub(crate) struct State {
     pub(crate) watcher: Watcher,
     pub(crate) history: History,
     pub(crate) privacy: Privacy,
-    /// Ends what would go on forever.
+    /// Cancelled on shutdown: stops the server, event streams, the watcher and running actions.
     pub(crate) stop: CancellationToken,
 }
 
 impl State {
-    /// Fails at once while the broker is away, so that nobody waits for it in vain.
+    /// Fails at once while the broker is unreachable, so that no request waits for it in vain.
     pub(crate) fn reachable(&self) -> Outcome {
         let snapshot = self.watcher.latest();
         let broker = &snapshot.broker;
@@ -37,13 +37,13 @@ impl State {
         }
     }
 
-    /// Asks the broker, unless it is away.
+    /// Runs a request to the broker; fails at once while the broker is unreachable.
     pub(crate) async fn asking<T>(&self, question: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         self.reachable()?;
         question.await
     }
 
-    /// The link that lets the next one in, where there are no users.
+    /// The one-time login link, if no users are configured.
     pub(crate) fn login_link(&self) -> Option<String> {
         self.access.link().map(|key| format!("{}/login?key={key}", self.address()))
     }

@@ -1,4 +1,4 @@
-//! Telling one worker something.
+//! Commands to one worker.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,7 @@ use crate::admin::failure::{Failure, Outcome};
 use crate::app::App;
 use crate::control::Control;
 
-/// Tells one worker something, and waits for its word that it was done.
+/// Sends a command to one worker and waits for its confirmation.
 pub(crate) async fn tell(app: &App, worker: &str, method: &str, name: &str, value: Value) -> Outcome {
     let control = Control::new(app.broker().await?).to([worker]);
     let replies = control.ask(method, Map::from_iter([(name.to_owned(), value)])).await?;

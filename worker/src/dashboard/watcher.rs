@@ -1,4 +1,4 @@
-//! Looks at broker and workers again and again, once for all who watch.
+//! Takes snapshots of broker and workers at intervals, shared by all open pages.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,20 +14,21 @@ use super::snapshot::Snapshot;
 use crate::app::App;
 use crate::history::History;
 
-/// How often to look while somebody watches.
+/// The interval between snapshots while a page is open.
 const BUSY: Duration = Duration::from_secs(2);
-/// How often to look while nobody does, so that the charts have no gap.
+/// The interval while no page is open, so that the charts have no gap.
 const CALM: Duration = Duration::from_secs(15);
-/// After so long without a request, nobody watches.
+/// After this time without a request, no page counts as open.
 const WATCHED: Duration = Duration::from_secs(20);
-/// What was seen so long ago is compared with what is seen now.
+/// The age of the snapshot that a new one is compared with.
 const EARLIER: Duration = Duration::from_secs(5 * 60);
-/// After so long without an answer the broker counts as away. RabbitMQ's management API has less time than this.
+/// After this time without an answer the broker counts as unreachable. Longer than the timeout for RabbitMQ's
+/// management API.
 const SILENCE: Duration = Duration::from_secs(6);
-/// How many lengths of a queue are kept for its chart, one in [`CALM`].
+/// How many lengths of a queue are kept for its chart, one per [`CALM`].
 const POINTS: usize = 40;
 
-/// The last snapshot, and the lengths of queues before it.
+/// The latest snapshot and the recent lengths of queues.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     latest: watch::Sender<Arc<Snapshot>>,
@@ -37,7 +38,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Has seen nothing yet.
+    /// Creates a watcher that has taken no snapshot yet.
     pub(crate) fn new(app: &App) -> Self {
         Self {
             latest: watch::Sender::new(Arc::new(Snapshot::unseen(app))),
@@ -47,7 +48,7 @@ impl Watcher {
         }
     }
 
-    /// Looks until it is stopped.
+    /// Takes snapshots until it is stopped.
     pub(crate) async fn run(&self, app: &App, history: &History, stop: &CancellationToken) {
         let mut past: VecDeque<(Instant, Arc<Snapshot>)> = VecDeque::new();
         let mut noted: Option<Instant> = None;
@@ -91,12 +92,12 @@ impl Watcher {
         }
     }
 
-    /// What was seen last.
+    /// Returns the latest snapshot.
     pub(crate) fn latest(&self) -> Arc<Snapshot> {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// What there is to see for somebody who has come; the first one waits until something has been seen.
+    /// Returns the latest snapshot for a page that was opened; waits a moment if none has been taken yet.
     pub(crate) async fn fresh(&self) -> Arc<Snapshot> {
         let is_new = !self.is_watched();
         self.watched();
@@ -110,19 +111,19 @@ impl Watcher {
         self.latest()
     }
 
-    /// Looks again at once: something was done.
+    /// Takes a snapshot at once, after an action.
     pub(crate) async fn again(&self) {
         let mut latest = self.latest.subscribe();
         self.wake.notify_one();
         let _ = tokio::time::timeout(BUSY, latest.changed()).await;
     }
 
-    /// Told whenever there is something new to see.
+    /// Returns a receiver that is notified of every new snapshot.
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.latest.subscribe()
     }
 
-    /// Somebody is still there.
+    /// Notes that a page is open.
     pub(crate) fn watched(&self) {
         *self.asked.lock().expect("never poisoned") = Instant::now();
     }

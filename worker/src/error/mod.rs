@@ -36,7 +36,7 @@ struct Inner {
 pub(crate) enum ErrorKind {
     /// The broker or result backend cannot be reached, or the connection was lost.
     Connection,
-    /// It was closed by this program, or is gone in a way that a restart may mend and waiting does not.
+    /// It was closed by this program, or was lost in a way that a restart may fix but waiting cannot.
     Gone,
     /// The broker refused a request: a permission is missing.
     AccessRefused,
@@ -89,7 +89,7 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), cause: None, source: None }))
     }
 
-    /// An error that is shown in two parts, however many steps are between them: the request, and this cause.
+    /// An error that is shown in two parts, the outermost request and this cause, however many steps are between them.
     pub(crate) fn cause(kind: ErrorKind, message: impl Into<String>) -> Self {
         let mut error = Self::new(kind, message);
         error.0.cause = Some(error.0.message.clone());
@@ -108,7 +108,7 @@ impl Error {
         self
     }
 
-    /// The same error for another caller who waits for the same thing, with its causes as text.
+    /// A copy of the error for another caller that waits for the same operation, with its causes as text.
     #[cfg(any(feature = "amqp", feature = "postgres", feature = "redis"))]
     pub(crate) fn again(&self) -> Self {
         let Inner { kind, message, cause, .. } = &*self.0;
@@ -156,7 +156,7 @@ impl Error {
         matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Gone)
     }
 
-    /// True for an error that waiting in this process cannot end: the backend was closed, is gone, or refuses access.
+    /// True for an error that waiting in this process cannot resolve: the backend was closed, is gone, or refuses access.
     pub(crate) fn is_final_here(&self) -> bool {
         self.0.kind == ErrorKind::Gone
             || self.is_access_refused()

@@ -15,10 +15,10 @@ pub struct TaskFailure {
     pub module: String,
     /// The error's text.
     pub message: String,
-    /// What led to it, for people: Python's traceback; of a Rust error its place and its sources; of a panic its place and a
-    /// backtrace.
+    /// Where it came from, for people: Python's traceback; for a Rust error its location and its sources; for a panic its
+    /// location and a backtrace.
     pub traceback: Option<String>,
-    /// The arguments of Python's exception, where they are more than its text.
+    /// The arguments of Python's exception, if they are more than its text.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub arguments: Box<[serde_json::Value]>,
 }
@@ -29,7 +29,7 @@ pub struct TaskFailure {
 pub enum Language {
     /// An error type of a Rust program.
     Rust,
-    /// An exception of Python or of Celery. Workers in Rust use Celery's own for what Celery has a class for, such as
+    /// An exception of Python or of Celery. Rust workers use Celery's classes where there is one, such as
     /// `celery.exceptions.TaskRevokedError`.
     Python,
 }

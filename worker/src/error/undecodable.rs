@@ -38,7 +38,7 @@ impl From<&serde_json::Error> for Undecodable {
             line => format!(" at line {line} column {}", error.column()),
         };
         let text = text.strip_suffix(&place).unwrap_or(&text);
-        // The parser's own words are about characters and quote none; those about data come from types.
+        // The parser's messages about syntax quote no input; those about data come from types and may.
         let text = if error.is_data() { without_values(text) } else { text.to_owned() };
         Self(text + &place)
     }
@@ -47,12 +47,12 @@ impl From<&serde_json::Error> for Undecodable {
 /// serde's message about a value that does not fit, without the value. A custom message of a type may quote anything,
 /// so it is dropped.
 pub(crate) fn without_values(text: &str) -> String {
-    // Names of the type's own fields, and numbers.
+    // These hold only names of the type's own fields, and numbers.
     if ["missing field `", "duplicate field `", "invalid length "].iter().any(|known| text.starts_with(known))
     {
         return text.to_owned();
     }
-    // Whatever is quoted stands before: the last one is serde's.
+    // Quoted input comes before it, so the last occurrence is serde's.
     let expected = text.rfind(", expected ").or_else(|| text.rfind(", there are no "));
     let expected = expected.map_or("", |at| &text[at..]);
     for what in ["invalid type", "invalid value"] {

@@ -16,21 +16,22 @@ use crate::error::{Error, Result};
 use crate::message::{JSON, Message, Properties};
 use crate::tracing;
 
-/// How many events wait to be sent.
+/// How many events may wait to be sent.
 const BUFFER: usize = 8192;
 /// How many events one message has at most.
 const BATCH: usize = 256;
-/// How many bytes one message has, unless a single event is larger.
+/// How many bytes one message has at most, unless a single event is larger.
 const BATCH_BYTES: usize = 128 * 1024;
 /// How long the first event of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(25);
-/// How much of a body or a result is kept until it is printed: more than anybody prints of it.
+/// How many bytes of a body or a result are kept for printing: more than is ever printed.
 pub(crate) const KEPT: usize = 4096;
-/// How long nothing is tried after a failure; twice as long after each further one.
+/// How long to pause after a failure; doubled after each further one.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Sends events of one worker or producer, without ever waiting: what the buffer has no room for is dropped and counted.
+/// Sends events of one worker or producer without ever waiting: events that do not fit into the buffer are dropped and
+/// counted.
 #[derive(Clone, Debug)]
 pub struct Emitter {
     buffer: mpsc::Sender<Emitted>,
@@ -40,9 +41,9 @@ pub struct Emitter {
 #[derive(Debug, Default)]
 struct Counts {
     dropped: AtomicU64,
-    /// The broker does not let us send events: nothing is buffered any more.
+    /// The broker refuses our events: nothing is buffered any more.
     is_refused: AtomicBool,
-    /// Nothing follows.
+    /// Cancelled when no more events follow.
     finished: CancellationToken,
 }
 
@@ -50,7 +51,7 @@ struct Counts {
 #[derive(Debug)]
 struct Emitted {
     event: Event,
-    /// Formatted when the event is sent, not where it is emitted: the caller's time is worth more.
+    /// Formatted when the event is sent, not when it is emitted: the caller must not pay for it.
     value: Option<Printed>,
 }
 
@@ -61,7 +62,7 @@ enum Printed {
 }
 
 impl Emitter {
-    /// An emitter under this name, and what empties its buffer: the caller spawns [`Sending::run`].
+    /// An emitter with this name, and the task that empties its buffer: the caller spawns [`Sending::run`].
     pub fn new(broker: Arc<dyn Broker>, hostname: String) -> (Self, Sending) {
         let (buffer, events) = mpsc::channel(BUFFER);
         let counts = Arc::<Counts>::default();
@@ -76,17 +77,17 @@ impl Emitter {
         (Self { buffer, counts }, sending)
     }
 
-    /// Emits an event. It is stamped with the time; name, process and time zone follow when it is sent.
+    /// Emits an event. Its timestamp is set now; name, process and time zone are set when it is sent.
     pub fn emit(&self, event: Event) {
         self.push(event, None);
     }
 
-    /// Emits an event with the arguments of a call, of which this is the body.
+    /// Emits an event with the arguments of the call that has this body.
     pub fn emit_with_arguments(&self, event: Event, body: &[u8]) {
         self.push(event, Some(Printed::Arguments(kept(body))));
     }
 
-    /// Emits an event with a result, of which this is the JSON.
+    /// Emits an event with a result, given as JSON.
     pub fn emit_with_result(&self, event: Event, json: &[u8]) {
         self.push(event, Some(Printed::Result(kept(json))));
     }
@@ -99,7 +100,7 @@ impl Emitter {
         }
     }
 
-    /// Lets [`Sending::run`] send what was emitted so far, and end. What is emitted later is dropped.
+    /// Lets [`Sending::run`] send what was emitted so far and return. Later events are dropped.
     pub fn finish(&self) {
         self.counts.finished.cancel();
     }
@@ -110,7 +111,7 @@ impl Emitter {
     }
 }
 
-/// The other end of an [`Emitter`].
+/// The receiving end of an [`Emitter`]: sends its events to the broker.
 pub struct Sending {
     broker: Arc<dyn Broker>,
     hostname: String,
@@ -128,7 +129,7 @@ struct Failed {
 }
 
 impl Sending {
-    /// Sends until the emitter is [finished](Emitter::finish) or its last clone is dropped, and then what is left.
+    /// Sends events until the emitter is [finished](Emitter::finish) or its last clone is dropped, then sends the rest.
     pub async fn run(mut self) {
         let mut batch = Vec::new();
         let finished = self.counts.finished.clone();
@@ -144,7 +145,7 @@ impl Sending {
             if received == 0 {
                 return;
             }
-            // A full batch means that more wait already.
+            // A full batch means that more are waiting already.
             if batch.len() < BATCH && !self.events.is_closed() {
                 tokio::select! {
                     () = tokio::time::sleep(GATHER) => {}
@@ -239,7 +240,8 @@ impl Emitted {
     }
 }
 
-/// Events as messages, each with how many it has: those of calls together, those of workers one by one, as Celery does it.
+/// Packs events into messages, each with its number of events: those of calls together, those of workers one by one, as
+/// Celery does it.
 fn publications(hostname: &str, events: impl Iterator<Item = Event>) -> Vec<(Publication, u64)> {
     let mut messages = Vec::new();
     let mut list = Vec::new();
@@ -254,7 +256,7 @@ fn publications(hostname: &str, events: impl Iterator<Item = Event>) -> Vec<(Pub
     for event in events {
         let Ok(json) = serde_json::to_vec(&event) else { continue };
         if !event.kind.is_of_call() {
-            // Not before what was emitted before it.
+            // Keep the order in which events were emitted.
             close(&mut list, &mut count, &mut messages);
             messages.push((publication(hostname, event.kind.routing_key(), json), 1));
             continue;
@@ -282,7 +284,7 @@ fn publication(hostname: &str, routing_key: String, body: Vec<u8>) -> Publicatio
         ..Message::default()
     };
     message.headers.set("hostname", hostname);
-    // Nobody may be listening.
+    // Not mandatory: there may be no reader.
     Publication { exchange: EVENTS.into(), routing_key, message, mandatory: false, delay: None }
 }
 

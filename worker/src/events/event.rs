@@ -11,7 +11,7 @@ macro_rules! event {
         /// One event. Fields that an event of its kind does not have are `None`.
         ///
         /// The names of the fields are those on the wire. All are Celery's, except for `attempt`, `wait`, `delay`, `reason`,
-        /// `dropped` and those of `mq-reported`, and except that our events name the `queue` and the `name` of their task more often.
+        /// `dropped` and those of `mq-reported`. Our events also have the `queue` and the `name` of their task more often.
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
         #[non_exhaustive]
         pub struct Event {
@@ -26,7 +26,7 @@ macro_rules! event {
             pub utcoffset: f64,
             /// The reporter's process.
             pub pid: u32,
-            /// The reporter's logical clock, by which Celery orders events.
+            /// The reporter's logical clock, with which Celery orders events.
             pub clock: u64,
             $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
             /// Fields that this crate does not know.
@@ -35,8 +35,8 @@ macro_rules! event {
         }
 
         impl Event {
-            /// Takes the fields out of a JSON object. A field of another type than the usual one stays in `other`: it must not
-            /// cost the event.
+            /// Takes the fields out of a JSON object. A field of an unexpected type stays in `other`: the event must not be
+            /// lost because of it.
             fn take_fields(&mut self, object: &mut Map<String, Value>) {
                 $(self.$field = take(object, stringify!($field));)*
             }
@@ -81,7 +81,7 @@ event! {
     terminated: bool,
     /// Of `task-revoked`: the signal that stopped it.
     signum: i64,
-    /// Of `task-revoked`: it was too late for it.
+    /// Of `task-revoked`: it had expired.
     expired: bool,
     /// Of `task-rejected`: the message returned to its queue.
     requeue: bool,
@@ -91,22 +91,22 @@ event! {
     wait: f64,
     /// Of `task-retried` and `mq-delayed`: after how many seconds it can run.
     delay: f64,
-    /// Why: of `mq-dead-lettered` and `task-failed` as in the header `mq-dead-reason`.
+    /// The reason; of `mq-dead-lettered` and `task-failed`, as in the header `mq-dead-reason`.
     reason: String,
-    /// Of `mq-reported`: the state that the call gives itself, such as `PROGRESS`.
+    /// Of `mq-reported`: the state that the call reports, such as `PROGRESS`.
     state: String,
     /// Of `mq-reported`: how much is done.
     current: u64,
-    /// Of `mq-reported`: how much there is in all; 0 if that is not known.
+    /// Of `mq-reported`: how much there is in total; 0 if unknown.
     total: u64,
-    /// Of `mq-reported`: what is being done; of other states than `PROGRESS`, what else the call says, as Python would print
-    /// it, shortened.
+    /// Of `mq-reported`: what is being done; for states other than `PROGRESS` their `meta`, as Python would print it,
+    /// shortened.
     description: String,
-    /// Of a worker: how many seconds lie between its heartbeats.
+    /// Of a worker: how many seconds there are between its heartbeats.
     freq: f64,
     /// Of a worker: how many tasks it runs.
     active: u64,
-    /// Of a worker: how many it has begun to run.
+    /// Of a worker: how many tasks it has started.
     processed: u64,
     /// Of a worker: the load of its machine over 1, 5 and 15 minutes.
     loadavg: [f64; 3],
@@ -121,12 +121,12 @@ event! {
 }
 
 impl Event {
-    /// An event without any facts.
+    /// An event with nothing but its kind.
     pub fn new(kind: EventKind) -> Self {
         Self { kind, ..Self::default() }
     }
 
-    /// The event with its arguments, its result and what the call says hidden.
+    /// Hides the arguments, the result and the description that the call reports.
     #[must_use]
     pub fn without_values(self) -> Self {
         let hidden = || Some("'[hidden]'".to_owned());
@@ -140,7 +140,7 @@ impl Event {
         }
     }
 
-    /// Reads the body of a message: one event, or a list of them. What is in the list and no event is left out.
+    /// Reads the body of a message: one event, or a list of them. Items of the list that are not events are left out.
     ///
     /// # Errors
     /// A body that is not JSON, or neither an object nor a list.
@@ -181,7 +181,7 @@ impl Event {
     }
 }
 
-/// Takes a field of the right type; a null is no field.
+/// Takes a field of the right type; null counts as no field.
 fn take<T: serde::de::DeserializeOwned>(object: &mut Map<String, Value>, name: &str) -> Option<T> {
     let value = object.remove(name)?;
     if value.is_null() {

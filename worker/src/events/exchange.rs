@@ -1,4 +1,4 @@
-//! Where events go: Celery's exchange, and the queues of those who read it.
+//! Where events go: Celery's exchange, and the queues of its readers.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ pub const EVENTS: &str = "celeryev";
 /// The routing key of a message with several events of calls.
 pub const SEVERAL: &str = "task.multi";
 
-/// How long an event waits for a reader that follows live, as in Celery: what is older is no news.
+/// How long an event waits for a live reader, as in Celery: older ones are of no interest to it.
 const LIVE_TTL: Duration = Duration::from_secs(5);
-/// How long the queue of such a reader stays when its owner died without a word.
+/// How long the queue of a live reader stays if its owner died without deleting it.
 const LIVE_EXPIRES: Duration = Duration::from_secs(60);
-/// How long the queue of a durable reader stays when nobody reads it: what is older is too old for a history too.
+/// How long the queue of a durable reader stays without one: older events are too old for a history too.
 const DURABLE_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How many messages wait for such a reader.
+/// How many messages wait for a live reader at most.
 const LIVE_LENGTH: u64 = 10_000;
 
 /// How to read events.
@@ -26,7 +26,7 @@ pub enum EventReader {
     /// From now on, and only while reading. A slow reader misses events.
     Live,
     /// Everything since the last batch that was [done](super::Batch::done): a durable queue of this name keeps it. Several
-    /// readers of one name share the events among them. After 7 days without a reader the broker deletes it.
+    /// readers with one name share the events. After 7 days without a reader the broker deletes the queue.
     Durable {
         /// The queue.
         name: String,
@@ -40,14 +40,14 @@ pub fn topology() -> Topology {
     Topology { exchanges: vec![Exchange::new(EVENTS, ExchangeKind::Topic)], ..Topology::default() }
 }
 
-/// True for the queue of a reader that follows live, of ours or of Celery's.
+/// True for the queue of a live reader, ours or Celery's.
 pub fn is_live_queue(queue: &str) -> bool {
     let id = queue.strip_prefix(EVENTS).and_then(|rest| rest.strip_prefix('.'));
     id.is_some_and(|id| Uuid::try_parse(id).is_ok())
 }
 
 impl EventReader {
-    /// The queue, and everything that has to exist.
+    /// The name of the queue, and everything to declare.
     pub(super) fn topology(&self) -> (String, Topology) {
         let queue = match self {
             Self::Live => Queue {

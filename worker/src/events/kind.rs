@@ -51,11 +51,11 @@ kinds! {
     TaskStarted = "task-started",
     /// It returned a value.
     TaskSucceeded = "task-succeeded",
-    /// It failed for good.
+    /// It failed permanently.
     TaskFailed = "task-failed",
     /// A worker refused the message. Only Celery's workers report it.
     TaskRejected = "task-rejected",
-    /// It is not run, or not to its end: revoked, expired or terminated.
+    /// It was not run, or not to its end: it was revoked, expired or terminated.
     TaskRevoked = "task-revoked",
     /// It failed and runs again after a delay.
     TaskRetried = "task-retried",
@@ -66,19 +66,19 @@ kinds! {
     WorkerHeartbeat = "worker-heartbeat",
     /// A worker stopped.
     WorkerOffline = "worker-offline",
-    /// It says how far it is, or another state that it gives itself.
+    /// It reported its progress or a state of its own.
     Reported = "mq-reported",
     /// A message moved to a dead-letter queue. `task-failed` reports the same to Celery's tools.
     DeadLettered = "mq-dead-lettered",
-    /// A message waits in the broker: it came before its time or before its turn.
+    /// A message waits in the broker: it was delivered before its time or before its turn.
     Delayed = "mq-delayed",
-    /// A suspected poison message begins its last run, alone in a separate process.
+    /// A suspected poison message starts its last run, alone in a separate process.
     Quarantined = "mq-quarantined",
     /// A worker that stops returned the message to its queue, with no attempt spent.
     Requeued = "mq-requeued",
     /// A worker may have died with the message: its crash count was raised.
     Crashed = "mq-crashed",
-    /// A message came again after its call had succeeded, and was not run again.
+    /// A message was delivered again after its call had succeeded, and was not run again.
     Duplicate = "mq-duplicate",
 }
 
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn celery_s_tools_ignore_our_own() {
-        // They take the part before the first dash for a group, and know `task` and `worker`.
+        // They read the part before the first dash as a group, and know `task` and `worker`.
         let celery = ["sent", "received", "started", "succeeded", "failed", "rejected", "revoked", "retried"];
         for kind in KNOWN {
             let known = match kind.name().split_once('-') {

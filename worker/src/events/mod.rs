@@ -1,10 +1,10 @@
 //! Events: what workers and producers report while they work, in Celery's form.
 //!
-//! [`Event`] is the data, [`Emitter`] sends it, [`EventStream`] reads it. It is all messages on the topic exchange
-//! `celeryev`, so that it works on every broker, and `celery events`, Flower and this crate read each other's.
+//! [`Event`] is the data, [`Emitter`] sends it, [`EventStream`] reads it. Events are messages on the topic exchange
+//! `celeryev`, so they work on every broker, and `celery events`, Flower and this crate can read each other's.
 //!
-//! Observing never gets in the way of working: an emitter has a bounded buffer and never waits. What does not fit, or
-//! cannot be sent, is dropped and counted.
+//! Events never hold up the work: an emitter has a bounded buffer and never waits. Events that do not fit or cannot be
+//! sent are dropped and counted.
 
 mod emitter;
 mod event;

@@ -14,7 +14,7 @@ pub struct Arguments {
     pub kwargs: Option<String>,
 }
 
-/// The arguments in the beginning of a body `[args, kwargs, …]`. What lies beyond it is `None`.
+/// The arguments at the beginning of a body `[args, kwargs, …]`. Those that are cut off are `None`.
 pub fn arguments(body: &[u8]) -> Arguments {
     let text = prefix(body);
     let mut found = Arguments::default();
@@ -31,14 +31,14 @@ pub fn arguments(body: &[u8]) -> Arguments {
     found
 }
 
-/// One value of which this is the JSON, or the beginning of it.
+/// One value as text, given its JSON or the beginning of it.
 pub fn text(json: &[u8]) -> String {
     let mut printer = Printer::new(prefix(json));
     printer.value(Brackets::AsTheyAre);
     printer.printed()
 }
 
-/// As much as is text.
+/// The longest prefix that is valid UTF-8.
 fn prefix(bytes: &[u8]) -> &str {
     match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -56,9 +56,9 @@ enum Brackets {
 struct Printer<'a> {
     left: &'a str,
     out: String,
-    /// How many characters may follow.
+    /// How many more characters may be printed.
     room: usize,
-    /// The value has ended.
+    /// True once the whole value has been printed.
     ended: bool,
 }
 
@@ -67,7 +67,7 @@ impl<'a> Printer<'a> {
         Self { left: json, out: String::new(), room: MAX_TEXT, ended: false }
     }
 
-    /// What follows the value, if all of it was there.
+    /// The JSON after the value, if the value was complete.
     fn rest(&self) -> Option<&'a str> {
         self.ended.then_some(self.left)
     }
@@ -90,7 +90,7 @@ impl<'a> Printer<'a> {
         text.chars().for_each(|c| self.push(c));
     }
 
-    /// Prints one value. JSON nests as deep as its sender likes, so the open brackets are kept on a list.
+    /// Prints one value. Senders may nest JSON as deep as they like, so open brackets are kept in a list, not on the stack.
     fn value(&mut self, brackets: Brackets) {
         let mut open: Vec<char> = Vec::new();
         let mut commas = 0;
@@ -138,7 +138,7 @@ impl<'a> Printer<'a> {
                         number => number,
                     });
                     self.skip(length);
-                    // A word at the end of the text may go on beyond it, unless the text is all there is of it.
+                    // A word at the end of the text may be cut off, unless the text is complete.
                 }
             }
             if open.is_empty() {
@@ -152,7 +152,7 @@ impl<'a> Printer<'a> {
         self.left = &self.left[bytes..];
     }
 
-    /// Prints a text in quotes; false when its end is not there.
+    /// Prints a string in quotes; false if its end is missing.
     fn string(&mut self) -> bool {
         let mut escaped = false;
         let end = self.left.bytes().enumerate().skip(1).find(|(_, byte)| {
@@ -189,7 +189,7 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// The characters of a JSON text without its quotes; no more of them than anybody prints.
+/// The characters of a JSON string without its quotes; no more of them than are printed.
 fn unescape(raw: &str, room: usize) -> String {
     let mut text = String::new();
     let mut chars = raw.chars();

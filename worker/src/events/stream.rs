@@ -9,7 +9,7 @@ use crate::connection::background;
 use crate::error::{Error, Result};
 use crate::tracing;
 
-/// How many messages are held ahead of the reader, of up to 256 events each.
+/// How many messages are prefetched, of up to 256 events each.
 const PREFETCH: u16 = 64;
 
 /// The events of all workers and producers on one broker.
@@ -35,7 +35,7 @@ pub struct EventStream {
     is_live: bool,
 }
 
-/// What one message has.
+/// The events of one message.
 #[derive(Debug)]
 pub struct Batch {
     /// The events, the oldest first.
@@ -44,14 +44,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// These events are dealt with, and are not delivered again. A batch that is dropped without it is.
+    /// Acks these events, so that they are not delivered again. A batch that is dropped without it is delivered again.
     pub fn done(self) {
         self.delivery.ack();
     }
 }
 
 impl EventStream {
-    /// Declares what the reader needs, and begins to read.
+    /// Declares what the reader needs, and starts reading.
     ///
     /// # Errors
     /// A broker that cannot be reached or refuses us.
@@ -65,7 +65,7 @@ impl EventStream {
         Ok(Self { broker, consumer, queue, is_live: *reader == EventReader::Live })
     }
 
-    /// The next events. `None` when the broker was closed. A message that is no event is logged and skipped.
+    /// The next events; `None` once the broker is closed. A message that is not an event is logged and skipped.
     pub async fn next(&mut self) -> Option<Batch> {
         loop {
             let delivery = self.consumer.next().await?;
@@ -79,7 +79,7 @@ impl EventStream {
         }
     }
 
-    /// Stops reading. The queue of a live reader is deleted, that of a durable one keeps what follows.
+    /// Stops reading. The queue of a live reader is deleted; that of a durable one keeps later events.
     pub async fn close(self) {
         let Self { broker, consumer, queue, is_live } = self;
         let control = consumer.control();
@@ -91,7 +91,7 @@ impl EventStream {
                 let _ = broker.delete_queue(&queue).await;
             }
         };
-        // Only courtesy: the broker lets go of an unused queue by itself.
+        // Best effort: the broker deletes an unused queue by itself.
         let _ = background::timeout(Duration::from_secs(2), tidy_up).await;
     }
 }

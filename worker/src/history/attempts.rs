@@ -1,4 +1,4 @@
-//! The runs of one call, put together from their beginnings and ends in whatever order their events arrive.
+//! The runs of one call, assembled from start and end events that arrive in any order.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -6,17 +6,17 @@ use serde::Serialize;
 use super::occurrence::Occurrence;
 use super::state::JobState;
 
-/// The most attempts of one call that are kept; of more, the oldest are forgotten.
+/// The most attempts kept for one call; beyond that, the oldest are dropped.
 const MOST: usize = 50;
 
 /// One run of a call.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Attempt {
-    /// The number of retries before this run, if its events told.
+    /// The number of retries before this run, if its events report it.
     pub retries: Option<u32>,
     /// The worker.
     pub worker: Option<String>,
-    /// When it began.
+    /// When it started.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended; `None` while it runs, or if its worker died.
     pub ended_at: Option<DateTime<Utc>>,
@@ -27,7 +27,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// An attempt of which neither the beginning nor the end is known.
+    /// An attempt without a start or an end yet.
     pub(super) fn of(event: &Occurrence) -> Self {
         Self { retries: event.retries, worker: event.worker.clone(), ..Self::default() }
     }
@@ -37,10 +37,10 @@ impl Attempt {
     }
 }
 
-/// Adds a beginning or an end.
+/// Adds the start or the end of a run.
 ///
-/// Celery's events do not say to which run an end belongs. An end belongs to the last beginning before it on the same
-/// worker, so all are paired again when an event arrives late.
+/// Celery's events do not say to which run an end belongs: it is matched with the last start before it on the same
+/// worker. When an event arrives late, all are matched again.
 pub(super) fn add(attempts: &mut Vec<Attempt>, new: Attempt) {
     let latest = attempts.last().and_then(|last| last.ended_at.max(last.started_at));
     if latest > new.when() {
@@ -58,7 +58,7 @@ pub(super) fn add(attempts: &mut Vec<Attempt>, new: Attempt) {
     }
 }
 
-/// Adds what comes after all that is known.
+/// Adds a part that is later than all known ones.
 fn append(attempts: &mut Vec<Attempt>, new: Attempt) {
     let open = attempts
         .iter_mut()
@@ -75,7 +75,7 @@ fn append(attempts: &mut Vec<Attempt>, new: Attempt) {
     }
 }
 
-/// The beginning and the end of an attempt.
+/// Splits an attempt into its start and its end.
 fn split(attempt: Attempt) -> impl Iterator<Item = Attempt> {
     let Attempt { retries, worker, started_at, ended_at, outcome, error } = attempt;
     let begin = Attempt { retries, worker: worker.clone(), started_at, ..Attempt::default() };

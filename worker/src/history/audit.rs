@@ -1,4 +1,4 @@
-//! What people did: who, what, to what, and when.
+//! The audit trail: who did what, to what, and when.
 
 use chrono::{DateTime, Utc};
 use rusqlite::Connection;
@@ -10,7 +10,7 @@ use super::rows::{from_micros, micros};
 /// The longest part of an entry, in bytes.
 const LONGEST: usize = 1024;
 
-/// One action of a person.
+/// One action of a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEntry {
     /// When.
@@ -33,7 +33,7 @@ pub(super) fn write(db: &Connection, entry: &AuditEntry) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// The newest entries, the last first.
+/// The last entries, newest first.
 pub(super) fn newest(db: &Connection, limit: u32) -> rusqlite::Result<Vec<AuditEntry>> {
     let mut select =
         db.prepare_cached("SELECT at, who, action, subject FROM audit ORDER BY seq DESC LIMIT ?1")?;

@@ -1,4 +1,4 @@
-//! What fails, by task and kind of error.
+//! Failures, grouped by task and kind of error.
 
 use chrono::{DateTime, Utc};
 use rusqlite::Connection;
@@ -14,15 +14,15 @@ const NEWEST: i64 = 20_000;
 /// Failed calls of one task with one kind of error.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FailureGroup {
-    /// The task's name, if its events told.
+    /// The task's name, if its events report it.
     pub name: Option<String>,
     /// The kind of the error, such as `ValueError`.
     pub error_kind: Option<String>,
-    /// How many of the newest 20,000 failures are of this group.
+    /// How many of the newest 20,000 failures belong to this group.
     pub count: u64,
     /// How many of those are in a dead-letter queue.
     pub dead_lettered: u64,
-    /// When the first and the last of them failed.
+    /// When the first of them failed.
     pub first_at: DateTime<Utc>,
     /// When the last of them failed.
     pub last_at: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! Feeding a history: events of all workers and producers go from the broker into the file.
+//! Feeds a history: copies the events of all workers and producers from the broker into the file.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,20 +19,20 @@ const MOST_EVENTS: usize = 2_000;
 const GATHER: Duration = Duration::from_millis(50);
 /// How long to wait after a failure, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-/// How often what is too old is deleted.
+/// How often old entries are deleted.
 const FORGET: Duration = Duration::from_secs(5);
 
-/// The queues of all histories begin with this.
+/// The prefix of the queue names of all histories.
 pub const QUEUE_PREFIX: &str = "mq-worker.history";
 
 /// Records the events of a broker until the future is dropped.
 ///
-/// The events are kept in a durable, bounded queue of this history's own on the broker, so that nothing is lost while
-/// nobody follows, up to its bound. They are acked after they are in the file: a crash in between delivers them again, and
-/// an event that is known already changes nothing. A broker that is away, or a file that cannot be written, is tried again.
+/// The broker keeps the events in a durable, bounded queue of this history's own, so up to its bound no event is lost while
+/// no process follows. Events are acked once they are in the file: a crash in between delivers them again, and an event that
+/// is already known changes nothing. An unreachable broker or a file that cannot be written is retried.
 ///
 /// # Errors
-/// The thread of the timers cannot be started.
+/// The timer thread cannot be started.
 pub async fn follow(broker: Arc<dyn Broker>, history: &History) -> Result<()> {
     let name = history.queue_name().await?;
     let reader = EventReader::Durable { name, bound: KEPT };
@@ -56,7 +56,7 @@ pub async fn follow(broker: Arc<dyn Broker>, history: &History) -> Result<()> {
 async fn copy(stream: &mut EventStream, history: &History) -> Result<()> {
     let mut forgotten = Instant::now();
     loop {
-        // Looks up now and then even where nothing happens.
+        // Wake up now and then even without events, to delete old entries.
         match background::timeout(FORGET, stream.next()).await? {
             Some(Some(first)) => {
                 let (batches, ended) = gather(stream, first).await?;
@@ -70,7 +70,7 @@ async fn copy(stream: &mut EventStream, history: &History) -> Result<()> {
             None => {}
         }
         if forgotten.elapsed() >= FORGET {
-            // When there is more, the next round goes on: events come first.
+            // If there is more to delete, the next round continues: events come first.
             match history.forget().await {
                 Ok(true) => {}
                 Ok(false) => forgotten = Instant::now(),
@@ -83,7 +83,7 @@ async fn copy(stream: &mut EventStream, history: &History) -> Result<()> {
     }
 }
 
-/// What has arrived, and soon arrives. True if the stream has ended.
+/// Gathers the batches that have arrived or arrive soon. True if the stream has ended.
 async fn gather(stream: &mut EventStream, first: Batch) -> Result<(Vec<Batch>, bool)> {
     let mut events = first.events.len();
     let mut batches = vec![first];
@@ -102,7 +102,7 @@ async fn gather(stream: &mut EventStream, first: Batch) -> Result<(Vec<Batch>, b
     Ok((batches, false))
 }
 
-/// Writes them, however long that takes: they are not acked before.
+/// Writes the batches, retrying until it succeeds: they must not be acked before.
 async fn store(batches: &[Batch], history: &History) -> Result<()> {
     let mut pause = PAUSES.0;
     loop {

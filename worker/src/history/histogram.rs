@@ -1,13 +1,13 @@
-//! Times by their order of magnitude, as small as they can be kept in a row.
+//! Durations by their order of magnitude, in a form compact enough for a row.
 
 /// The smallest time that has a bucket of its own, in seconds.
 const FIRST: f64 = 0.000_5;
-/// Buckets to a doubling: a quantile is off by at most 19%.
+/// Buckets per doubling: a quantile is off by at most 19%.
 const PER_DOUBLING: f64 = 4.0;
-/// The last bucket has everything beyond some nine hours.
+/// The last bucket holds everything beyond about nine hours.
 const BUCKETS: usize = 104;
 
-/// How often times of each order of magnitude were seen.
+/// Counts of durations by their order of magnitude.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Histogram(Vec<u64>);
 
@@ -29,7 +29,7 @@ impl Histogram {
         }
     }
 
-    /// The time below which this share of them is, in seconds.
+    /// The duration that this share of them does not exceed, in seconds.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let total: u64 = self.0.iter().sum();
         let rank = (share * total as f64).ceil().max(1.0) as u64;
@@ -41,7 +41,7 @@ impl Histogram {
         Some(middle(bucket))
     }
 
-    /// A byte for the bucket and a number of variable length for each bucket that is not empty.
+    /// For each bucket that is not empty: its number as one byte, and its count as a variable-length integer.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (bucket, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -56,7 +56,7 @@ impl Histogram {
         bytes
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote; of anything else, what makes sense.
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote. Damaged bytes are read as far as they make sense.
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         let mut histogram = Self::default();
         let mut bytes = bytes.iter();
@@ -81,7 +81,7 @@ impl Histogram {
 
 fn bucket(seconds: f64) -> usize {
     let doublings = (seconds / FIRST).log2();
-    // What is shorter, and what is no number, is in the first.
+    // Anything shorter, and NaN, goes into the first bucket.
     if doublings > 0.0 { ((doublings * PER_DOUBLING) as usize + 1).min(BUCKETS - 1) } else { 0 }
 }
 

@@ -17,7 +17,7 @@ pub struct Job {
     pub name: Option<String>,
     /// Its state.
     pub state: JobState,
-    /// Since when it is in this state.
+    /// When it entered this state.
     pub state_at: DateTime<Utc>,
     /// The queue.
     pub queue: Option<String>,
@@ -39,7 +39,7 @@ pub struct Job {
     pub traceback: Option<String>,
     /// Why it was dead-lettered, rejected, revoked or requeued.
     pub reason: Option<String>,
-    /// What it last said about itself.
+    /// The progress or state that it last reported.
     pub reported: Option<Reported>,
     /// The number of retries.
     pub retries: u32,
@@ -49,9 +49,9 @@ pub struct Job {
     pub expires: Option<DateTime<Utc>>,
     /// When it was sent.
     pub sent_at: Option<DateTime<Utc>>,
-    /// When a worker received it first.
+    /// When a worker first received it.
     pub received_at: Option<DateTime<Utc>>,
-    /// When its last run began.
+    /// When its last run started.
     pub started_at: Option<DateTime<Utc>>,
     /// When it reached a final state.
     pub finished_at: Option<DateTime<Utc>>,
@@ -59,7 +59,7 @@ pub struct Job {
     pub attempts: Vec<Attempt>,
 }
 
-/// Something new that belongs in the counters.
+/// Something to add to the counters.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tally {
     pub(super) what: Counted,
@@ -84,7 +84,7 @@ pub(super) enum Counted {
 }
 
 impl Job {
-    /// A call of which nothing is known but this id.
+    /// A call with nothing known but its id.
     pub(super) fn new(id: String, at: DateTime<Utc>) -> Self {
         Self {
             id,
@@ -113,14 +113,14 @@ impl Job {
         }
     }
 
-    /// A call in a state, for tests of others.
+    /// A call in a state, for tests in other modules.
     #[cfg(test)]
     pub(crate) fn sample(id: &str, state: JobState, at: DateTime<Utc>) -> Self {
         Self { state, ..Self::new(id.into(), at) }
     }
 
-    /// Takes in an event, in whatever order events come. The same event a second time changes nothing and counts
-    /// nothing.
+    /// Applies an event. Events may come in any order; one that comes a second time changes nothing and is not counted
+    /// again.
     pub(super) fn apply(&mut self, event: &Occurrence) -> Option<Tally> {
         self.learn(event);
         let tally = match event.kind {
@@ -145,7 +145,7 @@ impl Job {
                 }
                 None
             }
-            // The run of a suspect begins with an event of its own.
+            // A run in quarantine reports its start with an event of its own.
             Kind::Quarantined => None,
             Kind::Succeeded => self.ended(JobState::Success, Counted::Succeeded, event),
             Kind::Failed => self.ended(JobState::Failure, Counted::Failed, event),
@@ -158,7 +158,8 @@ impl Job {
         tally
     }
 
-    /// What does not depend on the order. The sender knows the call best, and a worker what has become of it.
+    /// Takes over the details of an event, in any order of events. What describes the call is set once; queue, worker and
+    /// reason follow the newest event.
     fn learn(&mut self, event: &Occurrence) {
         fn fill(known: &mut Option<String>, new: &Option<String>) {
             if known.is_none() {
@@ -211,7 +212,7 @@ impl Job {
         Some(Tally { what: Counted::Started, at, run: None, wait: self.wait(event) })
     }
 
-    /// How long it waited: as the event says, or since it was sent, if it had not to wait for its time.
+    /// How long it waited: as the event reports, or else since it was sent, for a first run without an ETA.
     fn wait(&self, event: &Occurrence) -> Option<f64> {
         let is_first = self.attempts.len() == 1 && self.eta.is_none();
         event.wait.or_else(|| is_first.then(|| seconds(event.at - self.sent_at?)).flatten())
@@ -247,7 +248,7 @@ impl Job {
         Some(Tally { what, at, run, wait: None })
     }
 
-    /// An end that need not be that of a run.
+    /// Ends the call, with or without a run.
     fn refused(&mut self, state: JobState, what: Counted, event: &Occurrence) -> Option<Tally> {
         let is_known = self.state == state && self.state_at == event.at;
         let is_new = self.move_to(state, event) && !is_known;
@@ -264,7 +265,7 @@ impl Job {
         is_new.then_some(Tally { what, at: event.at, run: None, wait: None })
     }
 
-    /// Changes the state, unless what is known counts more.
+    /// Changes the state, unless the known one takes precedence.
     fn move_to(&mut self, state: JobState, event: &Occurrence) -> bool {
         if !replaces((self.state, self.state_at), (state, event.at)) {
             return false;

@@ -1,4 +1,4 @@
-//! Names that many rows share, kept once.
+//! Names that many rows share, stored once.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ pub(super) enum LabelKind {
     Fault = 3,
 }
 
-/// The most labels that are remembered: names that somebody generates must not fill the memory.
+/// The most labels kept in memory: generated names must not fill it.
 const MOST: usize = 20_000;
 
-/// What is known of the table `label`. Its rows never change.
+/// A cache of the table `label`, whose rows never change.
 #[derive(Default)]
 pub(super) struct Labels {
     numbers: HashMap<LabelKind, HashMap<String, i64>>,
@@ -24,12 +24,12 @@ pub(super) struct Labels {
 }
 
 impl Labels {
-    /// Forgets everything: a transaction that failed has taken its labels with it.
+    /// Clears the cache: a failed transaction takes back the labels that it inserted.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// The number of a name, which is made where necessary.
+    /// The number of a name, inserted if it is new.
     pub(super) fn number(&mut self, db: &Connection, kind: LabelKind, text: &str) -> rusqlite::Result<i64> {
         if let Some(number) = self.numbers.get(&kind).and_then(|numbers| numbers.get(text)) {
             return Ok(*number);

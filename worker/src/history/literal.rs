@@ -1,12 +1,12 @@
-//! Python's literals as JSON: events tell arguments as Python would print them.
+//! Python literals as JSON: events carry arguments as Python would print them.
 
 use std::fmt::Write;
 
 /// Values may nest this deep.
 const DEEPEST: usize = 100;
 
-/// The JSON of a Python literal: numbers, texts, `True`, `False`, `None`, lists, tuples and dictionaries with texts as
-/// keys. `None` for anything else, such as what was cut or an object of Python's own.
+/// The JSON of a Python literal: numbers, strings, `True`, `False`, `None`, lists, tuples and dictionaries with strings as
+/// keys. `None` for anything else, such as text that was cut off or a Python object.
 ///
 /// ```
 /// use mq_worker::history::json_of_literal;
@@ -46,7 +46,7 @@ impl Reader<'_> {
         let mut is_first = true;
         while !self.takes(end) {
             if !is_first {
-                // A tuple of one has a comma after it.
+                // A tuple of one ends with a comma.
                 self.expect(',')?;
                 if self.takes(end) {
                     break;
@@ -114,7 +114,7 @@ impl Reader<'_> {
             "True" => "true",
             "False" => "false",
             "None" => "null",
-            // As it was written: a large number loses nothing.
+            // Copied as written: a large number loses no digits.
             number => serde_json::from_str::<&serde_json::value::RawValue>(number)
                 .ok()
                 .map(serde_json::value::RawValue::get)
@@ -141,7 +141,7 @@ impl Reader<'_> {
     }
 }
 
-/// A character by its number in so many digits.
+/// Reads a character given as its code in this many hexadecimal digits.
 fn coded(chars: &mut std::str::Chars<'_>, digits: usize) -> Option<char> {
     let code: String = chars.by_ref().take(digits).collect();
     u32::from_str_radix(&code, 16).ok().and_then(char::from_u32)
@@ -162,7 +162,7 @@ mod tests {
             ("{'a': {'b': (1, 2)}}", Some(r#"{"a":{"b":[1,2]}}"#)),
             (r#"("it's", 'a "b"', 'c\'d\n\x01é')"#, Some(r#"["it's","a \"b\"","c'd\n\u0001é"]"#)),
             ("(340282366920938463463374607431768211455,)", Some("[340282366920938463463374607431768211455]")),
-            // Cut, or not a value that JSON has.
+            // Cut off, or without a JSON equivalent.
             ("('abc", None),
             ("('abc...", None),
             ("(1, 2", None),

@@ -1,14 +1,14 @@
-//! The history: what became of every call, kept in an SQLite file of its own and found again after a restart.
+//! The history: what became of every call, kept in its own SQLite file across restarts.
 //!
 //! Events go in through [`History::record`], in batches and in any order; the dashboard and the commands `jobs`,
 //! `explain` and `top` read. One row is one call with all its attempts; counters by minute and hour outlive the calls.
 //!
 //! - `occurrence`, `state`, `attempts`, `job`: how an event changes what is known, without a database;
-//! - `schema`, `labels`, `rows`, `tallies`, `record`: how that is written;
-//! - `search`, `rates`, `workers`, `failures`, `audit`: what can be asked;
+//! - `schema`, `labels`, `rows`, `tallies`, `record`: how that is stored;
+//! - `search`, `rates`, `workers`, `failures`, `audit`: the queries;
 //! - `reading`, `follow`: feeding it with the events of a broker;
-//! - `retention`: what is forgotten;
-//! - `literal`: arguments as Python prints them, as JSON again.
+//! - `retention`: deleting old entries;
+//! - `literal`: turning arguments as Python prints them into JSON.
 
 mod attempts;
 mod audit;
@@ -65,7 +65,7 @@ const READERS: usize = 4;
 
 /// An open history. Clones share it. Several processes may open one file; one of them should record.
 ///
-/// All methods leave the async runtime free: SQLite works on a thread for blocking calls.
+/// No method blocks the async runtime: SQLite runs on the blocking pool.
 ///
 /// ```
 /// # async fn example() -> mq_worker::Result<()> {
@@ -114,12 +114,12 @@ impl History {
     ///
     /// # Errors
     /// A directory that does not exist, a file that another program or a newer version wrote, a lock that another
-    /// process holds for longer than 5 seconds, or a disk that refuses.
+    /// process holds for longer than 5 seconds, or a disk error.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Retention::default()).await
     }
 
-    /// The same, with limits of its own on what is kept.
+    /// Like [`open`](Self::open), with its own retention limits.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -144,10 +144,10 @@ impl History {
         })
     }
 
-    /// Opens a file that is there, for commands that must not make one by mistake.
+    /// Opens an existing file, for commands that must not create one by mistake.
     ///
     /// # Errors
-    /// There is no file, and as [`open`](Self::open).
+    /// The file does not exist, or as [`open`](Self::open).
     pub async fn open_existing(path: impl AsRef<Path>, retention: Retention) -> Result<Self> {
         let path = path.as_ref();
         if !path.exists() {
@@ -165,7 +165,7 @@ impl History {
         &self.shared.path
     }
 
-    /// The queue on the broker that keeps events for this history while nobody [follows](follow).
+    /// The queue on the broker that keeps events for this history while no process [follows](follow).
     ///
     /// # Errors
     /// The file cannot be read.
@@ -177,7 +177,7 @@ impl History {
         .await
     }
 
-    /// Why [following](follow) does not get on, if it does not.
+    /// Why [following](follow) is failing, if it is.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -189,7 +189,7 @@ impl History {
     /// Records a batch of events in one transaction. Events may come in any order and more than once.
     ///
     /// # Errors
-    /// The file cannot be written; then nothing of the batch is.
+    /// The file cannot be written; then none of the batch is recorded.
     pub async fn record(&self, entries: Vec<Entry>) -> Result<()> {
         self.write("record events", move |writer| {
             record::record(&writer.db, &mut writer.labels, &entries, Utc::now())
@@ -197,8 +197,8 @@ impl History {
         .await
     }
 
-    /// Calls that meet a filter, the newest first: one page of at most `limit` (and at most 1000), which begins after the
-    /// cursor of the page before.
+    /// Calls that match a filter, newest first: one page of at most `limit` (and at most 1000), starting after the cursor
+    /// of the previous page.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -221,7 +221,7 @@ impl History {
         .await
     }
 
-    /// Points of a chart, the oldest first: what happened in each step of a window up to now.
+    /// Points of a chart, oldest first: the counts for each step of a window up to now.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -229,7 +229,7 @@ impl History {
         self.read("read the counters", move |reader| rates::points(&reader.db, &query, Utc::now())).await
     }
 
-    /// What happened within a window up to now, by queue or by task.
+    /// The counts within a window up to now, by queue or by task.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -256,7 +256,7 @@ impl History {
         self.read("group the failures", |reader| failures::groups(&reader.db, &mut reader.labels)).await
     }
 
-    /// Keeps a note of what somebody did.
+    /// Adds an entry to the audit trail.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -264,7 +264,7 @@ impl History {
         self.write("keep the audit trail", move |writer| audit::write(&writer.db, &entry)).await
     }
 
-    /// The newest entries of the audit trail, the last first.
+    /// The last entries of the audit trail, newest first.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -272,7 +272,7 @@ impl History {
         self.read("read the audit trail", move |reader| audit::newest(&reader.db, limit)).await
     }
 
-    /// Deletes some of what is too old or too much. True if there is more of it: then this should be called again soon.
+    /// Deletes some of the calls beyond the retention limits. True if there are more: then call it again soon.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -284,7 +284,7 @@ impl History {
         .await
     }
 
-    /// Does something in a transaction, after which it is committed.
+    /// Runs a job in a transaction and commits it.
     async fn write<T: Send + 'static>(
         &self,
         act: &'static str,
@@ -333,7 +333,7 @@ fn transact<T>(
     writer: &mut Writer,
     job: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    // A panic in an earlier one has left it open.
+    // A panic in an earlier job left its transaction open.
     if !writer.db.is_autocommit() {
         writer.db.execute_batch("ROLLBACK")?;
         writer.labels.clear();
@@ -344,14 +344,14 @@ fn transact<T>(
         Ok(_) => writer.db.execute_batch("COMMIT").inspect_err(|_| {
             let _ = writer.db.execute_batch("ROLLBACK");
         })?,
-        // What failed may have ended the transaction already.
+        // The failure may already have ended the transaction.
         Err(_) if !writer.db.is_autocommit() => writer.db.execute_batch("ROLLBACK")?,
         Err(_) => {}
     }
     result
 }
 
-/// One state of the file for all statements of a question.
+/// Runs a query in a transaction, so that all its statements see the same state of the file.
 fn snapshot<T>(
     reader: &mut Reader,
     job: impl FnOnce(&mut Reader) -> rusqlite::Result<T>,

@@ -14,7 +14,7 @@ const LONGEST_ERROR: usize = 2 << 10;
 const LONGEST_TRACEBACK: usize = 16 << 10;
 /// The longest name or id that is kept, in bytes. Names of tasks and queues are shorter by far.
 const LONGEST_NAME: usize = 255;
-/// What stands at the end of a text that was cut.
+/// Marks the end of a text that was cut.
 pub(super) const CUT: &str = " … (cut)";
 
 /// What happened to a call.
@@ -26,11 +26,11 @@ pub enum Kind {
     Received,
     /// It waits for its time.
     Delayed,
-    /// A run began.
+    /// A run started.
     Started,
     /// A run succeeded.
     Succeeded,
-    /// It says how it is getting on.
+    /// It reported its progress or a state of its own.
     Reported,
     /// The last run failed.
     Failed,
@@ -51,9 +51,9 @@ pub enum Kind {
 /// Something that happened to a call. Fields that the event does not have are `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Occurrence {
-    /// What.
+    /// What happened.
     pub kind: Kind,
-    /// When.
+    /// When it happened.
     pub at: DateTime<Utc>,
     /// The id of the call.
     pub id: String,
@@ -85,7 +85,7 @@ pub struct Occurrence {
     pub eta: Option<DateTime<Utc>>,
     /// After this time it will not run.
     pub expires: Option<DateTime<Utc>>,
-    /// What it says about itself.
+    /// The progress or state that it reported.
     pub reported: Option<Reported>,
     /// How long the run took, in seconds.
     pub runtime: Option<f64>,
@@ -120,12 +120,12 @@ impl Occurrence {
         }
     }
 
-    /// The same within the bounds of the history: times not in the future, texts not too long.
+    /// Limits it to the bounds of the history: no times in the future, no texts that are too long.
     pub(super) fn bounded(&self, now: DateTime<Utc>) -> Self {
         let text =
             |text: &Option<String>, longest| text.as_deref().map(|text| cut(text, longest).into_owned());
         let name = |name: &Option<String>| text(name, LONGEST_NAME).filter(|name| !name.is_empty());
-        // As exact as the file is, so that an event is known again.
+        // As precise as the file, so that a repeated event is recognized.
         let at = self.at.min(now).trunc_subsecs(6);
         Self {
             kind: self.kind,
@@ -157,7 +157,7 @@ impl Occurrence {
     }
 }
 
-/// The text, or its beginning with a mark.
+/// The text, or its beginning and a mark if it is too long.
 pub(super) fn cut(text: &str, longest: usize) -> Cow<'_, str> {
     if text.len() <= longest {
         return Cow::Borrowed(text);
@@ -167,7 +167,7 @@ pub(super) fn cut(text: &str, longest: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}{CUT}", &text[..end]))
 }
 
-/// The kind of an error: what stands before its message in `Kind(message)`, `Kind: message` and `a.b.Kind(…)`.
+/// The kind of an error: the part before its message in `Kind(message)`, `Kind: message` and `a.b.Kind(…)`.
 pub(super) fn kind_of_error(error: &str) -> &str {
     let end = error.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.'))).unwrap_or(error.len());
     let name = &error[..end];

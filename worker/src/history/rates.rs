@@ -1,4 +1,4 @@
-//! Reading the counters: what happened in a time, as points of a chart or by queue and task.
+//! Reads the counters, as points of a chart or summed up by queue or task.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::histogram::Histogram;
 use super::labels::{self, LabelKind, Labels};
 use super::tallies::SPANS;
 
-/// From how long a window on the hourly counters are read.
+/// Windows longer than this many seconds read the hourly counters.
 const LONG_WINDOW: i64 = 26 * 3600;
 
-/// Which counters.
+/// Selects counters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RateQuery {
     /// Only this queue.
@@ -23,11 +23,11 @@ pub struct RateQuery {
     pub name: Option<String>,
     /// How far to look back. Beyond 26 hours only whole hours are distinguished.
     pub window: Duration,
-    /// The time of one point: at least a minute, in a long window at least an hour.
+    /// The length of one point: at least a minute, in a long window at least an hour.
     pub step: Duration,
 }
 
-/// By what to sum up.
+/// What to group totals by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// A row for each queue.
@@ -36,18 +36,18 @@ pub enum By {
     Task,
 }
 
-/// What happened in a time.
+/// What happened in a period.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Counts {
     /// Calls sent; 0 if the senders emit no events.
     pub sent: u64,
-    /// Runs that began.
+    /// Runs that started.
     pub started: u64,
     /// Runs that succeeded.
     pub succeeded: u64,
     /// Calls that failed permanently.
     pub failed: u64,
-    /// Runs that failed and were to be repeated.
+    /// Runs that failed and were to be retried.
     pub retried: u64,
     /// Calls that were revoked or had expired.
     pub revoked: u64,
@@ -55,22 +55,22 @@ pub struct Counts {
     pub rejected: u64,
     /// Calls that moved to a dead-letter queue.
     pub dead_lettered: u64,
-    /// Half of the runs took no longer, in seconds.
+    /// The median time of a run, in seconds.
     pub run_p50: Option<f64>,
-    /// 95% of the runs took no longer, in seconds.
+    /// The 95th percentile of the time of a run, in seconds.
     pub run_p95: Option<f64>,
-    /// Half of the calls waited no longer in their queue, in seconds.
+    /// The median time that a call waited in its queue, in seconds.
     pub wait_p50: Option<f64>,
-    /// 95% of the calls waited no longer in their queue, in seconds.
+    /// The 95th percentile of the time that a call waited in its queue, in seconds.
     pub wait_p95: Option<f64>,
 }
 
 /// One point of a chart.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Point {
-    /// Its beginning.
+    /// When it starts.
     pub at: DateTime<Utc>,
-    /// What happened until the next.
+    /// What happened until the next point.
     #[serde(flatten)]
     pub counts: Counts,
 }
@@ -78,14 +78,14 @@ pub struct Point {
 /// One queue or task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Total {
-    /// The name of the queue or task; empty if the events did not tell.
+    /// The name of the queue or task; empty if no event reported it.
     pub name: String,
     /// What happened.
     #[serde(flatten)]
     pub counts: Counts,
 }
 
-/// Numbers that are not put together yet.
+/// Counts and histograms that are still being summed up.
 #[derive(Default)]
 struct Sum {
     counts: Counts,
@@ -133,7 +133,7 @@ struct Line {
     wait: Histogram,
 }
 
-/// Points of equal length, the oldest first and without gaps. The last one goes on.
+/// Points of equal length, oldest first and without gaps. The last one is not complete yet.
 pub(super) fn points(db: &Connection, query: &RateQuery, now: DateTime<Utc>) -> rusqlite::Result<Vec<Point>> {
     let (span, window) = span(query.window);
     let step = (seconds(query.step).max(span) / span) * span;
@@ -181,7 +181,7 @@ pub(super) fn totals(
     Ok(totals)
 }
 
-/// The counters from a time on, of a queue and a task where they are named.
+/// Reads the counters from a time on, of one queue and one task if they are given.
 fn lines(
     db: &Connection,
     span: i64,
@@ -208,12 +208,12 @@ fn lines(
     Ok(())
 }
 
-/// A name that nothing has is the number of nothing.
+/// The number of a name. An unknown name gets a number that matches nothing.
 fn number(db: &Connection, kind: LabelKind, name: Option<&str>) -> rusqlite::Result<Option<i64>> {
     name.map(|name| Ok(labels::find(db, kind, name)?.unwrap_or(-1))).transpose()
 }
 
-/// Which counters serve a window, and its length in seconds.
+/// The span of the counters to read for a window, and the length of the window in seconds.
 fn span(window: Duration) -> (i64, i64) {
     let window = seconds(window).max(SPANS[0]);
     (if window > LONG_WINDOW { SPANS[1] } else { SPANS[0] }, window)

@@ -1,4 +1,4 @@
-//! From an [`Event`] to what the history keeps of it.
+//! Turns an [`Event`] into what the history keeps of it.
 
 use chrono::{DateTime, Utc};
 
@@ -42,7 +42,7 @@ impl Entry {
         Some(Self::Call(Box::new(Occurrence {
             name: event.name.clone(),
             worker: (kind != Kind::Sent).then(|| event.hostname.clone()),
-            // Of a dead letter it is the dead-letter queue.
+            // The event of a dead letter names the dead-letter queue.
             queue: event.queue.clone().filter(|_| kind != Kind::DeadLettered),
             args: event.args.clone(),
             kwargs: event.kwargs.clone(),
@@ -90,7 +90,7 @@ fn report(event: &Event, at: DateTime<Utc>) -> WorkerReport {
     }
 }
 
-/// Seconds since 1970. What is no time is no event of ours.
+/// Reads seconds since 1970. An event without a valid time is not kept.
 fn moment(seconds: f64) -> Option<DateTime<Utc>> {
     let micros = seconds * 1e6;
     (micros.is_finite() && micros > 0.0 && micros < 1e18)

@@ -17,11 +17,11 @@ use super::workers::{self, WorkerReport};
 pub enum Entry {
     /// What happened to a call.
     Call(Box<Occurrence>),
-    /// What a worker reported of itself.
+    /// What a worker reported about itself.
     Worker(Box<WorkerReport>),
 }
 
-/// Records a batch. `now` bounds times: clocks of other machines may be wrong.
+/// Records a batch. No time is later than `now`: clocks of other machines may be wrong.
 pub(super) fn record(
     db: &Connection,
     labels: &mut Labels,
@@ -64,14 +64,14 @@ pub(super) fn record(
     Ok(())
 }
 
-/// The events of each call, in the order in which they came.
+/// Groups events by call, in the order in which they came.
 fn by_call(entries: &[Entry], now: DateTime<Utc>) -> Vec<(String, Vec<Occurrence>)> {
     let mut calls: Vec<(String, Vec<Occurrence>)> = Vec::new();
     let mut index: HashMap<String, usize> = HashMap::new();
     for entry in entries {
         let Entry::Call(event) = entry else { continue };
         let event = event.bounded(now);
-        // Without an id it is nobody's.
+        // Without an id it belongs to no call.
         if event.id.is_empty() {
             continue;
         }
@@ -101,7 +101,7 @@ impl Places {
         let mut place = wanted;
         let mut step = 1;
         while !rows::insert(db, labels, place, job)? {
-            // Many calls of the same microsecond: not one step for each of them.
+            // Many calls may share a microsecond: do not try every place one by one.
             place = if self.last >= place { self.last + 1 } else { place + step };
             step = (step * 2).min(1 << 20);
         }
@@ -110,7 +110,7 @@ impl Places {
     }
 }
 
-/// Makes the text of a call findable.
+/// Indexes the text of a call for the search.
 fn write_words(db: &Connection, seq: i64, before: Option<&Job>, job: &Job) -> rusqlite::Result<()> {
     let text = |job: &Job| {
         let parts = [&job.args, &job.kwargs, &job.error].map(|part| part.as_deref().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! What a call says about itself while it runs.
+//! What a call reports about itself while it runs.
 
 use std::fmt;
 
@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::Progress;
 
-/// What a call last said about itself: [`Context::progress`](crate::Context::progress) or
+/// What a call last reported with [`Context::progress`](crate::Context::progress) or
 /// [`Context::set_state`](crate::Context::set_state).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reported {
-    /// The state that it gave itself, such as `PROGRESS`.
+    /// The state that it reported, such as `PROGRESS`.
     pub state: String,
-    /// When it said that.
+    /// When it reported this.
     pub at: DateTime<Utc>,
     /// How much is done.
     pub current: Option<u64>,
-    /// How much there is in all; 0 if that is not known.
+    /// How much there is in total; 0 if unknown.
     pub total: Option<u64>,
-    /// What is being done; of another state than `PROGRESS`, what else it says, as text.
+    /// What is being done; for a state other than `PROGRESS`, its `meta` as text.
     pub description: Option<String>,
 }
 
 impl Reported {
-    /// How far it is, if it says that.
+    /// Its progress, if it reported any.
     pub fn progress(&self) -> Option<Progress> {
         let description = self.description.as_deref().unwrap_or_default();
         Some(Progress::new(self.current?, self.total.unwrap_or_default(), description))

@@ -1,4 +1,4 @@
-//! Forgetting: what is too old, and what is too much.
+//! Deletes old entries, and the oldest calls if there are too many.
 
 use std::time::{Duration, Instant};
 
@@ -9,28 +9,28 @@ use super::rows::micros;
 use super::tallies::SPANS;
 use crate::tracing::warn;
 
-/// How many calls one step deletes: recording waits no longer than for one.
+/// How many calls one step deletes: recording waits for one step at most.
 const STEP: i64 = 1000;
 /// How often the calls are counted: a count reads a whole index.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
-/// How long counters of minutes are kept, if calls are kept longer.
+/// How long counters of minutes are kept, even if calls are kept longer.
 const MINUTES_KEEP: TimeDelta = TimeDelta::days(3);
 /// How long counters of hours are kept at least.
 const HOURS_KEEP: TimeDelta = TimeDelta::days(90);
 /// How long a worker that is gone is remembered.
 const WORKERS_KEEP: TimeDelta = TimeDelta::days(1);
 
-/// How far the clock may jump before it is doubted.
+/// How far the clock may jump before it is distrusted.
 const JUMP: TimeDelta = TimeDelta::hours(1);
-/// For how long nothing is deleted for its age after the clock has jumped: it may have been set wrong, and back.
+/// How long nothing is deleted by age after the clock has jumped: it may have been set wrong, and be set right again.
 const DOUBT: Duration = Duration::from_secs(60 * 60);
 
-/// What is kept.
+/// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Calls are forgotten when their first event is older than this.
+    /// Calls are deleted when their first event is older than this.
     pub keep: Duration,
-    /// Of more calls, the oldest are forgotten.
+    /// If there are more calls than this, the oldest are deleted.
     pub max_rows: u64,
 }
 
@@ -41,7 +41,7 @@ impl Default for Retention {
     }
 }
 
-/// Whether the time can be believed: a clock that is a year ahead for a minute must not take the history with it.
+/// Tells whether the time can be trusted: a clock that is a year ahead for a minute must not wipe the history.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     last: Option<(Instant, DateTime<Utc>)>,
@@ -62,11 +62,11 @@ impl Clock {
     }
 }
 
-/// How many calls there are, without counting them at each step.
+/// How many calls there are, cached so that not every step has to count them.
 #[derive(Debug, Default)]
 pub(super) struct RowCount(Option<(DateTime<Utc>, i64)>);
 
-/// Deletes some of what is not kept. True if there is more.
+/// Deletes some of the calls beyond the limits. True if there may be more.
 pub(super) fn step(
     db: &Connection,
     retention: &Retention,
@@ -107,7 +107,7 @@ fn delete(db: &Connection, select: &str, horizon: i64, limit: i64) -> rusqlite::
     let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(0) };
     db.prepare_cached("DELETE FROM words WHERE rowid BETWEEN ?1 AND ?2")?.execute((first, last))?;
     db.prepare_cached("DELETE FROM job WHERE seq BETWEEN ?1 AND ?2")?.execute((first, last))?;
-    // Nothing else lies between the places that were found.
+    // No other row lies between the places that were found.
     Ok(i64::try_from(places.len()).unwrap_or(i64::MAX))
 }
 
@@ -119,7 +119,7 @@ impl RowCount {
         {
             return Ok(rows);
         }
-        // The smallest index.
+        // Reads the smallest index.
         let rows =
             db.query_row("SELECT count(*) FROM job INDEXED BY job_by_state WHERE state >= 0", [], |row| {
                 row.get(0)

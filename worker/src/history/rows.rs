@@ -26,7 +26,7 @@ const INSERT: &str = concat!(
     ", fault) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
      ?23, ?24, ?25) ON CONFLICT (seq) DO NOTHING"
 );
-/// What changes in most events: an index whose column is not named is not written.
+/// The columns that most events change: SQLite does not write an index whose columns are not named.
 const UPDATE: &str = "
     UPDATE job SET state = ?2, state_at = ?3, worker = ?4, retries = ?5, eta = ?6, expires = ?7, sent_at = ?8,
         received_at = ?9, started_at = ?10, finished_at = ?11, args = ?12, kwargs = ?13, result = ?14, error = ?15,
@@ -34,7 +34,7 @@ const UPDATE: &str = "
     WHERE seq = ?1";
 const UPDATE_ORIGIN: &str = "UPDATE job SET name = ?2, queue = ?3, root = ?4, parent = ?5 WHERE seq = ?1";
 
-/// The job with this id, and where it is.
+/// The job with this id, and its place (`seq`).
 pub(super) fn by_id(db: &Connection, labels: &mut Labels, id: &str) -> rusqlite::Result<Option<(i64, Job)>> {
     let mut select = db.prepare_cached(BY_ID)?;
     let raw = select.query_row([id], Raw::read).optional()?;
@@ -48,7 +48,7 @@ pub(super) fn by_seq(db: &Connection, labels: &mut Labels, seq: i64) -> rusqlite
     raw.map(|raw| raw.into_job(db, labels)).transpose()
 }
 
-/// Inserts a row. False when the place is taken.
+/// Inserts a row. False if the place is taken.
 pub(super) fn insert(db: &Connection, labels: &mut Labels, seq: i64, job: &Job) -> rusqlite::Result<bool> {
     let name = labels.optional(db, LabelKind::Task, job.name.as_deref())?;
     let queue = labels.optional(db, LabelKind::Queue, job.queue.as_deref())?;
@@ -123,19 +123,19 @@ pub(super) fn update(
     Ok(())
 }
 
-/// A call that begins a workflow of its own needs no entry in the index.
+/// The root, if it is another call: the first call of a workflow needs no entry in the index.
 fn own_root(job: &Job) -> Option<&str> {
     job.root.as_deref().filter(|root| *root != job.id)
 }
 
-/// The kind of the error of a job that has failed for good.
+/// The kind of error of a job that has failed permanently.
 fn fault(db: &Connection, labels: &mut Labels, job: &Job) -> rusqlite::Result<Option<i64>> {
     let failed = matches!(job.state, JobState::Failure | JobState::DeadLettered);
     let text = job.error.as_deref().or(job.reason.as_deref()).unwrap_or_default();
     labels.optional(db, LabelKind::Fault, failed.then(|| kind_of_error(text)))
 }
 
-/// A row before its labels are read: its statement is at work until then.
+/// A row whose labels are not read yet: its own statement is still in use until then.
 struct Raw {
     seq: i64,
     name: Option<i64>,
@@ -186,7 +186,7 @@ impl Raw {
     }
 }
 
-/// An attempt as it is kept: retries, worker, beginning, end, outcome, error.
+/// An attempt as it is stored: retries, worker, start, end, outcome, error.
 #[derive(Serialize, Deserialize)]
 struct Kept(Option<u32>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<String>);
 

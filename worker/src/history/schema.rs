@@ -1,4 +1,4 @@
-//! Opening the file of a history: what makes it ours, and the tables in it.
+//! Opens the file of a history: how it is recognized, and its tables.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::connection::sqlite::failure::describe;
 use crate::error::{Error, Result};
 
-/// `mqwh`: tells a history from a queue's file and from those of other programs.
+/// `mqwh`: distinguishes a history from the file of a broker and from those of other programs.
 const APPLICATION_ID: i32 = 0x6d71_7768;
-/// The mark of a broker's file, for the error that names it.
+/// The application id of a broker's file, which has an error message of its own.
 const BROKER_ID: i32 = 0x6d71_776b;
 
 /// How long to wait for another process that writes.
@@ -20,8 +20,8 @@ const BUSY: Duration = Duration::from_secs(5);
 ///
 /// `seq` is the time of the call's first event, in microseconds since 1970, made unique: the newest calls are at the end
 /// of the table and of each index, so that lists and pages need no sorting, and old ones are deleted from its beginning.
-/// Names are kept once, in `label`. A new column of `job` makes SQLite check the whole file, as for every STRICT table: four
-/// minutes for 10 million calls. A table of its own does not. All times are in microseconds since 1970.
+/// Names are stored once, in `label`. Adding a column to `job` makes SQLite check the whole file, as for every STRICT table:
+/// four minutes for 10 million calls. A separate table avoids that. All times are in microseconds since 1970.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE label (
@@ -78,7 +78,7 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Opens the file to write, and makes or updates it.
+/// Opens the file for writing, and creates or migrates it.
 pub(super) fn open(path: &Path) -> Result<Connection> {
     if path.is_dir() {
         return Err(Error::config(format!("cannot open the history: `{}` is a directory", path.display())));
@@ -98,7 +98,7 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     Ok(db)
 }
 
-/// Opens a file that exists, to read.
+/// Opens an existing file for reading.
 pub(super) fn open_to_read(path: &Path) -> Result<Connection> {
     let refused = |cause| describe(path, "read the history", cause);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -151,7 +151,7 @@ fn prepare(db: &mut Connection, path: &Path) -> Result<()> {
              (journal mode `{mode}`); use a local disk"
         )));
     }
-    // A power failure may take the last seconds. What is known after a crash of the process is all of it.
+    // A power failure may lose the last seconds; a crash of the process loses nothing.
     db.pragma_update(None, "synchronous", "NORMAL").map_err(refused)?;
     db.pragma_update(None, "wal_autocheckpoint", 4000).map_err(refused)?;
     db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(refused)?;
@@ -160,7 +160,7 @@ fn prepare(db: &mut Connection, path: &Path) -> Result<()> {
     if check(db, path)? == MIGRATIONS.len() {
         return Ok(());
     }
-    // Several processes may start at once: the one that has the lock looks again.
+    // Several processes may start at once: check the version again under the lock.
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
     let version: i32 =
         transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(refused)?;

@@ -1,8 +1,8 @@
-//! Finding calls: the newest first, a page at a time, within a time that a reader does not notice.
+//! Finds calls, newest first, a page at a time, fast enough that a user does not notice.
 //!
-//! Each condition is a sorted stream of places from an index; a call that meets all of them is in all streams. They are
-//! walked together, each skipping to where the last one stands, so that the rarest condition sets the pace and no row
-//! is read that does not belong on the page. A search that finds nothing for a while stops, and says how far it came.
+//! Each condition is a sorted stream of places (`seq`) from an index; a call that meets all of them is in all streams. They
+//! advance together, each skipping to the position of the one before, so the rarest condition sets the pace and only
+//! rows of the page are read. A search that finds nothing for a while stops, and returns how far it came.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,12 +22,12 @@ use crate::error::Error;
 const BUDGET: Duration = Duration::from_millis(60);
 /// The most names that a pattern may match: each is a stream of its own.
 const MOST_NAMES: i64 = 200;
-/// The most ids with one beginning that are sorted; a shorter beginning is compared call by call.
+/// The most ids with a common prefix that are sorted; a shorter prefix is compared call by call.
 const MOST_IDS: usize = 5_000;
-/// How many places are fetched at first, and at most.
+/// How many places are fetched at once: initially, and at most.
 const CHUNKS: (usize, usize) = (32, 1024);
 
-/// Which calls. Conditions that are not set are met by all; all that are set must be met.
+/// Selects calls. A call must meet all conditions that are set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     /// The id begins with this.
@@ -40,8 +40,8 @@ pub struct Filter {
     pub queue: Option<String>,
     /// The worker that reported the call last has this name.
     pub worker: Option<String>,
-    /// The arguments or the error have all of these words, compared without case and accents. A word that ends with `*` may
-    /// go on; one that begins many different words is slow to find.
+    /// The arguments or the error contain all of these words, ignoring case and accents. A word that ends with `*` is a
+    /// prefix; a prefix of many different words is slow to find.
     pub text: Option<String>,
     /// It belongs to the workflow that began with this call.
     pub root: Option<String>,
@@ -53,18 +53,18 @@ pub struct Filter {
     pub to: Option<DateTime<Utc>>,
 }
 
-/// Where a page begins: after the last call of the page before.
+/// Where a page starts: after the last call of the previous page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(i64);
 
-/// Calls that meet a filter, the newest first.
+/// Calls that match a filter, newest first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Page {
     /// The calls.
     pub jobs: Vec<Job>,
-    /// Where the next page begins; `None` if there are no more calls.
+    /// Where the next page starts; `None` if there are no more calls.
     pub next: Option<Cursor>,
-    /// If the search took too long: the time up to which it has looked. The rest is on the next pages.
+    /// If the search took too long: the time back to which it has looked. The rest is on the next pages.
     pub searched_to: Option<DateTime<Utc>>,
 }
 
@@ -95,7 +95,7 @@ pub(super) fn find(
                 if filter.id.as_ref().is_some_and(|id| !job.id.starts_with(id.as_str())) {
                     continue;
                 }
-                // One more than asked for tells that there is a next page.
+                // One call more than asked for shows that there is a next page.
                 if page.jobs.len() == limit {
                     page.next = last.map(Cursor);
                     return Ok(page);
@@ -124,7 +124,7 @@ enum Meeting {
     NotYet,
 }
 
-/// The next place not above `bound` where all conditions meet.
+/// Finds the next place not above `bound` that meets all conditions.
 fn meet(
     db: &Connection,
     conditions: &mut [Condition],
@@ -192,7 +192,7 @@ fn conditions(db: &Connection, filter: &Filter) -> rusqlite::Result<Option<Vec<C
     Ok(Some(conditions))
 }
 
-/// The places of the ids with this beginning, unless there are too many.
+/// The places of the ids with this prefix, at most one more than [`MOST_IDS`].
 fn by_beginning(db: &Connection, id: &str) -> rusqlite::Result<Vec<i64>> {
     let mut select = db.prepare_cached("SELECT seq FROM job WHERE id >= ?1 AND id < ?2 LIMIT ?3")?;
     let end = format!("{id}{}", char::MAX);
@@ -202,7 +202,7 @@ fn by_beginning(db: &Connection, id: &str) -> rusqlite::Result<Vec<i64>> {
     Ok(places)
 }
 
-/// Words as a query of FTS5: each is text, whatever it looks like, and with a star the beginning of one.
+/// Quotes words for a query of FTS5: each is taken literally, or as a prefix if it ends with a star.
 fn query(words: &str) -> String {
     let quoted = |word: &str| {
         let (word, star) = word.strip_suffix('*').map_or((word, ""), |word| (word, "*"));
@@ -231,7 +231,7 @@ const ALL: &str = by!("?4 IS NULL");
 const BY_WORDS: &str = "SELECT rowid FROM words WHERE words MATCH ?4 AND rowid <= ?1 AND rowid >= ?2 \
                         ORDER BY rowid DESC LIMIT ?3";
 
-/// One condition: a place meets it that is in one of its streams.
+/// One condition, met by the places in any of its streams.
 struct Condition(Vec<Stream>);
 
 impl Condition {
@@ -245,9 +245,9 @@ impl Condition {
     }
 }
 
-/// Places in falling order, fetched in pieces.
+/// Places in descending order, fetched in chunks.
 struct Stream {
-    /// `None`: all that there is has been fetched.
+    /// `None` once everything has been fetched.
     sql: Option<&'static str>,
     value: Value,
     /// The last one is the highest.
@@ -260,7 +260,7 @@ impl Stream {
         Self { sql: Some(sql), value, places: Vec::new(), chunk: CHUNKS.0 }
     }
 
-    /// Of places that are known, in falling order.
+    /// A stream of known places, in descending order.
     fn of(mut places: Vec<i64>) -> Self {
         places.reverse();
         Self { sql: None, value: Value::Null, places, chunk: 0 }

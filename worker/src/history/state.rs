@@ -1,4 +1,4 @@
-//! The states of a call in the history, and which of two reports about it counts.
+//! The states of a call in the history, and which of two reported states counts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,11 +8,11 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 
-/// How far the clocks of two machines may differ before the order of their events is taken from them.
+/// Events that are closer together are not ordered by time: the clocks of two machines may differ by as much.
 const SKEW: TimeDelta = TimeDelta::seconds(1);
 
-/// The state of a call, as its events tell it. Celery's states, and two that Celery has no word for: a call that waits
-/// for its time, and one that is in a dead-letter queue.
+/// The state of a call, derived from its events. These are Celery's states, and two that Celery does not have: a call
+/// that waits for its time, and one that is in a dead-letter queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum JobState {
     /// It was sent; no worker has received it.
@@ -92,7 +92,7 @@ impl JobState {
     }
 }
 
-/// Whether a report of a state replaces what is known.
+/// Whether a reported state replaces the known one.
 ///
 /// Events come late, twice and from machines whose clocks differ. Within a second precedence decides, as in Celery;
 /// beyond that the later report does, so that a dead letter that was replayed is seen to run again. A retry is ordered

@@ -1,4 +1,4 @@
-//! Counters by minute and by hour, for charts that outlive the calls that they count.
+//! Counters by minute and by hour, for charts; they outlive the calls that they count.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::histogram::Histogram;
 use super::job::{Counted, Job, Tally};
 use super::labels::{LabelKind, Labels};
 
-/// A minute and an hour, in seconds: charts of a day or more read the second.
+/// A minute and an hour, in seconds; charts of more than a day read the counters of hours.
 pub(super) const SPANS: [i64; 2] = [60, 3600];
 
 /// The counters of one batch.
@@ -50,7 +50,7 @@ impl Tallies {
 
     pub(super) fn write(self, db: &Connection, labels: &mut Labels) -> rusqlite::Result<()> {
         for (key, mut cell) in self.0 {
-            // A call whose task or queue no event has told yet counts under neither.
+            // Until an event names the task or queue, the call is counted under an empty name.
             let queue = labels.number(db, LabelKind::Queue, key.queue.as_deref().unwrap_or_default())?;
             let name = labels.number(db, LabelKind::Task, key.name.as_deref().unwrap_or_default())?;
             let place = (key.span, key.at, queue, name, key.what as i64);

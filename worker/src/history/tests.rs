@@ -19,7 +19,7 @@ fn entries(events: impl IntoIterator<Item = Occurrence>) -> Vec<Entry> {
     events.into_iter().map(|event| Entry::Call(Box::new(event))).collect()
 }
 
-/// The life of a call of a task that waits 1 second and runs for half of one.
+/// The events of a call that waits 1 second and runs for half a second.
 fn life(id: &str, name: &str, queue: &str, at: DateTime<Utc>, error: Option<&str>) -> Vec<Occurrence> {
     let after = |millis| at + TimeDelta::milliseconds(millis);
     let sent = Occurrence {

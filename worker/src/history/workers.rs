@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::{from_micros, micros};
 
-/// Without another report a worker counts as gone after so many of its own intervals, as in Celery.
+/// A worker counts as gone after this many of its own intervals without a report, as in Celery.
 const MISSED: f64 = 2.0;
-/// The interval of heartbeats where a worker does not tell it, in seconds.
+/// The heartbeat interval assumed for a worker that does not report it, in seconds.
 const USUAL_INTERVAL: f64 = 2.0;
 
 /// What a worker reported.
@@ -16,15 +16,15 @@ const USUAL_INTERVAL: f64 = 2.0;
 pub struct WorkerReport {
     /// The worker's name.
     pub name: String,
-    /// When.
+    /// When it reported this.
     pub at: DateTime<Utc>,
-    /// False if it said goodbye.
+    /// False if it reported that it stopped.
     pub is_online: bool,
-    /// What it said.
+    /// What it reported.
     pub details: WorkerDetails,
 }
 
-/// What a worker says of itself; what it does not say is `None`.
+/// What a worker reports about itself; anything else is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkerDetails {
@@ -40,7 +40,7 @@ pub struct WorkerDetails {
     pub loadavg: Option<Vec<f64>>,
     /// Its software, such as `mq-worker` or `py-celery`.
     pub software: Option<String>,
-    /// The version of it.
+    /// The version of its software.
     pub version: Option<String>,
     /// Its operating system.
     pub system: Option<String>,
@@ -55,9 +55,9 @@ pub struct WorkerSeen {
     pub first_seen_at: DateTime<Utc>,
     /// The time of its last event.
     pub seen_at: DateTime<Utc>,
-    /// True if it is expected to be running: it has not said goodbye, and its last heartbeat is not too old.
+    /// True if it is expected to be running: it has not reported that it stopped, and its last heartbeat is not too old.
     pub is_online: bool,
-    /// What it said last.
+    /// What it last reported.
     #[serde(flatten)]
     pub details: WorkerDetails,
 }
@@ -89,7 +89,7 @@ pub(super) fn list(db: &Connection, now: DateTime<Utc>) -> rusqlite::Result<Vec<
         let details: WorkerDetails = serde_json::from_str(row.get_ref(4)?.as_str()?).unwrap_or_default();
         let seen_at = from_micros(row.get(2)?);
         let interval = details.freq.filter(|freq| freq.is_finite() && *freq > 0.0).unwrap_or(USUAL_INTERVAL);
-        // A little more than Celery: the report has come through a queue and a file.
+        // A little longer than in Celery: the report has come through a queue and a file.
         let patience = TimeDelta::milliseconds((interval * MISSED * 1000.0).min(1e12) as i64 + 2000);
         Ok(WorkerSeen {
             name: row.get(0)?,

@@ -1,4 +1,4 @@
-//! The arguments of a call, still as JSON text, taken out one by one into the task's types.
+//! The arguments of a call, kept as JSON text and decoded one by one into the task's types.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,13 +25,13 @@ pub struct Arguments<'a> {
 
 #[derive(Debug)]
 enum Source<'a> {
-    /// The two containers of a Celery body.
+    /// The positional and keyword arguments of a Celery body.
     Call { positional: Vec<&'a RawValue>, keyword: Vec<(Cow<'a, str>, &'a RawValue)> },
     /// A plain message: its whole payload is the one argument.
     Payload { body: &'a Bytes, content_type: Option<&'a str> },
 }
 
-/// What a task may take: a value that can be written into a message and read from it.
+/// The type of a task's argument: it can be written into a message and read from it.
 #[diagnostic::on_unimplemented(
     message = "a task cannot take `{Self}`: it cannot be sent in a message",
     label = "neither written to JSON nor read from it",
@@ -67,7 +67,7 @@ impl<'a> Arguments<'a> {
 
     /// Takes the next parameter, by position or else by its name.
     ///
-    /// A parameter that is missing is an error, unless its type has a value for it, as `Option` has.
+    /// A missing argument is an error, unless its type has a value for that case, as `Option` has.
     pub fn take<T: Argument>(&mut self, name: &'static str) -> Result<T, ArgumentError> {
         let index = self.taken;
         self.taken += 1;
@@ -126,8 +126,8 @@ fn parse<T: DeserializeOwned>(name: &str, json: &str) -> Result<T, ArgumentError
     })
 }
 
-/// A plain message arrives as bytes for a parameter that asks for bytes, else as JSON, else as text. One that says
-/// it is text is tried as text first: `"42"` with its quotes is what the sender wrote.
+/// Decodes a plain message as bytes for a parameter that asks for bytes, else as JSON, else as text. If its content type
+/// is text, text is tried first: `"42"` with its quotes is what the sender wrote.
 fn from_payload<T: DeserializeOwned>(
     name: &str,
     body: &Bytes,
@@ -187,7 +187,7 @@ impl<'de> serde::Deserializer<'de> for OnlyBytes<'_> {
     }
 }
 
-/// Lets `Option` and types like it be left out; every other type answers with an error.
+/// A missing argument: `None` for `Option` and types like it, an error for every other type.
 struct Missing;
 
 impl<'de> serde::Deserializer<'de> for Missing {

@@ -1,4 +1,4 @@
-//! Between bytes and calls: the body `[args, kwargs, embed]` of protocol v2.
+//! Encodes and decodes the body of a call: `[args, kwargs, embed]` in protocol v2.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,8 +22,8 @@ impl Serialize for NoArgs {
     }
 }
 
-/// What a body carries beside the arguments: signatures to run afterwards, as Celery writes them. They stay the text that
-/// they are, so that every number and every typed value in them goes on as it came.
+/// The part of a body besides the arguments: signatures to run afterwards, as Celery writes them. They are kept as text,
+/// so that every number and every typed value in them is passed on unchanged.
 ///
 /// `chain` is reversed: its last element is the next step.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ impl Embed {
 /// Writes the body of a call with positional arguments: a tuple, a list, or `()` for none.
 ///
 /// # Errors
-/// Arguments that are no list, and values that JSON cannot express, such as NaN or a map whose keys are not texts.
+/// Arguments that are not a list, and values that JSON cannot express, such as NaN or a map whose keys are not strings.
 pub fn encode<A: Serialize + ?Sized>(args: &A) -> Result<Bytes> {
     let mut body = Vec::with_capacity(128);
     write_list(&mut body, args)?;
@@ -62,10 +62,10 @@ pub fn encode<A: Serialize + ?Sized>(args: &A) -> Result<Bytes> {
     Ok(body.into())
 }
 
-/// Writes a body of arguments by position, arguments by name, and what follows the task.
+/// Writes a body of positional arguments, keyword arguments, and what follows the task.
 ///
 /// # Errors
-/// See [`encode`]; also arguments by name that are no object.
+/// See [`encode`]; also keyword arguments that are not an object.
 pub fn encode_values<A, K>(args: &A, kwargs: &K, embed: &Embed) -> Result<Bytes>
 where
     A: Serialize + ?Sized,
@@ -131,7 +131,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// The first of the three parts that is not what it should be, in the words of the protocol.
+/// Describes the first of the three parts that is invalid, in the protocol's terms.
 fn what_is_wrong(body: &[u8], error: &serde_json::Error) -> String {
     let json = match std::str::from_utf8(body) {
         Ok(json) => json,
@@ -158,7 +158,7 @@ fn what_is_wrong(body: &[u8], error: &serde_json::Error) -> String {
     format!("`embed`: {}", Undecodable::from(error))
 }
 
-/// Where a text stops to be one.
+/// Describes where a text stops being valid UTF-8.
 pub(super) fn not_utf8(error: std::str::Utf8Error) -> String {
     format!("the text is not UTF-8 (byte {})", error.valid_up_to() + 1)
 }

@@ -1,4 +1,4 @@
-//! The header table of a message, with Celery's headers as typed questions.
+//! The header table of a message, with typed accessors for Celery's headers.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -10,7 +10,7 @@ pub use super::iso8601::parse_time;
 
 /// Headers that this crate adds to Celery's. Receivers ignore headers that they do not know.
 pub mod names {
-    /// Why a message lies in a dead-letter queue.
+    /// Why a message is in a dead-letter queue.
     pub const DEAD_REASON: &str = "mq-dead-reason";
     /// The error text of the last attempt.
     pub const DEAD_ERROR: &str = "mq-dead-error";
@@ -18,23 +18,23 @@ pub mod names {
     pub const DEAD_QUEUE: &str = "mq-dead-queue";
     /// When it became a dead letter (ISO 8601).
     pub const DEAD_AT: &str = "mq-dead-at";
-    /// The routing key with which a message was published first.
+    /// The routing key of the first publish of a message.
     pub const ROUTING_KEY: &str = "mq-routing-key";
-    /// The exchange to which a message was published first.
+    /// The exchange of the first publish of a message.
     pub const EXCHANGE: &str = "mq-exchange";
-    /// Set on a plain message that was given a task: its payload is the one argument.
+    /// Set on a plain message that was assigned to a task: its payload is the one argument.
     pub const PLAIN: &str = "mq-plain";
-    /// Set on the answer to a plain message whose task failed: the kind of its error. The body is the text.
+    /// Set on the reply to a plain message whose task failed: the kind of its error. The body is the text.
     pub const ERROR: &str = "mq-error";
     /// The attempts that failed: a list of tables with `attempt`, `at`, `error` and `worker`.
     pub const HISTORY: &str = "mq-history";
-    /// Of a call of a unique task: a list of its key, and how many milliseconds it keeps the next one out at most.
+    /// Set on a call of a unique task: a list of its lock's key and lifetime in milliseconds.
     pub const UNIQUE: &str = "mq-unique";
-    /// Set in place of properties that cannot be read: why.
+    /// Set in place of properties that cannot be read: the reason.
     pub const UNREADABLE: &str = "mq-unreadable";
-    /// How many workers died while they had the message.
+    /// The crash count: how many workers died while they held the message.
     pub const CRASHES: &str = "mq-crashes";
-    /// How often the message has waited for the end of a pause of its task.
+    /// How often the message was held back by a pause of its task.
     pub const HELD: &str = "mq-held";
     /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
     pub const DROPPED: &str = "mq-dropped-headers";
@@ -44,15 +44,15 @@ pub mod names {
     pub const SCHEDULE: &str = "mq-schedule";
     /// When the schedule was due (ISO 8601).
     pub const SCHEDULED_AT: &str = "mq-scheduled-at";
-    /// Of a scheduled call on RabbitMQ: what its copy says in the log of the schedulers, and where it is bound to go.
+    /// Set on a scheduled call on RabbitMQ: the entry that its copy adds to the schedule log.
     pub const SCHEDULE_LOG: &str = "mq-schedule-log";
-    /// The second of the two.
+    /// Set on a scheduled call on RabbitMQ: the target that the fence's exchange routes it to.
     pub const SCHEDULE_TO: &str = "mq-schedule-to";
 }
 
 /// A header table. Unknown headers are kept and passed on.
 #[derive(Clone, Debug, Default, PartialEq)]
-// Shared by the copies of a message: one is made for each publish, and few are changed.
+// Shared by the copies of a message: each publish makes one, and few are changed.
 pub struct Headers(Arc<Map<String, Value>>);
 
 impl Serialize for Headers {
@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for Headers {
 }
 
 impl Headers {
-    /// The two headers without which Celery's workers do not take a message.
+    /// The two headers that Celery's workers require.
     pub fn for_task(task: &str, id: &str) -> Self {
         let mut headers = Self::default();
         headers.set("task", task);
@@ -81,27 +81,27 @@ impl Headers {
         self.0.get(name)
     }
 
-    /// One header, if it is a text that is not empty.
+    /// One header, if it is a non-empty text.
     pub fn get_str(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str().filter(|text| !text.is_empty())
     }
 
-    /// Sets a header, in place of what was there.
+    /// Sets a header, replacing an earlier value.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
         Arc::make_mut(&mut self.0).insert(name.into(), value.into());
     }
 
-    /// Takes a header out.
+    /// Removes a header.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         Arc::make_mut(&mut self.0).remove(name)
     }
 
-    /// Keeps those whose names pass.
+    /// Keeps the headers whose names pass.
     pub(crate) fn retain(&mut self, mut keeps: impl FnMut(&str) -> bool) {
         Arc::make_mut(&mut self.0).retain(|name, _| keeps(name));
     }
 
-    /// True when there is none.
+    /// True if there are no headers.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -121,17 +121,17 @@ impl Headers {
         self.get_str("id")
     }
 
-    /// How many times the task was tried again already; 0 when absent.
+    /// How many times the task was retried; 0 when absent.
     pub fn retries(&self) -> u32 {
         self.count("retries")
     }
 
-    /// How many workers died with this message; 0 when absent.
+    /// The crash count: how many workers died while they held the message; 0 when absent.
     pub fn crashes(&self) -> u32 {
         self.count(names::CRASHES)
     }
 
-    /// How often the message has waited for the end of a pause of its task.
+    /// How often the message was held back by a pause of its task.
     pub(crate) fn held(&self) -> u32 {
         self.count(names::HELD)
     }
@@ -145,12 +145,12 @@ impl Headers {
         self.0.get(name).and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
     }
 
-    /// Not to run before this time. `Err` holds a text that is no time.
+    /// The earliest time to run. `Err` names a value that is not a time.
     pub fn eta(&self) -> Result<Option<DateTime<Utc>>, String> {
         self.time("eta")
     }
 
-    /// Not to run after this time. `Err` holds a text that is no time.
+    /// The time after which the task must not run. `Err` names a value that is not a time.
     pub fn expires(&self) -> Result<Option<DateTime<Utc>>, String> {
         self.time("expires")
     }
@@ -160,8 +160,8 @@ impl Headers {
         parse_time(self.get_str(names::DEAD_AT)?)
     }
 
-    /// Says that a broker, not a worker, has dead-lettered the message: it expired, or the queue was too long. A worker adds
-    /// [`names::DEAD_ERROR`] when it has told those who wait for the result.
+    /// Records that a broker, not a worker, dead-lettered the message: it expired, or the queue was too long. A worker adds
+    /// [`names::DEAD_ERROR`] once it has reported the failure to the callers that wait for the result.
     pub(crate) fn set_broker_death(&mut self, reason: &str, queue: &str, at: DateTime<Utc>) {
         self.set(names::DEAD_REASON, reason);
         self.set(names::DEAD_QUEUE, queue);
@@ -169,7 +169,7 @@ impl Headers {
         self.remove(names::DEAD_ERROR);
     }
 
-    /// The reason for which a broker has dead-lettered the message, until a worker has told of it.
+    /// The reason why a broker dead-lettered the message, until a worker has reported it.
     pub(crate) fn untold_broker_death(&self) -> Option<&str> {
         self.get_str(names::DEAD_REASON).filter(|_| self.get(names::DEAD_ERROR).is_none())
     }
@@ -184,7 +184,7 @@ impl Headers {
         }
     }
 
-    /// The time limits `(hard, soft)`; on the wire the hard one comes first. Celery takes 0 for none.
+    /// The time limits `(hard, soft)`; on the wire the hard one comes first. Celery treats 0 as no limit.
     pub fn time_limits(&self) -> (Option<Duration>, Option<Duration>) {
         let limit = |index: usize| {
             let seconds = self.0.get("timelimit")?.as_array()?.get(index)?.as_f64()?;
@@ -214,8 +214,8 @@ impl Headers {
     }
 }
 
-/// Headers that a broker adds on the way. They must not go out again: RabbitMQ takes a message that carries an old
-/// `x-death` for one that goes round in a circle, and drops it.
+/// Headers that a broker adds on the way. They must not be sent again: RabbitMQ takes a message with an old `x-death` for
+/// one that is dead-lettered in a cycle, and drops it.
 pub(crate) fn is_trace(name: &str) -> bool {
     name == "x-death"
         || name == "x-delivery-count"
@@ -224,13 +224,13 @@ pub(crate) fn is_trace(name: &str) -> bool {
         || name.starts_with("x-last-death-")
 }
 
-/// Headers by which a sender tells a broker or one of its plugins what to do with this one publish. A copy of the message
-/// must not say it again: it would go to further queues, wait once more, or be dropped as a duplicate.
+/// Headers that tell a broker or one of its plugins what to do with this one publish. A copy of the message must not
+/// repeat them: it would go to further queues, be delayed again, or be dropped as a duplicate.
 pub(crate) fn is_instruction(name: &str) -> bool {
     matches!(name, "CC" | "BCC" | "x-delay" | "x-match" | "x-deduplication-header" | "x-cache-ttl")
 }
 
-/// Celery's names, of its protocol and of what its workers put beside them.
+/// Celery's header names: those of its protocol, and those that its workers add.
 const CELERY: [&str; 34] = [
     "argsrepr",
     "callbacks",
@@ -268,7 +268,7 @@ const CELERY: [&str; 34] = [
     "utc",
 ];
 
-/// Says whose a header is that a sender may not set, if it is one: the protocol's, this crate's, or the broker's.
+/// Returns the owner of a header that a sender may not set: the protocol, this crate or the broker.
 pub(crate) fn owner(name: &str) -> Option<&'static str> {
     if CELERY.contains(&name) {
         Some("the protocol")
@@ -287,12 +287,12 @@ impl FromIterator<(String, Value)> for Headers {
     }
 }
 
-/// The last moment that ISO 8601 can name with four digits for the year.
+/// The last time that ISO 8601 can express with a four-digit year.
 pub const LATEST: DateTime<Utc> =
     DateTime::from_timestamp(253_402_300_799, 999_999_000).expect("the end of the year 9999");
 
-/// Writes a time as Python's `datetime.isoformat` does: six digits, `+00:00`. What lies outside the years that Python
-/// knows becomes the first or the last moment of them.
+/// Writes a time as Python's `datetime.isoformat` does: six digits, `+00:00`. A time outside the years that Python
+/// supports is clamped to them.
 pub fn format_time(time: DateTime<Utc>) -> String {
     const EARLIEST: DateTime<Utc> = DateTime::from_timestamp(-62_135_596_800, 0).expect("the year 1");
     time.clamp(EARLIEST, LATEST).to_rfc3339_opts(SecondsFormat::Micros, false)

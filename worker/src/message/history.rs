@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Headers;
 use super::headers::names;
 
-/// How many attempts are kept: the first, which often says most, and the last ones.
+/// How many attempts are kept: the first, which is often the most telling, and the last ones.
 const KEPT: usize = 10;
 /// How many characters of an error are kept. Ten of them fit well into RabbitMQ's frame of 128 KiB.
 const ERROR: usize = 500;
@@ -24,13 +24,13 @@ pub struct Attempt {
     pub worker: String,
 }
 
-/// The attempts that a message remembers, the oldest first. What is not in our form is left out.
+/// Reads the failed attempts from a message, the oldest first. Entries that are not in our form are left out.
 pub fn read(headers: &Headers) -> Vec<Attempt> {
     let Some(Value::Array(attempts)) = headers.get(names::HISTORY) else { return Vec::new() };
     attempts.iter().filter_map(|attempt| Attempt::deserialize(attempt).ok()).collect()
 }
 
-/// Adds an attempt. Of more than ten the first and the last nine are kept.
+/// Adds an attempt. If there are more than ten, the first and the last nine are kept.
 pub fn append(headers: &mut Headers, mut attempt: Attempt) {
     attempt.error = shortened(&attempt.error, ERROR);
     let mut attempts = read(headers);
@@ -43,7 +43,7 @@ pub fn append(headers: &mut Headers, mut attempt: Attempt) {
     headers.set(names::HISTORY, Value::Array(attempts));
 }
 
-/// At most so many characters of a text.
+/// Returns at most `limit` characters of a text.
 pub fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         None => text.to_owned(),

@@ -5,9 +5,9 @@ use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, NaiveTime, Utc, Weekd
 /// Reads a date, or a date and a time; without an offset it is UTC, Celery's default time zone.
 ///
 /// Celery reads times with `dateutil`'s `isoparse`, kombu with Python's `fromisoformat`: `2031-01-02`, `20310102T0304`,
-/// `2031-W01-4 03:04:05,678+02` and their kin.
+/// `2031-W01-4 03:04:05,678+02` and the like.
 pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    // What nearly every sender writes.
+    // The form that nearly every sender writes.
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Some(time.with_timezone(&Utc));
     }
@@ -15,9 +15,9 @@ pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     local.checked_sub_signed(offset.unwrap_or_default()).map(|time| time.and_utc())
 }
 
-/// The time as it is written, and how far it is ahead of UTC, where it says so.
+/// The time as it is written, and how far it is ahead of UTC, if it has an offset.
 pub(super) fn local(text: &str) -> Option<(NaiveDateTime, Option<Duration>)> {
-    // Then every index is between two characters.
+    // In ASCII, every index is a character boundary.
     if !text.is_ascii() {
         return None;
     }
@@ -25,7 +25,7 @@ pub(super) fn local(text: &str) -> Option<(NaiveDateTime, Option<Duration>)> {
     if rest.is_empty() {
         return Some((date.and_time(NaiveTime::MIN), None));
     }
-    // Any character may stand between the two.
+    // Any character may separate date and time.
     let rest = &rest[1..];
     let zone = rest.find(['+', '-', 'Z', 'z']).unwrap_or(rest.len());
     let (time, is_next_midnight) = time(&rest[..zone])?;
@@ -126,7 +126,7 @@ fn time(text: &str) -> Option<(NaiveTime, bool)> {
     }
 }
 
-/// `Z`, `+hh`, `+hhmm`, `+hh:mm`, and Python's own with seconds.
+/// `Z`, `+hh`, `+hhmm`, `+hh:mm`, and Python's form with seconds.
 fn offset(zone: &str) -> Option<Duration> {
     if zone.eq_ignore_ascii_case("z") {
         return Some(Duration::zero());
@@ -136,7 +136,7 @@ fn offset(zone: &str) -> Option<Duration> {
     (!is_next_midnight).then_some(if zone.starts_with('-') { -ahead } else { ahead })
 }
 
-/// So many digits, and what follows them.
+/// A number of exactly this many digits, and what follows it.
 fn number(text: &str, digits: usize) -> Option<(u32, &str)> {
     let (number, rest) = text.split_at_checked(digits)?;
     number.bytes().all(|c| c.is_ascii_digit()).then_some(())?;

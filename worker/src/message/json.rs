@@ -1,5 +1,5 @@
-//! Writes JSON that says what it was given. `serde_json` writes a number that is not finite as `null`, which reads back
-//! as nothing at all; here it is an error.
+//! Writes JSON without silent losses. `serde_json` writes a number that is not finite as `null`, which does not read back
+//! as a number; here it is an error.
 
 use std::fmt::Display;
 
@@ -11,12 +11,12 @@ use super::kombu::{self, ResultTypes};
 /// Writes a value as JSON.
 ///
 /// # Errors
-/// A number that is NaN or infinite, a map whose keys are not texts, or whatever the value's own `Serialize` refuses.
+/// A number that is NaN or infinite, a map whose keys are not strings, or whatever the value's own `Serialize` refuses.
 pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
     to_vec_as(value, ResultTypes::Json)
 }
 
-/// Writes a value as JSON, with some types as Python's where that is wanted.
+/// Writes a value as JSON, optionally with some types as Python's.
 ///
 /// # Errors
 /// See [`to_vec`].
@@ -42,7 +42,7 @@ pub(crate) fn to_value<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<V
     Strict(value, ResultTypes::Json).serialize(serde_json::value::Serializer)
 }
 
-/// A serializer that takes finite numbers only, or a value that is written through one; and how known types are written.
+/// A serializer that accepts finite numbers only, or a value that is written through one; and how known types are written.
 struct Strict<T>(T, ResultTypes);
 
 impl<T: Serialize + ?Sized> Serialize for Strict<&T> {
@@ -197,7 +197,7 @@ impl<S: ser::SerializeMap> ser::SerializeMap for Strict<S> {
     type Error = S::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        // A key is a text in any case.
+        // A key is always a string.
         self.0.serialize_key(&Strict(key, ResultTypes::Json))
     }
 

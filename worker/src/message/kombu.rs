@@ -1,8 +1,8 @@
-//! Writes values of well-known types as Python's own, in kombu's form: `{"__type__": "datetime", "__value__": "…"}`. What
-//! reads them is in `message::typed`.
+//! Writes values of well-known types as Python's own, in kombu's form: `{"__type__": "datetime", "__value__": "…"}`.
+//! `message::typed` reads them.
 //!
-//! Serde tells of a time or a UUID no more than that it is a text. Which type it is of is known one step before, where the
-//! value is handed over: by the name of its type.
+//! To a serde serializer, a time or a UUID is just a string. Its type is known only one step earlier, where the value is
+//! passed in: by the name of its type.
 
 use std::any::type_name;
 
@@ -19,7 +19,7 @@ pub enum ResultTypes {
     #[default]
     Json,
     /// As kombu, and so Celery, writes `datetime`, `date`, `time`, `UUID`, `Decimal` and `bytes`: Python reads such values. The
-    /// types of chrono, uuid, rust_decimal and bytes are known, and `Vec<u8>`. Times are cut to microseconds.
+    /// types of chrono, uuid, rust_decimal and bytes are supported, and `Vec<u8>`. Times are cut to microseconds.
     Kombu,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Kind {
     Bytes,
 }
 
-/// Which of Python's types a Rust type is. `None`: it is written as it is.
+/// The Python type that a Rust type is written as. `None`: it is written unchanged.
 pub(super) fn kind_of<T: ?Sized>() -> Option<Kind> {
     let mut name = type_name::<T>();
     while let Some(inner) = name.strip_prefix('&').or_else(|| pointed_to(name)) {

@@ -1,7 +1,7 @@
 //! A message as the brokers carry it: Celery's protocol v2 as data.
 //!
-//! Brokers move [`Message`]s without looking inside; [`codec`] reads and writes the body, [`Headers`] answers
-//! questions about the task. Facts of the protocol are those of Celery 5.7 and kombu 5.7.
+//! Brokers move [`Message`]s without looking inside; [`codec`] reads and writes the body, [`Headers`] has the
+//! metadata of the task. The protocol is that of Celery 5.7 and kombu 5.7.
 
 pub mod arguments;
 pub mod codec;
@@ -32,14 +32,14 @@ pub const JSON: &str = "application/json";
 /// Its encoding.
 pub const UTF_8: &str = "utf-8";
 
-/// One message: what a producer publishes and a consumer is handed.
+/// One message, as a producer publishes it and a consumer receives it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
-    /// What AMQP calls basic properties.
+    /// AMQP's basic properties.
     pub properties: Properties,
     /// The header table. Empty for a plain message.
     pub headers: Headers,
-    /// The payload, as it lies on the queue.
+    /// The payload, as stored in the queue.
     pub body: Bytes,
 }
 
@@ -50,13 +50,13 @@ pub struct Properties {
     pub content_type: Option<Cow<'static, str>>,
     /// `utf-8` for JSON.
     pub content_encoding: Option<Cow<'static, str>>,
-    /// The task id, where a reply is expected.
+    /// The task id, if a reply is expected.
     pub correlation_id: Option<String>,
     /// The queue on which the sender waits for the reply.
     pub reply_to: Option<String>,
     /// An id given by the sender of a plain message.
     pub message_id: Option<String>,
-    /// Larger is more urgent; queues know 0 to their `max_priority`.
+    /// Larger is more urgent; queues support 0 to their `max_priority`.
     pub priority: Option<u8>,
     /// The broker drops (or dead-letters) the message when it has waited this long.
     pub expiration: Option<std::time::Duration>,
@@ -76,7 +76,7 @@ impl Message {
         self.headers.task().is_some()
     }
 
-    /// The task id, or what comes nearest to one in a plain message.
+    /// The task id, or a plain message's message id or correlation id.
     pub fn id(&self) -> Option<&str> {
         self.headers
             .id()

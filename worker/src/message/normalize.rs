@@ -1,4 +1,4 @@
-//! Received messages in all the forms that Celery sends, brought into the one that the rest of the crate reads.
+//! Converts received messages from all the forms that Celery sends into the one that the rest of the crate reads.
 
 use std::io::Read;
 
@@ -11,7 +11,7 @@ use super::codec::Embed;
 use super::{Headers, Message, typed};
 use crate::error::Undecodable;
 
-/// Brings a received message into the form that the rest of the crate reads: uncompressed, protocol v2. A compressed
+/// Converts a received message into the form that the rest of the crate reads: uncompressed, protocol v2. A compressed
 /// body may unpack to at most `limit` bytes.
 ///
 /// # Errors
@@ -81,7 +81,7 @@ struct Version1<'a> {
 }
 
 fn protocol_1(message: &mut Message) -> Result<(), String> {
-    // An object whose `task`, `id` or `args` are something else is somebody's plain document.
+    // An object whose `task`, `id` or `args` are of another type is a plain document.
     let Ok(call) = serde_json::from_slice::<Version1<'_>>(&message.body) else { return Ok(()) };
     let begins = |json: Option<&RawValue>, sign| json.is_none_or(|json| json.get().starts_with(sign));
     if call.task.is_empty() || call.id.is_empty() || !begins(call.args, '[') || !begins(call.kwargs, '{') {
@@ -107,7 +107,7 @@ fn protocol_1(message: &mut Message) -> Result<(), String> {
     let args = call.args.map_or("[]", RawValue::get);
     let kwargs = call.kwargs.map_or("{}", RawValue::get);
     let embed = serde_json::to_string(&embed).map_err(|error| not_json(&error))?;
-    // The arguments stay the text that they are: a number may have more digits than any type keeps.
+    // The arguments stay text: a number may have more digits than any type keeps.
     message.body = format!("[{args},{kwargs},{embed}]").into();
     message.headers = headers;
     Ok(())

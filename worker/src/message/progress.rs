@@ -1,10 +1,10 @@
-//! How far a running call is: Celery's convention for `PROGRESS`.
+//! The progress of a running call: Celery's convention for `PROGRESS`.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// How far a running call is.
+/// The progress of a running call.
 ///
 /// On the wire it is the `meta` of Celery's `update_state(state="PROGRESS", meta={"current": .., "total": ..})`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub struct Progress {
     /// How much is done.
     pub current: u64,
-    /// How much there is in all; 0 if that is not known.
+    /// How much there is in total; 0 if unknown.
     pub total: u64,
     /// What is being done; may be empty.
     pub description: String,
@@ -22,7 +22,7 @@ impl Progress {
     /// The state under which progress is reported.
     pub const STATE: &str = "PROGRESS";
 
-    /// So much of so much.
+    /// Progress of `current` out of `total`.
     pub fn new(current: u64, total: u64, description: impl Into<String>) -> Self {
         Self { current, total, description: description.into() }
     }
@@ -32,14 +32,14 @@ impl Progress {
         (self.total > 0).then(|| (self.current as f64 / self.total as f64).min(1.0))
     }
 
-    /// What is stored.
+    /// The JSON that is stored.
     pub(crate) fn to_meta(&self) -> Value {
         let Self { current, total, description } = self;
         let percent = self.fraction().map(|fraction| (fraction * 10_000.0).round() / 100.0);
         json!({ "current": current, "total": total, "percent": percent, "description": description })
     }
 
-    /// Reads what is stored, by whatever program; `None` if it says nothing about progress.
+    /// Reads what any program has stored; `None` if it is not about progress.
     pub(crate) fn from_meta(meta: &Value) -> Option<Self> {
         // Python's programs count in floats too.
         let number = |name: &str| {

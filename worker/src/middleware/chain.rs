@@ -19,9 +19,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// A middleware that is linked into the program. Written by [`middleware!`](crate::middleware!).
 pub struct MiddlewareEntry {
-    /// Its path, which gives the order.
+    /// Its path, which determines the order.
     pub name: &'static str,
-    /// Makes it.
+    /// Creates it.
     pub make: fn() -> Arc<dyn Erased>,
 }
 
@@ -37,7 +37,7 @@ pub fn erase(middleware: impl Middleware) -> Arc<dyn Erased> {
 pub struct Chain(Arc<[Arc<dyn Erased>]>);
 
 impl Chain {
-    /// These, and then all that are linked into the program, by their paths.
+    /// The given ones, then all that are linked into the program, sorted by path.
     pub fn collect(given: Vec<Arc<dyn Erased>>) -> Self {
         let mut entries: Vec<_> = inventory::iter::<MiddlewareEntry>.into_iter().collect();
         entries.sort_by_key(|entry| entry.name);
@@ -49,7 +49,7 @@ impl Chain {
         self.0.is_empty()
     }
 
-    /// Asks each whether the call may be published, the outermost first.
+    /// Asks each layer whether the call may be published, the outermost first.
     ///
     /// # Errors
     /// [`is_rejected`](Error::is_rejected) with the reason of the first that refuses, or that panics.
@@ -68,7 +68,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Tells each what became of the call, the innermost first.
+    /// Notifies each layer of the outcome of publishing, the innermost first.
     pub async fn after_publish(&self, call: &Outgoing<'_>, published: Result<(), &Error>) {
         for layer in self.0.iter().rev() {
             observe(layer.name(), "after_publish", async { layer.after_publish(call, published).await })
@@ -76,7 +76,7 @@ impl Chain {
         }
     }
 
-    /// Runs a task inside all layers. `run` returns what the worker needs, and how the layers see it.
+    /// Runs a task inside all layers. `run` returns a value for the worker, and its end as the layers see it.
     ///
     /// The first value is what `run` returned, if it was called; the second is the error that takes its place. A layer
     /// that panics after the task has ended is logged and changes nothing: what was done must not be done again.
@@ -112,7 +112,7 @@ impl Chain {
         (value, error)
     }
 
-    /// Tells each what became of a delivery, the innermost first.
+    /// Notifies each layer of the outcome of a delivery, the innermost first.
     pub async fn on_outcome(&self, context: &Context, outcome: &TaskOutcome<'_>) {
         for layer in self.0.iter().rev() {
             observe(layer.name(), "on_outcome", async { layer.on_outcome(context, outcome).await }).await;
@@ -120,7 +120,7 @@ impl Chain {
     }
 }
 
-/// Observing never breaks doing: a panic and a hang are logged and end here.
+/// Runs an observer, which must not affect the call: a panic or a timeout is only logged.
 async fn observe(middleware: &str, method: &str, observed: impl Future<Output = ()> + Send) {
     match tokio::time::timeout(LIMIT, Caught::new(observed.boxed())).await {
         Ok(Ok(())) => {}

@@ -1,4 +1,4 @@
-//! One middleware, and one run through all of them: the inner layers as a value that each layer may run once.
+//! One middleware, and one run through all of them: each layer gets the inner ones as a value that it may run once.
 
 use std::any::type_name;
 use std::fmt;
@@ -61,7 +61,7 @@ impl fmt::Debug for dyn Erased {
     }
 }
 
-/// The rest of the way to the task. Dropping it without [`run`](Self::run) means that the task does not run.
+/// The inner middleware and the task. Dropping it without [`run`](Self::run) means that the task does not run.
 pub struct Next<'a> {
     pub(super) layers: &'a [Arc<dyn Erased>],
     pub(super) context: &'a Context,
@@ -115,5 +115,5 @@ impl fmt::Debug for Next<'_> {
     }
 }
 
-/// Where the innermost layer leaves what the worker needs and no layer may change.
+/// Takes the value that the worker needs past the layers, so that none can change it.
 pub(super) type Slot<T> = Arc<Mutex<Option<T>>>;

@@ -12,10 +12,10 @@ pub struct DeleteGuard {
 }
 
 impl DeleteGuard {
-    /// Checks whether a queue with these counts may be deleted; the same messages on every broker.
+    /// Checks whether a queue with these counts may be deleted, with the same error messages on every broker.
     pub(crate) fn check_queue(self, name: &str, consumers: u64, running: u64, waiting: u64) -> Result<()> {
         if self.if_unused && consumers + running > 0 {
-            // A broker that does not tell what is running counts none.
+            // For a broker that does not report running messages, the count is 0.
             let running =
                 if running > 0 { format!(", messages that are running: {running}") } else { String::new() };
             return Err(Error::topology(format!(

@@ -1,4 +1,4 @@
-//! How a topic pattern matches a routing key: RabbitMQ's rule, pure.
+//! How a topic pattern matches a routing key: RabbitMQ's rule, as a pure function.
 
 /// True if `pattern` matches `key`: both are words separated by dots, `*` is exactly one word, `#` zero or more.
 ///

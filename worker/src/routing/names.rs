@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 /// The maximum length of names and routing keys in bytes: AMQP encodes them as short strings.
 pub const MAX_NAME: usize = 255;
 
-/// How the names begin of the queues to which results come as messages, one a process. Their owners read several results in
-/// one message.
+/// The name prefix of the queues that receive results as messages, one for each process. Their consumers can read several
+/// results from one message.
 pub const RESULT_QUEUES: &str = "mq.results.";
 
 /// Checks the name of an exchange or queue.

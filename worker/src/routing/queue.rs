@@ -177,14 +177,14 @@ impl Queue {
         if name.len() <= MAX_NAME {
             return name;
         }
-        // No broker has a name of this length: its beginning, and a hash that tells it from others with that beginning.
+        // Too long for a broker: keep the start, and add a hash that distinguishes names with the same start.
         let hash = Uuid::new_v5(&DEAD_LETTERS, name.as_bytes()).simple();
         let end = (0..=200).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
         format!("{}~{hash}.dead", &name[..end])
     }
 }
 
-/// Names of queues are hashed under this name.
+/// The namespace for the hashes in dead-letter queue names.
 const DEAD_LETTERS: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_6465_6164_6c65);
 
 impl From<&str> for Queue {

@@ -13,7 +13,7 @@ pub struct Route {
     pub routing_key: String,
     /// The queue that must exist before publishing, if the address names one.
     pub queue: Option<String>,
-    /// The priority that a rule gives.
+    /// The priority set by a rule.
     pub priority: Option<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! The way to stop a worker from elsewhere: the command's signals, remote control, a test.
+//! Stops a worker from outside: from a signal handler, remote control or a test.
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,18 +10,18 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Warm shutdown: takes no more messages, finishes what runs within the grace time, hands the rest back.
+    /// Warm shutdown: takes no more messages, finishes running tasks within the grace time, and requeues the rest.
     pub fn stop(&self) {
         self.warm.cancel();
     }
 
-    /// Cold shutdown: at once; what runs is requeued.
+    /// Cold shutdown: requeues running tasks and stops at once.
     pub fn stop_now(&self) {
         self.warm.cancel();
         self.cold.cancel();
     }
 
-    /// True once the worker was told to stop.
+    /// Returns true once a shutdown was requested.
     pub fn is_stopping(&self) -> bool {
         self.warm.is_cancelled()
     }

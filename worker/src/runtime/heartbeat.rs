@@ -1,4 +1,4 @@
-//! The events of the worker itself: it is online, it is alive, it is offline.
+//! The worker's own events: online, heartbeat and offline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::execution::running::RunningTasks;
 use super::reporter::Reporter;
 use crate::events::{Event, EventKind};
 
-/// How long between two heartbeats, as in Celery. Its tools take a worker for dead after twice that time.
+/// The time between two heartbeats, as in Celery, whose tools consider a worker dead after twice that time.
 pub(super) const PERIOD: Duration = Duration::from_secs(2);
 
 /// Reports that a worker is alive.
@@ -20,7 +20,7 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Reports until `over`. The caller reports that the worker is online, before its first task, and offline.
+    /// Sends heartbeats until `over`. The caller reports that the worker is online, before its first task, and offline.
     pub(super) async fn beat(self, over: CancellationToken) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -33,7 +33,7 @@ impl Heartbeat {
         }
     }
 
-    /// Reports once.
+    /// Reports one event.
     pub(super) fn report(&self, kind: EventKind) {
         self.reporter.report(Event {
             freq: Some(PERIOD.as_secs_f64()),
@@ -59,7 +59,7 @@ fn system() -> &'static str {
     }
 }
 
-/// The load of the machine, where the system tells it in a file.
+/// The load averages of the machine, on systems with `/proc/loadavg`.
 fn load() -> [f64; 3] {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut numbers = text.split(' ').map(|number| number.parse().unwrap_or_default());

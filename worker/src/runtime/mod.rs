@@ -1,8 +1,8 @@
 //! The worker: takes messages, runs their tasks, and settles them.
 //!
-//! A delivery passes three rooms: `admission` decodes it and checks whether it may run, `execution` runs it,
-//! `settlement` decides what follows and does it. A room imports only from those before it. `pipe` holds them together;
-//! `worker` brings along what they need. `control` and `health` stand beside the pipe.
+//! A delivery passes through three stages: `admission` decodes it and checks whether it may run, `execution` runs it, and
+//! `settlement` decides on the outcome and carries it out. A stage imports only from earlier ones. `pipe` connects them, and
+//! `worker` supplies what they need. `control` and `health` run beside the pipe.
 
 pub(crate) mod handle;
 pub(crate) mod reporter;

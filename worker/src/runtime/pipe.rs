@@ -1,5 +1,5 @@
-//! The way of a delivery through a worker: admitted, given a slot, run, settled; and requeued when the worker stops before
-//! that.
+//! The path of a delivery through a worker: it is admitted, given a slot, run and settled, or requeued if the worker stops
+//! first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,13 +38,13 @@ use crate::task::{AckMode, Work};
 use crate::traces::CallTrace;
 use crate::tracing;
 
-/// Enough to fill the broker's batches.
+/// How many deliveries are requeued concurrently: enough to fill the broker's batches.
 const REQUEUED_AT_ONCE: usize = 1024;
-/// Each thing that a stop waits for beside the running tasks comes within this time, or the stop goes on without it: what
-/// is not settled by then comes again.
+/// Timeout for each step of a shutdown other than waiting for the running tasks. What is not settled by then is delivered
+/// again.
 const STEP: Duration = Duration::from_secs(10);
 
-/// What a delivery goes through.
+/// The stages that a delivery passes through, and the state that they share.
 pub(crate) struct Pipe {
     pub(super) gate: Gate,
     pub(super) settler: Settler,
@@ -52,14 +52,14 @@ pub(crate) struct Pipe {
     pub(super) window: Arc<Window>,
     pub(super) quarantine: Quarantine,
     pub(super) running: Arc<RunningTasks>,
-    /// Those who ask what waits for a slot.
+    /// Pending requests for the deliveries that wait for a slot.
     pub(super) inquiries: Arc<Inquiries>,
-    /// How many deliveries there were: shows whether this worker does anything.
+    /// The number of deliveries so far, which shows whether this worker makes progress.
     pub(super) delivered: Arc<AtomicU64>,
 }
 
 impl Pipe {
-    /// Takes deliveries until the worker is told to stop, and then leaves nothing behind.
+    /// Takes deliveries until the worker is stopped, then finishes or requeues all that it holds.
     pub(super) async fn work(
         self: &Arc<Self>,
         mut consumer: Consumer,
@@ -73,14 +73,14 @@ impl Pipe {
         let mut waiting = Waiting::new(Arc::clone(&self.gate.pauses));
         let mut closed = false;
         loop {
-            // Asked here, so that a busy worker need not register with the token twice for each message.
+            // Checked here, so that a busy worker need not register with the token twice for each message.
             if handle.warm.is_cancelled() {
                 break;
             }
             if self.gate.pauses.take_change() {
                 let mut returned = waiting.sort();
                 if let Some(keep) = self.window.take_fall() {
-                    // Also what was delivered before the broker knew of the smaller window.
+                    // Include what was delivered before the broker knew about the smaller window.
                     while let Some(delivery) = consumer.next_now() {
                         self.arrive(delivery, &tasks, &mut waiting, &handle.warm);
                     }
@@ -108,14 +108,14 @@ impl Pipe {
                 () = handle.warm.cancelled() => break,
                 () = self.gate.pauses.changed() => continue,
             };
-            // Brokers restore a consumer by themselves; one that ends unasked was closed with its broker.
+            // Brokers restore lost consumers themselves; one that ends on its own was closed together with its broker.
             let Some(delivery) = delivery else {
                 closed = true;
                 break;
             };
             self.arrive(delivery, &tasks, &mut waiting, &handle.warm);
         }
-        // What was delivered but never began is requeued; meanwhile the running tasks finish.
+        // Requeue deliveries that never started, while the running tasks finish.
         let requeue = async {
             let has_ended = in_time("end consuming", consumer.end()).await.is_some();
             self.settler.consumed.cancel();
@@ -126,7 +126,7 @@ impl Pipe {
             {
                 rest.push(delivery);
             }
-            // Together: one after the other, a broker that does not answer would cost its time for each.
+            // Concurrently: one after another, a broker that does not answer would cost its timeout for each.
             let requeue = async |delivery| self.requeue(delivery).await;
             stream::iter(rest).for_each_concurrent(REQUEUED_AT_ONCE, requeue).await;
         };
@@ -149,7 +149,7 @@ impl Pipe {
         }
     }
 
-    /// A delivery has come.
+    /// Takes a new delivery: a suspected poison message is quarantined, any other one waits for a slot.
     fn arrive(
         self: &Arc<Self>,
         delivery: Delivery,
@@ -167,7 +167,7 @@ impl Pipe {
         }
     }
 
-    /// Starts the next delivery that waits.
+    /// Starts the next waiting delivery.
     fn start(
         &self,
         runners: &Runners<Self>,
@@ -181,8 +181,8 @@ impl Pipe {
         }
     }
 
-    /// Handles a suspected poison message: it runs while no other message with a crash count does. After a quarantine that
-    /// did not end, it is counted and sent again where that proves nothing, and is dead-lettered otherwise.
+    /// Runs a suspected poison message while no other message with a crash count runs. If an earlier quarantine did not
+    /// finish, the message is dead-lettered, or counted and sent again where that proves nothing.
     async fn quarantine(&self, mut delivery: Delivery, warm: &CancellationToken) {
         delivery.settlement.begin();
         let crashed = self.quarantine.enter();
@@ -196,7 +196,7 @@ impl Pipe {
         if verdict != CrashVerdict::RunAlone {
             return self.process(delivery, verdict, None).await;
         }
-        // Waiting here, it would keep a slot from messages without a crash count.
+        // Waiting here would take room in the prefetch window from messages without a crash count.
         let Some(_alone) = crashed.run_alone() else { return self.process(delivery, verdict, None).await };
         tokio::select! {
             biased;
@@ -205,9 +205,9 @@ impl Pipe {
         }
     }
 
-    /// Admits a delivery, and runs it. Without a slot, a message that could run waits in the broker for its turn.
+    /// Admits a delivery and runs it. Without a slot, a message that could run is sent back to wait in the broker.
     ///
-    /// Each task pays for the size of this future: what seldom happens is in a box.
+    /// Every task pays for the size of this future, so rare branches are boxed.
     async fn process(
         &self,
         mut delivery: Delivery,
@@ -225,7 +225,7 @@ impl Pipe {
         let in_quarantine = verdict == CrashVerdict::RunAlone;
         let crashed = (!in_quarantine && request.crashes > 0).then(|| self.quarantine.enter());
         let _beside = match &crashed {
-            // The message in quarantine would be blamed for what this one does.
+            // If this one crashed the worker, the message in quarantine would be blamed.
             Some(crashed) => match crashed.run_beside_others() {
                 None => return Box::pin(self.settler.postpone(request, self.quarantine.pause())).await,
                 beside => beside,
@@ -240,7 +240,7 @@ impl Pipe {
             Err(Abandoned) => return Box::pin(self.settler.requeue(request)).await,
         }
         if in_quarantine {
-            // Before it runs: a worker that gets it again must know that its quarantine has begun.
+            // Before it runs: a worker that receives it again must know that its quarantine has started.
             if Box::pin(self.settler.note_quarantine(request.context.headers())).await.is_err() {
                 return Box::pin(self.settler.requeue(request)).await;
             }
@@ -260,7 +260,7 @@ impl Pipe {
                 self.settler.settle(request, outcome, Duration::ZERO).await;
             }
             Admission::Early(request, wait) => {
-                // Celery's tools know a call and its time from the event of a worker that has received it.
+                // Celery's tools learn about a call and its ETA from the event that a worker has received it.
                 self.settler.reporter.received(&request.context);
                 self.settler.postpone(request, wait).await;
             }
@@ -285,7 +285,7 @@ impl Pipe {
         self.settler.reporter.received(&request.context);
         let begun = Instant::now();
         let _listed = self.running.enter(&request.context, begun, early);
-        // Revoked since it was admitted, and before anybody could find it on the list.
+        // Revoked after it was admitted, but before it was listed as running.
         if self.gate.revocations.concern(&request.context) {
             let outcome = Outcome::Revoked { why: "revoked" };
             return Box::pin(self.settler.settle(request, outcome, Duration::ZERO)).await;
@@ -311,13 +311,13 @@ impl Pipe {
         self.settler.settle(request, outcome, begun.elapsed()).await;
     }
 
-    /// Returns a delivery that never began to its queue, while this worker goes on.
+    /// Returns an unstarted delivery to its queue while this worker keeps running.
     async fn return_unstarted(&self, delivery: Delivery) {
         let Decoded { request, .. } = self.gate.decode(delivery, CrashVerdict::Run);
         self.settler.return_unstarted(request).await;
     }
 
-    /// Requeues a delivery that never began.
+    /// Requeues an unstarted delivery.
     async fn requeue(&self, delivery: Delivery) {
         let Decoded { request, .. } = self.gate.decode(delivery, CrashVerdict::Run);
         self.settler.settle(request, Outcome::Requeue, Duration::ZERO).await;
@@ -341,7 +341,7 @@ impl RunJob for Pipe {
     }
 }
 
-/// `None`, and a warning that says what it was, when it takes too long.
+/// Runs a step of the shutdown. If it takes too long, logs a warning that names it and returns `None`.
 async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> Option<T> {
     let done = tokio::time::timeout(STEP, step).await.ok();
     if done.is_none() {

@@ -1,4 +1,4 @@
-//! What a worker reports of the calls that it runs: the moments of a call as events.
+//! Reports what happens to the calls of a worker, as events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::state::State;
 use crate::task::Context;
 use crate::task::reports::Report;
 
-/// Reports what happens to calls, if somebody wants to know. Everything here returns at once.
+/// Reports what happens to calls, if events are on. All methods return at once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reporter(Option<Arc<Reporting>>);
 
@@ -26,7 +26,7 @@ pub(crate) struct Reporter(Option<Arc<Reporting>>);
 struct Reporting {
     emitter: Emitter,
     clock: Arc<Clock>,
-    /// Whether events of calls are wanted; those of the worker itself always are.
+    /// Whether events of calls are on; those of the worker itself always are.
     wants_calls: AtomicBool,
     /// Whether arguments and results are shown.
     values: Values,
@@ -45,22 +45,22 @@ impl Reporter {
         Self(Some(Arc::new(Reporting { emitter, clock, wants_calls, values })))
     }
 
-    /// `None` while nobody wants events of calls.
+    /// `None` while events of calls are off.
     fn of_calls(&self) -> Option<&Reporting> {
         self.0.as_deref().filter(|reporting| reporting.wants_calls.load(Ordering::Relaxed))
     }
 
-    /// True when events of calls are wanted.
+    /// True when events of calls are on.
     pub(crate) fn wants_calls(&self) -> bool {
         self.of_calls().is_some()
     }
 
-    /// Turns events of calls on or off; says whether they were on before.
+    /// Turns events of calls on or off; returns whether they were on before.
     pub(crate) fn set_wants_calls(&self, wanted: bool) -> bool {
         self.0.as_ref().is_some_and(|reporting| reporting.wants_calls.swap(wanted, Ordering::Relaxed))
     }
 
-    /// Lets what was reported be sent, and ends.
+    /// Lets the emitter send the remaining events and stop.
     pub(crate) fn finish(&self) {
         if let Some(reporting) = &self.0 {
             reporting.emitter.finish();
@@ -72,14 +72,14 @@ impl Reporter {
         self.0.as_ref().map_or(0, |reporting| reporting.emitter.dropped())
     }
 
-    /// An event of the worker itself.
+    /// Reports an event of the worker itself.
     pub(crate) fn report(&self, event: Event) {
         if let Some(reporting) = &self.0 {
             reporting.emit(event);
         }
     }
 
-    /// A call was admitted.
+    /// Reports that a call was received.
     pub(crate) fn received(&self, context: &Context) {
         let Some(reporting) = self.of_calls() else { return };
         let headers = context.headers();
@@ -97,12 +97,12 @@ impl Reporter {
             return reporting.emit(event.without_values());
         }
         if !context.message().is_task() {
-            // `celery events --dump` ends where one of the two is missing.
+            // `celery events --dump` exits if one of the two is missing.
             event.args = Some(format!("({},)", plain(context.message())));
             event.kwargs = Some("{}".into());
             return reporting.emit(event);
         }
-        // Its sender may have had reasons to say it in other words.
+        // Prefer the sender's text, which may leave out values on purpose.
         (event.args, event.kwargs) = (text("argsrepr"), text("kwargsrepr"));
         if event.args.is_some() {
             event.kwargs.get_or_insert_with(|| "{…}".into());
@@ -112,14 +112,14 @@ impl Reporter {
         reporting.emitter.emit_with_arguments(event, &context.message().body);
     }
 
-    /// It runs.
+    /// Reports that a call started to run.
     pub(crate) fn started(&self, context: &Context) {
         let Some(reporting) = self.of_calls() else { return };
         let wait = waited(context.id(), context.headers(), Utc::now()).map(|wait| wait.as_secs_f64());
         reporting.emit(Event { wait, ..of_call(EventKind::TaskStarted, context) });
     }
 
-    /// It says how it is getting on.
+    /// Reports the state or progress that a running call has set.
     pub(crate) fn reported(&self, context: &Context, report: &Report) {
         // Its start was reported already.
         let Some(reporting) = self.of_calls().filter(|_| report.state != State::Started) else { return };
@@ -136,7 +136,7 @@ impl Reporter {
         reporting.emit(if reporting.values == Values::Hidden { event.without_values() } else { event });
     }
 
-    /// It returned this JSON, and that is durable.
+    /// Reports that a call returned this JSON, once that is durable.
     pub(crate) fn succeeded(&self, context: &Context, json: &[u8], elapsed: Duration) {
         let Some(reporting) = self.of_calls() else { return };
         let mut event =
@@ -148,7 +148,7 @@ impl Reporter {
         reporting.emitter.emit_with_result(event, json);
     }
 
-    /// It ended in another way.
+    /// Reports any other outcome of a call.
     pub(crate) fn ended(&self, context: &Context, outcome: OutcomeKind<'_>) {
         let Some(reporting) = self.of_calls() else { return };
         let event = |kind| of_call(kind, context);
@@ -178,18 +178,18 @@ impl Reporter {
                 ..event(EventKind::TaskRevoked)
             }),
             OutcomeKind::Duplicate => reporting.emit(event(EventKind::Duplicate)),
-            // The first carries a value; the second is reported where it happens.
+            // A success is reported with its value, a requeue where it happens.
             OutcomeKind::Succeeded | OutcomeKind::Requeued => {}
         }
     }
 
-    /// Its message waits in the broker.
+    /// Reports that the message of a call waits in the broker.
     pub(crate) fn delayed(&self, context: &Context, wait: Duration) {
         let Some(reporting) = self.of_calls() else { return };
         reporting.emit(Event { delay: Some(wait.as_secs_f64()), ..of_call(EventKind::Delayed, context) });
     }
 
-    /// Anything else that happens to a call.
+    /// Reports any other event of a call.
     pub(crate) fn happened(&self, kind: EventKind, context: &Context) {
         let Some(reporting) = self.of_calls() else { return };
         reporting.emit(of_call(kind, context));
@@ -203,9 +203,9 @@ impl Reporting {
     }
 }
 
-/// What every event of a call has.
+/// The fields that every event of a call has.
 fn of_call(kind: EventKind, context: &Context) -> Event {
-    // A message that names no task that is known here may still name one.
+    // A task that is unknown here may still be named in the headers.
     let name = Some(context.task()).filter(|name| !name.is_empty()).or(context.headers().task());
     let (retries, crashes) = (u64::from(context.retries()), u64::from(context.headers().crashes()));
     Event {
@@ -218,7 +218,7 @@ fn of_call(kind: EventKind, context: &Context) -> Event {
     }
 }
 
-/// The body of a message that no Celery producer wrote.
+/// The body of a plain message.
 fn plain(message: &Message) -> String {
     let body = &message.body[..message.body.len().min(KEPT)];
     if message.properties.content_type.as_deref().is_some_and(|kind| kind.starts_with(JSON)) {
@@ -233,7 +233,7 @@ fn exception(failure: &TaskFailure) -> String {
     format!("{}({})", failure.kind, text(json.as_bytes()))
 }
 
-/// A text in the length of others.
+/// Cuts a text to [`MAX_TEXT`] characters.
 fn cut(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
 }

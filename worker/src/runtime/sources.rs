@@ -4,19 +4,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::routing::Topology;
 
-/// The queues of one worker, paused ones among them.
+/// The queues of one worker, including paused ones.
 #[derive(Debug, Default)]
 pub(crate) struct Sources(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     queues: Vec<String>,
-    /// The queues with what belongs to them, as they were declared.
+    /// The queues with their exchanges and bindings, as they were declared.
     topology: Topology,
 }
 
 impl Sources {
-    /// The queues at the start.
+    /// Creates the list of the queues at startup.
     pub(crate) fn new(queues: Vec<String>, topology: Topology) -> Self {
         Self(Mutex::new(State { queues, topology }))
     }
@@ -26,12 +26,12 @@ impl Sources {
         self.state().queues.clone()
     }
 
-    /// How they were declared.
+    /// The topology, as it was declared.
     pub(crate) fn topology(&self) -> Topology {
         self.state().topology.clone()
     }
 
-    /// Adds a queue that was declared; false when it is there already.
+    /// Adds a declared queue; false if it is already listed.
     pub(crate) fn add(&self, queue: &str, topology: Topology) -> bool {
         let mut state = self.state();
         state.topology.merge(topology);
@@ -42,7 +42,7 @@ impl Sources {
         is_new
     }
 
-    /// Removes a queue; false when it is not there.
+    /// Removes a queue; false if it is not listed.
     pub(crate) fn remove(&self, queue: &str) -> bool {
         let mut state = self.state();
         let before = state.queues.len();

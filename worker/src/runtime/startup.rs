@@ -1,4 +1,4 @@
-//! How a worker begins: it waits for a broker that is away, and gives up on what waiting cannot mend.
+//! Worker startup: waits for a broker that is away, and gives up on errors that waiting cannot fix.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::task::registry::run_setup;
 
 use crate::tracing;
 
-/// How long a set-up function that is stopped may take to clean up.
+/// How long a stopped `#[setup]` function may take to clean up.
 const TIDY_UP: Duration = Duration::from_secs(1);
 
-/// Why a worker does not begin to work.
+/// Why a worker did not start.
 #[derive(Debug)]
 pub(super) enum NotReady {
-    /// It was stopped meanwhile.
+    /// It was stopped during startup.
     Stopped,
-    /// Waiting cannot mend it.
+    /// An error that waiting cannot fix.
     Failed(Error),
 }
 
@@ -36,8 +36,8 @@ impl From<Error> for NotReady {
     }
 }
 
-/// Runs the `#[setup]` functions, on a thread of their own: a plain one keeps it for as long as it likes. When the worker
-/// is stopped meanwhile, an async one ends at its next await, and a plain one is left behind.
+/// Runs the `#[setup]` functions on a separate thread, since a plain one may block it for as long as it likes. If the worker
+/// is stopped meanwhile, an async function ends at its next await and a plain one is left behind.
 pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotReady> {
     let (tell, mut told) = oneshot::channel();
     let stop = handle.warm.child_token();
@@ -68,8 +68,8 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotRead
     }
 }
 
-/// Asks the result backend for something, so that one that refuses this worker is known before the first task has run. One
-/// that is away may come back: outcomes wait for it.
+/// Queries the result backend once, so that one that refuses this worker is found before the first task has run. One that is
+/// away may come back: outcomes wait for it.
 pub(super) async fn check_store(backend: &dyn ResultBackend) -> Result<(), NotReady> {
     match backend.fetch("mq-worker").await {
         Err(error) if error.is_access_refused() || error.is_config() => Err(error.into()),
@@ -80,12 +80,12 @@ pub(super) async fn check_store(backend: &dyn ResultBackend) -> Result<(), NotRe
             );
             Ok(())
         }
-        // Some have nothing to ask: they keep no results, or not here.
+        // Some backends cannot be queried: they store nothing, or store it elsewhere.
         _ => Ok(()),
     }
 }
 
-/// Declares, waiting for a broker that is away.
+/// Declares the topology, waiting for a broker that is away.
 pub(super) async fn declare(
     broker: &dyn Broker,
     topology: &Topology,
@@ -94,7 +94,7 @@ pub(super) async fn declare(
     until_done("declare the queues", handle, || broker.declare(topology)).await
 }
 
-/// Begins to consume, waiting for a broker that is away.
+/// Starts consuming, waiting for a broker that is away.
 pub(super) async fn consume(
     broker: &dyn Broker,
     wanted: Subscription,
@@ -135,7 +135,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// Says what is wrong and pauses.
+    /// Logs the error and pauses.
     pub(super) async fn pause(&mut self, what: &str, error: &Error, handle: &WorkerHandle) {
         tracing::warn!(error = format!("{error:#}"), again_in = %show::duration(self.0), "cannot {what} yet");
         tokio::select! {

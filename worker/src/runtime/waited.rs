@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use crate::message::Headers;
 
-/// How long a call has waited since it was due. Ids of this crate tell when they were made, those of Celery do not.
+/// How long a call has waited since it was due. Ids of this crate contain the time when they were made, those of Celery do
+/// not.
 pub(crate) fn waited(id: &str, headers: &Headers, now: DateTime<Utc>) -> Option<Duration> {
     let due = headers.eta().ok().flatten();
     let made = || {

@@ -1,4 +1,4 @@
-//! The worker: opens broker and backend, consumes, keeps no more than `concurrency` tasks running, and stops
+//! The worker: opens the broker and the result backend, consumes, runs at most `concurrency` tasks at once, and stops
 //! without losing anything.
 
 use std::sync::Arc;
@@ -47,9 +47,9 @@ const FOLLOW: Duration = Duration::from_secs(30);
 /// The same without remote control, where no command announces a revocation.
 const FOLLOW_UNTOLD: Duration = Duration::from_secs(2);
 
-/// How far ahead of its time a message may be run.
+/// How long before its ETA a message may be run.
 const TOLERANCE: Duration = Duration::from_millis(5);
-/// How long the end waits for each thing that ran beside the work.
+/// How long shutdown waits for each background task.
 const LAST_STEP: Duration = Duration::from_secs(2);
 
 /// Runs the tasks of this program from their queues.
@@ -79,10 +79,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker for the configured queues, or else for the queues of all tasks that are linked in.
+    /// Creates a worker for the configured queues, or else for the queues of all linked tasks.
     ///
     /// # Errors
-    /// A queue name that is not valid, or no queue at all.
+    /// Fails if a queue name is invalid, if there is no queue to work on, or if concurrency or prefetch is 0.
     pub fn new(app: App) -> Result<Self> {
         let mut queues = app.config().worker.queues.clone();
         if queues.is_empty() {
@@ -110,38 +110,38 @@ impl Worker {
         Ok(Self { app, queues, shared: None, isolates: true, handle: WorkerHandle::default() })
     }
 
-    /// Shares these values with the tasks, instead of what the `#[setup]` functions make. Isolated tasks cannot have
-    /// them: in their processes, the `#[setup]` functions run.
+    /// Shares these values with the tasks instead of running the `#[setup]` functions. Isolated tasks cannot use them: their
+    /// processes run the `#[setup]` functions.
     #[must_use]
     pub fn with_state(mut self, state: SharedState) -> Self {
         self.shared = Some(state);
         self
     }
 
-    /// Runs isolated tasks like any other, in this process: for tests, whose program is a test harness and cannot be
-    /// started once more for a task. A suspected poison message then has its last run here too.
+    /// Runs isolated tasks in this process, like any other task. Meant for tests: a test harness cannot be started again to
+    /// run a single task. The quarantine of a suspected poison message then takes place in this process too.
     #[must_use]
     pub fn without_isolation(mut self) -> Self {
         self.isolates = false;
         self
     }
 
-    /// The queues that it works on.
+    /// Returns the queues that this worker works on.
     pub fn queues(&self) -> &[String] {
         &self.queues
     }
 
-    /// For stopping it.
+    /// Returns a handle that stops this worker.
     pub fn handle(&self) -> WorkerHandle {
         self.handle.clone()
     }
 
-    /// Works until it is told to stop. A broker that is away at the start is waited for.
+    /// Runs until the worker is stopped. If the broker is away at startup, waits for it.
     ///
     /// # Errors
-    /// What cannot get better by waiting: a mistake in the configuration, refused access, a corrupt file, a
-    /// `#[setup]` that fails. And [`is_exhausted`](Error::is_exhausted), after everything was requeued: plain functions
-    /// that passed their time limit have held all its slots for the grace time, and only a new process can go on.
+    /// Fails if waiting cannot help: on a configuration mistake, refused access, a corrupt file or a failing `#[setup]`
+    /// function. Also fails with [`is_exhausted`](Error::is_exhausted), after requeueing everything, when plain functions
+    /// past their time limit have held every slot for the grace time: only a new process can continue.
     pub async fn run(self) -> Result<Summary> {
         match self.prepare().await {
             Ok(ready) => ready.work().await,
@@ -150,14 +150,14 @@ impl Worker {
         }
     }
 
-    /// Sets up, reaches the broker and begins to consume.
+    /// Runs the `#[setup]` functions, connects to the broker and starts consuming.
     async fn prepare(self) -> Result<Ready, NotReady> {
         self.check()?;
         keep_traces();
         let Worker { app, queues, shared, isolates, handle } = self;
         app.connect_as_worker();
         let settings = &app.config().worker;
-        // A state that was given to this process does not exist in others.
+        // State passed to this process does not exist in other processes.
         let quarantines_in_process = isolates && shared.is_none() && isolate::is_ready();
         let health = Health::start(&app, settings, &handle)?;
         let shared = match shared {
@@ -174,7 +174,7 @@ impl Worker {
         let running = Arc::new(RunningTasks::new(app.registry()));
         let mut reader = RevocationReader::new(Arc::clone(&broker), Arc::clone(&running));
         let mut pause_reader = PauseReader::new(Arc::clone(&broker), Arc::clone(&sources));
-        // Before the first message: it may be a revoked one, or one of a paused queue.
+        // Before the first message, which may be revoked or belong to a paused queue.
         tokio::try_join!(reader.catch_up(&handle), pause_reader.catch_up(&handle))?;
         let pauses = Arc::clone(&pause_reader.pauses);
         let revocations = Arc::clone(&reader.revocations);
@@ -270,7 +270,7 @@ impl Worker {
         })
     }
 
-    /// Finds mistakes of the program before anything is begun.
+    /// Checks for mistakes in the program before anything is started.
     fn check(&self) -> Result<()> {
         if Handle::try_current().is_err() {
             return Err(Error::config(
@@ -281,7 +281,7 @@ impl Worker {
     }
 }
 
-/// Starts to send events, unless both remote control and events are off.
+/// Starts sending events, unless both remote control and events are off.
 fn report(app: &App, broker: &Arc<dyn Broker>, clock: &Arc<Clock>) -> (Reporter, Option<JoinHandle<()>>) {
     let (config, settings) = (app.config(), &app.config().worker);
     if !settings.control && !settings.events {
@@ -293,7 +293,7 @@ fn report(app: &App, broker: &Arc<dyn Broker>, clock: &Arc<Clock>) -> (Reporter,
     (reporter, Some(tokio::spawn(sending.run())))
 }
 
-/// A worker that consumes.
+/// A worker that is set up and consuming.
 struct Ready {
     pipe: Arc<Pipe>,
     consumer: Consumer,
@@ -305,15 +305,15 @@ struct Ready {
     /// `None` without remote control.
     node: Option<Node>,
     heartbeat: Heartbeat,
-    /// What sends the events, if there are any.
+    /// The task that sends events. `None` when both remote control and events are off.
     sending: Option<JoinHandle<()>>,
     handle: WorkerHandle,
-    /// Served to the very end.
+    /// Kept to the very end: health checks are answered until the worker has stopped.
     _health: Health,
 }
 
 impl Ready {
-    /// Works until the worker is stopped, with remote control and the looks at the registers beside it.
+    /// Runs until the worker is stopped, with remote control and the register readers beside it.
     async fn work(self) -> Result<Summary> {
         let Ready {
             pipe,
@@ -330,7 +330,7 @@ impl Ready {
         } = self;
         let settings = &pipe.settler.app.config().worker;
         let (concurrency, grace) = (settings.concurrency, settings.grace);
-        // Until its very end: a worker that finishes what it runs can still be asked.
+        // Fires at the very end: a worker that is finishing its tasks still answers remote control.
         let over = CancellationToken::new();
         let _over_when_dropped = over.clone().drop_guard();
         let period = if node.is_some() { FOLLOW } else { FOLLOW_UNTOLD };
@@ -353,7 +353,7 @@ impl Ready {
         let worked = tokio::select! {
             biased;
             worked = &mut work => worked,
-            // Beside the loop, which passes once for each message.
+            // Outside the pipe's loop, which runs once per message.
             () = pipe.slots.exhausted(grace) => {
                 handle.stop();
                 let stopped = Error::exhausted(format!(
@@ -364,10 +364,10 @@ impl Ready {
             }
         };
         over.cancel();
-        // The letters that it holds go back to their queue.
+        // Dead letters that it holds return to their queue.
         let _ = tokio::time::timeout(LAST_STEP, dropped).await;
         if let Some(control) = control {
-            // It only says goodbye; a broker that is away must not hold up the end.
+            // It only closes its mailbox; a broker that is away must not delay the shutdown.
             let _ = tokio::time::timeout(LAST_STEP, control).await;
         }
         let _ = beating.await;

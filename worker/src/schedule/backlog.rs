@@ -1,4 +1,4 @@
-//! Which due times have come, which of them are sent, and which comes next.
+//! Computes which due times have passed, which of them are sent, and which is next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::Schedule;
 /// A due time that is late by no more than this was not missed: it waited for a takeover, or for the broker.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// How many due times can lie within [`GRACE`] and one jitter before it.
+/// The maximum number of due times within [`GRACE`] and one jitter before it.
 const MOST: usize = 1100;
 
-/// What has become due.
+/// The due times that have passed, and the next one.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Backlog {
     /// The due times to send, the oldest first.
     pub(crate) send: Vec<DateTime<Utc>>,
-    /// How many were missed and are not sent. Not counted are those before the last thousand.
+    /// How many were missed and are not sent, not counting those before the last thousand.
     pub(crate) skipped: usize,
-    /// The last due time that was looked at: those up to it are done with.
+    /// The last due time that was considered: those up to it are handled.
     pub(crate) until: DateTime<Utc>,
     /// When the next call is to be sent; `None`: never.
     pub(crate) next: Option<DateTime<Utc>>,
@@ -38,13 +38,13 @@ pub(crate) fn run_at(schedule: &Schedule, due: DateTime<Utc>) -> DateTime<Utc> {
     due + TimeDelta::milliseconds(i64::try_from(random % (most + 1)).unwrap_or(0))
 }
 
-/// The due times after `after` that have come at `now`: what their schedule's policy sends of them.
+/// Applies the schedule's catch-up policy to the due times after `after` that have passed at `now`.
 pub(crate) fn backlog(schedule: &Schedule, after: DateTime<Utc>, now: DateTime<Utc>) -> Backlog {
     let come = come(schedule, after, now);
     let until = come.last().copied().unwrap_or(after);
     let missed_before = now - TimeDelta::from_std(GRACE).unwrap_or_default();
     let missed = come.partition_point(|due| run_at(schedule, *due) < missed_before);
-    // A due time that is just late is the last one, so that those before it need not be caught up with.
+    // With `CatchUp::Last`, a due time that is just late is the last one: none of the missed ones is sent.
     let late = come.len() - missed;
     let kept = match schedule.catch_up.at_most() {
         1 if late > 0 => 0,
@@ -58,12 +58,12 @@ pub(crate) fn backlog(schedule: &Schedule, after: DateTime<Utc>, now: DateTime<U
     }
 }
 
-/// Up to which due time a schedule was done with, when all calls that were to be sent until `mark` had been.
+/// The due time up to which a schedule is handled, given that all calls to be sent until `mark` were sent.
 pub(crate) fn handled_until(schedule: &Schedule, after: DateTime<Utc>, mark: DateTime<Utc>) -> DateTime<Utc> {
     come(schedule, after, mark).last().copied().unwrap_or(after)
 }
 
-/// The last due times whose calls are to be sent by `now`, in order: none overtakes the one before it.
+/// The last due times whose calls are to be sent by `now`, in order: none overtakes an earlier one.
 fn come(schedule: &Schedule, after: DateTime<Utc>, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
     let mut due: Vec<DateTime<Utc>> = latest(schedule, after, now).into();
     let waits = due.iter().position(|due| run_at(schedule, *due) > now);
@@ -71,7 +71,8 @@ fn come(schedule: &Schedule, after: DateTime<Utc>, now: DateTime<Utc>) -> Vec<Da
     due
 }
 
-/// The last due times in a span. It may be years long, and a schedule due every second: looks back in steps that grow.
+/// The last due times in a span. The span may be years long and the schedule due every second, so it is searched backwards
+/// in growing steps.
 fn latest(schedule: &Schedule, after: DateTime<Utc>, until: DateTime<Utc>) -> VecDeque<DateTime<Utc>> {
     let jitter = TimeDelta::from_std(schedule.jitter).unwrap_or_default();
     let mut span = TimeDelta::minutes(10) + jitter;
@@ -81,7 +82,7 @@ fn latest(schedule: &Schedule, after: DateTime<Utc>, until: DateTime<Utc>) -> Ve
         let mut last = from;
         while let Some(due) = schedule.timing.next_after(last).filter(|due| *due <= until) {
             found.push_back(due);
-            // A long jitter may leave many of them for later: the oldest are those that count.
+            // With a long jitter, many of them may not be sent yet: then the oldest are needed.
             if found.len() > MOST && jitter.is_zero() {
                 found.pop_front();
             }
@@ -139,7 +140,7 @@ mod tests {
             assert_eq!((found.send, found.skipped), (expected, skipped), "{catch_up:?}");
             assert_eq!(found.next, Some(time("2026-01-01T11:00:00Z")));
         }
-        // The last of all is sent because it is just late: the last of the missed ones is not the last.
+        // The last one of all is sent because it is just late, so the last of the missed ones is not.
         let found = backlog(&every(600, CatchUp::Last), after, time("2026-01-01T10:50:05Z"));
         assert_eq!(found.send, minutes(&[50]));
     }
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(run_at(&every(60, CatchUp::All), due), due, "without one, nothing is late");
     }
 
-    /// Whatever the moments at which a scheduler looks, or another takes over, each due time comes exactly once.
+    /// Whenever a scheduler looks, or another takes over, each due time is found exactly once.
     #[test]
     fn looking_often_or_seldom_finds_the_same() {
         for seed in 0..50 {
@@ -195,7 +196,7 @@ mod tests {
             while now < end {
                 now = (now + TimeDelta::milliseconds(random.i64(1..60_000))).min(end);
                 if random.bool() {
-                    // Another scheduler, which knows how far the last one came, and nothing else.
+                    // Another scheduler takes over: it knows only the mark of the previous one.
                     let mark = now - TimeDelta::milliseconds(random.i64(0..1));
                     after = handled_until(&schedule, start, after.max(start).min(mark)).max(after);
                 }

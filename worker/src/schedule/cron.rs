@@ -1,8 +1,8 @@
 //! Cron expressions in local time.
 //!
-//! An expression names local times. One that does not exist, when clocks go forward, is due at the next that does; one
-//! that comes twice, when clocks go back, is due the first time. An expression that is due in every hour of the day
-//! follows real time instead: an hourly call is not an hour late because the clocks were changed.
+//! An expression names local times. A time that does not exist, when clocks go forward, is due at the next one that does;
+//! a time that occurs twice, when clocks go back, is due the first time. An expression that is due in every hour of the
+//! day follows real time instead: an hourly call is not an hour late because the clocks were changed.
 
 use std::str::FromStr;
 
@@ -11,10 +11,10 @@ use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Year};
 
-/// Days in full, as some write them.
+/// Days in full, which are accepted too.
 const DAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 
-/// The longest local time that does not exist: a whole day, where the date line was moved.
+/// The longest gap in local time, in minutes: a whole day, where the date line was moved.
 const LONGEST_GAP: i64 = 26 * 60;
 
 /// An expression in a zone.
@@ -69,7 +69,7 @@ impl Expression {
             return Some(next.with_timezone(&Utc));
         }
         let mut local = after.with_timezone(&self.zone).naive_local();
-        // Local times that come twice, or do not exist, can be due at a moment that has passed.
+        // Local times that occur twice, or do not exist, can be due at a moment that has passed.
         loop {
             local = self.next_local(local)?;
             let due = moment(local, self.zone)?;
@@ -90,12 +90,12 @@ impl Expression {
     }
 }
 
-/// When a local time is, first; or the first moment after the gap that it falls into.
+/// The first moment with this local time, or the first moment after the gap that it falls into.
 fn moment(local: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
     if let Some(found) = zone.from_local_datetime(&local).earliest() {
         return Some(found.with_timezone(&Utc));
     }
-    // Clocks are changed on a whole minute of local time, ever since there are zones.
+    // Since time zones exist, clocks have been changed on a whole minute of local time.
     let minute = local.and_utc().timestamp().div_euclid(60);
     (1..=LONGEST_GAP).find_map(|minutes| {
         let later = DateTime::from_timestamp((minute + minutes) * 60, 0)?.naive_utc();
@@ -124,7 +124,7 @@ pub(super) fn zone(name: &str) -> Result<Tz, String> {
     })
 }
 
-/// What is wrong, and with which field.
+/// Describes the problem and the field that has it.
 fn whose(pattern: &str, parser: &CronParser, problem: &str) -> String {
     const FIELDS: [&str; 6] = ["second", "minute", "hour", "day of the month", "month", "day of the week"];
     let fields: Vec<&str> = pattern.split_whitespace().collect();
@@ -140,7 +140,7 @@ fn whose(pattern: &str, parser: &CronParser, problem: &str) -> String {
     }
 }
 
-/// The parser's words without its type names.
+/// The parser's message without its type names.
 fn plain(text: &str) -> String {
     let text = ["Component error: ", "Invalid pattern: ", "Pattern contains illegal characters: "]
         .iter()
@@ -230,7 +230,7 @@ mod tests {
         assert!(zone("berlin").expect_err("no zone").contains("`Europe/Berlin`"));
     }
 
-    /// In five zones: what does not exist is due once, at the next time that does; what comes twice is due once.
+    /// In five zones: a time that does not exist is due once, at the next one that does; a time that occurs twice is due once.
     #[test]
     fn a_changed_clock_neither_drops_nor_doubles() {
         for (zone, text, after, expected) in [
@@ -317,7 +317,7 @@ mod tests {
         }
     }
 
-    /// However the clock is changed, a call a day is a call a day.
+    /// However the clocks are changed, a daily call is due once a day.
     #[test]
     fn every_day_of_a_year_has_one_due_time() {
         for zone in

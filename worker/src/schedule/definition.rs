@@ -21,8 +21,8 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_7363_6865_647
 
 /// A schedule: which task is called with which arguments, and when.
 ///
-/// Most schedules are written at the task, `#[task(cron = "0 9 * * *")]`, or in `mq-worker.toml`. This one is for those
-/// that are made at run time: see [`App::schedules`](crate::App::schedules).
+/// Most schedules are written at the task, `#[task(cron = "0 9 * * *")]`, or in `mq-worker.toml`. This type is for those
+/// that are created at run time: see [`App::schedules`](crate::App::schedules).
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,7 +42,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_7363_6865_647
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Schedule {
-    /// Its name, which no other schedule has.
+    /// The unique name.
     pub name: String,
     /// The task's name.
     pub task: String,
@@ -50,7 +50,7 @@ pub struct Schedule {
     pub timing: Timing,
     /// Positional arguments.
     pub args: Vec<Value>,
-    /// Arguments by name.
+    /// Keyword arguments.
     pub kwargs: Map<String, Value>,
     /// The queue; default: where calls of the task go.
     pub queue: Option<String>,
@@ -62,7 +62,7 @@ pub struct Schedule {
     pub overlap: Overlap,
     /// What happens to due times that were missed.
     pub catch_up: CatchUp,
-    /// Each call is sent later by a part of this, which follows from the name and the due time.
+    /// Each call is sent later by up to this much; how much follows from the name and the due time.
     pub jitter: Duration,
 }
 
@@ -91,7 +91,7 @@ impl Schedule {
         self
     }
 
-    /// Adds an argument by name.
+    /// Adds a keyword argument.
     #[must_use]
     pub fn kwarg(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.kwargs.insert(name.into(), value.into());
@@ -133,7 +133,7 @@ impl Schedule {
         self
     }
 
-    /// Sends each call later by a part of this. Default: none.
+    /// Sends each call later by up to this much. Default: none.
     #[must_use]
     pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter = jitter;
@@ -182,13 +182,13 @@ impl Schedule {
         Uuid::new_v5(&NAMESPACE, text.as_bytes()).to_string()
     }
 
-    /// The id of a call that somebody sends by hand.
+    /// A new id for a call that is sent by hand.
     pub(crate) fn id_by_hand(&self) -> String {
         let text = format!("{}\0by hand\0{}", self.name, Uuid::new_v4());
         Uuid::new_v5(&NAMESPACE, text.as_bytes()).to_string()
     }
 
-    /// The key of the lock by which calls of this schedule do not overlap.
+    /// The key of the lock that keeps calls of this schedule from overlapping.
     pub(crate) fn lock_key(&self) -> String {
         Uuid::new_v5(&NAMESPACE, self.name.as_bytes()).simple().to_string()
     }

@@ -1,4 +1,4 @@
-//! What happens when a run is still going on, and when a due time was missed.
+//! What happens when the previous run has not ended, and when a due time was missed.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlap {
-    /// The call is sent all the same.
+    /// The call is sent anyway.
     #[default]
     Allow,
     /// The due time is skipped.
@@ -25,7 +25,7 @@ pub enum CatchUp {
     /// Only the last one is sent.
     #[default]
     Last,
-    /// Each is sent, the last thousand at most.
+    /// All are sent, up to the last thousand.
     All,
 }
 

@@ -46,8 +46,8 @@ impl Timing {
     /// are given, either is enough, as in cron; with a `+` before the day of the week both must fit, as in Celery.
     /// The zone is UTC unless [`in_zone`](Self::in_zone) sets another.
     ///
-    /// A local time that does not exist, because clocks go forward, is due at the next that does. One that comes twice
-    /// is due the first time. What is due in every hour follows real time.
+    /// A local time that does not exist, because clocks go forward, is due at the next one that does. One that occurs
+    /// twice is due the first time. An expression that is due in every hour follows real time.
     ///
     /// # Errors
     /// An expression that cannot be read, or that is never due, such as 31 February.
@@ -80,7 +80,7 @@ impl Timing {
     /// # Errors
     /// Less than a second, or more than a year.
     pub fn every(interval: Duration) -> Result<Self> {
-        // A fraction of a millisecond could not be told from none.
+        // Due times are whole milliseconds: a fraction would have no effect.
         let interval = Duration::from_millis(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
         if interval < SHORTEST {
             return Err(Error::config(format!(
@@ -97,7 +97,7 @@ impl Timing {
         Ok(Self(Kind::Every(interval)))
     }
 
-    /// One moment. After it the schedule is done, and is removed.
+    /// One moment, after which the schedule is removed.
     pub fn at(moment: DateTime<Utc>) -> Self {
         Self(Kind::At(moment.trunc_subsecs(3)))
     }
@@ -157,8 +157,8 @@ impl Timing {
         }
     }
 
-    /// True if it names times of the day, which a clock that is set back must not bring again. Intervals, and what is
-    /// due in every hour, go on.
+    /// True if it names times of the day, which must not be due again when the clock is set back. Intervals, and expressions
+    /// that are due in every hour, continue.
     pub(crate) fn is_of_the_day(&self) -> bool {
         match &self.0 {
             Kind::Cron { expression, .. } => !expression.is_due_every_hour(),

@@ -64,9 +64,9 @@ pub(crate) struct Call {
     pub(crate) redelivered: bool,
     /// The message itself.
     pub(crate) message: Message,
-    /// What the program shares with its tasks.
+    /// The values that the program shares with its tasks.
     pub(crate) shared: SharedState,
-    /// Stops it.
+    /// Stops the call.
     pub(crate) stopping: Stopping,
     /// How its result is written.
     pub(crate) result_types: ResultTypes,
@@ -206,11 +206,11 @@ impl Context {
         self.0.shared.get()
     }
 
-    /// Reports how far this call is: `current` of `total`, and what it is doing. `total` is 0 if it is not known.
+    /// Reports the progress of this call: `current` of `total`, and what it is doing. `total` is 0 if it is not known.
     ///
-    /// Callers see it as [`AsyncResult::progress`](crate::AsyncResult::progress), Python's as the state `PROGRESS`. It never
-    /// waits, also in a plain function: the worker writes at most five reports a second, always the latest one, and the last
-    /// one before the result. A report that the result backend does not take is dropped.
+    /// Callers see it through [`AsyncResult::progress`](crate::AsyncResult::progress), Python callers as the state `PROGRESS`.
+    /// It never waits, not even in a plain function: the worker writes at most five reports a second, always the latest one,
+    /// and the last one before the result. A report that the result backend does not accept is dropped.
     ///
     /// ```
     /// use mq_worker::{Context, task};
@@ -230,8 +230,8 @@ impl Context {
         }
     }
 
-    /// Reports a state of the program's own, with anything that says more about it. Callers see it in
-    /// [`AsyncResult::info`](crate::AsyncResult::info). It is written as [progress](Self::progress) is.
+    /// Reports a custom state, with any details about it. Callers see it in
+    /// [`AsyncResult::info`](crate::AsyncResult::info). It is written in the same way as [progress](Self::progress).
     ///
     /// ```
     /// # use mq_worker::{Context, TaskError, task};

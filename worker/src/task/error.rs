@@ -83,7 +83,7 @@ impl fmt::Display for TaskError {
 }
 
 impl<E: StdError + Send + Sync + 'static> From<E> for TaskError {
-    // The place of the `?`.
+    // The location of the `?`.
     #[track_caller]
     fn from(error: E) -> Self {
         TaskError::Failed(TaskFailure::of(&error).here())
@@ -135,7 +135,7 @@ impl TaskFailure {
             let text = cause.to_string();
             let told = failure.traceback.take().unwrap_or_else(|| failure.to_string());
             failure.traceback = Some(told + "\ncaused by: " + &text);
-            // Many errors already print their cause; saying it twice helps nobody.
+            // Many errors already print their cause: do not repeat it.
             if !failure.message.contains(&text) {
                 failure.message.push_str(": ");
                 failure.message.push_str(&text);
@@ -145,7 +145,7 @@ impl TaskFailure {
         failure
     }
 
-    /// With the place of the caller as the first line of its traceback.
+    /// Adds the caller's location as the first line of the traceback.
     #[track_caller]
     fn here(mut self) -> Self {
         let place = std::panic::Location::caller();
@@ -229,7 +229,7 @@ pub mod convert {
     impl<E: fmt::Display> ViaDisplay for &Caught<E> {
         fn into_task_error(self) -> TaskError {
             let mut failure = TaskFailure::displayed(&self.0);
-            // `{:#}` makes `anyhow` and its kin print their causes too.
+            // `{:#}` makes `anyhow` and similar errors print their causes too.
             failure.message = format!("{:#}", self.0);
             TaskError::Failed(failure)
         }

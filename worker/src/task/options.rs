@@ -44,14 +44,14 @@ pub struct TaskOptions {
     pub expires: Option<Duration>,
     /// True if the result is ignored: nothing is stored.
     pub ignore_result: bool,
-    /// False if the message is acknowledged without a result while the result backend is away. Default: the setting
+    /// False if the message is acknowledged without a result while the result backend is unreachable. Default: the setting
     /// `result_required`.
     pub result_required: Option<bool>,
     /// How times, UUIDs, decimals and bytes in the result are written. Default: the setting `result_types`.
     pub result_types: Option<ResultTypes>,
-    /// The cron expression by which the task is called.
+    /// The cron expression for calling the task.
     pub cron: Option<&'static str>,
-    /// The interval at which the task is called.
+    /// The interval for calling the task.
     pub every: Option<Duration>,
     /// The time zone of the cron expression. Default: UTC.
     pub tz: Option<&'static str>,
@@ -61,7 +61,7 @@ pub struct TaskOptions {
     pub overlap: Overlap,
     /// What happens to due times that passed while no scheduler ran.
     pub catch_up: CatchUp,
-    /// True if the state `STARTED` is stored when the task begins. Default: the setting `track_started`.
+    /// True if the state `STARTED` is stored when the task starts. Default: the setting `track_started`.
     pub track_started: Option<bool>,
 }
 
@@ -130,7 +130,7 @@ impl Backoff {
     /// The wait before retry `n`, drawn with `random` in `0.0..1.0`.
     pub fn delay(&self, n: u32, random: f64) -> Duration {
         let ceiling = self.ceiling(n);
-        // Rounded up, the longest time of all would be too long.
+        // `Duration::MAX` is rounded up as a float, and would overflow.
         Duration::try_from_secs_f64(ceiling.as_secs_f64() * random.clamp(0.0, 1.0)).unwrap_or(ceiling)
     }
 }

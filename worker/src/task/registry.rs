@@ -91,7 +91,7 @@ impl TaskEntry {
         arguments: Arguments<'_>,
     ) -> Result<Guarded<Work>, NotBegun> {
         match caught(|| (self.start)(context, arguments)) {
-            // Most of it is the arguments, and it may be dropped without having run.
+            // Guarded: it holds the user's arguments, and may be dropped without having run.
             Ok(Ok(work)) => Ok(Guarded::new(work)),
             Ok(Err(error)) => Err(NotBegun::Refused(error)),
             Err(panic) => Err(NotBegun::Panicked(panic)),
@@ -113,7 +113,7 @@ impl Registry {
     /// The tasks that are linked into this program.
     ///
     /// # Errors
-    /// When two tasks have one name: the message shows both places.
+    /// Two tasks have the same name: the message shows both locations.
     pub fn collect() -> Result<Self> {
         Self::from_entries(inventory::iter::<TaskEntry>)
     }
@@ -121,7 +121,7 @@ impl Registry {
     /// A registry of these tasks.
     ///
     /// # Errors
-    /// When two tasks have one name: the message shows both places.
+    /// Two tasks have the same name: the message shows both locations.
     pub fn from_entries(entries: impl IntoIterator<Item = &'static TaskEntry>) -> Result<Self> {
         let mut tasks: BTreeMap<&'static str, &'static TaskEntry> = BTreeMap::new();
         for entry in entries {
@@ -139,7 +139,7 @@ impl Registry {
         Ok(Self(tasks))
     }
 
-    /// The task of a name.
+    /// The task with this name.
     pub fn get(&self, name: &str) -> Option<&'static TaskEntry> {
         self.0.get(name).copied()
     }
@@ -173,7 +173,7 @@ inventory::collect!(SetupEntry);
 /// Runs the set-up functions of the program, by name.
 ///
 /// # Errors
-/// The first that fails.
+/// The first set-up function that fails.
 pub async fn run_setup(state: &mut SharedState) -> Result<()> {
     let mut entries: Vec<&SetupEntry> = inventory::iter::<SetupEntry>.into_iter().collect();
     entries.sort_by_key(|entry| entry.name);

@@ -1,4 +1,4 @@
-//! What a running call says about itself: its states, and the calls that it sends. The worker collects it.
+//! What a running call reports: its states, and the calls that it sends. The worker collects it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,16 +11,16 @@ use crate::state::State;
 /// How many children are listed.
 const MAX_CHILDREN: usize = 1000;
 
-/// A state that a running call has.
+/// A state that a running call reports.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) state: State,
-    /// What it says about itself, as JSON.
+    /// The details, as JSON.
     pub(crate) meta: Box<RawValue>,
 }
 
 impl Report {
-    /// How far the call is, if it says that.
+    /// The progress of the call, if it is reported.
     pub(crate) fn progress(&self) -> Option<Progress> {
         match &self.state {
             State::Custom(_) => Progress::from_meta(&serde_json::from_str(self.meta.get()).ok()?),
@@ -39,7 +39,7 @@ pub(crate) struct Reports {
 #[derive(Default)]
 struct Said {
     latest: Option<Report>,
-    /// How many reports there were, and up to which one they are written or out of date.
+    /// The number of reports; those up to `written` are written or out of date.
     count: u64,
     written: u64,
     children: Vec<String>,
@@ -71,13 +71,13 @@ impl Reports {
         if said.written < said.count { Some((said.count, said.latest.clone()?)) } else { None }
     }
 
-    /// This report and those before it are written.
+    /// Marks this report and those before it as written.
     pub(crate) fn written(&self, number: u64) {
         let mut said = self.said();
         said.written = said.written.max(number);
     }
 
-    /// The call has sent another one.
+    /// Records another call that this one has sent.
     pub(crate) fn add_child(&self, id: &str) {
         let mut said = self.said();
         if said.children.len() < MAX_CHILDREN {
@@ -91,7 +91,7 @@ impl Reports {
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
-        // A panic elsewhere leaves the reports whole.
+        // A panic elsewhere leaves the reports intact.
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

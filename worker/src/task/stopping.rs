@@ -42,7 +42,7 @@ impl Stopping {
 
     /// Asks the call to stop because it was revoked.
     pub(crate) fn revoke(&self) {
-        // First: what sees the token fire asks why.
+        // Set first: code that sees the token cancelled checks why.
         self.revoked.store(true, Ordering::Release);
         self.token().cancel();
         self.heard.notify_one();
@@ -63,7 +63,7 @@ impl Stopping {
     /// Stops the call by force, without waiting for its cooperation.
     pub(crate) fn terminate(&self) {
         self.revoke();
-        // One permit is kept for a later question.
+        // One permit is kept for a later call of `terminated`.
         self.terminated.notify_one();
     }
 

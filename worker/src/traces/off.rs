@@ -7,7 +7,7 @@ use crate::error::{Error, TaskFailure};
 use crate::message::Headers;
 use crate::task::Context;
 
-/// Nothing of a call on its way to the broker.
+/// No span of a call on its way to the broker.
 pub(crate) struct SendTrace;
 
 impl SendTrace {
@@ -18,7 +18,7 @@ impl SendTrace {
     pub(crate) fn end(self, _: Result<(), &Error>) {}
 }
 
-/// Nothing of a call in a worker.
+/// No span of a call in a worker.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallTrace {}
 
@@ -38,7 +38,7 @@ impl CallTrace {
     pub(crate) fn end(&self, _: &'static str, _: Option<&TaskFailure>) {}
 }
 
-/// No part of a call.
+/// No span of a part of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Step;
 

@@ -34,8 +34,8 @@ fn is_on() -> bool {
 pub(crate) struct SendTrace(Option<Trace>);
 
 impl SendTrace {
-    /// Begins the span, as a child of the present one, and writes its context into the headers. A sender that has written
-    /// its own keeps it.
+    /// Starts the span, as a child of the current one, and writes its context into the headers, unless the sender has
+    /// already written one.
     pub(crate) fn begin(task: &str, options: &mut SendOptions) -> Self {
         if !is_on() {
             return Self(None);
@@ -56,7 +56,7 @@ impl SendTrace {
         Self(Some(trace))
     }
 
-    /// Ends it. The id of the call is known by now.
+    /// Ends the span, with the error if sending failed.
     pub(crate) fn end(self, sent: Result<(), &Error>) {
         let Some(trace) = self.0 else { return };
         if let Err(error) = sent {
@@ -71,7 +71,7 @@ impl SendTrace {
 pub(crate) struct CallTrace(Option<Trace>);
 
 impl CallTrace {
-    /// Begins the span, as a child of the sender's, with another one for the time in the queue before it.
+    /// Starts the span, as a child of the sender's, preceded by another one for the time in the queue.
     pub(crate) fn begin(context: &Context, waited: impl FnOnce() -> Option<Duration>) -> Self {
         if !is_on() {
             return Self(None);
@@ -103,19 +103,19 @@ impl CallTrace {
         Self(Some(sender.with_span(span)))
     }
 
-    /// True once it has begun.
+    /// True if the span was started.
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Begins a part of it: `run`, `settle`.
+    /// Starts the span of a part of the call: `run`, `settle`.
     pub(crate) fn step(&self, name: &'static str) -> Step {
         let Some(call) = &self.0 else { return Step(None) };
         let tracer = global::tracer(TRACER);
         Step(Some(call.with_span(tracer.span_builder(name).start_with_context(&tracer, call))))
     }
 
-    /// Ends it with its outcome, and the error where there is one.
+    /// Ends the span with the outcome, and the error if there is one.
     pub(crate) fn end(&self, outcome: &'static str, error: Option<&TaskFailure>) {
         let Some(call) = &self.0 else { return };
         call.span().set_attribute(attribute("mq_worker.outcome", outcome));
@@ -126,12 +126,12 @@ impl CallTrace {
     }
 }
 
-/// A part of a call: its span ends with the last clone. Spans that begin inside are its children.
+/// A part of a call: its span ends with the last clone. Spans that start inside are its children.
 #[derive(Clone, Debug)]
 pub(crate) struct Step(Option<Trace>);
 
 impl Step {
-    /// The part that began in the worker and [continues](continue_in) in the process of an isolated task.
+    /// The part that started in the worker and [continues](continue_in) in the process of an isolated task.
     #[cfg(unix)]
     pub(crate) fn of(headers: &Headers) -> Self {
         let began = || TraceContextPropagator::new().extract_with_context(&Trace::new(), &Read(headers));
@@ -149,7 +149,7 @@ impl Step {
     }
 }
 
-/// Lets a message continue the present trace.
+/// Lets a message continue the current trace.
 pub(crate) fn continue_in(headers: &mut Headers) {
     if is_on() {
         TraceContextPropagator::new().inject_context(&Trace::current(), &mut Write(headers));
@@ -176,7 +176,7 @@ struct Write<'a>(&'a mut Headers);
 
 impl Injector for Write<'_> {
     fn set(&mut self, name: &str, value: String) {
-        // An empty `tracestate` says nothing.
+        // An empty `tracestate` carries no information.
         if !value.is_empty() {
             self.0.set(name, value);
         }

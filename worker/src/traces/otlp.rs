@@ -1,4 +1,4 @@
-//! Exports spans by OTLP, as the environment says.
+//! Exports spans over OTLP, as configured by the environment.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use crate::error::{Error, Result};
 
-/// For a process that ends without returning from `main`.
+/// The provider to flush in a process that ends without returning from `main`.
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
 /// Sends the spans that are left when it is dropped.
@@ -52,8 +52,8 @@ pub fn start() -> Result<Option<Exporting>> {
              `http://localhost:4318`"
         )));
     }
-    // Nothing is encrypted here. But if another crate of the program has asked the HTTP client for TLS without saying whose
-    // cryptography, the client wants to know that before it begins. An error means that the program has chosen.
+    // Nothing is encrypted here. But if another crate of the program enables TLS in the HTTP client without choosing a crypto
+    // provider, the client needs one before it starts. An error means that the program has already chosen one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let exporter = SpanExporter::builder().with_http().build().map_err(|error| {
         Error::config(format!("cannot export traces: {name} is not usable")).with_source(error)
@@ -78,7 +78,7 @@ pub fn start() -> Result<Option<Exporting>> {
 pub(crate) async fn flush() {
     let Some(provider) = PROVIDER.get() else { return };
     let (tell, told) = tokio::sync::oneshot::channel();
-    // A thread that nobody waits for: a collector that does not answer holds it for longer than a caller likes.
+    // A detached thread: a collector that does not reply may block it for longer than the caller is willing to wait.
     let sending = std::thread::Builder::new().spawn(move || {
         let _ = provider.force_flush();
         let _ = tell.send(());
@@ -90,7 +90,7 @@ pub(crate) async fn flush() {
 
 impl Drop for Exporting {
     fn drop(&mut self) {
-        // An error means that the collector is away: the program ends all the same.
+        // An error means that the collector is unreachable: the program exits anyway.
         let _ = self.0.shutdown();
     }
 }

@@ -86,7 +86,7 @@ async fn sender_queue_run_and_what_the_task_sends_are_one_trace() {
         arguments: Box::default(),
     };
     call.end("retried", Some(&failure));
-    // What a Python producer wrote is continued too.
+    // The trace of a Python producer is continued too.
     let python =
         [("traceparent".to_owned(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into())];
     CallTrace::begin(&received(&python), || None).end("succeeded", None);

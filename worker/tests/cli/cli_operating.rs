@@ -10,7 +10,7 @@ use mq_worker::{App, Config, Summary, Worker};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// A broker in a file, and the command on it.
+/// A broker in a file, and the command line for it.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -162,7 +162,7 @@ fn status_of_a_broker_that_cannot_be_reached_is_69() {
     if !cfg!(feature = "amqp") {
         return;
     }
-    // Nobody listens on a port that was just free.
+    // A port that was just free has no listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|socket| socket.local_addr())
         .expect("free")
@@ -287,7 +287,7 @@ fn bash_completes_the_names_that_the_broker_knows() {
     for queue in ["email", "events"] {
         place.good(&["declare", "queue", queue]);
     }
-    // A name that a shell would run, on the way to nobody.
+    // A name that a shell would execute; no call with it is ever run.
     let odd = Publication {
         routing_key: "e$(touch pwned)".into(),
         message: Message { body: "{}".into(), ..Message::default() },
@@ -302,7 +302,7 @@ fn bash_completes_the_names_that_the_broker_knows() {
     let program = Path::new(env!("CARGO_BIN_EXE_mq-worker")).parent().expect("a directory");
     let search = std::env::var("PATH").unwrap_or_default();
     let replies = |line: &str| {
-        // As readline cuts the words, also at `@`, `=` and a comma's list not at all.
+        // Split words like readline, which also breaks at `@` and `=` but not within a comma-separated list.
         let script = format!(
             "eval \"$(mq-worker completions bash)\"; COMP_LINE={line:?}; COMP_POINT=${{#COMP_LINE}}; \
              COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
@@ -322,11 +322,11 @@ fn bash_completes_the_names_that_the_broker_knows() {
     assert_eq!(replies("mq-worker --queues=sms,ev"), ["sms,events", "sms,events.dead"]);
     assert_eq!(replies("mq-worker stop gre"), ["greeter@host-1"]);
     assert_eq!(replies("mq-worker stop greeter@ho"), ["host-1"]);
-    // What clap knows is still offered.
+    // Clap's own completions are still offered.
     assert!(replies("mq-worker pu").contains(&"purge".to_owned()));
     place.good(&["stop", "greeter@host-1"]);
     runtime.block_on(worker).expect("no panic").expect("it ends well");
-    // A broker that is not there: no names, and no noise.
+    // A missing broker: no names, and no output.
     std::fs::remove_file(place.path().join("queue.db")).expect("removed");
     assert_eq!(replies("mq-worker stop gre"), Vec::<String>::new());
     assert!(!place.path().join("queue.db").exists() && !place.path().join("pwned").exists());

@@ -1,4 +1,4 @@
-//! The operating commands, each its own process, on one SQLite file with a worker beside them.
+//! The operating commands, each as a process, on one SQLite file shared with a worker.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ impl Shop {
         self.program().args(line).run()
     }
 
-    /// What a command that must succeed says on stdout.
+    /// Returns the stdout of a command that must succeed.
     #[track_caller]
     fn says(&self, line: &[&str]) -> String {
         let run = self.run(line);
@@ -40,13 +40,13 @@ impl Shop {
         serde_json::from_str(&self.says(line)).expect("JSON")
     }
 
-    /// Sends a call, and gives its id.
+    /// Sends a call and returns its id.
     #[track_caller]
     fn call(&self, task: &str, args: &str) -> String {
         self.says(&["call", task, "--queue", "counter", "--args", args])
     }
 
-    /// One figure of the queue `counter`.
+    /// Returns one figure of the queue `counter`.
     #[track_caller]
     fn figure(&self, name: &str) -> u64 {
         let queues = self.json(&["queues", "counter", "--json"]);
@@ -63,7 +63,7 @@ impl Shop {
     }
 }
 
-/// The crate with the tasks, written once.
+/// Returns the crate with the tasks, which is written once.
 fn app() -> &'static Path {
     static APP: OnceLock<App> = OnceLock::new();
     APP.get_or_init(|| App::new("shop-on-sqlite").library(TASKS)).path()
@@ -167,7 +167,7 @@ fn what_is_known_of_a_call_is_said_while_it_runs() {
         "{run:?}"
     );
 
-    // The crate knows the queue of its task, and so does its worker.
+    // The crate declares its task's queue, which its worker also consumes.
     let call = ["call", "sell", "--wait", "240s", "--args", "[\"tea\"]"];
     let app = app().to_str().expect("a path").to_owned();
     assert_eq!(shop.says(&[&call[..], &["--app", &app]].concat()), "\"sold tea\"");
@@ -187,7 +187,7 @@ fn what_is_known_of_a_call_is_said_while_it_runs() {
     );
     assert!(said.contains(&format!("{id} is running on shop-on-sqlite@")), "{said}");
 
-    // What a dead process has is not running.
+    // Messages held by a dead process do not count as running.
     let second = shop.worker();
     second.says("another worker has this name");
     assert!(!worker.log().contains("another worker"), "{}", worker.log());
@@ -228,7 +228,7 @@ fn dead_letters_are_listed_shown_replayed_and_dropped() {
             .map(|letter| letter["id"].as_str().expect("an id").into())
             .collect()
     };
-    // The result is stored before the dead letter is written, so the last one may still be on its way.
+    // The result is stored before the dead letter is written, so the last one may still be missing.
     eventually("three dead letters", || match listed().len() {
         3 => Ok(()),
         other => Err(other.to_string()),
@@ -336,14 +336,14 @@ fn a_command_makes_no_database_and_calls_none_healthy() {
     }
     assert_eq!(fs::metadata(home.join("empty.db")).expect("a file").len(), 0);
     assert_eq!(fs::read_dir(&home).expect("a directory").count(), 1, "nothing was made");
-    // Nor one for results alone.
+    // Nor is a database created just for results.
     support::make_database(&home.join("jobs.db"));
     let line = ["--broker", "sqlite:jobs.db", "--result-backend", "sqlite:typo.db", "result", "some-id"];
     let run = mq_worker().current_dir(&home).args(line).run();
     assert!(run.code == Some(69) && !home.join("typo.db").exists(), "{run:?}");
 }
 
-/// A workspace of two crates; what a web app in its root sends, the worker in the other crate's directory runs.
+/// A workspace of two crates: a call sent by a web app in its root is run by the worker in the other crate's directory.
 #[test]
 fn all_of_a_workspace_meet_on_one_database() {
     let workspace = scratch();
@@ -413,7 +413,7 @@ fn the_settings_in_force_are_shown_with_their_origins() {
     }
     let run = program().run();
     assert!(run.stdout.contains(&format!("configuration file: {file}")), "{}", run.stdout);
-    // A variable of somebody else is named once, and ends nothing.
+    // An unrelated variable is mentioned once and is not an error.
     assert_eq!(run.stderr.matches("MQ_HOST").count(), 1, "{}", run.stderr);
     assert!(!run.stderr.contains("elsewhere"), "{}", run.stderr);
 }
@@ -425,13 +425,13 @@ fn a_file_that_cannot_be_opened_is_named() {
     assert!(run.stderr.contains("/nowhere/at/all/jobs.db"), "{}", run.stderr);
 }
 
-/// A block of the README: a file with its content, or commands with what they print.
+/// A block of the README: a file with its content, or commands with their output.
 enum Block {
     File(String, String),
     Console(Vec<(String, String)>),
 }
 
-/// The section "Your own tasks" of the README, in order.
+/// Returns the section "Your own tasks" of the README, in order.
 fn own_tasks() -> Vec<Block> {
     let readme = include_str!("../../../README.md");
     let (_, section) = readme.split_once("## Your own tasks").expect("the section");
@@ -444,7 +444,7 @@ fn own_tasks() -> Vec<Block> {
             let commands = code.split("$ ").skip(1).map(|step| step.split_once('\n').expect("a line"));
             blocks.push(Block::Console(commands.map(|(line, out)| (line.into(), out.into())).collect()));
         } else {
-            // "`src/lib.rs`, the tasks:" stands before the file.
+            // The file name comes from the line above the block, such as "`src/lib.rs`, the tasks:".
             let last = text.trim_end().lines().last().expect("a line before the file");
             let name = last.split('`').nth(1).expect("the name of the file");
             blocks.push(Block::File(name.into(), code.into()));
@@ -453,8 +453,8 @@ fn own_tasks() -> Vec<Block> {
     blocks
 }
 
-/// In an empty directory, word for word; only the path of this checkout is another one. What it depends on is built here
-/// already: with this workspace's lock file and profiles it need not be built again.
+/// In an empty directory, word for word, except for the path of this checkout. With this workspace's lock file and profiles
+/// the dependencies are already built.
 #[test]
 fn the_readme_can_be_followed_word_for_word() {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
@@ -477,7 +477,7 @@ fn the_readme_can_be_followed_word_for_word() {
                 for (line, printed) in commands {
                     let words: Vec<&str> = line.split_whitespace().collect();
                     match words[..] {
-                        // The command is the one that was built for this test.
+                        // The command was already built for this test.
                         ["cargo", "install", ..] => {}
                         ["cd", name] => directory.push(name),
                         ["mq-worker", ref rest @ ..] => {

@@ -1,4 +1,4 @@
-//! `mq-worker dead replay` of unique calls, on an SQLite file and on RabbitMQ where `MQ_TEST_AMQP_URL` names one.
+//! `mq-worker dead replay` of unique calls, on an SQLite file and, if `MQ_TEST_AMQP_URL` is set, on RabbitMQ.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn bill(customer: String, good: bool) -> Result<(), TaskError> {
     if good { Ok(()) } else { Err(TaskError::reject(format!("{customer} has no address"))) }
 }
 
-/// A queue of its own on one broker, and the command there.
+/// A separate queue on one broker, and the command line for it.
 struct Place {
     url: String,
     queue: String,
@@ -41,14 +41,14 @@ impl Place {
         self.runtime.block_on(self.app.send(call)).expect("sent, or known")
     }
 
-    /// Runs a worker until a call has ended for good, and its letter, if it left one, is there.
+    /// Runs a worker until a call has ended for good and its dead letter, if any, is stored.
     fn work_until_ended(&self, job: AsyncResult<()>) {
         let worker = Worker::new(self.app.clone()).expect("a worker");
         let handle = worker.handle();
         self.runtime.block_on(async {
             let running = tokio::spawn(worker.run());
             let _ = job.get().timeout(LONG).await;
-            // Warm: what has ended is settled to its end, and its lock is open.
+            // A warm shutdown: finished calls are fully settled, and their locks are released.
             handle.stop();
             running.await.expect("no panic").expect("it runs");
         });
@@ -85,13 +85,13 @@ fn a_unique_letter_waits_until_no_other_call_has_its_lock_and_then_takes_it() {
         if !place.letters().contains(&other_id) {
             place.work_until_ended(other);
         }
-        // In the order in which they died.
+        // In the order of their failure.
         eventually("two letters", || match place.letters() {
             letters if letters.contains(&first_id) && letters.contains(&other_id) => Ok(()),
             letters => Err(format!("{letters:?}")),
         });
 
-        // Somebody has sent the same again meanwhile.
+        // The same call has been sent again meanwhile.
         let second = place.send(&held, true);
         assert!(!second.is_duplicate(), "what failed for good keeps nobody out");
         let run = place.run(&["dead", "replay"]);
@@ -167,7 +167,7 @@ fn a_group_among_many_letters_is_dropped_or_replayed_and_the_others_stay_in_thei
                     Publication { routing_key, message, mandatory: true, ..Publication::default() };
                 broker.publish(publication).await
             };
-            // A broker may take those that are published at once in any order.
+            // A broker may enqueue concurrent publishes in any order.
             for letters in ids.iter().enumerate().collect::<Vec<_>>().chunks(500) {
                 for sent in join_all(letters.iter().map(|one| letter(*one))).await {
                     sent?;

@@ -1,4 +1,4 @@
-//! The `mq-worker` command as a process: what it says, and how it ends.
+//! The `mq-worker` command as a process: its output and exit codes.
 #![cfg(feature = "cli")]
 
 #[cfg(feature = "sqlite")]
@@ -122,7 +122,7 @@ fn completions_are_printed_for_each_shell() {
 
 #[test]
 #[cfg(unix)]
-fn a_reader_who_has_seen_enough_causes_no_noise() {
+fn a_closed_output_pipe_causes_no_error_output() {
     use std::process::Stdio;
     let mut child =
         mq_worker().args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -175,7 +175,7 @@ fn a_crate_with_only_a_binary_is_told_the_ways_out() {
     assert!(run.stderr.contains("src/lib.rs") && run.stderr.contains("mq_worker::main()"), "{}", run.stderr);
 }
 
-/// One test for all that is built, so that builds do not wait for each other's locks.
+/// One test for everything that is built, so that builds do not wait for each other's locks.
 #[test]
 fn a_worker_is_built_from_a_crate_with_tasks() {
     let app = App::new("shop-of-tests").library(support::TASKS);
@@ -193,13 +193,13 @@ fn a_worker_is_built_from_a_crate_with_tasks() {
     assert_eq!(sell["queue"], "counter", "{tasks}");
     assert_eq!(sell["doc"], "Sells one thing.", "{tasks}");
 
-    // Nothing has changed, so nothing is compiled.
+    // Nothing has changed, so nothing is recompiled.
     let run = mq_worker().current_dir(app.path()).arg("tasks").run();
     run.succeeds();
     assert!(run.stdout.contains("sell(what: String)"), "{}", run.stdout);
     assert!(!run.stderr.contains("Compiling"), "{}", run.stderr);
 
-    // The flags reach the worker that was built, wherever it is started from.
+    // The flags reach the built worker wherever it is started.
     let elsewhere = scratch();
     let run = mq_worker()
         .current_dir(elsewhere.path())
@@ -225,7 +225,7 @@ fn a_worker_is_built_from_a_crate_with_tasks() {
 fn a_binary_for_deployment_is_built() {
     let app = App::new("shop-to-deploy").library(support::TASKS);
     let directory = scratch();
-    // The profile of the other tests, so that little is compiled; the next test checks the default.
+    // The profile of the other tests, so that little is compiled; the next test covers the default.
     let line = ["build", "--profile", "dev", "--out", "worker", "--app", &app.path().to_string_lossy()];
     let run = mq_worker().current_dir(directory.path()).args(line).run();
     run.succeeds();
@@ -235,12 +235,12 @@ fn a_binary_for_deployment_is_built() {
     let run = worker.arg("tasks").env("MQ_BROKER_URL", "memory://").run();
     run.succeeds();
     assert!(run.stdout.contains("sell(what: String)"), "{}", run.stdout);
-    // A store that was left out has another error than one that does not exist.
+    // A store that was not compiled in has a different error from one that does not exist.
     let line = ["--queues", "counter", "--result-backend", "redis://localhost"];
     let run = support::program(directory.path().join("worker")).args(line).run();
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(run.stderr.contains("this build has no `redis`"), "{}", run.stderr);
-    // A directory gets the file under its own name.
+    // In a directory the file keeps its own name.
     let run = mq_worker()
         .current_dir(directory.path())
         .args(["build", "--profile", "dev", "--out", "."])
@@ -329,7 +329,7 @@ fn a_renamed_dependency_in_a_workspace_is_found(app: &App) {
     let rest = manifest.split("[workspace]").nth(1).expect("a workspace");
     app.write("Cargo.toml", &format!("[workspace]\nmembers = ['member']\nresolver = '3'\n{rest}"));
     fs::remove_dir_all(app.path().join("src")).expect("a directory");
-    // In the directory of the workspace, which is no package itself.
+    // In the directory of the workspace, which is not a package itself.
     let run: Run = mq_worker().current_dir(app.path()).arg("tasks").run();
     run.succeeds();
     assert!(run.stdout.contains("sell(what: String)"), "{}", run.stdout);

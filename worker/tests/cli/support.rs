@@ -1,4 +1,4 @@
-//! Running `mq-worker` as a process, and crates for it to build.
+//! Runs `mq-worker` as a process, and creates crates for it to build.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::ffi::OsStr;
@@ -43,12 +43,12 @@ pub fn nap(millis: u64) -> String {
 }
 "#;
 
-/// An empty directory, gone with the value.
+/// Returns an empty directory that is removed on drop.
 pub(crate) fn scratch() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-/// Makes a database, as the first producer or worker does: operating commands never make one.
+/// Creates a database, as the first producer or worker does: operating commands never create one.
 #[cfg(feature = "sqlite")]
 pub(crate) fn make_database(path: &Path) {
     let config = mq_worker::Config {
@@ -63,19 +63,19 @@ pub(crate) fn make_database(path: &Path) {
     });
 }
 
-/// The command, in an environment without settings.
+/// A command in an environment without settings.
 pub(crate) struct Program(Command, Option<TempDir>);
 
-/// The `mq-worker` that was built with the tests.
+/// Returns the `mq-worker` that was built with the tests.
 pub(crate) fn mq_worker() -> Program {
     program(env!("CARGO_BIN_EXE_mq-worker"))
 }
 
-/// A program in an environment without settings, in an empty directory.
+/// Returns a program in an environment without settings, in an empty directory.
 pub(crate) fn program(path: impl AsRef<OsStr>) -> Program {
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
-        // Where a build script asks for what cargo says of these tests, half of the dependencies would be built anew.
+        // If build scripts saw cargo's variables for these tests, half of the dependencies would be rebuilt.
         let ours = ["MQ_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
         if ours.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
@@ -83,7 +83,7 @@ pub(crate) fn program(path: impl AsRef<OsStr>) -> Program {
     }
     let directory = scratch();
     command.current_dir(directory.path()).stdin(Stdio::null()).env_remove("RUST_LOG").env("NO_COLOR", "1");
-    // What these tests build was built for them already, for the most part; nothing is downloaded.
+    // Most of what these tests build exists in this target directory; nothing is downloaded.
     command
         .env("CARGO_TARGET_DIR", target())
         .env("CARGO_NET_OFFLINE", "true")
@@ -91,13 +91,13 @@ pub(crate) fn program(path: impl AsRef<OsStr>) -> Program {
     Program(command, Some(directory))
 }
 
-/// The target directory of this very build.
+/// Returns the target directory of this build.
 fn target() -> PathBuf {
     let profile = Path::new(env!("CARGO_BIN_EXE_mq-worker")).parent().expect("a directory");
     profile.parent().expect("a directory").to_owned()
 }
 
-/// How a program ended.
+/// The result of a program.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
@@ -106,7 +106,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Fails the test with all that was said, unless the program succeeded.
+    /// Fails the test with all output unless the program succeeded.
     #[track_caller]
     pub(crate) fn succeeds(&self) {
         assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
@@ -158,7 +158,7 @@ impl Program {
     }
 }
 
-/// A worker that runs. It is killed when the test ends before it does.
+/// A running worker, which is killed if the test ends first.
 pub(crate) struct Worker {
     child: Child,
     log: Arc<Mutex<String>>,
@@ -166,7 +166,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts it and collects what it says on stderr.
+    /// Starts it and collects its stderr.
     pub(crate) fn start(program: Program) -> Self {
         let mut child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let lines = BufReader::new(child.stderr.take().expect("it is piped"));
@@ -182,12 +182,12 @@ impl Worker {
         Self { child, log, reader: Some(reader) }
     }
 
-    /// What it has said so far.
+    /// Returns its stderr so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("never poisoned").clone()
     }
 
-    /// Waits until it has said something.
+    /// Waits until its stderr contains a text.
     #[track_caller]
     pub(crate) fn says(&self, text: &str) {
         eventually(&format!("`{text}` in the log"), || {
@@ -203,7 +203,7 @@ impl Worker {
         assert!(status.success(), "no signal {name}");
     }
 
-    /// Waits for its end: the exit code and all that it said.
+    /// Waits for it to exit; returns the exit code and its stderr.
     #[track_caller]
     pub(crate) fn ends(mut self) -> (Option<i32>, String) {
         let status = eventually("the end of the worker", || match self.child.try_wait() {
@@ -223,7 +223,7 @@ impl Drop for Worker {
     }
 }
 
-/// Asks again and again until the answer is `Ok`; long enough for a machine that is busy building.
+/// Polls until the answer is `Ok`; long enough for a machine that is busy building.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + Duration::from_secs(240);
@@ -236,8 +236,7 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, Strin
     }
 }
 
-/// A crate that depends on this checkout. It stays where it is, so that the next run of the tests need not build
-/// it anew.
+/// A crate that depends on this checkout. It is not removed, so that the next test run need not rebuild it.
 pub(crate) struct App(PathBuf);
 
 impl App {
@@ -248,7 +247,7 @@ impl App {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
         let workspace = checkout.parent().expect("the workspace");
         let root = fs::read_to_string(workspace.join("Cargo.toml")).expect("the workspace's manifest");
-        // The profiles of the checkout, so that what is built already is used.
+        // The profiles of the checkout, so that existing artifacts are reused.
         let profiles = root.find("[profile").map_or("", |at| &root[at..]);
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\n\

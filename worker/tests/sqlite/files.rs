@@ -1,4 +1,4 @@
-//! Files that are not as they should be.
+//! Missing, damaged, replaced and read-only files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -61,7 +61,7 @@ async fn a_damaged_file_is_an_error_and_not_a_panic() {
         }
         broker.close().await;
     }
-    // The thread closes the file, and with it the log, after the last handle has gone.
+    // The thread closes the file, and with it the log, after the last handle is dropped.
     until("the log is gone", async || !dir.path().join("jobs.db-wal").exists()).await;
     let mut bytes = fs::read(&path).unwrap();
     for (index, byte) in bytes.iter_mut().enumerate().skip(4096) {
@@ -85,12 +85,12 @@ async fn a_place_that_does_not_exist_is_named() {
     let memory = "sqlite::memory:".parse().unwrap();
     let error = broker::open(&memory, &options(PATIENCE)).await.map(drop).expect_err("no memory");
     assert!(error.is_config() && error.to_string().contains("memory://"), "{error:#}");
-    // After the mistake is mended, the same name works.
+    // Once the mistake is corrected, the same name works.
     fs::create_dir(dir.path().join("missing")).unwrap();
     open(&dir.path().join("missing/jobs.db")).await;
 }
 
-/// Permissions do not bite root: the file is opened by `nobody` when this runs as root.
+/// Permissions do not apply to root, so if this runs as root the file is opened by `nobody`.
 #[tokio::test]
 async fn a_read_only_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ async fn a_full_disk_refuses_messages_and_loses_none() {
     assert!(error.is_storage() && error.to_string().contains("is full"), "{error:#}");
     assert!(stored > 10, "{stored}");
     assert_eq!(counts(&*broker, "q").await, Some((stored, 0, 0, 0)));
-    // Room again: the same broker goes on.
+    // With free space the same broker works again.
     let mounted = Command::new("mount").args(["-o", "remount,size=8m"]).arg(&disk).status();
     assert!(mounted.expect("mount").success());
     publish(&*broker, "q", "after").await;
@@ -160,12 +160,12 @@ struct Unmount(std::path::PathBuf);
 
 impl Drop for Unmount {
     fn drop(&mut self) {
-        // Lazily: the thread may have the file open for a moment longer.
+        // Lazily, since the thread may keep the file open slightly longer.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// What may become of a file while it is open, and what is said of it.
+/// What may happen to a file while it is open, and the resulting error.
 #[tokio::test]
 async fn a_file_that_is_lost_while_it_is_open_takes_no_more_messages() {
     type Lose = fn(&Path);
@@ -281,7 +281,7 @@ async fn a_link_that_leads_elsewhere_is_another_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_opens_the_path_of_a_moved_file_learns_what_is_wrong() {
+async fn opening_the_path_of_a_moved_file_names_the_problem() {
     let (dir, broker) = fresh(&["q"]).await;
     publish(&*broker, "q", "safe").await;
     let path = dir.path().join("jobs.db");

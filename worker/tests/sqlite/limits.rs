@@ -1,4 +1,4 @@
-//! What becomes of messages and queues that outstay: length, time to live, expiry, auto-delete.
+//! Limits of messages and queues: length, time to live, expiry, auto-delete.
 
 use std::time::Duration;
 

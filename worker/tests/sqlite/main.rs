@@ -1,4 +1,4 @@
-//! What is particular to the SQLite broker and result backend: real files, several real processes.
+//! Tests specific to the SQLite broker and result backend: real files, several real processes.
 #![cfg(feature = "sqlite")]
 
 mod files;
@@ -32,7 +32,7 @@ async fn open(path: &Path) -> Arc<dyn Broker> {
     broker::open(&url(path), &options(Duration::from_secs(10))).await.expect("the file opens")
 }
 
-/// A broker on a fresh file with some plain queues.
+/// Opens a broker on a new file with some plain queues.
 async fn fresh(queues: &[&str]) -> (tempfile::TempDir, Arc<dyn Broker>) {
     let dir = tempfile::tempdir().expect("a directory");
     let broker = open(&dir.path().join("jobs.db")).await;
@@ -64,7 +64,7 @@ async fn next(consumer: &mut Consumer) -> Delivery {
     tokio::time::timeout(PATIENCE, consumer.next()).await.expect("a delivery in time").expect("not the end")
 }
 
-/// True when nothing arrives for a moment. What is not sent cannot be awaited, so this is the one place that waits.
+/// Returns true if nothing arrives for a moment. An absence cannot be awaited, so this is the one place that waits.
 async fn is_quiet(consumer: &mut Consumer) -> bool {
     tokio::time::timeout(Duration::from_millis(150), consumer.next()).await.is_err()
 }
@@ -73,7 +73,7 @@ fn body(delivery: &Delivery) -> String {
     String::from_utf8(delivery.message.body.to_vec()).expect("text")
 }
 
-/// `(ready, running, delayed, consumers)` of one queue; `None` when it does not exist.
+/// Returns `(ready, running, delayed, consumers)` of one queue; `None` if it does not exist.
 async fn counts(broker: &dyn Broker, queue: &str) -> Option<(u64, u64, u64, u64)> {
     let counts = broker.queues(&[queue.to_owned()]).await.expect("queues can be counted");
     counts
@@ -81,7 +81,7 @@ async fn counts(broker: &dyn Broker, queue: &str) -> Option<(u64, u64, u64, u64)
         .map(|info| (info.ready, info.running.unwrap_or(0), info.delayed.unwrap_or(0), info.consumers))
 }
 
-/// Waits until a question is answered with yes.
+/// Waits until a condition is met.
 async fn until<F: Future<Output = bool>>(what: &str, mut question: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !question().await {

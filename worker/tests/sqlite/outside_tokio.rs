@@ -1,4 +1,4 @@
-//! Callers that have no tokio runtime, or one without timers.
+//! Callers without a tokio runtime, or with one without timers.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Wake for Unpark {
     }
 }
 
-/// The smallest executor: this thread.
+/// A minimal executor on the current thread.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut future = pin!(future);
@@ -40,7 +40,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Everything that a program may ask of an application that runs no tasks.
+/// Does everything that a program may do with an application that runs no tasks.
 async fn everything(app: &App) {
     const SHORT: Duration = Duration::from_millis(20);
     let queue = format!("outside-{}", uuid::Uuid::new_v4().simple());
@@ -73,7 +73,7 @@ async fn everything(app: &App) {
     app.close().await;
 }
 
-/// On each broker; on RabbitMQ where `MQ_TEST_AMQP_URL` names one.
+/// Returns an application for each broker; for RabbitMQ only if `MQ_TEST_AMQP_URL` is set.
 fn apps() -> (tempfile::TempDir, Vec<App>) {
     let dir = tempfile::tempdir().expect("a directory");
     let memory = format!("memory://{}", uuid::Uuid::new_v4()).parse().expect("a URL");

@@ -36,7 +36,8 @@ async fn each_message_goes_to_one_process() {
     }
     until("all are done", async || counts(&*broker, "q").await == Some((0, 0, 0, 3))).await;
     let mut times: HashMap<String, usize> = HashMap::new();
-    // Each worker takes several at a time: more than one `stop` may be in one hand, and goes back when it closes.
+    // Each worker takes several messages at once: it may get more than one `stop`, and requeues the extra ones when it
+    // closes.
     for _ in 0..3 {
         publish(&*broker, "q", "stop").await;
     }
@@ -94,7 +95,7 @@ async fn what_was_confirmed_survives_the_publisher() {
         assert!(stored.insert(body(&delivery)), "stored twice");
         delivery.ack();
     }
-    // The last line may be torn by the kill.
+    // The last line may be cut off by the kill.
     let lost: Vec<_> =
         confirmed[..confirmed.len() - 1].iter().filter(|text| !stored.contains(*text)).collect();
     assert!(lost.is_empty(), "{lost:?}");
@@ -111,7 +112,7 @@ async fn a_live_process_keeps_what_it_has_and_a_stopped_one_cannot_settle_it() {
         assert_eq!(line(&mut holder).await, expected);
     }
     let mut consumer = consume(&*broker, &["q"], 10).await;
-    // Longer than a lease: it lives, so nothing comes.
+    // Longer than a lease: the process is alive, so nothing is redelivered.
     assert!(
         tokio::time::timeout(Duration::from_secs(8), consumer.next()).await.is_err(),
         "a lease was broken"
@@ -124,7 +125,7 @@ async fn a_live_process_keeps_what_it_has_and_a_stopped_one_cannot_settle_it() {
     holder.signal("-CONT");
     holder.signal("-USR1");
     assert_eq!(line(&mut holder).await, "acknowledged");
-    // Its acks did nothing: both are still ours.
+    // Its acks had no effect: both messages are still ours.
     assert_eq!(counts(&*broker, "q").await.map(|(ready, running, ..)| (ready, running)), Some((0, 2)));
     one.ack();
     two.ack();
@@ -147,7 +148,7 @@ async fn an_idle_consumer_in_another_process_wakes_at_once_and_costs_nothing() {
     }
     times.sort_unstable();
     let p50 = times[times.len() / 2];
-    // Some milliseconds on an idle machine's debug build; the safety poll alone would be 500 ms.
+    // A few milliseconds with a debug build on an idle machine; the safety poll alone would take 500 ms.
     assert!(p50 < 30_000, "p50 {p50} µs of {times:?}");
 
     let busy = |pid: u32| -> u64 {
@@ -185,6 +186,6 @@ async fn a_lock_that_is_held_is_a_timeout_and_reads_go_on() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     other.execute_batch("COMMIT").expect("the lock goes");
     waiting.await.unwrap().expect("published as soon as the lock was gone");
-    // What was told to have failed has failed.
+    // A publish that was reported as failed has failed.
     assert_eq!(counts(&*broker, "q").await, Some((2, 0, 0, 0)));
 }

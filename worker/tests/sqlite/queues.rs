@@ -51,7 +51,7 @@ async fn urgent_messages_come_first_and_a_requeued_one_keeps_its_place() {
         order.push((body(&delivery), delivery.redelivered, delivery.crashes));
         delivery.ack();
     }
-    // 9 is as urgent as 5 here: the queue knows no more.
+    // 9 counts as 5 here, the maximum of the queue.
     let expected = [("c", true), ("d", false), ("e", false), ("a", false), ("b", false)];
     assert_eq!(order, expected.map(|(body, redelivered)| (body.to_owned(), redelivered, Some(0))));
 }
@@ -109,7 +109,7 @@ async fn two_consumers_of_one_process_share() {
         };
         assert!(seen.insert(body(&delivery)), "handed out twice");
         shares[index] += 1;
-        // Not settled: each keeps what it got.
+        // Not settled, so each consumer keeps its share.
         std::mem::forget(delivery);
     }
     assert!(shares.iter().all(|share| *share >= 10), "{shares:?}");
@@ -159,7 +159,7 @@ async fn cancelling_ends_the_stream_and_dropping_gives_back() {
     control.flush().await;
     assert_eq!(counts(&*broker, "q").await, Some((3, 0, 0, 0)));
 
-    // Dropped without a word: what it had goes back as it was.
+    // Dropped without settling: its messages go back unchanged.
     let mut consumer = consume(&*broker, &["q"], 2).await;
     let _first = next(&mut consumer).await;
     drop(consumer);
@@ -181,7 +181,7 @@ async fn closing_hands_back_and_then_refuses() {
     broker.close().await;
     assert_eq!(counts(&*other, "q").await, Some((1, 0, 0, 0)));
     assert_eq!(counts(&*other, "mine").await, None);
-    // Settled too late: somebody else may have it.
+    // Settled too late: another consumer may have the message.
     held.ack();
     let again = other.get("q").await.unwrap().expect("it came back");
     assert_eq!((again.redelivered, again.crashes), (true, Some(0)));
@@ -303,7 +303,7 @@ async fn delays_are_exact_and_counted() {
         late.push(now - due);
         delivery.ack();
     }
-    // The machine may be busy for a while, but not at all five.
+    // The machine may be busy for a while, but not for all five.
     let least = late.iter().min().expect("five of them");
     assert!(*least < Duration::from_millis(20), "all are late: {late:?}");
 }

@@ -72,7 +72,7 @@ async fn waiting_ends_with_the_final_state_from_another_process() {
         let backend = Arc::clone(&backend);
         tokio::spawn(async move { backend.wait("from-afar", Awaited::Final).await })
     };
-    // The wait has been begun: requests are done in order.
+    // Requests are processed in order, so the wait has started.
     backend.fetch("from-afar").await.expect("readable");
     tokio::task::spawn_blocking(move || roles::run("store", &path, "from-afar")).await.expect("no panic");
     let record = tokio::time::timeout(PATIENCE, waiting).await.expect("in time").unwrap().expect("ready");
@@ -87,7 +87,7 @@ async fn results_expire() {
     backend.store(&success("id", "1"), None).await.expect("stored");
     assert!(backend.fetch("id").await.unwrap().is_some());
     until("it is gone", async || backend.fetch("id").await.unwrap().is_none()).await;
-    // What has expired is as if it had never been.
+    // An expired result no longer counts as stored.
     backend.store(&success("id", "2"), None).await.expect("stored");
     assert_eq!(backend.fetch("id").await.unwrap().expect("one").value.expect("a value").get(), "2");
 }

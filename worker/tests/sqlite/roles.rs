@@ -1,4 +1,4 @@
-//! The other processes of these tests: the test binary again, with a role. They speak in lines that begin with `@`.
+//! The other processes of these tests: the test binary again, in a role. They print lines that start with `@`.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ const ROLE: &str = "MQ_SQLITE_TEST_ROLE";
 const FILE: &str = "MQ_SQLITE_TEST_FILE";
 const QUEUE: &str = "MQ_SQLITE_TEST_QUEUE";
 
-/// A process that ends, by force, when it is dropped.
+/// A process that is killed on drop.
 pub(super) struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -33,7 +33,7 @@ impl Process {
         Self { child, lines }
     }
 
-    /// The next line it says.
+    /// Returns its next line.
     pub(super) fn line(&mut self) -> Option<String> {
         self.lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.strip_prefix('@')?.to_owned()))
     }
@@ -47,7 +47,7 @@ impl Process {
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the exit.
     pub(super) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ran");
@@ -66,7 +66,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs a role to its end.
+/// Runs a role to completion.
 pub(super) fn run(role: &str, file: &Path, queue: &str) {
     Process::start(role, file, queue).wait();
 }
@@ -81,7 +81,7 @@ fn say(line: impl std::fmt::Display) {
     let _ = std::io::stdout().write_all(format!("\n@{line}\n").as_bytes());
 }
 
-/// Not a test of its own: the body of the other processes.
+/// Not a test: the entry point of the other processes.
 #[test]
 fn another_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -93,7 +93,7 @@ fn another_process() {
 
 async fn play(role: &str, file: &Path, queue: &str) {
     match role {
-        // Takes messages and keeps them; acknowledges all when it hears SIGUSR1.
+        // Takes messages and holds them; acks all on SIGUSR1.
         "hold" => {
             let broker = open(file).await;
             let mut consumer = consume(&*broker, &[queue], 2).await;
@@ -116,7 +116,7 @@ async fn play(role: &str, file: &Path, queue: &str) {
                 }
             }
         }
-        // Says what it gets, acknowledges it, and ends with the message `stop`.
+        // Prints and acks what it gets, and exits on the message `stop`.
         "work" => {
             let broker = open(file).await;
             let mut consumer = consume(&*broker, &[queue], 10).await;
@@ -132,7 +132,7 @@ async fn play(role: &str, file: &Path, queue: &str) {
             }
             broker.close().await;
         }
-        // Publishes for ever, several at a time, and says what was confirmed.
+        // Publishes forever, several messages at once, and prints what was confirmed.
         "publish" => {
             let broker = open(file).await;
             for round in 0.. {
@@ -142,7 +142,7 @@ async fn play(role: &str, file: &Path, queue: &str) {
                 texts.iter().for_each(say);
             }
         }
-        // Says how many microseconds each message was on its way.
+        // Prints the latency of each message in microseconds.
         "time" => {
             let broker = open(file).await;
             let mut consumer = consume(&*broker, &[queue], 1).await;
@@ -160,7 +160,7 @@ async fn play(role: &str, file: &Path, queue: &str) {
             let record = ResultRecord::success(queue, b"\"from afar\"".to_vec()).expect("JSON");
             backend.store(&record, None).await.expect("stored");
         }
-        // Says how the file opens.
+        // Prints the result of opening the file.
         "open" => match broker::open(&url(file), &options(PATIENCE)).await {
             Ok(_) => say("opened"),
             Err(error) => say(format!("{error:#}")),

@@ -1,5 +1,5 @@
-//! A mail server and an SMS gateway on loopback, which keep count of what they take. They speak the real
-//! protocols and are picky about them, but deliver nothing.
+//! A mail server and an SMS gateway on loopback, which count what they accept. They implement the real
+//! protocols strictly, but deliver nothing.
 
 pub mod sms;
 pub mod smtp;
@@ -7,8 +7,8 @@ pub mod smtp;
 /// The domain whose mailboxes do not exist: the mail server refuses them with 550.
 pub const REFUSED_DOMAIN: &str = "gone.example.com";
 
-/// How numbers begin for which the gateway answers 503 twice before it takes a text.
+/// The prefix of numbers for which the gateway answers 503 twice before it accepts a text.
 pub const BUSY_PREFIX: &str = "+15559";
 
-/// How many of the newest messages a sink keeps for looking at them.
+/// How many of the newest messages a sink keeps for inspection.
 const KEPT: usize = 100;

@@ -1,4 +1,4 @@
-//! A small SMS gateway on loopback, in Twilio's shape.
+//! A small SMS gateway on loopback, with Twilio's API.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -23,7 +23,7 @@ const CREDENTIALS: &str = "Basic QUMwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMTp
 /// How often a busy number is refused.
 const BUSY: u32 = 2;
 
-/// A text message that the gateway took.
+/// A text message that the gateway accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Text {
@@ -58,7 +58,7 @@ impl SmsSink {
     /// Starts a gateway on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// Fails if no port is free.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -129,7 +129,7 @@ async fn messages(
 }
 
 impl Taken {
-    /// Takes a text and describes it, or does not since the number is busy.
+    /// Accepts a text and returns its description. `None` if the number is busy.
     fn take(&mut self, text: Text) -> Option<Value> {
         if text.to.starts_with(BUSY_PREFIX) {
             let refused = self.refused.entry(text.to.clone()).or_default();

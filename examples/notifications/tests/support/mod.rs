@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What a process said and how it ended.
+/// The output and exit code of a process.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -12,7 +12,7 @@ pub(crate) struct Ended {
     pub(crate) err: String,
 }
 
-/// `notifications` in a directory, with none of the settings of whoever runs the tests.
+/// `notifications` in a directory, without the settings in the environment of the tests.
 pub(crate) fn notifications(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_notifications"));
     for (name, _) in std::env::vars_os() {
@@ -26,12 +26,12 @@ pub(crate) fn notifications(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs a command until it exits.
 pub(crate) fn run(mut command: Command) -> Ended {
     finish(command.spawn().unwrap())
 }
 
-/// Waits for the end, not for ever.
+/// Waits for the exit, up to a deadline.
 pub(crate) fn finish(mut child: Child) -> Ended {
     let deadline = Instant::now() + Duration::from_secs(120);
     while child.try_wait().unwrap().is_none() {

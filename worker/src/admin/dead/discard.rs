@@ -21,7 +21,7 @@ pub(crate) async fn drop_letters(
     let drop = async |delivery: Delivery| {
         let headers = &delivery.message.headers;
         if let Some(lock) = headers.id().and_then(|id| unique::read(headers, id)) {
-            // Only the broker itself dead-letters a call that still has its lock, which opens in time by itself too.
+            // Only a call that the broker itself dead-lettered still holds its lock. If unlocking fails, the lock expires.
             let _ = broker.unlock(&lock).await;
         }
         (delivery, Ok(Fate::Done))

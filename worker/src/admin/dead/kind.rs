@@ -1,13 +1,13 @@
-//! Which dead letters have died of the same: errors that differ only in what they name.
+//! Which dead letters share a cause: their errors differ only in the names and numbers they mention.
 
 use crate::show::one_line;
 
-/// How much of an error tells what kind it is.
+/// How many characters of an error identify its kind.
 const LONGEST: usize = 160;
 
 /// The kind of an error: its text without numbers, ids, addresses and quoted names.
 pub(crate) fn kind(error: &str) -> String {
-    // The beginning is enough, and what follows may be megabytes.
+    // The beginning is enough, and the rest may be megabytes.
     let start: String = error.chars().take(LONGEST * 4).collect();
     let words = start.split_whitespace().map(|word| {
         if word.contains('@') {
@@ -29,7 +29,7 @@ pub(crate) fn kind(error: &str) -> String {
     one_line(&unquoted(&words.collect::<Vec<_>>().join(" ")), LONGEST)
 }
 
-/// The punctuation around a word stays.
+/// Replaces a word, but not the punctuation around it.
 fn edges(word: &str, middle: &str) -> String {
     let is_edge = |c: char| c.is_ascii_punctuation();
     let start: String = word.chars().take_while(|c| is_edge(*c)).collect();
@@ -45,7 +45,7 @@ fn is_id(word: &str) -> bool {
         && word.bytes().any(|byte| byte.is_ascii_digit())
 }
 
-/// What stands between backquotes or double quotes is a name.
+/// Removes names, which stand between backquotes or double quotes.
 fn unquoted(text: &str) -> String {
     let mut result = String::new();
     let mut rest = text;

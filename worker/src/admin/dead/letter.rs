@@ -11,10 +11,10 @@ use crate::message::headers::names;
 use crate::message::{Attempt, Message, history, normalize};
 use crate::show::one_line;
 
-/// A compressed body is unpacked for people up to this many bytes.
+/// A compressed body is unpacked for display up to this many bytes.
 const LARGEST: usize = 16 * 1024 * 1024;
 
-/// A dead letter. What a Celery worker of an older protocol wrote is read as the newer one.
+/// A dead letter. A message of Celery's older protocol is converted to the newer one.
 pub(crate) struct Letter<'a> {
     message: Cow<'a, Message>,
     /// Why it cannot be read, if it cannot.
@@ -45,7 +45,7 @@ impl<'a> Letter<'a> {
         self.message.headers.get_str(name)
     }
 
-    /// True for a call that waited for longer than its sender wanted.
+    /// True if it is here because it had expired.
     pub(crate) fn has_expired(&self) -> bool {
         self.header(names::DEAD_REASON) == Some("expired")
     }
@@ -59,7 +59,7 @@ impl<'a> Letter<'a> {
         }
     }
 
-    /// A line of the table: id, task, when, tries, why.
+    /// A row of the table: id, task, time, tries and reason.
     pub(crate) fn row(&self) -> Vec<String> {
         let why = self.why().unwrap_or_else(|| "-".into());
         let at = self.header(names::DEAD_AT).unwrap_or("-");
@@ -74,7 +74,7 @@ impl<'a> Letter<'a> {
         ]
     }
 
-    /// What `list --json` says.
+    /// The output of `list --json`.
     pub(crate) fn summary(&self) -> Value {
         json!({
             "id": self.id(),
@@ -89,7 +89,7 @@ impl<'a> Letter<'a> {
         })
     }
 
-    /// What `show --json` says.
+    /// The output of `show --json`.
     pub(crate) fn details(&self) -> Details {
         let mut value = self.summary();
         let headers: Map<String, Value> =
@@ -105,7 +105,7 @@ impl<'a> Letter<'a> {
         Details { args: args.to_owned(), kwargs: kwargs.to_owned(), body: body.into_owned(), rest: value }
     }
 
-    /// Positional arguments, keyword arguments, and else the body as it is.
+    /// Positional and keyword arguments, or else the body as it is.
     pub(crate) fn parts(&self) -> (&RawValue, &RawValue, Cow<'_, RawValue>) {
         let body = &self.message.body;
         if self.task().is_some()
@@ -121,7 +121,7 @@ impl<'a> Letter<'a> {
         (RawValue::NULL, RawValue::NULL, body)
     }
 
-    /// What `show` says to people.
+    /// The output of `show` for people.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{}\n", self.id().unwrap_or("(no id)"));
         let mut line = |name: &str, value: &str| text += &format!("  {name:<13}{}\n", printable(value));
@@ -159,8 +159,8 @@ impl<'a> Letter<'a> {
     }
 }
 
-/// All that is known of a letter. The arguments are the text that was sent: a number in them may have more digits than a
-/// `Value` keeps.
+/// Everything known about a letter. The arguments remain the text that was sent: a number in them may have more digits
+/// than a `Value` keeps.
 #[derive(Serialize)]
 pub(crate) struct Details {
     args: Box<RawValue>,
@@ -170,7 +170,7 @@ pub(crate) struct Details {
     rest: Value,
 }
 
-/// A message is somebody else's text: it must not steer the terminal.
+/// Replaces control characters: the text of a message must not control the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }

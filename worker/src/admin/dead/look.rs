@@ -1,5 +1,5 @@
-//! Looking at dead letters: without touching them where the broker can do that, else by taking them for a moment. It ends
-//! in time, however many there are.
+//! Looking at dead letters: without touching them if the broker can do that, otherwise by taking them for a moment. The
+//! time is bounded, however many there are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub(crate) const LOOKED_AT: u32 = 1000;
 /// How long to look into one queue.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Shows the oldest letters that are meant, up to `most`.
+/// Passes the oldest selected letters to `see`, up to `most`.
 pub(crate) async fn look(
     app: &App,
     which: Which,
@@ -39,7 +39,7 @@ pub(crate) async fn look(
         }
     }
     let mut search = Search::open_within(app, which, most, time, Arc::default()).await?;
-    // Opening may have waited for somebody else who looks.
+    // Opening may have waited for another search: the time starts here.
     search.bound(Bounds::new(LOOKED_AT.into(), time));
     let looked = async {
         while let Some(taken) = search.next().await? {

@@ -1,7 +1,7 @@
-//! Looking through dead-letter queues: what failed for good.
+//! Searching dead-letter queues: the messages that failed permanently.
 //!
-//! Messages are taken and held while we look, and go back at the end in the order in which they came. Should we die in
-//! between, the broker puts them back.
+//! A search takes messages and holds them, and requeues them at the end in the order in which they came. If the process
+//! dies in between, the broker requeues them.
 
 pub(crate) mod discard;
 mod kind;

@@ -16,18 +16,18 @@ use crate::message::headers::{is_instruction, is_trace, names};
 use crate::routing::queue::broadcast_task;
 use crate::state::State;
 
-/// What became of a letter that was to be sent back.
+/// The outcome of sending a letter back.
 pub(crate) enum Sent {
-    /// The broker has it safely.
+    /// The broker has confirmed it.
     Back,
-    /// Its task is unique, and another call waits or runs by now.
+    /// Its task is unique, and another call of it is now waiting or running.
     KeptOut { holder: Option<String> },
 }
 
-/// Publishes it again; the dead letter itself is not touched. A unique call takes its lock first, as when it was sent.
+/// Publishes it again, without touching the dead letter itself. A unique call takes its lock first, as when it was sent.
 pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) -> Outcome<Sent> {
     let queue = origin(&delivery.message, dead_queue).to_owned();
-    // A queue of one worker's own has gone with it: the workers that run now receive the broadcast again.
+    // A worker's broadcast queue is gone with the worker: broadcast again to the workers that run now.
     let (exchange, routing_key) = match broadcast_task(&queue) {
         Some(task) => (App::broadcast_exchange(task), String::new()),
         None => {
@@ -51,7 +51,7 @@ pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) 
         if let (Err(error), Some((backend, record))) = (&sent, closed)
             && error.unknown_id().is_none()
         {
-            // It was not sent, so it is as it was.
+            // It was not sent: restore its result.
             let _ = backend.store(&record, None).await;
         }
         sent
@@ -60,13 +60,13 @@ pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) 
     if let (Err(error), Some(lock)) = (&sent, &lock)
         && error.unknown_id().is_none()
     {
-        // It was not sent, so it keeps nobody out.
+        // It was not sent: release its lock.
         let _ = broker.unlock(lock).await;
     }
     Ok(sent.map(|()| Sent::Back)?)
 }
 
-/// Sends all letters of a search back, many at a time, and tells what became of each.
+/// Sends all letters of a search back, many at a time, and passes each outcome to `told`.
 pub(crate) async fn send_all_back(app: &App, search: &mut Search, told: impl Fn(&Message, &Sent)) -> Outcome {
     let (queue, told) = (search.queue.clone(), &told);
     let queue = &queue;
@@ -87,7 +87,7 @@ pub(crate) async fn send_all_back(app: &App, search: &mut Search, told: impl Fn(
 }
 
 /// Deletes the stored failure of a call that will run again, and returns it: a final result is never overwritten, so the
-/// next one would be lost. This comes before the message, whose run may end at once.
+/// next one would be lost. This must come before publishing, since the run may end at once.
 async fn reopen_result(
     app: &App,
     message: &Message,
@@ -97,7 +97,7 @@ async fn reopen_result(
     };
     let backend = app.backend().await?;
     let stored = match backend.fetch(id).await {
-        // No result is stored anywhere: it goes to its caller as a message.
+        // This backend stores no results: it sends them to the callers as messages.
         Err(error) if error.is_unsupported() => None,
         stored => stored?,
     };
@@ -110,19 +110,19 @@ async fn reopen_result(
     }
 }
 
-/// The queue that it came from: what the worker noted, else what the dead-letter queue is called after.
+/// The queue that it came from: the one that the worker noted, or else the one in the name of the dead-letter queue.
 fn origin<'a>(message: &'a Message, dead_queue: &'a str) -> &'a str {
     let noted = message.headers.get_str(names::DEAD_QUEUE);
     noted.unwrap_or_else(|| dead_queue.strip_suffix(".dead").unwrap_or(dead_queue))
 }
 
-/// The message with its id, its arguments and the story of its death, and all its tries before it again.
+/// The message to send back: it keeps its id, arguments and history of failures, while retries and crash count start anew.
 fn revived(message: &Message) -> Message {
     let mut message = message.clone();
     let past = |time: std::result::Result<Option<chrono::DateTime<Utc>>, String>| {
         time.is_ok_and(|time| time.is_some_and(|time| time <= Utc::now()))
     };
-    // What has expired is wanted all the same: somebody has asked for it now.
+    // An expiry in the past no longer counts: a user wants the call to run now.
     let expired = past(message.headers.expires());
     message.properties.expiration = None;
     for name in ["retries", names::CRASHES, "eta"] {
@@ -131,7 +131,7 @@ fn revived(message: &Message) -> Message {
     if expired {
         message.headers.remove("expires");
     }
-    // What the broker added, and what the sender once told it, is not said again.
+    // Leave out what the broker added, and the sender's instructions to the broker for the first publish.
     message.headers.retain(|name| !is_trace(name) && !is_instruction(name));
     message
 }

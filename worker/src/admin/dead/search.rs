@@ -1,4 +1,4 @@
-//! A walk over one dead-letter queue.
+//! A search through one dead-letter queue.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,11 +17,10 @@ use crate::broker::{Broker, DeadLetters, Delivery};
 use crate::message::Message;
 use crate::routing::Queue;
 
-/// How long to wait for a worker or somebody else who looks through the same queue. One that has died is out of the way
-/// before that.
+/// How long to wait for a worker or another search in the same queue. The lock of a dead one expires sooner than that.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Which dead letters are meant.
+/// Selects dead letters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Which {
     /// The queue that they came from, or the dead-letter queue itself.
@@ -39,7 +38,7 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    /// True for a message that is meant.
+    /// True for a message that is selected.
     pub(crate) fn is_meant(&self, message: &Message) -> bool {
         let letter = Letter::of(message);
         self.id.as_deref().is_none_or(|id| letter.id() == Some(id))
@@ -51,18 +50,18 @@ impl Which {
             })
     }
 
-    /// True if calls are named, whatever has become of them.
+    /// True if calls are selected by id, whether or not they have expired.
     pub(crate) fn names_calls(&self) -> bool {
         self.id.is_some() || self.ids.is_some()
     }
 }
 
-/// The dead-letter queue that goes with a queue, which may be named itself.
+/// The dead-letter queue of a queue; one that is given itself is returned as it is.
 pub(crate) fn dead_queue(queue: &str) -> String {
     if queue.ends_with(".dead") { queue.to_owned() } else { Queue::dead_letter_name(queue) }
 }
 
-/// A walk over a dead-letter queue.
+/// A search through a dead-letter queue.
 pub(crate) struct Search {
     pub(crate) queue: String,
     filter: Filter,
@@ -83,7 +82,7 @@ struct Filter {
 }
 
 impl Filter {
-    /// True for a letter that is meant.
+    /// True for a letter that is selected.
     fn takes(&mut self, message: &Message) -> bool {
         self.bounds.take(message);
         if !self.which.is_meant(message) {
@@ -103,7 +102,7 @@ impl Search {
         Self::open_within(app, which, wanted, PATIENCE, progress).await
     }
 
-    /// Opens a search, unless somebody else looks through the same queue for this long.
+    /// Opens a search, or fails if another one is busy in the same queue for this long.
     pub(super) async fn open_within(
         app: &App,
         which: Which,
@@ -139,7 +138,7 @@ impl Search {
         Ok(Self { queue, filter, wanted: wanted.into(), walk, progress, lock })
     }
 
-    /// Leaves those that had expired where they are.
+    /// Leaves letters that had expired where they are.
     pub(crate) fn leave_expired(&mut self) {
         self.filter.leaves_expired = true;
     }
@@ -154,7 +153,7 @@ impl Search {
         Arc::clone(&self.walk.broker)
     }
 
-    /// The next message that is meant. Others are held.
+    /// The next selected message. Others are held.
     pub(crate) async fn next(&mut self) -> Outcome<Option<Taken>> {
         while self.wanted > 0 && self.filter.bounds.have_room() {
             let taken = tokio::select! {
@@ -173,7 +172,7 @@ impl Search {
         Ok(None)
     }
 
-    /// Works on each message that is meant, many at a time.
+    /// Works on each selected message, many at a time.
     pub(crate) async fn each<F>(&mut self, work: impl Fn(Delivery) -> F) -> Outcome
     where
         F: Future<Output = (Delivery, Outcome<Fate>)>,
@@ -196,14 +195,14 @@ impl Search {
         Found { matching, unseen, expired, done: self.progress.counts().done, queue: self.queue.clone() }
     }
 
-    /// Ends a search that did something to letters: what became of it, or how far it came before it failed.
+    /// Ends a search that worked on letters, and returns its result, or how far it came before it failed.
     pub(crate) async fn end(self, done: Outcome, what: &str) -> Outcome<Found> {
         let (found, progress) = (self.found(), Arc::clone(&self.progress));
         self.put_back().await;
         done.map(|()| found).map_err(|failure| progress.counts().before(what, failure))
     }
 
-    /// Requeues what was held, the oldest first, and lets others look.
+    /// Requeues what was held, oldest first, and releases the lock for other searches.
     pub(crate) async fn put_back(self) {
         let broker = self.broker();
         self.walk.end().await;
@@ -211,7 +210,7 @@ impl Search {
     }
 }
 
-/// How far a walk goes that only looks: a queue may hold millions of letters, and letters of many megabytes.
+/// How far a read-only search goes: a queue may hold millions of letters, and letters of many megabytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     letters: u64,
@@ -238,11 +237,11 @@ impl Bounds {
     }
 }
 
-/// What a walk came to.
+/// The result of a search.
 pub(crate) struct Found {
     pub(crate) matching: u64,
     pub(crate) unseen: u64,
-    /// How many would be meant, had they not expired.
+    /// How many were left out only because they had expired.
     pub(crate) expired: u64,
     /// How many left the queue.
     pub(crate) done: u64,

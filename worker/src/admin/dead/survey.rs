@@ -32,7 +32,7 @@ pub(crate) struct Survey {
 /// Dead letters of one task with errors of one kind.
 #[derive(Debug, Serialize)]
 pub(crate) struct Group {
-    /// Empty for messages that are no calls.
+    /// Empty for messages that are not calls.
     pub(crate) task: String,
     pub(crate) kind: String,
     pub(crate) count: u64,
@@ -87,7 +87,7 @@ async fn found(app: &App, which: Which, most: u32) -> Outcome<Vec<Message>> {
     Ok(messages)
 }
 
-/// What became of letters that were to be replayed.
+/// The outcome of a replay.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Replayed {
     pub(crate) replayed: u64,
@@ -103,7 +103,7 @@ pub(crate) struct Replayed {
 /// Sends letters back to the queue that they came from.
 pub(crate) async fn replay(app: &App, which: Which, progress: &Arc<Progress>) -> Outcome<Replayed> {
     let is_named = which.names_calls();
-    // There is no need to walk on when all that were named are found.
+    // Stop once all the named calls are found.
     let wanted = which.ids.as_ref().map_or(usize::MAX, HashSet::len);
     let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
     let mut search = Search::open(app, which, wanted, Arc::clone(progress)).await?;

@@ -1,4 +1,4 @@
-//! Walks that do not come to their end.
+//! Searches that end early.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ async fn what_cannot_be_done_ends_the_walk_and_each_letter_is_settled_for_itself
     let mut search = Search::open(&app, even(), u32::MAX, Arc::clone(&progress)).await.expect("opened");
     let work = async |delivery: Delivery| {
         let id = delivery.message.id().expect("an id").to_owned();
-        // Those that begin later may end earlier.
+        // Those that start later may finish earlier.
         if id.ends_with('0') {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! Everything that is known of a call and its surroundings, gathered before anything is concluded.
+//! Everything known about a call and its surroundings, gathered before any conclusion is drawn.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -7,18 +7,18 @@ use crate::app::Pause;
 use crate::history::Job;
 use crate::state::State;
 
-/// What was found out about one call. What could not be found out is `None` or empty.
+/// The facts about one call. Unknown ones are `None` or empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     /// The id of the call.
     pub(crate) id: String,
     /// What the history knows.
     pub(crate) job: Option<Job>,
-    /// Its result, where a backend keeps it.
+    /// Its result, if a backend keeps it.
     pub(crate) result: Option<ResultFacts>,
-    /// The task, if anything knows it.
+    /// The task, if known.
     pub(crate) task: Option<String>,
-    /// The queue, if anything knows it.
+    /// The queue, if known.
     pub(crate) queue: Option<QueueFacts>,
     /// The schedule that sent it, and when it was due.
     pub(crate) schedule: Option<ScheduleFacts>,
@@ -26,21 +26,21 @@ pub(crate) struct Facts {
     pub(crate) waiting: Option<WaitingFacts>,
     /// Its dead letter, if it was found.
     pub(crate) dead: Option<DeadFacts>,
-    /// The worker that says that it runs it.
+    /// The worker that reports it as running.
     pub(crate) running: Option<RunningFacts>,
     /// The workers that replied; `None` if none could be asked.
     pub(crate) workers: Option<Vec<WorkerFacts>>,
-    /// It is in the register of what is not to be run.
+    /// It is in the register of revoked calls.
     pub(crate) is_revoked: bool,
-    /// It is in the register of what has succeeded.
+    /// It is in the register of calls that have succeeded.
     pub(crate) is_done: bool,
-    /// It is in the register of what was run in quarantine.
+    /// It is in the register of calls that were run in quarantine.
     pub(crate) is_quarantined: bool,
     /// The pause of its queue.
     pub(crate) queue_pause: Option<Pause>,
     /// The pause of its task.
     pub(crate) task_pause: Option<Pause>,
-    /// Another call has its lock.
+    /// The other call that holds its lock.
     pub(crate) lock_holder: Option<String>,
     /// What could not be found out, and why.
     pub(crate) gaps: Vec<String>,
@@ -54,7 +54,7 @@ pub(crate) struct ResultFacts {
     pub(crate) done_at: Option<DateTime<Utc>>,
 }
 
-/// Where the call comes from.
+/// The schedule that sent the call.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ScheduleFacts {
     pub(crate) name: String,
@@ -65,7 +65,7 @@ pub(crate) struct ScheduleFacts {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct QueueFacts {
     pub(crate) name: String,
-    /// `None`: there is no such queue.
+    /// `None` if there is no such queue.
     pub(crate) ready: Option<u64>,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct WaitingFacts {
     pub(crate) queue: String,
     /// How many messages are delivered before it.
     pub(crate) ahead: u64,
-    /// Until when it waits for its time.
+    /// The time it waits for, if it is delayed.
     pub(crate) until: Option<DateTime<Utc>>,
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct RunningFacts {
 pub(crate) struct WorkerFacts {
     pub(crate) name: String,
     pub(crate) queues: Vec<String>,
-    /// The names of its tasks; empty if it did not tell.
+    /// The names of its tasks; empty if it did not report them.
     pub(crate) tasks: Vec<String>,
     pub(crate) running: Option<u64>,
     pub(crate) slots: Option<u64>,

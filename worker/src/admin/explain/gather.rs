@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::history::{History, Job};
 use crate::message::headers::{names, parse_time};
 
-/// Everything that can be found out about a call. What cannot be is named in [`Facts::gaps`]; only a broker that cannot
-/// be reached is an error.
+/// Finds out all it can about a call. Missing facts are listed in [`Facts::gaps`]; only an unreachable broker is an
+/// error.
 pub(crate) async fn gather(
     app: &App,
     history: Option<&History>,
@@ -92,7 +92,7 @@ pub(crate) async fn gather(
     Ok(facts)
 }
 
-/// Its message or its dead letter, and who has its lock.
+/// Adds the facts from its message or dead letter, and the holder of its lock.
 async fn of_messages(facts: &mut Facts, messages: Vec<FoundMessage>, broker: &dyn Broker) {
     for FoundMessage { queue, position, message } in messages {
         let headers = &message.headers;
@@ -101,7 +101,7 @@ async fn of_messages(facts: &mut Facts, messages: Vec<FoundMessage>, broker: &dy
             let due = headers.get_str(names::SCHEDULED_AT).and_then(parse_time);
             Some(ScheduleFacts { name: headers.get_str(names::SCHEDULE)?.to_owned(), due })
         });
-        // A replayed message still tells how it died; only the queue says whether it is dead.
+        // A replayed message keeps the headers of its dead letter; only the queue shows whether it is one.
         if queue.ends_with(".dead") {
             let text = |name| headers.get_str(name).map(ToOwned::to_owned);
             facts.dead = Some(DeadFacts {
@@ -118,7 +118,7 @@ async fn of_messages(facts: &mut Facts, messages: Vec<FoundMessage>, broker: &dy
             Position::Delivered => continue,
         };
         facts.waiting = Some(WaitingFacts { queue, ahead, until });
-        // It is the lock of this call: to take it again changes nothing, unless another call has it.
+        // It is this call's own lock: taking it again changes nothing, and fails only if another call holds it.
         if let Some(lock) = unique::read(headers, &facts.id)
             && let Ok(Locked::Held(holder)) = broker.lock(&lock).await
         {
@@ -130,7 +130,7 @@ async fn of_messages(facts: &mut Facts, messages: Vec<FoundMessage>, broker: &dy
     }
 }
 
-/// A broker that does not show its messages leaves it to the history to say that a call is a dead letter.
+/// Takes a dead letter from the history if the broker cannot show its messages.
 fn dead_by_history(facts: &mut Facts) {
     let Some(job) = facts.job.as_ref().filter(|_| facts.dead.is_none() && facts.waiting.is_none()) else {
         return;
@@ -142,14 +142,14 @@ fn dead_by_history(facts: &mut Facts) {
     }
 }
 
-/// Revoked, done, run in quarantine.
+/// Whether the call was revoked, has succeeded, and was run in quarantine.
 async fn marks(broker: &dyn Broker, id: &str) -> (bool, bool, bool) {
     let is_in =
         async |register: Register| broker.is_noted(register, id, register.longest()).await.unwrap_or(false);
     tokio::join!(is_in(Register::Revoked), is_in(Register::Done), is_in(Register::Tried))
 }
 
-/// Its result, where a backend keeps results for others.
+/// Its result, if the backend keeps results for others than the caller.
 async fn result(app: &App, id: &str) -> Result<Option<ResultFacts>> {
     Ok(app.stored(id).await?.map(|record| ResultFacts {
         state: record.state,
@@ -170,7 +170,7 @@ fn described(worker: WorkerInfo, registered: &[Reply]) -> WorkerFacts {
     }
 }
 
-/// A broker that takes no questions to workers may tell much else.
+/// Turns a failure to ask the workers into a gap: the broker may still answer everything else.
 fn no_answer(error: Error) -> Result<String> {
     if error.is_unknown() || error.is_timeout() {
         return Ok(format!("the workers could not be asked: {error:#}"));

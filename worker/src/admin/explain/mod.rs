@@ -1,7 +1,7 @@
 //! Why a call is not running: facts from the broker, the workers, the history and the result backend, and what follows
 //! from them.
 //!
-//! `facts` is what is known, `gather` finds it out, and `reasons` concludes from it without touching anything.
+//! `gather` collects the `facts`, and `reasons` draws conclusions from them without touching anything.
 
 mod facts;
 mod gather;
@@ -22,9 +22,9 @@ pub(crate) struct Explanation {
     pub(crate) reasons: Vec<Reason>,
     /// What could not be found out.
     pub(crate) gaps: Vec<String>,
-    /// The task, if anything knows it.
+    /// The task, if known.
     pub(crate) task: Option<String>,
-    /// The queue, if anything knows it.
+    /// The queue, if known.
     pub(crate) queue: Option<String>,
     /// The schedule that sent it.
     pub(crate) schedule: Option<ScheduleFacts>,

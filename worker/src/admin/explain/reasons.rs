@@ -1,4 +1,4 @@
-//! Why a call is not running: conclusions from facts, in the order in which a reader wants them.
+//! Why a call is not running: conclusions from facts, the most important first.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::history::{Job, JobState};
 use crate::show;
 use crate::state::State;
 
-/// One reason why a call is not running, or what it does instead of waiting.
+/// One reason why a call is not running, or its state if it is not waiting.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub(crate) enum Reason {
@@ -48,19 +48,19 @@ pub(crate) enum Reason {
     LockHeld { holder: String },
     /// All slots of the workers of its queue are taken.
     NoFreeSlot { queue: String, workers: usize, slots: u64 },
-    /// Others are before it.
+    /// Other messages are ahead of it.
     BehindOthers { queue: String, ahead: u64 },
-    /// A worker has received it, and will begin when it can.
+    /// A worker has received it, and will run it when it can.
     Reserved { worker: String },
-    /// It was suspected of killing its workers, and was run alone.
+    /// It was a suspected poison message, and was run in quarantine.
     Quarantined,
     /// It waits, and nothing is in its way.
     Next { queue: String },
-    /// Nothing knows it.
+    /// It is not known anywhere.
     Unknown,
 }
 
-/// What the facts say, the most important first. Never empty.
+/// Draws conclusions from the facts, the most important first. Never empty.
 pub(crate) fn explain(facts: &Facts, now: DateTime<Utc>) -> Vec<Reason> {
     if let Some(running) = &facts.running {
         return vec![Reason::Running { worker: running.worker.clone(), since: running.since }];
@@ -81,7 +81,7 @@ pub(crate) fn explain(facts: &Facts, now: DateTime<Utc>) -> Vec<Reason> {
 fn ended(facts: &Facts) -> Option<Reason> {
     let job = facts.job.as_ref();
     let state = job.map(|job| job.state);
-    // A message that waits is newer than what has been recorded.
+    // A waiting message is newer than anything recorded.
     if facts.waiting.is_some() && facts.dead.is_none() {
         return facts.is_revoked.then_some(Reason::Revoked { at: None });
     }
@@ -122,7 +122,7 @@ fn ended(facts: &Facts) -> Option<Reason> {
     }
 }
 
-/// What a call waits for that has not ended and does not run.
+/// What a call waits for if it has not ended and is not running.
 fn waiting(facts: &Facts, now: DateTime<Utc>) -> Vec<Reason> {
     let job = facts.job.as_ref();
     if job.is_none() && facts.waiting.is_none() && facts.result.is_none() {
@@ -168,7 +168,7 @@ fn waiting(facts: &Facts, now: DateTime<Utc>) -> Vec<Reason> {
     reasons
 }
 
-/// A call that a worker has received, if its message is not in a queue again.
+/// Where a call is that a worker has received, unless its message is back in a queue.
 fn lost_or_reserved(facts: &Facts, job: Option<&Job>) -> Option<Reason> {
     let job = job.filter(|_| facts.waiting.is_none())?;
     let worker = job.worker.clone()?;

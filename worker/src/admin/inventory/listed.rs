@@ -1,4 +1,4 @@
-//! What RabbitMQ's management API lists.
+//! Queues, exchanges and bindings, as RabbitMQ's management API lists them.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +14,17 @@ use crate::routing::Binding;
 /// The most queues that are asked for their counts one by one.
 const MOST_ASKED: usize = 1000;
 
-/// The queues. The API's counts are seconds old, so the broker is asked for those of now.
+/// The queues. The API's counts are seconds old, so the broker is asked for current ones.
 pub(crate) async fn queues(app: &App, broker: &dyn Broker) -> Result<Queues, Gap> {
     let Listed { found, left_out } = ask(app, async |api| api.queues().await).await?;
-    // A queue under a name that nobody chose holds the results of one program.
+    // A temporary queue with a generated name holds the results of one program.
     let is_own = |queue: &ListedQueue| queue.is_temporary() && Uuid::try_parse(&queue.name).is_ok();
     let listed: BTreeMap<String, ListedQueue> = found
         .into_iter()
         .filter(|queue| is_rung(&queue.name) || !is_internal(&queue.name) && !is_own(queue))
         .map(|queue| (queue.name.clone(), queue))
         .collect();
-    // Only its owner may ask for an exclusive one.
+    // Only the owner of an exclusive queue may ask for its counts.
     let common = listed.values().filter(|queue| !queue.exclusive);
     let asked: Vec<String> = common.take(MOST_ASKED).map(|queue| queue.name.clone()).collect();
     let now: BTreeMap<String, QueueInfo> = match broker.queues(&asked).await {

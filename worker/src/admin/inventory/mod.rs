@@ -1,5 +1,5 @@
-//! Which queues, exchanges and bindings a broker has: from the broker where it can list them, else from RabbitMQ's
-//! management API, else those that configuration and tasks name, with the reason why there may be more.
+//! The queues, exchanges and bindings of a broker: from the broker if it can list them, else from RabbitMQ's management
+//! API, else those that configuration and tasks name, with the reason why there may be more.
 
 #[cfg(feature = "amqp")]
 mod listed;
@@ -25,14 +25,14 @@ pub(crate) struct Inventory<T> {
 /// Why a list is not complete.
 pub(crate) struct Gap {
     code: u8,
-    /// True when nothing but the known ones was looked for.
+    /// True if only the known names were looked up.
     known_only: bool,
-    /// True when somebody said how to list them, and it did not work.
+    /// True if listing was configured and failed.
     is_a_mistake: bool,
     why: String,
 }
 
-/// A queue, with what only some brokers tell.
+/// A queue, with details that only some brokers report.
 pub(crate) struct Found {
     pub(crate) info: QueueInfo,
     /// How long its oldest message has waited.
@@ -42,7 +42,7 @@ pub(crate) struct Found {
 /// All queues of a broker.
 pub(crate) struct Queues {
     pub(crate) queues: Inventory<Found>,
-    /// Messages that wait for their time in queues of their own, where a queue's own count does not hold them.
+    /// Delayed messages that wait in separate queues, if a queue's own count does not include them.
     pub(crate) delayed: Option<u64>,
 }
 
@@ -53,14 +53,14 @@ impl<T> Inventory<T> {
 }
 
 impl Gap {
-    /// The end of a request that has shown what there is: an error when nothing was found, or when listing was set up and
-    /// failed; else a word about it.
+    /// Ends a request that has shown what it found: with an error if nothing was found, or if listing was configured and
+    /// failed; otherwise with a note.
     pub(crate) fn end(self, what: &str, broker: &str, is_empty: bool) -> Outcome<String> {
         let text = self.text(what, broker);
         if is_empty || self.is_a_mistake { Err(Failure::new(self.code, text)) } else { Ok(text) }
     }
 
-    /// Why listing did not work, if somebody has set it up.
+    /// Why listing failed, if it was configured.
     #[cfg(feature = "dashboard")]
     pub(crate) fn mistake(&self) -> Option<&str> {
         (self.is_a_mistake && self.known_only).then_some(&self.why)
@@ -78,7 +78,7 @@ impl Gap {
     }
 }
 
-/// All queues: with those of `also` where the broker cannot list them.
+/// All queues. If the broker cannot list them, those in `also` are looked up too.
 pub(crate) async fn queues(app: &App, also: impl IntoIterator<Item = String>) -> Outcome<Queues> {
     let broker = app.broker().await?;
     if broker.capabilities().lists_queues {
@@ -170,7 +170,7 @@ fn known_queues(app: &App) -> BTreeSet<String> {
 
 /// True for queues and exchanges that carry no work but serve this crate or Celery.
 fn is_internal(name: &str) -> bool {
-    // Mailboxes come and go with every worker and every question to them.
+    // Mailboxes come and go with every worker and every command that expects replies.
     mailbox::is_mailbox(name)
         || is_live_queue(name)
         || is_rung(name)
@@ -180,7 +180,7 @@ fn is_internal(name: &str) -> bool {
         || Register::ALL.iter().any(|register| register.name() == name)
 }
 
-/// True for a part of the ladder on which delayed messages wait.
+/// True for a part of the ladder of queues and exchanges where delayed messages wait.
 fn is_rung(name: &str) -> bool {
     name.starts_with("celery_delayed_") || name.starts_with("mq_worker_delayed_")
 }
@@ -191,7 +191,7 @@ fn shown(mut queues: Vec<Found>) -> Vec<Found> {
     queues
 }
 
-/// Without RabbitMQ every broker lists by itself.
+/// Without RabbitMQ, every broker can list its queues itself.
 #[cfg(not(feature = "amqp"))]
 mod listed {
     use super::{App, Binding, ExchangeInfo, Gap, Inventory, Queues};

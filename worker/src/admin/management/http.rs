@@ -1,4 +1,4 @@
-//! One question over HTTP, and what went wrong in people's words.
+//! One request over HTTP, with errors that people understand.
 
 use std::io;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::admin::failure::{FAILED, Failure, Outcome, REFUSED, UNAVAILABLE};
 use crate::connection::TlsOptions;
 use crate::show::one_line;
 
-/// Timeout for each answer; a firewall that drops packets must not hold up a command for long.
+/// Timeout for each response; a firewall that drops packets must not hold up a command for long.
 const LIMIT: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(2);
-/// A larger answer is an error.
+/// A larger response is an error.
 const LARGEST: u64 = 32 * 1024 * 1024;
 
-/// Asks with the credentials of one user. It holds the password, so it has no `Debug`.
+/// A client with the credentials of one user. It holds the password, so it has no `Debug`.
 #[derive(Clone)]
 pub(crate) struct Http {
     agent: ureq::Agent,
@@ -32,7 +32,7 @@ pub(crate) struct Http {
     vhost: String,
 }
 
-/// An error of the API itself, in its words.
+/// An error that the API itself reports.
 #[derive(Deserialize)]
 struct Refusal {
     #[serde(default)]
@@ -71,7 +71,7 @@ impl Http {
         &self.user
     }
 
-    /// The answer to a question; `None` when what it names does not exist. It blocks.
+    /// Sends a request and blocks until the response; `None` if the path names something that does not exist.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Outcome<Option<T>> {
         let asked = self
             .agent
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks a server that answers with these bytes, and gives its address and what it was asked.
+    /// Sends a request to a server that answers with these bytes; also returns its address and the request.
     fn ask(answer: &'static [u8]) -> (Outcome<Option<Vec<u64>>>, String, String) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("bound"));

@@ -22,11 +22,11 @@ use crate::connection::BrokerUrl;
 use crate::connection::amqp::address::Address;
 use crate::routing::{Binding, ExchangeKind};
 
-/// The most that the API puts on a page.
+/// The API's largest page size.
 const PAGE_SIZE: usize = 500;
 /// A broker with more queues than this is not listed in full.
 const MOST_PAGES: usize = 20;
-/// Stays as it is in a path.
+/// Encoded in a path: everything but unreserved characters.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The API, for one virtual host.
@@ -42,7 +42,7 @@ pub(crate) struct Listed<T> {
     pub(crate) left_out: usize,
 }
 
-/// A queue as the API shows it. Its counts are up to five seconds old, and missing for as long when it is new.
+/// A queue as the API shows it. Its counts are up to five seconds old, and missing for as long after its creation.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListedQueue {
     pub(crate) name: String,
@@ -58,7 +58,7 @@ pub(crate) struct ListedQueue {
     pub(crate) auto_delete: bool,
     #[serde(default)]
     arguments: serde_json::Value,
-    /// Seconds since 1970, if the oldest message says when it was sent.
+    /// Seconds since 1970, if the oldest message has a timestamp.
     #[serde(default)]
     head_message_timestamp: Option<serde_json::Value>,
 }
@@ -74,13 +74,13 @@ impl ListedQueue {
         }
     }
 
-    /// How long its oldest message has waited, if that message says when it was sent.
+    /// How long its oldest message has waited, if that message has a timestamp.
     pub(crate) fn oldest(&self) -> Option<Duration> {
         let sent = self.head_message_timestamp.as_ref()?.as_u64().filter(|seconds| *seconds > 0)?;
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(sent))?).ok()
     }
 
-    /// True for a queue that goes by itself when its owner is gone.
+    /// True for a queue that is deleted automatically when its owner is gone.
     pub(crate) fn is_temporary(&self) -> bool {
         self.exclusive || self.auto_delete || self.arguments.get("x-expires").is_some()
     }
@@ -127,7 +127,7 @@ enum Page<T> {
 }
 
 impl Management {
-    /// The API of a broker: where `management_url` says, else on its usual port of the broker's host.
+    /// The API of a broker: at `management_url`, or else on the usual port of the broker's host.
     pub(crate) fn of(config: &Config) -> Outcome<Self> {
         let uri = Address::new(&config.broker_url, &config.tls)?.uri;
         let host = match uri.authority.host.as_str() {
@@ -190,7 +190,7 @@ impl Management {
         Ok(listed.unwrap_or_default().into_iter().filter_map(of_queue).collect())
     }
 
-    /// Who is connected to the virtual host.
+    /// The connections to the virtual host.
     #[cfg(feature = "dashboard")]
     pub(crate) async fn connections(&self) -> Outcome<Vec<ConnectionInfo>> {
         let columns = "name,user,user_provided_name,peer_host,peer_port,state,channels,connected_at";
@@ -240,7 +240,7 @@ impl Management {
         Ok(Listed { found, left_out: 0 })
     }
 
-    /// `None`: the API is there, and what the path names is not.
+    /// `None` if the API works but the path names something that does not exist.
     async fn get<T: DeserializeOwned + Send + 'static>(&self, path: String) -> Outcome<Option<T>> {
         let http = self.http.clone();
         tokio::task::spawn_blocking(move || http.get(&path))
@@ -253,7 +253,7 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, PATH).to_string()
 }
 
-/// The address without its credentials, and these. People paste what their browser shows: `/#/queues`, `/api`.
+/// Splits the credentials off an address. People paste what their browser shows: `/#/queues`, `/api`.
 fn split(url: &BrokerUrl) -> (String, Option<(String, String)>) {
     let (scheme, rest) = (url.scheme(), url.path());
     let (credentials, rest) = match rest.rsplit_once('@') {

@@ -22,12 +22,12 @@ use serde::{Deserialize, Serialize};
 pub struct DashboardConfig {
     /// The address to serve the page on. Default: `127.0.0.1:5555`.
     pub listen: Option<SocketAddr>,
-    /// The address under which browsers reach the page, if a proxy stands before it, such as
+    /// The address under which browsers reach the page if it is behind a proxy, such as
     /// `https://queues.example.com`. With `https`, cookies are sent over encrypted connections only.
     pub public_url: Option<String>,
-    /// Who may log in. Default: nobody; on a loopback address a login link is printed at start.
+    /// The users who may log in. Default: none; on a loopback address a login link is printed at start.
     pub users: Vec<DashboardUser>,
-    /// What programs authenticate with at `/api/v1`.
+    /// The tokens that programs use at `/api/v1`.
     pub tokens: Vec<DashboardToken>,
     /// Single sign-on by a proxy that authenticates users.
     pub proxy: Option<DashboardProxy>,
@@ -43,7 +43,7 @@ pub struct DashboardConfig {
 pub struct DashboardUser {
     /// The name to log in with.
     pub name: String,
-    /// The argon2 hash of the password, as `mq-worker dashboard add-user` writes it. A user without one can only come
+    /// The argon2 hash of the password, as `mq-worker dashboard add-user` writes it. A user without one can only log in
     /// through [`DashboardConfig::proxy`].
     #[serde(default)]
     pub password: Option<PasswordHash>,
@@ -56,7 +56,7 @@ pub struct DashboardUser {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DashboardToken {
-    /// What the audit trail calls the program.
+    /// The program's name in the audit trail.
     pub name: String,
     /// The SHA-256 hash of the token, in hexadecimal, as `mq-worker dashboard add-token` writes it.
     pub sha256: String,
@@ -65,7 +65,7 @@ pub struct DashboardToken {
     pub role: DashboardRole,
 }
 
-/// A proxy whose word is taken for who somebody is.
+/// A proxy that is trusted to authenticate users.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DashboardProxy {
@@ -74,7 +74,7 @@ pub struct DashboardProxy {
     /// The addresses of the proxy; the header is ignored in connections from elsewhere. Default: loopback.
     #[serde(default = "loopback")]
     pub from: Vec<IpAddr>,
-    /// What a user may do who is not in [`DashboardConfig::users`]. Default: view.
+    /// What users may do who are not in [`DashboardConfig::users`]. Default: view.
     #[serde(default)]
     pub role: DashboardRole,
 }

@@ -6,17 +6,17 @@ use super::suggest::one_typo_from;
 use super::{Sources, file};
 use crate::error::{Error, Result};
 
-/// What all our variables begin with.
+/// The prefix of all our variables.
 pub(super) const PREFIX: &str = "MQ_";
 
 /// Variables that are read elsewhere: the configuration file, and what the command logs.
 pub(super) const ELSEWHERE: [&str; 3] = ["MQ_CONFIG", "MQ_LOG_LEVEL", "MQ_LOG_FORMAT"];
 
-/// Not for people: how a worker that `mq-worker` built and the process of an isolated task know what they are.
+/// Internal: they mark a worker that `mq-worker` built, and the process of an isolated task.
 pub(super) const MARKS: [&str; 2] = ["MQ_SHIM", "MQ_ISOLATED"];
 
-/// Sets what the environment says. Returns the variables that are no settings: others may use the prefix too, and what
-/// they set must not end our programs. What is one typo away from a setting is an error.
+/// Applies the environment. Returns the variables that are not settings: other software may use the prefix too, and its
+/// variables must not stop our programs. A variable one typo away from a setting is an error.
 pub(super) fn read(draft: &mut Draft, sources: &Sources) -> Result<Vec<String>> {
     let mut strangers = Vec::new();
     for (name, value) in &sources.variables {
@@ -61,7 +61,7 @@ fn known() -> impl Iterator<Item = &'static str> {
         .chain(ELSEWHERE)
 }
 
-/// Kubernetes sets these for a service that happens to be called `mq…`: nobody wrote them, so nobody is warned.
+/// Kubernetes sets these for a service that happens to be called `mq…`: no user wrote them, so they cause no warning.
 fn is_of_kubernetes_or_tests(name: &str) -> bool {
     name.starts_with("MQ_TEST_")
         || name.ends_with("_SERVICE_HOST")

@@ -13,10 +13,10 @@ use super::suggest::nearest;
 use super::value::{Problem, looks_like_an_address};
 use crate::error::{Error, Result, without_values};
 
-/// What the file is called.
+/// The name of the file.
 pub(super) const NAME: &str = "mq-worker.toml";
 
-/// Sets what the file says. Relative paths in it start from its directory.
+/// Applies the file. Paths in it are relative to its directory.
 pub(super) fn read(draft: &mut Draft, path: &Path, is_named: bool) -> Result<()> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let named = if is_named { " (named by MQ_CONFIG)" } else { "" };
@@ -26,19 +26,19 @@ pub(super) fn read(draft: &mut Draft, path: &Path, is_named: bool) -> Result<()>
     read_text(draft, path, &text)
 }
 
-/// Sets what the text of a file says.
+/// Applies the text of a file.
 pub(super) fn read_text(draft: &mut Draft, path: &Path, text: &str) -> Result<()> {
     apply(draft, path, text)
         .map_err(|(line, problem)| Error::config(format!("{}:{line}: {problem}", path.display())))
 }
 
-/// A problem and the line on which it is.
+/// A line number and the problem there.
 type Located = (usize, Problem);
 
 fn apply(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Located> {
     let file = SourceFile { directory: path.parent().unwrap_or(Path::new("")), path };
     let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
-    // Only the parser's own words: the line that it would show may hold a password.
+    // Only the parser's message: the line it would quote may hold a password.
     let at_line = |error: &toml::de::Error| error.span().map_or(1, |span| line(span.start));
     let table =
         DeTable::parse(text).map_err(|error| (at_line(&error), error.message().to_owned()))?.into_inner();
@@ -69,7 +69,7 @@ fn apply(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Located> {
     Ok(())
 }
 
-/// The file that is read.
+/// The file being read.
 struct SourceFile<'a> {
     path: &'a Path,
     directory: &'a Path,
@@ -100,7 +100,7 @@ fn set(
         .map_err(|problem| format!("`{path}` is `{}`: {problem}", setting.shown(&text)))
 }
 
-/// The value as it would stand in an environment variable.
+/// The value as an environment variable would hold it.
 fn scalar(value: &DeValue<'_>) -> Option<String> {
     Some(match value {
         DeValue::String(text) => text.to_string(),
@@ -149,7 +149,7 @@ fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Res
     Ok(())
 }
 
-/// The parser's words. They quote what was found, which may be an address that was put in the wrong place.
+/// The parser's message. It quotes the value that was found, which may be an address in the wrong place.
 fn told(error: &toml::de::Error) -> String {
     let text = error.message();
     if looks_like_an_address(text) || text.contains("amqp") { without_values(text) } else { text.to_owned() }

@@ -1,7 +1,7 @@
-//! Where an application is at home: the directory of its default database, and its `mq-worker.toml`.
+//! An application's home: the directory of its default database, and its `mq-worker.toml`.
 //!
-//! All programs of one cargo workspace must meet on one database, wherever in the workspace each of them is started.
-//! A producer asks too, so the manifests are read here; `cargo` need not be installed.
+//! All programs of one cargo workspace must share one database, wherever in the workspace each of them is started.
+//! Producers need it too, so the manifests are read here: `cargo` need not be installed.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ const DATABASE: &str = "mq-worker.db";
 /// The name of the default history.
 const HISTORY: &str = "mq-worker-history.db";
 
-/// Where an application is at home.
+/// An application's home.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Home {
     /// The directory of the default database: that of the file, if `MQ_CONFIG` names it; else the root of the cargo
@@ -33,7 +33,7 @@ impl Home {
         let ways = ways_up(start);
         let file = ways.iter().find_map(|way| nearest(way, file::NAME));
         let roots: Vec<Root> = ways.iter().filter_map(|way| cargo_root(way)).collect();
-        // A member of a workspace may be reached through a link: only one of the two ways up passes the root.
+        // A member of a workspace may be reached through a link: only one of the two paths up passes the root.
         let root = roots.iter().find(|root| root.is_workspace).or(roots.first());
         let root = root.map(|root| canonical(&root.directory));
         let beside = file.as_deref().and_then(Path::parent).map(canonical);
@@ -63,7 +63,7 @@ impl Home {
     }
 }
 
-/// The directory as the file system has it, and then as the shell shows it, where links make these differ.
+/// The physical directory, followed by the one that the shell shows if links make them differ.
 fn ways_up(start: &Path) -> Vec<PathBuf> {
     let physical = canonical(start);
     let shown = std::env::var_os("PWD").map(PathBuf::from).map(|shown| shown.join(start));
@@ -80,7 +80,7 @@ fn nearest(start: &Path, name: &str) -> Option<PathBuf> {
     start.ancestors().map(|directory| directory.join(name)).find(|path| path.exists())
 }
 
-/// The root of a cargo workspace, or of a package that is in none.
+/// The root of a cargo workspace, or of a package outside any workspace.
 struct Root {
     directory: PathBuf,
     is_workspace: bool,
@@ -106,7 +106,7 @@ fn cargo_root(start: &Path) -> Option<Root> {
     })
 }
 
-/// A `Cargo.toml`, as far as it speaks of workspaces. One with a mistake is a package: cargo will explain the mistake.
+/// The workspace parts of a `Cargo.toml`. An invalid one counts as a package: cargo will explain the mistake.
 struct Manifest<'a> {
     directory: &'a Path,
     content: Table,
@@ -126,13 +126,13 @@ impl<'a> Manifest<'a> {
         self.content.contains_key("workspace")
     }
 
-    /// Where `package.workspace` says that the root is.
+    /// The root that `package.workspace` names.
     fn pointer(&self) -> Option<PathBuf> {
         let root = self.content.get("package")?.get("workspace")?.as_str()?;
         Some(self.directory.join(root))
     }
 
-    /// True when a workspace does not want what lies in a directory below it.
+    /// True if the workspace excludes a directory below it.
     fn excludes(&self, directory: &Path) -> bool {
         let lists = |key: &str| {
             let entries = self.content.get("workspace").and_then(|workspace| workspace.get(key));
@@ -197,7 +197,7 @@ mod tests {
             ("far/src", "w"),
             ("alone/src/bin", "alone"),
             ("broken", "broken"),
-            // Not a matter of cargo: the program is at home where it was started.
+            // Outside of cargo, the home is the start directory.
             ("repository/bin", "repository/bin"),
         ] {
             let found = Home::of(&root.join(start));
@@ -230,10 +230,10 @@ mod tests {
             ("several/two/src/", ""),
         ]);
         for (start, home, file) in [
-            // One member's settings do not part it from the others.
+            // A member with its own settings still shares the home of the others.
             ("w/jobs", "w", Some("w/jobs/mq-worker.toml")),
             ("w/web", "w", None),
-            // A file above joins workspaces, and directories without cargo.
+            // A file further up gives one home to several workspaces, and to directories without cargo.
             ("several/one", "several", Some("several/mq-worker.toml")),
             ("several/two/src", "several", Some("several/mq-worker.toml")),
         ] {

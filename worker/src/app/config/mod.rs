@@ -69,7 +69,7 @@ pub struct Config {
     pub default_queue: String,
     /// The topic exchange to which events are emitted and tasks subscribe. Default `mq.topic`.
     pub topic_exchange: String,
-    /// The kind of queue to create on RabbitMQ, unless the queue itself says. Default quorum.
+    /// The kind of queue to create on RabbitMQ, unless the queue sets its own. Default quorum.
     pub queue_kind: QueueKind,
     /// Timeout for publishing and for other requests to the broker. Default 10 seconds.
     pub publish_timeout: Duration,
@@ -77,24 +77,24 @@ pub struct Config {
     pub max_message_size: usize,
     /// How long results are kept. Default one day.
     pub result_expires: Duration,
-    /// Keep a message, and with it its place in the prefetch, until its result is stored. Without, a task is acknowledged
-    /// without its result while the result backend is away; that is logged and counted. Default true.
+    /// Keep a message, and its place in the prefetch, until its result is stored. If false, a message is acked without its
+    /// result while the result backend is unreachable; that is logged and counted. Default true.
     pub result_required: bool,
-    /// How times, UUIDs, decimals and bytes in results are written, unless the task itself says: as JSON, or so that Python
-    /// reads its own types. Reading takes both. Default JSON.
+    /// How times, UUIDs, decimals and bytes in results are written, unless the task overrides it: as JSON, or as the types
+    /// that Python decodes. Both can be read. Default JSON.
     pub result_types: ResultTypes,
     /// The file in which `mq-worker dashboard` keeps the history of calls, and which `jobs` and `explain` read. Default: the
     /// file `mq-worker-history.db` where the default database would be, see `broker_url`.
     pub history: PathBuf,
     /// How long the history keeps a call. Default 7 days.
     pub history_keep: Duration,
-    /// How many calls the history keeps; of more, the oldest are forgotten. Default 10 million.
+    /// How many calls the history keeps; beyond that the oldest are deleted. Default 10 million.
     pub history_max_rows: u64,
     /// Emit a `task-sent` event for every call that this program sends. Default false.
     pub sent_events: bool,
     /// Show arguments and results in events, shortened. Default true.
     pub event_values: bool,
-    /// Store the state `STARTED` when a task begins, with worker and time, unless the task itself says. Costs a write for
+    /// Store the state `STARTED` when a task starts, with worker and time, unless the task overrides it. Costs a write for
     /// each run. Default false.
     pub track_started: bool,
     /// The addresses of tasks; the first matching rule wins.
@@ -150,7 +150,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults of a program at home there.
+    /// The defaults of a program with this home.
     fn at(home: &Home) -> Self {
         Self {
             broker_url: home.database(),
@@ -201,8 +201,8 @@ impl Default for WorkerConfig {
 }
 
 impl Config {
-    /// Environment, then the nearest `mq-worker.toml` in the working directory or above it (or the file that `MQ_CONFIG`
-    /// names), then defaults. An empty variable counts as not set.
+    /// Loads the settings from the environment, then the nearest `mq-worker.toml` in the working directory or above it (or
+    /// the file that `MQ_CONFIG` names), then the defaults. An empty variable counts as not set.
     ///
     /// # Errors
     /// An unknown key or a bad value: the message names the file or variable, the key and the possible values. An unknown
@@ -211,12 +211,12 @@ impl Config {
         Self::load_at(None).map(|loaded| loaded.config)
     }
 
-    /// The same for a program that is at home in another directory than the one it is started in.
+    /// The same, but finds the home from this directory instead of the working directory.
     pub(crate) fn load_at(start: Option<&Path>) -> Result<Loaded> {
         static ONCE: Once = Once::new();
         let sources = Sources::of_process(start);
         let loaded = Self::from_sources(&sources)?;
-        // The process that started this one with a mark has read the same variables.
+        // The parent process that set a mark has read the same variables.
         let has_mark = environment::MARKS.iter().any(|mark| sources.variables.contains_key(*mark));
         if !loaded.strangers.is_empty() && !has_mark {
             let variables = loaded.strangers.join(", ");
@@ -243,7 +243,7 @@ impl Config {
         Ok(Loaded { config, origins, home, strangers })
     }
 
-    /// What a file and variables say.
+    /// Loads from the text of a file and from variables.
     #[cfg(all(any(test, fuzzing), feature = "amqp", feature = "sqlite"))]
     pub(crate) fn from_texts(file: &str, variables: BTreeMap<String, OsString>) -> Result<Self> {
         let mut draft = Draft { config: Self::default(), origins: Origins::new() };
@@ -253,7 +253,7 @@ impl Config {
         Ok(draft.config)
     }
 
-    /// With relative paths of databases made absolute: every program that gets them later means the same file.
+    /// Makes relative paths of databases absolute: every program that they are passed to must open the same file.
     pub(crate) fn with_absolute_paths(mut self) -> Self {
         let directory = working_directory();
         self.broker_url = self.broker_url.relative_to(&directory);
@@ -262,7 +262,7 @@ impl Config {
         self
     }
 
-    /// Where results go, whether it was said or follows from the broker.
+    /// The result backend in effect: the configured one, or the one that follows from the broker.
     pub fn effective_result_backend(&self) -> BrokerUrl {
         if let Some(url) = &self.result_backend {
             return url.clone();
@@ -275,8 +275,8 @@ impl Config {
 }
 
 impl WorkerConfig {
-    /// The worker's full name. `%h` in the configured one stands for the machine's name, and one without an `@`
-    /// gets it added.
+    /// The worker's full name. In the configured name, `%h` stands for the host name; if there is no `@`, the host name is
+    /// appended.
     pub fn full_name(&self) -> String {
         let default;
         let given = match &self.hostname {
@@ -291,10 +291,10 @@ impl WorkerConfig {
     }
 }
 
-/// What is added to a package's name for the worker that is built of its tasks.
+/// The suffix that turns a package's name into that of the worker built from its tasks.
 pub(crate) const WORKER_SUFFIX: &str = "-mq-worker";
 
-/// The name of this program, as far as it can be a part of a worker's name.
+/// The name of this program, without characters that a worker's name cannot have.
 fn program_name() -> String {
     let path = std::env::current_exe().unwrap_or_default();
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -309,7 +309,7 @@ pub(super) fn process_name() -> String {
     format!("{}@{}", program_name(), machine_name())
 }
 
-/// What this machine calls itself.
+/// The host name of this machine.
 pub(super) fn machine_name() -> String {
     #[cfg(unix)]
     let name = Some(rustix::system::uname().nodename().to_string_lossy().into_owned());
@@ -319,18 +319,18 @@ pub(super) fn machine_name() -> String {
     name.unwrap_or_else(|| "localhost".into())
 }
 
-/// Where this process was started, or has gone since.
+/// The current directory of this process.
 fn working_directory() -> PathBuf {
     std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."))
 }
 
-/// What configuration is read from; the tests have their own.
+/// The sources of a configuration; tests supply their own.
 struct Sources {
     /// The variables whose names begin with `MQ_`.
     variables: BTreeMap<String, OsString>,
-    /// Where relative paths in variables start from.
+    /// The directory that paths in variables are relative to.
     directory: PathBuf,
-    /// Where the program is at home, or below it.
+    /// The directory from which the home is found.
     start: PathBuf,
 }
 

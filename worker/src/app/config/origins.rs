@@ -1,4 +1,4 @@
-//! A configuration in the making, and where each of its values came from.
+//! A configuration while it is read, and where each of its values came from.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,18 +9,18 @@ use super::settings::Setting;
 use super::value::Problem;
 use super::{Config, Home};
 
-/// Where values came from, by the variable of their setting: `MQ_GRACE`, `/shop/mq-worker.toml:3`, `--broker`. What is
-/// not in it is a default.
+/// Where values came from, by the variable of their setting: `MQ_GRACE`, `/shop/mq-worker.toml:3`, `--broker`. A setting
+/// that is missing here has its default.
 pub(crate) type Origins = BTreeMap<&'static str, String>;
 
-/// A configuration in the making.
+/// A configuration while it is read.
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) origins: Origins,
 }
 
 impl Draft {
-    /// Sets one setting; a relative path in it starts from `base`.
+    /// Sets one setting; a path in it is relative to `base`.
     pub(super) fn set(
         &mut self,
         setting: &Setting,
@@ -41,13 +41,13 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     pub(crate) origins: Origins,
     pub(crate) home: Home,
-    /// Variables with our prefix that are no settings of ours.
+    /// Variables with our prefix that are not settings.
     pub(super) strangers: Vec<String>,
 }
 
 #[cfg(feature = "cli")]
 impl Loaded {
-    /// What a program has set in code, over what it could have loaded.
+    /// A program's own configuration. Settings that differ from what it would have loaded have the origin `code`.
     pub(crate) fn in_code(config: Config) -> Self {
         let nothing = || Self {
             config: Config::default(),

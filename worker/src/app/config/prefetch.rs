@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-/// How many messages a worker reserves: those that it runs, and those that wait in it for a slot.
+/// How many messages a worker reserves: those that are running, and those that wait for a slot.
 ///
 /// ```
 /// use mq_worker::{Config, Prefetch};
@@ -19,13 +19,13 @@ pub enum Prefetch {
     /// This many, at least 1. More than the slots saves round trips to the broker where tasks are short, and keeps messages
     /// from other workers where they are long.
     Fixed(u16),
-    /// One for each slot while tasks are long, and more while they are short: about as many as the worker begins within
+    /// One for each slot while tasks are long, and more while they are short: about as many as the worker starts within
     /// 50 milliseconds.
     Auto,
 }
 
 impl Prefetch {
-    /// How many that is at the start of a worker with this many slots.
+    /// The initial prefetch count of a worker with this many slots.
     pub(crate) fn at_start(self, slots: usize) -> u16 {
         match self {
             Self::Fixed(count) => count,

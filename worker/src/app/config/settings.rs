@@ -23,15 +23,15 @@ pub(crate) struct Setting {
     pub(crate) variable: &'static str,
     /// The flag of the command; empty where there is none.
     pub(crate) flag: &'static str,
-    /// What is written, with its unit.
+    /// The format of the value, with its unit.
     pub(crate) unit: &'static str,
     /// The default, for people.
     pub(crate) default: &'static str,
-    /// What it is for.
+    /// What the setting is for.
     pub(crate) about: &'static str,
-    /// Reads the text and sets the field; a relative path in it starts from the directory.
+    /// Parses the text and sets the field; a path in it is relative to the directory.
     pub(super) set: fn(&mut Config, &str, &Path) -> Result<(), Problem>,
-    /// The field as it would be written, without secrets. `None` where nothing is set.
+    /// Formats the field, without secrets. `None` if it is not set.
     pub(crate) get: fn(&Config) -> Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Setting {
         if self.section.is_empty() { self.key.to_owned() } else { format!("{}.{}", self.section, self.key) }
     }
 
-    /// A value that was refused, for an error.
+    /// A refused value, for an error message.
     pub(super) fn shown(&self, text: &str) -> String {
         match self.key {
             "broker_url" | "management_url" | "result_backend" => value::shown_address(text),
@@ -53,7 +53,7 @@ impl Setting {
 /// The sections that are tables of settings.
 pub(super) const SECTIONS: [&str; 2] = ["worker", "tls"];
 
-/// The parts of the file that have a shape of their own, with their variables.
+/// The structured parts of the file, with their variables.
 pub(crate) const STRUCTURES: [(&str, &str); 4] = [
     ("routes", "MQ_ROUTES"),
     ("topology", "MQ_TOPOLOGY"),
@@ -210,7 +210,7 @@ fn kind(kind: QueueKind) -> &'static str {
     }
 }
 
-/// What `docs/guide/configuration.md` says of the settings of a section.
+/// The table of a section's settings, as `docs/guide/configuration.md` must contain it.
 #[cfg(test)]
 pub(super) fn table(section: &str) -> String {
     let mut table =

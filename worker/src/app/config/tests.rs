@@ -8,7 +8,7 @@ fn sources(directory: &Path, variables: &[(&str, &str)]) -> Sources {
     Sources { variables, directory: directory.to_owned(), start: directory.to_owned() }
 }
 
-/// What comes of a file and an environment.
+/// Loads from a file and an environment.
 fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config> {
     let directory = tempfile::tempdir().expect("a directory");
     if !file.is_empty() {

@@ -1,4 +1,4 @@
-//! Texts into values: one function for each kind of setting, shared by file, environment and command line.
+//! Parses values: one function for each kind of setting, shared by file, environment and command line.
 //!
 //! Each error is the end of a sentence that begins with what was being set: "expected …".
 
@@ -16,20 +16,20 @@ use crate::routing::names::check_name;
 /// A prefetch count is 16 bits on the wire, and the prefetch follows from the concurrency.
 const MOST_AT_ONCE: u64 = 65_535;
 
-/// What could not be read, and what would have been right.
+/// Why a value was refused, and what was expected.
 pub(crate) type Problem = String;
 
-/// A text as it was written, without a password that it may hold.
+/// The text as written, without any password.
 pub(crate) fn shown(text: &str) -> String {
     shortened(if looks_like_an_address(text) { redact(text.trim()) } else { text.to_owned() })
 }
 
-/// The same for what should have been an address: `user:password` looks like nothing else.
+/// The same for a setting that is an address, always redacted: `user:password` alone does not look like one.
 pub(crate) fn shown_address(text: &str) -> String {
     shortened(redact(text.trim()))
 }
 
-/// True for what may hold a password.
+/// True if the text may hold a password.
 pub(crate) fn looks_like_an_address(text: &str) -> bool {
     text.contains('@') || text.contains("://") || text.trim_start().to_ascii_lowercase().starts_with("amqp")
 }
@@ -50,7 +50,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Problem> {
         .map_err(|_| "expected a duration with its unit, such as `30s`, `5m` or `1h 30m`".into())
 }
 
-/// A duration that leaves some time.
+/// A duration above zero.
 pub(crate) fn positive_duration(text: &str) -> Result<Duration, Problem> {
     match duration(text)? {
         Duration::ZERO => Err("expected a duration above zero, such as `30s`".into()),
@@ -172,7 +172,7 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, Problem> {
     if text.trim().is_empty() { Err("expected the path of a file".into()) } else { Ok(text.into()) }
 }
 
-/// The broker's address; the scheme is one that this build has.
+/// The broker's address; this build must support its scheme.
 pub(crate) fn broker(text: &str) -> Result<BrokerUrl, Problem> {
     let url = url(text, "memory")?;
     let needs = match url.scheme().as_str() {
@@ -184,7 +184,7 @@ pub(crate) fn broker(text: &str) -> Result<BrokerUrl, Problem> {
     built_in(needs).map(|()| url)
 }
 
-/// The result backend's address; the scheme is one that this build has.
+/// The result backend's address; this build must support its scheme.
 pub(crate) fn result_backend(text: &str) -> Result<BrokerUrl, Problem> {
     let url = url(text, "rpc, none, memory")?;
     let needs = match url.scheme().as_str() {
@@ -211,7 +211,7 @@ pub(crate) fn management(text: &str) -> Result<BrokerUrl, Problem> {
     if is_http && has_host { Ok(url) } else { Err(expected.into()) }
 }
 
-/// A URL; those of `bare` may be written as one word.
+/// A URL; the schemes in `bare` may be written as one word.
 fn url(text: &str, bare: &str) -> Result<BrokerUrl, Problem> {
     let text = text.trim();
     let full = if bare.split(", ").any(|word| word == text) { format!("{text}://") } else { text.to_owned() };

@@ -1,4 +1,4 @@
-//! The call of a due time: the message that is sent, and under which lock.
+//! The call of a due time: its message and its lock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::middleware::Outgoing;
 use crate::schedule::Schedule;
 use crate::task::TaskOptions;
 
-/// So long the lock of a call that never ends keeps the next one out.
+/// How long the lock of a call that never ends keeps the next one from being sent, unless its time limit is longer.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 impl App {
@@ -30,7 +30,7 @@ impl App {
         let mut options = self.scheduled_options(schedule, id);
         let mut outgoing = Outgoing { task: &schedule.task, options: &mut options };
         self.middleware().before_publish(&mut outgoing).await?;
-        // What makes it the call of this due time is not the middleware's to change.
+        // Middleware must not change the id: it makes this the call of its due time.
         options.task_id = Some(id.to_owned());
         let own = self.own_options(&schedule.task);
         let body = codec::encode_values(&schedule.args, &schedule.kwargs, &codec::Embed::default())?;
@@ -43,7 +43,7 @@ impl App {
         self.publication(call).await
     }
 
-    /// Reports that the call of a due time was sent, as of any other call.
+    /// Reports that the call of a due time was sent, like any other call.
     pub(crate) fn report_scheduled(&self, broker: &Arc<dyn Broker>, sent: &Publication) {
         let queue = sent.exchange.is_empty().then_some(sent.routing_key.as_str());
         self.report_sent(broker, queue, sent);
@@ -51,7 +51,7 @@ impl App {
 
     /// The options of the calls of a schedule.
     pub(super) fn scheduled_options(&self, schedule: &Schedule, id: &str) -> SendOptions {
-        // A reply would come back to the scheduler, where nobody waits for it.
+        // A reply would go to the scheduler, where no caller waits for it.
         let replies = self.config().effective_result_backend().scheme() == "rpc";
         SendOptions {
             task_id: Some(id.to_owned()),

@@ -1,4 +1,4 @@
-//! The schedules that this program brings with it: those at its tasks, and those in `mq-worker.toml`.
+//! The schedules that this program declares: those of its tasks, and those in `mq-worker.toml`.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::tracing;
 /// The schedules of code and file, checked.
 ///
 /// # Errors
-/// A mistake in one of them, or two of one name in one place with different contents.
+/// A mistake in one of them, or two different ones with the same name in the same place.
 pub(crate) fn declared(app: &App) -> Result<Vec<(Origin, Schedule)>> {
     let mut found: Vec<(Origin, Schedule)> = Vec::new();
     for task in app.registry().iter() {
@@ -55,7 +55,7 @@ pub(crate) fn declared(app: &App) -> Result<Vec<(Origin, Schedule)>> {
     Ok(found)
 }
 
-/// The schedule at a task. Its name is the task's.
+/// The schedule of a task, named like the task.
 fn of_task(task: &TaskEntry) -> Result<Option<Schedule>> {
     let options = &task.options;
     let timing = match (options.cron, options.every) {
@@ -75,8 +75,8 @@ fn of_task(task: &TaskEntry) -> Result<Option<Schedule>> {
     Ok(Some(schedule))
 }
 
-/// What has to be written so that the log says what this program says: schedules that are new or have changed, and
-/// those that it had once.
+/// The entries that bring the log up to date with this program: schedules that are new or have changed, and removals of
+/// those that it no longer has.
 pub(super) fn changes(
     declared: &[(Origin, Schedule)],
     program: &str,
@@ -112,7 +112,7 @@ pub(super) fn changes(
 }
 
 impl Reader {
-    /// Writes down what this program says, where the log does not say so yet.
+    /// Writes the declared schedules of this program that are not in the log yet.
     pub(crate) async fn declare(&mut self, declared: &[(Origin, Schedule)], program: &str) -> Result<()> {
         let changes = changes(declared, program, &self.state, Utc::now());
         if changes.is_empty() {

@@ -1,4 +1,4 @@
-//! What is written into the log of the schedulers.
+//! The entries of the schedule log.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,43 +11,43 @@ use crate::schedule::Schedule;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Entry {
-    /// A schedule, from now on.
+    /// A schedule is added or replaced.
     Put { schedule: Box<Schedule>, origin: Origin, program: String, since: DateTime<Utc> },
-    /// What this origin said about the name is no longer so.
+    /// The schedule with this name and origin is removed.
     Remove { name: String, origin: Origin },
-    /// Nothing is sent until it is resumed, or until then.
+    /// The schedule is paused until it is resumed, or until this time.
     Pause { name: String, until: Option<DateTime<Utc>> },
-    /// What is due from now on is sent again.
+    /// The pause has ended: calls due from `since` on are sent again.
     Resume { name: String, since: DateTime<Utc> },
-    /// A scheduler wants to lead: it does if it is the first of its term.
+    /// A scheduler claims the lead: the first claim of a term wins.
     Lead { leader: String, term: u64 },
-    /// The leader lives, and has sent what was to be sent until then. All that counts was written after `base`.
+    /// The leader is alive and has sent every call due until `at`. Only entries after `base` count.
     Mark { leader: String, term: u64, at: DateTime<Utc>, base: u64, era: u32 },
-    /// The leader has stopped in good order.
+    /// The leader has stopped cleanly.
     Leave { leader: String },
-    /// The call of a due time is in its queue. Written in one step with it, at this moment.
+    /// The call of a due time is in its queue. Written in one step with it, at the time `on`.
     Sent {
         name: String,
         due: DateTime<Utc>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         on: Option<DateTime<Utc>>,
     },
-    /// Somebody sent a call by hand.
+    /// A call was sent by hand.
     Ran { name: String, id: String, on: DateTime<Utc> },
-    /// The call of a due time waits for the end of the one before.
+    /// The call of a due time waits for the previous call to end.
     Waits { name: String, due: DateTime<Utc> },
-    /// A due time that is not sent: the one before still runs, or the call cannot be sent.
+    /// A due time is skipped: the previous call still runs, or the call cannot be sent.
     Skipped { name: String, due: DateTime<Utc> },
-    /// The queue refused a call whose copy the log has: it was not sent.
+    /// The queue refused a call whose copy is in the log: it was not sent.
     Refused { name: String, due: DateTime<Utc> },
     /// The clock was set back to this time.
     Reset { at: DateTime<Utc>, era: u32 },
-    /// All that is known of a schedule, written again so that the beginning of the log can be forgotten.
+    /// Everything known about a schedule, written again so that the start of the log can be dropped.
     Keep { name: String, record: Box<Record> },
 }
 
 impl Entry {
-    /// The schedule that it changes for everybody.
+    /// The schedule whose definition or pause the entry changes.
     pub(crate) fn changes(&self) -> Option<&str> {
         match self {
             Self::Put { schedule, .. } => Some(&schedule.name),

@@ -1,39 +1,39 @@
-//! What the scheduler of this process has done, for its metrics.
+//! Counts what the scheduler of this process has done, for the metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The most schedules that are counted by name; the others share one.
+/// The limit for counting schedules by name; the others are counted under one name.
 const NAMES: usize = 200;
 /// The name of those others.
 const OTHER: &str = "other";
-/// The most that are kept until they are read.
+/// The maximum number of delays kept until they are read.
 const LATE: usize = 10_000;
 
-/// What became of a due time.
+/// The outcome of a due time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Dealt {
-    /// The call was sent, so late.
+    /// The call was sent, with this delay.
     Sent(Duration),
-    /// It waits until the call before it ends.
+    /// It waits for the previous call to end.
     Waits,
-    /// It is not sent.
+    /// It was skipped: no call is sent.
     Skipped,
 }
 
-/// Counted by the scheduler, and read by the metrics of the worker that it is in.
+/// The counters of a scheduler, read by the metrics of the worker it runs in.
 #[derive(Debug, Default)]
 pub(crate) struct ScheduleFigures(Mutex<Figures>);
 
-/// The figures of one moment.
+/// A snapshot of the counters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
-    /// This process leads the schedulers.
+    /// True if this process is the leading scheduler.
     pub(crate) leads: bool,
-    /// How many due times, by schedule and by what became of them.
+    /// The number of due times, by schedule and outcome.
     pub(crate) calls: BTreeMap<(String, &'static str), u64>,
-    /// How late calls were sent since the last reading.
+    /// The delays of the calls sent since the last read.
     pub(crate) late: Vec<Duration>,
 }
 
@@ -60,7 +60,7 @@ impl ScheduleFigures {
         *figures.calls.entry((name.to_owned(), what)).or_default() += 1;
     }
 
-    /// The figures; what is late is read once.
+    /// Takes a snapshot; each delay is returned once.
     pub(crate) fn read(&self) -> Figures {
         let mut figures = self.lock();
         let late = std::mem::take(&mut figures.late);

@@ -1,4 +1,4 @@
-//! What people see of a schedule.
+//! What the API, the command and the management page show of a schedule.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
@@ -17,13 +17,13 @@ pub struct ScheduleInfo {
     /// What is called, and when.
     #[serde(flatten)]
     pub schedule: Schedule,
-    /// Who says so.
+    /// Where it is defined.
     pub origin: Origin,
-    /// The program that wrote it down.
+    /// The program that declared it.
     pub program: String,
-    /// Who else says something about this name, and is overruled.
+    /// Other origins that define a schedule of this name, and are overridden.
     pub overrules: Vec<Origin>,
-    /// True if nothing is sent.
+    /// True if it is paused: nothing is sent.
     pub paused: bool,
     /// When the pause ends by itself.
     pub paused_until: Option<DateTime<Utc>>,
@@ -33,7 +33,7 @@ pub struct ScheduleInfo {
     pub upcoming: Vec<DateTime<Utc>>,
     /// The last calls, the newest first, five at most.
     pub runs: Vec<ScheduledRun>,
-    /// The due time whose call waits for the end of the one before.
+    /// The due time whose call waits for the previous call to end.
     pub waiting: Option<DateTime<Utc>>,
     /// Whether a running worker has the task; `None` if no worker was asked, or none answered.
     pub registered: Option<bool>,
@@ -42,22 +42,22 @@ pub struct ScheduleInfo {
 /// A call that a schedule has sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScheduledRun {
-    /// When it was due; of a call by hand, when it was sent.
+    /// When it was due; for a call sent by hand, when it was sent.
     pub due: DateTime<Utc>,
     /// When it was sent.
     pub sent_at: Option<DateTime<Utc>>,
     /// The id of the call: its result and its history are found under it.
     pub id: String,
-    /// True if somebody sent it by hand.
+    /// True if it was sent by hand.
     pub by_hand: bool,
-    /// What became of it, where a result backend or a history knows.
+    /// Its outcome, if a result backend or a history has it.
     pub outcome: Option<RunOutcome>,
 }
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RunOutcome {
-    /// Celery's state, such as `STARTED`, `SUCCESS` or `FAILURE`; `DEAD_LETTERED` and `DELAYED` where a history knows.
+    /// Celery's state, such as `STARTED`, `SUCCESS` or `FAILURE`; from a history also `DEAD_LETTERED` and `DELAYED`.
     pub state: String,
     /// When it ended.
     pub at: Option<DateTime<Utc>>,

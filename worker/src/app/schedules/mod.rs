@@ -1,4 +1,4 @@
-//! Schedules at run time: what the programs on a broker share, and what was changed by hand.
+//! Schedules at run time: shared by all programs on a broker, and changed by hand.
 
 mod call;
 mod declared;
@@ -64,8 +64,8 @@ impl App {
 }
 
 impl Schedules {
-    /// Adds a schedule, or replaces the one of this name. It wins over code and file until it is
-    /// [removed](Self::remove). What was due before now is not sent.
+    /// Adds a schedule, or replaces the one of this name. It overrides code and file until it is
+    /// [removed](Self::remove). Calls that were due before now are not sent.
     ///
     /// # Errors
     /// A mistake in the schedule, arguments that do not fit a task of this program, more than 100,000 schedules, or a
@@ -90,11 +90,10 @@ impl Schedules {
             .await
     }
 
-    /// Removes what was put by hand. If code or file have a schedule of this name, theirs is in force again.
+    /// Removes a schedule that was put by hand. If code or file have one of this name, theirs is in force again.
     ///
     /// # Errors
-    /// There is no such schedule; or it is written in code or in the file, where it can be deleted, and can be paused
-    /// here.
+    /// There is no such schedule, or it is defined in code or in the file: delete it there, or [pause](Self::pause) it.
     pub async fn remove(&self, name: &str) -> Result<()> {
         let reader = self.reader().await?;
         let record = reader.state.records.get(name).filter(|record| record.in_force().is_some());
@@ -111,7 +110,7 @@ impl Schedules {
         reader.append(&[Entry::Remove { name: name.to_owned(), origin: Origin::Hand }]).await
     }
 
-    /// Sends nothing until the schedule is [resumed](Self::resume), or until a time. What is due meanwhile is skipped.
+    /// Pauses a schedule until it is [resumed](Self::resume), or until a time. Calls that are due meanwhile are skipped.
     ///
     /// # Errors
     /// There is no such schedule, or the broker cannot be reached.
@@ -149,7 +148,7 @@ impl Schedules {
         Ok(id)
     }
 
-    /// All schedules, by name, with their next and last calls. What became of the last call of each is read from the
+    /// All schedules, by name, with their next and last calls. The outcome of each schedule's last call is read from the
     /// result backend, for the first 500.
     ///
     /// # Errors
@@ -163,7 +162,7 @@ impl Schedules {
         Ok(found)
     }
 
-    /// One schedule, with what became of its last calls.
+    /// One schedule, with the outcomes of its last calls.
     ///
     /// # Errors
     /// The broker cannot be reached, or keeps no schedules.
@@ -176,8 +175,8 @@ impl Schedules {
         Ok(found.pop())
     }
 
-    /// The schedule that has sent a call, and the due time, if it is one of its last ones. Only ids of schedules are looked
-    /// for: reading the log creates it.
+    /// The schedule that sent a call, and its due time, if the call is one of its last ones. Ids that no schedule can have
+    /// are not looked for, since reading the log creates it.
     #[cfg_attr(not(feature = "dashboard"), expect(dead_code, reason = "read by the feature `dashboard`"))]
     pub(crate) async fn of_call(&self, id: &str) -> Result<Option<(String, DateTime<Utc>)>> {
         if Uuid::parse_str(id).map_or(true, |id| id.get_version_num() != 5)
@@ -245,12 +244,12 @@ impl Schedules {
 }
 
 impl App {
-    /// What the scheduler of this process has done.
+    /// The counters of the scheduler of this process.
     pub(crate) fn schedule_figures(&self) -> &ScheduleFigures {
         &self.0.schedule_figures
     }
 
-    /// The name of this program, by which it knows its own schedules.
+    /// The name of this program, which identifies its own schedules.
     pub(crate) fn program(&self) -> String {
         let name = self.worker_name();
         name.split('@').next().unwrap_or_default().to_owned()

@@ -1,8 +1,8 @@
-//! Who says that there is a schedule.
+//! Where a schedule is defined.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a schedule comes from. If several say something about one name, the last of these wins.
+/// Where a schedule is defined. If several origins define the same name, the last of these variants wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {

@@ -1,4 +1,4 @@
-//! What became of the last calls, where a result backend knows it.
+//! The outcomes of the last calls, if a result backend has them.
 
 use futures_util::future::join_all;
 
@@ -15,7 +15,7 @@ const MOST: usize = 500;
 const AT_ONCE: usize = 16;
 
 impl App {
-    /// What the result backend knows of a call, where it keeps results for others than the caller.
+    /// The stored result of a call, if the result backend keeps results for other processes than the caller.
     pub(crate) async fn stored(&self, id: &str) -> Result<Option<ResultRecord>> {
         let backend = self.config().effective_result_backend();
         if matches!(backend.scheme().as_str(), "rpc" | "amqp" | "amqps" | "none") {

@@ -1,4 +1,4 @@
-//! Reads the log of the schedulers, and keeps its place.
+//! Reads the schedule log and keeps its position.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::broker::{Broker, LogEntry, ScheduleLog};
 use crate::error::{Error, Result};
 use crate::tracing;
 
-/// The state up to a place in the log.
+/// The state up to a position in the log.
 pub(crate) struct Reader {
     broker: Arc<dyn Broker>,
     pub(crate) state: State,
@@ -16,7 +16,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Reads all that was written before.
+    /// Reads everything that was written before.
     pub(crate) async fn open(broker: Arc<dyn Broker>) -> Result<Self> {
         log_of(&*broker)?;
         let mut reader = Self { broker, state: State::default(), place: 0 };
@@ -34,20 +34,20 @@ impl Reader {
         log_of(&*self.broker)
     }
 
-    /// Takes in all that was written before this call; returns the names of the schedules that it changes.
+    /// Applies everything that was written before this call; returns the names of the schedules that it changes.
     pub(crate) async fn catch_up(&mut self) -> Result<Vec<String>> {
         let entries = self.log()?.read(self.place).await?;
         Ok(self.take_in(entries))
     }
 
-    /// Takes in what can be seen.
+    /// Applies the entries that are visible now.
     pub(crate) async fn follow(&mut self) -> Result<()> {
         let entries = self.log()?.newer(self.place).await?;
         self.take_in(entries);
         Ok(())
     }
 
-    /// Takes in entries; returns the names of the schedules that they change.
+    /// Applies entries; returns the names of the schedules that they change.
     pub(crate) fn take_in(&mut self, entries: Vec<LogEntry>) -> Vec<String> {
         let mut changed = Vec::new();
         for LogEntry { at, text } in entries {

@@ -1,4 +1,4 @@
-//! What is known of one schedule.
+//! What is known about one schedule.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use super::origin::Origin;
 use super::run::{Run, add};
 use crate::schedule::{Schedule, handled_until};
 
-/// A value and the place in the log where it was said. The later one wins, also when it is read first.
+/// A value and the position in the log where it was set. The later one wins, even if it is read first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Said<T> {
     at: u64,
@@ -44,13 +44,13 @@ impl<T> Said<T> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Definition {
     pub(crate) schedule: Schedule,
-    /// Which program says so.
+    /// The program that declared it.
     pub(crate) program: String,
-    /// Due times before this are none of its own.
+    /// Due times before this do not count.
     pub(crate) since: DateTime<Utc>,
 }
 
-/// All that is known of a name.
+/// Everything known about a schedule name.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
@@ -60,16 +60,16 @@ pub(crate) struct Record {
     file: Said<Definition>,
     #[serde(skip_serializing_if = "Said::is_default")]
     hand: Said<Definition>,
-    /// Paused, and until when; the latest time there is stands for "until it is resumed".
+    /// The end of the pause; the maximum time stands for "until it is resumed".
     #[serde(skip_serializing_if = "Said::is_default")]
     pub(super) pause: Said<DateTime<Utc>>,
     /// When it was resumed.
     #[serde(skip_serializing_if = "Said::is_default")]
     pub(super) resumed: Said<DateTime<Utc>>,
-    /// The due time whose call waits for the end of the one before.
+    /// The due time whose call waits for the previous call to end.
     #[serde(skip_serializing_if = "Said::is_default")]
     pub(super) waits: Said<DateTime<Utc>>,
-    /// The last due time that was dealt with.
+    /// The last due time that was handled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last: Option<DateTime<Utc>>,
     /// The last calls, the newest first.
@@ -94,24 +94,24 @@ impl Record {
         }
     }
 
-    /// The definition that counts.
+    /// The definition in force.
     pub(crate) fn in_force(&self) -> Option<(Origin, &Definition)> {
         [Origin::Hand, Origin::File, Origin::Code]
             .into_iter()
             .find_map(|origin| self.of(&origin).map(|definition| (origin, definition)))
     }
 
-    /// The due time that waits.
+    /// The due time whose call waits.
     pub(crate) fn waiting(&self) -> Option<DateTime<Utc>> {
         self.waits.get().copied()
     }
 
-    /// Until when it is paused, if it is.
+    /// The end of the pause, if there is one.
     pub(crate) fn paused_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.pause.get().copied().filter(|until| *until > now)
     }
 
-    /// The due time up to which nothing is to be sent any more, when everything was sent until `mark`.
+    /// The due time up to which nothing remains to be sent, given that everything was sent until `mark`.
     pub(crate) fn handled_until(
         &self,
         definition: &Definition,
@@ -127,7 +127,7 @@ impl Record {
         }
     }
 
-    /// Takes in what was written again.
+    /// Merges a record that was written again.
     pub(super) fn merge(&mut self, other: Self) {
         self.code.merge(other.code);
         self.file.merge(other.file);
@@ -139,7 +139,7 @@ impl Record {
         other.runs.into_iter().for_each(|run| add(&mut self.runs, run));
     }
 
-    /// The clock was set back: what is not bound to a time of the day goes on from there.
+    /// The clock was set back: schedules that are not bound to a time of the day continue from there.
     pub(super) fn reset(&mut self, at: DateTime<Utc>) {
         let is_of_the_day = self.in_force().is_some_and(|(_, found)| found.schedule.timing.is_of_the_day());
         for said in [&mut self.code, &mut self.file, &mut self.hand] {
@@ -155,7 +155,7 @@ impl Record {
         }
     }
 
-    /// A moment that has passed is no schedule any more.
+    /// Records a sent call. A schedule that was put by hand for a single time is then removed.
     pub(super) fn sent(&mut self, run: Run, at: u64) {
         let due = run.due;
         self.dealt_with(due);
@@ -168,7 +168,7 @@ impl Record {
         }
     }
 
-    /// A call was sent.
+    /// Adds a call to the last ones.
     pub(super) fn ran(&mut self, run: Run) {
         add(&mut self.runs, run);
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schedule::Schedule;
 
-/// How many are remembered.
+/// How many calls are kept.
 const KEPT: usize = 5;
 
 /// A call that was sent.
@@ -18,7 +18,7 @@ pub(crate) struct Run {
     /// How often the clock had been set back: a part of the id.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) era: u32,
-    /// The id of a call that somebody sent by hand.
+    /// The id of a call that was sent by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) by_hand: Option<String>,
 }
@@ -38,7 +38,7 @@ impl Run {
     }
 }
 
-/// Adds a call to the last ones, the newest first. One that is there already is not added again.
+/// Adds a call to the last ones, the newest first, unless it is already there.
 pub(super) fn add(runs: &mut Vec<Run>, run: Run) {
     let is_same = |other: &Run| (other.due, other.era, &other.by_hand) == (run.due, run.era, &run.by_hand);
     if runs.iter().any(is_same) {
@@ -65,7 +65,7 @@ mod tests {
             add(&mut runs, run(due, due));
         }
         assert_eq!(runs, [7, 6, 5, 4, 3].map(|due| run(due, due)));
-        // What was due long ago may have been sent now.
+        // A call that was due long ago may be sent now.
         add(&mut runs, run(0, 9));
         assert_eq!(runs[0], run(0, 9));
         add(&mut runs, Run { by_hand: Some("x".into()), ..run(0, 9) });

@@ -1,4 +1,4 @@
-//! What the log says: a fold over its entries, the same for everybody who reads them.
+//! The state of the schedules: a fold over the entries of the log, the same for every reader.
 
 use std::collections::BTreeMap;
 
@@ -8,31 +8,31 @@ use super::entry::Entry;
 use super::record::{Definition, Record};
 use super::run::Run;
 
-/// How many schedules a broker keeps.
+/// The maximum number of schedules on a broker.
 pub(super) const MOST: usize = 100_000;
 
-/// The schedules of a broker, and who acts on them.
+/// The schedules of a broker, and the leading scheduler.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) records: BTreeMap<String, Record>,
     pub(crate) term: u64,
     pub(crate) leader: Option<String>,
-    /// The fences that may be open: of the leader, and of all who became it since a leader was last known to act.
+    /// The fences that may be open: the leader's, and those of all schedulers that took the lead since the last mark.
     pub(crate) fences: Vec<String>,
-    /// Until when everything was sent.
+    /// The time until which everything was sent.
     pub(crate) mark: Option<DateTime<Utc>>,
     /// How often the clock was set back.
     pub(crate) era: u32,
-    /// After this place is all that counts.
+    /// Only entries after this position count.
     pub(crate) base: u64,
-    /// How many entries there are since.
+    /// The number of entries since `base`.
     pub(crate) length: usize,
-    /// How many signs of life there have been.
+    /// The number of signs of life from leaders.
     pub(crate) signs: u64,
 }
 
 impl State {
-    /// Takes in one entry.
+    /// Applies one entry.
     pub(crate) fn apply(&mut self, at: u64, entry: Entry) {
         self.length += 1;
         match entry {
@@ -58,7 +58,7 @@ impl State {
                 }
             }
             Entry::Mark { leader, term, at, base, era } => {
-                // A leader that does not know yet that it is none any more.
+                // From a former leader that does not know yet that it was replaced.
                 if term < self.term {
                     return;
                 }
@@ -93,7 +93,7 @@ impl State {
                     record.waits.say(at, None);
                 }
             }
-            // It waits as if the one before had not ended.
+            // It waits as if the previous call had not ended.
             Entry::Refused { name, due } => self.record(name).waits.say(at, Some(due)),
             Entry::Reset { at, era } => {
                 if era > self.era {
@@ -109,13 +109,13 @@ impl State {
         self.records.entry(name).or_default()
     }
 
-    /// True if a schedule of this name may be added, or is there, where a broker keeps `most`.
+    /// True if a schedule of this name exists or may be added, given a limit of `most`.
     pub(super) fn has_room_for(&self, name: &str, most: usize) -> bool {
         let is_there = self.records.get(name).is_some_and(|record| record.in_force().is_some());
         is_there || self.kept().count() < most
     }
 
-    /// The records that are worth keeping.
+    /// The records with a definition in force.
     pub(crate) fn kept(&self) -> impl Iterator<Item = (&String, &Record)> {
         self.records.iter().filter(|(_, record)| record.in_force().is_some())
     }

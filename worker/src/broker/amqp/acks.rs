@@ -1,5 +1,5 @@
-//! Which acks are due: the settled beginning always, the rest when it has waited long enough, or is a notable part of
-//! what may be out at once.
+//! Decides which acks are due: always the settled front, the rest once it has waited long enough or makes up a notable
+//! part of what may be out at once.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ const STRAGGLER: Duration = Duration::from_millis(4);
 /// The acks of one channel.
 pub(super) struct Acks {
     pub(super) ledger: Ledger,
-    /// Those that the queue may not have yet.
+    /// Acks that the queue may not have yet.
     pub(super) sinking: Sinking,
-    /// Since when a done one has waited for those before it.
+    /// Since when a done delivery has waited for those before it.
     held_since: Option<Instant>,
-    /// How many may be out at once.
+    /// How many deliveries may be out at once.
     most: usize,
 }
 
@@ -28,7 +28,8 @@ impl Acks {
         Self { ledger: Ledger::default(), sinking: Sinking::default(), held_since: None, most }
     }
 
-    /// Takes what is due by now, or all that can be acked, and says whose messages the beginning settles.
+    /// Takes the acks that are due, or `all` that can be written, and passes the messages settled by the front to
+    /// `settled`.
     pub(super) fn take_due(&mut self, all: bool, settled: impl FnMut(Identity)) -> Vec<Ack> {
         let first = self.ledger.take_prefix(settled);
         let is_due = all
@@ -44,12 +45,13 @@ impl Acks {
         acks
     }
 
-    /// When done ones have waited long enough.
+    /// When done deliveries have waited long enough.
     pub(super) fn straggler(&self) -> Option<Instant> {
         self.held_since.map(|since| since + STRAGGLER)
     }
 
-    /// The channel is gone: what was out, by tag, and what was done and whose ack perhaps did not arrive.
+    /// Resets after the channel is lost. Returns what was out, by tag, and what was done but whose ack may not have
+    /// arrived.
     pub(super) fn lost(&mut self) -> (Vec<(u64, Identity)>, Vec<Identity>) {
         (self.held_since, self.sinking) = Default::default();
         self.ledger.take_all()

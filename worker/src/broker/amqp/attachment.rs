@@ -1,4 +1,4 @@
-//! How a lane is bound to its queue: it subscribes, consumes, or has ended.
+//! The state of a lane's subscription: subscribing, consuming, or ended.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +10,14 @@ use super::gauge::Gauge;
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::subscription::{Event, Source, Subscribed};
 
-/// How a lane begins.
+/// How a lane starts.
 #[expect(clippy::large_enum_variant, reason = "a lane has one")]
 pub(super) enum Beginning {
-    /// It consumes already.
+    /// It is already consuming.
     Subscribed(Subscribed),
-    /// It subscribes by itself, for as long as that takes.
+    /// It subscribes by itself, trying until it succeeds.
     Attaching,
-    /// The same, after this.
+    /// The same, once this future has resolved.
     After(BoxFuture<'static, ()>),
 }
 
@@ -29,7 +29,7 @@ pub(super) enum Attachment {
     Ended,
 }
 
-/// What comes to an attachment.
+/// A change or an event of an attachment.
 pub(super) enum Change {
     Attached(Subscribed),
     Came(Event),
@@ -47,7 +47,7 @@ impl Attachment {
         }
     }
 
-    /// The next change. `reads` is false while nothing more may be handed out.
+    /// Waits for the next change. `reads` is false while no more deliveries may be taken.
     pub(super) async fn next(&mut self, reads: bool) -> Change {
         match self {
             Self::Attaching(attaching) => Change::Attached(attaching.await),
@@ -57,7 +57,7 @@ impl Attachment {
     }
 }
 
-/// Attaches, for as long as it takes. A lane that waits for a queue of others does what it should.
+/// Attaches, trying until it succeeds. A lane that waits for an external queue counts as attached.
 pub(super) fn attach(
     amqp: &Arc<Amqp>,
     source: &Source,

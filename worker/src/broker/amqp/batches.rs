@@ -1,10 +1,10 @@
-//! Taking many messages at once: a consumer with a prefetch of so many, cancelled as soon as they are here, on a channel
-//! of its own.
+//! Takes many messages at once, with a consumer on a channel of its own: its prefetch is the number of messages, and it
+//! is cancelled as soon as they have arrived.
 //!
-//! RabbitMQ looks for an acked message among all that are unacked on its channel, from the oldest on: with a channel for
-//! each batch there are few of them, however many are held. And when a channel is closed, all that is unacked on its one
-//! consumer goes back at once and in its order, which many single requeues do not ensure in a quorum queue. So what is
-//! requeued waits until its whole batch is settled; then the channel is closed.
+//! RabbitMQ searches for an acked message among all unacked ones of the channel, starting with the oldest: with a
+//! channel for each batch there are few of them, however many are held. And when a channel is closed, everything
+//! unacked on its only consumer is requeued at once and in order, which many single requeues do not ensure in a quorum
+//! queue. So requeues wait until the whole batch is settled; then the channel is closed.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -26,7 +26,7 @@ use crate::connection::amqp::subscription::{Event, Source, Subscribed};
 use crate::connection::amqp::{Amqp, runtime};
 use crate::error::{Error, Result};
 
-/// A queue from which nothing more has come for so long has perhaps nothing more.
+/// A queue that has delivered nothing for this long may have no more messages.
 const QUIET: Duration = Duration::from_millis(250);
 
 /// Takes batches.
@@ -35,11 +35,11 @@ pub(super) struct Batches {
     next: AtomicU64,
     steps: mpsc::UnboundedSender<Step>,
     open: Mutex<Vec<Weak<Batch>>>,
-    /// Batches that are on their way back into their queue.
+    /// How many batches are on their way back into their queues.
     returning: Arc<AtomicUsize>,
 }
 
-/// Settles what was taken at once.
+/// Settles the messages of one batch.
 struct Batch {
     number: u64,
     queue: Arc<str>,
@@ -47,14 +47,14 @@ struct Batch {
     unsettled: AtomicUsize,
     given_back: AtomicUsize,
     returning: Arc<AtomicUsize>,
-    /// Unbounded, since a verdict must not block; there are no more of them than were taken.
+    /// Unbounded, since a verdict must not block; there are never more verdicts than messages taken.
     steps: mpsc::UnboundedSender<Step>,
 }
 
 impl Settle for Batch {
     fn settle(&self, tag: u64, verdict: Verdict) {
         let number = self.number;
-        // An error means that the runtime ends: the broker has the messages back.
+        // An error means that the runtime is shutting down: the broker has the messages back.
         let _ = match verdict {
             Verdict::Ack | Verdict::Replaced => self.steps.send(Step::Ack { number, tag }),
             Verdict::Reject => self.steps.send(Step::Reject { number, tag }),
@@ -124,7 +124,7 @@ impl Batches {
         let mut taken = collect(&mut subscribed, most.into()).await?;
         let channel = subscribed.into_channel();
         if taken.is_empty() {
-            // Only this is an answer: deliveries may be slow.
+            // Only this is a definite answer: deliveries may be slow.
             let got = channel.basic_get(short(&queue)?, BasicGetOptions { no_ack: false }).await?;
             taken.extend(got.map(|message| message.delivery));
         }
@@ -160,17 +160,17 @@ impl Batches {
         taken.into_iter().map(delivery).collect()
     }
 
-    /// Resolves when the broker has all verdicts so far, and what was requeued is in its queue.
+    /// Waits until the broker has all verdicts so far, and requeued messages are in their queue.
     pub(super) async fn flush(&self) {
         let (reply, done) = oneshot::channel();
         if self.steps.send(Step::Flush(reply)).is_ok() {
-            // Each step has a limit of its own.
+            // Each step has its own timeout.
             let _ = done.await;
         }
     }
 }
 
-/// The first messages that a consumer is handed, in their order; when they are here, it is handed no more.
+/// Collects the first messages of a consumer in order, then cancels it.
 async fn collect(subscribed: &mut Subscribed, most: usize) -> lapin::Result<Vec<lapin::message::Delivery>> {
     let mut taken = Vec::new();
     while taken.len() < most
@@ -183,7 +183,7 @@ async fn collect(subscribed: &mut Subscribed, most: usize) -> lapin::Result<Vec<
             Event::Lost(error) => return Err(error),
         }
     }
-    // An ack would make room for another message.
+    // Before any ack, which would make room for another message.
     subscribed.cancel();
     let deadline = Instant::now() + ANSWER;
     loop {

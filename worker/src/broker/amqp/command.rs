@@ -1,27 +1,27 @@
-//! What is asked of a lane from outside. It is a state with a deadline, never a wait: meanwhile the lane does its work.
+//! Requests to a lane. A pending request is a state with a deadline, never an await, so the lane keeps working.
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::connection::amqp::channel::ANSWER;
 
-/// What is asked of a lane from outside.
+/// A request to a lane.
 pub(super) enum LaneCommand {
-    /// Hand out no more.
+    /// Stop handing out deliveries.
     Cancel(Reply),
-    /// Answer when all verdicts so far have reached the broker.
+    /// Reply when all verdicts so far have reached the broker.
     Flush(Reply),
 }
 
-/// Who waits for a command.
+/// Notifies the waiting caller that its command is done.
 pub(super) type Reply = oneshot::Sender<()>;
 
 /// A command that waits for the broker.
 pub(super) struct Pending {
     replies: Vec<Reply>,
-    /// When the callers get their answer, whether or not the broker has answered.
+    /// When the callers get their reply, whether or not the broker has replied.
     pub(super) deadline: Instant,
-    /// The broker has been asked.
+    /// True once the request was sent to the broker.
     pub(super) is_asked: bool,
 }
 

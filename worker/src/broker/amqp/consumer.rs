@@ -25,10 +25,10 @@ use crate::connection::amqp::subscription::Source;
 use crate::connection::amqp::{Amqp, runtime};
 use crate::error::{Error, Result};
 
-/// A lane answers within its own deadline, unless the I/O thread stands still.
+/// Timeout for a lane's reply. A lane replies within its own, shorter deadline, unless the I/O thread is blocked.
 const UNANSWERED: Duration = Duration::from_secs(8);
 
-/// How many deliveries wait for the worker at most: more than any prefetch. What is there is bounded by the prefetch.
+/// The most deliveries that may wait for the worker: more than any prefetch, which is the actual bound.
 const MOST: usize = 1 << 20;
 
 /// The handle to the lanes of one consumer.
@@ -41,31 +41,31 @@ pub(super) struct AmqpConsumerControl {
 
 /// The lanes of one consumer.
 struct Lanes {
-    /// Also those of queues that were left out, until all of theirs is settled.
+    /// Includes lanes of removed queues, until all their deliveries are settled.
     all: Vec<LaneHandle>,
-    /// For further lanes. `None` after the consumer was cancelled: its stream ends with the lanes.
+    /// For new lanes. `None` after the consumer was cancelled: its stream ends with the lanes.
     consumer: Option<mpsc::Sender<Delivery>>,
 }
 
-/// When the lanes with another prefetch begin.
+/// When the lanes with another prefetch start.
 enum Takeover {
     AtOnce,
-    /// As the deliveries of the old lanes are settled, after those are retired.
+    /// As the deliveries of the old lanes are settled, once these lanes are retired.
     AsSettled(CancellationToken),
 }
 
-/// What others have of a lane.
+/// A handle to a lane.
 #[derive(Clone)]
 struct LaneHandle {
     queue: Arc<str>,
     commands: mpsc::Sender<LaneCommand>,
     gauge: Arc<Gauge>,
-    /// False when its queue was left out.
+    /// False once its queue was removed, or another lane has replaced it.
     is_wanted: bool,
 }
 
 impl AmqpConsumerControl {
-    /// True when nothing more is delivered, and all is settled.
+    /// True when nothing more is delivered and everything is settled.
     pub(super) fn is_over(&self) -> bool {
         let lanes = lock(&self.lanes);
         let is_open = lanes.consumer.as_ref().is_some_and(|consumer| !consumer.is_closed());
@@ -76,7 +76,7 @@ impl AmqpConsumerControl {
         lock(&self.lanes).all.clone()
     }
 
-    /// Begins to consume from further queues, and gives the lanes of those that are left out.
+    /// Starts to consume from new queues, and returns the lanes of the queues that are no longer wanted.
     fn change(&self, queues: &[String]) -> Vec<LaneHandle> {
         let mut lanes = lock(&self.lanes);
         let Lanes { all, consumer } = &mut *lanes;
@@ -96,8 +96,8 @@ impl AmqpConsumerControl {
         left_out.collect()
     }
 
-    /// Opens lanes anew for each queue, and gives those that they replace: RabbitMQ keeps the prefetch of a consumer that
-    /// there is already.
+    /// Opens new lanes for each queue, and returns those that they replace: RabbitMQ cannot change the prefetch of an
+    /// existing consumer.
     fn replace_lanes(&self, takeover: &Takeover) -> Vec<LaneHandle> {
         let mut lanes = lock(&self.lanes);
         let Lanes { all, consumer } = &mut *lanes;
@@ -115,7 +115,7 @@ impl AmqpConsumerControl {
             match takeover {
                 Takeover::AtOnce => all.push(self.open_new_lane(&queue, consumer.clone())),
                 Takeover::AsSettled(retired) => {
-                    // Also those that were replaced before.
+                    // Includes lanes that were replaced before.
                     let old = all.iter().filter(|lane| lane.queue == queue);
                     let old: Vec<Arc<Gauge>> = old.map(|lane| Arc::clone(&lane.gauge)).collect();
                     all.extend(shares(self.prefetch.load(Ordering::Relaxed)).map(|share| {
@@ -139,7 +139,7 @@ impl AmqpConsumerControl {
         }
     }
 
-    /// Starts a lane that consumes from now on.
+    /// Starts a lane that subscribes at once.
     fn open_new_lane(&self, queue: &str, consumer: mpsc::Sender<Delivery>) -> LaneHandle {
         let (lane, handle) = self.lane(self.source(queue), Beginning::Attaching, consumer);
         handle.gauge.is_attached.store(false, Ordering::Relaxed);
@@ -209,7 +209,7 @@ impl ConsumerControl for AmqpConsumerControl {
     fn set_prefetch(&self, prefetch: u16) -> BoxFuture<'_, Result<()>> {
         async move {
             let (before, after) = (self.prefetch.swap(prefetch.max(1), Ordering::Relaxed), prefetch.max(1));
-            // Fires when the old lanes are handed no more, or nobody waits for that any longer.
+            // Fires when the old lanes get no more deliveries, or the caller has stopped waiting for that.
             let retired = CancellationToken::new();
             let _retired = retired.clone().drop_guard();
             let takeover = if after > before { Takeover::AtOnce } else { Takeover::AsSettled(retired) };
@@ -252,7 +252,7 @@ pub(super) async fn open(
 ) -> Result<(Consumer, Arc<AmqpConsumerControl>)> {
     let Subscription { queues, prefetch, name } = subscription;
     if prefetch == 0 {
-        // The broker takes zero for "without a limit".
+        // To the broker, zero means "without a limit".
         return Err(Error::config("a prefetch of 0 would reserve the whole queue: give at least 1"));
     }
     queues.iter().try_for_each(|queue| check_queue(queue))?;
@@ -263,7 +263,7 @@ pub(super) async fn open(
     let mut opened = Vec::new();
     for queue in &queues {
         let source = control.source(queue);
-        // An external queue may not exist yet, and no other queue is to wait for it.
+        // An external queue may not exist yet, and the other queues must not wait for it.
         let subscribed = if amqp.desired.is_external(queue) {
             None
         } else {
@@ -281,7 +281,7 @@ pub(super) async fn open(
     Ok((Consumer::new(stream, Arc::clone(&control) as Arc<dyn ConsumerControl>), control))
 }
 
-/// The name, so that people find it, and what makes it unique.
+/// The consumer's name, by which operators recognize it, and a unique suffix.
 fn consumer_tag(name: &str) -> String {
     let mut end = name.len().min(200);
     while !name.is_char_boundary(end) {

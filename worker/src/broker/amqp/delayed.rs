@@ -1,4 +1,4 @@
-//! Publishing for later: makes sure that ladder and target exist, then publishes to the ladder.
+//! Publishes with a delay: makes sure that the ladders and the target exist, then publishes to a ladder.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::message::Message;
 
 /// A queue that was deleted and declared again has lost its binding; it is bound again after this time.
 const BOUND_FOR: Duration = Duration::from_secs(60);
-/// Targets that are remembered.
+/// How many targets are remembered.
 const REMEMBERED: usize = 10_000;
 
 pub(super) struct Delayed {
@@ -31,8 +31,8 @@ impl Delayed {
         Self { amqp, ladders: Mutex::default(), bound: Mutex::default() }
     }
 
-    /// Publishes to a ladder. That no queue takes the message cannot be seen at the end of it, so the binding is
-    /// made before.
+    /// Publishes to a ladder. At its end, it would not be noticed that no queue takes the message, so the target is
+    /// bound first.
     pub(super) async fn publish(
         &self,
         delay: Duration,
@@ -46,7 +46,7 @@ impl Delayed {
         Ladder::choose(delay)?.map(|ladder| ladder.key(&target)).transpose()?;
         self.prepare(target).await?;
         match self.send(delay, begun, target, message).await {
-            // Somebody deleted the ladder.
+            // The ladder was deleted.
             Err(error) if error.is_topology() || error.is_unroutable() => {
                 *lock(&self.ladders) = Arc::default();
                 lock(&self.bound).clear();
@@ -64,7 +64,8 @@ impl Delayed {
         target: Target<'_>,
         message: &Message,
     ) -> Result<()> {
-        // Binding a queue takes as long as a short delay. From a whole second it would take a second.
+        // Binding a queue may take as long as a short delay, so subtract it. From whole seconds that would take off one
+        // second.
         let rest = if delay < Duration::from_secs(1) { delay.saturating_sub(begun.elapsed()) } else { delay };
         let outgoing = match Ladder::choose(rest)? {
             Some(ladder) => {
@@ -88,7 +89,7 @@ impl Delayed {
         ladders.get_or_try_init(|| self.declare_ladders()).await?;
         match target {
             Target::Queue(queue) => self.bind(queue, target.binding()?).await,
-            // Its queues were bound to the exit when they were bound to it.
+            // Its queues were bound to the exit when they were bound to the exchange.
             Target::Exchange { .. } => Ok(()),
         }
     }

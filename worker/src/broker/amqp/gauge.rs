@@ -1,20 +1,20 @@
-//! What others may see of a lane.
+//! The state of a lane that is visible to others.
 
 use std::sync::atomic::AtomicBool;
 
 use tokio::sync::watch;
 
-/// What others may see of a lane.
+/// The state of a lane that is visible to others.
 #[derive(Default)]
 pub(super) struct Gauge {
     /// Whether it consumes.
     pub(super) is_attached: AtomicBool,
-    /// How many messages the broker has handed to it and has no verdict on.
+    /// How many deliveries it holds unsettled.
     pub(super) unsettled: watch::Sender<usize>,
 }
 
 impl Gauge {
-    /// It has this many.
+    /// Sets the number of unsettled deliveries.
     pub(super) fn unsettle(&self, count: usize) {
         self.unsettled.send_if_modified(|unsettled| std::mem::replace(unsettled, count) != count);
     }

@@ -1,4 +1,4 @@
-//! Taking single messages out of queues: a channel on which they are settled too.
+//! Takes single messages from queues, on a channel on which they are also settled.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use crate::error::Result;
 pub(super) struct Getter {
     amqp: Arc<Amqp>,
     open: Mutex<Option<Open>>,
-    /// Verdicts on their way.
+    /// Verdicts that are being written.
     settling: TaskTracker,
     sinking: Arc<std::sync::Mutex<Sinking>>,
 }
 
-/// The channel, while it lives.
+/// The open channel.
 struct Open {
     settler: Arc<GetSettler>,
-    /// Queues that exist: to ask a channel for one that does not would close it.
+    /// Queues known to exist: getting from a missing one would close the channel.
     known: HashSet<String>,
 }
 
-/// Settles what was taken on one channel. When the last message is settled, the channel may go.
+/// Settles the messages taken on one channel. The channel may be closed once the last one is settled.
 struct GetSettler {
     channel: OpenChannel,
     amqp: Arc<Amqp>,
@@ -55,7 +55,7 @@ impl Settle for GetSettler {
                 }
             }
         };
-        // A verdict that does not arrive is void: the message is requeued when its channel closes.
+        // If a verdict does not arrive, the message is requeued when its channel closes.
         self.settling.spawn_on(async move { drop(timeout(ANSWER, settle).await) }, self.amqp.io());
     }
 }
@@ -74,7 +74,7 @@ impl Getter {
     async fn try_get(&self, session: Session, queue: &str) -> lapin::Result<Option<Delivery>> {
         let name = short(queue)?;
         let mut slot = self.open.lock().await;
-        // What was requeued may be what is asked for.
+        // A requeued message may be the one to get now.
         self.flush().await;
         let mut open = match slot.take() {
             Some(open) if open.settler.channel.generation() == session.generation => open,
@@ -95,15 +95,15 @@ impl Getter {
             let checked = Scratch::new(session)
                 .run(async |channel| channel.queue_declare(asked, passive, FieldTable::default()).await)
                 .await;
-            // The channel that other messages are on is not to blame, and stays.
+            // The channel with the other messages is not affected, and stays open.
             if let Err(error) = checked {
                 *slot = Some(open);
                 return Err(error);
             }
             open.known.insert(queue.to_owned());
         }
-        // A caller who gives up here leaves the channel to those whose messages are on it: an answer that comes too late
-        // goes back with it.
+        // If the caller gives up here, the channel lives only as long as the messages taken on it: one that arrives too
+        // late is requeued when it closes.
         let got = open.settler.channel.basic_get(name, BasicGetOptions { no_ack: false }).await?;
         let settler = Arc::clone(&open.settler);
         *slot = Some(open);
@@ -114,13 +114,13 @@ impl Getter {
         }))
     }
 
-    /// Resolves when the verdicts so far are written, or had their time.
+    /// Waits until the verdicts so far are written, or timed out.
     pub(super) async fn flush(&self) {
         self.settling.close();
         let _ = runtime::timeout(ANSWER, self.settling.wait()).await;
     }
 
-    /// Resolves when the broker has the verdicts too: its channel may be closed.
+    /// Waits until the broker has the verdicts too, so that the channel may be closed.
     pub(super) async fn end(&self) {
         self.flush().await;
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! The way from a lane to its consumer: deliveries without room wait here.
+//! Passes deliveries from a lane to its consumer; those that do not fit are buffered.
 
 use std::collections::VecDeque;
 
@@ -7,11 +7,11 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::broker::Delivery;
 
-/// The deliveries of one lane on their way out.
+/// The outgoing deliveries of one lane.
 pub(super) struct HandOut {
-    /// Until nothing more is handed out.
+    /// `None` once nothing more is handed out.
     consumer: Option<mpsc::Sender<Delivery>>,
-    /// For which the consumer has no room yet; after the end, those that came too late to be handed out.
+    /// Deliveries that the consumer has no room for yet; after the end, those that came too late to be handed out.
     ready: VecDeque<Delivery>,
 }
 
@@ -25,12 +25,12 @@ impl HandOut {
         self.consumer.is_some()
     }
 
-    /// How many wait.
+    /// How many deliveries are waiting.
     pub(super) fn waiting(&self) -> usize {
         self.ready.len()
     }
 
-    /// Takes a delivery.
+    /// Adds a delivery.
     pub(super) fn push(&mut self, delivery: Delivery) {
         self.ready.push_back(delivery);
     }
@@ -48,7 +48,7 @@ impl HandOut {
         }
     }
 
-    /// Delivers what there is room for, and then no more: waiting deliveries are dropped, which requeues them.
+    /// Hands out what there is room for, and then no more: waiting deliveries are dropped, which requeues them.
     pub(super) fn end(&mut self) {
         self.hand_out();
         self.consumer = None;

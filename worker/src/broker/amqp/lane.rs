@@ -1,7 +1,7 @@
-//! One queue of a consumer: its channel, its deliveries and its acks, through every reconnect.
+//! One queue of a consumer: its channel, its deliveries and its acks, across all reconnects.
 //!
-//! A lane is one task. It ends after it was cancelled and all that it handed out is settled. It waits for nothing but the
-//! next event: while the broker takes its time with an answer, verdicts are taken and acks written.
+//! A lane is one task. It ends once it was cancelled and everything it handed out is settled. It awaits nothing but the
+//! next event: while a reply from the broker is pending, it still takes verdicts and writes acks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +27,7 @@ use crate::connection::amqp::link::Pause;
 use crate::connection::amqp::subscription::{Event, Source};
 use crate::tracing::{debug, error, info, warn};
 
-/// Deliveries or verdicts that are taken at once.
+/// How many deliveries or verdicts are taken at once.
 const BATCH: usize = 1024;
 
 pub(super) struct Lane {
@@ -75,9 +75,9 @@ impl Lane {
         let mut verdicts = Vec::new();
         loop {
             self.out.hand_out();
-            // Asked first: it begins the next flush, also when no verdict waits.
+            // Called first: it starts the next flush, even when no verdict is waiting.
             let is_flushing = self.flushes.begin();
-            // Whatever else has come in by now goes into the same ack.
+            // Take all waiting verdicts first, so that they go into the same ack.
             if self.verdicts.is_empty() || is_flushing {
                 self.write_acks();
             }
@@ -86,11 +86,11 @@ impl Lane {
                 break;
             }
             let is_full = self.out.is_open() && self.out.waiting() > 0;
-            // The broker's answer to a cancellation comes behind what it has handed out.
+            // The broker's reply to a cancellation comes after the deliveries it has already sent, so keep reading.
             let reads = !is_full || self.cancel.is_some();
             let cancel = self.cancel.as_ref().map(|cancel| cancel.deadline);
             let deadline = [cancel, self.flushes.deadline()].into_iter().flatten().min();
-            // While a write is on its way no other can begin: asking would only turn in a circle.
+            // No other write can start while one is in progress: waking up for it would be a busy loop.
             let straggler = self.acks.straggler().filter(|_| !self.is_writing());
             let sunk = self.acks.sinking.over_at(Instant::now());
             let sunk = sunk.filter(|_| self.flushes.is_under_way() || !self.out.is_open());
@@ -108,9 +108,9 @@ impl Lane {
                 () = at(deadline) => self.give_up_waiting(),
             }
         }
-        // What came too late to be handed out goes back with the channel.
+        // Deliveries that came too late to be handed out are requeued when the channel closes.
         self.gauge.unsettle(0);
-        // A later question sees that the lane has ended.
+        // Later commands see that the lane has ended.
         drop(self.commands);
         if let Attachment::Attached(subscribed) = self.attachment {
             subscribed.close().await;
@@ -123,7 +123,7 @@ impl Lane {
 
     fn is_finished(&self) -> bool {
         let is_idle = match &self.attachment {
-            // What waits came too late: it goes back with the channel.
+            // Waiting deliveries came too late: they are requeued when the channel closes.
             Attachment::Attached(subscribed) => {
                 let Acks { ledger, .. } = &self.acks;
                 let is_settled = ledger.out() == self.out.waiting() && ledger.held() == 0;
@@ -182,7 +182,7 @@ impl Lane {
                 }
                 Again::Finished => {
                     debug!(id = &*identity.id, "redelivered after it was done: acked without a run");
-                    // This ack may be lost too, and then it comes once more.
+                    // This ack may be lost too, and then the message is redelivered again.
                     self.acks.ledger.delivered(tag, Some(identity.clone()));
                     return delivery.ack();
                 }
@@ -194,7 +194,7 @@ impl Lane {
 
     fn settle(&mut self, (channel, tag, verdict): Settled) {
         if verdict == Verdict::Lost {
-            // The broker marks it as redelivered, which is counted; it keeps its slot until then.
+            // The broker marks it as redelivered, which is counted; until then it still takes up prefetch.
             return self.verdicts.put_off((channel, tag, Verdict::Requeue), LOST_PAUSE);
         }
         if let Attachment::Attached(subscribed) = &mut self.attachment
@@ -223,25 +223,25 @@ impl Lane {
             return;
         }
         if let Some(copy) = self.survivors.ended(channel, tag, verdict == Verdict::Ack) {
-            // One that is replaced is not to be remembered: what takes its place has the same identity, and is to run.
+            // A replaced message is not remembered: its replacement has the same identity and must run.
             if let Some(identity) = identity(&copy).filter(|_| verdict == Verdict::Ack) {
                 self.acks.ledger.identify(copy.settlement.tag(), identity);
             }
             match verdict {
                 Verdict::Ack | Verdict::Replaced | Verdict::Reject => copy.settlement.settle(verdict),
-                // Dropped, and so requeued, when nobody takes it.
+                // Dropped, and so requeued, if nothing is handed out any more.
                 Verdict::Requeue | Verdict::Lost if !self.out.is_open() => {}
                 Verdict::Requeue | Verdict::Lost => self.out.push(copy),
             }
         }
     }
 
-    /// Writes what is due; for a flush all that can be acked, and behind it the question whether the broker has it.
+    /// Writes the acks that are due; for a flush, all that can be written, followed by a request to confirm them.
     fn write_acks(&mut self) {
         let Attachment::Attached(subscribed) = &mut self.attachment else {
             return self.flushes.end();
         };
-        // While a write is on its way, verdicts gather for the next.
+        // While a write is in progress, verdicts gather for the next one.
         if subscribed.is_writing() {
             return;
         }
@@ -255,7 +255,7 @@ impl Lane {
         }
     }
 
-    /// The channel is gone, and with it the meaning of its tags.
+    /// Handles the loss of the channel, which makes its delivery tags void.
     fn lost(&mut self, why: Option<lapin::Error>) {
         if !matches!(self.attachment, Attachment::Attached(_)) {
             return;
@@ -303,9 +303,9 @@ impl Lane {
         }
     }
 
-    /// What the broker hands out until it answers is handed out here too: the worker gives it back unspent, where the
-    /// broker would count it as delivered before. What comes after the deadline waits for the answer: requeued at once,
-    /// it would come again and again.
+    /// Cancels the consumer. Deliveries that arrive before the broker's reply are still handed out: the worker gives
+    /// them back unspent, whereas the broker would count them as delivered before. Those that arrive after the deadline
+    /// wait for the reply: requeued at once, they would be delivered again and again.
     fn begin_cancel(&mut self, reply: Option<Reply>) {
         match (&mut self.cancel, &mut self.attachment) {
             (Some(cancel), _) => cancel.join(reply),
@@ -325,12 +325,12 @@ impl Lane {
 
     fn end_cancel(&mut self) {
         self.out.end();
-        // Before the answer: what takes over from this lane begins with what is left in it.
+        // Before the reply: lanes that take over from this one start with the deliveries left in it.
         self.gauge.unsettle(self.acks.ledger.out());
         self.cancel.take().into_iter().for_each(Pending::over);
     }
 
-    /// Nobody waits for the broker any longer; what has to be settled still is.
+    /// Stops waiting for the broker's replies; deliveries are still settled.
     fn give_up_waiting(&mut self) {
         let queue = Arc::clone(&self.source.queue);
         if self.cancel.as_ref().is_some_and(Pending::is_late) {

@@ -1,7 +1,7 @@
-//! Which deliveries of a channel are settled, and which acks say so: pure bookkeeping.
+//! Tracks which deliveries of a channel are settled, and which acks to write: pure bookkeeping.
 //!
-//! Delivery tags of a channel count up by one. Acks are coalesced: the settled ones at the beginning need a single
-//! `multiple` ack. Those behind a task that is still running are acked one by one, after a moment.
+//! Delivery tags of a channel count up by one. Acks are coalesced: the settled deliveries at the front need a single
+//! `multiple` ack. Those behind a task that is still running are acked one by one, after a short delay.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,8 +9,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::connection::amqp::subscription::Ack;
 use crate::message::Message;
 
-/// What makes a message itself: a retry of the same task is another one, and so is another call under the same id, as
-/// senders choose ids.
+/// Identifies a message. A retry of the same task is a different message, and so is another call with the same id,
+/// since senders choose ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) id: Box<str>,
@@ -20,7 +20,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// `None` for a message without a task id: it may be one of many that are alike.
+    /// Returns `None` for a message without a task id: it may be one of many that are alike.
     pub(super) fn of(message: &Message) -> Option<Self> {
         let headers = &message.headers;
         let id = headers.id()?.into();
@@ -38,10 +38,10 @@ impl Identity {
 /// The deliveries of one channel.
 #[derive(Default)]
 pub(super) struct Ledger {
-    /// Tags before this one are settled and acked.
+    /// Tags up to this one are settled, and their acks were taken.
     acked: u64,
     slots: VecDeque<Slot>,
-    /// Done, and behind one that is not.
+    /// How many are done but behind one that is not.
     held: usize,
     /// Handed out and not settled.
     out: usize,
@@ -62,7 +62,7 @@ enum TagState {
 }
 
 impl Ledger {
-    /// Notes a delivery.
+    /// Records a delivery.
     pub(super) fn delivered(&mut self, tag: u64, identity: Option<Identity>) {
         debug_assert_eq!(tag, self.acked + self.slots.len() as u64 + 1, "tags count up by one");
         self.slots.push_back(Slot { state: TagState::Out, identity });
@@ -74,14 +74,14 @@ impl Ledger {
         self.slots.get_mut(index).filter(|slot| slot.state == TagState::Out)
     }
 
-    /// A delivery is the one that counts for its message from now on: the run that it waited for has ended.
+    /// Makes a delivery the one that counts for its message: the run that it waited for has ended.
     pub(super) fn identify(&mut self, tag: u64, identity: Identity) {
         if let Some(slot) = self.slot(tag) {
             slot.identity = Some(identity);
         }
     }
 
-    /// The work is done. `false` when the tag is not out.
+    /// Marks a delivery as done. Returns `false` if the tag is not out.
     pub(super) fn done(&mut self, tag: u64) -> bool {
         let Some(slot) = self.slot(tag) else { return false };
         slot.state = TagState::Done;
@@ -90,8 +90,8 @@ impl Ledger {
         true
     }
 
-    /// It is done with, and another message with its identity takes its place: that one is to run, so this one must
-    /// not be remembered as done. `false` when the tag is not out.
+    /// Marks a delivery as done whose place is taken by another message with its identity. That one must run, so this
+    /// one is not remembered as done. Returns `false` if the tag is not out.
     pub(super) fn replaced(&mut self, tag: u64) -> bool {
         if let Some(slot) = self.slot(tag) {
             slot.identity = None;
@@ -99,11 +99,11 @@ impl Ledger {
         self.done(tag)
     }
 
-    /// It is requeued. `false` when the tag is not out.
+    /// Marks a delivery as requeued. Returns `false` if the tag is not out.
     pub(super) fn given_back(&mut self, tag: u64) -> bool {
         let Some(slot) = self.slot(tag) else { return false };
         slot.state = TagState::Gone;
-        // It comes again, and is to run then.
+        // It will be redelivered, and must run then.
         slot.identity = None;
         self.out -= 1;
         true
@@ -114,12 +114,12 @@ impl Ledger {
         self.out
     }
 
-    /// Done ones that no ack was taken for.
+    /// How many are done without an ack having been taken for them.
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    /// Takes the ack for all that is done at the beginning, and says which messages it settles.
+    /// Takes the ack for the settled front, and passes each message that it settles to `settled`.
     pub(super) fn take_prefix(&mut self, mut settled: impl FnMut(Identity)) -> Option<Ack> {
         let mut last = None;
         let mut count = 0;
@@ -136,7 +136,7 @@ impl Ledger {
         last.map(|tag| Ack { tag, multiple: count > 1 })
     }
 
-    /// Takes single acks for what is done behind others that are not.
+    /// Takes single acks for deliveries that are done behind others that are not.
     pub(super) fn take_rest(&mut self) -> Vec<Ack> {
         if self.held == 0 {
             return Vec::new();
@@ -154,7 +154,8 @@ impl Ledger {
             .collect()
     }
 
-    /// The channel is gone: what was out, by tag, and what was done and whose ack perhaps did not arrive.
+    /// Empties the ledger of a lost channel. Returns what was out, by tag, and what was done but whose ack may not have
+    /// arrived.
     pub(super) fn take_all(&mut self) -> (Vec<(u64, Identity)>, Vec<Identity>) {
         let first = self.acked + 1;
         let (mut out, mut done) = (Vec::new(), Vec::new());
@@ -258,7 +259,7 @@ mod tests {
         assert!(ledger.given_back(1) && !ledger.done(1));
     }
 
-    /// Any order of verdicts: each done tag is acked exactly once, and no tag is acked that is out or requeued.
+    /// In any order of verdicts, each done tag is acked exactly once, and no tag is acked that is out or requeued.
     #[test]
     fn every_done_tag_is_acked_once() {
         for seed in 0..500 {

@@ -1,10 +1,10 @@
 //! Locks: a queue without publishers, whose arguments name the holder.
 //!
-//! RabbitMQ makes a queue or compares its arguments with those of the one that exists, in one step; so the first
-//! to declare the queue has the lock, declaring it again with the same arguments succeeds, and any other client is refused
-//! with the existing arguments, which include the holder's name. The name is stored where no message will ever use it:
-//! `x-dead-letter-routing-key`. `x-expires` releases a forgotten lock that long after the last declaration. The queue is
-//! durable, hence the lock survives a restart.
+//! RabbitMQ creates a queue, or compares its arguments with those of the existing one, in one step. So the first client
+//! to declare the queue has the lock, declaring it again with the same arguments succeeds, and any other client is
+//! refused with the existing arguments, which include the holder's name. The name is stored where no message will ever
+//! use it: `x-dead-letter-routing-key`. `x-expires` releases a forgotten lock that long after the last declaration. The
+//! queue is durable, so the lock survives a restart.
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ pub(super) async fn lock(amqp: &Amqp, lock: &Lock) -> Result<Locked> {
     amqp.ask(&format!("take the lock `{}`", lock.key), take).await
 }
 
-/// Takes a lock for a holder who waits before it goes on. Declared again, the queue has all its time before it again. That
-/// time cannot be changed: for a wait that is longer, the queue makes room for another, and in between, for as long as two
-/// requests take, somebody else may get in. Without it they surely could, when the time is up.
+/// Takes a lock for a holder that waits before it continues. Declaring the queue again restarts its lifetime, but
+/// cannot change it. For a longer wait, the queue is replaced by another; in between, for the time of two requests,
+/// another holder may take the lock. Otherwise it certainly could, once the lifetime is over.
 pub(super) async fn keep_locked(amqp: &Amqp, lock: &Lock, wait: Duration) -> Result<Locked> {
     if wait < lock.lifetime {
         return self::lock(amqp, lock).await;
@@ -42,9 +42,9 @@ pub(super) async fn keep_locked(amqp: &Amqp, lock: &Lock, wait: Duration) -> Res
     amqp.ask(&format!("keep the lock `{}`", longer.key), keep).await
 }
 
-/// Opens a lock, if this holder has it.
+/// Releases a lock, if this holder has it.
 pub(super) async fn unlock(amqp: &Amqp, lock: &Lock) -> Result<()> {
-    // Declared once more, it lives long enough not to be another's when it is deleted.
+    // Declared again, it lives long enough not to belong to another holder when it is deleted.
     let open = async |mut scratch| match declare(&mut scratch, lock).await? {
         Declared::Ours(_) => delete(&mut scratch, lock).await,
         Declared::Held(_) => Ok(()),
@@ -57,11 +57,11 @@ fn queue_of(lock: &Lock) -> String {
     format!("mq.lock.{}", lock.key)
 }
 
-/// What came of declaring the queue of a lock.
+/// The result of declaring the queue of a lock.
 enum Declared {
-    /// It is ours, and opens so many milliseconds after it was declared.
+    /// It is ours, and expires this many milliseconds after it was declared.
     Ours(i64),
-    /// Somebody else has it.
+    /// Another holder has it.
     Held(Option<String>),
 }
 
@@ -74,7 +74,7 @@ impl From<Declared> for Locked {
     }
 }
 
-/// As RabbitMQ takes it: some fifty days at most.
+/// The milliseconds that RabbitMQ accepts: some fifty days at most.
 fn millis(time: Duration) -> i64 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1).into()
 }
@@ -91,8 +91,8 @@ async fn declare(scratch: &mut Scratch, lock: &Lock) -> lapin::Result<Declared> 
         None => return Ok(Declared::Ours(ours)),
         Some(refusal) => refusal,
     };
-    // It is held for another time, after a long wait or by another version of the program: then the broker does not get
-    // to the holder.
+    // It was declared with another lifetime, for a long wait or by another version of the program: then the broker does
+    // not get as far as comparing the holder.
     if let Some(theirs) = current("x-expires", &refusal).and_then(|millis| millis.parse().ok()) {
         refusal = match declare_for(scratch, lock, theirs).await? {
             None => return Ok(Declared::Ours(theirs)),
@@ -102,7 +102,7 @@ async fn declare(scratch: &mut Scratch, lock: &Lock) -> lapin::Result<Declared> 
     Ok(Declared::Held(current("x-dead-letter-routing-key", &refusal)))
 }
 
-/// `None` when it is ours, else what the broker says.
+/// Returns `None` if it is ours, else the broker's refusal.
 async fn declare_for(scratch: &mut Scratch, lock: &Lock, millis: i64) -> lapin::Result<Option<String>> {
     let mut arguments = FieldTable::default();
     let mut text_argument = |name: &str, value: &str| {
@@ -122,8 +122,8 @@ async fn declare_for(scratch: &mut Scratch, lock: &Lock, millis: i64) -> lapin::
     }
 }
 
-/// The value that an argument has, in RabbitMQ's words: `inequivalent arg 'x-dead-letter-routing-key' for queue … received 'b'
-/// but current is 'a'`. They are cut off after 255 bytes, which may hide it.
+/// The current value of an argument, from RabbitMQ's refusal: `inequivalent arg 'x-dead-letter-routing-key' for queue …
+/// received 'b' but current is 'a'`. The text is cut off after 255 bytes, which may hide it.
 fn current(argument: &str, refusal: &str) -> Option<String> {
     if !refusal.contains(&format!("'{argument}'")) {
         return None;
@@ -132,7 +132,7 @@ fn current(argument: &str, refusal: &str) -> Option<String> {
     let mut parts = current.split('\'');
     let _before = parts.next()?;
     let value = parts.next()?;
-    // Without the quote at its end it was cut off.
+    // Without the closing quote, it was cut off.
     parts.next().map(|_| value.to_owned())
 }
 

@@ -1,8 +1,9 @@
 //! RabbitMQ as a broker.
 //!
-//! The connections, the publishing task and the declaring live in [`connection::amqp`](crate::connection::amqp),
-//! which the result backend shares. Here is what a consumer is ([`lane`]: one channel for each queue, so that a
-//! queue's trouble stays its own), how its acks are coalesced ([`ledger`]), and the operating requests.
+//! Connections, the publishing task and declarations live in [`connection::amqp`](crate::connection::amqp), which is
+//! shared with the result backend. This module has the consumers ([`lane`]: one channel for each queue, so that one
+//! queue's failures do not affect the others), the coalescing of their acks ([`ledger`]), and the administration
+//! requests.
 
 mod acks;
 mod attachment;
@@ -65,17 +66,17 @@ pub(super) struct AmqpBroker {
     outlives: Outlives,
     notebook: Notebook,
     schedules: AmqpScheduleLog,
-    /// What still consumes, or did.
+    /// Consumers that are running, and some that have ended.
     consumers: Mutex<Vec<Arc<AmqpConsumerControl>>>,
     /// Set by the first `close`.
     closed: Mutex<bool>,
 }
 
 impl AmqpBroker {
-    /// The broker at an address. The connection is made at the first use.
+    /// Opens the broker at an address. It connects on first use.
     ///
     /// # Errors
-    /// An address with a mistake, or a file for TLS that cannot be read.
+    /// An invalid address, or a TLS file that cannot be read.
     pub(super) fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
         let amqp = Amqp::open(url, options)?;
         Ok(Self {
@@ -125,7 +126,7 @@ impl Broker for AmqpBroker {
             }
             .boxed();
         }
-        // Before the future is made: what it carries is moved and allocated with it, for each publish.
+        // Outside the future: everything it captures is moved and allocated with it, for each publish.
         let outgoing = match Outgoing::new(&exchange, &routing_key, message, mandatory) {
             Ok(outgoing) => Arc::new(outgoing),
             Err(error) => return future::ready(Err(error)).boxed(),
@@ -284,7 +285,7 @@ impl Registers for AmqpBroker {
     }
 }
 
-/// `declare queue `email``, or how many things there are.
+/// Describes a declaration for errors: ``declare queue `email` ``.
 fn describe(topology: &Topology) -> String {
     match (&topology.exchanges[..], &topology.queues[..]) {
         ([], []) if topology.bindings.len() == 1 => {
@@ -308,7 +309,7 @@ fn describe(topology: &Topology) -> String {
     }
 }
 
-/// The broker's own words do not say where to.
+/// Adds the address to an unroutable error: the broker's own message does not name it.
 fn addressed(error: Error, exchange: &str, routing_key: &str) -> Error {
     match (error.is_unroutable(), exchange) {
         (false, _) => error,
@@ -317,7 +318,7 @@ fn addressed(error: Error, exchange: &str, routing_key: &str) -> Error {
     }
 }
 
-/// What was delivered, without the traces of the way it came.
+/// Converts a delivery, without the traces of a delay.
 fn to_delivery(queue: &Arc<str>, delivery: lapin::message::Delivery, settlement: Settlement) -> Delivery {
     let (exchange, routing_key) =
         delay::without_delay(queue, delivery.exchange.as_str(), delivery.routing_key.as_str());
@@ -332,7 +333,7 @@ fn to_delivery(queue: &Arc<str>, delivery: lapin::message::Delivery, settlement:
     }
 }
 
-/// The error of a name that cannot be one.
+/// Checks the length of a queue name.
 fn check_queue(queue: &str) -> Result<()> {
     match queue.len() {
         0 => Err(Error::new(ErrorKind::Config, "the name of a queue is empty")),

@@ -29,10 +29,10 @@ use crate::error::{Error, Result, Undecodable};
 use crate::message::{JSON, Message, Properties};
 use crate::tracing;
 
-/// How long one piece may take.
+/// How long reading one piece may take.
 const READING: Duration = Duration::from_secs(60);
-/// How many entries one piece has. A register may hold millions: what was read of it must not be read again because of
-/// a lost connection, nor be given up for being long.
+/// How many entries one piece has. A register may hold millions: a lost connection must not cause entries to be read
+/// again, and a long register must not time out.
 const PIECE: usize = 100_000;
 /// If the marker, which was published, has not arrived after this time, something is wrong.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -42,9 +42,9 @@ const FIRST: Duration = Duration::from_secs(3);
 const CALM: Duration = Duration::from_millis(300);
 /// How many entries are sent ahead of the ack.
 const WINDOW: u16 = 1000;
-/// What a stream may take of the disk.
+/// How much of the disk a stream may use.
 const MAX_BYTES: i64 = 1 << 30;
-/// A stream forgets whole segments only.
+/// A stream discards whole segments only.
 const SEGMENT: i64 = 4 << 20;
 
 /// One entry of a stream.
@@ -53,24 +53,25 @@ const SEGMENT: i64 = 4 << 20;
 enum Entry {
     /// An id, and until when the note holds, in milliseconds since 1970.
     Note(String, i64),
-    /// The same of one that is to be stopped by force.
+    /// The same for a task that is to be stopped by force.
     Force(String, i64),
-    /// Somebody reads up to here.
+    /// A reader reads up to this entry.
     Marker(String),
 }
 
-/// Where to begin to read.
+/// Where to start reading.
 #[derive(Clone, Copy)]
 enum From {
-    /// The number of an entry. The one before it is asked for too: without it, this is not the stream that was read.
+    /// The number of an entry. The one before it is requested too: if it is missing, this is not the stream that was
+    /// read before.
     Offset(u64),
     Time(DateTime<Utc>),
 }
 
-/// What was read in one go.
+/// The result of one read.
 struct Piece {
     notes: Vec<Note>,
-    /// Where to go on. `None`: there was not a single entry.
+    /// Where to continue; `None` if there was not a single entry.
     next: Option<u64>,
     end: End,
 }
@@ -85,16 +86,17 @@ enum End {
 /// The streams of one broker.
 pub(super) struct Notebook {
     amqp: Arc<Amqp>,
-    /// What was read for [`is_noted`](Self::is_noted), which asks often.
+    /// What was read for [`is_noted`](Self::is_noted), which is called often.
     known: Mutex<HashMap<Register, Known>>,
-    /// Many first notes at a time make one stream: RabbitMQ answers many declarations at a time by closing the connection.
+    /// Ensures that many first notes at a time declare the stream only once: RabbitMQ closes the connection over many
+    /// declarations at a time.
     making: Mutex<()>,
 }
 
 struct Known {
     ends: HashMap<String, DateTime<Utc>>,
     next: u64,
-    /// When the last reading began.
+    /// When the last read started.
     read_at: Instant,
 }
 
@@ -109,12 +111,12 @@ impl Notebook {
         self.append(register, &entry(note.id.clone(), until)).await
     }
 
-    /// All that was noted before.
+    /// Reads everything that was noted before.
     pub(super) async fn notes(&self, register: Register, from: u64) -> Result<Notes> {
         self.read_to_marker(register, From::Offset(from)).await
     }
 
-    /// What can be read now.
+    /// Reads what is available now.
     pub(super) async fn newer_notes(&self, register: Register, from: u64) -> Result<Notes> {
         self.read(register, From::Offset(from), None).await
     }
@@ -124,7 +126,7 @@ impl Notebook {
         let known = runtime::timeout(READING, self.known.lock()).await;
         let mut known = known.map_err(|_| busy(register))?;
         let stale = known.get(&register).is_none_or(|known| known.read_at < asked_at);
-        // Of many that wait here, one reads for all.
+        // Of many callers that wait here, one reads for all.
         if stale {
             let read_at = Instant::now();
             let from = match known.get(&register) {
@@ -143,7 +145,7 @@ impl Notebook {
         Ok(end.is_some_and(|until| *until > Utc::now()))
     }
 
-    /// Publishes an entry; a stream that is not there is made.
+    /// Publishes an entry, and declares the stream if it is missing.
     async fn append(&self, register: Register, entry: &Entry) -> Result<()> {
         let properties = Properties { content_type: Some(JSON.into()), ..Properties::default() };
         let body = serde_json::to_vec(entry).map_err(|error| {
@@ -175,7 +177,7 @@ impl Notebook {
         self.read(register, from, Some(marker)).await
     }
 
-    /// Reads up to a marker, or as far as there is something to see.
+    /// Reads up to a marker, or as far as entries are available.
     async fn read(&self, register: Register, mut from: From, marker: Option<String>) -> Result<Notes> {
         let mut found = Notes::default();
         loop {
@@ -212,7 +214,7 @@ impl Notebook {
         }
     }
 
-    /// Asks for something that the broker may refuse.
+    /// Sends a request that the broker may refuse.
     async fn ask<T, F>(&self, register: Register, what: &str, ask: impl Fn(Session) -> F) -> Result<T>
     where
         F: Future<Output = lapin::Result<T>>,
@@ -220,7 +222,7 @@ impl Notebook {
         let what = format!("{what} stream `{}`", register.name());
         let told = streams::ask(&self.amqp, &what, READING, ask).await?;
         told.map_err(|error| match reply_code(&error) {
-            // Its leader is not there yet, or it is not made yet: no reason to believe that nothing was noted.
+            // Its leader is not available yet, or it is not declared yet: that does not mean that nothing was noted.
             Some(code::NOT_FOUND) => {
                 Error::connection(format!("stream `{}` is not available: {}", register.name(), text(&error)))
             }
@@ -229,7 +231,7 @@ impl Notebook {
     }
 }
 
-/// The broker does not let us have the stream, and waiting does not help.
+/// The error if the broker refuses the stream, and waiting does not help.
 fn no_stream(register: Register, why: &dyn std::fmt::Display) -> Error {
     Error::unsupported(format!(
         "this RabbitMQ keeps no notes on tasks, which takes stream `{}` (version 3.9, and permission to declare it): {why}",
@@ -237,7 +239,7 @@ fn no_stream(register: Register, why: &dyn std::fmt::Display) -> Error {
     ))
 }
 
-/// Others who want the same have been waiting for the broker for so long.
+/// The error if other callers have been waiting for the stream for too long.
 fn busy(register: Register) -> Error {
     Error::timeout(format!(
         "cannot use stream `{}`: others have waited for it for {}",
@@ -282,7 +284,7 @@ async fn read(
     let source = Source { queue: register.name().into(), prefetch: WINDOW, tag, arguments };
     let mut piece = Piece { notes: Vec::new(), next: None, end: End::Full };
     let mut entries = match source.subscribe(session).await {
-        // Nothing was ever noted: the first note makes the stream.
+        // Nothing was ever noted: the first note declares the stream.
         Err(error) if marker.is_none() && is_missing(&error) => {
             return Ok(Piece { end: End::Silent, ..piece });
         }
@@ -335,7 +337,7 @@ async fn read(
     Ok(piece)
 }
 
-/// True when there is no such stream; not while one cannot be reached.
+/// True when the stream does not exist; false while it merely cannot be reached.
 fn is_missing(error: &lapin::Error) -> bool {
     reply_code(error) == Some(code::NOT_FOUND) && text(error).contains("no queue '")
 }

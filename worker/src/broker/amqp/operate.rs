@@ -1,4 +1,4 @@
-//! What people ask about queues: how full, purge, delete.
+//! Administration of queues and exchanges: inspect, purge, delete, unbind.
 
 use lapin::Queue;
 use lapin::options::{
@@ -46,7 +46,7 @@ async fn ask_for_queue(scratch: &mut Scratch, name: &str) -> lapin::Result<Queue
     scratch.run(async |channel| channel.queue_declare(name, passive, FieldTable::default()).await).await
 }
 
-/// Drops what waits, and says how much.
+/// Drops all waiting messages, and returns how many there were.
 pub(super) async fn purge(amqp: &Amqp, queue: &str) -> Result<u64> {
     check_queue(queue)?;
     let purge = async |mut scratch: Scratch| {
@@ -56,7 +56,7 @@ pub(super) async fn purge(amqp: &Amqp, queue: &str) -> Result<u64> {
     amqp.ask(&format!("purge queue `{queue}`"), purge).await.map(u64::from)
 }
 
-/// Deletes a queue with its messages. RabbitMQ says nothing of a queue that is not there, so it is asked first.
+/// Deletes a queue with its messages. RabbitMQ does not report that a queue is missing, so this checks first.
 pub(super) async fn delete_queue(amqp: &Amqp, queue: &str) -> Result<()> {
     check_queue(queue)?;
     let delete = async |mut scratch: Scratch| {
@@ -66,10 +66,10 @@ pub(super) async fn delete_queue(amqp: &Amqp, queue: &str) -> Result<()> {
     amqp.ask(&format!("delete queue `{queue}`"), delete).await.map(drop)
 }
 
-/// Deletes a queue, unless the guard keeps it, and says how many messages went with it.
+/// Deletes a queue, unless the guard forbids it, and returns how many messages were deleted with it.
 ///
-/// The guard is checked here. RabbitMQ knows such conditions too, but not for quorum queues, where it answers a
-/// request that has one by closing the connection.
+/// The guard is checked here. RabbitMQ supports such conditions too, but not for quorum queues, where it closes the
+/// connection over a request that has one.
 pub(super) async fn delete_queue_if(amqp: &Amqp, queue: &str, guard: DeleteGuard) -> Result<u64> {
     let found = queues(amqp, &[queue.to_owned()]).await?;
     let Some(found) = found.into_iter().next() else {
@@ -109,7 +109,7 @@ pub(super) async fn exchanges(amqp: &Amqp, names: &[String]) -> Result<Vec<Excha
 async fn is_there(scratch: &mut Scratch, exchange: &str) -> lapin::Result<bool> {
     let name = short(exchange)?;
     let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
-    // A passive declaration is not compared with the existing queue.
+    // A passive declaration is not compared with the existing exchange.
     let kind = lapin::ExchangeKind::Direct;
     let asked = scratch
         .run(async |channel| channel.exchange_declare(name, kind, passive, FieldTable::default()).await);
@@ -120,7 +120,7 @@ async fn is_there(scratch: &mut Scratch, exchange: &str) -> lapin::Result<bool> 
     }
 }
 
-/// Deletes an exchange. RabbitMQ says nothing of one that is not there, so it is asked first.
+/// Deletes an exchange. RabbitMQ does not report that one is missing, so this checks first.
 pub(super) async fn delete_exchange(amqp: &Amqp, exchange: &str, guard: DeleteGuard) -> Result<()> {
     if exchanges(amqp, &[exchange.to_owned()]).await?.is_empty() {
         return Err(Error::topology(format!(
@@ -135,7 +135,7 @@ pub(super) async fn delete_exchange(amqp: &Amqp, exchange: &str, guard: DeleteGu
     amqp.ask(&format!("delete exchange `{exchange}`"), delete).await
 }
 
-/// Takes a binding away. RabbitMQ says nothing of one that is not there.
+/// Removes a binding. RabbitMQ does not report that one is missing.
 pub(super) async fn unbind(amqp: &Amqp, binding: &Binding) -> Result<()> {
     check_queue(&binding.queue)?;
     check_name("exchange", &binding.exchange)?;

@@ -1,5 +1,5 @@
-//! Does a queue outlive its last consumer? Taking many messages needs a consumer, and an auto-delete queue would be deleted
-//! with it.
+//! Finds out whether a queue outlives its last consumer. Taking many messages needs a consumer, and an auto-delete
+//! queue would be deleted with it.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use crate::error::Result;
 
 /// How long an answer is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// When a queue goes that was made by asking for it.
+/// After how many milliseconds a queue that the check itself declared expires.
 const GONE: i32 = 1000;
 
-/// The last queue that was asked for, and the answer.
+/// The last queue that was checked, and the answer.
 #[derive(Default)]
 pub(super) struct Outlives(Mutex<Option<(Arc<str>, bool, Instant)>>);
 
 impl Outlives {
-    /// False for an auto-delete queue, and for one of which it cannot be told.
+    /// False for an auto-delete queue, and if it cannot be determined.
     pub(super) async fn ask(&self, amqp: &Amqp, queue: &str) -> Result<bool> {
         let known = lock(&self.0).clone();
         if let Some((name, outlives, since)) = known
@@ -40,14 +40,16 @@ impl Outlives {
     }
 }
 
-/// The protocol does not report it. But the broker compares a declaration with the queue that exists, first whether it is
-/// durable, then whether it is auto-delete, then the arguments, and says where they differ.
+/// True if a queue is known not to be auto-delete. The protocol does not report it, but the broker compares a
+/// declaration with the existing queue, first whether it is durable, then whether it is auto-delete, then the
+/// arguments, and reports where they differ.
 async fn is_kept(scratch: &mut Scratch, queue: &str) -> lapin::Result<bool> {
     let name = short(queue)?;
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
     let asked = name.clone();
     scratch.run(async |channel| channel.queue_declare(asked, passive, FieldTable::default()).await).await?;
-    // Arguments that no queue has: it is never declared but when it was deleted just now, and then it goes by itself.
+    // Arguments that no queue has: this declares a queue only if it was deleted just now, and then it expires by
+    // itself.
     let mut arguments = FieldTable::default();
     arguments.insert("x-expires".into(), AMQPValue::LongInt(GONE));
     let options = QueueDeclareOptions { durable: true, auto_delete: true, ..Default::default() };

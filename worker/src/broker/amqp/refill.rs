@@ -1,8 +1,8 @@
-//! A smaller prefetch: what replaces a lane takes over from it as the old lane's deliveries are settled.
+//! Reduces a prefetch: new lanes take over from an old one as its deliveries are settled.
 //!
-//! RabbitMQ keeps the prefetch of a consumer, and what a cancelled one holds does not count against the next. Beginning at
-//! once, the new consumer would reserve its whole prefetch beside all that the old one runs, from other workers, for as long
-//! as the longest of those runs.
+//! RabbitMQ cannot change the prefetch of a consumer, and what a cancelled one holds does not count against the next.
+//! If the new consumer started at once, it would withhold its whole prefetch from other workers, in addition to
+//! everything that the old one runs, until the longest of those runs has ended.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use futures_util::future::select_all;
 
 use super::gauge::Gauge;
 
-/// A consumer that begins when enough of what was held before it is settled.
+/// A consumer that starts when enough of the old deliveries are settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) prefetch: u16,
-    /// How many of the old deliveries may be left when it begins.
+    /// How many of the old deliveries may be left when it starts.
     pub(super) left: usize,
 }
 
-/// In so many parts a consumer is replaced.
+/// In how many parts a consumer is replaced.
 const PARTS: u32 = 4;
 
-/// The consumers that share a prefetch. With the old deliveries they never hold more than it, and less than a quarter of it
-/// waits for more of those to end.
+/// Splits a prefetch into consumers. Together with the old deliveries they never hold more than the prefetch, and less
+/// than a quarter of it is unused while more of those must end first.
 pub(super) fn shares(prefetch: u16) -> impl Iterator<Item = Share> {
     let up_to = move |part: u32| u16::try_from(u32::from(prefetch) * part / PARTS).unwrap_or(prefetch);
     let share = move |part| Share {
@@ -37,7 +37,7 @@ pub(super) fn shares(prefetch: u16) -> impl Iterator<Item = Share> {
 pub(super) async fn until_left(lanes: Vec<Arc<Gauge>>, left: usize) {
     let mut unsettled: Vec<_> = lanes.iter().map(|lane| lane.unsettled.subscribe()).collect();
     while unsettled.iter_mut().map(|lane| *lane.borrow_and_update()).sum::<usize>() > left {
-        // Never an error: the gauges, which send, are held here.
+        // Never an error: the gauges, which are the senders, are held here.
         let _ = select_all(unsettled.iter_mut().map(|lane| lane.changed().boxed())).await;
     }
 }

@@ -1,8 +1,8 @@
-//! Writes the verdicts on batches, and requeues what is left of each, one after the other.
+//! Writes the verdicts on batches, and requeues the rest of each batch, one batch after the other.
 //!
-//! A quorum queue that has many acks of a channel to write keeps further ones back in that channel, and they are lost if it
-//! is closed meanwhile: the messages would come again. So there are few acks, and a channel with many is closed only when
-//! the queue is known to have them.
+//! While a quorum queue has many acks of a channel to write, further ones are held back in that channel, and they are
+//! lost if it is closed meanwhile: the messages would be redelivered. So acks are kept few, and a channel with many is
+//! closed only once the queue is known to have them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,12 +27,12 @@ use crate::connection::amqp::subscription::{Ack, Event, Source};
 const TOGETHER: usize = 1024;
 /// How long settled messages wait for those before them, to be acked with them.
 const STRAGGLER: Duration = Duration::from_millis(200);
-/// How long to wait until what was requeued is seen in its queue.
+/// How long to wait until requeued messages are seen in their queue.
 const SEEN: Duration = Duration::from_millis(500);
-/// The same while the queue says nothing of its messages.
+/// The same while the queue reports no messages.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What is to be done with a batch, named by its number.
+/// A step for a batch, which is identified by its number.
 pub(super) enum Step {
     Open { number: u64, channel: Box<OpenChannel>, queue: Arc<str> },
     Ack { number: u64, tag: u64 },
@@ -44,15 +44,15 @@ pub(super) enum Step {
 /// The channels of batches.
 pub(super) struct Returns {
     open: BTreeMap<u64, Open>,
-    /// All settled, but not closed yet.
+    /// Batches that are settled but not closed yet.
     settled: Vec<(Open, usize)>,
-    /// How many batches others know to be on their way back.
+    /// How many batches are on their way back into their queues; shared with others.
     returning: Arc<AtomicUsize>,
-    /// False when somebody else takes what is requeued as soon as it is there.
+    /// False when another consumer takes requeued messages as soon as they are in the queue.
     is_seen: bool,
-    /// For looking at queues, and the number of its connection.
+    /// A channel for inspecting queues, and the generation of its connection.
     looking: Option<(u64, Scratch)>,
-    /// Channels of which nothing goes back; when one is closed, the broker has its acks.
+    /// Closing channels with nothing to requeue; when one is closed, the broker has its acks.
     closing: TaskTracker,
 }
 
@@ -74,7 +74,7 @@ impl Returns {
         }
     }
 
-    /// Runs until nobody can settle anything any more.
+    /// Runs until no further steps can arrive.
     pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Step>) {
         let mut steps = Vec::new();
         loop {
@@ -83,7 +83,7 @@ impl Returns {
             match if is_idle { came.await } else { timeout(STRAGGLER, came).await.and_then(|came| came) } {
                 Ok(0) => return,
                 Ok(_) => {}
-                // Nobody has waited for the end of a walk.
+                // A walk has ended without a flush.
                 Err(_) if self.open.is_empty() => self.give_back().await,
                 Err(_) => {}
             }
@@ -130,17 +130,17 @@ impl Returns {
                 }
                 self.give_back().await;
                 self.closing.close();
-                // As long as it takes to close a channel, or to end a connection that does not.
+                // Bounded: a channel is closed in time, or its connection is cut.
                 self.closing.wait().await;
                 self.closing.reopen();
                 self.is_seen = true;
-                // An error means that nobody waits any more.
+                // An error means that the caller has given up.
                 let _ = reply.send(());
             }
         }
     }
 
-    /// Closes the channels of all batches that are settled: what is unacked on them goes back.
+    /// Closes the channels of all settled batches, which requeues what is unacked on them.
     async fn give_back(&mut self) {
         let settled = std::mem::take(&mut self.settled);
         let last = take_acks(&settled).await;
@@ -156,10 +156,11 @@ impl Returns {
         }
     }
 
-    /// Closes the channel of a batch. `expected` is the queue of those before it, and how many messages it has.
+    /// Closes the channel of a batch. `expected` is the queue of the batches before it, and how many messages it has.
     ///
-    /// RabbitMQ confirms that before a quorum queue has noticed. The next batch must come after it, so it is waited for,
-    /// as far as it can be seen: others may take what is requeued at once.
+    /// RabbitMQ confirms the close before a quorum queue has noticed it. The next batch must be requeued after this
+    /// one, so this waits for the queue, as far as that can be seen: other consumers may take requeued messages at
+    /// once.
     async fn close(&mut self, open: Open, given_back: usize, expected: &mut Option<(Arc<str>, u64)>) {
         let Open { channel, queue, .. } = open;
         let session = channel.session().clone();
@@ -177,14 +178,14 @@ impl Returns {
         }
     }
 
-    /// Waits until a queue has so many messages. False if it seems that it will not have them.
+    /// Waits until a queue has this many messages. Returns `false` if it seems that it will not have them.
     async fn has(&mut self, session: &Session, queue: &str, expected: u64) -> bool {
         let since = Instant::now();
         while let Some(ready) = self.ready(session, queue).await {
             if u64::from(ready) >= expected {
                 return true;
             }
-            // A quorum queue that is busy for a quarter of a second says that it is empty.
+            // A quorum queue that is busy for a quarter of a second reports that it is empty.
             if since.elapsed() > if ready == 0 { BUSY } else { SEEN } {
                 return false;
             }
@@ -193,7 +194,7 @@ impl Returns {
         false
     }
 
-    /// How many messages a queue has, if the broker tells in time.
+    /// How many messages a queue has, if the broker replies in time.
     async fn ready(&mut self, session: &Session, queue: &str) -> Option<u32> {
         let name = short(queue).ok()?;
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
@@ -208,11 +209,11 @@ impl Returns {
     }
 }
 
-/// Resolves when the queues have the acks of all these channels. The channels that are returned are to be closed last.
+/// Waits until the queues have the acks of all these channels. The returned channels must be closed last.
 ///
-/// A channel that has taken all its acks may keep some back until the queue has the others; a consumer that begins after
-/// that begins when the queue has them, and when the channel has taken another request, it has heard of it. The consumer
-/// may be handed a message, which is behind all others.
+/// A channel that has received all its acks may hold some back until the queue has the others. A consumer started after
+/// that starts only when the queue has them, and once the channel has answered another request, it knows that too. The
+/// consumer may be handed a message, which is behind all others.
 async fn take_acks(settled: &[(Open, usize)]) -> Vec<OpenChannel> {
     let many: Vec<&Open> = settled.iter().map(|(open, _)| open).filter(|open| open.acks.are_many()).collect();
     let Some(session) = many.iter().map(|open| open.channel.session()).find(|session| session.is_alive())
@@ -226,7 +227,7 @@ async fn take_acks(settled: &[(Open, usize)]) -> Vec<OpenChannel> {
     for queue in queues {
         let tag = format!("walk.{}", Uuid::new_v4().simple());
         let source = Source { queue: Arc::clone(queue), prefetch: 1, tag, arguments: FieldTable::default() };
-        // Without an answer there is nothing more to be done.
+        // Without a reply, nothing more can be done.
         if let Ok(Ok(mut subscribed)) = timeout(ANSWER, source.subscribe(session)).await {
             subscribed.cancel();
             let ended =
@@ -245,13 +246,13 @@ impl Open {
             return;
         }
         let ack = |ack: Ack| self.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple });
-        // An ack that does not arrive is void: the message is in the queue again.
+        // If an ack does not arrive, the message is in the queue again.
         let _ = timeout(ANSWER, join_all(acks.into_iter().map(ack))).await;
     }
 
-    /// Resolves when the channel has taken all that was written on it.
+    /// Waits until the channel has processed everything that was written on it.
     async fn ask(&self) {
-        // Any answer will do.
+        // The reply to any request will do.
         let asked = self.channel.basic_qos(1, BasicQosOptions { global: false });
         let _ = timeout(ANSWER, asked).await;
     }

@@ -1,9 +1,9 @@
-//! The log of the schedulers: a stream, whose order is the same for all who read it; and the fences: exchanges.
+//! The log of the schedulers is a stream, whose order is the same for all readers; fences are exchanges.
 //!
-//! A leader publishes to an exchange that it alone has made, to which the stream and the queue of the message are bound:
-//! RabbitMQ routes a message to both or to neither. A new leader deletes the exchange of the former one first,
-//! then reads the stream to its end: what the former leader sent before is in it, and what it sends later, having been
-//! paused in between, is refused, since there is no such exchange.
+//! A leader publishes to an exchange that it alone has declared, to which the stream and the queue of the message are
+//! bound: RabbitMQ routes a message to both or to neither. A new leader first deletes the exchange of the former one,
+//! then reads the stream to its end: everything that the former leader sent before is in it, and anything that it sends
+//! later, after having been paused in between, is refused, since the exchange no longer exists.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -30,40 +30,41 @@ use crate::error::{Error, Result};
 use crate::message::headers::names;
 use crate::message::{JSON, Message, Properties};
 
-/// The stream.
+/// The name of the stream.
 const STREAM: &str = "mq-worker.schedules";
 /// How long reading may take.
 const READING: Duration = Duration::from_secs(60);
-/// After so long without the marker, which is there, something is wrong.
+/// If the marker, which was published, has not arrived after this time, something is wrong.
 const SILENCE: Duration = Duration::from_secs(10);
-/// After so long without an entry, a follower has seen what there is.
+/// After this time without an entry, a follower has seen all entries.
 const CALM: Duration = Duration::from_millis(200);
 /// How many entries are sent ahead of the ack.
 const WINDOW: u16 = 1000;
-/// What the stream may take of the disk: many times all schedules, which the leader writes again from time to time.
+/// How much of the disk the stream may use: many times the size of all schedules, which the leader rewrites from time
+/// to time.
 const MAX_BYTES: i64 = 512 << 20;
-/// A stream forgets whole segments only.
+/// A stream discards whole segments only.
 const SEGMENT: i64 = 8 << 20;
-/// What was published to an exchange just before it was deleted has reached its queues by then.
+/// After this time, messages published to an exchange just before it was deleted have reached their queues.
 const ON_ITS_WAY: Duration = Duration::from_millis(300);
-/// So long a binding is believed to be there: it goes with its queue, when somebody deletes that.
+/// How long a binding is assumed to exist: it disappears when its queue is deleted.
 const BOUND_FOR: Duration = Duration::from_secs(5);
 
-/// Somebody reads up to here.
+/// A reader reads up to this entry.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Marker {
     marker: String,
 }
 
-/// Where to begin to read.
+/// Where to start reading.
 #[derive(Clone, Copy)]
 enum From {
     After(u64),
     LastChunk,
 }
 
-/// Where to end.
+/// Where to stop reading.
 #[derive(Clone, Copy)]
 enum Until<'a> {
     Marker(&'a str),
@@ -72,9 +73,9 @@ enum Until<'a> {
 
 pub(super) struct AmqpScheduleLog {
     amqp: Arc<Amqp>,
-    /// What is bound to which fence, and since when that is known.
+    /// Which target is bound to which fence, and since when that is known.
     bound: Mutex<HashMap<(String, String), Instant>>,
-    /// Many first entries at a time make one stream.
+    /// Ensures that many first entries at a time declare the stream only once.
     making: tokio::sync::Mutex<()>,
 }
 
@@ -95,7 +96,7 @@ impl AmqpScheduleLog {
         self.amqp.stream_publisher.publish(outgoing).await
     }
 
-    /// Makes the stream.
+    /// Declares the stream.
     async fn make(&self) -> Result<()> {
         let making = runtime::timeout(READING, self.making.lock()).await;
         let _one = making.map_err(|_| {
@@ -113,7 +114,7 @@ impl AmqpScheduleLog {
         F: Future<Output = lapin::Result<T>>,
     {
         let what = format!("{what} stream `{STREAM}`");
-        // A broker that is away is an error within the usual time limit: only reading may take longer.
+        // An unreachable broker must be an error within the usual time limit: only reading may take longer.
         self.amqp.streams.reach(&what, self.amqp.limit).await?;
         let told = streams::ask(&self.amqp, &what, READING, ask).await?;
         told.map_err(|error| match reply_code(&error) {
@@ -128,7 +129,7 @@ impl AmqpScheduleLog {
         })
     }
 
-    /// Binds what the message is for to the fence. `false`: there is no such fence any more.
+    /// Binds the target of the message to the fence. Returns `false` if the fence no longer exists.
     async fn bind(&self, fence: &str, target: &Target) -> Result<bool> {
         let key = (fence.to_owned(), target.to_header());
         let is_bound = lock(&self.bound).get(&key).is_some_and(|since| since.elapsed() < BOUND_FOR);
@@ -188,7 +189,7 @@ impl Target {
         }
     }
 
-    /// What its binding looks for.
+    /// The value of the header that its binding matches.
     fn to_header(&self) -> String {
         match self {
             Self::Queue(name) => format!("queue:{name}"),
@@ -209,7 +210,7 @@ impl std::fmt::Debug for Target {
 impl ScheduleLog for AmqpScheduleLog {
     fn append<'a>(&'a self, entries: &'a [String]) -> BoxFuture<'a, Result<()>> {
         async move {
-            // A first one alone: it may have to make the stream. All go over one channel, and keep their order.
+            // The first one alone, since it may have to declare the stream. All use one channel, and keep their order.
             let Some((first, rest)) = entries.split_first() else { return Ok(()) };
             self.append_one(first).await?;
             futures_util::future::try_join_all(rest.iter().map(|entry| self.append_one(entry))).await?;
@@ -235,7 +236,7 @@ impl ScheduleLog for AmqpScheduleLog {
     fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
         async move {
             match self.read_until(From::LastChunk, Until::Calm).await {
-                // Nobody has written anything yet.
+                // Nothing has been written yet.
                 Err(error) if error.is_connection() && self.amqp.streams.is_up() => {
                     self.make().await?;
                     self.read_until(From::LastChunk, Until::Calm).await
@@ -304,7 +305,7 @@ impl ScheduleLog for AmqpScheduleLog {
     }
 
     fn trim(&self, _before: u64) -> BoxFuture<'_, Result<()>> {
-        // The broker forgets by itself.
+        // The broker discards old entries by itself.
         Box::pin(std::future::ready(Ok(())))
     }
 }
@@ -328,7 +329,7 @@ async fn declare_stream(session: Session) -> lapin::Result<()> {
 async fn read(session: &Session, from: From, until: Until<'_>) -> lapin::Result<Vec<LogEntry>> {
     let mut arguments = FieldTable::default();
     let (begin, after) = match from {
-        // Places are offsets plus one, so that 0 is before the first.
+        // Positions are offsets plus one, so that 0 is before the first.
         From::After(after) => (AMQPValue::LongLongInt(i64::try_from(after).unwrap_or(i64::MAX)), after),
         From::LastChunk => (AMQPValue::LongString("last".into()), 0),
     };
@@ -371,7 +372,7 @@ async fn read(session: &Session, from: From, until: Until<'_>) -> lapin::Result<
         if count.is_multiple_of(usize::from(WINDOW / 2)) {
             entries.ack(vec![Ack { tag: delivery.delivery_tag, multiple: true }]);
         }
-        // A stream hands out whole chunks: the first may begin earlier.
+        // A stream delivers whole chunks: the first may start earlier.
         if at <= after {
             continue;
         }

@@ -1,23 +1,24 @@
-//! Whether a quorum queue has the verdicts that were written on a channel.
+//! Tracks whether a quorum queue has the verdicts that were written on a channel.
 //!
-//! RabbitMQ keeps those beyond 32 back in the channel until the queue has written the ones before, and loses them if the channel
-//! is closed meanwhile: the messages would come again. Nothing in the protocol tells that the queue has them.
+//! RabbitMQ holds back verdicts beyond 32 in the channel until the queue has written the ones before, and loses them if
+//! the channel is closed meanwhile: the messages would be redelivered. The protocol does not report when the queue has
+//! them.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many on their way are never kept back.
+/// This many verdicts in flight are never held back.
 const FEW: usize = 24;
-/// How long to give the queue for more.
+/// How long the queue may take for more than that.
 const SINKS: Duration = Duration::from_millis(500);
 
-/// The verdicts of one channel: how many were written since the queue surely had all, and when the last one was.
+/// The verdicts of one channel: how many were written since the queue certainly had all, and when the last one was.
 #[derive(Debug, Default)]
 pub(super) struct Sinking(Option<(usize, Instant)>);
 
 impl Sinking {
-    /// So many were written.
+    /// Records that this many were written.
     pub(super) fn wrote(&mut self, verdicts: usize, now: Instant) {
         let before = self.0.filter(|(_, last)| now < *last + SINKS).map_or(0, |(count, _)| count);
         if verdicts > 0 {
@@ -25,7 +26,7 @@ impl Sinking {
         }
     }
 
-    /// When the queue will have what was written, if it may not have it at this time.
+    /// When the queue will have everything that was written, if it may not have it yet at this time.
     pub(super) fn over_at(&self, now: Instant) -> Option<Instant> {
         let (count, last) = self.0?;
         Some(last + SINKS).filter(|over| count > FEW && now < *over)

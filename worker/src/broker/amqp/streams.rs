@@ -1,4 +1,4 @@
-//! Asking RabbitMQ for something of a stream that it may refuse.
+//! Sends requests about streams that RabbitMQ may refuse.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use crate::connection::amqp::failure::{is_channel_error, text};
 use crate::connection::amqp::link::Session;
 use crate::error::Result;
 
-/// The answer about a stream that another client is declaring: it exists, and its replica does not run yet. RabbitMQ 4
-/// says "a running replica".
+/// Part of the reply about a stream that another client is declaring: it exists, but its replica does not run yet.
+/// RabbitMQ 4 replies "a running replica".
 const NO_REPLICA: &str = "replica on the local node";
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Asks on the connection for streams, within `limit`. The inner error is the broker's refusal.
+/// Sends a request on the connection for streams, within `limit`. The inner error is the broker's refusal.
 ///
 /// # Errors
 /// No connection, or no answer in time.

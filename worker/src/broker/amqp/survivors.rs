@@ -1,50 +1,51 @@
-//! What a worker still has in its hands when a channel is lost: pure bookkeeping.
+//! Messages that a worker still holds when their channel is lost: pure bookkeeping.
 //!
-//! The broker hands those messages out again, often to the same process, while their first run goes on. A second run
-//! beside it would be a needless duplicate. So the new copy is parked until the first run ends: an ack is then an ack
-//! of the new copy, and a requeue hands it out. A run that ended just before its copy came needs no second one either.
+//! The broker redelivers those messages, often to the same process, while their first run is still in progress. A
+//! second run beside it would be a needless duplicate. So the new copy is parked until the first run ends: an ack then
+//! acks the new copy, and a requeue hands it out. If the run ended just before its copy arrived, no second run is
+//! needed either.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::ledger::Identity;
 
-/// A copy comes soon after the loss. After this long an equal message is another one.
+/// A copy arrives soon after the loss. After this time, an equal message is a different one.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
-/// Finished ones that are remembered at most.
+/// How many finished messages are remembered at most.
 const REMEMBERED: usize = 8192;
 
-/// Messages of lost channels. `P` is what is parked.
+/// Messages of lost channels. `P` is a parked copy.
 pub(super) struct Survivors<P> {
-    /// By the number of their lost channel and their tag there.
+    /// Keyed by the number of the lost channel and the tag there.
     running: HashMap<(u64, u64), Identity>,
     parked: HashMap<Identity, Option<P>>,
     finished: VecDeque<(Instant, Identity)>,
-    /// The last ones that were acked on the present channel: the broker may not have seen those acks.
+    /// The last messages that were acked on the current channel: the broker may not have seen those acks.
     acked: VecDeque<Identity>,
-    /// How many of them can be on their way.
+    /// How many of those acks can be in flight.
     most: usize,
 }
 
-/// What to do with a message that was handed out before.
+/// What to do with a redelivered message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Again {
     /// It is not known here.
     Run,
-    /// Its first run goes on.
+    /// Its first run is still in progress.
     Park,
-    /// Its first run ended well: ack it.
+    /// Its first run ended with an ack: ack it too.
     Finished,
 }
 
 impl<P> Survivors<P> {
-    /// A memory for a channel on which so many may be unacked.
+    /// `most` is how many messages may be unacked on the channel.
     pub(super) fn new(most: usize) -> Self {
         let (running, parked, finished, acked) = Default::default();
         Self { running, parked, finished, acked, most }
     }
 
-    /// The ack of a message is written.
+    /// Records that the ack of a message was written.
     pub(super) fn acked(&mut self, identity: Identity) {
         if self.acked.len() >= self.most {
             self.acked.pop_front();
@@ -52,7 +53,7 @@ impl<P> Survivors<P> {
         self.acked.push_back(identity);
     }
 
-    /// A channel was lost. What was parked from it is void: it comes again.
+    /// Records the loss of a channel. Copies parked from it are void, as they will be redelivered.
     pub(super) fn lost(
         &mut self,
         channel: u64,
@@ -75,12 +76,12 @@ impl<P> Survivors<P> {
         self.finished.push_back((Instant::now(), identity));
     }
 
-    /// True when no redelivered message need be looked at.
+    /// True when no redelivered message needs a check.
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty() && self.finished.is_empty()
     }
 
-    /// What to do with a message that was handed out before. [`park`](Self::park) follows when it says so.
+    /// Decides what to do with a redelivered message. On [`Again::Park`], the caller must call [`park`](Self::park).
     pub(super) fn ask(&mut self, identity: &Identity) -> Again {
         while self.finished.front().is_some_and(|(since, _)| since.elapsed() > REMEMBERED_FOR) {
             self.finished.pop_front();
@@ -103,7 +104,7 @@ impl<P> Survivors<P> {
         }
     }
 
-    /// A run that began on a lost channel has ended: returns the copy that is parked for it.
+    /// Records the end of a run that began on a lost channel, and returns the copy that is parked for it.
     pub(super) fn ended(&mut self, channel: u64, tag: u64, well: bool) -> Option<P> {
         let identity = self.running.remove(&(channel, tag))?;
         let parked = self.parked.remove(&identity)?;

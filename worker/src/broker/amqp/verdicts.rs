@@ -1,4 +1,4 @@
-//! The way of the verdicts from those who settle to the lane.
+//! Passes verdicts from settled deliveries to their lane.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +7,21 @@ use tokio::sync::mpsc;
 
 use crate::broker::{Settle, Verdict};
 
-/// A verdict: the number of the channel, the tag there, and what was decided.
+/// A verdict: the number of the channel, the tag there, and the decision.
 pub(super) type Settled = (u64, u64, Verdict);
 
-/// Takes the verdicts of all channels that a lane has had.
+/// Receives the verdicts of all channels that a lane has had.
 pub(super) struct Verdicts {
-    /// The number of the present channel.
+    /// The number of the current channel.
     pub(super) channel: u64,
-    /// Takes the verdicts of the present channel.
+    /// Receives the verdicts of the current channel.
     pub(super) sink: Arc<dyn Settle>,
-    /// Unbounded, since a verdict must not block; there are no more of them than the prefetch allows deliveries.
+    /// Unbounded, since a verdict must not block; there are never more verdicts than the prefetch allows deliveries.
     sender: mpsc::UnboundedSender<Settled>,
     inbox: mpsc::UnboundedReceiver<Settled>,
 }
 
-/// Takes the verdicts of one channel.
+/// Receives the verdicts of one channel.
 struct LaneSettler {
     channel: u64,
     verdicts: mpsc::UnboundedSender<Settled>,
@@ -45,13 +45,13 @@ impl Verdicts {
         }
     }
 
-    /// From now on there is another channel.
+    /// Switches to the next channel.
     pub(super) fn next_channel(&mut self) {
         self.channel += 1;
         self.sink = Arc::new(LaneSettler { channel: self.channel, verdicts: self.sender.clone() });
     }
 
-    /// Takes a verdict after a pause.
+    /// Adds a verdict after a pause.
     pub(super) fn put_off(&self, settled: Settled, pause: Duration) {
         let sender = self.sender.clone();
         tokio::spawn(async move {
@@ -61,7 +61,7 @@ impl Verdicts {
         });
     }
 
-    /// True when all that have come are taken.
+    /// True when no verdict is waiting.
     pub(super) fn is_empty(&self) -> bool {
         self.inbox.is_empty()
     }
@@ -71,7 +71,7 @@ impl Verdicts {
         self.inbox.recv_many(taken, most).await;
     }
 
-    /// Takes one that has arrived.
+    /// Takes a verdict that has already arrived.
     pub(super) fn take_now(&mut self) -> Option<Settled> {
         self.inbox.try_recv().ok()
     }

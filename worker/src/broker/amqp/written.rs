@@ -1,44 +1,44 @@
-//! The acks of one batch: few, where what is settled has nothing unsettled before it.
+//! The acks of one batch: few, if the settled messages have no unsettled ones before them.
 
 use std::time::{Duration, Instant};
 
 use crate::connection::amqp::subscription::Ack;
 
-/// Fewer are not written together while they may become more.
+/// Fewer messages than this are not acked together while more may follow.
 const TOGETHER: usize = 64;
-/// With so many acks on its way, RabbitMQ keeps none of them back in the channel; its limit is 32.
+/// With this many acks in flight, RabbitMQ does not hold any of them back in the channel; its limit is 32.
 const FEW: usize = 24;
 
 /// Which messages of a batch are acked.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// Up to this tag all are acked.
+    /// All tags up to this one are acked.
     acked: u64,
     /// To be acked.
     done: Vec<u64>,
     since: Option<Instant>,
-    /// How many acks there were.
+    /// How many acks were taken.
     count: usize,
 }
 
 impl Written {
-    /// A message is done with.
+    /// Marks a message as done.
     pub(super) fn done(&mut self, tag: u64) {
         self.since.get_or_insert_with(Instant::now);
         self.done.push(tag);
     }
 
-    /// True when nothing is to be acked.
+    /// True when there is nothing to ack.
     pub(super) fn is_empty(&self) -> bool {
         self.done.is_empty()
     }
 
-    /// True when some acks may be kept back in the channel.
+    /// True when some acks may be held back in the channel.
     pub(super) fn are_many(&self) -> bool {
         self.count > FEW
     }
 
-    /// The acks that are due: those for many messages, and when some have waited for this long, all.
+    /// Takes the acks that are due: one that covers many messages, or all once some have waited for this long.
     pub(super) fn due(&mut self, now: Instant, straggler: Duration) -> Vec<Ack> {
         match self.since {
             Some(since) if now.duration_since(since) >= straggler => self.all(),
@@ -60,7 +60,7 @@ impl Written {
         }
     }
 
-    /// The acks for all that is done.
+    /// Takes the acks for all messages that are done.
     pub(super) fn all(&mut self) -> Vec<Ack> {
         self.since = None;
         self.done.sort_unstable();

@@ -1,4 +1,4 @@
-//! One consumer: what it may still be handed, and from where next.
+//! One consumer: its prefetch, and which of its queues is next.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::broker::Delivery;
 /// A consumer that is attached to queues.
 pub(super) struct Attached {
     pub(super) owner: OwnerId,
-    /// How many deliveries it has.
+    /// The number of its unsettled deliveries.
     pub(super) unsettled: u16,
     prefetch: u16,
     sender: mpsc::Sender<Delivery>,
-    /// In the order of their turns.
+    /// Its queues, the next to be served first.
     queues: VecDeque<Arc<str>>,
 }
 
@@ -39,12 +39,11 @@ impl Attached {
         self.unsettled < self.prefetch && !self.is_deaf()
     }
 
-    /// Its queues.
     pub(super) fn queues(&self) -> Vec<Arc<str>> {
         self.queues.iter().cloned().collect()
     }
 
-    /// The next of its queues that has something, whose turn then ends.
+    /// The next of its queues that is not empty. That queue moves to the end of the order.
     pub(super) fn next_queue(&mut self, filled: impl Fn(&Arc<str>) -> bool) -> Option<Arc<str>> {
         let turn = self.queues.iter().position(filled)?;
         let name = Arc::clone(&self.queues[turn]);
@@ -52,7 +51,6 @@ impl Attached {
         Some(name)
     }
 
-    /// Takes these queues in place of its own.
     pub(super) fn set_prefetch(&mut self, prefetch: u16) {
         self.prefetch = prefetch;
     }
@@ -61,7 +59,7 @@ impl Attached {
         self.queues = queues.into();
     }
 
-    /// A queue has gone. True when it was the last.
+    /// Forgets a deleted queue. Returns true if it was the last.
     pub(super) fn forget_queue(&mut self, name: &str) -> bool {
         self.queues.retain(|queue| **queue != *name);
         self.queues.is_empty()

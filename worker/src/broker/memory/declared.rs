@@ -1,4 +1,4 @@
-//! Exchanges, queues and bindings come and go.
+//! Declares, describes and deletes exchanges, queues and bindings.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ use crate::routing::{Binding, Exchange, Queue, Topology};
 use crate::tracing;
 
 impl MemoryState {
-    /// Makes exchanges, queues and bindings that do not exist yet.
+    /// Creates exchanges, queues and bindings that do not exist yet.
     pub(super) fn declare(&mut self, topology: &Topology, owner: OwnerId, now: Instant) -> Result<()> {
         for exchange in &topology.exchanges {
             match self.exchanges.get(&exchange.name) {
                 None => {
                     self.exchanges.insert(exchange.name.clone(), exchange.clone());
                 }
-                // Nobody owns an exchange here: an external one is made if it is missing, and else used as it is.
+                // Exchanges have no owner here: an external one is created if it is missing, and otherwise used as it is.
                 Some(known) if known.kind == exchange.kind || exchange.external => {}
                 Some(known) => {
                     return Err(Error::topology(format!(
@@ -88,7 +88,7 @@ impl MemoryState {
         }
     }
 
-    /// What there is to say about queues: of these names, or of all.
+    /// Describes the named queues, or all if `names` is empty.
     pub(super) fn describe(&self, names: &[String]) -> Vec<QueueInfo> {
         let info = |queue: &Waiting| QueueInfo {
             name: queue.spec.name.clone(),
@@ -104,7 +104,7 @@ impl MemoryState {
         }
     }
 
-    /// Drops what waits, for its turn or for its time.
+    /// Drops all ready and delayed messages of a queue, and returns their number.
     pub(super) fn purge(&mut self, name: &str, owner: OwnerId) -> Result<u64> {
         let queue = self.queue(name, owner)?;
         let dropped = (queue.ready.len() + queue.delayed.len()) as u64;
@@ -130,7 +130,7 @@ impl MemoryState {
         Ok(())
     }
 
-    /// Deletes a queue, unless the guard keeps it, and says how many messages were in it.
+    /// Deletes a queue if the guard allows it, and returns how many messages were lost with it.
     pub(super) fn delete_queue_if(&mut self, name: &str, guard: DeleteGuard, owner: OwnerId) -> Result<u64> {
         let queue = self.queue(name, owner)?;
         let waiting = (queue.ready.len() + queue.delayed.len()) as u64;
@@ -140,13 +140,13 @@ impl MemoryState {
         Ok(lost)
     }
 
-    /// What there is to say about exchanges: of these names, or of all.
+    /// Describes the named exchanges, or all if `names` is empty.
     pub(super) fn describe_exchanges(&self, names: &[String]) -> Vec<ExchangeInfo> {
         let asked = |exchange: &&Exchange| names.is_empty() || names.contains(&exchange.name);
         self.exchanges.values().filter(asked).map(ExchangeInfo::from).collect()
     }
 
-    /// Deletes an exchange with its bindings, unless the guard keeps it.
+    /// Deletes an exchange and its bindings, if the guard allows it.
     pub(super) fn delete_exchange(&mut self, name: &str, guard: DeleteGuard) -> Result<()> {
         if !self.exchanges.contains_key(name) {
             return Err(Error::topology(format!("there is no exchange `{name}`")));
@@ -158,7 +158,7 @@ impl MemoryState {
         Ok(())
     }
 
-    /// Takes a binding away; an exchange that lives as long as its bindings may go with it.
+    /// Removes a binding, and an auto-delete exchange with its last one.
     pub(super) fn unbind(&mut self, binding: &Binding) {
         let known = self.bindings.len();
         self.bindings.retain(|other| other != binding);
@@ -167,7 +167,7 @@ impl MemoryState {
         }
     }
 
-    /// How long the message that waits longest has waited.
+    /// How long the oldest ready message has waited.
     pub(super) fn oldest(&self, name: &str, now: Instant) -> Option<Duration> {
         let since = self.queues.get(name)?.ready.values().map(|stored| stored.since).min()?;
         Some(now.saturating_duration_since(since))
@@ -185,7 +185,7 @@ impl MemoryState {
         ready.take(most).take_while(fits).map(|stored| stored.message.clone()).collect()
     }
 
-    /// The messages of a call that wait. What is delivered is not here.
+    /// The waiting messages of a call, without those that are delivered.
     pub(super) fn find(&self, id: &str, now: Instant) -> Vec<FoundMessage> {
         let mut found = Vec::new();
         for (name, queue) in &self.queues {
@@ -206,7 +206,7 @@ impl MemoryState {
         found
     }
 
-    /// Takes a queue away, with what waits in it.
+    /// Removes a queue with its messages.
     pub(super) fn remove_queue(&mut self, name: &str) {
         let Some(queue) = self.queues.remove(name) else { return };
         for moment in queue.moments() {
@@ -224,7 +224,7 @@ impl MemoryState {
         }
     }
 
-    /// A binding of an exchange has gone; if it was the last, the exchange may go too.
+    /// Deletes an auto-delete exchange if its last binding is gone.
     fn let_go_of_exchange(&mut self, name: &str) {
         let in_use = self.bindings.iter().any(|binding| binding.exchange == name);
         if !in_use && self.exchanges.get(name).is_some_and(|exchange| exchange.auto_delete) {
@@ -232,7 +232,7 @@ impl MemoryState {
         }
     }
 
-    /// The time that a queue lives without being used begins again.
+    /// Restarts the expiry of an unused queue.
     pub(super) fn mark_used(&mut self, name: &str, now: Instant) {
         self.stop_unused_clock(name);
         let id = self.next_id();
@@ -244,7 +244,7 @@ impl MemoryState {
         self.timers.insert((at, id), Timer::Unused(Arc::clone(&queue.name)));
     }
 
-    /// The queue is in use, or gone.
+    /// Cancels the expiry of a queue that is in use.
     pub(super) fn stop_unused_clock(&mut self, name: &str) {
         if let Some(moment) = self.queues.get_mut(name).and_then(|queue| queue.unused.take()) {
             self.timers.remove(&moment);

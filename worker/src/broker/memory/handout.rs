@@ -1,4 +1,4 @@
-//! Delivers messages: to consumers, and one at a time to `get`.
+//! Delivers messages to consumers, and one at a time to `get`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ impl MemoryState {
         Ok(self.hand_out(&name, owner, None))
     }
 
-    /// Hands out the first message of a queue.
+    /// Delivers the first message of a queue.
     fn hand_out(&mut self, name: &Arc<str>, owner: OwnerId, consumer: Option<u64>) -> Option<Delivery> {
         let queue = self.queues.get_mut(name)?;
         let place = *queue.ready.first_key_value()?.0;
@@ -38,7 +38,7 @@ impl MemoryState {
         Some(delivery)
     }
 
-    /// Hands out from a queue while its consumers have room. They take turns; a full one is passed over.
+    /// Delivers from a queue while its consumers have room. They take turns; full ones are skipped.
     pub(super) fn serve_queue(&mut self, name: &Arc<str>) {
         loop {
             let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.ready.is_empty()) else {
@@ -53,7 +53,7 @@ impl MemoryState {
         }
     }
 
-    /// Hands out to a consumer while it has room. Its queues take turns; an empty one is passed over.
+    /// Delivers to a consumer while it has room. Its queues take turns; empty ones are skipped.
     pub(super) fn serve_consumer(&mut self, id: u64) {
         loop {
             let Some(consumer) = self.consumers.get_mut(&id).filter(|consumer| consumer.has_room()) else {
@@ -71,7 +71,7 @@ impl MemoryState {
         let Some(delivery) = self.hand_out(name, owner, Some(id)) else { return };
         let consumer = self.consumers.get_mut(&id).expect("it was chosen just now");
         consumer.unsettled += 1;
-        // The receiver was dropped: dropping the delivery requeues it, and by then the consumer counts as deaf.
+        // If the receiver was dropped, dropping the delivery requeues it, and by then the consumer counts as closed.
         self.refused.extend(consumer.send(delivery));
     }
 }

@@ -1,4 +1,4 @@
-//! The queues of one name with their lock, and the clock that wakes them.
+//! The queues of one name with their lock, and the clock thread that runs their timers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, Weak};
@@ -10,11 +10,11 @@ use crate::broker::{Settle, Verdict};
 
 static HUBS: LazyLock<Mutex<HashMap<String, Arc<Hub>>>> = LazyLock::new(Mutex::default);
 
-/// Everything that `memory://NAME` means in this process.
+/// The shared state of one `memory://NAME` in this process.
 pub(super) struct Hub {
     this: Weak<Hub>,
     guarded: Mutex<Guarded>,
-    /// Told when something falls due earlier than the clock thread thought.
+    /// Notified when something becomes due earlier than the clock thread expects.
     sooner: Condvar,
 }
 
@@ -36,7 +36,7 @@ impl Hub {
         }))
     }
 
-    /// Acts on the queues as they are now.
+    /// Runs the due timers, then `act` on the state under the lock.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut MemoryState, Instant) -> T) -> T {
         let mut guarded = self.lock();
         let known = guarded.state.next_deadline();
@@ -52,13 +52,13 @@ impl Hub {
         }
         let refused = guarded.state.take_refused();
         drop(guarded);
-        // A delivery that is dropped asks for the lock, to go back to its queue.
+        // After the lock is released: a dropped delivery takes it to requeue itself.
         drop(refused);
         value
     }
 
-    /// A thread and not a task, so that delays do not depend on the runtime that happened to publish. It ends
-    /// when nothing is left to wait for.
+    /// Starts the clock: a thread and not a task, so that delays do not depend on the runtime of the publisher. It stops when
+    /// nothing is left to wait for.
     fn start_clock(&self) {
         let hub = self.this.upgrade().expect("the caller holds the hub");
         thread::Builder::new()

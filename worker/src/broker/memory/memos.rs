@@ -8,10 +8,10 @@ use chrono::Utc;
 use crate::broker::{Lock, Locked, Note, Notes, Register};
 use crate::message::Headers;
 
-/// After so many notes those that have lapsed are dropped.
+/// Expired notes are dropped once per this many new ones.
 const SWEEP: u64 = 1024;
 
-/// A lock that holds longer outlives the process anyway; much longer, and the clock has no such time.
+/// The longest lifetime of a lock. A longer one outlives the process anyway, and might be beyond the range of the clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Memos {
         Locked::Taken
     }
 
-    /// Opens the lock that a message holds, if it does.
+    /// Releases the lock that a message holds, if any.
     pub(super) fn unlock_for(&mut self, headers: &Headers) {
         if let (Some(key), Some(holder)) = (headers.lock_key(), headers.id())
             && self.locks.get(key).is_some_and(|held| held.holder == holder)

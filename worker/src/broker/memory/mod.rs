@@ -1,8 +1,7 @@
 //! The broker without a server or a file: queues in the memory of this process.
 //!
-//! Everybody in the process who opens `memory://NAME` sees the same queues, on whatever runtime they run; they
-//! live until the process ends. The rules are in `state`, which knows neither locks nor tasks; this file puts
-//! a lock and a clock around it.
+//! Every handle of `memory://NAME` in the process sees the same queues, on whatever runtime it is used; they live until the
+//! process exits. The rules are in `state`, which knows neither locks nor tasks; `hub` puts a lock and a clock around it.
 
 mod consumers;
 mod declared;
@@ -33,10 +32,10 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::routing::{Binding, Topology};
 
-/// The clock of the operating system counts further than this on every platform.
+/// The longest delay. The clock of every platform has a larger range.
 const MAX_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Opens the queues that this process keeps under the URL's name.
+/// Opens the queues of this process under the URL's name.
 pub(super) fn open(url: &BrokerUrl) -> Arc<dyn Broker> {
     let hub = Hub::named(url.path());
     let id = hub.with(|state, _| state.next_id());
@@ -48,8 +47,8 @@ struct MemoryBroker {
     owner: Arc<Owner>,
 }
 
-/// Whose consumers, exclusive queues and unsettled deliveries they are. It lives as long as the broker handle or
-/// one of its consumers does, and gives everything back at its end.
+/// The owner of consumers, exclusive queues and unsettled deliveries. It lives as long as the broker handle or one of its
+/// consumers, and releases all of them at its end.
 struct Owner {
     hub: Arc<Hub>,
     id: OwnerId,
@@ -81,7 +80,7 @@ impl Broker for MemoryBroker {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             name: "memory",
-            // A worker that dies takes the queues with it: no worker ever gets a message that killed another.
+            // A worker that dies takes the queues with it, so no other worker gets the message that killed it.
             counts_crashes: true,
             lists_queues: true,
             peeks: true,
@@ -265,7 +264,7 @@ impl Registers for MemoryBroker {
     }
 }
 
-/// Stops one consumer: when asked, or when it is dropped.
+/// Controls one consumer, and cancels it when dropped.
 struct MemoryConsumerControl {
     owner: Arc<Owner>,
     id: u64,
@@ -298,7 +297,7 @@ impl ConsumerControl for MemoryConsumerControl {
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {
-        // A verdict takes effect while it is given.
+        // A verdict takes effect immediately.
         Box::pin(std::future::ready(()))
     }
 }

@@ -1,4 +1,4 @@
-//! One queue: what waits in it, in the order in which it goes out.
+//! One queue: its messages in the order of delivery.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -8,11 +8,11 @@ use std::time::Instant;
 use crate::message::Message;
 use crate::routing::{Overflow, Queue};
 
-/// Names one user of the queues.
+/// Identifies one user of the queues.
 pub(super) type OwnerId = u64;
 
-/// Where a message stands in its queue: urgent ones first, then by arrival. A message that comes back keeps its
-/// place, and so is first again.
+/// The position of a message in its queue: by priority, then by arrival. A requeued message keeps its place, and so is
+/// first again.
 pub(super) type Place = (Reverse<u8>, u64);
 
 /// A moment, made unique by a number.
@@ -25,14 +25,13 @@ pub(super) struct Stored {
     pub(super) exchange: String,
     pub(super) routing_key: String,
     pub(super) redelivered: bool,
-    /// How often a worker lost it.
+    /// The crash count.
     pub(super) crashes: u32,
-    /// Since when it could be handed out.
+    /// Since when it has been ready for delivery.
     pub(super) since: Instant,
-    /// When it is too old for this queue.
+    /// When it expires in this queue.
     pub(super) expires: Option<Moment>,
-    /// The queues that dropped it before it came here. A message never dies twice in one queue, which ends the
-    /// cycles that dead-lettering can be arranged in.
+    /// The queues that it was dead-lettered from. It never returns to one of them, which breaks dead-letter cycles.
     pub(super) died_in: Vec<Arc<str>>,
 }
 
@@ -61,9 +60,9 @@ pub(super) struct Waiting {
     pub(super) ready: BTreeMap<Place, Stored>,
     pub(super) delayed: BTreeMap<Moment, Stored>,
     pub(super) running: u64,
-    /// The consumers in the order of their turns.
+    /// The consumers, the next to be served first.
     pub(super) consumers: VecDeque<u64>,
-    /// When the queue expires, unless it is used before.
+    /// When the queue expires if it stays unused.
     pub(super) unused: Option<Moment>,
 }
 
@@ -81,22 +80,22 @@ impl Waiting {
         }
     }
 
-    /// The priority that a message has here.
+    /// The priority of a message in this queue.
     pub(super) fn priority(&self, message: &Message) -> Reverse<u8> {
         Reverse(message.properties.priority.unwrap_or(0).min(self.spec.max_priority.unwrap_or(0)))
     }
 
-    /// True when one more message would have to be refused.
+    /// True if the queue is full and rejects publishes.
     pub(super) fn refuses(&self) -> bool {
         self.spec.overflow == Some(Overflow::RejectPublish) && self.room() == Some(0)
     }
 
-    /// How many more may wait; `None` is any number.
+    /// How many more messages fit. `None` means no limit.
     fn room(&self) -> Option<u64> {
         self.spec.max_length.map(|most| most.saturating_sub(self.ready.len() as u64))
     }
 
-    /// The place of a message that must go because the queue is too long: the oldest of the least urgent.
+    /// The place of the message to drop if the queue is too long: the oldest of the lowest priority.
     pub(super) fn surplus(&self) -> Option<Place> {
         let most = self.spec.max_length?;
         if self.spec.overflow == Some(Overflow::RejectPublish) || self.ready.len() as u64 <= most {
@@ -106,7 +105,7 @@ impl Waiting {
         self.ready.range((least_urgent, 0)..).next().map(|(place, _)| *place)
     }
 
-    /// Every moment at which something is to happen here.
+    /// The moments of all timers of this queue.
     pub(super) fn moments(&self) -> impl Iterator<Item = Moment> + '_ {
         let expiries = self.ready.values().filter_map(|stored| stored.expires);
         self.delayed.keys().copied().chain(expiries).chain(self.unused)

@@ -1,4 +1,4 @@
-//! Queues, messages and consumers, and the rules by which messages move: plain data that gets the time as an argument.
+//! Queues, messages and consumers, and the rules for moving messages: plain data that gets the time as an argument.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -23,18 +23,18 @@ pub(super) struct MemoryState {
     pub(super) queues: BTreeMap<Arc<str>, Waiting>,
     pub(super) consumers: BTreeMap<u64, Attached>,
     pub(super) running: HashMap<u64, Running>,
-    /// What happens when, over all queues.
+    /// The timers of all queues.
     pub(super) timers: BTreeMap<Moment, Timer>,
-    /// Queues whose other arguments were reported already.
+    /// Queues with a logged warning that they exist with other arguments.
     pub(super) reported: HashSet<String>,
-    /// Deliveries that no consumer took: to be dropped outside the lock.
+    /// Deliveries that their consumer did not take, to be dropped outside the lock.
     pub(super) refused: Vec<Delivery>,
     last_id: u64,
     pub(super) memos: Memos,
     pub(super) log: Log,
 }
 
-/// A message that was handed out and is not settled.
+/// An unsettled delivery.
 pub(super) struct Running {
     pub(super) queue: Arc<str>,
     pub(super) place: Place,
@@ -45,11 +45,11 @@ pub(super) struct Running {
 
 #[derive(Debug)]
 pub(super) enum Timer {
-    /// The delayed message of this moment may be handed out.
+    /// The delay of the message at this moment ends.
     Due(Arc<str>),
-    /// The message at this place is too old.
+    /// The message at this place expires.
     Expired(Arc<str>, Place),
-    /// Nobody has used the queue for as long as it wants to live.
+    /// The queue expires because it was not used.
     Unused(Arc<str>),
 }
 
@@ -111,7 +111,7 @@ impl MemoryState {
         }
     }
 
-    /// The queues that get a copy; `None` when there is no such exchange.
+    /// The queues that get a copy. `None` if the exchange does not exist.
     fn route(&self, exchange: &str, routing_key: &str) -> Option<Vec<Arc<str>>> {
         if exchange.is_empty() {
             return Some(
@@ -132,7 +132,7 @@ impl MemoryState {
         )
     }
 
-    /// Puts a copy into every queue that the address leads to, or into none.
+    /// Puts a copy into every queue that the message is routed to, or into none.
     pub(super) fn publish(&mut self, publication: Publication, now: Instant) -> Result<()> {
         let Publication { exchange, routing_key, message, delay, mandatory } = publication;
         let queues = self
@@ -159,7 +159,6 @@ impl MemoryState {
         Ok(())
     }
 
-    /// Delays a message.
     fn delay(&mut self, name: &Arc<str>, stored: Stored, until: Instant) {
         let moment = (until, self.next_id());
         let Some(queue) = self.queues.get_mut(name) else { return };
@@ -167,14 +166,14 @@ impl MemoryState {
         self.timers.insert(moment, Timer::Due(Arc::clone(name)));
     }
 
-    /// Puts a message at the end of a queue, and moves what can move.
+    /// Puts a message at the end of a queue, serves its consumers, and enforces its length limit.
     fn enqueue(&mut self, name: &Arc<str>, mut stored: Stored, now: Instant) {
         let id = self.next_id();
         let Some(queue) = self.queues.get(name) else { return };
         let place = (queue.priority(&stored.message), id);
         let ttl = [queue.spec.message_ttl, stored.message.properties.expiration].into_iter().flatten().min();
         stored.since = now;
-        // A time to live that the clock cannot count to is none.
+        // A time to live beyond the range of the clock means none.
         stored.expires = ttl.and_then(|ttl| now.checked_add(ttl)).map(|at| (at, id));
         self.put(name, place, stored);
         self.serve_queue(name);
@@ -210,7 +209,7 @@ impl MemoryState {
         let routing_key = queue.spec.dead_letter_routing_key.clone().unwrap_or(stored.routing_key);
         let mut died_in = stored.died_in;
         died_in.push(Arc::clone(name));
-        // It had its time to live: it must not die of it again where it goes now.
+        // Otherwise it would expire there too.
         let mut message = stored.message;
         message.properties.expiration = None;
         message.headers.set_broker_death(reason, name, chrono::Utc::now());
@@ -236,7 +235,7 @@ impl MemoryState {
         }
         let names = self.names(queues, owner)?;
         let id = self.next_id();
-        // There is room for all that may be unsettled, whatever becomes of the prefetch: handing out never has to wait.
+        // Room for the largest prefetch that may be set later, so that delivering never has to wait.
         let (sender, deliveries) = mpsc::channel(usize::from(u16::MAX));
         self.consumers.insert(id, Attached::new(owner, sender, *prefetch, names.clone()));
         names.iter().for_each(|name| self.attach(id, name, now));
@@ -244,7 +243,7 @@ impl MemoryState {
         Ok((id, deliveries))
     }
 
-    /// Changes how many deliveries of a consumer may be unsettled.
+    /// Changes the prefetch of a consumer.
     pub(super) fn set_prefetch(&mut self, id: u64, prefetch: u16) {
         if let Some(consumer) = self.consumers.get_mut(&id) {
             consumer.set_prefetch(prefetch.max(1));
@@ -252,7 +251,7 @@ impl MemoryState {
         }
     }
 
-    /// Changes the queues of a consumer. What it was handed stays with it.
+    /// Changes the queues of a consumer. It keeps its unsettled deliveries.
     pub(super) fn set_queues(&mut self, id: u64, queues: &[String], now: Instant) -> Result<()> {
         let Some(consumer) = self.consumers.get(&id) else { return Ok(()) };
         let before = consumer.queues();
@@ -264,7 +263,7 @@ impl MemoryState {
         Ok(())
     }
 
-    /// The queues of these names, each once.
+    /// Looks up queues by name, without duplicates.
     fn names(&mut self, queues: &[String], owner: OwnerId) -> Result<Vec<Arc<str>>> {
         let mut names = Vec::with_capacity(queues.len());
         for queue in queues {
@@ -298,7 +297,7 @@ impl MemoryState {
         consumer.queues().iter().for_each(|name| self.detach(id, name, now));
     }
 
-    /// A user leaves: its unsettled deliveries are requeued.
+    /// Removes a user: requeues its unsettled deliveries, and deletes its consumers and exclusive queues.
     pub(super) fn leave(&mut self, owner: OwnerId, now: Instant) {
         let theirs = |id: &OwnerId| *id == owner;
         let consumers: Vec<u64> =
@@ -322,12 +321,12 @@ impl MemoryState {
         }
     }
 
-    /// Settles a delivery. A verdict that comes too late does nothing.
+    /// Settles a delivery. A late verdict has no effect.
     pub(super) fn settle(&mut self, tag: u64, verdict: Verdict, now: Instant) {
         let Some(Running { queue: name, place, mut stored, consumer, .. }) = self.running.remove(&tag) else {
             return;
         };
-        // The queue may have been deleted meanwhile, and even declared again.
+        // The queue may have been deleted in the meantime, and even declared again.
         let queue = self.queues.get_mut(&name).filter(|queue| Arc::ptr_eq(&queue.name, &name));
         let exists = queue.is_some();
         if let Some(queue) = queue {

@@ -1,4 +1,4 @@
-//! What is special about the broker in memory; what all brokers do is in the conformance suite.
+//! Tests of what is special about the memory broker; common behaviour is in the conformance suite.
 
 use std::time::{Duration, Instant};
 

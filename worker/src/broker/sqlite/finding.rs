@@ -1,4 +1,4 @@
-//! A message that was found, as the contract has it.
+//! Converts a found message into the type of the broker contract.
 
 use chrono::DateTime;
 

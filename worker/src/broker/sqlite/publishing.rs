@@ -1,4 +1,4 @@
-//! A message in the terms of the file.
+//! Converts a publication into the type of the SQLite connection.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::routing::names::check_key;
 use crate::show;
 
-/// The longest delay: SQLite counts milliseconds in 64 bits, people do not.
+/// The longest delay. Milliseconds in 64 bits would allow more than anyone needs.
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Checks and encodes a message.

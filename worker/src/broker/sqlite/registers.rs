@@ -1,4 +1,4 @@
-//! The registers and the locks of a file.
+//! The registers and locks of a file.
 
 use std::time::Duration;
 

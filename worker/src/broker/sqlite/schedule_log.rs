@@ -27,7 +27,7 @@ impl ScheduleLog for SqliteBroker {
     }
 
     fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
-        // The file is trimmed: its beginning is where to read from.
+        // The log is trimmed, so readers start at its beginning.
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 

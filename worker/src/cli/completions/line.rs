@@ -1,4 +1,4 @@
-//! What a command line asks for at its end, found in the definitions of the commands.
+//! Finds out from the command definitions what the last word of a command line may be.
 
 use clap::{Arg, Command};
 
@@ -10,19 +10,19 @@ pub(super) enum Kind {
     Worker,
 }
 
-/// What is being typed.
+/// The word being completed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) kind: Kind,
-    /// What the word begins with and keeps: the names of a list that are complete.
+    /// The part of the word that is kept: the complete names of a list.
     pub(super) before: String,
-    /// How the name begins.
+    /// The beginning of the name to complete.
     pub(super) beginning: String,
-    /// The broker that the line names.
+    /// The broker given on the line.
     pub(super) broker: Option<String>,
 }
 
-/// What the last word of a line may be, if it is a name that the broker knows. `command` has been built.
+/// Returns what the last word of a line may be, if it is a name that the broker knows. `command` must be built.
 pub(super) fn asked(command: &Command, line: &str) -> Option<Asked> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     let typed = if line.ends_with(char::is_whitespace) { "" } else { words.pop()? };
@@ -63,7 +63,7 @@ fn note(option: &Arg, value: &str, broker: &mut Option<String>) {
     }
 }
 
-/// The option of a word that takes a value, and the value where it is part of the word.
+/// Returns the option in a word, if it takes a value, and the value, if it is part of the word.
 fn option<'a, 'w>(command: &'a Command, word: &'w str) -> Option<(&'a Arg, Option<&'w str>)> {
     let takes_value = |option: &&Arg| {
         option.get_action().takes_values() && option.get_num_args().is_none_or(|count| count.min_values() > 0)
@@ -73,7 +73,7 @@ fn option<'a, 'w>(command: &'a Command, word: &'w str) -> Option<(&'a Arg, Optio
         let found = command.get_arguments().find(|option| option.get_long() == Some(name))?;
         return takes_value(&found).then_some((found, value));
     }
-    // `-jq email`: flags, and at the end an option.
+    // `-jq email`: flags followed by an option.
     for (index, letter) in word.char_indices().skip(1) {
         let found = command.get_arguments().find(|option| option.get_short() == Some(letter))?;
         if takes_value(&found) {
@@ -93,7 +93,7 @@ fn positional(command: &Command, position: usize) -> Option<&Arg> {
     all.get(position).or_else(|| all.last().filter(is_many)).copied()
 }
 
-/// What an argument names, by how the commands call it.
+/// What an argument names, judged by its id or value name.
 fn kind(argument: &Arg) -> Option<Kind> {
     let of = |name: &str| match name {
         "queue" | "queues" | "QUEUE" => Some(Kind::Queue),

@@ -1,4 +1,4 @@
-//! `mq-worker completions SHELL`: what clap knows, and below it the shell asks [`names`] for what the broker knows.
+//! `mq-worker completions SHELL`: clap's script, extended to ask [`names`] for names that the broker knows.
 
 mod line;
 pub(super) mod names;

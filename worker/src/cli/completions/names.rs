@@ -1,4 +1,4 @@
-//! `mq-worker names LINE`, for shells: the names that may end a command line, one a line.
+//! `mq-worker names LINE`, for shells: prints the names that may complete a command line, one per line.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::cli::{operate, output};
 use crate::control::Control;
 use crate::error::Result;
 
-/// How long somebody who has pressed a key waits.
+/// How long a user who has pressed a key may wait.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long workers have to reply.
 const REPLIES: Duration = Duration::from_millis(300);
 
-/// Prints what fits. Without a broker nothing does, and a shell has no use for the reason.
+/// Prints the matching names. Without a broker there are none, and a shell has no use for the reason.
 pub(in crate::cli) fn run(line: &str, common: CommonArguments) -> Outcome {
     let mut command = Arguments::command();
     command.build();
@@ -39,7 +39,7 @@ pub(in crate::cli) fn run(line: &str, common: CommonArguments) -> Outcome {
     if lines.is_empty() { Ok(()) } else { output::data(lines.join("\n")) }
 }
 
-/// A shell inserts a name as it is: one that it would read as more than a name is left out.
+/// Returns whether a shell can insert a name as it is. Names with a special meaning to shells are left out.
 fn is_plain(name: &str) -> bool {
     let is_plain = |character: char| character.is_alphanumeric() || "._-@%+:/".contains(character);
     name.chars().all(is_plain) && !name.starts_with('-') && !name.is_empty()

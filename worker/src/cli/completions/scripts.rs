@@ -1,9 +1,9 @@
-//! The scripts of clap, taught to ask for names. A shell whose script is not taught here completes what clap knows.
+//! Extends clap's scripts to ask for names. A shell whose script is not extended completes what clap knows.
 
 use clap_complete::Shell;
 
-/// Asks for names first, and falls back to the rest when there are none. Bash replaces only what follows the last of
-/// `COMP_WORDBREAKS`, where `@` and `=` are among.
+/// Asks for names first, and falls back to clap's function if there are none. Bash replaces only what follows the last
+/// character of `COMP_WORDBREAKS`, which include `@` and `=`.
 const BASH: &str = r#"
 _mq_worker_names() {
     local line="${COMP_LINE:0:COMP_POINT}" names
@@ -37,12 +37,12 @@ end
 complete -c mq-worker -a '(__mq_worker_names)'
 ";
 
-/// A script that asks for names where clap knows no values.
+/// Returns the script, extended to ask for names where clap knows no values.
 pub(super) fn with_names(shell: Shell, script: &str) -> String {
     match shell {
         Shell::Bash => {
             let script = script.replace("complete -F _mq__worker ", "complete -F _mq_worker_names ");
-            // Before the lines that register it, which are the last.
+            // Insert before the last lines, which register the function.
             match script.rfind("\nif [[") {
                 Some(at) => format!("{}{BASH}{}", &script[..at], &script[at..]),
                 None => script,

@@ -36,7 +36,7 @@ pub(super) async fn list(history: &History, arguments: &JobsListArguments) -> Ou
     Ok(())
 }
 
-/// Says what the list does not show.
+/// Notes what the list does not show.
 fn tell(page: &Page) {
     match (page.next, page.searched_to) {
         (Some(next), Some(time)) => {

@@ -1,4 +1,4 @@
-//! `mq-worker jobs …`: what became of calls, from the history.
+//! `mq-worker jobs …`: lists, shows, retries and moves calls, with the help of the history.
 
 mod listing;
 mod retry;
@@ -15,7 +15,7 @@ use crate::history::{History, Job, Retention};
 
 pub(super) fn run(command: JobsCommand, common: &CommonArguments) -> Outcome {
     match command {
-        // What has ended needs no broker.
+        // Reading the history needs no broker.
         JobsCommand::List(arguments) => with_history(&arguments.history, common, async |history| {
             listing::list(&history, &arguments).await
         }),
@@ -31,7 +31,7 @@ pub(super) fn run(command: JobsCommand, common: &CommonArguments) -> Outcome {
     }
 }
 
-/// Does something with the history alone.
+/// Runs a command that needs only the history.
 fn with_history(
     arguments: &HistoryArguments,
     common: &CommonArguments,
@@ -45,14 +45,14 @@ fn with_history(
     runtime.block_on(async { command(open(&config, arguments).await?).await })
 }
 
-/// The history, which must exist.
+/// Opens the history, which must exist.
 pub(super) async fn open(config: &Config, arguments: &HistoryArguments) -> Outcome<History> {
     let path: &Path = arguments.history.as_deref().unwrap_or(&config.history);
     let retention = Retention { keep: config.history_keep, max_rows: config.history_max_rows };
     Ok(History::open_existing(path, retention).await?)
 }
 
-/// The history, if there is one. One that was named must exist.
+/// Opens the history if there is one. A file given with `--history` must exist.
 pub(super) async fn open_if_there(config: &Config, arguments: &HistoryArguments) -> Outcome<Option<History>> {
     if arguments.history.is_none() && !config.history.exists() {
         return Ok(None);
@@ -65,7 +65,7 @@ async fn show(history: &History, JobShowArguments { id, json, .. }: &JobShowArgu
     if *json { output::json(&job) } else { output::data(timeline::text(&job)) }
 }
 
-/// A call by its id, or by the beginning of it if that is enough.
+/// Finds a call by its id, or by the beginning of its id if that is unique.
 async fn find(history: &History, id: &str) -> Outcome<Job> {
     if let Some(job) = history.task(id).await? {
         return Ok(job);
@@ -97,7 +97,7 @@ async fn relocate(app: &App, arguments: &JobMoveArguments) -> Outcome {
     }
 }
 
-/// The queue in which a call waits: as the broker says where it can, else as the history says.
+/// Returns the queue in which a call waits: from the broker if it supports that, else from the history.
 async fn queue_of(app: &App, id: &str, history: &HistoryArguments) -> Outcome<String> {
     match app.broker().await?.find(id).await {
         Err(error) if error.is_unsupported() => {}

@@ -1,4 +1,4 @@
-//! `mq-worker jobs retry`: the same call again, from its dead letter, or a new one like it.
+//! `mq-worker jobs retry`: replays a call from its dead letter, or sends a new one like it.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ async fn replay(app: &App, id: &str, job: Option<&Job>) -> Outcome<bool> {
     }
 }
 
-/// A new call of the same task. Arguments that nobody gives are those that the history has.
+/// Sends a new call of the same task. Arguments that are not given are taken from the history.
 async fn send_again(
     app: &App,
     job: &Job,
@@ -104,7 +104,7 @@ async fn send_again(
     Ok(sent.id().to_owned())
 }
 
-/// Arguments as the history has them. A text that was cut or hidden must not be sent as if it were all.
+/// Returns arguments from the history. Those that were cut or hidden must not be sent as if they were complete.
 fn kept(job: &Job, text: &Option<String>, flag: &str, none: &str) -> Outcome<Box<RawValue>> {
     let opening = &none[..1];
     let json = match text.as_deref() {

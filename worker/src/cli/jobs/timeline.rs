@@ -8,7 +8,7 @@ use crate::cli::output::one_line;
 use crate::history::Job;
 use crate::show;
 
-/// What became of a call, a fact a line.
+/// Describes a call, one fact per line.
 pub(super) fn text(job: &Job) -> String {
     let mut text = format!("{}  {}  {}\n", job.id, name(&job.name), job.state);
     let facts = [
@@ -46,7 +46,7 @@ fn name(name: &Option<String>) -> &str {
     name.as_deref().unwrap_or("(unknown task)")
 }
 
-/// What happened, in its order.
+/// Returns what happened to the call, in order.
 fn moments(job: &Job) -> Vec<(DateTime<Utc>, String)> {
     let mut moments = Vec::new();
     moments.extend(job.sent_at.map(|at| (at, "sent".to_owned())));

@@ -1,4 +1,4 @@
-//! What we ask of cargo.
+//! Runs cargo.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -11,10 +11,10 @@ use super::files;
 use super::package::{Metadata, Package};
 use crate::cli::exit::{FAILED, Failure, Outcome};
 
-/// A build that fails ends with cargo's own code.
+/// Cargo's exit code for a failed build.
 const DOES_NOT_COMPILE: u8 = 101;
 
-/// What is known about the package of a manifest and its workspace.
+/// Returns cargo's metadata about the package of a manifest and its workspace.
 pub(super) fn metadata(manifest: &Path) -> Outcome<Metadata> {
     let directory = manifest.parent().unwrap_or(Path::new("."));
     let mut command = cargo(directory);
@@ -33,9 +33,9 @@ pub(super) fn metadata(manifest: &Path) -> Outcome<Metadata> {
         .map_err(|error| Failure::failed(format!("cannot read what `cargo metadata` printed: {error}")))
 }
 
-/// Builds the package that links somebody's tasks, and gives the binary. People see cargo at work.
+/// Builds the package that links the user's tasks and returns the binary. Cargo's progress is shown.
 pub(super) fn build(package: &Package, manifest: &Path, profile: &str) -> Outcome<PathBuf> {
-    // Where the package is, so that its `.cargo/config.toml` and its toolchain file count.
+    // Run in the directory of the package, so that its `.cargo/config.toml` and its toolchain file apply.
     let mut command = cargo(&package.directory);
     command.args(["build", "--message-format", "json-render-diagnostics"]);
     command.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(&package.target);
@@ -63,7 +63,7 @@ pub(super) fn build(package: &Package, manifest: &Path, profile: &str) -> Outcom
     }
 }
 
-/// One line of cargo's report, as far as we ask.
+/// One line of cargo's JSON output, as far as we need it.
 #[derive(Deserialize)]
 struct Message {
     target: Option<Target>,
@@ -76,7 +76,7 @@ struct Target {
 }
 
 fn cargo(directory: &Path) -> Command {
-    // Set by cargo itself, where it has started us: the same one.
+    // Set by cargo if it has started us: use the same one.
     let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -86,8 +86,8 @@ fn cargo(directory: &Path) -> Command {
     command
 }
 
-/// `cargo run` tells a program about its package. Build scripts that ask whether this has changed, as that of
-/// `ring` does, would compile half of the dependencies anew for a worker that is started in both ways.
+/// Matches the variables that `cargo run` sets about its package. Build scripts that track them, such as that of `ring`,
+/// would recompile half of the dependencies for a worker that is started both with and without `cargo run`.
 fn is_of_another_package(variable: &str) -> bool {
     let alone = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR", "OUT_DIR"];
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| variable.starts_with(prefix))

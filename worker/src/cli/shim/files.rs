@@ -1,5 +1,5 @@
-//! The files of the package that links somebody's tasks: written only where they differ, so that cargo has
-//! nothing to do the second time.
+//! Writes the package that links the user's tasks. Files are written only if they differ, so that cargo has nothing to do
+//! the second time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::package::{Dependency, Package};
 
-/// What is added to the name of the package with the tasks; its own binaries keep their names.
+/// Appended to the name of the package with the tasks; its own binaries keep their names.
 pub(super) const SUFFIX: &str = crate::app::config::WORKER_SUFFIX;
 
 const MAIN: &str = "\
@@ -20,7 +20,7 @@ fn main() -> std::process::ExitCode {
 }
 ";
 
-/// Where writing failed, and how.
+/// The path that could not be read or written, and the error.
 type Failed = (PathBuf, io::Error);
 
 /// The name of the binary.
@@ -28,7 +28,7 @@ pub(super) fn binary(package: &Package) -> String {
     format!("{}{SUFFIX}", package.name)
 }
 
-/// The binary, if it was built before: the newer one, unless it must be optimised.
+/// Returns the binary, if it was built before: the newest one, or with `release` only an optimised one.
 pub(super) fn built(package: &Package, release: bool) -> Option<PathBuf> {
     let name = format!("{}{}", binary(package), std::env::consts::EXE_SUFFIX);
     let profiles: &[&str] = if release { &["release"] } else { &["debug", "release"] };
@@ -40,7 +40,7 @@ pub(super) fn built(package: &Package, release: bool) -> Option<PathBuf> {
         .max_by_key(age)
 }
 
-/// Writes the files under the target directory of the package, and gives the path of the manifest.
+/// Writes the files under the target directory of the package and returns the path of the manifest.
 pub(super) fn write(package: &Package) -> Result<PathBuf, Failed> {
     let directory = package.target.join("mq-worker").join(&package.name);
     let source = directory.join("src");
@@ -59,8 +59,8 @@ pub(super) fn write(package: &Package) -> Result<PathBuf, Failed> {
     Ok(path)
 }
 
-/// The same versions as in the package's own workspace. Cargo adds our package to the copy, so whether the
-/// original has changed is seen by a second copy beside it.
+/// Copies the lock file of the package's own workspace, to use the same versions. Cargo adds our package to the copy, so
+/// a second, untouched copy beside it shows whether the original has changed.
 fn copy_lock(package: &Package, directory: &Path) -> Result<(), Failed> {
     let original = package.workspace.join("Cargo.lock");
     let lock = match std::fs::read(&original) {
@@ -77,7 +77,7 @@ fn copy_lock(package: &Package, directory: &Path) -> Result<(), Failed> {
     put(&seen, &lock)
 }
 
-/// True unless the lock file of the package says that it uses other versions of us.
+/// Returns false if the lock file of the package has only other versions of `mq-worker`.
 pub(super) fn locks_version(package: &Package, version: &str) -> bool {
     let lock = std::fs::read_to_string(package.workspace.join("Cargo.lock")).unwrap_or_default();
     let lock: Table = lock.parse().unwrap_or_default();
@@ -99,8 +99,8 @@ fn put(path: &Path, content: &[u8]) -> Result<(), Failed> {
         .map_err(|error| (path.to_owned(), error))
 }
 
-/// The manifest. It is a workspace of its own, but builds as the package's workspace would: with its profiles,
-/// patches and resolver, so that what is built already is used again.
+/// Returns the manifest. It is a workspace of its own, but builds as the package's workspace does: with its profiles,
+/// patches and resolver, so that existing build artifacts are reused.
 fn manifest(package: &Package, root: &Table) -> String {
     let mut app = Table::new();
     app.insert("package".into(), package.name.clone().into());
@@ -137,8 +137,8 @@ fn manifest(package: &Package, root: &Table) -> String {
     format!("# Written by mq-worker for the package `{}`.\n\n{manifest}", package.name)
 }
 
-/// `mq-worker` in the words in which the package asks for it, with the command line, whatever other features the
-/// package asks for.
+/// Returns the package's own dependency on `mq-worker` with the `cli` feature, whatever other features the package
+/// enables.
 fn dependency(worker: &Dependency) -> Table {
     let mut table = Table::new();
     table.insert("default-features".into(), false.into());
@@ -184,7 +184,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// How the workspace unifies features; a workspace that does not say takes it from its root's edition.
+/// Returns the feature resolver of the workspace; the default depends on the edition of its root.
 fn resolver(root: &Table) -> &str {
     let of = |table: &str, key: &str| root.get(table)?.get(key)?.as_str();
     if let Some(resolver) = of("workspace", "resolver").or_else(|| of("package", "resolver")) {
@@ -201,7 +201,7 @@ fn resolver(root: &Table) -> &str {
     }
 }
 
-/// Patches whose paths do not depend on where the manifest is.
+/// Makes the paths of patches independent of where the manifest is.
 fn absolute(patch: &Table, workspace: &Path) -> Table {
     let mut patch = patch.clone();
     for (_, packages) in &mut patch {
@@ -325,7 +325,7 @@ mod tests {
         let manifest = write(&package).expect("files");
         let lock = manifest.with_file_name("Cargo.lock");
         let written = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).expect("a file");
-        // Cargo changes the copy: that is no reason to copy again.
+        // Cargo's changes to the copy do not cause another copy.
         std::fs::write(&lock, "changed by cargo").expect("a file");
         let before = (written(&manifest), written(&manifest.with_file_name("src").join("main.rs")));
         write(&package).expect("files");
@@ -335,7 +335,7 @@ mod tests {
             (after, "changed by cargo")
         );
         assert!(locks_version(&package, "1.2.3"), "nothing is known");
-        // A change of the original is.
+        // A change of the original does.
         std::fs::write(root.join("Cargo.lock"), "version = 4\n# new\n").expect("a file");
         write(&package).expect("files");
         assert_eq!(std::fs::read_to_string(&lock).expect("a file"), "version = 4\n# new\n");

@@ -1,5 +1,5 @@
-//! How a ready-made `mq-worker` runs tasks that are compiled in somebody's crate: it writes a tiny package that
-//! links that crate, builds it with cargo, and becomes it.
+//! Lets an installed `mq-worker` run the tasks of a user's crate: it writes a tiny package that links the crate, builds
+//! it with cargo, and replaces its own process with it.
 
 mod cargo;
 mod files;
@@ -17,15 +17,15 @@ use super::exit::{Failure, NO_TASKS, Outcome};
 use crate::app::Config;
 use package::Package;
 
-/// The mark by which a worker that was built here knows it: the path of its file. Without it, a crate that has
-/// no tasks would have us build and start workers for ever.
+/// The variable by which a worker knows that it was built here: the path of its file. Without it, a crate that has no
+/// tasks would make us build and start workers endlessly.
 const MARK: &str = "MQ_SHIM";
 
-/// Builds the worker of the crate, and becomes it, with the same arguments. Comes back only with a failure, or
-/// when the worker has ended.
+/// Builds the worker of the crate and replaces this process with it, with the same arguments. Returns only on failure,
+/// or when the worker has exited.
 ///
-/// `config` is what this process makes of the configuration: a mistake is reported before anything is built, unless
-/// the crate has another version of us, which may know better.
+/// `config` is the configuration as this process reads it: a mistake is reported before anything is built, unless the
+/// crate has another version of `mq-worker`, which may accept it.
 pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config>) -> Outcome {
     if let Some(name) = built_for() {
         return Err(Failure::new(
@@ -52,7 +52,7 @@ pub(super) fn has_crate(arguments: &PackageArguments) -> bool {
     built_for().is_none() && (arguments.app.is_some() || find(arguments).is_ok())
 }
 
-/// The package that has the tasks.
+/// Finds the package that has the tasks.
 pub(super) fn find(arguments: &PackageArguments) -> Outcome<Package> {
     match &arguments.app {
         Some(directory) => search::at(directory),
@@ -60,7 +60,7 @@ pub(super) fn find(arguments: &PackageArguments) -> Outcome<Package> {
     }
 }
 
-/// Builds the worker of a package with a cargo profile, and gives its file.
+/// Builds the worker of a package with a cargo profile and returns its file.
 pub(super) fn build(package: &Package, profile: &str) -> Outcome<PathBuf> {
     let manifest = files::write(package).map_err(|(path, error)| {
         Failure::failed(format!("cannot write {}, which the worker is built from: {error}", path.display()))
@@ -68,8 +68,8 @@ pub(super) fn build(package: &Package, profile: &str) -> Outcome<PathBuf> {
     cargo::build(package, &manifest, profile)
 }
 
-/// The queues of the crate's tasks by the tasks' names, as its worker tells them, if one was built here before: building
-/// takes minutes.
+/// Returns the queues of the crate's tasks by task name, as reported by its worker. Only a worker that was built before
+/// is asked, since building takes minutes.
 pub(super) fn queues_of_tasks(arguments: &PackageArguments) -> Option<BTreeMap<String, String>> {
     #[derive(Deserialize)]
     struct Task {
@@ -80,7 +80,7 @@ pub(super) fn queues_of_tasks(arguments: &PackageArguments) -> Option<BTreeMap<S
     let mut asked = Command::new(&worker);
     asked.args(["tasks", "--json"]).env(MARK, &worker).stdin(Stdio::null()).stderr(Stdio::null());
     let tasks: Vec<Task> = serde_json::from_slice(&asked.output().ok()?.stdout).ok()?;
-    // What goes to an exchange is in no one queue.
+    // A call that goes to an exchange has no single queue.
     let is_queue = |task: &Task| !task.queue.starts_with('(') && !task.queue.contains('/');
     Some(tasks.into_iter().filter(is_queue).map(|task| (task.name, task.queue)).collect())
 }
@@ -88,7 +88,7 @@ pub(super) fn queues_of_tasks(arguments: &PackageArguments) -> Option<BTreeMap<S
 /// The package that this process was built for, if it was built here.
 fn built_for() -> Option<String> {
     let mark = PathBuf::from(std::env::var_os(MARK)?);
-    // A task may start an `mq-worker` of its own, which inherits the mark and is not meant by it.
+    // A task may start another `mq-worker`, which inherits the variable but was not built here.
     let same = std::env::current_exe().ok()?.file_name() == mark.file_name();
     let name = mark.file_stem()?.to_str()?;
     same.then(|| name.strip_suffix(files::SUFFIX).unwrap_or(name).to_owned())
@@ -103,7 +103,7 @@ fn turn_into(mut command: Command, worker: &Path) -> Outcome {
 
 #[cfg(not(unix))]
 fn turn_into(mut command: Command, worker: &Path) -> Outcome {
-    // Ctrl-C reaches the worker too; it decides when to end, and we wait for it.
+    // Ctrl-C reaches the worker too; it decides when to stop, and we wait for it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut child = command

@@ -1,4 +1,4 @@
-//! The package that has the tasks: what cargo reports about it, and which one of a workspace is meant.
+//! The package that has the tasks: what cargo reports about it, and how it is chosen from a workspace.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::cli::exit::{Failure, NO_TASKS, Outcome};
 /// The package on which tasks depend.
 pub(super) const WORKER: &str = "mq-worker";
 
-/// A package that has tasks, as far as building a worker for it needs.
+/// A package that has tasks, with what is needed to build a worker for it.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::cli) struct Package {
     pub(super) name: String,
@@ -19,11 +19,11 @@ pub(in crate::cli) struct Package {
     pub(super) workspace: PathBuf,
     /// Where cargo puts what it builds.
     pub(super) target: PathBuf,
-    /// How it asks for `mq-worker`.
+    /// Its dependency on `mq-worker`.
     pub(super) worker: Dependency,
 }
 
-/// What `cargo metadata --no-deps` prints, as far as we ask. Without `--no-deps` cargo would download the
+/// The output of `cargo metadata --no-deps`, as far as we need it. Without `--no-deps` cargo would download the
 /// dependencies of all platforms, and a start without a network would fail where `cargo build` does not.
 #[derive(Debug, Deserialize)]
 pub(super) struct Metadata {
@@ -47,20 +47,20 @@ struct Target {
     crate_types: Vec<String>,
 }
 
-/// How a package asks for another. Asked for in the same words, with the same lock file, it is the same one.
+/// A dependency of a package. Declared in the same way, with the same lock file, it resolves to the same package.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub(super) struct Dependency {
     pub(super) name: String,
     pub(super) kind: Option<String>,
     /// Cargo's name for the registry or repository; `None` is a directory.
     pub(super) source: Option<String>,
-    /// The versions that will do.
+    /// The version requirement.
     pub(super) req: String,
     pub(super) path: Option<PathBuf>,
 }
 
-/// The package that a manifest means: its own, or, where it is that of a workspace, the one member that has
-/// tasks. `None` when none depends on us.
+/// Returns the package for a manifest: its own, or, if it is that of a workspace, the only member that has tasks.
+/// `None` if none depends on `mq-worker`.
 pub(super) fn choose(metadata: &Metadata, manifest: &Path) -> Outcome<Option<Package>> {
     let here = |package: &&Described| same(&package.manifest_path, manifest);
     if let Some(own) = metadata.packages.iter().find(here)
@@ -92,13 +92,13 @@ pub(super) fn choose(metadata: &Metadata, manifest: &Path) -> Outcome<Option<Pac
     }
 }
 
-/// True when both are the same file, by whatever name.
+/// Returns whether both paths are the same file.
 fn same(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 impl Described {
-    /// How it asks for us; a dependency of its tests or its build script does not count.
+    /// Its dependency on `mq-worker`; one of its tests or its build script does not count.
     fn worker(&self) -> Option<&Dependency> {
         self.dependencies.iter().find(|dependency| dependency.name == WORKER && dependency.kind.is_none())
     }
@@ -114,7 +114,7 @@ impl Described {
         self.manifest_path.parent().unwrap_or(Path::new("/")).to_owned()
     }
 
-    /// The package, if another can link it.
+    /// Returns the package, if another can link it.
     fn library(&self, metadata: &Metadata) -> Outcome<Package> {
         if !self.has_library() {
             let is_binary = |target: &&Target| target.kind.iter().any(|kind| kind == "bin");

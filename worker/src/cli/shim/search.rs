@@ -6,7 +6,7 @@ use super::cargo;
 use super::package::{Package, WORKER, choose};
 use crate::cli::exit::{Failure, NO_TASKS, Outcome};
 
-/// The package of a directory that somebody named.
+/// Returns the package of the directory given with `--app`.
 pub(super) fn at(directory: &Path) -> Outcome<Package> {
     let manifest = if directory.is_file() { directory.to_owned() } else { directory.join("Cargo.toml") };
     if !manifest.is_file() {
@@ -22,7 +22,7 @@ pub(super) fn at(directory: &Path) -> Outcome<Package> {
     })
 }
 
-/// The package of a directory, or else the nearest above it, that depends on us.
+/// Returns the package of a directory, or else the nearest above it, that depends on `mq-worker`.
 pub(super) fn above(directory: &Path) -> Outcome<Package> {
     let start = absolute(directory)?;
     for directory in start.ancestors() {

@@ -1,4 +1,4 @@
-//! A broker URL as `lapin` wants it, and the files for TLS.
+//! Converts a broker URL for `lapin` and reads the TLS files.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::{Error, Result};
 
-/// Seconds. A connection without a sign of life for twice as long is dead.
+/// In seconds. A connection that is silent for twice as long counts as dead.
 const HEARTBEAT: u16 = 20;
-/// Bytes, unless the URL names another limit: RabbitMQ's own default. `lapin` makes buffers of 32 frames for each
-/// connection; told the size only by the broker, it makes them twice, and fills 8 MB with zeros.
+/// In bytes, unless the URL sets another limit: RabbitMQ's own default. `lapin` allocates buffers of 32 frames for each
+/// connection; if it learns the size only from the broker, it allocates them twice and zeroes 8 MB.
 pub(super) const FRAME_MAX: u32 = 128 * 1024;
 
 /// Where to connect. It holds the password, so it has no `Debug`.
@@ -26,7 +26,7 @@ pub(crate) struct Address {
 impl Address {
     pub(crate) fn new(url: &BrokerUrl, tls: &TlsOptions) -> Result<Self> {
         url.check()?;
-        // The parser's own message may quote the URL with its password: it is left out.
+        // Leave out the parser's own message: it may quote the URL with its password.
         let invalid = || {
             Error::config(format!(
                 "`{url}` is not a valid address: expected amqp://user:password@host:port/vhost, with special \
@@ -34,14 +34,14 @@ impl Address {
             ))
         };
         let mut uri: AMQPUri = url.expose().parse().map_err(|_| invalid())?;
-        // The parser knows no hosts in brackets and would take `localhost` for them.
+        // The parser does not understand hosts in brackets and would use `localhost` instead.
         if let Some((host, _)) = url.authority().strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             uri.authority.host = host.to_owned();
         }
         if uri.authority.host.is_empty() {
             return Err(invalid());
         }
-        // `amqp://host/` names the virtual host with the empty name, which nobody has.
+        // Strictly, `amqp://host/` names a virtual host with an empty name, which does not exist in practice.
         if uri.vhost.is_empty() {
             uri.vhost = "/".into();
         }
@@ -53,7 +53,7 @@ impl Address {
         let tls = match uri.scheme {
             AMQPScheme::AMQP => OwnedTLSConfig::default(),
             AMQPScheme::AMQPS => {
-                // An error means that the program has chosen a provider already, which is as good.
+                // An error means that the program has already installed a provider, which is just as good.
                 let _ = rustls::crypto::ring::default_provider().install_default();
                 read_tls(tls)?
             }

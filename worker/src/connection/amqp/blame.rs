@@ -1,11 +1,11 @@
-//! Which publish the broker closed the channel for.
+//! Finds the publish that made the broker close the channel.
 
 use super::failure::{code, reply_code, text};
 use super::outgoing::Outgoing;
 use crate::error::{Error, ErrorKind};
 use crate::tracing::warn;
 
-/// Which publish made the broker close the channel, as far as its words tell.
+/// Which publish made the broker close the channel, as far as its message tells.
 pub(super) enum Blame {
     /// `NOT_FOUND - no exchange 'x' in vhost '/'`, or `ACCESS_REFUSED - access to exchange 'x' …`.
     Exchange {

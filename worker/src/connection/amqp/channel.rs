@@ -1,10 +1,9 @@
 //! Channels that are always closed.
 //!
-//! A handle of `lapin` is never just dropped. A consumer whose answer came late would stay with the broker and hold what
-//! it is given, for as long as the connection lives; and `lapin` can lock itself up when the last handle to a channel
-//! goes in the moment in which the connection is lost (decision 0006). So a dropped channel is closed by a task
-//! on the I/O thread, which keeps the handles until the channel is closed, and drops the connection if the broker does
-//! not reply.
+//! A `lapin` handle is never just dropped. A consumer whose reply came too late would stay registered at the broker and
+//! hold its deliveries for as long as the connection lives; and `lapin` can deadlock when the last handle to a channel
+//! is dropped just as the connection is lost (decision 0006). So a dropped channel is closed by a task on the I/O
+//! thread, which keeps the handles until the channel is closed, and cuts the connection if the broker does not reply.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -23,19 +22,19 @@ use super::session::Session;
 
 /// Timeout for broker replies that have no other limit.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
-/// How long it may take to close a channel.
+/// Timeout for closing a channel.
 const CLOSING: Duration = Duration::from_secs(10);
-/// A channel whose end cannot be seen for so long is leaked rather than dropped.
+/// A channel that is still in use after this time is leaked rather than dropped.
 const LEAKED_AFTER: Duration = Duration::from_secs(120);
 
-/// The longest wait for a new channel.
+/// Timeout for opening a channel.
 const OPENING: Duration = Duration::from_secs(60);
 
 impl Session {
-    /// Opens a channel. One that opens too late for the caller is closed again.
+    /// Opens a channel. One that opens after the caller gave up is closed again.
     pub(crate) async fn channel(&self) -> lapin::Result<OpenChannel> {
         let session = self.clone();
-        // A task of its own goes on when the caller has given up, and drops what it opens: that closes it.
+        // A separate task outlives a caller that gives up, and then drops the channel, which closes it.
         let opening = self.io.spawn(async move {
             let channel = runtime::timeout(OPENING, session.connection.create_channel()).await;
             Ok(OpenChannel::new(channel.unwrap_or_else(|_| Err(timed_out()))?, session))
@@ -49,7 +48,7 @@ pub(crate) struct OpenChannel {
     channel: Channel,
     pub(super) consumer: Option<Consumer>,
     session: Session,
-    /// Set before it is asked for messages: until it is closed, it may hold some.
+    /// Set before messages are requested on it: until it is closed, it may hold some.
     may_hold: AtomicBool,
     is_closing: bool,
 }
@@ -59,12 +58,12 @@ impl OpenChannel {
         Self { channel, consumer: None, session, may_hold: AtomicBool::new(false), is_closing: false }
     }
 
-    /// It will be asked for messages: the broker must close it, or the connection goes.
+    /// Marks a channel that may hold messages: if the broker does not close it, the connection is cut.
     pub(crate) fn will_hold(&self) {
         self.may_hold.store(true, Ordering::Relaxed);
     }
 
-    /// The connection that it belongs to.
+    /// The generation of the connection that it belongs to.
     pub(crate) fn generation(&self) -> u64 {
         self.session.generation
     }
@@ -73,9 +72,9 @@ impl OpenChannel {
         &self.session
     }
 
-    /// Resolves when it is closed. The broker answers after it has taken all that was written before.
+    /// Closes it, and resolves when it is closed. The broker replies only after processing everything written before.
     pub(crate) async fn close(mut self) {
-        // An error means that the process ends.
+        // An error means that the process is exiting.
         let _ = self.start_closing().await;
     }
 
@@ -106,7 +105,7 @@ impl Drop for OpenChannel {
 async fn close(channel: Channel, consumer: Option<Consumer>, session: Session, may_hold: bool) {
     if session.is_alive() && channel.status().connected() {
         let closed = timeout(CLOSING, channel.close(200, "done".into())).await;
-        // What is blocked is not answered, and hands nothing out either.
+        // The broker does not reply on a blocked connection, but does not deliver on it either.
         if closed.is_err() && may_hold && session.is_alive() && !session.is_blocked() {
             warn!(
                 channel = channel.id(),
@@ -116,8 +115,8 @@ async fn close(channel: Channel, consumer: Option<Consumer>, session: Session, m
             session.abandon();
         }
     }
-    // `lapin` changes the state and takes the consumers off the channel in one go, on this thread or while it holds no
-    // other lock.
+    // `lapin` changes the state and removes the consumers from the channel in one step, on this thread or while it
+    // holds no other lock.
     let since = Instant::now();
     while is_in_use(&channel) {
         if since.elapsed() > LEAKED_AFTER {

@@ -1,4 +1,4 @@
-//! Messages as AMQP carries them: properties and the header table, both ways.
+//! Converts messages to and from AMQP's properties and header table.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub(crate) fn to_amqp(message: &Message) -> Result<BasicProperties> {
     Ok(properties)
 }
 
-/// The message that was delivered.
+/// Converts a delivered message.
 pub(crate) fn from_amqp(properties: &BasicProperties, body: Vec<u8>) -> Message {
     let text = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
     let expiration = properties.expiration().as_ref().and_then(|text| text.as_str().parse().ok());
@@ -101,17 +101,18 @@ pub(crate) fn from_amqp(properties: &BasicProperties, body: Vec<u8>) -> Message 
     }
 }
 
-/// A text that is nearly always the same.
+/// A text that is nearly always the usual one, which need not be copied.
 fn known(text: &Option<ShortString>, usual: &'static str) -> Option<Cow<'static, str>> {
     let text = text.as_ref()?.as_str();
     Some(if text == usual { Cow::Borrowed(usual) } else { Cow::Owned(text.to_owned()) })
 }
 
-/// The header table, and why the broker moved the message to where it is now, in the headers in which a worker writes it.
+/// Converts the header table. If the broker dead-lettered the message, the reason is put into the headers that a worker
+/// uses for it.
 fn headers(table: &FieldTable) -> Headers {
     let mut headers = from_table(table);
     if let Some((reason, queue, at)) = death(table)
-        // What a worker wrote later says more.
+        // A reason that a worker wrote later is more specific.
         && headers.dead_at().is_none_or(|noted| noted.timestamp() <= at.timestamp())
     {
         headers.set_broker_death(reason, queue, at);
@@ -119,10 +120,10 @@ fn headers(table: &FieldTable) -> Headers {
     headers
 }
 
-/// Reason, queue and time of the last time that the broker dead-lettered the message, unless that was a step of its delay.
+/// Reason, queue and time of the last time that the broker dead-lettered the message, not counting rungs of a delay.
 fn death(table: &FieldTable) -> Option<Death<'_>> {
     let AMQPValue::FieldArray(deaths) = table.inner().get("x-death")? else { return None };
-    // The latest comes first, also among those of one second.
+    // The latest comes first, even among entries of the same second.
     let deaths = deaths.as_slice().iter().filter_map(one_death).filter(|(_, queue, _)| !is_rung(queue));
     deaths.reduce(|latest, death| if death.2 > latest.2 { death } else { latest })
 }
@@ -154,14 +155,14 @@ fn from_table(table: &FieldTable) -> Headers {
         .collect()
 }
 
-/// Celery takes a timestamp for a time; everywhere else it is a number.
+/// Reads a timestamp as a time where Celery does; everywhere else it is a number.
 fn from_time(name: &str, value: &AMQPValue) -> Option<Value> {
     let AMQPValue::Timestamp(seconds) = value else { return None };
     let time = DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0)?;
     matches!(name, "eta" | "expires").then(|| format_time(time).into())
 }
 
-/// Any AMQP value as JSON. What JSON has no word for becomes the nearest text or number.
+/// Converts any AMQP value to JSON. Types that JSON lacks become the nearest text or number.
 fn from_value(value: &AMQPValue) -> Value {
     match value {
         AMQPValue::Boolean(v) => Value::Bool(*v),
@@ -188,7 +189,7 @@ fn from_value(value: &AMQPValue) -> Value {
     }
 }
 
-/// Text, or else the bytes one by one: they go round unharmed, if not in the same type.
+/// Text, or else an array of the bytes: they survive a round trip, though not with the same type.
 fn from_bytes(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),
@@ -205,7 +206,7 @@ fn to_table<'a>(headers: impl Iterator<Item = (&'a str, &'a Value)>, depth: usiz
     Ok(table)
 }
 
-/// JSON as AMQP, in the few types that every client reads: `S I l d t V A F`.
+/// Converts JSON to AMQP, using only types that every client reads: `S I l d t V A F`.
 pub(super) fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
     if depth > DEEPEST {
         return Err(Error::config(format!("a header is nested more than {DEEPEST} levels deep")));
@@ -234,8 +235,8 @@ pub(super) fn to_value(value: &Value, depth: usize) -> Result<AMQPValue> {
     })
 }
 
-/// The bytes of the frame that carries these properties. It cannot be split: where it is larger than the broker takes in one
-/// frame, the broker closes the whole connection.
+/// The size of the frame that carries these properties. It cannot be split: if it is larger than the broker's limit for
+/// a frame, the broker closes the whole connection.
 pub(super) fn header_frame(properties: &BasicProperties) -> usize {
     // Type, channel, length, class, weight, size of the body, flags, end.
     const AROUND: usize = 1 + 2 + 4 + 2 + 2 + 8 + 2 + 1;
@@ -267,7 +268,7 @@ fn table_size(table: &FieldTable) -> usize {
     4 + table.into_iter().map(|(name, value)| short_size(name) + value_size(value)).sum::<usize>()
 }
 
-/// With the letter of its type.
+/// The size of a value, including the letter of its type.
 fn value_size(value: &AMQPValue) -> usize {
     1 + match value {
         AMQPValue::Void => 0,

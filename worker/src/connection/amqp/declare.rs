@@ -1,4 +1,4 @@
-//! Declares exchanges, queues and bindings: what each becomes on the wire.
+//! Declares exchanges, queues and bindings: how each is written in AMQP.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::failure::{code, reply_code, text};
 use crate::routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind};
 use crate::tracing::warn;
 
-/// A quorum queue with a dead-letter exchange gives up on a message that many workers died of.
+/// Makes a quorum queue with a dead-letter exchange give up on a message that has crashed many workers.
 const DELIVERY_LIMIT: i32 = 20;
-/// Without a dead-letter exchange a limit throws messages away, for instance a dead letter that was looked at too
-/// often. RabbitMQ 4 sets one of 20 unless a queue says otherwise, so it says a number that is never reached.
+/// Without a dead-letter exchange, a limit discards messages, for instance a dead letter that was inspected too often.
+/// RabbitMQ 4 applies a limit of 20 unless the queue sets one, so it sets one that is never reached.
 const NO_DELIVERY_LIMIT: i32 = i32::MAX;
 
 impl Scratch {
@@ -38,7 +38,8 @@ impl Scratch {
         let arguments = further(FieldTable::default(), &exchange.arguments)?;
         let declared = self.run(async |c| c.exchange_declare(name, kind, options, arguments).await).await;
         match declared {
-            // Another kind would send messages elsewhere; whether it stays or goes is its owner's affair.
+            // An exchange of another kind would route messages elsewhere; durability and auto-delete are up to its
+            // owner.
             Err(error)
                 if reply_code(&error) == Some(code::PRECONDITION_FAILED) && !names_the_kind(&error) =>
             {
@@ -67,13 +68,13 @@ impl Scratch {
         self.run(async |c| c.queue_unbind(queue, exchange, key, FieldTable::default()).await).await
     }
 
-    /// Binds a queue to the end of the ladders.
+    /// Binds a queue to the exit of the ladders.
     pub(crate) async fn bind_to_exit(&mut self, queue: &str, key: &str) -> lapin::Result<()> {
         let binding = Binding { exchange: delay::EXIT.into(), queue: queue.into(), routing_key: key.into() };
         self.bind(&binding).await
     }
 
-    /// The ladders, from the exit upwards.
+    /// Declares the ladders, from the exit upwards.
     pub(crate) async fn declare_ladders(&mut self) -> lapin::Result<()> {
         self.declare_exchange(&Exchange::new(delay::EXIT, ExchangeKind::Topic)).await?;
         for rung in delay::seconds_ladder().iter().chain(&delay::small_ladder()) {
@@ -103,7 +104,7 @@ impl Scratch {
         .await
     }
 
-    /// A fleet that configured classic rungs keeps its own queues.
+    /// Declares a queue, or keeps an existing one with other arguments: a fleet may have configured classic rungs.
     pub(super) async fn declare_or_take(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
         let name = short(name)?;
         let declared = self
@@ -121,7 +122,7 @@ fn names_the_kind(error: &lapin::Error) -> bool {
     text(error).contains("'type'")
 }
 
-/// Names were checked earlier; an error is still not a panic.
+/// Converts a name. Names were checked earlier, but a mistake must be an error rather than a panic.
 pub(crate) fn short(name: &str) -> lapin::Result<ShortString> {
     ShortString::try_new(name)
         .map_err(|error| ErrorKind::IOError(std::sync::Arc::new(std::io::Error::other(error))).into())
@@ -135,9 +136,9 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The kind that is asked for; `None` leaves it to the broker.
+/// The queue type to request; `None` leaves it to the broker.
 fn queue_type(queue: &Queue, default: QueueKind) -> Option<&'static str> {
-    // The broker refuses quorum queues that do not stay, and 3.10 such with priorities.
+    // The broker refuses quorum queues that are not permanent, and RabbitMQ 3.10 also those with priorities.
     let must_be_classic =
         queue.exclusive || queue.auto_delete || !queue.durable || queue.max_priority.is_some();
     // Other clients that declare an exact queue set no type either.
@@ -170,7 +171,7 @@ pub(super) fn arguments(queue: &Queue, default: QueueKind) -> FieldTable {
         }),
     );
     set("x-message-ttl", queue.message_ttl.map(|ttl| AMQPValue::LongLongInt(millis(ttl))));
-    // Zero is not allowed there.
+    // RabbitMQ does not allow zero here.
     set("x-expires", queue.expires.map(|expires| AMQPValue::LongLongInt(millis(expires).max(1))));
     set("x-dead-letter-exchange", queue.dead_letter_exchange.as_deref().map(long));
     set("x-dead-letter-routing-key", queue.dead_letter_routing_key.as_deref().map(long));
@@ -180,7 +181,7 @@ pub(super) fn arguments(queue: &Queue, default: QueueKind) -> FieldTable {
     arguments
 }
 
-/// With the arguments that were written out.
+/// Adds the arguments that were given explicitly.
 pub(super) fn further(
     mut table: FieldTable,
     arguments: &BTreeMap<String, Value>,

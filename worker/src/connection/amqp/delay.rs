@@ -1,12 +1,12 @@
-//! Where a message waits for its time: names and routing keys, pure.
+//! The ladders on which delayed messages wait: names and routing keys, without I/O.
 //!
-//! Whole seconds go down the ladder of Celery's native delayed delivery, name for name, so that a fleet of Python
-//! workers (5.5 and later) shares it: rung L is a queue whose messages live 2^L seconds and then fall to the rung
-//! below; 28 binary words before the routing key say on which rungs a message stops. The exit is the topic exchange
-//! `celery_delayed_delivery`, to which each target is bound behind 28 stars.
+//! Delays of whole seconds use the ladder of Celery's native delayed delivery, with the same names, so that a fleet of
+//! Python workers (5.5 and later) shares it: rung L is a queue whose messages expire after 2^L seconds and fall to the
+//! rung below; 28 binary words before the routing key determine the rungs on which a message stops. The exit is the
+//! topic exchange `celery_delayed_delivery`, to which each target is bound with 28 stars before its key.
 //!
-//! Less than a second goes down a second, smaller ladder of our own with the same 28 words and the same exit. Its
-//! rungs lie at the last words, so that one binding serves both ladders.
+//! Delays below a second use a second, smaller ladder of our own with the same 28 words and the same exit. Its rungs
+//! use the last words, so that one binding serves both ladders.
 //!
 //! | target | words after the 28 |
 //! |---|---|
@@ -26,38 +26,38 @@ use crate::error::{Error, Result};
 use crate::routing::ExchangeKind;
 use crate::routing::names::MAX_NAME;
 
-/// Words that say where a message stops.
+/// How many words determine where a message stops.
 const WORDS: usize = 28;
 /// The longest delay.
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs((1 << WORDS) - 1);
-/// Where the ladders end.
+/// The exchange at the end of the ladders.
 pub(crate) const EXIT: &str = "celery_delayed_delivery";
-/// Takes the copy that makes every delayed message to an exchange routable, and drops it. Without it, one message
-/// that nobody subscribes to would stay on the last rung and be retried forever.
+/// Takes and drops a copy of every delayed message to an exchange, which makes the message routable. Without it, a
+/// message without subscribers would stay on the last rung and be retried forever.
 pub(crate) const SINK: &str = "mq_worker_delayed_sink";
-/// The first word after the 28 of a message to an exchange.
+/// The first word after the 28 for a message to an exchange.
 const TO_EXCHANGE: &str = "mq-exchange";
-/// The first word after the 28 of a message to a queue whose name cannot be there.
+/// The first word after the 28 for a message to a queue whose name cannot be used there.
 const TO_QUEUE: &str = "mq-queue";
-/// Names of queues are hashed under this name.
+/// The namespace for hashes of queue names.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d71_776b_0000_5000_8000_6465_6c61_7973);
 /// The finest step of the small ladder.
 const STEP_MILLIS: u64 = 16;
 /// 16, 32, 64, 128, 256 and 512 ms: up to 1008 ms.
 const SMALL_RUNGS: usize = 6;
 
-/// One rung: an exchange of the same name that stops a message here or lets it fall.
+/// One rung: a queue, and an exchange of the same name that stops a message here or lets it fall.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rung {
-    /// Of the exchange and of the queue.
+    /// The name of the exchange and of the queue.
     pub(crate) name: String,
     /// The exchange below.
     pub(crate) below: String,
     /// How long messages stay.
     pub(crate) stay: Duration,
-    /// What stops here.
+    /// The pattern for messages that stop here.
     pub(crate) stops: String,
-    /// What falls through.
+    /// The pattern for messages that fall through.
     pub(crate) falls: String,
 }
 
@@ -94,14 +94,14 @@ fn rungs(count: usize, name: impl Fn(usize) -> String, stay: impl Fn(usize) -> D
 /// Which ladder a delay uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ladder {
-    /// Whole seconds; what is left over is not waited for.
+    /// Whole seconds; the fraction is dropped.
     Seconds(u32),
     /// Steps of the small ladder, rounded up.
     Small(u32),
 }
 
 impl Ladder {
-    /// `None` when there is nothing to wait for.
+    /// Chooses the ladder for a delay; `None` for no delay.
     ///
     /// # Errors
     /// A delay beyond [`MAX_DELAY`].
@@ -125,7 +125,8 @@ impl Ladder {
     }
 
     /// The exchange to publish to: that of the first rung where the message stops. Celery publishes to the highest
-    /// one, from which it falls to the same place; but each rung on the way costs RabbitMQ as much as a publish.
+    /// rung, from where the message falls to the same place; but each rung on the way costs RabbitMQ as much as a
+    /// publish.
     pub(crate) fn entry(self) -> String {
         let highest = |bits: u32| bits.ilog2() as usize;
         match self {
@@ -150,8 +151,8 @@ impl Ladder {
 }
 
 impl Ladder {
-    /// The bytes that RabbitMQ adds, at most, to the headers of a message with this key: where it died first and last, and
-    /// in `x-death` an entry for each rung on which it stops.
+    /// The most bytes that RabbitMQ adds to the headers of a message with this key: where it was dead-lettered first
+    /// and last, and in `x-death` an entry for each rung on which it stops.
     pub(crate) fn traces(self, key: &str) -> usize {
         const DEATHS: usize = 512;
         const ENTRY: usize = 192;
@@ -160,7 +161,7 @@ impl Ladder {
     }
 }
 
-/// Where a delayed message goes in the end.
+/// The final destination of a delayed message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
     Queue(&'a str),
@@ -185,7 +186,7 @@ impl<'a> Target<'a> {
 
     fn suffix(&self) -> Result<String> {
         let suffix = match self {
-            // Any word that no other queue has leads to it, since each queue is bound to the exit with its own.
+            // Any unique word will do, since each queue is bound to the exit with its own.
             Self::Queue(name) if !is_suffix(name) => {
                 format!("{TO_QUEUE}.{}", Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple())
             }
@@ -205,13 +206,13 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The key that binds a queue to the exit which is bound to `exchange` with `pattern`.
+/// The key that binds a queue to the exit, if it is bound to `exchange` with `pattern`.
 ///
 /// # Errors
 /// A pattern that is too long with the prefix.
 pub(crate) fn exchange_binding(exchange: &str, kind: Option<ExchangeKind>, pattern: &str) -> Result<String> {
     let pattern = match kind {
-        // Their keys mean nothing.
+        // These ignore routing keys.
         Some(ExchangeKind::Fanout | ExchangeKind::Headers) => "#",
         Some(ExchangeKind::Topic | ExchangeKind::Direct) | None => pattern,
     };
@@ -220,13 +221,13 @@ pub(crate) fn exchange_binding(exchange: &str, kind: Option<ExchangeKind>, patte
     Ok(behind_stars(&suffix))
 }
 
-/// The key of the sink.
+/// The key that binds the sink to the exit.
 pub(crate) fn sink_binding() -> String {
     behind_stars(&format!("{TO_EXCHANGE}.#"))
 }
 
-/// True when the name of a queue can stand behind the 28 words: it fits, is no pattern that matches the delayed messages of
-/// other queues, and begins with none of our own words.
+/// True when the name of a queue can follow the 28 words: it fits, is not a pattern that matches delayed messages of
+/// other queues, and does not start with one of our own words.
 fn is_suffix(queue: &str) -> bool {
     let mut words = queue.split('.');
     fits(queue).is_ok()
@@ -255,8 +256,8 @@ pub(crate) fn is_rung(exchange: &str) -> bool {
 
 /// The exchange and routing key of a delivery, without the traces of a delay.
 ///
-/// A message that Celery delayed to an exchange does not say to which: the address of the queue it lies on is the
-/// one that leads there again.
+/// A message that Celery delayed to an exchange does not name the exchange: the address of the queue that holds it
+/// leads there again.
 pub(crate) fn without_delay(queue: &str, exchange: &str, routing_key: &str) -> (String, String) {
     let Some(rest) = is_rung(exchange).then(|| strip(routing_key)).flatten() else {
         return (exchange.to_owned(), routing_key.to_owned());
@@ -274,7 +275,7 @@ fn strip(routing_key: &str) -> Option<&str> {
     is_prefix.then_some(rest)
 }
 
-/// A name as one word that is no wildcard.
+/// Escapes a name into one word without wildcards.
 fn word(name: &str) -> String {
     name.replace('%', "%25").replace('.', "%2e").replace('*', "%2a").replace('#', "%23")
 }

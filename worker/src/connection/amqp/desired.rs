@@ -1,4 +1,4 @@
-//! What was declared through a connection, and declaring it again after a reconnect.
+//! Remembers what was declared through a connection, and declares it again after a reconnect.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -16,14 +16,14 @@ use super::runtime::sleep;
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, QueueKind, Topology};
 use crate::tracing::{debug, warn};
 
-/// How long an exclusive queue of the connection before may still be locked.
+/// How long an exclusive queue of the previous connection may still be locked.
 const LOCKED_FOR: Duration = Duration::from_secs(5);
 
 /// What was declared and must exist again after a reconnect.
 pub(crate) struct Desired {
     kind: QueueKind,
     topology: Mutex<Topology>,
-    /// Queues whose other arguments were warned about.
+    /// Queues with other arguments that were already warned about.
     warned: Mutex<HashSet<String>>,
 }
 
@@ -32,7 +32,7 @@ impl Desired {
         Self { kind, topology: Mutex::default(), warned: Mutex::default() }
     }
 
-    /// Declares, and remembers what was declared.
+    /// Declares a topology, and remembers it.
     pub(crate) async fn declare(&self, scratch: &mut Scratch, topology: &Topology) -> lapin::Result<()> {
         for exchange in topology.exchanges.iter().filter(|exchange| !exchange.external) {
             scratch.declare_exchange(exchange).await?;
@@ -47,7 +47,7 @@ impl Desired {
                 Err(error)
                     if reply_code(&error) == Some(code::NOT_FOUND) && known.has_external_end(binding) =>
                 {
-                    // Said, and tried again, by the task that looks after such bindings.
+                    // Reported and tried again by the task that maintains external bindings.
                     debug!(
                         queue = binding.queue,
                         exchange = binding.exchange,
@@ -63,7 +63,7 @@ impl Desired {
         Ok(())
     }
 
-    /// Declares everything again. What the broker refuses is left out with a warning: the rest must work.
+    /// Declares everything again. Anything the broker refuses is skipped with a warning: the rest must work.
     pub(super) async fn restore(&self, session: Session) -> lapin::Result<()> {
         let mut topology = lock(&self.topology).clone();
         let mut scratch = Scratch::new(session);
@@ -73,7 +73,7 @@ impl Desired {
         let mut locked = HashSet::new();
         for queue in topology.queues.iter().filter(|queue| !queue.external) {
             match self.declare_queue(&mut scratch, queue, Duration::ZERO).await {
-                // No one else waits for it: its consumer declares it again as soon as it is gone.
+                // Do not wait for it: its consumer declares it again as soon as it is gone.
                 Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) => {
                     debug!(
                         queue = queue.name,
@@ -86,7 +86,7 @@ impl Desired {
         }
         let external: Vec<Binding> =
             topology.bindings.iter().filter(|binding| topology.has_external_end(binding)).cloned().collect();
-        // What others declare may not exist yet; such bindings are looked after all the time.
+        // An external queue or exchange may not exist yet; a separate task maintains these bindings.
         topology.bindings.retain(|binding| !locked.contains(&binding.queue) && !external.contains(binding));
         for binding in &topology.bindings {
             tolerate("binding of queue", &binding.queue, scratch.bind(binding).await)?;
@@ -94,7 +94,7 @@ impl Desired {
         self.bind_to_exit(&mut scratch, &topology).await
     }
 
-    /// Declares one queue again that went missing. `false` when it was not ours to declare.
+    /// Declares a missing queue again. Returns `false` if this program did not declare it.
     pub(crate) async fn restore_queue(&self, session: &Session, name: &str) -> lapin::Result<bool> {
         let only = {
             let all = lock(&self.topology);
@@ -116,8 +116,8 @@ impl Desired {
         lock(&self.topology).queues.iter().any(|known| known.external && known.name == queue)
     }
 
-    /// A queue that was found again may be a new one of the same name, which nothing is bound to. One that is managed
-    /// stays as long as its broker has its data, so this is for the others.
+    /// Binds a queue again that may be a new one of the same name, without bindings. A managed durable queue lasts as
+    /// long as the broker keeps its data, so only other queues are bound again.
     pub(crate) async fn bind_anew(&self, session: &Session, queue: &str) -> lapin::Result<()> {
         let (may_be_new, bindings) = {
             let all = lock(&self.topology);
@@ -143,24 +143,24 @@ impl Desired {
         if may_be_new { self.let_delayed_in(session, queue).await } else { Ok(()) }
     }
 
-    /// Binds a queue that is new to the end of the ladders: retries of its messages may be waiting there, and the broker
-    /// keeps them until they can be routed.
+    /// Binds a new queue to the exit of the ladders: retries of its messages may be waiting there, and the broker keeps
+    /// them until they can be routed.
     async fn let_delayed_in(&self, session: &Session, queue: &str) -> lapin::Result<()> {
         let Ok(key) = Target::Queue(queue).binding() else { return Ok(()) };
         match Scratch::new(session.clone()).bind_to_exit(queue, &key).await {
-            // Nothing was ever delayed on this broker.
+            // A channel error means that nothing was ever delayed on this broker.
             Err(error) if !is_channel_error(&error) => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// The bindings whose queue or exchange others declare.
+    /// The bindings with an external queue or exchange.
     pub(super) fn external_bindings(&self) -> Vec<Binding> {
         let all = lock(&self.topology);
         all.bindings.iter().filter(|binding| all.has_external_end(binding)).cloned().collect()
     }
 
-    /// Makes one binding, with the one that delayed messages take.
+    /// Makes a binding, and the one for delayed messages.
     pub(super) async fn bind(&self, session: &Session, binding: &Binding) -> lapin::Result<()> {
         let mut scratch = Scratch::new(session.clone());
         scratch.bind(binding).await?;
@@ -182,13 +182,13 @@ impl Desired {
         topology.bindings.retain(|binding| binding.exchange != name);
     }
 
-    /// Takes a binding away, with the one that delayed messages take.
+    /// Removes a binding, and the one for delayed messages.
     pub(crate) async fn unbind(&self, scratch: &mut Scratch, binding: &Binding) -> lapin::Result<()> {
         let Binding { exchange, queue, routing_key } = binding;
         scratch.unbind(queue, exchange, routing_key).await?;
         let kind = self.kind_of(exchange, &Topology::default());
         if let Ok(key) = delay::exchange_binding(exchange, kind, routing_key) {
-            // There may be no such exchange yet, or one that is not for this user.
+            // The exit may not exist yet, or this user may have no access to it.
             match scratch.unbind(queue, delay::EXIT, &key).await {
                 Err(error) if !is_channel_error(&error) => return Err(error),
                 _ => {}
@@ -197,12 +197,12 @@ impl Desired {
         Ok(())
     }
 
-    /// Forgets a binding that was taken away on purpose.
+    /// Forgets a binding that was removed on purpose.
     pub(crate) fn forget_binding(&self, gone: &Binding) {
         lock(&self.topology).bindings.retain(|binding| binding != gone);
     }
 
-    /// An exclusive queue that is locked is waited for, up to `patience`.
+    /// Declares a queue. Waits for a locked exclusive queue, up to `patience`.
     async fn declare_queue(
         &self,
         scratch: &mut Scratch,
@@ -224,7 +224,7 @@ impl Desired {
             let declared =
                 scratch.run(async |c| c.queue_declare(name, options, arguments).await.map(drop)).await;
             match declared {
-                // The broker still believes in our connection before this one, which owned the queue.
+                // The broker has not noticed the loss of our previous connection yet, which owned the queue.
                 Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) && waited < patience => {
                     let pause = Duration::from_millis(200);
                     sleep(pause).await;
@@ -238,7 +238,7 @@ impl Desired {
         }
     }
 
-    /// It is never deleted and declared again: the queue may belong to another fleet.
+    /// Uses an existing queue as it is. It is never deleted and declared again: it may belong to another fleet.
     async fn take_as_it_is(
         &self,
         scratch: &mut Scratch,
@@ -257,7 +257,7 @@ impl Desired {
                 .map(drop)
             })
             .await;
-        // A queue that is not there was refused for what was asked, not for what it is.
+        // If the queue does not exist, the broker refused the requested arguments themselves.
         there.map_err(|_| refused.clone())?;
         if lock(&self.warned).insert(queue.name.clone()) {
             warn!(
@@ -269,8 +269,8 @@ impl Desired {
         Ok(())
     }
 
-    /// Lets delayed messages to the exchanges of these bindings reach their queues. A user who may not bind there
-    /// loses only that.
+    /// Binds the queues of these bindings to the exit, so that delayed messages to their exchanges arrive. A user who
+    /// may not do so loses only that.
     async fn bind_to_exit(&self, scratch: &mut Scratch, topology: &Topology) -> lapin::Result<()> {
         let bindings = topology.bindings.iter().filter(|binding| !binding.exchange.is_empty());
         let mut exit = false;

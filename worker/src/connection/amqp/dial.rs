@@ -1,7 +1,7 @@
-//! One attempt to connect, which always ends.
+//! One connection attempt, which always terminates.
 //!
-//! `lapin` waits forever for a server that accepts and says nothing, and its I/O thread with it. So the socket is
-//! made here, and a second handle to it is kept: shutting that down ends the thread, whatever it waits for.
+//! `lapin` and its I/O thread wait forever for a server that accepts and sends nothing. So the socket is created here,
+//! and a second handle to it is kept: shutting that down ends the thread, whatever it is waiting for.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use super::failure::{Failure, text};
 use super::reactor;
 use super::sieve::Sieve;
 
-/// How long `lapin` has to tell why a stream has ended.
+/// How long to wait for `lapin` to report why a stream has ended.
 const REASON: Duration = Duration::from_millis(200);
 
 /// The second handle to a connection's socket.
@@ -42,7 +42,7 @@ struct Cut {
 }
 
 impl Cutter {
-    /// Ends the connection now: both directions, without a goodbye.
+    /// Ends the connection at once, in both directions, without closing it cleanly.
     pub(super) fn cut(&self) {
         let mut cut = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cut.is_cut = true;
@@ -52,7 +52,7 @@ impl Cutter {
         }
     }
 
-    /// False when it was cut before it was there.
+    /// Keeps the handle. Returns `false`, and shuts the socket down, if the connection was already cut.
     fn hold(&self, socket: TcpStream) -> bool {
         let mut cut = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if cut.is_cut {
@@ -64,10 +64,10 @@ impl Cutter {
     }
 }
 
-/// Connects and logs in, within `limit`. A caller that gives up cuts the connection.
+/// Connects and logs in, within `limit`. A caller that gives up must cut the connection.
 ///
-/// When a stream ends between two steps of the handshake, `lapin` ends its thread and may never answer its caller. So
-/// the stream tells as well.
+/// If the stream ends between two steps of the handshake, `lapin` stops its thread and may never answer its caller. So
+/// the stream signals its end as well.
 pub(super) async fn dial(
     address: &Address,
     name: &str,
@@ -82,7 +82,7 @@ pub(super) async fn dial(
     let sockets = async_rs::Tokio::current();
     let (held, tls_begun, tls) = (cutter.clone(), Arc::clone(&in_tls), address.tls.clone());
     let ends = ended.clone();
-    // Written in place: only so does the compiler know the type of the stream.
+    // Written inline: otherwise the compiler cannot infer the type of the stream.
     let connecting = Connection::connector(
         address.uri.clone(),
         reactor::runtime(),
@@ -132,7 +132,7 @@ pub(super) async fn dial(
         Ok(Err(error)) if in_tls.load(Ordering::Relaxed) => tls_failure(&error),
         Ok(Err(error)) => {
             let failure = Failure::from(&error);
-            // Who does not speak AMQP will not learn it soon.
+            // A server that does not speak AMQP will not start to: fail waiting callers at once.
             Failure { is_final: failure.is_final || is_invalid(&error), ..failure }
         }
         Err(_) => Failure::connection(format!(
@@ -144,10 +144,11 @@ pub(super) async fn dial(
     Err(failure.at(&address.shown))
 }
 
-/// A certificate that is not trusted stays so; a connection that broke off may be a server that is starting.
+/// The failure of a TLS handshake. An untrusted certificate is final; a broken connection may be a server that is
+/// starting.
 fn tls_failure(error: &lapin::Error) -> Failure {
     let mut why = format!("TLS: {}", text(error));
-    // The first bytes were none of TLS.
+    // The first bytes were not TLS.
     if why.contains("InvalidContentType") {
         why.push_str(
             "; the server does not speak TLS on that port: an address for plain AMQP begins with amqp://",
@@ -156,7 +157,7 @@ fn tls_failure(error: &lapin::Error) -> Failure {
     Failure { is_final: is_invalid(error), ..Failure::connection(why) }
 }
 
-/// True for bytes that make no sense, however often they come.
+/// True for invalid data, which another attempt would not change.
 fn is_invalid(error: &lapin::Error) -> bool {
     matches!(error.kind(), lapin::ErrorKind::IOError(error) if error.kind() == std::io::ErrorKind::InvalidData)
 }
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
     use crate::connection::TlsOptions;
 
-    /// A server that sends this to every client and closes; with nothing to send, it stays connected and silent.
+    /// Starts a server that sends this to its client and closes; with nothing to send, it stays connected and silent.
     fn server(says: Option<&'static [u8]>) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -192,7 +193,7 @@ mod tests {
             let _ = socket.read(&mut greeting);
             match says {
                 Some(says) => drop(socket.write_all(says)),
-                // Until the client goes.
+                // Until the client disconnects.
                 None => while socket.read(&mut greeting).is_ok_and(|read| read > 0) {},
             }
         });
@@ -223,7 +224,7 @@ mod tests {
             assert_eq!(failure.is_final, is_final, "{error}");
         }
     }
-    /// What RabbitMQ says while a connection is opened: start, tune, open-ok.
+    /// RabbitMQ's frames while a connection is opened: start, tune, open-ok.
     fn handshake() -> [Vec<u8>; 3] {
         let long = |text: &str| {
             [&u32::try_from(text.len()).expect("short").to_be_bytes()[..], text.as_bytes()].concat()
@@ -238,7 +239,7 @@ mod tests {
         })
     }
 
-    /// A server that goes somewhere in the handshake, at times with a reset.
+    /// Starts a server that disconnects at a random point of the handshake, sometimes with a reset.
     fn server_that_goes() -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -251,7 +252,7 @@ mod tests {
                 }
                 let until = Instant::now() + Duration::from_micros(fastrand::u64(0..400));
                 while Instant::now() < until {}
-                // What was not read makes the system reset the connection.
+                // Closing a socket with unread data resets the connection.
                 if fastrand::bool() {
                     let _ = socket.set_nonblocking(true);
                     let _ = socket.read(&mut said);

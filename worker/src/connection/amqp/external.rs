@@ -1,5 +1,6 @@
-//! Bindings to what others declare. The protocol does not report when an exchange is declared or deleted, so they are
-//! made again and again: that costs one request each, and changes nothing where the binding exists.
+//! Bindings with a queue or exchange that others declare. The protocol does not report when an exchange is declared or
+//! deleted, so they are made again periodically: that costs one request each, and changes nothing where the binding
+//! exists.
 
 use std::collections::HashSet;
 use std::sync::Weak;
@@ -12,9 +13,9 @@ use super::failure::{code, reply_code, text};
 use crate::routing::Binding;
 use crate::tracing::{debug, info, warn};
 
-/// How often something missing is looked for: the broker notes each time in its log.
+/// Retry interval while something is missing: the broker logs each attempt.
 pub(crate) const MISSING: Duration = Duration::from_secs(2);
-/// How often something present is looked for.
+/// Interval while nothing is missing.
 const PRESENT: Duration = Duration::from_secs(10);
 
 /// Keeps the external bindings in place until the connections are closed or dropped.
@@ -27,7 +28,7 @@ pub(super) async fn keep_bound(amqp: Weak<Amqp>) {
         let session = match amqp.link.session(0, deadline).await {
             Ok(session) => session,
             Err(_) if amqp.link.is_closed() => return,
-            // The link says by itself why there is no connection.
+            // The link itself logs why there is no connection.
             Err(_) => {
                 drop(amqp);
                 sleep(MISSING).await;
@@ -66,7 +67,7 @@ pub(super) async fn keep_bound(amqp: Weak<Amqp>) {
                 }
             }
         }
-        // What was dropped meanwhile is not kept alive by looking.
+        // Do not keep the connections alive during the sleep.
         drop((session, amqp));
         sleep(if missing.is_empty() { PRESENT } else { MISSING }).await;
     }

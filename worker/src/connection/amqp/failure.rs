@@ -1,4 +1,4 @@
-//! What `lapin` reports, as this crate's errors.
+//! Converts `lapin`'s errors into this crate's.
 
 use lapin::protocol::AMQPError;
 
@@ -14,12 +14,12 @@ pub(crate) mod code {
     pub(crate) const NOT_ALLOWED: u16 = 530;
 }
 
-/// Why there is no connection. Cloned for everyone who waits for one.
+/// Why there is no connection. Cloned for each waiting caller.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: ErrorKind,
     pub(crate) text: String,
-    /// The address, as it may be shown.
+    /// The address without its password.
     pub(super) shown: Option<String>,
     /// Another attempt would not help: waiting callers get the error at once.
     pub(crate) is_final: bool,
@@ -30,12 +30,12 @@ impl Failure {
         Self { kind: ErrorKind::Connection, text: text.into(), shown: None, is_final: false }
     }
 
-    /// With the address that there is no connection to.
+    /// Adds the address that could not be reached.
     pub(super) fn at(self, shown: &str) -> Self {
         Self { shown: Some(shown.to_owned()), ..self }
     }
 
-    /// The error for callers that need the connection, whatever they need it for.
+    /// The error for any caller that needs the connection.
     pub(crate) fn to_error(&self) -> Error {
         let to = self.shown.as_ref().map_or("the broker".into(), |shown| format!("`{shown}`"));
         Error::cause(self.kind.clone(), format!("no connection to {to}: {}", self.text))
@@ -62,7 +62,7 @@ pub(crate) fn reply_code(error: &lapin::Error) -> Option<u16> {
     protocol(error).map(AMQPError::get_id)
 }
 
-/// What the broker said, or else what `lapin` says.
+/// The broker's message, or else `lapin`'s own.
 pub(crate) fn text(error: &lapin::Error) -> String {
     match protocol(error) {
         Some(error) => error.get_message().to_string(),
@@ -73,12 +73,12 @@ pub(crate) fn text(error: &lapin::Error) -> String {
     }
 }
 
-/// The error of an answer that did not come in time.
+/// The error for a reply that did not arrive in time.
 pub(crate) fn timed_out() -> lapin::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// True when the broker closed only the channel: the connection goes on.
+/// True when the broker closed only the channel; the connection stays open.
 pub(crate) fn is_channel_error(error: &lapin::Error) -> bool {
     matches!(
         reply_code(error),
@@ -88,13 +88,13 @@ pub(crate) fn is_channel_error(error: &lapin::Error) -> bool {
     )
 }
 
-/// True when a queue exists and cannot be reached: the node of the cluster that has it is away, or another connection
-/// declares it at this moment.
+/// True when a queue exists but cannot be reached: the cluster node that hosts it is down, or another connection is
+/// declaring it at this moment.
 pub(crate) fn is_out_of_reach(error: &lapin::Error) -> bool {
     reply_code(error) == Some(code::NOT_FOUND) && text(error).contains("is down or inaccessible")
 }
 
-/// The error of a request that the broker answered, or that the connection did not survive.
+/// The error for a request that the broker refused, or whose connection was lost.
 pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Error {
     let kind = match reply_code(&error) {
         _ if is_out_of_reach(&error) => ErrorKind::Connection,
@@ -105,7 +105,7 @@ pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Err
         _ => ErrorKind::Connection,
     };
     let told = Error::new(kind, format!("{what}: {}", text(&error)));
-    // What the broker said is all there is to say: the source would repeat it twice.
+    // The broker's message is already in the text: a source would only repeat it.
     if protocol(&error).is_some() { told } else { told.with_source(error) }
 }
 

@@ -1,22 +1,22 @@
-//! Checks the first bytes that a server sends, so that a server that does not speak AMQP gets an error that helps.
+//! Checks the first bytes from a server, to give a helpful error when it does not speak AMQP.
 //!
-//! Without it, an HTTP server on the configured port is a parser's error, and a port that wants TLS is a connection that
-//! was closed.
+//! Without it, an HTTP server on the configured port would show up as a parser error, and a TLS port as a closed
+//! connection.
 
 use std::io;
 
-/// What is wrong with the first bytes; `None` when they begin a frame with a method, as a broker does.
+/// Returns what is wrong with the first bytes; `None` when they start a method frame, as a broker's do.
 pub(super) fn objection(first: &[u8]) -> Option<io::Error> {
     let wrong = |text: &str| Some(io::Error::new(io::ErrorKind::InvalidData, text));
     match first {
-        // It may be a broker that is starting, or a proxy in front of one that is away.
+        // It may be a broker that is starting, or a proxy whose broker is down.
         [] => Some(io::Error::new(
             io::ErrorKind::ConnectionReset,
             "the server closed the connection without sending anything; if this persists, it does not speak AMQP on that port",
         )),
         [1, ..] => None,
         [b'A', b'M', b'Q', b'P', ..] => wrong("the server speaks another version of AMQP than 0-9-1"),
-        // The alert and the handshake of TLS.
+        // TLS alert and handshake records.
         [0x15 | 0x16, 3, ..] => wrong(
             "the server does not speak plain AMQP on that port but TLS: an address for it begins with amqps://",
         ),

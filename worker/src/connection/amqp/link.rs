@@ -1,7 +1,7 @@
-//! One supervised connection: connect, restore the topology, serve; after any loss drop everything and begin again.
+//! One supervised connection: connect, restore the topology, serve; after any loss, drop everything and start over.
 //!
-//! There is one code path for the start and for every recovery. `lapin`'s own recovery stays off: it registers each
-//! binding twice, says nothing about lost deliveries, and leaves a consumer hanging after a channel error.
+//! The first connection and every recovery take the same code path. `lapin`'s own recovery stays off: it registers each
+//! binding twice, does not report lost deliveries, and leaves a consumer hanging after a channel error.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,18 +25,19 @@ pub(crate) use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tracing::{debug, info, warn};
 
-/// `lapin` does not report the loss of an idle connection; a caller that uses one notices at once and reports it.
+/// How often a connection is checked: `lapin` does not report the loss of an idle one. A caller that uses one notices
+/// at once and reports it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// RabbitMQ answers that a queue is out of reach while another connection declares it. If it still does after this time,
-/// a node is away.
+/// RabbitMQ reports a queue as inaccessible while another connection declares it. If it still does after this time, a
+/// node is down.
 const BEING_MADE: Duration = Duration::from_secs(1);
-/// How long a goodbye may take.
+/// Timeout for closing a connection cleanly.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Restores what a new connection must have before anyone uses it.
+/// Restores what a new connection needs before it is used.
 pub(super) type Restore = Box<dyn Fn(Session) -> BoxFuture<'static, lapin::Result<()>> + Send + Sync>;
 
-/// One supervised connection. It is made at the first use.
+/// One supervised connection, established on first use.
 pub(crate) struct Link {
     inner: Arc<Inner>,
     started: AtomicBool,
@@ -44,12 +45,12 @@ pub(crate) struct Link {
 
 struct Inner {
     address: Address,
-    /// What the broker's operators see.
+    /// The connection name that the broker shows to its operators.
     name: String,
     dial_limit: Duration,
     restore: Restore,
     state: watch::Sender<LinkState>,
-    /// Why the broker takes no messages from this connection, if it does not.
+    /// Why the broker blocks publishes on this connection, while it does.
     blocked: watch::Sender<Option<String>>,
     look: Notify,
     /// The I/O runtime.
@@ -58,14 +59,14 @@ struct Inner {
     done: CancellationToken,
 }
 
-/// Where a link stands.
+/// The state of a link.
 #[derive(Clone)]
 pub(crate) enum LinkState {
-    /// No connection, and why, if an attempt was made.
+    /// No connection, with the reason if an attempt was made.
     Down(Option<Failure>),
     /// Connected and restored.
     Up(Session),
-    /// Closed by us, for good.
+    /// Closed by this program, permanently.
     Closed,
 }
 
@@ -100,31 +101,31 @@ impl Link {
         }
     }
 
-    /// Follows where the link stands; starts it if it was not.
+    /// Watches the state of the link, and starts the link if necessary.
     pub(crate) fn watch(&self) -> watch::Receiver<LinkState> {
         self.start();
         self.inner.state.subscribe()
     }
 
-    /// True while there is a connection, as far as anyone has noticed.
+    /// True while there is a connection, as far as is known.
     pub(crate) fn is_up(&self) -> bool {
         matches!(&*self.inner.state.borrow(), LinkState::Up(session) if session.is_alive())
     }
 
-    /// True when this program has closed it, for good.
+    /// True once this program has closed it, permanently.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(&*self.inner.state.borrow(), LinkState::Closed)
     }
 
-    /// Follows whether the broker takes messages, and why not.
+    /// Watches whether the broker blocks publishes, and why.
     pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
         self.inner.blocked.subscribe()
     }
 
-    /// A session that is newer than `after`, as soon as there is one.
+    /// Waits for a session that is newer than `after`.
     ///
     /// # Errors
-    /// None within the deadline, or none to be hoped for: the login was refused.
+    /// Timed out, or another attempt would not help: for instance, the broker refused the login.
     pub(crate) async fn session(&self, after: u64, deadline: Instant) -> Result<Session> {
         let mut state = self.watch();
         let mut last = None;
@@ -150,19 +151,19 @@ impl Link {
         }
     }
 
-    /// Waits for a session, for a request that may take longer than it may take to connect.
+    /// Waits for a session, for requests that may take longer than connecting may.
     ///
     /// # Errors
-    /// None within `limit`, or none to be hoped for.
+    /// No session within `limit`, or another attempt would not help.
     pub(crate) async fn reach(&self, what: &str, limit: Duration) -> Result<()> {
         let session = self.session(0, Instant::now() + limit).await;
         session.map(drop).map_err(|error| error.context(format!("cannot {what}")))
     }
 
-    /// Runs a request that may safely be repeated, on this connection or, when that is lost on the way, the next.
+    /// Runs a request that may safely be repeated. If the connection is lost meanwhile, it is repeated on the next one.
     ///
     /// # Errors
-    /// The broker's answer, or no answer within `limit`.
+    /// The broker refused, or did not reply within `limit`.
     pub(crate) async fn request<T, F>(
         &self,
         what: &str,
@@ -201,11 +202,11 @@ impl Link {
         }
     }
 
-    /// Says goodbye, within a few seconds.
+    /// Closes the connection cleanly, within a few seconds.
     pub(crate) async fn close(&self) {
         self.inner.stop.cancel();
         if self.started.load(Ordering::Acquire) {
-            // An error means that the I/O thread stands still.
+            // An error means that the I/O thread is blocked.
             let _ = timeout(GOODBYE * 2, self.inner.done.cancelled()).await;
         }
         self.inner.state.send_replace(LinkState::Closed);
@@ -226,14 +227,14 @@ pub(crate) fn closed() -> Error {
     Error::connection("the connection to the broker was closed by this program")
 }
 
-/// The life of a link. It ends when the link is closed or dropped.
+/// Runs a link until it is closed or dropped.
 async fn supervise(inner: Arc<Inner>) {
     let _done = inner.done.clone().drop_guard();
     let mut generation = 0;
     let mut pause = Pause::default();
     let mut outage = Outage::default();
     loop {
-        // However this turn ends.
+        // Cuts the connection however this iteration ends.
         let cut = CutOnDrop(Cutter::default());
         let connected = tokio::select! {
             () = inner.stop.cancelled() => break,
@@ -279,7 +280,7 @@ async fn connect(inner: &Inner, generation: u64, cutter: &Cutter) -> Result<Sess
     }
 }
 
-/// Until the connection is lost (and why) or the link is closed (`None`).
+/// Serves until the connection is lost (returns why) or the link is closed (`None`).
 async fn serve(inner: &Inner, session: &Session) -> Option<Failure> {
     let connection = &session.connection;
     let mut events = std::pin::pin!(connection.events_listener());
@@ -308,12 +309,12 @@ async fn serve(inner: &Inner, session: &Session) -> Option<Failure> {
             () = sleep(LOOK_EVERY) => {}
         }
     }
-    // Errors of channels come by the same way; they are not why a connection ends.
+    // Channel errors arrive here too; they are not why a connection was lost.
     let why = said.filter(|error| !is_channel_error(error)).map(|error| super::failure::text(&error));
     Some(Failure::connection(why.unwrap_or_else(|| "the connection was lost".into())))
 }
 
-/// Says each change of an outage once.
+/// Logs an outage: each change once, repetitions only at debug level.
 #[derive(Default)]
 struct Outage {
     since: Option<Instant>,
@@ -351,7 +352,7 @@ impl Outage {
     }
 }
 
-/// How long to wait before the next attempt: at first hardly, then up to five seconds, never in step with others.
+/// Backoff between attempts: hardly any at first, then up to five seconds, with jitter.
 #[derive(Default)]
 pub(crate) struct Pause(u32);
 
@@ -366,7 +367,8 @@ impl Pause {
         Duration::from_millis(fastrand::u64(limit / 2..=limit))
     }
 
-    /// A server that accepts and then drops us is not called at full speed.
+    /// Shortens the backoff without resetting it: a server that accepts and then drops us is not redialled at full
+    /// speed.
     fn connected(&mut self) {
         self.0 = self.0.min(2);
     }

@@ -1,10 +1,10 @@
-//! RabbitMQ through `lapin`: supervised connections for each broker that is opened, which the result backend of the same
-//! address shares. Each is made when it is first needed.
+//! RabbitMQ through `lapin`: each opened broker has its own supervised connections, shared with the result backend of
+//! the same address. A connection is established when it is first needed.
 //!
-//! One connection publishes, one is for streams, and one does all else. While the broker is short of memory or disk it
-//! reads nothing from a connection that publishes, so acks on that connection would hang too. RabbitMQ also closes
-//! the whole connection of a client that uses a stream which is just being declared or has no leader: no publish may lose
-//! its confirm, and no task its delivery, because of that.
+//! One connection publishes, one is for streams, and one does everything else. A broker that is short of memory or disk
+//! stops reading from connections that publish, so acks on such a connection would hang too. RabbitMQ also closes the
+//! whole connection of a client that uses a stream that is just being declared or has no leader; that must cost no
+//! publish its confirm and no task its delivery.
 
 pub(crate) mod address;
 mod blame;
@@ -55,7 +55,7 @@ use crate::error::Result;
 /// The open addresses of this process.
 static OPEN: Mutex<Vec<(Key, Weak<Amqp>)>> = Mutex::new(Vec::new());
 
-/// Two users share connections when they would open the same ones.
+/// Identifies connections that can be shared: the same URL and options.
 #[derive(Clone, PartialEq)]
 struct Key {
     url: BrokerUrl,
@@ -68,25 +68,26 @@ pub(crate) struct Amqp {
     pub(crate) link: Arc<Link>,
     publishing: Arc<Link>,
     pub(crate) publisher: Publisher,
-    /// For all that has to do with streams.
+    /// For everything that involves streams.
     pub(crate) streams: Arc<Link>,
     pub(crate) stream_publisher: Publisher,
     pub(crate) desired: Arc<Desired>,
     pub(crate) limit: Duration,
     io: Handle,
-    /// Set once the bindings to what others declare are looked after.
+    /// Set once the task that maintains external bindings was started.
     keeps_bound: AtomicBool,
-    /// Those who opened it and did not close it.
+    /// How many users have opened it and not closed it yet.
     users: AtomicUsize,
 }
 
 impl Amqp {
-    /// New connections to an address. Nothing is connected before it is needed.
+    /// Creates connections to an address; each is established when it is first needed.
     ///
-    /// Each broker has its own connections: its consumers and exclusive queues end with it, whatever else is connected.
+    /// Each broker has its own connections, so its consumers and exclusive queues end with it, whatever else is
+    /// connected.
     ///
     /// # Errors
-    /// An address with a mistake, or a file for TLS that cannot be read.
+    /// An invalid address, or a TLS file that cannot be read.
     pub(crate) fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Arc<Self>> {
         let key = Key { url: url.clone(), options: options.clone() };
         let amqp = Arc::new(Self::new(url, options)?);
@@ -96,7 +97,7 @@ impl Amqp {
         Ok(amqp)
     }
 
-    /// The connections of a broker at this address, the latest one, or new ones where there is none.
+    /// Returns the connections of the latest broker opened at this address, or creates new ones if there is none.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -144,18 +145,18 @@ impl Amqp {
         })
     }
 
-    /// `false` when the last user has just left.
+    /// Adds a user. Returns `false` if the last one has just left.
     fn join(&self) -> bool {
         self.users
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |users| (users > 0).then_some(users + 1))
             .is_ok()
     }
 
-    /// Asks the broker for something that may safely be asked twice: on a channel of its own that is surely closed, and
-    /// once more on the next connection when this one is lost meanwhile. `what` completes "cannot".
+    /// Sends a request that may safely be repeated, on a channel of its own that is always closed. If the connection is
+    /// lost meanwhile, the request is repeated on the next one. `what` completes "cannot".
     ///
     /// # Errors
-    /// The broker's refusal, or no answer in time.
+    /// The broker refused, or did not reply in time.
     pub(crate) async fn ask<T, F>(&self, what: &str, mut ask: impl FnMut(Scratch) -> F) -> Result<T>
     where
         F: Future<Output = lapin::Result<T>>,
@@ -163,12 +164,12 @@ impl Amqp {
         self.link.request(what, self.limit, |session| ask(Scratch::new(session))).await
     }
 
-    /// Why the broker takes no messages at present, if it has said so.
+    /// Why the broker currently blocks publishes, if it does.
     pub(crate) fn alarm(&self) -> Option<String> {
         self.publishing.blocked().borrow().clone()
     }
 
-    /// How long the I/O thread has stood still; `None` while it comes round.
+    /// How long the I/O thread has been blocked; `None` while it makes progress.
     pub(crate) fn stalled() -> Option<Duration> {
         WATCHDOG.stalled()
     }
@@ -183,7 +184,7 @@ impl Amqp {
         self.io.spawn(work);
     }
 
-    /// From now on looks after the bindings to what others declare, if there are any.
+    /// Starts the task that maintains external bindings, if there are any and it is not running yet.
     pub(crate) fn keep_bound(self: &Arc<Self>) {
         if !self.desired.external_bindings().is_empty() && !self.keeps_bound.swap(true, Ordering::AcqRel) {
             // It ends with the connections.
@@ -191,12 +192,12 @@ impl Amqp {
         }
     }
 
-    /// One user leaves; after the last one the connections say goodbye. Bounded in time.
+    /// Removes a user; the last one closes the connections. Bounded in time.
     pub(crate) async fn close(&self) {
         if self.users.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        // What was published has its own deadline.
+        // Bounded, as each publish has its own deadline.
         tokio::join!(self.publisher.flush(), self.stream_publisher.flush());
         tokio::join!(self.publishing.close(), self.streams.close(), self.link.close());
     }

@@ -1,4 +1,4 @@
-//! A message on its way out, written in AMQP's terms once.
+//! An outgoing message, converted to AMQP once.
 
 use std::sync::Mutex;
 
@@ -19,10 +19,10 @@ pub(crate) struct Outgoing {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
     message: Message,
-    /// The message's, for the first who publishes it; seldom is there a second.
+    /// The message's properties, for the first publish; a second one is rare.
     properties: Mutex<Option<BasicProperties>>,
     pub(super) mandatory: bool,
-    /// The size of the frame that carries the headers, with all that the broker will add to them on the way.
+    /// The size of the header frame, with all headers that the broker will add on the way.
     header_frame: usize,
 }
 
@@ -45,7 +45,7 @@ impl Outgoing {
         &self.message.body
     }
 
-    /// The exchange; empty is the default exchange.
+    /// The exchange; empty for the default exchange.
     pub(crate) fn exchange(&self) -> &str {
         self.exchange.as_str()
     }
@@ -54,7 +54,7 @@ impl Outgoing {
         self.routing_key.as_str()
     }
 
-    /// The task id, by which the sender may send it again.
+    /// The task id, under which the caller may send it again.
     pub(super) fn id(&self) -> Option<&str> {
         self.message.id()
     }
@@ -65,14 +65,14 @@ impl Outgoing {
         first.unwrap_or_else(|| to_amqp(&self.message).expect("it could be written before"))
     }
 
-    /// Leaves room for headers of this size, which the broker will add before the message is delivered.
+    /// Leaves room for headers of this size, which the broker will add before delivery.
     pub(crate) fn with_room(mut self, traces: usize) -> Self {
         self.header_frame += traces;
         self
     }
 
-    /// The error of headers that do not fit into a frame of this size. To be asked before anything is written: the broker
-    /// closes the connection over them, and all other publishers would lose their confirms.
+    /// Checks that the headers fit into a frame of this size. It must be called before anything is written: the broker
+    /// closes the connection over a larger frame, and all other publishers would lose their confirms.
     pub(super) fn check(&self, frame_max: usize) -> Result<()> {
         if self.header_frame <= frame_max {
             return Ok(());
@@ -97,14 +97,14 @@ impl Outgoing {
         }
     }
 
-    /// True when no more than one queue is to have it.
+    /// True when it goes to one queue at most.
     pub(super) fn is_for_one_queue(&self) -> bool {
         // A rung of a ladder is one queue.
         matches!(self.exchange.as_str(), "" | "amq.default") || delay::is_rung(self.exchange.as_str())
     }
 
-    /// True when this may be the message that came back. Messages that are equal in all of this come back in the
-    /// order in which they were published.
+    /// True when this may be the returned message. Messages that are equal in all of this are returned in the order in
+    /// which they were published.
     pub(super) fn is_returned_as(&self, returned: &Returned) -> bool {
         self.mandatory
             && self.routing_key.as_str() == returned.routing_key
@@ -113,14 +113,14 @@ impl Outgoing {
             && *self.body() == returned.body
     }
 
-    /// The header `id` of a task, or else the property of a plain message.
+    /// The header `id` of a task, or else the message id of a plain message.
     fn identity(&self) -> Option<&str> {
         let header = self.message.headers.get("id").and_then(Value::as_str);
         header.or(self.message.properties.message_id.as_deref())
     }
 }
 
-/// A message that no queue took.
+/// A message that the broker returned because no queue took it.
 pub(super) struct Returned {
     pub(super) exchange: String,
     pub(super) routing_key: String,
@@ -143,7 +143,7 @@ impl From<BasicReturnMessage> for Returned {
     }
 }
 
-/// What [`Outgoing::identity`] is of a message that came back.
+/// [`Outgoing::identity`] of a returned message.
 fn identity(properties: &BasicProperties) -> Option<String> {
     let header = properties.headers().as_ref().and_then(|table| match table.inner().get("id") {
         Some(AMQPValue::LongString(id)) => Some(id.to_string()),

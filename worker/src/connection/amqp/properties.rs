@@ -1,32 +1,32 @@
-//! The bytes that a publisher wrote, in the frames in which they come: read without recursion beyond a limit, and mended where
-//! `lapin` could not read them. [`sieve`](super::sieve) says why.
+//! Reads a publisher's bytes in incoming frames, with limited recursion, and repairs what `lapin` could not read. The
+//! reason is in [`sieve`](super::sieve).
 
 use crate::message::headers::{is_trace, names};
 
-/// The class of all methods that carry what a publisher wrote.
+/// The class of all methods that carry a publisher's bytes.
 const BASIC: u16 = 60;
-/// Tables in tables in tables: as many as JSON has, less a few.
+/// How deep tables may be nested: as deep as JSON, less a few levels.
 pub(super) const DEEPEST: usize = 120;
-/// The class of the methods that agree on a connection, and the one that says how large frames may be.
+/// Class and method of `connection.tune`, which limits the size of frames.
 const TUNE: (u16, u16) = (10, 30);
 
 /// Why properties cannot be read.
 pub(crate) type Problem = &'static str;
 
-/// The content header with nothing but a header that says what is wrong.
+/// A content header whose only property is a header with the problem.
 pub(super) fn unreadable(payload: &[u8], problem: Problem) -> Vec<u8> {
     let text = |text: &str| u32::try_from(text.len()).expect("it is short").to_be_bytes();
     let name = [&[u8::try_from(names::UNREADABLE.len()).expect("it is short")], names::UNREADABLE.as_bytes()]
         .concat();
     let entry = [&name[..], b"S", &text(problem), problem.as_bytes()].concat();
     let length = u32::try_from(entry.len()).expect("it is short").to_be_bytes();
-    // Class, weight and the size of the body stay; then the flag of the header table.
+    // Class, weight and size of the body are kept; the flag for the header table follows.
     let mut start = payload.get(..12).unwrap_or_default().to_vec();
     start.resize(12, 0);
     [&start[..], &[0x20, 0], &length, &entry].concat()
 }
 
-/// The largest frame that the broker takes and sends, if this is the method that says so; 0 is no limit.
+/// The largest frame that the broker takes and sends, if this is `connection.tune`; 0 on the wire means no limit.
 pub(super) fn tuned(payload: &[u8]) -> Option<usize> {
     let [c, l, m, e, _, _, a, b, d, f] = *payload.first_chunk()?;
     let is_tune = (u16::from_be_bytes([c, l]), u16::from_be_bytes([m, e])) == TUNE;
@@ -34,7 +34,7 @@ pub(super) fn tuned(payload: &[u8]) -> Option<usize> {
     is_tune.then(|| most.unwrap_or(usize::MAX))
 }
 
-/// The names in the methods by which messages come: nothing else in them was written by a publisher.
+/// Repairs the names in the methods that carry messages; nothing else in them was written by a publisher.
 pub(super) fn mend_method(payload: &mut [u8]) {
     let mut fields = Fields(payload);
     let mended = (|| {
@@ -42,9 +42,9 @@ pub(super) fn mend_method(payload: &mut [u8]) {
             return Ok(());
         }
         match fields.u16()? {
-            // deliver: tag of the consumer, tag, redelivered
+            // deliver: consumer tag, delivery tag, redelivered
             60 => fields.short().and_then(|()| fields.skip(9))?,
-            // get-ok: tag, redelivered
+            // get-ok: delivery tag, redelivered
             71 => fields.skip(9)?,
             // return: code, text
             50 => fields.skip(2).and_then(|()| fields.short())?,
@@ -53,11 +53,11 @@ pub(super) fn mend_method(payload: &mut [u8]) {
         fields.short()?;
         fields.short()
     })();
-    // What does not hold together `lapin` refuses, and it is not from a publisher.
+    // `lapin` refuses a malformed method, which does not come from a publisher.
     let _: Result<(), Problem> = mended;
 }
 
-/// Mends the properties of a message.
+/// Repairs the properties in a content header.
 pub(crate) fn mend_header(payload: &mut [u8]) -> Result<(), Problem> {
     let mut fields = Fields(payload);
     // Class, weight, size of the body.
@@ -65,11 +65,11 @@ pub(crate) fn mend_header(payload: &mut [u8]) -> Result<(), Problem> {
     mend_properties(fields.0)
 }
 
-/// Mends a list of properties. What is `Ok` can be read by `lapin`.
+/// Repairs a list of properties. After `Ok`, `lapin` can read it.
 pub(crate) fn mend_properties(properties: &mut [u8]) -> Result<(), Problem> {
     let mut fields = Fields(properties);
     let flags = fields.u16()?;
-    // From the highest bit on: texts but for the headers, two numbers of a byte, and the time.
+    // From the highest bit down: short texts, except for the headers, two single bytes and the timestamp.
     for bit in (2..16).rev().filter(|bit| flags & (1 << bit) != 0) {
         match bit {
             13 => {
@@ -84,7 +84,7 @@ pub(crate) fn mend_properties(properties: &mut [u8]) -> Result<(), Problem> {
     if fields.0.is_empty() && flags & 0b11 == 0 { Ok(()) } else { Err("they are longer than they say") }
 }
 
-/// The bytes that were not looked at yet.
+/// The bytes that have not been read yet.
 struct Fields<'a>(&'a mut [u8]);
 
 impl<'a> Fields<'a> {
@@ -112,7 +112,7 @@ impl<'a> Fields<'a> {
         usize::try_from(length).map_err(|_| "they are shorter than they say")
     }
 
-    /// A short text; what is not UTF-8 becomes question marks.
+    /// Reads a short text; bytes that are not UTF-8 become question marks.
     fn short(&mut self) -> Result<(), Problem> {
         let length = usize::from(self.take(1)?[0]);
         let text = self.take(length)?;
@@ -163,8 +163,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A content header without what the broker added to the headers on the way. It does not look whether that fits into a
-/// frame, and so makes a message that was as large as could be one that nobody can receive. The properties were mended.
+/// A content header without the headers that the broker added on the way. The broker does not check whether they fit
+/// into a frame, and so can make the largest possible message impossible to receive. The properties must have been
+/// repaired.
 pub(super) fn without_traces(payload: &[u8]) -> Vec<u8> {
     let smaller = || {
         let flags = u16::from_be_bytes([*payload.get(12)?, *payload.get(13)?]);

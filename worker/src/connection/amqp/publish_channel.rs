@@ -1,4 +1,4 @@
-//! The channel that is published on: opened when there is something to publish, in confirm mode.
+//! The channel for publishing: in confirm mode, and opened when there is something to publish.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use super::channel::{ANSWER, OpenChannel};
 use super::failure::timed_out;
 use super::session::Session;
 
-/// The channel that is published on.
+/// The channel for publishing.
 pub(super) enum PublishChannel {
     Closed,
     Opening(BoxFuture<'static, lapin::Result<Open>>),
     Open(Open),
-    /// It collects its last words until then.
+    /// Outcomes that still arrive are collected until then.
     Broken {
         why: Option<lapin::Error>,
         until: Instant,
@@ -31,7 +31,7 @@ pub(super) struct Open {
 }
 
 impl PublishChannel {
-    /// Resolves when a channel is being opened and is open, or could not be.
+    /// Resolves when a channel that is being opened is open, or could not be opened.
     pub(super) async fn opened(&mut self) -> lapin::Result<Open> {
         match self {
             Self::Opening(opening) => opening.await,
@@ -50,7 +50,7 @@ pub(super) async fn open(session: Session, pause: Duration) -> lapin::Result<Ope
     match timeout(ANSWER, open).await {
         Ok(Ok(open)) => Ok(open),
         Ok(Err(error)) => {
-            // The link reports a connection that is lost; an error of another kind must not spin.
+            // The link reports a lost connection; any other error must not cause a busy loop.
             sleep(pause).await;
             Err(error)
         }

@@ -1,4 +1,4 @@
-//! What the publishing task is asked for, and the errors that say what is known of a message.
+//! Jobs for the publishing task, and the errors that state what is known about a message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::outgoing::Outgoing;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Callers that may wait in the queue; more wait for a place, each with its own message in its own hands.
+/// How many callers may be queued; any more keep their messages and wait for a place.
 pub(super) const QUEUED: usize = 1024;
 
 pub(super) enum PublishJob {
@@ -17,14 +17,14 @@ pub(super) enum PublishJob {
     Flush(oneshot::Sender<()>),
 }
 
-/// Who waits, and until when.
+/// The waiting caller and its deadline.
 pub(super) struct PublishRequest {
     pub(super) reply: oneshot::Sender<Result<()>>,
     pub(super) deadline: Instant,
     pub(super) refused: Option<Refused>,
 }
 
-/// The broker has refused it so far.
+/// A publish that the broker has refused so far.
 #[derive(Clone, Copy)]
 pub(super) struct Refused {
     pub(super) since: Instant,
@@ -33,7 +33,7 @@ pub(super) struct Refused {
 
 impl PublishRequest {
     pub(super) fn tell(self, outcome: Result<()>) {
-        // A caller that no longer waits has given up.
+        // An error means that the caller has given up.
         let _ = self.reply.send(outcome);
     }
 }

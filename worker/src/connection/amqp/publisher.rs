@@ -1,15 +1,15 @@
-//! Publishing, as callers see it: each hands its message to the one task that publishes ([`publishing`](super::publishing)),
-//! and gets the outcome.
+//! The callers' side of publishing: each hands its message to the one publishing task
+//! ([`publishing`](super::publishing)) and gets the outcome.
 //!
 //! | what happens | what the caller gets |
 //! |---|---|
 //! | confirmed and not returned | `Ok` |
 //! | no queue takes it | unroutable |
-//! | nack: the queue is full, is just being made, or elects a leader | published again for two seconds where one queue is its only target, then rejected |
+//! | nack: queue full, being created, or electing a leader | published again for two seconds if for one queue, then rejected |
 //! | the headers are larger than a frame | too large: nothing was written |
-//! | the exchange does not exist, the message is too large | its own error; the others are published again |
+//! | the exchange does not exist, or the message is too large | its own error; the others are published again |
 //! | no connection within the deadline, or the broker blocks publishers | an error: nothing was sent |
-//! | written, and the confirm did not come | unknown, with the id under which it may be sent again |
+//! | written, but no confirm arrived | unknown, with the id under which it may be sent again |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,8 @@ use super::publishing::Publishing;
 use super::runtime;
 use crate::error::Result;
 
-/// The publishing task tells a caller whose time is up. A caller who does not hear that gives up by itself: then the I/O
-/// thread stands still.
+/// How long after its deadline a caller gives up by itself. The publishing task reports the timeout before that, unless
+/// the I/O thread is blocked.
 const UNTOLD: Duration = Duration::from_secs(2);
 
 /// Hands messages to the publishing task. Cheap to clone.
@@ -44,7 +44,7 @@ impl Publisher {
         Self { requests, limit }
     }
 
-    /// Publishes. `Ok` means that the broker has taken responsibility.
+    /// Publishes a message. `Ok` means that the broker has taken responsibility for it.
     pub(crate) async fn publish(&self, outgoing: impl Into<Arc<Outgoing>>) -> Result<()> {
         let outgoing = outgoing.into();
         let (reply, answer) = oneshot::channel();
@@ -52,10 +52,10 @@ impl Publisher {
         let limit = self.limit + UNTOLD;
         let answered = match self.requests.try_send(PublishJob::Publish(Arc::clone(&outgoing), request)) {
             Ok(()) => runtime::timeout(limit, answer).await,
-            // In a box: each publish pays for the size of this future, and seldom is there no room.
+            // Boxed, as each publish pays for the size of this future, and the queue is seldom full.
             Err(TrySendError::Full(job)) => {
                 let queue = async {
-                    // An error drops the job, and the answer with it.
+                    // An error drops the job, and its reply channel with it.
                     let _ = self.requests.send(job).await;
                     answer.await
                 };
@@ -65,19 +65,19 @@ impl Publisher {
         };
         match answered {
             Ok(Ok(published)) => published,
-            // The task outlives its senders. Should it panic, a request that came in that moment is never answered, and
-            // the time limit ends the wait.
+            // The task outlives its senders. If it panics, a request sent at that moment is never answered, and the
+            // time limit ends the wait.
             Ok(Err(_)) => Err(closed()),
             Err(_) => Err(unknown(&outgoing, "the I/O thread of this process does not answer")),
         }
     }
 
-    /// Resolves when all that was published before is settled, or when its time is up.
+    /// Waits until everything published before is settled, or its time is up.
     pub(crate) async fn flush(&self) {
         let (reply, answer) = oneshot::channel();
         let flush = async {
             if self.requests.send(PublishJob::Flush(reply)).await.is_ok() {
-                // Without an answer the task has ended, having settled all.
+                // No reply means that the task has ended after settling everything.
                 runtime::answer(answer, self.requests.closed()).await;
             }
         };

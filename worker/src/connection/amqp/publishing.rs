@@ -1,5 +1,5 @@
-//! The one task that publishes: it takes what has queued up, writes it without awaiting one by one, and tells each caller
-//! what became of its message. The table is in [`publisher`](super::publisher).
+//! The one publishing task: it takes queued messages, writes them without awaiting each, and reports the outcome to
+//! each caller. The table of outcomes is in [`publisher`](super::publisher).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use super::window::{Confirm, Entry, Outcome, Window};
 use super::writes::{WriteOutcome, Writes};
 use crate::error::{Error, ErrorKind};
 
-/// Publishes that may be on their way at once; a thousand is where throughput ends to grow.
+/// How many publishes may be in flight at once; throughput stops growing at a thousand.
 const IN_FLIGHT: usize = 1024;
-/// The bytes of their bodies. One message may be larger; it then goes alone.
+/// How many bytes their bodies may have in total. A larger message is sent alone.
 const IN_FLIGHT_BYTES: usize = 32 << 20;
-/// How exact deadlines are.
+/// The resolution of deadlines.
 const TICK: Duration = Duration::from_millis(50);
-/// For so long a message that the broker refuses is published again: a quorum queue refuses while it is being made or
+/// How long a message that the broker refuses is published again: a quorum queue refuses while it is being created or
 /// elects a leader, and a full one may soon have room.
 const REFUSED_FOR: Duration = Duration::from_secs(2);
-/// How long it waits before that, at first and at most.
+/// The first and the longest pause before that.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
-/// How long a broken channel may take to report all that was on it.
+/// How long a broken channel may take to report its remaining outcomes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The task that publishes.
@@ -48,7 +48,7 @@ pub(super) struct Publishing {
     pause: Pause,
     window: Window<PublishRequest>,
     writes: Writes,
-    /// Those that were refused and wait for another try.
+    /// Refused publishes that wait for another try.
     refused: FuturesUnordered<BoxFuture<'static, (Arc<Outgoing>, PublishRequest)>>,
 }
 
@@ -56,7 +56,7 @@ impl Publishing {
     pub(super) fn new(link: Arc<Link>, inbox: mpsc::Receiver<PublishJob>, limit: Duration) -> Self {
         let blocked = link.blocked();
         Self {
-            // Watching starts the link, so a link that nobody publishes on is never made: see `run`.
+            // Watching the link would connect it; `run` does so at the first publish, so an unused link never connects.
             state: watch::Sender::new(LinkState::Down(None)).subscribe(),
             blocked,
             link,
@@ -88,7 +88,7 @@ impl Publishing {
                 biased;
                 settled = self.writes.settled(), if !self.writes.is_empty() => self.settled(settled),
                 opened = self.channel.opened() => self.opened(opened),
-                // Before the others, whose time is up later.
+                // To the front: the others have later deadlines.
                 Some(again) = self.refused.next(), if !self.refused.is_empty() => self.waiting.push_front(again),
                 count = self.inbox.recv_many(&mut jobs, room), if is_open && room > 0 => {
                     is_open = count > 0;
@@ -112,11 +112,11 @@ impl Publishing {
         }
     }
 
-    /// Does what the present state allows.
+    /// Does what the current state allows.
     fn advance(&mut self) {
         if self.is_idle() {
             for reply in self.flushes.drain(..) {
-                // An error means that nobody waits any more.
+                // An error means that the caller has given up.
                 let _ = reply.send(());
             }
         }
@@ -135,7 +135,7 @@ impl Publishing {
 
     fn follow_link(&mut self) {
         let state = match (&self.channel, &*self.state.borrow_and_update()) {
-            // Nearly always.
+            // The usual case.
             (PublishChannel::Open(open), LinkState::Up(session)) if session.generation == open.generation => {
                 return;
             }
@@ -180,7 +180,7 @@ impl Publishing {
             && (self.window.is_empty() || self.window.bytes() + outgoing.body().len() <= IN_FLIGHT_BYTES)
             && let Some((outgoing, request)) = self.waiting.pop_front()
         {
-            // A caller that no longer waits has not asked for it.
+            // The caller gave up: do not publish.
             if request.reply.is_closed() {
                 continue;
             }
@@ -193,7 +193,7 @@ impl Publishing {
         }
     }
 
-    /// Takes all that is settled.
+    /// Processes everything that is settled.
     fn settled(&mut self, settled: Vec<(u64, WriteOutcome)>) {
         let mut round = Vec::with_capacity(settled.len());
         for (number, outcome) in settled {
@@ -227,8 +227,8 @@ impl Publishing {
         }
     }
 
-    /// A refusal says that the message lies nowhere, if it was for one queue: then it may be published again. Of several
-    /// queues some may have it.
+    /// Handles a nack. If the message was for one queue, it is not stored, so it may be published again. Of several
+    /// queues, some may have it.
     fn refused(&mut self, outgoing: Arc<Outgoing>, mut request: PublishRequest) {
         let (first, longest) = REFUSED_PAUSE;
         let now = Instant::now();
@@ -260,7 +260,7 @@ impl Publishing {
         }
     }
 
-    /// The channel is gone and has said all: who is to blame, who can be published again, who cannot know?
+    /// Sorts the publishes of a lost channel: those to blame, those to publish again, those whose outcome is unknown.
     fn sort_out(&mut self) {
         let PublishChannel::Broken { why, .. } = std::mem::replace(&mut self.channel, PublishChannel::Closed)
         else {
@@ -273,7 +273,7 @@ impl Publishing {
         if blame.is_none() {
             self.link.suspect();
         }
-        // Those that the broker closed the channel for, if it can be told which they are.
+        // The publishes that made the broker close the channel, if they can be identified.
         let is_guilty =
             |entry: &Entry<PublishRequest>| blame.as_ref().is_some_and(|blame| blame.is_on(&entry.outgoing));
         let found = entries.iter().any(is_guilty);
@@ -316,7 +316,7 @@ impl Publishing {
         for entry in self.window.iter_mut() {
             match &entry.request {
                 Some(request) if request.deadline <= now => {}
-                // The older ones come first; those after this one have time.
+                // The oldest come first; all after this one still have time.
                 Some(_) => break,
                 None => continue,
             }

@@ -1,4 +1,4 @@
-//! Tokio with a [`Sieve`] in every connection: the one way to put something between `lapin` and its socket, TLS
+//! Tokio with a [`Sieve`] in every connection: the only way to put something between `lapin` and its socket, TLS
 //! included.
 
 use std::io::{self, Read, Write};
@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::address::FRAME_MAX;
 use super::sieve::Sieve;
 
-/// A connection of Tokio's, with or without TLS.
+/// A Tokio connection, with or without TLS.
 pub(super) type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// What `lapin` runs on.
+/// The runtime for `lapin`.
 pub(super) type Runtime = async_rs::Runtime<RuntimeParts<Tokio, Sieving>>;
 
 /// Tokio's timers and sockets.
@@ -39,7 +39,7 @@ impl Reactor for Sieving {
         &self,
         _: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        // For sockets that the caller has opened; there are none.
+        // Only for sockets opened by the caller; there are none.
         Err::<Sieve<Socket>, _>(io::ErrorKind::Unsupported.into())
     }
 

@@ -1,8 +1,8 @@
-//! The two threads that a process has for RabbitMQ: one for all I/O, one that keeps the time.
+//! The two RabbitMQ threads of a process: one for all I/O, one for timers.
 //!
-//! Heartbeats, confirms and acks must go on while user code blocks its own runtime, or while a test's runtime ends: so
-//! none of them may run on a runtime that belongs to the caller. A wait for the I/O thread must not depend on that
-//! thread's timers: if it is blocked, the clock thread ends the wait. The clock also serves callers whose executor has no
+//! Heartbeats, confirms and acks must continue while user code blocks its own runtime, or while a test's runtime shuts
+//! down, so none of them may run on the caller's runtime. A wait for the I/O thread must not depend on that thread's
+//! timers: if it is blocked, the clock thread ends the wait. The clock also serves callers whose executor has no
 //! timers.
 
 use std::future::Future;
@@ -49,18 +49,18 @@ fn start(name: &'static str, builder: &mut Builder) -> Result<Handle> {
     Ok(handle)
 }
 
-/// Limits the time of a future, on any executor, whatever the I/O thread does.
+/// Limits the time of a future, on any executor, even while the I/O thread is blocked.
 pub(crate) fn timeout<F: Future>(limit: Duration, future: F) -> Timeout<F> {
     let _clock = clock().enter();
     tokio::time::timeout(limit, future)
 }
 
-/// As [`timeout`], until an instant.
+/// Like [`timeout`], with a deadline.
 pub(crate) fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
     timeout(deadline.saturating_duration_since(Instant::now()), future)
 }
 
-/// Waits, on any executor.
+/// Sleeps, on any executor.
 pub(crate) fn sleep(duration: Duration) -> Sleep {
     let _clock = clock().enter();
     tokio::time::sleep(duration)
@@ -70,10 +70,10 @@ fn clock() -> &'static Handle {
     CLOCK.get().expect("it was started with the first connection")
 }
 
-/// The answer of a task, or `None` when the task has `ended` without one.
+/// Waits for the reply of a task; `None` if the task `ended` without one.
 ///
-/// A command that is sent while its task ends may stay in the channel, unread, and its reply with it, for as long as
-/// there are senders. So the end is watched too; an answer that was given just before it counts.
+/// A command sent while its task is ending may stay unread in the channel, and its reply with it, for as long as there
+/// are senders. So the end of the task is watched too; a reply sent just before it still counts.
 pub(crate) async fn answer<T>(
     mut answer: oneshot::Receiver<T>,
     ended: impl Future<Output = ()>,

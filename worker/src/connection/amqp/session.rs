@@ -10,7 +10,7 @@ use super::dial::Cutter;
 /// One connection, from its login to its loss.
 #[derive(Clone)]
 pub(crate) struct Session {
-    /// Grows with each connection: what belongs to an older one is void.
+    /// Increases with each connection; anything from an older one is void.
     pub(crate) generation: u64,
     pub(super) connection: Arc<Connection>,
     pub(super) cutter: Cutter,
@@ -34,7 +34,7 @@ impl Session {
         self.connection.status().blocked()
     }
 
-    /// Ends the connection, since it does not do what it must. The supervisor makes a new one.
+    /// Cuts a connection that misbehaves. The supervisor makes a new one.
     pub(super) fn abandon(&self) {
         self.cutter.cut();
     }

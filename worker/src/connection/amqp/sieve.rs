@@ -1,10 +1,10 @@
-//! Mends what comes from the broker, before `lapin` reads it.
+//! Repairs frames from the broker before `lapin` reads them.
 //!
-//! RabbitMQ hands on what a publisher wrote, byte by byte. `lapin` 4.12 reads nested tables by recursion, so that a
-//! header of five kilobytes overflows the stack of its thread and takes the process down; and it gives the connection up
-//! over a name that is not UTF-8, again and again, since the message comes back. Both would stop every worker of a queue.
-//! Here bytes that are not UTF-8 become question marks, and properties that are nested too deeply, or are no
-//! properties at all, give way to one header that says so: the worker dead-letters such a message.
+//! RabbitMQ passes on a publisher's bytes unchanged. `lapin` 4.12 reads nested tables recursively, so that a header of
+//! five kilobytes overflows the stack of its thread and takes the process down; and it gives up the connection over a
+//! name that is not UTF-8, again and again, since the message is redelivered. Either would stop every worker of a
+//! queue. Here, bytes that are not UTF-8 become question marks, and properties that are nested too deeply or malformed
+//! are replaced by one header with the reason: the worker dead-letters such a message.
 
 use std::io;
 use std::pin::Pin;
@@ -16,35 +16,35 @@ use tokio_util::sync::DropGuard;
 use super::greeting::objection;
 use super::properties::{mend_header, mend_method, tuned, unreadable, without_traces};
 
-/// Type, channel, length.
+/// The size of a frame's head: type, channel, length.
 const HEAD: usize = 7;
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
-/// How much is read at once; a larger header makes the buffer grow.
+/// How much is read at once; the buffer grows for a larger header.
 const CHUNK: usize = 64 * 1024;
-/// A header frame that is larger passes unread.
+/// A larger header frame passes unchecked.
 const LARGEST: usize = 1024 * 1024;
 
-/// A stream of frames whose headers are read before they are handed on.
+/// A stream of frames whose headers are checked before they are passed on.
 #[derive(Debug)]
 pub(super) struct Sieve<S> {
     inner: S,
     /// Set once the first bytes were checked.
     is_greeted: bool,
     buffer: Vec<u8>,
-    /// What is in the buffer and was not handed on.
+    /// The range of the buffer that has not been passed on yet.
     start: usize,
     end: usize,
-    /// How many bytes may be handed on as they are.
+    /// How many bytes may be passed on unchanged.
     passes: usize,
-    /// `lapin` gives the connection up over a larger frame.
+    /// `lapin` gives up the connection over a larger frame.
     frame_max: usize,
-    /// Tells that the stream is given up.
+    /// Signals, when dropped, that the stream has ended.
     _ends: DropGuard,
 }
 
 impl<S> Sieve<S> {
-    /// `frame_max` is the largest frame that `lapin` accepts; 0 is no limit.
+    /// Wraps a stream. `frame_max` is the largest frame that `lapin` accepts; 0 means no limit.
     pub(super) fn new(inner: S, frame_max: u32, ends: DropGuard) -> Self {
         let frame_max = usize::try_from(frame_max).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
         Self {
@@ -59,7 +59,7 @@ impl<S> Sieve<S> {
         }
     }
 
-    /// Looks at the next frame, if enough of it has arrived.
+    /// Checks the next frame, if enough of it has arrived.
     fn look(&mut self) {
         let frame = &mut self.buffer[self.start..self.end];
         let Some(&[kind, _, _, a, b, c, d]) = frame.first_chunk::<HEAD>() else { return };
@@ -101,7 +101,7 @@ impl<S> Sieve<S> {
         }
     }
 
-    /// Room for what is read next: for a large frame all that is missing, so that it comes in few pieces.
+    /// Makes room for the next read, at least half a chunk, so that a large frame is read in few pieces.
     fn make_room(&mut self) {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -196,7 +196,7 @@ mod tests {
         })
     }
 
-    /// Comes in pieces of this size.
+    /// Data that is read in pieces of this size.
     struct Pieces(Vec<u8>, usize);
 
     impl AsyncRead for Pieces {
@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    /// A text under a name.
+    /// An entry of a header table: a text of this length.
     fn entry(name: &str, length: usize) -> Vec<u8> {
         let size = u32::try_from(length).expect("short").to_be_bytes();
         [&[u8::try_from(name.len()).expect("short")], name.as_bytes(), b"S", &size, &vec![b'x'; length][..]]
@@ -263,7 +263,7 @@ mod tests {
             let out = sieved(&[header(&entry("note", 140_000)), after.clone()].concat(), piece).await;
             assert!(String::from_utf8_lossy(&out).contains("larger than a frame") && out.ends_with(&after));
         }
-        // Larger ones pass where they were asked for and the broker takes them; of the two limits the smaller one counts.
+        // Larger frames pass if both sides allow them: the smaller of the two limits counts.
         let tune = frame(METHOD, b"\x00\x0a\x00\x1e\x07\xff\x00\x08\x00\x00\x00\x3c");
         let stream = [&tune[..], &came].concat();
         let mended = [&tune[..], &header(&note)].concat();

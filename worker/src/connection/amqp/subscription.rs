@@ -1,4 +1,4 @@
-//! A consumer on a channel of its own, with its deliveries and its acks: one way for all who consume.
+//! A consumer on a channel of its own, with its deliveries and acks. Everything that consumes goes through it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ use super::external::MISSING;
 use super::failure::{code, reply_code, text, timed_out};
 use super::link::{Pause, Session};
 
-/// How long the broker may take to begin to hand out. For a quorum queue that is a command of its cluster, which takes
-/// seconds under load: what it hands out before it is given up would count as redelivered.
+/// Timeout for starting a consumer. For a quorum queue that is a cluster command, which takes seconds under load:
+/// messages delivered before the consumer is given up would count as redelivered.
 const BEGINNING: Duration = Duration::from_secs(15);
 
 /// What to consume.
@@ -34,27 +34,27 @@ pub(crate) struct Source {
     pub(crate) arguments: FieldTable,
 }
 
-/// A consumer. Dropped, its channel is closed, and unacked deliveries are requeued.
+/// A consumer. Dropping it closes its channel and requeues unacked deliveries.
 pub(crate) struct Subscribed {
     channel: OpenChannel,
     prefetch: u16,
-    /// Nothing more is handed out.
+    /// No more deliveries will come.
     has_ended: bool,
-    /// Acks on their way.
+    /// Acks that are being written.
     writes: FuturesUnordered<BoxFuture<'static, lapin::Result<()>>>,
-    /// Questions without an answer yet.
+    /// Requests without a reply yet.
     questions: FuturesUnordered<BoxFuture<'static, lapin::Result<Event>>>,
 }
 
-/// What comes from a channel.
+/// An event on a channel.
 #[expect(clippy::large_enum_variant, reason = "taken apart at once, and a box for each delivery costs more")]
 pub(crate) enum Event {
     Delivered(Delivery),
-    /// The acks that were on their way are written.
+    /// Pending acks were written.
     Written,
-    /// The broker has taken all that was written before [`Subscribed::confirm`].
+    /// The broker has processed everything that was written before [`Subscribed::confirm`].
     Confirmed,
-    /// Nothing more is handed out: the consumer was cancelled, by us or by the broker.
+    /// No more deliveries will come: the consumer was cancelled, by us or by the broker.
     Ended,
     /// The channel is lost.
     Lost(lapin::Error),
@@ -80,17 +80,17 @@ impl Source {
         Ok(Subscribed { channel, prefetch: self.prefetch, has_ended: false, writes, questions })
     }
 
-    /// Subscribes, and binds a queue that may be a new one of the same name.
+    /// Subscribes, and binds the queue again if it may be a new one of the same name.
     pub(crate) async fn subscribe_bound(&self, amqp: &Amqp, session: &Session) -> lapin::Result<Subscribed> {
         let subscribed = self.subscribe(session).await?;
         amqp.desired.bind_anew(session, &self.queue).await?;
         Ok(subscribed)
     }
 
-    /// Subscribes on this connection or a later one, for as long as it takes. A queue that is gone is declared again if
-    /// it was declared here.
+    /// Subscribes on this connection or a later one, trying until it succeeds. A missing queue is declared again if
+    /// this program declared it.
     ///
-    /// A queue that others declare is waited for, and `waits` is called while it does not exist.
+    /// Waits for a queue that others declare, and calls `waits` while it does not exist.
     pub(crate) async fn subscribe_again(self, amqp: Arc<Amqp>, waits: impl Fn()) -> Subscribed {
         let queue = &*self.queue;
         let mut pause = Pause::default();
@@ -100,7 +100,7 @@ impl Source {
         let mut was_missing = false;
         loop {
             let deadline = Instant::now() + Duration::from_secs(3600);
-            // The link says by itself why there is no connection.
+            // The link itself logs why there is no connection.
             let Ok(session) = amqp.link.session(0, deadline).await else { continue };
             let subscribed = timeout(BEGINNING, self.subscribe_bound(&amqp, &session)).await;
             let failed = match subscribed.unwrap_or_else(|_| Err(timed_out())) {
@@ -146,7 +146,7 @@ impl Source {
 }
 
 impl Subscribed {
-    /// The next event. `reads` is false while nothing more can be taken.
+    /// Waits for the next event. `reads` is false while no more deliveries can be taken.
     pub(crate) async fn next(&mut self, reads: bool) -> Event {
         let Self { channel, has_ended, writes, questions, .. } = self;
         let consumer = channel.consumer.as_mut().filter(|_| reads && !*has_ended);
@@ -166,7 +166,7 @@ impl Subscribed {
         }
     }
 
-    /// The next delivery, if it has come already.
+    /// The next delivery, if it has already arrived.
     pub(crate) fn next_now(&mut self) -> Option<Event> {
         let consumer = self.channel.consumer.as_mut().filter(|_| !self.has_ended)?;
         let delivered = consumer.next().now_or_never()?;
@@ -181,7 +181,7 @@ impl Subscribed {
         }
     }
 
-    /// True while acks are on their way.
+    /// True while acks are being written.
     pub(crate) fn is_writing(&self) -> bool {
         !self.writes.is_empty()
     }
@@ -201,7 +201,7 @@ impl Subscribed {
         self.nack(tag, true);
     }
 
-    /// Leaves the message to the dead-letter exchange of its queue, without waiting.
+    /// Rejects the message to the dead-letter exchange of its queue, without waiting.
     pub(crate) fn reject(&mut self, tag: u64) {
         self.nack(tag, false);
     }
@@ -212,7 +212,7 @@ impl Subscribed {
         self.writes.push(async move { channel.basic_nack(tag, options).await }.boxed());
     }
 
-    /// Asks the broker to hand out no more; [`Event::Ended`] follows what it has handed out before.
+    /// Asks the broker to stop delivering; [`Event::Ended`] follows the deliveries that were already sent.
     pub(crate) fn cancel(&mut self) {
         let Some(consumer) = &self.channel.consumer else { return };
         let (channel, tag) = ((*self.channel).clone(), consumer.tag());
@@ -220,20 +220,20 @@ impl Subscribed {
         self.questions.push(cancelled.map(|cancelled| cancelled.map(|()| Event::Written)).boxed());
     }
 
-    /// Asks the broker for a sign that it has taken all that was written so far.
+    /// Asks the broker to confirm that it has processed everything written so far.
     pub(crate) fn confirm(&mut self) {
-        // Any answer will do.
+        // The reply to any request will do.
         let (channel, prefetch) = ((*self.channel).clone(), self.prefetch);
         let asked = async move { channel.basic_qos(prefetch, BasicQosOptions { global: false }).await };
         self.questions.push(asked.map(|asked| asked.map(|()| Event::Confirmed)).boxed());
     }
 
-    /// The channel, for one who settles by other means what was handed out.
+    /// The channel, for a caller that settles the deliveries by other means.
     pub(crate) fn into_channel(self) -> OpenChannel {
         self.channel
     }
 
-    /// Resolves when the broker has taken all acks and has back what is not acked, or has not answered in time.
+    /// Closes the channel. Resolves when the broker has all acks and has requeued the rest, or did not reply in time.
     pub(crate) async fn close(self) {
         let _ = timeout(ANSWER * 2, self.channel.close()).await;
     }

@@ -1,5 +1,4 @@
-//! Notices when the I/O thread stands still: then nothing of RabbitMQ goes on in this process, and only a new process
-//! helps.
+//! Detects a blocked I/O thread: all RabbitMQ traffic of this process stops then, and only a restart helps.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,23 +12,23 @@ use super::lock::lock;
 /// The watchdog of the I/O thread.
 pub(super) static WATCHDOG: Watchdog = Watchdog { since: Mutex::new(None) };
 
-/// So many looks in a row are without an answer before it is said. One would not do: a process that was suspended
-/// finds its time to be up and its work undone at the same moment.
+/// How many checks in a row must go unanswered before it is reported. One is not enough: a process that resumes after
+/// it was suspended finds its time expired and its work undone at the same moment.
 const LOOKS: u32 = 10;
 
-/// What watches a thread. It runs on another.
+/// Watches a thread. It runs on another one.
 pub(super) struct Watchdog {
-    /// Since when the thread has stood still.
+    /// Since when the thread has been blocked.
     since: Mutex<Option<Instant>>,
 }
 
 impl Watchdog {
-    /// How long the thread has stood still; `None` while it comes round.
+    /// How long the thread has been blocked; `None` while it makes progress.
     pub(super) fn stalled(&self) -> Option<Duration> {
         lock(&self.since).map(|since| since.elapsed())
     }
 
-    /// Checks the thread again and again, forever.
+    /// Checks the thread periodically, forever.
     pub(super) async fn watch(&self, thread: Handle, every: Duration) {
         loop {
             let begun = Instant::now();

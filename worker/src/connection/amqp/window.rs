@@ -1,14 +1,14 @@
-//! Which publish a return belongs to: pure bookkeeping.
+//! Matches returned messages to publishes: pure bookkeeping.
 //!
-//! A return carries no tag. The broker sends it before the confirm of its own publish, and `lapin` hands the oldest
-//! return that waits to *whichever* confirm is settled next; settling callers from their own confirm alone told up
-//! to a tenth of the unroutable publishes that they were enqueued. Two facts make it exact:
+//! A return carries no tag. The broker sends it before the confirm of its own publish, and `lapin` attaches the oldest
+//! pending return to *whichever* confirm is settled next. Judging each publish by its own confirm alone reported up to
+//! a tenth of the unroutable publishes as enqueued. Two facts make it exact:
 //!
-//! - A return names its message, and returns come in the order of the publishes: it belongs to the oldest publish
-//!   of the same address and identity that has none yet.
-//! - A confirm that carried *no* return was settled when no return waited: every return that came before it has been
-//!   handed out. So it, and all that were seen in earlier rounds, can be told. One that did carry a return is held
-//!   back until such a confirm follows, or nothing is outstanding.
+//! - A return identifies its message, and returns arrive in the order of the publishes: it belongs to the oldest
+//!   publish of the same address and identity that has none yet.
+//! - A confirm that carried *no* return was settled when no return was pending: every earlier return has been handed
+//!   out. So its outcome, and those of all confirms seen in earlier rounds, can be reported. A confirm that did carry a
+//!   return is held back until one without a return follows, or nothing is outstanding.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::outgoing::{Outgoing, Returned};
 use crate::tracing;
 
-/// Publishes that were handed to `lapin` and not settled.
+/// Publishes handed to `lapin` and not settled yet.
 pub(super) struct Window<R> {
     /// The number of the first entry.
     first: u64,
@@ -25,16 +25,16 @@ pub(super) struct Window<R> {
     bytes: usize,
     /// Entries without a confirm.
     outstanding: usize,
-    /// Confirmed ones that wait to be told.
+    /// Confirmed entries whose outcome is not certain yet.
     held: Vec<u64>,
 }
 
 /// One publish.
 pub(super) struct Entry<R> {
     pub(super) outgoing: Arc<Outgoing>,
-    /// Who waits for it; `None` once it was told, or gave up.
+    /// The waiting caller; `None` once it has the outcome, or gave up.
     pub(super) request: Option<R>,
-    /// False while not even the first byte may have gone out.
+    /// False if not even the first byte can have been sent.
     pub(super) was_written: bool,
     /// The confirm, once it has arrived.
     taken: Option<bool>,
@@ -42,7 +42,7 @@ pub(super) struct Entry<R> {
     is_told: bool,
 }
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Taken,
@@ -50,7 +50,7 @@ pub(super) enum Outcome {
     Unroutable(String),
 }
 
-/// A confirm, as `lapin` handed it out.
+/// A confirm as `lapin` delivers it.
 pub(super) struct Confirm {
     pub(super) number: u64,
     pub(super) taken: bool,
@@ -97,7 +97,7 @@ impl<R> Window<R> {
         self.entries.iter_mut()
     }
 
-    /// Takes all confirms that have arrived, and returns the outcomes to report.
+    /// Takes all confirms that have arrived, and passes each outcome that is certain to `tell`.
     pub(super) fn confirmed(&mut self, round: Vec<Confirm>, mut tell: impl FnMut(Arc<Outgoing>, R, Outcome)) {
         let mut clean = Vec::new();
         let mut unclean = Vec::new();
@@ -165,7 +165,7 @@ impl<R> Window<R> {
         }
     }
 
-    /// The channel is lost: returns the unreported publishes in order, and starts again.
+    /// Returns the unreported publishes of a lost channel in order, and starts over.
     pub(super) fn take(&mut self) -> Vec<Entry<R>> {
         self.first += self.entries.len() as u64;
         self.bytes = 0;
@@ -251,8 +251,8 @@ mod tests {
         assert_eq!(round(&mut window, vec![(third, None)]), [(3, true)]);
     }
 
-    /// Whatever the order in which confirms are settled and seen, no outcome is wrong: a model of the broker and
-    /// of what `lapin` does with returns.
+    /// No outcome is wrong, whatever the order in which confirms are settled and seen: a model of the broker and of
+    /// what `lapin` does with returns.
     #[test]
     fn no_order_of_confirms_deceives() {
         for seed in 0..2000 {
@@ -288,7 +288,7 @@ mod tests {
                     }
                 }
             }
-            // Confirms of those that were told by their return may still come.
+            // Confirms may still arrive for publishes that were settled by their return.
             while let Some(n) = unconfirmed.pop() {
                 assert!(round(&mut window, vec![(numbers[n as usize], None)]).is_empty());
             }

@@ -1,7 +1,7 @@
-//! Publishes on their way: to the socket, in order, and from there to their confirms.
+//! Publishes in flight: written to the socket in order, then waiting for their confirms.
 //!
-//! `lapin` reports twice of each publish, when it is written and when it is confirmed. Only the last that is on its way to the
-//! socket is watched: when that is written, so are all before it. One wake-up for a batch, not one a message.
+//! `lapin` reports on each publish twice, when it is written and when it is confirmed. Only the last unwritten publish
+//! is watched: once it is written, so are all before it. That makes one wake-up per batch, not one per message.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -20,7 +20,7 @@ use tokio_util::sync::ReusableBoxFuture;
 use super::channel::OpenChannel;
 use super::outgoing::{Outgoing, Returned};
 
-/// How many boxes are kept.
+/// How many boxes are kept for reuse.
 const SPARE: usize = 64;
 
 /// Publishes that are neither confirmed nor failed, by their numbers.
@@ -28,9 +28,9 @@ const SPARE: usize = 64;
 pub(super) struct Writes {
     /// In the order in which they are written.
     unwritten: VecDeque<Writing>,
-    /// True while the last of them wakes the task. There is one task, so it is asked once.
+    /// True while the last of them is set to wake the task. There is one task, so it is polled only once.
     is_watched: bool,
-    /// Boxes of earlier writes: what `lapin` keeps of one is too large for the allocator to be quick about it.
+    /// Boxes of earlier writes, for reuse: `lapin`'s future is too large to be allocated quickly.
     spare: Vec<BoxedWrite>,
     unconfirmed: FuturesUnordered<Confirming>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Writes {
 struct Writing {
     number: u64,
     written: BoxedWrite,
-    /// What the first poll found, if that was an error.
+    /// The result of the first poll, if that was an error.
     failed: Option<lapin::Error>,
 }
 
@@ -49,11 +49,11 @@ struct Confirming {
     confirm: PublisherConfirm,
 }
 
-/// What became of one publish.
+/// The outcome of writing one publish.
 pub(super) enum WriteOutcome {
-    /// It never went out.
+    /// It was never sent.
     No(lapin::Error),
-    /// It may have gone out; no confirm came.
+    /// It may have been sent; no confirm arrived.
     Unconfirmed(lapin::Error),
     Confirmed {
         taken: bool,
@@ -66,7 +66,7 @@ impl Writes {
         self.unwritten.is_empty() && self.unconfirmed.is_empty()
     }
 
-    /// Nobody waits for their outcomes any more.
+    /// Drops all publishes, whose outcomes are no longer needed.
     pub(super) fn clear(&mut self) {
         self.unwritten.clear();
         self.unconfirmed.clear();
@@ -87,7 +87,7 @@ impl Writes {
             }
             None => ReusableBoxFuture::new(write),
         };
-        // This poll queues the frames, so their order is that of the calls.
+        // This poll queues the frames, so publishes are written in the order of the calls.
         let failed = match written.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => None,
             Poll::Ready(Ok(confirm)) => return self.unconfirmed.push(Confirming { number, confirm }),
@@ -97,12 +97,12 @@ impl Writes {
         self.is_watched = false;
     }
 
-    /// Waits until something is settled, and takes all that is. That none is left behind is what makes
+    /// Waits until something is settled, and takes everything that is. Leaving none behind is what makes
     /// [`Window::confirmed`](super::window::Window::confirmed) exact.
     pub(super) async fn settled(&mut self) -> Vec<(u64, WriteOutcome)> {
         let mut round = Vec::new();
         poll_fn(|context| {
-            // Until nothing comes any more: a publish that was written meanwhile may have been confirmed before one that
+            // Until a pass finds nothing: a publish that was written meanwhile may have been confirmed before one that
             // was seen here.
             loop {
                 let before = round.len();
@@ -119,7 +119,7 @@ impl Writes {
         round
     }
 
-    /// Moves on what is written.
+    /// Moves written publishes on to wait for their confirms.
     fn take_written(&mut self, context: &mut Context<'_>, failed: &mut Vec<(u64, WriteOutcome)>) {
         let mut quiet = Context::from_waker(Waker::noop());
         loop {
@@ -137,7 +137,7 @@ impl Writes {
                 self.is_watched = true;
                 return;
             };
-            // It was written since the front was looked at, and so was all before it.
+            // It was written after the front was polled, and so was everything before it.
             if let Some(writing) = self.unwritten.pop_back() {
                 self.was_written(writing, result, failed);
             }

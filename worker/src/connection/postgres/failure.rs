@@ -1,4 +1,4 @@
-//! What PostgreSQL's errors mean.
+//! Translates errors of PostgreSQL.
 
 use std::error::Error as _;
 
@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, ErrorKind};
 
-/// An error for people, whose cause comes first.
+/// Converts an error of PostgreSQL into one that states the cause in plain words and keeps the original as its source.
 pub(super) fn describe(shown: &str, what: &str, error: tokio_postgres::Error) -> Error {
     let (kind, why) = match error.code() {
         Some(code) => of_server(code),

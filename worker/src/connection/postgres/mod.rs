@@ -1,4 +1,4 @@
-//! Connections to PostgreSQL: a pool, and one that listens.
+//! Connections to PostgreSQL: a pool, and one for `LISTEN`.
 
 mod failure;
 mod schema;
@@ -21,7 +21,7 @@ use super::{BrokerUrl, ConnectOptions, background};
 use crate::error::{Error, Result};
 use crate::tracing;
 
-/// How many connections are open at most.
+/// The maximum size of the pool.
 const CONNECTIONS: usize = 8;
 
 /// A database, and the connections to it.
@@ -29,18 +29,18 @@ pub(crate) struct Postgres {
     config: Config,
     tls: MakeRustlsConnect,
     pool: Pool,
-    /// Set once the tables are there.
+    /// Set once the tables exist.
     ready: OnceCell<()>,
-    /// For errors.
+    /// The URL without its password, for error messages.
     shown: Arc<str>,
     timeout: Duration,
 }
 
 impl Postgres {
-    /// The database that a URL names. Nothing is sent yet.
+    /// Creates a handle for the database that a URL names. Nothing is sent yet.
     ///
     /// # Errors
-    /// An address with a mistake, or a file for TLS that cannot be read.
+    /// An invalid URL, or a TLS file that cannot be read.
     pub(crate) fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
         let shown: Arc<str> = url.to_string().into();
         let mistake = |problem: &str| {
@@ -49,7 +49,7 @@ impl Postgres {
                  postgres://USER:PASSWORD@HOST:PORT/DATABASE ({problem})"
             ))
         };
-        // Its own words name options and their values, and never the password.
+        // These error messages may quote options and their values, but never the password.
         let mut config = Config::from_str(url.expose()).map_err(|error| mistake(&error.to_string()))?;
         if config.get_hosts().is_empty() {
             return Err(mistake("there is no host"));
@@ -62,7 +62,7 @@ impl Postgres {
         let manager = Manager::from_config(
             config.clone(),
             tls.clone(),
-            // A query to see whether a connection is alive would cost as much as the one that follows.
+            // A query to check that a connection is alive would cost as much as the actual one.
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let limit = Some(options.timeout);
@@ -75,7 +75,7 @@ impl Postgres {
         Ok(Self { config, tls, pool, ready: OnceCell::new(), shown, timeout: options.timeout })
     }
 
-    /// Does something with a connection of the pool, once the tables are there. `what` completes "cannot …".
+    /// Runs `run` with a connection of the pool, once the tables exist. `what` completes the error message "cannot …".
     pub(crate) async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         what: &'static str,
@@ -89,7 +89,7 @@ impl Postgres {
                 Err(_) => Err(this.silent(what)),
             }
         };
-        // The connections live on the library's own thread, whatever becomes of the caller's runtime.
+        // The connections live on the library's own thread, so they survive the caller's runtime.
         match background::spawn(asked)?.await {
             Ok(done) => done,
             Err(ended) => Err(Error::connection(format!("cannot {what}: interrupted")).with_source(ended)),
@@ -110,14 +110,14 @@ impl Postgres {
         Error::timeout(format!("cannot {what}: no answer from {}", self.shown))
     }
 
-    /// A connection that receives notifications: their payloads arrive until it is lost. To be awaited on the library's own
-    /// thread.
+    /// Opens a connection that listens on a channel; the receiver yields the payloads of notifications until the connection
+    /// is lost. Must be awaited on the library's own thread.
     pub(crate) async fn listen(&self, channel: &str) -> Result<(Client, mpsc::UnboundedReceiver<String>)> {
         let what = "listen for results";
         let opened = tokio::time::timeout(self.timeout, self.config.connect(self.tls.clone())).await;
         let (client, mut connection) =
             opened.map_err(|_| self.silent(what))?.map_err(|error| describe(&self.shown, what, error))?;
-        // Unbounded: the reader does no more than to look whether somebody waits.
+        // Unbounded: the reader is fast, it only checks whether a caller waits for the result.
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
@@ -140,12 +140,12 @@ impl Postgres {
         Ok((client, receiver))
     }
 
-    /// For errors.
+    /// The URL without its password, for error messages.
     pub(crate) fn shown(&self) -> &str {
         &self.shown
     }
 
-    /// How long an answer may take.
+    /// The timeout for replies.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }

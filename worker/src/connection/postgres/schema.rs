@@ -1,4 +1,4 @@
-//! The tables: made and brought up to date by whichever process comes first, under a lock.
+//! The tables: created and migrated by the first process that connects, under a lock.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -7,7 +7,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::failure::describe;
 use crate::error::{Error, Result};
 
-/// One script per version; a database of version `n` has had the first `n`.
+/// One script per version: the first `n` have been applied to a database of version `n`.
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE mq_worker_result (
         task_id text PRIMARY KEY,
@@ -19,21 +19,21 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX mq_worker_result_by_expiry ON mq_worker_result (expires_at);
 "];
 
-/// Any number that other programs are not likely to lock.
+/// The key of the advisory lock: an arbitrary number that other programs are unlikely to use.
 const LOCK: i64 = 0x6d71_776b_7273_6c74;
 
 const WHAT: &str = "prepare the tables for results";
 
-/// Ensures that the tables are there, as this version knows them.
+/// Ensures that the tables exist in the current version.
 pub(super) async fn prepare(client: &Client, shown: &str) -> Result<()> {
     let failed = |error| describe(shown, WHAT, error);
-    // When they exist, no right to create them is needed, and no lock.
+    // If they are up to date, neither the lock nor the privilege to create them is needed.
     if is_current(version(client).await.map_err(failed)?, shown)? {
         return Ok(());
     }
     let steps = migrate(client, shown).await;
     if steps.is_err() {
-        // The connection goes back to the pool.
+        // The connection returns to the pool and must not be left in a transaction.
         let _ = client.batch_execute("ROLLBACK").await;
     }
     steps
@@ -42,9 +42,9 @@ pub(super) async fn prepare(client: &Client, shown: &str) -> Result<()> {
 async fn migrate(client: &Client, shown: &str) -> Result<()> {
     let failed = |error| describe(shown, WHAT, error);
     client.batch_execute("BEGIN").await.map_err(failed)?;
-    // Of the transaction, so that it works through a pooler too.
+    // Held by the transaction, not the session, so that it works through a connection pooler.
     client.batch_execute(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await.map_err(failed)?;
-    // Another process may have been first.
+    // Another process may have migrated the tables in the meantime.
     let found = version(client).await.map_err(failed)?;
     if !is_current(found, shown)? {
         if found == 0 && exists(client, "mq_worker_result").await.map_err(failed)? {
@@ -78,13 +78,13 @@ fn is_current(found: usize, shown: &str) -> Result<bool> {
     Ok(found == known)
 }
 
-/// 0 where there are no tables of ours.
+/// Returns the version of the tables, 0 if there are none of ours.
 async fn version(client: &Client) -> Result<usize, tokio_postgres::Error> {
     if !exists(client, "mq_worker_schema").await? {
         return Ok(0);
     }
     let rows = match client.simple_query("SELECT version FROM mq_worker_schema").await {
-        // Of another program, or half made.
+        // Another program's table, or a half-created one.
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => return Ok(0),
         rows => rows?,
     };
@@ -96,7 +96,7 @@ async fn version(client: &Client) -> Result<usize, tokio_postgres::Error> {
 }
 
 async fn exists(client: &Client, table: &str) -> Result<bool, tokio_postgres::Error> {
-    // Not `to_regclass`: within a transaction it remembers that a table was missing, although another process has made it.
+    // Not `to_regclass`: it remembers within a transaction that a table was missing, even after another process created it.
     let query = "SELECT oid FROM pg_class WHERE relname = $1 AND relkind = 'r' AND pg_table_is_visible(oid)";
     Ok(!client.query_typed(query, &[(&table, Type::TEXT)]).await?.is_empty())
 }

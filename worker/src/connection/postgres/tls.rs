@@ -1,4 +1,4 @@
-//! TLS for PostgreSQL: the system's certificates and the files of `[tls]`.
+//! TLS for PostgreSQL, with the system's certificates and the files of `[tls]`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::connection::TlsOptions;
 use crate::error::{Error, Result};
 
-/// What the client shows and trusts.
+/// Builds the TLS configuration: trusted certificates, and the client's own.
 pub(super) fn client(options: &TlsOptions) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    // One that cannot be read is one that is not trusted.
+    // Certificates that cannot be parsed are skipped.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = &options.ca_file {
         roots.add_parsable_certificates(certificates(path)?);
@@ -38,7 +38,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
-    // Some of its texts quote lines of the file, which may be a key.
+    // Some of these error messages quote lines of the file, which may be a private key.
     let why = match error {
         rustls::pki_types::pem::Error::Io(error) => error.to_string(),
         _ => "it is no PEM file with what is expected there".into(),

@@ -1,4 +1,4 @@
-//! The addresses of Redis: one server, or sentinels that know which server is the primary.
+//! Redis URLs: a single server, or sentinels that know which server is the primary.
 
 use std::fs;
 use std::path::Path;
@@ -18,25 +18,25 @@ use super::link::Server;
 use crate::connection::{BrokerUrl, TlsOptions};
 use crate::error::{Error, Result};
 
-/// Where sentinels listen unless the address says.
+/// The default port of sentinels.
 const SENTINEL_PORT: u16 = 26379;
 
-/// The options that may follow the `?` of an address.
+/// The options after the `?` of a URL.
 #[derive(Default)]
 struct Options {
     /// Celery's `global_keyprefix`.
     key_prefix: String,
-    /// The name under which sentinels know the primary.
+    /// The name of the primary at the sentinels.
     master_name: Option<String>,
-    /// The login at the sentinels themselves.
+    /// The login for the sentinels themselves.
     sentinel_username: Option<String>,
     sentinel_password: Option<String>,
 }
 
-/// The server that a URL names, and the prefix of all keys. Nothing is sent yet.
+/// Parses a URL into the server and the prefix of all keys. Nothing is sent yet.
 ///
 /// # Errors
-/// An address with a mistake, or a file for TLS that cannot be read.
+/// An invalid URL, or a TLS file that cannot be read.
 pub(super) fn read(url: &BrokerUrl, tls: &TlsOptions) -> Result<(Server, String)> {
     let expected = match url.scheme().as_str() {
         "sentinel" | "sentinels" => {
@@ -56,10 +56,10 @@ pub(super) fn read(url: &BrokerUrl, tls: &TlsOptions) -> Result<(Server, String)
     };
     let certificates = certificates(tls)?;
     if matches!(url.scheme().as_str(), "rediss" | "sentinels") {
-        // The crate takes the provider of the process, of which there may be none. One that the program has chosen stays.
+        // The redis crate uses the process-wide provider, which may not be set. Keeps the one that the program has installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    // The crate's own words may quote the address.
+    // The error messages of the redis crate may quote the URL, so only their category is shown.
     let server = match (url.scheme().as_str(), &options.master_name) {
         ("sentinel" | "sentinels", None) => return Err(mistake("`master_name` is missing")),
         ("sentinel" | "sentinels", Some(name)) => {
@@ -77,9 +77,9 @@ pub(super) fn read(url: &BrokerUrl, tls: &TlsOptions) -> Result<(Server, String)
     Ok((server, options.key_prefix))
 }
 
-/// `None` when they cannot be read.
+/// Parses the options. `None` if they are invalid.
 fn read_options(options: &str) -> Option<Options> {
-    // Any address will do: it is the one parser of URLs that there is here.
+    // The host does not matter: this borrows the URL parser of the redis crate for the query.
     let url = redis::parse_redis_url(&format!("redis://host/?{options}"))?;
     let mut read = Options::default();
     for (name, value) in url.query_pairs() {
@@ -95,7 +95,7 @@ fn read_options(options: &str) -> Option<Options> {
     Some(read)
 }
 
-/// As Celery reads `global_keyprefix`.
+/// Adds a separator to a prefix as Celery does to `global_keyprefix`.
 fn as_prefix(mut prefix: String) -> String {
     if !prefix.is_empty() && !prefix.ends_with([':', '_', '-', '.']) {
         prefix.push('_');
@@ -117,7 +117,7 @@ fn sentinels(
     };
     let hosts = url.authority().split(',').map(str::trim).map(address);
     let hosts: Vec<ConnectionAddr> = hosts.collect::<RedisResult<_>>()?;
-    // The same address with one host alone has login and database.
+    // Let the redis crate parse login and database out of a URL with a single host.
     let (login, path) = (url.login().unwrap_or_default(), url.database());
     let primary = format!("redis://{login}host/{path}").into_connection_info()?;
     let primary = primary.redis_settings();
@@ -173,11 +173,11 @@ fn certificates(tls: &TlsOptions) -> Result<Option<TlsCertificates>> {
     Ok(Some(TlsCertificates { client_tls, root_cert }))
 }
 
-/// The certificates of a file and those of the system: the crate would trust the file alone, and `[tls]` is for servers of
-/// every kind. `None`: there is none in the file.
+/// Adds the system's certificates to those of a file: the redis crate would trust the file alone, but `[tls]` applies to
+/// servers of every kind. `None` if the file contains no certificate.
 fn trusted(mut pem: Vec<u8>, system: Vec<CertificateDer<'_>>) -> Option<Vec<u8>> {
     CertificateDer::pem_slice_iter(&pem).next()?.ok()?;
-    // One that cannot be read is one that is not trusted; the crate would refuse all for it.
+    // Skip unreadable certificates: the redis crate would reject all of them because of one.
     let readable =
         system.iter().filter(|certificate| RootCertStore::empty().add((*certificate).clone()).is_ok());
     for certificate in readable {

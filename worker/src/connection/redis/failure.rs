@@ -1,11 +1,11 @@
-//! What errors of Redis mean.
+//! Translates errors of Redis.
 
 use redis::ErrorKind as Kind;
 use redis::RedisError;
 
 use crate::error::{Error, ErrorKind};
 
-/// An error for people, whose cause comes first.
+/// Converts an error of Redis into one that states the cause in plain words and keeps the original as its source.
 pub(super) fn describe(shown: &str, what: &str, error: RedisError) -> Error {
     let (kind, why) = meaning(&error);
     Error::new(kind, format!("cannot {what}: {shown} {why}")).with_source(error)

@@ -1,4 +1,4 @@
-//! The one connection that all commands share: opened with the first, replaced as soon as it is of no more use.
+//! The one connection that all commands share: opened by the first, replaced once it has failed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use redis::aio::{MultiplexedConnection, PubSub};
 use redis::sentinel::SentinelClient;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 
-/// What connections lead to.
+/// The server to connect to.
 pub(super) enum Server {
     At(Client),
-    /// They are asked for the primary with each new connection.
+    /// Asked for the primary for each new connection.
     Sentinels(tokio::sync::Mutex<SentinelClient>),
 }
 
@@ -26,7 +26,7 @@ impl Server {
         let mut sentinels = sentinels.lock().await;
         loop {
             match sentinels.async_get_client().await {
-                // The crate waits half a second for a sentinel, which is little on a busy machine.
+                // The redis crate waits half a second for a sentinel, which is short on a busy machine: try again.
                 Err(error) if error.is_timeout() && begun.elapsed() < limit => {}
                 found => return found,
             }
@@ -46,9 +46,9 @@ pub(super) struct Link {
 
 #[derive(Default)]
 struct Current {
-    /// How many connections were given up before this one.
+    /// The number of connections given up before this one.
     number: u64,
-    /// All that need it while it is being opened share what comes of that.
+    /// Shared by all commands that wait while it is being opened.
     connection: Option<Connecting>,
 }
 
@@ -60,7 +60,7 @@ impl Link {
         Self { server: Arc::new(server), config, timeout, current: Mutex::default() }
     }
 
-    /// Does something with the connection, once: the callers try again.
+    /// Runs `run` with the connection, without retrying: that is up to the callers.
     pub(super) async fn run<T>(
         &self,
         run: impl FnOnce(MultiplexedConnection) -> BoxFuture<'static, RedisResult<T>>,
@@ -74,7 +74,7 @@ impl Link {
         })
     }
 
-    /// A second connection, which receives what is published.
+    /// Opens a second connection, for publish/subscribe.
     pub(super) async fn listen(&self) -> RedisResult<PubSub> {
         self.server.client(self.timeout).await?.get_async_pubsub().await
     }
@@ -92,7 +92,7 @@ impl Link {
         (current.number, connecting)
     }
 
-    /// The next command opens another connection, unless somebody else has given up this one.
+    /// Makes the next command open a new connection, unless another command has given up this one already.
     fn give_up(&self, number: u64) {
         let mut current = self.lock();
         if current.number == number {
@@ -101,13 +101,13 @@ impl Link {
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
-        // A panic elsewhere leaves both fields whole.
+        // A panic elsewhere leaves both fields consistent.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// True where another connection may be better: this one is lost or silent, leads to a server that is not the primary any
-/// more, or has no login that the server wants now.
+/// True if a new connection may help: this one is lost or silent, its server is no longer the primary, or the server now
+/// requires a login.
 fn is_over_after(error: &RedisError) -> bool {
     error.code().is_none_or(|code| matches!(code, "READONLY" | "MASTERDOWN" | "NOAUTH"))
 }

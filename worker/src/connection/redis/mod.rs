@@ -1,4 +1,4 @@
-//! A connection to Redis, or to a server that speaks like it: opened with the first command, restored by itself.
+//! A connection to Redis or a compatible server: opened by the first command, reconnects by itself.
 
 mod address;
 mod failure;
@@ -20,30 +20,30 @@ use crate::error::{Error, Result};
 pub(crate) struct Redis {
     link: Link,
     key_prefix: String,
-    /// For errors.
+    /// The URL without its password, for error messages.
     shown: Arc<str>,
     timeout: Duration,
 }
 
 impl Redis {
-    /// The server that a URL names. Nothing is sent yet.
+    /// Creates a handle for the server that a URL names. Nothing is sent yet.
     ///
     /// # Errors
-    /// An address with a mistake, or a file for TLS that cannot be read.
+    /// An invalid URL, or a TLS file that cannot be read.
     pub(crate) fn open(url: &BrokerUrl, options: &ConnectOptions) -> Result<Self> {
         let (server, key_prefix) = address::read(url, &options.tls)?;
         let link = Link::new(server, options.timeout);
         Ok(Self { link, key_prefix, shown: url.to_string().into(), timeout: options.timeout })
     }
 
-    /// Does something with the connection. `what` completes "cannot …".
+    /// Runs `run` with the connection. `what` completes the error message "cannot …".
     pub(crate) async fn ask<T: Send + 'static>(
         self: &Arc<Self>,
         what: &'static str,
         run: impl FnOnce(MultiplexedConnection) -> BoxFuture<'static, RedisResult<T>> + Send + 'static,
     ) -> Result<T> {
         let this = Arc::clone(self);
-        // The connection lives on the library's own thread, whatever becomes of the caller's runtime.
+        // The connection lives on the library's own thread, so it survives the caller's runtime.
         let asked = async move { this.link.run(run).await };
         match background::spawn(asked)?.await {
             Ok(done) => done.map_err(|error| describe(&self.shown, what, error)),
@@ -51,7 +51,7 @@ impl Redis {
         }
     }
 
-    /// A second connection, which receives what is published. To be awaited on the library's own thread.
+    /// Opens a second connection, for publish/subscribe. Must be awaited on the library's own thread.
     pub(crate) async fn listen(&self) -> Result<PubSub> {
         let what = "listen for results";
         match tokio::time::timeout(self.timeout, self.link.listen()).await {
@@ -60,12 +60,12 @@ impl Redis {
         }
     }
 
-    /// What the keys of this program begin with.
+    /// The prefix of all keys.
     pub(crate) fn key_prefix(&self) -> &str {
         &self.key_prefix
     }
 
-    /// How long an answer may take.
+    /// The timeout for replies.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }

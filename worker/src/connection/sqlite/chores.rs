@@ -1,4 +1,4 @@
-//! What is due although no job asks for it, when it is due, and the look at what other processes have done.
+//! Work that is due without a job, when it is due, and the check for changes by other processes.
 
 use std::time::{Duration, Instant};
 
@@ -7,22 +7,22 @@ use rusqlite::OptionalExtension;
 use super::consumer::Consumer;
 use super::engine::{Bell, Engine, Sql, now_ms};
 
-/// How often we look whether another process has committed, in case the bell was not heard, and whether the file is
-/// still there.
+/// How often to check whether another process has committed, in case a ring of the bell was missed, and whether the file
+/// still exists.
 const LOOK: Duration = Duration::from_millis(500);
-/// The same where there is no bell at all: a look costs some microseconds.
+/// The same without a bell: a check takes some microseconds.
 const LOOK_WITHOUT_BELL: Duration = Duration::from_millis(5);
-/// How often results that have expired are deleted.
+/// How often expired results are deleted.
 const SWEEP: Duration = Duration::from_secs(30);
 
 impl Engine {
-    /// True when there is something to write that no job asks for.
+    /// True if there is something to write without a job.
     pub(super) fn has_chores(&self) -> bool {
         let is_due = self.next_due.is_some_and(|due| due <= now_ms());
         !self.verdicts.is_empty() || self.is_hungry || is_due || self.lease.is_beat_due()
     }
 
-    /// How long the thread may sleep when nothing arrives.
+    /// How long the thread may sleep if nothing arrives.
     pub(super) fn patience(&self) -> Duration {
         if self.has_chores() {
             return Duration::ZERO;
@@ -41,7 +41,7 @@ impl Engine {
         patience
     }
 
-    /// Looks for what other processes have done, when they rang or when it is time.
+    /// Checks for changes by other processes, if one has rung the bell or the interval is over.
     pub(super) fn look(&mut self, was_rung: bool) -> Sql<()> {
         let now = Instant::now();
         if !was_rung && (now < self.next_look || !self.has_listeners()) {
@@ -71,13 +71,13 @@ impl Engine {
         self.next_sweep = clock + SWEEP;
         let deleted = self.sweep_results(now)? + self.sweep_memos(now)?;
         if deleted > 0 {
-            // There may be more; the next transaction goes on.
+            // There may be more: the next transaction continues.
             self.next_sweep = clock;
         }
         Ok(())
     }
 
-    /// The earliest time at which a delayed message can be handed out, a message expires, or a queue does.
+    /// The earliest time at which a delay ends, or a message or a queue expires.
     pub(super) fn find_next_due(&self) -> Sql<Option<i64>> {
         let first = |sql: &str| -> Sql<Option<i64>> {
             self.db.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()

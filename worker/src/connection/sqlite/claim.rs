@@ -1,14 +1,14 @@
-//! A claim: a message that was handed out, until its consumer settles it.
+//! Claims: messages that were delivered and are not settled yet.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::message::Message;
 
-/// A message that was handed out.
+/// A message claimed for a consumer.
 #[derive(Debug)]
 pub(crate) struct Claimed {
-    /// Names the claim when it ends.
+    /// Identifies the claim when it is settled.
     pub(crate) tag: u64,
     pub(crate) message: Message,
     pub(crate) queue: Arc<str>,
@@ -21,17 +21,17 @@ pub(crate) struct Claimed {
 /// How a claim ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The message leaves.
+    /// The message leaves the queue.
     Done,
     /// The message is requeued at its old position.
     Back,
-    /// The message goes where the dead letters of its queue go.
+    /// The message is dead-lettered.
     Rejected,
-    /// The message is requeued after a pause, with a crash count one higher.
+    /// The message is requeued after a pause, and its crash count is raised by one.
     Lost { pause: Duration },
 }
 
-/// A claim that is not settled.
+/// An unsettled claim.
 pub(super) struct Claim {
     pub(super) id: i64,
     pub(super) token: i64,

@@ -1,7 +1,7 @@
-//! Handing out and taking back.
+//! Claims messages and settles them.
 //!
-//! A claim is a row in `claimed` with the owner and a token that no other claim has: who settles names both, so
-//! that a verdict after a lost lease touches nothing.
+//! A claim is a row in `claimed` with its owner and a token that no other batch of claims has. Settling names both, so
+//! that a verdict after a lost lease has no effect.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::queue::QueueEntry;
 use super::{fresh_id, head};
 use crate::error::{Error, Result};
 
-/// So many bytes of messages end a request for many: they may be larger than the memory.
+/// The size of messages at which a request for many stops: all of them might not fit into memory.
 const GET_BYTES: usize = 16 << 20;
 
-/// Takes up to `most` messages out of a queue. If the caller has gone, they are requeued.
+/// Takes up to `most` messages out of a queue. They are requeued if the caller has gone.
 pub(crate) fn get(client: u64, queue: String, most: usize) -> Job<Vec<Claimed>, impl Run<Vec<Claimed>>> {
     job::write("get a message", move |engine, now, changes| engine.get(client, &queue, most, now, changes))
         .lazily()
@@ -31,12 +31,12 @@ pub(crate) fn get(client: u64, queue: String, most: usize) -> Job<Vec<Claimed>, 
         })
 }
 
-/// Answers when every verdict that came before it is written.
+/// Answers once all earlier verdicts are written.
 pub(crate) fn flush() -> Job<(), impl Run<()>> {
     job::write("write acknowledgements", |_, _, _| Ok(Ok(()))).lazily().after_verdicts()
 }
 
-/// Ends everything that a client of this file has begun.
+/// Closes a client of this file: ends its consumers and claims, and deletes its exclusive queues.
 pub(crate) fn close(client: u64) -> Job<(), impl Run<()>> {
     job::write("close", move |engine, _, changes| engine.close(client, changes).map(Ok))
         .lazily()
@@ -45,7 +45,7 @@ pub(crate) fn close(client: u64) -> Job<(), impl Run<()>> {
 }
 
 impl Engine {
-    /// Ends everything that a client has begun: its consumers, its claims, its exclusive queues.
+    /// Ends the consumers and claims of a client, and deletes its exclusive queues.
     fn close(&mut self, client: u64, changes: &mut Changes) -> Sql<()> {
         let now = now_ms();
         let mine =
@@ -62,7 +62,7 @@ impl Engine {
         for queue in self.queues.exclusive_of(client) {
             self.delete(&queue)?;
         }
-        // Claims of this very transaction are none of the client's: it is gone.
+        // Claims of this transaction belong to other clients, since this one is gone.
         let is_idle = self.claims.len() == changes.settled.len()
             && changes.claims.is_empty()
             && self.consumers.iter().all(|consumer| changes.retired.contains(&consumer.id))
@@ -92,7 +92,7 @@ impl Engine {
         Ok(Ok(self.take(&entry, most, None, client, changes)?))
     }
 
-    /// Writes the verdicts that have come in.
+    /// Writes the verdicts that have arrived.
     pub(super) fn settle_verdicts(&mut self, changes: &mut Changes) -> Sql<()> {
         for index in 0..self.verdicts.len() {
             let (tag, ending) = self.verdicts[index];
@@ -163,7 +163,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What the transaction did to claims is true now.
+    /// Applies the changes of a committed transaction to the claims.
     pub(super) fn apply_claims(&mut self, settled: &[u64], claims: Vec<(u64, Claim)>) {
         for tag in settled {
             let Some(claim) = self.claims.remove(tag) else { continue };
@@ -204,7 +204,7 @@ impl Engine {
         let mut rows = statement.query(params![entry.id, limit as i64])?;
         let mut taken = Vec::new();
         let mut last = None;
-        // The prefetch of a consumer bounds what it is handed.
+        // What a consumer gets is bounded by its prefetch.
         let mut room = if consumer.is_none() { GET_BYTES } else { usize::MAX };
         while let Some(row) = rows.next()? {
             let (rank, id, crashes): (i64, i64, u32) = (row.get(0)?, row.get(1)?, row.get(3)?);

@@ -1,10 +1,10 @@
-//! A consumer of this process: which queues it has, how much it may have of them, and where that goes.
+//! A consumer of this process: its queues, its prefetch, and where its messages go.
 
 use std::sync::Arc;
 
 use super::claim::Claimed;
 
-/// A consumer to begin.
+/// A consumer to start.
 #[derive(Clone)]
 pub(crate) struct Consuming {
     pub(crate) client: u64,
@@ -32,7 +32,7 @@ pub(super) struct Consumer {
     pub(super) name: String,
     pub(super) prefetch: usize,
     pub(super) unsettled: usize,
-    /// The queue that is served first next time, so that a full one does not starve its neighbours.
+    /// The queue to serve first next time, so that a full one does not starve the others.
     pub(super) first: usize,
     pub(super) sink: Sink,
 }
@@ -48,7 +48,7 @@ impl Consumer {
         (self.sink.is_closed)()
     }
 
-    /// What it had is not its own any more.
+    /// Its deliveries were lost together with the lease.
     pub(super) fn has_lost_all(&mut self) {
         self.unsettled = 0;
     }

@@ -1,4 +1,4 @@
-//! The consumers of this process: whose turn it is, and how much each may have.
+//! The consumers of this process: distributes messages among them in turns, within their prefetch.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::job::{self, Job, Run};
 use super::queue::QueueEntry;
 use crate::error::Result;
 
-/// Registers a consumer; it is served from the next transaction on.
+/// Registers a consumer. Deliveries start with the next transaction.
 pub(crate) fn consume(consuming: Consuming) -> Job<(), impl Run<()>> {
     job::write("consume", move |engine, _, changes| engine.consume(&consuming, changes)).lazily()
 }
 
-/// Changes the queues of a consumer. What it has of others can still be settled.
+/// Changes the queues of a consumer. Deliveries of other queues can still be settled.
 pub(crate) fn set_queues(client: u64, consumer: u64, queues: Vec<String>) -> Job<(), impl Run<()>> {
     let run = move |engine: &mut Engine, now, changes: &mut Changes| {
         engine.set_queues(client, consumer, &queues, now, changes)
@@ -24,7 +24,7 @@ pub(crate) fn set_queues(client: u64, consumer: u64, queues: Vec<String>) -> Job
     job::write("change the queues of a consumer", run).lazily()
 }
 
-/// Changes how many messages of a consumer may be unsettled.
+/// Changes the prefetch of a consumer.
 pub(crate) fn set_prefetch(consumer: u64, prefetch: usize) -> Job<(), impl Run<()>> {
     let run = move |engine: &mut Engine, _, _: &mut Changes| {
         if let Some(known) = engine.consumers.iter_mut().find(|known| known.id == consumer) {
@@ -35,7 +35,7 @@ pub(crate) fn set_prefetch(consumer: u64, prefetch: usize) -> Job<(), impl Run<(
     job::write("change the prefetch of a consumer", run).lazily()
 }
 
-/// Ends a consumer. What it has can still be settled.
+/// Cancels a consumer. Its deliveries can still be settled.
 pub(crate) fn cancel(consumer: u64) -> Job<(), impl Run<()>> {
     let run = move |engine: &mut Engine, now, changes: &mut Changes| {
         engine.end_consumer(consumer, now, changes).map(Ok)
@@ -87,7 +87,7 @@ impl Engine {
         Ok(Ok(()))
     }
 
-    /// A consumer has other queues from now on.
+    /// Applies new lists of queues to consumers.
     pub(super) fn move_consumers(&mut self, moved: Vec<(u64, Vec<String>)>) {
         for (id, queues) in moved {
             if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.id == id) {
@@ -107,7 +107,7 @@ impl Engine {
         queues.iter().try_for_each(|queue| self.consumer_left(queue, now))
     }
 
-    /// Gives the consumers what is theirs.
+    /// Passes claimed messages to their consumers, and requeues those whose consumer has gone.
     pub(super) fn hand_out(&mut self, handed: Vec<(u64, Claimed)>) {
         for (id, claimed) in handed {
             let tag = claimed.tag;
@@ -118,12 +118,12 @@ impl Engine {
         }
     }
 
-    /// True when some consumer has room and something waits for it. Reads only.
+    /// True if a consumer has room and a message is ready for it. Does not write.
     pub(super) fn could_claim(&self) -> Sql<bool> {
         let mut any = self.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM ready WHERE queue = ?)")?;
         for consumer in self.consumers.iter().filter(|consumer| consumer.unsettled < consumer.prefetch) {
             for queue in &consumer.queues {
-                // One that is not known yet may have been declared by another process since.
+                // An unknown queue may have been declared by another process since.
                 let Some(entry) = self.queues.get(queue) else { return Ok(true) };
                 if any.query_row([entry.id], |row| row.get(0))? {
                     return Ok(true);
@@ -133,8 +133,8 @@ impl Engine {
         Ok(false)
     }
 
-    /// Fills the consumers of this process, in turns where several have room: each round a consumer gets a part of
-    /// its room, so that the first does not take everything.
+    /// Claims messages for the consumers of this process. If several have room, each gets a part of its room per round, so
+    /// that the first does not take everything.
     pub(super) fn claim_for_consumers(&mut self, changes: &mut Changes) -> Sql<()> {
         let mut room = self.room(changes)?;
         let count = room.len();
@@ -151,13 +151,13 @@ impl Engine {
                 }
                 let share = if hungry == 1 { room[index] } else { 1 + room[index] / 8 };
                 let taken = self.claim_for(index, share, changes)?;
-                // Less than it could have had: its queues are empty.
+                // Less than its share: its queues are empty.
                 room[index] = if taken < share { 0 } else { room[index] - taken };
             }
         }
     }
 
-    /// How many more messages each consumer may have; ends those whose receiver was dropped.
+    /// Returns how many more messages each consumer may have. Ends those whose receiver was dropped.
     fn room(&mut self, changes: &mut Changes) -> Sql<Vec<usize>> {
         let closed =
             self.consumers.iter().filter(|consumer| consumer.is_closed()).map(|consumer| consumer.id);
@@ -175,13 +175,13 @@ impl Engine {
         }
         let room = |(consumer, unsettled): (&Consumer, usize)| match changes.retired.contains(&consumer.id) {
             true => 0,
-            // More may be unsettled, since before the prefetch became smaller.
+            // More may be unsettled than the prefetch if it was reduced.
             false => consumer.prefetch.saturating_sub(unsettled),
         };
         Ok(self.consumers.iter().zip(unsettled).map(room).collect())
     }
 
-    /// Up to `share` messages for one consumer: an equal part from each queue first, then what is left from any.
+    /// Claims up to `share` messages for one consumer: an equal part from each queue first, then the rest from any.
     fn claim_for(&mut self, index: usize, share: usize, changes: &mut Changes) -> Sql<usize> {
         let consumer = &mut self.consumers[index];
         let (id, client) = (consumer.id, consumer.client);

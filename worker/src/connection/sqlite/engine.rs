@@ -1,4 +1,4 @@
-//! The open file with what is known between two transactions, and what a transaction changes of that.
+//! The open file with the state in memory, and the changes that a transaction makes to it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,37 +20,37 @@ use super::{Database, schema};
 use crate::error::Result;
 use crate::tracing;
 
-/// What SQLite says. Answers of our own, such as "no such queue", are [`Result`]s inside it: they leave the
-/// transaction as it was.
+/// A result of SQLite. Errors of our own, such as "no such queue", are [`Result`]s inside it: they do not roll back the
+/// transaction.
 pub(crate) type Sql<T> = rusqlite::Result<T>;
 
 /// The open file.
 pub(crate) struct Engine {
     pub(super) path: Arc<Path>,
-    /// Shared with the running method, so that a statement can live while the rest of the engine changes.
+    /// Cloned by methods that keep a statement alive while they change the rest of the engine.
     pub(super) db: Rc<Connection>,
     pub(super) presence: Presence,
     database: Weak<Database>,
     pub(super) queues: Queues,
-    /// How many messages are ready, of queues where that matters. Forgotten when another process has written.
+    /// The number of ready messages of queues with a length limit. Cleared when another process has written.
     pub(super) lengths: HashMap<i64, u64>,
-    /// `PRAGMA data_version` at the last transaction: changes when another connection commits.
+    /// `PRAGMA data_version` at the last transaction; it changes when another connection commits.
     pub(super) seen_version: i64,
-    /// The same when we last looked for what other processes have done.
+    /// The same at the last check for changes by other processes.
     pub(super) looked_version: i64,
     pub(super) next_look: Instant,
     pub(super) lease: Lease,
     pub(super) consumers: Vec<Consumer>,
-    /// Whose turn it is to be served first.
+    /// The consumer to serve first, counted up with each transaction.
     pub(super) turn: usize,
-    /// What is handed out and not settled, by tag.
+    /// Unsettled claims by tag.
     pub(super) claims: HashMap<u64, Claim>,
-    /// Verdicts that are not written yet.
+    /// Verdicts not written yet.
     pub(super) verdicts: Vec<(u64, Ending)>,
     pub(super) waiters: Waiters,
-    /// True when there may be something to claim that no transaction has looked for yet.
+    /// True if there may be messages to claim that no transaction has looked for yet.
     pub(super) is_hungry: bool,
-    /// When the next delayed or expiring message is due, in milliseconds since 1970.
+    /// When the next delayed or expiring message or queue is due, in milliseconds since 1970.
     pub(super) next_due: Option<i64>,
     pub(super) next_sweep: Instant,
     pub(super) synchronous: Synchronous,
@@ -65,15 +65,15 @@ pub(super) enum Bell {
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Synchronous {
-    /// Every commit is on the disk before it is answered.
+    /// Every commit is on the disk before its callers are answered.
     Full,
-    /// A power failure may undo the last commits, all of them from some point on. That is right for claims and
-    /// acknowledgements: a lost one is a message handed out twice, never a lost message, and the next full commit
-    /// makes them durable too, since there is one log.
+    /// A power failure may undo all commits after some point. That is good enough for claims and acks: a lost one means that
+    /// a message is delivered twice, never that it is lost. The next full commit makes them durable too, since there is
+    /// one log.
     Normal,
 }
 
-/// What a transaction has done, for the time after its commit.
+/// The changes of a transaction, applied to the state in memory after its commit.
 #[derive(Default)]
 pub(crate) struct Changes {
     /// Claims that ended.
@@ -82,21 +82,21 @@ pub(crate) struct Changes {
     pub(super) handed: Vec<(u64, Claimed)>,
     /// All new claims.
     pub(super) claims: Vec<(u64, Claim)>,
-    /// Consumers that began.
+    /// New consumers.
     pub(super) begun: Vec<Consumer>,
-    /// Consumers that have other queues now.
+    /// Consumers with a new list of queues.
     pub(super) moved: Vec<(u64, Vec<String>)>,
     /// Consumers that ended.
     pub(super) retired: Vec<u64>,
-    /// Results that somebody waits for here.
+    /// Results that callers in this process wait for.
     pub(super) stored: Vec<Stored>,
     /// This process got a new owner row.
     pub(super) joined: bool,
-    /// There is something for other processes.
+    /// There is news for other processes.
     pub(super) rings: bool,
     /// The heartbeat was written.
     pub(super) beat: bool,
-    /// The owner row was deleted: this process holds nothing any more.
+    /// The owner row was deleted: this process no longer holds anything.
     pub(super) left: bool,
 }
 
@@ -160,13 +160,13 @@ impl Engine {
     }
 }
 
-/// Milliseconds since 1970: what is written must mean the same to every process and after a restart.
+/// The current time in milliseconds since 1970, which means the same to every process and after a restart.
 pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A duration in whole milliseconds, rounded up: a message never comes early.
+/// A duration in whole milliseconds, rounded up so that a message is never early.
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX / 4)
 }

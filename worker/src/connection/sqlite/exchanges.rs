@@ -1,4 +1,4 @@
-//! What people ask about exchanges and bindings, and what they take away.
+//! Lists and deletes exchanges, bindings and queues on request.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::routing::DeleteGuard;
 use crate::routing::{Binding, Exchange};
 
 impl Engine {
-    /// The exchanges of these names, or all.
+    /// The named exchanges, or all if `names` is empty.
     pub(crate) fn exchanges(&mut self, names: &[String]) -> Sql<Vec<Exchange>> {
         self.queues.suspect();
         self.refresh_queues()?;
@@ -31,13 +31,13 @@ impl Engine {
         Ok(found)
     }
 
-    /// How long the first messages of a queue have waited: the longest over all priorities.
+    /// How long the oldest ready message of a queue has waited: the longest wait of the first message of each priority.
     pub(crate) fn oldest(&mut self, name: &str, now: i64) -> Sql<Option<Duration>> {
         self.queues.suspect();
         self.refresh_queues()?;
         let Some(entry) = self.queues.get(name) else { return Ok(None) };
         let (mut rank, mut oldest) = (-1, None::<i64>);
-        // From one priority to the next: a queue may hold a million messages, and has few priorities.
+        // Step from one priority to the next: a queue may hold a million messages, but has few priorities.
         loop {
             let first: Option<(i64, Option<i64>)> = self
                 .db
@@ -54,7 +54,7 @@ impl Engine {
         Ok(oldest.map(|since| Duration::from_millis(now.saturating_sub(since).max(0).unsigned_abs())))
     }
 
-    /// Deletes a queue, unless the guard keeps it. Returns how many messages went with it.
+    /// Deletes a queue if the guard allows it, and returns how many messages were lost with it.
     pub(crate) fn delete_if(
         &mut self,
         client: u64,
@@ -77,7 +77,7 @@ impl Engine {
         Ok(Ok(waiting + count.running))
     }
 
-    /// Deletes an exchange with its bindings, unless the guard keeps it.
+    /// Deletes an exchange and its bindings, if the guard allows it.
     pub(crate) fn delete_exchange(&mut self, name: &str, guard: DeleteGuard) -> Sql<Result<()>> {
         let Some((_, bindings)) = self.queues.exchange(name) else {
             let path = self.path.display();
@@ -109,7 +109,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A binding of an exchange has gone; if it was the last, the exchange may go too.
+    /// Deletes an auto-delete exchange if its last binding is gone.
     pub(super) fn let_go_of_exchange(&self, exchange: &str) -> Sql<()> {
         if self.queues.is_passing(exchange) {
             self.db

@@ -1,4 +1,4 @@
-//! What SQLite's errors mean to a caller.
+//! Translates errors of SQLite.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
 
-/// True when another process has the lock: trying again may help.
+/// True if another process holds the lock, so that a retry may help.
 pub(super) fn is_busy(cause: &rusqlite::Error) -> bool {
     matches!(cause.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// The error for a caller who wanted to `act`, such as `publish`.
+/// Converts an error of SQLite for a caller that tried to `act`, such as `publish`.
 pub(crate) fn describe(path: &Path, act: &str, cause: rusqlite::Error) -> Error {
     let path = path.display();
     let error = match cause.sqlite_error_code() {

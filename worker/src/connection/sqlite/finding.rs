@@ -1,4 +1,4 @@
-//! Looking at messages without taking them: those of a call, and the first of a queue.
+//! Looks at messages without taking them: those of a call, and the first of a queue.
 
 use bytes::Bytes;
 use rusqlite::OptionalExtension;
@@ -7,29 +7,29 @@ use super::engine::{Engine, Sql};
 use super::head;
 use crate::message::Message;
 
-/// The most messages of one id that are reported: copies, if any, are few.
+/// The maximum number of messages reported for one id, which rarely has more than a few copies.
 const MOST: usize = 20;
 
-/// A message and where it is.
+/// A message and its position.
 pub(crate) struct Sighted {
     pub(crate) queue: String,
     pub(crate) place: Spot,
     pub(crate) message: Message,
 }
 
-/// Where in its queue it is.
+/// The position of a message in its queue.
 pub(crate) enum Spot {
-    /// So many are delivered before it.
+    /// Ready, after `ahead` other messages.
     Ready { ahead: u64 },
-    /// It waits until then, in milliseconds since 1970.
+    /// Delayed until a time in milliseconds since 1970.
     Delayed { until: i64 },
-    /// A worker has it.
+    /// Delivered to a worker.
     Claimed,
 }
 
 impl Engine {
-    /// The messages of a call. Ids are not indexed, since nothing but people asks for them: it reads the head of every
-    /// message.
+    /// Finds the messages of a call. It reads the head of every message: ids are not indexed, since only commands look them
+    /// up.
     pub(crate) fn find(&mut self, id: &str) -> Sql<Vec<Sighted>> {
         self.queues.suspect();
         self.refresh_queues()?;
@@ -45,7 +45,7 @@ impl Engine {
         drop(select);
         let mut sighted = Vec::new();
         for (number, message) in heads {
-            // The id may stand elsewhere in the head, as that of a parent does.
+            // The id may occur elsewhere in the head, for instance as that of a parent.
             if message.id() != Some(id) {
                 continue;
             }
@@ -56,7 +56,7 @@ impl Engine {
         Ok(sighted)
     }
 
-    /// The first messages of a queue, as long as they are not larger together than `bytes`.
+    /// Returns the first messages of a queue, until they exceed `bytes` in total.
     pub(crate) fn peek(&mut self, name: &str, most: usize, bytes: usize) -> Sql<Vec<Message>> {
         self.queues.suspect();
         self.refresh_queues()?;

@@ -1,4 +1,4 @@
-//! Properties and headers as one small text, and none where there is nothing to say.
+//! Properties and headers of a message as one short JSON text, or none if all have their defaults.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::error::Undecodable;
 use crate::message::{Headers, JSON, Message, Properties, UTF_8};
 use crate::tracing;
 
-/// Short names, absent when they say nothing: this is written with every message.
+/// Short names, and no defaults: this is written with every message.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Head<'a> {
-    /// Content type and encoding are those of every task: `application/json`, `utf-8`.
+    /// True if content type and encoding are those of every task: `application/json`, `utf-8`.
     #[serde(rename = "j", skip_serializing_if = "is_false")]
     is_json: bool,
     #[serde(rename = "t", skip_serializing_if = "Option::is_none")]
@@ -52,7 +52,7 @@ fn no_headers(headers: &Cow<'_, Headers>) -> bool {
     headers.is_empty()
 }
 
-/// All of a message but its body.
+/// Encodes everything of a message except its body.
 pub(crate) fn encode(message: &Message) -> Option<String> {
     let Message { properties, headers, .. } = message;
     if headers.is_empty() && *properties == Properties::default() {
@@ -79,11 +79,11 @@ pub(crate) fn encode(message: &Message) -> Option<String> {
     Some(serde_json::to_string(&head).expect("texts and numbers can be written"))
 }
 
-/// The message again.
+/// Restores a message.
 pub(crate) fn decode(head: Option<&str>, body: Bytes) -> Message {
     let Some(head) = head else { return Message { body, ..Message::default() } };
     let head: Head<'_> = serde_json::from_str(head).unwrap_or_else(|error| {
-        // Somebody else wrote it. The message is handed out as a plain one rather than lost.
+        // Written by another program. The message is delivered as a plain one rather than lost.
         let error = Undecodable::from(&error);
         tracing::error!(%error, "the properties of a message cannot be read");
         Head::default()

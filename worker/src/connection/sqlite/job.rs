@@ -1,8 +1,7 @@
-//! Jobs: what callers want done, each with its own way back to the caller.
+//! Jobs: the requests of callers, each with a channel for its answer.
 //!
-//! A job is a closure over the engine. [`write`] begins one that changes something: it runs in a transaction, together
-//! with all others that have arrived, and its caller is answered after the commit. [`read`] begins one that looks at
-//! something.
+//! A job is a closure over the engine. [`write`] creates one that changes the database: it runs in a transaction together
+//! with all others that have arrived, and its caller is answered after the commit. [`read`] creates one that only reads.
 
 use std::time::Instant;
 
@@ -15,12 +14,12 @@ use crate::error::{Error, Result};
 pub(crate) struct Job<T, F> {
     pub(super) terms: Terms,
     run: F,
-    /// Takes back what was done for a caller who has gone.
+    /// Undoes the job if its caller was gone when it was answered.
     if_unheard: fn(&mut Engine, T),
 }
 
-/// The closure of a job. It may be called again: a transaction that fails is rolled back, and what is in it is tried
-/// on its own.
+/// The closure of a job. It may be called again: after a failed transaction is rolled back, each of its jobs is retried on
+/// its own.
 pub(crate) trait Run<T>:
     FnMut(&mut Engine, i64, &mut Changes) -> Sql<Result<T>> + Send + 'static
 {
@@ -28,28 +27,28 @@ pub(crate) trait Run<T>:
 
 impl<T, F> Run<T> for F where F: FnMut(&mut Engine, i64, &mut Changes) -> Sql<Result<T>> + Send + 'static {}
 
-/// How a job wants to be done.
+/// How a job is run.
 #[derive(Clone, Copy)]
 pub(super) struct Terms {
-    /// What is tried, for an error: `publish`.
+    /// The verb for error messages, such as `publish`.
     pub(super) act: &'static str,
     pub(super) access: Access,
-    /// How much it makes its transaction grow, where that matters.
+    /// How much it adds to the size of its transaction, if that matters.
     pub(super) bytes: usize,
-    /// True when there is no point in doing it for a caller who has gone.
+    /// True if it need not be done once its caller has gone.
     pub(super) is_for_caller: bool,
-    /// True when verdicts that came before it have to be written with it.
+    /// True if earlier verdicts must be written in the same transaction.
     pub(super) is_after_verdicts: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Access {
-    /// No transaction: it can be answered while another process writes.
+    /// No transaction: can be answered while another process writes.
     Read,
     Write(Synchronous),
 }
 
-/// A job that looks at something.
+/// Creates a job that only reads.
 pub(crate) fn read<T: 'static>(
     act: &'static str,
     mut run: impl FnMut(&mut Engine, i64) -> Sql<T> + Send + 'static,
@@ -60,7 +59,7 @@ pub(crate) fn read<T: 'static>(
     job
 }
 
-/// A job that changes something; the disk has it when the caller is answered.
+/// Creates a job that changes the database; the change is on the disk when the caller is answered.
 pub(crate) fn write<T, F: Run<T>>(act: &'static str, run: F) -> Job<T, F> {
     let terms = Terms {
         act,
@@ -73,7 +72,7 @@ pub(crate) fn write<T, F: Run<T>>(act: &'static str, run: F) -> Job<T, F> {
 }
 
 impl<T, F> Job<T, F> {
-    /// A power failure may undo it after its answer: no caller is promised that something is safe.
+    /// Does not wait for the disk: a power failure may undo the job after its answer. For jobs that promise no durability.
     pub(crate) fn lazily(mut self) -> Self {
         self.terms.access = Access::Write(Synchronous::Normal);
         self
@@ -99,14 +98,14 @@ impl<T, F> Job<T, F> {
         self
     }
 
-    /// What is tried, for an error.
+    /// The verb for error messages, such as `publish`.
     pub(crate) fn act(&self) -> &'static str {
         self.terms.act
     }
 }
 
 impl<T: Send + 'static, F: Run<T>> Job<T, F> {
-    /// The job as the thread sees it, and where its answer arrives.
+    /// Converts the job into an order for the thread, and a receiver for its answer.
     pub(super) fn order(self, deadline: Option<Instant>) -> (Order, oneshot::Receiver<Result<T>>) {
         let (reply, answer) = oneshot::channel();
         let Self { terms, run, if_unheard } = self;
@@ -115,10 +114,10 @@ impl<T: Send + 'static, F: Run<T>> Job<T, F> {
     }
 }
 
-/// A job whose caller waits, whatever its answer is.
+/// A job with a waiting caller, with the type of its answer erased.
 pub(super) struct Order {
     pub(super) terms: Terms,
-    /// Until when it may be begun. `None`: the caller sets the time-out.
+    /// The time until which it may be started. `None`: the caller limits the wait.
     deadline: Option<Instant>,
     work: Box<dyn Work>,
 }
@@ -128,17 +127,17 @@ impl Order {
         self.work.run(engine, now, changes)
     }
 
-    /// Answers with what the last run has found.
+    /// Answers with the result of the last run.
     pub(super) fn answer(self, engine: &mut Engine) {
         self.work.answer(engine);
     }
 
-    /// Answers with an error, for what was tried.
+    /// Answers with an error, given the verb for its message.
     pub(super) fn fail(self, error: impl FnOnce(&'static str) -> Error) {
         self.work.fail(error(self.terms.act));
     }
 
-    /// True when the caller has waited long enough, or waits no longer.
+    /// True if its deadline has passed or its caller has given up.
     pub(super) fn is_late(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
             || (self.terms.is_for_caller && self.work.is_abandoned())
@@ -155,7 +154,7 @@ trait Work: Send {
 struct Asked<T, F> {
     run: F,
     if_unheard: fn(&mut Engine, T),
-    /// The answer, if the transaction is committed.
+    /// The answer, to be sent if the transaction commits.
     found: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }

@@ -1,16 +1,16 @@
-//! The lease of this process on what it has claimed, and what it knows of its neighbours' leases.
+//! The lease of this process on its claims, and its view of the leases of its neighbours.
 //!
-//! Every process that holds something has one row in `owner` and changes its `beat` once a second: one small
-//! write, however many claims it has. A neighbour is dead when its beat has not changed during [`DEAD_AFTER`] beats
-//! of our own. Neither clock is compared with another's: a clock that is set expires no owner, and as both
-//! beats need the same lock, a lock that is held for long stops both.
+//! Every process that holds claims has one row in `owner` and changes its `beat` once a second: one small write, however
+//! many claims it has. A neighbour is dead if its beat has not changed during [`DEAD_AFTER`] beats of our own. Clocks are
+//! never compared across processes, so that setting a clock expires no owner; and as all beats need the same lock, a lock
+//! that is held for long stops all of them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How often a process says that it lives.
+/// The interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
-/// After this many of our own heartbeats without one of theirs, their messages are requeued.
+/// The number of our own heartbeats without one of a neighbour after which its messages are requeued.
 const DEAD_AFTER: u32 = 5;
 
 /// What this process knows about itself and its neighbours as owners.
@@ -18,9 +18,9 @@ const DEAD_AFTER: u32 = 5;
 pub(super) struct Lease {
     id: Option<i64>,
     last_beat: Option<Instant>,
-    /// When the running transaction got the lock.
+    /// When the current transaction got the lock.
     begun: Option<Instant>,
-    /// Beat of each neighbour, and for how many of our own beats it has been that.
+    /// The beat of each neighbour, and for how many of our own beats it has not changed.
     seen: HashMap<i64, (i64, u32)>,
 }
 
@@ -39,17 +39,17 @@ impl Lease {
         self.next_beat().is_some_and(|next| next <= Instant::now())
     }
 
-    /// The running transaction has the lock.
+    /// The current transaction has the lock.
     pub(super) fn begin(&mut self) {
         self.begun = Some(Instant::now());
     }
 
-    /// We have a row in `owner`.
+    /// This process now has a row in `owner`.
     pub(super) fn has_joined(&mut self, id: i64) {
         self.id = Some(id);
     }
 
-    /// Counts one beat of our own; returns the neighbours, given with their beats, that are dead by now.
+    /// Counts one beat of our own, and returns those of the neighbours, given with their beats, that are dead by now.
     pub(super) fn count_silence(&mut self, neighbours: &[(i64, i64)]) -> Vec<i64> {
         self.seen.retain(|id, _| neighbours.iter().any(|(known, _)| known == id));
         let mut dead = Vec::new();
@@ -72,7 +72,7 @@ impl Lease {
         self.last_beat = self.begun;
     }
 
-    /// The transaction was rolled back, and with it what was counted in it.
+    /// The transaction was rolled back: starts to count anew.
     pub(super) fn undo(&mut self, joined: bool) {
         self.seen.clear();
         if joined {
@@ -80,7 +80,7 @@ impl Lease {
         }
     }
 
-    /// The row is gone.
+    /// The row in `owner` is gone.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }

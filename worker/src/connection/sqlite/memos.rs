@@ -1,4 +1,4 @@
-//! Notes on tasks, and locks: rows that lapse.
+//! Notes on tasks, and locks: rows that expire.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::engine::{Engine, Sql, millis};
 
-/// How many rows that have lapsed one transaction deletes.
+/// The maximum number of expired rows that one transaction deletes from each table.
 const SWEEP_BATCH: i64 = 1000;
 
-/// What is noted of an id.
+/// A note on an id.
 #[derive(Debug)]
 pub(crate) struct Noted {
     pub(crate) id: String,
@@ -19,7 +19,8 @@ pub(crate) struct Noted {
 }
 
 impl Engine {
-    /// Notes an id; what was noted of it before makes room, so that who reads on sees it again, and leaves its force.
+    /// Records an id. It replaces an earlier note under a new number, so that readers see it again, and inherits its
+    /// `by_force` if that has not expired.
     pub(crate) fn note(&self, register: &str, noted: &Noted, now: i64) -> Sql<()> {
         let Noted { id, until, by_force } = noted;
         self.db
@@ -31,10 +32,10 @@ impl Engine {
             .map(drop)
     }
 
-    /// What was noted after a number and still holds, and the number to go on from.
+    /// Returns the unexpired notes after a number, and the number to continue from.
     pub(crate) fn notes(&self, register: &str, after: u64, now: i64) -> Sql<(Vec<Noted>, u64)> {
         let after = i64::try_from(after).unwrap_or(i64::MAX);
-        // First: what is noted in between is read next time too.
+        // Read before the notes: one recorded in between is returned again next time.
         let next: i64 = self
             .db
             .prepare_cached("SELECT coalesce(max(seq), 0) FROM note")?
@@ -53,7 +54,7 @@ impl Engine {
             .query_row(params![register, id, now], |row| row.get(0))
     }
 
-    /// Takes or extends a lock; returns another holder that has it.
+    /// Takes or extends a lock. Returns the holder if another one has it.
     pub(crate) fn lock(&self, key: &str, holder: &str, lifetime: Duration, now: i64) -> Sql<Option<String>> {
         let until = now.saturating_add(millis(lifetime));
         let held: Option<String> = self
@@ -80,7 +81,7 @@ impl Engine {
             .map(drop)
     }
 
-    /// Deletes what has lapsed, some at a time; says how much.
+    /// Deletes a batch of expired notes and locks, and returns their number.
     pub(super) fn sweep_memos(&self, now: i64) -> Sql<usize> {
         let notes = self
             .db

@@ -1,4 +1,4 @@
-//! Publishing, and what becomes of a message that waits: its delay ends, it expires, its queue overflows.
+//! Publishing, and events of a waiting message: its delay ends, it expires, or its queue overflows.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::routing::Overflow;
 use crate::tracing;
 
-/// How many due messages one transaction moves; the rest follows in the next one.
+/// The maximum number of due messages that one transaction moves; the rest follow in the next one.
 const DUE_BATCH: i64 = 1000;
-/// A dead letter that pushes out a dead letter that pushes out…: beyond this it is dropped.
+/// The longest chain of dead letters that push each other out of full queues; the next one is dropped.
 const MAX_HOPS: u32 = 8;
 
-/// A message to publish, encoded by the caller so that the thread need not.
+/// A message to publish, encoded by the caller so that the thread does not have to.
 pub(crate) struct Publishing {
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
@@ -33,7 +33,7 @@ pub(crate) struct Publishing {
     pub(crate) mandatory: bool,
 }
 
-/// Publishes a message: into all its queues, or none.
+/// Publishes a message into all its queues, or into none.
 pub(crate) fn publish(publishing: Publishing) -> Job<(), impl Run<()>> {
     let bytes = publishing.body.len();
     job::write("publish", move |engine, now, changes| engine.publish(&publishing, now, changes))
@@ -47,14 +47,14 @@ struct Entering<'a> {
     head: Option<&'a str>,
     body: &'a [u8],
     rank: i64,
-    /// When it can be handed out, if that is later.
+    /// When it can be delivered, if it is delayed.
     at: Option<i64>,
     /// How long it may wait, in milliseconds.
     expiration: Option<i64>,
     hops: u32,
 }
 
-/// Why a message left its queue unread. The names are RabbitMQ's.
+/// Why a message left its queue without being consumed, with RabbitMQ's names.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Reason {
     Expired,
@@ -95,7 +95,7 @@ impl Engine {
             };
             return Ok(Err(Error::new(ErrorKind::Unroutable, text)));
         }
-        // All or none: a caller that gets `rejected` has enqueued nothing.
+        // All or none: if the caller gets `rejected`, nothing was enqueued.
         if publishing.delay.is_none() {
             for entry in &targets {
                 if entry.definition.overflow == Some(Overflow::RejectPublish) && self.is_full(entry)? {
@@ -115,7 +115,7 @@ impl Engine {
             at: publishing
                 .delay
                 .filter(|delay| !delay.is_zero())
-                // This millisecond has begun already: without one more, it would be due a moment too soon.
+                // The current millisecond has partly passed: without one more, the message would be due too early.
                 .map(|delay| now.saturating_add(millis(delay)).saturating_add(1)),
             expiration: publishing.expiration.map(millis),
             hops: 0,
@@ -172,7 +172,7 @@ impl Engine {
         self.trim(entry, now, hops)
     }
 
-    /// A delay ends: the message is as it was, and one that was handed out before expires as it did.
+    /// Makes a delayed message ready. One that was delivered before gets its expiry back.
     fn end_delay(&mut self, entry: &Arc<QueueEntry>, at: i64, id: i64, now: i64) -> Sql<()> {
         let db = std::rc::Rc::clone(&self.db);
         db.prepare_cached(
@@ -211,15 +211,15 @@ impl Engine {
         Ok(length)
     }
 
-    /// Keeps a known length true.
+    /// Updates a cached length.
     pub(super) fn grow(&mut self, queue: i64, by: i64) {
         if let Some(length) = self.lengths.get_mut(&queue) {
             *length = length.saturating_add_signed(by);
         }
     }
 
-    /// Drops from the head what is too much. A full queue that rejects gets here only with messages whose publisher
-    /// was told "yes" long ago (a delay that ended): those stay.
+    /// Drops messages beyond the length limit from the head. A queue that rejects publishes exceeds it only by messages that
+    /// were accepted earlier, before a delay: those stay.
     fn trim(&mut self, entry: &Arc<QueueEntry>, now: i64, hops: u32) -> Sql<()> {
         let Some(limit) = entry.definition.max_length else { return Ok(()) };
         if entry.definition.overflow == Some(Overflow::RejectPublish) {
@@ -247,7 +247,7 @@ impl Engine {
         Ok(removed > 0)
     }
 
-    /// Moves a message that is in no queue any more to where dead letters of its queue go, or drops it.
+    /// Dead-letters a message that was removed from its queue, or drops it if the queue has no dead-letter exchange.
     pub(super) fn dead_letter(
         &mut self,
         entry: &Arc<QueueEntry>,
@@ -287,7 +287,7 @@ impl Engine {
         let published_with = published_with.unwrap_or_else(|| entry.name.to_string());
         let routing_key = entry.definition.dead_letter_routing_key.as_ref().unwrap_or(&published_with);
         let targets = self.queues.targets(exchange, routing_key).unwrap_or_default();
-        // To push out itself would go on forever.
+        // A queue that pushes out into itself would never stop.
         let targets: Vec<_> =
             targets.into_iter().filter(|target| reason != Reason::TooMany || target.id != entry.id).collect();
         if targets.is_empty() {
@@ -300,7 +300,7 @@ impl Engine {
             return Ok(());
         }
         let mut message = head::decode(old_head.as_deref(), Bytes::from(body));
-        // Else it would expire there too.
+        // Otherwise it would expire there too.
         message.properties.expiration = None;
         message.headers.set_broker_death(reason.as_str(), &entry.name, Utc::now());
         let new_head = head::encode(&message);
@@ -317,7 +317,7 @@ impl Engine {
         targets.iter().try_for_each(|target| self.enter(target, &entering, now))
     }
 
-    /// Handles what is due: delays that end, messages and unused queues that expire.
+    /// Handles everything that is due: delays that end, messages and unused queues that expire.
     pub(super) fn pass_due(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
         self.end_delays(now, changes)?;
         self.expire_messages(now, changes)?;

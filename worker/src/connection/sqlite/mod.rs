@@ -1,21 +1,21 @@
-//! One SQLite file as a connection: a named thread per file owns it and does everything that callers ask for,
-//! many jobs to a transaction.
+//! One SQLite file as a connection: a named thread per file owns it and runs the jobs of all callers, many to a
+//! transaction.
 //!
 //! [`Database`] is the handle. The broker and the result backend of one file share one handle, one thread and one
-//! transaction: what arrives while a commit waits for the disk goes into the next one together.
+//! transaction: everything that arrives while a commit waits for the disk goes into the next one.
 //!
-//! From the bottom up, since a file imports none that imports it:
+//! The modules from the bottom up; there are no import cycles:
 //!
-//! - [`claim`], [`consumer`], [`lease`], [`queue`], [`waiters`]: what is known between two transactions, as data;
-//! - [`engine`]: the open file with all that, and what a transaction changes of it;
-//! - [`job`]: a closure over the engine, with the way back to its caller;
+//! - [`claim`], [`consumer`], [`lease`], [`queue`], [`waiters`]: the state in memory, as plain data;
+//! - [`engine`]: the open file with that state, and the changes that a transaction makes to it;
+//! - [`job`]: a closure over the engine, with the channel that answers its caller;
 //! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`],
-//!   [`schedule_log`], [`finding`]: what can be done in a transaction; they call each other as methods of the engine;
-//! - [`transaction`], [`chores`]: the order of things in a transaction, and what is due without a job;
-//! - [`thread`]: the loop: inbox, deadlines, timers.
+//!   [`schedule_log`], [`finding`]: the operations within a transaction; they call each other as methods of the engine;
+//! - [`transaction`], [`chores`]: the steps of a transaction, and work that is due without a job;
+//! - [`thread`]: the event loop with its inbox, deadlines and timers.
 //!
-//! Beside them, [`schema`], [`path`], [`presence`], [`bell`]: the file, its name, whether it is still there, and how its
-//! processes wake each other.
+//! Beside them, [`schema`], [`path`], [`presence`] and [`bell`] deal with the file: its tables, its name, whether it still
+//! exists, and how processes that share it wake each other.
 
 mod bell;
 mod chores;
@@ -73,51 +73,51 @@ use crate::show;
 use job::{Job, Run};
 use thread::Arrival;
 
-/// The files that this process has open, by canonical path. Two handles of one file would be two threads that
-/// wait for each other's locks.
+/// The files that this process has open, by canonical path. Two handles of one file would mean two threads that wait
+/// for each other's locks.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Database>>>> = LazyLock::new(Mutex::default);
 
-/// An id for clients and consumers, unique within this process.
+/// The next id of a client, consumer, tag or token.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A number that is unique in this process.
+/// Returns a number that is unique in this process.
 pub(crate) fn fresh_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An open file. The thread ends, and requeues what is claimed, when the last handle is dropped.
+/// An open file. When the last handle is dropped, the thread requeues all claimed messages and stops.
 pub(crate) struct Database {
     path: Arc<Path>,
-    /// Unbounded: callers wait for their answers, claims are bounded by prefetch, and news is counted once, so
-    /// that no more can lie in it than there are callers and claims.
+    /// Unbounded, but it never holds more than one entry per waiting caller and per claim: claims are bounded by the prefetch,
+    /// and [`Arrival::Changed`] is queued only once.
     inbox: mpsc::Sender<Arrival>,
-    /// True while an [`Arrival::Changed`] lies in the inbox.
+    /// True while an [`Arrival::Changed`] is queued in the inbox.
     noticed: Arc<AtomicBool>,
     loss: Arc<Mutex<Option<Loss>>>,
 }
 
-/// Since when the file is not there any more, and what has become of it.
+/// Since when the file has been missing, and what happened to it.
 type Loss = (DateTime<Utc>, String);
 
-/// Checks that there is a database of ours already, for those who must not make one.
+/// Checks that the file already is one of our databases, for commands that must not create it.
 ///
 /// # Errors
-/// There is none: no file, an empty one, or one that is not ours.
+/// No file, an empty one, or one that is not ours.
 #[cfg(feature = "cli")]
 pub(crate) fn must_exist(url: &BrokerUrl) -> Result<()> {
     schema::must_exist(&path::resolve(url)?)
 }
 
-/// True when both name one file.
+/// True if both URLs name the same file.
 pub(crate) fn is_same_file(one: &BrokerUrl, other: &BrokerUrl) -> bool {
     path::resolve(one).is_ok_and(|one| path::resolve(other).is_ok_and(|other| one == other))
 }
 
 impl Database {
-    /// The handle of the file that a URL names.
+    /// Opens the file that a URL names, or returns the handle that this process already has.
     ///
     /// # Errors
-    /// A URL with a mistake, or a file that cannot be opened or is not ours.
+    /// An invalid URL, or a file that cannot be opened or is not ours.
     pub(crate) async fn open(url: &BrokerUrl, timeout: Duration) -> Result<Arc<Self>> {
         let path = path::resolve(url)?;
         let database = Self::shared(path, path::absolute(url))?;
@@ -150,7 +150,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Does a job, and waits for its answer no longer than `timeout`.
+    /// Runs a job, and waits for its answer for at most `timeout`.
     pub(crate) fn call<T: Send + 'static>(
         &self,
         job: Job<T, impl Run<T>>,
@@ -161,9 +161,9 @@ impl Database {
         async move { answer.await.unwrap_or_else(|| Err(self.no_answer(act, timeout))) }
     }
 
-    /// As [`call`](Self::call), where it matters that it is not known what became of the job: `None`.
+    /// Like [`call`](Self::call), but returns `None` on a timeout, when it is unknown whether the job was or will be done.
     ///
-    /// The job is packed before the future is made, which would be large with it.
+    /// The job is boxed before the future is created, to keep the future small.
     pub(crate) fn ask<T: Send + 'static>(
         &self,
         job: Job<T, impl Run<T>>,
@@ -177,7 +177,7 @@ impl Database {
         }
     }
 
-    /// Does a job, and waits for its answer however long it takes.
+    /// Runs a job, and waits for its answer without a timeout.
     pub(crate) async fn call_patiently<T: Send + 'static>(&self, job: Job<T, impl Run<T>>) -> Result<T> {
         let act = job.act();
         let (order, answer) = job.order(None);
@@ -185,7 +185,7 @@ impl Database {
         self.answer(act, answer).await
     }
 
-    /// The answer, when it comes.
+    /// Waits for an answer of the thread.
     pub(crate) async fn answer<T>(&self, act: &str, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
         answer.await.unwrap_or_else(|_| {
             let path = self.path.display();
@@ -210,22 +210,22 @@ impl Database {
         Error::timeout(format!("cannot {act}: no answer from `{path}` within {timeout}"))
     }
 
-    /// When the thread has gone, the way back goes with what is sent, and the receiver says so.
+    /// Sends to the thread. If it has stopped, the reply channel is dropped with the arrival, and the caller gets an error.
     fn send(&self, arrival: Arrival) {
         let _ = self.inbox.send(arrival);
     }
 
-    /// What has become of the file, when it is not at its path any more.
+    /// Since when and why the file is no longer at its path, if it is missing.
     pub(crate) fn loss(&self) -> Option<Loss> {
         self.loss.lock().expect("never poisoned: nothing panics under it").clone()
     }
 
-    /// Ends a claim. Does not wait.
+    /// Ends a claim, without waiting for the thread.
     pub(crate) fn settle(&self, tag: u64, ending: Ending) {
         self.send(Arrival::Settle { tag, ending });
     }
 
-    /// Another process has rung.
+    /// Tells the thread that another process has rung the bell.
     fn notice(&self) {
         if !self.noticed.swap(true, Ordering::AcqRel) {
             self.send(Arrival::Changed);
@@ -233,8 +233,8 @@ impl Database {
     }
 }
 
-/// Until when the thread may begin a job. It gives up a little earlier than the caller: what it has not begun has
-/// surely not been done, while a caller who gives up first cannot know.
+/// The time until which the thread may start a job, a little before the caller's timeout: a job that was never started has
+/// certainly not been done, whereas a caller that gives up first cannot know.
 fn give_up_at(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout - (timeout / 10).min(Duration::from_millis(500)))
 }

@@ -1,4 +1,4 @@
-//! Who holds claims, and whether they live.
+//! Owners: the processes that hold claims, and whether they are alive.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,14 @@ use super::engine::{Changes, Engine, Sql, now_ms};
 use super::failure::is_busy;
 use crate::tracing;
 
-/// Consumers of an owner whose beat is older than this are not counted. For display alone: it compares clocks.
+/// The age in milliseconds of a beat after which the consumers and claims of its owner are no longer counted. For display
+/// only, since it compares clocks.
 pub(super) const SHOWN_FOR: i64 = 6_000;
-/// How long leaving may wait for a lock; after that the lease runs out by itself.
+/// How long leaving may wait for a lock. After that the lease is left to expire.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// The owner row of this process; the first use makes it.
+    /// Returns the owner row of this process. The first call creates it.
     pub(super) fn join(&mut self, changes: &mut Changes) -> Sql<i64> {
         if let Some(id) = self.lease.id() {
             return Ok(id);
@@ -32,7 +33,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// Beats when it is time, before anything else in a transaction: an owner with a heartbeat in the last second
+    /// Writes a heartbeat if it is due, before anything else in a transaction: an owner with a heartbeat in the last second
     /// has not expired, and one that has expired finds out here, before a verdict or a claim could go wrong.
     pub(super) fn keep_lease(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
         let is_due = self.lease.is_beat_due();
@@ -66,7 +67,7 @@ impl Engine {
         self.consumers.iter_mut().for_each(|consumer| consumer.has_lost_all());
     }
 
-    /// Comes back after a lost lease with the consumers and exclusive queues that it had.
+    /// Restores the consumers and exclusive queues of this process after a lost lease.
     fn rejoin(&mut self, now: i64, changes: &mut Changes) -> Sql<()> {
         let owner = self.join(changes)?;
         self.declare_exclusive_again(owner, now)?;
@@ -101,7 +102,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Requeues all messages of an owner. After a crash, it raises their crash counts; otherwise it costs no attempt.
+    /// Requeues all messages of an owner, and raises their crash counts if it crashed.
     pub(super) fn release(&mut self, owner: i64, is_crash: bool, changes: &mut Changes) -> Sql<()> {
         let db = std::rc::Rc::clone(&self.db);
         db.prepare_cached(
@@ -134,7 +135,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The last handle is gone: writes what was settled and requeues the rest.
+    /// Writes all verdicts and requeues the other claims, after the last handle was dropped.
     pub(super) fn leave(&mut self) {
         let deadline = Instant::now() + LEAVE_WITHIN;
         while self.lease.id().is_some() {

@@ -1,11 +1,11 @@
-//! From a URL to the one name of a file, so that two spellings of it share one thread.
+//! Resolves a URL to the canonical path of a file, so that two spellings of it share one thread.
 
 use std::path::{Path, PathBuf};
 
 use crate::connection::BrokerUrl;
 use crate::error::{Error, Result};
 
-/// The file that `sqlite:PATH` names, absolute and without links.
+/// Returns the absolute path of the file that `sqlite:PATH` names, with links resolved.
 ///
 /// # Errors
 /// No path, `:memory:`, options after a `?`, a directory, or a directory that does not exist.
@@ -19,7 +19,7 @@ pub(super) fn resolve(url: &BrokerUrl) -> Result<PathBuf> {
     if let Ok(path) = path.canonicalize() {
         return Ok(path);
     }
-    // The file is not there yet: its directory has to be.
+    // The file does not exist yet, but its directory must.
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -32,7 +32,7 @@ pub(super) fn resolve(url: &BrokerUrl) -> Result<PathBuf> {
     Ok(parent.join(name))
 }
 
-/// The path in the words of the URL: links in it stay.
+/// Returns the absolute path as written in the URL, with links kept.
 pub(super) fn absolute(url: &BrokerUrl) -> PathBuf {
     let path = Path::new(url.path());
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())

@@ -1,8 +1,8 @@
-//! Whether the open file is still the one at its path.
+//! Checks whether the open file is still the one at its path.
 //!
-//! SQLite goes on in a file that was deleted, moved or replaced, and says that all is well: what it writes there nobody
-//! will ever read. So the path is looked at before a batch, and again after its commit and before any caller gets `Ok`.
-//! A look is a handful of calls of `stat`.
+//! SQLite keeps writing to a file that was deleted, moved or replaced, and reports success, although these writes will
+//! never be read. So the path is checked before a batch, and again after its commit before any caller gets `Ok`.
+//! A check takes a handful of `stat` calls.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -13,33 +13,34 @@ use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind};
 
-/// What the path led to when the file was opened.
+/// The file that the path led to when it was opened.
 pub(super) struct Presence {
     path: Arc<Path>,
-    /// The write-ahead log and its index: processes that open the file later would make new ones, and meet nobody.
+    /// The write-ahead log and its index. If they are gone, processes that open the file later would create new ones, and
+    /// not see the changes of this one.
     companions: Vec<(PathBuf, Option<Identity>)>,
-    /// The path in the words of the configuration: a link may come to lead elsewhere.
+    /// The path as configured: a link in it may be changed to lead elsewhere.
     named: (PathBuf, Option<Identity>),
 }
 
-/// Identifies a file, whatever its name.
+/// Identifies a file independently of its name: device and inode.
 type Identity = (u64, u64);
 
-/// What has become of a file that is open.
+/// Why the open file is no longer usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Absence {
-    /// Deleted, or moved, or its directory was.
+    /// The file or its directory was deleted or moved.
     Gone,
     /// Another file is at its path.
     Replaced,
-    /// Cut to a length of zero.
+    /// Truncated to zero length.
     Emptied,
     /// The write-ahead log or its index was deleted or replaced.
     WithoutLog,
 }
 
 impl Presence {
-    /// Of a file that was just opened, and written to.
+    /// Remembers a file that was just opened and written to.
     pub(super) fn of(path: Arc<Path>, named: &Path) -> Self {
         let known = |path: PathBuf| {
             let identity = identity_at(&path);
@@ -54,7 +55,7 @@ impl Presence {
         Self { path, companions, named: known(named.to_owned()) }
     }
 
-    /// Compares what the path leads to now with what is open.
+    /// Compares the file at the path now with the open one.
     pub(super) fn check(&self, db: &Connection) -> Result<(), Absence> {
         let Ok(metadata) = std::fs::metadata(&self.path) else { return Err(Absence::Gone) };
         if has_moved(db) {
@@ -89,7 +90,7 @@ fn identity(metadata: &Metadata) -> Option<Identity> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Where an open file can be neither deleted nor replaced.
+/// On systems where an open file can be neither deleted nor replaced.
 #[cfg(not(unix))]
 fn has_moved(_: &Connection) -> bool {
     false
@@ -101,13 +102,13 @@ fn identity(_: &Metadata) -> Option<Identity> {
 }
 
 impl Absence {
-    /// The error of a caller whose request was not begun.
+    /// The error for a caller whose request was not started.
     pub(super) fn error(self, path: &Path, act: &str) -> Error {
         let gone = format!("cannot {act}: `{}` {self}; {}", path.display(), self.way_out());
         Error::new(ErrorKind::Gone, gone)
     }
 
-    /// The error of a caller whose request was committed, to a file that may be found again or not.
+    /// The error for a caller whose request was committed, to a file that may or may not be found again.
     pub(super) fn error_after_commit(self, path: &Path, act: &str) -> Error {
         let kind = ErrorKind::Unknown { id: String::new() };
         Error::new(kind, format!("{:#}; its outcome is unknown", self.error(path, act)))

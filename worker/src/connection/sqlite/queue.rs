@@ -1,4 +1,4 @@
-//! The tables of exchanges, queues and bindings: a copy in memory that is read again when their generation changes.
+//! A copy in memory of the exchanges, queues and bindings, read again when their generation changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,29 +9,29 @@ use crate::error::{Error, Result};
 use crate::routing::topology::route;
 use crate::routing::{Binding, Exchange, Queue, Topology};
 
-/// A queue as it was declared first.
+/// A queue as it was first declared.
 #[derive(Debug)]
 pub(super) struct QueueEntry {
     pub(super) id: i64,
     pub(super) name: Arc<str>,
     pub(super) definition: Queue,
-    /// Whose it is, when it is exclusive.
+    /// The owner of an exclusive queue.
     pub(super) owner: Option<i64>,
 }
 
 /// The copy in memory.
 #[derive(Default)]
 pub(super) struct Queues {
-    /// Zero: nothing has been read.
+    /// Zero if nothing has been read yet.
     generation: i64,
-    /// Another process may have changed the tables.
+    /// True if another process may have changed the tables.
     is_suspect: bool,
     by_name: HashMap<String, Arc<QueueEntry>>,
     names: HashMap<i64, Arc<QueueEntry>>,
     exchanges: HashMap<String, (Exchange, Vec<Binding>)>,
-    /// Queues of which it was said that they are not as declared.
+    /// Queues with a logged warning that they exist with other arguments.
     warned: HashSet<String>,
-    /// Exclusive queues of this process with their client, to declare them again after a lost lease.
+    /// The exclusive queues of this process with their client, to be declared again after a lost lease.
     exclusive: HashMap<String, (u64, Topology)>,
 }
 
@@ -93,10 +93,10 @@ impl Queues {
         self.names.get(&id).map(Arc::clone)
     }
 
-    /// The queues that get a message.
+    /// The queues that a message is routed to.
     ///
     /// # Errors
-    /// When there is no such exchange.
+    /// An unknown exchange.
     pub(super) fn targets(&self, exchange: &str, routing_key: &str) -> Result<Vec<Arc<QueueEntry>>> {
         if exchange.is_empty() {
             return Ok(self.get(routing_key).into_iter().collect());
@@ -111,7 +111,7 @@ impl Queues {
         self.is_suspect = true;
     }
 
-    /// What is known may come from a transaction that was rolled back.
+    /// Discards the copy: it may come from a transaction that was rolled back.
     pub(super) fn forget(&mut self) {
         self.generation = 0;
         self.is_suspect = true;
@@ -122,7 +122,7 @@ impl Queues {
         self.exchanges.values()
     }
 
-    /// One of them.
+    /// An exchange with its bindings.
     pub(super) fn exchange(&self, name: &str) -> Option<&(Exchange, Vec<Binding>)> {
         self.exchanges.get(name)
     }
@@ -132,17 +132,17 @@ impl Queues {
         self.by_name.values()
     }
 
-    /// True the first time that a warning about a queue is due.
+    /// True for the first warning about a queue.
     pub(super) fn is_first_warning(&mut self, queue: &str) -> bool {
         self.warned.insert(queue.to_owned())
     }
 
-    /// A queue is exclusive to a client of this process.
+    /// Records that a queue is exclusive to a client of this process.
     pub(super) fn own(&mut self, client: u64, queue: &Queue) {
         self.exclusive.insert(queue.name.clone(), (client, Topology::of_queue(queue.clone())));
     }
 
-    /// An exclusive queue that is declared again is bound in this way too.
+    /// Remembers a binding of an exclusive queue, to restore it when the queue is declared again.
     pub(super) fn remember_binding(&mut self, binding: &Binding) {
         if let Some((_, topology)) = self.exclusive.get_mut(&binding.queue) {
             topology.merge(Topology { bindings: vec![binding.clone()], ..Topology::default() });
@@ -154,19 +154,19 @@ impl Queues {
         self.exclusive.values().map(|(_, topology)| topology.clone()).collect()
     }
 
-    /// An exclusive queue that is declared again is not bound in this way any more.
+    /// No longer restores a binding when its exclusive queue is declared again.
     pub(super) fn forget_binding(&mut self, binding: &Binding) {
         if let Some((_, topology)) = self.exclusive.get_mut(&binding.queue) {
             topology.bindings.retain(|known| known != binding);
         }
     }
 
-    /// True for an exchange that goes with its last binding.
+    /// True if the exchange is deleted with its last binding.
     pub(super) fn is_passing(&self, exchange: &str) -> bool {
         self.exchanges.get(exchange).is_some_and(|(known, _)| known.auto_delete)
     }
 
-    /// The client of a queue does not want it any more.
+    /// No longer declares an exclusive queue again after a lost lease.
     pub(super) fn disown(&mut self, queue: &str) {
         self.exclusive.remove(queue);
     }

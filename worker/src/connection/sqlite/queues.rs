@@ -1,4 +1,4 @@
-//! Exchanges, queues and bindings: how they are declared, and how full the queues are.
+//! Declares exchanges, queues and bindings, and counts the messages in queues.
 
 use rusqlite::params;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::routing::{Binding, Exchange, ExchangeKind, Queue, Topology};
 use crate::tracing;
 
-/// How full a queue is.
+/// The length of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) queue: String,
@@ -24,14 +24,14 @@ impl Engine {
         self.queues.refresh(&self.db)
     }
 
-    /// The tables have changed in this transaction: all processes read them again.
+    /// Makes all processes read the tables again, after this transaction has changed them.
     pub(super) fn touch_generation(&mut self) -> Sql<()> {
         self.run("UPDATE topology SET generation = generation + 1")?;
         self.queues.suspect();
         self.refresh_queues()
     }
 
-    /// Makes what does not exist. Everything is checked before anything is made.
+    /// Creates everything that does not exist yet. Everything is checked before anything is created.
     pub(crate) fn declare(
         &mut self,
         client: u64,
@@ -71,7 +71,7 @@ impl Engine {
 
     fn check(&self, client: u64, topology: &Topology) -> Result<()> {
         topology.validate()?;
-        // Nobody owns an exchange here: an external one is made if it is missing, and else used as it is.
+        // Exchanges have no owner here: an external one is created if it is missing, and otherwise used as it is.
         let others =
             |exchange: &&Exchange| !exchange.external || self.queues.exchange(&exchange.name).is_none();
         for Exchange { name, kind, .. } in topology.exchanges.iter().filter(others) {
@@ -113,7 +113,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Says once that a queue is used as it is.
+    /// Warns once per queue that it exists with other arguments.
     fn compare(&mut self, known: &Queue, declared: &Queue) {
         if !declared.keeps_as(known) && self.queues.is_first_warning(&known.name) {
             let show = |queue: &Queue| serde_json::to_string(queue).unwrap_or_default();
@@ -151,7 +151,7 @@ impl Engine {
         Ok(written > 0)
     }
 
-    /// After a lost lease the exclusive queues went with it.
+    /// Declares the exclusive queues again that were deleted with a lost lease.
     pub(super) fn declare_exclusive_again(&mut self, owner: i64, now: i64) -> Sql<()> {
         let exclusive = self.queues.exclusive();
         if exclusive.is_empty() {
@@ -168,7 +168,7 @@ impl Engine {
         self.touch_generation()
     }
 
-    /// How full the queues are.
+    /// Counts the messages and consumers of the named queues, or of all if `names` is empty.
     pub(crate) fn count(&mut self, names: &[String], now: i64) -> Sql<Vec<Count>> {
         self.queues.suspect();
         self.refresh_queues()?;
@@ -183,7 +183,7 @@ impl Engine {
             let ready = number("SELECT count(*) FROM ready WHERE queue = ?1 AND ?2 > 0", entry.id)?;
             let due = number("SELECT count(*) FROM delayed WHERE queue = ?1 AND at <= ?2", entry.id)?;
             let delayed = number("SELECT count(*) FROM delayed WHERE queue = ?1 AND at > ?2", entry.id)?;
-            // Messages of dead owners are requeued as soon as a process works here: they are not running.
+            // Messages of dead owners count as ready: they are requeued once another process works on this file.
             let claimed = number("SELECT count(*) FROM claimed WHERE queue = ?1 AND ?2 > 0", entry.id)?;
             let running = self
                 .db

@@ -1,4 +1,4 @@
-//! How queues become empty, and how they go: purged, deleted, or left by the last who used them.
+//! Purges and deletes queues, on request or once they are unused.
 
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::message::headers::names;
 
 impl Engine {
-    /// A queue that expires when unused was used.
+    /// Restarts the expiry of a queue that expires when unused.
     pub(super) fn touch(&self, entry: &QueueEntry, now: i64) -> Sql<()> {
         if entry.definition.expires.is_some() {
             self.db.prepare_cached("UPDATE queue SET used_at = ? WHERE id = ?")?.execute([now, entry.id])?;
@@ -20,7 +20,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A consumer has gone; the queue may go with it.
+    /// Handles the end of a consumer. An auto-delete queue is deleted with its last one.
     pub(super) fn consumer_left(&mut self, name: &str, now: i64) -> Sql<()> {
         let Some(entry) = self.queues.get(name) else { return Ok(()) };
         self.touch(&entry, now)?;
@@ -69,7 +69,7 @@ impl Engine {
         }
     }
 
-    /// A deleted call of a unique task releases its lock.
+    /// Releases the locks of unique tasks whose calls are purged.
     fn unlock_purged(&self, queue: i64) -> Sql<()> {
         let mut heads = self.db.prepare_cached(
             "SELECT head FROM message WHERE instr(head, ?2) AND id IN (SELECT id FROM ready WHERE queue = ?1
@@ -92,13 +92,13 @@ impl Engine {
                           UNION ALL SELECT id FROM delayed WHERE queue = ?1)")?;
         run("DELETE FROM ready WHERE queue = ?")?;
         run("DELETE FROM delayed WHERE queue = ?")?;
-        // A delivered message gets its row again when it is requeued.
+        // A delivered message gets its row back when it is requeued.
         run("DELETE FROM expiring WHERE queue = ?")?;
         self.lengths.remove(&entry.id);
         Ok(purged as u64)
     }
 
-    /// Deletes a queue. One that is not there is no error, as on RabbitMQ.
+    /// Deletes a queue. As on RabbitMQ, an unknown queue is not an error.
     pub(crate) fn delete(&mut self, name: &str) -> Sql<()> {
         self.queues.disown(name);
         let id: Option<i64> = self

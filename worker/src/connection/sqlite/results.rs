@@ -1,5 +1,5 @@
-//! Results of tasks: a table whose rows get a new, larger number with every change, so that a process that waits
-//! reads only what is new, however many it waits for.
+//! Results of tasks: a table whose rows get a new, larger number with every change, so that a waiting process reads only
+//! new rows, however many results it waits for.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::engine::{Changes, Engine, Sql, millis};
 use super::job::{self, Job, Run};
 use super::waiters::{Coming, News, Stored};
 
-/// How many expired results one transaction deletes.
+/// The maximum number of expired results that one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
 
 /// A result to store.
@@ -23,17 +23,17 @@ pub(crate) struct Storing {
     pub(crate) acked: Acked,
 }
 
-/// Where the task is acknowledged whose result is stored.
+/// Where the task of a result is acked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Acked {
-    /// In the same file. The ack comes later in the one log: after a power failure there may be neither, and the task runs
-    /// again, but there is no ack without its result. So the disk need not be waited for.
+    /// In the same file. The ack follows in the same log: a power failure may undo both, and the task runs again, but never
+    /// leaves an ack without its result. So there is no need to wait for the disk.
     Here,
-    /// Where it may outlive the last commits of this file.
+    /// Somewhere else, where the ack may outlive the last commits of this file.
     Elsewhere,
 }
 
-/// Stores a record; the first final one stays.
+/// Stores a record, unless a final one exists.
 pub(crate) fn store(storing: Storing) -> Job<(), impl Run<()>> {
     let is_promise = storing.is_final && storing.acked == Acked::Elsewhere;
     let job = job::write("store a result", move |engine, now, changes| {
@@ -42,7 +42,7 @@ pub(crate) fn store(storing: Storing) -> Job<(), impl Run<()>> {
     if is_promise { job } else { job.lazily() }
 }
 
-/// Deletes what is known about a task.
+/// Deletes the result of a task.
 pub(crate) fn forget(task_id: String) -> Job<(), impl Run<()>> {
     job::write("delete a result", move |engine, _, _| {
         let mut delete = engine.db.prepare_cached("DELETE FROM result WHERE task_id = ?")?;
@@ -54,7 +54,7 @@ impl Engine {
     fn store(&mut self, storing: &Storing, now: i64, changes: &mut Changes) -> Sql<()> {
         let Storing { task_id, record, is_final, expires, .. } = storing;
         let expires_at = expires.map(|expires| now.saturating_add(millis(expires)));
-        // Of most tasks nothing is known yet.
+        // Most tasks have no record yet.
         let is_stored = self
             .db
             .prepare_cached(
@@ -73,7 +73,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Replaces what is known, with a new number. False: it is final.
+    /// Replaces a record, under a new number. Returns false if the old one is final.
     fn overwrite(&self, storing: &Storing, expires_at: Option<i64>, now: i64) -> Sql<bool> {
         let Storing { task_id, record, is_final, .. } = storing;
         let known: Option<bool> = self
@@ -103,7 +103,7 @@ impl Engine {
             .optional()
     }
 
-    /// Waits for a record of a task, which may be there already.
+    /// Waits for a record of a task, which may exist already.
     pub(crate) fn wait(&mut self, task_id: &str, news: News, now: i64) -> Sql<Coming> {
         self.listen();
         let (reply, coming) = oneshot::channel();
@@ -118,7 +118,7 @@ impl Engine {
 
     fn known(&mut self, task_id: &str, now: i64) -> Sql<Option<Stored>> {
         if self.waiters.is_empty() {
-            // Before the record is looked for: what comes after this is news.
+            // Read before the record: everything stored later is news.
             self.waiters.seen = self
                 .db
                 .prepare_cached("SELECT coalesce(max(seq), 0) FROM result")?
@@ -136,7 +136,7 @@ impl Engine {
             .optional()
     }
 
-    /// Checks whether other processes have stored results that are awaited here.
+    /// Passes results stored by other processes to callers that wait for them.
     pub(super) fn read_news(&mut self) -> Sql<()> {
         if self.waiters.is_empty() {
             return Ok(());
@@ -160,7 +160,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes results that have expired, some at a time; says how many.
+    /// Deletes a batch of expired results, and returns their number.
     pub(super) fn sweep_results(&mut self, now: i64) -> Sql<usize> {
         self.db
             .prepare_cached(

@@ -1,4 +1,4 @@
-//! The log of the schedulers: rows in one order; and the fence behind which the leader publishes.
+//! The log of the schedulers, rows in one order, and the fence behind which the leader publishes.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -6,17 +6,17 @@ use super::engine::{Engine, Sql};
 use super::job::{self, Job, Run};
 use super::messages::Publishing;
 
-/// Adds entries at the end.
+/// Appends entries.
 pub(crate) fn append(entries: Vec<String>) -> Job<(), impl Run<()>> {
     job::write("write the log of schedules", move |engine, _, _| {
         entries.iter().try_for_each(|entry| engine.append_to_log(entry)).map(Ok)
     })
 }
 
-/// Entries with their places in the log.
+/// Entries with their positions in the log.
 type Entries = Vec<(u64, String)>;
 
-/// The entries after a place, with theirs.
+/// Reads the entries after a position.
 pub(crate) fn read(after: u64) -> Job<Entries, impl Run<Entries>> {
     job::read("read the log of schedules", move |engine, _| {
         engine
@@ -29,7 +29,7 @@ pub(crate) fn read(after: u64) -> Job<Entries, impl Run<Entries>> {
     })
 }
 
-/// Opens a fence, and by that closes the one before.
+/// Opens a fence, which closes the previous one.
 pub(crate) fn open_fence(name: String) -> Job<(), impl Run<()>> {
     job::write("become the leader of the schedulers", move |engine, _, _| {
         engine
@@ -40,7 +40,7 @@ pub(crate) fn open_fence(name: String) -> Job<(), impl Run<()>> {
     })
 }
 
-/// Publishes and appends in one transaction; `false`: the fence is closed, and nothing was done.
+/// Publishes and appends in one transaction. Returns false if the fence is closed; then nothing was done.
 pub(crate) fn publish(publishing: Publishing, fence: String, entry: String) -> Job<bool, impl Run<bool>> {
     job::write("publish", move |engine, now, changes| {
         let open: Option<String> = engine
@@ -58,7 +58,7 @@ pub(crate) fn publish(publishing: Publishing, fence: String, entry: String) -> J
     })
 }
 
-/// Forgets the entries before a place.
+/// Deletes the entries before a position.
 pub(crate) fn trim(before: u64) -> Job<(), impl Run<()>> {
     job::write("trim the log of schedules", move |engine, _, _| {
         engine

@@ -1,4 +1,4 @@
-//! Opening the file: what makes it ours, and the tables in it.
+//! Opens the file, checks that it is ours, and creates or migrates its tables.
 
 use std::path::Path;
 use std::thread;
@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 /// `mqwk`: identifies our files.
 const APPLICATION_ID: i32 = 0x6d71_776b;
 
-/// One script per version; a file of version `n` has had the first `n`.
+/// One script per version: the first `n` have been applied to a file of version `n`.
 ///
-/// A message's body is written once and never again: what changes while it lives are the small rows of `ready`,
-/// `delayed` and `claimed`, which keep its position. An UPDATE would copy the whole row, body included.
+/// The body of a message is written only once. What changes during its life are the small rows of `ready`, `delayed` and
+/// `claimed`, which keep its position; an UPDATE of `message` would copy the whole row including the body.
 /// `rank` is 255 minus the priority, so that the key of `ready` is the order of delivery.
 const MIGRATIONS: &[&str] = &[
     "
@@ -76,9 +76,9 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE INDEX result_by_expiry ON result (expires_at) WHERE expires_at IS NOT NULL;
 ",
-    // Since when the message could be delivered: shows how long a queue has not been consumed.
+    // When the message became ready for delivery: shows how long a queue has not been consumed.
     "ALTER TABLE message ADD COLUMN since INTEGER;",
-    // What lapses: notes on tasks (`seq` grows, so that who has read some reads on), and locks for unique ones.
+    // Rows that expire: notes on tasks (`seq` grows, so that readers can continue where they stopped), and locks of unique tasks.
     "
     CREATE TABLE note (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -89,21 +89,21 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE lock (key TEXT PRIMARY KEY, holder TEXT NOT NULL, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX lock_by_end ON lock (until);
 ",
-    // A revoked task that is to be stopped by force where it runs.
+    // True if a revoked task must also be stopped while it runs.
     "ALTER TABLE note ADD COLUMN by_force INTEGER NOT NULL DEFAULT 0;",
-    // A message waits too after its worker has lost it.
+    // A message is also delayed after its worker has lost it.
     "
     ALTER TABLE delayed ADD COLUMN redelivered INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE delayed ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 ",
-    // What schedulers share: their log, and the fence behind which the leader publishes.
+    // Shared by schedulers: their log, and the fence behind which the leader publishes.
     "
     CREATE TABLE schedule_log (seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL) STRICT;
     CREATE TABLE schedule_fence (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL) STRICT;
 ",
 ];
 
-/// Opens the file, making it or bringing it up to date where necessary; waits for locks until `deadline`.
+/// Opens the file, creating or migrating it if necessary. Waits for locks until `deadline`.
 pub(super) fn open(path: &Path, deadline: Instant) -> Result<Connection> {
     loop {
         match attempt(path) {
@@ -126,7 +126,7 @@ pub(super) fn open(path: &Path, deadline: Instant) -> Result<Connection> {
     }
 }
 
-/// True when a log is beside the file, and the file cannot be read with it.
+/// True if the file cannot be read together with the write-ahead log next to it.
 fn is_of_another_log(path: &Path, cause: &rusqlite::Error) -> bool {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
@@ -154,7 +154,7 @@ pub(super) fn must_exist(path: &Path) -> Result<()> {
     let snapshot = connection.unchecked_transaction().map_err(describe)?;
     match check(&snapshot, path) {
         Ok(0) => Err(missing("there is no queue yet in the empty file")),
-        // Opening it in earnest says what is wrong, and waits for those who are busy with it.
+        // The actual open reports errors of SQLite, and waits for locks.
         Ok(_) | Err(Problem::Sqlite(_)) => Ok(()),
         Err(Problem::Ours(error)) => Err(error),
     }
@@ -172,12 +172,12 @@ impl From<rusqlite::Error> for Problem {
 }
 
 fn attempt(path: &Path) -> Result<Connection, Problem> {
-    // Not SQLITE_OPEN_URI: a path is a path, whatever characters it has.
+    // Without SQLITE_OPEN_URI, so that a path is taken literally.
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     let shown = path.display();
-    // SQLite opens what it may not write without a word.
+    // SQLite silently opens a file read-only if it may not write to it.
     if connection.is_readonly("main")? {
         return Err(Problem::Ours(Error::storage(format!(
             "cannot open `{shown}`: it is read-only; the file and its directory must be writable"
@@ -196,18 +196,18 @@ fn attempt(path: &Path) -> Result<Connection, Problem> {
     }
     migrate(&mut connection, path)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // 16 MiB of log between checkpoints, each of which makes the writers wait. The file keeps its size afterwards:
-    // a sync of a log that grows has to write its length too, and takes twice as long.
+    // 16 MiB of log between checkpoints, since each makes the writers wait. The log file keeps its size afterwards:
+    // the sync of a growing log also has to write its length, and takes twice as long.
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.set_prepared_statement_cache_capacity(128);
-    // Otherwise each new value of a `LIMIT ?` makes SQLite plan the statement again.
+    // Otherwise SQLite plans a statement again for each new value of a `LIMIT ?`.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
-/// Refuses a file that is not ours, before anything is written to it. Within a transaction: a file that another process
-/// is just making would have its tables already, and not yet our mark.
+/// Rejects a file that is not ours, before anything is written to it. Must run in a transaction: otherwise it might see the
+/// tables of a file that another process is creating, but not yet its application id.
 fn check(connection: &Connection, path: &Path) -> Result<i32, Problem> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
@@ -234,7 +234,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Problem> {
     if usize::try_from(seen) == Ok(MIGRATIONS.len()) {
         return Ok(());
     }
-    // Several processes may start at once: who has the lock looks again.
+    // Several processes may start at once: check again under the lock.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version = usize::try_from(check(&transaction, path)?).unwrap_or(0);
     for script in &MIGRATIONS[version..] {
@@ -246,10 +246,11 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Problem> {
     Ok(())
 }
 
-/// How often a lock is tried before the thread looks at its inbox again: some 20 ms in all.
+/// How often the lock is tried before the thread looks at its inbox again, about 20 ms in total.
 const TRIES: i32 = 60;
 
-/// SQLite's own busy timeout sleeps up to 100 ms at a time; a writer here holds the lock for about one.
+/// Sleeps between attempts to take the lock. SQLite's own busy timeout sleeps for up to 100 ms at a time, but a writer holds
+/// the lock for only about 1 ms.
 fn wait_for_lock(tries: i32) -> bool {
     if tries >= TRIES {
         return false;

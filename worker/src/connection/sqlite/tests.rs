@@ -1,4 +1,4 @@
-//! What cannot be brought about from outside: transactions that fail, and the clock.
+//! Tests of what cannot be provoked from outside, such as failing transactions.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -106,7 +106,7 @@ fn a_full_disk_fails_publishes_and_keeps_verdicts() {
     assert_eq!(counts(&mut engine), (1, 1));
 }
 
-/// The look before a batch comes too early for a file that goes while the batch is written.
+/// The check before a batch is too early for a file that is deleted while the batch is written.
 #[cfg(unix)]
 #[test]
 fn a_commit_into_a_file_that_was_deleted_meanwhile_is_no_success() {

@@ -1,4 +1,4 @@
-//! The thread of one file: takes what has arrived, does it in one transaction, sleeps until the next thing is due.
+//! The thread of one file: runs all jobs that have arrived in one transaction, then sleeps until the next work is due.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -21,26 +21,25 @@ use super::{Database, Loss};
 use crate::error::{Error, Result};
 use crate::tracing;
 
-/// The most arrivals that share one transaction: beyond that a commit is cheap already, and callers wait.
+/// The maximum number of arrivals in one transaction: a larger batch would hardly be cheaper, and callers wait for it.
 const BATCH: usize = 1024;
-/// The most bytes of messages that share one transaction.
+/// The maximum size of all messages in one transaction.
 const BATCH_BYTES: usize = 16 << 20;
-/// How long a transaction waits for the callers that the last one has just answered: they often come right back,
-/// and without the wait half of them would miss it and pay for a sync of their own. A caller who is alone never waits.
+/// How long a transaction waits for the callers that the previous one has just answered. They often come right back;
+/// without the wait, half of them would miss it and need a sync of their own. A single caller never waits.
 const GATHER: Duration = Duration::from_micros(150);
-/// From how many callers on that is worth while.
+/// The minimum number of callers for which [`GATHER`] pays off.
 const GATHER_FROM: usize = 4;
-/// How long chores wait after a failure that is not a lock, such as a full disk, and until the next look for a file
-/// that is not there.
+/// The pause of chores after a failure other than a lock, such as a full disk, and between checks for a missing file.
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// What arrives in the thread's inbox.
+/// An entry of the thread's inbox.
 pub(super) enum Arrival {
-    /// Opens the file, if that has not been done.
+    /// Opens the file, unless it is open already.
     Open { deadline: Option<Instant>, reply: oneshot::Sender<Result<()>> },
-    /// Somebody waits for an answer.
+    /// A job whose caller waits for the answer.
     Order(Order),
-    /// A claim ends. Nobody waits; the thread tries until it is written.
+    /// The end of a claim. No caller waits for it; the thread retries until it is written.
     Settle { tag: u64, ending: Ending },
     /// Another process has rung the bell.
     Changed,
@@ -55,9 +54,9 @@ pub(super) struct Shared {
     pub(super) database: Weak<Database>,
 }
 
-/// Starts the thread. It ends when the last handle is dropped.
+/// Starts the thread. It stops when the last handle is dropped.
 pub(super) fn start(path: Arc<Path>, inbox: Receiver<Arrival>, shared: Shared) -> Result<()> {
-    // The thread makes its own state: a connection stays where it was opened.
+    // State is created on the thread itself: a connection must not move between threads.
     let run = move || {
         let thread = Thread {
             path,
@@ -85,14 +84,14 @@ struct Thread {
     inbox: Receiver<Arrival>,
     shared: Shared,
     engine: Option<Engine>,
-    /// What has arrived and is not done, in order.
+    /// Orders not done yet, in the order of their arrival.
     orders: VecDeque<Order>,
-    /// How many orders the last transaction answered.
+    /// The number of orders that the last transaction answered.
     answered: usize,
     was_rung: bool,
-    /// Set after a failure, so that a full disk is not tried in a circle.
+    /// Set after a failure, so that a full disk does not cause a busy loop.
     chores_not_before: Option<Instant>,
-    /// What was found at the last look for the file.
+    /// The result of the last check for the file.
     absence: Option<Absence>,
     loss_is_logged: bool,
 }
@@ -113,7 +112,7 @@ impl Thread {
         }
     }
 
-    /// Takes everything that has arrived, and a little later what will.
+    /// Accepts everything in the inbox, and waits briefly for the callers just answered.
     fn gather(&mut self) {
         let mut room = BATCH;
         while room > 0
@@ -157,7 +156,7 @@ impl Thread {
                 }
             }
             Arrival::Changed => {
-                // Cleared before looking: what is rung from now on is news again.
+                // Cleared before looking, so that a later ring is queued again.
                 self.shared.noticed.store(false, Ordering::Release);
                 self.was_rung = true;
             }
@@ -177,8 +176,8 @@ impl Thread {
         }
     }
 
-    /// Looks whether the file is still at its path. While it is not, nothing is done in it: everybody who waits gets an
-    /// error. It counts again when it is put back.
+    /// Checks whether the file is still at its path. While it is missing, nothing is written and all waiting callers get an
+    /// error; work resumes when it is put back.
     fn look_for_file(&mut self) {
         let Some(engine) = &mut self.engine else { return };
         let found = engine.presence.check(&engine.db).err();
@@ -192,7 +191,7 @@ impl Thread {
             *self.shared.loss.lock().expect("never poisoned: nothing panics under it") = loss;
         }
         let Some(absence) = found else { return };
-        // A program that has nothing to do with the file any more may well delete it.
+        // Deleting the file is fine once this program no longer uses it.
         if !self.loss_is_logged && (!self.orders.is_empty() || engine.has_listeners()) {
             self.loss_is_logged = true;
             tracing::error!(
@@ -206,7 +205,7 @@ impl Thread {
         engine.waiters.fail(|| absence.error(&self.path, "wait for a result"));
     }
 
-    /// One round: a transaction if there is something to write, then the reads, then a look at the neighbours.
+    /// Runs one round: a transaction if there is something to write, the reads, then a check for changes by other processes.
     fn turn(&mut self) {
         self.drop_late();
         self.look_for_file();
@@ -214,7 +213,7 @@ impl Thread {
         let mut reads = Vec::new();
         let mut writes = Vec::new();
         let mut bytes = 0;
-        // Those that do not fit any more keep their places for the next round.
+        // Orders that do not fit stay queued for the next round.
         while bytes < BATCH_BYTES
             && let Some(order) = self.orders.pop_front()
         {
@@ -246,7 +245,7 @@ impl Thread {
         }
     }
 
-    /// Answers those who have waited long enough, and forgets those who wait no longer. None of it was begun.
+    /// Fails orders that are past their deadline or whose caller has given up. None of them was started.
     fn drop_late(&mut self) {
         let now = Instant::now();
         if !self.orders.iter().any(|order| order.is_late(now)) {
@@ -267,15 +266,15 @@ impl Thread {
     }
 }
 
-/// One transaction for all; when that fails, one for each, so that a bad job does not fail the others. Returns what has to
-/// be tried again: everything, when another process has the lock.
+/// Runs all orders in one transaction or, if that fails, each in its own, so that a bad job does not fail the others. Returns
+/// the orders to try again: all of them if another process holds the lock.
 pub(super) fn transact(engine: &mut Engine, orders: Vec<Order>) -> Option<Refused> {
     let Refused { cause, orders } = engine.transact(orders).err()?;
     if is_busy(&cause) {
         return Some(Refused { cause, orders });
     }
     let path = Arc::clone(&engine.path);
-    // What SQLite says of a file that is not there any more, such as "disk I/O error", is not what is wrong.
+    // SQLite reports a missing file as something misleading, such as "disk I/O error".
     if let Err(absence) = engine.presence.check(&engine.db) {
         for order in orders {
             order.fail(|act| absence.error(&path, act));
@@ -293,8 +292,8 @@ pub(super) fn transact(engine: &mut Engine, orders: Vec<Order>) -> Option<Refuse
         order.fail(|act| describe(&path, act, cause));
         return None;
     }
-    // Verdicts are tried on their own later: they must not fail a publish, nor it them. Only who waits for them
-    // has them in the same transaction.
+    // Verdicts are tried on their own later, so that they and a publish cannot fail each other. Only orders that wait for
+    // verdicts share their transaction.
     let mut verdicts = std::mem::take(&mut engine.verdicts);
     let mut refused = None;
     while let Some(order) = orders.pop_front() {

@@ -1,4 +1,4 @@
-//! One transaction: all jobs that have arrived and everything else that is due, then the commit, then the answers.
+//! One transaction: all jobs that have arrived and all other work that is due, then the commit, then the answers.
 
 use super::bell;
 use super::engine::{Changes, Engine, Sql, Synchronous, now_ms};
@@ -6,14 +6,14 @@ use super::failure::describe;
 use super::job::{Access, Order};
 use crate::tracing;
 
-/// Orders that were not done, and why.
+/// The orders of a failed transaction, and its error.
 pub(super) struct Refused {
     pub(super) cause: rusqlite::Error,
     pub(super) orders: Vec<Order>,
 }
 
 impl Engine {
-    /// Does all of `orders`, and whatever else is due, in one transaction; answers after the commit.
+    /// Runs all of `orders` and everything else that is due in one transaction, and answers after the commit.
     pub(super) fn transact(&mut self, mut orders: Vec<Order>) -> Result<(), Refused> {
         let mut changes = Changes::default();
         if let Err(cause) = self.attempt(&mut orders, &mut changes) {
@@ -40,7 +40,7 @@ impl Engine {
         let now = now_ms();
         self.notice_others()?;
         self.keep_lease(now, changes)?;
-        // First of all: who settles and then closes has settled.
+        // Before the orders, so that verdicts given before a close count.
         self.settle_verdicts(changes)?;
         orders.iter_mut().try_for_each(|order| order.run(self, now, changes))?;
         self.sweep(now)?;
@@ -50,7 +50,7 @@ impl Engine {
         self.run("COMMIT")
     }
 
-    /// The transaction is durable: what it did becomes known.
+    /// Publishes the effects of a committed transaction.
     fn apply(&mut self, orders: Vec<Order>, changes: Changes) {
         if changes.rings {
             bell::ring(&self.path);
@@ -93,7 +93,7 @@ impl Engine {
         self.lease.undo(changes.joined);
     }
 
-    /// Answers without a transaction, so that another process's lock does not matter.
+    /// Answers without a transaction, so that it need not wait for another process's lock.
     pub(super) fn read(&mut self, mut order: Order) {
         match order.run(self, now_ms(), &mut Changes::default()) {
             Ok(()) => order.answer(self),
@@ -101,7 +101,7 @@ impl Engine {
         }
     }
 
-    /// Forgets what another process may have changed, at the beginning of a transaction.
+    /// Drops cached state that another process may have changed, at the start of a transaction.
     fn notice_others(&mut self) -> Sql<()> {
         let version = self.data_version()?;
         if version != self.seen_version {

@@ -1,4 +1,4 @@
-//! Who waits in this process for the results of which tasks.
+//! The callers in this process that wait for results.
 
 use std::collections::HashMap;
 
@@ -6,13 +6,13 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
-/// A record that is not there yet, with its number.
+/// Receives a record with its number once it is stored.
 pub(crate) type Coming = oneshot::Receiver<Result<(i64, Vec<u8>)>>;
 
-/// Where it is sent when it is there.
+/// The other half of [`Coming`].
 pub(super) type Reply = oneshot::Sender<Result<(i64, Vec<u8>)>>;
 
-/// What is waited for.
+/// What a caller waits for.
 #[derive(Clone, Copy)]
 pub(crate) enum News {
     /// A final record.
@@ -30,7 +30,7 @@ impl News {
     }
 }
 
-/// A record as it is stored.
+/// A stored record.
 pub(super) struct Stored {
     pub(super) task_id: String,
     pub(super) seq: i64,
@@ -38,11 +38,11 @@ pub(super) struct Stored {
     pub(super) record: Vec<u8>,
 }
 
-/// Who waits for which task, in this process.
+/// The waiting callers, by task.
 #[derive(Default)]
 pub(super) struct Waiters {
     by_task: HashMap<String, Vec<Waiter>>,
-    /// The changes up to this one were looked at.
+    /// The number of the last change that was looked at.
     pub(super) seen: i64,
 }
 
@@ -64,7 +64,7 @@ impl Waiters {
         self.by_task.entry(task_id.to_owned()).or_default().push(Waiter { news, reply });
     }
 
-    /// Answers those to whom a record is news.
+    /// Answers the callers for which a record is news.
     pub(super) fn tell(&mut self, stored: &Stored) {
         let Some(waiters) = self.by_task.get_mut(&stored.task_id) else { return };
         let told = waiters.extract_if(.., |waiter| waiter.news.is(stored.seq, stored.is_final));
@@ -76,14 +76,14 @@ impl Waiters {
         }
     }
 
-    /// Answers all, since nothing will come any more.
+    /// Answers all callers with an error, since no more results will arrive.
     pub(super) fn fail(&mut self, error: impl Fn() -> Error) {
         for waiter in self.by_task.drain().flat_map(|(_, waiters)| waiters) {
             let _ = waiter.reply.send(Err(error()));
         }
     }
 
-    /// Forgets those whose time-out has passed.
+    /// Removes callers that have timed out.
     pub(super) fn forget_gone(&mut self) {
         self.by_task.retain(|_, waiters| {
             waiters.retain(|waiter| !waiter.reply.is_closed());

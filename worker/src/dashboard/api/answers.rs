@@ -1,4 +1,4 @@
-//! The answers of the API.
+//! The handlers of the API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +31,10 @@ use crate::message::Message;
 
 pub(super) type Answer = Result<Json<Value>, Problem>;
 
-/// How many messages and letters an answer holds.
+/// How many messages or dead letters a response holds.
 const MOST: u32 = 100;
 
-/// What went wrong, as an answer.
+/// An error response.
 pub(crate) struct Problem(StatusCode, String);
 
 impl IntoResponse for Problem {
@@ -110,7 +110,7 @@ pub(super) async fn peek(
     answer(json!({ "messages": messages.iter().map(|message| letter(&state, message)).collect::<Vec<_>>() }))
 }
 
-/// Which counters.
+/// The query parameters of [`rates`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Rates {
@@ -192,7 +192,7 @@ pub(super) async fn dead(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> 
     answer(json!({ "queues": found }))
 }
 
-/// Which letters.
+/// The query parameters of [`letters`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Which {
@@ -245,7 +245,7 @@ pub(super) async fn nothing(_viewer: Viewer) -> Problem {
     Problem(StatusCode::NOT_FOUND, "there is no such address; /api/v1/openapi.json lists all".into())
 }
 
-/// A program has a token; a browser must prove that the request comes from a page of ours.
+/// Checks that a request comes from a program, which has a token, or from one of our own pages.
 fn is_own(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
     let csrf = headers.get("x-csrf-token").and_then(|token| token.to_str().ok());
     if !viewer.is_own_form(csrf) {
@@ -257,7 +257,7 @@ fn is_own(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The same, from somebody who may change things.
+/// Like [`is_own`], and checks that the viewer may perform actions.
 fn may_act(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
     is_own(viewer, headers)?;
     if !viewer.may_act() {
@@ -269,7 +269,7 @@ fn may_act(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A call, without what is to be hidden.
+/// Returns a call as JSON without its hidden values.
 fn discreet(state: &State, job: &Job) -> Value {
     let mut value = serde_json::to_value(job).unwrap_or_default();
     if state.privacy.hides(job.name.as_deref().unwrap_or_default()) {
@@ -285,7 +285,7 @@ fn discreet(state: &State, job: &Job) -> Value {
     value
 }
 
-/// A message, without what is to be hidden.
+/// Returns a message as JSON without its hidden values.
 fn letter(state: &State, message: &Message) -> Value {
     let letter = Letter::of(message);
     let mut value = serde_json::to_value(letter.details()).unwrap_or_default();

@@ -14,7 +14,7 @@ use super::state::State;
 /// The description of the API, as it is served.
 pub(crate) const OPENAPI: &str = include_str!("openapi.json");
 
-/// Method, path and answer of every route.
+/// Method, path and handler of every route.
 fn routes() -> Vec<(&'static str, &'static str, MethodRouter<Arc<State>>)> {
     vec![
         ("get", "/api/v1/overview", get(answers::overview)),
@@ -104,7 +104,7 @@ mod tests {
             let example = &action["example"];
             let read: Action = serde_json::from_value(example.clone()).expect("an action");
             assert_eq!(example["action"], read.name());
-            // What is described is what is read, and the other way round.
+            // Every field that is read must be described.
             let written = serde_json::to_value(&read).expect("JSON");
             let properties = action["properties"].as_object().expect("properties");
             for name in written.as_object().expect("an object").keys() {
@@ -112,7 +112,7 @@ mod tests {
             }
             names.insert(read.name());
         }
-        // The names that serde knows, from its own words about one that it does not.
+        // serde lists the names that it knows in its error about an unknown one.
         let unknown =
             serde_json::from_str::<Action>(r#"{"action": "none"}"#).expect_err("no action").to_string();
         let known: BTreeSet<String> = unknown.split('`').skip(3).step_by(2).map(ToOwned::to_owned).collect();

@@ -1,4 +1,4 @@
-//! The answers about schedules.
+//! The handlers for schedules.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) async fn one(
     answer(discreet(&state, &found))
 }
 
-/// A schedule, without what is to be hidden.
+/// Returns a schedule as JSON without its hidden values.
 fn discreet(state: &State, info: &ScheduleInfo) -> Value {
     let mut value = serde_json::to_value(info).unwrap_or_default();
     if state.privacy.hides(&info.schedule.task) {

@@ -1,4 +1,4 @@
-//! The rules of access: users, tokens, the proxy's word, the login link.
+//! Access rules: users, tokens, the trusted proxy and the login link.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
@@ -11,39 +11,39 @@ use super::throttle::Throttle;
 use crate::app::config::dashboard::{DashboardConfig, DashboardRole};
 use crate::error::{Error, Result};
 
-/// A hash of a password that nobody has: an unknown user takes as long as a wrong password.
+/// A hash that no password matches, so that refusing an unknown user takes as long as a wrong password.
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5LW5vYm9keQ$M7fXhN0bH3sVnXjK1Wq5m8mHhB0n0oX2vYV5kq2b3rA";
 
 /// Whether people have to log in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Login {
-    /// With a user's password, or, on a loopback address where no users are configured, with the link that is printed.
+    /// With a user's password or, on a loopback address without configured users, with the printed link.
     #[default]
     Required,
-    /// Not at all: who reaches the address may do everything.
+    /// Not at all: everyone who can reach the address may do everything.
     Off,
 }
 
-/// Who may come in.
+/// Decides who may access the page.
 #[derive(Debug)]
 pub(crate) struct Access {
     config: DashboardConfig,
     login: Login,
-    /// The key of the login link, where there are no users.
+    /// The key of the login link, if no users are configured.
     link: Mutex<Option<String>>,
     by_address: Mutex<Throttle<IpAddr>>,
     by_user: Mutex<Throttle<String>>,
-    /// A hash takes memory: one at a time bounds what strangers can make us use.
+    /// Hashing takes memory: one at a time bounds how much unauthenticated clients can make us use.
     hashing: Semaphore,
 }
 
-/// Why nobody was let in.
+/// Why a login was refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Name or password is wrong; it is not said which.
+    /// Name or password is wrong; the answer does not reveal which.
     Wrong,
-    /// Too many wrong attempts: the next one is taken after this time.
+    /// Too many wrong attempts: the next one is accepted after this time.
     Wait(Duration),
 }
 
@@ -51,7 +51,7 @@ impl Access {
     /// Checks the rules for an address to listen on.
     ///
     /// # Errors
-    /// A mistake in the configuration, or an address that others can reach without a login.
+    /// Fails on a mistake in the configuration, or if others can reach the address and there are no users.
     pub(crate) fn new(config: DashboardConfig, login: Login, listen: SocketAddr) -> Result<Self> {
         check(&config)?;
         let nobody = config.users.iter().all(|user| user.password.is_none()) && config.proxy.is_none();
@@ -73,12 +73,12 @@ impl Access {
         })
     }
 
-    /// True if nobody has to log in.
+    /// Returns whether no login is required.
     pub(crate) fn is_open(&self) -> bool {
         self.login == Login::Off
     }
 
-    /// True if people can log in with name and password.
+    /// Returns whether users can log in with name and password.
     pub(crate) fn has_passwords(&self) -> bool {
         self.config.users.iter().any(|user| user.password.is_some())
     }
@@ -88,7 +88,7 @@ impl Access {
         self.link.lock().expect("never poisoned").clone()
     }
 
-    /// Uses the login link: it is valid once. A new one takes its place.
+    /// Uses the login link. It is valid once; a new one replaces it.
     pub(crate) fn use_link(&self, key: &str) -> bool {
         let mut link = self.link.lock().expect("never poisoned");
         let is_right = link.as_deref().is_some_and(|right| is_same(right, key));
@@ -98,7 +98,7 @@ impl Access {
         is_right
     }
 
-    /// The role of a user with this password.
+    /// Checks a user's password and returns the user's role.
     pub(crate) async fn log_in(
         &self,
         name: &str,
@@ -117,7 +117,7 @@ impl Access {
         let hash = user.and_then(|user| user.password.as_ref());
         let text = hash.map_or_else(|| NOBODY.to_owned(), |hash| hash.0.clone());
         let _one_at_a_time = self.hashing.acquire().await.expect("the semaphore is never closed");
-        // Many may have come in the meantime.
+        // Other attempts may have failed while this one waited for its turn.
         if let Some(wait) = waits() {
             return Err(Refused::Wait(wait));
         }
@@ -165,12 +165,12 @@ impl Access {
         Some((name.to_owned(), known.map_or(proxy.role, |user| user.role)))
     }
 
-    /// True if browsers come over an encrypted connection only.
+    /// Returns whether browsers reach the page only over HTTPS.
     pub(crate) fn is_https(&self) -> bool {
         self.config.public_url.as_deref().is_some_and(|url| url.starts_with("https://"))
     }
 
-    /// The address under which browsers reach the page, if a proxy stands before it.
+    /// The URL under which browsers reach the page, if it is behind a proxy.
     pub(crate) fn public_url(&self) -> Option<&str> {
         self.config.public_url.as_deref().map(|url| url.trim_end_matches('/'))
     }

@@ -1,4 +1,4 @@
-//! Who is there, and what they may do.
+//! Authentication and roles.
 
 pub(crate) mod access;
 pub(crate) mod password;

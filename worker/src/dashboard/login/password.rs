@@ -1,14 +1,14 @@
-//! Passwords and tokens, and what is kept of them.
+//! Passwords, tokens and their hashes.
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// The shortest password that is taken.
+/// The minimum length of a password.
 pub(crate) const SHORTEST: usize = 8;
 
-/// Hashes a new password with argon2id, with a salt of its own. It takes some 20 ms and 19 MiB.
+/// Hashes a new password with argon2id and a fresh salt. This takes about 20 ms and 19 MiB.
 pub(crate) fn hash(password: &str) -> Result<String, String> {
     if password.chars().count() < SHORTEST {
         return Err(format!("the password is too short: use {SHORTEST} characters or more"));
@@ -19,7 +19,7 @@ pub(crate) fn hash(password: &str) -> Result<String, String> {
     Ok(hash.to_string())
 }
 
-/// True if it is the hash of this password.
+/// Returns whether `hash` is a hash of this password.
 pub(super) fn verify(password: &str, hash: &str) -> bool {
     PasswordHash::new(hash)
         .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
@@ -30,19 +30,19 @@ pub(crate) fn is_hash(text: &str) -> bool {
     text.starts_with("$argon2") && PasswordHash::new(text).is_ok()
 }
 
-/// A text that nobody can guess: 244 random bits.
+/// Returns an unguessable text: 244 random bits.
 pub(crate) fn random_key() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
-/// The hash of a [random key](random_key): it has no need of a slow one.
+/// Hashes a [random key](random_key), which does not need a slow hash.
 pub(crate) fn fingerprint(key: &str) -> String {
     Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Compares secrets without telling by the time it takes where they differ.
+/// Compares secrets without revealing through timing where they differ.
 pub(crate) fn is_same(one: &str, other: &str) -> bool {
-    // Hashes of equal length; who tries cannot choose where they begin to differ.
+    // Compare hashes: they have equal length, and an attacker cannot choose where they first differ.
     let (one, other) = (Sha256::digest(one.as_bytes()), Sha256::digest(other.as_bytes()));
     one.iter().zip(other.iter()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }

@@ -1,4 +1,4 @@
-//! Sessions: who is logged in. They live in memory, so a restart of the page ends them.
+//! Login sessions. They are kept in memory, so a restart of the page ends them.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use super::password::random_key;
 use crate::app::config::dashboard::DashboardRole;
 
-/// A session ends after so long without a request.
+/// A session ends after this time without a request.
 const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
-/// A session ends after so long in any case.
+/// A session ends after this time in any case.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How many there are at most; the one that was idle for the longest time goes first.
+/// The most sessions at once; a further one replaces the session that has been idle longest.
 const MOST: usize = 10_000;
 
 /// One session.
@@ -19,18 +19,18 @@ const MOST: usize = 10_000;
 pub(crate) struct Session {
     pub(crate) user: String,
     pub(crate) role: DashboardRole,
-    /// What a form must send along, so that another site cannot send it.
+    /// The token that a form must include, so that another site cannot send it.
     pub(crate) csrf: String,
     begun: Instant,
     last: Instant,
     notice: Option<Notice>,
 }
 
-/// What became of the last action, shown once.
+/// The outcome of the last action, shown once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     Done(String),
-    /// It has not ended yet.
+    /// Still running.
     GoesOn(String),
     Failed(String),
 }
@@ -40,7 +40,7 @@ pub(crate) enum Notice {
 pub(crate) struct Sessions(Mutex<HashMap<String, Session>>);
 
 impl Sessions {
-    /// Begins a session and returns its key.
+    /// Starts a session and returns its key.
     pub(crate) fn begin(&self, user: &str, role: DashboardRole) -> String {
         let (key, now) = (random_key(), Instant::now());
         let mut sessions = self.0.lock().expect("never poisoned");
@@ -55,7 +55,7 @@ impl Sessions {
         key
     }
 
-    /// The session of a key, which is in use now.
+    /// Returns the session of a key and marks it as used.
     pub(crate) fn find(&self, key: &str) -> Option<Session> {
         let now = Instant::now();
         let mut sessions = self.0.lock().expect("never poisoned");

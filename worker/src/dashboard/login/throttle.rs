@@ -1,19 +1,19 @@
-//! Limits attempts to log in.
+//! Throttles login attempts.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// How many wrong attempts are free.
+/// How many failed attempts are possible without a wait.
 const FREE: u32 = 5;
-/// The wait after the first attempt that is not free; each further one doubles it.
+/// The wait after [`FREE`] failed attempts; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// The longest wait. After so long without an attempt, everything is forgiven.
+/// The longest wait. After this time without an attempt, all failures are forgotten.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
-/// How many are remembered.
+/// The most addresses or users to remember.
 const MOST: usize = 10_000;
 
-/// Wrong attempts, by address or by user.
+/// Failed attempts by address or by user.
 #[derive(Debug)]
 pub(crate) struct Throttle<K>(HashMap<K, Attempts>);
 
@@ -30,7 +30,7 @@ impl<K> Default for Throttle<K> {
 }
 
 impl<K: Eq + Hash> Throttle<K> {
-    /// How long this one must wait before the next attempt.
+    /// Returns how long this key must wait before the next attempt.
     pub(super) fn wait(&self, key: &K, now: Instant) -> Option<Duration> {
         let attempts = self.0.get(key)?;
         let over = attempts.wrong.checked_sub(FREE)?;
@@ -38,7 +38,7 @@ impl<K: Eq + Hash> Throttle<K> {
         wait.checked_sub(now.saturating_duration_since(attempts.last)).filter(|left| !left.is_zero())
     }
 
-    /// Remembers a wrong attempt.
+    /// Records a failed attempt.
     pub(super) fn failed(&mut self, key: K, now: Instant) {
         if self.0.len() >= MOST {
             self.0.retain(|_, attempts| now.saturating_duration_since(attempts.last) < LONGEST_WAIT);
@@ -54,7 +54,7 @@ impl<K: Eq + Hash> Throttle<K> {
         attempts.last = now;
     }
 
-    /// Forgives after a right attempt.
+    /// Clears the failures after a successful attempt.
     pub(super) fn succeeded(&mut self, key: &K) {
         self.0.remove(key);
     }

@@ -1,4 +1,4 @@
-//! What people have done here: who, what, to what, and when.
+//! The audit trail: who did what, to what, and when.
 
 use std::sync::Arc;
 

@@ -64,7 +64,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
             h2 #bindings { "Bindings" }
             @match bindings {
                 Ok(found) => {
-                    // Mailboxes come and go with every worker and every question to them.
+                    // Mailboxes are left out: they come and go with every worker and every remote control request.
                     (queue::bindings(found.found.iter().filter(|binding| !mailbox::is_mailbox(&binding.queue)), "None: queues are reached through the default exchange, by their names."))
                     @if let Some(gap) = found.gap { p.note { (gap.text("bindings", name)) } }
                 },

@@ -68,7 +68,7 @@ pub(crate) fn lines(title: &str, lines: &[Line<'_>], shown: impl Fn(f64) -> Stri
     }
 }
 
-/// A path through values from left to right; what is not known is drawn as the value before it.
+/// A path through values from left to right; an unknown value is drawn as the one before it.
 fn path(values: &[f64], most: f64, width: f64, height: f64, top: f64) -> String {
     use std::fmt::Write;
     let step = width / (values.len().max(2) - 1) as f64;
@@ -87,7 +87,7 @@ fn path(values: &[f64], most: f64, width: f64, height: f64, top: f64) -> String 
     text.trim_end().to_owned()
 }
 
-/// The next number of the kind 1, 2, 5, 10, 20 …
+/// Rounds up to the next of 1, 2, 5, 10, 20 …
 fn nice(most: f64) -> f64 {
     if most <= 0.0 {
         return 1.0;

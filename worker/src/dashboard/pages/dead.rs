@@ -18,9 +18,9 @@ use crate::dashboard::snapshot::{DEAD, QueueView};
 use crate::dashboard::state::State;
 use crate::show::counted;
 
-/// How long the page looks into all dead-letter queues together, where looking takes time.
+/// How long the page may take to look through all dead-letter queues together.
 const PAGE: Duration = Duration::from_secs(6);
-/// The least time for each of them.
+/// The least time for each queue.
 const SHORTEST: Duration = Duration::from_millis(200);
 /// How many letters of a group are shown.
 const SHOWN: u32 = 50;
@@ -103,7 +103,7 @@ fn card(viewer: &Viewer, queue: &str, group: &Group, has_more: bool) -> Markup {
     }
 }
 
-/// Which group is meant.
+/// The query parameters that name a group.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Which {
     queue: String,

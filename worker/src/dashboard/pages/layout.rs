@@ -1,4 +1,4 @@
-//! What all pages have around them.
+//! The layout shared by all pages.
 
 use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, html};
@@ -63,7 +63,7 @@ impl Section {
 /// Whether a page changes by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Liveness {
-    /// Its parts marked with `data-live` are replaced when there is something new.
+    /// Its parts marked with `data-live` are replaced when there is a new snapshot.
     Live,
     /// It stays as it was loaded.
     Still,
@@ -79,7 +79,7 @@ pub(crate) fn page(
     content: &Markup,
 ) -> Markup {
     let notice = match &viewer.via {
-        // A notice is for the page that comes after the action, not for one that is still open.
+        // A notice is for the page loaded after the action, not for updates of one that is still open.
         Via::Session { key, .. } if !viewer.wants_parts => state.sessions.take_notice(key),
         _ => None,
     };
@@ -170,18 +170,18 @@ fn told(notice: &Notice) -> Markup {
     }
 }
 
-/// The field that proves that a form is of ours.
+/// The hidden field with the CSRF token.
 pub(crate) fn csrf(viewer: &Viewer) -> Markup {
     html! { input type="hidden" name="csrf" value=(viewer.csrf()); }
 }
 
-/// A form that sends nothing but the proof that it is ours.
+/// A form with nothing but the CSRF token.
 #[derive(Debug, Deserialize)]
 pub(crate) struct CsrfForm {
     pub(crate) csrf: Option<String>,
 }
 
-/// The head of a page: its title, a line below it, and what stands at its right.
+/// The head of a page: its title, a line below it, and content on the right.
 pub(crate) fn heading(title: &str, below: &Markup, right: &Markup) -> Markup {
     html! {
         div.heading {
@@ -191,12 +191,12 @@ pub(crate) fn heading(title: &str, below: &Markup, right: &Markup) -> Markup {
     }
 }
 
-/// An empty list: why, and what to do.
+/// Replaces an empty list: says why it is empty and what to do.
 pub(crate) fn empty(title: &str, hint: &str) -> Markup {
     html! { div.empty { p.strong { (title) } p { (hint) } } }
 }
 
-/// A number that fits into a few letters.
+/// A number in a few characters.
 pub(crate) fn short(number: u64) -> String {
     match number {
         0..10_000 => grouped(number),

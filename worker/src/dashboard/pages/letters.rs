@@ -1,4 +1,4 @@
-//! Messages with all that is known of them, as they wait or lie in a dead-letter queue.
+//! Messages of a queue or a dead-letter queue with all their details.
 
 use maud::{Markup, html};
 use serde_json::Value;
@@ -10,10 +10,10 @@ use crate::dashboard::state::State;
 use crate::message::Message;
 use crate::show::one_line;
 
-/// How much of an argument is shown.
+/// How many characters of an argument are shown.
 const LONGEST: usize = 20_000;
 
-/// Each message as a part that opens.
+/// Each message as a section that can be opened.
 pub(crate) fn list(state: &State, messages: &[Message]) -> Markup {
     html! { @for message in messages { (one(state, message)) } }
 }
@@ -68,7 +68,7 @@ pub(crate) fn headers(headers: &Value, is_hidden: bool) -> Markup {
     }
 }
 
-/// What stands in the place of hidden arguments.
+/// Shown in place of hidden arguments.
 pub(crate) fn hidden() -> Markup {
     html! { span.zero { (HIDDEN) } }
 }

@@ -16,7 +16,7 @@ use crate::dashboard::path;
 use crate::dashboard::state::State;
 use crate::tracing::{info, warn};
 
-/// The address of the page, and where to go next.
+/// The query parameters of the login page; `next` is the page to go to afterwards.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Asked {
@@ -52,7 +52,7 @@ pub(crate) async fn log_in(
     headers: HeaderMap,
     Form(credentials): Form<Credentials>,
 ) -> Response {
-    // Another site must not log a browser in as somebody else.
+    // Another site must not log a browser in as a different user.
     let from_elsewhere = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
     if from_elsewhere {
         return StatusCode::FORBIDDEN.into_response();

@@ -9,7 +9,7 @@ use super::layout::csrf;
 use crate::dashboard::guard::Viewer;
 use crate::dashboard::path;
 
-/// A time span as people read it at a glance: its largest unit, or the two largest.
+/// A time span in its largest unit, or its two largest.
 pub(crate) fn span(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "–".into();
@@ -33,7 +33,7 @@ pub(crate) fn maybe_span(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "–".into(), span)
 }
 
-/// A moment, with its distance from now. The exact time is in its title.
+/// A time relative to now, with the exact time in its title.
 pub(crate) fn ago(at: DateTime<Utc>) -> Markup {
     let seconds = (Utc::now() - at).as_seconds_f64();
     let text = if seconds < 0.0 {
@@ -46,7 +46,7 @@ pub(crate) fn ago(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(at.to_rfc3339()) title=(exact(at)) { (text) } }
 }
 
-/// A moment as it is written in full.
+/// A time in full.
 pub(crate) fn exact(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S%.3f UTC").to_string()
 }
@@ -61,7 +61,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A count, or a dash where the broker does not tell.
+/// A count, or a dash if the broker does not report it.
 pub(crate) fn count(number: Option<u64>) -> Markup {
     html! {
         @match number {
@@ -104,7 +104,7 @@ fn shortened(id: &str) -> String {
     format!("{start}…{}", end.into_iter().rev().collect::<String>())
 }
 
-/// A form with one button, for what can be done without a second thought.
+/// A form with one button, for actions that need no confirmation.
 pub(crate) fn button(viewer: &Viewer, action: &str, fields: &[(&str, &str)], label: &str) -> Markup {
     html! {
         @if viewer.may_act() {
@@ -116,7 +116,7 @@ pub(crate) fn button(viewer: &Viewer, action: &str, fields: &[(&str, &str)], lab
     }
 }
 
-/// A button that opens a question first, for what cannot be undone. It works without a script.
+/// A button that first asks for confirmation, for actions that cannot be undone. It works without scripts.
 pub(crate) fn confirmed(
     viewer: &Viewer,
     action: &str,
@@ -140,12 +140,12 @@ pub(crate) fn confirmed(
     }
 }
 
-/// How long a pause lasts.
+/// The input for the length of a pause.
 pub(crate) fn for_minutes() -> Markup {
     html! { label { "For minutes" input name="minutes" type="number" min="1" placeholder="until it is resumed"; } }
 }
 
-/// The fields that a form sends without showing them.
+/// The hidden fields of a form.
 pub(crate) fn hidden(viewer: &Viewer, action: &str, fields: &[(&str, &str)]) -> Markup {
     html! {
         (csrf(viewer))

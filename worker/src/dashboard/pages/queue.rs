@@ -1,4 +1,4 @@
-//! One queue: how full it is, its bindings, what waits in it, and what can be done.
+//! One queue: its length, bindings, waiting messages and actions.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(crate) async fn show(
     Path(name): Path<String>,
 ) -> Response {
     let snapshot = state.watcher.fresh().await;
-    // A dead-letter queue is listed with its own queue.
+    // The snapshot lists a dead-letter queue with its own queue, so it may have to be looked up.
     let Some(queue) = find(&state, &name).await else {
         let hint = "It was deleted, or its name is mistyped.";
         let content = html! { (heading("No such queue", &html! {}, &html! {})) (empty(&name, hint)) };
@@ -80,7 +80,7 @@ pub(crate) async fn show(
     page(&state, &viewer, Section::Queues, &name, Liveness::Live, &content).into_response()
 }
 
-/// A queue, also one that is listed with another.
+/// Finds a queue, including a dead-letter queue that is listed with its own queue.
 async fn find(state: &State, name: &str) -> Option<QueueView> {
     if let Some(queue) = state.watcher.latest().queue(name) {
         return Some(queue.clone());
@@ -117,17 +117,17 @@ fn actions(viewer: &Viewer, queue: &QueueView) -> Markup {
     }
 }
 
-/// What looking at messages does to them.
+/// How looking at messages affects them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Looking {
-    /// Nothing: everybody may look.
+    /// Not at all: every viewer may look.
     Untouched,
-    /// They are taken for a moment, and marked.
+    /// They are taken for a moment and marked as redelivered.
     Taken,
 }
 
 impl Looking {
-    /// As the broker does it; one that cannot be reached yet may take them.
+    /// Returns what the broker does; one that cannot be reached yet may take them.
     async fn at(state: &State) -> Self {
         let asked = state.asking(async { Ok(state.app.broker().await?.capabilities().peeks) });
         if asked.await.unwrap_or(false) { Self::Untouched } else { Self::Taken }
@@ -186,7 +186,7 @@ pub(crate) async fn peek(
     page(&state, &viewer, Section::Queues, &name, Liveness::Still, &content).into_response()
 }
 
-/// A table of bindings, or what it means that there are none.
+/// A table of bindings, or the text `none` if there are none.
 pub(crate) fn bindings<'a>(bindings: impl Iterator<Item = &'a Binding>, none: &str) -> Markup {
     let mut bindings: Vec<&Binding> = bindings.collect();
     bindings.sort();

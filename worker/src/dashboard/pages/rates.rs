@@ -12,7 +12,7 @@ use crate::history::{Point, RateQuery};
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The charts of all queues, or of one. Nothing where nothing has happened.
+/// The charts of all queues, or of one. Empty if nothing has run.
 pub(crate) async fn charts(state: &State, queue: Option<&str>) -> Markup {
     let query =
         RateQuery { queue: queue.map(ToOwned::to_owned), window: HOUR, step: MINUTE, ..RateQuery::default() };

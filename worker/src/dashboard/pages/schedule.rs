@@ -42,7 +42,7 @@ pub(crate) async fn show(
     }
 }
 
-/// The schedule with all that is known of its last calls.
+/// Returns the schedule with the outcomes of its last calls.
 pub(crate) async fn find(state: &State, name: &str) -> Outcome<Option<ScheduleInfo>> {
     let found = state.asking(async { Ok(state.app.schedules().get(name).await?) }).await?;
     let mut found: Vec<ScheduleInfo> = found.into_iter().collect();

@@ -8,7 +8,7 @@ use super::parts::hidden as fields_of;
 use crate::dashboard::guard::Viewer;
 use crate::schedule::{CatchUp, Overlap, Schedule};
 
-/// A form for a schedule: a new one, or this one.
+/// A form that adds a schedule, or edits the given one.
 pub(crate) fn form(viewer: &Viewer, schedule: Option<&Schedule>, is_hidden: bool) -> Markup {
     let text = |value: Option<String>| value.unwrap_or_default();
     let of = |field: fn(&Schedule) -> Option<String>| text(schedule.and_then(field));

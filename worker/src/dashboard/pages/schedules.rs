@@ -17,10 +17,10 @@ use crate::dashboard::state::State;
 
 /// How many are shown at once.
 const SHOWN: usize = 200;
-/// A page follows up to so many: all of them are read whenever something is new.
+/// The page is live up to this many schedules: every update reads all of them.
 const FOLLOWED: usize = 500;
 
-/// Which are shown.
+/// The query parameters of the page.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Asked {
@@ -139,12 +139,12 @@ fn last(run: &ScheduledRun) -> Markup {
     html! { a href=(path::task(&run.id)) { (ago(run.due)) } " " (outcome(run)) }
 }
 
-/// What became of a call.
+/// The outcome of a call.
 pub(crate) fn outcome(run: &ScheduledRun) -> Markup {
     html! { @match &run.outcome { Some(outcome) => (state_of(&outcome.state)), None => (state_of("not known")) } }
 }
 
-/// Who wrote it.
+/// Where the schedule is defined.
 pub(crate) fn origin(info: &ScheduleInfo) -> &'static str {
     info.origin.as_str()
 }

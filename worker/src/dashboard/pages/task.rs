@@ -1,4 +1,4 @@
-//! One call: its life, its arguments and result, and why it is not running.
+//! One call: its timeline, its arguments and result, and why it is not running.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::dashboard::path;
 use crate::dashboard::state::State;
 use crate::history::{Attempt, Job, JobState};
 
-/// How long arguments may be, in bytes, to be edited: an open page loads them again and again.
+/// The most bytes of arguments that can be edited here: an open page reloads them with every update.
 const EDITED: usize = 100_000;
 
 /// `GET /tasks/{id}`

@@ -1,4 +1,4 @@
-//! Calls, the newest first: found by what is known of them, and acted on together.
+//! Calls, the newest first, with a search and bulk actions.
 
 use std::sync::Arc;
 
@@ -34,14 +34,14 @@ pub(crate) async fn show(
             Err(problem) => div #calls data-live { (empty("Cannot search", problem)) },
         }
     };
-    // Only the first page follows what is new: others would move under the reader's eyes.
+    // Only the first page is live: others would shift while being read.
     let liveness = if query.after.is_empty() { Liveness::Live } else { Liveness::Still };
     page(&state, &viewer, Section::Tasks, "Tasks", liveness, &content)
 }
 
 /// A button that pauses a task.
 fn pause(viewer: &Viewer, name: &str) -> Markup {
-    // A pattern is no task.
+    // A pattern is not a task name.
     let name = if name.contains(['*', '?', '[']) { "" } else { name };
     confirmed(
         viewer,

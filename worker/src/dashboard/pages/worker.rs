@@ -1,4 +1,4 @@
-//! One worker: what it runs, and what it can be told.
+//! One worker: its running tasks, its queues and actions.
 
 use std::sync::Arc;
 

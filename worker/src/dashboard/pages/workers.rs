@@ -72,7 +72,7 @@ fn row(worker: &WorkerView) -> Markup {
     }
 }
 
-/// What a worker does.
+/// The state of a worker.
 pub(crate) fn state(info: &WorkerInfo) -> Markup {
     html! {
         (state_of(if info.stopping { "stopping" } else { "working" }))
@@ -81,7 +81,7 @@ pub(crate) fn state(info: &WorkerInfo) -> Markup {
     }
 }
 
-/// How many slots are taken, as a bar and as numbers.
+/// The slots in use, as a bar and as numbers.
 pub(crate) fn slots(info: &WorkerInfo) -> Markup {
     let (running, all) = (info.running.unwrap_or_default(), info.concurrency.unwrap_or_default());
     html! {

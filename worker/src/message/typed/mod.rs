@@ -1,10 +1,10 @@
-//! kombu's typed values, `{"__type__": "datetime", "__value__": "…"}`, read as what a Rust type asks for.
+//! Reads kombu's typed values, `{"__type__": "datetime", "__value__": "…"}`, in the form that a Rust type asks for.
 //!
-//! Python writes what JSON has no word for in this form: `datetime`, `date`, `time`, `decimal`, `uuid`, `bytes` (text) and
-//! `base64` (other bytes). They stay as they are in messages and results, for Python reads them too. Here they become
-//! bytes for a type that asks for bytes, numbers for one that asks for numbers, and texts for all others. Some types want
-//! a text in another form than Python's: `DateTime<Utc>` wants an offset, which a naive datetime lacks. What a type accepts
-//! is known only when it has been tried, so a type that refuses the first form is given the next one.
+//! Python uses this form for values that JSON does not have: `datetime`, `date`, `time`, `decimal`, `uuid`, `bytes` (text)
+//! and `base64` (other bytes). They are kept unchanged in messages and results, since Python reads them too. Here they
+//! become bytes for a type that asks for bytes, numbers for one that asks for numbers, and texts for all others. Some
+//! types want a text in another form than Python's: `DateTime<Utc>` wants an offset, which a naive datetime lacks. Only a
+//! try shows what a type accepts, so a type that refuses the first form is given the next one.
 
 mod value;
 mod within;
@@ -23,13 +23,13 @@ use self::value::{Typed, Written};
 use self::within::Within;
 use super::codec::Keywords;
 
-/// What is in each typed value.
+/// The key that every typed value contains.
 const TYPE_KEY: &[u8] = b"\"__type__\"";
 
-/// No value is nested deeper than this: serde's own limit for what it reads into values.
+/// The maximum nesting depth: serde's own limit for what it reads into values.
 const DEEPEST: usize = 128;
 
-/// Reads JSON in which there may be typed values.
+/// Reads JSON that may contain typed values.
 ///
 /// # Errors
 /// As `serde_json::from_str`.
@@ -47,25 +47,25 @@ pub(crate) fn from_str<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T> {
     };
     read().or_else(|error| {
         forms.buffered.set(1);
-        // The first error is about the values as they came.
+        // Return the first error: it is about the values as they came.
         read().map_err(|_| error)
     })
 }
 
-/// Reads JSON in which there may be typed values.
+/// Reads JSON that may contain typed values.
 ///
 /// # Errors
 /// As `serde_json::from_slice`.
 pub(crate) fn from_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T> {
     match std::str::from_utf8(json) {
         Ok(json) => from_str(json),
-        // It says where.
+        // The error says where the text is not UTF-8.
         Err(_) => serde_json::from_slice(json),
     }
 }
 
-/// Refuses a body with typed values that is nested too deeply. Each level is looked through for them, so that a hundred
-/// thousand levels would take too long.
+/// Refuses a body with typed values that is nested too deeply. Each level is searched for them, so a hundred thousand
+/// levels would take too long.
 pub(super) fn check_depth(body: &[u8]) -> std::result::Result<(), String> {
     if memchr::memmem::find(body, TYPE_KEY).is_none() {
         return Ok(());
@@ -87,8 +87,8 @@ pub(super) fn check_depth(body: &[u8]) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// JSON with the numbers that Python writes and JSON does not have, `NaN` and `-Infinity`, as typed values. `None` when
-/// there are none.
+/// Rewrites the numbers that Python writes but JSON does not have, such as `NaN` and `-Infinity`, as typed values. `None`
+/// if there are none.
 pub(crate) fn spell_out_numbers(json: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(json.len() + 64);
     let (mut rest, mut in_text, mut found) = (json, false, false);
@@ -119,14 +119,14 @@ fn may_hold_typed(json: &str) -> bool {
     json.starts_with(['{', '[']) && memchr::memmem::find(json.as_bytes(), TYPE_KEY).is_some()
 }
 
-/// Which form of a value each type was given last. A type is known by its visitor, the only trace that it leaves.
+/// The form of a value that each type was given last. A type is identified by its visitor: nothing else is known of it.
 #[derive(Default)]
 struct Forms {
     chosen: RefCell<HashMap<(&'static str, Written), usize>>,
-    /// Which form all others are given: what is buffered before its type is known, for an untagged enum for instance, is
-    /// refused elsewhere.
+    /// The form that all others are given. A value that is buffered before its type is known, for an untagged enum for
+    /// instance, is refused elsewhere.
     buffered: Cell<usize>,
-    /// True when another form of what was refused may do.
+    /// True if a refused value has another form to try.
     refused: Cell<bool>,
 }
 
@@ -152,7 +152,7 @@ struct Node<'de, 'f> {
     forms: &'f Forms,
 }
 
-/// What a [`Node`] is.
+/// The kind of a [`Node`].
 enum Kind<'de, 'f> {
     /// JSON without typed values in it.
     Plain,
@@ -251,7 +251,7 @@ impl<'de> Deserializer<'de> for Node<'de, '_> {
         match self.kind()? {
             Kind::Plain => json.deserialize_struct(name, fields, visitor),
             Kind::Holder => json.deserialize_struct(name, fields, self.within(visitor)),
-            // A type of one's own that is written like one of kombu's.
+            // A user's type that is written like one of kombu's.
             _ if fields.contains(&"__type__") => json.deserialize_struct(name, fields, self.within(visitor)),
             Kind::Typed(value) => value.deserialize_struct(name, fields, visitor),
             Kind::Foreign { kind, value } => match value.seconds().filter(|_| kind == "timedelta") {
@@ -266,7 +266,7 @@ impl<'de> Deserializer<'de> for Node<'de, '_> {
 }
 
 impl Node<'_, '_> {
-    /// A `timedelta` in the form that programs give it which register one: its seconds.
+    /// A `timedelta` as programs that register this type write it: its seconds.
     fn seconds(self) -> Option<Duration> {
         Duration::try_from_secs_f64(serde_json::from_str(self.json).ok()?).ok()
     }

@@ -1,4 +1,4 @@
-//! What types get of typed values.
+//! How types read typed values.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -26,7 +26,7 @@ fn decimal(text: &str) -> String {
     json!({"__type__": "decimal", "__value__": text}).to_string()
 }
 
-/// Reads it by itself, and in everything that values can be in.
+/// Reads the value by itself, and inside everything that can contain values.
 #[track_caller]
 fn reads<T: DeserializeOwned + PartialEq + Debug + Clone>(json: &str, expected: T) {
     #[derive(Debug, Deserialize, PartialEq)]
@@ -165,7 +165,7 @@ fn all_else_stays_as_it_is() {
         __value__: String,
     }
 
-    // Numbers that no type of serde_json's keeps, beside a typed value.
+    // A number that none of serde_json's types keeps, beside a typed value.
     let big = "123456789012345678901234567890";
     assert_eq!(
         from_str::<(u128, String)>(&format!("[{big}, {DATE}]")).expect("both"),
@@ -176,7 +176,7 @@ fn all_else_stays_as_it_is() {
     assert_eq!(from_str::<Own>(DATE).expect("a type of one's own"), Own::Date("2031-01-02".into()));
     let spelled = Spelled { __type__: "date".into(), __value__: "2031-01-02".into() };
     assert_eq!(from_str::<Spelled>(DATE).expect("a type of one's own"), spelled);
-    // One of kombu's has exactly these two keys, and a text for its type.
+    // A typed value of kombu's has exactly these two keys, and a text for its type.
     for json in [r#"{"__type__":"x","__value__":1,"more":2}"#, r#"{"__type__":1,"__value__":2}"#] {
         assert_eq!(
             from_str::<Value>(json).expect("JSON"),

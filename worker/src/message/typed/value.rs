@@ -13,7 +13,7 @@ use serde_json::{Error, Result};
 use super::Forms;
 use crate::message::iso8601;
 
-/// What a typed value is written as.
+/// How a typed value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Written {
     /// A datetime without an offset.
@@ -56,7 +56,7 @@ impl<'de> Typed<'de, '_> {
         }
     }
 
-    /// In which forms it can be had, the most faithful one first.
+    /// The forms in which it can be read, the most faithful one first.
     fn in_forms(&self) -> Result<Vec<Form<'de>>> {
         let text = || Form::Text(self.text.clone());
         Ok(match self.written {
@@ -174,7 +174,7 @@ pub(super) fn written<'de>(kind: &str, value: &'de RawValue) -> Option<(Written,
     Some((written, text))
 }
 
-/// A decimal as the number that it is.
+/// Passes a decimal to the visitor as a number.
 fn number<'de, V: Visitor<'de>>(text: &str, visitor: V) -> Result<V::Value> {
     if let Some(integer) = integer(text) {
         return match (u64::try_from(integer), i64::try_from(integer)) {
@@ -195,7 +195,7 @@ fn number<'de, V: Visitor<'de>>(text: &str, visitor: V) -> Result<V::Value> {
     }
 }
 
-/// The integer that a decimal is, if it is one: `10`, `10.00` and `1E+1` are.
+/// The value of a decimal that is an integer, such as `10`, `10.00` and `1E+1`.
 fn integer(text: &str) -> Option<i128> {
     let (digits, exponent) = match text.split_once(['e', 'E']) {
         Some((digits, exponent)) => (digits, exponent.parse::<i32>().ok()?),

@@ -1,4 +1,4 @@
-//! The way through lists, objects and enums to the values in them.
+//! Reads the values inside lists, objects and enums.
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::Node;
 
-/// Something of serde_json's that hands out the values of a list, an object or an enum: what is in them is read as a
+/// A serde_json visitor or accessor of a list, an object or an enum, wrapped so that each value in it is read as a
 /// [`Node`] again.
 pub(super) struct Within<'de, 'f, T> {
     pub(super) inner: T,

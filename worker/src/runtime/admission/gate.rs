@@ -1,4 +1,4 @@
-//! From a delivery to a call that is ready to run, or to the reason why it is not run.
+//! Turns a delivery into a call that is ready to run, or into the reason why it is not run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,19 +24,19 @@ use crate::task::registry::NotBegun;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 use crate::traces::CallTrace;
 
-/// What becomes of a delivery.
+/// What to do with a delivery.
 pub(crate) enum Admission {
     /// It can run.
     Run(Request, Guarded<Work>, Limits),
     /// It cannot run.
     Refuse(Request, Refusal),
-    /// It is not due yet, by this long.
+    /// It is not due yet: wait this long.
     Early(Request, Duration),
-    /// Its task is paused: it waits this long and comes again.
+    /// Its task is paused: it is delivered again after this time.
     Hold(Request, Duration),
-    /// A worker may have died with it: the crash is counted before it runs again.
+    /// A worker may have died while it held it: the crash is counted before it runs again.
     CountCrash(Request),
-    /// Several tasks want this plain message: each gets a copy of its own.
+    /// Several tasks subscribe to this plain message: each gets its own copy.
     Split(Request, Vec<&'static TaskEntry>),
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Decoded {
     found: Result<Found, Refusal>,
 }
 
-/// Who takes a message.
+/// The tasks that receive a message.
 enum Found {
     One(&'static TaskEntry),
     /// The tasks that subscribe to a plain message.
@@ -58,37 +58,37 @@ enum Found {
 pub(crate) struct Gate {
     /// The tasks.
     pub(crate) registry: Registry,
-    /// Who takes messages that name no task.
+    /// The tasks that receive messages which name no task.
     pub(crate) subscriptions: Subscriptions,
     /// Shared with the tasks.
     pub(crate) shared: SharedState,
     /// Fires at a cold shutdown.
     pub(crate) cold: CancellationToken,
-    /// The largest body that is run, in bytes.
+    /// The largest accepted body, in bytes.
     pub(crate) max_message_size: usize,
-    /// How results are written, unless the task says.
+    /// How results are written, unless the task overrides it.
     pub(crate) result_types: ResultTypes,
     /// A message with this many crashes is dead-lettered.
     pub(crate) max_crashes: u32,
     /// False when isolated tasks run like others.
     pub(crate) isolates: bool,
-    /// True when a suspected poison message runs in a process of its own, whatever its task says.
+    /// True when suspected poison messages run in a separate process, whatever their task says.
     pub(crate) quarantines_in_process: bool,
     /// True when the broker counts crashes itself.
     pub(crate) broker_counts_crashes: bool,
-    /// Time limits that were changed while it runs.
+    /// Time limits that were changed at run time.
     pub(crate) limits: Arc<ChangedLimits>,
-    /// Not to be run.
+    /// Calls that must not run.
     pub(crate) revocations: Arc<Revocations>,
-    /// What is paused.
+    /// Paused queues and tasks.
     pub(crate) pauses: Arc<Pauses>,
-    /// How far ahead of its time a message may be run.
+    /// How long before its ETA a message may be run.
     pub(crate) tolerance: Duration,
 }
 
 impl Gate {
-    /// What is known of the crashes of a delivery. A broker's count is exact, and begins anew with each message: what was
-    /// counted before is in a header.
+    /// What is known about the crashes of a delivery. A broker's count is exact, but starts again with each message that is
+    /// published, so earlier crashes are kept in a header.
     pub(crate) fn crash_facts(&self, delivery: &Delivery) -> CrashFacts {
         let in_header = delivery.message.headers.crashes();
         CrashFacts {
@@ -113,8 +113,8 @@ impl Gate {
         }
         match verdict {
             CrashVerdict::DeadLetter => return ends(request, Refusal::Crashed(self.max_crashes)),
-            // An early ack comes before the run: a message that is delivered again has not begun, unless its quarantine
-            // is noted.
+            // An early ack comes before the run: a message that is delivered again has not started, unless its quarantine is
+            // noted.
             CrashVerdict::SendAgain if is_suspect || request.options.ack == AckMode::Late => {
                 return Admission::CountCrash(request);
             }
@@ -137,7 +137,7 @@ impl Gate {
         let limits = self.limits.of(entry, request.context.headers());
         let in_quarantine = verdict == CrashVerdict::RunAlone && self.quarantines_in_process;
         match self.start(entry, &mut request) {
-            // Decoded all the same: what does not fit is known without a process for it.
+            // Decoded here as well: arguments that do not fit are found without starting a process.
             Ok(_) if (options.isolate && self.isolates) || in_quarantine => {
                 let work = Work::Isolated { memory_limit: options.memory_limit };
                 Admission::Run(request, Guarded::new(work), limits)
@@ -147,7 +147,7 @@ impl Gate {
         }
     }
 
-    /// Decodes a delivery as far as its requeueing needs it.
+    /// Decodes a delivery as far as requeueing requires it.
     pub(crate) fn decode(&self, mut delivery: Delivery, verdict: CrashVerdict) -> Decoded {
         let crashes = self.crash_facts(&delivery).kept(verdict);
         let readable = self.readable(&mut delivery.message);
@@ -162,14 +162,14 @@ impl Gate {
             Ok(Found::One(entry)) => Some(*entry),
             _ => None,
         };
-        // A plain message may have no id; it gets one that stays with it through its retries.
+        // A plain message may have no id: give it one that it keeps through its retries.
         let given_id = message.id().is_none().then(|| Uuid::now_v7().to_string());
         let request = self.request(entry, given_id, delivery);
         Decoded { request: Request { plain, crashes, ..request }, found }
     }
 
-    /// A call that its broker has dead-lettered, as far as telling of that needs it. `Err`: a message that cannot be read,
-    /// or that is no call of a task.
+    /// Decodes a call that the broker has dead-lettered, as far as reporting requires it. `Err`: the message cannot be read,
+    /// or is not a call of a task.
     pub(crate) fn dropped(&self, mut delivery: Delivery) -> Result<Request, Settlement> {
         if self.readable(&mut delivery.message).is_err() || is_plain(&delivery.message) {
             return Err(delivery.settlement);
@@ -184,7 +184,7 @@ impl Gate {
         Ok(request)
     }
 
-    /// The request of a delivery, as a call that never crashed a worker.
+    /// The request of a delivery, with no crash counted.
     fn request(
         &self,
         entry: Option<&'static TaskEntry>,
@@ -218,7 +218,7 @@ impl Gate {
         }
     }
 
-    /// Brings the message into the form that the rest reads.
+    /// Brings the message into the form that the rest of the worker reads.
     fn readable(&self, message: &mut Message) -> Result<(), Refusal> {
         if let Some(problem) = message.headers.get_str(names::UNREADABLE) {
             return Err(Refusal::Malformed(format!(
@@ -263,16 +263,16 @@ impl Gate {
         })
     }
 
-    /// Decodes what follows the task, and its arguments into the task's types.
+    /// Decodes the continuations of a call, and its arguments into the task's types.
     fn start(&self, entry: &TaskEntry, request: &mut Request) -> Result<Guarded<Work>, Refusal> {
         let context = request.context.clone();
         let body = arguments(&context).map_err(Refusal::Malformed)?;
         if let Some(problem) = unsupported(&body.embed) {
-            // Callers that wait for what follows learn of it. Nothing of that is sent.
+            // Callers that wait for a later step are notified, but no callback or errback is sent.
             request.embed = Embed { callbacks: None, errbacks: None, ..body.embed };
             return Err(Refusal::Malformed(problem));
         }
-        // Kept before the arguments are decoded: a caller that waits for a later step must learn of a call that does not fit.
+        // Kept before the arguments are decoded: if they do not fit, callers that wait for a later step must be notified.
         request.embed = body.embed;
         entry.begin(context.clone(), body.arguments).map_err(|problem| match problem {
             NotBegun::Refused(error) => Refusal::BadArguments(error.to_string()),
@@ -290,7 +290,7 @@ impl Gate {
     }
 }
 
-/// How long it is until the message is due, if it is early; an outcome if it is too late or says nonsense.
+/// The time until the message is due, if it is early. `Err`: it has expired, or its times cannot be read.
 fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Refusal> {
     let expires = headers.expires().map_err(Refusal::Malformed)?;
     if expires.is_some_and(|time| time <= now) {
@@ -300,7 +300,8 @@ fn due(headers: &Headers, now: DateTime<Utc>) -> Result<Option<Duration>, Refusa
     Ok(eta.and_then(|time| (time - now).to_std().ok()))
 }
 
-/// Ends before the arguments were looked at: what follows the call is read, for callers that wait for a later step.
+/// Refuses a call before its arguments are decoded. Its continuations are still read, for callers that wait for a later
+/// step.
 fn ends(mut request: Request, refusal: Refusal) -> Admission {
     request.embed = arguments(&request.context).map(|body| body.embed).unwrap_or_default();
     Admission::Refuse(request, refusal)

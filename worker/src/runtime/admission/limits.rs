@@ -11,14 +11,14 @@ use crate::task::{TaskEntry, TaskOptions};
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Then it is stopped and has failed.
+    /// After this time it is stopped and has failed.
     pub(crate) hard: Option<Duration>,
-    /// Then its cancellation token fires.
+    /// After this time its cancellation token fires.
     pub(crate) soft: Option<Duration>,
 }
 
 impl Limits {
-    /// Those of a message, else those of its task.
+    /// The limits of a message, or else those of its task.
     pub(crate) fn of(task: Option<&TaskEntry>, headers: &Headers) -> Self {
         let options = task.map_or(TaskOptions::DEFAULT, |task| task.options);
         let (hard, soft) = headers.time_limits();
@@ -26,23 +26,23 @@ impl Limits {
     }
 }
 
-/// The limits of tasks that were changed while the worker runs. They count for calls that begin from then on.
+/// Time limits of tasks that were changed at run time. They apply to calls that start afterwards.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedLimits {
-    /// Asked for each message, so that most workers never take the lock.
+    /// Checked for each message, so that most workers never take the lock.
     any: AtomicBool,
     of_tasks: Mutex<HashMap<String, Limits>>,
 }
 
 impl ChangedLimits {
-    /// Gives a task other limits than its own.
+    /// Overrides the limits of a task.
     pub(crate) fn set(&self, task: &str, limits: Limits) {
         let mut of_tasks = self.of_tasks.lock().unwrap_or_else(PoisonError::into_inner);
         of_tasks.insert(task.to_owned(), limits);
         self.any.store(true, Ordering::Release);
     }
 
-    /// The limits of a call: those of its message, else those that its task was given last.
+    /// The limits of a call: those of its message, or else the latest ones of its task.
     pub(crate) fn of(&self, task: &TaskEntry, headers: &Headers) -> Limits {
         let own = Limits::of(Some(task), headers);
         if !self.any.load(Ordering::Acquire) {

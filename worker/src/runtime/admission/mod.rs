@@ -1,4 +1,4 @@
-//! From a delivery to a call that may run: it is decoded, its task looked up, and its crashes judged.
+//! Turns a delivery into a call that may run: decodes it, looks up its task, and decides what its crash count means.
 
 pub(crate) mod gate;
 pub(crate) mod limits;

@@ -1,4 +1,4 @@
-//! What is paused, as far as this worker knows.
+//! Paused queues and tasks, as far as this worker knows.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +11,16 @@ use tokio::sync::futures::Notified;
 
 use crate::app::pause::Pausable;
 
-/// The longest wait of a message whose task is paused, before it is looked at again.
+/// The longest time that a message of a paused task waits before it is checked again.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What this worker must not consume or run.
+/// Queues that this worker must not consume, and tasks that it must not run.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
-    /// Asked for each message, so that most workers never take the lock.
+    /// Checked for each message, so that most workers never take the lock.
     any: AtomicBool,
     state: Mutex<State>,
-    /// Set when messages that wait for a slot have to be looked at again.
+    /// Set when the messages that wait for a slot must be checked again.
     changed: AtomicBool,
     /// Wakes the pipe after a change.
     wake: Notify,
@@ -31,7 +31,7 @@ pub(crate) struct Pauses {
 #[derive(Debug, Default)]
 struct State {
     ends: BTreeMap<Pausable, DateTime<Utc>>,
-    /// Paused queues that are not consumed any more.
+    /// Paused queues that are no longer consumed.
     detached: HashSet<String>,
 }
 
@@ -72,24 +72,24 @@ impl Pauses {
         }
     }
 
-    /// Those queues that are not paused.
+    /// Returns the queues that are not paused.
     pub(crate) fn open<'a>(&self, queues: impl IntoIterator<Item = &'a String>) -> Vec<String> {
         let is_open = |queue: &&String| self.of_queue(queue) == QueueState::Open;
         queues.into_iter().filter(is_open).cloned().collect()
     }
 
-    /// When the next pause ends by itself.
+    /// When the next pause expires.
     pub(crate) fn next_end(&self) -> Option<DateTime<Utc>> {
         let now = Utc::now();
         self.state().ends.values().filter(|end| **end > now).min().copied()
     }
 
-    /// Replaces all that was known.
+    /// Replaces all known pauses.
     pub(crate) fn replace(&self, ends: BTreeMap<Pausable, DateTime<Utc>>) {
         self.change(|state| state.ends = ends);
     }
 
-    /// Learns of one change; a time in the past ends a pause.
+    /// Sets the end of one pause; a time in the past ends it.
     pub(crate) fn set(&self, what: Pausable, until: DateTime<Utc>) {
         self.change(|state| {
             state.ends.insert(what, until);
@@ -97,7 +97,7 @@ impl Pauses {
         self.look();
     }
 
-    /// These queues are not consumed any more.
+    /// Records which queues are no longer consumed.
     pub(crate) fn set_detached(&self, queues: HashSet<String>) {
         self.change(|state| state.detached = queues);
     }
@@ -107,13 +107,13 @@ impl Pauses {
         change(&mut state);
         let now = Utc::now();
         state.ends.retain(|_, end| *end > now);
-        // Released by the last change: a message that is held back must be looked at once more.
+        // When the last pause ends, messages that are held back must still be checked once more.
         self.any.store(!state.ends.is_empty(), Ordering::Release);
         drop(state);
         self.touch();
     }
 
-    /// Has the pipe look at its waiting messages again.
+    /// Makes the pipe check its waiting messages again.
     pub(crate) fn touch(&self) {
         self.changed.store(true, Ordering::Release);
         self.wake.notify_one();
@@ -129,12 +129,12 @@ impl Pauses {
         self.wake.notified()
     }
 
-    /// Something may have been paused or resumed unnoticed.
+    /// Requests a read of the register: a pause or resume may have been missed.
     pub(crate) fn look(&self) {
         self.look.notify_one();
     }
 
-    /// Resolves when the register has to be read.
+    /// Resolves when the register must be read.
     pub(crate) fn missed(&self) -> Notified<'_> {
         self.look.notified()
     }
@@ -145,7 +145,7 @@ impl Pauses {
 }
 
 /// How long a message of a paused task waits in the broker: about as long as it has waited already, so that a long pause
-/// costs little, and no longer than the pause. `random` in `0.0..1.0` spreads what was held together.
+/// costs little, and no longer than the pause. `random` in `0.0..1.0` spreads messages that were held at the same time.
 pub(crate) fn wait(held: u32, left: chrono::Duration, random: f64) -> Duration {
     let wait = Duration::from_secs(1).saturating_mul(1 << held.min(16)).min(LONGEST);
     wait.mul_f64(0.75 + random / 2.0).min(left.to_std().unwrap_or_default())

@@ -1,21 +1,21 @@
 //! Quarantine: the last run of a message that is suspected of killing its workers.
 //!
-//! When a worker dies, nobody can tell which of its messages was to blame, so a crash is counted for all of them. The
-//! last run before the limit is different: the message runs alone, in a process of its own, like an isolated task. If that
-//! process dies, the message is the poison: it is dead-lettered, and the worker lives.
+//! When a worker dies, there is no way to know which of its messages was to blame, so a crash is counted for all of them.
+//! The last run before the limit is different: the message runs alone in a separate process, like an isolated task. If that
+//! process dies, the message is to blame: it is dead-lettered, and the worker keeps running.
 //!
-//! Before that run the broker gets a note that the quarantine has begun. If the message is delivered again after that, its
-//! worker died although the message was in another process: it is quarantined again, as often as it may crash, in case it
-//! does kill its worker from there. Other suspects that the dying worker held have no note and lose nothing. Every copy of
-//! a message has a quarantine with a name of its own: after an error, a stop or a replay, the old note says nothing
-//! about the next run.
+//! Before that run, a note in the broker records that the quarantine has started. If the message is delivered again after
+//! that, its worker died although the message was in another process. It is then quarantined again, as many times as it may
+//! crash, in case it does kill its worker from there. Other suspects that the dying worker held have no note and lose
+//! nothing. Every copy of a message has its own quarantine name: after an error, a stop or a replay, the old note does not
+//! apply to the next run.
 //!
-//! A worker that cannot start its program once more for one task (`Worker::without_isolation`, a state of its own, no
-//! `run_isolated`, Windows) runs a suspect in its own process. Then no other message with a crash count runs beside it, and
+//! A worker that cannot start its program again for a single task (`Worker::without_isolation`, `Worker::with_state`, no
+//! `run_isolated`, Windows) runs a suspect in its own process. No other message with a crash count runs beside it then, and
 //! a suspect with a note is dead-lettered at once. A message without a crash count may still run beside it; if that one
 //! kills the worker, the suspect is blamed.
 //!
-//! A broker without a register for notes cannot tell suspects apart: there every crash counts.
+//! Without a register for notes in the broker, suspects cannot be told apart, so every crash counts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,7 +24,8 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The longest wait in the broker while another message is in quarantine.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The wait grows with every so many messages with a crash count: otherwise some would always be on their way.
+/// The wait grows in proportion to the messages with a crash count, once there are more than this: otherwise some would
+/// always be in transit.
 const CROWD: f64 = 10.0;
 
 /// What the crash count of a delivery means for its next run.
@@ -40,7 +41,7 @@ pub(crate) enum CrashVerdict {
     SendAgain,
 }
 
-/// What is known of the crashes of a delivery.
+/// What is known about the crashes of a delivery.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CrashFacts {
     /// How many workers died while they held the message: the broker's count and the header's.
@@ -51,13 +52,13 @@ pub(crate) struct CrashFacts {
     pub(crate) uncounted: bool,
     /// A message with this many crashes is dead-lettered.
     pub(crate) limit: u32,
-    /// Quarantine is in a process of its own.
+    /// Each quarantine has its own process.
     pub(crate) isolated: bool,
 }
 
 impl CrashFacts {
     /// True for a message that the next crash would dead-letter. With a limit of one crash there is no such run, and a
-    /// header that says more than any worker writes is not believed.
+    /// header with a higher count than any worker writes is not trusted.
     pub(crate) fn is_suspect(&self) -> bool {
         self.limit > 1
             && self.in_header <= self.most_written()
@@ -65,7 +66,8 @@ impl CrashFacts {
             && self.count.saturating_add(1) >= self.limit
     }
 
-    /// True when the crashes reach the limit, if the last one is the message's own: for a suspect, a note decides that.
+    /// True when the crashes reach the limit, assuming that the message caused the last one. For a suspect, a note decides
+    /// that.
     pub(crate) fn is_at_limit(&self) -> bool {
         self.count.saturating_add(self.uncounted.into()) >= self.limit
     }
@@ -77,7 +79,7 @@ impl CrashFacts {
         if self.isolated { below.saturating_add(self.limit) } else { below }
     }
 
-    /// The count that the message keeps. Crashes that are not its own leave it one run.
+    /// The count that the message keeps. Crashes that it did not cause leave it one run.
     pub(crate) fn kept(&self, verdict: CrashVerdict) -> u32 {
         match verdict {
             CrashVerdict::DeadLetter => self.count,
@@ -86,7 +88,7 @@ impl CrashFacts {
     }
 }
 
-/// Decides about the next run of a delivery. `noted`: its quarantine has begun before.
+/// Decides on the next run of a delivery. `noted`: its quarantine has started before.
 pub(crate) fn verdict(facts: &CrashFacts, noted: bool) -> CrashVerdict {
     let has_crashed = facts.is_at_limit();
     match facts.is_suspect() {
@@ -94,7 +96,7 @@ pub(crate) fn verdict(facts: &CrashFacts, noted: bool) -> CrashVerdict {
         false if facts.uncounted => CrashVerdict::SendAgain,
         false => CrashVerdict::Run,
         true if !(has_crashed && noted) => CrashVerdict::RunAlone,
-        // It was in another process when its worker died: that proves nothing yet.
+        // It ran in another process when its worker died, which proves nothing yet.
         true if facts.isolated && facts.in_header < facts.most_written() => CrashVerdict::SendAgain,
         true => CrashVerdict::DeadLetter,
     }
@@ -103,8 +105,8 @@ pub(crate) fn verdict(facts: &CrashFacts, noted: bool) -> CrashVerdict {
 /// The quarantine of one worker.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
-    /// Written by the suspect that runs, read by other messages with a crash count. `None` where each quarantine is a
-    /// process of its own.
+    /// Write-locked by the running suspect, read-locked by other messages with a crash count. `None` where each quarantine
+    /// has its own process.
     room: Option<RwLock<()>>,
     /// How many messages with a crash count this worker holds.
     present: AtomicUsize,
@@ -115,7 +117,7 @@ pub(crate) struct Quarantine {
 pub(crate) struct CrashedMessage<'a>(&'a Quarantine);
 
 impl Quarantine {
-    /// `isolated` where each is in a process of its own.
+    /// `isolated`: each quarantine has its own process.
     pub(crate) fn new(isolated: bool) -> Self {
         Self { room: (!isolated).then(RwLock::default), present: AtomicUsize::new(0) }
     }
@@ -126,7 +128,7 @@ impl Quarantine {
         CrashedMessage(self)
     }
 
-    /// How long to wait for the next chance to run. Random, so that those that wait do not come back together.
+    /// How long to wait for the next chance to run. Random, so that waiting messages do not all return at once.
     pub(crate) fn pause(&self) -> Duration {
         let present = self.present.load(Ordering::Acquire) as f64;
         PAUSE.mul_f64((present / CROWD).max(1.0) * (0.25 + 0.75 * fastrand::f64()))
@@ -168,7 +170,7 @@ mod tests {
             (facts(1, true), CrashVerdict::SendAgain),
             (facts(2, false), CrashVerdict::RunAlone),
             (facts(2, true), CrashVerdict::RunAlone),
-            // The broker alone counts this many, for workers that died with others to blame.
+            // Only the broker counts this many, when other messages were to blame.
             (CrashFacts { count: 9, ..FACTS }, CrashVerdict::RunAlone),
             // No worker writes this.
             (facts(6, false), CrashVerdict::DeadLetter),

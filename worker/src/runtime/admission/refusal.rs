@@ -1,6 +1,6 @@
 //! Why a delivery is not run.
 
-/// Why a delivery is not run. What follows from that is for `settlement::outcome` to decide.
+/// Why a delivery is not run. The outcome is decided in `settlement::outcome`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Refusal {
     /// It is not a message that can be run.
@@ -9,10 +9,10 @@ pub(crate) enum Refusal {
     UnknownTask(String),
     /// The arguments do not fit the task.
     BadArguments(String),
-    /// Decoding the arguments panicked, which is the task's own code.
+    /// Decoding the arguments, which is the task's own code, panicked.
     Panicked(String),
     /// It has caused this many crashes, or was suspected of them.
     Crashed(u32),
-    /// It is too late for it (`expired`), or it was cancelled (`revoked`).
+    /// It has expired (`expired`) or was cancelled (`revoked`).
     Revoked(&'static str),
 }

@@ -10,15 +10,15 @@ use crate::traces::CallTrace;
 pub(crate) struct Request {
     /// The message, its address and its id.
     pub(crate) context: Context,
-    /// What the attribute says, or the defaults where no task was found.
+    /// The options of the `#[task]` attribute, or the defaults if no task was found.
     pub(crate) options: &'static TaskOptions,
     /// What follows the task.
     pub(crate) embed: Embed,
-    /// True for a message that no Celery producer wrote: its result goes to `reply_to` as it is, or nowhere.
+    /// True for a plain message: its result goes to `reply_to` as it is, or nowhere.
     pub(crate) plain: bool,
     /// How many workers died while they held it, as far as is known.
     pub(crate) crashes: u32,
-    /// The broker has a note that its quarantine has begun.
+    /// True when the broker has a note that its quarantine has started.
     pub(crate) quarantined: bool,
     /// Its spans, once it runs.
     pub(crate) trace: CallTrace,
@@ -38,13 +38,13 @@ pub(crate) struct Attempts {
 }
 
 impl Request {
-    /// True when it may have run before: its message comes again.
+    /// True when it may have run before: it was redelivered, or has a crash count.
     pub(crate) fn may_have_run(&self) -> bool {
         self.context.is_redelivered() || self.crashes > 0
     }
 }
 
-/// What the message holds: arguments of a task, or one value.
+/// The body of the message: arguments of a task, or a single value.
 pub(crate) fn arguments(context: &Context) -> Result<Body<'_>, String> {
     let message = context.message();
     let kind = message.properties.content_type.as_deref();
@@ -59,7 +59,7 @@ pub(crate) fn arguments(context: &Context) -> Result<Body<'_>, String> {
     }
 }
 
-/// True for a message that no producer of tasks wrote.
+/// True for a plain message.
 pub(super) fn is_plain(message: &Message) -> bool {
     !message.is_task() || message.headers.get(names::PLAIN).is_some()
 }

@@ -1,4 +1,5 @@
-//! What a worker has reserved: deliveries that wait in it for a slot. The pipe owns them, and answers questions with copies.
+//! The deliveries that a worker has reserved, which wait in it for a slot. The pipe owns them and answers requests with
+//! copies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::message::Message;
 
 /// The most deliveries that are copied.
 const MOST: usize = 1000;
-/// How long the pipe may take to answer. It never waits for anything else, unless the worker stops.
+/// How long the pipe may take to answer. Its loop never blocks, unless the worker is stopping.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A delivery that waits for a slot.
@@ -36,12 +37,12 @@ impl Reserved {
     }
 }
 
-/// Those who ask what is reserved. A worker that nobody asks pays nothing for it.
+/// Pending requests for the reserved deliveries. Without requests they cost nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Inquiries(Mutex<Vec<oneshot::Sender<Vec<Reserved>>>>);
 
 impl Inquiries {
-    /// What is reserved, the first 1000; nothing while the worker stops, since it requeues what it has not begun.
+    /// Returns the first 1000 reserved deliveries; none while the worker stops, since it requeues what it has not started.
     pub(crate) async fn ask(&self, pauses: &Pauses) -> Vec<Reserved> {
         let (asking, answer) = oneshot::channel();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asking);
@@ -51,7 +52,7 @@ impl Inquiries {
         answered.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    /// Answers all that have asked.
+    /// Answers all pending requests.
     pub(crate) fn answer<'a>(&self, deliveries: impl Iterator<Item = &'a Delivery>) {
         let asking = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         if asking.is_empty() {
@@ -59,7 +60,7 @@ impl Inquiries {
         }
         let reserved: Vec<Reserved> = deliveries.take(MOST).map(Reserved::of).collect();
         for one in asking {
-            // It may have given up.
+            // The caller may have given up.
             let _ = one.send(reserved.clone());
         }
     }

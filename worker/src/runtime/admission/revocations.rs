@@ -13,22 +13,22 @@ use crate::broker::Note;
 use crate::task::Context;
 use crate::tracing;
 
-/// So many ids are kept, some ten megabytes. Beyond that those go that lapse first.
+/// How many ids are kept, some ten megabytes. Beyond that, the first to expire are dropped.
 const MOST: usize = 100_000;
 
-/// What this worker must not run.
+/// Calls that this worker must not run.
 #[derive(Debug, Default)]
 pub(crate) struct Revocations {
-    /// Asked for each message, so that most workers never take the lock.
+    /// Checked for each message, so that most workers never take the lock.
     any: AtomicBool,
     known: Mutex<HashMap<String, Known>>,
-    /// The same by stamps.
+    /// Calls that were revoked by their stamps.
     pub(crate) stamps: RevokedStamps,
-    /// Told when something may have been missed.
+    /// Notified when a revocation may have been missed.
     look: Notify,
 }
 
-/// What is known of one id.
+/// What is known about one id.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     until: DateTime<Utc>,
@@ -46,7 +46,7 @@ impl Revocations {
         self.contains(context.id()) || self.stamps.contain(context.headers())
     }
 
-    /// Tells a call that runs, if its id was revoked.
+    /// Passes a revocation on to a running call, if its id was revoked.
     pub(crate) fn tell(&self, context: &Context) {
         match self.find(context.id()) {
             Some(Known { by_force: true, .. }) => context.terminate(),
@@ -62,7 +62,7 @@ impl Revocations {
         self.known().get(id).copied().filter(|known| known.until > Utc::now())
     }
 
-    /// Adds ids. One that was to be stopped by force stays so, whatever comes after it.
+    /// Adds ids. An id that was revoked with *terminate* stays so, whatever is added after it.
     pub(crate) fn add(&self, notes: impl IntoIterator<Item = Note>) {
         let mut known = self.known();
         let now = Utc::now();
@@ -94,12 +94,12 @@ impl Revocations {
         self.known().iter().filter(|(_, known)| known.until > now).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Resolves when something may have been revoked unnoticed.
+    /// Resolves when a revocation may have been missed.
     pub(crate) fn missed(&self) -> Notified<'_> {
         self.look.notified()
     }
 
-    /// Something may have been revoked unnoticed.
+    /// Requests a read of the register: a revocation may have been missed.
     pub(crate) fn look(&self) {
         self.look.notify_one();
     }

@@ -1,6 +1,6 @@
-//! Stamps by which calls were revoked: every call with one of them, whatever its id.
+//! Revocation by stamp: it concerns every call with a revoked stamp, whatever its id.
 //!
-//! As in Celery a worker knows those that it was told, as long as it runs.
+//! As in Celery, a worker knows only the stamps that it was sent, and only as long as it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,16 +10,16 @@ use serde_json::{Map, Value};
 
 use crate::message::Headers;
 
-/// So many values are kept.
+/// How many values are kept.
 const MOST: usize = 50_000;
 
 /// The values of each stamp.
 pub(crate) type Stamps = BTreeMap<String, BTreeSet<String>>;
 
-/// What was revoked by its stamps.
+/// The revoked stamps.
 #[derive(Debug, Default)]
 pub(crate) struct RevokedStamps {
-    /// Asked for each message, so that most workers never take the lock.
+    /// Checked for each message, so that most workers never take the lock.
     any: AtomicBool,
     known: Mutex<Stamps>,
 }
@@ -57,7 +57,7 @@ pub(crate) fn has_one_of(headers: &Headers, stamps: &Stamps) -> bool {
     })
 }
 
-/// Reads what a command names: `{"stamp": "value"}`, `{"stamp": ["value"]}` or `["stamp=value"]`.
+/// Reads the stamps of a command: `{"stamp": "value"}`, `{"stamp": ["value"]}` or `["stamp=value"]`.
 pub(crate) fn read(headers: &Value) -> Option<Stamps> {
     let mut stamps = Stamps::new();
     match headers {

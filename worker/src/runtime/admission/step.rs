@@ -1,4 +1,4 @@
-//! A signature as it lies in a message, and the headers of the call that it becomes.
+//! A signature as stored in a message, and the headers of the call that it becomes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// True when it does not want the result.
+    /// True when it does not take the result of the previous step.
     pub(crate) fn is_immutable(&self) -> bool {
         self.immutable.unwrap_or_default()
     }
@@ -68,7 +68,7 @@ impl<'a> Step<'a> {
         kwargs.unwrap_or_else(|| serde_json::from_str("{}").expect("an object"))
     }
 
-    /// Why it cannot be sent as it is, in words that follow its name.
+    /// Why it cannot be sent as it is: a phrase that follows its name.
     pub(crate) fn problem(&self) -> Option<String> {
         if !self.kwargs().get().starts_with('{') {
             return Some("has named arguments that are not an object".into());
@@ -93,7 +93,7 @@ impl<'a> Step<'a> {
         let Ok(headers) = serde_json::from_str::<BTreeMap<String, &RawValue>>(headers.get()) else {
             return Some("has `headers` that are not an object".into());
         };
-        // A header is a value, and so cannot hold them.
+        // A header is a `Value`, which cannot hold integers of more than 64 bits.
         let is_huge = |json: &str| {
             let digits = json.trim_start_matches('-');
             digits.bytes().all(|c| c.is_ascii_digit())
@@ -104,9 +104,9 @@ impl<'a> Step<'a> {
         Some(format!("has an integer of more than 64 bits in its header `{name}`"))
     }
 
-    /// The headers of its call, but for those that name its place in the workflow.
+    /// The headers of its call, except those that name its place in the workflow.
     pub(crate) fn headers(&self, id: &str, now: DateTime<Utc>) -> Headers {
-        // As in Celery they may have any name; what the options say comes later and wins.
+        // As in Celery, these may have any name; the options are set afterwards and override them.
         let own: Map<String, Value> = self.read("headers").unwrap_or_default();
         let mut headers: Headers = own.into_iter().collect();
         headers.set("task", self.task.as_str());
@@ -150,7 +150,7 @@ impl<'a> Step<'a> {
         headers
     }
 
-    /// An option that is a number of seconds; what is negative is nothing, what is beyond all time the longest.
+    /// An option in seconds. Negative values count as zero, values out of range as the longest duration.
     fn seconds(&self, name: &str) -> Option<Duration> {
         let seconds: f64 = self.read(name)?;
         Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))

@@ -10,7 +10,7 @@ use crate::broker::Delivery;
 pub(crate) struct Waiting {
     pauses: Arc<Pauses>,
     ready: VecDeque<Delivery>,
-    /// Their queues are paused, but still consumed: returned now, they would come again at once.
+    /// Deliveries of queues that are paused but still consumed. If returned now, they would be delivered again at once.
     held: Vec<Delivery>,
 }
 
@@ -37,7 +37,7 @@ impl Waiting {
         self.ready.pop_front()
     }
 
-    /// Sorts anew after a change, and gives those that can be returned to their queues.
+    /// Sorts again after a change, and gives out the deliveries that can be returned to their queues.
     pub(crate) fn sort(&mut self) -> Vec<Delivery> {
         let mut returned = Vec::new();
         let all: Vec<Delivery> = self.held.drain(..).chain(self.ready.drain(..)).collect();
@@ -56,17 +56,17 @@ impl Waiting {
         self.ready.len()
     }
 
-    /// Removes those that would run last, and keeps this many.
+    /// Keeps this many of the ready deliveries, and removes those that would run last.
     pub(crate) fn beyond(&mut self, keep: usize) -> VecDeque<Delivery> {
         self.ready.split_off(keep.min(self.ready.len()))
     }
 
-    /// All of them, those that are ready first.
+    /// All deliveries, the ready ones first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Delivery> {
         self.ready.iter().chain(&self.held)
     }
 
-    /// All of them, in no order.
+    /// All deliveries, in no order.
     pub(crate) fn into_all(self) -> impl Iterator<Item = Delivery> {
         self.ready.into_iter().chain(self.held)
     }

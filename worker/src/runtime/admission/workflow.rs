@@ -1,4 +1,4 @@
-//! Whether this worker can do what follows a call.
+//! Checks whether this worker supports the continuations of a call.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,18 +7,18 @@ use serde_json::value::RawValue;
 use super::step::Step;
 use crate::message::Embed;
 
-/// Signatures within signatures, as `link` holds them, are looked at no deeper than this.
+/// The deepest supported nesting of signatures, as in `link`.
 const DEEPEST: usize = 16;
 
-/// Says why what follows a task cannot be done here. Such a message must not be run: its workflow would end
-/// in the middle.
+/// Returns why the continuations of a task cannot be handled here. Such a message must not be run: its workflow would stop
+/// halfway.
 pub(crate) fn unsupported(embed: &Embed) -> Option<String> {
     if embed.chord.is_some() {
         return Some("it is part of a chord, which this worker does not support".into());
     }
     let lists = [&embed.callbacks, &embed.errbacks, &embed.chain];
     lists.into_iter().flatten().flatten().find_map(|signature| {
-        // Read as a whole once: what its receivers could not read must not be sent on.
+        // Parsed completely once: what its receivers could not read must not be sent on.
         match serde_json::from_str::<Value>(signature.get()) {
             Ok(_) => unsupported_step(signature, 0),
             Err(error) => Some(unreadable(&error)),
@@ -30,7 +30,7 @@ fn unreadable(error: &serde_json::Error) -> String {
     format!("a signature that follows it cannot be read: {error}")
 }
 
-/// Looks into a signature and into those that follow it: each is sent on by some worker, perhaps by this one.
+/// Checks a signature and those that follow it: each is sent on by some worker, perhaps by this one.
 fn unsupported_step(signature: &RawValue, depth: usize) -> Option<String> {
     if depth > DEEPEST {
         return Some(format!("the signatures that follow it are nested deeper than {DEEPEST} levels"));

@@ -1,4 +1,4 @@
-//! What a worker answers to each command, in the words of Celery 5.7.
+//! The worker's answer to each command, in the wording of Celery 5.7.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::task::{AckMode, TaskEntry};
 use crate::tracing;
 
 impl Node {
-    /// Does what a command asks for. `None` when there is no reply to it, even if one is wanted.
+    /// Carries out a command. `None` when it has no reply, even if one is wanted.
     pub(super) fn perform(self: &Arc<Self>, command: &Command) -> Option<Value> {
         let arguments = &command.arguments;
         Some(match command.method.as_str() {
@@ -40,7 +40,7 @@ impl Node {
                 let (queues, topology) = (self.sources.queues(), self.sources.topology());
                 Value::Array(queues.iter().map(|queue| describe::queue(&topology, queue)).collect())
             }
-            // What waits for its time, waits in the broker.
+            // Calls that wait for their ETA are in the broker.
             "scheduled" | "dump_schedule" => json!([]),
             "revoked" | "dump_revoked" => json!(self.revocations.ids()),
             "revoke" => self.revoke("revoke", arguments, is_set(arguments, "terminate")),
@@ -55,7 +55,7 @@ impl Node {
             }
             "pool_grow" => self.resize(Resize::Grow, arguments),
             "pool_shrink" => self.resize(Resize::Shrink, arguments),
-            // Celery's words for both where they are not turned on; tasks run in this process, which has no pool to restart.
+            // Celery's replies where these are turned off; tasks run in this process, which has no pool to restart.
             "pool_restart" => error("ValueError", "Pool restarts not enabled"),
             "autoscale" => error("ValueError", "Autoscale not enabled"),
             "cancel_consumer" => self.cancel_consumer(arguments),
@@ -73,7 +73,7 @@ impl Node {
                 self.handle.stop();
                 return None;
             }
-            // Python's words, which its clients print.
+            // Python's error, which its clients print.
             unknown => error("KeyError", unknown),
         })
     }
@@ -85,7 +85,7 @@ impl Node {
         json!({
             "total": total,
             "pid": std::process::id(),
-            // A text, as Celery has it.
+            // A string, as in Celery.
             "clock": self.clock.now().to_string(),
             "uptime": self.since.elapsed().as_secs(),
             "pool": {
@@ -99,20 +99,20 @@ impl Node {
             },
             "broker": describe::broker(&self.app.config().broker_url),
             "prefetch_count": self.window.count(),
-            // Ours: as it is configured; "auto" explains a count that changes.
+            // Our addition: the configured value; "auto" explains a count that changes.
             "prefetch": self.window.setting(),
             "rusage": describe::usage(),
-            // Ours: so that one question is enough to show a worker at a glance.
+            // Our additions: one request is enough to show a worker at a glance.
             "running": self.running.count(),
             // Held by plain functions that passed their time limit.
             "lost_places": self.slots.lost(),
-            // Done, and waiting for broker or backend to take the outcome.
+            // Finished, with an outcome that waits for the broker or the backend.
             "settling": slowest.as_ref().map_or(0, |slowest| slowest.count),
             "settling_seconds": slowest.as_ref().map(|slowest| slowest.lasts.as_secs()),
             "settling_waits_for": slowest.map(|slowest| slowest.waits_for),
             "queues": self.sources.queues(),
             "stopping": self.handle.is_stopping(),
-            // Events that found no room or no broker.
+            // Events that were dropped for lack of room or of a broker.
             "events_dropped": self.heartbeat.reporter.dropped(),
             "sw_ident": "mq-worker",
             "sw_ver": env!("CARGO_PKG_VERSION"),
@@ -130,7 +130,7 @@ impl Node {
         Value::Array(tasks.iter().enumerate().map(info).collect())
     }
 
-    /// What was delivered and waits for a slot, in the order in which it will run.
+    /// The deliveries that wait for a slot, in the order in which they will run.
     pub(super) async fn reserved(&self) -> Value {
         let reserved = self.reserved_deliveries().await;
         reserved.iter().map(|delivery| describe::reserved(&self.name, delivery)).collect()
@@ -156,7 +156,7 @@ impl Node {
         let waiting = waiting.filter(|(id, _)| wanted(id)).map(|(id, delivery)| {
             (id.to_owned(), json!(["reserved", describe::reserved(&self.name, delivery)]))
         });
-        // Running tasks come last: one may have begun since.
+        // Running tasks come last: a reserved one may have started since.
         let found = self.running.list().into_iter().filter(|task| wanted(task.context.id())).map(|task| {
             (
                 task.context.id().to_owned(),
@@ -199,8 +199,8 @@ impl Node {
         lines.join("\n")
     }
 
-    /// Revokes calls that wait here or run here, and notes them for workers to come. A signal that is named is not
-    /// sent: a call is no process, and the one of an isolated call is killed.
+    /// Revokes calls that wait or run here, and records them for workers that start later. A signal in the command is not
+    /// sent: a call is not a process, and the process of an isolated call is killed.
     fn revoke(&self, method: &str, arguments: &Map<String, Value>, by_force: bool) -> Value {
         let ids: Vec<String> = match arguments.get("task_id") {
             Some(Value::String(id)) => vec![id.clone()],
@@ -219,7 +219,7 @@ impl Node {
         }
         let told = ids.join(", ");
         tracing::info!(ids = told, terminate = by_force, "revoked by remote control");
-        // Python's clients tell those who run now, and nobody else.
+        // Python's clients notify only the workers that are running now.
         if !is_set(arguments, "noted") {
             let app = self.app.clone();
             tokio::spawn(async move {
@@ -238,7 +238,7 @@ impl Node {
         }})
     }
 
-    /// Revokes calls by stamps: those that come, and with `terminate` those that run here.
+    /// Revokes calls by stamps: future ones, and with `terminate` those that run here.
     fn revoke_by_stamps(&self, arguments: &Map<String, Value>) -> Value {
         let headers = arguments.get("headers").unwrap_or(&Value::Null);
         let Some(stamps) = stamps::read(headers) else {
@@ -272,7 +272,7 @@ impl Node {
         }})
     }
 
-    /// Another node says that it is there. It wants the ids that were revoked.
+    /// Answers a node that announces itself, with the ids that were revoked.
     fn hello(&self, arguments: &Map<String, Value>) -> Value {
         if arguments.get("from_node").and_then(Value::as_str) == Some(&self.name) {
             return Value::Null;
@@ -284,7 +284,7 @@ impl Node {
 fn is_set(arguments: &Map<String, Value>, name: &str) -> bool {
     match arguments.get(name) {
         Some(Value::Bool(set)) => *set,
-        // Flower sends a 1 for yes.
+        // Flower sends 1 for true.
         Some(Value::Number(number)) => number.as_f64() != Some(0.0),
         _ => false,
     }
@@ -298,7 +298,7 @@ async fn write_down(app: &App, notes: &[Note]) -> Result<()> {
     Ok(())
 }
 
-/// One fact about a task, under Celery's name for it, if there is anything to say.
+/// An option of a task by Celery's name for it, if it is set.
 fn fact(task: &TaskEntry, item: &str) -> Option<String> {
     let options = &task.options;
     let python = |yes: bool| String::from(if yes { "True" } else { "False" });

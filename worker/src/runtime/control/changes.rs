@@ -24,7 +24,7 @@ pub(super) enum Resize {
 }
 
 impl Node {
-    /// Adds or removes slots. The answer comes first, as in Celery: removed slots go as their tasks end.
+    /// Adds or removes slots. As in Celery, the reply comes first: removed slots go as their tasks end.
     pub(super) fn resize(self: &Arc<Self>, resize: Resize, arguments: &Map<String, Value>) -> Value {
         let by = match arguments.get("n") {
             None | Some(Value::Null) => Some(1),
@@ -53,7 +53,7 @@ impl Node {
         }})
     }
 
-    /// Consumes from a further queue. One that does not exist is created as Celery's workers would create it, unless it is
+    /// Consumes from another queue. One that does not exist is created as Celery's workers would create it, unless it is
     /// known here.
     pub(super) async fn add_consumer(&self, arguments: &Map<String, Value>) -> Value {
         let Some(queue) = text(arguments, "queue") else { return missing("add_consumer", "queue") };
@@ -82,7 +82,7 @@ impl Node {
             true => self.app.task_queue(queue),
             false => self.app.queue_named_by_others(queue),
         };
-        // Celery binds each queue to an exchange of its own name, and publishes to the default one all the same.
+        // Celery binds each queue to an exchange of the same name, but publishes to the default one anyway.
         if let Some(name) = text(arguments, "exchange").filter(|name| *name != queue) {
             check_name("exchange", name)?;
             let key = text(arguments, "routing_key").unwrap_or(queue);
@@ -97,18 +97,18 @@ impl Node {
         Ok(topology)
     }
 
-    /// Stops consuming from a queue. What was delivered from it is run.
+    /// Stops consuming from a queue. Messages that were already delivered are still run.
     pub(super) fn cancel_consumer(&self, arguments: &Map<String, Value>) -> Value {
         let Some(queue) = text(arguments, "queue") else { return missing("cancel_consumer", "queue") };
         if self.sources.remove(queue) {
             self.pauses.look();
             tracing::info!(queue, "no longer consuming from it, as remote control asks");
         }
-        // Celery says the same of a queue that it never consumed from.
+        // Celery gives the same reply for a queue that it never consumed from.
         json!({"ok": format!("no longer consuming from {queue}")})
     }
 
-    /// Changes the time limits of a task, for calls that begin from now on.
+    /// Changes the time limits of a task, for calls that start from now on.
     pub(super) fn time_limit(&self, arguments: &Map<String, Value>) -> Value {
         let Some(task) = text(arguments, "task_name") else { return missing("time_limit", "task_name") };
         let limit = |name: &str| match arguments.get(name) {
@@ -130,7 +130,7 @@ impl Node {
         json!({"ok": "time limits set successfully"})
     }
 
-    /// There are no rate limits to change. To have none is what is asked for with 0.
+    /// Answers `rate_limit`. This worker has no rate limits, so only 0, which asks for none, is accepted.
     pub(super) fn rate_limit(&self, arguments: &Map<String, Value>) -> Value {
         let Some(task) = text(arguments, "task_name") else { return missing("rate_limit", "task_name") };
         let rate = match arguments.get("rate_limit") {
@@ -156,7 +156,7 @@ fn text<'a>(arguments: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// `10/m` in calls a second; nothing is 0. `None` for what is no rate.
+/// Converts a rate such as `10/m` to calls per second; an empty one is 0. `None`: not a rate.
 fn rate_of(text: &str) -> Option<f64> {
     let (count, unit) = text.split_once('/').unwrap_or((text, "s"));
     let seconds = match unit {

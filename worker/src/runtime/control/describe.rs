@@ -1,4 +1,4 @@
-//! Tasks, queues, the broker and the settings in the form in which Celery's workers tell them.
+//! Describes tasks, queues, the broker and the settings in the format of Celery's workers.
 
 use std::time::SystemTime;
 
@@ -16,14 +16,14 @@ use crate::state::State;
 use crate::task::Context;
 use crate::task::reports::Report;
 
-/// A body up to this size is read again for its arguments; they are shown as they are.
+/// Bodies up to this size are read again to show their arguments as they are.
 const SMALL: usize = 1024;
 
 /// How the arguments of a call are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ArgumentsAs {
     Values,
-    /// In the words of the sender, who may have hidden some.
+    /// As text from the sender, who may have hidden some values.
     Text,
     /// Not at all.
     Dots,
@@ -52,7 +52,7 @@ pub(super) fn task(node: &str, task: &RunningTask, told_as: ArgumentsAs) -> Valu
         "delivery_info": delivery(context),
         "worker_pid": std::process::id(),
     });
-    // Celery's tools look at what they know.
+    // Celery's tools ignore keys that they do not know.
     if let Some(report) = context.reports().latest().filter(|report| report.state != State::Started) {
         told["reported"] = reported(&report);
     }
@@ -69,7 +69,7 @@ fn reported(report: &Report) -> Value {
     }
 }
 
-/// A call that waits for a slot, as Celery tells of one that has not begun.
+/// A call that waits for a slot, in Celery's format for one that has not started.
 pub(super) fn reserved(node: &str, reserved: &Reserved) -> Value {
     let message = &reserved.message;
     let headers = &message.headers;
@@ -106,7 +106,7 @@ fn delivery(context: &Context) -> Value {
     })
 }
 
-/// The arguments, as values where the message is small, else in the words of its sender.
+/// The arguments: as values if the message is small, else as the text of the sender.
 fn arguments(message: &Message) -> (Value, Value) {
     let body = &message.body;
     if body.len() <= SMALL {
@@ -122,7 +122,7 @@ fn arguments(message: &Message) -> (Value, Value) {
     (args.into(), words("kwargsrepr").map_or_else(|| json!({}), Value::from))
 }
 
-/// The arguments as the event `task-received` has them.
+/// The arguments as in the event `task-received`.
 fn arguments_in_words(message: &Message) -> (Value, Value) {
     if let Some(args) = message.headers.get_str("argsrepr") {
         return (json!(cut(args)), json!(message.headers.get_str("kwargsrepr").map_or("{…}".into(), cut)));
@@ -139,7 +139,7 @@ fn cut(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
 }
 
-/// A queue that is consumed, with every key that Flower asks for.
+/// A consumed queue, with every key that Flower asks for.
 pub(super) fn queue(topology: &Topology, name: &str) -> Value {
     let known = topology.queues.iter().find(|queue| queue.name == name);
     let spec = known.cloned().unwrap_or_else(|| Queue::new(name));
@@ -185,7 +185,7 @@ pub(super) fn queue(topology: &Topology, name: &str) -> Value {
     })
 }
 
-/// Where the broker is, without the password.
+/// The address of the broker, without the password.
 pub(super) fn broker(url: &BrokerUrl) -> Value {
     let scheme = url.scheme();
     if !scheme.starts_with("amqp") {
@@ -199,7 +199,7 @@ pub(super) fn broker(url: &BrokerUrl) -> Value {
         Some(at) => (url.path()[..at].split(':').next().unwrap_or_default(), &url.path()[at + 1..]),
         None => ("guest", url.path()),
     };
-    // A URL that is out of shape must not show its password in another way than it usually does.
+    // Taking a malformed URL apart could expose its password.
     if !shown.contains("://") {
         return json!({"hostname": shown, "transport": "amqp"});
     }
@@ -245,7 +245,7 @@ pub(super) fn settings(config: &Config) -> Value {
     })
 }
 
-/// The resident memory in Celery's form, where the system tells it in a file.
+/// The resident memory in Celery's format, on systems with `/proc`.
 pub(super) fn memory() -> Value {
     let read = || {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -256,7 +256,7 @@ pub(super) fn memory() -> Value {
     read().map_or(Value::Null, Value::from)
 }
 
-/// What the process has used, where the system tells it in a file.
+/// The resource usage of the process, on systems with `/proc`.
 pub(super) fn usage() -> Value {
     // Clock ticks of `/proc` are a hundredth of a second on every Linux.
     const TICKS: f64 = 100.0;
@@ -267,7 +267,7 @@ pub(super) fn usage() -> Value {
         let number = |field: usize| fields.get(field)?.parse::<f64>().ok();
         let count = |field: usize| fields.get(field)?.parse::<u64>().ok();
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        // Not everybody may read it.
+        // Reading it may not be permitted.
         let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
         let find = |text: &str, key: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -294,7 +294,7 @@ pub(super) fn usage() -> Value {
         }
         Some(Value::Object(usage))
     };
-    // Flower and Celery take an empty table for "not known".
+    // Flower and Celery treat an empty table as "not known".
     read().unwrap_or_else(|| json!({}))
 }
 

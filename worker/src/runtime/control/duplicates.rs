@@ -1,4 +1,4 @@
-//! Two workers of one name: each command to one reaches both, so the second says so when it starts.
+//! Detects two workers with the same name: every command to one reaches both, so the second warns when it starts.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::broker::Broker;
 use crate::control::{Control, Reply};
 use crate::tracing;
 
-/// Warns when another worker answers to the name. Asked when the own mailbox is there, so that of two that start at the
-/// same time at least one sees the other.
+/// Warns if another worker answers to this name. Called once our own mailbox exists, so that of two workers that start at
+/// the same time at least one sees the other.
 pub(super) async fn warn(name: &str, broker: Arc<dyn Broker>) {
-    // Ourselves and another: two answers are enough.
+    // Two answers are enough: our own and another one.
     let control = Control::new(broker).to([name, name]);
     match control.ask("stats", Map::new()).await {
         Ok(replies) => {
@@ -30,7 +30,8 @@ pub(super) async fn warn(name: &str, broker: Arc<dyn Broker>) {
     }
 }
 
-/// The process of another worker among these answers. One that is stopping makes room for its successor.
+/// The process id of another worker among these answers. One that is stopping does not count: it makes room for its
+/// successor.
 fn other(replies: &[Reply], own: u32) -> Option<u64> {
     let stays = |reply: &&Reply| reply.value.get("stopping").and_then(Value::as_bool) != Some(true);
     let mut pids: Vec<u64> = replies

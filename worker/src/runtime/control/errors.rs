@@ -1,4 +1,4 @@
-//! Errors as Celery's workers answer them: the `repr` of a Python exception.
+//! Errors in the format of Celery's workers: the `repr` of a Python exception.
 
 use serde_json::{Value, json};
 

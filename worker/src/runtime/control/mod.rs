@@ -1,7 +1,7 @@
-//! The worker's side of remote control: a loop beside the main pipe that takes commands out of a mailbox of its
-//! own and answers them.
+//! The worker's side of remote control: a loop beside the main pipe that takes commands from its own mailbox and answers
+//! them.
 //!
-//! A worker works without it: where the mailbox cannot be set up, that is said once.
+//! A worker also runs without it: if the mailbox cannot be set up, that is logged once.
 
 mod answers;
 mod changes;
@@ -46,34 +46,34 @@ pub(super) struct Node {
     pub(super) name: String,
     /// Settings and tasks.
     pub(super) app: App,
-    /// The queues that it consumes, with what belongs to them.
+    /// The queues that it consumes, with their topology.
     pub(super) sources: Arc<Sources>,
     /// How many messages it reserves.
     pub(super) window: Arc<Window>,
-    /// Asks what waits in it for a slot.
+    /// Requests for the deliveries that wait for a slot.
     pub(super) inquiries: Arc<Inquiries>,
     /// Time limits that were changed.
     pub(super) limits: Arc<ChangedLimits>,
     /// When it started.
     pub(super) since: Instant,
-    /// What it is doing.
+    /// Its running tasks.
     pub(super) running: Arc<RunningTasks>,
     pub(super) slots: Arc<Slots>,
-    /// What it cannot settle at the moment.
+    /// Outcomes that it cannot settle at the moment.
     pub(super) settling: Arc<Settling>,
-    /// What it must not run.
+    /// Calls that it must not run.
     pub(super) revocations: Arc<Revocations>,
-    /// What is paused.
+    /// Paused queues and tasks.
     pub(super) pauses: Arc<Pauses>,
     /// Stops the worker.
     pub(super) handle: WorkerHandle,
     pub(super) clock: Arc<Clock>,
-    /// Events, of calls and of itself.
+    /// Sends events, of calls and of the worker itself.
     pub(super) heartbeat: Heartbeat,
 }
 
 impl Node {
-    /// Answers commands until `over`. A mailbox that is lost is set up anew.
+    /// Answers commands until `over`. A lost mailbox is set up again.
     pub(super) async fn serve(self: Arc<Self>, broker: Arc<dyn Broker>, over: CancellationToken) {
         let mut pause = Duration::from_secs(1);
         let mut told = false;
@@ -89,7 +89,7 @@ impl Node {
                 Ok(consumer) => {
                     (pause, told) = (Duration::from_secs(1), false);
                     tracing::debug!(queue = mailbox.queue, "remote control is ready");
-                    // What was told while there was no mailbox.
+                    // Catch up on what was announced while there was no mailbox.
                     self.revocations.look();
                     self.pauses.look();
                     let checked = async {
@@ -145,7 +145,7 @@ impl Node {
                 delivery = consumer.next() => delivery,
             };
             let Some(delivery) = delivery else { return };
-            // Whatever it asks for, it is asked once: a command that was half done is not begun again.
+            // Acked first, so that each command is carried out at most once: one that was half done is not repeated.
             let message = delivery.message.clone();
             delivery.ack();
             if let Some(reply) = self.answer(&message).await
@@ -159,7 +159,7 @@ impl Node {
         control.cancel().await;
     }
 
-    /// Does what a message asks for, and gives the reply, if one is wanted.
+    /// Carries out the command in a message, and returns the reply if one is wanted.
     async fn answer(self: &Arc<Self>, message: &Message) -> Option<Publication> {
         if let Some(theirs) = message.headers.get("clock").and_then(Value::as_u64) {
             self.clock.adjust(theirs);
@@ -191,7 +191,7 @@ impl Node {
             exchange: address.exchange,
             routing_key: address.routing_key,
             message,
-            // The asker may have given up waiting.
+            // The client may have given up waiting.
             mandatory: false,
             delay: None,
         })
@@ -206,8 +206,8 @@ async fn open(broker: &dyn Broker, mailbox: &Mailbox) -> Result<Consumer> {
     broker.consume(subscription).await.map_err(failed)
 }
 
-/// A client names the exchange for its reply. RabbitMQ closes the channel on a publish to one that does not
-/// exist, and results go through that channel too; so one that is not the usual one is looked for first.
+/// Sends a reply to the exchange that the client named. RabbitMQ closes the channel on a publish to one that does not exist,
+/// and results go through that channel too, so an unusual exchange is looked up first.
 async fn send(broker: &dyn Broker, reply: Publication) -> Result<()> {
     let usual = reply.exchange.is_empty() || reply.exchange == mailbox::REPLIES;
     if !usual && broker.exchanges(std::slice::from_ref(&reply.exchange)).await?.is_empty() {
@@ -216,7 +216,7 @@ async fn send(broker: &dyn Broker, reply: Publication) -> Result<()> {
     broker.publish(reply).await
 }
 
-/// Only courtesy: the broker lets go of an unused mailbox by itself.
+/// Deletes the mailbox. This is only a courtesy: the broker removes an unused mailbox by itself.
 async fn close(broker: &dyn Broker, mailbox: &Mailbox) {
     let _ = tokio::time::timeout(Duration::from_secs(1), broker.delete_queue(&mailbox.queue)).await;
 }

@@ -1,4 +1,4 @@
-//! Reads what is paused: before the first message, and from then on; and consumes the queues that are not.
+//! Reads what is paused, before the first message and from then on, and consumes the queues that are not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::runtime::sources::Sources;
 use crate::runtime::startup::{NotReady, Patience};
 use crate::tracing;
 
-/// How long to wait after the broker did not change a consumer.
+/// How long to wait after the broker failed to change a consumer.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The longest sleep until a pause ends: clocks are set.
+/// The longest sleep until a pause ends, as the clock may be set meanwhile.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Reads the register again and again.
+/// Reads the register of pauses again and again.
 pub(crate) struct PauseReader {
     broker: Arc<dyn Broker>,
     pub(crate) pauses: Arc<Pauses>,
     /// All queues of the worker.
     sources: Arc<Sources>,
-    /// False: the broker keeps no register.
+    /// False if the broker has no register.
     is_kept: bool,
 }
 
@@ -75,8 +75,8 @@ impl PauseReader {
         self.pauses.set_detached(detached.collect());
     }
 
-    /// The register is small and changes rarely, so all of it is read: a resume removes its entry from some brokers, and
-    /// is not seen by a reader that goes on where it ended.
+    /// Reads the whole register, which is small and changes rarely. On some brokers a resume removes its entry, which a
+    /// reader that continues from its last position would not notice.
     async fn read(&self) -> Result<()> {
         if !self.is_kept {
             return Ok(());
@@ -86,8 +86,8 @@ impl PauseReader {
         Ok(())
     }
 
-    /// Follows the register, and attaches the consumer to the queues that are not paused. `attached` are those that it
-    /// has. Reads on every `period`, and when something may have been missed, until `over`.
+    /// Follows the register, and attaches the consumer to the queues that are not paused, until `over`. `attached` are its
+    /// current queues. Reads every `period`, and when a change may have been missed.
     pub(crate) async fn follow(
         self,
         control: Arc<dyn ConsumerControl>,
@@ -120,7 +120,7 @@ impl PauseReader {
                 () = self.pauses.missed() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
-            // An announcement takes effect before the register is read, which takes RabbitMQ a moment.
+            // An announced change takes effect before the register is read, which takes RabbitMQ a moment.
             if sleep != AGAIN && self.open() != attached {
                 self.pauses.look();
                 continue;
@@ -149,7 +149,7 @@ impl PauseReader {
 
     fn until_next_end(&self) -> Duration {
         let left = self.pauses.next_end().and_then(|end| (end - Utc::now()).to_std().ok());
-        // A moment more: at its end a pause must have lapsed.
+        // Slightly longer: the pause must have expired by then.
         left.map_or(LONGEST, |left| left + Duration::from_millis(2)).min(LONGEST)
     }
 }

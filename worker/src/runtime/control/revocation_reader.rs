@@ -14,17 +14,17 @@ use crate::runtime::handle::WorkerHandle;
 use crate::runtime::startup::{NotReady, Patience};
 use crate::tracing;
 
-/// Reads the register again and again.
+/// Reads the register of revoked calls again and again.
 pub(crate) struct RevocationReader {
     broker: Arc<dyn Broker>,
     pub(crate) revocations: Arc<Revocations>,
     running: Arc<RunningTasks>,
-    /// Where to go on reading. `None`: the broker keeps no register.
+    /// Where to continue reading. `None`: the broker has no register.
     next: Option<u64>,
 }
 
 impl RevocationReader {
-    /// A reader that begins with the oldest entry.
+    /// Creates a reader that starts with the oldest entry.
     pub(crate) fn new(broker: Arc<dyn Broker>, running: Arc<RunningTasks>) -> Self {
         Self { broker, revocations: Arc::default(), running, next: Some(0) }
     }
@@ -36,14 +36,14 @@ impl RevocationReader {
             let error = tokio::select! {
                 biased;
                 () = handle.warm.cancelled() => return Err(NotReady::Stopped),
-                // Up to this moment: what is read later may come after a message that it is about.
+                // Up to this moment: a revocation that is read later may come after the message that it is about.
                 read = self.read(|broker, next| broker.notes(Register::Revoked, next)) => match read {
                     Ok(()) => return Ok(()),
                     Err(error) => error,
                 },
             };
-            // Whatever else is wrong, such as a stream that is only just being made or whose leader is not back yet, gets
-            // better, and ends no worker.
+            // Other errors pass, such as a stream that is still being created or whose leader is not back yet, and must not
+            // stop the worker.
             if !error.is_unsupported() && !error.is_access_refused() {
                 patience.pause("read which tasks are revoked", &error, handle).await;
                 continue;
@@ -74,7 +74,7 @@ impl RevocationReader {
         Ok(())
     }
 
-    /// Reads on every `period`, and when something may have been missed, until `over`.
+    /// Reads new entries every `period`, and when one may have been missed, until `over`.
     pub(crate) async fn follow(mut self, period: Duration, over: CancellationToken) {
         while self.next.is_some() {
             tokio::select! {

@@ -125,7 +125,7 @@ async fn revoking_and_terminating_are_answered_in_celery_s_words() {
     assert_eq!(ask(&node, "revoke_by_stamped_headers", stamps), ok("headers ['k=v'] were not terminated"));
 }
 
-/// The keys without which Flower's page of a worker is an error.
+/// Without these keys, Flower's page of a worker fails.
 #[test]
 fn a_queue_has_every_key_that_celery_s_has() {
     let told = &ask(&node("one@h", "queues"), "active_queues", json!({}))[0];
@@ -164,7 +164,7 @@ fn running_tasks_are_told_with_their_arguments_while_these_are_short() {
     assert_eq!(task["delivery_info"]["routing_key"], "mail");
     assert!(task["time_start"].as_f64().expect("a time") > 1.6e9);
     assert_eq!((&by_id["b"]["args"], &by_id["b"]["acknowledged"]), (&json!("('long',)"), &json!(true)));
-    // Flower asks for what may be shown.
+    // Flower asks only for what may be shown.
     let shown = ask(&node, "active", json!({"safe": true}));
     assert_eq!((&shown[0]["args"], &shown[1]["args"]), (&json!("('long',)"), &json!("('long',)")));
     assert_eq!(ask(&node, "stats", json!({}))["running"], 2);
@@ -173,7 +173,7 @@ fn running_tasks_are_told_with_their_arguments_while_these_are_short() {
 #[tokio::test]
 async fn calls_are_found_by_their_ids() {
     let node = node("one@h", "query");
-    // It has no pipe that could be asked what is reserved.
+    // It has no pipe to ask for the reserved deliveries.
     node.handle.stop();
     let calls = ["a", "b"].map(|id| call(id, "[[], {}, {}]"));
     let _places = calls.each_ref().map(|call| node.running.enter(call, Instant::now(), false));

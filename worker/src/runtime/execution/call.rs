@@ -1,4 +1,4 @@
-//! The code of a task as it runs in this process, with panics caught.
+//! Runs the code of a task in this process, with panics caught.
 
 use std::pin::Pin;
 use std::task::Poll;
@@ -13,7 +13,7 @@ use crate::task::{Context, TaskError, Work};
 use crate::traces::Step;
 use crate::tracing::Span;
 
-/// The span of a run, for what is logged inside.
+/// The span of a run, for everything that is logged inside it.
 pub(super) fn span_of(context: &Context) -> Span {
     Span::new(|| ::tracing::info_span!("call", task = context.task(), id = context.id()))
 }
@@ -37,7 +37,7 @@ pub(crate) async fn execute(work: Work, context: &Context, step: Step) -> Ended 
 
 pub(super) type Returned = Result<Vec<u8>, TaskError>;
 
-/// An async call. Whatever panics in it, as it runs or as it is dropped, is its own failure.
+/// An async call. A panic counts as its own failure, whether it runs or is being dropped.
 pub(super) struct AsyncCall {
     context: Context,
     future: Caught<BoxFuture<'static, Returned>>,
@@ -52,7 +52,7 @@ impl AsyncCall {
     pub(super) fn stop(mut self, ended: Ended) -> Ended {
         let stopped = self.context.enter(|| self.future.stop());
         match (ended, stopped) {
-            // Requeued, it would be as if it had never run.
+            // Requeueing would hide the panic, as if the call had never run.
             (Ended::Interrupted, Err(panic)) => Ended::Broke(panic),
             (ended, _) => ended,
         }
@@ -78,7 +78,7 @@ pub(super) fn blocking(call: Guarded<impl FnOnce() -> Returned>) -> Ended {
     ended(caught(|| traced(call.into_inner())))
 }
 
-/// A thread that never began, as the runtime ends.
+/// The end of a call on a blocking thread, which never started if the runtime is shutting down.
 pub(super) fn joined(thread: Result<Ended, JoinError>) -> Ended {
     thread.unwrap_or_else(|error| {
         if let Ok(panic) = error.try_into_panic() {
@@ -92,7 +92,7 @@ pub(super) fn ended(done: Result<Returned, String>) -> Ended {
     match done {
         Ok(Ok(json)) => Ended::Returned(json),
         Ok(Err(error)) => Ended::Erred(error),
-        // On the thread on which it was caught.
+        // This runs on the thread that caught the panic.
         Err(panic) => Ended::Panicked(Panic::just_caught(panic)),
     }
 }

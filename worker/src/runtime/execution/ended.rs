@@ -16,14 +16,14 @@ pub(crate) enum Ended {
     Panicked(Panic),
     /// The task took longer than its limit.
     TimedOut(Duration),
-    /// The process that it had for itself died, in these words.
+    /// Its own process died; the text says how.
     Crashed(String),
-    /// It could not be started, for want of what it needs here: a process, a thread, a file handle.
+    /// It could not be started because something is unavailable here: a process, a thread, a file handle.
     NotStarted(String),
-    /// Somebody revoked it, and it was stopped or gave up.
+    /// It was revoked, and was stopped or gave up.
     Terminated,
     /// The worker stops and cannot wait for the task.
     Interrupted,
-    /// The worker stopped it, and it panicked at that, with this text.
+    /// It panicked with this text when the worker stopped it.
     Broke(String),
 }

@@ -17,8 +17,8 @@ use crate::task::{Context, TaskError, Work};
 use crate::traces::Step;
 use crate::tracing::Span;
 
-/// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its slot
-/// among the running tasks; it is free again when the work has truly ended.
+/// Runs a call to its end, its time limit, or `interrupted`, whichever comes first. The permit is its slot, which is free
+/// again only when the work has really ended.
 ///
 /// Dropping the future stops the call as far as that is possible: an async task at its next await, an isolated one at
 /// once, a plain function not at all.
@@ -38,7 +38,7 @@ pub(crate) async fn run(
     let call = match work {
         Work::Blocking(call) => call,
         Work::Async(future) => {
-            // Held until the future is gone.
+            // Held until the future is dropped.
             let _permit = permit;
             let mut call = AsyncCall::new(context.clone(), future);
             let run = span.around(step.around(layered(layers, context, (&mut call).map(ended))));
@@ -47,7 +47,7 @@ pub(crate) async fn run(
         }
         Work::Isolated { memory_limit } => {
             let _permit = permit;
-            // In a box: tasks of this process pay for the size of this future too.
+            // Boxed, because tasks of this process pay for the size of this future too.
             let run =
                 Box::pin(span.around(step.around(layered(layers, context, apart(context, memory_limit)))));
             return bounded(run, limits, context, interrupted).await;
@@ -108,7 +108,7 @@ async fn layered(layers: &Chain, context: &Context, run: impl Future<Output = En
         (ended, end)
     });
     match Box::pin(layers.around(context, seen)).await {
-        // Only what the task itself said can be replaced.
+        // Middleware can replace only what the task itself returned.
         (None | Some(Ended::Returned(_) | Ended::Erred(_)), Some(error)) => Ended::Erred(error),
         (Some(ended), _) => ended,
         (None, None) => {
@@ -131,7 +131,7 @@ async fn bounded(
     context: &Context,
     interrupted: &CancellationToken,
 ) -> Ended {
-    // A task that gave up because of the cold shutdown did not get its chance: that is no failure of its own.
+    // A task that gave up because of the cold shutdown had no chance to finish: that is no failure of its own.
     let run = run.map(|ended| match ended {
         Ended::Returned(_) => ended,
         _ if interrupted.is_cancelled() => Ended::Interrupted,

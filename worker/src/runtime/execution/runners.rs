@@ -1,16 +1,14 @@
-//! Tasks of the runtime that stay, and take deliveries in turn.
+//! Long-lived tokio tasks that take deliveries in turn.
 //!
-//! What a delivery goes through is a future of some kilobytes. In a new task for each delivery, it would be allocated beyond
-//! the allocator's quick path and moved several times before it is first polled: a third of the CPU time of a task that
-//! does nothing.
+//! Processing a delivery is a future of some kilobytes. In a new task for each delivery, it would be allocated outside the
+//! allocator's fast path and moved several times before its first poll: a third of the CPU time of a task that does nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-/// So many stay when there is nothing to do: some 7 MB, if so many tasks, or outcomes that are being stored, were ever under
-/// way at once.
+/// How many idle runners are kept: some 7 MB, if that many tasks, or outcomes being stored, were ever in progress at once.
 const MOST_IDLE: usize = 1024;
 
 /// What runners do with a job.
@@ -20,7 +18,7 @@ pub(crate) trait RunJob: Send + Sync + 'static {
     fn run_job(&self, job: Self::Job) -> impl Future<Output = ()> + Send;
 }
 
-/// Runs jobs, each at once: as many runners are there as jobs are awaiting something. Those without a job end when this is
+/// Runs each job at once: there are as many runners as jobs that are awaiting something. Idle runners end when this is
 /// dropped.
 pub(crate) struct Runners<W: RunJob>(Arc<Shared<W>>);
 
@@ -29,15 +27,15 @@ struct Shared<W: RunJob> {
     state: Mutex<State<W::Job>>,
     /// A permit for each idle runner that is woken.
     wake: Semaphore,
-    /// How many runners may be on their way to a job at once. A woken task can be stuck behind one that blocks the thread
-    /// it was woken on; with one more than there are threads, another thread finds one that is not.
+    /// How many runners may be starting or waking at once. A woken task can be stuck behind one that blocks its thread; with
+    /// one more than there are threads, another thread finds one that is not stuck.
     most_arriving: usize,
 }
 
 struct State<J> {
     jobs: VecDeque<J>,
     idle: usize,
-    /// How many are woken or new, and have not looked for a job yet.
+    /// How many were woken or spawned and have not looked for a job yet.
     arriving: usize,
     is_over: bool,
 }
@@ -54,7 +52,7 @@ impl<W: RunJob> Runners<W> {
         }))
     }
 
-    /// Has a job run at once, whatever the others await.
+    /// Runs a job at once, whatever the others await.
     pub(crate) fn run(&self, job: W::Job) {
         let mut state = self.0.state();
         state.jobs.push_back(job);
@@ -78,7 +76,7 @@ impl<W: RunJob> Shared<W> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has another runner come for what is left. Called with each job that is given or taken.
+    /// Wakes or spawns a runner for the remaining jobs. Called with each job that is added or taken.
     fn call_another(self: &Arc<Self>, mut state: MutexGuard<'_, State<W::Job>>) {
         if state.jobs.is_empty() || state.arriving >= self.most_arriving {
             return;
@@ -117,7 +115,7 @@ impl<W: RunJob> Shared<W> {
             comes = match self.next(comes) {
                 Next::Run(job) => {
                     self.work.run_job(job).await;
-                    // Jobs that await nothing would keep others from this thread.
+                    // Jobs that never wait would keep other tasks off this thread.
                     tokio::task::consume_budget().await;
                     From::Job
                 }
@@ -131,10 +129,10 @@ impl<W: RunJob> Shared<W> {
     }
 }
 
-/// Where a runner that looks for a job comes from.
+/// What a runner did before it looks for a job.
 #[derive(PartialEq, Eq)]
 enum From {
-    /// It is new, or was woken.
+    /// It was just spawned or woken.
     Afar,
     Job,
 }
@@ -156,7 +154,7 @@ mod tests {
 
     enum Job {
         Meet,
-        /// Keeps its thread until a word arrives.
+        /// Blocks its thread until it is signalled.
         Block(std::sync::mpsc::Receiver<()>),
         Panic,
     }
@@ -209,7 +207,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_job_that_blocks_its_thread_does_not_hold_up_others() {
         let (runners, mut ended) = meeting(200);
-        // The second pair finds runners that are idle.
+        // The second round finds idle runners.
         for _ in 0..2 {
             let (go, until) = std::sync::mpsc::channel();
             runners.run(Job::Block(until));

@@ -1,7 +1,7 @@
-//! The tasks that a worker is running, for questions about what it does.
+//! The tasks that a worker is running, for health checks and remote control.
 //!
-//! Every task passes here twice on the hot path, so that nothing is written down that can be worked out when
-//! somebody asks: the list holds the call's context, which exists anyway, and when it began.
+//! Every task passes through here twice on the hot path, so nothing is stored that can be computed on request: the list
+//! holds the call's context, which exists anyway, and its start time.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::task::{Context, Registry};
 
-/// The tasks that are running, and how many of each were begun.
+/// The running tasks, and how many calls of each task were started.
 #[derive(Debug, Default)]
 pub(crate) struct RunningTasks {
     slots: Mutex<Slots>,
@@ -23,18 +23,18 @@ struct Slots {
     free: Vec<usize>,
 }
 
-/// One of them.
+/// A running task.
 #[derive(Clone, Debug)]
 pub(crate) struct RunningTask {
     /// The call.
     pub(crate) context: Context,
-    /// When it began to run.
+    /// When it started to run.
     pub(crate) since: Instant,
-    /// True when its message has left the queue already.
+    /// True when its message is already acked.
     pub(crate) acknowledged: bool,
 }
 
-/// A task's place in the list; dropping it takes the task off.
+/// A task's entry in the list; dropping it removes the task.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     list: &'a RunningTasks,
@@ -48,7 +48,7 @@ impl RunningTasks {
         Self { slots: Mutex::default(), begun }
     }
 
-    /// Puts a task on the list for as long as the place is held.
+    /// Lists a task for as long as the returned entry is held.
     pub(crate) fn enter(&self, context: &Context, since: Instant, acknowledged: bool) -> Place<'_> {
         if let Some(count) = self.begun.get(context.task()) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +75,7 @@ impl RunningTasks {
         slots.tasks.len() - slots.free.len()
     }
 
-    /// All that are running, the longest first.
+    /// All running tasks, the longest-running first.
     pub(crate) fn list(&self) -> Vec<RunningTask> {
         let slots = self.slots.lock().expect("never poisoned");
         let mut tasks: Vec<RunningTask> = slots.tasks.iter().flatten().cloned().collect();
@@ -84,7 +84,7 @@ impl RunningTasks {
         tasks
     }
 
-    /// How many of each task were begun; those that never were are left out.
+    /// How many calls of each task were started; tasks without any are left out.
     pub(crate) fn begun(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let count = |(name, count): (&&'static str, &AtomicU64)| (*name, count.load(Ordering::Relaxed));
         self.begun.iter().map(count).filter(|(_, count)| *count > 0)
@@ -97,7 +97,7 @@ impl Drop for Place<'_> {
         let task = slots.tasks[self.slot].take();
         slots.free.push(self.slot);
         drop(slots);
-        // The last handle of a call may free a large message: not while others wait for the lock.
+        // Dropping the last handle of a call may free a large message: do it after the lock is released.
         drop(task);
     }
 }
@@ -115,7 +115,7 @@ mod tests {
         drop(first);
         assert_eq!((list.count(), list.list().len()), (1, 1));
         let third = list.enter(&Context::detached(), Instant::now(), false);
-        // A place that is free again is used again: the list is never longer than the tasks were many at once.
+        // Free entries are reused: the list is never longer than the highest number of tasks at once.
         assert_eq!((list.count(), list.slots.lock().expect("fine").tasks.len()), (2, 2));
         drop((second, third));
         assert_eq!((list.count(), list.list().len()), (0, 0));

@@ -1,7 +1,7 @@
-//! The slots among the running tasks, and those that are lost to functions that do not return.
+//! The slots of a worker, and those that are lost to functions that do not return.
 //!
-//! A plain function cannot be stopped. When its time limit passes, its message is settled all the same, and the slot
-//! that its thread holds is written off until the function returns.
+//! A plain function cannot be stopped. When its time limit passes, its message is settled anyway, and the slot that its
+//! thread holds is written off until the function returns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,16 +14,16 @@ use crate::show;
 use crate::task::Context;
 use crate::tracing;
 
-/// So many slots there can be.
+/// The highest possible number of slots.
 const MOST: usize = 1 << 20;
 
 /// The slots of one worker.
 #[derive(Debug)]
 pub(crate) struct Slots {
     free: Arc<Semaphore>,
-    /// How many there are to be.
+    /// The intended number of slots.
     all: watch::Sender<usize>,
-    /// How many permits there are, free or taken: more than `all` while taken ones are to go.
+    /// How many permits exist, free or taken: more than `all` until the tasks in removed slots have ended.
     permits: AtomicUsize,
     lost: watch::Sender<usize>,
 }
@@ -39,18 +39,18 @@ impl Slots {
         }
     }
 
-    /// Waits for a slot, which is free again when what is returned is dropped.
+    /// Waits for a slot. Dropping the permit frees it.
     pub(crate) fn take(&self) -> impl Future<Output = OwnedSemaphorePermit> + use<> {
         let slot = Arc::clone(&self.free).acquire_owned();
         async { slot.await.expect("the semaphore is never closed") }
     }
 
-    /// How many there are, or are to be when running tasks have ended.
+    /// How many slots there are, not counting those that go when their tasks end.
     pub(crate) fn all(&self) -> usize {
         *self.all.borrow()
     }
 
-    /// Adds slots, as far as there can be so many; says how many there are then.
+    /// Adds slots, up to the maximum; returns how many there are then.
     pub(crate) fn grow(self: &Arc<Self>, by: usize) -> usize {
         let added = by.min(MOST.saturating_sub(self.all()));
         self.all.send_modify(|all| *all += added);
@@ -59,8 +59,8 @@ impl Slots {
         self.all()
     }
 
-    /// Removes slots, free ones at once and taken ones as their tasks end; says how many there are then. One stays: a
-    /// worker without slots would keep its messages from others and run none.
+    /// Removes slots, free ones at once and taken ones as their tasks end; returns how many there are then. One always
+    /// stays: a worker without slots would keep its messages from other workers and run none.
     pub(crate) fn shrink(self: &Arc<Self>, by: usize) -> usize {
         let removed = by.min(self.all().saturating_sub(1));
         self.all.send_modify(|all| *all -= removed);
@@ -75,12 +75,12 @@ impl Slots {
         self.all()
     }
 
-    /// A slot, if one is free and nobody waits for it.
+    /// Takes a slot, if one is free and no other caller waits for it.
     pub(crate) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
-    /// How many are taken, lost ones among them.
+    /// How many are taken, including lost ones.
     pub(crate) fn taken(&self) -> usize {
         self.permits.load(Ordering::Relaxed).saturating_sub(self.free.available_permits())
     }
@@ -90,7 +90,7 @@ impl Slots {
         *self.lost.borrow()
     }
 
-    /// Gives up the slot of a thread, until the thread returns. Whatever it returns comes too late.
+    /// Writes off the slot of a thread until the thread returns. Its result is discarded.
     pub(crate) fn write_off<T: Send + 'static>(self: &Arc<Self>, context: &Context, thread: JoinHandle<T>) {
         let (slots, context) = (Arc::clone(self), context.clone());
         slots.lost.send_modify(|lost| *lost += 1);
@@ -114,7 +114,7 @@ impl Slots {
         });
     }
 
-    /// Resolves when all slots have been lost for so long without a break.
+    /// Resolves when all slots have been lost for `patience` without a break.
     pub(crate) async fn exhausted(&self, patience: Duration) {
         let (mut lost, mut all) = (self.lost.subscribe(), self.all.subscribe());
         let gone = "the sender lives as long as the slots";
@@ -159,7 +159,7 @@ mod tests {
         drop(second);
         assert_eq!(slots.taken(), 1);
         drop(slots.take().await);
-        // One stays, whatever is asked for.
+        // One always stays.
         assert_eq!(slots.shrink(usize::MAX), 1);
         assert_eq!(slots.grow(usize::MAX), MOST);
         drop(third);

@@ -1,4 +1,4 @@
-//! What is wrong with a worker, and for how long: pure, told the time that has passed.
+//! What is wrong with a worker, and for how long. Pure: the time that has passed is an argument.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use crate::runtime::settlement::persist::Slowest;
 
-/// How often a limit is looked at before it is reached.
+/// How many times a worker is checked within a limit.
 const LOOKS: u32 = 6;
-/// A look asks the broker: at most so often, and seldom enough to cost nothing.
+/// The shortest and the longest time between two checks. A check may query the broker, so they must be rare enough to cost
+/// nothing.
 const LOOK_WITHIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
 /// The checks of liveness.
@@ -21,7 +22,7 @@ pub(super) struct Checks {
     settling: Check,
 }
 
-/// What one look at the worker found: a reason for each check that does not hold.
+/// The result of one check of the worker: a reason for each problem that was found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Symptoms {
     pub(super) executor: Option<String>,
@@ -54,7 +55,7 @@ pub(super) struct Report {
     ok: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failed: Vec<Trouble>,
-    /// What the worker cannot settle at the moment, whether or not that has lasted too long.
+    /// Messages that the worker cannot settle at the moment, whether or not that has lasted too long.
     #[serde(skip_serializing_if = "Option::is_none")]
     settling: Option<Waiting>,
 }
@@ -80,12 +81,13 @@ impl Checks {
             executor: check("executor", stall),
             connection: check("connection", connection),
             progress: check("progress", stall),
-            // As a rule it is the broker that does not take an outcome: restarting helps no sooner than with a lost connection.
+            // Usually it is the broker that does not accept an outcome: restarting helps no sooner than with a lost
+            // connection.
             settling: check("settling", connection),
         }
     }
 
-    /// How long to wait between two looks.
+    /// How long to wait between two checks.
     pub(super) fn pause(&self) -> Duration {
         let limits =
             [self.progress.limit, self.connection.limit].into_iter().filter(|limit| !limit.is_zero());
@@ -93,10 +95,10 @@ impl Checks {
         limits.min().map_or(most, |limit| (limit / LOOKS).clamp(least, most))
     }
 
-    /// Notes what a look found, `passed` after the last one.
+    /// Records what a check found, `passed` after the last one.
     ///
-    /// A process that was stopped for a while, as a whole or with its machine, has looked at nothing meanwhile:
-    /// only so much is counted as may pass between two looks.
+    /// A process that was suspended for a while, alone or with its machine, has checked nothing meanwhile, so no more time
+    /// is counted than may pass between two checks.
     pub(super) fn note(&mut self, symptoms: Symptoms, passed: Duration, now: DateTime<Utc>) {
         let passed = passed.min(self.pause() * 2);
         let Symptoms { executor, connection, progress, settling } = symptoms;
@@ -106,13 +108,13 @@ impl Checks {
         self.settling.note(settling, passed, now);
     }
 
-    /// What fails.
+    /// Reports the failing checks.
     pub(super) fn report(&self) -> Report {
         let checks = [&self.executor, &self.connection, &self.progress, &self.settling];
         Report::of(checks.into_iter().filter_map(|check| check.failure().cloned()))
     }
 
-    /// Since when the connection has been away, as far as it was seen.
+    /// Since when the connection has been away, as far as this worker noticed.
     pub(super) fn disconnected_since(&self) -> Option<DateTime<Utc>> {
         self.connection.trouble.as_ref().map(|trouble| trouble.since)
     }
@@ -140,7 +142,7 @@ impl Check {
 }
 
 impl Trouble {
-    /// Something that is wrong at this moment, since some time.
+    /// A problem that exists now and started at `since`.
     pub(super) fn now(check: &'static str, since: DateTime<Utc>, reason: &str) -> Self {
         let lasts = (Utc::now() - since).to_std().unwrap_or_default();
         Self { check, since, lasts, reason: reason.into() }
@@ -148,13 +150,13 @@ impl Trouble {
 }
 
 impl Report {
-    /// A report of what fails.
+    /// A report of these problems.
     pub(super) fn of(failed: impl IntoIterator<Item = Trouble>) -> Self {
         let failed: Vec<Trouble> = failed.into_iter().collect();
         Self { ok: failed.is_empty(), failed, settling: None }
     }
 
-    /// The same report, with what waits to be settled.
+    /// Adds the messages that wait to be settled.
     pub(super) fn with(mut self, slowest: Option<Slowest>) -> Self {
         self.settling = slowest.map(|Slowest { count, lasts, reason, waits_for }| {
             let since =

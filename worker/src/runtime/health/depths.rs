@@ -1,4 +1,4 @@
-//! How full the queues of a worker are, asked when somebody reads the metrics.
+//! The queue lengths of a worker, queried when metrics are read.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::Consuming;
 use crate::broker::QueueInfo;
 use crate::routing::Queue;
 
-/// The broker is asked no more often than this, however many readers there are.
+/// The broker is queried no more often than this, however many readers there are.
 const AT_MOST_EVERY: Duration = Duration::from_secs(15);
 /// How long a reader waits for the broker.
 const LIMIT: Duration = Duration::from_millis(1500);

@@ -1,6 +1,6 @@
 //! Answers `GET` and `HEAD` for three paths: as much of HTTP/1.1 as a probe needs.
 //!
-//! One request a connection, bounded in size, time and number: a client that can reach the port cannot harm the worker.
+//! One request per connection, bounded in size, time and number: a client that can reach the port cannot harm the worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::tracing;
 
 /// How long a connection may last.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How many connections are served at once; more of them wait.
+/// How many connections are served at once; others wait.
 const CONNECTIONS: usize = 64;
 /// The largest request: probes send a few hundred bytes.
 const REQUEST: usize = 8 * 1024;
 /// The type of Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves until it is dropped.
+/// Serves until the future is dropped.
 pub(super) async fn serve(listener: TcpListener, vitals: Arc<Vitals>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -31,12 +31,12 @@ pub(super) async fn serve(listener: TcpListener, vitals: Arc<Vitals>) {
             Ok((stream, _)) => {
                 let vitals = Arc::clone(&vitals);
                 tokio::spawn(async move {
-                    // Errors and late comers are the client's affair.
+                    // Errors and timeouts are the client's problem.
                     let _ = tokio::time::timeout(PATIENCE, answer(stream, &vitals)).await;
                     drop(place);
                 });
             }
-            // Out of file descriptors, for instance: that passes.
+            // For instance when out of file descriptors, which is temporary.
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection for a health check");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -60,7 +60,7 @@ async fn answer(mut stream: TcpStream, vitals: &Vitals) -> std::io::Result<()> {
     };
     stream.write_all(response.as_bytes()).await?;
     stream.shutdown().await?;
-    // What is still unread would reset the connection before the answer is read.
+    // Unread input would reset the connection before the client has read the response.
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())

@@ -1,8 +1,8 @@
 //! Whether a worker is alive and ready, for its supervisor: `/livez` and `/readyz`.
 //!
-//! All of it runs on a thread of its own, so that a worker whose async runtime is blocked can be distinguished
-//! from a healthy one. [`watch`] looks at the worker every few seconds, [`checks`] says what is wrong for how long, and
-//! [`http`] answers from what was seen: a probe costs no question to the broker.
+//! All of it runs on its own thread, so that a worker whose async runtime is blocked can be distinguished from a healthy
+//! one. [`watch`] checks the worker every few seconds, [`checks`] tracks what is wrong and for how long, and [`http`]
+//! answers from these findings: a probe never queries the broker.
 
 mod checks;
 mod depths;
@@ -38,7 +38,7 @@ use crate::tracing;
 /// The health of one worker. It is served until this is dropped.
 pub(super) struct Health {
     vitals: Arc<Vitals>,
-    /// Shows that the worker's runtime comes round.
+    /// Shows that the worker's runtime is not blocked.
     heart: Option<JoinHandle<()>>,
     _served: Option<DropGuard>,
 }
@@ -47,32 +47,32 @@ pub(super) struct Health {
 struct Vitals {
     phase: Mutex<Phase>,
     handle: WorkerHandle,
-    /// Counted up by a task on the worker's runtime.
+    /// Incremented by a task on the worker's runtime.
     beats: AtomicU64,
     checks: Mutex<Checks>,
     begun: DateTime<Utc>,
     stopping: OnceLock<DateTime<Utc>>,
     metrics: Metrics,
     depths: Depths,
-    /// Its scheduler, if it has one, counts what it does.
+    /// For the counts of its scheduler, if it has one.
     app: App,
 }
 
-/// How far a worker has come.
+/// The phase that a worker is in.
 #[derive(Clone)]
 enum Phase {
     /// It runs the functions marked `#[setup]`.
     SettingUp,
-    /// It looks for its broker.
+    /// It is connecting to its broker.
     Connecting,
-    /// It has its consumer.
+    /// It is consuming.
     Consuming(Consuming),
 }
 
 /// Shows whether a consuming worker makes progress.
 #[derive(Clone)]
 pub(super) struct Consuming {
-    /// Asked how full the queues are, when the worker has nothing to do.
+    /// Queried for the queue lengths when the worker is idle.
     pub(super) broker: Arc<dyn Broker>,
     /// Where results go.
     pub(super) backend: Arc<dyn ResultBackend>,
@@ -80,13 +80,13 @@ pub(super) struct Consuming {
     pub(super) control: Arc<dyn ConsumerControl>,
     /// What it consumes from.
     pub(super) sources: Arc<Sources>,
-    /// Counts the messages that were handed to the worker.
+    /// Counts the messages that were delivered to the worker.
     pub(super) delivered: Arc<AtomicU64>,
-    /// What it is running.
+    /// Its running tasks.
     pub(super) running: Arc<RunningTasks>,
-    /// What it cannot settle at the moment.
+    /// Outcomes that it cannot settle at the moment.
     pub(super) settling: Arc<Settling>,
-    /// What it is not to consume.
+    /// What it must not consume.
     pub(super) pauses: Arc<Pauses>,
     pub(super) slots: Arc<Slots>,
     /// Knows how many events were dropped.
@@ -94,10 +94,10 @@ pub(super) struct Consuming {
 }
 
 impl Health {
-    /// Begins to serve the health of the worker that `handle` stops, if the configuration says where.
+    /// Starts serving health checks for the worker that `handle` stops, if an address is configured.
     ///
     /// # Errors
-    /// The address cannot be listened on.
+    /// Fails if the address cannot be listened on.
     pub(super) fn start(app: &App, config: &WorkerConfig, handle: &WorkerHandle) -> Result<Self> {
         let checks = Checks::new(config.health_stall_limit, config.health_connection_limit);
         let pause = checks.pause();
@@ -128,12 +128,12 @@ impl Health {
         self.vitals.metrics.clone()
     }
 
-    /// The worker is set up and looks for its broker.
+    /// Marks the worker as set up and connecting to its broker.
     pub(super) fn connecting(&self) {
         *self.vitals.phase.lock().expect("never poisoned") = Phase::Connecting;
     }
 
-    /// The worker has its consumer.
+    /// Marks the worker as consuming.
     pub(super) fn consuming(&self, consuming: Consuming) {
         *self.vitals.phase.lock().expect("never poisoned") = Phase::Consuming(consuming);
     }
@@ -190,7 +190,7 @@ impl Vitals {
 
     /// Whether the worker should be left alone, or restarted.
     fn liveness(&self) -> Report {
-        // At once, and not after a limit: it does not pass by itself.
+        // Reported at once, not after a limit: it does not pass by itself.
         if let Phase::Consuming(consuming) = self.phase()
             && let Some((since, reason)) = consuming.control.loss().or_else(|| consuming.backend.loss())
         {

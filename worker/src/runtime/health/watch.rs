@@ -1,4 +1,4 @@
-//! Looks at the worker every few seconds. The broker is asked only when the worker has nothing to do.
+//! Checks the worker every few seconds. The broker is queried only when the worker is idle.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use crate::error::Result;
 use crate::runtime::settlement::persist::Slowest;
 use crate::tracing;
 
-/// The consumer is not at its queues.
+/// The consumer is not attached to all of its queues.
 pub(super) const DETACHED: &str = "the worker is not connected to all of its queues";
 
-/// An outcome that takes longer than this to settle is a symptom: the broker is seldom away for so long.
+/// An outcome that takes longer than this to settle is a symptom: the broker is seldom away for that long.
 const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the counters said at the last look.
+/// The counters at the last check.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
     beats: u64,
     delivered: u64,
 }
 
-/// Checks the worker again and again, forever.
+/// Checks the worker periodically, forever.
 pub(super) async fn watch(vitals: &Vitals, pause: Duration) {
     let mut last = Counters::default();
     let mut looked = Instant::now();
@@ -53,7 +53,7 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
         symptoms.executor = Some(reason.into());
     }
     match vitals.phase() {
-        // A worker that stops is left to its grace time.
+        // A stopping worker is limited by its grace time instead.
         _ if vitals.handle.is_stopping() => {}
         Phase::SettingUp => {}
         Phase::Connecting => symptoms.connection = Some("the worker has not reached its broker yet".into()),
@@ -77,7 +77,7 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
                     return symptoms;
                 }
                 let open = consuming.pauses.open(&consuming.sources.queues());
-                // Without a name, a broker tells of all queues.
+                // Without names, a broker reports all queues.
                 if open.is_empty() {
                     return symptoms;
                 }
@@ -89,12 +89,12 @@ async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
     symptoms
 }
 
-/// What the queues say about a worker that does nothing.
+/// Checks whether there are ready messages that an idle worker does not receive.
 fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, symptoms: &mut Symptoms) {
     match waiting {
         Ok(queues) => {
             let full = queues.iter().find(|queue| queue.ready > 0);
-            // What came while the broker was asked counts.
+            // Deliveries that arrived during the query count.
             let is_idle = consuming.delivered.load(Ordering::Relaxed) == delivered;
             if let Some(queue) = full.filter(|_| is_idle) {
                 symptoms.progress = Some(format!(
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// What two looks at a worker that does nothing find.
+    /// What two checks of an idle worker find.
     async fn found(control: Control) -> (Symptoms, bool) {
         let options = ConnectOptions {
             timeout: Duration::from_secs(5),

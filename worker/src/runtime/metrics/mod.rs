@@ -1,7 +1,7 @@
-//! What a worker counts and measures, for Prometheus: `/metrics` beside `/livez`.
+//! Prometheus metrics of a worker: `/metrics`, beside `/livez`.
 //!
-//! Runs and outcomes are recorded where they happen, by [`Metrics`]. What has a present value is read when somebody asks
-//! ([`Present`]): that costs a worker without a reader nothing.
+//! Runs and outcomes are recorded where they happen, by [`Metrics`]. Current values are read on request ([`Present`]), which
+//! costs nothing while there is no reader.
 
 #[cfg(feature = "metrics")]
 mod names;
@@ -33,7 +33,7 @@ pub(crate) enum StoredAs {
     Failed,
 }
 
-/// The present values of a worker.
+/// The current values of a worker.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read by the feature `metrics`"))]
 pub(crate) struct Present {
@@ -44,7 +44,7 @@ pub(crate) struct Present {
     pub(crate) slots: usize,
     pub(crate) slots_taken: usize,
     pub(crate) slots_lost: usize,
-    /// Outcomes that wait to be settled, and for how long the oldest of them.
+    /// How many outcomes wait to be settled, and how long the oldest has waited.
     pub(crate) settling: (usize, Duration),
     pub(crate) events_dropped: u64,
     /// Its queues and their dead-letter queues; `None`: the broker did not answer.

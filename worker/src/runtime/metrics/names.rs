@@ -1,19 +1,19 @@
-//! A bound on the number of series: anybody may send calls of any name.
+//! Limits the number of series: calls may have any name.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
-/// So many tasks and queues have series of their own; the others share one.
+/// How many tasks and queues have their own series; the others share one.
 pub(super) const NAMES: usize = 200;
-/// The name of those others.
+/// The name that the others share.
 pub(super) const OTHER: &str = "other";
 
-/// The names that have series of their own: the first ones that come.
+/// The names that have their own series: the first ones to appear.
 #[derive(Debug, Default)]
 pub(super) struct Names(RwLock<HashSet<String>>);
 
 impl Names {
-    /// The name, or what all others share.
+    /// The name, or [`OTHER`] once there are too many.
     pub(super) fn bounded(&self, name: &str) -> String {
         if name.is_empty() {
             return "unknown".into();

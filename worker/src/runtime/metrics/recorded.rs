@@ -20,13 +20,13 @@ use crate::middleware::OutcomeKind;
 use crate::runtime::waited::waited;
 use crate::task::Context;
 
-/// Upper bounds in seconds: of runs and of waits in a queue.
+/// Upper bounds in seconds, for runs and for waits in a queue.
 const LONG: [f64; 14] =
     [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0];
-/// The same of settling, which takes as long as broker and backend do.
+/// The same for settling, which takes as long as broker and backend do.
 const SHORT: [f64; 10] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
-/// Records what a worker does, where somebody may ask for it.
+/// Records what a worker does, if metrics are served.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics(Option<Arc<Recorded>>);
 
@@ -74,11 +74,11 @@ struct Recorded {
     store: Histogram,
     values: Values,
     schedules: ScheduleMetrics,
-    /// One reader at a time: what it reads is set just before.
+    /// One reader at a time: values are set just before they are read.
     reading: Mutex<()>,
 }
 
-/// What has a present value.
+/// The metrics that show a current value.
 #[derive(Debug, Default)]
 struct Values {
     connected: Gauge,
@@ -106,7 +106,7 @@ impl Metrics {
         self.0.is_some()
     }
 
-    /// A task begins to run.
+    /// Records that a task started to run.
     pub(crate) fn started(&self, context: &Context) {
         let Some(recorded) = &self.0 else { return };
         if let Some(wait) = waited(context.id(), context.headers(), Utc::now()) {
@@ -115,7 +115,7 @@ impl Metrics {
         }
     }
 
-    /// A delivery is settled: how it ended, how long it ran (zero if it did not), and how long the rest took.
+    /// Records how a settled delivery ended, how long it ran (zero if it did not), and how long the rest took.
     pub(crate) fn settled(
         &self,
         context: &Context,
@@ -135,7 +135,7 @@ impl Metrics {
         recorded.outcomes.get_or_create(&OutcomeLabels { task, queue, outcome: kind.name() }).inc();
     }
 
-    /// A result was stored, which took so long, or was not.
+    /// Records whether a result was stored, and how long that took.
     pub(crate) fn result(&self, how: StoredAs, took: Duration) {
         let Some(recorded) = &self.0 else { return };
         let outcome = match how {
@@ -243,7 +243,7 @@ impl Values {
         self.settling.set(number(settling));
         self.settling_oldest.set(oldest.as_secs_f64());
         raise(&self.events_dropped, present.events_dropped);
-        // What the broker does not tell any more is not known, rather than as it was.
+        // What the broker no longer reports is unknown: the old value must not stay.
         [&self.ready, &self.running, &self.delayed, &self.consumers, &self.paused]
             .into_iter()
             .for_each(Family::clear);
@@ -264,7 +264,7 @@ impl Values {
     }
 }
 
-/// Brings a counter to the value of another one, which only grows.
+/// Raises a counter to the value of another one, which only grows.
 fn raise(counter: &Counter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }

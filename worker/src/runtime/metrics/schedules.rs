@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 use crate::app::schedules::Figures;
 
-/// Upper bounds in seconds: a takeover takes up to five, and what is later than thirty was missed.
+/// Upper bounds in seconds: a takeover takes up to 5 s, and anything later than 30 s was missed.
 const LATE: [f64; 10] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 300.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -18,7 +18,7 @@ struct CallLabels {
     outcome: &'static str,
 }
 
-/// Due times, how late they are, and who leads.
+/// Due times, how late they are, and whether this scheduler leads.
 #[derive(Debug)]
 pub(super) struct ScheduleMetrics {
     calls: Family<CallLabels, Counter>,

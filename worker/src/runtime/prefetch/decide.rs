@@ -1,33 +1,35 @@
-//! How many messages a worker reserves with `prefetch = "auto"`: about as many as it begins within [`WINDOW`].
+//! How many messages a worker reserves with `prefetch = "auto"`: about as many as it starts within [`WINDOW`].
 //!
-//! What counts is how fast reserved messages begin, not how long tasks take: a task that computes on a busy processor, or
-//! that was quick and now is slow, shows in it while it runs, and no task pays for being measured.
+//! What counts is how fast reserved messages start, not how long tasks take. It shows while tasks are still running that
+//! they compete for a busy processor or have become slow, and no task pays for being measured.
 
 use std::time::Duration;
 
-/// Messages for so long are reserved. It is the longest that a message waits in a worker while another could run it, as long
-/// as tasks take what they took; and a broker whose answers take a good part of it is still kept busy, since the window
-/// grows while it can be begun twice within this time.
+/// Enough messages to start within this time are reserved. As long as tasks keep taking the same time, a message waits here
+/// no longer than that while another worker could run it. A broker whose replies take a good part of this time is still kept
+/// busy, since the window grows while it could be started twice within it.
 const WINDOW: Duration = Duration::from_millis(50);
-/// The most that are reserved, unless there are more slots. More hardly drains faster, and all of it is in memory.
+/// The most messages that are reserved, unless there are more slots. A larger window hardly drains faster, and all of it is
+/// in memory.
 const MOST: usize = 2000;
-/// What waits may take so many windows before it goes back. A window is chosen to take one to two of them.
+/// How many spans of [`WINDOW`] the waiting messages may take to start before some are returned. A window is chosen to take
+/// one to two of them.
 const PATIENCE: f64 = 4.0;
-/// An unused window is given up after so many spans of [`SPAN`].
+/// An unused window is given up after this many spans of [`SPAN`].
 const UNUSED: u32 = 20;
 
-/// How often a worker looks at what it has begun.
+/// How often a worker measures how many tasks it has started.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// How long a rate must hold before the window grows.
 const SPAN: Duration = Duration::from_millis(500);
 
-/// What a worker has seen of itself.
+/// What a worker has measured about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Seen {
-    /// How many tasks a second began since the last look, or between that and the one before, whichever is more: a machine
-    /// that was busy with something else for a moment is no reason to return what is reserved.
+    /// Tasks started per second since the last measurement, or between that and the one before, whichever is higher: a
+    /// machine that was busy with something else for a moment is no reason to return reserved messages.
     pub(super) rate: f64,
-    /// The same over a whole [`SPAN`] in which the window did not change, at its end.
+    /// The rate over a whole [`SPAN`] in which the window did not change. Set at the end of the span.
     pub(super) sustained: Option<f64>,
     /// How many messages wait for a slot.
     pub(super) waiting: usize,
@@ -35,10 +37,10 @@ pub(super) struct Seen {
     pub(super) unused: u32,
 }
 
-/// How many messages to reserve from now on. It is the number of slots, doubled so many times. It falls as far as it has to
-/// and grows one step at a time.
+/// Returns how many messages to reserve from now on: the number of slots, doubled zero or more times. It falls at once as
+/// far as necessary, and grows one doubling at a time.
 pub(super) fn decide(slots: usize, current: u16, seen: &Seen) -> u16 {
-    // Another number of slots: the nearest window that it can have.
+    // If the number of slots has changed, this is the nearest window that it allows.
     let current = fit(slots, f64::from(current));
     let waiting = seen.waiting as f64;
     if waiting > PATIENCE * begun(seen.rate) {
@@ -55,7 +57,7 @@ pub(super) fn decide(slots: usize, current: u16, seen: &Seen) -> u16 {
     }
 }
 
-/// The largest window that is begun in time.
+/// The largest window that is no larger than `room`, but at least the number of slots.
 fn fit(slots: usize, room: f64) -> u16 {
     let room = room.min(MOST as f64);
     let mut window = slots.max(1);
@@ -65,12 +67,12 @@ fn fit(slots: usize, room: f64) -> u16 {
     u16::try_from(window).unwrap_or(u16::MAX)
 }
 
-/// How many tasks begin within a window at this rate.
+/// How many tasks start within [`WINDOW`] at this rate.
 fn begun(rate: f64) -> f64 {
     rate * WINDOW.as_secs_f64()
 }
 
-/// Makes rates of counts.
+/// Turns counts into rates.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     begun: u64,
@@ -79,7 +81,7 @@ pub(super) struct Meter {
     unused: u32,
 }
 
-/// The time since the last rate that could be a sustained one.
+/// Tasks and time since the last sustained rate, or since the window changed.
 #[derive(Debug, Default)]
 struct Span {
     tasks: u64,
@@ -87,7 +89,7 @@ struct Span {
 }
 
 impl Meter {
-    /// Takes a look: `begun` tasks since the start, `waiting` messages now, `passed` since the last look.
+    /// Takes a measurement: `begun` tasks since the start, `waiting` messages now, `passed` since the last one.
     pub(super) fn look(&mut self, begun: u64, waiting: usize, passed: Duration, current: u16) -> Seen {
         let tasks = begun - std::mem::replace(&mut self.begun, begun);
         self.span.tasks += tasks;
@@ -105,14 +107,14 @@ impl Meter {
         Seen { rate, sustained, waiting, unused: self.unused }
     }
 
-    /// The window has changed: what was begun before says nothing of it.
+    /// Starts a new span after the window has changed: what was measured before says nothing about the new window.
     pub(super) fn begin_anew(&mut self) {
         (self.span, self.unused) = Default::default();
     }
 }
 
 fn per_second(tasks: u64, time: Duration) -> f64 {
-    // Two looks at one instant show nothing.
+    // Two measurements at the same instant show nothing.
     if time.is_zero() { 0.0 } else { tasks as f64 / time.as_secs_f64() }
 }
 
@@ -124,7 +126,7 @@ mod tests {
         Seen { rate, sustained: Some(rate), waiting, unused: 0 }
     }
 
-    /// Decides again and again at the same rate, with all that is reserved waiting.
+    /// Repeats the decision at the same rate, with all reserved messages waiting, until the window is stable.
     fn settled(slots: usize, rate: f64) -> (u16, u32) {
         let (mut window, mut steps) = (fit(slots, 0.0), 0);
         loop {
@@ -141,17 +143,17 @@ mod tests {
     fn the_window_is_what_begins_within_fifty_milliseconds() {
         // Slots, tasks a second, window.
         for (slots, rate, window) in [
-            // Tasks of a second and of a twentieth of it.
+            // Tasks of 1 s, and of a twentieth of that.
             (20, 20.0, 20),
             (20, 400.0, 20),
             (1, 1.0, 1),
             (1, 20.0, 1),
             (1, 40.0, 2),
-            // Of a millisecond, in two slots.
+            // Tasks of 1 ms, in two slots.
             (2, 2_000.0, 64),
             (20, 799.0, 20),
             (20, 800.0, 40),
-            // Of some microseconds.
+            // Tasks of microseconds.
             (20, 100_000.0, 1_280),
             (1, 1e9, 1_024),
             (7, 1e9, 1_792),
@@ -170,7 +172,7 @@ mod tests {
             assert_eq!(decide(20, 320, &busy(rate, 320)), 320, "{rate}");
         }
         assert_eq!(decide(20, 320, &busy(12_800.0, 320)), 640);
-        // What waits would take more than two tenths of a second.
+        // The waiting messages would take more than 200 ms to start.
         assert_eq!(decide(20, 320, &busy(1_590.0, 320)), 40);
     }
 
@@ -179,7 +181,7 @@ mod tests {
         let stuck = Seen { rate: 0.0, sustained: None, waiting: 1_260, unused: 0 };
         assert_eq!(decide(20, 1_280, &stuck), 20);
         assert_eq!(decide(20, 1_280, &Seen { waiting: 1, ..stuck }), 20);
-        // All but one slot are: what waits still begins in time.
+        // All slots but one are stuck, yet the waiting messages still start in time.
         assert_eq!(decide(20, 1_280, &Seen { rate: 20_000.0, ..stuck }), 1_280);
         assert_eq!(decide(20, 1_280, &Seen { rate: 2_000.0, ..stuck }), 80);
     }
@@ -188,7 +190,7 @@ mod tests {
     fn it_does_not_grow_before_a_rate_has_held_nor_while_too_much_waits() {
         let sudden = Seen { rate: 1e6, sustained: None, waiting: 20, unused: 0 };
         assert_eq!(decide(20, 20, &sudden), 20);
-        // From many queues, each with a window of its own.
+        // Deliveries from many queues, each with its own window.
         assert_eq!(decide(20, 20, &busy(1_000.0, 60)), 20);
     }
 
@@ -216,7 +218,7 @@ mod tests {
         let mut meter = Meter::default();
         let seen = meter.look(100, 5, Duration::from_millis(100), 20);
         assert_eq!(seen, Seen { rate: 1_000.0, sustained: None, waiting: 5, unused: 0 });
-        // A late look, and what it saw is forgotten after the next.
+        // A late measurement, which no longer counts after the next one.
         let seen = meter.look(300, 0, Duration::from_millis(400), 20);
         assert_eq!((seen.rate, seen.sustained), (1_000.0, Some(600.0)));
         assert_eq!(meter.look(300, 0, LOOK, 20).rate, 500.0);

@@ -1,4 +1,4 @@
-//! How many messages a worker has reserved, and may have: fixed, one for each slot, or as its tasks are.
+//! How many messages a worker may reserve: a fixed number, one for each slot, or as many as suit its tasks.
 
 mod decide;
 
@@ -27,13 +27,13 @@ pub(crate) struct Window {
     pauses: Arc<Pauses>,
     /// How many deliveries may be unsettled.
     count: AtomicU16,
-    /// Held while it is changed, so that the last change counts.
+    /// Held during a change, so that the last change wins.
     changing: Mutex<()>,
     /// How many deliveries were given a slot.
     begun: AtomicU64,
-    /// How many wait for one.
+    /// How many deliveries wait for a slot.
     waiting: AtomicUsize,
-    /// More may wait than fit into the window.
+    /// The window has shrunk, and more deliveries may be waiting than fit into it.
     has_fallen: AtomicBool,
 }
 
@@ -49,7 +49,7 @@ impl Window {
         Self { setting, slots, control, pauses, count, changing, begun, waiting, has_fallen }
     }
 
-    /// What is configured.
+    /// Returns the configured prefetch.
     pub(crate) fn setting(&self) -> Prefetch {
         self.setting
     }
@@ -59,23 +59,24 @@ impl Window {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A delivery was given a slot.
+    /// Counts a delivery that was given a slot.
     pub(crate) fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many wait for one.
+    /// Records how many deliveries wait for a slot.
     pub(crate) fn wait(&self, waiting: usize) {
         self.waiting.store(waiting, Ordering::Relaxed);
     }
 
-    /// Once after the window has fallen, how many may wait: the rest has to go back.
+    /// Returns once after the window has shrunk how many deliveries may wait; the rest must be returned.
     pub(crate) fn take_fall(&self) -> Option<usize> {
         let has_fallen = self.has_fallen.swap(false, Ordering::AcqRel);
         has_fallen.then(|| usize::from(self.count()).saturating_sub(self.slots.taken()))
     }
 
-    /// Follows a changed number of slots, beginning with one message a slot. The count changes at once; the broker follows.
+    /// Adapts to a changed number of slots, starting with one message for each slot. The count changes at once, the broker
+    /// later.
     pub(crate) fn resize(self: &Arc<Self>) {
         if matches!(self.setting, Prefetch::Fixed(_)) {
             return;
@@ -93,13 +94,13 @@ impl Window {
         });
     }
 
-    /// Has the pipe return what does not fit any more.
+    /// Makes the pipe return the deliveries that no longer fit.
     fn fall(&self) {
         self.has_fallen.store(true, Ordering::Release);
         self.pauses.touch();
     }
 
-    /// Adapts the window to how fast tasks begin, until `over`. Does nothing unless it is to be adapted.
+    /// Adapts the window to how fast tasks start, until `over`. Does nothing unless the prefetch is `auto`.
     pub(crate) async fn follow(self: Arc<Self>, over: CancellationToken) {
         if self.setting != Prefetch::Auto {
             return;
@@ -127,7 +128,7 @@ impl Window {
                     );
                     return;
                 }
-                // It is decided anew at the next look.
+                // The next measurement decides again.
                 Err(error) => {
                     tracing::debug!(
                         error = format!("{error:#}"),

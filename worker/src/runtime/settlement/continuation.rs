@@ -1,8 +1,8 @@
 //! What follows a task: the next step of a chain, callbacks and errbacks, in Celery's form.
 //!
-//! Celery's facts: `chain` is reversed, its last element is the next step; a step that is not immutable gets
-//! the result before its own arguments; an errback gets the id of the failed task. Arguments and signatures are passed on
-//! as the text that they are: numbers of any size and kombu's typed values arrive as they were sent.
+//! In Celery, `chain` is reversed: its last element is the next step. A step that is not immutable gets the result before
+//! its own arguments; an errback gets the id of the failed task. Arguments and signatures are passed on as raw text: numbers
+//! of any size and kombu's typed values arrive as they were sent.
 
 use chrono::Utc;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use crate::routing::router::Wanted;
 use crate::runtime::admission::step::Step;
 use crate::task::Context;
 
-/// A message that is ready but for its address.
+/// A message that is ready except for its address.
 #[derive(Debug)]
 pub(crate) struct Following {
     /// The task.
@@ -62,9 +62,8 @@ pub(crate) fn after_failure(embed: &Embed, context: &Context) -> Vec<Following> 
     steps(&embed.errbacks).map(|step| apply(&step, &id, Embed::default(), context)).collect()
 }
 
-/// The ids of the steps that will never run now, with the queue on which each one's result is awaited:
-/// without a stored failure, a caller that waits for the end of the chain, or of the chord that it is a part of, would wait
-/// forever.
+/// The ids of the steps that can no longer run, each with the queue on which its result is awaited. Without a stored
+/// failure, a caller that waits for the end of the chain, or of the chord that it is a part of, would wait forever.
 pub(crate) fn never_reached(embed: &Embed) -> Vec<(String, Option<String>)> {
     let awaited = |step: &Step<'_>| Some((step.text("task_id")?, step.text("reply_to")));
     let mut reached: Vec<_> =
@@ -91,7 +90,7 @@ fn apply(step: &Step<'_>, first: &RawValue, mut embed: Embed, parent: &Context) 
     embed.chain = embed.chain.or_else(|| step.signatures("chain"));
     let first = Some(first).filter(|_| !step.is_immutable());
     let args: Vec<&RawValue> = first.into_iter().chain(step.args.iter().flatten().copied()).collect();
-    // Everything here came out of JSON, and `unsupported` has seen that it is of the right shape.
+    // All of this came from JSON, and `unsupported` has checked its shape.
     let body = codec::encode_values(&args, step.kwargs(), &embed).unwrap_or_default();
     let properties = Properties {
         content_type: Some(JSON.into()),

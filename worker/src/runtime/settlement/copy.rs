@@ -1,4 +1,4 @@
-//! The copy of a message that is sent again, with all that was learned of it.
+//! The copy of a message that is sent again, with everything learned about it.
 
 use crate::message::Message;
 use crate::message::headers::{is_instruction, is_trace, names};
@@ -8,9 +8,9 @@ use crate::runtime::admission::request::Request;
 pub(crate) fn copy_of(request: &Request) -> Message {
     let context = &request.context;
     let mut message = context.message().clone();
-    // The header `expires` goes on; the property would cut a wait in the broker short.
+    // The header `expires` is kept; the property would cut a wait in the broker short.
     message.properties.expiration = None;
-    // The sender said these to the broker for one publish.
+    // These headers concern the original publish only; a copy must not repeat them.
     message.headers.retain(|name| !is_instruction(name) && !is_trace(name));
     // It counts the waits of one pause.
     message.headers.remove(names::HELD);
@@ -19,10 +19,10 @@ pub(crate) fn copy_of(request: &Request) -> Message {
     }
     if request.crashes > 0 {
         message.headers.set(names::CRASHES, request.crashes);
-        // A note about an earlier quarantine says nothing about this copy, nor a note about this copy about another.
+        // A new name: a note about one copy's quarantine must not apply to another copy.
         message.headers.set(names::QUARANTINE, format!("{:016x}", fastrand::u64(..)));
     }
-    // It goes straight to its queue from here on: what its first address was would be forgotten.
+    // From here on it goes straight to its queue, so its first address would be lost.
     if context.routing_key() != context.queue() && message.headers.get(names::ROUTING_KEY).is_none() {
         message.headers.set(names::ROUTING_KEY, context.routing_key());
         message.headers.set(names::EXCHANGE, context.exchange());
@@ -30,7 +30,7 @@ pub(crate) fn copy_of(request: &Request) -> Message {
     message
 }
 
-/// Makes a call of a plain message: its payload is the one argument.
+/// Turns a plain message into a call with its payload as the only argument.
 pub(crate) fn mark_plain(message: &mut Message, task: &str, id: &str) {
     message.headers.set("task", task);
     message.headers.set("id", id);

@@ -1,10 +1,10 @@
-//! What a worker has done, in numbers.
+//! Counts the outcomes of a worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-/// What a worker did.
+/// The outcomes of a worker, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Tasks that returned.
@@ -15,7 +15,7 @@ pub struct Summary {
     pub retried: u64,
     /// Messages that were requeued at shutdown.
     pub requeued: u64,
-    /// Messages that were too late or cancelled.
+    /// Messages that expired or were revoked.
     pub revoked: u64,
 }
 
@@ -30,12 +30,12 @@ pub(crate) struct Counters {
     pub(crate) retried: AtomicU64,
     /// Messages requeued.
     pub(crate) requeued: AtomicU64,
-    /// Messages that were too late or cancelled.
+    /// Messages that expired or were revoked.
     pub(crate) revoked: AtomicU64,
 }
 
 impl Counters {
-    /// As it is now.
+    /// Returns the current counts.
     pub(crate) fn summary(&self) -> Summary {
         let [succeeded, failed, retried, requeued, revoked] =
             [&self.succeeded, &self.failed, &self.retried, &self.requeued, &self.revoked]

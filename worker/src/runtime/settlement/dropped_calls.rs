@@ -1,9 +1,9 @@
-//! Reports calls that the broker has dead-lettered by itself: they expired while they waited, their queue was too long, or
-//! they were handed out too often.
+//! Reports calls that the broker dead-lettered by itself: they expired while they waited, their queue was full, or they were
+//! delivered too often.
 //!
-//! No worker took part when that happened, so a worker looks into the dead-letter queues of its queues whenever they have
-//! grown. The caller that waits for the result of such a call learns that it is revoked, and the letter is marked as
-//! reported. Expired ones alone would pile up forever: the latest [`KEPT`] stay.
+//! No worker is involved when that happens, so a worker searches the dead-letter queues of its queues whenever they have
+//! grown. Callers that wait for the result of such a call are notified that it is revoked, and the letter is marked as
+//! reported. Expired calls would pile up forever, so only the latest [`KEPT`] stay.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -25,28 +25,28 @@ use crate::routing::Queue;
 use crate::runtime::admission::gate::Gate;
 use crate::tracing;
 
-/// How often the dead-letter queues are looked at.
+/// How often the dead-letter queues are checked.
 const PERIOD: Duration = Duration::from_secs(5);
-/// A queue whose length has not changed is looked through all the same after this time.
+/// A queue whose length has not changed is searched anyway after this time.
 const LONGEST: Duration = Duration::from_secs(300);
-/// Looking takes at most one part in so many of the time.
+/// After a search, the next one waits for this many times its duration.
 const REST: u32 = 20;
-/// The most letters that are looked at in one go.
+/// The most letters that are examined in one search.
 const MOST: u64 = 20_000;
-/// So many expired calls of a queue are kept.
+/// How many expired calls of a queue are kept.
 const KEPT: usize = 1000;
 
-/// A dead-letter queue, and what is known of it.
+/// A dead-letter queue, and what is known about it.
 struct Watched {
     queue: String,
-    /// How many letters it had when it was looked through, without those that this worker has written. `None`: it must be
-    /// looked through.
+    /// How many letters it had at the last search, not counting those that this worker has written. `None`: it must be
+    /// searched.
     known: Option<i128>,
     next: Instant,
     latest: Instant,
 }
 
-/// Looks into the dead-letter queues of a worker's queues until `over`.
+/// Watches the dead-letter queues of a worker's queues until `over`.
 pub(crate) async fn watch(gate: &Gate, settler: &Settler, queues: Vec<String>, over: CancellationToken) {
     let now = Instant::now();
     let names = queues.iter().filter(|queue| !queue.ends_with(".dead"));
@@ -85,7 +85,7 @@ impl Watched {
             return;
         }
         let broker = &settler.broker;
-        // Letters that are held here are hidden from other readers: the `dead` commands and the workers take turns.
+        // Letters that are held here are hidden from other readers, so the `dead` commands and the workers take turns.
         let mut lock = DeadLetters::lock(&self.queue);
         if !lock.take(broker).await {
             return;
@@ -94,7 +94,7 @@ impl Watched {
         lock.open(&**broker).await;
         match walked {
             Ok(Walked { gone, is_done: true }) => self.known = Some(foreign - i128::from(gone)),
-            // There is enough to do for another walk.
+            // More is left to do in another search.
             Ok(Walked { is_done: false, .. }) => {
                 self.known = None;
                 return;
@@ -109,14 +109,14 @@ impl Watched {
     }
 }
 
-/// What came of looking through a queue.
+/// The result of searching a queue.
 struct Walked {
     gone: u64,
     /// False when more expired calls are left than are kept.
     is_done: bool,
 }
 
-/// Looks at so many letters of a queue.
+/// Searches at most `most` letters of a queue.
 async fn walk(
     gate: &Gate,
     settler: &Settler,
@@ -159,7 +159,7 @@ async fn walk(
     walked.map(|()| Walked { gone, is_done })
 }
 
-/// Reports one call, and replaces its letter by a marked one. `Err`: the letter needs no report.
+/// Reports one call, and replaces its letter with a marked one. `Err`: the letter stays as it is.
 async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery) -> Result<(), Settlement> {
     let reason = delivery.message.headers.untold_broker_death().unwrap_or_default().to_owned();
     let request = gate.dropped(delivery)?;

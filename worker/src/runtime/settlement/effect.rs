@@ -1,4 +1,4 @@
-//! The effects that settling a message has, one by one: each is durable before the next begins, or cannot be.
+//! The effects of settling a message, one at a time: each is durable, or known to be impossible, before the next starts.
 
 use futures_util::FutureExt;
 
@@ -14,15 +14,15 @@ use crate::tracing;
 
 /// One step that must be durable before the next.
 pub(crate) enum Effect<'a> {
-    /// To a queue that exists.
+    /// Publishes to a queue that exists.
     Publish(Publication),
-    /// To wherever a task goes; its queue may have to be created.
+    /// Publishes to the route of a task; its queue may have to be created.
     Send { queue: Option<String>, publication: Publication },
-    /// To the dead-letter queue of a queue.
+    /// Publishes to the dead-letter queue of a queue.
     DeadLetter { of: &'a str, letter: Publication },
-    /// Lets the next call of a unique task in.
+    /// Releases the lock of a unique task.
     Unlock(&'a Lock),
-    /// To the result backend.
+    /// Writes to the result backend.
     Store { record: &'a ResultRecord, reply_to: Option<&'a str> },
 }
 
@@ -36,7 +36,7 @@ impl Effect<'_> {
 }
 
 impl Settler {
-    /// Publishes a copy of a message; where its headers are too large, with fewer of them.
+    /// Publishes a copy of a message, with fewer headers if they are too large.
     pub(crate) async fn publish_copy<'a>(
         &self,
         request: &Request,
@@ -78,7 +78,7 @@ impl Settler {
         }
     }
 
-    /// Somebody may have deleted a queue since it was declared: then the next attempt declares it again.
+    /// If the queue was deleted since it was declared, makes the next attempt declare it again.
     fn forget_if_gone(&self, published: Result<()>) -> Result<()> {
         if published.as_ref().is_err_and(Error::is_unroutable) {
             self.app.forget_declared();
@@ -86,7 +86,7 @@ impl Settler {
         published
     }
 
-    /// Tries an effect until it succeeds, cannot, or the worker stops cold.
+    /// Retries an effect until it succeeds, proves impossible, or a cold shutdown starts.
     pub(crate) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Unsettled> {
         self.persist.until_done(what, effect.by(), || self.attempt(&effect).boxed()).await
     }

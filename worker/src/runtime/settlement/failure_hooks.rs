@@ -1,5 +1,5 @@
-//! Calls the program's failure hooks after a task that failed permanently. They are observers: nothing they do changes what
-//! becomes of the message.
+//! Calls the program's failure hooks after a task has failed permanently. They only observe: nothing they do affects the
+//! message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::task::FailedTask;
 use crate::task::failed::FailureHookEntry;
 use crate::tracing;
 
-/// How long a hook may take. A plain function cannot be cut: then the worker goes on without it.
+/// How long a hook may take. A plain function cannot be interrupted: the worker continues without it.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The hooks of the program, in the order of their paths.
 pub(crate) struct FailureHooks(Vec<&'static FailureHookEntry>);
 
 impl FailureHooks {
-    /// Those that are linked in.
+    /// Collects the hooks that are linked in.
     pub(crate) fn collect() -> Self {
         let mut hooks: Vec<_> = inventory::iter::<FailureHookEntry>.into_iter().collect();
         hooks.sort_by_key(|hook| hook.name);
@@ -31,7 +31,7 @@ impl FailureHooks {
         self.0.is_empty()
     }
 
-    /// Calls one after the other, until the worker stops `cold`.
+    /// Calls the hooks one after another, until `cold` fires.
     pub(crate) async fn tell(&self, failed: FailedTask, cold: &CancellationToken) {
         let failed = Arc::new(failed);
         for hook in &self.0 {
@@ -44,7 +44,7 @@ impl FailureHooks {
                 continue;
             }
             let (run, told) = (hook.run, Arc::clone(&failed));
-            // A task of its own, so that a panic stays there.
+            // Spawned, so that a panic stays there.
             let mut hearing = tokio::spawn(Caught::new(async move { run(&told).await }.boxed()));
             let in_time = tokio::select! {
                 biased;

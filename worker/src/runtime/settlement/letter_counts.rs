@@ -1,14 +1,14 @@
-//! How many dead letters this worker has written: those are none of the broker's.
+//! Counts the dead letters that this worker has written, to tell them apart from the broker's.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many letters this worker has written to each dead-letter queue: those are none of the broker's.
+/// How many letters this worker has written to each dead-letter queue, to tell them apart from the broker's.
 #[derive(Default)]
 pub(crate) struct LetterCounts(Mutex<HashMap<String, u64>>);
 
 impl LetterCounts {
-    /// One more is about to be written.
+    /// Counts a letter that is about to be written.
     pub(crate) fn add(&self, queue: &str) {
         *self.counts().entry(queue.to_owned()).or_default() += 1;
     }

@@ -1,4 +1,4 @@
-//! What follows a run: decided in `outcome`, carried out in the order that `settle` states.
+//! What follows a run: decided in `outcome`, carried out in the order documented in `settle`.
 
 pub(crate) mod continuation;
 pub(crate) mod copy;

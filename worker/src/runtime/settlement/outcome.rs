@@ -9,14 +9,14 @@ use crate::runtime::admission::request::Attempts;
 use crate::runtime::execution::ended::Ended;
 use crate::task::{AckMode, TaskError, TaskOptions};
 
-/// What is to be done with the message.
+/// What to do with the message.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     /// Store the value, send what follows, acknowledge.
     Success(Vec<u8>),
     /// Send it again, to be run after a while.
     Retry {
-        /// How long the broker keeps it back.
+        /// How long the broker delays it.
         after: Duration,
         /// Why.
         failure: TaskFailure,
@@ -25,36 +25,36 @@ pub(crate) enum Outcome {
     },
     /// Store the failure and dead-letter the message.
     Dead {
-        /// What the dead-letter queue says.
+        /// The reason that is stored in the dead letter.
         reason: DeadReason,
         /// What the caller receives.
         failure: TaskFailure,
     },
-    /// It is too late for it, or it was cancelled.
+    /// It has expired, or it was revoked.
     Revoked {
         /// What the caller receives: `expired` or `revoked`.
         why: &'static str,
     },
-    /// It has succeeded before, and that was kept: acknowledge.
+    /// It has succeeded before, and that was recorded: acknowledge.
     Repeated,
-    /// Send it again after a while, with nothing spent: it has not run.
+    /// Send it again after a while without spending an attempt: it has not run.
     Postpone {
-        /// How long the broker keeps it back.
+        /// How long the broker delays it.
         after: Duration,
         /// What is missing here.
         problem: String,
     },
-    /// Let it go without a verdict, which is counted as a crash: there is no time for more.
+    /// Drop the delivery unsettled, which is counted as a crash: there is no time for more.
     Lose {
         /// Why.
         problem: String,
     },
-    /// Requeue it, with nothing spent.
+    /// Requeue it without spending an attempt.
     Requeue,
 }
 
 impl Outcome {
-    /// The outcome as middleware sees it: the value that a task returned is not copied for it.
+    /// The outcome as middleware sees it, without a copy of the value that the task returned.
     pub(crate) fn without_value(&self) -> Self {
         match self {
             Self::Success(_) => Self::Success(Vec::new()),
@@ -88,9 +88,9 @@ pub(crate) enum DeadReason {
     Malformed,
     /// The arguments do not fit the task.
     BadArguments,
-    /// It took too many workers down with it.
+    /// Too many workers crashed while they held it.
     Crashed,
-    /// What was to follow its run can never be done, for instance as the broker does not take the message.
+    /// A step after its run is impossible, for instance because the broker does not accept the message.
     Unsettled,
 }
 
@@ -109,7 +109,7 @@ impl DeadReason {
     }
 }
 
-/// How long a call waits that could not be started, more or less.
+/// How long a call that could not be started waits, on average.
 const SCARCE: Duration = Duration::from_secs(2);
 
 /// Decides what follows a run. `random` in `0.0..1.0` is the jitter.
@@ -133,7 +133,7 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
         Ended::Panicked(panic) => {
             (backoff(), TaskFailure { traceback: panic.trace, ..failure("Panic", panic.text) })
         }
-        // Celery's class for it, so that Python callers catch what they know.
+        // Celery's class for it, which Python callers can catch.
         Ended::TimedOut(limit) => (
             backoff(),
             TaskFailure {
@@ -164,7 +164,7 @@ pub(crate) fn refused(refusal: Refusal, options: &TaskOptions, attempts: Attempt
             (DeadReason::Crashed, failure("WorkerLost", problem))
         }
         Refusal::BadArguments(problem) => {
-            // Python's class for it, which its callers know.
+            // Python's class for it, which Python callers expect.
             let failure = TaskFailure {
                 kind: "TypeError".into(),
                 module: "builtins".into(),
@@ -178,18 +178,18 @@ pub(crate) fn refused(refusal: Refusal, options: &TaskOptions, attempts: Attempt
     Outcome::Dead { reason, failure }
 }
 
-/// A crash of its own process counts like a crash of a worker: apart from errors.
+/// A crash of its own process counts like a crash of a worker, separately from errors.
 fn crashed(text: String, options: &TaskOptions, attempts: Attempts, random: f64) -> Outcome {
     let Attempts { crashes, max_crashes, .. } = attempts;
     let failure = TaskFailure {
-        // Celery's class for it, so that Python callers catch what they know.
+        // Celery's class for it, which Python callers can catch.
         kind: "WorkerLostError".into(),
         module: "billiard.exceptions".into(),
         message: text,
         traceback: None,
         arguments: Box::default(),
     };
-    // At most once, as an early ack asks, means not again after a crash.
+    // An early ack means at most once, so it is not run again after a crash.
     if options.ack == AckMode::Early || crashes.saturating_add(1) >= max_crashes {
         Outcome::Dead { reason: DeadReason::Crashed, failure }
     } else {
@@ -197,7 +197,7 @@ fn crashed(text: String, options: &TaskOptions, attempts: Attempts, random: f64)
     }
 }
 
-/// A failure that the worker itself found.
+/// A failure that the worker itself detected.
 pub(crate) fn failure(kind: &str, message: impl Into<String>) -> TaskFailure {
     TaskFailure {
         kind: kind.into(),

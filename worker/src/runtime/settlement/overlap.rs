@@ -1,7 +1,7 @@
 //! Keeps the lock of a scheduled call for as long as it runs.
 //!
-//! The scheduler takes the lock for an hour, so that one whose call is lost opens by itself. A run that is longer than that
-//! must not lose it: the next call would begin beside it.
+//! The scheduler takes the lock for an hour, so that it expires by itself if the call is lost. A longer run must not lose
+//! the lock: the next call would start beside it.
 
 use std::sync::Arc;
 
@@ -15,11 +15,12 @@ use crate::message::headers::names;
 use crate::runtime::admission::request::Request;
 use crate::tracing;
 
-/// The lock is taken again so many times within its lifetime.
+/// How often the lock is renewed within its lifetime.
 const TIMES: u32 = 3;
 
 impl Settler {
-    /// The lock that keeps other calls of its schedule out. That of a unique task lasts as long as its option says.
+    /// The lock that keeps other calls of its schedule out. The lock of a unique task is not renewed: it lasts as long as
+    /// its option says.
     pub(crate) fn overlap_lock(&self, request: &Request) -> Option<Lock> {
         let headers = request.context.headers();
         headers.get_str(names::SCHEDULE)?;
@@ -27,8 +28,8 @@ impl Settler {
     }
 }
 
-/// Runs, and takes the lock again from time to time. What is being asked of the broker when the run ends is waited for: it
-/// must not arrive after the lock was released.
+/// Renews the lock from time to time during a run. A renewal in progress when the run ends is awaited: it must not reach the
+/// broker after the lock was released.
 pub(crate) async fn keeping<T>(broker: &Arc<dyn Broker>, lock: Lock, run: impl Future<Output = T>) -> T {
     let done = CancellationToken::new();
     let run = async {

@@ -1,8 +1,8 @@
-//! Doing what must be durable before the next step: again and again while that can help, and no longer.
+//! Makes effects durable before the next step: retries them as long as that can help, and no longer.
 //!
-//! An error that passes (the broker is away or busy, the disk is full) is tried again until it has passed. A refusal is tried
-//! again for a while: a queue that is full may soon have room. What is permanent is not tried again; the caller has a
-//! defined end for it, so that no slot is ever held by a message that cannot be settled.
+//! Transient errors (the broker is away or busy, the disk is full) are retried until they pass. Refusals are retried for a
+//! while: a full queue may soon have room. Permanent errors are not retried; the caller has a defined outcome for them, so
+//! that no slot is ever held by a message that cannot be settled.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Persistence, Result};
 use crate::tracing;
 
-/// For so long an effect that the broker refuses is tried again.
+/// How long an effect that the broker refuses is retried.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// The pause between two attempts, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// An attempt without an answer for so long is listed.
+/// An attempt that is unanswered for this long is listed.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Who has to make an effect durable.
+/// The service that has to make an effect durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     Broker,
@@ -48,7 +48,7 @@ impl From<Abandoned> for Unsettled {
     }
 }
 
-/// Tells what cannot be done apart from the cold shutdown, which every caller passes on.
+/// Separates impossible effects from a cold shutdown, which every caller passes on.
 pub(crate) fn unless_impossible<T>(done: Result<T, Unsettled>) -> Result<Result<T, Error>, Abandoned> {
     match done {
         Ok(done) => Ok(Ok(done)),
@@ -57,23 +57,23 @@ pub(crate) fn unless_impossible<T>(done: Result<T, Unsettled>) -> Result<Result<
     }
 }
 
-/// Tries effects until they are durable, cannot be, or the worker stops cold.
+/// Retries effects until they are durable, prove impossible, or a cold shutdown starts.
 pub(crate) struct Persist {
-    /// Fires at a cold shutdown: then nothing is tried any longer.
+    /// Fires at a cold shutdown, which ends all retries.
     pub(crate) cold: CancellationToken,
-    /// Lists what is being tried again.
+    /// Lists the effects that are being retried.
     pub(crate) settling: Arc<Settling>,
-    /// For so long what the broker refuses is tried again.
+    /// How long an effect that the broker refuses is retried.
     patience: Duration,
 }
 
 impl Persist {
-    /// Tries effects until `cold` fires, and lists what waits.
+    /// Retries effects until `cold` fires, and lists those that wait.
     pub(crate) fn new(cold: CancellationToken, settling: Arc<Settling>) -> Self {
         Self { cold, settling, patience: REFUSED_FOR }
     }
 
-    /// Tries until there is an answer. `what` completes "cannot …".
+    /// Retries until the attempt succeeds or retrying cannot help. `what` completes "cannot …".
     pub(crate) async fn until_done<'a, T>(
         &self,
         what: &str,
@@ -119,7 +119,7 @@ impl Persist {
         }
     }
 
-    /// An attempt, which is listed while it takes long. The broker has a watch of its own.
+    /// Runs an attempt, and lists it while it takes long. Attempts at the broker are watched elsewhere.
     async fn listed_if_slow<'a, T>(
         &'a self,
         what: &str,
@@ -142,10 +142,10 @@ impl Persist {
     }
 }
 
-/// The messages whose outcome could not be settled at the first attempt, or not soon, for health checks and remote control.
+/// The messages whose outcome was not settled at the first attempt, or takes long, for health checks and remote control.
 #[derive(Debug, Default)]
 pub(crate) struct Settling {
-    /// The address of the broker, for people.
+    /// The address of the broker, for display.
     broker: String,
     /// The address of the result backend.
     store: String,
@@ -155,7 +155,7 @@ pub(crate) struct Settling {
 #[derive(Debug, Default)]
 struct Listed {
     next: u64,
-    /// In the order in which they came.
+    /// In order of arrival.
     entries: BTreeMap<u64, Effort>,
 }
 
@@ -180,7 +180,7 @@ pub(crate) struct Slowest {
 }
 
 impl Settling {
-    /// A list of what waits for these two.
+    /// Creates a list for this broker and this result backend.
     pub(crate) fn new(broker: String, store: String) -> Self {
         Self { broker, store, listed: Mutex::default() }
     }
@@ -206,12 +206,12 @@ impl Settling {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Listed> {
-        // A panic elsewhere leaves the list whole.
+        // A panic elsewhere leaves the list intact.
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A message on the list. Dropping it takes the message off.
+/// A listed message. Dropping this removes it from the list.
 struct Entry<'a> {
     list: &'a Settling,
     number: u64,
@@ -245,7 +245,7 @@ mod tests {
         Persist { patience, ..Persist::new(CancellationToken::new(), Arc::default()) }
     }
 
-    /// How often something was tried that failed in these ways and then succeeded, and what came of it.
+    /// How many attempts were made if the first ones fail in these ways, and the result.
     async fn attempts(failures: &[ErrorKind]) -> (usize, Result<(), Unsettled>) {
         let persist = persist();
         let count = AtomicUsize::new(0);
@@ -263,7 +263,7 @@ mod tests {
     async fn what_passes_is_tried_for_as_long_as_it_takes() {
         let passing =
             [ErrorKind::Connection, ErrorKind::Timeout, ErrorKind::Storage, ErrorKind::LoginRefused];
-        // Longer than the patience with a broker that refuses.
+        // Together longer than a refusal is retried.
         let (count, done) = attempts(&passing).await;
         assert!(done.is_ok() && count == 5, "{count}");
     }

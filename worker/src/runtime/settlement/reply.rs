@@ -14,15 +14,15 @@ use crate::message::{Headers, JSON, Message, Properties};
 use crate::task::Context;
 use crate::tracing;
 
-/// The content type of an answer that is a text.
+/// The content type of a text reply.
 const TEXT: &str = "text/plain";
 
 impl Settler {
-    /// Answers a plain message that asks for it, as in RabbitMQ's tutorial on remote procedure calls.
+    /// Replies to a plain message that asks for it, as in RabbitMQ's tutorial on remote procedure calls.
     pub(crate) async fn reply(&self, context: &Context, json: &[u8]) -> Result<(), Abandoned> {
         let asked_json =
             context.properties().content_type.as_deref().is_some_and(|kind| kind.starts_with(JSON));
-        // A caller that did not send JSON gets text as it is, not in quotes.
+        // A caller that did not send JSON gets plain text, without quotes.
         let text = match serde_json::from_slice(json) {
             Ok(Value::String(text)) if !asked_json => Some(text),
             _ => None,
@@ -56,7 +56,7 @@ impl Settler {
         }
     }
 
-    /// Sends an answer. The inner error, which was logged, says that it can never be sent.
+    /// Sends a reply. The inner error, already logged, means that it can never be sent.
     async fn answer(
         &self,
         context: &Context,

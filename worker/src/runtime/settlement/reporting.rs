@@ -1,5 +1,5 @@
-//! What a running call says about itself, on its way to the result backend and into events. A tight loop floods nobody: of reports in quick
-//! succession the last one is written, and it is written before the final state.
+//! Passes the reports of running calls on to the result backend and to events. A tight loop causes no flood: of reports in
+//! quick succession only the last one is written, and it is written before the final state.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long the last report may hold up the final state.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Whether what a call says goes to the result backend. Events have it in any case.
+/// Whether reports go to the result backend. Events have them in any case.
 #[derive(Clone, Copy, PartialEq)]
 enum Stored {
     Yes,
@@ -93,7 +93,7 @@ async fn with_reports<T, W: Future<Output = ()>>(
         ended = run => ended,
         () = write_all => unreachable!("it writes for ever"),
     };
-    // That a call has begun tells nothing any more when it has ended.
+    // Once a call has ended, there is no use in reporting its start.
     if reports.unwritten().is_some_and(|(_, report)| report.state != State::Started)
         && tokio::time::timeout(LAST, write_latest()).await.is_err()
     {

@@ -20,15 +20,15 @@ use crate::tracing;
 
 impl Settler {
     /// Requeues the message as if it had never been delivered. A broker that marks requeued messages as redelivered would
-    /// make the next worker suspect a crash, so there the message is published afresh; so is one that was in quarantine,
-    /// as its note must not speak against it.
+    /// make the next worker suspect a crash, so there the message is published again. So is one that was in quarantine,
+    /// because its note must not count against it.
     pub(crate) async fn requeue(&self, request: Request) {
         if request.settlement.is_settled() {
-            // At most once, as its `ack = "early"` asks: it began, so it does not run again.
+            // `ack = "early"` means at most once: it has started, so it does not run again.
             tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
             return;
         }
-        // Only a worker that stops requeues: it must not receive the same message again.
+        // Only a stopping worker requeues. Wait until it cannot receive the same message again.
         self.consumed.cancelled().await;
         count(&self.counters.requeued);
         tracing::debug!(task = request.context.task(), id = request.context.id(), "requeued");
@@ -44,8 +44,8 @@ impl Settler {
         request.settlement.settle(if published { Verdict::Replaced } else { Verdict::Requeue });
     }
 
-    /// Requeues a message that has not begun while this worker goes on. Its consumer must not have room for it any more, or
-    /// be detached from a paused queue: else the same message would come again.
+    /// Requeues an unstarted message while this worker keeps running. Its consumer must have no more room for it, or be
+    /// detached from a paused queue: otherwise the same message would be delivered again.
     pub(crate) async fn return_unstarted(&self, request: Request) {
         count(&self.counters.requeued);
         if self.broker.capabilities().counts_crashes || request.context.task().is_empty() {
@@ -106,11 +106,11 @@ impl Settler {
         self.replace(request, done).await;
     }
 
-    /// Gives each task that wants a plain message a copy of its own, with its own retries.
+    /// Gives each task that subscribes to a plain message its own copy, with its own retries.
     pub(crate) async fn split(&self, request: Request, entries: &[&'static TaskEntry]) {
         for entry in entries {
             let mut message = copy_of(&request);
-            // The same id for the same message and task, however often this is interrupted and begun again.
+            // The same id for the same message and task, however often this is interrupted and repeated.
             let id = format!("{}.{}", request.context.id(), entry.name);
             mark_plain(&mut message, entry.name, &id);
             let copy = |message| Effect::Publish(Publication::to_queue(request.context.queue(), message));

@@ -1,4 +1,4 @@
-//! Results: for callers that wait for a call, or for a step after it.
+//! Stores results for callers that wait for a call, or for a step after it.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::show;
 use crate::state::State;
 use crate::tracing;
 
-/// How long a result that is not required may take.
+/// How long it may take to store a result that is not required.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Whether a message waits for its result to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ enum Need {
 }
 
 impl Settler {
-    /// Reports to callers that wait for this call, and for the steps after it, which are never reached.
+    /// Stores a failure for callers that wait for this call, and for the steps after it, which are never reached.
     pub(crate) async fn store_for_all(
         &self,
         request: &Request,
@@ -44,7 +44,7 @@ impl Settler {
         Ok(())
     }
 
-    /// The record, with who ran the call.
+    /// Adds the worker, the retries and the children of the call to its record.
     pub(crate) fn signed(&self, request: &Request, record: ResultRecord) -> ResultRecord {
         let context = &request.context;
         let mut children = context.reports().children();
@@ -67,7 +67,7 @@ impl Settler {
         if is_required { Need::Required } else { Need::Optional }
     }
 
-    /// Stores a record, or a smaller one that says why it is not the result. What cannot be stored at all is left: the
+    /// Stores a record, or a smaller one that says why it is not the result. If neither can be stored, it is left out: the
     /// message itself must not wait for that.
     async fn store_at(
         &self,
@@ -76,7 +76,7 @@ impl Settler {
         need: Need,
     ) -> Result<(), Abandoned> {
         if need == Need::Optional {
-            // In a box: each task pays for the size of its future, and few have this.
+            // Boxed: each task pays for the size of its future, and few take this path.
             Box::pin(self.store_if_possible(record, reply_to)).await;
             return Ok(());
         }
@@ -106,7 +106,7 @@ impl Settler {
 }
 
 impl Settler {
-    /// Stores a record unless the store is away or slow: then the task is acknowledged without it.
+    /// Stores a record unless the backend is away or slow. The task is then acked without it.
     async fn store_if_possible(&self, record: &ResultRecord, reply_to: Option<&str>) {
         let begun = Instant::now();
         let problem = match self.store_away.is_known(begun) {
@@ -134,7 +134,7 @@ impl Settler {
     }
 }
 
-/// A record in place of one that is too large: a failure that says so, or the same failure in fewer words.
+/// Replaces a record that is too large: with a failure that says so, or with the same failure shortened.
 fn smaller_record(record: &ResultRecord, error: &Error) -> ResultRecord {
     let id = record.task_id.as_str();
     match &record.failure {

@@ -4,21 +4,21 @@
 //! - retry: a unique call keeps its lock → the new message is published → the state is stored → ack;
 //! - dead: the dead letter is published → the failure is stored → errbacks are published → ack;
 //! - revoked: the state is stored → ack;
-//! - requeued: the message is in its queue again, with nothing spent.
+//! - requeued: the message is in its queue again, with no attempt spent.
 //!
-//! Every effect is durable before the next begins, and the ack comes last: a crash in between may run a task
-//! twice, it never loses one. While broker or backend are away, an effect is tried until it succeeds; the slot
-//! in the prefetch window stays taken, which is what keeps the worker from running ahead.
+//! Every effect is durable before the next starts, and the ack comes last: a crash in between may run a task twice, but
+//! never loses one. While the broker or the backend is away, an effect is retried until it succeeds; its place in the
+//! prefetch window stays taken, which keeps the worker from running ahead.
 //!
-//! What can never be done has an end, so that no slot is held forever:
+//! Impossible effects have a defined outcome, so that no slot is held forever:
 //!
-//! | the effect | and when it is impossible |
+//! | effect | if it is impossible |
 //! |---|---|
 //! | retry, postponing, counting a crash, a copy for another task | a copy with fewer headers, else a dead letter |
-//! | what follows a success | a dead letter: the chain would end in the middle |
+//! | what follows a success | a dead letter: the chain would stop halfway |
 //! | dead letter | a letter with fewer headers, else reject: the broker dead-letters the message itself |
-//! | result, answer | a failure that says so, else it is logged and left |
-//! | errback, register, lock | it is logged and left |
+//! | result, reply | a failure that says so, else it is logged and skipped |
+//! | errback, register, lock | it is logged and skipped |
 
 use std::time::{Duration, Instant};
 
@@ -75,16 +75,16 @@ impl Settler {
         self.metrics.settled(&context, kind, elapsed, begun.elapsed());
         match (kind, value) {
             (OutcomeKind::Succeeded, Some(json)) => self.reporter.succeeded(&context, &json, elapsed),
-            // Reported before it was sent: another worker may have run it since.
+            // Already reported before the retry was sent: another worker may have run it since.
             (OutcomeKind::Retried { .. }, _) => {}
             _ => self.reporter.ended(&context, kind),
         }
         layers.on_outcome(&context, &TaskOutcome { kind, elapsed }).await;
     }
 
-    /// False when the cold shutdown came first: the message went back.
+    /// Carries out an outcome. False if the cold shutdown came first and the message was requeued.
     ///
-    /// Each task pays for the size of this future: what seldom happens is in a box.
+    /// Every task pays for the size of this future, so rare branches are boxed.
     async fn carry_out(&self, request: Request, outcome: Outcome, elapsed: Duration) -> bool {
         let context = request.context.clone();
         let (task, id) = (context.task(), context.id());
@@ -122,7 +122,7 @@ impl Settler {
         is_done
     }
 
-    /// Gives the verdict on a delivery, when all else is durable.
+    /// Settles a delivery once everything else is durable.
     pub(crate) async fn finish(&self, request: Request, settled: Settled) {
         let (verdict, lock) = match settled {
             Settled::Over(verdict) => {
@@ -131,7 +131,7 @@ impl Settler {
             Settled::GoesOn(verdict) => (verdict, None),
         };
         request.settlement.settle(verdict);
-        // Only now: what comes next must not meet this one.
+        // Only now: the next call must not overlap with this one.
         if let Some(lock) = lock
             && let Err(Unsettled::Impossible(error)) =
                 Box::pin(self.insist("release the lock of a unique task", Effect::Unlock(&lock))).await
@@ -163,7 +163,7 @@ impl Settler {
                     let record = self.signed(request, ResultRecord { children, ..record });
                     Box::pin(self.store(request, &record)).await?;
                 }
-                // The macro writes results with serde_json; a hand-made entry could still get it wrong.
+                // The macro writes results with serde_json, but a hand-written entry could still get it wrong.
                 Err(error) => {
                     tracing::error!(id = context.id(), error = %error, "cannot store the result");
                 }
@@ -210,8 +210,8 @@ impl Settler {
         Ok(Settled::GoesOn(Verdict::Ack))
     }
 
-    /// Extends the lock of a unique call through a wait, and for its own lifetime after it. This comes before the message is
-    /// sent: the holder of a lock has a message.
+    /// Extends the lock of a unique call by a wait plus its own lifetime. Called before the message is sent: the holder of a
+    /// lock has a message.
     pub(crate) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
@@ -219,7 +219,7 @@ impl Settler {
         let kept = self.persist.until_done("keep the lock of a unique task", By::Broker, keep).await;
         match unless_impossible(kept)? {
             Ok(Locked::Taken) => {}
-            // It was too late for the lock. That is no reason to lose the call.
+            // The lock had expired and another call took it, which is no reason to lose this one.
             Ok(Locked::Held(holder)) => {
                 tracing::warn!(
                     task,
@@ -263,7 +263,7 @@ impl Settler {
         let sent =
             self.publish_copy(request, "dead-letter a message", TrimmedCopy::letter(message), letter).await;
         let verdict = match unless_impossible(sent)? {
-            // A dead letter may come again under its id: a replay is meant to run.
+            // A replay of the dead letter has the same id, and is meant to run.
             Ok(()) => Verdict::Replaced,
             Err(error) => {
                 let (queue, error) = (context.queue(), format!("{error:#}"));
@@ -285,7 +285,7 @@ impl Settler {
         Ok(Settled::Over(verdict))
     }
 
-    /// Reports to the caller that waits for the result, and to what should follow a failure.
+    /// Reports a failure to the waiting caller, and publishes the errbacks.
     async fn tell_of_failure(&self, request: &Request, failure: &TaskFailure) -> Result<(), Abandoned> {
         let context = &request.context;
         if request.plain {
@@ -306,7 +306,7 @@ impl Settler {
 
     pub(crate) async fn revoked(&self, request: &Request, why: &'static str) -> Result<Settled, Abandoned> {
         if !request.plain && self.wants_result(request) {
-            // Celery's class for it, so that Python callers catch what they know.
+            // Celery's class for it, which Python callers can catch.
             let failure = TaskFailure {
                 kind: "TaskRevokedError".into(),
                 module: "celery.exceptions".into(),
@@ -354,7 +354,7 @@ impl Settler {
     }
 }
 
-/// The time after a wait, or the latest that there is.
+/// The time after a wait, or the latest possible one.
 fn due_in(after: Duration) -> DateTime<Utc> {
     let wait = chrono::Duration::from_std(after).ok();
     wait.and_then(|wait| Utc::now().checked_add_signed(wait)).unwrap_or(LATEST)

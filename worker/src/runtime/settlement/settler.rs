@@ -1,4 +1,4 @@
-//! The means of settling: what a worker needs to carry out outcomes.
+//! What a worker needs to carry out outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +25,13 @@ pub(crate) const MAX_ERROR: usize = 4000;
 
 /// Carries out outcomes for one worker.
 pub(crate) struct Settler {
-    /// Routes what follows a task, and knows which queues exist.
+    /// Routes continuations, and knows which queues exist.
     pub(crate) app: App,
-    /// Takes retries, dead letters and what follows.
+    /// Receives retries, dead letters and continuations.
     pub(crate) broker: Arc<dyn Broker>,
-    /// Takes results.
+    /// Receives results.
     pub(crate) backend: Arc<dyn ResultBackend>,
-    /// Whether that is away, for results that are not required.
+    /// Whether the backend is away, for results that are not required.
     pub(crate) store_away: StoreAway,
     /// The worker's name.
     pub(crate) worker: String,
@@ -41,11 +41,11 @@ pub(crate) struct Settler {
     pub(crate) metrics: Metrics,
     /// Reports what happens to calls.
     pub(crate) reporter: Reporter,
-    /// Tries each effect until it is durable, or cannot be.
+    /// Retries each effect until it is durable or proves impossible.
     pub(crate) persist: Persist,
-    /// Fires when this worker stops and is handed nothing any more.
+    /// Fires when this worker is stopping and can receive no more deliveries.
     pub(crate) consumed: CancellationToken,
-    /// What was done so far.
+    /// Counts the outcomes so far.
     pub(crate) counters: Counters,
     /// How many letters went to each dead-letter queue.
     pub(crate) letters: LetterCounts,
@@ -53,7 +53,7 @@ pub(crate) struct Settler {
 
 /// What is left to do when an outcome is durable.
 pub(crate) enum Settled {
-    /// The call is over: its delivery is settled, and the next one of a unique task may come.
+    /// The call is over: its delivery is settled, and the next call of a unique task is allowed.
     Over(Verdict),
     /// The call continues in the message that replaces it.
     GoesOn(Verdict),
@@ -74,7 +74,7 @@ impl Settler {
         }
     }
 
-    /// The delay, or the longest that the broker has: what comes too early for its `eta` waits again.
+    /// The delay, but no longer than the broker allows: a message that arrives before its `eta` waits again.
     pub(crate) fn as_long_as_possible(&self, delay: Duration) -> Duration {
         delay.min(self.broker.capabilities().max_delay)
     }

@@ -3,10 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// For so long nothing is asked of a store that has just failed.
+/// How long a store that has just failed is not queried.
 const REST: Duration = Duration::from_secs(1);
 
-/// Remembers for a moment that the store is away, so that tasks do not wait for it one after the other.
+/// Remembers for a moment that the store is away, so that tasks do not wait for it one after another.
 #[derive(Debug, Default)]
 pub(crate) struct StoreAway(Mutex<Option<Instant>>);
 
@@ -17,7 +17,7 @@ impl StoreAway {
         since.is_some_and(|since| now.saturating_duration_since(since) < REST)
     }
 
-    /// It has just failed.
+    /// Records a failure.
     pub(crate) fn note(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }

@@ -1,8 +1,8 @@
 //! Copies of a message with fewer and fewer headers, until the broker takes one.
 //!
-//! A worker adds to the headers of what it sends again: the history, the error, the address. A message that came in with
-//! headers as large as the broker allows has no room for that. First what the worker added goes, then the sender's largest
-//! headers, and of a dead letter, which is not run, the rest; the names of what was dropped go along.
+//! A worker adds headers to what it sends again: the history, the error, the address. A message that came in with headers as
+//! large as the broker allows has no room for them. What the worker added is dropped first, then the sender's largest
+//! headers, and in a dead letter, which is not run, the rest. The names of the dropped headers are kept.
 
 use crate::message::Message;
 use crate::message::headers::{names, owner};
@@ -17,20 +17,20 @@ const NAMED: (usize, usize) = (10, 60);
 pub(crate) struct TrimmedCopy {
     message: Message,
     is_letter: bool,
-    /// What the worker had added is gone.
+    /// True once the worker's own additions were dropped.
     is_bare: bool,
-    /// How many of the sender's headers go next: more each time, as there may be thousands.
+    /// How many of the sender's headers to drop next: more each time, as there may be thousands.
     next: usize,
     dropped: Vec<String>,
 }
 
 impl TrimmedCopy {
-    /// A message that is to be run: what makes it a call stays.
+    /// A message that will be run: the headers that make it a call are kept.
     pub(crate) fn call(message: Message) -> Self {
         Self { message, is_letter: false, is_bare: false, next: 1, dropped: Vec::new() }
     }
 
-    /// A dead letter: what says why it is one stays.
+    /// A dead letter: the headers that give the reason are kept.
     pub(crate) fn letter(message: Message) -> Self {
         Self { is_letter: true, ..Self::call(message) }
     }
@@ -44,7 +44,7 @@ impl TrimmedCopy {
         message
     }
 
-    /// The names of what was dropped.
+    /// The names of the dropped headers.
     pub(crate) fn dropped(&self) -> Option<String> {
         let (count, length) = NAMED;
         let mut named: Vec<String> =
@@ -55,7 +55,7 @@ impl TrimmedCopy {
         (!named.is_empty()).then(|| named.join(", "))
     }
 
-    /// Drops what is least missed. False when nothing is left that may go.
+    /// Drops the headers that are least needed. False when there are no more to drop.
     pub(crate) fn trim(&mut self) -> bool {
         if !std::mem::replace(&mut self.is_bare, true) && self.drop_own() {
             return true;

@@ -24,10 +24,10 @@ const MAX_COMMAND: usize = 2048;
 /// Connections beyond these wait until one closes.
 const MAX_CONNECTIONS: usize = 512;
 
-/// A client that says nothing for this long is sent away.
+/// A client that is silent for this long is disconnected.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A mail that the server took.
+/// A mail that the server accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {
     /// The sender in the envelope.
@@ -49,7 +49,7 @@ pub struct SmtpSink {
 #[derive(Debug, Default)]
 struct Mailbox {
     connections: AtomicUsize,
-    /// How many mails are still to be taken and forgotten.
+    /// How many more mails to accept and drop.
     to_lose: AtomicUsize,
     taken: Mutex<Taken>,
 }
@@ -61,11 +61,11 @@ struct Taken {
 }
 
 impl SmtpSink {
-    /// Starts a server on a free port of 127.0.0.1. It says yes to the first `lose` mails and forgets them: a
-    /// fault to test with.
+    /// Starts a server on a free port of 127.0.0.1. It accepts the first `lose` mails and drops them: a fault for
+    /// tests.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// Fails if no port is free.
     pub async fn start(lose: usize) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -102,7 +102,7 @@ impl SmtpSink {
 
 impl Drop for SmtpSink {
     fn drop(&mut self) {
-        // The connections are the accepting task's own and end with it.
+        // The connections belong to the accepting task and end with it.
         self.accepting.abort();
     }
 }
@@ -138,7 +138,7 @@ async fn accept(listener: TcpListener, mailbox: Arc<Mailbox>) {
         let mailbox = Arc::clone(&mailbox);
         mailbox.connections.fetch_add(1, Ordering::Relaxed);
         conversations.spawn(async move {
-            // A client may go at any moment; that is its own affair.
+            // A client may disconnect at any moment; its errors are ignored.
             let _ended = converse(stream, &mailbox).await;
             drop(place);
         });
@@ -200,8 +200,8 @@ async fn converse(stream: TcpStream, mailbox: &Mailbox) -> io::Result<()> {
     }
 }
 
-/// Clients write a mail and its end in two pieces, and many, `lettre` among them, send the second only when the
-/// first is acknowledged. The kernel likes to wait 40 ms with that, which would be the time of every mail.
+/// Turns off delayed TCP acks. Clients write a mail and its end in two pieces, and many, `lettre` among them, send
+/// the second only when the first is acknowledged. The kernel would delay that ack, and so every mail, by 40 ms.
 fn acknowledge_at_once(stream: &TcpStream) {
     #[cfg(target_os = "linux")]
     let _only_slower = socket2::SockRef::from(stream).set_tcp_quickack(true);
@@ -211,13 +211,13 @@ fn acknowledge_at_once(stream: &TcpStream) {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// With its end; empty when the client has gone.
+    /// With its end; empty if the client has disconnected.
     Whole,
     /// Longer than allowed; the end of it is lost.
     TooLong,
 }
 
-/// Reads up to and with the next line feed. Whatever is over the limit is read and dropped.
+/// Reads up to and including the next line feed. What exceeds the limit is read and dropped.
 async fn read_line(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
@@ -228,7 +228,7 @@ async fn read_line(
     loop {
         let buffer = reader.fill_buf().await?;
         if buffer.is_empty() {
-            // Half a line is no command.
+            // An incomplete line is not a command.
             line.clear();
             return Ok(Line::Whole);
         }
@@ -249,12 +249,12 @@ async fn read_line(
     }
 }
 
-/// Reads a mail up to the line with the lone dot. `None` when it is too large.
+/// Reads a mail up to the line with a single dot. `None` if it is too large.
 async fn read_data(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut data = Vec::new();
     let mut line = Vec::new();
     let mut too_large = false;
-    // Only CRLF ends a line here: taking a bare LF for an end is how mails are smuggled.
+    // Only CRLF ends a line here: accepting a bare LF would allow SMTP smuggling.
     let mut at_start = true;
     loop {
         let read = read_line(reader, &mut line, MAX_SIZE).await?;
@@ -279,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends everything at once, and gives all that comes back until the server closes.
+    /// Sends everything at once and returns all replies until the server closes.
     async fn talk(sink: &SmtpSink, text: &[u8]) -> String {
         let mut stream = TcpStream::connect(sink.address).await.unwrap();
         let (mut read, mut write) = stream.split();

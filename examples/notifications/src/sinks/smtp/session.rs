@@ -25,7 +25,7 @@ pub(super) enum Then {
     Close,
 }
 
-/// Where a conversation stands.
+/// The state of a conversation.
 #[derive(Debug, Default)]
 pub(super) struct Session {
     greeted: bool,
@@ -98,7 +98,7 @@ impl Session {
                 _ => return reply("555 5.5.4 unknown parameter"),
             }
         }
-        // An empty address is right here: it is how bounces are sent.
+        // An empty address is valid here: it is how bounces are sent.
         if !address.is_empty() && !is_mailbox(address) {
             return reply("501 5.1.7 that is no address");
         }
@@ -130,12 +130,12 @@ impl Session {
         reply("250 2.1.5 ok")
     }
 
-    /// The mail whose data has come; the session is ready for the next.
+    /// Returns the mail whose data has arrived; the session is ready for the next one.
     pub(super) fn finish(&mut self, data: Vec<u8>) -> Mail {
         Mail { from: self.from.take().unwrap_or_default(), to: std::mem::take(&mut self.to), data }
     }
 
-    /// Forgets a mail whose data was too much.
+    /// Drops a mail whose data was too large.
     pub(super) fn discard(&mut self) {
         self.reset();
     }
@@ -148,7 +148,7 @@ fn reply(text: impl Into<String>) -> Reply {
 /// `FROM:<a@b> SIZE=3` → (`a@b`, ` SIZE=3`).
 fn path<'a>(rest: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     let found = rest.get(..keyword.len())?;
-    // A space after the colon is wrong by the letter and common in life.
+    // A space after the colon violates the RFC but is common in practice.
     let rest = rest[keyword.len()..].trim_start_matches(' ');
     let (address, parameters) = rest.strip_prefix('<')?.split_once('>')?;
     let separate = parameters.is_empty() || parameters.starts_with(' ');

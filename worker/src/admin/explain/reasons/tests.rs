@@ -27,7 +27,7 @@ fn worker(tasks: &[&str]) -> WorkerFacts {
     }
 }
 
-/// A call of `send` that waits in the queue `mail`, for which a worker is there.
+/// A call of `send` that waits in the queue `mail`, which a worker consumes from.
 fn facts() -> Facts {
     Facts {
         id: "a".into(),
@@ -128,7 +128,7 @@ fn every_reason_is_found() {
             Facts { is_quarantined: true, ..gone(job(JobState::Failure)) },
             vec!["failed", "quarantined"],
         ),
-        // Replayed: the message counts more than what the history knows yet.
+        // Replayed: the message is newer than the history.
         ("replayed", Facts { job: Some(job(JobState::Failure)), ..facts() }, vec!["next"]),
     ] {
         assert_eq!(names(&facts), expected, "{what}");

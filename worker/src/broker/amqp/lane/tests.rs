@@ -7,7 +7,7 @@ use super::*;
 use crate::connection::ConnectOptions;
 use crate::routing::QueueKind;
 
-/// A lane that attaches for ever: nobody listens there.
+/// A lane that never finishes attaching: nothing listens at its address.
 fn unattached(commands: mpsc::Receiver<LaneCommand>, consumer: mpsc::Sender<Delivery>) -> Lane {
     let options = ConnectOptions {
         timeout: Duration::from_secs(1),
@@ -27,7 +27,7 @@ async fn a_flush_begins_also_while_no_verdict_waits() {
     let running = tokio::spawn(unattached(inbox, consumer).run());
     let (reply, answer) = oneshot::channel();
     commands.send(LaneCommand::Flush(reply)).await.expect("the lane runs");
-    // Far more than it takes: a flush that does not begin is never answered.
+    // Far more than it takes: a flush that does not start is never answered.
     tokio::time::timeout(Duration::from_secs(60), answer).await.expect("in time").expect("an answer");
     running.abort();
 }

@@ -63,7 +63,7 @@ fn the_frame_of_the_headers_is_measured_as_lapin_writes_it() {
         let properties = to_amqp(&message).expect("it fits");
         let mut buffer = vec![0; 300_000];
         let written = gen_properties(&properties)((&mut buffer[..]).into()).expect("there is room");
-        // Beside the properties: type, channel, length; class, weight, size of the body; end.
+        // In addition to the properties: type, channel, length; class, weight, size of the body; end.
         let around = (1 + 2 + 4) + (2 + 2 + 8) + 1;
         assert_eq!(header_frame(&properties), around + written.into_inner().1 as usize);
     }

@@ -1,4 +1,4 @@
-//! The process of one call: takes it from its worker, runs it, answers, ends.
+//! The process of one call: receives it from its worker, runs it, replies and exits.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -27,10 +27,10 @@ use crate::traces::{self, Step};
 
 /// The pause between two reports of the task.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Saying goodbye to the broker, and sending the last spans, must not keep the result.
+/// Limit for closing the broker and for sending the last spans: neither may hold up the result.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Runs the one call that this process is for, and ends the process.
+/// Runs the one call that this process was started for, and exits.
 pub(super) fn become_task() -> ! {
     let code = match answer() {
         Ok(()) => 0,
@@ -51,14 +51,14 @@ fn answer() -> Result<(), String> {
     }
     let socket = io::stdin().as_fd().try_clone_to_owned();
     let socket = UnixStream::from(socket.map_err(|error| format!("no standard input: {error}"))?);
-    // What the system lacks now it may have later: that is not the task's failure. The worker has the answer before it is
-    // said here, where a reader that stands still would keep it from seeing the end.
+    // A temporary shortage is not the task's failure. Reply to the worker before the problem is printed: a stalled reader of
+    // stderr would keep it from seeing the end.
     let tell = |problem: Problem| {
         let reply = if problem.is_scarcity { Reply::NotStarted } else { Reply::Crashed };
         let _ = wire::write(&socket, &reply(problem.text.clone()), &[]);
         problem.text
     };
-    // A thread of its own, as `main` may run in an async runtime, within which no other one can wait.
+    // On its own thread: `main` may run in an async runtime, within which another one cannot block.
     std::thread::scope(|scope| {
         let serving = std::thread::Builder::new().spawn_scoped(scope, || serve(&socket));
         let serving = serving.map_err(|error| Problem::of("cannot start a thread", &error))?;
@@ -67,10 +67,10 @@ fn answer() -> Result<(), String> {
     .map_err(tell)
 }
 
-/// Why a process does not serve.
+/// Why a process cannot run its call.
 struct Problem {
     text: String,
-    /// The system lacks something for the moment.
+    /// True when the system is temporarily out of some resource.
     is_scarcity: bool,
 }
 
@@ -93,11 +93,11 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
         .enable_all()
         .build()
         .map_err(failed("cannot start the async runtime"))?;
-    // When to stop is the worker's to say. A service manager may signal every process of a service.
+    // Ignore signals: only the worker decides when to stop, while a service manager may signal every process of a service.
     let deaf = async { [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal) };
     let _deaf = runtime.block_on(deaf);
     wire::write(socket, &Reply::Begun, &[]).map_err(failed("cannot reply to the worker"))?;
-    // What the task starts must not hold the socket, or read from it.
+    // Processes that the task starts must not hold the socket, or read from it.
     let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
     rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
     let (call, body) = wire::read::<IsolatedCall>(socket).map_err(failed("cannot read the call"))?;
@@ -106,7 +106,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     // Ends with the process.
     let listener = std::thread::Builder::new().spawn(move || listen(line, &given));
     listener.map_err(failed("cannot start a thread"))?;
-    // Last: from here on it is the task that wants too much.
+    // Last: from here on, only the task can exceed the limit.
     if let Some(bytes) = call.memory_limit {
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
         setrlimit(Resource::Data, limit).map_err(|error| format!("cannot limit its memory: {error}"))?;
@@ -116,7 +116,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
         if let Some(app) = App::installed() {
             let _ = tokio::time::timeout(GOODBYE, app.close()).await;
         }
-        // Before the answer: once it has that, the worker ends this process.
+        // Before the reply: once the worker has it, it kills this process.
         let _ = tokio::time::timeout(GOODBYE, traces::flush()).await;
         ended
     });
@@ -125,7 +125,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     wire::write(socket, &reply, &body).map_err(|error| format!("cannot reply to the worker: {error}").into())
 }
 
-/// What the worker has ordered so far, which may be before there is a call.
+/// Orders from the worker so far, which may arrive before the call is ready.
 #[derive(Default)]
 struct Orders {
     cancelled: CancellationToken,
@@ -143,7 +143,7 @@ impl Orders {
         }
     }
 
-    /// The second of the two, the order or the call, sees the first.
+    /// Sets the call. Whichever comes second, the order or the call, sees the first.
     fn begin(&self, context: &Context) {
         let _ = self.context.set(context.clone());
         self.tell_if_revoked();
@@ -156,13 +156,13 @@ impl Orders {
     }
 }
 
-/// Waits for the order to stop, and for the end of the worker.
+/// Waits for orders to stop, and for the death of the worker.
 fn listen(mut worker: UnixStream, orders: &Orders) {
     let mut order = [0];
     while let Ok(1) = worker.read(&mut order) {
         orders.give(order[0]);
     }
-    // The worker is dead, and the message will be run by another one: with all that it has started, this one ends.
+    // The worker is dead and another one will run the message: kill this process with everything it started.
     let _ = kill_process_group(getpgrp(), Signal::KILL);
     std::process::abort();
 }
@@ -187,7 +187,7 @@ async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders, worker: &UnixSt
     ended
 }
 
-/// Passes on what the task says about itself, no more often than the worker would write it.
+/// Passes on the task's reports, no more often than the worker would write them.
 async fn report(context: &Context, worker: &UnixStream) {
     loop {
         context.reports().news().await;
@@ -196,7 +196,7 @@ async fn report(context: &Context, worker: &UnixStream) {
     }
 }
 
-/// A worker that has gone ends this process anyway.
+/// Passes on the latest report. Errors do not matter: without its worker this process is killed anyway.
 fn pass_on(context: &Context, worker: &UnixStream) {
     if let Some((number, report)) = context.reports().unwritten() {
         let _ = wire::write(worker, &Reply::State(report.state.into()), report.meta.get().as_bytes());

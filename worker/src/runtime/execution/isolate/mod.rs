@@ -1,10 +1,10 @@
-//! Tasks in processes of their own: `#[task(isolate)]`.
+//! Tasks that run in separate processes: `#[task(isolate)]`.
 //!
-//! For each such run the worker starts its own program once more (`process`). The new process finds in its
-//! environment that it is one, takes the call from its parent, runs it, answers and ends (`child`). What the two say
-//! to each other goes over a socket that takes the place of the child's standard input (`wire`); when either side is
-//! gone, the other one sees it at once. So a run can be killed, and a run may crash, and the worker lives; and when the
-//! worker is killed, nothing goes on working on a message that is handed out again.
+//! For each such run the worker starts its own program again (`process`). The new process recognizes its role by its
+//! environment, receives the call from its parent, runs it, replies and exits (`child`). The two communicate over a socket
+//! in place of the child's standard input (`wire`); if either side dies, the other one sees it at once. A run can therefore
+//! be killed, or crash, without harming the worker; and if the worker is killed, nothing keeps working on a message that is
+//! redelivered.
 
 #[cfg(unix)]
 mod child;
@@ -25,15 +25,15 @@ use crate::task::Registry;
 #[cfg(unix)]
 const MARK: &str = "MQ_ISOLATED";
 
-/// True when this program knows how to run one task in a process of its own.
+/// True when this program can run a single task in a separate process.
 static READY: AtomicBool = AtomicBool::new(false);
 
 /// Lets this program run `#[task(isolate)]` tasks, each in a process of its own.
 ///
-/// [`mq_worker::main`](crate::main) calls it. A program that runs a [`Worker`](crate::Worker) in a `main` of its own
-/// calls it there: as early as it can, but after it has installed an [`App`](crate::App) that its tasks use. It does
-/// nothing but take notice, except in the process that a worker starts for an isolated task: there it runs that task,
-/// after the `#[setup]` functions, and never returns.
+/// [`mq_worker::main`](crate::main) calls it. A program that runs a [`Worker`](crate::Worker) in its own `main` must call it
+/// there, as early as it can, but after installing an [`App`](crate::App) that its tasks use. It only records that it was
+/// called, except in the process that a worker starts for an isolated task: there it runs the `#[setup]` functions and that
+/// task, and never returns.
 ///
 /// ```no_run
 /// # use mq_worker::{App, Worker};
@@ -52,7 +52,7 @@ pub fn run_isolated() {
     }
 }
 
-/// True when the system lacks something for the moment: file handles, processes, memory.
+/// True when the system is temporarily out of a resource: file handles, processes, memory.
 #[cfg(unix)]
 fn is_scarcity(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
@@ -60,7 +60,7 @@ fn is_scarcity(error: &std::io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|error| scarce.contains(&error))
 }
 
-/// True when this program can be started once more to run one task.
+/// True when this program can be started again to run a single task.
 pub(crate) fn is_ready() -> bool {
     cfg!(unix) && READY.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! The worker's side: starts a process for one call, waits for its answer, and leaves nothing of it behind.
+//! The worker's side: starts a process for one call, waits for its reply, and leaves nothing of it running.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,10 +19,10 @@ use crate::runtime::execution::ended::Ended;
 use crate::task::reports::Report;
 use crate::task::{Context, TaskError};
 
-/// How long the rest of an answer, or the end of a process that has hung up, is waited for.
+/// How long to wait for the rest of a reply, or for a process to exit that has closed its socket.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Runs a call in a process of its own. Dropping the future kills that process, and all that it started.
+/// Runs a call in a separate process. Dropping the future kills that process and everything that it started.
 pub(in crate::runtime) async fn run(context: Context, memory_limit: Option<u64>) -> Ended {
     attempt(&context, memory_limit).await.unwrap_or_else(|error| {
         let problem = format!("cannot run the task in a separate process: {error}");
@@ -41,12 +41,12 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     let (mut from, mut to) = UnixStream::from_std(ours)?.into_split();
     let mut family = Family::start(theirs.into())?;
     let tell = async {
-        // A process that is gone shows in what it answers.
+        // If the process is gone, reading its reply shows that.
         if to.write_all(&call).await.is_ok() {
             context.cancelled().await;
             if !context.is_revoked() {
                 let _ = to.write_all(&[CANCEL]).await;
-                // It may be revoked while it tidies up.
+                // It may be revoked while it cleans up.
                 context.revoked().await;
             }
             let _ = to.write_all(&[REVOKE]).await;
@@ -72,7 +72,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
         tokio::select! {
             biased;
             answer = &mut answer => answer,
-            // Something that it started may hold the socket open.
+            // A process that it started may hold the socket open.
             status = family.head.wait() => {
                 status?;
                 tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
@@ -91,7 +91,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     }
     let status = family.head.wait().await?;
     let words = in_words(status, memory_limit);
-    // A signal to all processes of a service may reach one that is just starting.
+    // A signal to all processes of a service may reach one that is still starting.
     let was_told_to_end = [Signal::TERM, Signal::INT, Signal::HUP].map(|signal| Some(signal.as_raw()));
     if !has_begun && was_told_to_end.contains(&status.signal()) {
         return Ok(Ended::NotStarted(words));
@@ -99,20 +99,20 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     Ok(Ended::Crashed(words))
 }
 
-/// The program that is running here, even if its file was replaced since.
+/// The path of the running program, which works even if its file was replaced since.
 fn program() -> io::Result<std::path::PathBuf> {
     let itself = std::path::Path::new("/proc/self/exe");
     if cfg!(target_os = "linux") && itself.exists() { Ok(itself.into()) } else { std::env::current_exe() }
 }
 
-/// The process of a call and whatever it started. They are killed when this is dropped.
+/// The process of a call and everything that it started. They are killed when this is dropped.
 struct Family {
     head: Child,
     group: Option<Pid>,
 }
 
 impl Family {
-    /// Starts the process, with the same arguments and environment: it comes to the same settings.
+    /// Starts the process with the same arguments and environment, so that it arrives at the same settings.
     fn start(socket: OwnedFd) -> io::Result<Self> {
         let mut arguments = std::env::args_os();
         let mut command = Command::new(program()?);
@@ -123,7 +123,8 @@ impl Family {
             .stdin(Stdio::from(socket))
             // What a task prints goes to the worker's log; the worker's own stdout is data.
             .stdout(io::stderr().as_fd().try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from))
-            // A group of its own: Ctrl-C is for the worker, who lets tasks finish, and it can be killed as a whole.
+            // Its own process group: Ctrl-C is for the worker, which lets tasks finish, and the group can be killed as a
+            // whole.
             .process_group(0);
         let head = command.spawn()?;
         let group = head.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
@@ -132,7 +133,7 @@ impl Family {
 
     fn kill(&self) {
         if let Some(group) = self.group {
-            // Gone already is as good.
+            // An error means that it is already gone.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -142,17 +143,17 @@ impl Drop for Family {
     fn drop(&mut self) {
         self.kill();
         let Some(group) = self.group else { return };
-        // As process 1 of a container we inherit what the process has started, and must bury it. Elsewhere there is
-        // none of the group among our children. All of it was killed: this ends soon.
+        // As process 1 of a container we inherit the orphans of that process and must reap them. Elsewhere none of the group
+        // are our children. All of them were killed, so this ends soon.
         let bury = move || while let Ok(Some(_)) = waitpgid(group, WaitOptions::empty()) {};
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // Without a thread for it they stay until this process ends.
+            // If there is no thread for it, they stay until this process ends.
             let _ = caught(|| runtime.spawn_blocking(bury));
         }
     }
 }
 
-/// How a process ended that gave no answer.
+/// Describes how a process ended that sent no reply.
 fn in_words(status: ExitStatus, memory_limit: Option<u64>) -> String {
     let Some(signal) = status.signal() else {
         let code = status.code().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a worker and the process of an isolated task say to each other: one call, one answer, each as a head in JSON
-//! and a body as it is. Both are the same program, started from the same file.
+//! The protocol between a worker and the process of an isolated task: one call and one reply, each with a head in JSON and a
+//! raw body. Both sides are the same program, started from the same file.
 
 use std::io::{self, Read, Write};
 
@@ -13,7 +13,7 @@ use crate::runtime::execution::ended::Ended;
 use crate::task::{Context, TaskError};
 use crate::traces::continue_in;
 
-/// Asks the task to stop, at its soft limit: its cancellation token fires.
+/// Asks the task to stop at its soft time limit: its cancellation token fires.
 pub(super) const CANCEL: u8 = b'c';
 /// Asks the task to stop because it was revoked.
 pub(super) const REVOKE: u8 = b'r';
@@ -21,7 +21,7 @@ pub(super) const REVOKE: u8 = b'r';
 /// The lengths of head and body.
 const LENGTHS: usize = 16;
 
-/// The call; the message's body is the body.
+/// The call. Its body is the body of the message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct IsolatedCall {
     pub(super) task: String,
@@ -35,7 +35,7 @@ pub(super) struct IsolatedCall {
     /// In bytes.
     pub(super) memory_limit: Option<u64>,
     pub(super) result_types: ResultTypes,
-    /// The context of its trace, in the worker.
+    /// Its trace context in the worker.
     pub(super) trace: Headers,
 }
 
@@ -59,16 +59,16 @@ impl IsolatedCall {
     }
 }
 
-/// The answer; what the task returned is the body.
+/// A reply. Its body is what the task returned.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
-    /// The process is ready: from now on no signal that asks it to end reaches it. Another answer follows.
+    /// The process is ready, and from now on ignores signals that ask it to exit. Another reply follows.
     Begun,
-    /// The task has this state, and says more about it in the body. Another answer follows.
+    /// The task has set this state, with details in the body. Another reply follows.
     State(String),
-    /// The task has sent these calls. Another answer follows.
+    /// The task has sent these calls. Another reply follows.
     Sent(Vec<String>),
-    /// It cannot run the task, as the system lacks something for the moment.
+    /// It cannot run the task because the system is temporarily out of some resource.
     NotStarted(String),
     /// It cannot run the task, for another reason.
     Crashed(String),
@@ -103,7 +103,7 @@ impl Reply {
     }
 }
 
-/// Head and body as they are sent.
+/// Encodes head and body.
 pub(super) fn frame<T: Serialize>(head: &T, body: &[u8]) -> io::Result<Vec<u8>> {
     let head = serde_json::to_vec(head)?;
     let mut frame = Vec::with_capacity(LENGTHS + head.len() + body.len());
@@ -115,9 +115,9 @@ pub(super) fn frame<T: Serialize>(head: &T, body: &[u8]) -> io::Result<Vec<u8>> 
     Ok(frame)
 }
 
-/// Takes a frame apart that [`read`] or [`receive`] collected.
+/// Splits a frame that [`read`] or [`receive`] collected.
 fn parse<T: DeserializeOwned>(lengths: [u64; 2], mut rest: Vec<u8>) -> io::Result<(T, Vec<u8>)> {
-    // A side that died in the middle of a frame leaves a part of it.
+    // A side that died in the middle of a frame leaves it incomplete.
     if rest.len() as u64 != lengths[0].saturating_add(lengths[1]) {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -131,7 +131,7 @@ fn lengths(bytes: [u8; LENGTHS]) -> [u64; 2] {
     [head, body].map(|bytes| u64::from_le_bytes(bytes.try_into().expect("half of the lengths")))
 }
 
-/// The worker's way to read a frame. Memory is taken as bytes come in, not as a length promises.
+/// Reads a frame in the worker. Memory grows with the bytes received, not with the announced length.
 pub(super) async fn receive<T: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<(T, Vec<u8>)> {
@@ -143,7 +143,7 @@ pub(super) async fn receive<T: DeserializeOwned>(
     parse(lengths, rest)
 }
 
-/// The child's way to read a frame.
+/// Reads a frame in the child.
 pub(super) fn read<T: DeserializeOwned>(mut from: impl Read) -> io::Result<(T, Vec<u8>)> {
     let mut head = [0; LENGTHS];
     from.read_exact(&mut head)?;
@@ -153,7 +153,7 @@ pub(super) fn read<T: DeserializeOwned>(mut from: impl Read) -> io::Result<(T, V
     parse(lengths, rest)
 }
 
-/// The child's way to answer.
+/// Sends a reply from the child.
 pub(super) fn write<T: Serialize>(mut to: impl Write, head: &T, body: &[u8]) -> io::Result<()> {
     to.write_all(&frame(head, body)?)
 }

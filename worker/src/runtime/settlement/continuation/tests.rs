@@ -9,7 +9,7 @@ use crate::message::{Body, Embed, Headers, Message, Properties, codec};
 use crate::runtime::admission::workflow::unsupported;
 use crate::task::{Context, SharedState, context};
 
-/// Numbers that no type of `serde_json` keeps, and a value of kombu's.
+/// Numbers that no type of `serde_json` preserves, and a typed value of kombu.
 const ODD: &str = r#"18446744073709551616,1.10,{"__type__": "decimal", "__value__": "1.10"}"#;
 
 fn parent() -> Context {
@@ -30,7 +30,7 @@ fn parent() -> Context {
     })
 }
 
-/// What stands in a message's body.
+/// The continuations in a message's body.
 fn embed(json: &str) -> Embed {
     Body::parse(format!("[[],{{}},{json}]").as_bytes()).expect("a body").embed
 }
