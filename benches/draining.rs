@@ -28,7 +28,7 @@ pub(crate) struct Drained {
 }
 
 /// How long a stopping worker waits after its last acks, so that a quorum queue surely has them. Not counted as work.
-const SINKING: Duration = Duration::from_millis(500);
+const ACK_GRACE: Duration = Duration::from_millis(500);
 
 /// Runs a worker until the queue is empty and all is settled.
 pub(crate) async fn drain(app: &App, n: u64) -> Drained {
@@ -48,7 +48,7 @@ pub(crate) async fn drain(app: &App, n: u64) -> Drained {
     running.await.expect("no panic").expect("the worker ran");
     let (mut settled, cpu) = (begun.elapsed(), cpu_time() - cpu);
     if app.config().broker_url.scheme().starts_with("amqp") {
-        settled = settled.saturating_sub(SINKING).max(ran);
+        settled = settled.saturating_sub(ACK_GRACE).max(ran);
     }
     let rate = |time: Duration| n as f64 / time.as_secs_f64();
     Drained { rate: rate(ran), settled_rate: rate(settled), micros: cpu.as_secs_f64() * 1e6 / n as f64 }

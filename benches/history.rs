@@ -82,7 +82,7 @@ async fn run(path: &std::path::Path, calls: usize) -> Result<(), Failure> {
         println!("page: {what:<36} {median:>8.1?}, slowest {slowest:>8.1?}, {} calls{cut}", page.jobs.len());
     }
     let begun = Instant::now();
-    history.groups_of_failures().await?;
+    history.failure_groups().await?;
     println!("groups of failures                        {:>9.1?}", begun.elapsed());
     let day = Duration::from_secs(24 * 3600);
     let begun = Instant::now();

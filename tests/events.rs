@@ -252,9 +252,9 @@ fn arguments_and_results_are_hidden_on_request() {
 }
 
 /// A broker that never confirms events.
-struct Unheard(Arc<dyn Broker>);
+struct Unconfirmed(Arc<dyn Broker>);
 
-impl Broker for Unheard {
+impl Broker for Unconfirmed {
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
         match publication.exchange.as_str() {
             EVENTS => Box::pin(std::future::pending()),
@@ -283,7 +283,7 @@ impl Broker for Unheard {
     }
 }
 
-impl Administration for Unheard {
+impl Administration for Unconfirmed {
     fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
         self.0.queues(names)
     }
@@ -297,7 +297,7 @@ impl Administration for Unheard {
     }
 }
 
-impl Registers for Unheard {}
+impl Registers for Unconfirmed {}
 
 #[test]
 fn events_that_the_broker_does_not_confirm_are_dropped_and_counted_without_blocking_work() {
@@ -308,7 +308,7 @@ fn events_that_the_broker_does_not_confirm_are_dropped_and_counted_without_block
         let (app, name) = reporting(&place);
         let config = app.config().clone();
         let builder = App::builder().set(|own| *own = config).expect("a configuration");
-        let app = builder.wrap_broker(|inner| Arc::new(Unheard(inner))).build().expect("an application");
+        let app = builder.wrap_broker(|inner| Arc::new(Unconfirmed(inner))).build().expect("an application");
         let running = Running::start(app.clone(), SharedState::default());
         // At three events each, far more than the buffer can hold.
         let calls = (0..4000).map(|_| greet.with("world").queue(&place.queue).ignore_result());

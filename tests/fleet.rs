@@ -87,7 +87,7 @@ async fn celery_s_control_changes_our_worker_and_its_events_are_dumped() {
         "revoke_by_stamped_headers": ok("headers {'tenant': ['acme']} flagged as revoked, but not terminated"),
         "autoscale": error("ValueError('Autoscale not enabled')"),
         "pool_restart": error("ValueError('Pool restarts not enabled')"),
-        "election": error("NotImplementedError('election means nothing to this worker')"),
+        "election": error("NotImplementedError('election is not supported by this worker')"),
         "glob": ok("pong"),
         "pcre": ok("pong"),
         "another": [],

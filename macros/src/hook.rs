@@ -73,7 +73,7 @@ impl Hook {
         let inputs = &function.sig.inputs;
         match inputs.first() {
             None => mistakes.add(&function.sig.ident, shape),
-            Some(FnArg::Typed(input)) if self.is_lent(&input.ty) => {
+            Some(FnArg::Typed(input)) if self.is_borrowed(&input.ty) => {
                 if let Some(extra) = inputs.iter().nth(1) {
                     mistakes.add(extra, shape);
                 }
@@ -88,7 +88,7 @@ impl Hook {
         }
     }
 
-    fn is_lent(&self, ty: &Type) -> bool {
+    fn is_borrowed(&self, ty: &Type) -> bool {
         match ty {
             Type::Reference(reference) => {
                 let name = ast::path_of(&reference.elem).and_then(ast::last_name);
@@ -96,8 +96,8 @@ impl Hook {
                     && reference.lifetime.as_ref().is_none_or(|lifetime| lifetime.ident == "_")
                     && name.is_some_and(|name| name == self.takes)
             }
-            Type::Group(group) => self.is_lent(&group.elem),
-            Type::Paren(paren) => self.is_lent(&paren.elem),
+            Type::Group(group) => self.is_borrowed(&group.elem),
+            Type::Paren(paren) => self.is_borrowed(&paren.elem),
             _ => false,
         }
     }
@@ -119,7 +119,7 @@ impl Hook {
             ReturnType::Default => ident.span(),
             ReturnType::Type(_, ty) => ty.span(),
         };
-        let mut called = quote_spanned!(located(ident.span())=> #ident(__lent));
+        let mut called = quote_spanned!(located(ident.span())=> #ident(__argument));
         if function.sig.asyncness.is_some() {
             called.extend(quote!(.await));
         }
@@ -133,7 +133,7 @@ impl Hook {
         let name = ast::bare(ident);
         let hidden = quiet(&quote! {
             fn __run<'run>(
-                __lent: &'run #mutable #private::#takes,
+                __argument: &'run #mutable #private::#takes,
             ) -> #private::BoxFuture<'run, ::core::result::Result<(), #private::TaskError>> {
                 #boxed
             }

@@ -29,7 +29,7 @@ macro_rules! suite {
 }
 
 suite! {
-    memos {
+    registers {
         notes_are_read_from_where_one_left_off
         a_note_is_known_to_every_connection_until_it_lapses
         a_forced_note_stays_forced

@@ -63,7 +63,7 @@ async fn a_locked_history_is_a_problem_and_loses_nothing() {
     let second = site.greet("second").await;
     eventually("the page says that the history stands still", SOON, || async {
         let overview = get(&site, "/api/v1/overview").await;
-        (overview["problems"][0]["title"] == "The history stands still").then_some(())
+        (overview["problems"][0]["title"] == "The history is not being recorded").then_some(())
     })
     .await;
     other.execute_batch("ROLLBACK").expect("unlocked");

@@ -106,7 +106,7 @@ fn everything_is_known_after_a_restart() {
         assert!(job.attempts[0].error.as_deref().is_some_and(|error| error.contains("stumbled")), "{job:?}");
         let job = fed.known(refused.id(), JobState::DeadLettered).await;
         assert!(job.error.as_deref().is_some_and(|error| error.contains("no soup today")), "{job:?}");
-        let groups = fed.history.groups_of_failures().await.expect("groups");
+        let groups = fed.history.failure_groups().await.expect("groups");
         assert_eq!((groups.len(), groups[0].count, groups[0].dead_lettered), (1, 1, 1), "{groups:?}");
 
         // Without a reader the broker keeps the events.

@@ -52,7 +52,7 @@ fn a_late_return_is_discarded_and_frees_the_slot() {
         worker.wait_for_line("every slot is lost", LONG);
         let control = Control::new(lab.app.broker().await.expect("a broker"));
         let told = control.to([&name]).timeout(LONG).workers().await.expect("an answer");
-        assert_eq!(told.iter().map(|worker| worker.lost_places).collect::<Vec<_>>(), [1]);
+        assert_eq!(told.iter().map(|worker| worker.lost_slots).collect::<Vec<_>>(), [1]);
         // There is no free slot for it yet.
         let next = lab.send(pid.with()).await;
         fs::write(&file, "").expect("a file");

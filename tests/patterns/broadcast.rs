@@ -116,13 +116,13 @@ fn a_live_view_of_a_topic_gets_what_is_said_while_it_runs() {
         let app = app_with_tasks(&place, &[], |_| {});
         assert_eq!(
             app.emit("news.eu.rain", "unheard").await.expect("emitted"),
-            Emitted::Unheard,
+            Emitted::Unrouted,
             "{}",
             place.name
         );
         let workers = three(&place, &app).await;
         assert_eq!(app.emit("news.eu.rain", "heard").await.expect("emitted"), Emitted::Queued);
-        assert_eq!(app.emit("weather.eu", "no news").await.expect("emitted"), Emitted::Unheard);
+        assert_eq!(app.emit("weather.eu", "no news").await.expect("emitted"), Emitted::Unrouted);
         for (running, journal) in workers {
             eventually("every worker saw it", async || !journal.read("news").is_empty()).await;
             running.stop().await;

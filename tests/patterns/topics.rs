@@ -153,7 +153,7 @@ fn a_subscription_outlives_its_worker() {
         let journal = Journal::default();
         assert_eq!(
             app.emit(ORDER_PAID.at("eu"), &Order { id: 1 }).await.expect("emitted"),
-            Emitted::Unheard,
+            Emitted::Unrouted,
             "{}: nobody has ever subscribed",
             place.name
         );
@@ -164,7 +164,7 @@ fn a_subscription_outlives_its_worker() {
         }
         assert_eq!(
             app.emit("order.eu.sent", &Order { id: 5 }).await.expect("emitted"),
-            Emitted::Unheard,
+            Emitted::Unrouted,
             "{}: the subscription is to paid orders",
             place.name
         );

@@ -26,7 +26,7 @@ pub(crate) fn text_of(payload: Box<dyn Any + Send>) -> String {
         // Leaked: dropping it could panic again, and so on without end.
         std::mem::forget(another);
     }
-    text.unwrap_or_else(|| "a panic without a text".into())
+    text.unwrap_or_else(|| "a panic without a message".into())
 }
 
 /// A panic of a task.
@@ -203,7 +203,7 @@ mod tests {
     fn a_payload_that_panics_as_it_is_dropped_is_caught_with_its_followers() {
         for depth in 0..4 {
             let caught = caught(|| std::panic::panic_any(Bomb(depth)));
-            assert_eq!(caught, Err("a panic without a text".into()));
+            assert_eq!(caught, Err("a panic without a message".into()));
         }
         assert_eq!(caught(|| panic!("boom {}", 1)), Err::<(), _>("boom 1".into()));
     }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_told_with_its_place_and_its_way() {
+    fn a_panic_keeps_its_location_and_backtrace() {
         keep_traces();
         let text = caught(|| traced(goes_wrong)).expect_err("it panics");
         let panic = Panic::just_caught(text);

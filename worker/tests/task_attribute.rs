@@ -220,9 +220,9 @@ fn a_body_that_is_none_is_refused_with_the_part_that_is_wrong() {
         (&b"[[1], [2], {}]"[..], "`kwargs` is not an object"),
         (b"[[1], \"hunter2\", {}]", "`kwargs` is not an object"),
         (b"[[1]]", "it has 1 parts, and `kwargs` is missing"),
-        (b"[{\"a\": 1}, {}, {}]", "`args` is no array"),
+        (b"[{\"a\": 1}, {}, {}]", "`args` is not an array"),
         (b"[[1], {}, {\"chain\": \"hunter2\"}]", "`embed`: invalid type: string, expected a sequence"),
-        (b"{\"args\": [1]}", "it is no array"),
+        (b"{\"args\": [1]}", "it is not an array"),
         (b"[[\"\xff\"], {}, {}]", "the text is not UTF-8 (byte 4)"),
         (b"[[1], {}, {}", "EOF while parsing"),
     ] {

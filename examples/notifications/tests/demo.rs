@@ -92,7 +92,7 @@ fn a_broker_that_cannot_be_is_told() {
 }
 
 #[test]
-fn nobody_is_no_number_of_users() {
+fn zero_users_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     for arguments in [&["--users", "0"][..], &["signup", "--users", "none"], &["--users", "5", "signup"]] {
         let ended = run(notifications(directory.path(), arguments));

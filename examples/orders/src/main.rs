@@ -60,7 +60,7 @@ async fn reserved(orders: u64) {
 async fn main() -> mq_worker::Result<()> {
     println!("before stock was ever there, an order is {:?}", pay(0, "a lost cup").await?);
     let stock = start_stock()?;
-    while pay(1, "tea").await? == Emitted::Unheard {
+    while pay(1, "tea").await? == Emitted::Unrouted {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     reserved(1).await;

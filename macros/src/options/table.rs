@@ -115,7 +115,7 @@ options! {
     expires = "1h" => expires: Time, some,
         "a call that waited longer is not run", "never", also "expiration" "ttl";
     ignore_result => ignore_result: bool, bare,
-        "nobody asks for the result: nothing is stored", "results are kept", also "store_result";
+        "the result is not needed: nothing is stored", "results are kept", also "store_result";
     result_required = false => result_required: bool, some,
         "`false`: while the store of results is away, the task is acknowledged without its result",
         "the setting `result_required`";

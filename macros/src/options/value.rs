@@ -260,7 +260,7 @@ impl Value for Expressions {
 pub(super) fn parse_duration(literal: &LitStr, text: &str) -> syn::Result<Duration> {
     let error = |message: String| Err(syn::Error::new(literal.span(), message));
     match humantime::parse_duration(text.trim()) {
-        Ok(Duration::ZERO) => error(format!("`{text}` is no time at all")),
+        Ok(Duration::ZERO) => error(format!("`{text}` must be longer than zero")),
         Ok(duration) => Ok(duration),
         Err(_) => error(format!(
             "`{text}` is not a time: write a number and a unit, such as `500ms`, `30s` or `2h 30m`"

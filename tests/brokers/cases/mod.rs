@@ -5,6 +5,6 @@ pub(crate) mod exchanges;
 pub(crate) mod fidelity;
 pub(crate) mod life;
 pub(crate) mod limits;
-pub(crate) mod memos;
+pub(crate) mod registers;
 pub(crate) mod time;
 pub(crate) mod topology;

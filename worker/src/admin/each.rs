@@ -19,7 +19,7 @@ pub(crate) enum Choice {
 
 /// The fate of a message after the work on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Handled {
     /// It leaves the queue.
     Done,
     /// It stays where it is.
@@ -38,7 +38,7 @@ pub(crate) async fn each<F>(
     work: impl Fn(Delivery) -> F,
 ) -> Outcome
 where
-    F: Future<Output = (Delivery, Outcome<Fate>)>,
+    F: Future<Output = (Delivery, Outcome<Handled>)>,
 {
     let mut under_way = FuturesUnordered::new();
     let mut chosen = 0;
@@ -48,8 +48,8 @@ where
         tokio::select! {
             biased;
             Some((place, delivery, fate)) = under_way.next(), if !under_way.is_empty() => {
-                let (delivery, fate): (Delivery, Outcome<Fate>) = (delivery, fate);
-                if let Ok(Fate::Done) = fate {
+                let (delivery, fate): (Delivery, Outcome<Handled>) = (delivery, fate);
+                if let Ok(Handled::Done) = fate {
                     delivery.ack();
                     progress.has_done_one();
                 } else {

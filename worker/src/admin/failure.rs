@@ -45,7 +45,7 @@ impl Failure {
     }
 
     /// The exit code and the message.
-    pub(crate) fn in_words(self) -> (u8, String) {
+    pub(crate) fn into_parts(self) -> (u8, String) {
         (self.code, self.message)
     }
 }

@@ -66,7 +66,7 @@ impl Progress {
 impl Counts {
     /// Adds to the failure of a walk how far it came: `3 dropped among the first 20 of 100, then: …`.
     pub(crate) fn before(self, what: &str, failure: Failure) -> Failure {
-        let (code, why) = failure.in_words();
+        let (code, why) = failure.into_parts();
         let Self { total, seen, done } = self;
         if seen == 0 {
             return Failure::new(code, why);

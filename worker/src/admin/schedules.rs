@@ -78,7 +78,10 @@ async fn from_configured_history(app: &App, schedules: &mut [ScheduleInfo]) {
         Err(error) => Err(error),
     };
     if let Err(error) = added {
-        crate::tracing::warn!(error = format!("{error:#}"), "the history is left out");
+        crate::tracing::warn!(
+            error = format!("{error:#}"),
+            "cannot read the history; showing schedules without it"
+        );
     }
 }
 

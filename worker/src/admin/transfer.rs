@@ -1,6 +1,6 @@
 //! Moving waiting messages to another queue.
 
-use super::each::{Choice, Fate, each};
+use super::each::{Choice, Handled, each};
 use super::failure::{Failure, Outcome};
 use super::progress::Progress;
 use crate::app::App;
@@ -16,7 +16,7 @@ pub(crate) async fn transfer(
     progress: &Progress,
 ) -> Outcome<u64> {
     if from == to {
-        return Err(Failure::usage(format!("`{from}` is both ends of the move: choose another queue")));
+        return Err(Failure::usage(format!("`{from}` is both source and destination: choose another queue")));
     }
     let (broker, ready) = super::ready(app, from).await?;
     app.ensure_queue(to).await?;
@@ -28,7 +28,7 @@ pub(crate) async fn transfer(
         let publication = Publication::to_queue(to, delivery.message.clone());
         // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
         let published = broker.publish(publication).await;
-        (delivery, published.map(|()| Fate::Done).map_err(Failure::from))
+        (delivery, published.map(|()| Handled::Done).map_err(Failure::from))
     };
     let moved = each(&mut walk, most, progress, |_| Choice::Work, publish).await;
     walk.end().await;

@@ -17,7 +17,7 @@ pub enum Emitted {
     /// Every queue with a matching subscription has a copy.
     Queued,
     /// No subscription matches: there is no copy anywhere.
-    Unheard,
+    Unrouted,
 }
 
 impl App {
@@ -55,7 +55,7 @@ impl App {
         }
         match done {
             Ok(()) => Ok(Emitted::Queued),
-            Err(error) if error.is_unroutable() => Ok(Emitted::Unheard),
+            Err(error) if error.is_unroutable() => Ok(Emitted::Unrouted),
             Err(error) => Err(error),
         }
     }

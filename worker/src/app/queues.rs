@@ -78,7 +78,7 @@ impl App {
 
     /// A queue that only remote control has named. Python's workers may get the same command, and exit if the queue exists
     /// with other arguments than theirs: a queue that is not known here is declared as Celery declares it.
-    pub(crate) fn queue_named_by_others(&self, name: &str) -> Topology {
+    pub(crate) fn queue_from_remote_control(&self, name: &str) -> Topology {
         match self.knows_queue(name) {
             true => self.task_queue(name),
             false => Topology::of_queue(Queue::exact(name)),

@@ -64,7 +64,7 @@ impl App {
 impl App {
     /// True for a revoked call that no worker runs: it will not be run, however long its message waits. A missing reply
     /// counts as "not running".
-    pub(super) async fn is_given_up(&self, broker: &Arc<dyn Broker>, id: &str) -> bool {
+    pub(super) async fn is_revoked_and_idle(&self, broker: &Arc<dyn Broker>, id: &str) -> bool {
         let revoked = broker.is_noted(Register::Revoked, id, Register::Revoked.longest()).await;
         if !revoked.unwrap_or(false) {
             return false;

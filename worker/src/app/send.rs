@@ -193,7 +193,7 @@ impl App {
         let task = call.task.clone();
         let mut taken = broker.lock(lock).await;
         if let Ok(Locked::Held(Some(other))) = &taken
-            && self.is_given_up(broker, other).await
+            && self.is_revoked_and_idle(broker, other).await
         {
             let theirs = Lock { holder: other.clone(), ..lock.clone() };
             taken = match broker.unlock(&theirs).await {

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::ResultRecord;
-use super::gathering::{Gathering, StoringMany, Written};
+use super::gathering::{BatchStore, BatchWriter, Written};
 use crate::connection::amqp::{Amqp, Outgoing};
 use crate::error::Result;
 use crate::message::{JSON, Message, Properties};
@@ -35,12 +35,12 @@ pub(super) fn read(body: &[u8]) -> Vec<&[u8]> {
 /// Sends results.
 pub(super) struct Answers {
     amqp: Arc<Amqp>,
-    gathering: Gathering<Sending>,
+    gathering: BatchWriter<Sending>,
 }
 
 impl Answers {
     pub(super) fn new(amqp: Arc<Amqp>) -> Self {
-        Self { gathering: Gathering::new(Arc::new(Sending(Arc::clone(&amqp)))), amqp }
+        Self { gathering: BatchWriter::new(Arc::new(Sending(Arc::clone(&amqp)))), amqp }
     }
 
     /// Sends a result to its caller, if it has one. `Ok` means that the broker has confirmed it.
@@ -57,7 +57,7 @@ impl Answers {
 /// Sends gathered results, one message per reply queue.
 struct Sending(Arc<Amqp>);
 
-impl StoringMany for Sending {
+impl BatchStore for Sending {
     const AT_ONCE: usize = 2;
 
     fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {

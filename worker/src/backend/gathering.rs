@@ -41,7 +41,7 @@ impl Written {
 }
 
 /// A store that accepts many records at once.
-pub(super) trait StoringMany: Send + Sync + 'static {
+pub(super) trait BatchStore: Send + Sync + 'static {
     /// The number of batches that may be in flight at once: more than one if the store has to wait for its disk.
     const AT_ONCE: usize;
 
@@ -58,7 +58,7 @@ pub(super) trait StoringMany: Send + Sync + 'static {
 }
 
 /// Passes records to the writer of a store. The writer stops when this is dropped.
-pub(super) struct Gathering<S> {
+pub(super) struct BatchWriter<S> {
     store: Arc<S>,
     writer: Mutex<Option<mpsc::Sender<Waiting>>>,
 }
@@ -67,7 +67,7 @@ pub(super) struct Gathering<S> {
 type Waiting = (Arc<Written>, Reply);
 type Reply = oneshot::Sender<Result<()>>;
 
-impl<S: StoringMany> Gathering<S> {
+impl<S: BatchStore> BatchWriter<S> {
     pub(super) fn new(store: Arc<S>) -> Self {
         Self { store, writer: Mutex::default() }
     }
@@ -94,13 +94,13 @@ impl<S: StoringMany> Gathering<S> {
     }
 }
 
-async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>) {
+async fn write<S: BatchStore>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>) {
     let mut waiting = VecDeque::new();
-    let mut on_the_way = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     // The tasks of the batches in flight.
     let mut busy = HashSet::new();
     let mut is_open = true;
-    while is_open || !waiting.is_empty() || !on_the_way.is_empty() {
+    while is_open || !waiting.is_empty() || !in_flight.is_empty() {
         while waiting.len() < BATCH
             && let Ok(next) = inbox.try_recv()
         {
@@ -108,22 +108,22 @@ async fn write<S: StoringMany>(store: Arc<S>, mut inbox: mpsc::Receiver<Waiting>
         }
         // Skip records whose caller has given up: it may have stored something else since.
         waiting.retain(|(_, reply)| !reply.is_closed());
-        if on_the_way.len() < S::AT_ONCE {
+        if in_flight.len() < S::AT_ONCE {
             let count = batch_of(waiting.iter().map(|(record, _)| &**record), &busy);
             let (records, replies): (Vec<Arc<Written>>, _) = waiting.drain(..count).unzip();
             if count > 0 {
                 busy.extend(records.iter().map(|record| record.task_id.clone()));
-                on_the_way.push(store_batch(&*store, records, replies));
+                in_flight.push(store_batch(&*store, records, replies));
             }
         }
         tokio::select! {
-            Some(done) = on_the_way.next() => {
+            Some(done) = in_flight.next() => {
                 for record in done {
                     busy.remove(&record.task_id);
                 }
             }
             // Records that cannot be stored yet stay in the channel, and do not wake this task.
-            next = inbox.recv(), if is_open && on_the_way.len() < S::AT_ONCE => match next {
+            next = inbox.recv(), if is_open && in_flight.len() < S::AT_ONCE => match next {
                 Some(next) => waiting.push_back(next),
                 None => is_open = false,
             },
@@ -145,7 +145,7 @@ fn batch_of<'a>(records: impl Iterator<Item = &'a Written>, busy: &HashSet<Strin
 }
 
 /// Stores a batch, and answers each caller. A record that the store rejects does not fail the others.
-async fn store_batch<S: StoringMany>(
+async fn store_batch<S: BatchStore>(
     store: &S,
     records: Vec<Arc<Written>>,
     replies: Vec<Reply>,
@@ -199,7 +199,7 @@ mod tests {
         batches: Mutex<Vec<Vec<String>>>,
     }
 
-    impl StoringMany for Slow {
+    impl BatchStore for Slow {
         const AT_ONCE: usize = 1;
 
         fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     /// Resolves when the writer has taken all sent records out of the channel: then they are in flight.
-    async fn is_taken(gathering: &Gathering<Slow>) {
+    async fn is_taken(gathering: &BatchWriter<Slow>) {
         while gathering.writer().expect("a writer").capacity() < QUEUED {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -233,7 +233,7 @@ mod tests {
 
     /// Stores records while a first one is in flight, and returns their results.
     async fn store(slow: &Arc<Slow>, ids: &[&str]) -> Vec<Result<()>> {
-        let gathering = Gathering::new(Arc::clone(slow));
+        let gathering = BatchWriter::new(Arc::clone(slow));
         let store = |id: &str| {
             let record = ResultRecord::new(id, State::Success);
             let gathering = &gathering;
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_while_a_batch_is_on_its_way_is_the_next_one() {
+    async fn records_arriving_during_a_batch_form_the_next_one() {
         let slow = slow();
         assert!(store(&slow, &["a", "b", "a", "c"]).await.iter().all(Result::is_ok));
         assert_eq!(batches(&slow), [vec!["first"], vec!["a", "b"], vec!["a", "c"]]);
@@ -280,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_stored() {
         let slow = slow();
-        let gathering = Gathering::new(Arc::clone(&slow));
+        let gathering = BatchWriter::new(Arc::clone(&slow));
         let [a, b, c] = ["a", "b", "c"].map(|id| ResultRecord::new(id, State::Success));
         let mut first = Box::pin(gathering.store(&a, None));
         assert!((&mut first).now_or_never().is_none());

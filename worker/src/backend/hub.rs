@@ -112,7 +112,7 @@ where
         let record = match listener.next().await {
             News::NotListening => None,
             News::Stored(record) => Some(*record),
-            News::Listening => patiently(&fetch).await?,
+            News::Listening => fetch_with_retries(&fetch).await?,
         };
         if let Some(record) = record.filter(|record| awaited.is_met_by(record)) {
             return Ok(record);
@@ -121,7 +121,7 @@ where
 }
 
 /// Fetches, with retries while the store is unreachable.
-async fn patiently<F>(fetch: impl Fn() -> F) -> Result<Option<ResultRecord>>
+async fn fetch_with_retries<F>(fetch: impl Fn() -> F) -> Result<Option<ResultRecord>>
 where
     F: Future<Output = Result<Option<ResultRecord>>>,
 {

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::tracing;
 
 /// A store that announces stored records.
-pub(super) trait Announcing: Send + Sync + 'static {
+pub(super) trait AnnouncingStore: Send + Sync + 'static {
     /// Fetches the record of a task.
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>>;
 
@@ -27,7 +27,7 @@ pub(super) type Changes = mpsc::UnboundedReceiver<Change>;
 /// Why listening has ended.
 pub(super) enum Ended {
     /// No connection could be opened.
-    NotBegun(Error),
+    NotConnected(Error),
     /// The connection was lost.
     Lost(String),
     /// The server accepts the connection but never announces anything on it. Holds the reason, for the callers.
@@ -47,7 +47,7 @@ pub(super) struct Listening<S> {
     _closed_when_dropped: DropGuard,
 }
 
-impl<S: Announcing> Listening<S> {
+impl<S: AnnouncingStore> Listening<S> {
     pub(super) fn new(store: Arc<S>) -> Self {
         let (hub, changes) = Hub::new();
         let closed = CancellationToken::new();
@@ -118,11 +118,11 @@ fn closed() -> Error {
 }
 
 /// Listens, and reconnects after a pause, until it is cancelled.
-async fn listen(store: &impl Announcing, hub: &Hub, mut changes: Changes, silent: &OnceLock<String>) {
+async fn listen(store: &impl AnnouncingStore, hub: &Hub, mut changes: Changes, silent: &OnceLock<String>) {
     let (mut pause, longest) = PAUSE;
     loop {
         match store.serve(hub, &mut changes).await {
-            Ended::NotBegun(error) => {
+            Ended::NotConnected(error) => {
                 tracing::warn!(error = format!("{error:#}"), again_in = ?pause, "cannot listen for results");
             }
             Ended::Lost(error) => {

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::gathering::{Gathering, StoringMany, Written};
+use super::gathering::{BatchStore, BatchWriter, Written};
 use super::hub::{Change, Hub};
-use super::listening::{Announcing, Changes, Ended, Listening};
+use super::listening::{AnnouncingStore, Changes, Ended, Listening};
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::postgres::Postgres;
 use crate::connection::{BrokerUrl, background};
@@ -56,7 +56,7 @@ const DELETE_EXPIRED: &str = "
 /// Results in a table of a database.
 pub(super) struct PostgresBackend {
     listening: Listening<Store>,
-    gathering: Gathering<Store>,
+    gathering: BatchWriter<Store>,
 }
 
 struct Store {
@@ -75,7 +75,7 @@ impl PostgresBackend {
         let postgres = Arc::new(Postgres::open(url, &options.connect)?);
         let swept = Arc::new(Mutex::new(Some(Instant::now())));
         let store = Arc::new(Store { postgres, expires: options.expires, swept });
-        Ok(Self { listening: Listening::new(Arc::clone(&store)), gathering: Gathering::new(store) })
+        Ok(Self { listening: Listening::new(Arc::clone(&store)), gathering: BatchWriter::new(store) })
     }
 }
 
@@ -94,7 +94,7 @@ impl Store {
         let (postgres, swept) = (Arc::clone(&self.postgres), Arc::clone(&self.swept));
         let sweep = async move {
             if let Err(error) = delete_expired(&postgres).await {
-                tracing::debug!(error = format!("{error:#}"), "expired results stay for now");
+                tracing::debug!(error = format!("{error:#}"), "cannot delete expired results");
             }
             *lock(&swept) = Some(Instant::now());
         };
@@ -166,7 +166,7 @@ impl ResultBackend for PostgresBackend {
     }
 }
 
-impl StoringMany for Store {
+impl BatchStore for Store {
     const AT_ONCE: usize = 2;
 
     fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
@@ -195,7 +195,7 @@ impl StoringMany for Store {
     }
 }
 
-impl Announcing for Store {
+impl AnnouncingStore for Store {
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
         async move {
             let id = id.to_owned();
@@ -216,9 +216,9 @@ impl Announcing for Store {
         async move {
             let (client, mut heard) = match self.postgres.listen(CHANNEL).await {
                 Ok(listening) => listening,
-                Err(error) => return Ended::NotBegun(error),
+                Err(error) => return Ended::NotConnected(error),
             };
-            if !self.is_heard(&client, &mut heard).await {
+            if !self.receives_notifications(&client, &mut heard).await {
                 return Ended::Silent(format!(
                     "cannot wait for results: {} takes LISTEN and passes no notification on, as a pooler in transaction \
                      mode; name the server itself, or a pool in session mode, where results are awaited (storing and \
@@ -236,7 +236,11 @@ impl Announcing for Store {
 impl Store {
     /// Checks that notifications arrive. A pooler in transaction mode accepts `LISTEN` but passes none on, except by chance
     /// those from the same connection.
-    async fn is_heard(&self, client: &Client, heard: &mut mpsc::UnboundedReceiver<String>) -> bool {
+    async fn receives_notifications(
+        &self,
+        client: &Client,
+        heard: &mut mpsc::UnboundedReceiver<String>,
+    ) -> bool {
         // No task id begins with a space.
         let probe = format!(" {}", uuid::Uuid::new_v4());
         let command = format!("NOTIFY {CHANNEL}, '{probe}'");

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_tells_beside_the_result_survives_the_wire() {
+    fn worker_metadata_round_trips() {
         let record = ResultRecord {
             worker: Some("w@h".into()),
             retries: Some(2),

@@ -11,9 +11,9 @@ use futures_util::future::BoxFuture;
 use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use redis::{AsyncCommands, RedisResult, Script};
 
-use super::gathering::{Gathering, StoringMany, Written};
+use super::gathering::{BatchStore, BatchWriter, Written};
 use super::hub::{Change, Hub};
-use super::listening::{Announcing, Changes, Ended, Listening};
+use super::listening::{AnnouncingStore, Changes, Ended, Listening};
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
 use crate::connection::redis::Redis;
@@ -57,7 +57,7 @@ return #KEYS
 /// Celery's `redis://`.
 pub(super) struct RedisBackend {
     listening: Listening<Store>,
-    gathering: Gathering<Store>,
+    gathering: BatchWriter<Store>,
 }
 
 /// The keys of one program.
@@ -79,7 +79,7 @@ impl RedisBackend {
         let prefix = format!("{}{PREFIX}", redis.key_prefix());
         let (script, expires) = (Script::new(STORE), options.expires);
         let store = Arc::new(Store { redis, prefix, script, expires });
-        Ok(Self { listening: Listening::new(Arc::clone(&store)), gathering: Gathering::new(store) })
+        Ok(Self { listening: Listening::new(Arc::clone(&store)), gathering: BatchWriter::new(store) })
     }
 }
 
@@ -125,7 +125,7 @@ impl ResultBackend for RedisBackend {
     }
 }
 
-impl StoringMany for Store {
+impl BatchStore for Store {
     const AT_ONCE: usize = 2;
 
     fn store_all(&self, records: Vec<Arc<Written>>) -> BoxFuture<'_, Result<()>> {
@@ -149,7 +149,7 @@ impl StoringMany for Store {
     }
 }
 
-impl Announcing for Store {
+impl AnnouncingStore for Store {
     fn fetch<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<ResultRecord>>> {
         async move {
             let key = self.key(id);
@@ -168,7 +168,7 @@ impl Announcing for Store {
     fn serve<'a>(&'a self, hub: &'a Hub, changes: &'a mut Changes) -> BoxFuture<'a, Ended> {
         async move {
             match self.redis.listen().await {
-                Err(error) => Ended::NotBegun(error),
+                Err(error) => Ended::NotConnected(error),
                 Ok(connection) => {
                     let (sink, stream) = connection.split();
                     Ended::Lost(self.follow(hub, changes, sink, stream).await)

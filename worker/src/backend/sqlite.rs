@@ -47,7 +47,7 @@ impl SqliteBackend {
     async fn news(&self, id: &str, after: News) -> Result<(i64, Vec<u8>)> {
         let (act, id) = ("wait for a result", id.to_owned());
         let begin = job::read(act, move |engine, now| engine.wait(&id, after, now));
-        let coming = self.database.call_patiently(begin).await?;
+        let coming = self.database.call_without_timeout(begin).await?;
         self.database.answer(act, coming).await
     }
 }

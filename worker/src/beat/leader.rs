@@ -181,11 +181,11 @@ impl<'a> Leader<'a> {
         };
         waits.retain(is_new);
         entries.extend(waits.iter().map(|call| {
-            tracing::info!(schedule = call.schedule.name, due = %call.due, "waits for the end of the call before");
+            tracing::info!(schedule = call.schedule.name, due = %call.due, "waits for the previous call to end");
             Entry::Waits { name: call.schedule.name.clone(), due: call.due }
         }));
         for call in refused {
-            tracing::warn!(schedule = call.schedule.name, due = %call.due, "the queue takes nothing now; trying again");
+            tracing::warn!(schedule = call.schedule.name, due = %call.due, "the queue accepts no messages; will try again");
             entries.push(Entry::Refused { name: call.schedule.name.clone(), due: call.due });
         }
         if !entries.is_empty() {

@@ -17,12 +17,12 @@ const LOOKS: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(15), D
 
 /// Asks the workers for those scheduled tasks that this program does not have.
 pub(super) async fn warn(app: App, declared: Vec<(Origin, Schedule)>) {
-    let strangers: Vec<&Schedule> = declared
+    let foreign_schedules: Vec<&Schedule> = declared
         .iter()
         .map(|(_, schedule)| schedule)
         .filter(|schedule| app.registry().get(&schedule.task).is_none())
         .collect();
-    let tasks: BTreeSet<&str> = strangers.iter().map(|schedule| schedule.task.as_str()).collect();
+    let tasks: BTreeSet<&str> = foreign_schedules.iter().map(|schedule| schedule.task.as_str()).collect();
     if tasks.is_empty() {
         return;
     }
@@ -31,9 +31,13 @@ pub(super) async fn warn(app: App, declared: Vec<(Origin, Schedule)>) {
         // The scheduler itself warns about an unreachable broker.
         let Ok(broker) = app.broker().await else { continue };
         let Ok(Some(registered)) = Control::new(broker).registered(&tasks).await else { continue };
-        for schedule in strangers {
+        for schedule in foreign_schedules {
             if let Some(problem) = registered.complaint(&schedule.task) {
-                tracing::warn!(schedule = schedule.name, problem, "nobody runs the calls of a schedule");
+                tracing::warn!(
+                    schedule = schedule.name,
+                    problem,
+                    "no running worker has the task of a schedule"
+                );
             }
         }
         return;

@@ -140,7 +140,7 @@ pub trait Registers: Send + Sync + 'static {
 
     /// Extends a lock for a holder that waits: the lock is held during the wait and for its lifetime afterwards, as far
     /// as the broker can extend it. If it has expired, it is taken again.
-    fn keep_locked<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
+    fn extend_lock<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
         let longer = Lock { lifetime: lock.lifetime.saturating_add(wait), ..lock.clone() };
         Box::pin(async move { self.lock(&longer).await })
     }

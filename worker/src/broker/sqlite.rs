@@ -94,7 +94,7 @@ impl SqliteBroker {
                 None => Err(Error::new(
                     ErrorKind::Unknown { id },
                     format!(
-                        "it is not known whether the message was published: no answer within {}",
+                        "unknown whether the message was published: no answer within {}",
                         show::duration(self.timeout)
                     ),
                 )),

@@ -57,7 +57,7 @@ fn text(app: &App, queues: &[String]) -> String {
     let names = width(entries.iter().map(|(task, _)| task.name));
     let places = width(entries.iter().map(|(_, queue)| queue.as_str()));
     for (task, queue) in &entries {
-        let elsewhere = if is_worked_on(task, queue, queues) { "" } else { "(not worked on here) " };
+        let elsewhere = if is_worked_on(task, queue, queues) { "" } else { "(not consumed here) " };
         let doc = tasks::summary(task.doc);
         let line = format!("     {:<names$}   {queue:<places$}   {elsewhere}{doc}", task.name);
         let _ = writeln!(text, "{}", line.trim_end());

@@ -13,7 +13,7 @@ pub(super) fn run(arguments: &BeatArguments, common: &CommonArguments) -> Outcom
     let loaded = settings::load_at(common, arguments.package.app.as_deref());
     // Schedules of tasks are in the crate; without a crate, only those of the file and those added by hand are left.
     if Registry::collect()?.is_empty() && shim::has_crate(&arguments.package) {
-        return shim::become_worker(&arguments.package, loaded.map(|loaded| loaded.config));
+        return shim::exec_worker(&arguments.package, loaded.map(|loaded| loaded.config));
     }
     let config = loaded?.config;
     if config.broker_url.scheme() == "memory" {

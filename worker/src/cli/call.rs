@@ -30,11 +30,11 @@ async fn call(app: &App, arguments: CallArguments) -> Outcome {
         }
     };
     // The result would be sent to this process only: if it does not wait, the result would never be read.
-    let nobody_waits = wait.is_none() && result::travels_to_the_caller(app);
+    let ignores_result = wait.is_none() && result::is_sent_to_caller_only(app);
     let options = SendOptions {
         queue,
         countdown,
-        ignore_result: nobody_waits.then_some(true),
+        ignore_result: ignores_result.then_some(true),
         ..SendOptions::default()
     };
     let job: AsyncResult<Box<RawValue>> = app.send_call(&task, &*args.0, &*kwargs, options).await?;

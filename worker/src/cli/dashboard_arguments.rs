@@ -30,7 +30,7 @@ pub(super) struct ServeArguments {
     /// The address to serve the page on [default: 127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = value::address)]
     pub(super) listen: Option<SocketAddr>,
-    /// Let everybody who reaches the address see and do everything
+    /// Disable the login: anyone who can reach the address has full access
     #[arg(long)]
     pub(super) no_login: bool,
 }
@@ -39,7 +39,7 @@ pub(super) struct ServeArguments {
 pub(super) enum DashboardCommand {
     /// Add a user to mq-worker.toml; the password is asked for, or read from stdin
     AddUser(AddArguments),
-    /// Make a token for programs that use /api/v1
+    /// Create an API token for /api/v1
     AddToken(AddArguments),
 }
 

@@ -100,7 +100,7 @@ async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> O
     let replayed = walk(shown(json, "replayed"), async |progress: Arc<Progress>| {
         let limit = which.limit.unwrap_or(u32::MAX);
         let wanted = Which::from(&which);
-        let leaves_expired = !expired && !wanted.names_calls();
+        let leaves_expired = !expired && !wanted.has_ids();
         let mut search = Search::open(app, wanted, limit, progress).await?;
         if leaves_expired {
             search.leave_expired();

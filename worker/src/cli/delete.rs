@@ -57,7 +57,7 @@ async fn exchange(app: &App, arguments: DeleteExchangeArguments) -> Outcome {
 
 /// Suggests `--force` where it would help.
 fn hint(error: &crate::error::Error, force: bool) -> Failure {
-    let way_out =
+    let remedy =
         if force || !error.to_string().contains("in use") { "" } else { "; use --force to delete it anyway" };
-    Failure::failed(format!("{error:#}{way_out}"))
+    Failure::failed(format!("{error:#}{remedy}"))
 }

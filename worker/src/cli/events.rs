@@ -23,7 +23,7 @@ async fn follow(app: &App, arguments: &EventsArguments) -> Outcome {
     }
     // Ask for heartbeats, so that every running worker is shown at once.
     control.tell("heartbeat", Map::new()).await?;
-    output::note(format!("listening on {}; Ctrl-C ends", app.config().broker_url));
+    output::note(format!("listening on {}; press Ctrl-C to stop", app.config().broker_url));
     let shown = tokio::select! {
         shown = show(&mut events, arguments.json) => shown,
         // The default action would end the process, and the broker would keep the queue for a minute.

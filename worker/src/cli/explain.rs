@@ -34,7 +34,7 @@ struct ToldReason<'a> {
     reason: &'a Reason,
     text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    way_out: Option<String>,
+    remedy: Option<String>,
 }
 
 async fn tell(app: &App, ExplainArguments { id, timeout, json, history }: &ExplainArguments) -> Outcome {
@@ -45,7 +45,7 @@ async fn tell(app: &App, ExplainArguments { id, timeout, json, history }: &Expla
     if *json {
         let reasons = reasons
             .iter()
-            .map(|reason| ToldReason { reason, text: reason.to_string(), way_out: reason.way_out(id) })
+            .map(|reason| ToldReason { reason, text: reason.to_string(), remedy: reason.remedy(id) })
             .collect();
         output::json(&Told { id, task, queue, schedule, reasons, gaps })?;
     } else {
@@ -59,8 +59,8 @@ async fn tell(app: &App, ExplainArguments { id, timeout, json, history }: &Expla
         }
         for reason in reasons {
             output::data(format!("  {}", output::one_line(&reason.to_string(), 500)))?;
-            if let Some(way_out) = reason.way_out(id) {
-                output::data(format!("    -> {way_out}"))?;
+            if let Some(remedy) = reason.remedy(id) {
+                output::data(format!("    -> {remedy}"))?;
             }
         }
         gaps.iter().for_each(|gap| output::note(format!("note: {gap}")));

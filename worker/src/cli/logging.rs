@@ -36,7 +36,7 @@ pub(super) fn start(arguments: &CommonArguments) -> Outcome {
     let log = log.log_internal_errors(false);
     let started = match format(arguments)? {
         LogFormat::Json => {
-            stderr::speak_json();
+            stderr::use_json();
             log.json().flatten_event(true).with_span_list(false).try_init()
         }
         LogFormat::Text => log.with_ansi(colors()).try_init(),

@@ -14,7 +14,7 @@ use crate::connection::sqlite;
 pub(super) use crate::show::counted;
 
 /// Timeout for closing the broker, which flushes the last acks: an unreachable broker must not block the exit.
-const GOODBYE: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs one command against the configured broker.
 pub(super) fn run<F>(common: &CommonArguments, command: impl FnOnce(App) -> F) -> Outcome

@@ -9,7 +9,7 @@ use super::{operate, output};
 use crate::app::App;
 use crate::backend::ResultRecord;
 use crate::broker::Register;
-use crate::control::{Control, Running, Sighting};
+use crate::control::{Control, FoundCalls, Running};
 use crate::state::State;
 
 /// How long `--wait` waits by default.
@@ -20,7 +20,7 @@ pub(super) fn run(arguments: ResultArguments, common: &CommonArguments) -> Outco
 }
 
 async fn find(app: &App, ResultArguments { id, wait: limit, follow, json }: ResultArguments) -> Outcome {
-    if travels_to_the_caller(app) {
+    if is_sent_to_caller_only(app) {
         // Best effort: the advice below is the same if the broker cannot be reached.
         let looked = tokio::time::timeout(Duration::from_secs(3), look_for(app, &id)).await;
         let seen = looked.ok().and_then(Outcome::ok).unwrap_or_default();
@@ -60,16 +60,16 @@ async fn find(app: &App, ResultArguments { id, wait: limit, follow, json }: Resu
 }
 
 /// Asks the workers whether they run a call. Finds nothing if the broker accepts no requests.
-pub(super) async fn look_for(app: &App, id: &str) -> Outcome<Sighting> {
+pub(super) async fn look_for(app: &App, id: &str) -> Outcome<FoundCalls> {
     let control = Control::new(app.broker().await?);
     match control.find(&[id.to_owned()]).await {
-        Err(error) if error.is_unknown() || error.is_timeout() => Ok(Sighting::default()),
+        Err(error) if error.is_unknown() || error.is_timeout() => Ok(FoundCalls::default()),
         seen => Ok(seen?),
     }
 }
 
 /// Describes a call that has no result.
-async fn without_result(app: &App, id: &str, seen: &Sighting) -> String {
+async fn without_result(app: &App, id: &str, seen: &FoundCalls) -> String {
     if let Some(running) = seen.running.get(id) {
         return format!("task {id} {}", on(running));
     }
@@ -103,7 +103,7 @@ pub(super) fn on(running: &Running) -> String {
 }
 
 /// Returns whether results are sent to the caller only, as with RabbitMQ's `rpc://`, and not stored.
-pub(super) fn travels_to_the_caller(app: &App) -> bool {
+pub(super) fn is_sent_to_caller_only(app: &App) -> bool {
     matches!(app.config().effective_result_backend().scheme().as_str(), "rpc" | "amqp" | "amqps")
 }
 

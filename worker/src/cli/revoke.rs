@@ -2,11 +2,11 @@
 
 use super::arguments::{CommonArguments, RevokeArguments};
 use super::exit::Outcome;
-use super::result::{on, travels_to_the_caller};
+use super::result::{is_sent_to_caller_only, on};
 use super::{operate, output};
 use crate::app::App;
 use crate::broker::Register;
-use crate::control::{Control, Sighting};
+use crate::control::{Control, FoundCalls};
 use crate::state::State;
 
 pub(super) fn run(arguments: RevokeArguments, common: &CommonArguments) -> Outcome {
@@ -16,7 +16,7 @@ pub(super) fn run(arguments: RevokeArguments, common: &CommonArguments) -> Outco
 async fn revoke(app: &App, RevokeArguments { ids, terminate }: &RevokeArguments) -> Outcome {
     // Look before the request is sent: a terminated call is no longer running.
     let seen = match Control::new(app.broker().await?).find(ids).await {
-        Err(error) if error.is_unknown() || error.is_timeout() => Sighting::default(),
+        Err(error) if error.is_unknown() || error.is_timeout() => FoundCalls::default(),
         seen => seen?,
     };
     for id in ids {
@@ -32,7 +32,7 @@ async fn revoke(app: &App, RevokeArguments { ids, terminate }: &RevokeArguments)
 
 /// Returns the final state of a call, if it has one and results are stored.
 async fn ended(app: &App, id: &str) -> Option<State> {
-    if travels_to_the_caller(app) {
+    if is_sent_to_caller_only(app) {
         return None;
     }
     let record = app.backend().await.ok()?.fetch(id).await.ok()??;
@@ -40,7 +40,7 @@ async fn ended(app: &App, id: &str) -> Option<State> {
 }
 
 /// Describes a call that was just revoked.
-fn said(id: &str, terminate: bool, ended: Option<&State>, seen: &Sighting) -> String {
+fn said(id: &str, terminate: bool, ended: Option<&State>, seen: &FoundCalls) -> String {
     if let Some(state) = ended {
         return format!("{id} had ended already: {state}");
     }
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn what_is_known_is_said() {
         let running = Running { worker: "w@h".into(), task: "t".into(), since: None };
-        let seen = Sighting { workers: 2, running: [("a".to_owned(), running)].into() };
+        let seen = FoundCalls { workers: 2, running: [("a".to_owned(), running)].into() };
         assert_eq!(said("a", true, None, &seen), "a is running on w@h, and was asked to stop");
         assert_eq!(said("a", false, Some(&State::Success), &seen), "a had ended already: SUCCESS");
         let none = said("nonsense", false, None, &seen);

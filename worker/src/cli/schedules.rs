@@ -44,7 +44,7 @@ async fn act(app: &App, command: SchedulesCommand) -> Outcome {
             all.remove(&name).await?;
             output::data(match all.get(&name).await? {
                 None => format!("schedule `{name}` is removed"),
-                Some(found) => format!("schedule `{name}` is again as it is {}", place(&found.origin)),
+                Some(found) => format!("schedule `{name}` is back to its definition {}", place(&found.origin)),
             })
         }
     }
@@ -57,7 +57,7 @@ async fn get(app: &App, name: &str) -> Outcome<ScheduleInfo> {
 fn there(found: Option<ScheduleInfo>, name: &str) -> Outcome<ScheduleInfo> {
     found.ok_or_else(|| {
         Failure::failed(format!(
-            "there is no schedule `{name}`; `mq-worker schedules list` shows those that are there"
+            "there is no schedule `{name}`; `mq-worker schedules list` lists all of them"
         ))
     })
 }
@@ -79,7 +79,7 @@ async fn list(app: &App, json: bool) -> Outcome {
         };
         vec![
             found.schedule.name.clone(),
-            if found.is_nobodys() {
+            if found.has_no_worker() {
                 format!("{} (no worker)", found.schedule.task)
             } else {
                 found.schedule.task.clone()
@@ -106,7 +106,7 @@ fn show(found: &ScheduleInfo, json: bool) -> Outcome {
             format!(
                 "{}{}",
                 schedule.task,
-                if found.is_nobodys() { ", which no running worker has" } else { "" }
+                if found.has_no_worker() { ", which no running worker has" } else { "" }
             ),
         ),
         ("when", schedule.timing.to_string()),
@@ -148,7 +148,7 @@ fn show(found: &ScheduleInfo, json: bool) -> Outcome {
         lines.push((if number == 0 { "last" } else { "" }, text));
     }
     if let Some(waiting) = found.waiting {
-        lines.push(("waiting", format!("{}, for the end of the call before", local(waiting))));
+        lines.push(("waiting", format!("{}, for the previous call to end", local(waiting))));
     }
     let lines: Vec<String> = lines.into_iter().map(|(name, value)| format!("{name:<10} {value}")).collect();
     output::data(lines.join("\n"))
@@ -240,7 +240,7 @@ fn given(timing: TimingArguments) -> Outcome<Option<Timing>> {
 /// Returns the schedule with the given options applied.
 fn with(mut schedule: Schedule, call: ScheduledCallArguments) -> Outcome<Schedule> {
     let ScheduledCallArguments { args, kwargs, headers, queue, expires, overlap, catch_up, jitter } = call;
-    let unreadable = |error: serde_json::Error| Failure::usage(format!("this is no JSON: {error}"));
+    let unreadable = |error: serde_json::Error| Failure::usage(format!("this is not JSON: {error}"));
     if let Some(args) = args {
         schedule.args = serde_json::from_str(args.0.get()).map_err(unreadable)?;
     }

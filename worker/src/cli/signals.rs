@@ -7,7 +7,7 @@ pub(super) struct Signal {
     /// The exit code of a program stopped by it.
     pub(super) code: u8,
     /// True if repeating it escalates. A closing terminal may send its signal any number of times.
-    pub(super) insists: bool,
+    pub(super) escalates: bool,
 }
 
 /// Receives signals to stop. Process 1, as in a container, gets only signals for which it has installed handlers.
@@ -35,9 +35,9 @@ impl Signals {
 
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => Signal { name: "SIGINT", code: 130, insists: true },
-            _ = self.terminate.recv() => Signal { name: "SIGTERM", code: 143, insists: true },
-            () = hung_up(&mut self.hangup) => Signal { name: "SIGHUP", code: 129, insists: false },
+            _ = self.interrupt.recv() => Signal { name: "SIGINT", code: 130, escalates: true },
+            _ = self.terminate.recv() => Signal { name: "SIGTERM", code: 143, escalates: true },
+            () = hung_up(&mut self.hangup) => Signal { name: "SIGHUP", code: 129, escalates: false },
         }
     }
 }
@@ -75,6 +75,6 @@ impl Signals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-        Signal { name: "Ctrl-C", code: 130, insists: true }
+        Signal { name: "Ctrl-C", code: 130, escalates: true }
     }
 }

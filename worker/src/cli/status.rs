@@ -100,12 +100,12 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
     if let Some((code, why)) = silence {
         return Err(Failure::new(code, why));
     }
-    let lonely: Vec<&str> =
-        status.queues.iter().filter(|queue| queue.waits_for_nobody()).map(QueueStatus::name).collect();
-    if !lonely.is_empty() {
+    let unconsumed: Vec<&str> =
+        status.queues.iter().filter(|queue| queue.lacks_consumer()).map(QueueStatus::name).collect();
+    if !unconsumed.is_empty() {
         output::note(format!(
             "no worker consumes from these queues with waiting messages: {}",
-            lonely.join(", ")
+            unconsumed.join(", ")
         ));
     }
     if idle {
@@ -204,7 +204,7 @@ fn concurrency(worker: &WorkerInfo) -> String {
 
 fn state(worker: &WorkerInfo) -> String {
     let state = if worker.stopping { "stopping" } else { "working" };
-    let lost = (worker.lost_places > 0).then(|| format!(", {} lost", worker.lost_places));
+    let lost = (worker.lost_slots > 0).then(|| format!(", {} lost", worker.lost_slots));
     let settling = (worker.settling > 0).then(|| {
         let since = worker.settling_seconds.map(|seconds| format!(" for {}", age(seconds as f64)));
         let on = worker.settling_waits_for.as_ref().map(|name| format!(", waiting for {name}"));
@@ -233,7 +233,7 @@ impl QueueStatus {
     }
 
     /// Returns whether messages wait without a consumer. Dead letters and paused queues need none.
-    fn waits_for_nobody(&self) -> bool {
+    fn lacks_consumer(&self) -> bool {
         let dead = self.info.name.strip_suffix(&Queue::dead_letter_name("")).is_some();
         self.info.ready > 0 && self.info.consumers == 0 && !dead && !self.paused.is_paused()
     }
@@ -255,7 +255,7 @@ mod tests {
     fn the_state_tells_what_keeps_a_worker_from_its_messages() {
         let idle = WorkerInfo::default();
         assert_eq!(state(&idle), "working");
-        let stuck = WorkerInfo { settling: 2, settling_seconds: Some(70), lost_places: 1, ..idle };
+        let stuck = WorkerInfo { settling: 2, settling_seconds: Some(70), lost_slots: 1, ..idle };
         assert_eq!(state(&stuck), "working, 1 lost, 2 settling for 1m 10s");
         let stuck = WorkerInfo { settling_waits_for: Some("redis://store/0".into()), ..stuck };
         assert_eq!(state(&stuck), "working, 1 lost, 2 settling for 1m 10s, waiting for redis://store/0");

@@ -15,14 +15,14 @@ const SHARE: u32 = 20;
 const PIECE: usize = 4096;
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);
-static OUT: Mutex<Out> = Mutex::new(Out { lost: 0, is_torn: false, patience: PATIENCE, looked: None });
+static OUT: Mutex<Out> = Mutex::new(Out { lost: 0, is_partial: false, patience: PATIENCE, looked: None });
 
 /// The state of stderr and its reader.
 struct Out {
     /// Lines that were lost and not reported yet.
     lost: u64,
     /// The last line was written only in part.
-    is_torn: bool,
+    is_partial: bool,
     /// How long to wait for the reader at most; grows back over time.
     patience: Duration,
     looked: Option<Instant>,
@@ -45,7 +45,7 @@ impl Write for Stderr {
 }
 
 /// Reports lost lines as JSON, in the format of the log.
-pub(super) fn speak_json() {
+pub(super) fn use_json() {
     IS_JSON.store(true, Ordering::Relaxed);
 }
 
@@ -66,10 +66,10 @@ impl Out {
 
     /// Returns whether all of it was written.
     fn try_write(&mut self, line: &[u8]) -> bool {
-        if self.is_torn && !self.pieces(b"\n") {
+        if self.is_partial && !self.pieces(b"\n") {
             return false;
         }
-        self.is_torn = false;
+        self.is_partial = false;
         self.pieces(line)
     }
 
@@ -82,7 +82,7 @@ impl Out {
             match has_room.and_then(|()| os::write(&rest[..rest.len().min(PIECE)])) {
                 Ok(written) if written > 0 => {
                     rest = &rest[written..];
-                    self.is_torn = !rest.is_empty();
+                    self.is_partial = !rest.is_empty();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 _ => return false,

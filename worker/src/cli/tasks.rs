@@ -12,7 +12,7 @@ use crate::task::{Registry, TaskEntry};
 pub(super) fn run(arguments: &TasksArguments, common: &CommonArguments) -> Outcome {
     let config = settings::load_at(common, arguments.package.app.as_deref()).map(|loaded| loaded.config);
     if Registry::collect()?.is_empty() {
-        return shim::become_worker(&arguments.package, config);
+        return shim::exec_worker(&arguments.package, config);
     }
     let app = settings::application(config?)?;
     let tasks: Vec<Shown<'_>> = app.registry().iter().map(|task| Shown::new(&app, task)).collect();

@@ -33,19 +33,19 @@ pub(super) fn run(arguments: TopArguments, common: &CommonArguments) -> Outcome 
 
 /// Everything on the screen.
 #[derive(Serialize)]
-struct Sight {
+struct Screen {
     at: String,
     broker: String,
-    queues: Vec<QueueSight>,
+    queues: Vec<QueueRow>,
     workers: Vec<WorkerInfo>,
-    running: Vec<RunningSight>,
+    running: Vec<RunningRow>,
     /// Why something is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
 
 #[derive(Serialize)]
-struct QueueSight {
+struct QueueRow {
     #[serde(flatten)]
     info: QueueInfo,
     oldest_seconds: Option<f64>,
@@ -54,7 +54,7 @@ struct QueueSight {
 }
 
 #[derive(Serialize)]
-struct RunningSight {
+struct RunningRow {
     id: String,
     task: String,
     worker: String,
@@ -75,7 +75,7 @@ async fn watch(app: &App, arguments: &TopArguments) -> Outcome {
             Err(failure) if is_once => return Err(failure),
             // The broker may come back: show the problem and keep watching.
             Err(failure) => {
-                let sight = Sight { problem: Some(failure.in_words().1), ..Sight::empty(app) };
+                let sight = Screen { problem: Some(failure.in_words().1), ..Screen::empty(app) };
                 print(&sight, arguments.json, terminal && !is_once)?;
             }
             Ok(sight) => print(&sight, arguments.json, terminal && !is_once)?,
@@ -90,7 +90,7 @@ async fn watch(app: &App, arguments: &TopArguments) -> Outcome {
     }
 }
 
-fn print(sight: &Sight, json: bool, draws: bool) -> Outcome {
+fn print(sight: &Screen, json: bool, draws: bool) -> Outcome {
     if json {
         let line = serde_json::to_string(sight)
             .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
@@ -100,7 +100,7 @@ fn print(sight: &Sight, json: bool, draws: bool) -> Outcome {
     output::data(if draws { format!("{HOME}{text}") } else { text })
 }
 
-impl Sight {
+impl Screen {
     fn empty(app: &App) -> Self {
         Self {
             at: show::time(Utc::now()).to_string(),
@@ -113,7 +113,7 @@ impl Sight {
     }
 }
 
-async fn look(app: &App, history: Option<&History>) -> Outcome<Sight> {
+async fn look(app: &App, history: Option<&History>) -> Outcome<Screen> {
     let control = Control::new(app.broker().await?);
     let totals = async {
         match history {
@@ -128,21 +128,21 @@ async fn look(app: &App, history: Option<&History>) -> Outcome<Sight> {
         totals.into_iter().map(|total| (total.name, total.counts)).collect();
     let consumed = workers.iter().flat_map(|worker| worker.queues.clone());
     let Queues { queues, .. } = inventory::queues(app, consumed.collect::<Vec<_>>()).await?;
-    let queues = queues.found.into_iter().map(|found| QueueSight {
+    let queues = queues.found.into_iter().map(|found| QueueRow {
         last_5_minutes: rates.remove(&found.info.name),
         oldest_seconds: found.oldest.map(|oldest| oldest.as_secs_f64()),
         info: found.info,
     });
-    Ok(Sight { queues: queues.collect(), running: running(&active), workers, ..Sight::empty(app) })
+    Ok(Screen { queues: queues.collect(), running: running(&active), workers, ..Screen::empty(app) })
 }
 
 /// The running tasks of all workers, the longest first.
-fn running(active: &[Reply]) -> Vec<RunningSight> {
+fn running(active: &[Reply]) -> Vec<RunningRow> {
     let now = Utc::now().timestamp_micros() as f64 / 1e6;
-    let of_worker = |reply: &Reply| -> Vec<RunningSight> {
+    let of_worker = |reply: &Reply| -> Vec<RunningRow> {
         let text =
             |task: &Value, key: &str| task.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let sight = |task: &Value| RunningSight {
+        let sight = |task: &Value| RunningRow {
             id: text(task, "id"),
             task: text(task, "name"),
             worker: reply.node.clone(),
@@ -151,7 +151,7 @@ fn running(active: &[Reply]) -> Vec<RunningSight> {
         };
         reply.value.as_array().into_iter().flatten().map(sight).collect()
     };
-    let mut running: Vec<RunningSight> = active.iter().flat_map(of_worker).collect();
+    let mut running: Vec<RunningRow> = active.iter().flat_map(of_worker).collect();
     running.sort_by(|a, b| b.seconds.partial_cmp(&a.seconds).unwrap_or(std::cmp::Ordering::Equal));
     running
 }
@@ -165,7 +165,7 @@ fn said(reported: &Value) -> String {
     }
 }
 
-fn text(sight: &Sight) -> Outcome<String> {
+fn text(sight: &Screen) -> Outcome<String> {
     let mut text = format!("{}  {}\n", sight.at, sight.broker);
     if let Some(problem) = &sight.problem {
         let _ = writeln!(text, "\n{problem}");
@@ -179,7 +179,7 @@ fn text(sight: &Sight) -> Outcome<String> {
             |time| show::duration(Duration::from_millis(time.as_millis() as u64)).to_string(),
         )
     };
-    let queues = sight.queues.iter().map(|QueueSight { info, oldest_seconds, last_5_minutes: rates }| {
+    let queues = sight.queues.iter().map(|QueueRow { info, oldest_seconds, last_5_minutes: rates }| {
         let minute = |count: fn(&Counts) -> u64| {
             rates.as_ref().map_or_else(|| "-".into(), |rates| format!("{:.1}", count(rates) as f64 / 5.0))
         };

@@ -43,7 +43,7 @@ pub(super) async fn walk<T>(
         tokio::select! {
             outcome = &mut walking => break outcome,
             signal = signals.next() => {
-                if stopped.as_ref().is_some_and(|first| first.insists && signal.insists) {
+                if stopped.as_ref().is_some_and(|first| first.escalates && signal.escalates) {
                     std::process::exit(signal.code.into());
                 }
                 progress.stop();
@@ -69,7 +69,7 @@ fn show(bar: &ProgressBar, Counts { total, seen, done }: Counts, what: &str, is_
     bar.set_length(total);
     bar.set_position(seen.min(total));
     bar.set_message(match (is_ending, seen < total) {
-        (true, _) => format!("{done} {what}; putting back what is held"),
+        (true, _) => format!("{done} {what}; requeueing the held messages"),
         (false, true) => format!("{done} {what}"),
         (false, false) => format!("{done} {what}; putting back the rest"),
     });

@@ -18,12 +18,12 @@ use crate::tracing::{error, info, warn};
 const SPARE_THREADS: usize = 16;
 
 /// Timeout for closing the broker: it must not block the exit.
-const GOODBYE: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn run(arguments: &WorkerArguments, common: &CommonArguments) -> Outcome {
     let config = settings::load_for_worker(common, arguments);
     if Registry::collect()?.is_empty() {
-        return shim::become_worker(&arguments.package, config);
+        return shim::exec_worker(&arguments.package, config);
     }
     let config = config?;
     let (concurrency, app) = (config.worker.concurrency, settings::application(config)?);
@@ -77,7 +77,7 @@ async fn work(app: App, format: LogFormat) -> Outcome {
             ended = &mut running => break ended,
             signal = signals.next() => signal,
         };
-        if !signal.insists {
+        if !signal.escalates {
             if !handle.is_stopping() {
                 info!(signal = signal.name, "stopping: running tasks may finish");
                 handle.stop();
@@ -105,9 +105,9 @@ async fn work(app: App, format: LogFormat) -> Outcome {
     };
     if let (Some(scheduler), Some(beating)) = (scheduler, beating) {
         scheduler.stop();
-        let _ = tokio::time::timeout(GOODBYE, beating).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, beating).await;
     }
-    if tokio::time::timeout(GOODBYE, app.close()).await.is_err() {
+    if tokio::time::timeout(CLOSE_TIMEOUT, app.close()).await.is_err() {
         warn!(broker = %app.config().broker_url, "timed out closing the connection to the broker");
     }
     let summary = match ended {

@@ -22,7 +22,7 @@ fn handle() -> Result<&'static Handle> {
     if let Some(handle) = HANDLE.get() {
         return Ok(handle);
     }
-    let failed = |error| Error::connection("cannot start the thread of the timers").with_source(error);
+    let failed = |error| Error::connection("cannot start the timer thread").with_source(error);
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let handle = runtime.handle().clone();
     std::thread::Builder::new()

@@ -104,7 +104,7 @@ impl BrokerUrl {
             // It may be the rest of a password.
             _ => "an option".into(),
         };
-        let way_out = if !known.is_empty() {
+        let remedy = if !known.is_empty() {
             format!(
                 "which is not known: the options are {}; files for TLS belong in the section [tls]",
                 known.join(", ")
@@ -112,7 +112,7 @@ impl BrokerUrl {
         } else {
             format!("and there are none for {}", self.scheme())
         };
-        Err(Error::config(format!("`{self}` has {named} after `?`, {way_out}")))
+        Err(Error::config(format!("`{self}` has {named} after `?`, {remedy}")))
     }
 
     /// The whole URL including its password. Not for logs.

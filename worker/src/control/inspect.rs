@@ -28,7 +28,7 @@ pub struct WorkerInfo {
     /// How many tasks it is running.
     pub running: Option<u64>,
     /// How many of its slots are lost, until the plain functions in them return that have passed their time limit.
-    pub lost_places: u64,
+    pub lost_slots: u64,
     /// How many finished tasks wait for the broker or the result backend to accept their outcome.
     pub settling: u64,
     /// For how long the slowest of those has waited, in whole seconds.
@@ -45,7 +45,7 @@ pub struct WorkerInfo {
 
 /// What the workers that replied know about some calls.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sighting {
+pub struct FoundCalls {
     /// How many workers replied.
     pub workers: usize,
     /// The calls that they run, by id.
@@ -68,7 +68,7 @@ impl Control {
     ///
     /// # Errors
     /// A broker that cannot be reached or refuses us. It is not an error if no worker replies.
-    pub async fn find(&self, ids: &[String]) -> Result<Sighting> {
+    pub async fn find(&self, ids: &[String]) -> Result<FoundCalls> {
         let arguments = Map::from_iter([("ids".to_owned(), Value::from(ids))]);
         let all_found = |replies: &[Reply]| {
             let found = |id: &String| replies.iter().any(|reply| running(reply, id).is_some());
@@ -78,7 +78,7 @@ impl Control {
         let found = |id: &String| {
             replies.iter().find_map(|reply| running(reply, id)).map(|running| (id.clone(), running))
         };
-        Ok(Sighting { workers: replies.len(), running: ids.iter().filter_map(found).collect() })
+        Ok(FoundCalls { workers: replies.len(), running: ids.iter().filter_map(found).collect() })
     }
 
     /// The workers that reply, by name. It takes the whole timeout, since their number is not known.
@@ -158,7 +158,7 @@ pub(crate) fn describe(stats: &Reply, queues: &[Reply], active: &[Reply]) -> Wor
         prefetch: number("prefetch_count"),
         prefetch_auto: stats.value.get("prefetch").and_then(Value::as_str) == Some("auto"),
         running: number("running").or_else(|| of_node(active).map(|tasks| tasks.len() as u64)),
-        lost_places: number("lost_places").unwrap_or_default(),
+        lost_slots: number("lost_slots").unwrap_or_default(),
         settling: number("settling").unwrap_or_default(),
         settling_seconds: number("settling_seconds"),
         settling_waits_for: stats
@@ -200,7 +200,7 @@ mod tests {
                 prefetch: Some(8),
                 prefetch_auto: false,
                 running: Some(1),
-                lost_places: 0,
+                lost_slots: 0,
                 settling: 0,
                 settling_seconds: None,
                 settling_waits_for: None,

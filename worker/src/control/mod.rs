@@ -19,7 +19,7 @@ pub mod reply;
 pub use client::Control;
 pub use clock::Clock;
 pub use command::{Addressed, Command, ReplyTo};
-pub use inspect::{Running, Sighting, WorkerInfo};
+pub use inspect::{FoundCalls, Running, WorkerInfo};
 pub use mailbox::Mailbox;
 #[cfg(feature = "cli")]
 pub(crate) use registered::Registered;

@@ -53,13 +53,13 @@ impl Registered {
         }
         let near = self.0.iter().map(|known| (damerau_levenshtein(task, known), known)).min();
         let near = near.filter(|(distance, _)| *distance <= (task.len() / 3).max(1));
-        let way_out = match near {
+        let remedy = match near {
             Some((_, near)) => format!("; did you mean `{near}`?"),
             None => {
                 ": until one has it, calls wait in their queue or are dead-lettered by its workers".into()
             }
         };
-        Some(format!("no running worker has task `{task}`{way_out}"))
+        Some(format!("no running worker has task `{task}`{remedy}"))
     }
 }
 

@@ -30,20 +30,20 @@ pub(crate) async fn act(state: &Arc<State>, viewer: &Viewer, action: Action) -> 
 }
 
 /// A running action in its own task, so that a closed browser does not cancel it halfway.
-struct Acting {
+struct RunningAction {
     progress: Arc<Progress>,
     task: JoinHandle<Outcome<String>>,
 }
 
-fn begin(state: &Arc<State>, viewer: &Viewer, action: Action) -> Acting {
+fn begin(state: &Arc<State>, viewer: &Viewer, action: Action) -> RunningAction {
     let (state, viewer) = (Arc::clone(state), viewer.clone());
     let progress = Arc::new(Progress::until(&state.stop));
     let told = Arc::clone(&progress);
     let task = tokio::spawn(async move { perform(&state, &viewer, &action, &told).await });
-    Acting { progress, task }
+    RunningAction { progress, task }
 }
 
-impl Acting {
+impl RunningAction {
     async fn outcome(&mut self) -> Outcome<String> {
         let interrupted = |_| Err(Failure::failed("it was interrupted; the log of the page says why"));
         (&mut self.task).await.unwrap_or_else(interrupted)
@@ -65,7 +65,7 @@ impl Acting {
             _ => format!(" So far {done} done, {seen} of {} looked at.", counted(total, "message")),
         };
         let later = "A page that you open when it has ended shows its outcome; so does Activity.";
-        Notice::GoesOn(format!("This takes a while and goes on.{so_far} {later}"))
+        Notice::StillRunning(format!("This takes a while and goes on.{so_far} {later}"))
     }
 }
 

@@ -252,7 +252,7 @@ impl Action {
             }
             Self::CancelQueue { worker, queue } => {
                 tell(app, worker, "cancel_consumer", "queue", queue.clone().into()).await?;
-                Ok(format!("{worker} consumes from {queue} no more."))
+                Ok(format!("{worker} consumes from {queue} no longer."))
             }
             Self::StopWorker { worker } => {
                 Control::new(app.broker().await?).to([worker]).tell("shutdown", Map::new()).await?;

@@ -60,7 +60,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
             Ok((stream, peer)) => {
                 let (router, stop) = (router.clone(), stop.clone());
                 serving.spawn(async move {
-                    converse(stream, peer, router, limits, &stop).await;
+                    serve_connection(stream, peer, router, limits, &stop).await;
                     drop(place);
                 });
             }
@@ -76,7 +76,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
 }
 
 /// Answers the requests of one connection. Its errors concern only this client and are ignored.
-async fn converse(
+async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,

@@ -37,7 +37,7 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
     }
     if let Some(error) = &now.history_error {
         let hint = format!("{error}. Events wait in the broker meanwhile, up to a bound.");
-        add(Severity::Error, "The history stands still".into(), hint, None);
+        add(Severity::Error, "The history is not being recorded".into(), hint, None);
     }
     for queue in &now.queues {
         let name = &queue.name;
@@ -75,8 +75,8 @@ pub(crate) fn diagnose(now: &Snapshot, earlier: &Snapshot) -> Vec<Problem> {
             let hint = format!("{by} has not taken their outcome; the log of the worker says why.");
             add(Severity::Error, title, hint, link());
         }
-        if info.lost_places > 0 {
-            let title = format!("`{}` has lost {}", info.name, counted(info.lost_places, "slot"));
+        if info.lost_slots > 0 {
+            let title = format!("`{}` has lost {}", info.name, counted(info.lost_slots, "slot"));
             let hint = "Plain functions have passed their time limit and have not returned.".to_owned();
             add(Severity::Warning, title, hint, link());
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_still_is_named() {
+    fn problems_are_reported() {
         let info = WorkerInfo {
             name: "w@h".into(),
             queues: vec!["b".into()],
@@ -148,7 +148,7 @@ mod tests {
             running: Some(1),
             settling: 2,
             settling_seconds: Some(70),
-            lost_places: 1,
+            lost_slots: 1,
             ..WorkerInfo::default()
         };
         let idle = WorkerInfo { name: "idle@h".into(), ..WorkerInfo::default() };

@@ -32,7 +32,7 @@ pub(crate) struct Viewer {
     pub(crate) role: DashboardRole,
     pub(crate) via: Via,
     /// True for an open page that only fetches updates.
-    pub(crate) wants_parts: bool,
+    pub(crate) is_update: bool,
 }
 
 /// How a viewer was identified.
@@ -69,13 +69,13 @@ impl Viewer {
 
 /// The middleware around every route.
 pub(crate) async fn around(Shared(state): Shared<Arc<State>>, mut request: Request, next: Next) -> Response {
-    if is_strange_host(&state, &request) {
+    if is_foreign_host(&state, &request) {
         let text = "This name is not an address of the management page. Open it as http://127.0.0.1 or http://localhost.";
         return protected((StatusCode::MISDIRECTED_REQUEST, text).into_response());
     }
     let (viewer, cookie) = identify(&state, &request);
     if let Some(mut viewer) = viewer {
-        viewer.wants_parts = request.headers().contains_key(LIVE);
+        viewer.is_update = request.headers().contains_key(LIVE);
         request.extensions_mut().insert(viewer);
     }
     let mut response = protected(next.run(request).await);
@@ -88,7 +88,7 @@ pub(crate) async fn around(Shared(state): Shared<Arc<State>>, mut request: Reque
 }
 
 /// Guards against DNS rebinding: without a login, a page on another site could reach us under its own host name.
-fn is_strange_host(state: &State, request: &Request) -> bool {
+fn is_foreign_host(state: &State, request: &Request) -> bool {
     if !state.access.is_open() || !state.listen.ip().is_loopback() || state.access.public_url().is_some() {
         return false;
     }
@@ -108,7 +108,7 @@ fn identify(state: &State, request: &Request) -> (Option<Viewer>, Option<HeaderV
             name,
             role,
             via: Via::Token,
-            wants_parts: false,
+            is_update: false,
         });
         return (viewer, None);
     }
@@ -133,7 +133,7 @@ fn identify(state: &State, request: &Request) -> (Option<Viewer>, Option<HeaderV
 
 fn viewer(key: String, session: Session) -> Viewer {
     let via = Via::Session { key, csrf: session.csrf };
-    Viewer { name: session.user, role: session.role, via, wants_parts: false }
+    Viewer { name: session.user, role: session.role, via, is_update: false }
 }
 
 /// The address of the client.
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn only_a_form_of_ours_may_act() {
         let via = Via::Session { key: "k".into(), csrf: "c".into() };
-        let viewer = Viewer { name: "ada".into(), role: DashboardRole::Act, via, wants_parts: false };
+        let viewer = Viewer { name: "ada".into(), role: DashboardRole::Act, via, is_update: false };
         assert!(viewer.is_own_form(Some("c")));
         assert!(!viewer.is_own_form(Some("d")) && !viewer.is_own_form(None) && !viewer.is_own_form(Some("")));
     }

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_sent_elsewhere() {
+    fn redirects_stay_on_this_site() {
         for (path, expected) in [
             ("/queues?x=1", "/queues?x=1"),
             ("//evil.example", "/"),

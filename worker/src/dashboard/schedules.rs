@@ -148,7 +148,7 @@ impl Named {
         app.schedules().remove(name).await?;
         Ok(match app.schedules().get(name).await? {
             None => format!("Schedule {name} is removed."),
-            Some(_) => format!("Schedule {name} is again as code or file say."),
+            Some(_) => format!("Schedule {name} is back to its definition in code or file."),
         })
     }
 }

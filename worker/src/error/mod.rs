@@ -315,7 +315,7 @@ mod tests {
 
     #[cfg(any(feature = "amqp", feature = "postgres", feature = "redis"))]
     #[test]
-    fn another_caller_is_told_the_same() {
+    fn a_copy_keeps_kind_and_causes() {
         let error = Error::storage("full").with_source(Error::timeout("a").with_source(Error::timeout("b")));
         let again = error.again();
         assert_eq!((format!("{again:#}"), again.is_storage()), ("full: a: b".to_owned(), true));
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_cause_only_the_last_want_is_told() {
+    fn a_cause_keeps_only_the_outermost_context() {
         let told =
             |error: Error| error.context("cannot declare queue `a`").context("cannot send `b`").to_string();
         let error = Error::cause(ErrorKind::Connection, "no connection to `c`: refused");

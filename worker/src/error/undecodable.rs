@@ -70,7 +70,7 @@ pub(crate) fn without_values(text: &str) -> String {
             return format!("{what}{expected}");
         }
     }
-    "the type refuses the value".into()
+    "the value is not valid for this type".into()
 }
 
 impl fmt::Display for Undecodable {
@@ -142,7 +142,7 @@ mod tests {
                 r#"{"hunter2": 1}"#,
                 "unknown field, expected one of `number`, `kind`, `tag`, `small` at line 1 column 10",
             ),
-            (r#"{"tag": "hunter2"}"#, "the type refuses the value at line 1 column 18"),
+            (r#"{"tag": "hunter2"}"#, "the value is not valid for this type at line 1 column 18"),
             (r#"{"number": 1}"#, "missing field `kind` at line 1 column 13"),
             (r#"{"number": 1, "number": 2}"#, "duplicate field `number` at line 1 column 22"),
             (r#"{"number": hunter2}"#, "expected value at line 1 column 12"),

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::exchange::{self, EVENTS, SEVERAL};
+use super::exchange::{self, BATCH_ROUTING_KEY, EVENTS};
 use super::{Event, repr};
 use crate::broker::{Broker, Publication};
 use crate::error::{Error, Result};
@@ -249,8 +249,10 @@ fn publications(hostname: &str, events: impl Iterator<Item = Event>) -> Vec<(Pub
     let close = |list: &mut Vec<u8>, count: &mut u64, messages: &mut Vec<_>| {
         if !list.is_empty() {
             list.push(b']');
-            messages
-                .push((publication(hostname, SEVERAL.into(), std::mem::take(list)), std::mem::take(count)));
+            messages.push((
+                publication(hostname, BATCH_ROUTING_KEY.into(), std::mem::take(list)),
+                std::mem::take(count),
+            ));
         }
     };
     for event in events {

@@ -146,7 +146,7 @@ impl Event {
     /// A body that is not JSON, or neither an object nor a list.
     pub fn read(body: &[u8]) -> Result<Vec<Self>> {
         let value: Value = serde_json::from_slice(body).map_err(|error| {
-            Error::codec("the body is not JSON, so it is no event").with_source(Undecodable::from(&error))
+            Error::codec("the body is not JSON, so it is not an event").with_source(Undecodable::from(&error))
         })?;
         match value {
             Value::Array(events) => Ok(events.into_iter().filter_map(Self::from_value).collect()),

@@ -9,7 +9,7 @@ use crate::routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind
 /// All events go here.
 pub const EVENTS: &str = "celeryev";
 /// The routing key of a message with several events of calls.
-pub const SEVERAL: &str = "task.multi";
+pub const BATCH_ROUTING_KEY: &str = "task.multi";
 
 /// How long an event waits for a live reader, as in Celery: older ones are of no interest to it.
 const LIVE_TTL: Duration = Duration::from_secs(5);

@@ -72,7 +72,7 @@ impl EventStream {
             match Event::read(&delivery.message.body) {
                 Ok(events) => return Some(Batch { events, delivery }),
                 Err(error) => {
-                    tracing::debug!(error = format!("{error:#}"), "skipped a message that is no event");
+                    tracing::debug!(error = format!("{error:#}"), "skipped a message that is not an event");
                     delivery.ack();
                 }
             }

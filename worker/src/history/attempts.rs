@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_bounded() {
+    fn attempts_are_bounded() {
         let mut attempts = Vec::new();
         for run in 0..200 {
             add(&mut attempts, begin("a", run * 10));

@@ -76,7 +76,7 @@ async fn copy(stream: &mut EventStream, history: &History) -> Result<()> {
                 Ok(false) => forgotten = Instant::now(),
                 Err(error) => {
                     forgotten = Instant::now();
-                    tracing::warn!(error = format!("{error:#}"), "the history cannot forget what is too old");
+                    tracing::warn!(error = format!("{error:#}"), "cannot delete old calls from the history");
                 }
             }
         }

@@ -53,7 +53,7 @@ pub use reported::Reported;
 pub use retention::Retention;
 pub use search::{Cursor, Filter, Page};
 pub use state::JobState;
-pub use workers::{WorkerDetails, WorkerReport, WorkerSeen};
+pub use workers::{SeenWorker, WorkerDetails, WorkerReport};
 
 use crate::connection::sqlite::failure::describe;
 use crate::error::{Error, Result};
@@ -244,7 +244,7 @@ impl History {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn workers(&self) -> Result<Vec<WorkerSeen>> {
+    pub async fn workers(&self) -> Result<Vec<SeenWorker>> {
         self.read("list the workers", |reader| workers::list(&reader.db, Utc::now())).await
     }
 
@@ -252,7 +252,7 @@ impl History {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn groups_of_failures(&self) -> Result<Vec<FailureGroup>> {
+    pub async fn failure_groups(&self) -> Result<Vec<FailureGroup>> {
         self.read("group the failures", |reader| failures::groups(&reader.db, &mut reader.labels)).await
     }
 

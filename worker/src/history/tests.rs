@@ -169,7 +169,7 @@ async fn failures_are_grouped() {
         events.extend(life(id, name, "q", at, Some(error)));
     }
     history.record(entries(events)).await.expect("recorded");
-    let groups = history.groups_of_failures().await.expect("groups");
+    let groups = history.failure_groups().await.expect("groups");
     assert_eq!(groups.len(), 3);
     let first = &groups[0];
     assert_eq!(

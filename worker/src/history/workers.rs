@@ -48,7 +48,7 @@ pub struct WorkerDetails {
 
 /// A worker that has sent events.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct WorkerSeen {
+pub struct SeenWorker {
     /// Its name.
     pub name: String,
     /// The time of its first event.
@@ -81,7 +81,7 @@ pub(super) fn record(db: &Connection, report: &WorkerReport, now: DateTime<Utc>)
 }
 
 /// All workers that have sent events, by name.
-pub(super) fn list(db: &Connection, now: DateTime<Utc>) -> rusqlite::Result<Vec<WorkerSeen>> {
+pub(super) fn list(db: &Connection, now: DateTime<Utc>) -> rusqlite::Result<Vec<SeenWorker>> {
     let mut select = db.prepare_cached(
         "SELECT name, first_seen_at, seen_at, is_online, report FROM worker ORDER BY name LIMIT 10000",
     )?;
@@ -91,7 +91,7 @@ pub(super) fn list(db: &Connection, now: DateTime<Utc>) -> rusqlite::Result<Vec<
         let interval = details.freq.filter(|freq| freq.is_finite() && *freq > 0.0).unwrap_or(USUAL_INTERVAL);
         // A little longer than in Celery: the report has come through a queue and a file.
         let patience = TimeDelta::milliseconds((interval * MISSED * 1000.0).min(1e12) as i64 + 2000);
-        Ok(WorkerSeen {
+        Ok(SeenWorker {
             name: row.get(0)?,
             first_seen_at: from_micros(row.get(1)?),
             seen_at,

@@ -77,7 +77,7 @@ where
     let begin = body.len();
     json::write(&mut body, kwargs).map_err(cannot_write)?;
     if body.get(begin) != Some(&b'{') {
-        return Err(Error::codec("the arguments by name are no JSON object: pass a map or a struct"));
+        return Err(Error::codec("the arguments by name are not a JSON object: pass a map or a struct"));
     }
     body.push(b',');
     json::write(&mut body, embed).map_err(cannot_write)?;
@@ -120,7 +120,7 @@ impl<'a> Body<'a> {
     /// A text that names what is wrong with the body; the message can never be run.
     pub fn parse(body: &'a [u8]) -> Result<Self, String> {
         let Parts(positional, Keywords(keyword), embed) = serde_json::from_slice(body).map_err(|error| {
-            format!("the body is not `[args, kwargs, embed]`: {}", what_is_wrong(body, &error))
+            format!("the body is not `[args, kwargs, embed]`: {}", describe_problem(body, &error))
         })?;
         Ok(Self { arguments: Arguments::call(positional, keyword), embed: embed.unwrap_or_default() })
     }
@@ -132,14 +132,14 @@ impl<'a> Body<'a> {
 }
 
 /// Describes the first of the three parts that is invalid, in the protocol's terms.
-fn what_is_wrong(body: &[u8], error: &serde_json::Error) -> String {
+fn describe_problem(body: &[u8], error: &serde_json::Error) -> String {
     let json = match std::str::from_utf8(body) {
         Ok(json) => json,
         Err(error) => return not_utf8(error),
     };
     let parts = match serde_json::from_str::<Vec<&RawValue>>(json) {
         Ok(parts) => parts,
-        Err(_) if error.is_data() => return "it is no array".into(),
+        Err(_) if error.is_data() => return "it is not an array".into(),
         Err(error) => return Undecodable::from(&error).to_string(),
     };
     let names = ["args", "kwargs", "embed"];
@@ -150,7 +150,7 @@ fn what_is_wrong(body: &[u8], error: &serde_json::Error) -> String {
         return format!("it has {} parts", parts.len());
     }
     if serde_json::from_str::<Vec<&RawValue>>(parts[0].get()).is_err() {
-        return "`args` is no array".into();
+        return "`args` is not an array".into();
     }
     if serde_json::from_str::<Keywords<'_>>(parts[1].get()).is_err() {
         return "`kwargs` is not an object".into();

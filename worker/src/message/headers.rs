@@ -162,7 +162,7 @@ impl Headers {
 
     /// Records that a broker, not a worker, dead-lettered the message: it expired, or the queue was too long. A worker adds
     /// [`names::DEAD_ERROR`] once it has reported the failure to the callers that wait for the result.
-    pub(crate) fn set_broker_death(&mut self, reason: &str, queue: &str, at: DateTime<Utc>) {
+    pub(crate) fn set_dropped_by_broker(&mut self, reason: &str, queue: &str, at: DateTime<Utc>) {
         self.set(names::DEAD_REASON, reason);
         self.set(names::DEAD_QUEUE, queue);
         self.set(names::DEAD_AT, format_time(at));
@@ -170,7 +170,7 @@ impl Headers {
     }
 
     /// The reason why a broker dead-lettered the message, until a worker has reported it.
-    pub(crate) fn untold_broker_death(&self) -> Option<&str> {
+    pub(crate) fn unreported_drop(&self) -> Option<&str> {
         self.get_str(names::DEAD_REASON).filter(|_| self.get(names::DEAD_ERROR).is_none())
     }
 

@@ -16,7 +16,7 @@ use super::admission::gate::{Admission, Decoded, Gate};
 use super::admission::limits::Limits;
 use super::admission::quarantine::{CrashVerdict, Quarantine, verdict};
 use super::admission::request::Request;
-use super::admission::reserved::Inquiries;
+use super::admission::reserved::ReservedRequests;
 use super::admission::waiting::Waiting;
 use super::execution::executor;
 use super::execution::runners::{RunJob, Runners};
@@ -53,7 +53,7 @@ pub(crate) struct Pipe {
     pub(super) quarantine: Quarantine,
     pub(super) running: Arc<RunningTasks>,
     /// Pending requests for the deliveries that wait for a slot.
-    pub(super) inquiries: Arc<Inquiries>,
+    pub(super) reserved_requests: Arc<ReservedRequests>,
     /// The number of deliveries so far, which shows whether this worker makes progress.
     pub(super) delivered: Arc<AtomicU64>,
 }
@@ -79,7 +79,7 @@ impl Pipe {
             }
             if self.gate.pauses.take_change() {
                 let mut returned = waiting.sort();
-                if let Some(keep) = self.window.take_fall() {
+                if let Some(keep) = self.window.take_shrink() {
                     // Include what was delivered before the broker knew about the smaller window.
                     while let Some(delivery) = consumer.next_now() {
                         self.arrive(delivery, &tasks, &mut waiting, &handle.warm);
@@ -90,7 +90,7 @@ impl Pipe {
                     let pipe = Arc::clone(self);
                     tasks.spawn(async move { pipe.return_unstarted(delivery).await });
                 }
-                self.inquiries.answer(waiting.all());
+                self.reserved_requests.answer(waiting.all());
             }
             while !waiting.is_empty()
                 && let Some(slot) = self.slots.try_take()
@@ -134,7 +134,7 @@ impl Pipe {
         let finish = async {
             let finished = tokio::time::timeout(grace, tasks.wait()).await.is_ok();
             if !finished {
-                tracing::warn!(running = self.slots.taken() - self.slots.lost(), grace = %show::duration(grace), "grace is over");
+                tracing::warn!(running = self.slots.taken() - self.slots.lost(), grace = %show::duration(grace), "grace time expired");
                 handle.cold.cancel();
             }
         };

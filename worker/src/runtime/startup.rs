@@ -63,7 +63,7 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotRead
     match told {
         None => Err(NotReady::Stopped),
         Some(Ok(Ok(prepared))) => prepared,
-        Some(Ok(Err(panic))) => Err(Error::config(format!("the set-up panicked: {panic}")).into()),
+        Some(Ok(Err(panic))) => Err(Error::config(format!("a `#[setup]` function panicked: {panic}")).into()),
         Some(Err(_)) => Err(Error::config("the set-up ended with its runtime").into()),
     }
 }
@@ -76,7 +76,7 @@ pub(super) async fn check_store(backend: &dyn ResultBackend) -> Result<(), NotRe
         Err(error) if error.is_connection() || error.is_timeout() || error.is_storage() => {
             tracing::warn!(
                 error = format!("{error:#}"),
-                "the result backend is away: tasks will wait for it when they end"
+                "result backend unreachable: finished tasks will wait for it"
             );
             Ok(())
         }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::gate::Gate;
 use super::admission::limits::ChangedLimits;
 use super::admission::quarantine::Quarantine;
-use super::admission::reserved::Inquiries;
+use super::admission::reserved::ReservedRequests;
 use super::control::Node;
 use super::control::pause_reader::PauseReader;
 use super::control::revocation_reader::RevocationReader;
@@ -45,12 +45,12 @@ use crate::tracing;
 /// How often a worker reads the register of revoked calls, in case it missed a command.
 const FOLLOW: Duration = Duration::from_secs(30);
 /// The same without remote control, where no command announces a revocation.
-const FOLLOW_UNTOLD: Duration = Duration::from_secs(2);
+const FOLLOW_WITHOUT_CONTROL: Duration = Duration::from_secs(2);
 
 /// How long before its ETA a message may be run.
 const TOLERANCE: Duration = Duration::from_millis(5);
 /// How long shutdown waits for each background task.
-const LAST_STEP: Duration = Duration::from_secs(2);
+const BACKGROUND_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the tasks of this program from their queues.
 ///
@@ -244,7 +244,7 @@ impl Worker {
             app,
             broker,
             backend,
-            store_away: Default::default(),
+            backend_away: Default::default(),
             hooks: FailureHooks::collect(),
             metrics: health.metrics(),
             reporter,
@@ -333,7 +333,7 @@ impl Ready {
         // Fires at the very end: a worker that is finishing its tasks still answers remote control.
         let over = CancellationToken::new();
         let _over_when_dropped = over.clone().drop_guard();
-        let period = if node.is_some() { FOLLOW } else { FOLLOW_UNTOLD };
+        let period = if node.is_some() { FOLLOW } else { FOLLOW_WITHOUT_CONTROL };
         let control = node.map(|node| {
             let (broker, over) = (Arc::clone(&pipe.settler.broker), over.clone());
             tokio::spawn(async move { Arc::new(node).serve(broker, over).await })
@@ -365,16 +365,16 @@ impl Ready {
         };
         over.cancel();
         // Dead letters that it holds return to their queue.
-        let _ = tokio::time::timeout(LAST_STEP, dropped).await;
+        let _ = tokio::time::timeout(BACKGROUND_STOP_TIMEOUT, dropped).await;
         if let Some(control) = control {
             // It only closes its mailbox; a broker that is away must not delay the shutdown.
-            let _ = tokio::time::timeout(LAST_STEP, control).await;
+            let _ = tokio::time::timeout(BACKGROUND_STOP_TIMEOUT, control).await;
         }
         let _ = beating.await;
         heartbeat.report(EventKind::WorkerOffline);
         heartbeat.reporter.finish();
         if let Some(sending) = sending {
-            let _ = tokio::time::timeout(LAST_STEP, sending).await;
+            let _ = tokio::time::timeout(BACKGROUND_STOP_TIMEOUT, sending).await;
         }
         worked.map(|()| pipe.settler.counters.summary())
     }

@@ -76,7 +76,7 @@ pub(crate) fn write_result<T: Serialize>(output: &T, types: ResultTypes) -> Resu
 }
 
 /// Why a call did not start.
-pub(crate) enum NotBegun {
+pub(crate) enum StartError {
     /// The arguments do not fit the task.
     Refused(ArgumentError),
     /// The code that decodes them panicked, with this text.
@@ -89,12 +89,12 @@ impl TaskEntry {
         &self,
         context: Context,
         arguments: Arguments<'_>,
-    ) -> Result<Guarded<Work>, NotBegun> {
+    ) -> Result<Guarded<Work>, StartError> {
         match caught(|| (self.start)(context, arguments)) {
             // Guarded: it holds the user's arguments, and may be dropped without having run.
             Ok(Ok(work)) => Ok(Guarded::new(work)),
-            Ok(Err(error)) => Err(NotBegun::Refused(error)),
-            Err(panic) => Err(NotBegun::Panicked(panic)),
+            Ok(Err(error)) => Err(StartError::Refused(error)),
+            Err(panic) => Err(StartError::Panicked(panic)),
         }
     }
 }

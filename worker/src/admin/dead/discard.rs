@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::search::{Found, Search, Which};
-use crate::admin::each::Fate;
+use crate::admin::each::Handled;
 use crate::admin::failure::Outcome;
 use crate::admin::progress::Progress;
 use crate::app::{App, unique};
@@ -24,7 +24,7 @@ pub(crate) async fn drop_letters(
             // Only a call that the broker itself dead-lettered still holds its lock. If unlocking fails, the lock expires.
             let _ = broker.unlock(&lock).await;
         }
-        (delivery, Ok(Fate::Done))
+        (delivery, Ok(Handled::Done))
     };
     let done = search.each(drop).await;
     search.end(done, "dropped").await

@@ -28,7 +28,7 @@ pub(crate) async fn look(
         Err(error) if error.is_unsupported() => {}
         messages => {
             let messages = messages?;
-            let meant = messages.iter().filter(|message| which.is_meant(message)).take(most as usize);
+            let meant = messages.iter().filter(|message| which.matches(message)).take(most as usize);
             let mut matching = 0;
             for message in meant {
                 see(message);

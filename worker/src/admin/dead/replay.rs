@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::Utc;
 
 use super::search::Search;
-use crate::admin::each::Fate;
+use crate::admin::each::Handled;
 use crate::admin::failure::Outcome;
 use crate::app::{App, unique};
 use crate::backend::{ResultBackend, ResultRecord};
@@ -77,8 +77,8 @@ pub(crate) async fn send_all_back(app: &App, search: &mut Search, told: impl Fn(
             let fate = sent.map(|sent| {
                 told(&delivery.message, &sent);
                 match sent {
-                    Sent::Back => Fate::Done,
-                    Sent::KeptOut { .. } => Fate::Stays,
+                    Sent::Back => Handled::Done,
+                    Sent::KeptOut { .. } => Handled::Stays,
                 }
             });
             (delivery, fate)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::kind::kind;
 use super::letter::Letter;
-use crate::admin::each::{Choice, Fate, each};
+use crate::admin::each::{Choice, Handled, each};
 use crate::admin::failure::{Failure, Outcome, TIME_IS_UP};
 use crate::admin::progress::Progress;
 use crate::app::App;
@@ -39,7 +39,7 @@ pub(crate) struct Which {
 
 impl Which {
     /// True for a message that is selected.
-    pub(crate) fn is_meant(&self, message: &Message) -> bool {
+    pub(crate) fn matches(&self, message: &Message) -> bool {
         let letter = Letter::of(message);
         self.id.as_deref().is_none_or(|id| letter.id() == Some(id))
             && self.ids.as_ref().is_none_or(|ids| letter.id().is_some_and(|id| ids.contains(id)))
@@ -51,7 +51,7 @@ impl Which {
     }
 
     /// True if calls are selected by id, whether or not they have expired.
-    pub(crate) fn names_calls(&self) -> bool {
+    pub(crate) fn has_ids(&self) -> bool {
         self.id.is_some() || self.ids.is_some()
     }
 }
@@ -85,7 +85,7 @@ impl Filter {
     /// True for a letter that is selected.
     fn takes(&mut self, message: &Message) -> bool {
         self.bounds.take(message);
-        if !self.which.is_meant(message) {
+        if !self.which.matches(message) {
             return false;
         }
         if self.leaves_expired && Letter::of(message).has_expired() {
@@ -119,7 +119,7 @@ impl Search {
                 return Err(Failure::new(
                     TIME_IS_UP,
                     format!(
-                        "a command, a page or a worker goes through `{queue}` at present: try again when it has ended"
+                        "a command, a page or a worker goes through `{queue}` at the moment: try again later"
                     ),
                 ));
             }
@@ -175,7 +175,7 @@ impl Search {
     /// Works on each selected message, many at a time.
     pub(crate) async fn each<F>(&mut self, work: impl Fn(Delivery) -> F) -> Outcome
     where
-        F: Future<Output = (Delivery, Outcome<Fate>)>,
+        F: Future<Output = (Delivery, Outcome<Handled>)>,
     {
         let Self { filter, walk, wanted, progress, .. } = self;
         let choose = |delivery: &Delivery| match filter.takes(&delivery.message) {

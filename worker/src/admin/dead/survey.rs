@@ -102,7 +102,7 @@ pub(crate) struct Replayed {
 
 /// Sends letters back to the queue that they came from.
 pub(crate) async fn replay(app: &App, which: Which, progress: &Arc<Progress>) -> Outcome<Replayed> {
-    let is_named = which.names_calls();
+    let is_named = which.has_ids();
     // Stop once all the named calls are found.
     let wanted = which.ids.as_ref().map_or(usize::MAX, HashSet::len);
     let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::search::{Search, Which};
-use crate::admin::each::Fate;
+use crate::admin::each::Handled;
 use crate::admin::failure::Failure;
 use crate::admin::progress::Progress;
 use crate::app::{App, Config};
@@ -50,13 +50,13 @@ async fn a_walk_that_is_stopped_gives_back_the_rest_in_its_order_and_says_how_fa
         if delivery.message.id() == Some("600") {
             stopping.stop();
         }
-        (delivery, Ok(Fate::Done))
+        (delivery, Ok(Handled::Done))
     };
     let stopped = search.each(work).await.expect_err("stopped");
     search.put_back().await;
     let counts = progress.counts();
     assert!(counts.total == LETTERS as u64 && (301..1000).contains(&counts.done), "{counts:?}");
-    let (_, why) = counts.before("dropped", stopped).in_words();
+    let (_, why) = counts.before("dropped", stopped).into_parts();
     let begin = format!("{} dropped among the first {} of {LETTERS}, then: ", counts.done, counts.seen);
     assert!(why.starts_with(&begin), "{why}");
     let dropped = 2 * usize::try_from(counts.done).expect("few");
@@ -67,7 +67,7 @@ async fn a_walk_that_is_stopped_gives_back_the_rest_in_its_order_and_says_how_fa
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_ends_the_walk_and_each_letter_is_settled_for_itself() {
+async fn an_error_stops_the_walk_and_each_letter_is_settled() {
     let (app, broker) = app("dead-failing").await;
     let progress = Arc::new(Progress::default());
     let mut search = Search::open(&app, even(), u32::MAX, Arc::clone(&progress)).await.expect("opened");
@@ -79,11 +79,11 @@ async fn what_cannot_be_done_ends_the_walk_and_each_letter_is_settled_for_itself
         }
         match id.as_str() {
             "200" => (delivery, Err(Failure::failed("no room"))),
-            "100" => (delivery, Ok(Fate::Stays)),
-            _ => (delivery, Ok(Fate::Done)),
+            "100" => (delivery, Ok(Handled::Stays)),
+            _ => (delivery, Ok(Handled::Done)),
         }
     };
-    let (_, why) = search.each(work).await.expect_err("it failed").in_words();
+    let (_, why) = search.each(work).await.expect_err("it failed").into_parts();
     assert_eq!(why, "no room");
     let found = search.found();
     search.put_back().await;
@@ -98,7 +98,7 @@ async fn what_cannot_be_done_ends_the_walk_and_each_letter_is_settled_for_itself
 async fn a_search_takes_no_more_than_are_wanted() {
     let (app, broker) = app("dead-wanted").await;
     let mut search = Search::open(&app, even(), 3, Arc::default()).await.expect("opened");
-    search.each(async |delivery: Delivery| (delivery, Ok(Fate::Done))).await.expect("done");
+    search.each(async |delivery: Delivery| (delivery, Ok(Handled::Done))).await.expect("done");
     assert_eq!(search.found().done, 3);
     search.put_back().await;
     let expected: Vec<usize> = [1, 3, 5].into_iter().chain(6..LETTERS).collect();

@@ -238,7 +238,7 @@ impl fmt::Display for Reason {
             Self::Revoked { at: when } => write!(f, "it was revoked{} and will not run", at(when)),
             Self::Rejected { worker, why } => write!(f, "it was rejected{}{}", on(worker), colon(why)),
             Self::Expired { at } => write!(f, "it expired at {}: a worker will discard it", show::time(*at)),
-            Self::WaitsUntil { until } => write!(f, "it waits for its time: {}", show::time(*until)),
+            Self::WaitsUntil { until } => write!(f, "it is scheduled for {}", show::time(*until)),
             Self::WaitsForRetry { retries, error } => {
                 write!(f, "it failed and waits for retry {retries}{}", colon(error))
             }
@@ -281,14 +281,14 @@ impl fmt::Display for Reason {
                 f.write_str("it was suspected of crashing its workers, and was run once more in quarantine")
             }
             Self::Next { queue } => write!(f, "it waits in its queue `{queue}`, and nothing is in its way"),
-            Self::Unknown => f.write_str("nothing knows this id"),
+            Self::Unknown => f.write_str("unknown id"),
         }
     }
 }
 
 impl Reason {
     /// What can be done about it, as a command where there is one.
-    pub(crate) fn way_out(&self, id: &str) -> Option<String> {
+    pub(crate) fn remedy(&self, id: &str) -> Option<String> {
         Some(match self {
             Self::DeadLettered { queue, .. } => {
                 let queue = queue.strip_suffix(".dead").unwrap_or(queue);

@@ -63,10 +63,10 @@ pub(crate) async fn bindings(
 }
 
 async fn ask<T>(app: &App, question: impl AsyncFnOnce(&Management) -> Outcome<T>) -> Result<T, Gap> {
-    let is_a_mistake = app.config().management_url.is_some();
+    let is_misconfigured = app.config().management_url.is_some();
     let gap = |failure: Failure| {
-        let (code, why) = failure.in_words();
-        Gap { code, known_only: true, is_a_mistake, why }
+        let (code, why) = failure.into_parts();
+        Gap { code, known_only: true, is_misconfigured, why }
     };
     let api = Management::of(app.config()).map_err(gap)?;
     question(&api).await.map_err(gap)
@@ -74,5 +74,5 @@ async fn ask<T>(app: &App, question: impl AsyncFnOnce(&Management) -> Outcome<T>
 
 fn more(left_out: usize) -> Option<Gap> {
     let why = format!("{left_out} more not shown; give their names to see them");
-    (left_out > 0).then_some(Gap { code: FAILED, known_only: false, is_a_mistake: false, why })
+    (left_out > 0).then_some(Gap { code: FAILED, known_only: false, is_misconfigured: false, why })
 }

@@ -28,7 +28,7 @@ pub(crate) struct Gap {
     /// True if only the known names were looked up.
     known_only: bool,
     /// True if listing was configured and failed.
-    is_a_mistake: bool,
+    is_misconfigured: bool,
     why: String,
 }
 
@@ -57,13 +57,13 @@ impl Gap {
     /// failed; otherwise with a note.
     pub(crate) fn end(self, what: &str, broker: &str, is_empty: bool) -> Outcome<String> {
         let text = self.text(what, broker);
-        if is_empty || self.is_a_mistake { Err(Failure::new(self.code, text)) } else { Ok(text) }
+        if is_empty || self.is_misconfigured { Err(Failure::new(self.code, text)) } else { Ok(text) }
     }
 
     /// Why listing failed, if it was configured.
     #[cfg(feature = "dashboard")]
     pub(crate) fn mistake(&self) -> Option<&str> {
-        (self.is_a_mistake && self.known_only).then_some(&self.why)
+        (self.is_misconfigured && self.known_only).then_some(&self.why)
     }
 
     pub(crate) fn text(&self, what: &str, broker: &str) -> String {
@@ -199,7 +199,7 @@ mod listed {
 
     fn none() -> Gap {
         let why = "this build has no `amqp`".into();
-        Gap { code: crate::admin::failure::FAILED, known_only: true, is_a_mistake: false, why }
+        Gap { code: crate::admin::failure::FAILED, known_only: true, is_misconfigured: false, why }
     }
 
     pub(crate) async fn queues(_: &App, _: &dyn Broker) -> Result<Queues, Gap> {

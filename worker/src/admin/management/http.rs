@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_management_api_is_told_by_what_it_does() {
+    fn errors_describe_servers_that_are_not_the_management_api() {
         let refused: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n\
             {\"error\":\"not_authorised\",\"reason\":\"Not management user\"}\r\n";
         for (answer, code, expected) in [
@@ -260,7 +260,7 @@ mod tests {
             (b"", UNAVAILABLE, "cannot reach"),
         ] {
             let (answered, base, _) = ask(answer);
-            let (told, text) = answered.expect_err("no answer").in_words();
+            let (told, text) = answered.expect_err("no answer").into_parts();
             assert!(text.contains(&base) && text.contains(expected), "{expected}: {text}");
             assert_eq!(told, code, "{text}");
             assert!(!text.contains("hunter2"), "{text}");
@@ -268,12 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_told_with_the_way_out() {
+    fn connection_refused_suggests_a_fix() {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
         let error = client(&format!("http://{free}")).get::<u64>("/api/x").expect_err("nobody there");
-        let (code, text) = error.in_words();
+        let (code, text) = error.into_parts();
         assert!(code == UNAVAILABLE && text.contains("rabbitmq-plugins enable"), "{text}");
         let error = client("http://does-not-exist.invalid:1").get::<u64>("/api/x").expect_err("nobody there");
-        assert!(error.in_words().1.contains("does-not-exist.invalid"));
+        assert!(error.into_parts().1.contains("does-not-exist.invalid"));
     }
 }

@@ -13,15 +13,15 @@ pub(super) const PREFIX: &str = "MQ_";
 pub(super) const ELSEWHERE: [&str; 3] = ["MQ_CONFIG", "MQ_LOG_LEVEL", "MQ_LOG_FORMAT"];
 
 /// Internal: they mark a worker that `mq-worker` built, and the process of an isolated task.
-pub(super) const MARKS: [&str; 2] = ["MQ_SHIM", "MQ_ISOLATED"];
+pub(super) const INTERNAL: [&str; 2] = ["MQ_SHIM", "MQ_ISOLATED"];
 
 /// Applies the environment. Returns the variables that are not settings: other software may use the prefix too, and its
 /// variables must not stop our programs. A variable one typo away from a setting is an error.
 pub(super) fn read(draft: &mut Draft, sources: &Sources) -> Result<Vec<String>> {
-    let mut strangers = Vec::new();
+    let mut unknown_variables = Vec::new();
     for (name, value) in &sources.variables {
         let name = name.as_str();
-        if ELSEWHERE.contains(&name) || MARKS.contains(&name) || is_of_kubernetes_or_tests(name) {
+        if ELSEWHERE.contains(&name) || INTERNAL.contains(&name) || is_of_kubernetes_or_tests(name) {
             continue;
         }
         let setting = SETTINGS.iter().find(|setting| setting.variable == name);
@@ -33,7 +33,7 @@ pub(super) fn read(draft: &mut Draft, sources: &Sources) -> Result<Vec<String>> 
                         "environment variable {name} is unknown; did you mean {near}?"
                     )));
                 }
-                None => strangers.push(name.to_owned()),
+                None => unknown_variables.push(name.to_owned()),
             }
             continue;
         }
@@ -50,7 +50,7 @@ pub(super) fn read(draft: &mut Draft, sources: &Sources) -> Result<Vec<String>> 
             draft.origins.insert(variable, name.to_owned());
         }
     }
-    Ok(strangers)
+    Ok(unknown_variables)
 }
 
 fn known() -> impl Iterator<Item = &'static str> {

@@ -30,7 +30,7 @@ pub(crate) struct Home {
 impl Home {
     /// The home of a program that is started in a directory.
     pub(super) fn of(start: &Path) -> Self {
-        let ways = ways_up(start);
+        let ways = start_directories(start);
         let file = ways.iter().find_map(|way| nearest(way, file::NAME));
         let roots: Vec<Root> = ways.iter().filter_map(|way| cargo_root(way)).collect();
         // A member of a workspace may be reached through a link: only one of the two paths up passes the root.
@@ -64,7 +64,7 @@ impl Home {
 }
 
 /// The physical directory, followed by the one that the shell shows if links make them differ.
-fn ways_up(start: &Path) -> Vec<PathBuf> {
+fn start_directories(start: &Path) -> Vec<PathBuf> {
     let physical = canonical(start);
     let shown = std::env::var_os("PWD").map(PathBuf::from).map(|shown| shown.join(start));
     // A parent process may have left its own directory in the variable.

@@ -217,9 +217,9 @@ impl Config {
         let sources = Sources::of_process(start);
         let loaded = Self::from_sources(&sources)?;
         // The parent process that set a mark has read the same variables.
-        let has_mark = environment::MARKS.iter().any(|mark| sources.variables.contains_key(*mark));
-        if !loaded.strangers.is_empty() && !has_mark {
-            let variables = loaded.strangers.join(", ");
+        let has_mark = environment::INTERNAL.iter().any(|mark| sources.variables.contains_key(*mark));
+        if !loaded.unknown_variables.is_empty() && !has_mark {
+            let variables = loaded.unknown_variables.join(", ");
             ONCE.call_once(|| {
                 tracing::warn!(
                     variables,
@@ -238,9 +238,9 @@ impl Config {
         if let Some(path) = &home.file {
             file::read(&mut draft, path, is_named)?;
         }
-        let strangers = environment::read(&mut draft, sources)?;
+        let unknown_variables = environment::read(&mut draft, sources)?;
         let Draft { config, origins } = draft;
-        Ok(Loaded { config, origins, home, strangers })
+        Ok(Loaded { config, origins, home, unknown_variables })
     }
 
     /// Loads from the text of a file and from variables.

@@ -42,7 +42,7 @@ pub(crate) struct Loaded {
     pub(crate) origins: Origins,
     pub(crate) home: Home,
     /// Variables with our prefix that are not settings.
-    pub(super) strangers: Vec<String>,
+    pub(super) unknown_variables: Vec<String>,
 }
 
 #[cfg(feature = "cli")]
@@ -53,7 +53,7 @@ impl Loaded {
             config: Config::default(),
             origins: Origins::new(),
             home: Home::of(&super::working_directory()),
-            strangers: Vec::new(),
+            unknown_variables: Vec::new(),
         };
         let mut loaded = Config::load_at(None).unwrap_or_else(|_| nothing());
         for setting in SETTINGS {

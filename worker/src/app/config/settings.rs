@@ -44,7 +44,7 @@ impl Setting {
     /// A refused value, for an error message.
     pub(super) fn shown(&self, text: &str) -> String {
         match self.key {
-            "broker_url" | "management_url" | "result_backend" => value::shown_address(text),
+            "broker_url" | "management_url" | "result_backend" => value::redacted_address(text),
             _ => value::shown(text),
         }
     }
@@ -103,7 +103,7 @@ settings! {
     "" "topic_exchange" "MQ_TOPIC_EXCHANGE" "", "name", "`mq.topic`", "The exchange for events and topics",
         |c, t, _| c.topic_exchange = value::exchange(t)?, |c| Some(c.topic_exchange.clone());
     "" "queue_kind" "MQ_QUEUE_KIND" "", "`quorum`, `classic` or `broker` (its default)", "`quorum`",
-        "The kind of queue to create on RabbitMQ, unless the queue itself says",
+        "The kind of queue to create on RabbitMQ, unless the queue sets its own",
         |c, t, _| c.queue_kind = value::queue_kind(t)?, |c| Some(kind(c.queue_kind).into());
     "" "publish_timeout" "MQ_PUBLISH_TIMEOUT" "", DURATION, "`10s`",
         "Timeout for publishing and for other requests to the broker",
@@ -125,7 +125,7 @@ settings! {
     "" "history_keep" "MQ_HISTORY_KEEP" "", DURATION, "`7days`", "How long the history keeps a call",
         |c, t, _| c.history_keep = value::positive_duration(t)?, |c| duration(c.history_keep);
     "" "history_max_rows" "MQ_HISTORY_MAX_ROWS" "", COUNT, "`10000000`",
-        "How many calls the history keeps; of more, the oldest are forgotten",
+        "How many calls the history keeps; beyond that, the oldest are deleted",
         |c, t, _| c.history_max_rows = value::count(t)?.into(), |c| Some(c.history_max_rows.to_string());
     "" "sent_events" "MQ_SENT_EVENTS" "", "`true` or `false`", "`false`",
         "Emit a `task-sent` event for every call that this program sends",

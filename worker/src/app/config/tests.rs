@@ -288,8 +288,8 @@ fn no_mistake_shows_a_password() {
 }
 
 #[test]
-fn variables_of_others_end_nothing() {
-    let strangers = [("MQ_HOST", "mq.example"), ("MQ_PASSWORD", "secret"), ("MQ_COLOUR", "1")];
+fn unknown_variables_are_ignored() {
+    let unknown_variables = [("MQ_HOST", "mq.example"), ("MQ_PASSWORD", "secret"), ("MQ_COLOUR", "1")];
     // Kubernetes sets these for services that are called `mq` and `mq-broker`.
     let silent = [
         ("MQ_TEST_AMQP_URL", "x"),
@@ -301,10 +301,10 @@ fn variables_of_others_end_nothing() {
         ("MQ_BROKER_SERVICE_PORT_AMQP", "5672"),
     ];
     let directory = tempfile::tempdir().expect("a directory");
-    let variables = sources(directory.path(), &[&strangers[..], &silent[..]].concat());
+    let variables = sources(directory.path(), &[&unknown_variables[..], &silent[..]].concat());
     let loaded = Config::from_sources(&variables).expect("variables of others");
     assert_eq!(
-        loaded.strangers,
+        loaded.unknown_variables,
         ["MQ_COLOUR", "MQ_HOST", "MQ_PASSWORD"],
         "those that are warned of, by name"
     );

@@ -25,7 +25,7 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 /// The same for a setting that is an address, always redacted: `user:password` alone does not look like one.
-pub(crate) fn shown_address(text: &str) -> String {
+pub(crate) fn redacted_address(text: &str) -> String {
     shortened(redact(text.trim()))
 }
 

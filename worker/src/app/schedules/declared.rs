@@ -48,7 +48,7 @@ pub(crate) fn declared(app: &App) -> Result<Vec<(Origin, Schedule)>> {
             tracing::warn!(
                 schedule = schedule.name,
                 task = schedule.task,
-                "`unique_for` keeps no calls of a schedule out: `overlap = \"skip\"` does"
+                "`unique_for` does not apply to scheduled calls: `overlap = \"skip\"` does"
             );
         }
     }

@@ -74,7 +74,7 @@ impl ScheduleInfo {
     }
 
     /// True if running workers answered, and none of them has the task.
-    pub(crate) fn is_nobodys(&self) -> bool {
+    pub(crate) fn has_no_worker(&self) -> bool {
         self.registered == Some(false)
     }
 }

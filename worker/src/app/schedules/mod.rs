@@ -30,7 +30,7 @@ use crate::message::codec;
 use crate::routing::names::check_name;
 use crate::schedule::Schedule;
 use crate::task::Context;
-use crate::task::registry::NotBegun;
+use crate::task::registry::StartError;
 use crate::tracing;
 
 /// The schedules that the broker keeps. See [`App::schedules`].
@@ -131,19 +131,14 @@ impl Schedules {
     /// # Errors
     /// There is no such schedule, or the call cannot be sent.
     pub async fn run(&self, name: &str) -> Result<String> {
-        let found = self.get(name).await?.ok_or_else(|| not_there(name))?;
+        let found = self.get(name).await?.ok_or_else(|| no_such_schedule(name))?;
         let id = found.schedule.id_by_hand();
         let publication = self.app.scheduled_call(&found.schedule, Utc::now(), &id, None).await?;
         self.app.broker().await?.publish(publication).await?;
         let entry = Entry::Ran { name: name.to_owned(), id: id.clone(), on: Utc::now() };
         if let Err(error) = self.reader().await?.append(&[entry]).await {
             let error = format!("{error:#}");
-            tracing::warn!(
-                schedule = name,
-                id,
-                error,
-                "sent, and not written down among the calls of its schedule"
-            );
+            tracing::warn!(schedule = name, id, error, "call sent, but not recorded in the schedule log");
         }
         Ok(id)
     }
@@ -235,8 +230,8 @@ impl Schedules {
             let call = codec::Body::parse(&body).map_err(|error| misfit(&error))?;
             match task.begin(Context::detached(), call.arguments) {
                 Ok(_never_run) => {}
-                Err(NotBegun::Refused(error)) => return Err(misfit(&error)),
-                Err(NotBegun::Panicked(panic)) => return Err(misfit(&panic)),
+                Err(StartError::Refused(error)) => return Err(misfit(&error)),
+                Err(StartError::Panicked(panic)) => return Err(misfit(&panic)),
             }
         }
         Ok(())
@@ -264,12 +259,10 @@ fn unknown(name: &str, state: &State) -> Error {
         .filter(|(distance, _)| *distance <= (name.len() / 3).max(2));
     match near {
         Some((_, near)) => Error::config(format!("there is no schedule `{name}`; did you mean `{near}`?")),
-        None => not_there(name),
+        None => no_such_schedule(name),
     }
 }
 
-fn not_there(name: &str) -> Error {
-    Error::config(format!(
-        "there is no schedule `{name}`; `mq-worker schedules list` shows those that are there"
-    ))
+fn no_such_schedule(name: &str) -> Error {
+    Error::config(format!("there is no schedule `{name}`; `mq-worker schedules list` lists all of them"))
 }

@@ -9,18 +9,18 @@ use crate::schedule::{Schedule, handled_until};
 
 /// A value and the position in the log where it was set. The later one wins, even if it is read first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Said<T> {
+pub(crate) struct Versioned<T> {
     at: u64,
     value: Option<T>,
 }
 
-impl<T> Default for Said<T> {
+impl<T> Default for Versioned<T> {
     fn default() -> Self {
         Self { at: 0, value: None }
     }
 }
 
-impl<T> Said<T> {
+impl<T> Versioned<T> {
     fn is_default(&self) -> bool {
         self.at == 0
     }
@@ -55,20 +55,20 @@ pub(crate) struct Definition {
 #[serde(default)]
 pub(crate) struct Record {
     #[serde(skip_serializing_if = "Said::is_default")]
-    code: Said<Definition>,
+    code: Versioned<Definition>,
     #[serde(skip_serializing_if = "Said::is_default")]
-    file: Said<Definition>,
+    file: Versioned<Definition>,
     #[serde(skip_serializing_if = "Said::is_default")]
-    hand: Said<Definition>,
+    hand: Versioned<Definition>,
     /// The end of the pause; the maximum time stands for "until it is resumed".
     #[serde(skip_serializing_if = "Said::is_default")]
-    pub(super) pause: Said<DateTime<Utc>>,
+    pub(super) pause: Versioned<DateTime<Utc>>,
     /// When it was resumed.
     #[serde(skip_serializing_if = "Said::is_default")]
-    pub(super) resumed: Said<DateTime<Utc>>,
+    pub(super) resumed: Versioned<DateTime<Utc>>,
     /// The due time whose call waits for the previous call to end.
     #[serde(skip_serializing_if = "Said::is_default")]
-    pub(super) waits: Said<DateTime<Utc>>,
+    pub(super) waits: Versioned<DateTime<Utc>>,
     /// The last due time that was handled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last: Option<DateTime<Utc>>,
@@ -78,7 +78,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(super) fn of_mut(&mut self, origin: &Origin) -> &mut Said<Definition> {
+    pub(super) fn of_mut(&mut self, origin: &Origin) -> &mut Versioned<Definition> {
         match origin {
             Origin::Code => &mut self.code,
             Origin::File => &mut self.file,
@@ -158,7 +158,7 @@ impl Record {
     /// Records a sent call. A schedule that was put by hand for a single time is then removed.
     pub(super) fn sent(&mut self, run: Run, at: u64) {
         let due = run.due;
-        self.dealt_with(due);
+        self.mark_handled(due);
         self.ran(run);
         if self.waiting() == Some(due) {
             self.waits.say(at, None);
@@ -173,7 +173,7 @@ impl Record {
         add(&mut self.runs, run);
     }
 
-    pub(super) fn dealt_with(&mut self, due: DateTime<Utc>) {
+    pub(super) fn mark_handled(&mut self, due: DateTime<Utc>) {
         self.last = self.last.max(Some(due));
     }
 }

@@ -83,12 +83,12 @@ impl State {
             }
             Entry::Waits { name, due } => {
                 let record = self.record(name);
-                record.dealt_with(due);
+                record.mark_handled(due);
                 record.waits.say(at, Some(due));
             }
             Entry::Skipped { name, due } => {
                 let record = self.record(name);
-                record.dealt_with(due);
+                record.mark_handled(due);
                 if record.waiting() == Some(due) {
                     record.waits.say(at, None);
                 }

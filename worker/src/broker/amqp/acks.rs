@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ledger::{Identity, Ledger};
-use super::sinking::Sinking;
+use super::unconfirmed_verdicts::UnconfirmedVerdicts;
 use crate::connection::amqp::subscription::Ack;
 
 /// How long a done task waits for a slower one before it is acked on its own.
@@ -16,7 +16,7 @@ const STRAGGLER: Duration = Duration::from_millis(4);
 pub(super) struct Acks {
     pub(super) ledger: Ledger,
     /// Acks that the queue may not have yet.
-    pub(super) sinking: Sinking,
+    pub(super) unconfirmed_verdicts: UnconfirmedVerdicts,
     /// Since when a done delivery has waited for those before it.
     held_since: Option<Instant>,
     /// How many deliveries may be out at once.
@@ -25,7 +25,12 @@ pub(super) struct Acks {
 
 impl Acks {
     pub(super) fn new(most: usize) -> Self {
-        Self { ledger: Ledger::default(), sinking: Sinking::default(), held_since: None, most }
+        Self {
+            ledger: Ledger::default(),
+            unconfirmed_verdicts: UnconfirmedVerdicts::default(),
+            held_since: None,
+            most,
+        }
     }
 
     /// Takes the acks that are due, or `all` that can be written, and passes the messages settled by the front to
@@ -41,7 +46,7 @@ impl Acks {
             _ => self.held_since.or_else(|| Some(Instant::now())),
         };
         let acks: Vec<Ack> = first.into_iter().chain(rest).collect();
-        self.sinking.wrote(acks.len(), Instant::now());
+        self.unconfirmed_verdicts.wrote(acks.len(), Instant::now());
         acks
     }
 
@@ -53,7 +58,7 @@ impl Acks {
     /// Resets after the channel is lost. Returns what was out, by tag, and what was done but whose ack may not have
     /// arrived.
     pub(super) fn lost(&mut self) -> (Vec<(u64, Identity)>, Vec<Identity>) {
-        (self.held_since, self.sinking) = Default::default();
+        (self.held_since, self.unconfirmed_verdicts) = Default::default();
         self.ledger.take_all()
     }
 }

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::gauge::Gauge;
+use super::status::LaneStatus;
 use crate::connection::amqp::Amqp;
 use crate::connection::amqp::subscription::{Event, Source, Subscribed};
 
 /// How a lane starts.
 #[expect(clippy::large_enum_variant, reason = "a lane has one")]
-pub(super) enum Beginning {
+pub(super) enum LaneStart {
     /// It is already consuming.
     Subscribed(Subscribed),
     /// It subscribes by itself, trying until it succeeds.
@@ -36,12 +36,17 @@ pub(super) enum Change {
 }
 
 impl Attachment {
-    pub(super) fn new(beginning: Beginning, amqp: &Arc<Amqp>, source: &Source, gauge: &Arc<Gauge>) -> Self {
+    pub(super) fn new(
+        beginning: LaneStart,
+        amqp: &Arc<Amqp>,
+        source: &Source,
+        status: &Arc<LaneStatus>,
+    ) -> Self {
         match beginning {
-            Beginning::Subscribed(subscribed) => Self::Attached(subscribed),
-            Beginning::Attaching => Self::Attaching(attach(amqp, source, gauge).boxed()),
-            Beginning::After(wait) => {
-                let attach = attach(amqp, source, gauge);
+            LaneStart::Subscribed(subscribed) => Self::Attached(subscribed),
+            LaneStart::Attaching => Self::Attaching(attach(amqp, source, status).boxed()),
+            LaneStart::After(wait) => {
+                let attach = attach(amqp, source, status);
                 Self::Attaching(wait.then(|()| attach).boxed())
             }
         }
@@ -61,9 +66,9 @@ impl Attachment {
 pub(super) fn attach(
     amqp: &Arc<Amqp>,
     source: &Source,
-    gauge: &Arc<Gauge>,
+    status: &Arc<LaneStatus>,
 ) -> impl Future<Output = Subscribed> + Send + use<> {
-    let gauge = Arc::clone(gauge);
-    let waits = move || gauge.is_attached.store(true, Ordering::Relaxed);
+    let status = Arc::clone(status);
+    let waits = move || status.is_attached.store(true, Ordering::Relaxed);
     source.clone().subscribe_again(Arc::clone(amqp), waits)
 }

@@ -45,7 +45,7 @@ struct Batch {
     queue: Arc<str>,
     generation: u64,
     unsettled: AtomicUsize,
-    given_back: AtomicUsize,
+    requeued: AtomicUsize,
     returning: Arc<AtomicUsize>,
     /// Unbounded, since a verdict must not block; there are never more verdicts than messages taken.
     steps: mpsc::UnboundedSender<Step>,
@@ -59,16 +59,16 @@ impl Settle for Batch {
             Verdict::Ack | Verdict::Replaced => self.steps.send(Step::Ack { number, tag }),
             Verdict::Reject => self.steps.send(Step::Reject { number, tag }),
             Verdict::Requeue | Verdict::Lost => {
-                self.given_back.fetch_add(1, Ordering::AcqRel);
+                self.requeued.fetch_add(1, Ordering::AcqRel);
                 Ok(())
             }
         };
         if self.unsettled.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let given_back = self.given_back.load(Ordering::Acquire);
-            if given_back > 0 {
+            let requeued = self.requeued.load(Ordering::Acquire);
+            if requeued > 0 {
                 self.returning.fetch_add(1, Ordering::AcqRel);
             }
-            let _ = self.steps.send(Step::Close { number, given_back });
+            let _ = self.steps.send(Step::Close { number, requeued });
         }
     }
 }
@@ -146,7 +146,7 @@ impl Batches {
             queue: Arc::clone(&queue),
             generation: channel.generation(),
             unsettled: AtomicUsize::new(taken.len()),
-            given_back: AtomicUsize::new(0),
+            requeued: AtomicUsize::new(0),
             returning: Arc::clone(&self.returning),
             steps: self.steps.clone(),
         });
@@ -178,7 +178,7 @@ async fn collect(subscribed: &mut Subscribed, most: usize) -> lapin::Result<Vec<
     {
         match event {
             Event::Delivered(delivery) => taken.push(delivery),
-            Event::Written | Event::Confirmed => {}
+            Event::BatchAcks | Event::Confirmed => {}
             Event::Ended => return Ok(taken),
             Event::Lost(error) => return Err(error),
         }
@@ -189,7 +189,7 @@ async fn collect(subscribed: &mut Subscribed, most: usize) -> lapin::Result<Vec<
     loop {
         match runtime::timeout_at(deadline.into_std(), subscribed.next(true)).await {
             Ok(Event::Delivered(delivery)) => taken.push(delivery),
-            Ok(Event::Written | Event::Confirmed) => {}
+            Ok(Event::BatchAcks | Event::Confirmed) => {}
             Ok(Event::Lost(error)) => return Err(error),
             Ok(Event::Ended) | Err(_) => return Ok(taken),
         }

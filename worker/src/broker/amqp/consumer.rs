@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::attachment::Beginning;
+use super::attachment::LaneStart;
 use super::check_queue;
 use super::command::{LaneCommand, Reply};
-use super::gauge::Gauge;
 use super::lane::Lane;
 use super::refill::{shares, until_left};
+use super::status::LaneStatus;
 use crate::broker::{Consumer, ConsumerControl, Delivery, Subscription};
 use crate::connection::amqp::link::lock;
 use crate::connection::amqp::subscription::Source;
@@ -59,7 +59,7 @@ enum Takeover {
 struct LaneHandle {
     queue: Arc<str>,
     commands: mpsc::Sender<LaneCommand>,
-    gauge: Arc<Gauge>,
+    status: Arc<LaneStatus>,
     /// False once its queue was removed, or another lane has replaced it.
     is_wanted: bool,
 }
@@ -117,12 +117,12 @@ impl AmqpConsumerControl {
                 Takeover::AsSettled(retired) => {
                     // Includes lanes that were replaced before.
                     let old = all.iter().filter(|lane| lane.queue == queue);
-                    let old: Vec<Arc<Gauge>> = old.map(|lane| Arc::clone(&lane.gauge)).collect();
+                    let old: Vec<Arc<LaneStatus>> = old.map(|lane| Arc::clone(&lane.status)).collect();
                     all.extend(shares(self.prefetch.load(Ordering::Relaxed)).map(|share| {
                         let left = until_left(old.clone(), share.left);
                         let wait = retired.clone().cancelled_owned().then(|()| left).boxed();
                         let source = Source { prefetch: share.prefetch, ..self.source(&queue) };
-                        self.open_lane(source, Beginning::After(wait), consumer.clone())
+                        self.open_lane(source, LaneStart::After(wait), consumer.clone())
                     }));
                 }
             }
@@ -141,8 +141,8 @@ impl AmqpConsumerControl {
 
     /// Starts a lane that subscribes at once.
     fn open_new_lane(&self, queue: &str, consumer: mpsc::Sender<Delivery>) -> LaneHandle {
-        let (lane, handle) = self.lane(self.source(queue), Beginning::Attaching, consumer);
-        handle.gauge.is_attached.store(false, Ordering::Relaxed);
+        let (lane, handle) = self.lane(self.source(queue), LaneStart::Attaching, consumer);
+        handle.status.is_attached.store(false, Ordering::Relaxed);
         self.amqp.spawn(lane.run());
         handle
     }
@@ -151,7 +151,7 @@ impl AmqpConsumerControl {
     fn open_lane(
         &self,
         source: Source,
-        beginning: Beginning,
+        beginning: LaneStart,
         consumer: mpsc::Sender<Delivery>,
     ) -> LaneHandle {
         let (lane, handle) = self.lane(source, beginning, consumer);
@@ -162,14 +162,14 @@ impl AmqpConsumerControl {
     fn lane(
         &self,
         source: Source,
-        beginning: Beginning,
+        beginning: LaneStart,
         consumer: mpsc::Sender<Delivery>,
     ) -> (Lane, LaneHandle) {
         let (sender, commands) = mpsc::channel(8);
-        let (queue, gauge) = (Arc::clone(&source.queue), Arc::<Gauge>::default());
+        let (queue, status) = (Arc::clone(&source.queue), Arc::<LaneStatus>::default());
         let lane =
-            Lane::new(Arc::clone(&self.amqp), source, beginning, Arc::clone(&gauge), commands, consumer);
-        (lane, LaneHandle { queue, commands: sender, gauge, is_wanted: true })
+            Lane::new(Arc::clone(&self.amqp), source, beginning, Arc::clone(&status), commands, consumer);
+        (lane, LaneHandle { queue, commands: sender, status, is_wanted: true })
     }
 }
 
@@ -227,18 +227,18 @@ impl ConsumerControl for AmqpConsumerControl {
 
     fn is_attached(&self) -> bool {
         let is_attached =
-            |lane: &LaneHandle| !lane.is_wanted || lane.gauge.is_attached.load(Ordering::Relaxed);
+            |lane: &LaneHandle| !lane.is_wanted || lane.status.is_attached.load(Ordering::Relaxed);
         self.amqp.link.is_up() && lock(&self.lanes).all.iter().all(is_attached)
     }
 
     fn unsettled(&self) -> Option<usize> {
-        Some(lock(&self.lanes).all.iter().map(|lane| *lane.gauge.unsettled.borrow()).sum())
+        Some(lock(&self.lanes).all.iter().map(|lane| *lane.status.unsettled.borrow()).sum())
     }
 
     fn loss(&self) -> Option<(DateTime<Utc>, String)> {
         let stalled = Amqp::stalled()?;
         let reason = format!(
-            "the I/O thread for RabbitMQ has stood still for {} s: only a restart helps",
+            "the I/O thread for RabbitMQ has been blocked for {} s: only a restart helps",
             stalled.as_secs()
         );
         Some((Utc::now() - stalled, reason))
@@ -274,7 +274,7 @@ pub(super) async fn open(
         opened.push((source, subscribed));
     }
     for (source, subscribed) in opened {
-        let beginning = subscribed.map_or(Beginning::Attaching, Beginning::Subscribed);
+        let beginning = subscribed.map_or(LaneStart::Attaching, LaneStart::Subscribed);
         let lane = control.open_lane(source, beginning, consumer.clone());
         lock(&control.lanes).all.push(lane);
     }

@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use super::sinking::Sinking;
 use super::to_delivery;
+use super::unconfirmed_verdicts::UnconfirmedVerdicts;
 use crate::broker::{Delivery, Settle, Settlement, Verdict};
 use crate::connection::amqp::channel::{ANSWER, OpenChannel, Scratch};
 use crate::connection::amqp::declare::short;
@@ -24,7 +24,7 @@ pub(super) struct Getter {
     open: Mutex<Option<Open>>,
     /// Verdicts that are being written.
     settling: TaskTracker,
-    sinking: Arc<std::sync::Mutex<Sinking>>,
+    unconfirmed_verdicts: Arc<std::sync::Mutex<UnconfirmedVerdicts>>,
 }
 
 /// The open channel.
@@ -39,13 +39,13 @@ struct GetSettler {
     channel: OpenChannel,
     amqp: Arc<Amqp>,
     settling: TaskTracker,
-    sinking: Arc<std::sync::Mutex<Sinking>>,
+    unconfirmed_verdicts: Arc<std::sync::Mutex<UnconfirmedVerdicts>>,
 }
 
 impl Settle for GetSettler {
     fn settle(&self, tag: u64, verdict: Verdict) {
         let channel = (*self.channel).clone();
-        lock(&self.sinking).wrote(1, Instant::now());
+        lock(&self.unconfirmed_verdicts).wrote(1, Instant::now());
         let settle = async move {
             match verdict {
                 Verdict::Ack | Verdict::Replaced => channel.basic_ack(tag, BasicAckOptions::default()).await,
@@ -62,7 +62,12 @@ impl Settle for GetSettler {
 
 impl Getter {
     pub(super) fn new(amqp: Arc<Amqp>) -> Self {
-        Self { amqp, open: Mutex::default(), settling: TaskTracker::new(), sinking: Arc::default() }
+        Self {
+            amqp,
+            open: Mutex::default(),
+            settling: TaskTracker::new(),
+            unconfirmed_verdicts: Arc::default(),
+        }
     }
 
     pub(super) async fn get(&self, queue: &str) -> Result<Option<Delivery>> {
@@ -80,11 +85,11 @@ impl Getter {
             Some(open) if open.settler.channel.generation() == session.generation => open,
             _ => {
                 let (amqp, settling) = (Arc::clone(&self.amqp), self.settling.clone());
-                let sinking = Arc::clone(&self.sinking);
+                let unconfirmed_verdicts = Arc::clone(&self.unconfirmed_verdicts);
                 let channel = session.channel().await?;
                 channel.will_hold();
                 Open {
-                    settler: Arc::new(GetSettler { channel, amqp, settling, sinking }),
+                    settler: Arc::new(GetSettler { channel, amqp, settling, unconfirmed_verdicts }),
                     known: HashSet::new(),
                 }
             }
@@ -124,7 +129,7 @@ impl Getter {
     pub(super) async fn end(&self) {
         self.flush().await;
         let now = Instant::now();
-        let over = lock(&self.sinking).over_at(now);
+        let over = lock(&self.unconfirmed_verdicts).over_at(now);
         if let Some(over) = over {
             runtime::sleep(over - now).await;
         }

@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acks::Acks;
-use super::attachment::{Attachment, Beginning, Change, attach};
+use super::attachment::{Attachment, Change, LaneStart, attach};
 use super::command::{LaneCommand, Pending, Reply};
 use super::flushes::Flushes;
-use super::gauge::Gauge;
 use super::handout::HandOut;
 use super::ledger::Identity;
-use super::survivors::{Again, Survivors};
+use super::lost_channels::{LostChannels, Redelivered};
+use super::status::LaneStatus;
 use super::to_delivery;
 use super::verdicts::{Settled, Verdicts};
 use crate::broker::{Delivery, LOST_PAUSE, Settlement, Verdict};
@@ -33,13 +33,13 @@ const BATCH: usize = 1024;
 pub(super) struct Lane {
     amqp: Arc<Amqp>,
     source: Source,
-    gauge: Arc<Gauge>,
+    status: Arc<LaneStatus>,
     commands: mpsc::Receiver<LaneCommand>,
     attachment: Attachment,
     out: HandOut,
     verdicts: Verdicts,
     acks: Acks,
-    survivors: Survivors<Delivery>,
+    lost_channels: LostChannels<Delivery>,
     cancel: Option<Pending>,
     flushes: Flushes,
 }
@@ -48,24 +48,24 @@ impl Lane {
     pub(super) fn new(
         amqp: Arc<Amqp>,
         source: Source,
-        beginning: Beginning,
-        gauge: Arc<Gauge>,
+        beginning: LaneStart,
+        status: Arc<LaneStatus>,
         commands: mpsc::Receiver<LaneCommand>,
         consumer: mpsc::Sender<Delivery>,
     ) -> Self {
         let most = usize::from(source.prefetch);
-        gauge.is_attached.store(true, Ordering::Relaxed);
-        let attachment = Attachment::new(beginning, &amqp, &source, &gauge);
+        status.is_attached.store(true, Ordering::Relaxed);
+        let attachment = Attachment::new(beginning, &amqp, &source, &status);
         Self {
             amqp,
             source,
-            gauge,
+            status,
             commands,
             attachment,
             out: HandOut::new(consumer),
             verdicts: Verdicts::new(),
             acks: Acks::new(most),
-            survivors: Survivors::new(most),
+            lost_channels: LostChannels::new(most),
             cancel: None,
             flushes: Flushes::default(),
         }
@@ -81,7 +81,7 @@ impl Lane {
             if self.verdicts.is_empty() || is_flushing {
                 self.write_acks();
             }
-            self.gauge.unsettle(self.acks.ledger.out());
+            self.status.set_unsettled(self.acks.ledger.out());
             if self.is_finished() {
                 break;
             }
@@ -92,7 +92,7 @@ impl Lane {
             let deadline = [cancel, self.flushes.deadline()].into_iter().flatten().min();
             // No other write can start while one is in progress: waking up for it would be a busy loop.
             let straggler = self.acks.straggler().filter(|_| !self.is_writing());
-            let sunk = self.acks.sinking.over_at(Instant::now());
+            let sunk = self.acks.unconfirmed_verdicts.over_at(Instant::now());
             let sunk = sunk.filter(|_| self.flushes.is_under_way() || !self.out.is_open());
             tokio::select! {
                 biased;
@@ -109,7 +109,7 @@ impl Lane {
             }
         }
         // Deliveries that came too late to be handed out are requeued when the channel closes.
-        self.gauge.unsettle(0);
+        self.status.set_unsettled(0);
         // Later commands see that the lane has ended.
         drop(self.commands);
         if let Attachment::Attached(subscribed) = self.attachment {
@@ -127,7 +127,9 @@ impl Lane {
             Attachment::Attached(subscribed) => {
                 let Acks { ledger, .. } = &self.acks;
                 let is_settled = ledger.out() == self.out.waiting() && ledger.held() == 0;
-                is_settled && !subscribed.is_writing() && self.acks.sinking.over_at(Instant::now()).is_none()
+                is_settled
+                    && !subscribed.is_writing()
+                    && self.acks.unconfirmed_verdicts.over_at(Instant::now()).is_none()
             }
             Attachment::Attaching(_) | Attachment::Ended => true,
         };
@@ -138,7 +140,7 @@ impl Lane {
         match change {
             Change::Attached(subscribed) => {
                 self.verdicts.next_channel();
-                self.gauge.is_attached.store(true, Ordering::Relaxed);
+                self.status.is_attached.store(true, Ordering::Relaxed);
                 self.attachment = Attachment::Attached(subscribed);
             }
             Change::Came(mut event) => {
@@ -157,7 +159,7 @@ impl Lane {
     fn turn(&mut self, event: Event) {
         match event {
             Event::Delivered(delivery) => self.delivered(delivery),
-            Event::Written => {}
+            Event::BatchAcks => {}
             Event::Confirmed => self.flushes.end(),
             Event::Ended if self.out.is_open() && self.cancel.is_none() => self.lost(None),
             Event::Ended => self.end_cancel(),
@@ -171,16 +173,16 @@ impl Lane {
         let delivery = to_delivery(&self.source.queue, delivery, settlement);
         let identity = identity(&delivery);
         if let Some(identity) =
-            identity.as_ref().filter(|_| delivery.redelivered && !self.survivors.is_empty())
+            identity.as_ref().filter(|_| delivery.redelivered && !self.lost_channels.is_empty())
         {
-            match self.survivors.ask(identity) {
-                Again::Run => {}
-                Again::Park => {
+            match self.lost_channels.ask(identity) {
+                Redelivered::Run => {}
+                Redelivered::Park => {
                     debug!(id = &*identity.id, "redelivered while it runs: waiting for that run");
                     self.acks.ledger.delivered(tag, None);
-                    return self.survivors.park(identity, delivery);
+                    return self.lost_channels.park(identity, delivery);
                 }
-                Again::Finished => {
+                Redelivered::Finished => {
                     debug!(id = &*identity.id, "redelivered after it was done: acked without a run");
                     // This ack may be lost too, and then the message is redelivered again.
                     self.acks.ledger.delivered(tag, Some(identity.clone()));
@@ -208,21 +210,21 @@ impl Lane {
                     self.acks.ledger.replaced(tag);
                 }
                 Verdict::Requeue | Verdict::Lost => {
-                    if self.acks.ledger.given_back(tag) {
-                        self.acks.sinking.wrote(1, Instant::now());
+                    if self.acks.ledger.requeued(tag) {
+                        self.acks.unconfirmed_verdicts.wrote(1, Instant::now());
                         subscribed.requeue(tag);
                     }
                 }
                 Verdict::Reject => {
-                    if self.acks.ledger.given_back(tag) {
-                        self.acks.sinking.wrote(1, Instant::now());
+                    if self.acks.ledger.requeued(tag) {
+                        self.acks.unconfirmed_verdicts.wrote(1, Instant::now());
                         subscribed.reject(tag);
                     }
                 }
             }
             return;
         }
-        if let Some(copy) = self.survivors.ended(channel, tag, verdict == Verdict::Ack) {
+        if let Some(copy) = self.lost_channels.ended(channel, tag, verdict == Verdict::Ack) {
             // A replaced message is not remembered: its replacement has the same identity and must run.
             if let Some(identity) = identity(&copy).filter(|_| verdict == Verdict::Ack) {
                 self.acks.ledger.identify(copy.settlement.tag(), identity);
@@ -245,12 +247,12 @@ impl Lane {
         if subscribed.is_writing() {
             return;
         }
-        let survivors = &mut self.survivors;
-        let due = self.acks.take_due(self.flushes.is_under_way(), |identity| survivors.acked(identity));
+        let lost_channels = &mut self.lost_channels;
+        let due = self.acks.take_due(self.flushes.is_under_way(), |identity| lost_channels.acked(identity));
         if !due.is_empty() {
             subscribed.ack(due);
         }
-        if self.acks.sinking.over_at(Instant::now()).is_none() && self.flushes.ask() {
+        if self.acks.unconfirmed_verdicts.over_at(Instant::now()).is_none() && self.flushes.ask() {
             subscribed.confirm();
         }
     }
@@ -261,7 +263,7 @@ impl Lane {
             return;
         }
         self.attachment = Attachment::Ended;
-        self.gauge.is_attached.store(false, Ordering::Relaxed);
+        self.status.is_attached.store(false, Ordering::Relaxed);
         self.flushes.end();
         if self.cancel.is_some() {
             self.end_cancel();
@@ -280,9 +282,9 @@ impl Lane {
         }
         self.amqp.link.suspect();
         let (out, done) = self.acks.lost();
-        self.survivors.lost(self.verdicts.channel, out, done);
+        self.lost_channels.lost(self.verdicts.channel, out, done);
         if is_wanted {
-            let attach = attach(&self.amqp, &self.source, &self.gauge);
+            let attach = attach(&self.amqp, &self.source, &self.status);
             let again = async move {
                 sleep(Pause::default().next(false)).await;
                 attach.await
@@ -326,7 +328,7 @@ impl Lane {
     fn end_cancel(&mut self) {
         self.out.end();
         // Before the reply: lanes that take over from this one start with the deliveries left in it.
-        self.gauge.unsettle(self.acks.ledger.out());
+        self.status.set_unsettled(self.acks.ledger.out());
         self.cancel.take().into_iter().for_each(Pending::over);
     }
 

@@ -100,7 +100,7 @@ impl Ledger {
     }
 
     /// Marks a delivery as requeued. Returns `false` if the tag is not out.
-    pub(super) fn given_back(&mut self, tag: u64) -> bool {
+    pub(super) fn requeued(&mut self, tag: u64) -> bool {
         let Some(slot) = self.slot(tag) else { return false };
         slot.state = TagState::Gone;
         // It will be redelivered, and must run then.
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn what_was_given_back_is_never_named_by_an_ack() {
         let mut ledger = ledger(3);
-        assert!(ledger.done(1) && ledger.given_back(2) && ledger.given_back(3));
+        assert!(ledger.done(1) && ledger.requeued(2) && ledger.requeued(3));
         assert_eq!(ledger.take_prefix(drop), Some(Ack { tag: 1, multiple: false }));
         assert_eq!(ledger.take_prefix(drop), None);
         assert!(ledger.slots.is_empty());
@@ -254,9 +254,9 @@ mod tests {
     #[test]
     fn a_tag_is_settled_once() {
         let mut ledger = ledger(2);
-        assert!(ledger.done(2) && !ledger.done(2) && !ledger.given_back(2));
+        assert!(ledger.done(2) && !ledger.done(2) && !ledger.requeued(2));
         assert!(!ledger.done(0) && !ledger.done(3));
-        assert!(ledger.given_back(1) && !ledger.done(1));
+        assert!(ledger.requeued(1) && !ledger.done(1));
     }
 
     /// In any order of verdicts, each done tag is acked exactly once, and no tag is acked that is out or requeued.
@@ -282,7 +282,7 @@ mod tests {
                     }
                     3 if !out.is_empty() => {
                         let tag = out[random.usize(0..out.len())];
-                        assert!(ledger.given_back(tag as u64));
+                        assert!(ledger.requeued(tag as u64));
                         state[tag] = 'g';
                     }
                     _ => {

@@ -27,7 +27,7 @@ pub(super) async fn lock(amqp: &Amqp, lock: &Lock) -> Result<Locked> {
 /// Takes a lock for a holder that waits before it continues. Declaring the queue again restarts its lifetime, but
 /// cannot change it. For a longer wait, the queue is replaced by another; in between, for the time of two requests,
 /// another holder may take the lock. Otherwise it certainly could, once the lifetime is over.
-pub(super) async fn keep_locked(amqp: &Amqp, lock: &Lock, wait: Duration) -> Result<Locked> {
+pub(super) async fn extend_lock(amqp: &Amqp, lock: &Lock, wait: Duration) -> Result<Locked> {
     if wait < lock.lifetime {
         return self::lock(amqp, lock).await;
     }

@@ -7,28 +7,28 @@
 
 mod acks;
 mod attachment;
+mod auto_delete_check;
+mod batch_acks;
 mod batches;
 mod command;
 mod consumer;
 mod delayed;
 mod flushes;
-mod gauge;
 mod getter;
 mod handout;
 mod lane;
 mod ledger;
 mod locks;
+mod lost_channels;
 mod notes;
 mod operate;
-mod outlives;
 mod refill;
 mod returns;
 mod schedule_log;
-mod sinking;
+mod status;
 mod streams;
-mod survivors;
+mod unconfirmed_verdicts;
 mod verdicts;
-mod written;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,12 +36,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture, join_all};
 
+use self::auto_delete_check::AutoDeleteCheck;
 use self::batches::Batches;
 use self::consumer::AmqpConsumerControl;
 use self::delayed::Delayed;
 use self::getter::Getter;
 use self::notes::Notebook;
-use self::outlives::Outlives;
 use self::schedule_log::AmqpScheduleLog;
 use super::{
     Administration, Broker, Capabilities, Consumer, ConsumerControl, DeleteGuard, Delivery, ExchangeInfo,
@@ -63,7 +63,7 @@ pub(super) struct AmqpBroker {
     delayed: Arc<Delayed>,
     getter: Getter,
     batches: Batches,
-    outlives: Outlives,
+    auto_delete_check: AutoDeleteCheck,
     notebook: Notebook,
     schedules: AmqpScheduleLog,
     /// Consumers that are running, and some that have ended.
@@ -83,7 +83,7 @@ impl AmqpBroker {
             delayed: Arc::new(Delayed::new(Arc::clone(&amqp))),
             getter: Getter::new(Arc::clone(&amqp)),
             batches: Batches::new(Arc::clone(&amqp)),
-            outlives: Outlives::default(),
+            auto_delete_check: AutoDeleteCheck::default(),
             notebook: Notebook::new(Arc::clone(&amqp)),
             schedules: AmqpScheduleLog::new(Arc::clone(&amqp)),
             amqp,
@@ -156,7 +156,7 @@ impl Broker for AmqpBroker {
     fn get_many<'a>(&'a self, queue: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<Delivery>>> {
         async move {
             check_queue(queue)?;
-            if most == 0 || self.outlives.ask(&self.amqp, queue).await? {
+            if most == 0 || self.auto_delete_check.ask(&self.amqp, queue).await? {
                 return self.batches.take(queue, most).await;
             }
             let mut taken = Vec::new();
@@ -276,8 +276,8 @@ impl Registers for AmqpBroker {
         locks::lock(&self.amqp, lock).boxed()
     }
 
-    fn keep_locked<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
-        locks::keep_locked(&self.amqp, lock, wait).boxed()
+    fn extend_lock<'a>(&'a self, lock: &'a Lock, wait: Duration) -> BoxFuture<'a, Result<Locked>> {
+        locks::extend_lock(&self.amqp, lock, wait).boxed()
     }
 
     fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {

@@ -39,7 +39,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// How long a follower waits for the first entry: a stream that exists has one.
 const FIRST: Duration = Duration::from_secs(3);
 /// After this time without a further entry, a follower has seen all entries, or will see them the next time.
-const CALM: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(300);
 /// How many entries are sent ahead of the ack.
 const WINDOW: u16 = 1000;
 /// How much of the disk a stream may use.
@@ -234,7 +234,7 @@ impl Notebook {
 /// The error if the broker refuses the stream, and waiting does not help.
 fn no_stream(register: Register, why: &dyn std::fmt::Display) -> Error {
     Error::unsupported(format!(
-        "this RabbitMQ keeps no notes on tasks, which takes stream `{}` (version 3.9, and permission to declare it): {why}",
+        "this RabbitMQ cannot store notes on tasks, which requires stream `{}` (version 3.9, and permission to declare it): {why}",
         register.name()
     ))
 }
@@ -295,11 +295,11 @@ async fn read(
         let silence = match (marker, count) {
             (Some(_), _) => SILENCE,
             (None, 0) => FIRST,
-            (None, _) => CALM,
+            (None, _) => QUIET,
         };
         let delivery = match runtime::timeout(silence, entries.next(true)).await {
             Ok(Event::Delivered(delivery)) => delivery,
-            Ok(Event::Written | Event::Confirmed) => continue,
+            Ok(Event::BatchAcks | Event::Confirmed) => continue,
             Ok(Event::Ended) => {
                 return Err(std::io::Error::other("the stream ended: was it deleted?").into());
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::select_all;
 
-use super::gauge::Gauge;
+use super::status::LaneStatus;
 
 /// A consumer that starts when enough of the old deliveries are settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) fn shares(prefetch: u16) -> impl Iterator<Item = Share> {
 }
 
 /// Resolves when no more than this many deliveries are left in these lanes.
-pub(super) async fn until_left(lanes: Vec<Arc<Gauge>>, left: usize) {
+pub(super) async fn until_left(lanes: Vec<Arc<LaneStatus>>, left: usize) {
     let mut unsettled: Vec<_> = lanes.iter().map(|lane| lane.unsettled.subscribe()).collect();
     while unsettled.iter_mut().map(|lane| *lane.borrow_and_update()).sum::<usize>() > left {
         // Never an error: the gauges, which are the senders, are held here.
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_is_left_in_all_lanes_counts() {
-        let lanes: Vec<Arc<Gauge>> = (0..2).map(|_| Arc::default()).collect();
+        let lanes: Vec<Arc<LaneStatus>> = (0..2).map(|_| Arc::default()).collect();
         for lane in &lanes {
             lane.unsettled.send_replace(3);
         }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::written::Written;
+use super::batch_acks::BatchAcks;
 use crate::connection::amqp::channel::{ANSWER, OpenChannel, Scratch};
 use crate::connection::amqp::declare::short;
 use crate::connection::amqp::link::Session;
@@ -37,7 +37,7 @@ pub(super) enum Step {
     Open { number: u64, channel: Box<OpenChannel>, queue: Arc<str> },
     Ack { number: u64, tag: u64 },
     Reject { number: u64, tag: u64 },
-    Close { number: u64, given_back: usize },
+    Close { number: u64, requeued: usize },
     Flush(oneshot::Sender<()>),
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Returns {
 struct Open {
     channel: OpenChannel,
     queue: Arc<str>,
-    acks: Written,
+    acks: BatchAcks,
 }
 
 impl Returns {
@@ -100,7 +100,7 @@ impl Returns {
     async fn step(&mut self, step: Step) {
         match step {
             Step::Open { number, channel, queue } => {
-                self.open.insert(number, Open { channel: *channel, queue, acks: Written::default() });
+                self.open.insert(number, Open { channel: *channel, queue, acks: BatchAcks::default() });
             }
             Step::Ack { number, tag } => {
                 if let Some(open) = self.open.get_mut(&number) {
@@ -113,14 +113,14 @@ impl Returns {
                     let _ = timeout(ANSWER, open.channel.basic_nack(tag, options)).await;
                 }
             }
-            Step::Close { number, given_back } => {
+            Step::Close { number, requeued } => {
                 let Some(mut open) = self.open.remove(&number) else { return };
                 let rest = open.acks.all();
                 open.write(rest).await;
-                if given_back == 0 && !open.acks.are_many() {
+                if requeued == 0 && !open.acks.are_many() {
                     self.closing.spawn(open.channel.close());
                 } else {
-                    self.settled.push((open, given_back));
+                    self.settled.push((open, requeued));
                 }
             }
             Step::Flush(reply) => {
@@ -145,9 +145,9 @@ impl Returns {
         let settled = std::mem::take(&mut self.settled);
         let last = take_acks(&settled).await;
         let mut expected = None;
-        for (open, given_back) in settled {
-            self.close(open, given_back, &mut expected).await;
-            if given_back > 0 {
+        for (open, requeued) in settled {
+            self.close(open, requeued, &mut expected).await;
+            if requeued > 0 {
                 self.returning.fetch_sub(1, Ordering::AcqRel);
             }
         }
@@ -161,10 +161,10 @@ impl Returns {
     /// RabbitMQ confirms the close before a quorum queue has noticed it. The next batch must be requeued after this
     /// one, so this waits for the queue, as far as that can be seen: other consumers may take requeued messages at
     /// once.
-    async fn close(&mut self, open: Open, given_back: usize, expected: &mut Option<(Arc<str>, u64)>) {
+    async fn close(&mut self, open: Open, requeued: usize, expected: &mut Option<(Arc<str>, u64)>) {
         let Open { channel, queue, .. } = open;
         let session = channel.session().clone();
-        let looks = given_back > 0 && self.is_seen && session.is_alive();
+        let looks = requeued > 0 && self.is_seen && session.is_alive();
         if looks && expected.as_ref().is_none_or(|(before, _)| *before != queue) {
             *expected =
                 self.ready(&session, &queue).await.map(|ready| (Arc::clone(&queue), u64::from(ready)));
@@ -173,7 +173,7 @@ impl Returns {
         if let Some((_, expected)) = expected
             && looks
         {
-            *expected += given_back as u64;
+            *expected += requeued as u64;
             self.is_seen = self.has(&session, &queue, *expected).await;
         }
     }

@@ -37,7 +37,7 @@ const READING: Duration = Duration::from_secs(60);
 /// If the marker, which was published, has not arrived after this time, something is wrong.
 const SILENCE: Duration = Duration::from_secs(10);
 /// After this time without an entry, a follower has seen all entries.
-const CALM: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(200);
 /// How many entries are sent ahead of the ack.
 const WINDOW: u16 = 1000;
 /// How much of the disk the stream may use: many times the size of all schedules, which the leader rewrites from time
@@ -46,7 +46,7 @@ const MAX_BYTES: i64 = 512 << 20;
 /// A stream discards whole segments only.
 const SEGMENT: i64 = 8 << 20;
 /// After this time, messages published to an exchange just before it was deleted have reached their queues.
-const ON_ITS_WAY: Duration = Duration::from_millis(300);
+const ROUTING_GRACE: Duration = Duration::from_millis(300);
 /// How long a binding is assumed to exist: it disappears when its queue is deleted.
 const BOUND_FOR: Duration = Duration::from_secs(5);
 
@@ -68,7 +68,7 @@ enum From {
 #[derive(Clone, Copy)]
 enum Until<'a> {
     Marker(&'a str),
-    Calm,
+    Quiet,
 }
 
 pub(super) struct AmqpScheduleLog {
@@ -122,7 +122,7 @@ impl AmqpScheduleLog {
                 Error::connection(format!("stream `{STREAM}` is not available: {}", text(&error)))
             }
             _ => Error::unsupported(format!(
-                "this RabbitMQ keeps no schedules, which takes stream `{STREAM}` (version 3.9, and permission to \
+                "this RabbitMQ cannot store schedules, which requires stream `{STREAM}` (version 3.9, and permission to \
                  declare it): {}",
                 text(&error)
             )),
@@ -260,7 +260,7 @@ impl ScheduleLog for AmqpScheduleLog {
                 self.amqp.ask(&what, delete).await?;
             }
             if !closing.is_empty() {
-                runtime::sleep(ON_ITS_WAY).await;
+                runtime::sleep(ROUTING_GRACE).await;
             }
             let exchange = exchange_of(fence);
             let open = async |mut scratch: Scratch| {

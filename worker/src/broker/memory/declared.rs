@@ -114,7 +114,7 @@ impl MemoryState {
         let gone: Vec<Stored> = gone.chain(std::mem::take(&mut queue.delayed).into_values()).collect();
         queue.unused = unused;
         // A deleted call of a unique task releases its lock.
-        gone.iter().for_each(|stored| self.memos.unlock_for(&stored.message.headers));
+        gone.iter().for_each(|stored| self.registers.unlock_for(&stored.message.headers));
         for moment in moments {
             self.timers.remove(&moment);
         }
@@ -163,7 +163,7 @@ impl MemoryState {
         let known = self.bindings.len();
         self.bindings.retain(|other| other != binding);
         if self.bindings.len() < known {
-            self.let_go_of_exchange(&binding.exchange);
+            self.delete_exchange_if_unbound(&binding.exchange);
         }
     }
 
@@ -220,12 +220,12 @@ impl MemoryState {
         }
         let unbound: Vec<Binding> = self.bindings.extract_if(.., |binding| binding.queue == name).collect();
         for binding in unbound {
-            self.let_go_of_exchange(&binding.exchange);
+            self.delete_exchange_if_unbound(&binding.exchange);
         }
     }
 
     /// Deletes an auto-delete exchange if its last binding is gone.
-    fn let_go_of_exchange(&mut self, name: &str) {
+    fn delete_exchange_if_unbound(&mut self, name: &str) {
         let in_use = self.bindings.iter().any(|binding| binding.exchange == name);
         if !in_use && self.exchanges.get(name).is_some_and(|exchange| exchange.auto_delete) {
             self.exchanges.remove(name);

@@ -7,8 +7,8 @@ mod consumers;
 mod declared;
 mod handout;
 mod hub;
-mod memos;
 mod queue;
+mod registers;
 mod schedule_log;
 mod state;
 #[cfg(test)]
@@ -103,7 +103,7 @@ impl Broker for MemoryBroker {
             crate::routing::names::check_key(&publication.routing_key)?;
             if let Some(delay) = publication.delay.filter(|delay| *delay > MAX_DELAY) {
                 return Err(Error::unsupported(format!(
-                    "cannot keep a message back for {} seconds: the memory broker keeps one for {} at most",
+                    "cannot delay a message by {} seconds: the memory broker keeps one for {} at most",
                     delay.as_secs(),
                     MAX_DELAY.as_secs()
                 )));
@@ -224,7 +224,7 @@ impl Registers for MemoryBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            self.owner.hub.with(|state, _| state.memos.note(register, note));
+            self.owner.hub.with(|state, _| state.registers.note(register, note));
             Ok(())
         })
     }
@@ -232,7 +232,7 @@ impl Registers for MemoryBroker {
     fn notes(&self, register: Register, from: u64) -> BoxFuture<'_, Result<Notes>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            Ok(self.owner.hub.with(|state, _| state.memos.notes(register, from)))
+            Ok(self.owner.hub.with(|state, _| state.registers.notes(register, from)))
         })
     }
 
@@ -244,21 +244,21 @@ impl Registers for MemoryBroker {
     ) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            Ok(self.owner.hub.with(|state, _| state.memos.is_noted(register, id)))
+            Ok(self.owner.hub.with(|state, _| state.registers.is_noted(register, id)))
         })
     }
 
     fn lock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<Locked>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            Ok(self.owner.hub.with(|state, now| state.memos.lock(lock, now)))
+            Ok(self.owner.hub.with(|state, now| state.registers.lock(lock, now)))
         })
     }
 
     fn unlock<'a>(&'a self, lock: &'a Lock) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.owner.check_open()?;
-            self.owner.hub.with(|state, _| state.memos.unlock(lock));
+            self.owner.hub.with(|state, _| state.registers.unlock(lock));
             Ok(())
         })
     }

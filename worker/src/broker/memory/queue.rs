@@ -32,7 +32,7 @@ pub(super) struct Stored {
     /// When it expires in this queue.
     pub(super) expires: Option<Moment>,
     /// The queues that it was dead-lettered from. It never returns to one of them, which breaks dead-letter cycles.
-    pub(super) died_in: Vec<Arc<str>>,
+    pub(super) dead_lettered_from: Vec<Arc<str>>,
 }
 
 impl Stored {
@@ -45,7 +45,7 @@ impl Stored {
             crashes: 0,
             since: now,
             expires: None,
-            died_in: Vec::new(),
+            dead_lettered_from: Vec::new(),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::consumers::Attached;
-use super::memos::Memos;
 use super::queue::{Moment, OwnerId, Place, Stored, Waiting};
+use super::registers::RegisterStore;
 use super::schedule_log::Log;
 use crate::broker::{Delivery, LOST_PAUSE, Publication, Settle, Subscription, Verdict};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +30,7 @@ pub(super) struct MemoryState {
     /// Deliveries that their consumer did not take, to be dropped outside the lock.
     pub(super) refused: Vec<Delivery>,
     last_id: u64,
-    pub(super) memos: Memos,
+    pub(super) registers: RegisterStore,
     pub(super) log: Log,
 }
 
@@ -66,7 +66,7 @@ impl MemoryState {
             reported: HashSet::new(),
             refused: Vec::new(),
             last_id: 0,
-            memos: Memos::default(),
+            registers: RegisterStore::default(),
             log: Log::default(),
         }
     }
@@ -207,18 +207,18 @@ impl MemoryState {
         let Some(queue) = self.queues.get(name) else { return };
         let Some(exchange) = queue.spec.dead_letter_exchange.clone() else { return };
         let routing_key = queue.spec.dead_letter_routing_key.clone().unwrap_or(stored.routing_key);
-        let mut died_in = stored.died_in;
-        died_in.push(Arc::clone(name));
+        let mut dead_lettered_from = stored.dead_lettered_from;
+        dead_lettered_from.push(Arc::clone(name));
         // Otherwise it would expire there too.
         let mut message = stored.message;
         message.properties.expiration = None;
-        message.headers.set_broker_death(reason, name, chrono::Utc::now());
+        message.headers.set_dropped_by_broker(reason, name, chrono::Utc::now());
         for target in self.route(&exchange, &routing_key).unwrap_or_default() {
-            if died_in.contains(&target) {
+            if dead_lettered_from.contains(&target) {
                 continue;
             }
             let stored = Stored::new(message.clone(), exchange.clone(), routing_key.clone(), now);
-            self.enqueue(&target, Stored { died_in: died_in.clone(), ..stored }, now);
+            self.enqueue(&target, Stored { dead_lettered_from: dead_lettered_from.clone(), ..stored }, now);
         }
     }
 

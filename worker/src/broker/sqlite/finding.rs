@@ -3,15 +3,15 @@
 use chrono::DateTime;
 
 use crate::broker::{FoundMessage, Position};
-use crate::connection::sqlite::{Sighted, Spot};
+use crate::connection::sqlite::{FoundRow, RowPosition};
 
-pub(super) fn found(Sighted { queue, place, message }: Sighted) -> FoundMessage {
+pub(super) fn found(FoundRow { queue, place, message }: FoundRow) -> FoundMessage {
     let position = match place {
-        Spot::Ready { ahead } => Position::Ready { ahead },
-        Spot::Delayed { until } => {
+        RowPosition::Ready { ahead } => Position::Ready { ahead },
+        RowPosition::Delayed { until } => {
             Position::Delayed { until: DateTime::from_timestamp_millis(until).unwrap_or_default() }
         }
-        Spot::Claimed => Position::Delivered,
+        RowPosition::Claimed => Position::Delivered,
     };
     FoundMessage { queue, position, message }
 }

@@ -17,7 +17,7 @@ pub(super) fn of(publication: Publication) -> Result<Publishing> {
     check_key(&routing_key)?;
     if let Some(delay) = delay.filter(|delay| *delay > MAX_DELAY) {
         return Err(Error::config(format!(
-            "cannot publish with a delay of {}: SQLite keeps a message back for {} at most",
+            "cannot publish with a delay of {}: SQLite can delay a message by {} at most",
             show::duration(delay),
             show::duration(MAX_DELAY)
         )));

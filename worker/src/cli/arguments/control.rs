@@ -32,7 +32,7 @@ Examples:
 pub(in crate::cli) struct ControlArguments {
     /// What to do: `ping`, `stats`, `pool_grow` …
     pub(in crate::cli) command: Option<String>,
-    /// With what
+    /// The arguments of the command
     #[arg(value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub(in crate::cli) words: Vec<String>,
     /// Only these workers, separated by commas [default: all]

@@ -151,13 +151,13 @@ pub(in crate::cli) struct ExplainArguments {
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct TopArguments {
-    /// How often to look
+    /// Refresh interval
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = value::positive_duration)]
     pub(in crate::cli) interval: Duration,
-    /// Print once and end
+    /// Print once and exit
     #[arg(long)]
     pub(in crate::cli) once: bool,
-    /// Print JSON, an object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub(in crate::cli) json: bool,
     #[command(flatten)]

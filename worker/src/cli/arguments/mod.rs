@@ -169,10 +169,10 @@ pub(super) enum CliCommand {
     /// Ask workers to finish their running tasks and exit
     #[command(after_help = STOP_HELP)]
     Stop(StopArguments),
-    /// Ask running workers something, or change them: slots, queues, limits, events
+    /// Inspect or change running workers: slots, queues, limits, events
     #[command(after_help = CONTROL_HELP)]
     Control(ControlArguments),
-    /// Show what workers report, live
+    /// Show events of workers and calls, live
     #[command(after_help = EVENTS_HELP)]
     Events(EventsArguments),
     /// Revoke calls: skip those that wait, cancel those that run
@@ -293,7 +293,7 @@ pub(super) struct TasksArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct BuildArguments {
-    /// The file to write, or its directory
+    /// The output file or directory
     #[arg(short, long, value_name = "FILE")]
     pub(super) out: PathBuf,
     /// The cargo profile to build with
@@ -377,7 +377,7 @@ pub(super) struct ResultArguments {
     /// Wait until the result is ready, at most this long [default: 60s]; exit code 75 on timeout
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(super) wait: Option<Option<Duration>>,
-    /// Show how far the call is until the result is ready, without a limit unless --wait sets one
+    /// Show progress until the result is ready; no time limit unless --wait sets one
     #[arg(short, long)]
     pub(super) follow: bool,
     /// Print everything that is known about the call, as JSON

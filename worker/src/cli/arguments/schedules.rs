@@ -14,11 +14,11 @@ use crate::app::config::value;
 use crate::schedule::{CatchUp, Overlap};
 
 pub(in crate::cli) const BEAT_HELP: &str = "\
-Run as many as you like: one leads, and another follows within five seconds when it dies, hangs or loses its connection.
+Run as many as you like: one leads, and another takes over within five seconds if it dies, hangs or loses its connection.
 Each due time is sent once. Workers do the same beside their work with --beat.";
 
 pub(in crate::cli) const SCHEDULES_HELP: &str = "\
-Schedules are written at tasks (`#[task(cron = \"0 9 * * *\")]`), in mq-worker.toml (`[[schedules]]`), or added here. What
+Schedules are declared on tasks (`#[task(cron = \"0 9 * * *\")]`), in mq-worker.toml (`[[schedules]]`), or added here. What
 is added or edited here wins over the other two, until it is removed.
 
 Examples:
@@ -62,7 +62,7 @@ pub(in crate::cli) enum SchedulesCommand {
     },
     /// Add a schedule
     Add(AddArguments),
-    /// Change a schedule: what is not given stays as it is
+    /// Change a schedule; omitted options stay unchanged
     Edit(EditArguments),
     /// Send nothing until the schedule is resumed
     Pause {
@@ -158,7 +158,7 @@ pub(in crate::cli) struct ScheduledCallArguments {
     /// What happens to due times that were missed [default: last]
     #[arg(long)]
     pub(in crate::cli) catch_up: Option<CatchUpArgument>,
-    /// Send each call later by a part of this
+    /// Delay each call by up to this long
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(in crate::cli) jitter: Option<Duration>,
 }

@@ -64,7 +64,7 @@ pub(in crate::cli) struct DeclareQueueArguments {
     pub(in crate::cli) max_length: Option<u64>,
     /// What to do when the queue is full [default: drop-head]
     #[arg(long, requires = "max_length")]
-    pub(in crate::cli) overflow: Option<WhenFull>,
+    pub(in crate::cli) overflow: Option<OverflowArgument>,
     /// How long a message may wait before it expires
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = value::positive_duration)]
     pub(in crate::cli) message_ttl: Option<Duration>,
@@ -86,7 +86,7 @@ pub(in crate::cli) struct DeclareExchangeArguments {
     pub(in crate::cli) name: String,
     /// How the exchange routes messages to its bindings
     #[arg(long, default_value = "direct")]
-    pub(in crate::cli) kind: HowToChoose,
+    pub(in crate::cli) kind: ExchangeKindArgument,
     /// Do not keep the exchange across a restart of the broker
     #[arg(long)]
     pub(in crate::cli) transient: bool,
@@ -174,25 +174,25 @@ impl From<Kind> for QueueKind {
 
 /// [`Overflow`] as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(in crate::cli) enum WhenFull {
+pub(in crate::cli) enum OverflowArgument {
     /// Drop or dead-letter the oldest message
     DropHead,
     /// Refuse the new message: its publisher receives an error
     RejectPublish,
 }
 
-impl From<WhenFull> for Overflow {
-    fn from(overflow: WhenFull) -> Self {
+impl From<OverflowArgument> for Overflow {
+    fn from(overflow: OverflowArgument) -> Self {
         match overflow {
-            WhenFull::DropHead => Overflow::DropHead,
-            WhenFull::RejectPublish => Overflow::RejectPublish,
+            OverflowArgument::DropHead => Overflow::DropHead,
+            OverflowArgument::RejectPublish => Overflow::RejectPublish,
         }
     }
 }
 
 /// [`ExchangeKind`] as a word.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(in crate::cli) enum HowToChoose {
+pub(in crate::cli) enum ExchangeKindArgument {
     /// To bindings with the same routing key
     Direct,
     /// To every binding
@@ -203,13 +203,13 @@ pub(in crate::cli) enum HowToChoose {
     Headers,
 }
 
-impl From<HowToChoose> for ExchangeKind {
-    fn from(kind: HowToChoose) -> Self {
+impl From<ExchangeKindArgument> for ExchangeKind {
+    fn from(kind: ExchangeKindArgument) -> Self {
         match kind {
-            HowToChoose::Direct => ExchangeKind::Direct,
-            HowToChoose::Fanout => ExchangeKind::Fanout,
-            HowToChoose::Topic => ExchangeKind::Topic,
-            HowToChoose::Headers => ExchangeKind::Headers,
+            ExchangeKindArgument::Direct => ExchangeKind::Direct,
+            ExchangeKindArgument::Fanout => ExchangeKind::Fanout,
+            ExchangeKindArgument::Topic => ExchangeKind::Topic,
+            ExchangeKindArgument::Headers => ExchangeKind::Headers,
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn list(history: &History, arguments: &JobsListArguments) -> Ou
 fn tell(page: &Page) {
     match (page.next, page.searched_to) {
         (Some(next), Some(time)) => {
-            output::note(format!("searched back to {}; use --after {next} to search on", show::time(time)))
+            output::note(format!("searched back to {}; use --after {next} to continue", show::time(time)))
         }
         (Some(next), None) => output::note(format!("there are more; use --after {next} to see them")),
         (None, _) if page.jobs.is_empty() => output::note("no calls found"),

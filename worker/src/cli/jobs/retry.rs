@@ -93,7 +93,7 @@ async fn send_again(
 ) -> Outcome<String> {
     let task = job.name.as_deref().ok_or_else(|| {
         Failure::failed(format!(
-            "nothing was sent: no event told which task {} is of; `mq-worker call` sends a new call",
+            "nothing was sent: the history does not know which task {} is of; `mq-worker call` sends a new call",
             job.id
         ))
     })?;
@@ -115,7 +115,7 @@ fn kept(job: &Job, text: &Option<String>, flag: &str, none: &str) -> Outcome<Box
     let raw = json.and_then(|json| RawValue::from_string(json).ok());
     raw.ok_or_else(|| {
         Failure::failed(format!(
-            "nothing was sent: the history does not have all arguments of {} (they were cut, hidden or not told); give \
+            "nothing was sent: the history does not have all arguments of {} (they were truncated, hidden or not reported); give \
              them with {flag}",
             job.id
         ))

@@ -26,7 +26,7 @@ const MARK: &str = "MQ_SHIM";
 ///
 /// `config` is the configuration as this process reads it: a mistake is reported before anything is built, unless the
 /// crate has another version of `mq-worker`, which may accept it.
-pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config>) -> Outcome {
+pub(super) fn exec_worker(arguments: &PackageArguments, config: Outcome<Config>) -> Outcome {
     if let Some(name) = built_for() {
         return Err(Failure::new(
             NO_TASKS,
@@ -44,7 +44,7 @@ pub(super) fn become_worker(arguments: &PackageArguments, config: Outcome<Config
     let worker = build(&found?, if arguments.release { "release" } else { "dev" })?;
     let mut command = Command::new(&worker);
     command.args(std::env::args_os().skip(1)).env(MARK, &worker);
-    turn_into(command, &worker)
+    exec(command, &worker)
 }
 
 /// True if there is a crate whose worker can be built, and this process is not that worker.
@@ -95,14 +95,14 @@ fn built_for() -> Option<String> {
 }
 
 #[cfg(unix)]
-fn turn_into(mut command: Command, worker: &Path) -> Outcome {
+fn exec(mut command: Command, worker: &Path) -> Outcome {
     use std::os::unix::process::CommandExt;
     let error = command.exec();
     Err(Failure::failed(format!("cannot start {}: {error}", worker.display())))
 }
 
 #[cfg(not(unix))]
-fn turn_into(mut command: Command, worker: &Path) -> Outcome {
+fn exec(mut command: Command, worker: &Path) -> Outcome {
     // Ctrl-C reaches the worker too; it decides when to stop, and we wait for it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -115,7 +115,7 @@ fn headers(table: &FieldTable) -> Headers {
         // A reason that a worker wrote later is more specific.
         && headers.dead_at().is_none_or(|noted| noted.timestamp() <= at.timestamp())
     {
-        headers.set_broker_death(reason, queue, at);
+        headers.set_dropped_by_broker(reason, queue, at);
     }
     headers
 }

@@ -82,7 +82,7 @@ impl Scratch {
         }
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(0));
-        self.declare_or_take(delay::SINK, arguments).await?;
+        self.declare_or_accept(delay::SINK, arguments).await?;
         self.bind_to_exit(delay::SINK, &delay::sink_binding()).await
     }
 
@@ -94,7 +94,7 @@ impl Scratch {
         arguments.insert("x-overflow".into(), long("reject-publish"));
         arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(millis(rung.stay)));
         arguments.insert("x-dead-letter-exchange".into(), long(&rung.below));
-        self.declare_or_take(&rung.name, arguments).await?;
+        self.declare_or_accept(&rung.name, arguments).await?;
         let (name, stops) = (rung.name.clone(), rung.stops.clone());
         self.bind(&Binding { exchange: name.clone(), queue: name, routing_key: stops }).await?;
         let (below, name, falls) = (short(&rung.below)?, short(&rung.name)?, short(&rung.falls)?);
@@ -105,7 +105,7 @@ impl Scratch {
     }
 
     /// Declares a queue, or keeps an existing one with other arguments: a fleet may have configured classic rungs.
-    pub(super) async fn declare_or_take(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
+    pub(super) async fn declare_or_accept(&mut self, name: &str, arguments: FieldTable) -> lapin::Result<()> {
         let name = short(name)?;
         let declared = self
             .run(async |c| c.queue_declare(name, QueueDeclareOptions::durable(), arguments).await.map(drop))

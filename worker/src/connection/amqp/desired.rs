@@ -108,7 +108,7 @@ impl Desired {
             return Ok(false);
         }
         self.declare(&mut Scratch::new(session.clone()), &only).await?;
-        self.let_delayed_in(session, name).await.map(|()| true)
+        self.bind_for_delayed(session, name).await.map(|()| true)
     }
 
     /// True when others declare this queue.
@@ -118,7 +118,7 @@ impl Desired {
 
     /// Binds a queue again that may be a new one of the same name, without bindings. A managed durable queue lasts as
     /// long as the broker keeps its data, so only other queues are bound again.
-    pub(crate) async fn bind_anew(&self, session: &Session, queue: &str) -> lapin::Result<()> {
+    pub(crate) async fn rebind(&self, session: &Session, queue: &str) -> lapin::Result<()> {
         let (may_be_new, bindings) = {
             let all = lock(&self.topology);
             let own = all.queues.iter().find(|known| known.name == queue);
@@ -140,12 +140,12 @@ impl Desired {
                 }
             }
         }
-        if may_be_new { self.let_delayed_in(session, queue).await } else { Ok(()) }
+        if may_be_new { self.bind_for_delayed(session, queue).await } else { Ok(()) }
     }
 
     /// Binds a new queue to the exit of the ladders: retries of its messages may be waiting there, and the broker keeps
     /// them until they can be routed.
-    async fn let_delayed_in(&self, session: &Session, queue: &str) -> lapin::Result<()> {
+    async fn bind_for_delayed(&self, session: &Session, queue: &str) -> lapin::Result<()> {
         let Ok(key) = Target::Queue(queue).binding() else { return Ok(()) };
         match Scratch::new(session.clone()).bind_to_exit(queue, &key).await {
             // A channel error means that nothing was ever delayed on this broker.
@@ -231,7 +231,7 @@ impl Desired {
                     waited += pause;
                 }
                 Err(error) if reply_code(&error) == Some(code::PRECONDITION_FAILED) => {
-                    return self.take_as_it_is(scratch, queue, error).await;
+                    return self.accept_existing(scratch, queue, error).await;
                 }
                 declared => return declared,
             }
@@ -239,7 +239,7 @@ impl Desired {
     }
 
     /// Uses an existing queue as it is. It is never deleted and declared again: it may belong to another fleet.
-    async fn take_as_it_is(
+    async fn accept_existing(
         &self,
         scratch: &mut Scratch,
         queue: &Queue,

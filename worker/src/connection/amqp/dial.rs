@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::failure::{Failure, text};
+use super::frame_filter::FrameFilter;
 use super::reactor;
-use super::sieve::Sieve;
 
 /// How long to wait for `lapin` to report why a stream has ended.
 const REASON: Duration = Duration::from_millis(200);
@@ -99,7 +99,7 @@ pub(super) async fn dial(
                     }
                 }
                 if uri.scheme == AMQPScheme::AMQP {
-                    return Ok(AsyncTcpStream::Plain(Sieve::new(
+                    return Ok(AsyncTcpStream::Plain(FrameFilter::new(
                         stream,
                         frame_max,
                         ends.clone().drop_guard(),
@@ -108,7 +108,7 @@ pub(super) async fn dial(
                 tls_begun.store(true, Ordering::Relaxed);
                 let stream = stream.into_tls(&uri.authority.host, tls.as_ref()).await?;
                 tls_begun.store(false, Ordering::Relaxed);
-                Ok(AsyncTcpStream::Plain(Sieve::new(stream, frame_max, ends.clone().drop_guard())))
+                Ok(AsyncTcpStream::Plain(FrameFilter::new(stream, frame_max, ends.clone().drop_guard())))
             };
             let opened: std::io::Result<_> =
                 timeout(limit, open).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_speak_amqp_is_told_from_one_that_is_away() {
+    async fn a_server_without_amqp_is_distinguished_from_one_that_is_down() {
         let http = "HTTP/1.1 400 Bad Request\r\n\r\n".as_bytes();
         let alert: &[u8] = &[0x15, 3, 3, 0, 2, 2, 70];
         for (scheme, says, limit, parts, is_final) in [

@@ -6,7 +6,7 @@
 use std::io;
 
 /// Returns what is wrong with the first bytes; `None` when they start a method frame, as a broker's do.
-pub(super) fn objection(first: &[u8]) -> Option<io::Error> {
+pub(super) fn check_greeting(first: &[u8]) -> Option<io::Error> {
     let wrong = |text: &str| Some(io::Error::new(io::ErrorKind::InvalidData, text));
     match first {
         // It may be a broker that is starting, or a proxy whose broker is down.
@@ -17,9 +17,7 @@ pub(super) fn objection(first: &[u8]) -> Option<io::Error> {
         [1, ..] => None,
         [b'A', b'M', b'Q', b'P', ..] => wrong("the server speaks another version of AMQP than 0-9-1"),
         // TLS alert and handshake records.
-        [0x15 | 0x16, 3, ..] => wrong(
-            "the server does not speak plain AMQP on that port but TLS: an address for it begins with amqps://",
-        ),
+        [0x15 | 0x16, 3, ..] => wrong("the server expects TLS on that port: use an amqps:// address"),
         _ if first.starts_with(b"HTTP/") => wrong(
             "the server does not speak AMQP on that port but HTTP: RabbitMQ's port is 5672, with TLS 5671",
         ),

@@ -27,12 +27,12 @@ use crate::tracing::{debug, info, warn};
 
 /// How often a connection is checked: `lapin` does not report the loss of an idle one. A caller that uses one notices
 /// at once and reports it.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// RabbitMQ reports a queue as inaccessible while another connection declares it. If it still does after this time, a
 /// node is down.
-const BEING_MADE: Duration = Duration::from_secs(1);
+const DECLARE_GRACE: Duration = Duration::from_secs(1);
 /// Timeout for closing a connection cleanly.
-const GOODBYE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Restores what a new connection needs before it is used.
 pub(super) type Restore = Box<dyn Fn(Session) -> BoxFuture<'static, lapin::Result<()>> + Send + Sync>;
@@ -183,8 +183,8 @@ impl Link {
                 .map_err(|error| error.context(format!("cannot {what}")))?;
             match timeout_at(deadline, ask(session.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) if is_out_of_reach(&error) && begun.elapsed() < BEING_MADE.min(limit) => {
-                    sleep(BEING_MADE / 20).await;
+                Ok(Err(error)) if is_out_of_reach(&error) && begun.elapsed() < DECLARE_GRACE.min(limit) => {
+                    sleep(DECLARE_GRACE / 20).await;
                     continue;
                 }
                 Ok(Err(error)) if session.is_alive() || is_channel_error(&error) => {
@@ -207,7 +207,7 @@ impl Link {
         self.inner.stop.cancel();
         if self.started.load(Ordering::Acquire) {
             // An error means that the I/O thread is blocked.
-            let _ = timeout(GOODBYE * 2, self.inner.done.cancelled()).await;
+            let _ = timeout(CLOSE_TIMEOUT * 2, self.inner.done.cancelled()).await;
         }
         self.inner.state.send_replace(LinkState::Closed);
     }
@@ -289,7 +289,7 @@ async fn serve(inner: &Inner, session: &Session) -> Option<Failure> {
         tokio::select! {
             () = inner.stop.cancelled() => {
                 // An error means that it was gone already.
-                let _ = timeout(GOODBYE, connection.close(200, "goodbye".into())).await;
+                let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "goodbye".into())).await;
                 return None;
             }
             event = events.next() => match event {
@@ -306,7 +306,7 @@ async fn serve(inner: &Inner, session: &Session) -> Option<Failure> {
                 None => break,
             },
             () = inner.look.notified() => {}
-            () = sleep(LOOK_EVERY) => {}
+            () = sleep(CHECK_INTERVAL) => {}
         }
     }
     // Channel errors arrive here too; they are not why a connection was lost.

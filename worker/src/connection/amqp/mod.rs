@@ -7,8 +7,8 @@
 //! publish its confirm and no task its delivery.
 
 pub(crate) mod address;
-mod blame;
 pub(crate) mod channel;
+mod close_cause;
 pub(crate) mod codec;
 pub(crate) mod declare;
 pub(crate) mod delay;
@@ -16,6 +16,7 @@ mod desired;
 mod dial;
 pub(crate) mod external;
 pub(crate) mod failure;
+mod frame_filter;
 mod greeting;
 pub(crate) mod link;
 mod lock;
@@ -28,7 +29,6 @@ mod publishing;
 mod reactor;
 pub(crate) mod runtime;
 mod session;
-mod sieve;
 pub(crate) mod subscription;
 mod watchdog;
 mod window;
@@ -75,7 +75,7 @@ pub(crate) struct Amqp {
     pub(crate) limit: Duration,
     io: Handle,
     /// Set once the task that maintains external bindings was started.
-    keeps_bound: AtomicBool,
+    maintains_bindings: AtomicBool,
     /// How many users have opened it and not closed it yet.
     users: AtomicUsize,
 }
@@ -140,7 +140,7 @@ impl Amqp {
             desired,
             limit: options.timeout,
             io,
-            keeps_bound: AtomicBool::new(false),
+            maintains_bindings: AtomicBool::new(false),
             users: AtomicUsize::new(1),
         })
     }
@@ -186,7 +186,9 @@ impl Amqp {
 
     /// Starts the task that maintains external bindings, if there are any and it is not running yet.
     pub(crate) fn keep_bound(self: &Arc<Self>) {
-        if !self.desired.external_bindings().is_empty() && !self.keeps_bound.swap(true, Ordering::AcqRel) {
+        if !self.desired.external_bindings().is_empty()
+            && !self.maintains_bindings.swap(true, Ordering::AcqRel)
+        {
             // It ends with the connections.
             self.spawn(external::keep_bound(Arc::downgrade(self)));
         }

@@ -1,5 +1,5 @@
 //! Reads a publisher's bytes in incoming frames, with limited recursion, and repairs what `lapin` could not read. The
-//! reason is in [`sieve`](super::sieve).
+//! reason is in [`frame_filter`](super::sieve).
 
 use crate::message::headers::{is_trace, names};
 
@@ -81,7 +81,11 @@ pub(crate) fn mend_properties(properties: &mut [u8]) -> Result<(), Problem> {
             _ => fields.short()?,
         }
     }
-    if fields.0.is_empty() && flags & 0b11 == 0 { Ok(()) } else { Err("they are longer than they say") }
+    if fields.0.is_empty() && flags & 0b11 == 0 {
+        Ok(())
+    } else {
+        Err("the properties are longer than their declared length")
+    }
 }
 
 /// The bytes that have not been read yet.
@@ -91,7 +95,7 @@ impl<'a> Fields<'a> {
     fn take(&mut self, length: usize) -> Result<&'a mut [u8], Problem> {
         let all = std::mem::take(&mut self.0);
         if all.len() < length {
-            return Err("they are shorter than they say");
+            return Err("the properties are shorter than their declared length");
         }
         let (first, rest) = all.split_at_mut(length);
         self.0 = rest;
@@ -109,7 +113,7 @@ impl<'a> Fields<'a> {
     fn length(&mut self) -> Result<usize, Problem> {
         let bytes = self.take(4)?;
         let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        usize::try_from(length).map_err(|_| "they are shorter than they say")
+        usize::try_from(length).map_err(|_| "the properties are shorter than their declared length")
     }
 
     /// Reads a short text; bytes that are not UTF-8 become question marks.

@@ -43,7 +43,7 @@ pub(super) fn unsent(outgoing: &Outgoing) -> String {
 }
 
 pub(super) fn unknown(outgoing: &Outgoing, why: &str) -> Error {
-    let mut message = format!("it is not known whether {} got the message: {why}", outgoing.address());
+    let mut message = format!("unknown whether {} got the message: {why}", outgoing.address());
     let id = outgoing.id();
     if id.is_some() {
         message.push_str("; it may be sent again");

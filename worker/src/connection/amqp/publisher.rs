@@ -27,7 +27,7 @@ use crate::error::Result;
 
 /// How long after its deadline a caller gives up by itself. The publishing task reports the timeout before that, unless
 /// the I/O thread is blocked.
-const UNTOLD: Duration = Duration::from_secs(2);
+const REPLY_GRACE: Duration = Duration::from_secs(2);
 
 /// Hands messages to the publishing task. Cheap to clone.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl Publisher {
         let outgoing = outgoing.into();
         let (reply, answer) = oneshot::channel();
         let request = PublishRequest { reply, deadline: Instant::now() + self.limit, refused: None };
-        let limit = self.limit + UNTOLD;
+        let limit = self.limit + REPLY_GRACE;
         let answered = match self.requests.try_send(PublishJob::Publish(Arc::clone(&outgoing), request)) {
             Ok(()) => runtime::timeout(limit, answer).await,
             // Boxed, as each publish pays for the size of this future, and the queue is seldom full.
@@ -81,6 +81,6 @@ impl Publisher {
                 runtime::answer(answer, self.requests.closed()).await;
             }
         };
-        let _ = runtime::timeout(self.limit + UNTOLD, flush).await;
+        let _ = runtime::timeout(self.limit + REPLY_GRACE, flush).await;
     }
 }

@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::blame::Blame;
+use super::close_cause::ChannelCloseCause;
 use super::failure::{is_channel_error, reply_code, text};
 use super::link::{Link, LinkState, Pause, closed};
 use super::outgoing::Outgoing;
@@ -33,7 +33,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// The first and the longest pause before that.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 /// How long a broken channel may take to report its remaining outcomes.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The task that publishes.
 pub(super) struct Publishing {
@@ -123,7 +123,7 @@ impl Publishing {
         self.follow_link();
         match &self.channel {
             PublishChannel::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
-                self.sort_out()
+                self.resolve_broken()
             }
             PublishChannel::Open(open) if self.blocked.borrow().is_none() => {
                 let open = open.clone();
@@ -236,7 +236,7 @@ impl Publishing {
         if now + pause >= request.deadline.min(since + REFUSED_FOR) || !outgoing.is_for_one_queue() {
             return request.tell(Err(Error::new(
                 ErrorKind::Rejected,
-                "the broker refused the message: the queue is full, or it had an error of its own",
+                "the broker refused the message: the queue is full, or the broker had an internal error",
             )));
         }
         request.refused = Some(Refused { since, pause: (pause * 2).min(longest) });
@@ -256,12 +256,12 @@ impl Publishing {
                 *why = error.or(why.take());
             }
         } else {
-            self.channel = PublishChannel::Broken { why: error, until: Instant::now() + LAST_WORDS };
+            self.channel = PublishChannel::Broken { why: error, until: Instant::now() + DRAIN_TIMEOUT };
         }
     }
 
     /// Sorts the publishes of a lost channel: those to blame, those to publish again, those whose outcome is unknown.
-    fn sort_out(&mut self) {
+    fn resolve_broken(&mut self) {
         let PublishChannel::Broken { why, .. } = std::mem::replace(&mut self.channel, PublishChannel::Closed)
         else {
             return;
@@ -269,20 +269,23 @@ impl Publishing {
         self.writes.clear();
         let entries = self.window.take();
         let why_text = why.as_ref().map_or_else(|| "the connection was lost".to_owned(), text);
-        let blame = why.as_ref().filter(|error| is_channel_error(error)).map(Blame::new);
-        if blame.is_none() {
+        let close_cause = why.as_ref().filter(|error| is_channel_error(error)).map(ChannelCloseCause::new);
+        if close_cause.is_none() {
             self.link.suspect();
         }
         // The publishes that made the broker close the channel, if they can be identified.
-        let is_guilty =
-            |entry: &Entry<PublishRequest>| blame.as_ref().is_some_and(|blame| blame.is_on(&entry.outgoing));
-        let found = entries.iter().any(is_guilty);
+        let is_cause = |entry: &Entry<PublishRequest>| {
+            close_cause.as_ref().is_some_and(|close_cause| close_cause.is_on(&entry.outgoing))
+        };
+        let found = entries.iter().any(is_cause);
         let mut again = VecDeque::new();
         for entry in entries {
-            let guilty = is_guilty(&entry);
+            let guilty = is_cause(&entry);
             let Some(request) = entry.request else { continue };
-            match &blame {
-                Some(blame) if guilty => request.tell(Err(blame.to_error(&entry.outgoing, &why_text))),
+            match &close_cause {
+                Some(close_cause) if guilty => {
+                    request.tell(Err(close_cause.to_error(&entry.outgoing, &why_text)))
+                }
                 Some(_) if found => again.push_back((entry.outgoing, request)),
                 _ if !entry.was_written => again.push_back((entry.outgoing, request)),
                 _ => request.tell(Err(unknown(&entry.outgoing, &why_text))),
@@ -304,7 +307,7 @@ impl Publishing {
             let what = unsent(&outgoing);
             request.tell(Err(match (&blocked, &state) {
                 (Some(reason), _) => Error::timeout(format!(
-                    "{what}: the broker takes no messages ({reason}) and did not within {limit}"
+                    "{what}: the broker takes no messages ({reason}) and did not accept any within {limit}"
                 )),
                 (None, LinkState::Down(Some(failure))) => failure.to_error().context(what),
                 (None, LinkState::Down(None)) => {

@@ -1,4 +1,4 @@
-//! Tokio with a [`Sieve`] in every connection: the only way to put something between `lapin` and its socket, TLS
+//! Tokio with a [`FrameFilter`] in every connection: the only way to put something between `lapin` and its socket, TLS
 //! included.
 
 use std::io::{self, Read, Write};
@@ -14,25 +14,25 @@ use lapin::tcp::AsyncTcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::address::FRAME_MAX;
-use super::sieve::Sieve;
+use super::frame_filter::FrameFilter;
 
 /// A Tokio connection, with or without TLS.
 pub(super) type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 /// The runtime for `lapin`.
-pub(super) type Runtime = async_rs::Runtime<RuntimeParts<Tokio, Sieving>>;
+pub(super) type Runtime = async_rs::Runtime<RuntimeParts<Tokio, Filtering>>;
 
 /// Tokio's timers and sockets.
 #[derive(Clone, Debug)]
-pub(super) struct Sieving(Tokio);
+pub(super) struct Filtering(Tokio);
 
 /// The runtime of the caller.
 pub(super) fn runtime() -> Runtime {
-    Runtime::new(RuntimeParts::new(Tokio::current(), Sieving(Tokio::current())))
+    Runtime::new(RuntimeParts::new(Tokio::current(), Filtering(Tokio::current())))
 }
 
-impl Reactor for Sieving {
-    type TcpStream = Sieve<Socket>;
+impl Reactor for Filtering {
+    type TcpStream = FrameFilter<Socket>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + Send + 'static>(
@@ -40,7 +40,7 @@ impl Reactor for Sieving {
         _: H,
     ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
         // Only for sockets opened by the caller; there are none.
-        Err::<Sieve<Socket>, _>(io::ErrorKind::Unsupported.into())
+        Err::<FrameFilter<Socket>, _>(io::ErrorKind::Unsupported.into())
     }
 
     fn sleep(&self, duration: Duration) -> Self::Sleep {
@@ -57,6 +57,6 @@ impl Reactor for Sieving {
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
         let nobody_waits = CancellationToken::new().drop_guard();
-        async move { Ok(Sieve::new(AsyncTcpStream::Plain(connecting.await?), FRAME_MAX, nobody_waits)) }
+        async move { Ok(FrameFilter::new(AsyncTcpStream::Plain(connecting.await?), FRAME_MAX, nobody_waits)) }
     }
 }

@@ -23,7 +23,7 @@ use super::link::{Pause, Session};
 
 /// Timeout for starting a consumer. For a quorum queue that is a cluster command, which takes seconds under load:
 /// messages delivered before the consumer is given up would count as redelivered.
-const BEGINNING: Duration = Duration::from_secs(15);
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What to consume.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ impl Source {
     /// Subscribes, and binds the queue again if it may be a new one of the same name.
     pub(crate) async fn subscribe_bound(&self, amqp: &Amqp, session: &Session) -> lapin::Result<Subscribed> {
         let subscribed = self.subscribe(session).await?;
-        amqp.desired.bind_anew(session, &self.queue).await?;
+        amqp.desired.rebind(session, &self.queue).await?;
         Ok(subscribed)
     }
 
@@ -102,7 +102,7 @@ impl Source {
             let deadline = Instant::now() + Duration::from_secs(3600);
             // The link itself logs why there is no connection.
             let Ok(session) = amqp.link.session(0, deadline).await else { continue };
-            let subscribed = timeout(BEGINNING, self.subscribe_bound(&amqp, &session)).await;
+            let subscribed = timeout(SUBSCRIBE_TIMEOUT, self.subscribe_bound(&amqp, &session)).await;
             let failed = match subscribed.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(subscribed) if was_missing => {
                     info!(queue, "the queue exists now: consuming from it");
@@ -133,7 +133,7 @@ impl Source {
                 said = Some(reason);
             }
             if reply_code(&failed) == Some(code::NOT_FOUND) {
-                match timeout(BEGINNING, amqp.desired.restore_queue(&session, queue)).await {
+                match timeout(SUBSCRIBE_TIMEOUT, amqp.desired.restore_queue(&session, queue)).await {
                     Ok(Ok(true)) => warn!(queue, "the queue was deleted and has been declared again"),
                     Ok(Ok(false)) | Err(_) => {}
                     Ok(Err(failed)) => {

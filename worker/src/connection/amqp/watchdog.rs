@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_thread_that_stands_still_is_noticed_and_so_is_its_return() {
+    async fn a_blocked_thread_and_its_recovery_are_detected() {
         let watched =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
         let watchdog = Arc::new(Watchdog { since: Mutex::new(None) });

@@ -39,7 +39,7 @@ pub(super) struct Entry<R> {
     /// The confirm, once it has arrived.
     taken: Option<bool>,
     /// True once the caller has been told.
-    is_told: bool,
+    is_reported: bool,
 }
 
 /// The outcome of a publish.
@@ -83,7 +83,7 @@ impl<R> Window<R> {
             request: Some(request),
             was_written: true,
             taken: None,
-            is_told: false,
+            is_reported: false,
         });
         self.first + self.entries.len() as u64 - 1
     }
@@ -129,7 +129,7 @@ impl<R> Window<R> {
         for number in certain {
             self.tell(number, &mut tell);
         }
-        while self.entries.front().is_some_and(|entry| entry.is_told && entry.taken.is_some()) {
+        while self.entries.front().is_some_and(|entry| entry.is_reported && entry.taken.is_some()) {
             let entry = self.entries.pop_front().expect("there is a front");
             self.bytes -= entry.outgoing.body().len();
             self.first += 1;
@@ -137,11 +137,13 @@ impl<R> Window<R> {
     }
 
     fn attribute(&mut self, message: Box<Returned>, tell: &mut impl FnMut(Arc<Outgoing>, R, Outcome)) {
-        let guilty =
-            self.entries.iter_mut().find(|entry| !entry.is_told && entry.outgoing.is_returned_as(&message));
+        let guilty = self
+            .entries
+            .iter_mut()
+            .find(|entry| !entry.is_reported && entry.outgoing.is_returned_as(&message));
         match guilty {
             Some(entry) => {
-                entry.is_told = true;
+                entry.is_reported = true;
                 if let Some(request) = entry.request.take() {
                     tell(Arc::clone(&entry.outgoing), request, Outcome::Unroutable(message.reason));
                 }
@@ -156,8 +158,8 @@ impl<R> Window<R> {
 
     fn tell(&mut self, number: u64, tell: &mut impl FnMut(Arc<Outgoing>, R, Outcome)) {
         let Some(entry) = self.get_mut(number) else { return };
-        if let (false, Some(taken)) = (entry.is_told, entry.taken) {
-            entry.is_told = true;
+        if let (false, Some(taken)) = (entry.is_reported, entry.taken) {
+            entry.is_reported = true;
             if let Some(request) = entry.request.take() {
                 let outcome = if taken { Outcome::Taken } else { Outcome::Refused };
                 tell(Arc::clone(&entry.outgoing), request, outcome);
@@ -254,7 +256,7 @@ mod tests {
     /// No outcome is wrong, whatever the order in which confirms are settled and seen: a model of the broker and of
     /// what `lapin` does with returns.
     #[test]
-    fn no_order_of_confirms_deceives() {
+    fn outcomes_are_right_in_any_order_of_confirms() {
         for seed in 0..2000 {
             let mut random = fastrand::Rng::with_seed(seed);
             let count: u32 = random.u32(1..40);

@@ -53,7 +53,7 @@ fn of_connection(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
         return (ErrorKind::LoginRefused, "wants a password: postgres://USER:PASSWORD@HOST/DATABASE");
     }
     if cause.contains("server does not support TLS") {
-        return (ErrorKind::LoginRefused, "does not speak TLS, which `sslmode=require` asks for");
+        return (ErrorKind::LoginRefused, "does not support TLS, which `sslmode=require` requires");
     }
     (ErrorKind::Connection, "cannot be reached")
 }

@@ -129,7 +129,7 @@ impl Postgres {
                         }
                     }
                     Ok(_) => {}
-                    Err(error) => return tracing::debug!(%error, "a connection that listened is lost"),
+                    Err(error) => return tracing::debug!(%error, "lost the listening connection"),
                 }
             }
         });

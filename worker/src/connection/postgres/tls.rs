@@ -28,7 +28,7 @@ pub(super) fn client(options: &TlsOptions) -> Result<ClientConfig> {
             builder.with_client_auth_cert(certificates(cert)?, key_in).map_err(wrong)
         }
         (None, None) => Ok(builder.with_no_client_auth()),
-        _ => Err(Error::config("[tls] has one of `cert_file` and `key_file`: they belong together")),
+        _ => Err(Error::config("[tls] needs both `cert_file` and `key_file`, or neither")),
     }
 }
 

@@ -157,7 +157,7 @@ fn certificates(tls: &TlsOptions) -> Result<Option<TlsCertificates>> {
     let client_tls = match (&tls.cert_file, &tls.key_file) {
         (Some(cert), Some(key)) => Some(ClientTlsConfig { client_cert: read(cert)?, client_key: read(key)? }),
         (None, None) => None,
-        _ => return Err(Error::config("[tls] has one of `cert_file` and `key_file`: they belong together")),
+        _ => return Err(Error::config("[tls] needs both `cert_file` and `key_file`, or neither")),
     };
     let root_cert = match &tls.ca_file {
         Some(path) => {

@@ -18,7 +18,7 @@ fn meaning(error: &RedisError) -> (ErrorKind, &'static str) {
         "NOPERM" => (ErrorKind::AccessRefused, "does not permit this user the command"),
         "READONLY" => (ErrorKind::Storage, "is read-only: it is a replica; name the primary"),
         "OOM" => (ErrorKind::Storage, "has no memory left (`maxmemory`)"),
-        "MISCONF" => (ErrorKind::Storage, "cannot write to its disk and takes no writes"),
+        "MISCONF" => (ErrorKind::Storage, "rejects writes because it cannot save to disk"),
         "LOADING" => (ErrorKind::Storage, "is loading its data"),
         "WRONGTYPE" => {
             (ErrorKind::Codec, "has something else under the key of the result: it is another program's")

@@ -68,7 +68,7 @@ impl Link {
         let (number, connecting) = self.current();
         let connection = connecting.await.inspect_err(|_| self.give_up(number))?;
         run(connection).await.inspect_err(|error| {
-            if is_over_after(error) {
+            if needs_reconnect(error) {
                 self.give_up(number);
             }
         })
@@ -108,6 +108,6 @@ impl Link {
 
 /// True if a new connection may help: this one is lost or silent, its server is no longer the primary, or the server now
 /// requires a login.
-fn is_over_after(error: &RedisError) -> bool {
+fn needs_reconnect(error: &RedisError) -> bool {
     error.code().is_none_or(|code| matches!(code, "READONLY" | "MASTERDOWN" | "NOAUTH"))
 }

@@ -19,7 +19,7 @@ impl Engine {
     /// True if there is something to write without a job.
     pub(super) fn has_chores(&self) -> bool {
         let is_due = self.next_due.is_some_and(|due| due <= now_ms());
-        !self.verdicts.is_empty() || self.is_hungry || is_due || self.lease.is_beat_due()
+        !self.verdicts.is_empty() || self.may_claim || is_due || self.lease.is_beat_due()
     }
 
     /// How long the thread may sleep if nothing arrives.
@@ -50,7 +50,7 @@ impl Engine {
         self.next_look = now + if matches!(self.bell, Bell::Broken) { LOOK_WITHOUT_BELL } else { LOOK };
         self.waiters.forget_gone();
         if self.consumers.iter().any(Consumer::is_closed) {
-            self.is_hungry = true;
+            self.may_claim = true;
         }
         let version = self.data_version()?;
         if version == self.looked_version {
@@ -58,7 +58,7 @@ impl Engine {
         }
         self.looked_version = version;
         self.next_due = self.find_next_due()?;
-        self.is_hungry = self.is_hungry || self.could_claim()?;
+        self.may_claim = self.may_claim || self.could_claim()?;
         self.read_news()
     }
 
@@ -69,7 +69,7 @@ impl Engine {
             return Ok(());
         }
         self.next_sweep = clock + SWEEP;
-        let deleted = self.sweep_results(now)? + self.sweep_memos(now)?;
+        let deleted = self.sweep_results(now)? + self.sweep_registers(now)?;
         if deleted > 0 {
             // There may be more: the next transaction continues.
             self.next_sweep = clock;

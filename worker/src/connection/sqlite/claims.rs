@@ -26,7 +26,7 @@ pub(crate) fn get(client: u64, queue: String, most: usize) -> Job<Vec<Claimed>, 
     job::write("get a message", move |engine, now, changes| engine.get(client, &queue, most, now, changes))
         .lazily()
         .after_verdicts()
-        .if_unheard(|engine, claimed| {
+        .on_caller_gone(|engine, claimed| {
             engine.verdicts.extend(claimed.into_iter().map(|claimed| (claimed.tag, Ending::Back)));
         })
 }
@@ -41,7 +41,7 @@ pub(crate) fn close(client: u64) -> Job<(), impl Run<()>> {
     job::write("close", move |engine, _, changes| engine.close(client, changes).map(Ok))
         .lazily()
         .after_verdicts()
-        .even_without_caller()
+        .run_without_caller()
 }
 
 impl Engine {

@@ -40,7 +40,7 @@ pub(crate) fn cancel(consumer: u64) -> Job<(), impl Run<()>> {
     let run = move |engine: &mut Engine, now, changes: &mut Changes| {
         engine.end_consumer(consumer, now, changes).map(Ok)
     };
-    job::write("cancel a consumer", run).lazily().even_without_caller()
+    job::write("cancel a consumer", run).lazily().run_without_caller()
 }
 
 impl Engine {
@@ -92,7 +92,7 @@ impl Engine {
         for (id, queues) in moved {
             if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.id == id) {
                 (consumer.queues, consumer.first) = (queues, 0);
-                self.is_hungry = true;
+                self.may_claim = true;
             }
         }
     }

@@ -49,7 +49,7 @@ pub(crate) struct Engine {
     pub(super) verdicts: Vec<(u64, Ending)>,
     pub(super) waiters: Waiters,
     /// True if there may be messages to claim that no transaction has looked for yet.
-    pub(super) is_hungry: bool,
+    pub(super) may_claim: bool,
     /// When the next delayed or expiring message or queue is due, in milliseconds since 1970.
     pub(super) next_due: Option<i64>,
     pub(super) next_sweep: Instant,
@@ -126,7 +126,7 @@ impl Engine {
             claims: HashMap::new(),
             verdicts: Vec::new(),
             waiters: Waiters::default(),
-            is_hungry: false,
+            may_claim: false,
             next_due: None,
             next_sweep: now,
             synchronous: Synchronous::Full,

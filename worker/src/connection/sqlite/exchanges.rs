@@ -103,15 +103,15 @@ impl Engine {
             .execute(params![exchange, queue, routing_key])?;
         if removed > 0 {
             self.queues.forget_binding(binding);
-            self.let_go_of_exchange(exchange)?;
+            self.delete_exchange_if_unbound(exchange)?;
             self.touch_generation()?;
         }
         Ok(())
     }
 
     /// Deletes an auto-delete exchange if its last binding is gone.
-    pub(super) fn let_go_of_exchange(&self, exchange: &str) -> Sql<()> {
-        if self.queues.is_passing(exchange) {
+    pub(super) fn delete_exchange_if_unbound(&self, exchange: &str) -> Sql<()> {
+        if self.queues.is_auto_delete(exchange) {
             self.db
                 .prepare_cached(
                     "DELETE FROM exchange WHERE name = ?1

@@ -11,14 +11,14 @@ use crate::message::Message;
 const MOST: usize = 20;
 
 /// A message and its position.
-pub(crate) struct Sighted {
+pub(crate) struct FoundRow {
     pub(crate) queue: String,
-    pub(crate) place: Spot,
+    pub(crate) place: RowPosition,
     pub(crate) message: Message,
 }
 
 /// The position of a message in its queue.
-pub(crate) enum Spot {
+pub(crate) enum RowPosition {
     /// Ready, after `ahead` other messages.
     Ready { ahead: u64 },
     /// Delayed until a time in milliseconds since 1970.
@@ -30,7 +30,7 @@ pub(crate) enum Spot {
 impl Engine {
     /// Finds the messages of a call. It reads the head of every message: ids are not indexed, since only commands look them
     /// up.
-    pub(crate) fn find(&mut self, id: &str) -> Sql<Vec<Sighted>> {
+    pub(crate) fn find(&mut self, id: &str) -> Sql<Vec<FoundRow>> {
         self.queues.suspect();
         self.refresh_queues()?;
         let quoted = serde_json::to_string(id).unwrap_or_default();
@@ -51,7 +51,7 @@ impl Engine {
             }
             let Some((queue, place)) = self.spot(number)? else { continue };
             let Some(entry) = self.queues.by_id(queue) else { continue };
-            sighted.push(Sighted { queue: entry.name.to_string(), place, message });
+            sighted.push(FoundRow { queue: entry.name.to_string(), place, message });
         }
         Ok(sighted)
     }
@@ -77,7 +77,7 @@ impl Engine {
         Ok(messages)
     }
 
-    fn spot(&self, number: i64) -> Sql<Option<(i64, Spot)>> {
+    fn spot(&self, number: i64) -> Sql<Option<(i64, RowPosition)>> {
         let ready = self
             .db
             .prepare_cached("SELECT queue, rank FROM ready WHERE id = ?1")?
@@ -88,19 +88,19 @@ impl Engine {
                 .db
                 .prepare_cached("SELECT count(*) FROM ready WHERE queue = ?1 AND (rank, id) < (?2, ?3)")?
                 .query_row((queue, rank, number), |row| row.get(0))?;
-            return Ok(Some((queue, Spot::Ready { ahead: ahead.unsigned_abs() })));
+            return Ok(Some((queue, RowPosition::Ready { ahead: ahead.unsigned_abs() })));
         }
         let delayed = self
             .db
             .prepare_cached("SELECT queue, at FROM delayed WHERE id = ?1")?
-            .query_row([number], |row| Ok((row.get(0)?, Spot::Delayed { until: row.get(1)? })))
+            .query_row([number], |row| Ok((row.get(0)?, RowPosition::Delayed { until: row.get(1)? })))
             .optional()?;
         if delayed.is_some() {
             return Ok(delayed);
         }
         self.db
             .prepare_cached("SELECT queue FROM claimed WHERE id = ?1")?
-            .query_row([number], |row| Ok((row.get(0)?, Spot::Claimed)))
+            .query_row([number], |row| Ok((row.get(0)?, RowPosition::Claimed)))
             .optional()
     }
 }

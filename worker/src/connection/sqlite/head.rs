@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_somebody_broke_does_not_lose_the_body() {
+    fn a_corrupt_head_does_not_lose_the_body() {
         let message = decode(Some("{not json"), Bytes::from_static(b"kept"));
         assert_eq!((message.body.as_ref(), message.headers.is_empty()), (&b"kept"[..], true));
     }

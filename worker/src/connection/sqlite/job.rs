@@ -15,7 +15,7 @@ pub(crate) struct Job<T, F> {
     pub(super) terms: Terms,
     run: F,
     /// Undoes the job if its caller was gone when it was answered.
-    if_unheard: fn(&mut Engine, T),
+    on_caller_gone: fn(&mut Engine, T),
 }
 
 /// The closure of a job. It may be called again: after a failed transaction is rolled back, each of its jobs is retried on
@@ -68,7 +68,7 @@ pub(crate) fn write<T, F: Run<T>>(act: &'static str, run: F) -> Job<T, F> {
         is_for_caller: true,
         is_after_verdicts: false,
     };
-    Job { terms, run, if_unheard: |_, _| {} }
+    Job { terms, run, on_caller_gone: |_, _| {} }
 }
 
 impl<T, F> Job<T, F> {
@@ -83,7 +83,7 @@ impl<T, F> Job<T, F> {
         self
     }
 
-    pub(super) fn even_without_caller(mut self) -> Self {
+    pub(super) fn run_without_caller(mut self) -> Self {
         self.terms.is_for_caller = false;
         self
     }
@@ -93,8 +93,8 @@ impl<T, F> Job<T, F> {
         self
     }
 
-    pub(super) fn if_unheard(mut self, take_back: fn(&mut Engine, T)) -> Self {
-        self.if_unheard = take_back;
+    pub(super) fn on_caller_gone(mut self, take_back: fn(&mut Engine, T)) -> Self {
+        self.on_caller_gone = take_back;
         self
     }
 
@@ -108,8 +108,8 @@ impl<T: Send + 'static, F: Run<T>> Job<T, F> {
     /// Converts the job into an order for the thread, and a receiver for its answer.
     pub(super) fn order(self, deadline: Option<Instant>) -> (Order, oneshot::Receiver<Result<T>>) {
         let (reply, answer) = oneshot::channel();
-        let Self { terms, run, if_unheard } = self;
-        let work = Box::new(Asked { run, if_unheard, found: None, reply });
+        let Self { terms, run, on_caller_gone } = self;
+        let work = Box::new(Asked { run, on_caller_gone, found: None, reply });
         (Order { terms, deadline, work }, answer)
     }
 }
@@ -153,7 +153,7 @@ trait Work: Send {
 
 struct Asked<T, F> {
     run: F,
-    if_unheard: fn(&mut Engine, T),
+    on_caller_gone: fn(&mut Engine, T),
     /// The answer, to be sent if the transaction commits.
     found: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
@@ -166,11 +166,11 @@ impl<T: Send, F: Run<T>> Work for Asked<T, F> {
     }
 
     fn answer(self: Box<Self>, engine: &mut Engine) {
-        let Self { if_unheard, found, reply, .. } = *self;
+        let Self { on_caller_gone, found, reply, .. } = *self;
         if let Some(found) = found
             && let Err(Ok(unheard)) = reply.send(found)
         {
-            if_unheard(engine, unheard);
+            on_caller_gone(engine, unheard);
         }
     }
 

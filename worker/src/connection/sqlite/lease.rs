@@ -50,7 +50,7 @@ impl Lease {
     }
 
     /// Counts one beat of our own, and returns those of the neighbours, given with their beats, that are dead by now.
-    pub(super) fn count_silence(&mut self, neighbours: &[(i64, i64)]) -> Vec<i64> {
+    pub(super) fn expired_neighbours(&mut self, neighbours: &[(i64, i64)]) -> Vec<i64> {
         self.seen.retain(|id, _| neighbours.iter().any(|(known, _)| known == id));
         let mut dead = Vec::new();
         for &(id, beat) in neighbours {
@@ -68,7 +68,7 @@ impl Lease {
     }
 
     /// The beat is committed.
-    pub(super) fn has_beaten(&mut self) {
+    pub(super) fn beat_is_committed(&mut self) {
         self.last_beat = self.begun;
     }
 
@@ -96,25 +96,25 @@ mod tests {
     fn a_neighbour_is_dead_after_more_than_five_of_our_beats_without_one_of_its_own() {
         let mut lease = Lease::default();
         for beat in 0..5 {
-            assert_eq!(lease.count_silence(&[(1, beat), (2, 7)]), NOBODY);
+            assert_eq!(lease.expired_neighbours(&[(1, beat), (2, 7)]), NOBODY);
         }
-        assert_eq!(lease.count_silence(&[(1, 5), (2, 7)]), [2]);
+        assert_eq!(lease.expired_neighbours(&[(1, 5), (2, 7)]), [2]);
     }
 
     #[test]
     fn a_beat_an_absence_and_a_rollback_begin_the_count_anew() {
         let forget: [fn(&mut Lease); 3] = [
-            |lease| assert_eq!(lease.count_silence(&[(2, 8)]), NOBODY),
-            |lease| assert_eq!(lease.count_silence(&[]), NOBODY),
+            |lease| assert_eq!(lease.expired_neighbours(&[(2, 8)]), NOBODY),
+            |lease| assert_eq!(lease.expired_neighbours(&[]), NOBODY),
             |lease| lease.undo(false),
         ];
         for forget in forget {
             let mut lease = Lease::default();
             for _ in 0..5 {
-                assert_eq!(lease.count_silence(&[(2, 7)]), NOBODY);
+                assert_eq!(lease.expired_neighbours(&[(2, 7)]), NOBODY);
             }
             forget(&mut lease);
-            assert_eq!(lease.count_silence(&[(2, 7)]), NOBODY);
+            assert_eq!(lease.expired_neighbours(&[(2, 7)]), NOBODY);
         }
     }
 }

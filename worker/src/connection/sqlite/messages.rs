@@ -302,7 +302,7 @@ impl Engine {
         let mut message = head::decode(old_head.as_deref(), Bytes::from(body));
         // Otherwise it would expire there too.
         message.properties.expiration = None;
-        message.headers.set_broker_death(reason.as_str(), &entry.name, Utc::now());
+        message.headers.set_dropped_by_broker(reason.as_str(), &entry.name, Utc::now());
         let new_head = head::encode(&message);
         let entering = Entering {
             exchange,

@@ -9,7 +9,7 @@
 //! - [`claim`], [`consumer`], [`lease`], [`queue`], [`waiters`]: the state in memory, as plain data;
 //! - [`engine`]: the open file with that state, and the changes that a transaction makes to it;
 //! - [`job`]: a closure over the engine, with the channel that answers its caller;
-//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`memos`],
+//! - [`messages`], [`claims`], [`consumers`], [`owners`], [`queues`], [`exchanges`], [`removal`], [`results`], [`registers`],
 //!   [`schedule_log`], [`finding`]: the operations within a transaction; they call each other as methods of the engine;
 //! - [`transaction`], [`chores`]: the steps of a transaction, and work that is due without a job;
 //! - [`thread`]: the event loop with its inbox, deadlines and timers.
@@ -30,13 +30,13 @@ mod finding;
 pub(crate) mod head;
 pub(crate) mod job;
 mod lease;
-mod memos;
 mod messages;
 mod owners;
 mod path;
 mod presence;
 mod queue;
 mod queues;
+mod registers;
 mod removal;
 mod results;
 pub(crate) mod schedule_log;
@@ -60,10 +60,10 @@ pub(crate) use claim::{Claimed, Ending};
 pub(crate) use claims::{close, flush, get};
 pub(crate) use consumer::{Consuming, Sink};
 pub(crate) use consumers::{cancel, consume, set_prefetch, set_queues};
-pub(crate) use finding::{Sighted, Spot};
-pub(crate) use memos::Noted;
+pub(crate) use finding::{FoundRow, RowPosition};
 pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
+pub(crate) use registers::NoteRow;
 pub(crate) use results::{Acked, Storing, forget, store};
 pub(crate) use waiters::News;
 
@@ -178,7 +178,10 @@ impl Database {
     }
 
     /// Runs a job, and waits for its answer without a timeout.
-    pub(crate) async fn call_patiently<T: Send + 'static>(&self, job: Job<T, impl Run<T>>) -> Result<T> {
+    pub(crate) async fn call_without_timeout<T: Send + 'static>(
+        &self,
+        job: Job<T, impl Run<T>>,
+    ) -> Result<T> {
         let act = job.act();
         let (order, answer) = job.order(None);
         self.send(Arrival::Order(order));

@@ -45,7 +45,7 @@ impl Engine {
                 .execute([now, id])?;
             if alive == 1 {
                 changes.beat = true;
-                self.bury_the_dead(id, changes)?;
+                self.release_dead_owners(id, changes)?;
             } else {
                 self.lose_lease();
             }
@@ -89,13 +89,13 @@ impl Engine {
             .map(drop)
     }
 
-    fn bury_the_dead(&mut self, own: i64, changes: &mut Changes) -> Sql<()> {
+    fn release_dead_owners(&mut self, own: i64, changes: &mut Changes) -> Sql<()> {
         let neighbours: Vec<(i64, i64)> = self
             .db
             .prepare_cached("SELECT id, beat FROM owner WHERE id <> ?")?
             .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Sql<_>>()?;
-        for id in self.lease.count_silence(&neighbours) {
+        for id in self.lease.expired_neighbours(&neighbours) {
             tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages are redelivered");
             self.release(id, true, changes)?;
         }

@@ -104,7 +104,7 @@ fn identity(_: &Metadata) -> Option<Identity> {
 impl Absence {
     /// The error for a caller whose request was not started.
     pub(super) fn error(self, path: &Path, act: &str) -> Error {
-        let gone = format!("cannot {act}: `{}` {self}; {}", path.display(), self.way_out());
+        let gone = format!("cannot {act}: `{}` {self}; {}", path.display(), self.remedy());
         Error::new(ErrorKind::Gone, gone)
     }
 
@@ -114,7 +114,7 @@ impl Absence {
         Error::new(kind, format!("{:#}; its outcome is unknown", self.error(path, act)))
     }
 
-    fn way_out(self) -> &'static str {
+    fn remedy(self) -> &'static str {
         match self {
             Self::Gone | Self::Replaced => {
                 "put it back, or restart this program and all others that use it, to go on with the file at its path"

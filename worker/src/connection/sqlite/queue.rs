@@ -162,7 +162,7 @@ impl Queues {
     }
 
     /// True if the exchange is deleted with its last binding.
-    pub(super) fn is_passing(&self, exchange: &str) -> bool {
+    pub(super) fn is_auto_delete(&self, exchange: &str) -> bool {
         self.exchanges.get(exchange).is_some_and(|(known, _)| known.auto_delete)
     }
 

@@ -118,7 +118,7 @@ impl Engine {
             .query_map([name], |row| row.get(0))?
             .collect::<Sql<_>>()?;
         db.prepare_cached("DELETE FROM binding WHERE queue = ?")?.execute([name])?;
-        bound.iter().try_for_each(|exchange| self.let_go_of_exchange(exchange))?;
+        bound.iter().try_for_each(|exchange| self.delete_exchange_if_unbound(exchange))?;
         self.touch_generation()
     }
 }

@@ -139,8 +139,8 @@ fn is_of_another_log(path: &Path, cause: &rusqlite::Error) -> bool {
 pub(super) fn must_exist(path: &Path) -> Result<()> {
     let missing = |what: &str| {
         Error::connection(format!(
-            "{what} `{}`: the first worker or `.delay()` makes it. Was another one meant? --broker sqlite:PATH, \
-             MQ_BROKER_URL or `broker_url` in mq-worker.toml name it, `mq-worker config` shows which counts",
+            "{what} `{}`: the first worker or `.delay()` creates it. Another one is chosen with --broker sqlite:PATH, \
+             MQ_BROKER_URL or `broker_url` in mq-worker.toml; `mq-worker config` shows the setting in effect",
             path.display()
         ))
     };

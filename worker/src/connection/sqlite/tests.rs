@@ -60,7 +60,7 @@ fn counts(engine: &mut Engine) -> (u64, u64) {
 }
 
 #[test]
-fn a_message_that_fails_harms_no_neighbour() {
+fn a_failing_publish_does_not_fail_its_batch() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut engine = engine(&dir);
     let trigger = "CREATE TRIGGER picky BEFORE INSERT ON message WHEN length(new.body) > 1000
@@ -122,7 +122,7 @@ fn a_commit_into_a_file_that_was_deleted_meanwhile_is_no_success() {
 }
 
 #[test]
-fn who_has_gone_gets_nothing_and_keeps_nothing() {
+fn messages_for_a_caller_that_gave_up_are_requeued() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut engine = engine(&dir);
     let (one, _answer) = publish(b"x");

@@ -56,17 +56,17 @@ impl Engine {
             bell::ring(&self.path);
         }
         if changes.beat {
-            self.lease.has_beaten();
+            self.lease.beat_is_committed();
         }
         if changes.left {
             self.lease.forget();
         }
         self.verdicts.clear();
-        self.is_hungry = false;
+        self.may_claim = false;
         self.apply_claims(&changes.settled, changes.claims);
         if !changes.begun.is_empty() {
             self.consumers.extend(changes.begun);
-            self.is_hungry = true;
+            self.may_claim = true;
             self.listen();
         }
         self.move_consumers(changes.moved);

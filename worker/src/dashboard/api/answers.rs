@@ -142,7 +142,7 @@ pub(super) async fn tasks(
     Asked(query): Asked<Query>,
 ) -> Answer {
     let page = find(&state.history, &query).await.map_err(bad)?;
-    let jobs: Vec<Value> = page.jobs.iter().map(|job| discreet(&state, job)).collect();
+    let jobs: Vec<Value> = page.jobs.iter().map(|job| redacted(&state, job)).collect();
     answer(json!({ "tasks": jobs, "next": page.next, "searched_to": page.searched_to }))
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn task(
     let found =
         call::find(&state, &id).await.map_err(|why| Problem(StatusCode::INTERNAL_SERVER_ERROR, why))?;
     let call = found.ok_or_else(|| missing("call", &id))?;
-    let mut value = discreet(&state, &call.job);
+    let mut value = redacted(&state, &call.job);
     value["running_on"] = json!(call.running);
     value["reasons"] = json!(call.reasons);
     value["children"] = json!(call.children.iter().map(|child| &child.id).collect::<Vec<_>>());
@@ -270,7 +270,7 @@ fn may_act(viewer: &Viewer, headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Returns a call as JSON without its hidden values.
-fn discreet(state: &State, job: &Job) -> Value {
+fn redacted(state: &State, job: &Job) -> Value {
     let mut value = serde_json::to_value(job).unwrap_or_default();
     if state.privacy.hides(job.name.as_deref().unwrap_or_default()) {
         for key in ["args", "kwargs", "result"] {

@@ -17,7 +17,7 @@ pub(super) async fn list(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> 
     let mut found = state.asking(async { Ok(state.app.schedules().list().await?) }).await?;
     add_outcomes(&state.history, &mut found).await?;
     state.watcher.latest().mark(&mut found);
-    answer(json!({ "schedules": found.iter().map(|info| discreet(&state, info)).collect::<Vec<_>>() }))
+    answer(json!({ "schedules": found.iter().map(|info| redacted(&state, info)).collect::<Vec<_>>() }))
 }
 
 pub(super) async fn one(
@@ -26,11 +26,11 @@ pub(super) async fn one(
     Path(name): Path<String>,
 ) -> Answer {
     let found = find(&state, &name).await?.ok_or_else(|| missing("schedule", &name))?;
-    answer(discreet(&state, &found))
+    answer(redacted(&state, &found))
 }
 
 /// Returns a schedule as JSON without its hidden values.
-fn discreet(state: &State, info: &ScheduleInfo) -> Value {
+fn redacted(state: &State, info: &ScheduleInfo) -> Value {
     let mut value = serde_json::to_value(info).unwrap_or_default();
     if state.privacy.hides(&info.schedule.task) {
         for key in ["args", "kwargs"] {

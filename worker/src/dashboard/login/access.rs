@@ -182,11 +182,11 @@ fn check(config: &DashboardConfig) -> Result<()> {
             return Err(Error::config("a user of [dashboard] has an empty name"));
         }
         if config.users[..index].iter().any(|other| other.name == user.name) {
-            return Err(Error::config(format!("user `{}` of [dashboard] is there twice", user.name)));
+            return Err(Error::config(format!("user `{}` of [dashboard] is defined twice", user.name)));
         }
         if user.password.as_ref().is_some_and(|hash| !is_hash(&hash.0)) {
             return Err(Error::config(format!(
-                "the password of user `{}` in [dashboard] is no argon2 hash; `mq-worker dashboard add-user {}` writes one",
+                "the password of user `{}` in [dashboard] is not an argon2 hash; `mq-worker dashboard add-user {}` writes one",
                 user.name, user.name
             )));
         }

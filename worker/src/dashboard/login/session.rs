@@ -31,7 +31,7 @@ pub(crate) struct Session {
 pub(crate) enum Notice {
     Done(String),
     /// Still running.
-    GoesOn(String),
+    StillRunning(String),
     Failed(String),
 }
 

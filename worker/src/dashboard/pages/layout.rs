@@ -80,7 +80,7 @@ pub(crate) fn page(
 ) -> Markup {
     let notice = match &viewer.via {
         // A notice is for the page loaded after the action, not for updates of one that is still open.
-        Via::Session { key, .. } if !viewer.wants_parts => state.sessions.take_notice(key),
+        Via::Session { key, .. } if !viewer.is_update => state.sessions.take_notice(key),
         _ => None,
     };
     let snapshot = state.watcher.latest();
@@ -164,7 +164,7 @@ fn told(notice: &Notice) -> Markup {
     html! {
         @match notice {
             Notice::Done(text) => p.notice.good role="status" { (text) },
-            Notice::GoesOn(text) => p.notice role="status" { (text) },
+            Notice::StillRunning(text) => p.notice role="status" { (text) },
             Notice::Failed(text) => p.notice.bad role="alert" { (text) },
         }
     }

@@ -54,7 +54,7 @@ fn paused(viewer: &Viewer, pause: &Pause) -> Markup {
 fn problems(problems: &[Problem]) -> Markup {
     html! {
         @if problems.is_empty() {
-            p.calm { span.state.good { "all well" } " Every queue with messages has a worker, and nothing stands still." }
+            p.calm { span.state.good { "all well" } " Every queue with messages has a worker, and nothing is stuck." }
         } @else {
             ul.problems {
                 @for problem in problems {

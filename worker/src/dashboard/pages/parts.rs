@@ -67,7 +67,7 @@ pub(crate) fn count(number: Option<u64>) -> Markup {
         @match number {
             Some(0) => span.zero { "0" },
             Some(number) => (super::layout::grouped(number)),
-            None => span.zero title="this broker does not tell" { "–" },
+            None => span.zero title="not reported by this broker" { "–" },
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn show(
         section #rates data-live aria-label="Rates" { (charts) }
         section aria-labelledby="waiting" {
             h2 #waiting { "What waits" }
-            (waiting(&viewer, &queue, Looking::at(&state).await))
+            (waiting(&viewer, &queue, PeekEffect::at(&state).await))
         }
         section aria-labelledby="consumers" {
             h2 #consumers { "Workers" }
@@ -104,7 +104,7 @@ fn actions(viewer: &Viewer, queue: &QueueView) -> Markup {
     html! {
         @match &queue.pause {
             Some(_) => (button(viewer, "resume", &fields, "Resume")),
-            None => (confirmed(viewer, "pause", &fields, "Pause", &format!("Workers stop taking messages from {name}; what runs runs on."), &for_minutes())),
+            None => (confirmed(viewer, "pause", &fields, "Pause", &format!("Workers stop taking messages from {name}; running tasks continue."), &for_minutes())),
         }
         (confirmed(viewer, "move-messages", &fields, "Move", &format!("Move the messages that wait in {name} to another queue."), &html! {
             label { "To queue" input name="to" required autocomplete="off"; }
@@ -119,14 +119,14 @@ fn actions(viewer: &Viewer, queue: &QueueView) -> Markup {
 
 /// How looking at messages affects them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Looking {
+enum PeekEffect {
     /// Not at all: every viewer may look.
     Untouched,
     /// They are taken for a moment and marked as redelivered.
     Taken,
 }
 
-impl Looking {
+impl PeekEffect {
     /// Returns what the broker does; one that cannot be reached yet may take them.
     async fn at(state: &State) -> Self {
         let asked = state.asking(async { Ok(state.app.broker().await?.capabilities().peeks) });
@@ -138,7 +138,7 @@ impl Looking {
     }
 }
 
-fn waiting(viewer: &Viewer, queue: &QueueView, looking: Looking) -> Markup {
+fn waiting(viewer: &Viewer, queue: &QueueView, looking: PeekEffect) -> Markup {
     if queue.ready == 0 {
         return html! { p.note { "Nothing waits in this queue." } };
     }
@@ -152,11 +152,11 @@ fn waiting(viewer: &Viewer, queue: &QueueView, looking: Looking) -> Markup {
         } @else {
             p.note { (grouped(queue.ready)) " ready. Only users with the role act can look at them, since they are taken for a moment." }
         }
-        @if looking == Looking::Taken {
+        @if looking == PeekEffect::Taken {
             p.note {
                 "RabbitMQ shows a message only by delivering it: these go back to their places, marked as redelivered. A worker then "
                 "counts one possible crash for each, and the 20th delivery dead-letters a message. "
-                a href=(calls) { "The calls that wait, as their events tell" } ", can be read without touching them."
+                a href=(calls) { "Waiting calls according to their events" } ", can be read without touching them."
             }
         }
     }
@@ -169,7 +169,7 @@ pub(crate) async fn peek(
     Path(name): Path<String>,
     form: axum::Form<CsrfForm>,
 ) -> Response {
-    if !viewer.is_own_form(form.csrf.as_deref()) || !Looking::at(&state).await.is_for(&viewer) {
+    if !viewer.is_own_form(form.csrf.as_deref()) || !PeekEffect::at(&state).await.is_for(&viewer) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let content = match state.asking(peek::peek(&state.app, &name, SHOWN)).await {

@@ -16,7 +16,7 @@ use crate::dashboard::state::State;
 pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> Markup {
     let snapshot = state.watcher.fresh().await;
     let content = html! {
-        (heading("Queues", &html! { "What waits, runs and has failed for good." }, &html! {}))
+        (heading("Queues", &html! { "Waiting, running and dead-lettered messages." }, &html! {}))
         div #queues data-live {
             (table(&state, &snapshot))
             @if let Some(delayed) = snapshot.delayed.filter(|delayed| *delayed > 0) {

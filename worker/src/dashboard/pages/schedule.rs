@@ -114,17 +114,17 @@ fn place(origin: &Origin) -> &'static str {
 fn facts(found: &ScheduleInfo) -> Markup {
     let schedule = &found.schedule;
     html! {
-        @if found.is_nobodys() { div { dt { "Task" } dd { (nobody()) } } }
+        @if found.has_no_worker() { div { dt { "Task" } dd { (nobody()) } } }
         div { dt { "When" } dd { (schedule.timing) } }
         div { dt { "Next" } dd { (next(found)) } }
         div { dt { "From" } dd { (origin(found)) ", program " span.code { (found.program) } } }
-        div { dt { "Queue" } dd { @match &schedule.queue { Some(queue) => (queue_link(queue)), None => "where the routes lead" } } }
+        div { dt { "Queue" } dd { @match &schedule.queue { Some(queue) => (queue_link(queue)), None => "chosen by the routes" } } }
         div { dt { "Overlap" } dd { (schedule.overlap.as_str()) } }
         div { dt { "Catch up" } dd { (schedule.catch_up.as_str()) } }
         @if !schedule.jitter.is_zero() { div { dt { "Jitter" } dd { (humantime::format_duration(schedule.jitter)) } } }
         @if let Some(expires) = schedule.expires { div { dt { "Expires after" } dd { (humantime::format_duration(expires)) } } }
         @if let Some(waiting) = found.waiting {
-            div { dt { "Waits for the end of the call before" } dd { (ago(waiting)) } }
+            div { dt { "Waits for the previous call to end" } dd { (ago(waiting)) } }
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn form(viewer: &Viewer, schedule: Option<&Schedule>, is_hidden: bool
             @if is_hidden { p.note { "The arguments are hidden: they stay as they are unless you enter others." } }
             label { "Arguments, a JSON array" textarea name="args" rows="2" spellcheck="false" { (args) } }
             label { "Keyword arguments, a JSON object" textarea name="kwargs" rows="2" spellcheck="false" { (kwargs) } }
-            label { "Queue" input name="queue" value=(of(|it| it.queue.clone())) placeholder="where the routes lead" spellcheck="false"; }
+            label { "Queue" input name="queue" value=(of(|it| it.queue.clone())) placeholder="chosen by the routes" spellcheck="false"; }
             label { "Expires after" input name="expires" value=(text(schedule.and_then(|it| it.expires).map(time))) placeholder="never" spellcheck="false"; }
             label { "While the previous call waits or runs"
                 select name="overlap" {

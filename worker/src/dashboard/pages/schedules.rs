@@ -62,8 +62,8 @@ pub(crate) async fn show(
 
 async fn listed(state: &State, viewer: &Viewer, q: &str, found: Vec<ScheduleInfo>) -> Markup {
     let all = found.len();
-    let is_meant = |info: &ScheduleInfo| info.schedule.name.contains(q) || info.schedule.task.contains(q);
-    let meant: Vec<ScheduleInfo> = found.into_iter().filter(is_meant).collect();
+    let matches = |info: &ScheduleInfo| info.schedule.name.contains(q) || info.schedule.task.contains(q);
+    let meant: Vec<ScheduleInfo> = found.into_iter().filter(matches).collect();
     let count = meant.len();
     let mut shown: Vec<ScheduleInfo> = meant.into_iter().take(SHOWN).collect();
     let gap = add_outcomes(&state.history, &mut shown).await.err();
@@ -109,7 +109,7 @@ fn row(viewer: &Viewer, info: &ScheduleInfo) -> Markup {
         tr {
             th scope="row" {
                 a.code href=(path::schedule(name)) { (name) }
-                @if info.is_nobodys() { " " (nobody()) }
+                @if info.has_no_worker() { " " (nobody()) }
             }
             td.wide { span.code { (info.schedule.task) } }
             td { (info.schedule.timing) }

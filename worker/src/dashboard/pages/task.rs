@@ -35,7 +35,7 @@ pub(crate) async fn show(
     let call = match call::find(&state, &id).await {
         Ok(Some(call)) => call,
         Ok(None) => {
-            let hint = "Nothing was heard of it: its id is mistyped, it is older than the history, or its sender and workers emit no events.";
+            let hint = "No events were recorded for it: its id is mistyped, it is older than the history, or its sender and workers emit no events.";
             let content = html! { (heading("No such call", &html! {}, &html! {})) div #life data-live { (empty(&id, hint)) } };
             let page = page(&state, &viewer, Section::Tasks, &id, Liveness::Live, &content);
             return (StatusCode::NOT_FOUND, page).into_response();
@@ -100,10 +100,10 @@ fn actions(state: &State, viewer: &Viewer, call: &Call) -> Markup {
         @if let Some(task) = task {
             @if is_paused(task) { (button(viewer, "resume", &[("task", task), ("back", &back)], "Resume task")) }
             @else {
-                (confirmed(viewer, "pause", &[("task", task), ("back", &back)], "Pause task", &format!("Workers send all calls of {task} back to wait; what runs runs on."), &for_minutes()))
+                (confirmed(viewer, "pause", &[("task", task), ("back", &back)], "Pause task", &format!("Workers send all calls of {task} back to wait; running tasks continue."), &for_minutes()))
             }
         }
-        @if !is_over { (confirmed(viewer, "revoke", &fields, "Revoke", "It will not be run if it waits. If it runs, it runs on.", &html! {})) }
+        @if !is_over { (confirmed(viewer, "revoke", &fields, "Revoke", "A waiting call will not be run; a running one continues.", &html! {})) }
         @if call.running.is_some() {
             (confirmed(viewer, "revoke", &[("ids", id), ("terminate", "true")], "Terminate", "It is stopped where it runs, and will not be run again.", &html! {}))
         }

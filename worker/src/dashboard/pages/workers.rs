@@ -20,7 +20,7 @@ const QUEUES: usize = 4;
 pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> Markup {
     let snapshot = state.watcher.fresh().await;
     let content = html! {
-        (heading("Workers", &html! { "Those that reply, of Rust and of Python." }, &html! {}))
+        (heading("Workers", &html! { "Rust and Python workers that reply." }, &html! {}))
         div #workers data-live { (table(&snapshot)) }
     };
     page(&state, &viewer, Section::Workers, "Workers", Liveness::Live, &content)
@@ -77,7 +77,7 @@ pub(crate) fn state(info: &WorkerInfo) -> Markup {
     html! {
         (state_of(if info.stopping { "stopping" } else { "working" }))
         @if info.settling > 0 { " " span.state.warn { (info.settling) " settling" } }
-        @if info.lost_places > 0 { " " span.state.bad { (info.lost_places) " lost" } }
+        @if info.lost_slots > 0 { " " span.state.bad { (info.lost_slots) " lost" } }
     }
 }
 

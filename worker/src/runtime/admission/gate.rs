@@ -20,7 +20,7 @@ use crate::message::headers::names;
 use crate::message::{Embed, Headers, Message, ResultTypes, normalize};
 use crate::panics::Guarded;
 use crate::task::context::Call;
-use crate::task::registry::NotBegun;
+use crate::task::registry::StartError;
 use crate::task::{AckMode, Context, Registry, SharedState, TaskEntry, TaskOptions, Work};
 use crate::traces::CallTrace;
 
@@ -275,8 +275,8 @@ impl Gate {
         // Kept before the arguments are decoded: if they do not fit, callers that wait for a later step must be notified.
         request.embed = body.embed;
         entry.begin(context.clone(), body.arguments).map_err(|problem| match problem {
-            NotBegun::Refused(error) => Refusal::BadArguments(error.to_string()),
-            NotBegun::Panicked(text) => Refusal::Panicked(text),
+            StartError::Refused(error) => Refusal::BadArguments(error.to_string()),
+            StartError::Panicked(text) => Refusal::Panicked(text),
         })
     }
 

@@ -39,9 +39,9 @@ impl Reserved {
 
 /// Pending requests for the reserved deliveries. Without requests they cost nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Inquiries(Mutex<Vec<oneshot::Sender<Vec<Reserved>>>>);
+pub(crate) struct ReservedRequests(Mutex<Vec<oneshot::Sender<Vec<Reserved>>>>);
 
-impl Inquiries {
+impl ReservedRequests {
     /// Returns the first 1000 reserved deliveries; none while the worker stops, since it requeues what it has not started.
     pub(crate) async fn ask(&self, pauses: &Pauses) -> Vec<Reserved> {
         let (asking, answer) = oneshot::channel();

@@ -63,7 +63,7 @@ impl Node {
             "rate_limit" => self.rate_limit(arguments),
             "memsample" => describe::memory(),
             "memdump" | "objgraph" | "election" => {
-                error("NotImplementedError", &format!("{} means nothing to this worker", command.method))
+                error("NotImplementedError", &format!("{} is not supported by this worker", command.method))
             }
             "enable_events" => self.switch_events(true),
             "disable_events" => self.switch_events(false),
@@ -105,7 +105,7 @@ impl Node {
             // Our additions: one request is enough to show a worker at a glance.
             "running": self.running.count(),
             // Held by plain functions that passed their time limit.
-            "lost_places": self.slots.lost(),
+            "lost_slots": self.slots.lost(),
             // Finished, with an outcome that waits for the broker or the backend.
             "settling": slowest.as_ref().map_or(0, |slowest| slowest.count),
             "settling_seconds": slowest.as_ref().map(|slowest| slowest.lasts.as_secs()),
@@ -119,13 +119,13 @@ impl Node {
         })
     }
 
-    fn active(&self, told_as: ArgumentsAs) -> Value {
+    fn active(&self, arguments_as: ArgumentsAs) -> Value {
         // A reply has to fit into a message: in a long list only the first tasks have their arguments.
         const WITH_ARGUMENTS: usize = 1000;
         let tasks = self.running.list();
         let info = |(index, task)| {
-            let told_as = if index < WITH_ARGUMENTS { told_as } else { ArgumentsAs::Dots };
-            describe::task(&self.name, task, told_as)
+            let arguments_as = if index < WITH_ARGUMENTS { arguments_as } else { ArgumentsAs::Dots };
+            describe::task(&self.name, task, arguments_as)
         };
         Value::Array(tasks.iter().enumerate().map(info).collect())
     }
@@ -139,7 +139,7 @@ impl Node {
     async fn reserved_deliveries(&self) -> Vec<Reserved> {
         match self.handle.is_stopping() {
             true => Vec::new(),
-            false => self.inquiries.ask(&self.pauses).await,
+            false => self.reserved_requests.ask(&self.pauses).await,
         }
     }
 

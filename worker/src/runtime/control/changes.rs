@@ -62,7 +62,7 @@ impl Node {
                 let is_new = self.sources.add(queue, topology);
                 self.pauses.look();
                 if is_new {
-                    tracing::info!(queue, "consuming from it, as remote control asks");
+                    tracing::info!(queue, "consumer added by remote control");
                 }
                 let what = if is_new { "add consumer" } else { "already consuming from" };
                 json!({"ok": format!("{what} {queue}")})
@@ -80,7 +80,7 @@ impl Node {
         let exists = !broker.queues(&[queue.to_owned()]).await?.is_empty();
         let mut topology = match exists {
             true => self.app.task_queue(queue),
-            false => self.app.queue_named_by_others(queue),
+            false => self.app.queue_from_remote_control(queue),
         };
         // Celery binds each queue to an exchange of the same name, but publishes to the default one anyway.
         if let Some(name) = text(arguments, "exchange").filter(|name| *name != queue) {
@@ -102,7 +102,7 @@ impl Node {
         let Some(queue) = text(arguments, "queue") else { return missing("cancel_consumer", "queue") };
         if self.sources.remove(queue) {
             self.pauses.look();
-            tracing::info!(queue, "no longer consuming from it, as remote control asks");
+            tracing::info!(queue, "consumer cancelled by remote control");
         }
         // Celery gives the same reply for a queue that it never consumed from.
         json!({"ok": format!("no longer consuming from {queue}")})

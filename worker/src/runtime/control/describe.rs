@@ -30,12 +30,12 @@ pub(super) enum ArgumentsAs {
 }
 
 /// A running task.
-pub(super) fn task(node: &str, task: &RunningTask, told_as: ArgumentsAs) -> Value {
+pub(super) fn task(node: &str, task: &RunningTask, arguments_as: ArgumentsAs) -> Value {
     let context = &task.context;
     let begun = SystemTime::now()
         .checked_sub(task.since.elapsed())
         .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let (args, kwargs) = match told_as {
+    let (args, kwargs) = match arguments_as {
         ArgumentsAs::Values => arguments(context.message()),
         ArgumentsAs::Text => arguments_in_words(context.message()),
         ArgumentsAs::Dots => (json!("(…)"), json!({})),

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::limits::ChangedLimits;
 use super::admission::pauses::Pauses;
-use super::admission::reserved::Inquiries;
+use super::admission::reserved::ReservedRequests;
 use super::admission::revocations::Revocations;
 use super::execution::running::RunningTasks;
 use super::execution::slots::Slots;
@@ -51,7 +51,7 @@ pub(super) struct Node {
     /// How many messages it reserves.
     pub(super) window: Arc<Window>,
     /// Requests for the deliveries that wait for a slot.
-    pub(super) inquiries: Arc<Inquiries>,
+    pub(super) reserved_requests: Arc<ReservedRequests>,
     /// Time limits that were changed.
     pub(super) limits: Arc<ChangedLimits>,
     /// When it started.

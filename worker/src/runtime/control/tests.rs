@@ -45,7 +45,7 @@ fn node(name: &str, broker: &str) -> Arc<Node> {
         app,
         sources: Arc::new(Sources::new(vec!["mail".into()], topology)),
         window: Arc::new(window),
-        inquiries: Arc::default(),
+        reserved_requests: Arc::default(),
         limits: Arc::default(),
         since: Instant::now(),
         handle: WorkerHandle::default(),

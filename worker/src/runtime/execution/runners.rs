@@ -56,7 +56,7 @@ impl<W: RunJob> Runners<W> {
     pub(crate) fn run(&self, job: W::Job) {
         let mut state = self.0.state();
         state.jobs.push_back(job);
-        self.0.call_another(state);
+        self.0.wake_another(state);
     }
 }
 
@@ -77,7 +77,7 @@ impl<W: RunJob> Shared<W> {
     }
 
     /// Wakes or spawns a runner for the remaining jobs. Called with each job that is added or taken.
-    fn call_another(self: &Arc<Self>, mut state: MutexGuard<'_, State<W::Job>>) {
+    fn wake_another(self: &Arc<Self>, mut state: MutexGuard<'_, State<W::Job>>) {
         if state.jobs.is_empty() || state.arriving >= self.most_arriving {
             return;
         }
@@ -95,11 +95,11 @@ impl<W: RunJob> Shared<W> {
     /// What a runner does next.
     fn next(self: &Arc<Self>, comes: From) -> Next<W::Job> {
         let mut state = self.state();
-        if comes == From::Afar {
+        if comes == From::Woken {
             state.arriving -= 1;
         }
         if let Some(job) = state.jobs.pop_front() {
-            self.call_another(state);
+            self.wake_another(state);
             return Next::Run(job);
         }
         if state.is_over || state.idle >= MOST_IDLE {
@@ -110,7 +110,7 @@ impl<W: RunJob> Shared<W> {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut comes = From::Afar;
+        let mut comes = From::Woken;
         loop {
             comes = match self.next(comes) {
                 Next::Run(job) => {
@@ -121,7 +121,7 @@ impl<W: RunJob> Shared<W> {
                 }
                 Next::Wait => {
                     self.wake.acquire().await.expect("the semaphore is never closed").forget();
-                    From::Afar
+                    From::Woken
                 }
                 Next::End => return,
             };
@@ -133,7 +133,7 @@ impl<W: RunJob> Shared<W> {
 #[derive(PartialEq, Eq)]
 enum From {
     /// It was just spawned or woken.
-    Afar,
+    Woken,
     Job,
 }
 

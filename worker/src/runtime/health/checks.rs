@@ -24,7 +24,7 @@ pub(super) struct Checks {
 
 /// The result of one check of the worker: a reason for each problem that was found.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Symptoms {
+pub(super) struct Findings {
     pub(super) executor: Option<String>,
     pub(super) connection: Option<String>,
     pub(super) progress: Option<String>,
@@ -99,9 +99,9 @@ impl Checks {
     ///
     /// A process that was suspended for a while, alone or with its machine, has checked nothing meanwhile, so no more time
     /// is counted than may pass between two checks.
-    pub(super) fn note(&mut self, symptoms: Symptoms, passed: Duration, now: DateTime<Utc>) {
+    pub(super) fn note(&mut self, symptoms: Findings, passed: Duration, now: DateTime<Utc>) {
         let passed = passed.min(self.pause() * 2);
-        let Symptoms { executor, connection, progress, settling } = symptoms;
+        let Findings { executor, connection, progress, settling } = symptoms;
         self.executor.note(executor, passed, now);
         self.connection.note(connection, passed, now);
         self.progress.note(progress, passed, now);
@@ -190,8 +190,8 @@ mod tests {
         Checks::new(60 * SECOND, 300 * SECOND)
     }
 
-    fn stalled() -> Symptoms {
-        Symptoms { progress: Some("nothing comes".into()), ..Symptoms::default() }
+    fn stalled() -> Findings {
+        Findings { progress: Some("nothing comes".into()), ..Findings::default() }
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
         }
         checks.note(stalled(), 10 * SECOND, Utc::now());
         assert!(!checks.report().is_ok());
-        checks.note(Symptoms::default(), 10 * SECOND, Utc::now());
+        checks.note(Findings::default(), 10 * SECOND, Utc::now());
         assert!(checks.report().is_ok());
         checks.note(stalled(), 10 * SECOND, Utc::now());
         assert!(checks.report().is_ok(), "a break begins the count anew");
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn each_check_has_its_limit() {
         let mut checks = checks();
-        let away = Symptoms { connection: Some("away".into()), ..Symptoms::default() };
+        let away = Findings { connection: Some("away".into()), ..Findings::default() };
         for _ in 0..30 {
             checks.note(away.clone(), 10 * SECOND, Utc::now());
             assert!(checks.report().is_ok());
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn what_waits_to_be_settled_fails_with_the_limit_of_the_connection() {
         let mut checks = checks();
-        let stuck = Symptoms { settling: Some("no room".into()), ..Symptoms::default() };
+        let stuck = Findings { settling: Some("no room".into()), ..Findings::default() };
         for _ in 0..30 {
             checks.note(stuck.clone(), 10 * SECOND, Utc::now());
             assert!(checks.report().is_ok());

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::Vitals;
+use super::HealthState;
 use crate::message::JSON;
 use crate::tracing;
 
@@ -23,7 +23,7 @@ const REQUEST: usize = 8 * 1024;
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until the future is dropped.
-pub(super) async fn serve(listener: TcpListener, vitals: Arc<Vitals>) {
+pub(super) async fn serve(listener: TcpListener, vitals: Arc<HealthState>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -45,7 +45,7 @@ pub(super) async fn serve(listener: TcpListener, vitals: Arc<Vitals>) {
     }
 }
 
-async fn answer(mut stream: TcpStream, vitals: &Vitals) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, vitals: &HealthState) -> std::io::Result<()> {
     let mut request = Vec::new();
     let is_whole = |request: &[u8]| request.windows(4).any(|end| end == b"\r\n\r\n");
     while !is_whole(&request) && request.len() < REQUEST {
@@ -66,7 +66,7 @@ async fn answer(mut stream: TcpStream, vitals: &Vitals) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn respond(request: &[u8], vitals: &Vitals) -> String {
+async fn respond(request: &[u8], vitals: &HealthState) -> String {
     let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let words: Vec<&str> = std::str::from_utf8(line).unwrap_or_default().split(' ').collect();
     let [method, target, version] = words[..] else { return refuse("400 Bad Request") };

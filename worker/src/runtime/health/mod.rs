@@ -37,14 +37,14 @@ use crate::tracing;
 
 /// The health of one worker. It is served until this is dropped.
 pub(super) struct Health {
-    vitals: Arc<Vitals>,
+    vitals: Arc<HealthState>,
     /// Shows that the worker's runtime is not blocked.
     heart: Option<JoinHandle<()>>,
     _served: Option<DropGuard>,
 }
 
 /// What is known about a worker.
-struct Vitals {
+struct HealthState {
     phase: Mutex<Phase>,
     handle: WorkerHandle,
     /// Incremented by a task on the worker's runtime.
@@ -101,7 +101,7 @@ impl Health {
     pub(super) fn start(app: &App, config: &WorkerConfig, handle: &WorkerHandle) -> Result<Self> {
         let checks = Checks::new(config.health_stall_limit, config.health_connection_limit);
         let pause = checks.pause();
-        let vitals = Arc::new(Vitals {
+        let vitals = Arc::new(HealthState {
             phase: Mutex::new(Phase::SettingUp),
             handle: handle.clone(),
             beats: AtomicU64::new(0),
@@ -150,7 +150,7 @@ impl Drop for Health {
 /// Starts the thread. It ends when `over` fires.
 fn serve(
     address: SocketAddr,
-    vitals: Arc<Vitals>,
+    vitals: Arc<HealthState>,
     pause: Duration,
     over: CancellationToken,
 ) -> std::io::Result<()> {
@@ -176,14 +176,14 @@ fn serve(
         .map(drop)
 }
 
-async fn beat(vitals: Arc<Vitals>, pause: Duration) {
+async fn beat(vitals: Arc<HealthState>, pause: Duration) {
     loop {
         vitals.beats.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(pause).await;
     }
 }
 
-impl Vitals {
+impl HealthState {
     fn phase(&self) -> Phase {
         self.phase.lock().expect("never poisoned").clone()
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
-use super::checks::Symptoms;
-use super::{Consuming, Phase, Vitals};
+use super::checks::Findings;
+use super::{Consuming, HealthState, Phase};
 use crate::broker::QueueInfo;
 use crate::error::Result;
 use crate::runtime::settlement::persist::Slowest;
@@ -26,7 +26,7 @@ struct Counters {
 }
 
 /// Checks the worker periodically, forever.
-pub(super) async fn watch(vitals: &Vitals, pause: Duration) {
+pub(super) async fn watch(vitals: &HealthState, pause: Duration) {
     let mut last = Counters::default();
     let mut looked = Instant::now();
     loop {
@@ -44,11 +44,11 @@ pub(super) async fn watch(vitals: &Vitals, pause: Duration) {
     }
 }
 
-async fn look(vitals: &Vitals, last: &mut Counters) -> Symptoms {
-    let mut symptoms = Symptoms::default();
+async fn look(vitals: &HealthState, last: &mut Counters) -> Findings {
+    let mut symptoms = Findings::default();
     let beats = vitals.beats.load(Ordering::Relaxed);
     if std::mem::replace(&mut last.beats, beats) == beats {
-        let reason = "the async runtime does not come round: its threads are blocked, perhaps by a task that does not \
+        let reason = "the async runtime is blocked: its threads do not return, perhaps by a task that does not \
                       await (a plain `fn` task runs on a thread of its own)";
         symptoms.executor = Some(reason.into());
     }
@@ -183,7 +183,7 @@ mod tests {
             slots: Arc::new(Slots::new(1)),
             reporter: Reporter::default(),
         };
-        let vitals = Vitals {
+        let vitals = HealthState {
             phase: Mutex::new(Phase::Consuming(consuming)),
             handle: crate::runtime::WorkerHandle::default(),
             beats: AtomicU64::new(1),

@@ -200,7 +200,7 @@ impl Recorded {
         add("connected", "1 while the worker is attached to all of its queues", &values.connected);
         add("deliveries", "Messages delivered to this worker", &values.delivered);
         add("slots", "How many tasks may run at once", &values.slots);
-        add("slots_taken", "Slots that are taken, lost ones among them", &values.slots_taken);
+        add("slots_taken", "Slots that are taken, including lost ones", &values.slots_taken);
         add("slots_lost", "Slots held by plain functions that passed their time limit", &values.slots_lost);
         add("settling", "Outcomes that wait for broker or backend", &values.settling);
         add("settling_oldest_seconds", "How long the oldest of these has waited", &values.settling_oldest);
@@ -208,10 +208,14 @@ impl Recorded {
         add("queue_ready", "Messages that can be delivered", &values.ready);
         add(
             "queue_running",
-            "Delivered messages that are not settled, where the broker tells",
+            "Delivered messages that are not settled, if the broker reports them",
             &values.running,
         );
-        add("queue_delayed", "Messages that wait for their time, where the broker tells", &values.delayed);
+        add(
+            "queue_delayed",
+            "Messages that wait for their time, if the broker reports them",
+            &values.delayed,
+        );
         add("queue_consumers", "Consumers of the queue", &values.consumers);
         add("queue_paused", "1 while the queue is paused", &values.paused);
         add("start_time_seconds", "When the worker started, in seconds since 1970", &started);

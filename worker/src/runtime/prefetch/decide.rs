@@ -108,7 +108,7 @@ impl Meter {
     }
 
     /// Starts a new span after the window has changed: what was measured before says nothing about the new window.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn reset_span(&mut self) {
         (self.span, self.unused) = Default::default();
     }
 }
@@ -223,11 +223,11 @@ mod tests {
         assert_eq!((seen.rate, seen.sustained), (1_000.0, Some(600.0)));
         assert_eq!(meter.look(300, 0, LOOK, 20).rate, 500.0);
         assert_eq!(meter.look(300, 0, Duration::ZERO, 20), Seen::default());
-        meter.begin_anew();
+        meter.reset_span();
         for span in 1..=3 {
             assert_eq!(meter.look(300, 0, SPAN, 20).unused, span);
         }
-        meter.begin_anew();
+        meter.reset_span();
         assert_eq!(meter.look(301, 0, SPAN, 20).unused, 1);
         assert_eq!(meter.look(2_301, 0, SPAN, 20).unused, 0);
     }

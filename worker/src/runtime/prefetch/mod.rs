@@ -34,7 +34,7 @@ pub(crate) struct Window {
     /// How many deliveries wait for a slot.
     waiting: AtomicUsize,
     /// The window has shrunk, and more deliveries may be waiting than fit into it.
-    has_fallen: AtomicBool,
+    has_shrunk: AtomicBool,
 }
 
 impl Window {
@@ -45,8 +45,8 @@ impl Window {
         pauses: Arc<Pauses>,
     ) -> Self {
         let count = setting.at_start(slots.all()).into();
-        let (changing, begun, waiting, has_fallen) = Default::default();
-        Self { setting, slots, control, pauses, count, changing, begun, waiting, has_fallen }
+        let (changing, begun, waiting, has_shrunk) = Default::default();
+        Self { setting, slots, control, pauses, count, changing, begun, waiting, has_shrunk }
     }
 
     /// Returns the configured prefetch.
@@ -70,9 +70,9 @@ impl Window {
     }
 
     /// Returns once after the window has shrunk how many deliveries may wait; the rest must be returned.
-    pub(crate) fn take_fall(&self) -> Option<usize> {
-        let has_fallen = self.has_fallen.swap(false, Ordering::AcqRel);
-        has_fallen.then(|| usize::from(self.count()).saturating_sub(self.slots.taken()))
+    pub(crate) fn take_shrink(&self) -> Option<usize> {
+        let has_shrunk = self.has_shrunk.swap(false, Ordering::AcqRel);
+        has_shrunk.then(|| usize::from(self.count()).saturating_sub(self.slots.taken()))
     }
 
     /// Adapts to a changed number of slots, starting with one message for each slot. The count changes at once, the broker
@@ -96,7 +96,7 @@ impl Window {
 
     /// Makes the pipe return the deliveries that no longer fit.
     fn fall(&self) {
-        self.has_fallen.store(true, Ordering::Release);
+        self.has_shrunk.store(true, Ordering::Release);
         self.pauses.touch();
     }
 
@@ -120,7 +120,7 @@ impl Window {
             let seen = meter.look(begun, waiting, passed, self.count());
             match self.adapt(&seen).await {
                 Ok(Adapted::Same) => {}
-                Ok(Adapted::Changed) => meter.begin_anew(),
+                Ok(Adapted::Changed) => meter.reset_span(),
                 Err(error) if error.is_unsupported() => {
                     tracing::warn!(
                         prefetch = self.count(),
@@ -148,7 +148,7 @@ impl Window {
         }
         self.control.set_prefetch(after).await?;
         self.count.store(after, Ordering::Relaxed);
-        tracing::debug!(before, after, waiting = seen.waiting, "another number of messages is reserved");
+        tracing::debug!(before, after, waiting = seen.waiting, "prefetch changed");
         if after < before {
             self.fall();
         }

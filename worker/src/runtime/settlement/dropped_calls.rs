@@ -133,7 +133,7 @@ async fn walk(
         {
             let headers = &delivery.message.headers;
             let has_expired = headers.get_str(names::DEAD_REASON) == Some("expired");
-            let kept = match headers.untold_broker_death() {
+            let kept = match headers.unreported_drop() {
                 Some(_) => tell(gate, settler, queue, delivery).await.err(),
                 None => Some(delivery.settlement),
             };
@@ -161,7 +161,7 @@ async fn walk(
 
 /// Reports one call, and replaces its letter with a marked one. `Err`: the letter stays as it is.
 async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery) -> Result<(), Settlement> {
-    let reason = delivery.message.headers.untold_broker_death().unwrap_or_default().to_owned();
+    let reason = delivery.message.headers.unreported_drop().unwrap_or_default().to_owned();
     let request = gate.dropped(delivery)?;
     let why = match reason.as_str() {
         "expired" => "expired",
@@ -189,7 +189,9 @@ async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery)
             );
             request.settlement.settle(Verdict::Replaced);
             if let Some(lock) = unique::read(request.context.headers(), request.context.id()) {
-                let _ = settler.insist("release the lock of a unique task", Effect::Unlock(&lock)).await;
+                let _ = settler
+                    .retry_until_durable("release the lock of a unique task", Effect::Unlock(&lock))
+                    .await;
             }
             Ok(())
         }

@@ -45,7 +45,7 @@ impl Settler {
         effect: impl Fn(Message) -> Effect<'a>,
     ) -> Result<(), Unsettled> {
         loop {
-            match self.insist(what, effect(copy.message())).await {
+            match self.retry_until_durable(what, effect(copy.message())).await {
                 Err(Unsettled::Impossible(error)) if error.is_headers_too_large() && copy.trim() => {}
                 done => {
                     if done.is_ok()
@@ -87,7 +87,7 @@ impl Settler {
     }
 
     /// Retries an effect until it succeeds, proves impossible, or a cold shutdown starts.
-    pub(crate) async fn insist(&self, what: &str, effect: Effect<'_>) -> Result<(), Unsettled> {
+    pub(crate) async fn retry_until_durable(&self, what: &str, effect: Effect<'_>) -> Result<(), Unsettled> {
         self.persist.until_done(what, effect.by(), || self.attempt(&effect).boxed()).await
     }
 }

@@ -1,5 +1,6 @@
 //! What follows a run: decided in `outcome`, carried out in the order documented in `settle`.
 
+pub(crate) mod backend_away;
 pub(crate) mod continuation;
 pub(crate) mod copy;
 pub(crate) mod counters;
@@ -17,5 +18,4 @@ pub(crate) mod requeue;
 pub(crate) mod results;
 pub(crate) mod settle;
 pub(crate) mod settler;
-pub(crate) mod store_away;
 pub(crate) mod trimmed_copy;

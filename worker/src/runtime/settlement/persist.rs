@@ -156,11 +156,11 @@ pub(crate) struct Settling {
 struct Listed {
     next: u64,
     /// In order of arrival.
-    entries: BTreeMap<u64, Effort>,
+    entries: BTreeMap<u64, Retrying>,
 }
 
 #[derive(Debug)]
-struct Effort {
+struct Retrying {
     by: By,
     since: Instant,
     reason: String,
@@ -189,14 +189,14 @@ impl Settling {
         let mut listed = self.lock();
         listed.next += 1;
         let number = listed.next;
-        listed.entries.insert(number, Effort { by, since, reason: String::new() });
+        listed.entries.insert(number, Retrying { by, since, reason: String::new() });
         Entry { list: self, number }
     }
 
     /// `None` when nothing waits to be settled.
     pub(crate) fn slowest(&self) -> Option<Slowest> {
         let listed = self.lock();
-        let Effort { by, since, reason } = listed.entries.values().min_by_key(|effort| effort.since)?;
+        let Retrying { by, since, reason } = listed.entries.values().min_by_key(|effort| effort.since)?;
         let waits_for = match by {
             By::Broker => &self.broker,
             By::Store => &self.store,

@@ -76,7 +76,8 @@ impl Settler {
         let mut publication = Publication::to_queue(&queue, message);
         // The caller may have gone.
         publication.mandatory = false;
-        let answered = unless_impossible(self.insist("send a reply", Effect::Publish(publication)).await)?;
+        let answered =
+            unless_impossible(self.retry_until_durable("send a reply", Effect::Publish(publication)).await)?;
         if let Err(error) = &answered {
             tracing::error!(id = context.id(), error = format!("{error:#}"), "cannot send the reply");
         }

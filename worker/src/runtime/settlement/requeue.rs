@@ -25,7 +25,11 @@ impl Settler {
     pub(crate) async fn requeue(&self, request: Request) {
         if request.settlement.is_settled() {
             // `ack = "early"` means at most once: it has started, so it does not run again.
-            tracing::warn!(task = request.context.task(), id = request.context.id(), "interrupted for good");
+            tracing::warn!(
+                task = request.context.task(),
+                id = request.context.id(),
+                "interrupted; not run again"
+            );
             return;
         }
         // Only a stopping worker requeues. Wait until it cannot receive the same message again.

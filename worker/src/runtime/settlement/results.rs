@@ -81,7 +81,9 @@ impl Settler {
             return Ok(());
         }
         let store = async |record: &ResultRecord| {
-            unless_impossible(self.insist("store a result", Effect::Store { record, reply_to }).await)
+            unless_impossible(
+                self.retry_until_durable("store a result", Effect::Store { record, reply_to }).await,
+            )
         };
         let begun = self.metrics.is_on().then(Instant::now);
         let Err(error) = store(record).await? else {
@@ -109,7 +111,7 @@ impl Settler {
     /// Stores a record unless the backend is away or slow. The task is then acked without it.
     async fn store_if_possible(&self, record: &ResultRecord, reply_to: Option<&str>) {
         let begun = Instant::now();
-        let problem = match self.store_away.is_known(begun) {
+        let problem = match self.backend_away.is_known(begun) {
             true => "the store was away a moment ago".to_owned(),
             false => match tokio::time::timeout(PATIENCE, self.backend.store(record, reply_to)).await {
                 Ok(Ok(())) => return self.metrics.result(StoredAs::Stored, begun.elapsed()),
@@ -119,11 +121,11 @@ impl Settler {
                     format!("{error:#}")
                 }
                 Ok(Err(error)) => {
-                    self.store_away.note();
+                    self.backend_away.note();
                     format!("{error:#}")
                 }
                 Err(_) => {
-                    self.store_away.note();
+                    self.backend_away.note();
                     format!("no answer within {}", show::duration(PATIENCE))
                 }
             },

@@ -134,7 +134,8 @@ impl Settler {
         // Only now: the next call must not overlap with this one.
         if let Some(lock) = lock
             && let Err(Unsettled::Impossible(error)) =
-                Box::pin(self.insist("release the lock of a unique task", Effect::Unlock(&lock))).await
+                Box::pin(self.retry_until_durable("release the lock of a unique task", Effect::Unlock(&lock)))
+                    .await
         {
             tracing::error!(error = format!("{error:#}"), "cannot release a lock: it expires by itself");
         }
@@ -199,7 +200,7 @@ impl Settler {
         self.keep_lock(request, after).await?;
         self.reporter.ended(context, OutcomeKind::Retried { after, failure: &failure });
         if let Err(error) = unless_impossible(self.publish_later(request, message, after).await)? {
-            let message = format!("{} (it is not tried again: {error:#})", failure.message);
+            let message = format!("{} (it is not retried: {error:#})", failure.message);
             return self.dead(request, DeadReason::Unsettled, TaskFailure { message, ..failure }).await;
         }
         count(&self.counters.retried);
@@ -215,7 +216,7 @@ impl Settler {
     pub(crate) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
-        let keep = || self.broker.keep_locked(&lock, wait);
+        let keep = || self.broker.extend_lock(&lock, wait);
         let kept = self.persist.until_done("keep the lock of a unique task", By::Broker, keep).await;
         match unless_impossible(kept)? {
             Ok(Locked::Taken) => {}
@@ -225,7 +226,7 @@ impl Settler {
                     task,
                     id,
                     holder,
-                    "another call holds its lock: it is retried next to that call"
+                    "another call holds its lock; both may run at the same time"
                 );
             }
             Err(error) => {
@@ -277,7 +278,7 @@ impl Settler {
                 Verdict::Reject
             }
         };
-        self.tell_of_failure(request, &failure).await?;
+        self.report_failure(request, &failure).await?;
         if !self.hooks.is_empty() {
             let failed = FailedTask { context: context.clone(), reason: reason.as_str(), failure, attempts };
             self.hooks.tell(failed, &self.persist.cold).await;
@@ -286,7 +287,7 @@ impl Settler {
     }
 
     /// Reports a failure to the waiting caller, and publishes the errbacks.
-    async fn tell_of_failure(&self, request: &Request, failure: &TaskFailure) -> Result<(), Abandoned> {
+    async fn report_failure(&self, request: &Request, failure: &TaskFailure) -> Result<(), Abandoned> {
         let context = &request.context;
         if request.plain {
             return self.reply_failure(context, failure).await;
@@ -333,8 +334,11 @@ impl Settler {
                 delay: delay.map(|delay| self.as_long_as_possible(delay)),
                 mandatory: true,
             };
-            self.insist("send the follow-up messages", Effect::Send { queue: route.queue, publication })
-                .await?;
+            self.retry_until_durable(
+                "send the follow-up messages",
+                Effect::Send { queue: route.queue, publication },
+            )
+            .await?;
         }
         Ok(())
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
+use super::backend_away::BackendAway;
 use super::counters::Counters;
 use super::failure_hooks::FailureHooks;
 use super::letter_counts::LetterCounts;
 use super::persist::Persist;
-use super::store_away::StoreAway;
 use crate::app::App;
 use crate::backend::ResultBackend;
 use crate::broker::{Broker, Verdict};
@@ -32,7 +32,7 @@ pub(crate) struct Settler {
     /// Receives results.
     pub(crate) backend: Arc<dyn ResultBackend>,
     /// Whether the backend is away, for results that are not required.
-    pub(crate) store_away: StoreAway,
+    pub(crate) backend_away: BackendAway,
     /// The worker's name.
     pub(crate) worker: String,
     /// Called for dead letters.

@@ -142,7 +142,7 @@ fn reasons_read_as_sentences() {
         no_worker.to_string(),
         "no worker consumes from its queue `mail`; those that replied consume from others: w@h"
     );
-    assert_eq!(no_worker.way_out("a").as_deref(), Some("mq-worker --queues mail"));
+    assert_eq!(no_worker.remedy("a").as_deref(), Some("mq-worker --queues mail"));
     let paused = Reason::QueuePaused { queue: "mail".into(), until: Some(now()) };
     assert_eq!(paused.to_string(), "its queue `mail` is paused until 2023-11-14 22:13:20Z");
     let dead = Reason::DeadLettered {
@@ -155,5 +155,5 @@ fn reasons_read_as_sentences() {
         dead.to_string(),
         "it is in the dead-letter queue `mail.dead` (max_retries): MailError: no route"
     );
-    assert_eq!(dead.way_out("a").as_deref(), Some("mq-worker dead replay mail --id a"));
+    assert_eq!(dead.remedy("a").as_deref(), Some("mq-worker dead replay mail --id a"));
 }

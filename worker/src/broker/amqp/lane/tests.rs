@@ -17,7 +17,7 @@ fn unattached(commands: mpsc::Receiver<LaneCommand>, consumer: mpsc::Sender<Deli
     };
     let amqp = Amqp::open(&"amqp://127.0.0.1:1".parse().expect("a URL"), &options).expect("threads");
     let source = Source { queue: "q".into(), prefetch: 1, tag: "t".into(), arguments: FieldTable::default() };
-    Lane::new(amqp, source, Beginning::Attaching, Arc::default(), commands, consumer)
+    Lane::new(amqp, source, LaneStart::Attaching, Arc::default(), commands, consumer)
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn a_flush_begins_also_while_no_verdict_waits() {
 }
 
 #[test]
-fn who_comes_during_a_flush_waits_for_the_next() {
+fn a_flush_requested_during_a_flush_waits_for_the_next_one() {
     let mut flushes = Flushes::default();
     assert!(!flushes.begin() && !flushes.ask());
     let (first, mut is_first_over) = oneshot::channel();

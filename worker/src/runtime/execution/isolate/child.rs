@@ -21,7 +21,7 @@ use crate::runtime::admission::request::arguments;
 use crate::runtime::execution::call;
 use crate::runtime::execution::ended::Ended;
 use crate::task::context;
-use crate::task::registry::{NotBegun, run_setup};
+use crate::task::registry::{StartError, run_setup};
 use crate::task::{Context, Registry, SharedState, TaskError, Work};
 use crate::traces::{self, Step};
 
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Runs the one call that this process was started for, and exits.
-pub(super) fn become_task() -> ! {
+pub(super) fn run_task_and_exit() -> ! {
     let code = match answer() {
         Ok(()) => 0,
         Err(problem) => {
@@ -101,7 +101,7 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
     let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;
     rustix::stdio::dup2_stdin(nothing).map_err(|error| format!("cannot close standard input: {error}"))?;
     let (call, body) = wire::read::<IsolatedCall>(socket).map_err(failed("cannot read the call"))?;
-    let orders = Arc::new(Orders::default());
+    let orders = Arc::new(StopRequests::default());
     let (line, given) = (socket.try_clone().map_err(failed("no second socket"))?, Arc::clone(&orders));
     // Ends with the process.
     let listener = std::thread::Builder::new().spawn(move || listen(line, &given));
@@ -127,13 +127,13 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
 
 /// Orders from the worker so far, which may arrive before the call is ready.
 #[derive(Default)]
-struct Orders {
+struct StopRequests {
     cancelled: CancellationToken,
     revoked: AtomicBool,
     context: OnceLock<Context>,
 }
 
-impl Orders {
+impl StopRequests {
     fn give(&self, order: u8) {
         if order == REVOKE {
             self.revoked.store(true, Ordering::SeqCst);
@@ -157,7 +157,7 @@ impl Orders {
 }
 
 /// Waits for orders to stop, and for the death of the worker.
-fn listen(mut worker: UnixStream, orders: &Orders) {
+fn listen(mut worker: UnixStream, orders: &StopRequests) {
     let mut order = [0];
     while let Ok(1) = worker.read(&mut order) {
         orders.give(order[0]);
@@ -167,7 +167,7 @@ fn listen(mut worker: UnixStream, orders: &Orders) {
     std::process::abort();
 }
 
-async fn run(call: IsolatedCall, body: Vec<u8>, orders: &Orders, worker: &UnixStream) -> Ended {
+async fn run(call: IsolatedCall, body: Vec<u8>, orders: &StopRequests, worker: &UnixStream) -> Ended {
     let step = Step::of(&call.trace);
     let (work, context) = match prepare(call, body, orders).await {
         Ok(prepared) => prepared,
@@ -204,7 +204,7 @@ fn pass_on(context: &Context, worker: &UnixStream) {
     }
 }
 
-async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Result<(Work, Context), Ended> {
+async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &StopRequests) -> Result<(Work, Context), Ended> {
     let failed = |error: TaskError| Ended::Erred(error);
     let mut shared = SharedState::default();
     run_setup(&mut shared).await.map_err(|error| failed(error.into()))?;
@@ -231,7 +231,7 @@ async fn prepare(call: IsolatedCall, body: Vec<u8>, orders: &Orders) -> Result<(
     let body = arguments(&context).map_err(|problem| failed(TaskError::reject(problem)))?;
     match task.begin(context.clone(), body.arguments) {
         Ok(work) => Ok((work.into_inner(), context)),
-        Err(NotBegun::Refused(error)) => Err(Ended::Erred(TaskError::reject(error))),
-        Err(NotBegun::Panicked(text)) => Err(Ended::Panicked(text.into())),
+        Err(StartError::Refused(error)) => Err(Ended::Erred(TaskError::reject(error))),
+        Err(StartError::Panicked(text)) => Err(Ended::Panicked(text.into())),
     }
 }

@@ -48,7 +48,7 @@ pub fn run_isolated() {
     READY.store(true, Ordering::Relaxed);
     #[cfg(unix)]
     if std::env::var_os(MARK).is_some() {
-        child::become_task();
+        child::run_task_and_exit();
     }
 }
 

@@ -39,7 +39,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let (mut from, mut to) = UnixStream::from_std(ours)?.into_split();
-    let mut family = Family::start(theirs.into())?;
+    let mut family = ProcessGroup::start(theirs.into())?;
     let tell = async {
         // If the process is gone, reading its reply shows that.
         if to.write_all(&call).await.is_ok() {
@@ -90,7 +90,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
         family.kill();
     }
     let status = family.head.wait().await?;
-    let words = in_words(status, memory_limit);
+    let words = describe_exit(status, memory_limit);
     // A signal to all processes of a service may reach one that is still starting.
     let was_told_to_end = [Signal::TERM, Signal::INT, Signal::HUP].map(|signal| Some(signal.as_raw()));
     if !has_begun && was_told_to_end.contains(&status.signal()) {
@@ -106,12 +106,12 @@ fn program() -> io::Result<std::path::PathBuf> {
 }
 
 /// The process of a call and everything that it started. They are killed when this is dropped.
-struct Family {
+struct ProcessGroup {
     head: Child,
     group: Option<Pid>,
 }
 
-impl Family {
+impl ProcessGroup {
     /// Starts the process with the same arguments and environment, so that it arrives at the same settings.
     fn start(socket: OwnedFd) -> io::Result<Self> {
         let mut arguments = std::env::args_os();
@@ -139,22 +139,22 @@ impl Family {
     }
 }
 
-impl Drop for Family {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
         let Some(group) = self.group else { return };
         // As process 1 of a container we inherit the orphans of that process and must reap them. Elsewhere none of the group
         // are our children. All of them were killed, so this ends soon.
-        let bury = move || while let Ok(Some(_)) = waitpgid(group, WaitOptions::empty()) {};
+        let reap = move || while let Ok(Some(_)) = waitpgid(group, WaitOptions::empty()) {};
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // If there is no thread for it, they stay until this process ends.
-            let _ = caught(|| runtime.spawn_blocking(bury));
+            let _ = caught(|| runtime.spawn_blocking(reap));
         }
     }
 }
 
 /// Describes how a process ended that sent no reply.
-fn in_words(status: ExitStatus, memory_limit: Option<u64>) -> String {
+fn describe_exit(status: ExitStatus, memory_limit: Option<u64>) -> String {
     let Some(signal) = status.signal() else {
         let code = status.code().unwrap_or_default();
         return format!("its process ended with exit code {code} before the task did");

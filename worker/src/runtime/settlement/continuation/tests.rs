@@ -141,7 +141,7 @@ fn times_are_absolute_in_the_message() {
 }
 
 #[test]
-fn what_this_worker_cannot_send_on_is_seen_wherever_it_hides() {
+fn unsupported_signatures_are_found_at_any_depth() {
     let plain = signature(&json!({}));
     let chord = signature(&json!({"chord": {"task": "body"}}));
     let group = r#"{"task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": []}}"#;

@@ -138,7 +138,7 @@ pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
     let taken = async |lock: &Lock| broker.lock(lock).await.expect("an answer") == Locked::Taken;
     assert!(taken(&short).await && taken(&long).await);
     for wait in [HOUR, 2 * HOUR, Duration::MAX, Duration::from_secs(1)] {
-        assert_eq!(broker.keep_locked(&long, wait).await.expect("an answer"), Locked::Taken, "{wait:?}");
+        assert_eq!(broker.extend_lock(&long, wait).await.expect("an answer"), Locked::Taken, "{wait:?}");
     }
     // Longer than its lifetime, one step at a time.
     for clock in ["first", "second"] {
@@ -147,7 +147,7 @@ pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
         let begun = tokio::time::Instant::now();
         while !taken(&clocks[1]).await {
             assert!(begun.elapsed() < LIMIT, "it never opens");
-            let kept = broker.keep_locked(&short, Duration::from_millis(500)).await.expect("an answer");
+            let kept = broker.extend_lock(&short, Duration::from_millis(500)).await.expect("an answer");
             assert_eq!(kept, Locked::Taken);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -156,10 +156,10 @@ pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
         let (mine, other) = (named(key, "task-1"), named(key, "task-2"));
         let held = Locked::Held(Some("task-1".into()));
         assert_eq!(broker.lock(&other).await.expect("an answer"), held, "{key}");
-        assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), held, "{key}");
+        assert_eq!(broker.extend_lock(&other, HOUR).await.expect("an answer"), held, "{key}");
         broker.unlock(&mine).await.expect("opened");
         // Without a holder, the one that tries to keep the lock takes it.
-        assert_eq!(broker.keep_locked(&other, HOUR).await.expect("an answer"), Locked::Taken, "{key}");
+        assert_eq!(broker.extend_lock(&other, HOUR).await.expect("an answer"), Locked::Taken, "{key}");
         assert!(!taken(&mine).await, "{key}");
         broker.unlock(&other).await.expect("opened");
     }

@@ -11,7 +11,7 @@ const FEW: usize = 24;
 
 /// Which messages of a batch are acked.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct BatchAcks {
     /// All tags up to this one are acked.
     acked: u64,
     /// To be acked.
@@ -21,7 +21,7 @@ pub(super) struct Written {
     count: usize,
 }
 
-impl Written {
+impl BatchAcks {
     /// Marks a message as done.
     pub(super) fn done(&mut self, tag: u64) {
         self.since.get_or_insert_with(Instant::now);
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn only_what_has_nothing_unacked_before_it_is_acked_together() {
-        let mut written = Written::default();
+        let mut written = BatchAcks::default();
         let mut next = |done: &[u64]| {
             done.iter().for_each(|tag| written.done(*tag));
             tags(written.all())
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn many_are_acked_at_once_and_few_wait_for_more() {
-        let (mut written, now, straggler) = (Written::default(), Instant::now(), Duration::from_secs(60));
+        let (mut written, now, straggler) = (BatchAcks::default(), Instant::now(), Duration::from_secs(60));
         (2..=80).for_each(|tag| written.done(tag));
         assert_eq!(tags(written.due(now, straggler)), [], "the first is missing");
         written.done(1);

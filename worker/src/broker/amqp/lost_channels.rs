@@ -16,7 +16,7 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 const REMEMBERED: usize = 8192;
 
 /// Messages of lost channels. `P` is a parked copy.
-pub(super) struct Survivors<P> {
+pub(super) struct LostChannels<P> {
     /// Keyed by the number of the lost channel and the tag there.
     running: HashMap<(u64, u64), Identity>,
     parked: HashMap<Identity, Option<P>>,
@@ -29,7 +29,7 @@ pub(super) struct Survivors<P> {
 
 /// What to do with a redelivered message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub(super) enum Redelivered {
     /// It is not known here.
     Run,
     /// Its first run is still in progress.
@@ -38,7 +38,7 @@ pub(super) enum Again {
     Finished,
 }
 
-impl<P> Survivors<P> {
+impl<P> LostChannels<P> {
     /// `most` is how many messages may be unacked on the channel.
     pub(super) fn new(most: usize) -> Self {
         let (running, parked, finished, acked) = Default::default();
@@ -81,19 +81,19 @@ impl<P> Survivors<P> {
         self.running.is_empty() && self.finished.is_empty()
     }
 
-    /// Decides what to do with a redelivered message. On [`Again::Park`], the caller must call [`park`](Self::park).
-    pub(super) fn ask(&mut self, identity: &Identity) -> Again {
+    /// Decides what to do with a redelivered message. On [`Redelivered::Park`], the caller must call [`park`](Self::park).
+    pub(super) fn ask(&mut self, identity: &Identity) -> Redelivered {
         while self.finished.front().is_some_and(|(since, _)| since.elapsed() > REMEMBERED_FOR) {
             self.finished.pop_front();
         }
         if let Some(at) = self.finished.iter().position(|(_, finished)| finished == identity) {
             self.finished.remove(at);
-            return Again::Finished;
+            return Redelivered::Finished;
         }
         match self.parked.get(identity) {
-            Some(None) => Again::Park,
+            Some(None) => Redelivered::Park,
             // Two copies of one message: the second is a message of its own.
-            Some(Some(_)) | None => Again::Run,
+            Some(Some(_)) | None => Redelivered::Run,
         }
     }
 
@@ -125,44 +125,44 @@ mod tests {
 
     #[test]
     fn a_copy_waits_for_the_end_of_the_first_run() {
-        let mut survivors = Survivors::new(8);
-        survivors.lost(1, vec![(5, identity("a")), (6, identity("b"))], []);
-        assert_eq!(survivors.ask(&identity("a")), Again::Park);
-        survivors.park(&identity("a"), "copy");
-        assert_eq!(survivors.ask(&identity("c")), Again::Run);
-        assert_eq!(survivors.ended(1, 5, true), Some("copy"));
-        assert_eq!(survivors.ask(&identity("a")), Again::Run, "the copy was settled with it");
-        assert_eq!(survivors.ended(1, 5, true), None, "once");
-        assert_eq!(survivors.ended(1, 6, true), None);
-        assert_eq!(survivors.ask(&identity("b")), Again::Finished);
-        assert_eq!(survivors.ask(&identity("b")), Again::Run, "only its one copy is skipped");
-        assert!(survivors.is_empty());
+        let mut lost_channels = LostChannels::new(8);
+        lost_channels.lost(1, vec![(5, identity("a")), (6, identity("b"))], []);
+        assert_eq!(lost_channels.ask(&identity("a")), Redelivered::Park);
+        lost_channels.park(&identity("a"), "copy");
+        assert_eq!(lost_channels.ask(&identity("c")), Redelivered::Run);
+        assert_eq!(lost_channels.ended(1, 5, true), Some("copy"));
+        assert_eq!(lost_channels.ask(&identity("a")), Redelivered::Run, "the copy was settled with it");
+        assert_eq!(lost_channels.ended(1, 5, true), None, "once");
+        assert_eq!(lost_channels.ended(1, 6, true), None);
+        assert_eq!(lost_channels.ask(&identity("b")), Redelivered::Finished);
+        assert_eq!(lost_channels.ask(&identity("b")), Redelivered::Run, "only its one copy is skipped");
+        assert!(lost_channels.is_empty());
     }
 
     #[test]
     fn a_run_that_is_given_back_is_run_again() {
-        let mut survivors = Survivors::<()>::new(8);
-        survivors.lost(1, vec![(1, identity("a"))], []);
-        assert_eq!(survivors.ended(1, 1, false), None);
-        assert_eq!(survivors.ask(&identity("a")), Again::Run);
+        let mut lost_channels = LostChannels::<()>::new(8);
+        lost_channels.lost(1, vec![(1, identity("a"))], []);
+        assert_eq!(lost_channels.ended(1, 1, false), None);
+        assert_eq!(lost_channels.ask(&identity("a")), Redelivered::Run);
     }
 
     #[test]
     fn a_second_loss_voids_what_was_parked() {
-        let mut survivors = Survivors::new(8);
-        survivors.lost(1, vec![(1, identity("a"))], [identity("done")]);
-        survivors.park(&identity("a"), "first copy");
-        survivors.lost(2, vec![], []);
-        assert_eq!(survivors.ask(&identity("a")), Again::Park);
-        survivors.park(&identity("a"), "second copy");
-        assert_eq!(survivors.ended(1, 1, true), Some("second copy"));
-        assert_eq!(survivors.ask(&identity("done")), Again::Finished);
+        let mut lost_channels = LostChannels::new(8);
+        lost_channels.lost(1, vec![(1, identity("a"))], [identity("done")]);
+        lost_channels.park(&identity("a"), "first copy");
+        lost_channels.lost(2, vec![], []);
+        assert_eq!(lost_channels.ask(&identity("a")), Redelivered::Park);
+        lost_channels.park(&identity("a"), "second copy");
+        assert_eq!(lost_channels.ended(1, 1, true), Some("second copy"));
+        assert_eq!(lost_channels.ask(&identity("done")), Redelivered::Finished);
     }
 
     #[test]
     fn a_retry_is_another_message() {
-        let mut survivors = Survivors::<()>::new(8);
-        survivors.lost(1, vec![(1, identity("a"))], []);
-        assert_eq!(survivors.ask(&Identity::test("a", 1)), Again::Run);
+        let mut lost_channels = LostChannels::<()>::new(8);
+        lost_channels.lost(1, vec![(1, identity("a"))], []);
+        assert_eq!(lost_channels.ask(&Identity::test("a", 1)), Redelivered::Run);
     }
 }

@@ -21,22 +21,22 @@ const GONE: i32 = 1000;
 
 /// The last queue that was checked, and the answer.
 #[derive(Default)]
-pub(super) struct Outlives(Mutex<Option<(Arc<str>, bool, Instant)>>);
+pub(super) struct AutoDeleteCheck(Mutex<Option<(Arc<str>, bool, Instant)>>);
 
-impl Outlives {
+impl AutoDeleteCheck {
     /// False for an auto-delete queue, and if it cannot be determined.
     pub(super) async fn ask(&self, amqp: &Amqp, queue: &str) -> Result<bool> {
         let known = lock(&self.0).clone();
-        if let Some((name, outlives, since)) = known
+        if let Some((name, auto_delete_check, since)) = known
             && *name == *queue
             && since.elapsed() < REMEMBERED
         {
-            return Ok(outlives);
+            return Ok(auto_delete_check);
         }
         let look = async |mut scratch: Scratch| is_kept(&mut scratch, queue).await;
-        let outlives = amqp.ask(&format!("get from queue `{queue}`"), look).await?;
-        *lock(&self.0) = Some((queue.into(), outlives, Instant::now()));
-        Ok(outlives)
+        let auto_delete_check = amqp.ask(&format!("get from queue `{queue}`"), look).await?;
+        *lock(&self.0) = Some((queue.into(), auto_delete_check, Instant::now()));
+        Ok(auto_delete_check)
     }
 }
 

@@ -15,13 +15,13 @@ const SWEEP: u64 = 1024;
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 #[derive(Default)]
-pub(super) struct Memos {
-    noted: HashMap<(Register, String), Noted>,
+pub(super) struct RegisterStore {
+    noted: HashMap<(Register, String), NoteRow>,
     count: u64,
     locks: HashMap<String, Held>,
 }
 
-struct Noted {
+struct NoteRow {
     number: u64,
     note: Note,
 }
@@ -31,7 +31,7 @@ struct Held {
     until: Instant,
 }
 
-impl Memos {
+impl RegisterStore {
     pub(super) fn note(&mut self, register: Register, note: &Note) {
         let now = Utc::now();
         self.count += 1;
@@ -42,12 +42,12 @@ impl Memos {
         let before =
             self.noted.get(&key).is_some_and(|before| before.note.by_force && before.note.until > now);
         let note = Note { by_force: note.by_force || before, ..note.clone() };
-        self.noted.insert(key, Noted { number: self.count, note });
+        self.noted.insert(key, NoteRow { number: self.count, note });
     }
 
     pub(super) fn notes(&self, register: Register, from: u64) -> Notes {
         let wanted = self.noted.iter().filter(|((of, _), noted)| *of == register && noted.number > from);
-        let mut found: Vec<&Noted> = wanted.map(|(_, noted)| noted).collect();
+        let mut found: Vec<&NoteRow> = wanted.map(|(_, noted)| noted).collect();
         found.sort_unstable_by_key(|noted| noted.number);
         Notes { notes: found.into_iter().map(|noted| noted.note.clone()).collect(), next: self.count }
     }

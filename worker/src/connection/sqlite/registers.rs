@@ -11,7 +11,7 @@ const SWEEP_BATCH: i64 = 1000;
 
 /// A note on an id.
 #[derive(Debug)]
-pub(crate) struct Noted {
+pub(crate) struct NoteRow {
     pub(crate) id: String,
     /// In milliseconds since 1970.
     pub(crate) until: i64,
@@ -21,8 +21,8 @@ pub(crate) struct Noted {
 impl Engine {
     /// Records an id. It replaces an earlier note under a new number, so that readers see it again, and inherits its
     /// `by_force` if that has not expired.
-    pub(crate) fn note(&self, register: &str, noted: &Noted, now: i64) -> Sql<()> {
-        let Noted { id, until, by_force } = noted;
+    pub(crate) fn note(&self, register: &str, noted: &NoteRow, now: i64) -> Sql<()> {
+        let NoteRow { id, until, by_force } = noted;
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO note (register, id, until, by_force) VALUES (?1, ?2, ?3, ?4 OR EXISTS
@@ -33,7 +33,7 @@ impl Engine {
     }
 
     /// Returns the unexpired notes after a number, and the number to continue from.
-    pub(crate) fn notes(&self, register: &str, after: u64, now: i64) -> Sql<(Vec<Noted>, u64)> {
+    pub(crate) fn notes(&self, register: &str, after: u64, now: i64) -> Sql<(Vec<NoteRow>, u64)> {
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         // Read before the notes: one recorded in between is returned again next time.
         let next: i64 = self
@@ -43,7 +43,8 @@ impl Engine {
         let mut statement = self.db.prepare_cached(
             "SELECT id, until, by_force FROM note WHERE seq > ? AND register = ? AND until > ? ORDER BY seq",
         )?;
-        let noted = |row: &Row<'_>| Ok(Noted { id: row.get(0)?, until: row.get(1)?, by_force: row.get(2)? });
+        let noted =
+            |row: &Row<'_>| Ok(NoteRow { id: row.get(0)?, until: row.get(1)?, by_force: row.get(2)? });
         let rows = statement.query_map(params![after, register, now], noted)?;
         Ok((rows.collect::<Sql<_>>()?, next.max(after).unsigned_abs()))
     }
@@ -82,7 +83,7 @@ impl Engine {
     }
 
     /// Deletes a batch of expired notes and locks, and returns their number.
-    pub(super) fn sweep_memos(&self, now: i64) -> Sql<usize> {
+    pub(super) fn sweep_registers(&self, now: i64) -> Sql<usize> {
         let notes = self
             .db
             .prepare_cached(

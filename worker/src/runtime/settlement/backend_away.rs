@@ -8,9 +8,9 @@ const REST: Duration = Duration::from_secs(1);
 
 /// Remembers for a moment that the store is away, so that tasks do not wait for it one after another.
 #[derive(Debug, Default)]
-pub(crate) struct StoreAway(Mutex<Option<Instant>>);
+pub(crate) struct BackendAway(Mutex<Option<Instant>>);
 
-impl StoreAway {
+impl BackendAway {
     /// True if it has failed a moment ago.
     pub(crate) fn is_known(&self, now: Instant) -> bool {
         let since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_known_for_a_moment() {
-        let away = StoreAway::default();
+        let away = BackendAway::default();
         let now = Instant::now();
         assert!(!away.is_known(now));
         away.note();

@@ -11,16 +11,16 @@ use tokio::time::Instant;
 /// This many verdicts in flight are never held back.
 const FEW: usize = 24;
 /// How long the queue may take for more than that.
-const SINKS: Duration = Duration::from_millis(500);
+const SETTLE_TIME: Duration = Duration::from_millis(500);
 
 /// The verdicts of one channel: how many were written since the queue certainly had all, and when the last one was.
 #[derive(Debug, Default)]
-pub(super) struct Sinking(Option<(usize, Instant)>);
+pub(super) struct UnconfirmedVerdicts(Option<(usize, Instant)>);
 
-impl Sinking {
+impl UnconfirmedVerdicts {
     /// Records that this many were written.
     pub(super) fn wrote(&mut self, verdicts: usize, now: Instant) {
-        let before = self.0.filter(|(_, last)| now < *last + SINKS).map_or(0, |(count, _)| count);
+        let before = self.0.filter(|(_, last)| now < *last + SETTLE_TIME).map_or(0, |(count, _)| count);
         if verdicts > 0 {
             self.0 = Some((before + verdicts, now));
         }
@@ -29,7 +29,7 @@ impl Sinking {
     /// When the queue will have everything that was written, if it may not have it yet at this time.
     pub(super) fn over_at(&self, now: Instant) -> Option<Instant> {
         let (count, last) = self.0?;
-        Some(last + SINKS).filter(|over| count > FEW && now < *over)
+        Some(last + SETTLE_TIME).filter(|over| count > FEW && now < *over)
     }
 }
 
@@ -39,15 +39,18 @@ mod tests {
 
     #[test]
     fn many_verdicts_in_a_short_time_are_given_time_and_few_are_not() {
-        let (mut sinking, begun) = (Sinking::default(), Instant::now());
+        let (mut unconfirmed_verdicts, begun) = (UnconfirmedVerdicts::default(), Instant::now());
         let at = |millis| begun + Duration::from_millis(millis);
-        sinking.wrote(FEW, at(0));
-        sinking.wrote(0, at(100));
-        assert_eq!(sinking.over_at(at(0)), None);
-        sinking.wrote(1, at(300));
-        assert_eq!((sinking.over_at(at(300)), sinking.over_at(at(799))), (Some(at(800)), Some(at(800))));
-        assert_eq!(sinking.over_at(at(800)), None);
-        sinking.wrote(FEW, at(800));
-        assert_eq!(sinking.over_at(at(800)), None, "the others are in the queue");
+        unconfirmed_verdicts.wrote(FEW, at(0));
+        unconfirmed_verdicts.wrote(0, at(100));
+        assert_eq!(unconfirmed_verdicts.over_at(at(0)), None);
+        unconfirmed_verdicts.wrote(1, at(300));
+        assert_eq!(
+            (unconfirmed_verdicts.over_at(at(300)), unconfirmed_verdicts.over_at(at(799))),
+            (Some(at(800)), Some(at(800)))
+        );
+        assert_eq!(unconfirmed_verdicts.over_at(at(800)), None);
+        unconfirmed_verdicts.wrote(FEW, at(800));
+        assert_eq!(unconfirmed_verdicts.over_at(at(800)), None, "the others are in the queue");
     }
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind};
 use crate::tracing::warn;
 
 /// Which publish made the broker close the channel, as far as its message tells.
-pub(super) enum Blame {
+pub(super) enum ChannelCloseCause {
     /// `NOT_FOUND - no exchange 'x' in vhost '/'`, or `ACCESS_REFUSED - access to exchange 'x' …`.
     Exchange {
         name: String,
@@ -17,7 +17,7 @@ pub(super) enum Blame {
     Unclear,
 }
 
-impl Blame {
+impl ChannelCloseCause {
     pub(super) fn new(error: &lapin::Error) -> Self {
         let text = text(error);
         let code = reply_code(error);

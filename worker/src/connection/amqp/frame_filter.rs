@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::DropGuard;
 
-use super::greeting::objection;
+use super::greeting::check_greeting;
 use super::properties::{mend_header, mend_method, tuned, unreadable, without_traces};
 
 /// The size of a frame's head: type, channel, length.
@@ -27,7 +27,7 @@ const LARGEST: usize = 1024 * 1024;
 
 /// A stream of frames whose headers are checked before they are passed on.
 #[derive(Debug)]
-pub(super) struct Sieve<S> {
+pub(super) struct FrameFilter<S> {
     inner: S,
     /// Set once the first bytes were checked.
     is_greeted: bool,
@@ -43,7 +43,7 @@ pub(super) struct Sieve<S> {
     _ends: DropGuard,
 }
 
-impl<S> Sieve<S> {
+impl<S> FrameFilter<S> {
     /// Wraps a stream. `frame_max` is the largest frame that `lapin` accepts; 0 means no limit.
     pub(super) fn new(inner: S, frame_max: u32, ends: DropGuard) -> Self {
         let frame_max = usize::try_from(frame_max).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
@@ -112,7 +112,7 @@ impl<S> Sieve<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Sieve<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FrameFilter<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let mut given = 0;
@@ -132,9 +132,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sieve<S> {
             this.make_room();
             let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut this.buffer[this.end..]))?;
             if !std::mem::replace(&mut this.is_greeted, true)
-                && let Some(objection) = objection(&this.buffer[..read])
+                && let Some(check_greeting) = check_greeting(&this.buffer[..read])
             {
-                return Poll::Ready(Err(objection));
+                return Poll::Ready(Err(check_greeting));
             }
             if read == 0 {
                 // The stream ends, perhaps in the middle of a frame.
@@ -149,7 +149,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sieve<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Sieve<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameFilter<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, data)
     }
@@ -218,9 +218,11 @@ mod tests {
 
     async fn sieved_below(frame_max: u32, stream: &[u8], piece: usize) -> Vec<u8> {
         let (mut out, ends) = (Vec::new(), CancellationToken::new().drop_guard());
-        let mut sieve =
-            Sieve { is_greeted: true, ..Sieve::new(Pieces(stream.to_vec(), piece), frame_max, ends) };
-        sieve.read_to_end(&mut out).await.expect("it is read");
+        let mut frame_filter = FrameFilter {
+            is_greeted: true,
+            ..FrameFilter::new(Pieces(stream.to_vec(), piece), frame_max, ends)
+        };
+        frame_filter.read_to_end(&mut out).await.expect("it is read");
         out
     }
 
