@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use super::engine::{Changes, Engine, Sql, now_ms};
 use super::failure::is_busy;
+use super::schema;
 use crate::tracing;
 
 /// Consumers of an owner whose beat is older than this are not counted. For display alone: it compares clocks.
@@ -94,6 +95,7 @@ impl Engine {
             .prepare_cached("SELECT id, beat FROM owner WHERE id <> ?")?
             .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Sql<_>>()?;
+        schema::share_lock_with(neighbours.len() + 1);
         for id in self.lease.count_silence(&neighbours) {
             tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages are redelivered");
             self.release(id, true, changes)?;
