@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use super::engine::{Changes, Engine, Sql, now_ms};
 use super::failure::is_busy;
+use super::schema;
 use crate::tracing;
 
 /// The age in milliseconds of a beat after which the consumers and claims of its owner are no longer counted. For display
@@ -95,7 +96,12 @@ impl Engine {
             .prepare_cached("SELECT id, beat FROM owner WHERE id <> ?")?
             .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Sql<_>>()?;
+<<<<<<< HEAD
         for id in self.lease.expired_neighbours(&neighbours) {
+=======
+        schema::share_lock_with(neighbours.len() + 1);
+        for id in self.lease.count_silence(&neighbours) {
+>>>>>>> main
             tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages are redelivered");
             self.release(id, true, changes)?;
         }

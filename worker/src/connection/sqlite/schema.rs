@@ -1,5 +1,6 @@
 //! Opens the file, checks that it is ours, and creates or migrates its tables.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -248,15 +249,29 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Problem> {
 
 /// How often the lock is tried before the thread looks at its inbox again, about 20 ms in total.
 const TRIES: i32 = 60;
+/// Up to this many processes try as often as they like. More of them would keep the processors busy with trying, at the expense of
+/// the one that has the lock, so each tries less often.
+const FEW: usize = 4;
 
-/// Sleeps between attempts to take the lock. SQLite's own busy timeout sleeps for up to 100 ms at a time, but a writer holds
-/// the lock for only about 1 ms.
+thread_local! {
+    /// By how much this thread lengthens its pauses. SQLite's callback gets nothing but the number of tries.
+    static SLOWDOWN: Cell<i32> = const { Cell::new(1) };
+}
+
+/// Sets how many processes work on the file of this thread.
+pub(super) fn share_lock_with(processes: usize) {
+    SLOWDOWN.set(i32::try_from(processes / FEW).unwrap_or(TRIES).clamp(1, TRIES / 6));
+}
+
+/// Pauses before the next try. SQLite's own busy timeout sleeps up to 100 ms at a time; a writer here holds the lock for about one.
 fn wait_for_lock(tries: i32) -> bool {
-    if tries >= TRIES {
+    let slowdown = SLOWDOWN.get();
+    if tries >= TRIES / slowdown {
         return false;
     }
-    let step = u64::try_from(tries).unwrap_or(0).min(3);
-    thread::sleep(Duration::from_micros(100 + step * 100));
+    let pause = u64::from((slowdown * (1 + tries.min(3))).unsigned_abs()) * 100;
+    // At random, so that those that failed together do not try together again.
+    thread::sleep(Duration::from_micros(fastrand::u64(pause / 2..=pause * 3 / 2)));
     true
 }
 
