@@ -44,7 +44,9 @@ async fn act(app: &App, command: SchedulesCommand) -> Outcome {
             all.remove(&name).await?;
             output::data(match all.get(&name).await? {
                 None => format!("schedule `{name}` is removed"),
-                Some(found) => format!("schedule `{name}` is back to its definition {}", place(&found.origin)),
+                Some(found) => {
+                    format!("schedule `{name}` is back to its definition {}", place(&found.origin))
+                }
             })
         }
     }

@@ -96,12 +96,8 @@ impl Engine {
             .prepare_cached("SELECT id, beat FROM owner WHERE id <> ?")?
             .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Sql<_>>()?;
-<<<<<<< HEAD
-        for id in self.lease.expired_neighbours(&neighbours) {
-=======
         schema::share_lock_with(neighbours.len() + 1);
-        for id in self.lease.count_silence(&neighbours) {
->>>>>>> main
+        for id in self.lease.expired_neighbours(&neighbours) {
             tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages are redelivered");
             self.release(id, true, changes)?;
         }
