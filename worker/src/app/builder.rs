@@ -144,5 +144,5 @@ impl AppBuilder {
 }
 
 fn read(text: &str, read: fn(&str) -> Result<BrokerUrl, value::Problem>) -> Result<BrokerUrl> {
-    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::shown_address(text))))
+    read(text).map_err(|problem| Error::config(format!("`{}`: {problem}", value::redacted_address(text))))
 }

@@ -50,7 +50,7 @@ async fn beat(app: App) -> Outcome {
                 return Ok(());
             }
             signal = signals.next() => {
-                if stopping && signal.insists {
+                if stopping && signal.escalates {
                     return Err(Failure::silent(signal.code));
                 }
                 info!(signal = signal.name, "stopping");

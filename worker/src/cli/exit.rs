@@ -8,7 +8,7 @@ pub(super) use crate::admin::failure::{FAILED, Failure, NO_TASKS, Outcome, TIME_
 
 /// Prints why a command failed and returns its exit code.
 pub(super) fn report(failure: Failure) -> ExitCode {
-    let (code, message) = failure.in_words();
+    let (code, message) = failure.into_parts();
     if !message.is_empty() {
         // A failure of stderr itself cannot be reported.
         let _ = Stderr.write_all(format!("error: {message}\n").as_bytes());

@@ -37,7 +37,7 @@ where
         .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
     let outcome = runtime.block_on(async {
         let outcome = command(app.clone()).await;
-        let closed = tokio::time::timeout(GOODBYE, app.close()).await;
+        let closed = tokio::time::timeout(CLOSE_TIMEOUT, app.close()).await;
         match (outcome, closed) {
             (Ok(()), Err(_)) => {
                 let broker = &app.config().broker_url;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::arguments::{CommonArguments, WorkerArguments};
 use super::exit::{Failure, Outcome};
 use crate::app::config::origins::Loaded;
-use crate::app::config::value::{self, Problem, shown_address};
+use crate::app::config::value::{self, Problem, redacted_address};
 use crate::app::{App, Config};
 use crate::connection::BrokerUrl;
 
@@ -64,7 +64,7 @@ pub(super) fn load_for_worker(common: &CommonArguments, arguments: &WorkerArgume
 }
 
 fn address(flag: &str, text: &str, read: fn(&str) -> Result<BrokerUrl, Problem>) -> Outcome<BrokerUrl> {
-    read(text).map_err(|problem| Failure::usage(format!("{flag} is `{}`: {problem}", shown_address(text))))
+    read(text).map_err(|problem| Failure::usage(format!("{flag} is `{}`: {problem}", redacted_address(text))))
 }
 
 /// Installs the application with this configuration, so that `.delay()` inside tasks uses it too.

@@ -66,7 +66,7 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
     let answer = match ask(app, timeout).await {
         Ok(answer) => answer,
         Err(failure) => {
-            let (code, why) = failure.in_words();
+            let (code, why) = failure.into_parts();
             told.reachable = code != UNAVAILABLE;
             told.error = Some(why.clone());
             if json {
@@ -85,7 +85,7 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
     };
     let Answer { workers, queues, delayed, paused_tasks, gap, silence } = answer;
     let idle = workers.is_empty();
-    let silence = silence.map(|error| Failure::from(error).in_words());
+    let silence = silence.map(|error| Failure::from(error).into_parts());
     told.error = silence.as_ref().map(|(_, why)| why.clone());
     let queues_left_out = gap.map(|gap| gap.text("queues", told.name));
     let status = Status { broker: told, workers, queues, delayed, paused_tasks, queues_left_out };

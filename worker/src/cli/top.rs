@@ -75,7 +75,7 @@ async fn watch(app: &App, arguments: &TopArguments) -> Outcome {
             Err(failure) if is_once => return Err(failure),
             // The broker may come back: show the problem and keep watching.
             Err(failure) => {
-                let sight = Screen { problem: Some(failure.in_words().1), ..Screen::empty(app) };
+                let sight = Screen { problem: Some(failure.into_parts().1), ..Screen::empty(app) };
                 print(&sight, arguments.json, terminal && !is_once)?;
             }
             Ok(sight) => print(&sight, arguments.json, terminal && !is_once)?,

@@ -60,7 +60,7 @@ pub(super) async fn walk<T>(
     };
     bar.finish_and_clear();
     match (outcome, stopped) {
-        (Err(failure), Some(signal)) => Err(Failure::new(signal.code, failure.in_words().1)),
+        (Err(failure), Some(signal)) => Err(Failure::new(signal.code, failure.into_parts().1)),
         (outcome, _) => outcome,
     }
 }

@@ -72,7 +72,7 @@ impl RunningAction {
 fn notice(outcome: Outcome<String>) -> Notice {
     match outcome {
         Ok(done) => Notice::Done(done),
-        Err(failure) => Notice::Failed(failure.in_words().1),
+        Err(failure) => Notice::Failed(failure.into_parts().1),
     }
 }
 
@@ -86,7 +86,7 @@ async fn perform(
     let (name, subject) = (action.name(), action.subject());
     let result = match &outcome {
         Ok(done) => done.clone(),
-        Err(failure) => failure.clone().in_words().1,
+        Err(failure) => failure.clone().into_parts().1,
     };
     info!(user = viewer.name, action = name, subject, result, "an action of the management page");
     let subject = match &outcome {

@@ -93,7 +93,7 @@ pub(crate) fn may_have_letter(state: JobState) -> bool {
 /// Returns the reasons why a call is not running, and what could not be determined.
 async fn reasons(state: &State, id: &str) -> Vec<String> {
     if let Err(away) = state.reachable() {
-        return vec![away.in_words().1];
+        return vec![away.into_parts().1];
     }
     let Ok(broker) = state.app.broker().await else { return Vec::new() };
     let control = Control::new(broker).timeout(PATIENCE);

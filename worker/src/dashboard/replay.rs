@@ -32,7 +32,7 @@ pub(crate) async fn replay(state: &State, ids: &[String]) -> Outcome<String> {
     for job in calls {
         match send_again(state, &job).await {
             Ok(()) => done.replayed += 1,
-            Err(failure) => done.problems.push(format!("{}: {}", job.id, failure.in_words().1)),
+            Err(failure) => done.problems.push(format!("{}: {}", job.id, failure.into_parts().1)),
         }
     }
     done.told()
@@ -66,7 +66,7 @@ impl Done {
                 jobs.into_iter().filter(|job| !found.found.contains(&job.id)).collect()
             }
             Err(failure) => {
-                self.problems.push(format!("`{queue}`: {}", failure.in_words().1));
+                self.problems.push(format!("`{queue}`: {}", failure.into_parts().1));
                 Vec::new()
             }
         }

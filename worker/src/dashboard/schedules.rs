@@ -213,7 +213,7 @@ mod tests {
             (json!({"name": "a", "task": "t", "every": "5m", "overlap": "maybe"}), "maybe"),
         ] {
             let failure = fields(given.clone()).read(None).expect_err("refused");
-            let (_, text) = failure.in_words();
+            let (_, text) = failure.into_parts();
             assert!(text.contains(words), "{given}: {text}");
         }
     }

@@ -167,7 +167,7 @@ async fn look(app: &App, last: &Snapshot) -> std::result::Result<Snapshot, Strin
     let also: Vec<String> =
         consumed.flat_map(|queue| [queue.clone(), Queue::dead_letter_name(queue)]).collect();
     let Queues { queues, delayed } =
-        inventory::queues(app, also).await.map_err(|failure| failure.in_words().1)?;
+        inventory::queues(app, also).await.map_err(|failure| failure.into_parts().1)?;
     let paused = app.paused().await.map_err(|error| format!("{error:#}"))?;
     let name = broker.capabilities().name;
     let broker = BrokerView { name, error: silence, ..BrokerView::default() };

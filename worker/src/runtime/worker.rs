@@ -205,13 +205,13 @@ impl Worker {
         });
         let heartbeat = Heartbeat { reporter: reporter.clone(), running: Arc::clone(&running) };
         let limits = Arc::<ChangedLimits>::default();
-        let inquiries = Arc::<Inquiries>::default();
+        let reserved_requests = Arc::<ReservedRequests>::default();
         let node = settings.control.then(|| Node {
             name: app.worker_name(),
             app: app.clone(),
             sources,
             window: Arc::clone(&window),
-            inquiries: Arc::clone(&inquiries),
+            reserved_requests: Arc::clone(&reserved_requests),
             limits: Arc::clone(&limits),
             since: Instant::now(),
             running: Arc::clone(&running),
@@ -254,7 +254,16 @@ impl Worker {
             letters: Default::default(),
         };
         let quarantine = Quarantine::new(quarantines_in_process);
-        let pipe = Arc::new(Pipe { gate, settler, slots, window, quarantine, running, inquiries, delivered });
+        let pipe = Arc::new(Pipe {
+            gate,
+            settler,
+            slots,
+            window,
+            quarantine,
+            running,
+            reserved_requests,
+            delivered,
+        });
         Ok(Ready {
             pipe,
             consumer,

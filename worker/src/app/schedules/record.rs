@@ -54,20 +54,20 @@ pub(crate) struct Definition {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
-    #[serde(skip_serializing_if = "Said::is_default")]
+    #[serde(skip_serializing_if = "Versioned::is_default")]
     code: Versioned<Definition>,
-    #[serde(skip_serializing_if = "Said::is_default")]
+    #[serde(skip_serializing_if = "Versioned::is_default")]
     file: Versioned<Definition>,
-    #[serde(skip_serializing_if = "Said::is_default")]
+    #[serde(skip_serializing_if = "Versioned::is_default")]
     hand: Versioned<Definition>,
     /// The end of the pause; the maximum time stands for "until it is resumed".
-    #[serde(skip_serializing_if = "Said::is_default")]
+    #[serde(skip_serializing_if = "Versioned::is_default")]
     pub(super) pause: Versioned<DateTime<Utc>>,
     /// When it was resumed.
-    #[serde(skip_serializing_if = "Said::is_default")]
+    #[serde(skip_serializing_if = "Versioned::is_default")]
     pub(super) resumed: Versioned<DateTime<Utc>>,
     /// The due time whose call waits for the previous call to end.
-    #[serde(skip_serializing_if = "Said::is_default")]
+    #[serde(skip_serializing_if = "Versioned::is_default")]
     pub(super) waits: Versioned<DateTime<Utc>>,
     /// The last due time that was handled.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -178,7 +178,7 @@ async fn collect(subscribed: &mut Subscribed, most: usize) -> lapin::Result<Vec<
     {
         match event {
             Event::Delivered(delivery) => taken.push(delivery),
-            Event::BatchAcks | Event::Confirmed => {}
+            Event::Written | Event::Confirmed => {}
             Event::Ended => return Ok(taken),
             Event::Lost(error) => return Err(error),
         }
@@ -189,7 +189,7 @@ async fn collect(subscribed: &mut Subscribed, most: usize) -> lapin::Result<Vec<
     loop {
         match runtime::timeout_at(deadline.into_std(), subscribed.next(true)).await {
             Ok(Event::Delivered(delivery)) => taken.push(delivery),
-            Ok(Event::BatchAcks | Event::Confirmed) => {}
+            Ok(Event::Written | Event::Confirmed) => {}
             Ok(Event::Lost(error)) => return Err(error),
             Ok(Event::Ended) | Err(_) => return Ok(taken),
         }

@@ -159,7 +159,7 @@ impl Lane {
     fn turn(&mut self, event: Event) {
         match event {
             Event::Delivered(delivery) => self.delivered(delivery),
-            Event::BatchAcks => {}
+            Event::Written => {}
             Event::Confirmed => self.flushes.end(),
             Event::Ended if self.out.is_open() && self.cancel.is_none() => self.lost(None),
             Event::Ended => self.end_cancel(),

@@ -299,7 +299,7 @@ async fn read(
         };
         let delivery = match runtime::timeout(silence, entries.next(true)).await {
             Ok(Event::Delivered(delivery)) => delivery,
-            Ok(Event::BatchAcks | Event::Confirmed) => continue,
+            Ok(Event::Written | Event::Confirmed) => continue,
             Ok(Event::Ended) => {
                 return Err(std::io::Error::other("the stream ended: was it deleted?").into());
             }

@@ -230,16 +230,16 @@ impl ScheduleLog for AmqpScheduleLog {
     }
 
     fn newer(&self, after: u64) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
-        self.read_until(From::After(after), Until::Calm).boxed()
+        self.read_until(From::After(after), Until::Quiet).boxed()
     }
 
     fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>> {
         async move {
-            match self.read_until(From::LastChunk, Until::Calm).await {
+            match self.read_until(From::LastChunk, Until::Quiet).await {
                 // Nothing has been written yet.
                 Err(error) if error.is_connection() && self.amqp.streams.is_up() => {
                     self.make().await?;
-                    self.read_until(From::LastChunk, Until::Calm).await
+                    self.read_until(From::LastChunk, Until::Quiet).await
                 }
                 read => read,
             }
@@ -339,7 +339,7 @@ async fn read(session: &Session, from: From, until: Until<'_>) -> lapin::Result<
     let mut entries = source.subscribe(session).await?;
     let silence = match until {
         Until::Marker(_) => SILENCE,
-        Until::Calm => CALM,
+        Until::Quiet => QUIET,
     };
     let mut found = Vec::new();
     let mut count = 0_usize;
@@ -350,7 +350,7 @@ async fn read(session: &Session, from: From, until: Until<'_>) -> lapin::Result<
             Ok(Event::Ended) => return Err(std::io::Error::other("the stream ended: was it deleted?").into()),
             Ok(Event::Lost(error)) => return Err(error),
             Err(_) => match until {
-                Until::Calm => return Ok(found),
+                Until::Quiet => return Ok(found),
                 Until::Marker(_) => {
                     return Err(
                         std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing came for 10s").into()

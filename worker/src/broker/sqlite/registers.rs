@@ -8,14 +8,14 @@ use futures_util::future::BoxFuture;
 
 use super::SqliteBroker;
 use crate::broker::{Lock, Locked, Note, Notes, Register, Registers};
-use crate::connection::sqlite::Noted;
+use crate::connection::sqlite::NoteRow;
 use crate::connection::sqlite::job;
 use crate::error::Result;
 
 impl Registers for SqliteBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         let Note { id, until, by_force } = note.clone();
-        let noted = Noted { id, until: until.timestamp_millis(), by_force };
+        let noted = NoteRow { id, until: until.timestamp_millis(), by_force };
         let job = job::write("note a task", move |engine, now, _| {
             engine.note(register.name(), &noted, now).map(Ok)
         });
@@ -60,8 +60,8 @@ impl Registers for SqliteBroker {
     }
 }
 
-fn note(noted: Noted) -> Note {
-    let Noted { id, until, by_force } = noted;
+fn note(noted: NoteRow) -> Note {
+    let NoteRow { id, until, by_force } = noted;
     let until = DateTime::from_timestamp_millis(until).unwrap_or(DateTime::<Utc>::MAX_UTC);
     Note { id, until, by_force }
 }

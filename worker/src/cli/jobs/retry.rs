@@ -141,7 +141,7 @@ mod tests {
         };
         assert_eq!(read(Some("(2, 'x')")).expect("whole"), "[2,\"x\"]");
         for args in [None, Some("('x..."), Some("'[hidden]'")] {
-            let (_, why) = read(args).expect_err("not whole").in_words();
+            let (_, why) = read(args).expect_err("not whole").into_parts();
             assert!(why.contains("does not have all arguments of a"), "{why}");
         }
     }

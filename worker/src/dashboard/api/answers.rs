@@ -45,7 +45,7 @@ impl IntoResponse for Problem {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let (code, why) = failure.in_words();
+        let (code, why) = failure.into_parts();
         let status = match code {
             crate::admin::failure::USAGE => StatusCode::BAD_REQUEST,
             crate::admin::failure::UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,

@@ -46,7 +46,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
                 h2 #connections { "Connections" }
                 @match found {
                     Ok(found) => (self::connections(&found)),
-                    Err(failure) => p.note { (failure.in_words().1) },
+                    Err(failure) => p.note { (failure.into_parts().1) },
                 }
             }
         }
@@ -57,7 +57,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
                     (self::exchanges(found.found))
                     @if let Some(gap) = found.gap { p.note { (gap.text("exchanges", name)) } }
                 },
-                Err(failure) => p.note { (failure.in_words().1) },
+                Err(failure) => p.note { (failure.into_parts().1) },
             }
         }
         section aria-labelledby="bindings" {
@@ -68,7 +68,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
                     (queue::bindings(found.found.iter().filter(|binding| !mailbox::is_mailbox(&binding.queue)), "None: queues are reached through the default exchange, by their names."))
                     @if let Some(gap) = found.gap { p.note { (gap.text("bindings", name)) } }
                 },
-                Err(failure) => p.note { (failure.in_words().1) },
+                Err(failure) => p.note { (failure.into_parts().1) },
             }
         }
     };

@@ -48,7 +48,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
                 h2 { (queue_link(name)) }
                 @match found {
                     Ok(found) => (groups(&viewer, name, found)),
-                    Err(failure) => p.note { (failure.clone().in_words().1) },
+                    Err(failure) => p.note { (failure.clone().into_parts().1) },
                 }
             }
         }
@@ -134,7 +134,7 @@ pub(crate) async fn group(
                 @if messages.len() as u32 == SHOWN { p.note { "The oldest " (SHOWN) "." } }
                 (letters::list(&state, &messages))
             },
-            Err(failure) => (empty("Cannot look", &failure.in_words().1)),
+            Err(failure) => (empty("Cannot look", &failure.into_parts().1)),
         }
     };
     page(&state, &viewer, Section::Dead, title, Liveness::Still, &content).into_response()

@@ -73,7 +73,7 @@ pub(crate) async fn show(
                     (self::bindings(found.found.iter().filter(|binding| binding.queue == name), "None: it is reached through the default exchange, by its name."))
                     @if let Some(gap) = found.gap { p.note { (gap.text("bindings", snapshot.broker.name)) } }
                 },
-                Err(failure) => p.note { (failure.in_words().1) },
+                Err(failure) => p.note { (failure.into_parts().1) },
             }
         }
     };
@@ -180,7 +180,7 @@ pub(crate) async fn peek(
         },
         Err(failure) => html! {
             (heading(&name, &html! {}, &html! { a.button href=(path::queue(&name)) { "Back" } }))
-            (empty("Cannot look", &failure.in_words().1))
+            (empty("Cannot look", &failure.into_parts().1))
         },
     };
     page(&state, &viewer, Section::Queues, &name, Liveness::Still, &content).into_response()

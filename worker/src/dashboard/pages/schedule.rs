@@ -38,7 +38,7 @@ pub(crate) async fn show(
             page(&state, &viewer, Section::Schedules, &name, Liveness::Live, &content).into_response()
         }
         Ok(None) => problem(StatusCode::NOT_FOUND, "There is no schedule of this name."),
-        Err(failure) => problem(StatusCode::SERVICE_UNAVAILABLE, &failure.in_words().1),
+        Err(failure) => problem(StatusCode::SERVICE_UNAVAILABLE, &failure.into_parts().1),
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) async fn show(
         }
         div #schedules data-live {
             @match found {
-                Err(failure) => (empty("Cannot look", &failure.in_words().1)),
+                Err(failure) => (empty("Cannot look", &failure.into_parts().1)),
                 Ok(found) => (listed(&state, &viewer, q.trim(), found).await),
             }
         }

@@ -90,7 +90,7 @@ async fn look(vitals: &HealthState, last: &mut Counters) -> Findings {
 }
 
 /// Checks whether there are ready messages that an idle worker does not receive.
-fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, symptoms: &mut Symptoms) {
+fn idle(consuming: &Consuming, delivered: u64, waiting: Result<Vec<QueueInfo>>, symptoms: &mut Findings) {
     match waiting {
         Ok(queues) => {
             let full = queues.iter().find(|queue| queue.ready > 0);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     /// What two checks of an idle worker find.
-    async fn found(control: Control) -> (Symptoms, bool) {
+    async fn found(control: Control) -> (Findings, bool) {
         let options = ConnectOptions {
             timeout: Duration::from_secs(5),
             queue_kind: QueueKind::Classic,
