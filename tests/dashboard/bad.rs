@@ -14,7 +14,7 @@ use super::site::Site;
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_in_use_is_named_with_a_way_out() {
+async fn a_port_that_is_in_use_is_named_with_a_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let listen = taken.local_addr().expect("an address");
     let app = App::new(Config::default()).expect("an application");

@@ -96,7 +96,7 @@ async fn explained(place: &Place) {
     let reason = &told["reasons"][0];
     assert_eq!(reason["reason"], "dead_lettered", "{told}");
     assert!(reason["text"].as_str().is_some_and(|text| text.contains("no soup today")), "{told}");
-    assert!(reason["way_out"].as_str().is_some_and(|way| way.contains("dead replay")), "{told}");
+    assert!(reason["remedy"].as_str().is_some_and(|way| way.contains("dead replay")), "{told}");
 
     let slow = app.send(history_waits.with().queue(&place.queue)).await.expect("sent");
     fed.known(slow.id(), JobState::Started).await;

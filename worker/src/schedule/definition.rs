@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_names_the_schedule_and_the_way_out() {
+    fn a_mistake_names_the_schedule_and_the_remedy() {
         for (written, words) in [
             (
                 json!({"name": "a", "task": "t"}),

@@ -206,7 +206,7 @@ mod tests {
         let alert: &[u8] = &[0x15, 3, 3, 0, 2, 2, 70];
         for (scheme, says, limit, parts, is_final) in [
             ("amqp", Some(http), 10_000, ["does not speak AMQP", "HTTP"], true),
-            ("amqp", Some(alert), 10_000, ["but TLS", "amqps://"], true),
+            ("amqp", Some(alert), 10_000, ["expects TLS", "amqps://"], true),
             ("amqp", Some(b"SSH-2.0-OpenSSH_9.2\r\n"), 10_000, ["does not speak AMQP", "5672"], true),
             ("amqp", Some(b"AMQP\x00\x01\x00\x00"), 10_000, ["another version", "0-9-1"], true),
             ("amqp", Some(b""), 10_000, ["closed the connection without sending anything", "AMQP"], false),

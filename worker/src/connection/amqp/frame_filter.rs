@@ -87,7 +87,11 @@ impl<S> FrameFilter<S> {
                 Ok(()) => {
                     let smaller = without_traces(payload);
                     let fits = smaller.len() + HEAD < self.frame_max;
-                    Some(if fits { smaller } else { unreadable(payload, "they are larger than a frame") })
+                    Some(if fits {
+                        smaller
+                    } else {
+                        unreadable(payload, "the properties are larger than a frame")
+                    })
                 }
                 Err(problem) => Some(unreadable(payload, problem)),
             },
@@ -291,7 +295,7 @@ mod tests {
         for (table, reason) in [
             ([b"\x01k", &nested(1000)[..]].concat(), "nested too deeply"),
             ([b"\x01k", &nested(20_000)[..]].concat(), "nested too deeply"),
-            (b"\x01kS\xff\xff\xff\xff".to_vec(), "shorter than they say"),
+            (b"\x01kS\xff\xff\xff\xff".to_vec(), "shorter than their declared length"),
             (b"\x01k?".to_vec(), "of a type that AMQP does not have"),
         ] {
             for piece in [1000, usize::MAX] {

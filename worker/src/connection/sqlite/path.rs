@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_file_is_refused_with_the_way_out() {
+    fn what_names_no_file_is_refused_with_the_remedy() {
         for (url, part) in [
             ("sqlite:", "names no file"),
             ("sqlite://", "names no file"),
