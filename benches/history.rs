@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
-use mq_worker::history::{By, Entry, Filter, History, JobState, Kind, Occurrence, RateQuery};
+use mq_worker::history::{Entry, Filter, GroupBy, History, JobState, Kind, Occurrence, RateQuery};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -86,7 +86,7 @@ async fn run(path: &std::path::Path, calls: usize) -> Result<(), Failure> {
     println!("groups of failures                        {:>9.1?}", begun.elapsed());
     let day = Duration::from_secs(24 * 3600);
     let begun = Instant::now();
-    history.totals(By::Task, day).await?;
+    history.totals(GroupBy::Task, day).await?;
     println!("totals of a day by task                   {:>9.1?}", begun.elapsed());
     let begun = Instant::now();
     let query = RateQuery { window: day, step: Duration::from_secs(600), ..RateQuery::default() };

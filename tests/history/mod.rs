@@ -5,7 +5,7 @@ mod commands;
 use std::path::Path;
 use std::time::Duration;
 
-use mq_worker::history::{By, Filter, History, Job, JobState, follow};
+use mq_worker::history::{Filter, GroupBy, History, Job, JobState, follow};
 use mq_worker::{App, Context, TaskError, task};
 use support::journal::Journal;
 use support::places::{Place, Running, eventually, everywhere};
@@ -132,7 +132,7 @@ fn everything_is_known_after_a_restart() {
         let mut expected = [unseen.id(), refused.id(), stumbled.id(), added.id()];
         expected.sort_unstable();
         assert_eq!(ids, expected);
-        let totals = fed.history.totals(By::Queue, Duration::from_secs(600)).await.expect("totals");
+        let totals = fed.history.totals(GroupBy::Queue, Duration::from_secs(600)).await.expect("totals");
         let counts = &totals.iter().find(|total| total.name == place.queue).expect("the queue").counts;
         assert_eq!(
             (counts.sent, counts.succeeded, counts.retried, counts.failed),

@@ -61,15 +61,15 @@ pub(crate) async fn a_note_is_known_to_every_connection_until_it_lapses(lab: &La
 pub(crate) async fn a_forced_note_stays_forced(lab: &Lab) {
     let (writer, reader) = (lab.open().await, lab.open().await);
     let (early, late, never) = (lab.name("early"), lab.name("late"), lab.name("never"));
-    let note = async |id: &str, by_force| {
-        let note = Note { by_force, ..Note::new(id, HOUR) };
+    let note = async |id: &str, terminate| {
+        let note = Note { terminate, ..Note::new(id, HOUR) };
         writer.note(Register::Revoked, &note).await.expect("noted");
     };
     let forced = async |from| {
         let notes = reader.notes(Register::Revoked, from).await.expect("notes");
         let mut mine: Vec<String> = Vec::new();
-        for Note { id, by_force, .. } in notes.notes {
-            if by_force && [&early, &late, &never].contains(&&id) && !mine.contains(&id) {
+        for Note { id, terminate, .. } in notes.notes {
+            if terminate && [&early, &late, &never].contains(&&id) && !mine.contains(&id) {
                 mine.push(id);
             }
         }

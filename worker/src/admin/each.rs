@@ -23,7 +23,7 @@ pub(crate) enum Handled {
     /// It leaves the queue.
     Done,
     /// It stays where it is.
-    Stays,
+    Kept,
 }
 
 /// Works on the chosen messages of a walk, up to `most`. A message is acked when its work is done, and otherwise held.

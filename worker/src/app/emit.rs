@@ -31,7 +31,7 @@ impl App {
     /// # #[derive(serde::Serialize)] struct Order { id: u64 }
     /// use mq_worker::Emitted;
     ///
-    /// if app.emit("order.eu.paid", &Order { id: 7 }).await? == Emitted::Unheard {
+    /// if app.emit("order.eu.paid", &Order { id: 7 }).await? == Emitted::Unrouted {
     ///     eprintln!("nobody wants paid orders");
     /// }
     /// # Ok(())

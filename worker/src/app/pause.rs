@@ -225,7 +225,7 @@ impl App {
 
     async fn set_paused(&self, what: &Pausable, until: DateTime<Utc>) -> Result<()> {
         let broker = self.broker().await?;
-        let note = Note { id: what.id(), until, by_force: false };
+        let note = Note { id: what.id(), until, terminate: false };
         broker.note(Register::Paused, &note).await?;
         let announcement = json!({ANNOUNCEMENT: [note.id, until.timestamp_millis()]});
         let arguments = announcement.as_object().cloned().unwrap_or_default();
@@ -250,7 +250,7 @@ mod tests {
         let note = |id: &str, seconds: i64| Note {
             id: id.into(),
             until: now + chrono::Duration::seconds(seconds),
-            by_force: false,
+            terminate: false,
         };
         let notes = vec![
             note("queue:a", 10),

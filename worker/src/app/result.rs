@@ -20,10 +20,10 @@ use crate::state::State;
 use crate::tracing;
 
 /// Timeout for the workers' replies when the state of a call is queried.
-const ASK: Duration = Duration::from_millis(500);
+const QUERY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The pause before an unreachable result backend is tried again.
-const AGAIN: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The handle to a call that was sent. Dropping it does not affect the call.
 pub struct AsyncResult<T> {
@@ -108,7 +108,9 @@ impl<T> AsyncResult<T> {
             return Ok(record.state);
         }
         let running = match self.app.broker().await {
-            Ok(broker) => Control::new(broker).timeout(ASK).find(std::slice::from_ref(&self.id)).await,
+            Ok(broker) => {
+                Control::new(broker).timeout(QUERY_TIMEOUT).find(std::slice::from_ref(&self.id)).await
+            }
             Err(error) => Err(error),
         };
         match running {
@@ -234,7 +236,7 @@ where
                 }
                 done => return done,
             }
-            background::sleep(AGAIN).await?;
+            background::sleep(RETRY_PAUSE).await?;
         }
     };
     if let Some(done) = background::timeout(limit, waiting).await? {

@@ -47,7 +47,7 @@ impl App {
         let broker = self.broker().await?;
         // The note comes first: a worker that is just starting either reads it or receives the command. A worker that
         // cannot receive commands has only the note, which must therefore say whether to terminate the call.
-        let note = Note { by_force: terminate, ..Note::new(id, Register::Revoked.longest()) };
+        let note = Note { terminate, ..Note::new(id, Register::Revoked.longest()) };
         let noted = broker.note(Register::Revoked, &note).await;
         if noted.as_ref().is_err_and(|error| error.is_connection() || error.is_timeout()) {
             return noted.map_err(|error| error.context(format_args!("cannot revoke task {id}")));

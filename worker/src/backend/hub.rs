@@ -29,12 +29,12 @@ pub(super) enum Change {
 
 struct Waiting {
     count: usize,
-    news: watch::Sender<News>,
+    news: watch::Sender<WaitFor>,
 }
 
 /// News for a caller that waits for a task.
 #[derive(Clone, Debug)]
-pub(super) enum News {
+pub(super) enum WaitFor {
     /// The connection is not listening yet: records stored now are not reported.
     NotListening,
     /// Records stored from now on are reported; earlier ones must be fetched.
@@ -55,7 +55,7 @@ impl Hub {
         let entry = waiting.entry(id.to_owned()).or_insert_with(|| {
             // Under the lock, so that changes are sent in the order of registrations.
             let _ = self.changes.send(Change::Listen(id.to_owned()));
-            Waiting { count: 0, news: watch::Sender::new(News::NotListening) }
+            Waiting { count: 0, news: watch::Sender::new(WaitFor::NotListening) }
         });
         entry.count += 1;
         let mut news = entry.news.subscribe();
@@ -68,14 +68,14 @@ impl Hub {
         let waiting = self.lock();
         ids.into_iter()
             .filter_map(|id| waiting.get(id))
-            .for_each(|entry| drop(entry.news.send(News::Listening)));
+            .for_each(|entry| drop(entry.news.send(WaitFor::Listening)));
     }
 
     /// Tells callers about a stored record.
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "called by the feature `redis`"))]
     pub(super) fn tell(&self, record: ResultRecord) {
         if let Some(entry) = self.lock().get(&record.task_id) {
-            let _ = entry.news.send(News::Stored(Box::new(record)));
+            let _ = entry.news.send(WaitFor::Stored(Box::new(record)));
         }
     }
 
@@ -110,9 +110,9 @@ where
 {
     loop {
         let record = match listener.next().await {
-            News::NotListening => None,
-            News::Stored(record) => Some(*record),
-            News::Listening => fetch_with_retries(&fetch).await?,
+            WaitFor::NotListening => None,
+            WaitFor::Stored(record) => Some(*record),
+            WaitFor::Listening => fetch_with_retries(&fetch).await?,
         };
         if let Some(record) = record.filter(|record| awaited.is_met_by(record)) {
             return Ok(record);
@@ -142,12 +142,12 @@ where
 pub(super) struct Listener {
     hub: Arc<Hub>,
     id: String,
-    news: watch::Receiver<News>,
+    news: watch::Receiver<WaitFor>,
 }
 
 impl Listener {
     /// Waits for the next news, and returns the latest.
-    pub(super) async fn next(&mut self) -> News {
+    pub(super) async fn next(&mut self) -> WaitFor {
         // The sender lives as long as this listener.
         let _ = self.news.changed().await;
         self.news.borrow_and_update().clone()
@@ -177,15 +177,17 @@ mod tests {
     fn a_listener_gets_the_latest_news_of_its_task() {
         let (hub, mut changes) = Hub::new();
         let mut one = hub.listen("a");
-        assert!(matches!(one.next().now_or_never(), Some(News::NotListening)));
+        assert!(matches!(one.next().now_or_never(), Some(WaitFor::NotListening)));
         hub.listening([&"a".to_owned(), &"b".to_owned()]);
         let mut two = hub.listen("a");
-        assert!(matches!(two.next().now_or_never(), Some(News::Listening)), "as the first");
+        assert!(matches!(two.next().now_or_never(), Some(WaitFor::Listening)), "as the first");
         hub.tell(ResultRecord::new("a", State::Started));
         hub.tell(ResultRecord::new("a", State::Success));
         hub.tell(ResultRecord::new("b", State::Success));
         for listener in [&mut one, &mut two] {
-            let Some(News::Stored(record)) = listener.next().now_or_never() else { panic!("it was stored") };
+            let Some(WaitFor::Stored(record)) = listener.next().now_or_never() else {
+                panic!("it was stored")
+            };
             assert_eq!(record.state, State::Success);
             assert!(listener.next().now_or_never().is_none());
         }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Awaited, BackendOptions, ResultBackend, ResultRecord};
 use crate::connection::BrokerUrl;
-use crate::connection::sqlite::{self, Acked, Database, News, Storing, job};
+use crate::connection::sqlite::{self, Acked, Database, Storing, WaitFor, job};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A result backend in a file. It shares the thread and the transactions of a broker on the same file.
@@ -44,7 +44,7 @@ impl SqliteBackend {
         if self.closed.is_cancelled() { Err(closed()) } else { Ok(()) }
     }
 
-    async fn news(&self, id: &str, after: News) -> Result<(i64, Vec<u8>)> {
+    async fn news(&self, id: &str, after: WaitFor) -> Result<(i64, Vec<u8>)> {
         let (act, id) = ("wait for a result", id.to_owned());
         let begin = job::read(act, move |engine, now| engine.wait(&id, after, now));
         let coming = self.database.call_without_timeout(begin).await?;
@@ -90,8 +90,8 @@ impl ResultBackend for SqliteBackend {
         async move {
             let waiting = async {
                 let mut after = match awaited {
-                    Awaited::Final => News::Final,
-                    Awaited::Change(_) => News::After(0),
+                    Awaited::Final => WaitFor::Final,
+                    Awaited::Change(_) => WaitFor::After(0),
                 };
                 loop {
                     let (seq, record) = self.news(id, after).await?;
@@ -99,7 +99,7 @@ impl ResultBackend for SqliteBackend {
                     if awaited.is_met_by(&record) {
                         return Ok(record);
                     }
-                    after = News::After(seq);
+                    after = WaitFor::After(seq);
                 }
             };
             tokio::select! {

@@ -14,7 +14,7 @@ use super::clock::{Clock, Watch, was_wrong};
 use super::plan::{DueCall, Plan};
 use super::sender::{Sender, Step};
 use crate::app::App;
-use crate::app::schedules::{Dealt, Entry, Reader, log_of};
+use crate::app::schedules::{DueOutcome, Entry, Reader, log_of};
 use crate::broker::{Broker, LogEntry};
 use crate::error::Result;
 use crate::schedule::{Overlap, run_at};
@@ -72,7 +72,7 @@ impl<'a> Leader<'a> {
         // Nothing that is due has been sent yet: this only announces that a scheduler leads.
         let before = self.reader.state.mark.unwrap_or(DateTime::UNIX_EPOCH);
         self.mark(before).await?;
-        let _leads = Leads::new(&self.sender.app);
+        let _leads = LeadingGuard::new(&self.sender.app);
         self.plan = Plan::of(&self.reader.state, now);
         let mut marked = Instant::now();
         loop {
@@ -108,7 +108,7 @@ impl<'a> Leader<'a> {
                 }
                 news = self.news.recv() => {
                     let Some(news) = news else { continue };
-                    self.take_in(news?);
+                    self.apply(news?);
                     if self.reader.state.leader.as_ref() != Some(&self.sender.fence) {
                         return Ok(Ended::Deposed);
                     }
@@ -118,9 +118,9 @@ impl<'a> Leader<'a> {
         }
     }
 
-    fn take_in(&mut self, entries: Vec<LogEntry>) {
+    fn apply(&mut self, entries: Vec<LogEntry>) {
         let now = self.clock.now();
-        for name in self.reader.take_in(entries) {
+        for name in self.reader.apply(entries) {
             self.plan.update(&name, &self.reader.state, None, now);
         }
     }
@@ -198,7 +198,7 @@ impl<'a> Leader<'a> {
     fn count(&self, call: &DueCall, step: &Result<Step>) {
         let late = (self.clock.now() - run_at(&call.schedule, call.due)).to_std().unwrap_or_default();
         let dealt = match step {
-            Ok(Step::Sent) => Dealt::Sent(late),
+            Ok(Step::Sent) => DueOutcome::Sent(late),
             Ok(Step::Waits)
                 if self
                     .reader
@@ -208,9 +208,9 @@ impl<'a> Leader<'a> {
                     .and_then(|record| record.waiting())
                     .is_none() =>
             {
-                Dealt::Waits
+                DueOutcome::Waits
             }
-            Ok(Step::Skipped) => Dealt::Skipped,
+            Ok(Step::Skipped) => DueOutcome::Skipped,
             _ => return,
         };
         self.sender.app.schedule_figures().count(&call.schedule.name, dealt);
@@ -251,16 +251,16 @@ impl<'a> Leader<'a> {
 }
 
 /// Shows in the metrics that this process leads, until it is dropped.
-struct Leads(App);
+struct LeadingGuard(App);
 
-impl Leads {
+impl LeadingGuard {
     fn new(app: &App) -> Self {
         app.schedule_figures().lead(true);
         Self(app.clone())
     }
 }
 
-impl Drop for Leads {
+impl Drop for LeadingGuard {
     fn drop(&mut self) {
         self.0.schedule_figures().lead(false);
     }

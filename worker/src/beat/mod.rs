@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::clock::Clock;
 use self::leader::{Ended, Leader, POLL};
-use self::sender::{Sender, passes};
+use self::sender::{Sender, is_transient};
 use crate::app::App;
 use crate::app::schedules::{Entry, Origin, Reader, declared};
 use crate::error::Result;
@@ -114,7 +114,7 @@ impl Beat {
             };
             match worked {
                 Ok(()) => return Ok(()),
-                Err(error) if passes(&error) => {
+                Err(error) if is_transient(&error) => {
                     let text = format!("{error:#}");
                     if said != text {
                         tracing::warn!(error = text, "the scheduler cannot work, trying again");

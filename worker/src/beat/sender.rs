@@ -70,7 +70,7 @@ impl Sender {
             Ok(Fenced::Closed) => return Ok(Step::Deposed),
             Err(error) => error,
         };
-        if passes(&error) {
+        if is_transient(&error) {
             return Err(error);
         }
         if let Some(lock) = &lock {
@@ -85,6 +85,6 @@ impl Sender {
 }
 
 /// True if another attempt may help.
-pub(super) fn passes(error: &Error) -> bool {
+pub(super) fn is_transient(error: &Error) -> bool {
     error.persistence() == Persistence::Passing
 }

@@ -16,21 +16,21 @@ pub enum Register {
     /// Calls that have succeeded.
     Done,
     /// Calls that were run in quarantine.
-    Tried,
+    Quarantined,
     /// Queues and tasks that are paused; a note that has expired ends an earlier one.
     Paused,
 }
 
 impl Register {
     /// All registers.
-    pub const ALL: [Self; 4] = [Self::Revoked, Self::Done, Self::Tried, Self::Paused];
+    pub const ALL: [Self; 4] = [Self::Revoked, Self::Done, Self::Quarantined, Self::Paused];
 
     /// The name of the register on a broker.
     pub fn name(self) -> &'static str {
         match self {
             Self::Revoked => "mq-worker.revoked",
             Self::Done => "mq-worker.done",
-            Self::Tried => "mq-worker.tried",
+            Self::Quarantined => "mq-worker.tried",
             Self::Paused => "mq-worker.paused",
         }
     }
@@ -40,7 +40,7 @@ impl Register {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         match self {
             Self::Revoked => DAY.saturating_mul(7),
-            Self::Done | Self::Tried => DAY,
+            Self::Done | Self::Quarantined => DAY,
             // In practice, until the pause is ended.
             Self::Paused => DAY.saturating_mul(3650),
         }
@@ -56,7 +56,7 @@ pub struct Note {
     pub until: DateTime<Utc>,
     /// True if a [revoked](Register::Revoked) call is also stopped while it runs. A later note without it does not undo
     /// an earlier one that has not expired.
-    pub by_force: bool,
+    pub terminate: bool,
 }
 
 impl Note {
@@ -64,14 +64,14 @@ impl Note {
     pub fn new(id: impl Into<String>, lifetime: Duration) -> Self {
         let until =
             chrono::Duration::from_std(lifetime).ok().and_then(|time| Utc::now().checked_add_signed(time));
-        Self { id: id.into(), until: until.unwrap_or(DateTime::<Utc>::MAX_UTC), by_force: false }
+        Self { id: id.into(), until: until.unwrap_or(DateTime::<Utc>::MAX_UTC), terminate: false }
     }
 }
 
 /// The notes of a register, up to the moment of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// The notes, oldest first. Some may have expired. An id may occur twice; then `by_force` applies if either of them has
+    /// The notes, oldest first. Some may have expired. An id may occur twice; then `terminate` applies if either of them has
     /// it.
     pub notes: Vec<Note>,
     /// Where to continue reading.

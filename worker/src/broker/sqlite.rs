@@ -28,7 +28,7 @@ use super::{
     FoundMessage, LOST_PAUSE, Publication, QueueInfo, ScheduleLog, Settle, Settlement, Subscription, Verdict,
 };
 use crate::connection::sqlite::job::{self, Job, Run};
-use crate::connection::sqlite::{self, Claimed, Consuming, Count, Database, Ending, Sink, fresh_id};
+use crate::connection::sqlite::{self, ClaimEnd, Claimed, Consuming, Count, Database, Sink, fresh_id};
 use crate::connection::{BrokerUrl, ConnectOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
@@ -112,7 +112,7 @@ impl SqliteBroker {
         let prefetch = usize::from(prefetch);
         // The prefetch bounds its use, and may be changed later to any `u16`.
         let (sender, deliveries) = mpsc::channel(usize::from(u16::MAX));
-        let returns = Arc::new(Returns(Arc::clone(&self.database)));
+        let returns = Arc::new(VerdictSink(Arc::clone(&self.database)));
         let consumer = fresh_id();
         let consuming =
             Consuming { client: self.client, consumer, queues, prefetch, name, sink: sink(sender, &returns) };
@@ -129,7 +129,7 @@ impl SqliteBroker {
 
     async fn take(&self, queue: &str, most: usize) -> Result<Vec<Delivery>> {
         let claimed = self.call(sqlite::get(self.client, queue.to_owned(), most)).await?;
-        let returns = Arc::new(Returns(Arc::clone(&self.database)));
+        let returns = Arc::new(VerdictSink(Arc::clone(&self.database)));
         Ok(claimed.into_iter().map(|claimed| delivery(claimed, Arc::clone(&returns) as _)).collect())
     }
 }
@@ -261,23 +261,23 @@ impl fmt::Debug for SqliteBroker {
 }
 
 /// Receives the verdicts on the deliveries of one consumer, and keeps the file open as long as there are any.
-struct Returns(Arc<Database>);
+struct VerdictSink(Arc<Database>);
 
-impl Settle for Returns {
+impl Settle for VerdictSink {
     fn settle(&self, tag: u64, verdict: Verdict) {
         let ending = match verdict {
-            Verdict::Ack | Verdict::Replaced => Ending::Done,
-            Verdict::Requeue => Ending::Back,
-            Verdict::Reject => Ending::Rejected,
-            Verdict::Lost => Ending::Lost { pause: LOST_PAUSE },
+            Verdict::Ack | Verdict::Replaced => ClaimEnd::Ack,
+            Verdict::Requeue => ClaimEnd::Requeue,
+            Verdict::Reject => ClaimEnd::Reject,
+            Verdict::Lost => ClaimEnd::Lost { pause: LOST_PAUSE },
         };
         self.0.settle(tag, ending);
     }
 }
 
 /// Passes messages from the thread to a consumer. Must not keep the file open: the thread would hold its own handle.
-fn sink(sender: mpsc::Sender<Delivery>, returns: &Arc<Returns>) -> Sink {
-    let returns: Weak<Returns> = Arc::downgrade(returns);
+fn sink(sender: mpsc::Sender<Delivery>, returns: &Arc<VerdictSink>) -> Sink {
+    let returns: Weak<VerdictSink> = Arc::downgrade(returns);
     let closed = sender.clone();
     Sink {
         // A delivery that does not fit or is too late is dropped here, which requeues it.
@@ -292,7 +292,7 @@ fn sink(sender: mpsc::Sender<Delivery>, returns: &Arc<Returns>) -> Sink {
     }
 }
 
-fn delivery(claimed: Claimed, returns: Arc<Returns>) -> Delivery {
+fn delivery(claimed: Claimed, returns: Arc<VerdictSink>) -> Delivery {
     let Claimed { tag, message, queue, exchange, routing_key, redelivered, crashes } = claimed;
     let settlement = Settlement::new(tag, returns);
     Delivery { message, queue, exchange, routing_key, redelivered, crashes: Some(crashes), settlement }
@@ -302,7 +302,7 @@ struct SqliteConsumerControl {
     client: u64,
     database: Arc<Database>,
     /// Keeps the sink's weak reference alive: without it deliveries could not be settled.
-    _returns: Arc<Returns>,
+    _returns: Arc<VerdictSink>,
     consumer: u64,
     timeout: Duration,
 }

@@ -45,7 +45,7 @@ async fn call(app: &App, arguments: CallArguments) -> Outcome {
 }
 
 /// The destination of a call without `--queue`.
-struct Way {
+struct Destination {
     /// The queue to name when sending, if the routes do not determine it.
     queue: Option<String>,
     /// The queue where the call will arrive; `None` if it goes to an exchange.
@@ -55,15 +55,15 @@ struct Way {
 }
 
 /// Looks in the routes and tasks of this program, then in the crate in this directory, then asks the workers.
-async fn find(app: &App, task: &str, package: PackageArguments) -> Outcome<Way> {
+async fn find(app: &App, task: &str, package: PackageArguments) -> Outcome<Destination> {
     let routed = app.router().route(task, Some(""), Wanted::default());
     let own = app.registry().get(task);
     if own.is_some() || routed.queue.as_deref() != Some("") {
         let queue = own.and_then(|task| task.options.queue);
         let route = app.router().route(task, queue, Wanted::default());
-        return Ok(Way { queue: None, arrives_in: route.queue, source: Some("the routes") });
+        return Ok(Destination { queue: None, arrives_in: route.queue, source: Some("the routes") });
     }
-    let to = |queue: String, source| Way {
+    let to = |queue: String, source| Destination {
         queue: Some(queue.clone()),
         arrives_in: Some(queue),
         source: Some(source),
@@ -76,10 +76,10 @@ async fn find(app: &App, task: &str, package: PackageArguments) -> Outcome<Way> 
         return Ok(to(queue, "the workers"));
     }
     let default = app.router().default_queue().to_owned();
-    Ok(Way { queue: None, arrives_in: Some(default), source: None })
+    Ok(Destination { queue: None, arrives_in: Some(default), source: None })
 }
 
-impl Way {
+impl Destination {
     /// Notes where a call of an unknown task goes. With `--wait`, fails if its queue has no worker.
     async fn check(&self, app: &App, task: &str, waits: bool) -> Outcome {
         let Some(queue) = &self.arrives_in else { return Ok(()) };

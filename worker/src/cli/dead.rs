@@ -10,7 +10,7 @@ use super::walking::{Shown, walk};
 use crate::admin::dead::discard;
 use crate::admin::dead::letter::Letter;
 use crate::admin::dead::replay::{self, Sent};
-use crate::admin::dead::search::{Found, Search, Which, dead_queue};
+use crate::admin::dead::search::{Found, LetterFilter, Search, dead_queue};
 use crate::admin::progress::Progress;
 use crate::app::App;
 
@@ -46,7 +46,7 @@ async fn look(
     }
     .await;
     let found = search.found();
-    search.put_back().await;
+    search.release().await;
     looked.map(|()| found)
 }
 
@@ -99,14 +99,14 @@ async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> O
     let kept = Mutex::new(Vec::new());
     let replayed = walk(shown(json, "replayed"), async |progress: Arc<Progress>| {
         let limit = which.limit.unwrap_or(u32::MAX);
-        let wanted = Which::from(&which);
+        let wanted = LetterFilter::from(&which);
         let leaves_expired = !expired && !wanted.has_ids();
         let mut search = Search::open(app, wanted, limit, progress).await?;
         if leaves_expired {
             search.leave_expired();
         }
         let done = replay::send_all_back(app, &mut search, |message, sent| {
-            if let Sent::KeptOut { holder } = sent {
+            if let Sent::LockedOut { holder } = sent {
                 let id = Letter::of(message).id().unwrap_or_default().to_owned();
                 kept.lock().expect("never poisoned").push(Kept { id, holder: holder.clone() });
             }
@@ -189,7 +189,7 @@ fn shown(json: bool, what: &'static str) -> Shown {
     if json { Shown::Nothing } else { Shown::Counts(what) }
 }
 
-impl From<&DeadArguments> for Which {
+impl From<&DeadArguments> for LetterFilter {
     fn from(which: &DeadArguments) -> Self {
         let DeadArguments { queue, task, error, id, limit: _ } = which;
         Self {

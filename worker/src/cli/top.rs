@@ -16,7 +16,7 @@ use crate::admin::inventory::{self, Queues};
 use crate::app::App;
 use crate::broker::QueueInfo;
 use crate::control::{Control, Reply, WorkerInfo};
-use crate::history::{By, Counts, History};
+use crate::history::{Counts, GroupBy, History};
 use crate::message::Progress;
 use crate::show;
 
@@ -117,7 +117,7 @@ async fn look(app: &App, history: Option<&History>) -> Outcome<Screen> {
     let control = Control::new(app.broker().await?);
     let totals = async {
         match history {
-            Some(history) => history.totals(By::Queue, WINDOW).await.unwrap_or_default(),
+            Some(history) => history.totals(GroupBy::Queue, WINDOW).await.unwrap_or_default(),
             None => Vec::new(),
         }
     };

@@ -16,7 +16,7 @@ use super::send::send;
 use super::state::State;
 use super::tell::tell;
 use crate::admin::dead::discard::drop_letters;
-use crate::admin::dead::search::Which;
+use crate::admin::dead::search::LetterFilter;
 use crate::admin::dead::survey;
 use crate::admin::failure::{Failure, Outcome};
 use crate::admin::progress::Progress;
@@ -262,7 +262,7 @@ impl Action {
     }
 }
 
-async fn replay_dead(app: &App, which: Which, progress: &Arc<Progress>) -> Outcome<String> {
+async fn replay_dead(app: &App, which: LetterFilter, progress: &Arc<Progress>) -> Outcome<String> {
     let survey::Replayed { replayed, kept, expired, .. } = survey::replay(app, which, progress).await?;
     let mut text = format!("{} replayed.", counted(replayed, "dead letter"));
     if kept > 0 {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::admin::dead::search::Which;
+use crate::admin::dead::search::LetterFilter;
 
 /// Selects dead letters of a queue; all of them if no field is set.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -16,8 +16,8 @@ pub(crate) struct Letters {
 
 impl Letters {
     /// Returns the search for these letters in the dead-letter queue of `queue`.
-    pub(crate) fn of(&self, queue: &str) -> Which {
+    pub(crate) fn of(&self, queue: &str) -> LetterFilter {
         let Self { id, task, kind } = self.clone();
-        Which { queue: queue.to_owned(), id, task, kind, ..Which::default() }
+        LetterFilter { queue: queue.to_owned(), id, task, kind, ..LetterFilter::default() }
     }
 }

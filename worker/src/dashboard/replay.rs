@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::call::may_have_letter;
 use super::send::send;
 use super::state::State;
-use crate::admin::dead::search::Which;
+use crate::admin::dead::search::LetterFilter;
 use crate::admin::dead::survey;
 use crate::admin::failure::{Failure, Outcome};
 use crate::history::{Job, json_of_literal};
@@ -53,7 +53,7 @@ impl Done {
             return jobs;
         }
         let ids: HashSet<String> = jobs.iter().map(|job| job.id.clone()).collect();
-        let which = Which { queue: queue.clone(), ids: Some(ids), ..Which::default() };
+        let which = LetterFilter { queue: queue.clone(), ids: Some(ids), ..LetterFilter::default() };
         match survey::replay(&state.app, which, &Arc::default()).await {
             Ok(found) => {
                 self.replayed += found.replayed;

@@ -62,11 +62,11 @@ enum Printed {
 }
 
 impl Emitter {
-    /// An emitter with this name, and the task that empties its buffer: the caller spawns [`Sending::run`].
-    pub fn new(broker: Arc<dyn Broker>, hostname: String) -> (Self, Sending) {
+    /// An emitter with this name, and the task that empties its buffer: the caller spawns [`EventSender::run`].
+    pub fn new(broker: Arc<dyn Broker>, hostname: String) -> (Self, EventSender) {
         let (buffer, events) = mpsc::channel(BUFFER);
         let counts = Arc::<Counts>::default();
-        let sending = Sending {
+        let sending = EventSender {
             broker,
             hostname,
             events,
@@ -100,7 +100,7 @@ impl Emitter {
         }
     }
 
-    /// Lets [`Sending::run`] send what was emitted so far and return. Later events are dropped.
+    /// Lets [`EventSender::run`] send what was emitted so far and return. Later events are dropped.
     pub fn finish(&self) {
         self.counts.finished.cancel();
     }
@@ -112,7 +112,7 @@ impl Emitter {
 }
 
 /// The receiving end of an [`Emitter`]: sends its events to the broker.
-pub struct Sending {
+pub struct EventSender {
     broker: Arc<dyn Broker>,
     hostname: String,
     events: mpsc::Receiver<Emitted>,
@@ -128,7 +128,7 @@ struct Failed {
     pause: Duration,
 }
 
-impl Sending {
+impl EventSender {
     /// Sends events until the emitter is [finished](Emitter::finish) or its last clone is dropped, then sends the rest.
     pub async fn run(mut self) {
         let mut batch = Vec::new();
@@ -215,7 +215,7 @@ impl Sending {
     }
 }
 
-impl std::fmt::Debug for Sending {
+impl std::fmt::Debug for EventSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sending").field("hostname", &self.hostname).finish_non_exhaustive()
     }

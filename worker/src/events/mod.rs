@@ -14,7 +14,7 @@ mod repr;
 mod stream;
 
 pub(crate) use emitter::KEPT;
-pub use emitter::{Emitter, Sending};
+pub use emitter::{Emitter, EventSender};
 pub use event::Event;
 pub use exchange::EventReader;
 pub use kind::EventKind;

@@ -62,7 +62,7 @@ pub struct Job {
 /// Something to add to the counters.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tally {
-    pub(super) what: Counted,
+    pub(super) what: Counter,
     pub(super) at: DateTime<Utc>,
     /// How long it ran, in seconds.
     pub(super) run: Option<f64>,
@@ -72,7 +72,7 @@ pub(super) struct Tally {
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Counted {
+pub(super) enum Counter {
     Sent = 0,
     Started = 1,
     Succeeded = 2,
@@ -147,12 +147,12 @@ impl Job {
             }
             // A run in quarantine reports its start with an event of its own.
             Kind::Quarantined => None,
-            Kind::Succeeded => self.ended(JobState::Success, Counted::Succeeded, event),
-            Kind::Failed => self.ended(JobState::Failure, Counted::Failed, event),
-            Kind::Retried => self.ended(JobState::Retry, Counted::Retried, event),
-            Kind::Revoked => self.refused(JobState::Revoked, Counted::Revoked, event),
-            Kind::Rejected => self.refused(JobState::Rejected, Counted::Rejected, event),
-            Kind::DeadLettered => self.refused(JobState::DeadLettered, Counted::DeadLettered, event),
+            Kind::Succeeded => self.ended(JobState::Success, Counter::Succeeded, event),
+            Kind::Failed => self.ended(JobState::Failure, Counter::Failed, event),
+            Kind::Retried => self.ended(JobState::Retry, Counter::Retried, event),
+            Kind::Revoked => self.refused(JobState::Revoked, Counter::Revoked, event),
+            Kind::Rejected => self.refused(JobState::Rejected, Counter::Rejected, event),
+            Kind::DeadLettered => self.refused(JobState::DeadLettered, Counter::DeadLettered, event),
         };
         self.retries = self.retries.max(event.retries.unwrap_or_default());
         tally
@@ -190,7 +190,7 @@ impl Job {
             return None;
         }
         self.sent_at = Some(event.at);
-        Some(Tally { what: Counted::Sent, at: event.at, run: None, wait: None })
+        Some(Tally { what: Counter::Sent, at: event.at, run: None, wait: None })
     }
 
     /// It waits in its queue again.
@@ -209,7 +209,7 @@ impl Job {
         }
         self.started_at = self.started_at.max(Some(at));
         attempts::add(&mut self.attempts, Attempt { started_at: Some(at), ..Attempt::of(event) });
-        Some(Tally { what: Counted::Started, at, run: None, wait: self.wait(event) })
+        Some(Tally { what: Counter::Started, at, run: None, wait: self.wait(event) })
     }
 
     /// How long it waited: as the event reports, or else since it was sent, for a first run without an ETA.
@@ -218,7 +218,7 @@ impl Job {
         event.wait.or_else(|| is_first.then(|| seconds(event.at - self.sent_at?)).flatten())
     }
 
-    fn ended(&mut self, state: JobState, what: Counted, event: &Occurrence) -> Option<Tally> {
+    fn ended(&mut self, state: JobState, what: Counter, event: &Occurrence) -> Option<Tally> {
         let at = event.at;
         let known = |one: &Attempt| one.ended_at == Some(at) && one.outcome == Some(state);
         if self.attempts.iter().any(known) {
@@ -249,7 +249,7 @@ impl Job {
     }
 
     /// Ends the call, with or without a run.
-    fn refused(&mut self, state: JobState, what: Counted, event: &Occurrence) -> Option<Tally> {
+    fn refused(&mut self, state: JobState, what: Counter, event: &Occurrence) -> Option<Tally> {
         let is_known = self.state == state && self.state_at == event.at;
         let is_new = self.move_to(state, event) && !is_known;
         if event.error.is_some() && self.error.is_none() {
@@ -324,7 +324,7 @@ mod tests {
         ]
     }
 
-    fn told(events: &[Occurrence]) -> (Job, Vec<Counted>) {
+    fn told(events: &[Occurrence]) -> (Job, Vec<Counter>) {
         let mut job = Job::new("a".into(), events[0].at);
         let tallies = events.iter().filter_map(|event| job.apply(event)).map(|tally| tally.what).collect();
         (job, tallies)
@@ -346,7 +346,7 @@ mod tests {
             ]
         );
         assert_eq!(job.attempts[0].error.as_deref(), Some("ValueError('no')"));
-        use Counted::{Retried, Sent, Started, Succeeded};
+        use Counter::{Retried, Sent, Started, Succeeded};
         assert_eq!(tallies, [Sent, Started, Retried, Started, Succeeded]);
     }
 

@@ -47,7 +47,7 @@ pub use follow::{QUEUE_PREFIX, follow};
 pub use job::Job;
 pub use literal::json_of_literal;
 pub use occurrence::{Kind, Occurrence};
-pub use rates::{By, Counts, Point, RateQuery, Total};
+pub use rates::{Counts, GroupBy, Point, RateQuery, Total};
 pub use record::Entry;
 pub use reported::Reported;
 pub use retention::Retention;
@@ -233,7 +233,7 @@ impl History {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn totals(&self, by: By, window: Duration) -> Result<Vec<Total>> {
+    pub async fn totals(&self, by: GroupBy, window: Duration) -> Result<Vec<Total>> {
         self.read("read the counters", move |reader| {
             rates::totals(&reader.db, &mut reader.labels, by, window, Utc::now())
         })

@@ -29,7 +29,7 @@ pub struct RateQuery {
 
 /// What to group totals by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum GroupBy {
     /// A row for each queue.
     Queue,
     /// A row for each task.
@@ -159,7 +159,7 @@ pub(super) fn points(db: &Connection, query: &RateQuery, now: DateTime<Utc>) -> 
 pub(super) fn totals(
     db: &Connection,
     labels: &mut Labels,
-    by: By,
+    by: GroupBy,
     window: Duration,
     now: DateTime<Utc>,
 ) -> rusqlite::Result<Vec<Total>> {
@@ -167,8 +167,8 @@ pub(super) fn totals(
     let mut sums: BTreeMap<i64, Sum> = BTreeMap::new();
     lines(db, span, (now.timestamp() - window).div_euclid(span) * span + span, (None, None), |line| {
         let key = match by {
-            By::Queue => line.queue,
-            By::Task => line.name,
+            GroupBy::Queue => line.queue,
+            GroupBy::Task => line.name,
         };
         sums.entry(key).or_default().add(&line);
     })?;

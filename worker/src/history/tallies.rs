@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::histogram::Histogram;
-use super::job::{Counted, Job, Tally};
+use super::job::{Counter, Job, Tally};
 use super::labels::{LabelKind, Labels};
 
 /// A minute and an hour, in seconds; charts of more than a day read the counters of hours.
@@ -21,7 +21,7 @@ struct Key {
     at: i64,
     queue: Option<String>,
     name: Option<String>,
-    what: Counted,
+    what: Counter,
 }
 
 #[derive(Default)]

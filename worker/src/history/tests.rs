@@ -141,7 +141,7 @@ async fn counters_count_each_event_once() {
         history.record(entries(events.clone())).await.expect("recorded");
     }
     let minutes = |n: u64| std::time::Duration::from_secs(n * 60);
-    let totals = history.totals(By::Queue, minutes(10)).await.expect("totals");
+    let totals = history.totals(GroupBy::Queue, minutes(10)).await.expect("totals");
     let math = totals.iter().find(|total| total.name == "math").expect("a queue");
     let counts = &math.counts;
     assert_eq!((counts.sent, counts.started, counts.succeeded, counts.failed), (2, 2, 1, 1));

@@ -235,7 +235,7 @@ impl Pipe {
         match self.settler.has_succeeded(&request).await {
             Ok(false) => {}
             Ok(true) => {
-                return Box::pin(self.settler.settle(request, Outcome::Repeated, Duration::ZERO)).await;
+                return Box::pin(self.settler.settle(request, Outcome::Duplicate, Duration::ZERO)).await;
             }
             Err(Abandoned) => return Box::pin(self.settler.requeue(request)).await,
         }

@@ -19,7 +19,7 @@ use crate::task::registry::run_setup;
 use crate::tracing;
 
 /// How long a stopped `#[setup]` function may take to clean up.
-const TIDY_UP: Duration = Duration::from_secs(1);
+const SETUP_CLEANUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a worker did not start.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotRead
     let told = tokio::select! {
         biased;
         told = &mut told => Some(told),
-        () = handle.warm.cancelled() => tokio::time::timeout(TIDY_UP, told).await.ok(),
+        () = handle.warm.cancelled() => tokio::time::timeout(SETUP_CLEANUP_TIMEOUT, told).await.ok(),
     };
     match told {
         None => Err(NotReady::Stopped),
@@ -70,7 +70,7 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotRead
 
 /// Queries the result backend once, so that one that refuses this worker is found before the first task has run. One that is
 /// away may come back: outcomes wait for it.
-pub(super) async fn check_store(backend: &dyn ResultBackend) -> Result<(), NotReady> {
+pub(super) async fn check_result_backend(backend: &dyn ResultBackend) -> Result<(), NotReady> {
     match backend.fetch("mq-worker").await {
         Err(error) if error.is_access_refused() || error.is_config() => Err(error.into()),
         Err(error) if error.is_connection() || error.is_timeout() || error.is_storage() => {
@@ -108,7 +108,7 @@ async fn until_done<'a, T>(
     handle: &WorkerHandle,
     attempt: impl Fn() -> BoxFuture<'a, Result<T>>,
 ) -> Result<T, NotReady> {
-    let mut patience = Patience::default();
+    let mut patience = RetryPause::default();
     loop {
         let error = tokio::select! {
             biased;
@@ -126,15 +126,15 @@ async fn until_done<'a, T>(
 }
 
 /// Growing pauses between attempts to reach a broker that is away.
-pub(super) struct Patience(Duration);
+pub(super) struct RetryPause(Duration);
 
-impl Default for Patience {
+impl Default for RetryPause {
     fn default() -> Self {
         Self(Duration::from_millis(500))
     }
 }
 
-impl Patience {
+impl RetryPause {
     /// Logs the error and pauses.
     pub(super) async fn pause(&mut self, what: &str, error: &Error, handle: &WorkerHandle) {
         tracing::warn!(error = format!("{error:#}"), again_in = %show::duration(self.0), "cannot {what} yet");

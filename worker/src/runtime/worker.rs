@@ -31,7 +31,7 @@ use super::settlement::failure_hooks::FailureHooks;
 use super::settlement::persist::{Persist, Settling};
 use super::settlement::settler::Settler;
 use super::sources::Sources;
-use super::startup::{NotReady, check_store, consume, declare, set_up};
+use super::startup::{NotReady, check_result_backend, consume, declare, set_up};
 use crate::app::{App, Consumed, Prefetch};
 use crate::broker::{Broker, Consumer, Subscription};
 use crate::control::Clock;
@@ -167,7 +167,7 @@ impl Worker {
         health.connecting();
         let broker = app.open_broker().await?;
         let backend = app.backend().await?;
-        check_store(&*backend).await?;
+        check_result_backend(&*backend).await?;
         let Consumed { topology, queues, subscriptions } = app.consumed(&queues)?;
         declare(&*broker, &topology, &handle).await?;
         let sources = Arc::new(Sources::new(queues.clone(), topology));

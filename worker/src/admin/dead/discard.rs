@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::search::{Found, Search, Which};
+use super::search::{Found, LetterFilter, Search};
 use crate::admin::each::Handled;
 use crate::admin::failure::Outcome;
 use crate::admin::progress::Progress;
@@ -12,7 +12,7 @@ use crate::broker::Delivery;
 /// Drops up to `most` letters, many at a time.
 pub(crate) async fn drop_letters(
     app: &App,
-    which: Which,
+    which: LetterFilter,
     most: u32,
     progress: &Arc<Progress>,
 ) -> Outcome<Found> {

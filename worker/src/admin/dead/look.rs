@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::search::{Bounds, Found, Search, Which, dead_queue};
+use super::search::{Bounds, Found, LetterFilter, Search, dead_queue};
 use crate::admin::failure::Outcome;
 use crate::app::App;
 use crate::message::Message;
@@ -17,7 +17,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// Passes the oldest selected letters to `see`, up to `most`.
 pub(crate) async fn look(
     app: &App,
-    which: Which,
+    which: LetterFilter,
     most: u32,
     time: Duration,
     mut see: impl FnMut(&Message),
@@ -50,6 +50,6 @@ pub(crate) async fn look(
     }
     .await;
     let found = search.found();
-    search.put_back().await;
+    search.release().await;
     looked.map(|()| found)
 }

@@ -21,7 +21,7 @@ pub(crate) enum Sent {
     /// The broker has confirmed it.
     Back,
     /// Its task is unique, and another call of it is now waiting or running.
-    KeptOut { holder: Option<String> },
+    LockedOut { holder: Option<String> },
 }
 
 /// Publishes it again, without touching the dead letter itself. A unique call takes its lock first, as when it was sent.
@@ -43,7 +43,7 @@ pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) 
     if let Some(lock) = &lock
         && let Locked::Held(holder) = broker.lock(lock).await?
     {
-        return Ok(Sent::KeptOut { holder });
+        return Ok(Sent::LockedOut { holder });
     }
     let sent = async {
         let closed = reopen_result(app, &delivery.message).await?;
@@ -78,7 +78,7 @@ pub(crate) async fn send_all_back(app: &App, search: &mut Search, told: impl Fn(
                 told(&delivery.message, &sent);
                 match sent {
                     Sent::Back => Handled::Done,
-                    Sent::KeptOut { .. } => Handled::Stays,
+                    Sent::LockedOut { .. } => Handled::Kept,
                 }
             });
             (delivery, fate)

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Selects dead letters.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Which {
+pub(crate) struct LetterFilter {
     /// The queue that they came from, or the dead-letter queue itself.
     pub(crate) queue: String,
     /// Only those of this task.
@@ -37,7 +37,7 @@ pub(crate) struct Which {
     pub(crate) kind: Option<String>,
 }
 
-impl Which {
+impl LetterFilter {
     /// True for a message that is selected.
     pub(crate) fn matches(&self, message: &Message) -> bool {
         let letter = Letter::of(message);
@@ -74,7 +74,7 @@ pub(crate) struct Search {
 
 /// Which letters a search takes, and how many it has found.
 struct Filter {
-    which: Which,
+    which: LetterFilter,
     leaves_expired: bool,
     bounds: Bounds,
     matching: u64,
@@ -98,14 +98,19 @@ impl Filter {
 }
 
 impl Search {
-    pub(crate) async fn open(app: &App, which: Which, wanted: u32, progress: Arc<Progress>) -> Outcome<Self> {
+    pub(crate) async fn open(
+        app: &App,
+        which: LetterFilter,
+        wanted: u32,
+        progress: Arc<Progress>,
+    ) -> Outcome<Self> {
         Self::open_within(app, which, wanted, PATIENCE, progress).await
     }
 
     /// Opens a search, or fails if another one is busy in the same queue for this long.
     pub(super) async fn open_within(
         app: &App,
-        which: Which,
+        which: LetterFilter,
         wanted: u32,
         patience: Duration,
         progress: Arc<Progress>,
@@ -198,12 +203,12 @@ impl Search {
     /// Ends a search that worked on letters, and returns its result, or how far it came before it failed.
     pub(crate) async fn end(self, done: Outcome, what: &str) -> Outcome<Found> {
         let (found, progress) = (self.found(), Arc::clone(&self.progress));
-        self.put_back().await;
+        self.release().await;
         done.map(|()| found).map_err(|failure| progress.counts().before(what, failure))
     }
 
     /// Requeues what was held, oldest first, and releases the lock for other searches.
-    pub(crate) async fn put_back(self) {
+    pub(crate) async fn release(self) {
         let broker = self.broker();
         self.walk.end().await;
         self.lock.open(&*broker).await;

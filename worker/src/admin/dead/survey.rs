@@ -12,7 +12,7 @@ use super::letter::Letter;
 pub(crate) use super::look::PATIENCE;
 use super::look::{LOOKED_AT, look};
 use super::replay::{self, Sent};
-use super::search::{Search, Which};
+use super::search::{LetterFilter, Search};
 use crate::admin::failure::Outcome;
 use crate::admin::progress::Progress;
 use crate::app::App;
@@ -42,7 +42,7 @@ pub(crate) struct Group {
 /// Groups the oldest letters of a queue, as many as this time allows.
 pub(crate) async fn survey(app: &App, queue: &str, time: Duration) -> Outcome<Survey> {
     let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
-    let which = Which { queue: queue.to_owned(), ..Which::default() };
+    let which = LetterFilter { queue: queue.to_owned(), ..LetterFilter::default() };
     let seen = look(app, which, LOOKED_AT, time, |message| {
         let letter = Letter::of(message);
         let task = letter.task().unwrap_or_default().to_owned();
@@ -71,17 +71,22 @@ pub(crate) async fn letters(
     most: u32,
 ) -> Outcome<Vec<Message>> {
     let text = |text: Option<&str>| text.map(ToOwned::to_owned);
-    let which = Which { queue: queue.to_owned(), task: text(task), kind: text(kind), ..Which::default() };
+    let which = LetterFilter {
+        queue: queue.to_owned(),
+        task: text(task),
+        kind: text(kind),
+        ..LetterFilter::default()
+    };
     found(app, which, most).await
 }
 
 /// The dead letter of a call, if it is among the oldest in the dead-letter queue of this queue.
 pub(crate) async fn letter(app: &App, queue: &str, id: &str) -> Outcome<Option<Message>> {
-    let which = Which { queue: queue.to_owned(), id: Some(id.to_owned()), ..Which::default() };
+    let which = LetterFilter { queue: queue.to_owned(), id: Some(id.to_owned()), ..LetterFilter::default() };
     found(app, which, 1).await.map(|found| found.into_iter().next())
 }
 
-async fn found(app: &App, which: Which, most: u32) -> Outcome<Vec<Message>> {
+async fn found(app: &App, which: LetterFilter, most: u32) -> Outcome<Vec<Message>> {
     let mut messages = Vec::new();
     look(app, which, most, PATIENCE, |message| messages.push(message.clone())).await?;
     Ok(messages)
@@ -101,7 +106,7 @@ pub(crate) struct Replayed {
 }
 
 /// Sends letters back to the queue that they came from.
-pub(crate) async fn replay(app: &App, which: Which, progress: &Arc<Progress>) -> Outcome<Replayed> {
+pub(crate) async fn replay(app: &App, which: LetterFilter, progress: &Arc<Progress>) -> Outcome<Replayed> {
     let is_named = which.has_ids();
     // Stop once all the named calls are found.
     let wanted = which.ids.as_ref().map_or(usize::MAX, HashSet::len);
@@ -115,7 +120,7 @@ pub(crate) async fn replay(app: &App, which: Which, progress: &Arc<Progress>) ->
         if is_named {
             ids.lock().expect("never poisoned").extend(message.id().map(ToOwned::to_owned));
         }
-        *kept.lock().expect("never poisoned") += u64::from(matches!(sent, Sent::KeptOut { .. }));
+        *kept.lock().expect("never poisoned") += u64::from(matches!(sent, Sent::LockedOut { .. }));
     })
     .await;
     let found = search.end(done, "replayed").await?;

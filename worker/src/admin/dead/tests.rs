@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::search::{Search, Which};
+use super::search::{LetterFilter, Search};
 use crate::admin::each::Handled;
 use crate::admin::failure::Failure;
 use crate::admin::progress::Progress;
@@ -34,8 +34,8 @@ async fn ids(broker: &Arc<dyn Broker>) -> Vec<usize> {
     all.map(|message| message.id().expect("an id").parse().expect("a number")).collect()
 }
 
-fn even() -> Which {
-    Which { queue: "q".into(), task: Some("even".into()), ..Which::default() }
+fn even() -> LetterFilter {
+    LetterFilter { queue: "q".into(), task: Some("even".into()), ..LetterFilter::default() }
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_walk_that_is_stopped_gives_back_the_rest_in_its_order_and_says_how_fa
         (delivery, Ok(Handled::Done))
     };
     let stopped = search.each(work).await.expect_err("stopped");
-    search.put_back().await;
+    search.release().await;
     let counts = progress.counts();
     assert!(counts.total == LETTERS as u64 && (301..1000).contains(&counts.done), "{counts:?}");
     let (_, why) = counts.before("dropped", stopped).into_parts();
@@ -79,14 +79,14 @@ async fn an_error_stops_the_walk_and_each_letter_is_settled() {
         }
         match id.as_str() {
             "200" => (delivery, Err(Failure::failed("no room"))),
-            "100" => (delivery, Ok(Handled::Stays)),
+            "100" => (delivery, Ok(Handled::Kept)),
             _ => (delivery, Ok(Handled::Done)),
         }
     };
     let (_, why) = search.each(work).await.expect_err("it failed").into_parts();
     assert_eq!(why, "no room");
     let found = search.found();
-    search.put_back().await;
+    search.release().await;
     let left = ids(&broker).await;
     assert!(left.is_sorted(), "in their order");
     let left: HashSet<usize> = left.into_iter().collect();
@@ -100,7 +100,7 @@ async fn a_search_takes_no_more_than_are_wanted() {
     let mut search = Search::open(&app, even(), 3, Arc::default()).await.expect("opened");
     search.each(async |delivery: Delivery| (delivery, Ok(Handled::Done))).await.expect("done");
     assert_eq!(search.found().done, 3);
-    search.put_back().await;
+    search.release().await;
     let expected: Vec<usize> = [1, 3, 5].into_iter().chain(6..LETTERS).collect();
     assert_eq!(ids(&broker).await, expected);
 }

@@ -146,7 +146,7 @@ fn dead_by_history(facts: &mut Facts) {
 async fn marks(broker: &dyn Broker, id: &str) -> (bool, bool, bool) {
     let is_in =
         async |register: Register| broker.is_noted(register, id, register.longest()).await.unwrap_or(false);
-    tokio::join!(is_in(Register::Revoked), is_in(Register::Done), is_in(Register::Tried))
+    tokio::join!(is_in(Register::Revoked), is_in(Register::Done), is_in(Register::Quarantined))
 }
 
 /// Its result, if the backend keeps results for others than the caller.

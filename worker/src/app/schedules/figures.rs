@@ -13,7 +13,7 @@ const LATE: usize = 10_000;
 
 /// The outcome of a due time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Dealt {
+pub(crate) enum DueOutcome {
     /// The call was sent, with this delay.
     Sent(Duration),
     /// It waits for the previous call to end.
@@ -42,17 +42,17 @@ impl ScheduleFigures {
         self.lock().leads = leads;
     }
 
-    pub(crate) fn count(&self, schedule: &str, dealt: Dealt) {
+    pub(crate) fn count(&self, schedule: &str, dealt: DueOutcome) {
         let mut figures = self.lock();
         let what = match dealt {
-            Dealt::Sent(late) => {
+            DueOutcome::Sent(late) => {
                 if figures.late.len() < LATE {
                     figures.late.push(late);
                 }
                 "sent"
             }
-            Dealt::Waits => "waits",
-            Dealt::Skipped => "skipped",
+            DueOutcome::Waits => "waits",
+            DueOutcome::Skipped => "skipped",
         };
         // Three outcomes for each name at most.
         let known = figures.calls.keys().any(|(name, _)| name == schedule);
@@ -80,9 +80,9 @@ mod tests {
     fn schedules_are_counted_by_name_up_to_a_bound() {
         let figures = ScheduleFigures::default();
         for number in 0..NAMES + 5 {
-            figures.count(&format!("s{number}"), Dealt::Sent(Duration::from_millis(7)));
+            figures.count(&format!("s{number}"), DueOutcome::Sent(Duration::from_millis(7)));
         }
-        figures.count("s0", Dealt::Skipped);
+        figures.count("s0", DueOutcome::Skipped);
         figures.lead(true);
         let read = figures.read();
         assert_eq!(read.calls.get(&("s0".into(), "sent")), Some(&1));

@@ -14,7 +14,7 @@ mod state;
 
 pub(crate) use declared::declared;
 pub(crate) use entry::Entry;
-pub(crate) use figures::{Dealt, Figures, ScheduleFigures};
+pub(crate) use figures::{DueOutcome, Figures, ScheduleFigures};
 pub use info::{RunOutcome, ScheduleInfo, ScheduledRun};
 pub use origin::Origin;
 pub(crate) use reader::{Reader, log_of};

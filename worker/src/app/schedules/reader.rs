@@ -37,18 +37,18 @@ impl Reader {
     /// Applies everything that was written before this call; returns the names of the schedules that it changes.
     pub(crate) async fn catch_up(&mut self) -> Result<Vec<String>> {
         let entries = self.log()?.read(self.place).await?;
-        Ok(self.take_in(entries))
+        Ok(self.apply(entries))
     }
 
     /// Applies the entries that are visible now.
     pub(crate) async fn follow(&mut self) -> Result<()> {
         let entries = self.log()?.newer(self.place).await?;
-        self.take_in(entries);
+        self.apply(entries);
         Ok(())
     }
 
     /// Applies entries; returns the names of the schedules that they change.
-    pub(crate) fn take_in(&mut self, entries: Vec<LogEntry>) -> Vec<String> {
+    pub(crate) fn apply(&mut self, entries: Vec<LogEntry>) -> Vec<String> {
         let mut changed = Vec::new();
         for LogEntry { at, text } in entries {
             if at <= self.place {

@@ -40,14 +40,14 @@ impl Identity {
 pub(super) struct Ledger {
     /// Tags up to this one are settled, and their acks were taken.
     acked: u64,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<Entry>,
     /// How many are done but behind one that is not.
     held: usize,
     /// Handed out and not settled.
     out: usize,
 }
 
-struct Slot {
+struct Entry {
     state: TagState,
     identity: Option<Identity>,
 }
@@ -65,11 +65,11 @@ impl Ledger {
     /// Records a delivery.
     pub(super) fn delivered(&mut self, tag: u64, identity: Option<Identity>) {
         debug_assert_eq!(tag, self.acked + self.slots.len() as u64 + 1, "tags count up by one");
-        self.slots.push_back(Slot { state: TagState::Out, identity });
+        self.slots.push_back(Entry { state: TagState::Out, identity });
         self.out += 1;
     }
 
-    fn slot(&mut self, tag: u64) -> Option<&mut Slot> {
+    fn slot(&mut self, tag: u64) -> Option<&mut Entry> {
         let index = usize::try_from(tag.checked_sub(self.acked + 1)?).ok()?;
         self.slots.get_mut(index).filter(|slot| slot.state == TagState::Out)
     }

@@ -107,7 +107,7 @@ impl Notebook {
 
     pub(super) async fn note(&self, register: Register, note: &Note) -> Result<()> {
         let until = note.until.min(Utc::now() + register.longest()).timestamp_millis();
-        let entry = if note.by_force { Entry::Force } else { Entry::Note };
+        let entry = if note.terminate { Entry::Force } else { Entry::Note };
         self.append(register, &entry(note.id.clone(), until)).await
     }
 
@@ -248,8 +248,8 @@ fn busy(register: Register) -> Error {
     ))
 }
 
-fn noted(id: String, until: i64, by_force: bool) -> Note {
-    Note { id, until: DateTime::from_timestamp_millis(until).unwrap_or_default(), by_force }
+fn noted(id: String, until: i64, terminate: bool) -> Note {
+    Note { id, until: DateTime::from_timestamp_millis(until).unwrap_or_default(), terminate }
 }
 
 async fn declare(session: Session, register: Register) -> lapin::Result<()> {

@@ -10,7 +10,7 @@ use super::queue::OwnerId;
 use crate::broker::Delivery;
 
 /// A consumer that is attached to queues.
-pub(super) struct Attached {
+pub(super) struct MemoryConsumer {
     pub(super) owner: OwnerId,
     /// The number of its unsettled deliveries.
     pub(super) unsettled: u16,
@@ -20,7 +20,7 @@ pub(super) struct Attached {
     queues: VecDeque<Arc<str>>,
 }
 
-impl Attached {
+impl MemoryConsumer {
     pub(super) fn new(
         owner: OwnerId,
         sender: mpsc::Sender<Delivery>,
@@ -31,12 +31,12 @@ impl Attached {
     }
 
     /// True if its receiver was dropped.
-    pub(super) fn is_deaf(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.unsettled < self.prefetch && !self.is_deaf()
+        self.unsettled < self.prefetch && !self.is_closed()
     }
 
     pub(super) fn queues(&self) -> Vec<Arc<str>> {

@@ -40,8 +40,8 @@ impl RegisterStore {
         }
         let key = (register, note.id.clone());
         let before =
-            self.noted.get(&key).is_some_and(|before| before.note.by_force && before.note.until > now);
-        let note = Note { by_force: note.by_force || before, ..note.clone() };
+            self.noted.get(&key).is_some_and(|before| before.note.terminate && before.note.until > now);
+        let note = Note { terminate: note.terminate || before, ..note.clone() };
         self.noted.insert(key, NoteRow { number: self.count, note });
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::consumers::Attached;
+use super::consumers::MemoryConsumer;
 use super::queue::{Moment, OwnerId, Place, Stored, Waiting};
 use super::registers::RegisterStore;
 use super::schedule_log::Log;
@@ -21,7 +21,7 @@ pub(super) struct MemoryState {
     pub(super) exchanges: BTreeMap<String, Exchange>,
     pub(super) bindings: Vec<Binding>,
     pub(super) queues: BTreeMap<Arc<str>, Waiting>,
-    pub(super) consumers: BTreeMap<u64, Attached>,
+    pub(super) consumers: BTreeMap<u64, MemoryConsumer>,
     pub(super) running: HashMap<u64, Running>,
     /// The timers of all queues.
     pub(super) timers: BTreeMap<Moment, Timer>,
@@ -87,7 +87,7 @@ impl MemoryState {
     /// Runs the timers that are due, and cancels consumers whose receiver was dropped.
     pub(super) fn tick(&mut self, now: Instant) {
         let deaf: Vec<u64> =
-            self.consumers.iter().filter(|(_, one)| one.is_deaf()).map(|(id, _)| *id).collect();
+            self.consumers.iter().filter(|(_, one)| one.is_closed()).map(|(id, _)| *id).collect();
         for id in deaf {
             self.cancel(id, now);
         }
@@ -237,7 +237,7 @@ impl MemoryState {
         let id = self.next_id();
         // Room for the largest prefetch that may be set later, so that delivering never has to wait.
         let (sender, deliveries) = mpsc::channel(usize::from(u16::MAX));
-        self.consumers.insert(id, Attached::new(owner, sender, *prefetch, names.clone()));
+        self.consumers.insert(id, MemoryConsumer::new(owner, sender, *prefetch, names.clone()));
         names.iter().for_each(|name| self.attach(id, name, now));
         self.serve_consumer(id);
         Ok((id, deliveries))

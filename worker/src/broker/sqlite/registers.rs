@@ -14,8 +14,8 @@ use crate::error::Result;
 
 impl Registers for SqliteBroker {
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
-        let Note { id, until, by_force } = note.clone();
-        let noted = NoteRow { id, until: until.timestamp_millis(), by_force };
+        let Note { id, until, terminate } = note.clone();
+        let noted = NoteRow { id, until: until.timestamp_millis(), terminate };
         let job = job::write("note a task", move |engine, now, _| {
             engine.note(register.name(), &noted, now).map(Ok)
         });
@@ -61,7 +61,7 @@ impl Registers for SqliteBroker {
 }
 
 fn note(noted: NoteRow) -> Note {
-    let NoteRow { id, until, by_force } = noted;
+    let NoteRow { id, until, terminate } = noted;
     let until = DateTime::from_timestamp_millis(until).unwrap_or(DateTime::<Utc>::MAX_UTC);
-    Note { id, until, by_force }
+    Note { id, until, terminate }
 }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::open_if_there;
 use crate::admin::dead::replay::{Sent, send_back};
-use crate::admin::dead::search::{Search, Which, dead_queue};
+use crate::admin::dead::search::{LetterFilter, Search, dead_queue};
 use crate::app::{App, AsyncResult};
 use crate::canvas::SendOptions;
 use crate::cli::arguments::JobRetryArguments;
@@ -57,23 +57,23 @@ async fn replay(app: &App, id: &str, job: Option<&Job>) -> Outcome<bool> {
     if broker.queues(std::slice::from_ref(&queue)).await?.is_empty() {
         return Ok(false);
     }
-    let which = Which { queue, id: Some(id.to_owned()), ..Which::default() };
+    let which = LetterFilter { queue, id: Some(id.to_owned()), ..LetterFilter::default() };
     let mut search = Search::open(app, which, 1, Arc::default()).await?;
     let sent = async {
         let Some(taken) = search.next().await? else { return Ok(None) };
         let sent = send_back(app, &taken.delivery, &search.queue).await;
         match &sent {
             Ok(Sent::Back) => taken.delivery.ack(),
-            Ok(Sent::KeptOut { .. }) | Err(_) => search.hold(taken),
+            Ok(Sent::LockedOut { .. }) | Err(_) => search.hold(taken),
         }
         sent.map(Some)
     }
     .await;
-    search.put_back().await;
+    search.release().await;
     match sent? {
         None => Ok(false),
         Some(Sent::Back) => Ok(true),
-        Some(Sent::KeptOut { holder }) => Err(Failure::new(
+        Some(Sent::LockedOut { holder }) => Err(Failure::new(
             TIME_IS_UP,
             format!(
                 "{id} stays in place: its task is unique, and another call waits or runs, {}",

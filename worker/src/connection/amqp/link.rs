@@ -257,7 +257,7 @@ async fn supervise(inner: Arc<Inner>) {
         };
         drop(cut);
         let Some(failure) = lost else { break };
-        outage.goes_on(&inner, &failure);
+        outage.record(&inner, &failure);
         inner.blocked.send_replace(None);
         let wait = pause.next(failure.is_final);
         inner.state.send_replace(LinkState::Down(Some(failure.at(&inner.address.shown))));
@@ -322,7 +322,7 @@ struct Outage {
 }
 
 impl Outage {
-    fn goes_on(&mut self, inner: &Inner, failure: &Failure) {
+    fn record(&mut self, inner: &Inner, failure: &Failure) {
         let new = self.last.as_deref() != Some(&failure.text);
         if self.since.is_none() {
             self.since = Some(Instant::now());

@@ -1,5 +1,5 @@
 //! Reads a publisher's bytes in incoming frames, with limited recursion, and repairs what `lapin` could not read. The
-//! reason is in [`frame_filter`](super::sieve).
+//! reason is in [`frame_filter`](super::frame_filter).
 
 use crate::message::headers::{is_trace, names};
 

@@ -43,7 +43,7 @@ pub(crate) struct Subscribed {
     /// Acks that are being written.
     writes: FuturesUnordered<BoxFuture<'static, lapin::Result<()>>>,
     /// Requests without a reply yet.
-    questions: FuturesUnordered<BoxFuture<'static, lapin::Result<Event>>>,
+    requests: FuturesUnordered<BoxFuture<'static, lapin::Result<Event>>>,
 }
 
 /// An event on a channel.
@@ -76,8 +76,8 @@ impl Source {
         let (queue, tag) = (short(&self.queue)?, short(&self.tag)?);
         let options = BasicConsumeOptions::default();
         channel.consumer = Some(channel.basic_consume(queue, tag, options, self.arguments.clone()).await?);
-        let (writes, questions) = Default::default();
-        Ok(Subscribed { channel, prefetch: self.prefetch, has_ended: false, writes, questions })
+        let (writes, requests) = Default::default();
+        Ok(Subscribed { channel, prefetch: self.prefetch, has_ended: false, writes, requests })
     }
 
     /// Subscribes, and binds the queue again if it may be a new one of the same name.
@@ -148,7 +148,7 @@ impl Source {
 impl Subscribed {
     /// Waits for the next event. `reads` is false while no more deliveries can be taken.
     pub(crate) async fn next(&mut self, reads: bool) -> Event {
-        let Self { channel, has_ended, writes, questions, .. } = self;
+        let Self { channel, has_ended, writes, requests, .. } = self;
         let consumer = channel.consumer.as_mut().filter(|_| reads && !*has_ended);
         let is_reading = consumer.is_some();
         let delivered = async {
@@ -160,7 +160,7 @@ impl Subscribed {
         tokio::select! {
             biased;
             Some(written) = writes.next() => written.map_or_else(Event::Lost, |()| Event::Written),
-            Some(answer) = questions.next() => answer.unwrap_or_else(Event::Lost),
+            Some(answer) = requests.next() => answer.unwrap_or_else(Event::Lost),
             delivered = delivered, if is_reading => self.read(delivered),
             else => std::future::pending().await,
         }
@@ -217,7 +217,7 @@ impl Subscribed {
         let Some(consumer) = &self.channel.consumer else { return };
         let (channel, tag) = ((*self.channel).clone(), consumer.tag());
         let cancelled = async move { channel.basic_cancel(tag, BasicCancelOptions::default()).await };
-        self.questions.push(cancelled.map(|cancelled| cancelled.map(|()| Event::Written)).boxed());
+        self.requests.push(cancelled.map(|cancelled| cancelled.map(|()| Event::Written)).boxed());
     }
 
     /// Asks the broker to confirm that it has processed everything written so far.
@@ -225,7 +225,7 @@ impl Subscribed {
         // The reply to any request will do.
         let (channel, prefetch) = ((*self.channel).clone(), self.prefetch);
         let asked = async move { channel.basic_qos(prefetch, BasicQosOptions { global: false }).await };
-        self.questions.push(asked.map(|asked| asked.map(|()| Event::Confirmed)).boxed());
+        self.requests.push(asked.map(|asked| asked.map(|()| Event::Confirmed)).boxed());
     }
 
     /// The channel, for a caller that settles the deliveries by other means.

@@ -20,13 +20,13 @@ pub(crate) struct Claimed {
 
 /// How a claim ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum ClaimEnd {
     /// The message leaves the queue.
-    Done,
+    Ack,
     /// The message is requeued at its old position.
-    Back,
+    Requeue,
     /// The message is dead-lettered.
-    Rejected,
+    Reject,
     /// The message is requeued after a pause, and its crash count is raised by one.
     Lost { pause: Duration },
 }

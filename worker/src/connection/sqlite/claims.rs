@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::claim::{Claim, Claimed, Ending};
+use super::claim::{Claim, ClaimEnd, Claimed};
 use super::consumer::Consumer;
 use super::engine::{Changes, Engine, Sql, millis, now_ms};
 use super::job::{self, Job, Run};
@@ -27,7 +27,7 @@ pub(crate) fn get(client: u64, queue: String, most: usize) -> Job<Vec<Claimed>, 
         .lazily()
         .after_verdicts()
         .on_caller_gone(|engine, claimed| {
-            engine.verdicts.extend(claimed.into_iter().map(|claimed| (claimed.tag, Ending::Back)));
+            engine.verdicts.extend(claimed.into_iter().map(|claimed| (claimed.tag, ClaimEnd::Requeue)));
         })
 }
 
@@ -57,7 +57,7 @@ impl Engine {
             (claim.client == client && !changes.settled.contains(tag)).then_some(*tag)
         };
         for tag in self.claims.iter().filter_map(open).collect::<Vec<_>>() {
-            self.settle(tag, Ending::Back, changes)?;
+            self.settle(tag, ClaimEnd::Requeue, changes)?;
         }
         for queue in self.queues.exclusive_of(client) {
             self.delete(&queue)?;
@@ -101,7 +101,7 @@ impl Engine {
         Ok(())
     }
 
-    fn settle(&mut self, tag: u64, ending: Ending, changes: &mut Changes) -> Sql<()> {
+    fn settle(&mut self, tag: u64, ending: ClaimEnd, changes: &mut Changes) -> Sql<()> {
         // A tag from before a lost lease is unknown: the message has another owner now.
         let (Some(claim), Some(owner)) = (self.claims.get(&tag), self.lease.id()) else { return Ok(()) };
         changes.settled.push(tag);
@@ -114,7 +114,7 @@ impl Engine {
             return Ok(());
         }
         match ending {
-            Ending::Done => {
+            ClaimEnd::Ack => {
                 self.db.prepare_cached("DELETE FROM message WHERE id = ?")?.execute([id])?;
                 if let Some(at) = expires_at {
                     self.db
@@ -122,7 +122,7 @@ impl Engine {
                         .execute([at, id])?;
                 }
             }
-            Ending::Rejected => {
+            ClaimEnd::Reject => {
                 if let Some(at) = expires_at {
                     self.db
                         .prepare_cached("DELETE FROM expiring WHERE at = ? AND id = ?")?
@@ -134,7 +134,7 @@ impl Engine {
                 }
                 changes.rings = true;
             }
-            Ending::Back => {
+            ClaimEnd::Requeue => {
                 self.db
                     .prepare_cached(
                         "INSERT INTO ready (queue, rank, id, redelivered, crashes) VALUES (?, ?, ?, 1, ?)",
@@ -150,7 +150,7 @@ impl Engine {
                 self.grow(queue, 1);
                 changes.rings = true;
             }
-            Ending::Lost { pause } => {
+            ClaimEnd::Lost { pause } => {
                 let at = now_ms().saturating_add(millis(pause));
                 self.db
                     .prepare_cached(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
-use super::claim::{Claimed, Ending};
+use super::claim::{ClaimEnd, Claimed};
 use super::consumer::{Consumer, Consuming};
 use super::engine::{Changes, Engine, Sql, now_ms};
 use super::job::{self, Job, Run};
@@ -113,7 +113,7 @@ impl Engine {
             let tag = claimed.tag;
             let consumer = self.consumers.iter().find(|consumer| consumer.id == id);
             if !consumer.is_some_and(|consumer| (consumer.sink.hand_out)(claimed)) {
-                self.verdicts.push((tag, Ending::Back));
+                self.verdicts.push((tag, ClaimEnd::Requeue));
             }
         }
     }

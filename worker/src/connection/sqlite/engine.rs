@@ -10,7 +10,7 @@ use notify::RecommendedWatcher;
 use rusqlite::Connection;
 
 use super::bell;
-use super::claim::{Claim, Claimed, Ending};
+use super::claim::{Claim, ClaimEnd, Claimed};
 use super::consumer::Consumer;
 use super::lease::Lease;
 use super::presence::Presence;
@@ -46,7 +46,7 @@ pub(crate) struct Engine {
     /// Unsettled claims by tag.
     pub(super) claims: HashMap<u64, Claim>,
     /// Verdicts not written yet.
-    pub(super) verdicts: Vec<(u64, Ending)>,
+    pub(super) verdicts: Vec<(u64, ClaimEnd)>,
     pub(super) waiters: Waiters,
     /// True if there may be messages to claim that no transaction has looked for yet.
     pub(super) may_claim: bool,

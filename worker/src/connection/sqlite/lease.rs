@@ -90,13 +90,13 @@ impl Lease {
 mod tests {
     use super::*;
 
-    const NOBODY: [i64; 0] = [];
+    const NONE: [i64; 0] = [];
 
     #[test]
     fn a_neighbour_is_dead_after_more_than_five_of_our_beats_without_one_of_its_own() {
         let mut lease = Lease::default();
         for beat in 0..5 {
-            assert_eq!(lease.expired_neighbours(&[(1, beat), (2, 7)]), NOBODY);
+            assert_eq!(lease.expired_neighbours(&[(1, beat), (2, 7)]), NONE);
         }
         assert_eq!(lease.expired_neighbours(&[(1, 5), (2, 7)]), [2]);
     }
@@ -104,17 +104,17 @@ mod tests {
     #[test]
     fn a_beat_an_absence_and_a_rollback_begin_the_count_anew() {
         let forget: [fn(&mut Lease); 3] = [
-            |lease| assert_eq!(lease.expired_neighbours(&[(2, 8)]), NOBODY),
-            |lease| assert_eq!(lease.expired_neighbours(&[]), NOBODY),
+            |lease| assert_eq!(lease.expired_neighbours(&[(2, 8)]), NONE),
+            |lease| assert_eq!(lease.expired_neighbours(&[]), NONE),
             |lease| lease.undo(false),
         ];
         for forget in forget {
             let mut lease = Lease::default();
             for _ in 0..5 {
-                assert_eq!(lease.expired_neighbours(&[(2, 7)]), NOBODY);
+                assert_eq!(lease.expired_neighbours(&[(2, 7)]), NONE);
             }
             forget(&mut lease);
-            assert_eq!(lease.expired_neighbours(&[(2, 7)]), NOBODY);
+            assert_eq!(lease.expired_neighbours(&[(2, 7)]), NONE);
         }
     }
 }

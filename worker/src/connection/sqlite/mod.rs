@@ -56,7 +56,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
 
-pub(crate) use claim::{Claimed, Ending};
+pub(crate) use claim::{ClaimEnd, Claimed};
 pub(crate) use claims::{close, flush, get};
 pub(crate) use consumer::{Consuming, Sink};
 pub(crate) use consumers::{cancel, consume, set_prefetch, set_queues};
@@ -65,7 +65,7 @@ pub(crate) use messages::{Publishing, publish};
 pub(crate) use queues::Count;
 pub(crate) use registers::NoteRow;
 pub(crate) use results::{Acked, Storing, forget, store};
-pub(crate) use waiters::News;
+pub(crate) use waiters::WaitFor;
 
 use crate::connection::{BrokerUrl, background};
 use crate::error::{Error, Result};
@@ -224,7 +224,7 @@ impl Database {
     }
 
     /// Ends a claim, without waiting for the thread.
-    pub(crate) fn settle(&self, tag: u64, ending: Ending) {
+    pub(crate) fn settle(&self, tag: u64, ending: ClaimEnd) {
         self.send(Arrival::Settle { tag, ending });
     }
 

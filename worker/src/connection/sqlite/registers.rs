@@ -15,20 +15,20 @@ pub(crate) struct NoteRow {
     pub(crate) id: String,
     /// In milliseconds since 1970.
     pub(crate) until: i64,
-    pub(crate) by_force: bool,
+    pub(crate) terminate: bool,
 }
 
 impl Engine {
     /// Records an id. It replaces an earlier note under a new number, so that readers see it again, and inherits its
-    /// `by_force` if that has not expired.
+    /// `terminate` if that has not expired.
     pub(crate) fn note(&self, register: &str, noted: &NoteRow, now: i64) -> Sql<()> {
-        let NoteRow { id, until, by_force } = noted;
+        let NoteRow { id, until, terminate } = noted;
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO note (register, id, until, by_force) VALUES (?1, ?2, ?3, ?4 OR EXISTS
                      (SELECT 1 FROM note WHERE register = ?1 AND id = ?2 AND by_force AND until > ?5))",
             )?
-            .execute(params![register, id, until, by_force, now])
+            .execute(params![register, id, until, terminate, now])
             .map(drop)
     }
 
@@ -44,7 +44,7 @@ impl Engine {
             "SELECT id, until, by_force FROM note WHERE seq > ? AND register = ? AND until > ? ORDER BY seq",
         )?;
         let noted =
-            |row: &Row<'_>| Ok(NoteRow { id: row.get(0)?, until: row.get(1)?, by_force: row.get(2)? });
+            |row: &Row<'_>| Ok(NoteRow { id: row.get(0)?, until: row.get(1)?, terminate: row.get(2)? });
         let rows = statement.query_map(params![after, register, now], noted)?;
         Ok((rows.collect::<Sql<_>>()?, next.max(after).unsigned_abs()))
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::engine::{Changes, Engine, Sql, millis};
 use super::job::{self, Job, Run};
-use super::waiters::{Coming, News, Stored};
+use super::waiters::{RecordReceiver, Stored, WaitFor};
 
 /// The maximum number of expired results that one transaction deletes.
 const SWEEP_BATCH: i64 = 1000;
@@ -104,7 +104,7 @@ impl Engine {
     }
 
     /// Waits for a record of a task, which may exist already.
-    pub(crate) fn wait(&mut self, task_id: &str, news: News, now: i64) -> Sql<Coming> {
+    pub(crate) fn wait(&mut self, task_id: &str, news: WaitFor, now: i64) -> Sql<RecordReceiver> {
         self.listen();
         let (reply, coming) = oneshot::channel();
         match self.known(task_id, now)? {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::claim::{Claimed, Ending};
+use super::claim::{ClaimEnd, Claimed};
 use super::claims::flush;
 use super::engine::{Engine, now_ms};
 use super::job::{self, Job, Order, Run};
@@ -89,7 +89,7 @@ fn a_full_disk_fails_publishes_and_keeps_verdicts() {
     let held = [get(&mut engine).expect("one"), get(&mut engine).expect("another")];
     let pages: i64 = engine.db.pragma_query_value(None, "page_count", |row| row.get(0)).expect("pages");
     engine.db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("a limit");
-    engine.verdicts.push((held[0].tag, Ending::Done));
+    engine.verdicts.push((held[0].tag, ClaimEnd::Ack));
     let (orders, answers): (Vec<_>, Vec<_>) =
         [publish(&[0; 100_000]), publish(&[0; 200_000])].into_iter().unzip();
     let refused = thread::transact(&mut engine, orders);
@@ -98,7 +98,7 @@ fn a_full_disk_fails_publishes_and_keeps_verdicts() {
         let error = answer.try_recv().expect("answered").expect_err("full");
         assert!(error.is_storage() && error.to_string().contains("is full"), "{error:#}");
     }
-    assert_eq!(engine.verdicts, [(held[0].tag, Ending::Done)], "a verdict was lost");
+    assert_eq!(engine.verdicts, [(held[0].tag, ClaimEnd::Ack)], "a verdict was lost");
     assert_eq!(counts(&mut engine), (1, 2));
     // The verdict itself needs no room.
     done(&mut engine, flush());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use tokio::sync::oneshot;
 
-use super::claim::Ending;
+use super::claim::ClaimEnd;
 use super::engine::Engine;
 use super::failure::{describe, is_busy};
 use super::job::{Access, Order};
@@ -40,7 +40,7 @@ pub(super) enum Arrival {
     /// A job whose caller waits for the answer.
     Order(Order),
     /// The end of a claim. No caller waits for it; the thread retries until it is written.
-    Settle { tag: u64, ending: Ending },
+    Settle { tag: u64, ending: ClaimEnd },
     /// Another process has rung the bell.
     Changed,
 }

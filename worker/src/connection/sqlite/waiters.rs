@@ -7,21 +7,21 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Result};
 
 /// Receives a record with its number once it is stored.
-pub(crate) type Coming = oneshot::Receiver<Result<(i64, Vec<u8>)>>;
+pub(crate) type RecordReceiver = oneshot::Receiver<Result<(i64, Vec<u8>)>>;
 
-/// The other half of [`Coming`].
+/// The other half of [`RecordReceiver`].
 pub(super) type Reply = oneshot::Sender<Result<(i64, Vec<u8>)>>;
 
 /// What a caller waits for.
 #[derive(Clone, Copy)]
-pub(crate) enum News {
+pub(crate) enum WaitFor {
     /// A final record.
     Final,
     /// A record with a larger number.
     After(i64),
 }
 
-impl News {
+impl WaitFor {
     pub(super) fn is(self, seq: i64, is_final: bool) -> bool {
         match self {
             Self::Final => is_final,
@@ -47,7 +47,7 @@ pub(super) struct Waiters {
 }
 
 struct Waiter {
-    news: News,
+    news: WaitFor,
     reply: Reply,
 }
 
@@ -60,7 +60,7 @@ impl Waiters {
         self.by_task.contains_key(task_id)
     }
 
-    pub(super) fn add(&mut self, task_id: &str, news: News, reply: Reply) {
+    pub(super) fn add(&mut self, task_id: &str, news: WaitFor, reply: Reply) {
         self.by_task.entry(task_id.to_owned()).or_default().push(Waiter { news, reply });
     }
 

@@ -195,7 +195,7 @@ pub(super) async fn dead(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> 
 /// The query parameters of [`letters`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Which {
+pub(super) struct LetterFilter {
     task: Option<String>,
     kind: Option<String>,
 }
@@ -204,7 +204,7 @@ pub(super) async fn letters(
     Shared(state): Shared<Arc<State>>,
     _viewer: Viewer,
     Path(queue): Path<String>,
-    Asked(Which { task, kind }): Asked<Which>,
+    Asked(LetterFilter { task, kind }): Asked<LetterFilter>,
 ) -> Answer {
     let letters = survey::letters(&state.app, &queue, task.as_deref(), kind.as_deref(), MOST);
     let found = state.asking(letters).await?;

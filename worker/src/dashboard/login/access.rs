@@ -12,7 +12,7 @@ use crate::app::config::dashboard::{DashboardConfig, DashboardRole};
 use crate::error::{Error, Result};
 
 /// A hash that no password matches, so that refusing an unknown user takes as long as a wrong password.
-const NOBODY: &str =
+const DUMMY_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5LW5vYm9keQ$M7fXhN0bH3sVnXjK1Wq5m8mHhB0n0oX2vYV5kq2b3rA";
 
 /// Whether people have to log in.
@@ -40,7 +40,7 @@ pub(crate) struct Access {
 
 /// Why a login was refused.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum LoginError {
     /// Name or password is wrong; the answer does not reveal which.
     Wrong,
     /// Too many wrong attempts: the next one is accepted after this time.
@@ -104,22 +104,22 @@ impl Access {
         name: &str,
         password: &str,
         from: IpAddr,
-    ) -> std::result::Result<DashboardRole, Refused> {
+    ) -> std::result::Result<DashboardRole, LoginError> {
         let waits = || {
             let now = Instant::now();
             let address = self.by_address.lock().expect("never poisoned").wait(&from, now);
             address.max(self.by_user.lock().expect("never poisoned").wait(&name.to_owned(), now))
         };
         if let Some(wait) = waits() {
-            return Err(Refused::Wait(wait));
+            return Err(LoginError::Wait(wait));
         }
         let user = self.config.users.iter().find(|user| user.name == name);
         let hash = user.and_then(|user| user.password.as_ref());
-        let text = hash.map_or_else(|| NOBODY.to_owned(), |hash| hash.0.clone());
+        let text = hash.map_or_else(|| DUMMY_HASH.to_owned(), |hash| hash.0.clone());
         let _one_at_a_time = self.hashing.acquire().await.expect("the semaphore is never closed");
         // Other attempts may have failed while this one waited for its turn.
         if let Some(wait) = waits() {
-            return Err(Refused::Wait(wait));
+            return Err(LoginError::Wait(wait));
         }
         let password = password.to_owned();
         let is_right = tokio::task::spawn_blocking(move || verify(&password, &text)).await.unwrap_or(false);
@@ -133,7 +133,7 @@ impl Access {
                 let now = Instant::now();
                 self.by_address.lock().expect("never poisoned").failed(from, now);
                 self.by_user.lock().expect("never poisoned").failed(name.to_owned(), now);
-                Err(Refused::Wrong)
+                Err(LoginError::Wrong)
             }
         }
     }
@@ -253,18 +253,18 @@ mod tests {
         let from = "10.0.0.1".parse().expect("an address");
         assert_eq!(access.log_in("ada", "correct horse", from).await, Ok(DashboardRole::Act));
         for _ in 0..5 {
-            assert_eq!(access.log_in("ada", "wrong", from).await, Err(Refused::Wrong));
+            assert_eq!(access.log_in("ada", "wrong", from).await, Err(LoginError::Wrong));
         }
-        assert!(matches!(access.log_in("ada", "correct horse", from).await, Err(Refused::Wait(_))));
-        assert!(matches!(access.log_in("eve", "x", from).await, Err(Refused::Wait(_))), "by address too");
+        assert!(matches!(access.log_in("ada", "correct horse", from).await, Err(LoginError::Wait(_))));
+        assert!(matches!(access.log_in("eve", "x", from).await, Err(LoginError::Wait(_))), "by address too");
     }
 
     #[tokio::test]
     async fn an_unknown_user_is_refused_like_a_wrong_password() {
-        assert!(is_hash(NOBODY), "it is verified like any other");
+        assert!(is_hash(DUMMY_HASH), "it is verified like any other");
         let access = access(ada(), Login::Required, LOOPBACK).expect("rules");
         let from = "10.0.0.1".parse().expect("an address");
-        assert_eq!(access.log_in("eve", "correct horse", from).await, Err(Refused::Wrong));
+        assert_eq!(access.log_in("eve", "correct horse", from).await, Err(LoginError::Wrong));
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn card(viewer: &Viewer, queue: &str, group: &Group, has_more: bool) -> Markup {
 
 /// The query parameters that name a group.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Which {
+pub(crate) struct LetterFilter {
     queue: String,
     task: String,
     kind: String,
@@ -115,9 +115,9 @@ pub(crate) struct Which {
 pub(crate) async fn group(
     Shared(state): Shared<Arc<State>>,
     viewer: Viewer,
-    Query(which): Query<Which>,
+    Query(which): Query<LetterFilter>,
 ) -> Response {
-    let Which { queue, task, kind } = which;
+    let LetterFilter { queue, task, kind } = which;
     let fields = [("queue", queue.as_str()), ("task", task.as_str()), ("kind", kind.as_str())];
     let found = state.asking(survey::letters(&state.app, &queue, Some(&task), Some(&kind), SHOWN)).await;
     let actions = html! {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::layout::{CsrfForm, bare};
 use crate::app::config::dashboard::DashboardRole;
 use crate::dashboard::guard::{COOKIE, Via, Viewer, set_cookie};
-use crate::dashboard::login::access::Refused;
+use crate::dashboard::login::access::LoginError;
 use crate::dashboard::path;
 use crate::dashboard::state::State;
 use crate::tracing::{info, warn};
@@ -63,12 +63,12 @@ pub(crate) async fn log_in(
             info!(user = name, "logged in to the management page");
             welcome(&state, &name, role, path::own(&next))
         }
-        Err(Refused::Wrong) => {
+        Err(LoginError::Wrong) => {
             warn!(user = name, from = %peer.ip(), "refused a login to the management page");
             let page = form(&state, &next, &name, Some("Name or password is wrong."));
             (StatusCode::UNAUTHORIZED, page).into_response()
         }
-        Err(Refused::Wait(wait)) => {
+        Err(LoginError::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
             let why = format!("Too many wrong attempts. Try again in {seconds} s.");
             let page = form(&state, &next, &name, Some(&why));

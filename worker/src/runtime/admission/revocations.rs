@@ -32,7 +32,7 @@ pub(crate) struct Revocations {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     until: DateTime<Utc>,
-    by_force: bool,
+    terminate: bool,
 }
 
 impl Revocations {
@@ -49,7 +49,7 @@ impl Revocations {
     /// Passes a revocation on to a running call, if its id was revoked.
     pub(crate) fn tell(&self, context: &Context) {
         match self.find(context.id()) {
-            Some(Known { by_force: true, .. }) => context.terminate(),
+            Some(Known { terminate: true, .. }) => context.terminate(),
             Some(_) => context.revoke(),
             None => {}
         }
@@ -66,12 +66,12 @@ impl Revocations {
     pub(crate) fn add(&self, notes: impl IntoIterator<Item = Note>) {
         let mut known = self.known();
         let now = Utc::now();
-        for Note { id, until, by_force } in notes {
-            let new = Known { until, by_force };
+        for Note { id, until, terminate } in notes {
+            let new = Known { until, terminate };
             known
                 .entry(id)
                 .and_modify(|old| {
-                    *old = Known { by_force: by_force || (old.by_force && old.until > now), until }
+                    *old = Known { terminate: terminate || (old.terminate && old.until > now), until }
                 })
                 .or_insert(new);
         }

@@ -201,7 +201,7 @@ impl Node {
 
     /// Revokes calls that wait or run here, and records them for workers that start later. A signal in the command is not
     /// sent: a call is not a process, and the process of an isolated call is killed.
-    fn revoke(&self, method: &str, arguments: &Map<String, Value>, by_force: bool) -> Value {
+    fn revoke(&self, method: &str, arguments: &Map<String, Value>, terminate: bool) -> Value {
         let ids: Vec<String> = match arguments.get("task_id") {
             Some(Value::String(id)) => vec![id.clone()],
             Some(Value::Array(ids)) => ids.iter().filter_map(|id| Some(id.as_str()?.to_owned())).collect(),
@@ -209,7 +209,7 @@ impl Node {
                 return missing(method, "task_id");
             }
         };
-        let note_of = |id: &String| Note { by_force, ..Note::new(id, Register::Revoked.longest()) };
+        let note_of = |id: &String| Note { terminate, ..Note::new(id, Register::Revoked.longest()) };
         let notes: Vec<Note> = ids.iter().map(note_of).collect();
         self.revocations.add(notes.iter().cloned());
         let mut running = Vec::new();
@@ -218,7 +218,7 @@ impl Node {
             running.push(task.context.id().to_owned());
         }
         let told = ids.join(", ");
-        tracing::info!(ids = told, terminate = by_force, "revoked by remote control");
+        tracing::info!(ids = told, terminate = terminate, "revoked by remote control");
         // Python's clients notify only the workers that are running now.
         if !is_set(arguments, "noted") {
             let app = self.app.clone();
@@ -231,7 +231,7 @@ impl Node {
                 }
             });
         }
-        json!({"ok": match (by_force, running.as_slice()) {
+        json!({"ok": match (terminate, running.as_slice()) {
             (false, _) => format!("tasks {told} flagged as revoked"),
             (true, []) => "terminate: tasks unknown".to_owned(),
             (true, running) => format!("terminate: {}", running.join(", ")),

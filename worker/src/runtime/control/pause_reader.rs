@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::runtime::admission::pauses::Pauses;
 use crate::runtime::handle::WorkerHandle;
 use crate::runtime::sources::Sources;
-use crate::runtime::startup::{NotReady, Patience};
+use crate::runtime::startup::{NotReady, RetryPause};
 use crate::tracing;
 
 /// How long to wait after the broker failed to change a consumer.
@@ -37,7 +37,7 @@ impl PauseReader {
 
     /// Reads what was paused before this worker started, waiting for an unreachable broker.
     pub(crate) async fn catch_up(&mut self, handle: &WorkerHandle) -> Result<(), NotReady> {
-        let mut patience = Patience::default();
+        let mut patience = RetryPause::default();
         loop {
             let error = tokio::select! {
                 biased;

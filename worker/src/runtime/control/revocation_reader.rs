@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::runtime::admission::revocations::Revocations;
 use crate::runtime::execution::running::RunningTasks;
 use crate::runtime::handle::WorkerHandle;
-use crate::runtime::startup::{NotReady, Patience};
+use crate::runtime::startup::{NotReady, RetryPause};
 use crate::tracing;
 
 /// Reads the register of revoked calls again and again.
@@ -31,7 +31,7 @@ impl RevocationReader {
 
     /// Reads all that was revoked before this worker started, waiting for a broker that is away.
     pub(crate) async fn catch_up(&mut self, handle: &WorkerHandle) -> Result<(), NotReady> {
-        let mut patience = Patience::default();
+        let mut patience = RetryPause::default();
         loop {
             let error = tokio::select! {
                 biased;

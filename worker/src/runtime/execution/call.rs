@@ -53,7 +53,7 @@ impl AsyncCall {
         let stopped = self.context.enter(|| self.future.stop());
         match (ended, stopped) {
             // Requeueing would hide the panic, as if the call had never run.
-            (Ended::Interrupted, Err(panic)) => Ended::Broke(panic),
+            (Ended::Interrupted, Err(panic)) => Ended::PanickedOnStop(panic),
             (ended, _) => ended,
         }
     }

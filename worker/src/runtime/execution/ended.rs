@@ -25,5 +25,5 @@ pub(crate) enum Ended {
     /// The worker stops and cannot wait for the task.
     Interrupted,
     /// It panicked with this text when the worker stopped it.
-    Broke(String),
+    PanickedOnStop(String),
 }

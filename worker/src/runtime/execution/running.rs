@@ -36,7 +36,7 @@ pub(crate) struct RunningTask {
 
 /// A task's entry in the list; dropping it removes the task.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct ListedTask<'a> {
     list: &'a RunningTasks,
     slot: usize,
 }
@@ -49,7 +49,7 @@ impl RunningTasks {
     }
 
     /// Lists a task for as long as the returned entry is held.
-    pub(crate) fn enter(&self, context: &Context, since: Instant, acknowledged: bool) -> Place<'_> {
+    pub(crate) fn enter(&self, context: &Context, since: Instant, acknowledged: bool) -> ListedTask<'_> {
         if let Some(count) = self.begun.get(context.task()) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -66,7 +66,7 @@ impl RunningTasks {
             }
         };
         drop(slots);
-        Place { list: self, slot }
+        ListedTask { list: self, slot }
     }
 
     /// How many are running.
@@ -91,7 +91,7 @@ impl RunningTasks {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for ListedTask<'_> {
     fn drop(&mut self) {
         let mut slots = self.list.slots.lock().expect("never poisoned");
         let task = slots.tasks[self.slot].take();

@@ -25,7 +25,7 @@ const SPAN: Duration = Duration::from_millis(500);
 
 /// What a worker has measured about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct Measurement {
     /// Tasks started per second since the last measurement, or between that and the one before, whichever is higher: a
     /// machine that was busy with something else for a moment is no reason to return reserved messages.
     pub(super) rate: f64,
@@ -39,7 +39,7 @@ pub(super) struct Seen {
 
 /// Returns how many messages to reserve from now on: the number of slots, doubled zero or more times. It falls at once as
 /// far as necessary, and grows one doubling at a time.
-pub(super) fn decide(slots: usize, current: u16, seen: &Seen) -> u16 {
+pub(super) fn decide(slots: usize, current: u16, seen: &Measurement) -> u16 {
     // If the number of slots has changed, this is the nearest window that it allows.
     let current = fit(slots, f64::from(current));
     let waiting = seen.waiting as f64;
@@ -90,7 +90,7 @@ struct Span {
 
 impl Meter {
     /// Takes a measurement: `begun` tasks since the start, `waiting` messages now, `passed` since the last one.
-    pub(super) fn look(&mut self, begun: u64, waiting: usize, passed: Duration, current: u16) -> Seen {
+    pub(super) fn look(&mut self, begun: u64, waiting: usize, passed: Duration, current: u16) -> Measurement {
         let tasks = begun - std::mem::replace(&mut self.begun, begun);
         self.span.tasks += tasks;
         self.span.time += passed;
@@ -104,7 +104,7 @@ impl Meter {
         }
         let now = per_second(tasks, passed);
         let rate = now.max(std::mem::replace(&mut self.last, now));
-        Seen { rate, sustained, waiting, unused: self.unused }
+        Measurement { rate, sustained, waiting, unused: self.unused }
     }
 
     /// Starts a new span after the window has changed: what was measured before says nothing about the new window.
@@ -122,8 +122,8 @@ fn per_second(tasks: u64, time: Duration) -> f64 {
 mod tests {
     use super::*;
 
-    fn busy(rate: f64, waiting: usize) -> Seen {
-        Seen { rate, sustained: Some(rate), waiting, unused: 0 }
+    fn busy(rate: f64, waiting: usize) -> Measurement {
+        Measurement { rate, sustained: Some(rate), waiting, unused: 0 }
     }
 
     /// Repeats the decision at the same rate, with all reserved messages waiting, until the window is stable.
@@ -178,17 +178,17 @@ mod tests {
 
     #[test]
     fn it_falls_at_once_when_what_waits_does_not_begin() {
-        let stuck = Seen { rate: 0.0, sustained: None, waiting: 1_260, unused: 0 };
+        let stuck = Measurement { rate: 0.0, sustained: None, waiting: 1_260, unused: 0 };
         assert_eq!(decide(20, 1_280, &stuck), 20);
-        assert_eq!(decide(20, 1_280, &Seen { waiting: 1, ..stuck }), 20);
+        assert_eq!(decide(20, 1_280, &Measurement { waiting: 1, ..stuck }), 20);
         // All slots but one are stuck, yet the waiting messages still start in time.
-        assert_eq!(decide(20, 1_280, &Seen { rate: 20_000.0, ..stuck }), 1_280);
-        assert_eq!(decide(20, 1_280, &Seen { rate: 2_000.0, ..stuck }), 80);
+        assert_eq!(decide(20, 1_280, &Measurement { rate: 20_000.0, ..stuck }), 1_280);
+        assert_eq!(decide(20, 1_280, &Measurement { rate: 2_000.0, ..stuck }), 80);
     }
 
     #[test]
     fn it_does_not_grow_before_a_rate_has_held_nor_while_too_much_waits() {
-        let sudden = Seen { rate: 1e6, sustained: None, waiting: 20, unused: 0 };
+        let sudden = Measurement { rate: 1e6, sustained: None, waiting: 20, unused: 0 };
         assert_eq!(decide(20, 20, &sudden), 20);
         // Deliveries from many queues, each with its own window.
         assert_eq!(decide(20, 20, &busy(1_000.0, 60)), 20);
@@ -196,16 +196,16 @@ mod tests {
 
     #[test]
     fn a_worker_without_work_keeps_its_window_for_a_while() {
-        let idle = Seen { rate: 0.0, sustained: Some(0.0), waiting: 0, unused: UNUSED - 1 };
+        let idle = Measurement { rate: 0.0, sustained: Some(0.0), waiting: 0, unused: UNUSED - 1 };
         assert_eq!(decide(20, 1_280, &idle), 1_280);
-        assert_eq!(decide(20, 1_280, &Seen { unused: UNUSED, ..idle }), 20);
-        assert_eq!(decide(20, 1_280, &Seen { unused: UNUSED, sustained: Some(2_000.0), ..idle }), 80);
-        assert_eq!(decide(20, 1_280, &Seen { unused: UNUSED, sustained: None, ..idle }), 1_280);
+        assert_eq!(decide(20, 1_280, &Measurement { unused: UNUSED, ..idle }), 20);
+        assert_eq!(decide(20, 1_280, &Measurement { unused: UNUSED, sustained: Some(2_000.0), ..idle }), 80);
+        assert_eq!(decide(20, 1_280, &Measurement { unused: UNUSED, sustained: None, ..idle }), 1_280);
     }
 
     #[test]
     fn it_follows_the_slots() {
-        let calm = Seen { rate: 1_000.0, ..Seen::default() };
+        let calm = Measurement { rate: 1_000.0, ..Measurement::default() };
         for (slots, current, window) in
             [(8, 4, 8), (4, 8, 8), (1, 8, 8), (3, 8, 6), (30, 20, 30), (10, 20, 20)]
         {
@@ -217,12 +217,12 @@ mod tests {
     fn rates_are_of_the_time_that_has_passed() {
         let mut meter = Meter::default();
         let seen = meter.look(100, 5, Duration::from_millis(100), 20);
-        assert_eq!(seen, Seen { rate: 1_000.0, sustained: None, waiting: 5, unused: 0 });
+        assert_eq!(seen, Measurement { rate: 1_000.0, sustained: None, waiting: 5, unused: 0 });
         // A late measurement, which no longer counts after the next one.
         let seen = meter.look(300, 0, Duration::from_millis(400), 20);
         assert_eq!((seen.rate, seen.sustained), (1_000.0, Some(600.0)));
         assert_eq!(meter.look(300, 0, LOOK, 20).rate, 500.0);
-        assert_eq!(meter.look(300, 0, Duration::ZERO, 20), Seen::default());
+        assert_eq!(meter.look(300, 0, Duration::ZERO, 20), Measurement::default());
         meter.reset_span();
         for span in 1..=3 {
             assert_eq!(meter.look(300, 0, SPAN, 20).unused, span);

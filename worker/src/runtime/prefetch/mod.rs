@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use self::decide::{LOOK, Meter, Seen, decide};
+use self::decide::{LOOK, Measurement, Meter, decide};
 use super::admission::pauses::Pauses;
 use super::execution::slots::Slots;
 use crate::app::Prefetch;
@@ -139,7 +139,7 @@ impl Window {
         }
     }
 
-    async fn adapt(&self, seen: &Seen) -> Result<Adapted> {
+    async fn adapt(&self, seen: &Measurement) -> Result<Adapted> {
         let _turn = self.changing.lock().await;
         let before = self.count();
         let after = decide(self.slots.all(), before, seen);

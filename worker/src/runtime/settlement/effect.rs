@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt;
 
-use super::persist::{By, Unsettled};
+use super::persist::{Service, Unsettled};
 use super::settler::Settler;
 use super::trimmed_copy::TrimmedCopy;
 use crate::backend::ResultRecord;
@@ -27,10 +27,10 @@ pub(crate) enum Effect<'a> {
 }
 
 impl Effect<'_> {
-    fn by(&self) -> By {
+    fn by(&self) -> Service {
         match self {
-            Self::Store { .. } => By::Store,
-            _ => By::Broker,
+            Self::Store { .. } => Service::Store,
+            _ => Service::Broker,
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) enum Outcome {
         crashed: bool,
     },
     /// Store the failure and dead-letter the message.
-    Dead {
+    DeadLetter {
         /// The reason that is stored in the dead letter.
         reason: DeadReason,
         /// What the caller receives.
@@ -36,7 +36,7 @@ pub(crate) enum Outcome {
         why: &'static str,
     },
     /// It has succeeded before, and that was recorded: acknowledge.
-    Repeated,
+    Duplicate,
     /// Send it again after a while without spending an attempt: it has not run.
     Postpone {
         /// How long the broker delays it.
@@ -45,7 +45,7 @@ pub(crate) enum Outcome {
         problem: String,
     },
     /// Drop the delivery unsettled, which is counted as a crash: there is no time for more.
-    Lose {
+    Lost {
         /// Why.
         problem: String,
     },
@@ -67,10 +67,12 @@ impl Outcome {
         match self {
             Self::Success(_) => OutcomeKind::Succeeded,
             Self::Retry { after, failure, .. } => OutcomeKind::Retried { after: *after, failure },
-            Self::Dead { reason, failure } => OutcomeKind::DeadLettered { reason: reason.as_str(), failure },
+            Self::DeadLetter { reason, failure } => {
+                OutcomeKind::DeadLettered { reason: reason.as_str(), failure }
+            }
             Self::Revoked { why } => OutcomeKind::Revoked { why },
-            Self::Repeated => OutcomeKind::Duplicate,
-            Self::Postpone { .. } | Self::Lose { .. } | Self::Requeue => OutcomeKind::Requeued,
+            Self::Duplicate => OutcomeKind::Duplicate,
+            Self::Postpone { .. } | Self::Lost { .. } | Self::Requeue => OutcomeKind::Requeued,
         }
     }
 }
@@ -119,14 +121,14 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
     let (after, failure) = match ended {
         Ended::Returned(json) => return Outcome::Success(json),
         Ended::Interrupted => return Outcome::Requeue,
-        Ended::Broke(problem) => return Outcome::Lose { problem },
+        Ended::PanickedOnStop(problem) => return Outcome::Lost { problem },
         Ended::NotStarted(problem) => {
             return Outcome::Postpone { after: SCARCE.mul_f64(0.5 + random), problem };
         }
         Ended::Terminated => return Outcome::Revoked { why: "terminated" },
         Ended::Crashed(text) => return crashed(text, options, attempts, random),
         Ended::Erred(TaskError::Rejected(failure)) => {
-            return Outcome::Dead { reason: DeadReason::Rejected, failure };
+            return Outcome::DeadLetter { reason: DeadReason::Rejected, failure };
         }
         Ended::Erred(TaskError::Failed(failure)) => (backoff(), failure),
         Ended::Erred(TaskError::Retry { after, failure }) => (after, *failure),
@@ -148,7 +150,7 @@ pub(crate) fn decide(ended: Ended, options: &TaskOptions, attempts: Attempts, ra
     if retries < options.max_retries {
         Outcome::Retry { after, failure, crashed: false }
     } else {
-        Outcome::Dead { reason: DeadReason::RetriesExhausted, failure }
+        Outcome::DeadLetter { reason: DeadReason::RetriesExhausted, failure }
     }
 }
 
@@ -175,7 +177,7 @@ pub(crate) fn refused(refusal: Refusal, options: &TaskOptions, attempts: Attempt
             (DeadReason::BadArguments, failure)
         }
     };
-    Outcome::Dead { reason, failure }
+    Outcome::DeadLetter { reason, failure }
 }
 
 /// A crash of its own process counts like a crash of a worker, separately from errors.
@@ -191,7 +193,7 @@ fn crashed(text: String, options: &TaskOptions, attempts: Attempts, random: f64)
     };
     // An early ack means at most once, so it is not run again after a crash.
     if options.ack == AckMode::Early || crashes.saturating_add(1) >= max_crashes {
-        Outcome::Dead { reason: DeadReason::Crashed, failure }
+        Outcome::DeadLetter { reason: DeadReason::Crashed, failure }
     } else {
         Outcome::Retry { after: options.backoff.delay(crashes, random), failure, crashed: true }
     }
@@ -236,7 +238,7 @@ mod tests {
     #[test]
     fn a_rejection_spends_no_retries() {
         let outcome = decide(Ended::Erred(TaskError::reject("no such address")), &OPTIONS, tried(0), 0.5);
-        assert!(matches!(outcome, Outcome::Dead { reason: DeadReason::Rejected, .. }), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::DeadLetter { reason: DeadReason::Rejected, .. }), "{outcome:?}");
     }
 
     #[test]
@@ -253,7 +255,7 @@ mod tests {
     fn panics_and_time_limits_are_errors_like_others() {
         for ended in [Ended::Panicked("boom".to_owned().into()), Ended::TimedOut(Duration::from_secs(1))] {
             assert!(matches!(decide(ended.clone(), &OPTIONS, tried(0), 0.5), Outcome::Retry { .. }));
-            assert!(matches!(decide(ended, &OPTIONS, tried(2), 0.5), Outcome::Dead { .. }));
+            assert!(matches!(decide(ended, &OPTIONS, tried(2), 0.5), Outcome::DeadLetter { .. }));
         }
     }
 
@@ -274,7 +276,7 @@ mod tests {
             let attempts = Attempts { retries: 2, crashes, max_crashes: 3 };
             match decide(Ended::Crashed("signal 9".into()), options, attempts, 1.0) {
                 Outcome::Retry { after, crashed: true, .. } => Some(after.as_secs()),
-                Outcome::Dead { reason: DeadReason::Crashed, .. } => None,
+                Outcome::DeadLetter { reason: DeadReason::Crashed, .. } => None,
                 other => panic!("{other:?}"),
             }
         };

@@ -24,7 +24,7 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// The service that has to make an effect durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum By {
+pub(crate) enum Service {
     Broker,
     /// The result backend.
     Store,
@@ -77,7 +77,7 @@ impl Persist {
     pub(crate) async fn until_done<'a, T>(
         &self,
         what: &str,
-        by: By,
+        by: Service,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
     ) -> Result<T, Unsettled> {
         let begun = Instant::now();
@@ -123,12 +123,12 @@ impl Persist {
     async fn listed_if_slow<'a, T>(
         &'a self,
         what: &str,
-        by: By,
+        by: Service,
         listed: &mut Option<Entry<'a>>,
         begun: Instant,
         attempt: BoxFuture<'_, Result<T>>,
     ) -> Result<T> {
-        if by == By::Broker || listed.is_some() {
+        if by == Service::Broker || listed.is_some() {
             return attempt.await;
         }
         let mut attempt = attempt;
@@ -161,7 +161,7 @@ struct Listed {
 
 #[derive(Debug)]
 struct Retrying {
-    by: By,
+    by: Service,
     since: Instant,
     reason: String,
 }
@@ -185,7 +185,7 @@ impl Settling {
         Self { broker, store, listed: Mutex::default() }
     }
 
-    fn enter(&self, by: By, since: Instant) -> Entry<'_> {
+    fn enter(&self, by: Service, since: Instant) -> Entry<'_> {
         let mut listed = self.lock();
         listed.next += 1;
         let number = listed.next;
@@ -198,8 +198,8 @@ impl Settling {
         let listed = self.lock();
         let Retrying { by, since, reason } = listed.entries.values().min_by_key(|effort| effort.since)?;
         let waits_for = match by {
-            By::Broker => &self.broker,
-            By::Store => &self.store,
+            Service::Broker => &self.broker,
+            Service::Store => &self.store,
         };
         let (lasts, reason, waits_for) = (since.elapsed(), reason.clone(), waits_for.clone());
         Some(Slowest { count: listed.entries.len(), lasts, reason, waits_for })
@@ -254,7 +254,7 @@ mod tests {
             let done = failure.map_or(Ok(()), |kind| Err(Error::new(kind, "no")));
             async move { done }.boxed()
         };
-        let done = persist.until_done("test", By::Broker, attempt).await;
+        let done = persist.until_done("test", Service::Broker, attempt).await;
         assert_eq!(persist.settling.slowest(), None);
         (count.into_inner(), done)
     }
@@ -299,7 +299,7 @@ mod tests {
         let settling = Arc::new(Settling::new("amqp://b".into(), "redis://s".into()));
         let persist = Persist { settling, ..persist() };
         let attempt = || async { Err::<(), _>(Error::timeout("no answer")) }.boxed();
-        let waiting = persist.until_done("store it", By::Store, attempt);
+        let waiting = persist.until_done("store it", Service::Store, attempt);
         tokio::pin!(waiting);
         assert!((&mut waiting).now_or_never().is_none());
         let slowest = persist.settling.slowest().expect("it waits");
@@ -321,7 +321,7 @@ mod tests {
             }
             .boxed()
         };
-        let waiting = persist.until_done("store it", By::Store, attempt);
+        let waiting = persist.until_done("store it", Service::Store, attempt);
         let listed = async {
             loop {
                 if let Some(slowest) = persist.settling.slowest() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use super::persist::{Abandoned, By, unless_impossible};
+use super::persist::{Abandoned, Service, unless_impossible};
 use super::settler::Settler;
 use crate::broker::{Note, Register};
 use crate::error::Result;
@@ -51,15 +51,16 @@ impl Settler {
     /// True if a quarantine of the message has started before, or if the broker cannot tell.
     pub(crate) async fn was_quarantined(&self, headers: &Headers) -> Result<bool, Abandoned> {
         let Some(quarantine) = quarantine_of(headers) else { return Ok(true) };
-        let ask = || self.broker.is_noted(Register::Tried, &quarantine, Register::Tried.longest());
+        let ask =
+            || self.broker.is_noted(Register::Quarantined, &quarantine, Register::Quarantined.longest());
         Ok(self.register("read quarantine records", ask).await?.unwrap_or(true))
     }
 
     /// Notes that the quarantine of a message starts.
     pub(crate) async fn note_quarantine(&self, headers: &Headers) -> Result<(), Abandoned> {
         let Some(quarantine) = quarantine_of(headers) else { return Ok(()) };
-        let note = Note::new(quarantine, Register::Tried.longest());
-        self.register("note a quarantine", || self.broker.note(Register::Tried, &note)).await.map(drop)
+        let note = Note::new(quarantine, Register::Quarantined.longest());
+        self.register("note a quarantine", || self.broker.note(Register::Quarantined, &note)).await.map(drop)
     }
 
     /// Reads or writes a register. `None`: it is impossible, which was logged.
@@ -68,7 +69,7 @@ impl Settler {
         what: &str,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
     ) -> Result<Option<T>, Abandoned> {
-        let done = unless_impossible(self.persist.until_done(what, By::Broker, attempt).await)?;
+        let done = unless_impossible(self.persist.until_done(what, Service::Broker, attempt).await)?;
         if let Err(error) = &done {
             tracing::error!(error = format!("{error:#}"), "the broker's registers cannot be used");
         }

@@ -29,7 +29,7 @@ use super::copy::copy_of;
 use super::counters::count;
 use super::effect::Effect;
 use super::outcome::{DeadReason, Outcome, failure};
-use super::persist::{Abandoned, By, Unsettled, unless_impossible};
+use super::persist::{Abandoned, Service, Unsettled, unless_impossible};
 use super::settler::{MAX_ERROR, Settled, Settler};
 use super::trimmed_copy::TrimmedCopy;
 use crate::app::unique;
@@ -93,13 +93,13 @@ impl Settler {
             Outcome::Retry { after, failure, crashed } => {
                 Box::pin(self.retry(&request, after, failure, crashed)).await
             }
-            Outcome::Dead { reason, failure } => Box::pin(self.dead(&request, reason, failure)).await,
+            Outcome::DeadLetter { reason, failure } => Box::pin(self.dead(&request, reason, failure)).await,
             Outcome::Revoked { why } => {
                 tracing::info!(task, id, why, "not run");
                 count(&self.counters.revoked);
                 Box::pin(self.revoked(&request, why)).await
             }
-            Outcome::Repeated => {
+            Outcome::Duplicate => {
                 tracing::info!(task, id, "redelivered after it had succeeded: not run again");
                 Ok(Settled::Over(Verdict::Ack))
             }
@@ -108,7 +108,7 @@ impl Settler {
                 Box::pin(self.postpone(request, after)).await;
                 return true;
             }
-            Outcome::Lose { problem } => {
+            Outcome::Lost { problem } => {
                 tracing::error!(task, id, problem, "panicked while it was stopped: counted as a crash");
                 return true;
             }
@@ -217,7 +217,7 @@ impl Settler {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };
         let keep = || self.broker.extend_lock(&lock, wait);
-        let kept = self.persist.until_done("keep the lock of a unique task", By::Broker, keep).await;
+        let kept = self.persist.until_done("keep the lock of a unique task", Service::Broker, keep).await;
         match unless_impossible(kept)? {
             Ok(Locked::Taken) => {}
             // The lock had expired and another call took it, which is no reason to lose this one.
