@@ -323,7 +323,8 @@ impl Ctl {
             ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none".into(),
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+                    .into(),
             ),
         ];
         let environment: Vec<_> = environment.map(|(name, value)| (name.to_owned(), value)).into();

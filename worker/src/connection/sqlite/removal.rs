@@ -11,6 +11,10 @@ use super::queue::QueueEntry;
 use crate::error::{Error, Result};
 use crate::message::headers::names;
 
+/// When the next unused queue expires. Every transaction asks.
+const NEXT_EXPIRY: &str = "SELECT min(used_at + expires) FROM queue q WHERE expires IS NOT NULL
+     AND NOT EXISTS (SELECT 1 FROM consumer c WHERE c.queue = q.name)";
+
 impl Engine {
     /// Restarts the expiry of a queue that expires when unused.
     pub(super) fn touch(&self, entry: &QueueEntry, now: i64) -> Sql<()> {
@@ -36,12 +40,7 @@ impl Engine {
         if !self.queues.has_expiring() {
             return Ok(None);
         }
-        self.db
-            .prepare_cached(
-                "SELECT min(used_at + expires) FROM queue q WHERE expires IS NOT NULL
-                 AND NOT EXISTS (SELECT 1 FROM consumer c WHERE c.queue = q.name)",
-            )?
-            .query_row([], |row| row.get(0))
+        self.db.prepare_cached(NEXT_EXPIRY)?.query_row([], |row| row.get(0))
     }
 
     pub(super) fn delete_unused_queues(&mut self, now: i64) -> Sql<()> {
@@ -120,5 +119,24 @@ impl Engine {
         db.prepare_cached("DELETE FROM binding WHERE queue = ?")?.execute([name])?;
         bound.iter().try_for_each(|exchange| self.delete_exchange_if_unbound(exchange))?;
         self.touch_generation()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::connection::sqlite::schema;
+
+    #[test]
+    fn the_next_expiry_does_not_scan_all_consumers() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let db = schema::open(&directory.path().join("queue.db"), Instant::now() + Duration::from_secs(60));
+        let db = db.expect("it opens");
+        let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {NEXT_EXPIRY}")).expect("a statement");
+        let steps = plan.query_map([], |row| row.get::<_, String>(3)).expect("a plan");
+        let steps: Vec<String> = steps.collect::<Sql<_>>().expect("a plan");
+        assert!(steps.iter().any(|step| step.contains("consumer_by_queue")), "{steps:?}");
     }
 }
