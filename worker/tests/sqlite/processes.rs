@@ -51,6 +51,30 @@ async fn each_message_goes_to_one_process() {
     assert_eq!(counts(&*broker, "q").await, Some((0, 0, 0, 0)));
 }
 
+/// Closing any descriptor of a file releases all POSIX locks that the process has on it, and with them SQLite's. Then another
+/// program that closes the database, such as the `sqlite3` shell, takes itself for the last user and deletes the log.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn waking_other_processes_releases_no_lock() {
+    use std::os::unix::fs::MetadataExt;
+
+    let (dir, broker) = fresh(&["q"]).await;
+    let mut other = Process::start("time", &jobs(&dir), "q");
+    assert_eq!(line(&mut other).await, "ready");
+    publish(&*broker, "q", &micros().to_string()).await;
+    line(&mut other).await;
+    let locks = std::fs::read_to_string("/proc/locks").expect("locks");
+    let inode = format!(":{}", std::fs::metadata(jobs(&dir)).expect("a file").ino());
+    for pid in [std::process::id(), other.pid()] {
+        let pid = pid.to_string();
+        let is_ours = |lock: &str| {
+            let fields: Vec<&str> = lock.split_whitespace().collect();
+            fields.contains(&&*pid) && fields.iter().any(|field| field.ends_with(&inode))
+        };
+        assert!(locks.lines().any(is_ours), "process {pid} has no lock on the file {inode}:\n{locks}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_process_had_comes_back_and_counts() {
     let (dir, broker) = fresh(&["q"]).await;
