@@ -100,7 +100,7 @@ async fn rate(n: u64, work: impl Future<Output = ()>) -> f64 {
     n as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// `callers` tasks, each awaiting its own `.delay()` before the next.
+/// Sends `n` calls from `callers` tasks, each awaiting its own `.delay()` before the next.
 async fn delay(app: &App, n: u64, callers: u64) {
     let next = Arc::new(AtomicU64::new(0));
     let tasks: Vec<_> = (0..callers)
@@ -140,7 +140,7 @@ async fn drain(app: &App, n: u64) -> Duration {
     elapsed
 }
 
-/// From the call of `.delay()` to the start of the task, with an idle worker: the median in microseconds.
+/// Returns the median time from the call of `.delay()` to its start in an idle worker, in microseconds.
 async fn latency(app: &App, n: u64) -> f64 {
     let done = Done::default();
     let mut state = SharedState::default();

@@ -89,7 +89,7 @@ impl Lab {
         config.worker.queues = vec![rust_queue.clone()];
         config.worker.concurrency = 4;
         config.result_backend = Some(backend.parse().expect("a URL"));
-        // The queue of Python's tasks: a chain step that a Rust worker sends on does not name it.
+        // Routes Python's tasks to their queue: a chain step that a Rust worker sends does not name it.
         config.routes = vec![RouteRule {
             task: "proj.*".into(),
             queue: Some(python_queue.clone()),

@@ -127,7 +127,7 @@ fn a_publish_without_a_broker_is_not_confirmed_and_a_false_confirm_is_caught() {
     ]);
 }
 
-/// Also measures how late they are, which is at most the takeover time on the share of the machine that other tests leave.
+/// Also measures how late calls are: at most the takeover time, given the share of the machine that other tests leave.
 #[test]
 fn each_due_time_comes_once_whatever_happens_to_schedulers_and_broken_ones_are_caught() {
     let play = |broker| format!("--broker {broker} --scenario schedules");
@@ -175,7 +175,7 @@ fn a_task_in_quarantine_is_not_blamed_for_a_new_poison_task() {
     side_by_side(everywhere(|broker| clean(&format!("--broker {broker} --scenario coincidence"))));
 }
 
-/// On SQLite, where a requeued message is available at once: without the notes on quarantine this play fails there.
+/// Only on SQLite: a requeued message is available there at once, so without the notes on quarantine this play fails.
 #[test]
 fn a_crowd_of_messages_is_not_blamed_for_two_poison_tasks_among_it() {
     side_by_side(

@@ -12,8 +12,8 @@ use support::{Node, Process, eventually, free_port, shared, unique};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// What a worker in Rust does not have: settings of Celery, of its client and of its processes, and what the second of the
-/// two workers knows of the first.
+/// Output that only a worker in Python has: settings of Celery, of its client and of its processes, and what the second of
+/// the two workers knows about the first.
 const ONLY_PYTHON: [&str; 6] = [
     ".conf.",
     ".stats.broker.",

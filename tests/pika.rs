@@ -120,7 +120,7 @@ async fn one_hello_world() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_with_a_queue_that_pika_declared() {
     let Some(lab) = Lab::new("pika_hello", Topology::new()) else { return };
-    // A classic queue, deleted with the server where that is permitted: not as we would declare it, but used as it is.
+    // A classic queue, not durable where that is permitted: we would declare it differently, but use it as it is.
     lab.run("declare.py", &[&lab.queue]).await;
     let running = lab.worker().await;
     lab.run("send.py", &[&lab.queue, "Hello World!"]).await;

@@ -1,4 +1,4 @@
-//! What a worker does with tasks and with other messages, on every broker.
+//! How a worker handles tasks and other messages, on every broker.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -413,7 +413,7 @@ fn a_warm_stop_finishes_what_runs_and_hands_the_rest_back() {
     });
 }
 
-/// RabbitMQ confirms late that it delivers nothing more.
+/// RabbitMQ is late to confirm that the consumer is cancelled.
 #[test]
 fn a_warm_stop_repeats_nothing_and_spends_nothing_however_late_the_broker_answers() {
     everywhere(async |place| {
@@ -539,7 +539,7 @@ fn what_one_worker_cannot_run_yet_another_runs() {
             app.send(patient.with("busy").queue(&place.queue).ignore_result()).await.expect("sent");
         }
         eventually("it has as much as it can run", async || journal.read("busy").len() == 2).await;
-        // It is the only worker that could take them.
+        // So far it is the only worker that could take these.
         for line in 0..10 {
             let call = note.with("noted", line.to_string()).queue(&place.queue).ignore_result();
             app.send(call).await.expect("sent");

@@ -34,7 +34,7 @@ pub(crate) async fn prepare(at: &str) -> Result<Figures, Failure> {
     begun.end(1)
 }
 
-/// A number of callers, each awaiting its own `.delay()` before the next.
+/// Sends from several callers at once, each awaiting its own `.delay()` before the next.
 pub(crate) async fn enqueue(at: &str, tasks: u64, callers: u64) -> Result<Figures, Failure> {
     let app = open(at)?;
     app.broker().await?;
@@ -99,7 +99,7 @@ pub(crate) async fn drain(at: &str, tasks: u64) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// From the call of `.delay()` to the start of the task in an idle worker of the same process.
+/// Measures the time from the call of `.delay()` to the start of the task in an idle worker of the same process.
 pub(crate) async fn latency(at: &str, tasks: u64) -> Result<Figures, Failure> {
     let app = open(at)?;
     let progress = Progress::of_starts();

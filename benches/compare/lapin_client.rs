@@ -91,7 +91,7 @@ pub(crate) async fn drain(at: &str, tasks: u64) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// From the publish to the delivery, without waiting for the confirm.
+/// Measures the time from the publish to the delivery, without waiting for the confirm.
 pub(crate) async fn latency(at: &str, tasks: u64) -> Result<Figures, Failure> {
     let (connection, channel) = connect(at).await?;
     let mut consumer = consume(&channel).await?;

@@ -129,7 +129,7 @@ const COMPARED: [Compared; 24] = [
     ("SQLite: drain", "tasks/s", RATE, "sqlite drain", "huey drain", "huey"),
 ];
 
-/// These peers get [`FEWER`] times fewer tasks: they take up to a millisecond for one.
+/// These peers get [`FEWER`] times fewer tasks: they take up to a millisecond for each.
 const SLOW: [&str; 3] = ["celery", "dramatiq", "huey"];
 const FEWER: u64 = 10;
 

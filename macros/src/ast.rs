@@ -86,7 +86,7 @@ impl Task<'_> {
         self.function.sig.asyncness.is_some()
     }
 
-    /// What the function returns.
+    /// The return type of the function.
     pub(crate) fn returned(&self) -> TokenStream {
         returned(&self.function.sig.output)
     }

@@ -82,7 +82,7 @@ fn body(task: &Task<'_>, attrs: &[TokenStream]) -> TokenStream {
     }
 }
 
-/// What the generated items share.
+/// Values that the generated items share.
 pub(crate) struct Parts<'a> {
     pub(crate) task: &'a Task<'a>,
     pub(crate) options: &'a Options,
@@ -91,7 +91,7 @@ pub(crate) struct Parts<'a> {
     /// The unit struct.
     pub(crate) ident: &'a Ident,
     pub(crate) types: Vec<&'a syn::Type>,
-    /// Names for the arguments that no task can have: a local variable cannot have the name of a unit struct in scope.
+    /// Local names for the arguments. No task may share one: a local variable cannot shadow a unit struct in scope.
     pub(crate) locals: Vec<Ident>,
     pub(crate) keywords: Vec<String>,
     returned: TokenStream,
@@ -136,7 +136,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Generates the key by which two calls of a unique task are the same.
+    /// Generates the key of a unique task: two calls with equal keys count as the same.
     fn unique_by(&self) -> TokenStream {
         if self.options.unique_for.is_none() {
             return TokenStream::new();
@@ -210,7 +210,7 @@ impl<'a> Parts<'a> {
                 /// Puts a call on the queue. `Ok` means that the broker has it safely.
                 ///
                 /// # Errors
-                /// When the broker did not take it; see `mq_worker::App::send`.
+                /// Fails if the broker does not accept it; see `mq_worker::App::send`.
                 #vis async fn delay(
                     &self
                     #(, #names: #accepted)*

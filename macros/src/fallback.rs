@@ -13,7 +13,7 @@ use crate::{expand, valid};
 /// A struct with the same name and methods that accept any arguments.
 pub(crate) fn task(function: &Function, options: &Options) -> TokenStream {
     if is_method(function) {
-        // A struct is not allowed where it is written.
+        // It is inside an `impl`, where a struct is not allowed.
         let Function { attrs, vis, sig, body } = function;
         return quote!(#(#attrs)* #vis #sig #body);
     }

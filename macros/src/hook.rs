@@ -34,7 +34,7 @@ pub(crate) const SETUP: Hook = Hook {
     entry: "SetupEntry",
 };
 
-/// Is called for tasks that failed permanently.
+/// Runs for each task that failed permanently.
 pub(crate) const ON_FAILURE: Hook = Hook {
     name: "on_failure",
     noun: "a failure hook",

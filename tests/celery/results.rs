@@ -1,4 +1,4 @@
-//! What Celery and mq-worker see of each other's calls while they run and afterwards, through Redis and `rpc://`.
+//! Celery and mq-worker see the states and results of each other's calls, through Redis and `rpc://`.
 
 use std::fs;
 use std::path::Path;

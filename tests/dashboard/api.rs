@@ -123,7 +123,7 @@ async fn a_program_sees_and_does_what_the_page_does() {
     result("FAILURE").await;
     let (status, replayed) = act(&site, json!({"action": "replay", "ids": [id, later]})).await;
     assert_eq!((status, &replayed["done"]), (200, &json!("2 calls replayed.")), "{replayed}");
-    // The outcome of an earlier run does not hide the one of the replay.
+    // The outcome of an earlier run does not hide that of the replay.
     result("SUCCESS").await;
     dead_letters(&site, 1).await;
     let (status, dropped) = act(&site, json!({"action": "drop-dead", "queue": "greetings", "id": id})).await;

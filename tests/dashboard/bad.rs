@@ -87,7 +87,7 @@ async fn an_argument_of_ten_megabytes_fills_no_page() {
     assert!(listed < 200_000, "{listed} bytes");
 }
 
-/// Sends a form, if there is one, then follows to the page as a browser would; returns the session cookie and the page.
+/// Submits a form, if any, and follows its redirect as a browser would; returns the session cookie and the page.
 async fn browse(site: &Site, path: &str, cookie: &str, form: Option<&[(&str, &str)]>) -> (String, String) {
     let (url, mut cookie) = (site.url(path), cookie.to_owned());
     let (form, base) = (

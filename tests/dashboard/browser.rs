@@ -82,7 +82,7 @@ async fn an_open_page_follows_what_happens_and_finds_it_again() {
     browser.open(&site.url(&format!("/tasks/{slow}"))).await;
     browser.wait_for("#timeline", "running").await;
     browser.wait_for("main", "Terminate").await;
-    // In one script: the open page replaces its parts as it follows.
+    // In a single script, because the live page replaces its elements as it updates.
     let terminate = "const asks = [...document.querySelectorAll('details.ask')];
         const ask = asks.find(ask => ask.textContent.includes('Terminate'));
         ask.querySelector('summary').click(); ask.querySelector('button').click()";

@@ -9,13 +9,13 @@ use support::Browser;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-/// `correct horse`, who may act.
+/// The hash of the password `correct horse`, of a user who may act.
 const ADA: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$S/jQVuW1z4MxJLsazUN94A$5ETpoAPThwUJ/dyf2fPwyvny71sjckry7L0Zh5Qi2b0";
-/// `battery staple`, who may see.
+/// The hash of the password `battery staple`, of a user who may only view.
 const VIV: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$qO5Mh4gPFjwZNiANxI4prg$H/GurMxL8BXXnfKnGrTuuF/4P+bLY8JmiNXjcm9thZ4";
-/// The SHA-256 of `t0ken`, and of `l00k`.
+/// The SHA-256 hashes of the tokens `t0ken` and `l00k`.
 const TOKENS: [(&str, &str, DashboardRole); 2] = [
     ("deploy", "b46c09677343261f0b439a472422225e3a230c9c094d6ab16762e2036b597053", DashboardRole::Act),
     ("grafana", "87b2a7aaa0de9d64fead336ab95cb8e72c6d88d436c59fd5a2e37269006cf1ed", DashboardRole::View),

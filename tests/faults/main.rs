@@ -186,7 +186,7 @@ impl From<schedules::Verdict> for Found {
 }
 
 fn report(found: &Found, arguments: &Arguments, seed: u64) {
-    /// Violations shown of each kind.
+    /// The maximum number of violations printed of each kind.
     const SHOWN: usize = 12;
     let mut sorts = BTreeMap::<String, usize>::new();
     for violation in &found.violations {

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Tasks per second, other than quick ones, of a producer under load.
 pub(crate) const MIXED: f64 = 20.0;
-/// How much missed sending is made up for after nothing could be sent.
+/// After a pause in which nothing could be sent, at most this much of it is made up for.
 const MADE_UP: Duration = Duration::from_secs(1);
 
 /// The times at which to send.

@@ -125,7 +125,7 @@ fn everything_is_known_after_a_restart() {
 
         let mine = Filter { queue: Some(place.queue.clone()), ..Filter::default() };
         let page = fed.history.tasks(mine, 10, None).await.expect("a page");
-        // Newest first, by each call's first event; for the three earlier calls it is open which of their events came first.
+        // Newest first, by each call's first event; the order of the three earlier calls' first events is not defined.
         let mut ids: Vec<&str> = page.jobs.iter().map(|job| job.id.as_str()).collect();
         assert_eq!(ids.first(), Some(&unseen.id()));
         ids.sort_unstable();

@@ -46,11 +46,11 @@ fn ctrl_c_on_a_terminal_does_not_reach_the_tasks() {
     });
 }
 
-/// A closing terminal causes several signals: from itself, its shell and the kernel.
+/// A closing terminal causes several signals: its own, its shell's and the kernel's.
 #[test]
 fn a_closed_terminal_stops_the_worker_warm_however_often_it_says_so() {
     on_sqlite(async |lab| {
-        // However the tests were started: under `nohup` a worker ignores the signal, see the next test.
+        // The tests may have been started under `nohup`, where a worker ignores the signal: see the next test.
         let mut command = lab.command("env");
         command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_isolated-worker")]);
         let worker = Process::spawn(&mut command);

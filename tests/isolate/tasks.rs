@@ -32,7 +32,7 @@ async fn prepare_wrongly(_state: &mut SharedState) {
     }
 }
 
-/// What a task sees of its call.
+/// The parts of a call that its task can see.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     pub(crate) id: String,

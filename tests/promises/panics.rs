@@ -173,7 +173,8 @@ fn what_panics_as_it_is_stopped_is_counted() {
     });
 }
 
-/// However a running delivery gets lost, it must not get lost in the same way forever.
+/// A running delivery that is lost comes back after a delay, with a crash counted: it must not be lost again and again
+/// forever.
 #[test]
 fn a_delivery_that_is_lost_comes_back_later_and_counted() {
     everywhere(async |place| {
@@ -215,7 +216,7 @@ fn panicking(key: &str) -> String {
     panic!("no key for {key}")
 }
 
-/// In the sender it is the sender's own panic, and leaves nothing behind.
+/// The panic counts as the sender's own, and the failed send leaves nothing behind.
 #[test]
 fn what_panics_as_a_task_sends_is_the_failure_of_that_task() {
     everywhere(async |place| {

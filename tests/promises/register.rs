@@ -186,8 +186,8 @@ async fn a_register_that_was_deleted_is_read_again_from_its_beginning() {
     running.stop().await;
 }
 
-/// RabbitMQ closes the whole connection of a client that uses a stream at a bad moment, so nothing else may depend on that
-/// one.
+/// RabbitMQ closes the whole connection of a client that uses a stream at a bad moment, so streams have a connection of
+/// their own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_over_a_stream_costs_no_publish_and_no_delivery() {
     let Some((shared, host)) = own_host() else { return };

@@ -320,7 +320,7 @@ fn headers_of_the_protocol_and_of_the_broker_are_refused() {
     });
 }
 
-/// RabbitMQ copies a message to each queue named in `CC`: only once, as the sender asked.
+/// RabbitMQ copies a message to each queue named in `CC`. Its retries and its dead letter must not be copied there again.
 #[test]
 fn what_a_header_told_the_broker_is_not_told_again_by_copies() {
     everywhere(async |place| {
@@ -346,7 +346,7 @@ fn what_a_header_told_the_broker_is_not_told_again_by_copies() {
     });
 }
 
-/// In that case the broker itself moves the message.
+/// The broker itself then moves the message to the dead-letter queue.
 #[test]
 fn a_dead_letter_whose_queue_is_exclusive_to_another_connection_is_rejected() {
     everywhere(async |place| {

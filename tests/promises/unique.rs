@@ -135,7 +135,7 @@ fn an_abandoned_lock_expires() {
         let key = unique("key");
         let call = || brief.with(key.as_str()).queue(&place.queue).ignore_result();
         assert!(!app.send(call()).await.expect("sent").is_duplicate());
-        // If someone takes the message away, the lock does not notice.
+        // Taking the message from the queue by hand does not release the lock.
         let broker = app.broker().await.expect("a broker");
         broker.get(&place.queue).await.expect("an answer").expect("the call").ack();
         assert!(app.send(call()).await.expect("known").is_duplicate(), "{}", place.name);

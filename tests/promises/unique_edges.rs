@@ -134,11 +134,11 @@ fn a_cancelled_send_holds_no_lock_unless_the_call_was_sent() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
-            // Leave time for anything in the background.
+            // Leave time for background work.
             tokio::time::sleep(Duration::from_millis(300)).await;
             let again = app.send(dropped.with(key).queue(&place.queue)).await.expect("an answer");
             if again.is_duplicate() {
-                // If so, the first call must have been sent.
+                // The first call holds the lock, so it must have been sent.
                 let broker = app.broker().await.expect("a broker");
                 let mut found = false;
                 while let Some(delivery) = broker.get(&place.queue).await.expect("an answer") {

@@ -1,4 +1,4 @@
-//! Deliveries to a consumer, and the effect of its verdicts.
+//! Deliveries to a consumer, and the effect of settling them.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn acked_ones_are_gone_and_the_others_come_again() {
         for n in 0..1000 {
             let delivery = next(&mut consumer).await;
             assert_eq!((id(&delivery), delivery.redelivered), (n.to_string(), false));
-            // Gaps of every size, and a slow one at the very start.
+            // Leave unsettled gaps of several sizes, and the very first message.
             if n == 0 || n % 7 == 3 || (500..520).contains(&n) {
                 expected.push(n.to_string());
                 kept.push(delivery);

@@ -1,4 +1,4 @@
-//! Late replies of the broker: each pending one is a state, and none leaves anything behind.
+//! Late replies of the broker: a pending reply is a state, and a late one leaves nothing behind.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const GET_OK: Method = (60, 71);
 const CONSUME_OK: Method = (60, 21);
 const CANCEL_OK: Method = (60, 31);
 
-/// Longer than any reply was ever waited for.
+/// Longer than we ever waited for a reply.
 const LATE: Duration = Duration::from_secs(7);
 /// The limit for a test that waits for late replies.
 const LONG: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ async fn a_consumer_that_is_late_after_a_reconnect_is_the_only_one() {
     t.end().await;
 }
 
-/// The caller has given up, but the broker has not.
+/// The caller has given up, but the broker still starts the consumer.
 #[tokio::test]
 async fn a_consumer_that_nobody_waits_for_any_more_is_taken_back() {
     let Some(url) = url() else { return };

@@ -34,7 +34,7 @@ pub fn rabbitmq(file: &str) -> Option<Shared> {
     Some(match (std::env::var(URL), std::env::var_os(DIRECTORY)) {
         (Ok(url), Some(directory)) => Shared { url, ctl: Ctl::read(directory.as_ref()) },
         _ => {
-            // The node ends with this process: see `Node`.
+            // The node stops with this process: see `Node`.
             let node = STARTED_HERE.get_or_init(Node::start);
             Shared { url: node.url(), ctl: node.ctl.clone() }
         }

@@ -30,7 +30,7 @@ impl Span {
         Self(caught(make).unwrap_or_else(|_| ::tracing::Span::none()))
     }
 
-    /// Runs code inside the span. `run` does not panic: that would leave the span open on this thread.
+    /// Runs code inside the span. `run` must not panic: that would leave the span open on this thread.
     pub(crate) fn enter<T>(&self, run: impl FnOnce() -> T) -> T {
         if self.0.is_disabled() {
             return run();

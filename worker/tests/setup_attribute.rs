@@ -1,4 +1,4 @@
-//! What `#[setup]` adds to a function: the worker runs it before the first task.
+//! Functions with `#[setup]`: the worker runs them before the first task.
 
 #![forbid(unsafe_code)]
 #![deny(warnings)]

@@ -216,8 +216,8 @@ impl Demo {
         Ok(Ending::Finished(Report::new(&seen)))
     }
 
-    /// Fails if the queues have messages or consumers of others: neither may the demonstration send their messages,
-    /// nor they its own. Returns how many dead letters there are already.
+    /// Fails if the queues already hold messages or have consumers: the demonstration must not send messages that are
+    /// not its own, and its own must not go elsewhere. Returns how many dead letters there are already.
     async fn check_queues(&self) -> Result<[u64; 2]> {
         for queue in self.queues(&QUEUES).await? {
             let name = &queue.name;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::user::User;
 
-/// What was observed, by its source.
+/// What was observed at the servers, the worker and the broker.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// How many users signed up: those with ids from 1 to this.

@@ -24,7 +24,7 @@ async fn what_was_queued_by_a_sign_up_reaches_the_outbox_of_the_worker() {
     let file = directory.path().canonicalize().unwrap().join("mq-worker.db");
     assert!(ended.out.trim_end().ends_with(&*file.to_string_lossy()), "{ended:?}");
 
-    // No server, whatever the environment of the tests says.
+    // Use no server, even if the environment of the tests names one.
     assert!(Mailer::new(None, "me@example.com").unwrap().install());
     assert!(Gateway::new(None, "+15550100100").unwrap().install());
     std::env::set_current_dir(directory.path()).unwrap();

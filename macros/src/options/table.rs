@@ -23,8 +23,8 @@ pub(super) struct TaskOption {
 }
 
 /// A row: an example => the field and the kind of its value; how the field of `TaskOptions` holds it, `bare` or in
-/// `some` (an option without a field there leaves this out); for the documentation, the meaning and the default; what
-/// `also` may be written by mistake.
+/// `some` (left out if there is no such field); the meaning and the default, for the documentation; after `also`, what
+/// other libraries call the option.
 macro_rules! options {
     ($(
         $key:ident $(= $value:literal)? => $field:ident: $kind:ty $(, $written:ident)?,

@@ -1,4 +1,4 @@
-//! From a publisher to one consumer, once.
+//! Delivery: each message goes from its publisher to one consumer, once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The end of consumers, connections and queues loses no messages.
+//! No message is lost when a consumer, connection or queue goes away.
 
 use mq_worker::{Queue, QueueKind};
 use support::within;
@@ -117,7 +117,7 @@ pub(crate) async fn an_ack_that_was_flushed_is_kept(lab: &Lab) {
     expect_ready(&other, &queue, 2).await;
     let mut left = drain(&other, &queue).await;
     if lab.kind == Kind::Quorum {
-        // Requeued messages were seen to come back in either order, and neither is guaranteed.
+        // Requeued messages have come back in either order, and neither is guaranteed.
         left.sort_by_key(|number| number.parse::<u32>().expect("a number"));
     }
     assert_eq!(left, ["3", "11"]);

@@ -140,7 +140,7 @@ pub(crate) async fn a_lock_is_kept_by_its_holder_through_a_wait(lab: &Lab) {
     for wait in [HOUR, 2 * HOUR, Duration::MAX, Duration::from_secs(1)] {
         assert_eq!(broker.extend_lock(&long, wait).await.expect("an answer"), Locked::Taken, "{wait:?}");
     }
-    // Longer than its lifetime, one step at a time.
+    // Extend it step by step beyond its lifetime, which two other locks measure.
     for clock in ["first", "second"] {
         let clocks = [named(clock, "task-1"), named(clock, "task-2")];
         assert!(taken(&clocks[0]).await);

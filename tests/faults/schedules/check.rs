@@ -208,7 +208,7 @@ impl Troubles {
         }
     }
 
-    /// Returns until when something due at a moment may be delayed.
+    /// Returns the time until which a call due at `moment` may be delayed.
     fn put_off(&self, moment: Time) -> Time {
         let mut end = moment + self.busy;
         for (begin, over) in &self.spans {

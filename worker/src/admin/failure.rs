@@ -74,7 +74,7 @@ impl From<Error> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
-            // The reader of our output has seen enough: `mq-worker queues | head -1`.
+            // The reader has closed our output, as in `mq-worker queues | head -1`: that is no failure.
             std::io::ErrorKind::BrokenPipe => Self::silent(0),
             _ => Self::failed(format!("cannot write: {error}")),
         }

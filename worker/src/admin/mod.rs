@@ -38,7 +38,7 @@ pub(crate) async fn queue(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, Qu
     Ok((broker, info))
 }
 
-/// How often a queue that reports no messages but has some is asked for its length, and the pause in between.
+/// How many times to ask for the length of a queue that reports none but delivers a message, and the pause in between.
 const ASKED: u32 = 40;
 const BETWEEN: Duration = Duration::from_millis(250);
 

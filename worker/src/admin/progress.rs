@@ -27,7 +27,7 @@ pub(crate) struct Counts {
 }
 
 impl Progress {
-    /// The progress of a walk that `stop` ends too.
+    /// The progress of a walk that is also stopped by cancelling `stop`.
     #[cfg(feature = "dashboard")]
     pub(crate) fn until(stop: &CancellationToken) -> Self {
         Self { stop: stop.child_token(), ..Self::default() }
@@ -64,7 +64,7 @@ impl Progress {
 }
 
 impl Counts {
-    /// Adds to the failure of a walk how far it came: `3 dropped among the first 20 of 100, then: …`.
+    /// Prefixes the failure of a walk with how far it got: `3 dropped among the first 20 of 100, then: …`.
     pub(crate) fn before(self, what: &str, failure: Failure) -> Failure {
         let (code, why) = failure.into_parts();
         let Self { total, seen, done } = self;

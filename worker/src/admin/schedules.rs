@@ -36,7 +36,7 @@ pub(crate) async fn find(app: &App, name: &str) -> Result<Option<ScheduleInfo>> 
     Ok(found.pop())
 }
 
-/// Asks the running workers whether one has the task, and complains if none has. If no worker replies, nothing is known.
+/// Asks the running workers whether one has the task; returns a complaint if none has. `None` if no worker replies.
 pub(crate) async fn complaint(app: &App, task: &str) -> Option<String> {
     registered(app, &BTreeSet::from([task])).await?.complaint(task)
 }
@@ -50,7 +50,7 @@ async fn from_workers(app: &App, schedules: &mut [ScheduleInfo]) {
     schedules.iter_mut().for_each(|info| info.mark(registered.as_ref()));
 }
 
-/// If the workers cannot be asked, that is only logged: the user asked for schedules, not for workers.
+/// Asks the workers which of the tasks they have. A failure is only logged: the user asked for schedules, not for workers.
 async fn registered(app: &App, tasks: &BTreeSet<&str>) -> Option<Registered> {
     let asked = async { Control::new(app.broker().await?).registered(tasks).await };
     asked.await.unwrap_or_else(|error| {
@@ -65,7 +65,7 @@ async fn registered(app: &App, tasks: &BTreeSet<&str>) -> Option<Registered> {
 #[cfg(not(feature = "dashboard"))]
 async fn from_configured_history(_: &App, _: &mut [ScheduleInfo]) {}
 
-/// If the history cannot be read, that is only logged: the user asked for schedules, not for the history.
+/// Adds outcomes from the configured history. A failure is only logged: the user asked for schedules, not for the history.
 #[cfg(feature = "dashboard")]
 async fn from_configured_history(app: &App, schedules: &mut [ScheduleInfo]) {
     let config = app.config();

@@ -48,7 +48,7 @@ impl AppBuilder {
     /// The kind of queue to create on RabbitMQ.
     ///
     /// # Errors
-    /// A mistake in environment or file.
+    /// A mistake in the environment or the file.
     pub fn queue_kind(self, kind: QueueKind) -> Result<Self> {
         self.set(|config| config.queue_kind = kind)
     }
@@ -58,7 +58,7 @@ impl AppBuilder {
     /// configuration.
     ///
     /// # Errors
-    /// A mistake in environment or file.
+    /// A mistake in the environment or the file.
     pub fn queue(self, queue: impl Into<Queue>) -> Result<Self> {
         let queue = queue.into();
         self.set(|config| {
@@ -71,7 +71,7 @@ impl AppBuilder {
     /// configuration.
     ///
     /// # Errors
-    /// A mistake in environment or file.
+    /// A mistake in the environment or the file.
     pub fn exchange(self, exchange: Exchange) -> Result<Self> {
         self.set(|config| {
             config.topology.exchanges.retain(|known| known.name != exchange.name);
@@ -82,7 +82,7 @@ impl AppBuilder {
     /// Changes any setting.
     ///
     /// # Errors
-    /// A mistake in environment or file.
+    /// A mistake in the environment or the file.
     pub fn set(mut self, change: impl FnOnce(&mut Config)) -> Result<Self> {
         let mut config = match self.config.take() {
             Some(config) => config,
@@ -110,7 +110,7 @@ impl AppBuilder {
         self
     }
 
-    /// The same for the result backend.
+    /// Wraps the result backend in the same way.
     #[doc(hidden)]
     #[must_use]
     pub fn wrap_backend(mut self, wrap: fn(Arc<dyn ResultBackend>) -> Arc<dyn ResultBackend>) -> Self {

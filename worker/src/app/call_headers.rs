@@ -1,4 +1,4 @@
-//! The headers of a call: which the sender may set, and which follow from its options.
+//! The headers of a call: those that the sender may set, and those that follow from its options.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ fn later(now: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
     chrono::Duration::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay)).unwrap_or(LATEST)
 }
 
-/// Builds the headers, without those that equal the receiver's defaults: each header costs the broker time.
+/// Builds the headers. Those that equal the receiver's defaults are left out, since each header costs the broker time.
 pub(super) fn headers(
     task: &str,
     id: &str,

@@ -121,7 +121,7 @@ impl App {
     /// Ensures that an exchange exists, once per process.
     pub(crate) async fn ensure_exchange(&self, name: &str, kind: ExchangeKind) -> Result<()> {
         let key = format!("exchange {name}");
-        // A configured exchange was declared as configured.
+        // Configured exchanges are declared together with the configured topology.
         let configured = &self.config().topology.exchanges;
         if self.is_declared(&key) || configured.iter().any(|exchange| exchange.name == name) {
             return Ok(());

@@ -59,7 +59,7 @@ impl App {
         EventStream::open(self.broker().await?, &reader).await
     }
 
-    /// Reports that a call was sent, if that is wanted.
+    /// Emits a `task-sent` event for a call.
     pub(super) fn report_sent(&self, broker: &Arc<dyn Broker>, queue: Option<&str>, sent: &Publication) {
         let start = || Producer::start(broker, &super::config::machine_name());
         let Some(producer) = self.0.producing.0.get_or_init(start) else { return };

@@ -114,7 +114,7 @@ impl Pausable {
         }
     }
 
-    /// The id of its note.
+    /// The id of its note in the register.
     fn id(&self) -> String {
         match self {
             Self::Queue(name) => format!("queue:{name}"),

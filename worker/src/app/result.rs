@@ -289,8 +289,8 @@ impl App {
     /// The handle to an earlier call, by its id.
     ///
     /// With a result backend that stores results, this works in any process. Over `rpc://`, the default on RabbitMQ, results
-    /// reach only the process that sent the call: it can read them even after the first handle was dropped, until 10 000 later
-    /// calls have lost their handles too. In other processes, reading is an error that names the setting to change.
+    /// reach only the process that sent the call: it can read them even after the first handle was dropped, until the
+    /// handles of 10 000 later calls were dropped too. In other processes, reading is an error that names the setting to change.
     ///
     /// # Errors
     /// The result backend cannot be opened.

@@ -24,7 +24,8 @@ impl App {
     /// The state becomes `Revoked` when a worker receives the message. A call that has ended is not affected. Python's
     /// workers receive the revocation too, and remember it until they exit.
     ///
-    /// The lock of a unique call is released unless a worker runs it: the next call need not wait until this one is due.
+    /// The lock of a unique call is released unless a worker is running it, so the next call need not wait until this one is
+    /// due.
     ///
     /// # Errors
     /// The broker does not accept the revocation. If the error [is unsupported](crate::Error::is_unsupported), running

@@ -93,7 +93,7 @@ impl IntoFuture for Rpc {
     }
 }
 
-/// The reply, or the error of the task: our workers mark it with a header, and the body is its text.
+/// Returns the reply, or the task's error: our workers mark it with a header and send its text as the body.
 fn answered(queue: &str, message: Message) -> Result<Payload> {
     let Some(kind) = message.headers.get_str(names::ERROR) else { return Ok(message.into()) };
     let failure = TaskFailure {

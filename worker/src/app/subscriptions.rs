@@ -51,8 +51,8 @@ pub(crate) struct Consumed {
 }
 
 impl App {
-    /// The queues that a worker on these queues consumes from: the queues themselves, and for each broadcast task one
-    /// that belongs to this worker alone.
+    /// The queues that a worker for `queues` consumes from: those queues, and for each broadcast task one that belongs to
+    /// this worker alone.
     ///
     /// # Errors
     /// A subscription that could never receive a message.
@@ -106,7 +106,7 @@ impl App {
         let exchange = task.options.exchange.unwrap_or(configured);
         let declared = self.config().topology.exchanges.iter().find(|known| known.name == exchange);
         let mut topology = Topology::default();
-        // Another exchange is declared by the configuration, or by its publishers: they know its kind.
+        // Any other exchange is declared by the configuration, or by its publishers, which know its kind.
         if exchange == configured && declared.is_none() {
             topology.exchanges.push(Exchange::new(exchange, ExchangeKind::Topic));
         }

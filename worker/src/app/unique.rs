@@ -64,7 +64,7 @@ pub(super) fn write(headers: &mut Headers, lock: &Lock) {
 pub(crate) fn read(headers: &Headers, id: &str) -> Option<Lock> {
     let Value::Array(parts) = headers.get(names::UNIQUE)? else { return None };
     let [Value::String(key), millis] = parts.as_slice() else { return None };
-    // Written by hand: no broker has such a lock, and asking for it repeatedly would not help.
+    // The header was written by hand: no broker has such a lock, and retrying would not help.
     if key.len() > MAX_KEY || id.len() > MAX_NAME {
         return None;
     }

@@ -44,8 +44,8 @@ impl<T> std::fmt::Debug for Updates<'_, T> {
 }
 
 impl<T> AsyncResult<T> {
-    /// Streams each state of the call, from the current one, as soon as there is one, to the final one. Of several in quick
-    /// succession, the last one is seen. Nothing is polled.
+    /// Streams the states of the call, from the current one (or the first, if there is none yet) to the final one. Of several
+    /// in quick succession, only the last is seen. Nothing is polled.
     ///
     /// It fails when the backend cannot be reached, or the result is ignored.
     pub fn updates(&self) -> Updates<'_, JobInfo>

@@ -1,8 +1,8 @@
 //! Sends results to their callers.
 //!
-//! Under load, a result would cost the broker as much as its task: another message with its own confirm. The name of a
-//! reply queue of this library shows that its owner understands several results in one message: a JSON array of what Celery
-//! would send one by one. All other callers receive one message per result.
+//! Under load, one message per result would cost the broker as much as the task: each has its own confirm. So callers that
+//! use this library, recognised by the name of their reply queue, get several results in one message: a JSON array of the
+//! objects that Celery would send one by one. All other callers receive one message per result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Answers {
         if queue.starts_with(RESULT_QUEUES) {
             return self.gathering.store(record, Some(queue)).await;
         }
-        // On its own, so that a queue that temporarily rejects messages does not delay other callers.
+        // Sent separately, so that a queue that temporarily rejects messages does not delay other callers.
         publish(&self.amqp, queue, Some(record.task_id.clone()), record.to_json()).await
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Hub {
     changes: mpsc::UnboundedSender<Change>,
 }
 
-/// A change of what the connection listens for.
+/// A change to the ids that the connection listens for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Change {
     /// The first caller waits for this id.

@@ -54,7 +54,7 @@ impl Store {
 }
 
 impl Results {
-    /// Removes some expired records, without searching for them. It runs with each new record, so more are removed than
+    /// Removes some expired records, without searching for them. It runs for each new record, and can remove more than are
     /// added.
     fn expire(&mut self, now: Instant) {
         for _ in 0..AT_ONCE {

@@ -62,7 +62,7 @@ pub(super) struct PostgresBackend {
 struct Store {
     postgres: Arc<Postgres>,
     expires: Duration,
-    /// When this process last deleted expired results. `None` while it does.
+    /// When this process last deleted expired results. `None` while a deletion is running.
     swept: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -80,7 +80,7 @@ impl PostgresBackend {
 }
 
 impl Store {
-    /// Starts to delete all expired results, if that is due.
+    /// Starts deleting all expired results, if that is due.
     fn sweep(&self) {
         {
             let mut swept = lock(&self.swept);

@@ -76,7 +76,7 @@ impl ResultRecord {
         }
     }
 
-    /// Creates a record of a state before the end, with metadata reported by the task.
+    /// Creates a record of a state that is not final, with metadata reported by the task.
     pub fn report(task_id: impl Into<String>, state: State, meta: Box<RawValue>) -> Self {
         Self { value: Some(meta), ..Self::new(task_id, state) }
     }
@@ -229,7 +229,7 @@ fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The ids in Celery's `[[id, parent], null]`, and in its `[[group, parent], [member, ..]]`, whose members are calls.
+/// Adds the ids in Celery's `[[id, parent], null]`, and in its `[[group, parent], [member, ..]]`, whose members are calls.
 fn add_ids(tree: &Value, ids: &mut Vec<String>) {
     match &tree[1] {
         Value::Array(members) => members.iter().for_each(|member| add_ids(member, ids)),
@@ -237,7 +237,7 @@ fn add_ids(tree: &Value, ids: &mut Vec<String>) {
     }
 }
 
-/// `{"exc_type", "exc_message", "exc_module"}`; the message is the exception's arguments, or a plain text.
+/// Reads `{"exc_type", "exc_message", "exc_module"}`; the message is the exception's arguments, or a plain text.
 fn failure(result: &RawValue, traceback: Option<String>) -> TaskFailure {
     let value: Value = serde_json::from_str(result.get()).unwrap_or_default();
     let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -29,7 +29,7 @@ const AT_ONCE: usize = 1000;
 const QUIET: Duration = Duration::from_secs(15);
 
 /// Stores records of different tasks and publishes them, except where the key already has a final one. Records begin with
-/// their state, as Celery's do; only one that does not is parsed as a whole. After an error, earlier records are stored.
+/// their state, as Celery's do; only one that does not is parsed as a whole. After an error, earlier records stay stored.
 const STORE: &str = r#"
 for n, key in ipairs(KEYS) do
   local record = ARGV[n + 1]

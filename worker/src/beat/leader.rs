@@ -20,16 +20,16 @@ use crate::error::Result;
 use crate::schedule::{Overlap, run_at};
 use crate::tracing;
 
-/// How often the leader writes a mark: that it is alive, and up to which time it has sent everything.
+/// How often the leader writes a mark, which shows that it is alive and up to which time it has sent everything.
 const MARK: Duration = Duration::from_secs(1);
 /// How often the log is polled.
 pub(super) const POLL: Duration = Duration::from_millis(250);
-/// How many calls are sent at once.
+/// How many calls are sent concurrently.
 const AT_ONCE: usize = 128;
-/// The log is compacted after this many entries, and some more for each schedule.
+/// The log is compacted after this many entries, and four more for each schedule.
 const COMPACT: usize = 10_000;
 
-/// Why it no longer leads.
+/// Why a leader has stopped leading.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Stopped,
@@ -60,10 +60,10 @@ impl<'a> Leader<'a> {
         Self { sender, reader, clock, watch, plan, news, base, _follower: AbortOnDropHandle::new(follower) }
     }
 
-    /// Leads until it is stopped or another one leads.
+    /// Leads until it is stopped or another scheduler leads.
     ///
     /// # Errors
-    /// An error of the broker. Calls in progress may or may not have been sent.
+    /// Fails on an error of the broker. Calls in progress may or may not have been sent.
     pub(super) async fn lead(mut self, stop: &CancellationToken) -> Result<Ended> {
         let now = self.clock.now();
         if was_wrong(self.reader.state.mark, now) {
@@ -137,7 +137,7 @@ impl<'a> Leader<'a> {
         waiting.collect()
     }
 
-    /// Sends calls, many at once.
+    /// Sends calls concurrently.
     async fn send(&mut self, calls: Vec<DueCall>) -> Result<Ended> {
         let era = self.reader.state.era;
         let (now_waiting, calls): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| {
@@ -167,7 +167,7 @@ impl<'a> Leader<'a> {
                 Ok(Step::Skipped) => entries.push(skipped(&call, "skipped")),
                 Ok(Step::Refused) => refused.push(call),
                 Ok(Step::Deposed) => ended = Ended::Deposed,
-                // The other calls are still in progress: the log records what became of them.
+                // Let the other calls finish: the log records which of them were sent.
                 Err(error) => failed = Some(error),
             }
         }
@@ -194,7 +194,7 @@ impl<'a> Leader<'a> {
         Ok(ended)
     }
 
-    /// Counts what became of a due time, for the metrics.
+    /// Counts the outcome of a due time, for the metrics.
     fn count(&self, call: &DueCall, step: &Result<Step>) {
         let late = (self.clock.now() - run_at(&call.schedule, call.due)).to_std().unwrap_or_default();
         let dealt = match step {
@@ -271,7 +271,7 @@ fn skipped(call: &DueCall, why: &str) -> Entry {
     Entry::Skipped { name: call.schedule.name.clone(), due: call.due }
 }
 
-/// Sends new entries of the log to the leader. It ends with its leader.
+/// Sends new entries of the log to the leader. Ends with the leader, or after an error.
 async fn follow(broker: Arc<dyn Broker>, mut place: u64, tell: mpsc::Sender<Result<Vec<LogEntry>>>) {
     loop {
         let newer = match log_of(&*broker) {

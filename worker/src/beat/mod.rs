@@ -60,7 +60,7 @@ pub struct Beat {
 pub struct BeatHandle(CancellationToken);
 
 impl BeatHandle {
-    /// Stops it: another scheduler takes over at once.
+    /// Stops the scheduler: another one takes over at once.
     pub fn stop(&self) {
         self.0.cancel();
     }
@@ -73,17 +73,17 @@ impl std::fmt::Debug for Beat {
 }
 
 impl Beat {
-    /// A scheduler for all schedules on the broker. Those of this program's tasks and of its `mq-worker.toml` are written
+    /// Creates a scheduler for all schedules on the broker. Those of this program's tasks and of its `mq-worker.toml` are written
     /// there when it runs.
     ///
     /// # Errors
-    /// A mistake in one of the program's own schedules.
+    /// Fails on a mistake in one of the program's own schedules.
     pub fn new(app: App) -> Result<Self> {
         let declared = declared(&app)?;
         Ok(Self { app, declared, handle: BeatHandle::default(), clock: Clock::default() })
     }
 
-    /// A handle to stop it.
+    /// Returns a handle that stops this scheduler.
     pub fn handle(&self) -> BeatHandle {
         self.handle.clone()
     }
@@ -99,7 +99,7 @@ impl Beat {
     /// Runs until it is stopped. While the broker is unreachable, it keeps trying.
     ///
     /// # Errors
-    /// What trying again cannot fix: a mistake in the configuration, or a broker that keeps no schedules.
+    /// Fails if a retry cannot help: on a mistake in the configuration, or a broker that keeps no schedules.
     pub async fn run(self) -> Result<()> {
         let stop = self.handle.0.clone();
         let warning = unregistered::warn(self.app.clone(), self.declared.clone());
@@ -109,7 +109,7 @@ impl Beat {
             let worked = tokio::select! {
                 biased;
                 worked = self.work(&stop) => worked,
-                // A leader that stops gives up its term first; one that hangs on the broker cannot: give up after the lease.
+                // A stopping leader gives up its term first. One that hangs on the broker cannot: return after the lease.
                 () = async { stop.cancelled().await; sleep(LEASE).await } => return Ok(()),
             };
             match worked {
@@ -176,7 +176,7 @@ impl Beat {
         let closing: Vec<String> =
             reader.state.fences.iter().filter(|other| **other != fence).cloned().collect();
         reader.log()?.open_fence(&fence, &closing).await?;
-        // Now the log has everything that others have sent, and nothing can follow.
+        // The other fences are closed: the log has everything that other leaders have sent, and nothing can follow.
         reader.catch_up().await?;
         Ok((reader.state.leader.as_ref() == Some(&fence)).then_some(fence))
     }

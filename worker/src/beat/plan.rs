@@ -28,7 +28,7 @@ pub(super) struct Plan {
 
 struct Planned {
     schedule: Arc<Schedule>,
-    /// The due time up to which it is handled.
+    /// Due times up to this one have been handled.
     until: DateTime<Utc>,
     number: u64,
 }

@@ -12,14 +12,14 @@ use crate::error::{Error, Persistence, Result};
 use crate::schedule::Overlap;
 use crate::tracing;
 
-/// What became of a due time.
+/// The outcome of a due time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The call is in its queue.
     Sent,
     /// The previous call still waits or runs: this one is sent after it.
     Waits,
-    /// It is not sent.
+    /// The call is not sent.
     Skipped,
     /// The queue accepts no message at present.
     Refused,
@@ -27,7 +27,7 @@ pub(super) enum Step {
     Deposed,
 }
 
-/// Publishes behind one fence.
+/// Publishes through one fence.
 pub(super) struct Sender {
     pub(super) app: App,
     pub(super) broker: Arc<dyn Broker>,

@@ -17,7 +17,7 @@ pub enum Register {
     Done,
     /// Calls that were run in quarantine.
     Quarantined,
-    /// Queues and tasks that are paused; a note that has expired ends an earlier one.
+    /// Queues and tasks that are paused. A later note that has already expired ends the pause.
     Paused,
 }
 

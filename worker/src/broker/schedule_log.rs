@@ -42,7 +42,7 @@ pub trait ScheduleLog: Send + Sync {
     /// Some of the last entries, which tell a reader where to start.
     fn tail(&self) -> BoxFuture<'_, Result<Vec<LogEntry>>>;
 
-    /// Opens a fence and closes others. When this resolves, everything published behind those is in the log.
+    /// Opens a fence and closes others. When this resolves, everything published behind the closed ones is in the log.
     fn open_fence<'a>(&'a self, fence: &'a str, closing: &'a [String]) -> BoxFuture<'a, Result<()>>;
 
     /// Publishes a message and appends an entry in one step, as long as the fence is open.

@@ -30,7 +30,7 @@ pub(crate) struct Taken {
 pub(crate) struct Walk {
     pub(crate) broker: Arc<dyn Broker>,
     queue: Arc<str>,
-    /// The messages to requeue at the end, of which there may be many: only the right to settle each is kept.
+    /// The messages to requeue at the end. There may be many, so only the right to settle each is kept.
     held: Vec<(u64, Settlement)>,
     /// Messages read ahead, oldest first.
     ahead: VecDeque<Delivery>,
@@ -129,8 +129,7 @@ impl Walk {
     }
 }
 
-/// The size of the next batch. It grows with the walk, so that not many more messages are read ahead in vain than were
-/// returned.
+/// The size of the next batch. It grows with the walk, so that a walk that stops early has not read far ahead.
 #[derive(Debug)]
 struct Window {
     messages: usize,

@@ -26,7 +26,7 @@ pub struct Signature<T: Task> {
 /// Options of a call, where they differ from those of the task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SendOptions {
-    /// The task's id; default is a new one.
+    /// The task id; a new one by default.
     pub task_id: Option<String>,
     /// The queue.
     pub queue: Option<String>,
@@ -34,11 +34,11 @@ pub struct SendOptions {
     pub exchange: Option<String>,
     /// The routing key.
     pub routing_key: Option<String>,
-    /// Do not run before this long from now.
+    /// How long to wait before the call may run.
     pub countdown: Option<Duration>,
-    /// Do not run before this time.
+    /// The earliest time for the call to run.
     pub eta: Option<DateTime<Utc>>,
-    /// Do not run later than this long from now.
+    /// The call does not run if it has waited longer than this.
     pub expires: Option<Duration>,
     /// Larger is more urgent.
     pub priority: Option<u8>,

@@ -50,7 +50,7 @@ struct Destination {
     queue: Option<String>,
     /// The queue where the call will arrive; `None` if it goes to an exchange.
     arrives_in: Option<String>,
-    /// Where that is known from; `None` for the default queue of an unknown task.
+    /// The source of this information; `None` for the default queue of an unknown task.
     source: Option<&'static str>,
 }
 

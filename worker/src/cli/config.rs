@@ -1,4 +1,4 @@
-//! `mq-worker config`: which settings are in force, and where each comes from.
+//! `mq-worker config`: shows the settings in effect, and where each comes from.
 
 use serde::Serialize;
 

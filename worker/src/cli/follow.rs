@@ -23,7 +23,7 @@ pub(super) enum Piped {
     Lines,
 }
 
-/// Waits until a task is ready.
+/// Waits until the result of a call is ready.
 pub(super) async fn until_ready(app: &App, id: &str, piped: Piped) -> Outcome<ResultRecord> {
     let backend = app.backend().await?;
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());

@@ -141,7 +141,7 @@ fn answer(error: &clap::Error, line: &[OsString]) -> Failure {
     Failure::silent(code)
 }
 
-/// Hides the passwords of addresses in an error: one in the wrong place would be shown as it was written.
+/// Hides the passwords of addresses in an error: clap shows a misplaced argument as it was written.
 fn without_passwords(text: String, line: &[OsString]) -> String {
     line.iter().map(|argument| argument.to_string_lossy()).fold(text, |text, argument| {
         let value = if argument.starts_with('-') {

@@ -107,7 +107,7 @@ pub(super) fn is_sent_to_caller_only(app: &App) -> bool {
     matches!(app.config().effective_result_backend().scheme().as_str(), "rpc" | "amqp" | "amqps")
 }
 
-/// Waits until a task is ready, at most for `limit`, or else for [`WAIT`].
+/// Waits until the result of a call is ready, at most for `limit`, or else for [`WAIT`].
 pub(super) async fn wait(
     app: &App,
     id: &str,

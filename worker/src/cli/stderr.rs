@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// How long one line may wait for a slow reader.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The program spends at most one part in this many of its time waiting for a reader.
+/// The program spends at most 1/`SHARE` of its time waiting for a reader.
 const SHARE: u32 = 20;
 /// A pipe that has room at all accepts this many bytes at once.
 const PIECE: usize = 4096;

@@ -1,4 +1,4 @@
-//! Opens, maintains and restores connections, which brokers and result backends share.
+//! Opens, maintains and restores the connections that brokers and result backends share.
 
 #[cfg(feature = "amqp")]
 pub(crate) mod amqp;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// A URL such as `amqp://user:password@host/vhost`, `sqlite:PATH` or `memory://`.
 ///
 /// `Display` and `Debug` hide the password, so that it cannot reach a log or an error by accident;
-/// [`expose`](Self::expose) is the one way to it.
+/// only [`expose`](Self::expose) returns it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct BrokerUrl(String);
 
@@ -60,7 +60,7 @@ impl BrokerUrl {
         }
     }
 
-    /// Rejects what would otherwise be ignored: an unknown option may be the one that was meant to verify a certificate.
+    /// Rejects parts that would otherwise be ignored: an unknown option may have been meant to verify a certificate.
     ///
     /// # Errors
     /// An unknown option after `?`, a list of addresses, or a misplaced `@`.

@@ -53,7 +53,7 @@ impl Control {
     /// Sets how long to wait for replies. The number of workers is not known, so a later reply is missed.
     #[must_use]
     pub fn timeout(&self, timeout: Duration) -> Self {
-        // A year from now is a valid time on every platform; any `Duration` from now is not.
+        // A year from now is a valid time on every platform; `Duration::MAX` from now is not.
         Self { timeout: timeout.min(Duration::from_secs(365 * 24 * 3600)), ..self.clone() }
     }
 
@@ -67,7 +67,7 @@ impl Control {
         self.publish(Command { arguments, ..Command::new(method) }).await.map(drop)
     }
 
-    /// Sends a command and returns the replies, in no particular order. A name that two workers share is in it twice.
+    /// Sends a command and returns the replies, in no particular order. A name that two workers share appears twice.
     ///
     /// # Errors
     /// A broker that cannot be reached or refuses us. It is not an error if no worker replies.

@@ -1,4 +1,4 @@
-//! The logical clock with which Celery orders the messages between nodes.
+//! The logical clock that Celery uses to order the messages between nodes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -45,11 +45,11 @@ pub struct ReplyTo {
 /// Whether a command is for a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addressed {
-    /// It is.
+    /// The command is for this node.
     Yes,
-    /// It is for others.
+    /// The command is for other nodes.
     No,
-    /// It names its nodes in this way, which this crate does not support. It must not be acted on.
+    /// The command selects its nodes in this way, which this crate does not support: it must not be acted on.
     Unclear(String),
 }
 

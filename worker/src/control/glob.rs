@@ -33,7 +33,7 @@ fn one(pattern: &[char], c: char) -> Option<usize> {
         '?' => Some(1),
         '[' => match set(pattern, c) {
             Some((found, used)) => found.then_some(used),
-            // No closing bracket: it matches itself.
+            // Without a closing bracket, `[` matches itself.
             None => (c == '[').then_some(1),
         },
         same => (*same == c).then_some(1),

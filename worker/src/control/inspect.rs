@@ -27,7 +27,7 @@ pub struct WorkerInfo {
     pub prefetch_auto: bool,
     /// How many tasks it is running.
     pub running: Option<u64>,
-    /// How many of its slots are lost, until the plain functions in them return that have passed their time limit.
+    /// How many of its slots are lost to plain functions that could not be stopped, until those return.
     pub lost_slots: u64,
     /// How many finished tasks wait for the broker or the result backend to accept their outcome.
     pub settling: u64,
@@ -87,7 +87,7 @@ impl Control {
     /// A broker that cannot be reached or refuses us. It is not an error if no worker replies.
     pub async fn workers(&self) -> Result<Vec<WorkerInfo>> {
         let none = Map::new;
-        // At the same time: Celery's workers spread over three replies what ours report in one.
+        // All three at once: Celery's workers spread over three replies what ours report in one.
         let (stats, queues, active) = futures_util::future::try_join3(
             self.ask("stats", none()),
             self.ask("active_queues", none()),

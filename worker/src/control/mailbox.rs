@@ -25,7 +25,7 @@ const EXPIRES: Duration = Duration::from_secs(60);
 /// the node, so a quick restart has to wait until the broker has noticed that the old one is gone.
 ///
 /// The queue is not exclusive: a broker may use one connection for declaring and another for consuming. It is
-/// durable, since RabbitMQ is about to refuse queues that are neither; its messages are not.
+/// durable, since RabbitMQ is going to refuse queues that are neither; its messages are transient.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     /// The queue.

@@ -34,7 +34,7 @@ pub(super) struct Limits {
     body: Duration,
 }
 
-/// A connection is a file handle, of which a process usually has 1024.
+/// Each connection takes a file handle, and a process may usually open 1024.
 pub(super) const LIMITS: Limits =
     Limits { connections: 256, head: Duration::from_secs(15), body: Duration::from_secs(60) };
 /// How large the head of a request may be.

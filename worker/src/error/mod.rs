@@ -36,7 +36,7 @@ struct Inner {
 pub(crate) enum ErrorKind {
     /// The broker or result backend cannot be reached, or the connection was lost.
     Connection,
-    /// It was closed by this program, or was lost in a way that a restart may fix but waiting cannot.
+    /// The broker or result backend was closed by this program, or lost in a way that a restart may fix but waiting cannot.
     Gone,
     /// The broker refused a request: a permission is missing.
     AccessRefused,

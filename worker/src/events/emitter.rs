@@ -240,8 +240,8 @@ impl Emitted {
     }
 }
 
-/// Packs events into messages, each with its number of events: those of calls together, those of workers one by one, as
-/// Celery does it.
+/// Packs events into messages, each returned with its number of events. As in Celery, events of calls are batched, and
+/// events of workers are sent one by one.
 fn publications(hostname: &str, events: impl Iterator<Item = Event>) -> Vec<(Publication, u64)> {
     let mut messages = Vec::new();
     let mut list = Vec::new();

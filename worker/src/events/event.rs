@@ -11,7 +11,7 @@ macro_rules! event {
         /// One event. Fields that an event of its kind does not have are `None`.
         ///
         /// The names of the fields are those on the wire. All are Celery's, except for `attempt`, `wait`, `delay`, `reason`,
-        /// `dropped` and those of `mq-reported`. Our events also have the `queue` and the `name` of their task more often.
+        /// `dropped` and those of `mq-reported`. Our events have `queue` and `name` more often than Celery's.
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
         #[non_exhaustive]
         pub struct Event {
@@ -26,7 +26,7 @@ macro_rules! event {
             pub utcoffset: f64,
             /// The reporter's process.
             pub pid: u32,
-            /// The reporter's logical clock, with which Celery orders events.
+            /// The reporter's logical clock, which Celery uses to order events.
             pub clock: u64,
             $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
             /// Fields that this crate does not know.

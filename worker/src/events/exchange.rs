@@ -11,11 +11,11 @@ pub const EVENTS: &str = "celeryev";
 /// The routing key of a message with several events of calls.
 pub const BATCH_ROUTING_KEY: &str = "task.multi";
 
-/// How long an event waits for a live reader, as in Celery: older ones are of no interest to it.
+/// How long an event waits for a live reader, as in Celery; older ones no longer matter to it.
 const LIVE_TTL: Duration = Duration::from_secs(5);
 /// How long the queue of a live reader stays if its owner died without deleting it.
 const LIVE_EXPIRES: Duration = Duration::from_secs(60);
-/// How long the queue of a durable reader stays without one: older events are too old for a history too.
+/// How long the queue of a durable reader is kept while nothing reads it: older events are too old for a history too.
 const DURABLE_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How many messages wait for a live reader at most.
 const LIVE_LENGTH: u64 = 10_000;

@@ -14,7 +14,7 @@ macro_rules! kinds {
         #[non_exhaustive]
         pub enum EventKind {
             $($(#[$doc])* $kind,)*
-            /// Any other event, such as one that a program of the user sends through Celery.
+            /// Any other event, such as one that a user's program sends through Celery.
             Other(String),
         }
 
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn celery_s_tools_ignore_our_own() {
-        // They read the part before the first dash as a group, and know `task` and `worker`.
+        // Celery's tools read the part before the first dash as a group, and know `task` and `worker`.
         let celery = ["sent", "received", "started", "succeeded", "failed", "rejected", "revoked", "retried"];
         for kind in KNOWN {
             let known = match kind.name().split_once('-') {

@@ -13,7 +13,7 @@ const LONGEST: usize = 1024;
 /// One action of a user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEntry {
-    /// When.
+    /// When it happened.
     pub at: DateTime<Utc>,
     /// The user.
     pub who: String,

@@ -29,7 +29,7 @@ impl Histogram {
         }
     }
 
-    /// The duration that this share of them does not exceed, in seconds.
+    /// Estimates the duration that this share of all durations does not exceed, in seconds.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let total: u64 = self.0.iter().sum();
         let rank = (share * total as f64).ceil().max(1.0) as u64;
@@ -41,7 +41,7 @@ impl Histogram {
         Some(middle(bucket))
     }
 
-    /// For each bucket that is not empty: its number as one byte, and its count as a variable-length integer.
+    /// Encodes each bucket that is not empty: its number as one byte, its count as a variable-length integer.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (bucket, count) in self.0.iter().enumerate().filter(|(_, count)| **count > 0) {

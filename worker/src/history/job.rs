@@ -193,7 +193,7 @@ impl Job {
         Some(Tally { what: Counter::Sent, at: event.at, run: None, wait: None })
     }
 
-    /// It waits in its queue again.
+    /// Applies a requeue: the call waits in its queue again, unless a newer or a final state is known.
     fn requeued(&mut self, event: &Occurrence) {
         if event.at >= self.state_at && !self.state.is_final() {
             self.state = JobState::Pending;
@@ -248,14 +248,14 @@ impl Job {
         Some(Tally { what, at, run, wait: None })
     }
 
-    /// Ends the call, with or without a run.
+    /// Applies a final state that a call may reach without having run.
     fn refused(&mut self, state: JobState, what: Counter, event: &Occurrence) -> Option<Tally> {
         let is_known = self.state == state && self.state_at == event.at;
         let is_new = self.move_to(state, event) && !is_known;
         if event.error.is_some() && self.error.is_none() {
             self.error.clone_from(&event.error);
         }
-        // A run that was terminated.
+        // The running attempt was terminated.
         if state == JobState::Revoked
             && let Some(open) = self.attempts.last_mut().filter(|one| one.outcome.is_none())
         {

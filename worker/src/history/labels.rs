@@ -46,7 +46,7 @@ impl Labels {
         Ok(number)
     }
 
-    /// The same for a name that may be missing.
+    /// Like [`number`](Self::number), for a name that may be missing.
     pub(super) fn optional(
         &mut self,
         db: &Connection,

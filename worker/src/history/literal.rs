@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// Values may nest this deep.
+/// The maximum nesting depth.
 const DEEPEST: usize = 100;
 
 /// The JSON of a Python literal: numbers, strings, `True`, `False`, `None`, lists, tuples and dictionaries with strings as

@@ -181,7 +181,7 @@ pub(super) fn totals(
     Ok(totals)
 }
 
-/// Reads the counters from a time on, of one queue and one task if they are given.
+/// Reads the counters since a time, optionally only those of one queue, one task or both.
 fn lines(
     db: &Connection,
     span: i64,

@@ -10,7 +10,7 @@ use crate::events::{Event, EventKind};
 use crate::message::headers::parse_time;
 
 impl Entry {
-    /// What the history keeps of an event; `None` for one that it does not keep.
+    /// Converts an event to the entry that the history keeps; `None` if it keeps none.
     pub fn from_event(event: &Event) -> Option<Self> {
         let at = moment(event.timestamp)?;
         if let EventKind::WorkerOnline | EventKind::WorkerHeartbeat | EventKind::WorkerOffline = event.kind {

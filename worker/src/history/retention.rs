@@ -22,7 +22,7 @@ const WORKERS_KEEP: TimeDelta = TimeDelta::days(1);
 
 /// How far the clock may jump before it is distrusted.
 const JUMP: TimeDelta = TimeDelta::hours(1);
-/// How long nothing is deleted by age after the clock has jumped: it may have been set wrong, and be set right again.
+/// How long nothing is deleted by age after a clock jump: the clock may be wrong and be corrected again.
 const DOUBT: Duration = Duration::from_secs(60 * 60);
 
 /// How much is kept.
@@ -41,7 +41,7 @@ impl Default for Retention {
     }
 }
 
-/// Tells whether the time can be trusted: a clock that is a year ahead for a minute must not wipe the history.
+/// Checks whether the clock can be trusted: one that is a year ahead for a minute must not wipe the history.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     last: Option<(Instant, DateTime<Utc>)>,

@@ -26,7 +26,7 @@ const INSERT: &str = concat!(
     ", fault) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
      ?23, ?24, ?25) ON CONFLICT (seq) DO NOTHING"
 );
-/// The columns that most events change: SQLite does not write an index whose columns are not named.
+/// Updates the columns that most events change. SQLite does not touch an index if none of its columns is named.
 const UPDATE: &str = "
     UPDATE job SET state = ?2, state_at = ?3, worker = ?4, retries = ?5, eta = ?6, expires = ?7, sent_at = ?8,
         received_at = ?9, started_at = ?10, finished_at = ?11, args = ?12, kwargs = ?13, result = ?14, error = ?15,
@@ -135,7 +135,7 @@ fn fault(db: &Connection, labels: &mut Labels, job: &Job) -> rusqlite::Result<Op
     labels.optional(db, LabelKind::Fault, failed.then(|| kind_of_error(text)))
 }
 
-/// A row whose labels are not read yet: its own statement is still in use until then.
+/// A row before its labels are looked up, while the statement that read it is still in use.
 struct Raw {
     seq: i64,
     name: Option<i64>,

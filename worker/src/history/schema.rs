@@ -16,7 +16,7 @@ const BROKER_ID: i32 = 0x6d71_776b;
 /// How long to wait for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// One script per version; a file of version `n` has had the first `n`.
+/// One script per version; a file of version `n` has the first `n` applied.
 ///
 /// `seq` is the time of the call's first event, in microseconds since 1970, made unique: the newest calls are at the end
 /// of the table and of each index, so that lists and pages need no sorting, and old ones are deleted from its beginning.

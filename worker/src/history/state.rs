@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 
-/// Events that are closer together are not ordered by time: the clocks of two machines may differ by as much.
+/// Events closer together than this are not ordered by time: the clocks of two machines may differ by as much.
 const SKEW: TimeDelta = TimeDelta::seconds(1);
 
 /// The state of a call, derived from its events. These are Celery's states, and two that Celery does not have: a call
@@ -94,15 +94,15 @@ impl JobState {
 
 /// Whether a reported state replaces the known one.
 ///
-/// Events come late, twice and from machines whose clocks differ. Within a second precedence decides, as in Celery;
-/// beyond that the later report does, so that a dead letter that was replayed is seen to run again. A retry is ordered
-/// by time alone: the states before and after it are the same.
+/// Events arrive late, twice and from machines whose clocks differ. Within a second, precedence decides, as in Celery;
+/// beyond that, the later report wins, so that a replayed dead letter shows as running again. A retry is ordered by
+/// time alone: the states before and after it are the same.
 pub(super) fn replaces(
     (known, known_at): (JobState, DateTime<Utc>),
     (new, new_at): (JobState, DateTime<Utc>),
 ) -> bool {
     if new == JobState::Pending {
-        // The sender's clock says nothing about a worker's.
+        // The sender's clock cannot be compared with a worker's: a worker's report always wins.
         return false;
     }
     let difference = new_at - known_at;

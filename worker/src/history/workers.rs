@@ -24,7 +24,7 @@ pub struct WorkerReport {
     pub details: WorkerDetails,
 }
 
-/// What a worker reports about itself; anything else is `None`.
+/// What a worker reports about itself; fields that it does not report are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkerDetails {

@@ -52,7 +52,7 @@ pub mod names {
 
 /// A header table. Unknown headers are kept and passed on.
 #[derive(Clone, Debug, Default, PartialEq)]
-// Shared by the copies of a message: each publish makes one, and few are changed.
+// Shared between the copies of a message: each publish makes one, and few of them are changed.
 pub struct Headers(Arc<Map<String, Value>>);
 
 impl Serialize for Headers {
@@ -96,7 +96,7 @@ impl Headers {
         Arc::make_mut(&mut self.0).remove(name)
     }
 
-    /// Keeps the headers whose names pass.
+    /// Keeps only the headers whose names `keeps` accepts.
     pub(crate) fn retain(&mut self, mut keeps: impl FnMut(&str) -> bool) {
         Arc::make_mut(&mut self.0).retain(|name, _| keeps(name));
     }

@@ -113,7 +113,7 @@ fn time(text: &str) -> Option<(NaiveTime, bool)> {
     let nanos = match fraction {
         None => 0,
         Some(digits) if count == 3 && !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit()) => {
-            // More digits than nanoseconds are cut off.
+            // Digits beyond nanoseconds are cut off.
             format!("{digits:0<9}")[..9].parse().ok()?
         }
         Some(_) => return None,

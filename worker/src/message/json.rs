@@ -42,7 +42,8 @@ pub(crate) fn to_value<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<V
     Strict(value, ResultTypes::Json).serialize(serde_json::value::Serializer)
 }
 
-/// A serializer that accepts finite numbers only, or a value that is written through one; and how known types are written.
+/// A serializer that accepts only finite numbers, or a value to write through one. The second field is how values of known
+/// types are written.
 struct Strict<T>(T, ResultTypes);
 
 impl<T: Serialize + ?Sized> Serialize for Strict<&T> {

@@ -1,8 +1,8 @@
 //! Writes values of well-known types as Python's own, in kombu's form: `{"__type__": "datetime", "__value__": "…"}`.
 //! `message::typed` reads them.
 //!
-//! To a serde serializer, a time or a UUID is just a string. Its type is known only one step earlier, where the value is
-//! passed in: by the name of its type.
+//! To a serde serializer, a time or a UUID is just a string. Only one step earlier, where the value is passed in, can it be
+//! recognized: by the name of its Rust type.
 
 use std::any::type_name;
 
@@ -24,7 +24,7 @@ pub enum ResultTypes {
 }
 
 impl ResultTypes {
-    /// As it is written in a configuration.
+    /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -68,7 +68,7 @@ fn pointed_to(name: &str) -> Option<&str> {
     inner.strip_suffix('>')
 }
 
-/// Writes a value of such a type.
+/// Writes a value as the given Python type.
 pub(super) fn write<T: Serialize + ?Sized, S: Serializer>(
     kind: Kind,
     value: &T,

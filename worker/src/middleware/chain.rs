@@ -37,7 +37,7 @@ pub fn erase(middleware: impl Middleware) -> Arc<dyn Erased> {
 pub struct Chain(Arc<[Arc<dyn Erased>]>);
 
 impl Chain {
-    /// The given ones, then all that are linked into the program, sorted by path.
+    /// Returns the given middleware, followed by all that is linked into the program, sorted by path.
     pub fn collect(given: Vec<Arc<dyn Erased>>) -> Self {
         let mut entries: Vec<_> = inventory::iter::<MiddlewareEntry>.into_iter().collect();
         entries.sort_by_key(|entry| entry.name);
@@ -52,7 +52,7 @@ impl Chain {
     /// Asks each layer whether the call may be published, the outermost first.
     ///
     /// # Errors
-    /// [`is_rejected`](Error::is_rejected) with the reason of the first that refuses, or that panics.
+    /// [`is_rejected`](Error::is_rejected) with the reason of the first layer that refuses or panics.
     pub async fn before_publish(&self, call: &mut Outgoing<'_>) -> Result<()> {
         for layer in &*self.0 {
             let asked = Caught::new(async { layer.before_publish(call).await }.boxed()).await;
@@ -79,7 +79,7 @@ impl Chain {
     /// Runs a task inside all layers. `run` returns a value for the worker, and its end as the layers see it.
     ///
     /// The first value is what `run` returned, if it was called; the second is the error that takes its place. A layer
-    /// that panics after the task has ended is logged and changes nothing: what was done must not be done again.
+    /// that panics after the task has ended is logged and changes nothing: the task must not run again.
     pub async fn around<T: Send>(
         &self,
         context: &Context,

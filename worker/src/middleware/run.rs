@@ -115,5 +115,5 @@ impl fmt::Debug for Next<'_> {
     }
 }
 
-/// Takes the value that the worker needs past the layers, so that none can change it.
+/// Carries the value for the worker around the layers, so that none of them can change it.
 pub(super) type Slot<T> = Arc<Mutex<Option<T>>>;

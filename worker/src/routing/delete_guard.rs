@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 /// Conditions for a deletion. By default it is unconditional.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeleteGuard {
-    /// The queue has no consumers and no unsettled messages; the exchange has no bindings.
+    /// Delete only a queue without consumers and unsettled messages, or an exchange without bindings.
     pub if_unused: bool,
-    /// The queue has no waiting and no delayed messages.
+    /// Delete only a queue without messages, whether waiting, delayed or unsettled.
     pub if_empty: bool,
 }
 

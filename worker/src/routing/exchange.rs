@@ -11,14 +11,14 @@ use super::written::{is_false, yes};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExchangeKind {
-    /// The routing key equals the binding's key.
+    /// To the bindings whose key equals the routing key.
     #[default]
     Direct,
-    /// Every binding.
+    /// To every binding.
     Fanout,
-    /// The routing key matches the binding's pattern: `*` is one word, `#` is zero or more.
+    /// To the bindings whose pattern matches the routing key: `*` is one word, `#` is zero or more.
     Topic,
-    /// The message's headers match the binding's arguments. RabbitMQ only.
+    /// To the bindings whose arguments match the message's headers. RabbitMQ only.
     Headers,
 }
 

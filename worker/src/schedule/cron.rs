@@ -95,7 +95,7 @@ fn moment(local: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
     if let Some(found) = zone.from_local_datetime(&local).earliest() {
         return Some(found.with_timezone(&Utc));
     }
-    // Since time zones exist, clocks have been changed on a whole minute of local time.
+    // Ever since there have been time zones, clocks have been changed on a whole minute of local time.
     let minute = local.and_utc().timestamp().div_euclid(60);
     (1..=LONGEST_GAP).find_map(|minutes| {
         let later = DateTime::from_timestamp((minute + minutes) * 60, 0)?.naive_utc();

@@ -30,7 +30,7 @@ pub enum CatchUp {
 }
 
 impl Overlap {
-    /// As it is written in the configuration.
+    /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "allow",
@@ -50,7 +50,7 @@ impl CatchUp {
         }
     }
 
-    /// As it is written in the configuration.
+    /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",

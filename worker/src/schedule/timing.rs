@@ -75,7 +75,7 @@ impl Timing {
     }
 
     /// An interval of real time. The due times are its multiples since 1970 in UTC, and so the same for all schedulers
-    /// and after each restart: `10m` is due at ten past the hour, wherever the program was started.
+    /// and after each restart: `10m` is due at ten past the hour, no matter when the program was started.
     ///
     /// # Errors
     /// Less than a second, or more than a year.

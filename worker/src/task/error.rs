@@ -243,7 +243,7 @@ pub mod convert {
     )]
     pub trait Reportable {}
 
-    /// The last choice, which always matches and never compiles.
+    /// The last resort: it always matches, and never compiles.
     pub trait ViaNothing<E> {
         /// Reports the missing trait.
         fn into_task_error(self) -> TaskError

@@ -165,7 +165,7 @@ impl Drop for Unmount {
     }
 }
 
-/// What may happen to a file while it is open, and the resulting error.
+/// Ways to lose a file while it is open, and the resulting errors.
 #[tokio::test]
 async fn a_file_that_is_lost_while_it_is_open_takes_no_more_messages() {
     type Lose = fn(&Path);

@@ -18,7 +18,7 @@ use super::{BUSY_PREFIX, KEPT};
 
 const SID: &str = "AC00000000000000000000000000000001";
 const TOKEN: &str = "demonstration";
-/// `SID:TOKEN` in Base64, as Basic authentication has it.
+/// `SID:TOKEN` in Base64, as Basic authentication sends it.
 const CREDENTIALS: &str = "Basic QUMwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMTpkZW1vbnN0cmF0aW9u";
 /// How often a busy number is refused.
 const BUSY: u32 = 2;

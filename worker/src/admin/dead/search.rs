@@ -17,7 +17,7 @@ use crate::broker::{Broker, DeadLetters, Delivery};
 use crate::message::Message;
 use crate::routing::Queue;
 
-/// How long to wait for a worker or another search in the same queue. The lock of a dead one expires sooner than that.
+/// How long to wait for a worker or another search in the same queue. If its process has died, its lock expires sooner.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Selects dead letters.
@@ -56,7 +56,7 @@ impl LetterFilter {
     }
 }
 
-/// The dead-letter queue of a queue; one that is given itself is returned as it is.
+/// Returns the name of the dead-letter queue of `queue`, or `queue` itself if it is one.
 pub(crate) fn dead_queue(queue: &str) -> String {
     if queue.ends_with(".dead") { queue.to_owned() } else { Queue::dead_letter_name(queue) }
 }
@@ -148,7 +148,7 @@ impl Search {
         self.filter.leaves_expired = true;
     }
 
-    /// Looks at no more than these bounds allow.
+    /// Limits how far the search goes.
     #[cfg(feature = "dashboard")]
     pub(super) fn bound(&mut self, bounds: Bounds) {
         self.filter.bounds = bounds;

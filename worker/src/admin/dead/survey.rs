@@ -96,9 +96,9 @@ async fn found(app: &App, which: LetterFilter, most: u32) -> Outcome<Vec<Message
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Replayed {
     pub(crate) replayed: u64,
-    /// Those whose task is unique while another call of it waits or runs.
+    /// Letters that stay because their task is unique and another call of it waits or runs.
     pub(crate) kept: u64,
-    /// Those that had expired, unless calls were named.
+    /// Letters that stay because they had expired; none if calls were selected by id.
     pub(crate) expired: u64,
     /// The calls whose letters were found.
     #[serde(skip)]

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::history::{History, Job};
 use crate::message::headers::{names, parse_time};
 
-/// Finds out all it can about a call. Missing facts are listed in [`Facts::gaps`]; only an unreachable broker is an
+/// Gathers all available facts about a call. Missing facts are listed in [`Facts::gaps`]; only an unreachable broker is an
 /// error.
 pub(crate) async fn gather(
     app: &App,
@@ -149,7 +149,7 @@ async fn marks(broker: &dyn Broker, id: &str) -> (bool, bool, bool) {
     tokio::join!(is_in(Register::Revoked), is_in(Register::Done), is_in(Register::Quarantined))
 }
 
-/// Its result, if the backend keeps results for others than the caller.
+/// Returns its result, if the backend stores results rather than sending them to the caller only.
 async fn result(app: &App, id: &str) -> Result<Option<ResultFacts>> {
     Ok(app.stored(id).await?.map(|record| ResultFacts {
         state: record.state,

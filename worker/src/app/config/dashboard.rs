@@ -74,7 +74,7 @@ pub struct DashboardProxy {
     /// The addresses of the proxy; the header is ignored in connections from elsewhere. Default: loopback.
     #[serde(default = "loopback")]
     pub from: Vec<IpAddr>,
-    /// What users may do who are not in [`DashboardConfig::users`]. Default: view.
+    /// The role of users who are not in [`DashboardConfig::users`]. Default: view.
     #[serde(default)]
     pub role: DashboardRole,
 }

@@ -61,7 +61,8 @@ fn known() -> impl Iterator<Item = &'static str> {
         .chain(ELSEWHERE)
 }
 
-/// Kubernetes sets these for a service that happens to be called `mq…`: no user wrote them, so they cause no warning.
+/// True for variables that no user wrote, so that they cause no warning: Kubernetes sets some for a service that happens to
+/// be called `mq…`.
 fn is_of_kubernetes_or_tests(name: &str) -> bool {
     name.starts_with("MQ_TEST_")
         || name.ends_with("_SERVICE_HOST")

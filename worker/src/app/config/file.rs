@@ -149,7 +149,7 @@ fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Res
     Ok(())
 }
 
-/// The parser's message. It quotes the value that was found, which may be an address in the wrong place.
+/// The parser's message, without the value that it quotes if that may be an address in the wrong place.
 fn told(error: &toml::de::Error) -> String {
     let text = error.message();
     if looks_like_an_address(text) || text.contains("amqp") { without_values(text) } else { text.to_owned() }

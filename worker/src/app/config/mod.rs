@@ -105,7 +105,7 @@ pub struct Config {
     pub schedules: Vec<Schedule>,
     /// Files for `amqps://`.
     pub tls: TlsOptions,
-    /// The settings of the worker alone.
+    /// The settings that only workers use.
     pub worker: WorkerConfig,
     /// The settings of the management page.
     pub dashboard: DashboardConfig,

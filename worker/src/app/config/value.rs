@@ -1,6 +1,6 @@
 //! Parses values: one function for each kind of setting, shared by file, environment and command line.
 //!
-//! Each error is the end of a sentence that begins with what was being set: "expected …".
+//! Each error completes a sentence that starts with the name of the setting: "expected …".
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::message::ResultTypes;
 use crate::routing::QueueKind;
 use crate::routing::names::check_name;
 
-/// A prefetch count is 16 bits on the wire, and the prefetch follows from the concurrency.
+/// The limit of concurrency and prefetch: a prefetch count has 16 bits on the wire, and by default equals the concurrency.
 const MOST_AT_ONCE: u64 = 65_535;
 
 /// Why a value was refused, and what was expected.

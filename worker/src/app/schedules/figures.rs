@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The limit for counting schedules by name; the others are counted under one name.
 const NAMES: usize = 200;
-/// The name of those others.
+/// The name under which the others are counted.
 const OTHER: &str = "other";
 /// The maximum number of delays kept until they are read.
 const LATE: usize = 10_000;
@@ -54,7 +54,7 @@ impl ScheduleFigures {
             DueOutcome::Waits => "waits",
             DueOutcome::Skipped => "skipped",
         };
-        // Three outcomes for each name at most.
+        // A known name always fits: it has three outcomes at most.
         let known = figures.calls.keys().any(|(name, _)| name == schedule);
         let name = if known || figures.calls.len() < NAMES { schedule } else { OTHER };
         *figures.calls.entry((name.to_owned(), what)).or_default() += 1;

@@ -1,4 +1,4 @@
-//! What the API, the command and the management page show of a schedule.
+//! A schedule as the API, the command and the management page show it.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;

@@ -90,7 +90,7 @@ impl Schedules {
             .await
     }
 
-    /// Removes a schedule that was put by hand. If code or file have one of this name, theirs is in force again.
+    /// Removes a schedule that was put by hand. If the code or the file defines one of this name, that one takes effect again.
     ///
     /// # Errors
     /// There is no such schedule, or it is defined in code or in the file: delete it there, or [pause](Self::pause) it.

@@ -15,7 +15,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// As it is written in JSON.
+    /// The name in JSON.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Code => "code",

@@ -15,7 +15,7 @@ const MOST: usize = 500;
 const AT_ONCE: usize = 16;
 
 impl App {
-    /// The stored result of a call, if the result backend keeps results for other processes than the caller.
+    /// The stored result of a call, if the result backend keeps results for processes other than the caller.
     pub(crate) async fn stored(&self, id: &str) -> Result<Option<ResultRecord>> {
         let backend = self.config().effective_result_backend();
         if matches!(backend.scheme().as_str(), "rpc" | "amqp" | "amqps" | "none") {

@@ -127,7 +127,7 @@ impl Record {
         }
     }
 
-    /// Merges a record that was written again.
+    /// Merges a record from an `Entry::Keep`.
     pub(super) fn merge(&mut self, other: Self) {
         self.code.merge(other.code);
         self.file.merge(other.file);
@@ -139,7 +139,7 @@ impl Record {
         other.runs.into_iter().for_each(|run| add(&mut self.runs, run));
     }
 
-    /// The clock was set back: schedules that are not bound to a time of the day continue from there.
+    /// Adjusts the record to a clock that was set back: a schedule that is not bound to a time of the day continues from there.
     pub(super) fn reset(&mut self, at: DateTime<Utc>) {
         let is_of_the_day = self.in_force().is_some_and(|(_, found)| found.schedule.timing.is_of_the_day());
         for said in [&mut self.code, &mut self.file, &mut self.hand] {

@@ -15,7 +15,7 @@ pub(crate) struct Run {
     /// When it was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) on: Option<DateTime<Utc>>,
-    /// How often the clock had been set back: a part of the id.
+    /// How often the clock had been set back by then: a part of the id.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) era: u32,
     /// The id of a call that was sent by hand.

@@ -27,7 +27,7 @@ pub(crate) struct State {
     pub(crate) base: u64,
     /// The number of entries since `base`.
     pub(crate) length: usize,
-    /// The number of signs of life from leaders.
+    /// The number of entries from leaders: claims and marks.
     pub(crate) signs: u64,
 }
 
@@ -58,7 +58,7 @@ impl State {
                 }
             }
             Entry::Mark { leader, term, at, base, era } => {
-                // From a former leader that does not know yet that it was replaced.
+                // Ignore the mark of a former leader that does not know yet that it was replaced.
                 if term < self.term {
                     return;
                 }

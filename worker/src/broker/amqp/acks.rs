@@ -9,7 +9,7 @@ use super::ledger::{Identity, Ledger};
 use super::unconfirmed_verdicts::UnconfirmedVerdicts;
 use crate::connection::amqp::subscription::Ack;
 
-/// How long a done task waits for a slower one before it is acked on its own.
+/// How long the ack of a finished task waits for a slower task before it is sent on its own.
 const STRAGGLER: Duration = Duration::from_millis(4);
 
 /// The acks of one channel.
@@ -17,7 +17,7 @@ pub(super) struct Acks {
     pub(super) ledger: Ledger,
     /// Acks that the queue may not have yet.
     pub(super) unconfirmed_verdicts: UnconfirmedVerdicts,
-    /// Since when a done delivery has waited for those before it.
+    /// When done deliveries started to wait for unsettled ones before them.
     held_since: Option<Instant>,
     /// How many deliveries may be out at once.
     most: usize,
@@ -50,13 +50,13 @@ impl Acks {
         acks
     }
 
-    /// When done deliveries have waited long enough.
+    /// When the acks of waiting deliveries become due.
     pub(super) fn straggler(&self) -> Option<Instant> {
         self.held_since.map(|since| since + STRAGGLER)
     }
 
-    /// Resets after the channel is lost. Returns what was out, by tag, and what was done but whose ack may not have
-    /// arrived.
+    /// Resets after the channel is lost. Returns the messages that were out, by tag, and those that were done but whose
+    /// acks may not have arrived.
     pub(super) fn lost(&mut self) -> (Vec<(u64, Identity)>, Vec<Identity>) {
         (self.held_since, self.unconfirmed_verdicts) = Default::default();
         self.ledger.take_all()

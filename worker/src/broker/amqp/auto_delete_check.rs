@@ -16,7 +16,7 @@ use crate::error::Result;
 
 /// How long an answer is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// After how many milliseconds a queue that the check itself declared expires.
+/// How soon a queue that the check itself declared expires, in milliseconds.
 const GONE: i32 = 1000;
 
 /// The last queue that was checked, and the answer.
@@ -24,7 +24,7 @@ const GONE: i32 = 1000;
 pub(super) struct AutoDeleteCheck(Mutex<Option<(Arc<str>, bool, Instant)>>);
 
 impl AutoDeleteCheck {
-    /// False for an auto-delete queue, and if it cannot be determined.
+    /// True if the queue outlives its last consumer: false for an auto-delete queue, or if that cannot be determined.
     pub(super) async fn ask(&self, amqp: &Amqp, queue: &str) -> Result<bool> {
         let known = lock(&self.0).clone();
         if let Some((name, auto_delete_check, since)) = known

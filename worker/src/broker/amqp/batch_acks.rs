@@ -1,4 +1,4 @@
-//! The acks of one batch: few, if the settled messages have no unsettled ones before them.
+//! The acks of one batch. A few are enough if the settled messages have no unsettled ones before them.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl BatchAcks {
         self.count > FEW
     }
 
-    /// Takes the acks that are due: one that covers many messages, or all once some have waited for this long.
+    /// Takes the acks that are due: one that covers many messages, or all once some have waited as long as `straggler`.
     pub(super) fn due(&mut self, now: Instant, straggler: Duration) -> Vec<Ack> {
         match self.since {
             Some(since) if now.duration_since(since) >= straggler => self.all(),

@@ -35,7 +35,7 @@ pub(super) struct Batches {
     next: AtomicU64,
     steps: mpsc::UnboundedSender<Step>,
     open: Mutex<Vec<Weak<Batch>>>,
-    /// How many batches are on their way back into their queues.
+    /// How many settled batches still have messages to requeue.
     returning: Arc<AtomicUsize>,
 }
 
@@ -77,12 +77,12 @@ impl Batches {
     pub(super) fn new(amqp: Arc<Amqp>) -> Self {
         let (steps, inbox) = mpsc::unbounded_channel();
         let returning = Arc::new(AtomicUsize::new(0));
-        // It ends with the last batch.
+        // It ends when this and all batches are dropped.
         amqp.spawn(Returns::new(Arc::clone(&returning)).run(inbox));
         Self { amqp, next: AtomicU64::new(1), steps, open: Mutex::default(), returning }
     }
 
-    /// Takes up to `most` messages. An auto-delete queue would be deleted with the consumer.
+    /// Takes up to `most` messages. Not for auto-delete queues: they would be deleted with the consumer.
     pub(super) async fn take(&self, queue: &str, most: usize) -> Result<Vec<Delivery>> {
         if most == 0 || self.returning.load(Ordering::Acquire) > 0 {
             self.flush().await;
@@ -183,7 +183,7 @@ async fn collect(subscribed: &mut Subscribed, most: usize) -> lapin::Result<Vec<
             Event::Lost(error) => return Err(error),
         }
     }
-    // Before any ack, which would make room for another message.
+    // Cancel before any ack: an ack would make room for another message.
     subscribed.cancel();
     let deadline = Instant::now() + ANSWER;
     loop {

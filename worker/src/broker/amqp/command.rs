@@ -38,7 +38,7 @@ impl Pending {
         self.deadline <= Instant::now()
     }
 
-    /// Reports to all waiting callers.
+    /// Replies to all waiting callers.
     pub(super) fn over(self) {
         for reply in self.replies {
             // An error means that the caller no longer waits.

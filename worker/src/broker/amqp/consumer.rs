@@ -47,7 +47,7 @@ struct Lanes {
     consumer: Option<mpsc::Sender<Delivery>>,
 }
 
-/// When the lanes with another prefetch start.
+/// When the lanes with the new prefetch start.
 enum Takeover {
     AtOnce,
     /// As the deliveries of the old lanes are settled, once these lanes are retired.
@@ -245,7 +245,7 @@ impl ConsumerControl for AmqpConsumerControl {
     }
 }
 
-/// Consumes from all queues, or from none.
+/// Consumes from all queues, or fails and consumes from none.
 pub(super) async fn open(
     amqp: &Arc<Amqp>,
     subscription: Subscription,

@@ -20,7 +20,8 @@ const REMEMBERED: usize = 10_000;
 
 pub(super) struct Delayed {
     amqp: Arc<Amqp>,
-    /// Set once the ladders exist. They are durable; if they are deleted, a publish finds out.
+    /// Set once the ladders exist. They are durable; if they are deleted, the next publish notices and declares them
+    /// again.
     ladders: Mutex<Arc<OnceCell<()>>>,
     /// When each target queue was bound to the exit.
     bound: Mutex<HashMap<String, Instant>>,
@@ -31,8 +32,8 @@ impl Delayed {
         Self { amqp, ladders: Mutex::default(), bound: Mutex::default() }
     }
 
-    /// Publishes to a ladder. At its end, it would not be noticed that no queue takes the message, so the target is
-    /// bound first.
+    /// Publishes to a ladder. The target is bound first, since a message that no queue takes at the end of the ladder
+    /// would go unnoticed.
     pub(super) async fn publish(
         &self,
         delay: Duration,
@@ -46,7 +47,7 @@ impl Delayed {
         Ladder::choose(delay)?.map(|ladder| ladder.key(&target)).transpose()?;
         self.prepare(target).await?;
         match self.send(delay, begun, target, message).await {
-            // The ladder was deleted.
+            // The ladder may have been deleted.
             Err(error) if error.is_topology() || error.is_unroutable() => {
                 *lock(&self.ladders) = Arc::default();
                 lock(&self.bound).clear();
@@ -64,8 +65,8 @@ impl Delayed {
         target: Target<'_>,
         message: &Message,
     ) -> Result<()> {
-        // Binding a queue may take as long as a short delay, so subtract it. From whole seconds that would take off one
-        // second.
+        // Binding a queue may take as long as a short delay, so subtract that time. A longer delay is cut to whole
+        // seconds, so it would lose a whole one.
         let rest = if delay < Duration::from_secs(1) { delay.saturating_sub(begun.elapsed()) } else { delay };
         let outgoing = match Ladder::choose(rest)? {
             Some(ladder) => {

@@ -1,4 +1,4 @@
-//! Takes single messages from queues, on a channel on which they are also settled.
+//! Takes single messages from queues, and settles them on the same channel.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Getter {
     async fn try_get(&self, session: Session, queue: &str) -> lapin::Result<Option<Delivery>> {
         let name = short(queue)?;
         let mut slot = self.open.lock().await;
-        // A requeued message may be the one to get now.
+        // Flush first: a message that is being requeued may be the one to get now.
         self.flush().await;
         let mut open = match slot.take() {
             Some(open) if open.settler.channel.generation() == session.generation => open,
@@ -125,7 +125,7 @@ impl Getter {
         let _ = runtime::timeout(ANSWER, self.settling.wait()).await;
     }
 
-    /// Waits until the broker has the verdicts too, so that the channel may be closed.
+    /// Waits until the broker also has the verdicts, so that the channel may be closed.
     pub(super) async fn end(&self) {
         self.flush().await;
         let now = Instant::now();

@@ -35,7 +35,7 @@ impl HandOut {
         self.ready.push_back(delivery);
     }
 
-    /// Hands out as much as there is room for.
+    /// Hands out as many deliveries as there is room for.
     pub(super) fn hand_out(&mut self) {
         let Some(consumer) = &self.consumer else { return };
         while let Some(delivery) = self.ready.pop_front() {
@@ -48,7 +48,7 @@ impl HandOut {
         }
     }
 
-    /// Hands out what there is room for, and then no more: waiting deliveries are dropped, which requeues them.
+    /// Hands out as many deliveries as there is room for and drops the rest, which requeues them; no more follow.
     pub(super) fn end(&mut self) {
         self.hand_out();
         self.consumer = None;

@@ -1,7 +1,7 @@
 //! One queue of a consumer: its channel, its deliveries and its acks, across all reconnects.
 //!
-//! A lane is one task. It ends once it was cancelled and everything it handed out is settled. It awaits nothing but the
-//! next event: while a reply from the broker is pending, it still takes verdicts and writes acks.
+//! A lane is one task. It ends once it has been cancelled and everything it handed out is settled. It awaits nothing
+//! but the next event: while a reply from the broker is pending, it still takes verdicts and writes acks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -305,9 +305,9 @@ impl Lane {
         }
     }
 
-    /// Cancels the consumer. Deliveries that arrive before the broker's reply are still handed out: the worker gives
-    /// them back unspent, whereas the broker would count them as delivered before. Those that arrive after the deadline
-    /// wait for the reply: requeued at once, they would be delivered again and again.
+    /// Cancels the consumer. Deliveries that arrive before the broker's reply are still handed out: the worker requeues
+    /// them without spending an attempt, whereas the broker would count them as delivered before. Those that arrive
+    /// after the deadline wait for the reply: requeued at once, they would be delivered again and again.
     fn begin_cancel(&mut self, reply: Option<Reply>) {
         match (&mut self.cancel, &mut self.attachment) {
             (Some(cancel), _) => cancel.join(reply),
@@ -327,7 +327,7 @@ impl Lane {
 
     fn end_cancel(&mut self) {
         self.out.end();
-        // Before the reply: lanes that take over from this one start with the deliveries left in it.
+        // Before the reply: lanes that take over from this one count the deliveries left in it.
         self.status.set_unsettled(self.acks.ledger.out());
         self.cancel.take().into_iter().for_each(Pending::over);
     }

@@ -41,7 +41,7 @@ pub(super) struct Ledger {
     /// Tags up to this one are settled, and their acks were taken.
     acked: u64,
     slots: VecDeque<Entry>,
-    /// How many are done but behind one that is not.
+    /// How many are done but behind one that is still out.
     held: usize,
     /// Handed out and not settled.
     out: usize,
@@ -74,7 +74,7 @@ impl Ledger {
         self.slots.get_mut(index).filter(|slot| slot.state == TagState::Out)
     }
 
-    /// Makes a delivery the one that counts for its message: the run that it waited for has ended.
+    /// Sets the identity of a parked copy, once the run that it waited for has ended.
     pub(super) fn identify(&mut self, tag: u64, identity: Identity) {
         if let Some(slot) = self.slot(tag) {
             slot.identity = Some(identity);
@@ -90,8 +90,8 @@ impl Ledger {
         true
     }
 
-    /// Marks a delivery as done whose place is taken by another message with its identity. That one must run, so this
-    /// one is not remembered as done. Returns `false` if the tag is not out.
+    /// Marks a delivery as done that was replaced by another message with the same identity. The replacement must run,
+    /// so this one is not remembered as done. Returns `false` if the tag is not out.
     pub(super) fn replaced(&mut self, tag: u64) -> bool {
         if let Some(slot) = self.slot(tag) {
             slot.identity = None;
@@ -114,7 +114,7 @@ impl Ledger {
         self.out
     }
 
-    /// How many are done without an ack having been taken for them.
+    /// How many are done but whose acks have not been taken yet.
     pub(super) fn held(&self) -> usize {
         self.held
     }
@@ -154,8 +154,8 @@ impl Ledger {
             .collect()
     }
 
-    /// Empties the ledger of a lost channel. Returns what was out, by tag, and what was done but whose ack may not have
-    /// arrived.
+    /// Empties the ledger of a lost channel. Returns the messages that were out, by tag, and those that were done but
+    /// whose acks may not have arrived.
     pub(super) fn take_all(&mut self) -> (Vec<(u64, Identity)>, Vec<Identity>) {
         let first = self.acked + 1;
         let (mut out, mut done) = (Vec::new(), Vec::new());

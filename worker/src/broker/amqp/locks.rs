@@ -1,4 +1,4 @@
-//! Locks: a queue without publishers, whose arguments name the holder.
+//! Locks. Each is a queue without publishers, whose arguments name the holder.
 //!
 //! RabbitMQ creates a queue, or compares its arguments with those of the existing one, in one step. So the first client
 //! to declare the queue has the lock, declaring it again with the same arguments succeeds, and any other client is
@@ -25,8 +25,8 @@ pub(super) async fn lock(amqp: &Amqp, lock: &Lock) -> Result<Locked> {
 }
 
 /// Takes a lock for a holder that waits before it continues. Declaring the queue again restarts its lifetime, but
-/// cannot change it. For a longer wait, the queue is replaced by another; in between, for the time of two requests,
-/// another holder may take the lock. Otherwise it certainly could, once the lifetime is over.
+/// cannot change it. For a longer wait, the queue is deleted and declared anew; between these two requests, another
+/// holder may take the lock. Without the replacement it certainly could, once the lifetime is over.
 pub(super) async fn extend_lock(amqp: &Amqp, lock: &Lock, wait: Duration) -> Result<Locked> {
     if wait < lock.lifetime {
         return self::lock(amqp, lock).await;
@@ -44,7 +44,7 @@ pub(super) async fn extend_lock(amqp: &Amqp, lock: &Lock, wait: Duration) -> Res
 
 /// Releases a lock, if this holder has it.
 pub(super) async fn unlock(amqp: &Amqp, lock: &Lock) -> Result<()> {
-    // Declared again, it lives long enough not to belong to another holder when it is deleted.
+    // Declaring it again restarts its lifetime: it cannot expire and pass to another holder before it is deleted.
     let open = async |mut scratch| match declare(&mut scratch, lock).await? {
         Declared::Ours(_) => delete(&mut scratch, lock).await,
         Declared::Held(_) => Ok(()),
@@ -102,7 +102,7 @@ async fn declare(scratch: &mut Scratch, lock: &Lock) -> lapin::Result<Declared> 
     Ok(Declared::Held(current("x-dead-letter-routing-key", &refusal)))
 }
 
-/// Returns `None` if it is ours, else the broker's refusal.
+/// Declares the queue of a lock. Returns `None` if it is ours, or else the broker's refusal.
 async fn declare_for(scratch: &mut Scratch, lock: &Lock, millis: i64) -> lapin::Result<Option<String>> {
     let mut arguments = FieldTable::default();
     let mut text_argument = |name: &str, value: &str| {

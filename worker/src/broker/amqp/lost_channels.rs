@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::ledger::Identity;
 
-/// A copy arrives soon after the loss. After this time, an equal message is a different one.
+/// A copy arrives soon after the loss. After this time, an equal message is taken for a different one.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 /// How many finished messages are remembered at most.
 const REMEMBERED: usize = 8192;
@@ -92,7 +92,7 @@ impl<P> LostChannels<P> {
         }
         match self.parked.get(identity) {
             Some(None) => Redelivered::Park,
-            // Two copies of one message: the second is a message of its own.
+            // A copy is parked already: a second one is taken for a message of its own.
             Some(Some(_)) | None => Redelivered::Run,
         }
     }

@@ -31,16 +31,16 @@ use crate::tracing;
 
 /// How long reading one piece may take.
 const READING: Duration = Duration::from_secs(60);
-/// How many entries one piece has. A register may hold millions: a lost connection must not cause entries to be read
-/// again, and a long register must not time out.
+/// How many entries are read at a time. A register may hold millions: a lost connection must not start the reading
+/// over, and a long register must not time out.
 const PIECE: usize = 100_000;
-/// If the marker, which was published, has not arrived after this time, something is wrong.
+/// How long a reader waits for an entry while its marker has not arrived. The marker was published, so it must come.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long a follower waits for the first entry: a stream that exists has one.
 const FIRST: Duration = Duration::from_secs(3);
 /// After this time without a further entry, a follower has seen all entries, or will see them the next time.
 const QUIET: Duration = Duration::from_millis(300);
-/// How many entries are sent ahead of the ack.
+/// How many entries the broker may send ahead of the acks.
 const WINDOW: u16 = 1000;
 /// How much of the disk a stream may use.
 const MAX_BYTES: i64 = 1 << 30;
@@ -62,8 +62,8 @@ enum Entry {
 /// Where to start reading.
 #[derive(Clone, Copy)]
 enum From {
-    /// The number of an entry. The one before it is requested too: if it is missing, this is not the stream that was
-    /// read before.
+    /// The number of an entry. The one before it is requested too: if it is missing, the stream was replaced since the
+    /// last read.
     Offset(u64),
     Time(DateTime<Utc>),
 }
@@ -86,10 +86,10 @@ enum End {
 /// The streams of one broker.
 pub(super) struct Notebook {
     amqp: Arc<Amqp>,
-    /// What was read for [`is_noted`](Self::is_noted), which is called often.
+    /// Notes cached for [`is_noted`](Self::is_noted), which is called often.
     known: Mutex<HashMap<Register, Known>>,
-    /// Ensures that many first notes at a time declare the stream only once: RabbitMQ closes the connection over many
-    /// declarations at a time.
+    /// Makes concurrent first notes declare the stream only once: RabbitMQ closes the connection over many declarations
+    /// at a time.
     making: Mutex<()>,
 }
 

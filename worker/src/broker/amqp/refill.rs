@@ -1,8 +1,8 @@
 //! Reduces a prefetch: new lanes take over from an old one as its deliveries are settled.
 //!
-//! RabbitMQ cannot change the prefetch of a consumer, and what a cancelled one holds does not count against the next.
-//! If the new consumer started at once, it would withhold its whole prefetch from other workers, in addition to
-//! everything that the old one runs, until the longest of those runs has ended.
+//! RabbitMQ cannot change the prefetch of a consumer, and the deliveries that a cancelled one holds do not count
+//! against the next. If the new consumer started at once, it would withhold its whole prefetch from other workers, in
+//! addition to everything that the old one still runs, until the longest of those runs has ended.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ pub(super) struct Share {
     pub(super) left: usize,
 }
 
-/// In how many parts a consumer is replaced.
+/// The number of parts in which a consumer is replaced.
 const PARTS: u32 = 4;
 
-/// Splits a prefetch into consumers. Together with the old deliveries they never hold more than the prefetch, and less
-/// than a quarter of it is unused while more of those must end first.
+/// Splits a prefetch among consumers. Together with the old deliveries they never hold more than the prefetch, and less
+/// than a quarter of it is unused while the next one waits for old deliveries to be settled.
 pub(super) fn shares(prefetch: u16) -> impl Iterator<Item = Share> {
     let up_to = move |part: u32| u16::try_from(u32::from(prefetch) * part / PARTS).unwrap_or(prefetch);
     let share = move |part| Share {
@@ -37,7 +37,7 @@ pub(super) fn shares(prefetch: u16) -> impl Iterator<Item = Share> {
 pub(super) async fn until_left(lanes: Vec<Arc<LaneStatus>>, left: usize) {
     let mut unsettled: Vec<_> = lanes.iter().map(|lane| lane.unsettled.subscribe()).collect();
     while unsettled.iter_mut().map(|lane| *lane.borrow_and_update()).sum::<usize>() > left {
-        // Never an error: the gauges, which are the senders, are held here.
+        // Never an error: `lanes` keeps the senders alive.
         let _ = select_all(unsettled.iter_mut().map(|lane| lane.changed().boxed())).await;
     }
 }

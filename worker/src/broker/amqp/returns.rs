@@ -46,13 +46,13 @@ pub(super) struct Returns {
     open: BTreeMap<u64, Open>,
     /// Batches that are settled but not closed yet.
     settled: Vec<(Open, usize)>,
-    /// How many batches are on their way back into their queues; shared with others.
+    /// How many settled batches still have messages to requeue; shared with [`Batches`](super::batches::Batches).
     returning: Arc<AtomicUsize>,
     /// False when another consumer takes requeued messages as soon as they are in the queue.
     is_seen: bool,
     /// A channel for inspecting queues, and the generation of its connection.
     looking: Option<(u64, Scratch)>,
-    /// Closing channels with nothing to requeue; when one is closed, the broker has its acks.
+    /// Tasks that close channels with nothing to requeue; once one is closed, the broker has its acks.
     closing: TaskTracker,
 }
 
@@ -83,7 +83,7 @@ impl Returns {
             match if is_idle { came.await } else { timeout(STRAGGLER, came).await.and_then(|came| came) } {
                 Ok(0) => return,
                 Ok(_) => {}
-                // A walk has ended without a flush.
+                // All batches are settled, and no flush was requested.
                 Err(_) if self.open.is_empty() => self.give_back().await,
                 Err(_) => {}
             }
@@ -156,7 +156,8 @@ impl Returns {
         }
     }
 
-    /// Closes the channel of a batch. `expected` is the queue of the batches before it, and how many messages it has.
+    /// Closes the channel of a batch. `expected` is the queue of the batches before it, and how many messages it should
+    /// have by now.
     ///
     /// RabbitMQ confirms the close before a quorum queue has noticed it. The next batch must be requeued after this
     /// one, so this waits for the queue, as far as that can be seen: other consumers may take requeued messages at
@@ -209,11 +210,11 @@ impl Returns {
     }
 }
 
-/// Waits until the queues have the acks of all these channels. The returned channels must be closed last.
+/// Waits until the queues have the acks of all these channels. Returns channels that must be closed last.
 ///
-/// A channel that has received all its acks may hold some back until the queue has the others. A consumer started after
-/// that starts only when the queue has them, and once the channel has answered another request, it knows that too. The
-/// consumer may be handed a message, which is behind all others.
+/// A channel that has received all its acks may hold some back until the queue has the others. A consumer that is
+/// requested after that starts only when the queue has them, and the channel knows it once it has replied to another
+/// request. The consumer may be handed a message that belongs behind all others, so its channel is closed last.
 async fn take_acks(settled: &[(Open, usize)]) -> Vec<OpenChannel> {
     let many: Vec<&Open> = settled.iter().map(|(open, _)| open).filter(|open| open.acks.are_many()).collect();
     let Some(session) = many.iter().map(|open| open.channel.session()).find(|session| session.is_alive())
@@ -246,7 +247,7 @@ impl Open {
             return;
         }
         let ack = |ack: Ack| self.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple });
-        // If an ack does not arrive, the message is in the queue again.
+        // If an ack does not arrive, the message returns to the queue.
         let _ = timeout(ANSWER, join_all(acks.into_iter().map(ack))).await;
     }
 

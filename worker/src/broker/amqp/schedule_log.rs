@@ -3,7 +3,7 @@
 //! A leader publishes to an exchange that it alone has declared, to which the stream and the queue of the message are
 //! bound: RabbitMQ routes a message to both or to neither. A new leader first deletes the exchange of the former one,
 //! then reads the stream to its end: everything that the former leader sent before is in it, and anything that it sends
-//! later, after having been paused in between, is refused, since the exchange no longer exists.
+//! later, for instance after a pause, is refused, since the exchange no longer exists.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -34,11 +34,11 @@ use crate::message::{JSON, Message, Properties};
 const STREAM: &str = "mq-worker.schedules";
 /// How long reading may take.
 const READING: Duration = Duration::from_secs(60);
-/// If the marker, which was published, has not arrived after this time, something is wrong.
+/// How long a reader waits for an entry while its marker has not arrived. The marker was published, so it must come.
 const SILENCE: Duration = Duration::from_secs(10);
 /// After this time without an entry, a follower has seen all entries.
 const QUIET: Duration = Duration::from_millis(200);
-/// How many entries are sent ahead of the ack.
+/// How many entries the broker may send ahead of the acks.
 const WINDOW: u16 = 1000;
 /// How much of the disk the stream may use: many times the size of all schedules, which the leader rewrites from time
 /// to time.
@@ -73,9 +73,9 @@ enum Until<'a> {
 
 pub(super) struct AmqpScheduleLog {
     amqp: Arc<Amqp>,
-    /// Which target is bound to which fence, and since when that is known.
+    /// The fence and target of each known binding, and when it was made.
     bound: Mutex<HashMap<(String, String), Instant>>,
-    /// Ensures that many first entries at a time declare the stream only once.
+    /// Makes concurrent first entries declare the stream only once.
     making: tokio::sync::Mutex<()>,
 }
 
@@ -210,7 +210,8 @@ impl std::fmt::Debug for Target {
 impl ScheduleLog for AmqpScheduleLog {
     fn append<'a>(&'a self, entries: &'a [String]) -> BoxFuture<'a, Result<()>> {
         async move {
-            // The first one alone, since it may have to declare the stream. All use one channel, and keep their order.
+            // The first one goes alone, since it may have to declare the stream. All use one channel, which keeps their
+            // order.
             let Some((first, rest)) = entries.split_first() else { return Ok(()) };
             self.append_one(first).await?;
             futures_util::future::try_join_all(rest.iter().map(|entry| self.append_one(entry))).await?;

@@ -1,4 +1,4 @@
-//! Sends requests about streams that RabbitMQ may refuse.
+//! Sends requests about streams, which RabbitMQ may refuse.
 
 use std::future::Future;
 use std::time::Duration;

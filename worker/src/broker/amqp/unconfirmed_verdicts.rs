@@ -13,7 +13,8 @@ const FEW: usize = 24;
 /// How long the queue may take for more than that.
 const SETTLE_TIME: Duration = Duration::from_millis(500);
 
-/// The verdicts of one channel: how many were written since the queue certainly had all, and when the last one was.
+/// The verdicts of one channel: how many were written since the queue certainly had all, and when the last one was
+/// written.
 #[derive(Debug, Default)]
 pub(super) struct UnconfirmedVerdicts(Option<(usize, Instant)>);
 
@@ -26,7 +27,7 @@ impl UnconfirmedVerdicts {
         }
     }
 
-    /// When the queue will have everything that was written, if it may not have it yet at this time.
+    /// When the queue will have everything that was written; `None` if it already has.
     pub(super) fn over_at(&self, now: Instant) -> Option<Instant> {
         let (count, last) = self.0?;
         Some(last + SETTLE_TIME).filter(|over| count > FEW && now < *over)

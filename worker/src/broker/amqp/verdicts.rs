@@ -66,7 +66,7 @@ impl Verdicts {
         self.inbox.is_empty()
     }
 
-    /// Waits for verdicts and takes all that have arrived.
+    /// Waits for verdicts, and takes up to `most` that have arrived.
     pub(super) async fn take(&mut self, taken: &mut Vec<Settled>, most: usize) {
         self.inbox.recv_many(taken, most).await;
     }

@@ -42,7 +42,7 @@ pub(super) fn open(url: &BrokerUrl) -> Arc<dyn Broker> {
     Arc::new(MemoryBroker { owner: Arc::new(Owner { hub, id, closed: AtomicBool::new(false) }) })
 }
 
-/// One user of the queues, as a connection is one user of a server.
+/// A user of the queues, comparable to a connection to a server.
 struct MemoryBroker {
     owner: Arc<Owner>,
 }

@@ -25,7 +25,7 @@ pub(super) struct MemoryState {
     pub(super) running: HashMap<u64, Running>,
     /// The timers of all queues.
     pub(super) timers: BTreeMap<Moment, Timer>,
-    /// Queues with a logged warning that they exist with other arguments.
+    /// Queues for which the warning that they exist with other arguments has been logged.
     pub(super) reported: HashSet<String>,
     /// Deliveries that their consumer did not take, to be dropped outside the lock.
     pub(super) refused: Vec<Delivery>,
@@ -209,7 +209,7 @@ impl MemoryState {
         let routing_key = queue.spec.dead_letter_routing_key.clone().unwrap_or(stored.routing_key);
         let mut dead_lettered_from = stored.dead_lettered_from;
         dead_lettered_from.push(Arc::clone(name));
-        // Otherwise it would expire there too.
+        // Clear the expiration: otherwise the message would expire there too.
         let mut message = stored.message;
         message.properties.expiration = None;
         message.headers.set_dropped_by_broker(reason, name, chrono::Utc::now());

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-/// What a word names.
+/// The kind of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Queue,
@@ -22,7 +22,7 @@ pub(super) struct Asked {
     pub(super) broker: Option<String>,
 }
 
-/// Returns what the last word of a line may be, if it is a name that the broker knows. `command` must be built.
+/// Returns the word to complete, if it is to be a name that the broker knows. `command` must be built.
 pub(super) fn asked(command: &Command, line: &str) -> Option<Asked> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     let typed = if line.ends_with(char::is_whitespace) { "" } else { words.pop()? };

@@ -15,7 +15,7 @@ use crate::cli::{operate, output};
 use crate::control::Control;
 use crate::error::Result;
 
-/// How long a user who has pressed a key may wait.
+/// How long one completion may take: the user has pressed a key and is waiting.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long workers have to reply.
 const REPLIES: Duration = Duration::from_millis(300);

@@ -2,8 +2,8 @@
 
 use clap_complete::Shell;
 
-/// Asks for names first, and falls back to clap's function if there are none. Bash replaces only what follows the last
-/// character of `COMP_WORDBREAKS`, which include `@` and `=`.
+/// Asks for names first, and falls back to clap's function if there are none. Bash replaces only the part of a word after
+/// its last word-break character; `COMP_WORDBREAKS` includes `@` and `=`.
 const BASH: &str = r#"
 _mq_worker_names() {
     local line="${COMP_LINE:0:COMP_POINT}" names

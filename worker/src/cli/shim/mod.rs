@@ -17,8 +17,8 @@ use super::exit::{Failure, NO_TASKS, Outcome};
 use crate::app::Config;
 use package::Package;
 
-/// The variable by which a worker knows that it was built here: the path of its file. Without it, a crate that has no
-/// tasks would make us build and start workers endlessly.
+/// The variable that marks a worker as built here; it holds the path of its file. Without it, a crate that has no tasks
+/// would make us build and start workers endlessly.
 const MARK: &str = "MQ_SHIM";
 
 /// Builds the worker of the crate and replaces this process with it, with the same arguments. Returns only on failure,

@@ -5,7 +5,7 @@ use super::outgoing::Outgoing;
 use crate::error::{Error, ErrorKind};
 use crate::tracing::warn;
 
-/// Which publish made the broker close the channel, as far as its message tells.
+/// Which publish made the broker close the channel, as far as its error message identifies it.
 pub(super) enum ChannelCloseCause {
     /// `NOT_FOUND - no exchange 'x' in vhost '/'`, or `ACCESS_REFUSED - access to exchange 'x' …`.
     Exchange {

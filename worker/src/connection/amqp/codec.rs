@@ -14,13 +14,13 @@ use crate::error::{Error, Result};
 use crate::message::headers::{format_time, is_trace};
 use crate::message::{Headers, JSON, Message, Properties, UTF_8};
 
-/// A short string, if the text fits into one. `ShortString::from` would panic.
+/// Converts a text to a short string, or returns an error if it is too long: `ShortString::from` would panic.
 pub(crate) fn short(what: &str, text: &str) -> Result<ShortString> {
     ShortString::try_new(text)
         .map_err(|_| Error::config(format!("{what} is {} bytes long; AMQP allows 255", text.len())))
 }
 
-/// The properties and headers of a message.
+/// Converts the properties and headers of a message.
 ///
 /// # Errors
 /// A text that is too long for AMQP.
@@ -101,7 +101,7 @@ pub(crate) fn from_amqp(properties: &BasicProperties, body: Vec<u8>) -> Message 
     }
 }
 
-/// A text that is nearly always the usual one, which need not be copied.
+/// Reads a text that is nearly always the `usual` one, which need not be copied.
 fn known(text: &Option<ShortString>, usual: &'static str) -> Option<Cow<'static, str>> {
     let text = text.as_ref()?.as_str();
     Some(if text == usual { Cow::Borrowed(usual) } else { Cow::Owned(text.to_owned()) })
@@ -120,7 +120,7 @@ fn headers(table: &FieldTable) -> Headers {
     headers
 }
 
-/// Reason, queue and time of the last time that the broker dead-lettered the message, not counting rungs of a delay.
+/// Returns the last time that the broker dead-lettered the message, not counting rungs of a delay.
 fn death(table: &FieldTable) -> Option<Death<'_>> {
     let AMQPValue::FieldArray(deaths) = table.inner().get("x-death")? else { return None };
     // The latest comes first, even among entries of the same second.
@@ -189,7 +189,7 @@ fn from_value(value: &AMQPValue) -> Value {
     }
 }
 
-/// Text, or else an array of the bytes: they survive a round trip, though not with the same type.
+/// Converts to text, or else to an array of the bytes: they survive a round trip, though not with the same type.
 fn from_bytes(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),

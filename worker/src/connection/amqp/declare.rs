@@ -15,7 +15,8 @@ use super::failure::{code, reply_code, text};
 use crate::routing::{Binding, Exchange, ExchangeKind, Overflow, Queue, QueueKind};
 use crate::tracing::warn;
 
-/// Makes a quorum queue with a dead-letter exchange give up on a message that has crashed many workers.
+/// The delivery limit of a quorum queue with a dead-letter exchange: it gives up on a message that has crashed many
+/// workers.
 const DELIVERY_LIMIT: i32 = 20;
 /// Without a dead-letter exchange, a limit discards messages, for instance a dead letter that was inspected too often.
 /// RabbitMQ 4 applies a limit of 20 unless the queue sets one, so it sets one that is never reached.
@@ -187,7 +188,7 @@ pub(super) fn further(
     arguments: &BTreeMap<String, Value>,
 ) -> lapin::Result<FieldTable> {
     for (name, value) in arguments {
-        // Its names are checked before they come here, as those of queues are.
+        // The names were checked earlier, as queue names are.
         let value = to_value(value, 0).map_err(|error| std::io::Error::other(error.to_string()))?;
         table.insert(short(name)?, value);
     }

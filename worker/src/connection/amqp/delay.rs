@@ -256,8 +256,8 @@ pub(crate) fn is_rung(exchange: &str) -> bool {
 
 /// The exchange and routing key of a delivery, without the traces of a delay.
 ///
-/// A message that Celery delayed to an exchange does not name the exchange: the address of the queue that holds it
-/// leads there again.
+/// A message that Celery delayed to an exchange does not name the exchange, so this returns the address of the queue
+/// that holds it.
 pub(crate) fn without_delay(queue: &str, exchange: &str, routing_key: &str) -> (String, String) {
     let Some(rest) = is_rung(exchange).then(|| strip(routing_key)).flatten() else {
         return (exchange.to_owned(), routing_key.to_owned());

@@ -23,7 +23,7 @@ const LOCKED_FOR: Duration = Duration::from_secs(5);
 pub(crate) struct Desired {
     kind: QueueKind,
     topology: Mutex<Topology>,
-    /// Queues with other arguments that were already warned about.
+    /// Queues that exist with other arguments and were already warned about.
     warned: Mutex<HashSet<String>>,
 }
 
@@ -73,7 +73,7 @@ impl Desired {
         let mut locked = HashSet::new();
         for queue in topology.queues.iter().filter(|queue| !queue.external) {
             match self.declare_queue(&mut scratch, queue, Duration::ZERO).await {
-                // Do not wait for it: its consumer declares it again as soon as it is gone.
+                // Do not wait for it: its consumer declares it again as soon as the old one is gone.
                 Err(error) if reply_code(&error) == Some(code::RESOURCE_LOCKED) => {
                     debug!(
                         queue = queue.name,
@@ -116,7 +116,7 @@ impl Desired {
         lock(&self.topology).queues.iter().any(|known| known.external && known.name == queue)
     }
 
-    /// Binds a queue again that may be a new one of the same name, without bindings. A managed durable queue lasts as
+    /// Binds a queue again if it may be a new one of the same name, without bindings. A managed durable queue lasts as
     /// long as the broker keeps its data, so only other queues are bound again.
     pub(crate) async fn rebind(&self, session: &Session, queue: &str) -> lapin::Result<()> {
         let (may_be_new, bindings) = {
@@ -269,8 +269,8 @@ impl Desired {
         Ok(())
     }
 
-    /// Binds the queues of these bindings to the exit, so that delayed messages to their exchanges arrive. A user who
-    /// may not do so loses only that.
+    /// Binds the queues of these bindings to the exit, so that delayed messages to their exchanges arrive. If the
+    /// broker refuses, only delayed messages are affected.
     async fn bind_to_exit(&self, scratch: &mut Scratch, topology: &Topology) -> lapin::Result<()> {
         let bindings = topology.bindings.iter().filter(|binding| !binding.exchange.is_empty());
         let mut exit = false;

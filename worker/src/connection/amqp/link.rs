@@ -151,7 +151,7 @@ impl Link {
         }
     }
 
-    /// Waits for a session, for requests that may take longer than connecting may.
+    /// Waits for a session, before a request that may take longer than connecting may.
     ///
     /// # Errors
     /// No session within `limit`, or another attempt would not help.

@@ -19,7 +19,7 @@ pub(crate) struct Outgoing {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
     message: Message,
-    /// The message's properties, for the first publish; a second one is rare.
+    /// The message's properties, for the first publish; for another, which is rare, they are converted again.
     properties: Mutex<Option<BasicProperties>>,
     pub(super) mandatory: bool,
     /// The size of the header frame, with all headers that the broker will add on the way.
@@ -88,7 +88,7 @@ impl Outgoing {
         ))
     }
 
-    /// `exchange … with routing key …`, or `queue …`.
+    /// Describes the address for errors: `exchange … with routing key …`, or `queue …`.
     pub(super) fn address(&self) -> String {
         match (self.exchange.as_str(), self.routing_key.as_str()) {
             ("", queue) => format!("queue `{queue}`"),

@@ -16,7 +16,7 @@ pub(super) enum PublishChannel {
     Closed,
     Opening(BoxFuture<'static, lapin::Result<Open>>),
     Open(Open),
-    /// Outcomes that still arrive are collected until then.
+    /// Outcomes that still arrive are collected until this deadline.
     Broken {
         why: Option<lapin::Error>,
         until: Instant,

@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long a message that the broker refuses is published again: a quorum queue refuses while it is being created or
 /// elects a leader, and a full one may soon have room.
 const REFUSED_FOR: Duration = Duration::from_secs(2);
-/// The first and the longest pause before that.
+/// The first and the longest pause between attempts.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 /// How long a broken channel may take to report its remaining outcomes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -227,8 +227,8 @@ impl Publishing {
         }
     }
 
-    /// Handles a nack. If the message was for one queue, it is not stored, so it may be published again. Of several
-    /// queues, some may have it.
+    /// Handles a nack. If the message was for one queue, it is not stored, so it may be published again. If it was for
+    /// several queues, some may have it.
     fn refused(&mut self, outgoing: Arc<Outgoing>, mut request: PublishRequest) {
         let (first, longest) = REFUSED_PAUSE;
         let now = Instant::now();
@@ -260,7 +260,8 @@ impl Publishing {
         }
     }
 
-    /// Sorts the publishes of a lost channel: those to blame, those to publish again, those whose outcome is unknown.
+    /// Sorts the publishes of a lost channel: those that caused the loss, those to publish again, and those whose
+    /// outcome is unknown.
     fn resolve_broken(&mut self) {
         let PublishChannel::Broken { why, .. } = std::mem::replace(&mut self.channel, PublishChannel::Closed)
         else {

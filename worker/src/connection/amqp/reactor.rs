@@ -26,7 +26,7 @@ pub(super) type Runtime = async_rs::Runtime<RuntimeParts<Tokio, Filtering>>;
 #[derive(Clone, Debug)]
 pub(super) struct Filtering(Tokio);
 
-/// The runtime of the caller.
+/// Returns a runtime for `lapin` that runs on the caller's.
 pub(super) fn runtime() -> Runtime {
     Runtime::new(RuntimeParts::new(Tokio::current(), Filtering(Tokio::current())))
 }

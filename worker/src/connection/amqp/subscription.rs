@@ -21,8 +21,8 @@ use super::external::MISSING;
 use super::failure::{code, reply_code, text, timed_out};
 use super::link::{Pause, Session};
 
-/// Timeout for starting a consumer. For a quorum queue that is a cluster command, which takes seconds under load:
-/// messages delivered before the consumer is given up would count as redelivered.
+/// Timeout for starting a consumer. For a quorum queue that is a cluster command, which takes seconds under load: if
+/// this gives up too early, messages that were already delivered count as redelivered.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What to consume.

@@ -13,10 +13,10 @@ use super::lock::lock;
 pub(super) static WATCHDOG: Watchdog = Watchdog { since: Mutex::new(None) };
 
 /// How many checks in a row must go unanswered before it is reported. One is not enough: a process that resumes after
-/// it was suspended finds its time expired and its work undone at the same moment.
+/// it was suspended finds the time expired and the check unanswered at the same moment.
 const LOOKS: u32 = 10;
 
-/// Watches a thread. It runs on another one.
+/// Watches a thread from another one.
 pub(super) struct Watchdog {
     /// Since when the thread has been blocked.
     since: Mutex<Option<Instant>>,

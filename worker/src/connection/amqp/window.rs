@@ -2,7 +2,7 @@
 //!
 //! A return carries no tag. The broker sends it before the confirm of its own publish, and `lapin` attaches the oldest
 //! pending return to *whichever* confirm is settled next. Judging each publish by its own confirm alone reported up to
-//! a tenth of the unroutable publishes as enqueued. Two facts make it exact:
+//! a tenth of the unroutable publishes as enqueued. Two facts make the matching exact:
 //!
 //! - A return identifies its message, and returns arrive in the order of the publishes: it belongs to the oldest
 //!   publish of the same address and identity that has none yet.

@@ -28,7 +28,7 @@ const SPARE: usize = 64;
 pub(super) struct Writes {
     /// In the order in which they are written.
     unwritten: VecDeque<Writing>,
-    /// True while the last of them is set to wake the task. There is one task, so it is polled only once.
+    /// True while the last of them is set to wake the task. Only one task waits, so one such poll is enough.
     is_watched: bool,
     /// Boxes of earlier writes, for reuse: `lapin`'s future is too large to be allocated quickly.
     spare: Vec<BoxedWrite>,
@@ -102,8 +102,8 @@ impl Writes {
     pub(super) async fn settled(&mut self) -> Vec<(u64, WriteOutcome)> {
         let mut round = Vec::new();
         poll_fn(|context| {
-            // Until a pass finds nothing: a publish that was written meanwhile may have been confirmed before one that
-            // was seen here.
+            // Repeat until a pass finds nothing: a publish that was written meanwhile may have been confirmed before
+            // one that was seen here.
             loop {
                 let before = round.len();
                 self.take_written(context, &mut round);

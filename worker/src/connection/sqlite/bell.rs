@@ -1,9 +1,9 @@
-//! Wakes other processes that use the same file: a process that commits news rings the bell, and those that wait for news
-//! watch it.
+//! Wakes other processes that use the same file: a process that commits news for others rings the bell, and processes that
+//! wait for news watch it.
 //!
-//! The bell is the time of the database file. Watching the write-ahead log would wake too early: its bytes are written before
-//! the commit becomes visible, and the sync in between takes longer than waking up. The database file itself is otherwise
-//! written by checkpoints alone.
+//! The bell is the timestamp of the database file. Watching the write-ahead log would wake too early: its bytes are written
+//! before the commit becomes visible, and the sync in between takes longer than waking up. The database file itself is
+//! otherwise written by checkpoints alone.
 
 use std::path::Path;
 use std::sync::Weak;
@@ -17,11 +17,11 @@ use crate::tracing;
 
 /// Wakes the other processes. A missed ring delays messages, but loses none: processes also poll.
 ///
-/// By path, since a descriptor of the file must not be closed: that releases all of this process's POSIX locks on it, and with them
-/// SQLite's. Whoever closes the database next would take itself for the last user, and delete the log.
+/// Uses the path: closing a descriptor of the file would release all POSIX locks that this process has on it, SQLite's
+/// included. The next process to close the database would then believe that it is the last user, and delete the log.
 pub(super) fn ring(path: &Path) {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    // Both times: that is a change of metadata, while the time of modification alone counts as one of data.
+    // Set both times, which watchers see as a change of metadata. The modification time alone would count as one of data.
     let times = Timestamps { last_access: now, last_modification: now };
     if let Err(error) = utimensat(CWD, path, &times, AtFlags::empty()) {
         tracing::debug!(%error, path = %path.display(), "cannot wake other processes");

@@ -1,4 +1,4 @@
-//! Work that is due without a job, when it is due, and the check for changes by other processes.
+//! Work that needs no job, when it is due, and the check for changes by other processes.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const LOOK_WITHOUT_BELL: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(30);
 
 impl Engine {
-    /// True if there is something to write without a job.
+    /// True if there is something to write even without a job.
     pub(super) fn has_chores(&self) -> bool {
         let is_due = self.next_due.is_some_and(|due| due <= now_ms());
         !self.verdicts.is_empty() || self.may_claim || is_due || self.lease.is_beat_due()

@@ -18,7 +18,7 @@ use super::queue::QueueEntry;
 use super::{fresh_id, head};
 use crate::error::{Error, Result};
 
-/// The size of messages at which a request for many stops: all of them might not fit into memory.
+/// The total size at which a request for many messages stops: all of them might not fit into memory.
 const GET_BYTES: usize = 16 << 20;
 
 /// Takes up to `most` messages out of a queue. They are requeued if the caller has gone.
@@ -204,7 +204,7 @@ impl Engine {
         let mut rows = statement.query(params![entry.id, limit as i64])?;
         let mut taken = Vec::new();
         let mut last = None;
-        // What a consumer gets is bounded by its prefetch.
+        // A consumer is limited by its prefetch.
         let mut room = if consumer.is_none() { GET_BYTES } else { usize::MAX };
         while let Some(row) = rows.next()? {
             let (rank, id, crashes): (i64, i64, u32) = (row.get(0)?, row.get(1)?, row.get(3)?);

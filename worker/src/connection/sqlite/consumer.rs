@@ -48,7 +48,7 @@ impl Consumer {
         (self.sink.is_closed)()
     }
 
-    /// Its deliveries were lost together with the lease.
+    /// Records that all its deliveries were lost together with the lease.
     pub(super) fn has_lost_all(&mut self) {
         self.unsettled = 0;
     }

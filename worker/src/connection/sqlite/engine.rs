@@ -90,13 +90,13 @@ pub(crate) struct Changes {
     pub(super) retired: Vec<u64>,
     /// Results that callers in this process wait for.
     pub(super) stored: Vec<Stored>,
-    /// This process got a new owner row.
+    /// True if this process got a new owner row.
     pub(super) joined: bool,
-    /// There is news for other processes.
+    /// True if there is news for other processes.
     pub(super) rings: bool,
-    /// The heartbeat was written.
+    /// True if the heartbeat was written.
     pub(super) beat: bool,
-    /// The owner row was deleted: this process no longer holds anything.
+    /// True if the owner row was deleted: this process no longer holds anything.
     pub(super) left: bool,
 }
 

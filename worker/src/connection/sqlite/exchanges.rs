@@ -31,7 +31,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// How long the oldest ready message of a queue has waited: the longest wait of the first message of each priority.
+    /// How long the oldest ready message of a queue has waited: the longest wait among the first messages of each priority.
     pub(crate) fn oldest(&mut self, name: &str, now: i64) -> Sql<Option<Duration>> {
         self.queues.suspect();
         self.refresh_queues()?;

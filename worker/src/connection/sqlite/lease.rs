@@ -13,7 +13,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// The number of our own heartbeats without one of a neighbour after which its messages are requeued.
 const DEAD_AFTER: u32 = 5;
 
-/// What this process knows about itself and its neighbours as owners.
+/// This process and its neighbours as owners of claims.
 #[derive(Default)]
 pub(super) struct Lease {
     id: Option<i64>,
@@ -39,12 +39,12 @@ impl Lease {
         self.next_beat().is_some_and(|next| next <= Instant::now())
     }
 
-    /// The current transaction has the lock.
+    /// Records that the current transaction has got the lock.
     pub(super) fn begin(&mut self) {
         self.begun = Some(Instant::now());
     }
 
-    /// This process now has a row in `owner`.
+    /// Records that this process has a row in `owner`.
     pub(super) fn has_joined(&mut self, id: i64) {
         self.id = Some(id);
     }
@@ -67,12 +67,12 @@ impl Lease {
         dead
     }
 
-    /// The beat is committed.
+    /// Records that the beat is committed.
     pub(super) fn beat_is_committed(&mut self) {
         self.last_beat = self.begun;
     }
 
-    /// The transaction was rolled back: starts to count anew.
+    /// Undoes a transaction that was rolled back, and starts counting the beats of neighbours anew.
     pub(super) fn undo(&mut self, joined: bool) {
         self.seen.clear();
         if joined {
@@ -80,7 +80,7 @@ impl Lease {
         }
     }
 
-    /// The row in `owner` is gone.
+    /// Forgets everything, since the row in `owner` is gone.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }

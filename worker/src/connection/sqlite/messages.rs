@@ -287,7 +287,7 @@ impl Engine {
         let published_with = published_with.unwrap_or_else(|| entry.name.to_string());
         let routing_key = entry.definition.dead_letter_routing_key.as_ref().unwrap_or(&published_with);
         let targets = self.queues.targets(exchange, routing_key).unwrap_or_default();
-        // A queue that pushes out into itself would never stop.
+        // A message that overflowed must not return to the same queue: that would never stop.
         let targets: Vec<_> =
             targets.into_iter().filter(|target| reason != Reason::TooMany || target.id != entry.id).collect();
         if targets.is_empty() {
@@ -300,7 +300,7 @@ impl Engine {
             return Ok(());
         }
         let mut message = head::decode(old_head.as_deref(), Bytes::from(body));
-        // Otherwise it would expire there too.
+        // Clear the expiration: otherwise the message would expire there too.
         message.properties.expiration = None;
         message.headers.set_dropped_by_broker(reason.as_str(), &entry.name, Utc::now());
         let new_head = head::encode(&message);

@@ -90,7 +90,7 @@ fn identity(metadata: &Metadata) -> Option<Identity> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// On systems where an open file can be neither deleted nor replaced.
+/// Always false: on these systems an open file can be neither deleted nor replaced.
 #[cfg(not(unix))]
 fn has_moved(_: &Connection) -> bool {
     false

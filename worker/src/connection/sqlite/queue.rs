@@ -29,7 +29,7 @@ pub(super) struct Queues {
     by_name: HashMap<String, Arc<QueueEntry>>,
     names: HashMap<i64, Arc<QueueEntry>>,
     exchanges: HashMap<String, (Exchange, Vec<Binding>)>,
-    /// Queues with a logged warning that they exist with other arguments.
+    /// Queues for which the warning that they exist with other arguments has been logged.
     warned: HashSet<String>,
     /// The exclusive queues of this process with their client, to be declared again after a lost lease.
     exclusive: HashMap<String, (u64, Topology)>,
@@ -154,7 +154,7 @@ impl Queues {
         self.exclusive.values().map(|(_, topology)| topology.clone()).collect()
     }
 
-    /// No longer restores a binding when its exclusive queue is declared again.
+    /// Forgets a binding, so that it is not restored when its exclusive queue is declared again.
     pub(super) fn forget_binding(&mut self, binding: &Binding) {
         if let Some((_, topology)) = self.exclusive.get_mut(&binding.queue) {
             topology.bindings.retain(|known| known != binding);
@@ -166,7 +166,7 @@ impl Queues {
         self.exchanges.get(exchange).is_some_and(|(known, _)| known.auto_delete)
     }
 
-    /// No longer declares an exclusive queue again after a lost lease.
+    /// Forgets an exclusive queue, so that it is not declared again after a lost lease.
     pub(super) fn disown(&mut self, queue: &str) {
         self.exclusive.remove(queue);
     }

@@ -11,7 +11,7 @@ use super::queue::QueueEntry;
 use crate::error::{Error, Result};
 use crate::message::headers::names;
 
-/// When the next unused queue expires. Every transaction asks.
+/// When the next unused queue expires. Runs in every transaction while any queue can expire.
 const NEXT_EXPIRY: &str = "SELECT min(used_at + expires) FROM queue q WHERE expires IS NOT NULL
      AND NOT EXISTS (SELECT 1 FROM consumer c WHERE c.queue = q.name)";
 

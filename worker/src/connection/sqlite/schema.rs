@@ -16,8 +16,8 @@ const APPLICATION_ID: i32 = 0x6d71_776b;
 
 /// One script per version: the first `n` have been applied to a file of version `n`.
 ///
-/// The body of a message is written only once. What changes during its life are the small rows of `ready`, `delayed` and
-/// `claimed`, which keep its position; an UPDATE of `message` would copy the whole row including the body.
+/// The body of a message is written only once. Its position is kept in the small rows of `ready`, `delayed` and `claimed`,
+/// which change during its life; an UPDATE of `message` would copy the whole row including the body.
 /// `rank` is 255 minus the priority, so that the key of `ready` is the order of delivery.
 const MIGRATIONS: &[&str] = &[
     "
@@ -102,7 +102,7 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE schedule_log (seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL) STRICT;
     CREATE TABLE schedule_fence (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL) STRICT;
 ",
-    // Every transaction looks for expiring queues without consumers: with many workers, scans of this table took most of the time.
+    // Every transaction looks for expiring queues without consumers: with many workers, table scans took most of the time.
     "CREATE INDEX consumer_by_queue ON consumer (queue);",
 ];
 
@@ -251,12 +251,12 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Problem> {
 
 /// How often the lock is tried before the thread looks at its inbox again, about 20 ms in total.
 const TRIES: i32 = 60;
-/// Up to this many processes try as often as they like. More of them would keep the processors busy with trying, at the expense of
-/// the one that has the lock, so each tries less often.
+/// Up to this many processes retry at full rate. With more, retries would take processor time from the process that holds
+/// the lock, so each retries less often.
 const FEW: usize = 4;
 
 thread_local! {
-    /// By how much this thread lengthens its pauses. SQLite's callback gets nothing but the number of tries.
+    /// The factor for the pauses of this thread. Thread-local, since SQLite's callback gets nothing but the number of tries.
     static SLOWDOWN: Cell<i32> = const { Cell::new(1) };
 }
 
@@ -265,14 +265,15 @@ pub(super) fn share_lock_with(processes: usize) {
     SLOWDOWN.set(i32::try_from(processes / FEW).unwrap_or(TRIES).clamp(1, TRIES / 6));
 }
 
-/// Pauses before the next try. SQLite's own busy timeout sleeps up to 100 ms at a time; a writer here holds the lock for about one.
+/// Pauses before the next try. SQLite's own busy timeout sleeps up to 100 ms at a time, but a writer here holds the lock for
+/// about 1 ms.
 fn wait_for_lock(tries: i32) -> bool {
     let slowdown = SLOWDOWN.get();
     if tries >= TRIES / slowdown {
         return false;
     }
     let pause = u64::from((slowdown * (1 + tries.min(3))).unsigned_abs()) * 100;
-    // At random, so that those that failed together do not try together again.
+    // Random, so that processes that failed together do not retry together.
     thread::sleep(Duration::from_micros(fastrand::u64(pause / 2..=pause * 3 / 2)));
     true
 }

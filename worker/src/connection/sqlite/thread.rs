@@ -25,8 +25,8 @@ use crate::tracing;
 const BATCH: usize = 1024;
 /// The maximum size of all messages in one transaction.
 const BATCH_BYTES: usize = 16 << 20;
-/// How long a transaction waits for the callers that the previous one has just answered. They often come right back;
-/// without the wait, half of them would miss it and need a sync of their own. A single caller never waits.
+/// How long a transaction waits for the callers that the previous one has just answered. They often send their next job at
+/// once; without the wait, half of them would miss the transaction and need a sync of their own. A single caller never waits.
 const GATHER: Duration = Duration::from_micros(150);
 /// The minimum number of callers for which [`GATHER`] pays off.
 const GATHER_FROM: usize = 4;
@@ -274,7 +274,7 @@ pub(super) fn transact(engine: &mut Engine, orders: Vec<Order>) -> Option<Refuse
         return Some(Refused { cause, orders });
     }
     let path = Arc::clone(&engine.path);
-    // SQLite reports a missing file as something misleading, such as "disk I/O error".
+    // SQLite's error for a missing file is misleading, such as "disk I/O error".
     if let Err(absence) = engine.presence.check(&engine.db) {
         for order in orders {
             order.fail(|act| absence.error(&path, act));

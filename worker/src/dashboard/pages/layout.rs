@@ -191,7 +191,7 @@ pub(crate) fn heading(title: &str, below: &Markup, right: &Markup) -> Markup {
     }
 }
 
-/// Replaces an empty list: says why it is empty and what to do.
+/// Shown in place of an empty list: why it is empty, and what to do.
 pub(crate) fn empty(title: &str, hint: &str) -> Markup {
     html! { div.empty { p.strong { (title) } p { (hint) } } }
 }

@@ -127,7 +127,7 @@ enum PeekEffect {
 }
 
 impl PeekEffect {
-    /// Returns what the broker does; one that cannot be reached yet may take them.
+    /// Returns how the broker behaves; assumes [`Taken`](Self::Taken) while it cannot be reached.
     async fn at(state: &State) -> Self {
         let asked = state.asking(async { Ok(state.app.broker().await?.capabilities().peeks) });
         if asked.await.unwrap_or(false) { Self::Untouched } else { Self::Taken }

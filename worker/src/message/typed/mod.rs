@@ -47,7 +47,7 @@ pub(crate) fn from_str<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T> {
     };
     read().or_else(|error| {
         forms.buffered.set(1);
-        // Return the first error: it is about the values as they came.
+        // Return the first error: it is about the values as they were sent.
         read().map_err(|_| error)
     })
 }
@@ -119,12 +119,12 @@ fn may_hold_typed(json: &str) -> bool {
     json.starts_with(['{', '[']) && memchr::memmem::find(json.as_bytes(), TYPE_KEY).is_some()
 }
 
-/// The form of a value that each type was given last. A type is identified by its visitor: nothing else is known of it.
+/// The form that each type was given last. A type is identified by its visitor, since nothing else is known of it.
 #[derive(Default)]
 struct Forms {
     chosen: RefCell<HashMap<(&'static str, Written), usize>>,
-    /// The form that all others are given. A value that is buffered before its type is known, for an untagged enum for
-    /// instance, is refused elsewhere.
+    /// The form for all other types. A value that is buffered before its type is known, as for an untagged enum, is accepted
+    /// here and refused only later.
     buffered: Cell<usize>,
     /// True if a refused value has another form to try.
     refused: Cell<bool>,

@@ -165,7 +165,7 @@ fn all_else_stays_as_it_is() {
         __value__: String,
     }
 
-    // A number that none of serde_json's types keeps, beside a typed value.
+    // A number that none of serde_json's types can hold exactly, next to a typed value.
     let big = "123456789012345678901234567890";
     assert_eq!(
         from_str::<(u128, String)>(&format!("[{big}, {DATE}]")).expect("both"),

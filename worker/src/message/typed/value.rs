@@ -33,7 +33,7 @@ pub(super) enum Written {
 enum Form<'de> {
     Text(Cow<'de, str>),
     Number(Cow<'de, str>),
-    /// One number a byte, as serde_json writes bytes.
+    /// One number per byte, as serde_json writes bytes.
     Numbers(Vec<u8>),
 }
 

@@ -34,7 +34,7 @@ pub(crate) enum Admission {
     Early(Request, Duration),
     /// Its task is paused: it is delivered again after this time.
     Hold(Request, Duration),
-    /// A worker may have died while it held it: the crash is counted before it runs again.
+    /// A worker may have died while it held the message: the crash is counted before the next run.
     CountCrash(Request),
     /// Several tasks subscribe to this plain message: each gets its own copy.
     Split(Request, Vec<&'static TaskEntry>),
@@ -147,7 +147,7 @@ impl Gate {
         }
     }
 
-    /// Decodes a delivery as far as requeueing requires it.
+    /// Decodes a delivery as far as requeueing requires.
     pub(crate) fn decode(&self, mut delivery: Delivery, verdict: CrashVerdict) -> Decoded {
         let crashes = self.crash_facts(&delivery).kept(verdict);
         let readable = self.readable(&mut delivery.message);
@@ -168,7 +168,7 @@ impl Gate {
         Decoded { request: Request { plain, crashes, ..request }, found }
     }
 
-    /// Decodes a call that the broker has dead-lettered, as far as reporting requires it. `Err`: the message cannot be read,
+    /// Decodes a call that the broker has dead-lettered, as far as reporting requires. `Err`: the message cannot be read,
     /// or is not a call of a task.
     pub(crate) fn dropped(&self, mut delivery: Delivery) -> Result<Request, Settlement> {
         if self.readable(&mut delivery.message).is_err() || is_plain(&delivery.message) {
@@ -280,7 +280,7 @@ impl Gate {
         })
     }
 
-    /// How often a call was tried, and how often it may be.
+    /// The failures and crashes of a call so far, and the limit of its crashes.
     pub(crate) fn attempts(&self, request: &Request) -> Attempts {
         Attempts {
             retries: request.context.retries(),

@@ -141,7 +141,7 @@ impl CrashedMessage<'_> {
         self.0.room.as_ref().map(RwLock::try_write).transpose().ok()
     }
 
-    /// Lets a message that is no suspect run while none is in quarantine.
+    /// Lets a message that is not a suspect run while no message is in quarantine.
     pub(crate) fn run_beside_others(&self) -> Option<Option<RwLockReadGuard<'_, ()>>> {
         self.0.room.as_ref().map(RwLock::try_read).transpose().ok()
     }

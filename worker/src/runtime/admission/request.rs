@@ -12,11 +12,11 @@ pub(crate) struct Request {
     pub(crate) context: Context,
     /// The options of the `#[task]` attribute, or the defaults if no task was found.
     pub(crate) options: &'static TaskOptions,
-    /// What follows the task.
+    /// The continuations of the call.
     pub(crate) embed: Embed,
     /// True for a plain message: its result goes to `reply_to` as it is, or nowhere.
     pub(crate) plain: bool,
-    /// How many workers died while they held it, as far as is known.
+    /// How many workers are known to have died while they held the message.
     pub(crate) crashes: u32,
     /// True when the broker has a note that its quarantine has started.
     pub(crate) quarantined: bool,
@@ -26,19 +26,19 @@ pub(crate) struct Request {
     pub(crate) settlement: Settlement,
 }
 
-/// How often a call was tried before, and how often it may be.
+/// The failures and crashes of a call so far, and the limit of its crashes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Attempts {
     /// Runs that failed.
     pub(crate) retries: u32,
     /// Runs that took their process down.
     pub(crate) crashes: u32,
-    /// With this many crashes it is dead-lettered.
+    /// With this many crashes the message is dead-lettered.
     pub(crate) max_crashes: u32,
 }
 
 impl Request {
-    /// True when it may have run before: it was redelivered, or has a crash count.
+    /// True when the call may have run before: it was redelivered, or has a crash count.
     pub(crate) fn may_have_run(&self) -> bool {
         self.context.is_redelivered() || self.crashes > 0
     }

@@ -62,7 +62,7 @@ impl Revocations {
         self.known().get(id).copied().filter(|known| known.until > Utc::now())
     }
 
-    /// Adds ids. An id that was revoked with *terminate* stays so, whatever is added after it.
+    /// Adds ids. An id that was revoked with *terminate* stays so, even if it is revoked again without.
     pub(crate) fn add(&self, notes: impl IntoIterator<Item = Note>) {
         let mut known = self.known();
         let now = Utc::now();
@@ -88,7 +88,7 @@ impl Revocations {
         self.any.store(!known.is_empty(), Ordering::Release);
     }
 
-    /// All ids, in no order.
+    /// All ids, in no particular order.
     pub(crate) fn ids(&self) -> Vec<String> {
         let now = Utc::now();
         self.known().iter().filter(|(_, known)| known.until > now).map(|(id, _)| id.clone()).collect()

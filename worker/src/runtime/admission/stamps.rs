@@ -1,6 +1,6 @@
-//! Revocation by stamp: it concerns every call with a revoked stamp, whatever its id.
+//! Revocation by stamp: it revokes every call that has one of these stamps, whatever its id.
 //!
-//! As in Celery, a worker knows only the stamps that it was sent, and only as long as it runs.
+//! As in Celery, a worker knows only the stamps that it was sent itself, and forgets them when it stops.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -19,7 +19,7 @@ impl Waiting {
         Self { pauses, ready: VecDeque::new(), held: Vec::new() }
     }
 
-    /// True when none is ready to run.
+    /// True when no delivery is ready to run.
     pub(crate) fn is_empty(&self) -> bool {
         self.ready.is_empty()
     }
@@ -32,12 +32,12 @@ impl Waiting {
         self.pauses.touch();
     }
 
-    /// The next one that may run.
+    /// The next delivery to run.
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
         self.ready.pop_front()
     }
 
-    /// Sorts again after a change, and gives out the deliveries that can be returned to their queues.
+    /// Sorts again after a change, and returns the deliveries that can go back to their queues.
     pub(crate) fn sort(&mut self) -> Vec<Delivery> {
         let mut returned = Vec::new();
         let all: Vec<Delivery> = self.held.drain(..).chain(self.ready.drain(..)).collect();
@@ -51,12 +51,12 @@ impl Waiting {
         returned
     }
 
-    /// How many are ready to run.
+    /// How many deliveries are ready to run.
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Keeps this many of the ready deliveries, and removes those that would run last.
+    /// Keeps this many of the ready deliveries; removes and returns those that would run last.
     pub(crate) fn beyond(&mut self, keep: usize) -> VecDeque<Delivery> {
         self.ready.split_off(keep.min(self.ready.len()))
     }
@@ -66,7 +66,7 @@ impl Waiting {
         self.ready.iter().chain(&self.held)
     }
 
-    /// All deliveries, in no order.
+    /// All deliveries, in no particular order.
     pub(crate) fn into_all(self) -> impl Iterator<Item = Delivery> {
         self.ready.into_iter().chain(self.held)
     }

@@ -18,7 +18,7 @@ pub(crate) fn unsupported(embed: &Embed) -> Option<String> {
     }
     let lists = [&embed.callbacks, &embed.errbacks, &embed.chain];
     lists.into_iter().flatten().flatten().find_map(|signature| {
-        // Parsed completely once: what its receivers could not read must not be sent on.
+        // Parse it completely: a signature that its receivers could not read must not be sent on.
         match serde_json::from_str::<Value>(signature.get()) {
             Ok(_) => unsupported_step(signature, 0),
             Err(error) => Some(unreadable(&error)),

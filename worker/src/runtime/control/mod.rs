@@ -206,8 +206,8 @@ async fn open(broker: &dyn Broker, mailbox: &Mailbox) -> Result<Consumer> {
     broker.consume(subscription).await.map_err(failed)
 }
 
-/// Sends a reply to the exchange that the client named. RabbitMQ closes the channel on a publish to one that does not exist,
-/// and results go through that channel too, so an unusual exchange is looked up first.
+/// Sends a reply to the exchange that the client named. RabbitMQ closes the channel on a publish to a missing exchange, and
+/// results go through that channel too, so an unusual exchange is looked up first.
 async fn send(broker: &dyn Broker, reply: Publication) -> Result<()> {
     let usual = reply.exchange.is_empty() || reply.exchange == mailbox::REPLIES;
     if !usual && broker.exchanges(std::slice::from_ref(&reply.exchange)).await?.is_empty() {

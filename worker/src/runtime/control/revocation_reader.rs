@@ -29,7 +29,7 @@ impl RevocationReader {
         Self { broker, revocations: Arc::default(), running, next: Some(0) }
     }
 
-    /// Reads all that was revoked before this worker started, waiting for a broker that is away.
+    /// Reads everything that was revoked before this worker started, waiting for a broker that is away.
     pub(crate) async fn catch_up(&mut self, handle: &WorkerHandle) -> Result<(), NotReady> {
         let mut patience = RetryPause::default();
         loop {
@@ -42,8 +42,8 @@ impl RevocationReader {
                     Err(error) => error,
                 },
             };
-            // Other errors pass, such as a stream that is still being created or whose leader is not back yet, and must not
-            // stop the worker.
+            // Other errors are transient, such as a stream that is still being created or whose leader is not back yet, and
+            // must not stop the worker.
             if !error.is_unsupported() && !error.is_access_refused() {
                 patience.pause("read which tasks are revoked", &error, handle).await;
                 continue;

@@ -16,14 +16,14 @@ pub(crate) enum Ended {
     Panicked(Panic),
     /// The task took longer than its limit.
     TimedOut(Duration),
-    /// Its own process died; the text says how.
+    /// The task's own process died; the text says how.
     Crashed(String),
-    /// It could not be started because something is unavailable here: a process, a thread, a file handle.
+    /// The task could not be started because a resource is unavailable here: a process, a thread, a file handle.
     NotStarted(String),
-    /// It was revoked, and was stopped or gave up.
+    /// The call was revoked, and the task was stopped or gave up.
     Terminated,
     /// The worker stops and cannot wait for the task.
     Interrupted,
-    /// It panicked with this text when the worker stopped it.
+    /// The task panicked with this text when the worker stopped it.
     PanickedOnStop(String),
 }

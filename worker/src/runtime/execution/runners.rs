@@ -35,7 +35,7 @@ struct Shared<W: RunJob> {
 struct State<J> {
     jobs: VecDeque<J>,
     idle: usize,
-    /// How many were woken or spawned and have not looked for a job yet.
+    /// How many runners were woken or spawned and have not looked for a job yet.
     arriving: usize,
     is_over: bool,
 }
@@ -52,7 +52,7 @@ impl<W: RunJob> Runners<W> {
         }))
     }
 
-    /// Runs a job at once, whatever the others await.
+    /// Runs a job at once, whatever the other jobs await.
     pub(crate) fn run(&self, job: W::Job) {
         let mut state = self.0.state();
         state.jobs.push_back(job);

@@ -69,7 +69,7 @@ impl RunningTasks {
         ListedTask { list: self, slot }
     }
 
-    /// How many are running.
+    /// How many tasks are running.
     pub(crate) fn count(&self) -> usize {
         let slots = self.slots.lock().expect("never poisoned");
         slots.tasks.len() - slots.free.len()

@@ -29,7 +29,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// This many slots, all free.
+    /// Creates this many slots, all free.
     pub(crate) fn new(all: usize) -> Self {
         Self {
             free: Arc::new(Semaphore::new(all)),
@@ -45,12 +45,12 @@ impl Slots {
         async { slot.await.expect("the semaphore is never closed") }
     }
 
-    /// How many slots there are, not counting those that go when their tasks end.
+    /// The number of slots, without those that are removed when their tasks end.
     pub(crate) fn all(&self) -> usize {
         *self.all.borrow()
     }
 
-    /// Adds slots, up to the maximum; returns how many there are then.
+    /// Adds slots, up to the maximum; returns the new number.
     pub(crate) fn grow(self: &Arc<Self>, by: usize) -> usize {
         let added = by.min(MOST.saturating_sub(self.all()));
         self.all.send_modify(|all| *all += added);
@@ -59,8 +59,8 @@ impl Slots {
         self.all()
     }
 
-    /// Removes slots, free ones at once and taken ones as their tasks end; returns how many there are then. One always
-    /// stays: a worker without slots would keep its messages from other workers and run none.
+    /// Removes slots, free ones at once and taken ones as their tasks end; returns the new number. One always stays: a
+    /// worker without slots would keep its messages from other workers and run none.
     pub(crate) fn shrink(self: &Arc<Self>, by: usize) -> usize {
         let removed = by.min(self.all().saturating_sub(1));
         self.all.send_modify(|all| *all -= removed);
@@ -80,12 +80,12 @@ impl Slots {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
-    /// How many are taken, including lost ones.
+    /// How many slots are taken, including lost ones.
     pub(crate) fn taken(&self) -> usize {
         self.permits.load(Ordering::Relaxed).saturating_sub(self.free.available_permits())
     }
 
-    /// How many are lost at the moment.
+    /// How many slots are lost at the moment.
     pub(crate) fn lost(&self) -> usize {
         *self.lost.borrow()
     }

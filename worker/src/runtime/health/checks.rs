@@ -81,8 +81,7 @@ impl Checks {
             executor: check("executor", stall),
             connection: check("connection", connection),
             progress: check("progress", stall),
-            // Usually it is the broker that does not accept an outcome: restarting helps no sooner than with a lost
-            // connection.
+            // Usually the broker does not accept the outcome, so a restart helps no sooner than after a lost connection.
             settling: check("settling", connection),
         }
     }
@@ -97,8 +96,8 @@ impl Checks {
 
     /// Records what a check found, `passed` after the last one.
     ///
-    /// A process that was suspended for a while, alone or with its machine, has checked nothing meanwhile, so no more time
-    /// is counted than may pass between two checks.
+    /// A process that was suspended, alone or with its machine, has checked nothing during that time, so no more time is
+    /// counted than may pass between two checks.
     pub(super) fn note(&mut self, symptoms: Findings, passed: Duration, now: DateTime<Utc>) {
         let passed = passed.min(self.pause() * 2);
         let Findings { executor, connection, progress, settling } = symptoms;
@@ -114,7 +113,7 @@ impl Checks {
         Report::of(checks.into_iter().filter_map(|check| check.failure().cloned()))
     }
 
-    /// Since when the connection has been away, as far as this worker noticed.
+    /// When this worker noticed that the connection was lost.
     pub(super) fn disconnected_since(&self) -> Option<DateTime<Utc>> {
         self.connection.trouble.as_ref().map(|trouble| trouble.since)
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::app::schedules::Figures;
 use crate::broker::QueueInfo;
 
-/// What became of a result.
+/// Whether a result was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoredAs {
     /// It is stored.
@@ -37,9 +37,9 @@ pub(crate) enum StoredAs {
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "read by the feature `metrics`"))]
 pub(crate) struct Present {
-    /// It is connected and attached to its queues.
+    /// True when the worker is connected and attached to its queues.
     pub(crate) is_connected: bool,
-    /// Messages that were delivered to it.
+    /// The number of messages that were delivered to the worker.
     pub(crate) delivered: u64,
     pub(crate) slots: usize,
     pub(crate) slots_taken: usize,

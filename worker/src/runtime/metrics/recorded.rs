@@ -115,7 +115,7 @@ impl Metrics {
         }
     }
 
-    /// Records how a settled delivery ended, how long it ran (zero if it did not), and how long the rest took.
+    /// Records how a settled delivery ended, how long it ran (zero if it did not), and how long settling took.
     pub(crate) fn settled(
         &self,
         context: &Context,

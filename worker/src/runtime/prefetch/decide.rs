@@ -1,19 +1,19 @@
 //! How many messages a worker reserves with `prefetch = "auto"`: about as many as it starts within [`WINDOW`].
 //!
-//! What counts is how fast reserved messages start, not how long tasks take. It shows while tasks are still running that
-//! they compete for a busy processor or have become slow, and no task pays for being measured.
+//! The decision depends on how fast reserved messages start, not on how long tasks take. That rate drops as soon as running
+//! tasks compete for a busy processor or become slow, and measuring it costs the tasks nothing.
 
 use std::time::Duration;
 
 /// Enough messages to start within this time are reserved. As long as tasks keep taking the same time, a message waits here
 /// no longer than that while another worker could run it. A broker whose replies take a good part of this time is still kept
-/// busy, since the window grows while it could be started twice within it.
+/// busy, since the window grows as long as twice as many messages would start within this time.
 const WINDOW: Duration = Duration::from_millis(50);
 /// The most messages that are reserved, unless there are more slots. A larger window hardly drains faster, and all of it is
 /// in memory.
 const MOST: usize = 2000;
 /// How many spans of [`WINDOW`] the waiting messages may take to start before some are returned. A window is chosen to take
-/// one to two of them.
+/// half a span to a whole one.
 const PATIENCE: f64 = 4.0;
 /// An unused window is given up after this many spans of [`SPAN`].
 const UNUSED: u32 = 20;
@@ -40,7 +40,7 @@ pub(super) struct Measurement {
 /// Returns how many messages to reserve from now on: the number of slots, doubled zero or more times. It falls at once as
 /// far as necessary, and grows one doubling at a time.
 pub(super) fn decide(slots: usize, current: u16, seen: &Measurement) -> u16 {
-    // If the number of slots has changed, this is the nearest window that it allows.
+    // If the number of slots has changed, start from the nearest window that it allows.
     let current = fit(slots, f64::from(current));
     let waiting = seen.waiting as f64;
     if waiting > PATIENCE * begun(seen.rate) {

@@ -69,7 +69,7 @@ impl Window {
         self.waiting.store(waiting, Ordering::Relaxed);
     }
 
-    /// Returns once after the window has shrunk how many deliveries may wait; the rest must be returned.
+    /// Returns how many deliveries may wait, once after the window has shrunk; the rest must be returned.
     pub(crate) fn take_shrink(&self) -> Option<usize> {
         let has_shrunk = self.has_shrunk.swap(false, Ordering::AcqRel);
         has_shrunk.then(|| usize::from(self.count()).saturating_sub(self.slots.taken()))

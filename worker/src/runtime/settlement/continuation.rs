@@ -17,18 +17,16 @@ use crate::task::Context;
 /// A message that is ready except for its address.
 #[derive(Debug)]
 pub(crate) struct Following {
-    /// The task.
     pub(crate) task: String,
-    /// What is published.
     pub(crate) message: Message,
-    /// What the signature says about its address.
+    /// The address that the signature gives.
     queue: Option<String>,
     exchange: Option<String>,
     routing_key: Option<String>,
 }
 
 impl Following {
-    /// What the signature says about its address.
+    /// Returns the address that the signature gives.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
         Wanted {
             queue: self.queue.as_deref(),
@@ -38,7 +36,7 @@ impl Following {
     }
 }
 
-/// What is sent when the task has succeeded: its callbacks, and the next step of its chain.
+/// Returns the messages to send after a success: the callbacks, and the next step of the chain.
 pub(crate) fn after_success(embed: &Embed, context: &Context, result: &[u8]) -> Vec<Following> {
     if embed.is_empty() {
         return Vec::new();
@@ -56,13 +54,13 @@ pub(crate) fn after_success(embed: &Embed, context: &Context, result: &[u8]) -> 
     following
 }
 
-/// What is sent when the task has failed for good.
+/// Returns the errbacks to send when the task has failed for good.
 pub(crate) fn after_failure(embed: &Embed, context: &Context) -> Vec<Following> {
     let Ok(id) = serde_json::value::to_raw_value(context.id()) else { return Vec::new() };
     steps(&embed.errbacks).map(|step| apply(&step, &id, Embed::default(), context)).collect()
 }
 
-/// The ids of the steps that can no longer run, each with the queue on which its result is awaited. Without a stored
+/// Returns the ids of the steps that can no longer run, each with the queue on which its result is awaited. Without a stored
 /// failure, a caller that waits for the end of the chain, or of the chord that it is a part of, would wait forever.
 pub(crate) fn never_reached(embed: &Embed) -> Vec<(String, Option<String>)> {
     let awaited = |step: &Step<'_>| Some((step.text("task_id")?, step.text("reply_to")));

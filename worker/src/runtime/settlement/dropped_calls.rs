@@ -29,7 +29,7 @@ use crate::tracing;
 const PERIOD: Duration = Duration::from_secs(5);
 /// A queue whose length has not changed is searched anyway after this time.
 const LONGEST: Duration = Duration::from_secs(300);
-/// After a search, the next one waits for this many times its duration.
+/// The pause after a search is this many times as long as the search took.
 const REST: u32 = 20;
 /// The most letters that are examined in one search.
 const MOST: u64 = 20_000;
@@ -94,7 +94,7 @@ impl Watched {
         lock.open(&**broker).await;
         match walked {
             Ok(Walked { gone, is_done: true }) => self.known = Some(foreign - i128::from(gone)),
-            // More is left to do in another search.
+            // The next search continues.
             Ok(Walked { is_done: false, .. }) => {
                 self.known = None;
                 return;

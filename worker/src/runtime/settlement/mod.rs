@@ -1,4 +1,4 @@
-//! What follows a run: decided in `outcome`, carried out in the order documented in `settle`.
+//! Settles a delivery after its run: `outcome` decides what follows, `settle` carries it out and documents the order.
 
 pub(crate) mod backend_away;
 pub(crate) mod continuation;

@@ -1,4 +1,4 @@
-//! What follows a run: decided once, in a pure function.
+//! Decides what follows a run, once and in a pure function.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub(crate) enum Outcome {
     Postpone {
         /// How long the broker delays it.
         after: Duration,
-        /// What is missing here.
+        /// Why it cannot start here.
         problem: String,
     },
     /// Drop the delivery unsettled, which is counted as a crash: there is no time for more.

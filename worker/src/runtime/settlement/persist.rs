@@ -166,14 +166,13 @@ struct Retrying {
     reason: String,
 }
 
-/// How many are being settled, and the one that has taken longest.
+/// How many messages are being settled, and details of the one that has taken longest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slowest {
-    /// How many there are.
     pub(crate) count: usize,
     /// For how long the slowest one has been tried.
     pub(crate) lasts: Duration,
-    /// What went wrong with it at the last attempt.
+    /// Why its last attempt has not succeeded.
     pub(crate) reason: String,
     /// The broker or result backend that it waits for.
     pub(crate) waits_for: String,

@@ -211,8 +211,8 @@ impl Settler {
         Ok(Settled::GoesOn(Verdict::Ack))
     }
 
-    /// Extends the lock of a unique call by a wait plus its own lifetime. Called before the message is sent: the holder of a
-    /// lock has a message.
+    /// Extends the lock of a unique call by a wait plus its own lifetime. Called before the message is sent: a lock must not
+    /// outlive the message of its holder.
     pub(crate) async fn keep_lock(&self, request: &Request, wait: Duration) -> Result<(), Abandoned> {
         let (task, id) = (request.context.task(), request.context.id());
         let Some(lock) = unique::read(request.context.headers(), id) else { return Ok(()) };

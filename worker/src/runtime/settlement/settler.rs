@@ -51,7 +51,7 @@ pub(crate) struct Settler {
     pub(crate) letters: LetterCounts,
 }
 
-/// What is left to do when an outcome is durable.
+/// How to finish a delivery once its outcome is durable.
 pub(crate) enum Settled {
     /// The call is over: its delivery is settled, and the next call of a unique task is allowed.
     Over(Verdict),

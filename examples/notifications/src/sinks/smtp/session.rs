@@ -8,7 +8,7 @@ pub(super) const MAX_SIZE: usize = 1024 * 1024;
 
 const MAX_RECIPIENTS: usize = 100;
 
-/// A reply, and what comes after it.
+/// A reply, and what to read next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     /// The lines, with their ends.
