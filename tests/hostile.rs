@@ -90,7 +90,7 @@ fn started(place: &Place) -> (App, Running, Arc<AtomicU64>) {
 }
 
 #[test]
-fn what_cannot_be_run_is_dead_lettered_with_its_reason() {
+fn a_hostile_message_that_cannot_run_is_dead_lettered_with_its_reason() {
     everywhere(async |place| {
         let gzip = json!({"compression": "application/x-gzip"});
         let hostile = [
@@ -188,7 +188,7 @@ fn what_cannot_be_run_is_dead_lettered_with_its_reason() {
 }
 
 #[test]
-fn what_is_only_strange_is_run() {
+fn a_strange_but_valid_message_runs() {
     everywhere(async |place| {
         let many: serde_json::Map<String, Value> =
             (0..3000).map(|n| (format!("h{n}"), Value::Null)).collect();

@@ -217,7 +217,7 @@ fn a_call_knows_its_children_and_a_revoked_one_says_why() {
 }
 
 #[test]
-fn a_call_that_never_was_is_told_from_one_that_waits_where_the_broker_shows_it() {
+fn an_unknown_call_differs_from_a_waiting_one_where_the_broker_can_tell() {
     everywhere(async |place| {
         let (app, is_rabbitmq) = (place.app(), place.name.starts_with("rabbitmq"));
         let known = async |id: &str| {

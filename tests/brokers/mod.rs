@@ -30,7 +30,7 @@ macro_rules! suite {
 
 suite! {
     registers {
-        notes_are_read_from_where_one_left_off
+        a_reader_of_notes_resumes_where_it_left_off
         a_note_is_known_to_every_connection_until_it_lapses
         a_forced_note_stays_forced
         a_lock_has_one_holder_at_a_time
@@ -63,7 +63,7 @@ suite! {
         a_dropped_consumer_requeues_its_deliveries
         closing_requeues_unsettled_deliveries
         a_closed_broker_refuses_to_publish
-        a_verdict_after_closing_does_nothing
+        settling_after_closing_does_nothing
         an_ack_that_was_flushed_is_kept
         messages_outlive_the_connection
         a_consumer_changes_its_queues
@@ -77,14 +77,14 @@ suite! {
         a_binding_needs_its_exchange_and_queue
         names_may_be_odd
         names_that_are_too_long_or_broken_are_refused
-        queues_tells_how_full_they_are
+        queues_reports_the_length_of_each
         purge_counts_what_it_drops
         a_deleted_queue_is_gone_with_its_messages
         a_queue_that_does_not_exist_is_an_error
         a_queue_in_use_or_with_messages_is_kept_if_so_asked
         exchanges_can_be_listed_and_deleted
         an_exchange_in_use_is_kept_if_so_asked
-        a_binding_can_be_taken_away
+        a_binding_can_be_removed
         the_oldest_message_has_an_age
         messages_are_looked_at_without_being_taken
         a_message_is_found_by_its_id

@@ -47,13 +47,13 @@ const COUNT: usize = 50;
 /// Breaks everything that can break while tasks run, and checks that none was lost.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What runs the queues
+    /// The broker to test
     #[arg(long, value_enum, default_value = "sqlite")]
     broker: Kind,
     /// Store the results of all tasks there, and kill and restart it [default: those of few tasks, where the broker is]
     #[arg(long, value_enum)]
     store: Option<StoreKind>,
-    /// How long things go wrong
+    /// How long to inject faults, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// The same seed makes the same plan [default: a random one, which is printed]
@@ -75,7 +75,7 @@ struct Arguments {
     /// as `--pause` says]
     #[arg(long, conflicts_with = "pause")]
     rate: Option<u32>,
-    /// Instead of tasks: so many schedules, and three schedulers
+    /// Test this many schedules, with three schedulers, instead of tasks
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["rate", "pause", "poison"])]
     schedules: Option<usize>,
     /// Seconds that a call may be late beyond a takeover of the schedulers; times the slowdown of this machine, which is

@@ -359,7 +359,7 @@ fn a_worker_whose_database_is_deleted_is_not_alive() {
 
 /// Another program holds the file's lock: finished tasks cannot be settled, but as that may pass, no restart is needed.
 #[test]
-fn what_cannot_be_settled_is_shown_at_once_and_fails_when_it_lasts() {
+fn an_outcome_that_cannot_be_settled_is_shown_at_once() {
     let place = sqlite();
     let patient = place.worker(&[("MQ_HEALTH_CONNECTION_LIMIT", "1h"), ("MQ_HEALTH_STALL_LIMIT", "1h")]);
     patient.becomes("/readyz", 200, None);

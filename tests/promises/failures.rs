@@ -104,7 +104,7 @@ fn the_error_of_each_attempt_travels_with_the_message() {
 }
 
 #[test]
-fn a_long_story_is_cut_short() {
+fn a_long_attempt_history_is_truncated() {
     everywhere(async |place| {
         let app = place.app();
         let running = worker(&app, &Journal::default());

@@ -123,7 +123,7 @@ async fn fails<T: Task>(place: &Place, call: Signature<T>, kind: &str) {
 }
 
 #[test]
-fn what_panics_anywhere_is_counted_backed_off_and_dead_lettered() {
+fn a_panic_anywhere_is_retried_with_backoff_and_dead_lettered() {
     everywhere(async |place| {
         let app = place.app();
         let running = Running::start(app.clone(), Journal::default().shared());
@@ -145,7 +145,7 @@ fn what_panics_anywhere_is_counted_backed_off_and_dead_lettered() {
 
 /// A cold shutdown leaves no time for a retry: the panic is counted as a crash, not requeued without a trace.
 #[test]
-fn what_panics_as_it_is_stopped_is_counted() {
+fn a_panic_during_a_cold_shutdown_counts_as_a_crash() {
     everywhere(async |place| {
         let app = place.app();
         let journal = Journal::default();
@@ -218,7 +218,7 @@ fn panicking(key: &str) -> String {
 
 /// The panic counts as the sender's own, and the failed send leaves nothing behind.
 #[test]
-fn what_panics_as_a_task_sends_is_the_failure_of_that_task() {
+fn a_panic_while_a_task_sends_is_a_failure_of_that_task() {
     everywhere(async |place| {
         let mut state = Journal::default().shared();
         state.insert(place.app());

@@ -113,7 +113,7 @@ async fn many_first_notes_at_a_time_make_one_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_there_may_be_no_stream_workers_run_all_the_same() {
+async fn workers_run_where_streams_are_not_permitted() {
     let Some((shared, host)) = own_host() else { return };
     shared.ctl.run([
         "set_permissions",

@@ -56,7 +56,7 @@ async fn begun(journal: &Journal, count: usize) {
 }
 
 #[test]
-fn what_waits_is_not_run_by_a_worker_that_starts_later() {
+fn a_revoked_call_is_not_run_by_a_worker_that_starts_later() {
     everywhere(async |place| {
         let app = place.app();
         let call = |line: &str| noted.with(line).queue(&place.queue);
@@ -87,7 +87,7 @@ fn what_waits_is_not_run_by_a_worker_that_starts_later() {
 }
 
 #[test]
-fn a_retry_that_waits_is_not_made() {
+fn revoking_a_call_cancels_its_pending_retry() {
     everywhere(async |place| {
         let app = place.app();
         let journal = Journal::default();
@@ -147,7 +147,7 @@ fn a_worker_without_remote_control_reads_the_register() {
 }
 
 #[test]
-fn what_does_not_listen_is_stopped_by_force() {
+fn terminate_stops_a_task_that_ignores_revocation() {
     everywhere(async |place| {
         let app = place.app();
         let journal = Journal::default();
@@ -185,7 +185,7 @@ fn a_worker_without_remote_control_reads_the_force() {
 }
 
 #[test]
-fn what_has_ended_stays_as_it_is() {
+fn terminating_a_finished_call_changes_nothing() {
     everywhere(async |place| {
         let app = place.app();
         let running = Running::start(app.clone(), Journal::default().shared());
@@ -198,7 +198,7 @@ fn what_has_ended_stays_as_it_is() {
 }
 
 #[test]
-fn the_rest_of_a_chain_hears_that_its_beginning_was_revoked() {
+fn the_caller_of_a_chain_learns_that_its_first_step_was_revoked() {
     everywhere(async |place| {
         let app = place.app();
         let broker = app.broker().await.expect("a broker");

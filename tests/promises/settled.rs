@@ -322,7 +322,7 @@ fn headers_of_the_protocol_and_of_the_broker_are_refused() {
 
 /// RabbitMQ copies a message to each queue named in `CC`. Its retries and its dead letter must not be copied there again.
 #[test]
-fn what_a_header_told_the_broker_is_not_told_again_by_copies() {
+fn retries_and_dead_letters_are_not_copied_to_cc_queues_again() {
     everywhere(async |place| {
         let (app, journal, other) = (app(&place), Journal::default(), unique("copies"));
         let running = Running::start(app.clone(), journal.shared());

@@ -98,7 +98,7 @@ fn of_many_callers_one_gets_through() {
 }
 
 #[test]
-fn a_retry_keeps_the_next_one_out_and_the_end_lets_it_in() {
+fn a_lock_is_held_through_retries_and_released_at_the_end() {
     everywhere(async |place| {
         let app = place.app();
         let journal = Journal::default();
@@ -196,7 +196,7 @@ fn a_call_that_was_revoked_lets_the_next_one_in() {
 
 /// A running call may take its time after it is revoked, and holds its lock until it has ended.
 #[test]
-fn a_call_that_was_revoked_while_it_runs_keeps_the_next_one_out() {
+fn a_revoked_call_holds_its_lock_while_it_runs() {
     everywhere(async |place| {
         let app = place.app();
         let id = unique("customer");

@@ -77,7 +77,7 @@ fn retries_keep_the_next_one_out_for_longer_than_the_call_asked_for() {
 }
 
 #[test]
-fn a_retry_whose_lock_has_gone_to_another_call_is_made_all_the_same() {
+fn a_retry_runs_even_if_another_call_took_its_lock() {
     everywhere(async |place| {
         let app = place.app();
         let journal = Journal::default();

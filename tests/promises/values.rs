@@ -151,7 +151,7 @@ fn large_integers_arrive_exactly_or_are_not_sent() {
 }
 
 #[test]
-fn spans_without_end_are_no_limits_and_waits_without_end_are_refused() {
+fn endless_time_limits_are_no_limits_and_endless_delays_are_refused() {
     everywhere(async |place| {
         let app = place.app_with(|config| {
             config.result_expires = Duration::from_secs(100 * 365 * 24 * 3600);

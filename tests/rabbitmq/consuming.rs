@@ -137,7 +137,7 @@ async fn a_slow_task_does_not_hold_up_the_acks_of_the_others() {
 }
 
 #[tokio::test]
-async fn what_was_reserved_and_not_taken_goes_back_when_the_consumer_is_cancelled() {
+async fn buffered_deliveries_are_requeued_when_the_consumer_is_cancelled() {
     let Some(t) = Fixture::new().await else { return };
     let queue = t.queue("q", |_| {}).await;
     for n in 0..50 {

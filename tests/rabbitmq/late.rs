@@ -28,7 +28,7 @@ impl Fixture {
 
 /// The broker delivers nothing more but has not confirmed the cancel: what succeeds meanwhile must be acked.
 #[tokio::test]
-async fn what_succeeds_while_a_cancellation_is_on_its_way_does_not_run_again() {
+async fn a_success_during_a_pending_cancel_does_not_run_again() {
     let Some(url) = url() else { return };
     let proxy = Detour::start(&url);
     let (t, direct) = (Fixture::alone(&proxy.url).await, Fixture::alone(&url).await);
@@ -82,7 +82,7 @@ async fn a_consumer_that_is_late_after_a_reconnect_is_the_only_one() {
 
 /// The caller has given up, but the broker still starts the consumer.
 #[tokio::test]
-async fn a_consumer_that_nobody_waits_for_any_more_is_taken_back() {
+async fn a_consumer_whose_caller_gave_up_is_cancelled() {
     let Some(url) = url() else { return };
     let proxy = Detour::start(&url);
     let impatient = ConnectOptions { timeout: Duration::from_secs(2), ..options() };
@@ -128,7 +128,7 @@ enum Moment {
 
 /// Every reply, late at every moment: nothing is lost, run again, or left at the broker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_answer_is_late_nothing_is_lost_or_left_behind() {
+async fn late_replies_of_any_kind_lose_nothing_and_leave_nothing_behind() {
     let Some(url) = url() else { return };
     let methods = [(20, 11), (20, 41), (50, 11), (60, 11), CONSUME_OK, CANCEL_OK, GET_OK, (85, 11), (10, 51)];
     let moments = [Moment::Start, Moment::Reconnect, Moment::Stop];

@@ -44,7 +44,7 @@ async fn each_of_ten_thousand_callers_gets_its_own_outcome() {
 }
 
 #[tokio::test]
-async fn a_missing_exchange_is_the_fault_of_those_who_named_it() {
+async fn a_missing_exchange_fails_only_the_publishes_that_name_it() {
     let Some(t) = Fixture::new().await else { return };
     let queue = t.queue("q", |_| {}).await;
     let missing = t.name("no-such-exchange");
@@ -106,7 +106,7 @@ async fn a_full_queue_refuses() {
 
 /// A quorum queue refuses while it elects a leader: that passes, and callers should not have to handle it.
 #[tokio::test]
-async fn what_was_refused_is_taken_when_there_is_room_in_time_and_nothing_is_doubled() {
+async fn a_refused_publish_is_repeated_until_there_is_room_without_a_duplicate() {
     let Some(t) = Fixture::new().await else { return };
     let queue = room_for_one(&t).await;
     t.send(&queue, "first").await.expect("there is room for one");

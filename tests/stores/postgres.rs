@@ -81,7 +81,7 @@ async fn password_certificate_and_encryption_are_checked_and_a_restart_costs_no_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_takes_no_writes_says_why_and_is_used_as_soon_as_it_does() {
+async fn a_database_that_refuses_writes_is_an_error_with_the_reason_and_is_used_once_it_accepts_them() {
     let Some(server) = shared_server(file!()) else { return };
     let name = server.create_database();
     let url = server.url_of(&name);
@@ -149,7 +149,7 @@ async fn tables_of_another_program_or_another_version_are_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_serves_all_in_session_mode_and_says_what_it_cannot_in_transaction_mode() {
+async fn a_pooler_works_in_session_mode_and_waiting_is_unsupported_in_transaction_mode() {
     if !pooler::is_installed(file!()) {
         return;
     }

@@ -72,7 +72,7 @@ async fn a_number_and_a_prefix_keep_programs_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_costs_no_result_and_nobody_who_waits() {
+async fn a_restart_loses_no_result_and_no_waiting_caller() {
     if !is_installed(file!()) {
         return;
     }
@@ -118,7 +118,7 @@ async fn sentinels_name_the_primary_before_and_after_a_failover() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_with_a_time_limit_waits_for_a_server_that_is_away_and_one_without_is_told_so() {
+async fn a_caller_with_a_timeout_waits_out_an_outage_and_one_without_gets_an_error() {
     if !is_installed(file!()) {
         return;
     }

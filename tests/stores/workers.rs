@@ -85,7 +85,7 @@ impl Lab {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_ends_at_its_start_where_its_store_refuses_it() {
+async fn a_worker_whose_store_refuses_its_login_fails_to_start() {
     if !is_installed(file!()) {
         return;
     }
@@ -100,7 +100,7 @@ async fn a_worker_ends_at_its_start_where_its_store_refuses_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_a_store_is_away_or_slow_outcomes_wait_within_the_prefetch_or_go_without_results() {
+async fn during_a_store_outage_outcomes_wait_within_the_prefetch_unless_results_are_optional() {
     if !is_installed(file!()) {
         return;
     }

@@ -78,7 +78,7 @@ pub(crate) async fn a_closed_broker_refuses_to_publish(lab: &Lab) {
     assert!(drain(&other, &queue).await.is_empty(), "an error, and yet it was published");
 }
 
-pub(crate) async fn a_verdict_after_closing_does_nothing(lab: &Lab) {
+pub(crate) async fn settling_after_closing_does_nothing(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     for body in ["a", "b"] {
         publish(&broker, to(&queue, body)).await;

@@ -9,7 +9,7 @@ use super::super::lab::{LIMIT, Lab};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub(crate) async fn notes_are_read_from_where_one_left_off(lab: &Lab) {
+pub(crate) async fn a_reader_of_notes_resumes_where_it_left_off(lab: &Lab) {
     let (writer, reader) = (lab.open().await, lab.open().await);
     let before = reader.notes(Register::Revoked, 0).await.expect("notes").next;
     let ids: Vec<String> = (0..3).map(|index| lab.name(&format!("revoked-{index}"))).collect();

@@ -114,7 +114,7 @@ pub(crate) async fn names_that_are_too_long_or_broken_are_refused(lab: &Lab) {
     assert_eq!(drain(&broker, &queue).await, ["still usable"]);
 }
 
-pub(crate) async fn queues_tells_how_full_they_are(lab: &Lab) {
+pub(crate) async fn queues_reports_the_length_of_each(lab: &Lab) {
     let (broker, queue) = lab.with_queue("work").await;
     let second = lab.name("second");
     declare(&broker, [Queue::new(&second)]).await;
@@ -261,7 +261,7 @@ pub(crate) async fn an_exchange_in_use_is_kept_if_so_asked(lab: &Lab) {
     within("delete", LIMIT, broker.delete_exchange(&exchange, unused)).await.expect("nothing is bound to it");
 }
 
-pub(crate) async fn a_binding_can_be_taken_away(lab: &Lab) {
+pub(crate) async fn a_binding_can_be_removed(lab: &Lab) {
     let broker = lab.open().await;
     let exchange = lab.exchange(&broker, ExchangeKind::Topic, &[("work", "a.*"), ("work", "b.*")]).await;
     let binding = Binding { exchange: exchange.clone(), queue: lab.name("work"), routing_key: "a.*".into() };

@@ -59,6 +59,6 @@ pub(crate) async fn ready(app: &App, name: &str) -> Outcome<(Arc<dyn Broker>, u6
     }
     Err(Failure::new(
         failure::TIME_IS_UP,
-        format!("the broker does not tell how many messages `{name}` has: it is busy; try again later"),
+        format!("the broker is busy and cannot report the length of queue `{name}`: try again later"),
     ))
 }

@@ -146,7 +146,7 @@ impl<'a> Leader<'a> {
             call.schedule.overlap == Overlap::Queue && waiting.is_some_and(|waiting| waiting != call.due)
         });
         let mut entries: Vec<Entry> =
-            now_waiting.iter().map(|call| skipped(call, "one due time waits already")).collect();
+            now_waiting.iter().map(|call| skipped(call, "another due time is already waiting")).collect();
         let sender = &self.sender;
         let mut steps = stream::iter(calls)
             .map(async |call| {
@@ -161,7 +161,7 @@ impl<'a> Leader<'a> {
             match step {
                 Ok(Step::Sent) => {}
                 Ok(Step::Waits) if waits.iter().any(|other| other.schedule.name == call.schedule.name) => {
-                    entries.push(skipped(&call, "one due time waits already"));
+                    entries.push(skipped(&call, "another due time is already waiting"));
                 }
                 Ok(Step::Waits) => waits.push(call),
                 Ok(Step::Skipped) => entries.push(skipped(&call, "skipped")),
@@ -223,7 +223,7 @@ impl<'a> Leader<'a> {
 
     /// Records that the clock was set back to `at`.
     async fn reset(&mut self, at: DateTime<Utc>) -> Result<()> {
-        tracing::warn!(now = %at, "the clock was set back: intervals go on from here, times of the day are not repeated");
+        tracing::warn!(now = %at, "the clock was set back: intervals continue from now, times of day are not repeated");
         let entry = Entry::Reset { at, era: self.reader.state.era + 1 };
         self.reader.append(&[entry]).await?;
         self.reader.catch_up().await.map(drop)
@@ -267,7 +267,7 @@ impl Drop for LeadingGuard {
 }
 
 fn skipped(call: &DueCall, why: &str) -> Entry {
-    tracing::info!(schedule = call.schedule.name, due = %call.due, why, "a due time is not sent");
+    tracing::info!(schedule = call.schedule.name, due = %call.due, why, "due time skipped");
     Entry::Skipped { name: call.schedule.name.clone(), due: call.due }
 }
 

@@ -117,7 +117,7 @@ impl Beat {
                 Err(error) if is_transient(&error) => {
                     let text = format!("{error:#}");
                     if said != text {
-                        tracing::warn!(error = text, "the scheduler cannot work, trying again");
+                        tracing::warn!(error = text, "the scheduler failed, trying again");
                         said = text;
                     }
                 }

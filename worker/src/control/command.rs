@@ -98,7 +98,7 @@ impl Command {
             return Err(Error::codec(format!("content type `{kind}` is not accepted, only `{JSON}`")));
         }
         serde_json::from_slice(&message.body).map_err(|error| {
-            Error::codec("the body is no control command").with_source(Undecodable::from(&error))
+            Error::codec("the body is not a control command").with_source(Undecodable::from(&error))
         })
     }
 }

@@ -39,7 +39,8 @@ impl Reply {
     /// A body that is not an object.
     pub fn from_message(message: &Message) -> Result<Vec<Self>> {
         let nodes: Map<String, Value> = serde_json::from_slice(&message.body).map_err(|error| {
-            Error::codec("the body is no reply to a control command").with_source(Undecodable::from(&error))
+            Error::codec("the body is not a reply to a control command")
+                .with_source(Undecodable::from(&error))
         })?;
         Ok(nodes.into_iter().map(|(node, value)| Self { node, value }).collect())
     }

@@ -155,7 +155,7 @@ async fn follow(state: &State) {
             Err(error) => Err(error),
         };
         if let Err(error) = ended {
-            warn!(error = format!("{error:#}"), "the history of the management page stands still");
+            warn!(error = format!("{error:#}"), "the history of the management page is not being recorded");
         }
         tokio::time::sleep(AGAIN).await;
     }

@@ -188,7 +188,8 @@ type Seen = (Vec<WorkerView>, Option<Registered>);
 
 /// The workers that reply, or why they cannot be asked.
 async fn replies(app: &App, broker: &dyn Broker) -> std::result::Result<Seen, String> {
-    let alarm = || broker.alarm().map(|reason| format!("it is {reason}; calls wait with their senders"));
+    let alarm =
+        || broker.alarm().map(|reason| format!("it is {reason}; senders are blocked until it recovers"));
     if let Some(alarm) = alarm() {
         return Err(alarm);
     }

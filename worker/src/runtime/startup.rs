@@ -64,7 +64,7 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotRead
         None => Err(NotReady::Stopped),
         Some(Ok(Ok(prepared))) => prepared,
         Some(Ok(Err(panic))) => Err(Error::config(format!("a `#[setup]` function panicked: {panic}")).into()),
-        Some(Err(_)) => Err(Error::config("the set-up ended with its runtime").into()),
+        Some(Err(_)) => Err(Error::config("`#[setup]` stopped: its async runtime was shut down").into()),
     }
 }
 

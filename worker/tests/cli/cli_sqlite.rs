@@ -200,7 +200,7 @@ fn what_is_known_of_a_call_is_said_while_it_runs() {
 }
 
 #[test]
-fn a_task_without_a_queue_goes_to_the_default_queue_and_people_hear_of_it() {
+fn a_task_without_a_queue_goes_to_the_default_queue_with_a_hint() {
     let shop = Shop::open();
     let run = shop.run(&["call", "sell", "--args", "[\"tea\"]"]);
     run.succeeds();
@@ -281,7 +281,7 @@ fn a_worker_that_is_told_to_stop_finishes_what_runs() {
 }
 
 #[test]
-fn a_worker_that_is_told_twice_stops_at_once_and_hands_back() {
+fn a_second_stop_signal_stops_at_once_and_requeues() {
     let shop = Shop::open();
     let worker = shop.worker();
     shop.call("nap", "[600000]");

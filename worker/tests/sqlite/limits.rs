@@ -57,7 +57,7 @@ async fn the_length_is_right_after_another_process_has_changed_it() {
 }
 
 #[tokio::test]
-async fn what_waits_too_long_is_dead_lettered_and_never_read() {
+async fn an_expired_message_is_dead_lettered_and_never_delivered() {
     let (_dir, broker) = fresh(&["dead"]).await;
     let ttl = Duration::from_millis(80);
     declare(&*broker, Queue { message_ttl: Some(ttl), ..with_dead_letters("short") }).await;

@@ -76,7 +76,7 @@ async fn waking_other_processes_releases_no_lock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_process_had_comes_back_and_counts() {
+async fn messages_of_a_killed_process_come_back_with_a_crash_counted() {
     let (dir, broker) = fresh(&["q"]).await;
     for body in ["one", "two", "three"] {
         publish(&*broker, "q", body).await;

@@ -189,7 +189,7 @@ async fn closing_hands_back_and_then_refuses() {
 }
 
 #[tokio::test]
-async fn what_has_no_address_is_an_error_or_dropped_as_asked() {
+async fn an_unroutable_message_is_an_error_if_mandatory_and_dropped_otherwise() {
     let (_dir, broker) = fresh(&["q"]).await;
     let error = broker.publish(to_queue("nobody", "x")).await.expect_err("no queue");
     assert!(error.is_unroutable() && error.to_string().contains("`nobody`"), "{error}");

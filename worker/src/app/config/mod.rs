@@ -223,7 +223,7 @@ impl Config {
             ONCE.call_once(|| {
                 tracing::warn!(
                     variables,
-                    "environment variables that begin with MQ_ and are no settings of mq-worker are left alone"
+                    "ignored environment variables that begin with MQ_ but are not settings of mq-worker"
                 );
             });
         }

@@ -39,7 +39,7 @@ pub(super) async fn extend_lock(amqp: &Amqp, lock: &Lock, wait: Duration) -> Res
         }
         declared => Ok(declared.into()),
     };
-    amqp.ask(&format!("keep the lock `{}`", longer.key), keep).await
+    amqp.ask(&format!("extend the lock `{}`", longer.key), keep).await
 }
 
 /// Releases a lock, if this holder has it.
@@ -49,7 +49,7 @@ pub(super) async fn unlock(amqp: &Amqp, lock: &Lock) -> Result<()> {
         Declared::Ours(_) => delete(&mut scratch, lock).await,
         Declared::Held(_) => Ok(()),
     };
-    amqp.ask(&format!("open the lock `{}`", lock.key), open).await
+    amqp.ask(&format!("release the lock `{}`", lock.key), open).await
 }
 
 fn queue_of(lock: &Lock) -> String {

@@ -205,7 +205,7 @@ impl Notebook {
                 (End::Silent, _) if marker.is_none() => return Ok(found),
                 (End::Silent, _) => {
                     return Err(Error::timeout(format!(
-                        "cannot read stream `{}`: nothing came for {}",
+                        "cannot read stream `{}`: no entry arrived within {}",
                         register.name(),
                         humantime::format_duration(SILENCE)
                     )));
@@ -242,7 +242,7 @@ fn no_stream(register: Register, why: &dyn std::fmt::Display) -> Error {
 /// The error if other callers have been waiting for the stream for too long.
 fn busy(register: Register) -> Error {
     Error::timeout(format!(
-        "cannot use stream `{}`: others have waited for it for {}",
+        "cannot use stream `{}`: other callers have held it for {}",
         register.name(),
         humantime::format_duration(READING)
     ))

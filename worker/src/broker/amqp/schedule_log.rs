@@ -100,7 +100,9 @@ impl AmqpScheduleLog {
     async fn make(&self) -> Result<()> {
         let making = runtime::timeout(READING, self.making.lock()).await;
         let _one = making.map_err(|_| {
-            Error::timeout(format!("cannot declare stream `{STREAM}`: others try for a minute"))
+            Error::timeout(format!(
+                "cannot declare stream `{STREAM}`: another declaration has been running for a minute"
+            ))
         })?;
         self.ask("declare", async |session| declare_stream(session).await).await
     }
@@ -353,9 +355,11 @@ async fn read(session: &Session, from: From, until: Until<'_>) -> lapin::Result<
             Err(_) => match until {
                 Until::Quiet => return Ok(found),
                 Until::Marker(_) => {
-                    return Err(
-                        std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing came for 10s").into()
-                    );
+                    return Err(std::io::Error::new(
+                        std::io::ErrorKind::TimedOut,
+                        "no entry arrived within 10s",
+                    )
+                    .into());
                 }
             },
         };

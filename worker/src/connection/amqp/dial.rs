@@ -122,7 +122,7 @@ pub(super) async fn dial(
             biased;
             connected = &mut connecting => connected,
             () = ended.cancelled() => timeout(REASON, connecting).await.unwrap_or_else(|_| {
-                let why = "the connection was lost while it was opened";
+                let why = "the connection was lost during the handshake";
                 Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, why).into())
             }),
         }

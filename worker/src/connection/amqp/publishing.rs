@@ -314,7 +314,9 @@ impl Publishing {
                 (None, LinkState::Down(None)) => {
                     Error::connection(format!("{what}: no connection within {limit}"))
                 }
-                (None, _) => Error::timeout(format!("{what}: it waited {limit} for others to be confirmed")),
+                (None, _) => Error::timeout(format!(
+                    "{what}: timed out after {limit} waiting for earlier messages to be confirmed"
+                )),
             }));
         }
         for entry in self.window.iter_mut() {

@@ -38,7 +38,7 @@ fn of_server(code: &SqlState) -> (ErrorKind, &'static str) {
         }
         SqlState::CHARACTER_NOT_IN_REPERTOIRE | SqlState::UNTRANSLATABLE_CHARACTER => (
             ErrorKind::Codec,
-            "cannot keep this text: an id with a NUL, or with letters that its encoding does not have",
+            "cannot store this text: it contains a NUL, or characters that the database's encoding lacks",
         ),
         SqlState::PROGRAM_LIMIT_EXCEEDED | SqlState::INVALID_PARAMETER_VALUE => {
             (ErrorKind::Codec, "cannot keep this: the id or the record is too long for it")

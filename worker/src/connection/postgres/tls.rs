@@ -41,7 +41,7 @@ fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
     // Some of these error messages quote lines of the file, which may be a private key.
     let why = match error {
         rustls::pki_types::pem::Error::Io(error) => error.to_string(),
-        _ => "it is no PEM file with what is expected there".into(),
+        _ => "it is not a PEM file, or lacks the expected certificate or key".into(),
     };
     Error::config(format!("cannot read `{}`: {why}", path.display()))
 }

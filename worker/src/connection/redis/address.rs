@@ -162,10 +162,7 @@ fn certificates(tls: &TlsOptions) -> Result<Option<TlsCertificates>> {
     let root_cert = match &tls.ca_file {
         Some(path) => {
             Some(trusted(read(path)?, rustls_native_certs::load_native_certs().certs).ok_or_else(|| {
-                Error::config(format!(
-                    "cannot read `{}`: there is no certificate in it, as PEM",
-                    path.display()
-                ))
+                Error::config(format!("cannot read `{}`: it contains no PEM certificate", path.display()))
             })?)
         }
         None => None,

@@ -21,7 +21,7 @@ fn meaning(error: &RedisError) -> (ErrorKind, &'static str) {
         "MISCONF" => (ErrorKind::Storage, "rejects writes because it cannot save to disk"),
         "LOADING" => (ErrorKind::Storage, "is loading its data"),
         "WRONGTYPE" => {
-            (ErrorKind::Codec, "has something else under the key of the result: it is another program's")
+            (ErrorKind::Codec, "has a value of another type under the result's key: another program wrote it")
         }
         _ => by_kind(error),
     }
@@ -38,7 +38,7 @@ fn by_kind(error: &RedisError) -> (ErrorKind, &'static str) {
         _ if error.is_timeout() => (ErrorKind::Timeout, "does not answer in time"),
         _ if is_about("certificate") => (
             ErrorKind::Connection,
-            "cannot be trusted: its certificate is not of a known authority, or of another host",
+            "cannot be trusted: its certificate is from an unknown authority, or for another host",
         ),
         _ if error.is_io_error() || error.is_connection_dropped() || error.is_connection_refusal() => {
             (ErrorKind::Connection, "cannot be reached")

@@ -42,7 +42,7 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
     let all = html! { a.button href="/dead" { "Look again" } };
     let content = html! {
         (heading("Dead letters", &html! { "Messages that will not be run again, grouped by task and error." }, &all))
-        @if parts.is_empty() { (empty("No dead letters", "What fails for good arrives here together with the reason.")) }
+        @if parts.is_empty() { (empty("No dead letters", "Calls that fail permanently appear here with the reason.")) }
         @for (found, name) in &parts {
             section {
                 h2 { (queue_link(name)) }

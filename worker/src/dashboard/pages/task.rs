@@ -100,7 +100,7 @@ fn actions(state: &State, viewer: &Viewer, call: &Call) -> Markup {
         @if let Some(task) = task {
             @if is_paused(task) { (button(viewer, "resume", &[("task", task), ("back", &back)], "Resume task")) }
             @else {
-                (confirmed(viewer, "pause", &[("task", task), ("back", &back)], "Pause task", &format!("Workers send all calls of {task} back to wait; running tasks continue."), &for_minutes()))
+                (confirmed(viewer, "pause", &[("task", task), ("back", &back)], "Pause task", &format!("Workers requeue all calls of {task}; running tasks continue."), &for_minutes()))
             }
         }
         @if !is_over { (confirmed(viewer, "revoke", &fields, "Revoke", "A waiting call will not be run; a running one continues.", &html! {})) }

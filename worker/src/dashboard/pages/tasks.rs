@@ -48,7 +48,7 @@ fn pause(viewer: &Viewer, name: &str) -> Markup {
         "pause",
         &[("back", "/tasks")],
         "Pause a task",
-        "Workers send its calls back to wait; running tasks continue.",
+        "Workers requeue its calls; running tasks continue.",
         &html! {
             label { "Task" input name="task" value=(name) required autocomplete="off" spellcheck="false"; }
             (for_minutes())

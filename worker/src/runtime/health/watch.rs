@@ -48,7 +48,7 @@ async fn look(vitals: &HealthState, last: &mut Counters) -> Findings {
     let mut symptoms = Findings::default();
     let beats = vitals.beats.load(Ordering::Relaxed);
     if std::mem::replace(&mut last.beats, beats) == beats {
-        let reason = "the async runtime is blocked: its threads do not return, perhaps by a task that does not \
+        let reason = "the async runtime is blocked, perhaps by a task that does not \
                       await (a plain `fn` task runs on a thread of its own)";
         symptoms.executor = Some(reason.into());
     }

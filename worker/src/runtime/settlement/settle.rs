@@ -104,7 +104,7 @@ impl Settler {
                 Ok(Settled::Over(Verdict::Ack))
             }
             Outcome::Postpone { after, problem } => {
-                tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start it here now: postponed");
+                tracing::warn!(task, id, after = %show::duration(after), problem, "cannot start the task on this worker now: postponed");
                 Box::pin(self.postpone(request, after)).await;
                 return true;
             }
