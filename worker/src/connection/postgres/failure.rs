@@ -41,7 +41,7 @@ fn of_server(code: &SqlState) -> (ErrorKind, &'static str) {
             "cannot store this text: it contains a NUL, or characters that the database's encoding lacks",
         ),
         SqlState::PROGRAM_LIMIT_EXCEEDED | SqlState::INVALID_PARAMETER_VALUE => {
-            (ErrorKind::Codec, "cannot keep this: the id or the record is too long for it")
+            (ErrorKind::Codec, "cannot store this: the id or the record is too long for it")
         }
         _ => (ErrorKind::Storage, "answered with an error"),
     }
