@@ -225,7 +225,7 @@ fn a_task_whose_process_cannot_be_started_waits_and_spends_nothing() {
         lab.send(hold_all_handles.with(file.clone())).await;
         lines(&file, 1);
         let job = lab.send(facts_async.with(Vec::new())).await;
-        worker.wait_for_line("cannot start it here now", LONG);
+        worker.wait_for_line("cannot start the task on this worker now", LONG);
         std::fs::remove_file(&file).expect("removed");
         let facts = job.get().timeout(LONG).await.expect("a result");
         assert_eq!(facts.retries, 0);
