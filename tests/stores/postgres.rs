@@ -109,7 +109,8 @@ async fn a_database_that_refuses_writes_is_an_error_with_the_reason_and_is_used_
     assert!(!error.is_permanent());
     server.sql(&name, "DROP TRIGGER no_room ON mq_worker_result");
     works(&store).await;
-    for (id, part) in [("with\0a NUL".to_owned(), "cannot store this text"), ("long".repeat(3000), "too long")]
+    for (id, part) in
+        [("with\0a NUL".to_owned(), "cannot store this text"), ("long".repeat(3000), "too long")]
     {
         let error = fails_alone(&store, &id).await;
         assert!(error.to_string().contains(part), "{error:#}");
