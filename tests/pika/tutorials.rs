@@ -103,7 +103,7 @@ async fn consumers(app: &App, queue: &str, count: u64) {
     .await;
 }
 
-/// Returns true if RabbitMQ 4 is configured to refuse the queues of the first and last tutorial, whoever declares them.
+/// Returns true if RabbitMQ 4 is configured to refuse the queues of the first and last tutorial, no matter which program declares them.
 fn refuses_transient_queues() -> bool {
     std::env::var("MQ_TEST_RABBITMQ_CONFIGURATION")
         .is_ok_and(|lines| lines.contains("transient_nonexcl_queues"))

@@ -14,10 +14,11 @@
 //! - [`transaction`], [`chores`]: the steps of a transaction, and work that is due without a job;
 //! - [`thread`]: the event loop with its inbox, deadlines and timers.
 //!
-//! Beside them, [`schema`], [`path`], [`presence`] and [`bell`] deal with the file: its tables, its name, whether it still
-//! exists, and how processes that share it wake each other.
+//! Beside them, [`schema`], [`path`], [`presence`], [`bell`] and [`busy`] deal with the file: its tables, its name, whether it
+//! still exists, how processes that share it wake each other, and how they wait for its lock.
 
 mod bell;
+mod busy;
 mod chores;
 mod claim;
 mod claims;

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
+use super::busy;
 use super::engine::{Changes, Engine, Sql, now_ms};
 use super::failure::is_busy;
-use super::schema;
 use crate::tracing;
 
 /// The age in milliseconds of a beat after which the consumers and claims of its owner are no longer counted. For display
@@ -96,7 +96,7 @@ impl Engine {
             .prepare_cached("SELECT id, beat FROM owner WHERE id <> ?")?
             .query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Sql<_>>()?;
-        schema::share_lock_with(neighbours.len() + 1);
+        busy::share_lock_with(neighbours.len() + 1);
         for id in self.lease.expired_neighbours(&neighbours) {
             tracing::warn!(owner = id, path = %self.path.display(), "a process died: its messages are redelivered");
             self.release(id, true, changes)?;

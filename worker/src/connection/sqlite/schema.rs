@@ -1,6 +1,5 @@
 //! Opens the file, checks that it is ours, and creates or migrates its tables.
 
-use std::cell::Cell;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::busy::wait_for_lock;
 use super::failure::{describe, is_busy};
 use crate::error::{Error, Result};
 
@@ -247,35 +247,6 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Problem> {
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32)?;
     transaction.commit()?;
     Ok(())
-}
-
-/// How often the lock is tried before the thread looks at its inbox again, about 20 ms in total.
-const TRIES: i32 = 60;
-/// Up to this many processes retry at full rate. With more, retries would take processor time from the process that holds
-/// the lock, so each retries less often.
-const FEW: usize = 4;
-
-thread_local! {
-    /// The factor for the pauses of this thread. Thread-local, since SQLite's callback gets nothing but the number of tries.
-    static SLOWDOWN: Cell<i32> = const { Cell::new(1) };
-}
-
-/// Sets how many processes work on the file of this thread.
-pub(super) fn share_lock_with(processes: usize) {
-    SLOWDOWN.set(i32::try_from(processes / FEW).unwrap_or(TRIES).clamp(1, TRIES / 6));
-}
-
-/// Pauses before the next try. SQLite's own busy timeout sleeps up to 100 ms at a time, but a writer here holds the lock for
-/// about 1 ms.
-fn wait_for_lock(tries: i32) -> bool {
-    let slowdown = SLOWDOWN.get();
-    if tries >= TRIES / slowdown {
-        return false;
-    }
-    let pause = u64::from((slowdown * (1 + tries.min(3))).unsigned_abs()) * 100;
-    // Random, so that processes that failed together do not retry together.
-    thread::sleep(Duration::from_micros(fastrand::u64(pause / 2..=pause * 3 / 2)));
-    true
 }
 
 #[cfg(test)]
