@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use mq_worker::broker::Subscription;
-use mq_worker::{App, Beat, BeatHandle, Config, Schedule, Timing};
+use mq_worker::middleware::Middleware;
+use mq_worker::{App, Beat, BeatHandle, Config, Queue, Schedule, Timing, Topology};
 use support::{Node, shared, unique};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -18,6 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) struct Lab {
     pub(super) name: &'static str,
     pub(super) queue: String,
+    /// How that queue is declared.
+    pub(super) declared: Queue,
     pub(super) url: String,
     pub(super) node: Option<Node>,
     _directory: Option<TempDir>,
@@ -43,7 +46,8 @@ impl Lab {
     }
 
     fn at(name: &'static str, url: String, node: Option<Node>, directory: Option<TempDir>) -> Self {
-        Self { name, queue: unique("scheduled"), url, node, _directory: directory }
+        let queue = unique("scheduled");
+        Self { name, declared: Queue::new(&queue), queue, url, node, _directory: directory }
     }
 
     /// Opens another application on this broker.
@@ -52,11 +56,27 @@ impl Lab {
     }
 
     pub(super) fn app_with(&self, change: impl FnOnce(&mut Config)) -> App {
+        App::new(self.config(change)).expect("a good configuration")
+    }
+
+    /// Opens another application, whose middleware includes this one.
+    pub(super) fn app_through(&self, middleware: impl Middleware) -> App {
+        let builder = App::builder().set(|config| *config = self.config(|_| {})).expect("a configuration");
+        builder.middleware(middleware).build().expect("a good configuration")
+    }
+
+    fn config(&self, change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config { broker_url: self.url.parse().expect("a URL"), ..Config::default() };
         config.result_backend = Some("none://".parse().expect("a URL"));
         config.worker.queues = vec![self.queue.clone()];
+        config.topology = self.topology();
         change(&mut config);
-        App::new(config).expect("a good configuration")
+        config
+    }
+
+    /// The queue of this test.
+    pub(super) fn topology(&self) -> Topology {
+        Topology { queues: vec![self.declared.clone()], ..Topology::default() }
     }
 
     /// Returns a schedule whose calls go to the queue of this test.
@@ -144,8 +164,7 @@ impl Listener {
     pub(super) async fn start(lab: &Lab) -> Self {
         let app = lab.app();
         let broker = app.broker().await.expect("a broker");
-        let topology = mq_worker::Topology::new().queue(lab.queue.as_str());
-        broker.declare(&topology).await.expect("the queue is declared");
+        broker.declare(&lab.topology()).await.expect("the queue is declared");
         let subscription =
             Subscription { queues: vec![lab.queue.clone()], prefetch: 500, name: "test".into() };
         let mut consumer = broker.consume(subscription).await.expect("a consumer");

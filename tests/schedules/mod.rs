@@ -7,3 +7,4 @@ mod commands;
 mod cost;
 mod lab;
 mod once;
+mod order;

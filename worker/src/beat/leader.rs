@@ -1,5 +1,6 @@
 //! Leads the schedulers of a broker: sends what is due until another scheduler leads.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::tracing;
 const MARK: Duration = Duration::from_secs(1);
 /// How often the log is polled.
 pub(super) const POLL: Duration = Duration::from_millis(250);
-/// How many calls are sent concurrently.
+/// How many schedules' calls are sent concurrently.
 const AT_ONCE: usize = 128;
 /// The log is compacted after this many entries, and four more for each schedule.
 const COMPACT: usize = 10_000;
@@ -46,6 +47,8 @@ pub(super) struct Leader<'a> {
     /// New entries of the log, our own included.
     news: mpsc::Receiver<Result<Vec<LogEntry>>>,
     base: u64,
+    /// When the last mark was written, and up to which time everything was sent then.
+    marked: (Instant, DateTime<Utc>),
     _follower: AbortOnDropHandle<()>,
 }
 
@@ -57,7 +60,10 @@ impl<'a> Leader<'a> {
         let watch = Watch::new(clock.now());
         let base = reader.state.base;
         let plan = Plan::default();
-        Self { sender, reader, clock, watch, plan, news, base, _follower: AbortOnDropHandle::new(follower) }
+        // The mark of the previous leader, or none.
+        let marked = (Instant::now(), reader.state.mark.unwrap_or(DateTime::UNIX_EPOCH));
+        let _follower = AbortOnDropHandle::new(follower);
+        Self { sender, reader, clock, watch, plan, news, base, marked, _follower }
     }
 
     /// Leads until it is stopped or another scheduler leads.
@@ -74,7 +80,6 @@ impl<'a> Leader<'a> {
         self.mark(before).await?;
         let _leads = LeadingGuard::new(&self.sender.app);
         self.plan = Plan::of(&self.reader.state, now);
-        let mut marked = Instant::now();
         loop {
             let now = self.clock.now();
             if self.watch.is_set_back(now) {
@@ -82,7 +87,7 @@ impl<'a> Leader<'a> {
                 self.plan = Plan::of(&self.reader.state, now);
             }
             let mut calls = self.plan.take_due(now);
-            let is_time = marked.elapsed() >= MARK;
+            let is_time = self.marked.0.elapsed() >= MARK;
             if is_time {
                 calls.extend(self.waiting());
             }
@@ -92,7 +97,6 @@ impl<'a> Leader<'a> {
             if is_time {
                 self.mark(now).await?;
                 self.compact(now).await?;
-                marked = Instant::now();
             }
             let until_next = self.plan.next().and_then(|next| (next - self.clock.now()).to_std().ok());
             let pause = match self.plan.next() {
@@ -108,21 +112,29 @@ impl<'a> Leader<'a> {
                 }
                 news = self.news.recv() => {
                     let Some(news) = news else { continue };
-                    self.apply(news?);
+                    self.apply(news?).await?;
                     if self.reader.state.leader.as_ref() != Some(&self.sender.fence) {
                         return Ok(Ended::Deposed);
                     }
                 }
-                () = sleep(pause.min(MARK.saturating_sub(marked.elapsed()))) => {}
+                () = sleep(pause.min(MARK.saturating_sub(self.marked.0.elapsed()))) => {}
             }
         }
     }
 
-    fn apply(&mut self, entries: Vec<LogEntry>) {
+    async fn apply(&mut self, entries: Vec<LogEntry>) -> Result<()> {
+        let changed = self.reader.apply(entries);
+        if changed.is_empty() { Ok(()) } else { self.replan(changed).await }
+    }
+
+    /// Plans schedules anew after the log was read to its end: what was sent must not be planned again.
+    async fn replan(&mut self, mut changed: Vec<String>) -> Result<()> {
+        changed.extend(self.reader.catch_up().await?);
         let now = self.clock.now();
-        for name in self.reader.apply(entries) {
+        for name in changed {
             self.plan.update(&name, &self.reader.state, None, now);
         }
+        Ok(())
     }
 
     /// The due times that wait for the previous call to end.
@@ -137,7 +149,7 @@ impl<'a> Leader<'a> {
         waiting.collect()
     }
 
-    /// Sends calls concurrently.
+    /// Sends calls: those of one schedule in order, those of different ones concurrently.
     async fn send(&mut self, calls: Vec<DueCall>) -> Result<Ended> {
         let era = self.reader.state.era;
         let (now_waiting, calls): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| {
@@ -147,16 +159,10 @@ impl<'a> Leader<'a> {
         });
         let mut entries: Vec<Entry> =
             now_waiting.iter().map(|call| skipped(call, "another due time is already waiting")).collect();
-        let sender = &self.sender;
-        let mut steps = stream::iter(calls)
-            .map(async |call| {
-                let step = sender.send(&call, era).await;
-                (call, step)
-            })
-            .buffer_unordered(AT_ONCE);
-        let (mut ended, mut failed, mut refused) = (Ended::Stopped, None, Vec::new());
-        let mut waits: Vec<DueCall> = Vec::new();
-        while let Some((call, step)) = steps.next().await {
+        let sent = self.send_each(calls, era).await?;
+        let (mut ended, mut failed) = (Ended::Stopped, None);
+        let (mut waits, mut refused): (Vec<DueCall>, Vec<DueCall>) = Default::default();
+        for (call, step) in sent {
             self.count(&call, &step);
             match step {
                 Ok(Step::Sent) => {}
@@ -167,11 +173,9 @@ impl<'a> Leader<'a> {
                 Ok(Step::Skipped) => entries.push(skipped(&call, "skipped")),
                 Ok(Step::Refused) => refused.push(call),
                 Ok(Step::Deposed) => ended = Ended::Deposed,
-                // Let the other calls finish: the log records which of them were sent.
                 Err(error) => failed = Some(error),
             }
         }
-        drop(steps);
         if let Some(error) = failed {
             return Err(error);
         }
@@ -184,14 +188,42 @@ impl<'a> Leader<'a> {
             tracing::info!(schedule = call.schedule.name, due = %call.due, "waits for the previous call to end");
             Entry::Waits { name: call.schedule.name.clone(), due: call.due }
         }));
-        for call in refused {
+        entries.extend(refused.iter().map(|call| {
             tracing::warn!(schedule = call.schedule.name, due = %call.due, "the queue accepts no messages; will try again");
-            entries.push(Entry::Refused { name: call.schedule.name.clone(), due: call.due });
-        }
+            Entry::Refused { name: call.schedule.name.clone(), due: call.due }
+        }));
         if !entries.is_empty() {
             self.reader.append(&entries).await?;
         }
+        if !refused.is_empty() {
+            self.replan(Vec::new()).await?;
+        }
         Ok(ended)
+    }
+
+    /// Sends calls, and goes on to show that this leader is alive. After an error the calls of other schedules finish: the
+    /// log records which were sent.
+    async fn send_each(&mut self, calls: Vec<DueCall>, era: u32) -> Result<Vec<(DueCall, Result<Step>)>> {
+        let mut by_schedule: BTreeMap<String, Vec<DueCall>> = BTreeMap::new();
+        for call in calls {
+            by_schedule.entry(call.schedule.name.clone()).or_default().push(call);
+        }
+        let sender = self.sender.clone();
+        let mut steps = stream::iter(by_schedule.into_values())
+            .map(|calls| sender.send_in_order(calls, era))
+            .buffer_unordered(AT_ONCE);
+        let mut sent = Vec::new();
+        loop {
+            let (marked, until) = self.marked;
+            tokio::select! {
+                biased;
+                next = steps.next() => match next {
+                    Some(steps) => sent.extend(steps),
+                    None => return Ok(sent),
+                },
+                () = sleep(MARK.saturating_sub(marked.elapsed())) => self.mark(until).await?,
+            }
+        }
     }
 
     /// Counts the outcome of a due time, for the metrics.
@@ -216,9 +248,11 @@ impl<'a> Leader<'a> {
         self.sender.app.schedule_figures().count(&call.schedule.name, dealt);
     }
 
-    async fn mark(&self, at: DateTime<Utc>) -> Result<()> {
+    async fn mark(&mut self, at: DateTime<Utc>) -> Result<()> {
         let (leader, term, era) = (self.sender.fence.clone(), self.reader.state.term, self.reader.state.era);
-        self.reader.append(&[Entry::Mark { leader, term, at, base: self.base, era }]).await
+        self.reader.append(&[Entry::Mark { leader, term, at, base: self.base, era }]).await?;
+        self.marked = (Instant::now(), at);
+        Ok(())
     }
 
     /// Records that the clock was set back to `at`.

@@ -4,11 +4,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::app::schedules::State;
 use crate::schedule::{Schedule, backlog};
 use crate::tracing;
+
+/// How long to wait before a call is sent again to a queue that has refused it.
+const REFUSED: TimeDelta = TimeDelta::seconds(1);
 
 /// A call to send.
 #[derive(Clone, Debug)]
@@ -61,7 +64,10 @@ impl Plan {
         };
         let schedule = Arc::new(definition.schedule.clone());
         // A time in the past if a call is due already: then it is taken at once.
-        let look = backlog(&schedule, until, until).next;
+        let mut look = backlog(&schedule, until, until).next;
+        if record.refused().is_some() {
+            look = look.max(Some(now + REFUSED));
+        }
         self.insert(name.to_owned(), schedule, until, look);
     }
 

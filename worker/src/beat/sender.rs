@@ -21,13 +21,14 @@ pub(super) enum Step {
     Waits,
     /// The call is not sent.
     Skipped,
-    /// The queue accepts no message at present.
+    /// The queue accepts no message at present. Later calls of the schedule are not sent either.
     Refused,
     /// Another scheduler leads.
     Deposed,
 }
 
 /// Publishes through one fence.
+#[derive(Clone)]
 pub(super) struct Sender {
     pub(super) app: App,
     pub(super) broker: Arc<dyn Broker>,
@@ -35,12 +36,30 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// Sends the calls of one schedule, the earliest first, until one cannot be sent now: the log records the last due time
+    /// that was sent, so a call that may still fail must not be overtaken by a later one.
+    pub(super) async fn send_in_order(&self, calls: Vec<DueCall>, era: u32) -> Vec<(DueCall, Result<Step>)> {
+        let mut steps: Vec<(DueCall, Result<Step>)> = Vec::with_capacity(calls.len());
+        for call in calls {
+            let step = match steps.last() {
+                Some((_, Ok(Step::Waits))) => Ok(Step::Waits),
+                _ => self.send(&call, era).await,
+            };
+            let is_last = !matches!(step, Ok(Step::Sent | Step::Waits | Step::Skipped));
+            steps.push((call, step));
+            if is_last {
+                break;
+            }
+        }
+        steps
+    }
+
     /// Takes the lock that keeps calls from overlapping, then publishes message and log entry in one step. A leader that dies
     /// in between leaves the lock to this due time: the next leader sends the same due time, and gets the lock.
     ///
     /// # Errors
     /// A passing error: whether the call was sent is not known until a new leader has read the log.
-    pub(super) async fn send(&self, call: &DueCall, era: u32) -> Result<Step> {
+    async fn send(&self, call: &DueCall, era: u32) -> Result<Step> {
         let DueCall { schedule, due } = call;
         let id = schedule.call_id(*due, era);
         let lock = match schedule.overlap {

@@ -38,7 +38,7 @@ pub(crate) enum Entry {
     Waits { name: String, due: DateTime<Utc> },
     /// A due time is skipped: the previous call still runs, or the call cannot be sent.
     Skipped { name: String, due: DateTime<Utc> },
-    /// The queue refused a call whose copy is in the log: it was not sent.
+    /// The queue refused the call of a due time, whose copy may be in the log: it and all later ones were not sent.
     Refused { name: String, due: DateTime<Utc> },
     /// The clock was set back to this time.
     Reset { at: DateTime<Utc>, era: u32 },
@@ -47,11 +47,14 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
-    /// The schedule whose definition or pause the entry changes.
+    /// The schedule of which other calls are to be sent after this entry.
     pub(crate) fn changes(&self) -> Option<&str> {
         match self {
             Self::Put { schedule, .. } => Some(&schedule.name),
-            Self::Remove { name, .. } | Self::Pause { name, .. } | Self::Resume { name, .. } => Some(name),
+            Self::Remove { name, .. }
+            | Self::Pause { name, .. }
+            | Self::Resume { name, .. }
+            | Self::Refused { name, .. } => Some(name),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! What is known about one schedule.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::origin::Origin;
@@ -69,6 +69,9 @@ pub(crate) struct Record {
     /// The due time whose call waits for the previous call to end.
     #[serde(skip_serializing_if = "Versioned::is_default")]
     pub(super) waits: Versioned<DateTime<Utc>>,
+    /// The first due time whose call its queue has refused: it and all later ones remain to be sent.
+    #[serde(skip_serializing_if = "Versioned::is_default")]
+    refused: Versioned<DateTime<Utc>>,
     /// The last due time that was handled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last: Option<DateTime<Utc>>,
@@ -106,6 +109,11 @@ impl Record {
         self.waits.get().copied()
     }
 
+    /// The first due time whose call its queue has refused.
+    pub(crate) fn refused(&self) -> Option<DateTime<Utc>> {
+        self.refused.get().copied()
+    }
+
     /// The end of the pause, if there is one.
     pub(crate) fn paused_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.pause.get().copied().filter(|until| *until > now)
@@ -119,10 +127,13 @@ impl Record {
         now: DateTime<Utc>,
     ) -> DateTime<Utc> {
         let ended = self.pause.get().copied().filter(|until| *until <= now);
-        let bounds = [self.last, self.resumed.get().copied(), ended];
+        let before_refused = self.refused().map(|due| due - TimeDelta::milliseconds(1));
+        let bounds = [before_refused.or(self.last), self.resumed.get().copied(), ended];
         let bound = bounds.into_iter().flatten().fold(definition.since, DateTime::max);
         match mark {
-            Some(mark) if mark > bound => handled_until(&definition.schedule, bound, mark),
+            Some(mark) if mark > bound && before_refused.is_none() => {
+                handled_until(&definition.schedule, bound, mark)
+            }
             _ => bound,
         }
     }
@@ -135,30 +146,35 @@ impl Record {
         self.pause.merge(other.pause);
         self.resumed.merge(other.resumed);
         self.waits.merge(other.waits);
+        self.refused.merge(other.refused);
         self.last = self.last.max(other.last);
         other.runs.into_iter().for_each(|run| add(&mut self.runs, run));
     }
 
-    /// Adjusts the record to a clock that was set back: a schedule that is not bound to a time of the day continues from there.
-    pub(super) fn reset(&mut self, at: DateTime<Utc>) {
+    /// Adjusts the record to a clock that was set back to `now`: a schedule that is not bound to a time of the day continues
+    /// from there.
+    pub(super) fn reset(&mut self, now: DateTime<Utc>, at: u64) {
         let is_of_the_day = self.in_force().is_some_and(|(_, found)| found.schedule.timing.is_of_the_day());
         for said in [&mut self.code, &mut self.file, &mut self.hand] {
             if let Some(definition) = &mut said.value {
-                definition.since = definition.since.min(at);
+                definition.since = definition.since.min(now);
             }
         }
         if let Some(resumed) = &mut self.resumed.value {
-            *resumed = (*resumed).min(at);
+            *resumed = (*resumed).min(now);
         }
         if !is_of_the_day {
             self.last = None;
+        }
+        if self.refused().is_some_and(|due| due > now) {
+            self.refused.say(at, None);
         }
     }
 
     /// Records a sent call. A schedule that was put by hand for a single time is then removed.
     pub(super) fn sent(&mut self, run: Run, at: u64) {
         let due = run.due;
-        self.mark_handled(due);
+        self.mark_handled(due, at);
         self.ran(run);
         if self.waiting() == Some(due) {
             self.waits.say(at, None);
@@ -173,7 +189,18 @@ impl Record {
         add(&mut self.runs, run);
     }
 
-    pub(super) fn mark_handled(&mut self, due: DateTime<Utc>) {
+    pub(super) fn mark_handled(&mut self, due: DateTime<Utc>, at: u64) {
         self.last = self.last.max(Some(due));
+        if self.refused().is_some_and(|refused| refused <= due) {
+            self.refused.say(at, None);
+        }
+    }
+
+    /// Records that the queue has refused a call.
+    pub(super) fn refuse(&mut self, due: DateTime<Utc>, at: u64) {
+        self.refused.say(at, Some(due));
+        if self.waiting() == Some(due) {
+            self.waits.say(at, None);
+        }
     }
 }

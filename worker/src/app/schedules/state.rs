@@ -83,22 +83,21 @@ impl State {
             }
             Entry::Waits { name, due } => {
                 let record = self.record(name);
-                record.mark_handled(due);
+                record.mark_handled(due, at);
                 record.waits.say(at, Some(due));
             }
             Entry::Skipped { name, due } => {
                 let record = self.record(name);
-                record.mark_handled(due);
+                record.mark_handled(due, at);
                 if record.waiting() == Some(due) {
                     record.waits.say(at, None);
                 }
             }
-            // It waits as if the previous call had not ended.
-            Entry::Refused { name, due } => self.record(name).waits.say(at, Some(due)),
-            Entry::Reset { at, era } => {
+            Entry::Refused { name, due } => self.record(name).refuse(due, at),
+            Entry::Reset { at: now, era } => {
                 if era > self.era {
-                    (self.era, self.mark) = (era, Some(at));
-                    self.records.values_mut().for_each(|record| record.reset(at));
+                    (self.era, self.mark) = (era, Some(now));
+                    self.records.values_mut().for_each(|record| record.reset(now, at));
                 }
             }
             Entry::Keep { name, record } => self.record(name).merge(*record),

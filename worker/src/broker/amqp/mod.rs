@@ -13,6 +13,7 @@ mod batches;
 mod command;
 mod consumer;
 mod delayed;
+mod fences;
 mod flushes;
 mod getter;
 mod handout;

@@ -1,37 +1,28 @@
-//! The log of the schedulers is a stream, whose order is the same for all readers; fences are exchanges.
-//!
-//! A leader publishes to an exchange that it alone has declared, to which the stream and the queue of the message are
-//! bound: RabbitMQ routes a message to both or to neither. A new leader first deletes the exchange of the former one,
-//! then reads the stream to its end: everything that the former leader sent before is in it, and anything that it sends
-//! later, for instance after a pause, is refused, since the exchange no longer exists.
+//! The log of the schedulers is a stream, whose order is the same for all readers; [fences](super::fences) are exchanges.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use lapin::options::{
-    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
-};
+use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::fences::{Fences, STREAM, Target, exchange_of};
 use super::streams;
 use crate::broker::{Fenced, LogEntry, Publication, ScheduleLog};
 use crate::connection::amqp::channel::Scratch;
 use crate::connection::amqp::declare::short;
 use crate::connection::amqp::failure::{code, reply_code, text};
-use crate::connection::amqp::link::{Session, lock};
+use crate::connection::amqp::link::Session;
 use crate::connection::amqp::subscription::{Ack, Event, Source};
 use crate::connection::amqp::{Amqp, Outgoing, runtime};
 use crate::error::{Error, Result};
 use crate::message::headers::names;
 use crate::message::{JSON, Message, Properties};
 
-/// The name of the stream.
-const STREAM: &str = "mq-worker.schedules";
 /// How long reading may take.
 const READING: Duration = Duration::from_secs(60);
 /// How long a reader waits for an entry while its marker has not arrived. The marker was published, so it must come.
@@ -45,10 +36,8 @@ const WINDOW: u16 = 1000;
 const MAX_BYTES: i64 = 512 << 20;
 /// A stream discards whole segments only.
 const SEGMENT: i64 = 8 << 20;
-/// After this time, messages published to an exchange just before it was deleted have reached their queues.
+/// After this time, messages published to a fence just before it was deleted have reached their queues.
 const ROUTING_GRACE: Duration = Duration::from_millis(300);
-/// How long a binding is assumed to exist: it disappears when its queue is deleted.
-const BOUND_FOR: Duration = Duration::from_secs(5);
 
 /// A reader reads up to this entry.
 #[derive(Serialize, Deserialize)]
@@ -73,15 +62,14 @@ enum Until<'a> {
 
 pub(super) struct AmqpScheduleLog {
     amqp: Arc<Amqp>,
-    /// The fence and target of each known binding, and when it was made.
-    bound: Mutex<HashMap<(String, String), Instant>>,
+    fences: Fences,
     /// Makes concurrent first entries declare the stream only once.
     making: tokio::sync::Mutex<()>,
 }
 
 impl AmqpScheduleLog {
     pub(super) fn new(amqp: Arc<Amqp>) -> Self {
-        Self { amqp, bound: Mutex::default(), making: tokio::sync::Mutex::default() }
+        Self { fences: Fences::new(Arc::clone(&amqp)), amqp, making: tokio::sync::Mutex::default() }
     }
 
     async fn append_one(&self, text: &str) -> Result<()> {
@@ -130,83 +118,6 @@ impl AmqpScheduleLog {
             )),
         })
     }
-
-    /// Binds the target of the message to the fence. Returns `false` if the fence no longer exists.
-    async fn bind(&self, fence: &str, target: &Target) -> Result<bool> {
-        let key = (fence.to_owned(), target.to_header());
-        let is_bound = lock(&self.bound).get(&key).is_some_and(|since| since.elapsed() < BOUND_FOR);
-        if is_bound {
-            return Ok(true);
-        }
-        let exchange = exchange_of(fence);
-        let bind = async |mut scratch: Scratch| {
-            let mut arguments = FieldTable::default();
-            arguments.insert("x-match".into(), AMQPValue::LongString("all".into()));
-            arguments.insert(names::SCHEDULE_TO.into(), AMQPValue::LongString(target.to_header().into()));
-            let source = short(&exchange)?;
-            let bound = match target {
-                Target::Queue(name) => {
-                    let (queue, options) = (short(name)?, QueueBindOptions::default());
-                    scratch
-                        .run(async |c| c.queue_bind(queue, source, short("")?, options, arguments).await)
-                        .await
-                }
-                Target::Exchange(name) => {
-                    let (to, options) = (short(name)?, ExchangeBindOptions::default());
-                    scratch
-                        .run(async |c| c.exchange_bind(to, source, short("")?, options, arguments).await)
-                        .await
-                }
-            };
-            match bound {
-                Err(error)
-                    if reply_code(&error) == Some(code::NOT_FOUND) && text(&error).contains(&exchange) =>
-                {
-                    Ok(false)
-                }
-                bound => bound.map(|()| true),
-            }
-        };
-        let is_open = self.amqp.ask(&format!("bind {target:?} to exchange `{exchange}`"), bind).await?;
-        if is_open {
-            let mut bound = lock(&self.bound);
-            bound.retain(|(of, _), since| of == fence && since.elapsed() < BOUND_FOR);
-            bound.insert(key, Instant::now());
-        }
-        Ok(is_open)
-    }
-}
-
-/// Where a scheduled message goes.
-enum Target {
-    Queue(String),
-    Exchange(String),
-}
-
-impl Target {
-    fn of(publication: &Publication) -> Self {
-        match publication.exchange.as_str() {
-            "" => Self::Queue(publication.routing_key.clone()),
-            exchange => Self::Exchange(exchange.to_owned()),
-        }
-    }
-
-    /// The value of the header that its binding matches.
-    fn to_header(&self) -> String {
-        match self {
-            Self::Queue(name) => format!("queue:{name}"),
-            Self::Exchange(name) => format!("exchange:{name}"),
-        }
-    }
-}
-
-impl std::fmt::Debug for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Queue(name) => write!(f, "queue `{name}`"),
-            Self::Exchange(name) => write!(f, "exchange `{name}`"),
-        }
-    }
 }
 
 impl ScheduleLog for AmqpScheduleLog {
@@ -254,30 +165,12 @@ impl ScheduleLog for AmqpScheduleLog {
         async move {
             self.make().await?;
             for fence in closing {
-                let exchange = exchange_of(fence);
-                let what = format!("delete exchange `{exchange}`");
-                let delete = async |mut scratch: Scratch| {
-                    let (name, options) = (short(&exchange)?, ExchangeDeleteOptions::default());
-                    scratch.run(async |c| c.exchange_delete(name, options).await).await
-                };
-                self.amqp.ask(&what, delete).await?;
+                self.fences.delete(fence).await?;
             }
             if !closing.is_empty() {
                 runtime::sleep(ROUTING_GRACE).await;
             }
-            let exchange = exchange_of(fence);
-            let open = async |mut scratch: Scratch| {
-                let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-                let (name, kind) = (short(&exchange)?, lapin::ExchangeKind::Headers);
-                scratch
-                    .run(async |c| c.exchange_declare(name, kind, options, FieldTable::default()).await)
-                    .await?;
-                let mut arguments = FieldTable::default();
-                arguments.insert("x-match".into(), AMQPValue::LongString("all".into()));
-                let (queue, name, options) = (short(STREAM)?, short(&exchange)?, QueueBindOptions::default());
-                scratch.run(async |c| c.queue_bind(queue, name, short("")?, options, arguments).await).await
-            };
-            self.amqp.ask(&format!("declare exchange `{exchange}`"), open).await
+            self.fences.declare(fence).await
         }
         .boxed()
     }
@@ -290,7 +183,7 @@ impl ScheduleLog for AmqpScheduleLog {
     ) -> BoxFuture<'a, Result<Fenced>> {
         async move {
             let target = Target::of(&publication);
-            if !self.bind(fence, &target).await? {
+            if !self.fences.bind(&target).await? {
                 return Ok(Fenced::Closed);
             }
             let mut message = publication.message;
@@ -300,7 +193,8 @@ impl ScheduleLog for AmqpScheduleLog {
             let outgoing = Outgoing::new(&exchange, &publication.routing_key, message, true)?;
             match self.amqp.publisher.publish(outgoing).await {
                 Ok(()) => Ok(Fenced::Published),
-                Err(error) if error.is_topology() => Ok(Fenced::Closed),
+                // The fence was deleted; or just its binding so far, and the exchange is about to be.
+                Err(error) if error.is_topology() || error.is_unroutable() => Ok(Fenced::Closed),
                 Err(error) => Err(error),
             }
         }
@@ -311,10 +205,6 @@ impl ScheduleLog for AmqpScheduleLog {
         // The broker discards old entries by itself.
         Box::pin(std::future::ready(Ok(())))
     }
-}
-
-fn exchange_of(fence: &str) -> String {
-    format!("{STREAM}.{fence}")
 }
 
 async fn declare_stream(session: Session) -> lapin::Result<()> {
