@@ -119,24 +119,28 @@ async fn work_burst(ctx: &Context, number: u64) {
     crowd.done.fetch_add(1, Ordering::Relaxed);
 }
 
-const BURST: u64 = 200_000;
 const PREFETCH: u64 = 200;
 
 #[test]
-fn a_burst_of_200_000_waits_in_the_broker() {
+fn a_burst_waits_in_the_broker() {
     let _alone = alone();
-    // The memory broker keeps waiting messages in the process by design.
-    let wanted = |place: &Place| ["sqlite", "rabbitmq quorum"].contains(&place.name);
-    for place in places().into_iter().filter(wanted) {
+    for place in places() {
+        let calls = match place.name {
+            "sqlite" => 200_000,
+            // Each of them costs this debug build twice as much.
+            "rabbitmq quorum" => 100_000,
+            // The memory broker keeps waiting messages in the process by design.
+            _ => continue,
+        };
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime
-            .block_on(async { tokio::time::timeout(Duration::from_secs(300), burst(&place)).await })
+            .block_on(async { tokio::time::timeout(Duration::from_secs(300), burst(&place, calls)).await })
             .unwrap_or_else(|_| panic!("{}: the burst is not done in time", place.name));
         runtime.shutdown_timeout(Duration::from_secs(1));
     }
 }
 
-async fn burst(place: &Place) {
+async fn burst(place: &Place, calls: u64) {
     let app = place.app_with(|config| {
         config.worker.concurrency = PREFETCH as usize;
     });
@@ -150,12 +154,12 @@ async fn burst(place: &Place) {
     let before = resident();
     let mut peak = before;
     let begun = Instant::now();
-    for first in (5_000..BURST).step_by(5_000) {
+    for first in (5_000..calls).step_by(5_000) {
         send_burst(&app, place, first..first + 5_000).await;
         peak = peak.max(resident());
     }
     let sent = begun.elapsed();
-    let behind = BURST - crowd.done.load(Ordering::Relaxed);
+    let behind = calls - crowd.done.load(Ordering::Relaxed);
     let broker = app.broker().await.expect("a broker");
     let info = &broker.queues(std::slice::from_ref(&place.queue)).await.expect("an answer")[0];
     assert!(
@@ -164,20 +168,20 @@ async fn burst(place: &Place) {
         place.name,
         info.running
     );
-    assert!(behind > BURST / 2, "{}: the worker was not slow: {behind} wait", place.name);
+    assert!(behind > calls / 2, "{}: the worker was not slow: {behind} wait", place.name);
     crowd.hurry.store(true, Ordering::Relaxed);
     let mut done = 0;
-    while done < BURST {
+    while done < calls {
         tokio::time::sleep(Duration::from_millis(50)).await;
         done = crowd.done.load(Ordering::Relaxed);
         peak = peak.max(resident());
     }
     let all = begun.elapsed();
     let summary = running.stop().await;
-    assert_eq!((summary.succeeded, summary.failed, summary.retried), (BURST, 0, 0), "{}", place.name);
+    assert_eq!((summary.succeeded, summary.failed, summary.retried), (calls, 0, 0), "{}", place.name);
     let growth = (peak - before) >> 20;
-    // Holding two hundred thousand deliveries would take several times as much.
-    assert!(growth < 60, "{}: the process grew by {growth} MiB", place.name);
+    // Holding all deliveries would take several times as much.
+    assert!(growth < (calls * 300) >> 20, "{}: the process grew by {growth} MiB", place.name);
     eprintln!("{}: sent in {sent:.1?}, {behind} behind then, done in {all:.1?}, +{growth} MiB", place.name);
 }
 
@@ -249,8 +253,8 @@ async fn wait_through_restarts(
         "{name}: sent in {sent:.1?}, {waiting} waited, +{growth} MiB, all ran after {all:.1?}, {twice} twice"
     );
     assert!(waiting > calls / 4, "{name}: the machine is too slow for this: {waiting} waited");
-    // Holding as many deliveries in the process would take some hundred bytes each, plus timers.
-    assert!(growth < 20, "{name}: the process grew by {growth} MiB");
+    // Holding as many deliveries in the process would take some hundred bytes more for each, plus timers.
+    assert!(growth < (calls * 200) >> 20, "{name}: the process grew by {growth} MiB");
     // Messages that the worker held when the broker went down may be redelivered.
     assert!(twice <= 2 * PREFETCH as usize, "{name}: {twice} ran twice");
 }
@@ -268,7 +272,7 @@ fn many_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
         let mut node = support::node::Node::start();
         let config = url(node.url());
         // Fewer: RabbitMQ moves a few thousand per second out of the delay queue.
-        runtime.block_on(wait_through_restarts(config, "rabbitmq", 50_000, Duration::from_secs(8), || {
+        runtime.block_on(wait_through_restarts(config, "rabbitmq", 25_000, Duration::from_secs(8), || {
             node.restart();
         }));
     }
