@@ -42,7 +42,7 @@ async fn run(path: &std::path::Path, calls: usize) -> Result<(), Failure> {
     let none = Filter::default;
     let some = |text: &str| Some(text.to_owned());
     let middle =
-        history.tasks(none(), 1, None).await?.jobs[0].state_at - TimeDelta::seconds(calls as i64 / 2000);
+        history.jobs(none(), 1, None).await?.jobs[0].state_at - TimeDelta::seconds(calls as i64 / 2000);
     for (what, filter) in [
         ("the newest", none()),
         ("in the middle of the time", Filter { to: Some(middle), ..none() }),
@@ -72,7 +72,7 @@ async fn run(path: &std::path::Path, calls: usize) -> Result<(), Failure> {
         let mut times = Vec::new();
         for _ in 0..5 {
             let begun = Instant::now();
-            let page = history.tasks(filter.clone(), 50, None).await?;
+            let page = history.jobs(filter.clone(), 50, None).await?;
             times.push((begun.elapsed(), page));
         }
         let slowest = times.iter().map(|(time, _)| *time).max().unwrap_or_default();

@@ -28,7 +28,7 @@ struct Arguments {
     #[arg(long, env = "MQ_BENCH_AMQP_URL")]
     amqp: Option<String>,
     /// Tasks of each measurement.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 100_000)]
     tasks: u64,
     /// How often each measurement is made.
     #[arg(long, default_value_t = 5)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mq_worker::broker::DeadLetters;
+use mq_worker::broker::DeadLetterLock;
 use mq_worker::dashboard::{Dashboard, Login};
 use mq_worker::{App, Config, SendOptions};
 use support::eventually;
@@ -126,14 +126,14 @@ async fn an_action_that_takes_long_goes_on_and_its_outcome_is_on_a_later_page() 
     let csrf = csrf.expect("the form of the log-out");
     // Another process works on the dead-letter queue.
     let broker = site.app.broker().await.expect("a broker");
-    let mut lock = DeadLetters::lock("greetings.dead");
+    let mut lock = DeadLetterLock::new("greetings.dead");
     while !lock.take(&broker).await {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let drop = [("csrf", csrf), ("action", "drop-dead"), ("queue", "greetings"), ("task", "dashboard.greet")];
     let (_, page) = browse(&site, "/act", &cookie, Some(&drop)).await;
     assert!(page.contains("This takes a while and goes on."), "{page}");
-    lock.open(&*broker).await;
+    lock.release(&*broker).await;
     eventually("the outcome is shown", SOON, || async {
         let (_, page) = browse(&site, "/activity", &cookie, None).await;
         page.contains("1 dead letter dropped").then_some(())

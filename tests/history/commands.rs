@@ -131,11 +131,11 @@ async fn explained(place: &Place) {
         assert_eq!(fed.known(id, JobState::Success).await.result.as_deref(), Some(result));
     }
     // The same call replayed, which fails as before.
-    let runs = fed.history.task(dead.id()).await.expect("read").expect("known").attempts.len();
+    let runs = fed.history.job(dead.id()).await.expect("read").expect("known").attempts.len();
     let (told, code) = shell.run(&["jobs", "retry", dead.id()]).await;
     assert_eq!((&told["replayed"], code), (&true.into(), Some(0)), "{told}");
     eventually("it ran again", async || {
-        let job = fed.history.task(dead.id()).await.expect("read").expect("known");
+        let job = fed.history.job(dead.id()).await.expect("read").expect("known");
         job.attempts.len() > runs
     })
     .await;

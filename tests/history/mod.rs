@@ -58,10 +58,10 @@ impl Fed {
     /// Waits until the call is in this state, and returns it.
     async fn known(&self, id: &str, state: JobState) -> Job {
         eventually(&format!("{id} is known as {state}"), async || {
-            self.history.task(id).await.expect("read").is_some_and(|job| job.state == state)
+            self.history.job(id).await.expect("read").is_some_and(|job| job.state == state)
         })
         .await;
-        self.history.task(id).await.expect("read").expect("known")
+        self.history.job(id).await.expect("read").expect("known")
     }
 
     async fn close(self) {
@@ -121,10 +121,10 @@ fn everything_is_known_after_a_restart() {
         let fed = Fed::open(&app, &path).await;
         let job = fed.known(unseen.id(), JobState::Success).await;
         assert_eq!(job.result.as_deref(), Some("50"));
-        assert!(fed.history.task(added.id()).await.expect("read").is_some(), "the file was kept");
+        assert!(fed.history.job(added.id()).await.expect("read").is_some(), "the file was kept");
 
         let mine = Filter { queue: Some(place.queue.clone()), ..Filter::default() };
-        let page = fed.history.tasks(mine, 10, None).await.expect("a page");
+        let page = fed.history.jobs(mine, 10, None).await.expect("a page");
         // Newest first, by each call's first event; the order of the three earlier calls' first events is not defined.
         let mut ids: Vec<&str> = page.jobs.iter().map(|job| job.id.as_str()).collect();
         assert_eq!(ids.first(), Some(&unseen.id()));

@@ -97,7 +97,7 @@ pub(crate) async fn add_outcomes(history: &History, schedules: &mut [ScheduleInf
             if run.outcome.as_ref().is_some_and(|outcome| outcome.at.is_some()) {
                 continue;
             }
-            if let Some(job) = history.task(&run.id).await? {
+            if let Some(job) = history.job(&run.id).await? {
                 let (state, at) = (job.state.as_str().to_owned(), job.finished_at);
                 run.outcome = Some(RunOutcome { state, at, error: job.error.or(job.reason) });
             }

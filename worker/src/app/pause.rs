@@ -183,7 +183,7 @@ impl App {
                 "cannot pause {what} until {until}: that time is in the past"
             )));
         }
-        let forever = Note::new("", Register::Paused.longest()).until;
+        let forever = Note::new("", Register::Paused.max_lifetime()).until;
         let until = until.unwrap_or(forever).min(forever);
         self.set_paused(&what, until)
             .await

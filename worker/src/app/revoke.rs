@@ -48,7 +48,7 @@ impl App {
         let broker = self.broker().await?;
         // The note comes first: a worker that is just starting either reads it or receives the command. A worker that
         // cannot receive commands has only the note, which must therefore say whether to terminate the call.
-        let note = Note { terminate, ..Note::new(id, Register::Revoked.longest()) };
+        let note = Note { terminate, ..Note::new(id, Register::Revoked.max_lifetime()) };
         let noted = broker.note(Register::Revoked, &note).await;
         if noted.as_ref().is_err_and(|error| error.is_connection() || error.is_timeout()) {
             return noted.map_err(|error| error.context(format_args!("cannot revoke task {id}")));
@@ -66,7 +66,7 @@ impl App {
     /// True for a revoked call that no worker runs: it will not be run, however long its message waits. A missing reply
     /// counts as "not running".
     pub(super) async fn is_revoked_and_idle(&self, broker: &Arc<dyn Broker>, id: &str) -> bool {
-        let revoked = broker.is_noted(Register::Revoked, id, Register::Revoked.longest()).await;
+        let revoked = broker.is_noted(Register::Revoked, id, Register::Revoked.max_lifetime()).await;
         if !revoked.unwrap_or(false) {
             return false;
         }

@@ -195,7 +195,7 @@ impl Consumer {
 
     /// Stops delivering. Earlier deliveries can still be taken; then the stream ends, even if the broker did not reply in
     /// time.
-    pub async fn end(&mut self) {
+    pub async fn stop(&mut self) {
         self.control.cancel().await;
         // Messages that the broker still delivers are requeued, since the channel is closed.
         self.deliveries.close();

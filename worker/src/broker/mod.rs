@@ -6,7 +6,7 @@
 pub(crate) mod administration;
 #[cfg(feature = "amqp")]
 mod amqp;
-mod dead_letters;
+mod dead_letter_lock;
 pub mod delivery;
 mod memory;
 mod registers;
@@ -16,7 +16,7 @@ mod sqlite;
 pub(crate) mod walk;
 
 pub use administration::{Administration, ExchangeInfo, FoundMessage, Position, QueueInfo};
-pub use dead_letters::DeadLetters;
+pub use dead_letter_lock::DeadLetterLock;
 pub use delivery::{Consumer, ConsumerControl, Delivery, LOST_PAUSE, Settle, Settlement, Verdict};
 pub use registers::{Lock, Locked, Note, Notes, Register, Registers};
 pub use schedule_log::{Fenced, LogEntry, ScheduleLog};
@@ -39,7 +39,7 @@ pub struct Publication {
     pub routing_key: String,
     /// The message.
     pub message: Message,
-    /// How long the broker delays the message before it can be consumed; see [`Capabilities::early`].
+    /// How long the broker delays the message before it can be consumed; see [`Capabilities::max_early`].
     pub delay: Option<Duration>,
     /// True if it is an error when no queue receives the message. False for replies, whose queue may have been deleted.
     pub mandatory: bool,
@@ -78,7 +78,7 @@ pub struct Capabilities {
     pub max_delay: Duration,
     /// How long before its time a delayed message may be delivered. Celery's native delayed delivery has a resolution of
     /// one second: the worker delays an early message for the rest, according to its `eta` header.
-    pub early: Duration,
+    pub max_early: Duration,
 }
 
 /// A broker accepts, stores and delivers messages. Together with [`Administration`] and [`Registers`] it is one handle,

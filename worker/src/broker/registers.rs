@@ -30,13 +30,13 @@ impl Register {
         match self {
             Self::Revoked => "mq-worker.revoked",
             Self::Done => "mq-worker.done",
-            Self::Quarantined => "mq-worker.tried",
+            Self::Quarantined => "mq-worker.quarantined",
             Self::Paused => "mq-worker.paused",
         }
     }
 
     /// The longest lifetime of a note.
-    pub fn longest(self) -> Duration {
+    pub fn max_lifetime(self) -> Duration {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         match self {
             Self::Revoked => DAY.saturating_mul(7),
@@ -102,7 +102,7 @@ pub enum Locked {
 ///
 /// An operation that the broker does not support returns an [`is_unsupported`](crate::Error::is_unsupported) error.
 pub trait Registers: Send + Sync + 'static {
-    /// Records an id in a register, for at most [`Register::longest`]. `Ok` means that the note is as durable as a message.
+    /// Records an id in a register, for at most [`Register::max_lifetime`]. `Ok` means that the note is as durable as a message.
     fn note<'a>(&'a self, register: Register, note: &'a Note) -> BoxFuture<'a, Result<()>> {
         let _ = (register, note);
         unable("keep notes on tasks")

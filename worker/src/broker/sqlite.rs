@@ -142,7 +142,7 @@ impl Broker for SqliteBroker {
             lists_queues: true,
             peeks: true,
             max_delay: publishing::MAX_DELAY,
-            early: Duration::ZERO,
+            max_early: Duration::ZERO,
         }
     }
 

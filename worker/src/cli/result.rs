@@ -74,7 +74,7 @@ async fn without_result(app: &App, id: &str, seen: &FoundCalls) -> String {
         return format!("task {id} {}", on(running));
     }
     let is_revoked =
-        async { app.broker().await?.is_noted(Register::Revoked, id, Register::Revoked.longest()).await };
+        async { app.broker().await?.is_noted(Register::Revoked, id, Register::Revoked.max_lifetime()).await };
     if is_revoked.await.unwrap_or(false) {
         return format!("task {id} is revoked and has no result: no worker has received its message since");
     }

@@ -52,7 +52,7 @@ fn said(id: &str, terminate: bool, ended: Option<&State>, seen: &FoundCalls) -> 
                 0 => "no worker replied".to_owned(),
                 _ => "no worker that replied runs it".to_owned(),
             };
-            let kept = humantime::format_duration(Register::Revoked.longest());
+            let kept = humantime::format_duration(Register::Revoked.max_lifetime());
             format!(
                 "{id} is recorded as revoked for {kept}: {workers}, and it will not be run if it waits in a queue"
             )

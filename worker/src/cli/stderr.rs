@@ -8,14 +8,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long one line may wait for a slow reader.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The program spends at most 1/`SHARE` of its time waiting for a reader.
 const SHARE: u32 = 20;
 /// A pipe that has room at all accepts this many bytes at once.
 const PIECE: usize = 4096;
 
 static IS_JSON: AtomicBool = AtomicBool::new(false);
-static OUT: Mutex<Out> = Mutex::new(Out { lost: 0, is_partial: false, patience: PATIENCE, looked: None });
+static OUT: Mutex<Out> = Mutex::new(Out { lost: 0, is_partial: false, patience: LINE_TIMEOUT, looked: None });
 
 /// The state of stderr and its reader.
 struct Out {
@@ -53,7 +53,7 @@ impl Out {
     fn line(&mut self, line: &[u8]) {
         let now = Instant::now();
         let passed = self.looked.map_or(Duration::ZERO, |looked| now.duration_since(looked));
-        self.patience = (self.patience + passed / SHARE).min(PATIENCE);
+        self.patience = (self.patience + passed / SHARE).min(LINE_TIMEOUT);
         self.looked = Some(now);
         if self.lost > 0 && self.try_write(lost_in_words(self.lost).as_bytes()) {
             self.lost = 0;

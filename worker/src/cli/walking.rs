@@ -11,7 +11,7 @@ use super::signals::{Signal, Signals};
 use crate::admin::progress::{Counts, Progress};
 
 /// A walk shorter than this shows nothing.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SHOWN_AFTER: Duration = Duration::from_secs(2);
 /// How often the display is refreshed.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -51,7 +51,7 @@ pub(super) async fn walk<T>(
             }
             _ = tick.tick(), if !bar.is_hidden() => {
                 if let Shown::Counts(what) = shown
-                    && begun.elapsed() > PATIENCE
+                    && begun.elapsed() > SHOWN_AFTER
                 {
                     show(&bar, progress.counts(), what, stopped.is_some());
                 }

@@ -22,7 +22,7 @@ use crate::show::counted;
 use crate::tracing::{info, warn};
 
 /// How long a browser waits for a slow action before it gets an interim notice.
-const PATIENCE: Duration = Duration::from_secs(5);
+const NOTICE_AFTER: Duration = Duration::from_secs(5);
 
 /// Performs an action and records who did it in the audit trail.
 pub(crate) async fn act(state: &Arc<State>, viewer: &Viewer, action: Action) -> Outcome<String> {
@@ -51,7 +51,7 @@ impl RunningAction {
 
     /// Returns the outcome as a notice, or the progress if it takes long; a later page then shows the outcome.
     async fn notice(mut self, state: &Arc<State>, viewer: &Viewer) -> Notice {
-        if let Ok(outcome) = timeout(PATIENCE, self.outcome()).await {
+        if let Ok(outcome) = timeout(NOTICE_AFTER, self.outcome()).await {
             return notice(outcome);
         }
         let Counts { total, seen, done } = self.progress.counts();

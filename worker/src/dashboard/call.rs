@@ -13,7 +13,7 @@ use crate::history::{Filter, Job, JobState, json_of_literal};
 use crate::message::Message;
 
 /// How long workers have to reply.
-const PATIENCE: Duration = Duration::from_millis(500);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many of the calls that it sent are listed.
 const CHILDREN: usize = 50;
 
@@ -45,7 +45,7 @@ impl Call {
 /// Collects what is known about a call. `None` if the history does not have it.
 pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String> {
     let told = |error: crate::error::Error| format!("{error:#}");
-    let Some(job) = state.history.task(id).await.map_err(told)? else { return Ok(None) };
+    let Some(job) = state.history.job(id).await.map_err(told)? else { return Ok(None) };
     let snapshot = state.watcher.latest();
     let running = snapshot.workers.iter().find(|worker| worker.tasks.iter().any(|task| task.id == id));
     let letter = match (&job.state, &job.queue) {
@@ -56,7 +56,7 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
         _ => None,
     };
     let children = Filter { parent: Some(id.to_owned()), ..Filter::default() };
-    let children = state.history.tasks(children, CHILDREN, None).await.map_err(told)?.jobs;
+    let children = state.history.jobs(children, CHILDREN, None).await.map_err(told)?.jobs;
     let (args, kwargs) = match &letter {
         Some(message) => {
             let letter = Letter::of(message);
@@ -96,7 +96,7 @@ async fn reasons(state: &State, id: &str) -> Vec<String> {
         return vec![away.into_parts().1];
     }
     let Ok(broker) = state.app.broker().await else { return Vec::new() };
-    let control = Control::new(broker).timeout(PATIENCE);
+    let control = Control::new(broker).timeout(REPLY_TIMEOUT);
     match explain(&state.app, Some(&state.history), &control, id).await {
         Ok(found) => found.reasons.iter().map(ToString::to_string).chain(found.gaps).collect(),
         Err(error) => vec![format!("{error:#}")],

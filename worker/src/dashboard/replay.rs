@@ -17,7 +17,7 @@ pub(crate) async fn replay(state: &State, ids: &[String]) -> Outcome<String> {
     let (mut letters, mut calls) = (BTreeMap::<String, Vec<Job>>::new(), Vec::new());
     let mut done = Done::default();
     for id in ids {
-        match state.history.task(id).await? {
+        match state.history.job(id).await? {
             None => done.problems.push(format!("the history knows no call {id}")),
             Some(job) => match job.queue.clone().filter(|_| may_have_letter(job.state)) {
                 Some(queue) => letters.entry(queue).or_default().push(job),

@@ -30,7 +30,7 @@ pub(crate) async fn select(state: &State, ids: &[String], filter: Option<&Query>
     let filter = filter.filter().map_err(Failure::usage)?;
     let (mut found, mut after) = (Vec::new(), None);
     loop {
-        let page = state.history.tasks(filter.clone(), 1000, after).await?;
+        let page = state.history.jobs(filter.clone(), 1000, after).await?;
         found.extend(page.jobs.into_iter().map(|job| job.id));
         if found.len() > MOST {
             return Err(Failure::usage(format!(

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::routing::Queue;
 
 /// How long workers have to reply.
-const PATIENCE: Duration = Duration::from_millis(700);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// Timeout for a request to the workers and its replies: a broker with an alarm accepts no requests.
 const ASKING: Duration = Duration::from_secs(3);
@@ -204,7 +204,7 @@ async fn replies(app: &App, broker: &dyn Broker) -> std::result::Result<Seen, St
 
 /// The workers that reply, with their running tasks, and the tasks that they have registered.
 async fn workers(app: &App) -> Result<Seen> {
-    let control = Control::new(app.broker().await?).timeout(PATIENCE);
+    let control = Control::new(app.broker().await?).timeout(REPLY_TIMEOUT);
     let none = Map::new;
     let asked = try_join4(
         control.ask("stats", none()),

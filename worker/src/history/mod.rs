@@ -77,7 +77,7 @@ const READERS: usize = 4;
 /// let sent = Occurrence { name: Some("add".into()), ..Occurrence::new(Kind::Sent, "4f2a", chrono::Utc::now()) };
 /// history.record(vec![Entry::Call(Box::new(sent))]).await?;
 ///
-/// let page = history.tasks(Filter { name: Some("a*".into()), ..Filter::default() }, 50, None).await?;
+/// let page = history.jobs(Filter { name: Some("a*".into()), ..Filter::default() }, 50, None).await?;
 /// assert_eq!(page.jobs[0].id, "4f2a");
 /// # Ok(())
 /// # }
@@ -202,7 +202,7 @@ impl History {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn tasks(&self, filter: Filter, limit: usize, after: Option<Cursor>) -> Result<Page> {
+    pub async fn jobs(&self, filter: Filter, limit: usize, after: Option<Cursor>) -> Result<Page> {
         self.read("search the history", move |reader| {
             search::find(&reader.db, &mut reader.labels, &filter, limit, after)
         })
@@ -213,7 +213,7 @@ impl History {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub async fn task(&self, id: &str) -> Result<Option<Job>> {
+    pub async fn job(&self, id: &str) -> Result<Option<Job>> {
         let id = id.to_owned();
         self.read("look up a call", move |reader| {
             Ok(rows::by_id(&reader.db, &mut reader.labels, &id)?.map(|(_, job)| job))

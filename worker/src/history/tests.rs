@@ -41,7 +41,7 @@ fn life(id: &str, name: &str, queue: &str, at: DateTime<Utc>, error: Option<&str
 }
 
 async fn ids(history: &History, filter: Filter) -> Vec<String> {
-    let page = history.tasks(filter, 100, None).await.expect("a page");
+    let page = history.jobs(filter, 100, None).await.expect("a page");
     page.jobs.into_iter().map(|job| job.id).collect()
 }
 
@@ -61,13 +61,13 @@ async fn everything_is_known_after_a_restart() {
     let history = History::open_existing(directory.path().join("history.db"), Retention::default())
         .await
         .expect("opened");
-    let job = history.task("a").await.expect("read").expect("known");
+    let job = history.job("a").await.expect("read").expect("known");
     assert_eq!((job.state, job.result.as_deref()), (JobState::Success, Some("'ok'")));
     assert_eq!((job.name.as_deref(), job.queue.as_deref()), (Some("add"), Some("math")));
     assert_eq!((job.attempts.len(), job.attempts[0].worker.as_deref()), (1, Some("w@h")));
     let workers = history.workers().await.expect("read");
     assert_eq!((workers[0].details.pid, workers[0].is_online), (Some(7), true));
-    assert_eq!(history.task("b").await.expect("read"), None);
+    assert_eq!(history.job("b").await.expect("read"), None);
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn pages_follow_each_other_without_gaps() {
     history.record(entries(events)).await.expect("recorded");
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
-        let page = history.tasks(Filter::default(), 100, cursor).await.expect("a page");
+        let page = history.jobs(Filter::default(), 100, cursor).await.expect("a page");
         seen.extend(page.jobs.into_iter().map(|job| job.id));
         cursor = page.next;
         if cursor.is_none() {

@@ -39,7 +39,7 @@ pub mod names {
     /// Set on a copy that had to be smaller than the message: the names of the headers that were dropped.
     pub const DROPPED: &str = "mq-dropped-headers";
     /// Set on a message with a crash count: the name of its next quarantine, see `runtime/admission/quarantine.rs`.
-    pub const QUARANTINE: &str = "mq-trial";
+    pub const QUARANTINE: &str = "mq-quarantine";
     /// The name of the schedule that sent the call.
     pub const SCHEDULE: &str = "mq-schedule";
     /// When the schedule was due (ISO 8601).

@@ -29,7 +29,7 @@ use super::settlement::overlap::keeping;
 use super::settlement::persist::Abandoned;
 use super::settlement::settler::Settler;
 use super::waited::waited;
-use crate::broker::{Consumer, Delivery};
+use crate::broker::{Consumer, ConsumerControl, Delivery};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::panics::Guarded;
@@ -51,6 +51,7 @@ pub(crate) struct Pipe {
     pub(super) slots: Arc<Slots>,
     pub(super) window: Arc<Window>,
     pub(super) quarantine: Quarantine,
+    pub(super) consumer: Arc<dyn ConsumerControl>,
     pub(super) running: Arc<RunningTasks>,
     /// Pending requests for the deliveries that wait for a slot.
     pub(super) reserved_requests: Arc<ReservedRequests>,
@@ -68,7 +69,6 @@ impl Pipe {
     ) -> Result<()> {
         let tasks = TaskTracker::new();
         let runners = Runners::new(Arc::clone(self));
-        let control = consumer.control();
         // Delivered to this worker, and waiting for a slot.
         let mut waiting = Waiting::new(Arc::clone(&self.gate.pauses));
         let mut closed = false;
@@ -117,7 +117,7 @@ impl Pipe {
         }
         // Requeue deliveries that never started, while the running tasks finish.
         let requeue = async {
-            let has_ended = in_time("end consuming", consumer.end()).await.is_some();
+            let has_ended = in_time("stop consuming", consumer.stop()).await.is_some();
             self.settler.consumed.cancel();
             let mut rest: Vec<Delivery> = waiting.into_all().collect();
             while has_ended
@@ -141,7 +141,7 @@ impl Pipe {
         tokio::join!(requeue, finish);
         // Interrupted tasks requeue their messages; a plain function cannot be interrupted, but its message can be requeued.
         in_time("settle interrupted tasks", tasks.wait()).await;
-        in_time("flush settlements to the broker", control.flush()).await;
+        in_time("flush settlements to the broker", self.consumer.flush()).await;
         if closed {
             Err(Error::connection("the broker was closed while the worker was running"))
         } else {
@@ -247,6 +247,15 @@ impl Pipe {
             request.quarantined = true;
             self.settler.reporter.happened(EventKind::Quarantined, &request.context);
         }
+        if request.crashes > 0 {
+            // It may be a copy that this worker has just sent. Were the original not acknowledged when it kills the worker,
+            // there would be two of them, and each would kill further workers.
+            Box::pin(async {
+                self.quarantine.counted().await;
+                in_time("flush settlements to the broker", self.consumer.flush()).await;
+            })
+            .await;
+        }
         self.run(request, work, limits, slot).await;
     }
 
@@ -265,7 +274,10 @@ impl Pipe {
                 self.settler.postpone(request, wait).await;
             }
             Admission::Hold(request, wait) => self.settler.hold(request, wait).await,
-            Admission::CountCrash(request) => self.settler.count_crash(request).await,
+            Admission::CountCrash(request) => {
+                let _counting = self.quarantine.counting().await;
+                self.settler.count_crash(request).await;
+            }
             Admission::Split(request, entries) => self.settler.split(request, &entries).await,
         }
     }

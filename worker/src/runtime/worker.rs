@@ -260,6 +260,7 @@ impl Worker {
             slots,
             window,
             quarantine,
+            consumer: consumer.control(),
             running,
             reserved_requests,
             delivered,

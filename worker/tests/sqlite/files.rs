@@ -83,7 +83,7 @@ async fn a_place_that_does_not_exist_is_named() {
     let error = refused(dir.path()).await;
     assert!(error.is_config() && error.to_string().contains("directory"), "{error:#}");
     let memory = "sqlite::memory:".parse().unwrap();
-    let error = broker::open(&memory, &options(PATIENCE)).await.map(drop).expect_err("no memory");
+    let error = broker::open(&memory, &options(TIMEOUT)).await.map(drop).expect_err("no memory");
     assert!(error.is_config() && error.to_string().contains("memory://"), "{error:#}");
     // Once the mistake is corrected, the same name works.
     fs::create_dir(dir.path().join("missing")).unwrap();
@@ -196,7 +196,7 @@ async fn a_file_that_is_lost_while_it_is_open_takes_no_more_messages() {
         fs::create_dir(dir.path().join("place")).unwrap();
         let path = dir.path().join("place/jobs.db").parent().unwrap().canonicalize().unwrap().join("jobs.db");
         let broker = open(&path).await;
-        let results = BackendOptions { connect: options(PATIENCE), expires: PATIENCE };
+        let results = BackendOptions { connect: options(TIMEOUT), expires: TIMEOUT };
         let results = backend::open(&url(&path), None, &results).await.expect("the file opens");
         declare(&*broker, Queue::new("q")).await;
         let mut consumer = consume(&*broker, &["q"], 1).await;

@@ -18,7 +18,7 @@ use mq_worker::message::Message;
 use mq_worker::{BrokerUrl, ConnectOptions, Queue, QueueKind, Topology};
 
 /// Long enough for a busy machine, short enough for a person.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn url(path: &Path) -> BrokerUrl {
     format!("sqlite:{}", path.display()).parse().expect("a URL")
@@ -61,7 +61,7 @@ async fn consume(broker: &dyn Broker, queues: &[&str], prefetch: u16) -> Consume
 }
 
 async fn next(consumer: &mut Consumer) -> Delivery {
-    tokio::time::timeout(PATIENCE, consumer.next()).await.expect("a delivery in time").expect("not the end")
+    tokio::time::timeout(TIMEOUT, consumer.next()).await.expect("a delivery in time").expect("not the end")
 }
 
 /// Returns true if nothing arrives for a moment. An absence cannot be awaited, so this is the one place that waits.
@@ -83,7 +83,7 @@ async fn counts(broker: &dyn Broker, queue: &str) -> Option<(u64, u64, u64, u64)
 
 /// Waits until a condition is met.
 async fn until<F: Future<Output = bool>>(what: &str, mut question: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     while !question().await {
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;

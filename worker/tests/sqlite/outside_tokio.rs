@@ -56,7 +56,7 @@ async fn everything(app: &App) {
     app.declare(&Topology::of_queue(Queue::new(&asked))).await.expect("declared");
     app.publish("", &asked, "text").await.expect("published");
     assert!(app.rpc(&asked, "question").timeout(SHORT).await.expect_err("nobody answers").is_timeout());
-    let later = app.send(double.with(1).queue(&queue).countdown(PATIENCE)).await.expect("sent");
+    let later = app.send(double.with(1).queue(&queue).countdown(TIMEOUT)).await.expect("sent");
     later.revoke().await.expect("revoked");
     let broker = app.broker().await.expect("open");
     let control = Control::new(Arc::clone(&broker)).timeout(SHORT);
@@ -113,7 +113,7 @@ fn a_result_reaches_a_caller_without_a_runtime() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(worker.run())
     });
-    let sum = block_on(async { app.send(double.with(21)).await?.get().timeout(PATIENCE).await });
+    let sum = block_on(async { app.send(double.with(21)).await?.get().timeout(TIMEOUT).await });
     assert_eq!(sum.expect("it runs"), 42);
     handle.stop();
     working.join().expect("no panic").expect("it stops");

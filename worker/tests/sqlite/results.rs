@@ -58,7 +58,7 @@ async fn waiting_ends_with_the_final_state_in_this_process() {
         backend.store(&success(&format!("id-{index}"), &index.to_string()), None).await.expect("stored");
     }
     for (index, wait) in waits.into_iter().enumerate() {
-        let record = tokio::time::timeout(PATIENCE, wait).await.expect("in time").unwrap().expect("ready");
+        let record = tokio::time::timeout(TIMEOUT, wait).await.expect("in time").unwrap().expect("ready");
         assert_eq!(record.value.expect("a value").get(), (index % 25).to_string());
     }
 }
@@ -75,7 +75,7 @@ async fn waiting_ends_with_the_final_state_from_another_process() {
     // Requests are processed in order, so the wait has started.
     backend.fetch("from-afar").await.expect("readable");
     tokio::task::spawn_blocking(move || roles::run("store", &path, "from-afar")).await.expect("no panic");
-    let record = tokio::time::timeout(PATIENCE, waiting).await.expect("in time").unwrap().expect("ready");
+    let record = tokio::time::timeout(TIMEOUT, waiting).await.expect("in time").unwrap().expect("ready");
     assert_eq!(record.value.expect("a value").get(), "\"from afar\"");
 }
 

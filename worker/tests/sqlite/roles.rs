@@ -154,14 +154,14 @@ async fn play(role: &str, file: &Path, queue: &str) {
         }
         "purge" => drop(open(file).await.purge(queue).await.expect("purged")),
         "store" => {
-            let connect = options(PATIENCE);
-            let options = BackendOptions { connect, expires: PATIENCE };
+            let connect = options(TIMEOUT);
+            let options = BackendOptions { connect, expires: TIMEOUT };
             let backend = backend::open(&url(file), None, &options).await.expect("the file opens");
             let record = ResultRecord::success(queue, b"\"from afar\"".to_vec()).expect("JSON");
             backend.store(&record, None).await.expect("stored");
         }
         // Prints the result of opening the file.
-        "open" => match broker::open(&url(file), &options(PATIENCE)).await {
+        "open" => match broker::open(&url(file), &options(TIMEOUT)).await {
             Ok(_) => say("opened"),
             Err(error) => say(format!("{error:#}")),
         },

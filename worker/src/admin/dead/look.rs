@@ -12,7 +12,7 @@ use crate::message::Message;
 /// How many letters of a queue are looked at.
 pub(crate) const LOOKED_AT: u32 = 1000;
 /// How long to look into one queue.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// Passes the oldest selected letters to `see`, up to `most`.
 pub(crate) async fn look(

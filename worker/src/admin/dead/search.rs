@@ -13,12 +13,12 @@ use crate::app::App;
 #[cfg(feature = "dashboard")]
 use crate::broker::administration::PEEK_BYTES;
 use crate::broker::walk::{Taken, Walk};
-use crate::broker::{Broker, DeadLetters, Delivery};
+use crate::broker::{Broker, DeadLetterLock, Delivery};
 use crate::message::Message;
 use crate::routing::Queue;
 
 /// How long to wait for a worker or another search in the same queue. If its process has died, its lock expires sooner.
-const PATIENCE: Duration = Duration::from_secs(15);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Selects dead letters.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +69,7 @@ pub(crate) struct Search {
     wanted: u64,
     walk: Walk,
     progress: Arc<Progress>,
-    lock: DeadLetters,
+    lock: DeadLetterLock,
 }
 
 /// Which letters a search takes, and how many it has found.
@@ -104,7 +104,7 @@ impl Search {
         wanted: u32,
         progress: Arc<Progress>,
     ) -> Outcome<Self> {
-        Self::open_within(app, which, wanted, PATIENCE, progress).await
+        Self::open_within(app, which, wanted, LOCK_TIMEOUT, progress).await
     }
 
     /// Opens a search, or fails if another one is busy in the same queue for this long.
@@ -116,7 +116,7 @@ impl Search {
         progress: Arc<Progress>,
     ) -> Outcome<Self> {
         let queue = dead_queue(&which.queue);
-        let mut lock = DeadLetters::lock(&queue);
+        let mut lock = DeadLetterLock::new(&queue);
         let broker = app.broker().await?;
         let deadline = Instant::now() + patience;
         while !lock.take(&broker).await {
@@ -133,7 +133,7 @@ impl Search {
         let (broker, ready) = match crate::admin::ready(app, &queue).await {
             Ok(found) => found,
             Err(failure) => {
-                lock.open(&*broker).await;
+                lock.release(&*broker).await;
                 return Err(failure);
             }
         };
@@ -211,7 +211,7 @@ impl Search {
     pub(crate) async fn release(self) {
         let broker = self.broker();
         self.walk.end().await;
-        self.lock.open(&*broker).await;
+        self.lock.release(&*broker).await;
     }
 }
 

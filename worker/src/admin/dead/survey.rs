@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::kind::kind;
 use super::letter::Letter;
-pub(crate) use super::look::PATIENCE;
+pub(crate) use super::look::TIME_LIMIT;
 use super::look::{LOOKED_AT, look};
 use super::replay::{self, Sent};
 use super::search::{LetterFilter, Search};
@@ -88,7 +88,7 @@ pub(crate) async fn letter(app: &App, queue: &str, id: &str) -> Outcome<Option<M
 
 async fn found(app: &App, which: LetterFilter, most: u32) -> Outcome<Vec<Message>> {
     let mut messages = Vec::new();
-    look(app, which, most, PATIENCE, |message| messages.push(message.clone())).await?;
+    look(app, which, most, TIME_LIMIT, |message| messages.push(message.clone())).await?;
     Ok(messages)
 }
 

@@ -8,7 +8,7 @@ use crate::admin::each::Handled;
 use crate::admin::failure::Failure;
 use crate::admin::progress::Progress;
 use crate::app::{App, Config};
-use crate::broker::{Broker, DeadLetters, Delivery, Publication};
+use crate::broker::{Broker, DeadLetterLock, Delivery, Publication};
 use crate::message::{Headers, Message};
 use crate::routing::{Queue, Topology};
 
@@ -43,7 +43,7 @@ async fn a_walk_that_is_stopped_gives_back_the_rest_in_its_order_and_says_how_fa
     let (app, broker) = app("dead-stopped").await;
     let progress = Arc::new(Progress::default());
     let mut search = Search::open(&app, even(), u32::MAX, Arc::clone(&progress)).await.expect("opened");
-    let mut other = DeadLetters::lock("q.dead");
+    let mut other = DeadLetterLock::new("q.dead");
     assert!(!other.take(&broker).await, "one at a time");
     let stopping = &progress;
     let work = async |delivery: Delivery| {
@@ -63,7 +63,7 @@ async fn a_walk_that_is_stopped_gives_back_the_rest_in_its_order_and_says_how_fa
     let expected: Vec<usize> = (0..LETTERS).filter(|n| n % 2 == 1 || *n >= dropped).collect();
     assert_eq!(ids(&broker).await, expected);
     assert!(other.take(&broker).await, "others may look");
-    other.open(&*broker).await;
+    other.release(&*broker).await;
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub(crate) async fn gather(
     let broker = app.broker().await?;
     let mut facts = Facts { id: id.to_owned(), ..Facts::default() };
     if let Some(history) = history {
-        match history.task(id).await {
+        match history.job(id).await {
             Ok(job) => facts.job = job,
             Err(error) => facts.gaps.push(format!("{error:#}")),
         }
@@ -144,8 +144,9 @@ fn dead_by_history(facts: &mut Facts) {
 
 /// Whether the call was revoked, has succeeded, and was run in quarantine.
 async fn marks(broker: &dyn Broker, id: &str) -> (bool, bool, bool) {
-    let is_in =
-        async |register: Register| broker.is_noted(register, id, register.longest()).await.unwrap_or(false);
+    let is_in = async |register: Register| {
+        broker.is_noted(register, id, register.max_lifetime()).await.unwrap_or(false)
+    };
     tokio::join!(is_in(Register::Revoked), is_in(Register::Done), is_in(Register::Quarantined))
 }
 

@@ -102,7 +102,7 @@ impl Broker for AmqpBroker {
             lists_queues: false,
             peeks: false,
             max_delay: delay::MAX_DELAY,
-            early: Duration::from_secs(1),
+            max_early: Duration::from_secs(1),
         }
     }
 

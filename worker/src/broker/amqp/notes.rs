@@ -106,7 +106,7 @@ impl Notebook {
     }
 
     pub(super) async fn note(&self, register: Register, note: &Note) -> Result<()> {
-        let until = note.until.min(Utc::now() + register.longest()).timestamp_millis();
+        let until = note.until.min(Utc::now() + register.max_lifetime()).timestamp_millis();
         let entry = if note.terminate { Entry::Force } else { Entry::Note };
         self.append(register, &entry(note.id.clone(), until)).await
     }
@@ -131,7 +131,7 @@ impl Notebook {
             let read_at = Instant::now();
             let from = match known.get(&register) {
                 Some(known) => From::Offset(known.next),
-                None => From::Time(Utc::now() - lifetime.min(register.longest())),
+                None => From::Time(Utc::now() - lifetime.min(register.max_lifetime())),
             };
             let Notes { notes, next } = self.read_to_marker(register, from).await?;
             let known =
@@ -254,7 +254,7 @@ fn noted(id: String, until: i64, terminate: bool) -> Note {
 
 async fn declare(session: Session, register: Register) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
-    let hours = register.longest().as_secs().div_ceil(3600);
+    let hours = register.max_lifetime().as_secs().div_ceil(3600);
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
     arguments.insert("x-max-age".into(), AMQPValue::LongString(format!("{hours}h").into()));
     arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(MAX_BYTES));

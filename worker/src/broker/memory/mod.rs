@@ -85,7 +85,7 @@ impl Broker for MemoryBroker {
             lists_queues: true,
             peeks: true,
             max_delay: MAX_DELAY,
-            early: Duration::ZERO,
+            max_early: Duration::ZERO,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::error::Result;
 
 /// How long one completion may take: the user has pressed a key and is waiting.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const TIME_LIMIT: Duration = Duration::from_millis(1500);
 /// How long workers have to reply.
 const REPLIES: Duration = Duration::from_millis(300);
 
@@ -29,7 +29,7 @@ pub(in crate::cli) fn run(line: &str, common: CommonArguments) -> Outcome {
     let mut found = BTreeSet::new();
     let known = &mut found;
     let _ = operate::run(&common, |app| async move {
-        if let Ok(Ok(names)) = tokio::time::timeout(PATIENCE, names(&app, kind)).await {
+        if let Ok(Ok(names)) = tokio::time::timeout(TIME_LIMIT, names(&app, kind)).await {
             known.extend(names);
         }
         Ok(())

@@ -20,7 +20,7 @@ pub(super) async fn list(history: &History, arguments: &JobsListArguments) -> Ou
         to: arguments.to,
         ..Filter::default()
     };
-    let page = history.tasks(filter, arguments.limit.into(), arguments.after).await?;
+    let page = history.jobs(filter, arguments.limit.into(), arguments.after).await?;
     if arguments.json {
         return output::json(&page);
     }

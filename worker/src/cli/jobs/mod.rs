@@ -67,11 +67,11 @@ async fn show(history: &History, JobShowArguments { id, json, .. }: &JobShowArgu
 
 /// Finds a call by its id, or by the beginning of its id if that is unique.
 async fn find(history: &History, id: &str) -> Outcome<Job> {
-    if let Some(job) = history.task(id).await? {
+    if let Some(job) = history.job(id).await? {
         return Ok(job);
     }
     let beginning = crate::history::Filter { id: Some(id.to_owned()), ..Default::default() };
-    let mut page = history.tasks(beginning, 2, None).await?;
+    let mut page = history.jobs(beginning, 2, None).await?;
     match (page.jobs.len(), id.len() >= 6) {
         (1, true) => Ok(page.jobs.remove(0)),
         (2, true) => Err(Failure::failed(format!("several calls have an id that begins with {id}"))),
@@ -109,7 +109,7 @@ async fn queue_of(app: &App, id: &str, history: &HistoryArguments) -> Outcome<St
         }
     }
     let job = match open_if_there(app.config(), history).await? {
-        Some(history) => history.task(id).await?,
+        Some(history) => history.job(id).await?,
         None => None,
     };
     job.and_then(|job| job.queue).ok_or_else(|| {

@@ -16,7 +16,7 @@ use crate::history::{Job, json_of_literal};
 
 pub(super) async fn retry(app: &App, arguments: JobRetryArguments) -> Outcome {
     let job = match open_if_there(app.config(), &arguments.history).await? {
-        Some(history) => history.task(&arguments.id).await?,
+        Some(history) => history.job(&arguments.id).await?,
         None => None,
     };
     let is_same =

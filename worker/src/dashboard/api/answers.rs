@@ -183,7 +183,7 @@ pub(super) async fn dead(Shared(state): Shared<Arc<State>>, _viewer: Viewer) -> 
         let name = queue.name.trim_end_matches(DEAD);
         let count = if queue.is_dead_letter_queue { queue.ready } else { queue.dead.unwrap_or_default() };
         if count > 0 {
-            let groups = state.asking(survey::survey(&state.app, name, survey::PATIENCE)).await?;
+            let groups = state.asking(survey::survey(&state.app, name, survey::TIME_LIMIT)).await?;
             found.push(
                 json!({ "queue": name, "count": count, "groups": groups.groups, "grouped": groups.seen }),
             );

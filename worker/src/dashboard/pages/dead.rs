@@ -37,7 +37,10 @@ pub(crate) async fn show(Shared(state): Shared<Arc<State>>, viewer: Viewer) -> M
     let time = (PAGE / u32::try_from(names.len().max(1)).unwrap_or(u32::MAX)).max(SHORTEST);
     let mut parts = Vec::new();
     for name in names {
-        parts.push((state.asking(survey::survey(&state.app, &name, time.min(survey::PATIENCE))).await, name));
+        parts.push((
+            state.asking(survey::survey(&state.app, &name, time.min(survey::TIME_LIMIT))).await,
+            name,
+        ));
     }
     let all = html! { a.button href="/dead" { "Look again" } };
     let content = html! {

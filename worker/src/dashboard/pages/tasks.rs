@@ -62,7 +62,7 @@ pub(crate) async fn find(history: &History, query: &Query) -> Result<Page, Strin
         "" => None,
         text => Some(text.parse().map_err(|error: crate::error::Error| error.to_string())?),
     };
-    history.tasks(query.filter()?, PAGE, after).await.map_err(|error| format!("{error:#}"))
+    history.jobs(query.filter()?, PAGE, after).await.map_err(|error| format!("{error:#}"))
 }
 
 fn form(query: &Query, queues: &[&str]) -> Markup {

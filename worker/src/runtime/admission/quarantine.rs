@@ -110,6 +110,8 @@ pub(crate) struct Quarantine {
     room: Option<RwLock<()>>,
     /// How many messages with a crash count this worker holds.
     present: AtomicUsize,
+    /// Read-locked while a crash is counted: its copy is sent, and the original not acknowledged yet.
+    counting: RwLock<()>,
 }
 
 /// A message with a crash count, until it is settled.
@@ -119,7 +121,21 @@ pub(crate) struct CrashedMessage<'a>(&'a Quarantine);
 impl Quarantine {
     /// `isolated`: each quarantine has its own process.
     pub(crate) fn new(isolated: bool) -> Self {
-        Self { room: (!isolated).then(RwLock::default), present: AtomicUsize::new(0) }
+        Self {
+            room: (!isolated).then(RwLock::default),
+            present: AtomicUsize::new(0),
+            counting: RwLock::default(),
+        }
+    }
+
+    /// Held while a crash is counted.
+    pub(crate) async fn counting(&self) -> RwLockReadGuard<'_, ()> {
+        self.counting.read().await
+    }
+
+    /// Waits until every crash whose copy was sent is counted, and its original acknowledged.
+    pub(crate) async fn counted(&self) {
+        drop(self.counting.write().await);
     }
 
     /// Counts one more message.

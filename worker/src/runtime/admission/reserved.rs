@@ -13,7 +13,7 @@ use crate::message::Message;
 /// The most deliveries that are copied.
 const MOST: usize = 1000;
 /// How long the pipe may take to answer. Its loop never blocks, unless the worker is stopping.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A delivery that waits for a slot.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl ReservedRequests {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(asking);
         // Wakes the pipe.
         pauses.touch();
-        let answered = tokio::time::timeout(PATIENCE, answer).await;
+        let answered = tokio::time::timeout(TIMEOUT, answer).await;
         answered.ok().and_then(Result::ok).unwrap_or_default()
     }
 

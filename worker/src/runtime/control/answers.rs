@@ -209,7 +209,7 @@ impl Node {
                 return missing(method, "task_id");
             }
         };
-        let note_of = |id: &String| Note { terminate, ..Note::new(id, Register::Revoked.longest()) };
+        let note_of = |id: &String| Note { terminate, ..Note::new(id, Register::Revoked.max_lifetime()) };
         let notes: Vec<Note> = ids.iter().map(note_of).collect();
         self.revocations.add(notes.iter().cloned());
         let mut running = Vec::new();

@@ -14,7 +14,7 @@ use crate::message::JSON;
 use crate::tracing;
 
 /// How long a connection may last.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many connections are served at once; others wait.
 const CONNECTIONS: usize = 64;
 /// The largest request: probes send a few hundred bytes.
@@ -32,7 +32,7 @@ pub(super) async fn serve(listener: TcpListener, vitals: Arc<HealthState>) {
                 let vitals = Arc::clone(&vitals);
                 tokio::spawn(async move {
                     // Errors and timeouts are the client's problem.
-                    let _ = tokio::time::timeout(PATIENCE, answer(stream, &vitals)).await;
+                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, answer(stream, &vitals)).await;
                     drop(place);
                 });
             }

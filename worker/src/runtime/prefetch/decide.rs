@@ -14,7 +14,7 @@ const WINDOW: Duration = Duration::from_millis(50);
 const MOST: usize = 2000;
 /// How many spans of [`WINDOW`] the waiting messages may take to start before some are returned. A window is chosen to take
 /// half a span to a whole one.
-const PATIENCE: f64 = 4.0;
+const MAX_WAIT: f64 = 4.0;
 /// An unused window is given up after this many spans of [`SPAN`].
 const UNUSED: u32 = 20;
 
@@ -43,7 +43,7 @@ pub(super) fn decide(slots: usize, current: u16, seen: &Measurement) -> u16 {
     // If the number of slots has changed, start from the nearest window that it allows.
     let current = fit(slots, f64::from(current));
     let waiting = seen.waiting as f64;
-    if waiting > PATIENCE * begun(seen.rate) {
+    if waiting > MAX_WAIT * begun(seen.rate) {
         return fit(slots, begun(seen.rate)).min(current);
     }
     let Some(sustained) = seen.sustained.map(begun) else { return current };
@@ -99,7 +99,7 @@ impl Meter {
             per_second(span.tasks, span.time)
         });
         if let Some(rate) = sustained {
-            let is_unused = PATIENCE * self::begun(rate) < f64::from(current);
+            let is_unused = MAX_WAIT * self::begun(rate) < f64::from(current);
             self.unused = if is_unused { self.unused + 1 } else { 0 };
         }
         let now = per_second(tasks, passed);

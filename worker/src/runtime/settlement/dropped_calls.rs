@@ -18,7 +18,7 @@ use super::settler::Settler;
 use super::trimmed_copy::TrimmedCopy;
 use crate::app::unique;
 use crate::broker::walk::{Taken, Walk};
-use crate::broker::{DeadLetters, Delivery, Publication, Settlement, Verdict};
+use crate::broker::{DeadLetterLock, Delivery, Publication, Settlement, Verdict};
 use crate::error::Result;
 use crate::message::headers::names;
 use crate::routing::Queue;
@@ -86,12 +86,12 @@ impl Watched {
         }
         let broker = &settler.broker;
         // Letters that are held here are hidden from other readers, so the `dead` commands and the workers take turns.
-        let mut lock = DeadLetters::lock(&self.queue);
+        let mut lock = DeadLetterLock::new(&self.queue);
         if !lock.take(broker).await {
             return;
         }
         let walked = walk(gate, settler, &self.queue, ready.min(MOST), over).await;
-        lock.open(&**broker).await;
+        lock.release(&**broker).await;
         match walked {
             Ok(Walked { gone, is_done: true }) => self.known = Some(foreign - i128::from(gone)),
             // The next search continues.

@@ -52,14 +52,14 @@ impl Settler {
     pub(crate) async fn was_quarantined(&self, headers: &Headers) -> Result<bool, Abandoned> {
         let Some(quarantine) = quarantine_of(headers) else { return Ok(true) };
         let ask =
-            || self.broker.is_noted(Register::Quarantined, &quarantine, Register::Quarantined.longest());
+            || self.broker.is_noted(Register::Quarantined, &quarantine, Register::Quarantined.max_lifetime());
         Ok(self.register("read quarantine records", ask).await?.unwrap_or(true))
     }
 
     /// Notes that the quarantine of a message starts.
     pub(crate) async fn note_quarantine(&self, headers: &Headers) -> Result<(), Abandoned> {
         let Some(quarantine) = quarantine_of(headers) else { return Ok(()) };
-        let note = Note::new(quarantine, Register::Quarantined.longest());
+        let note = Note::new(quarantine, Register::Quarantined.max_lifetime());
         self.register("note a quarantine", || self.broker.note(Register::Quarantined, &note)).await.map(drop)
     }
 

@@ -25,7 +25,7 @@ const MAX_COMMAND: usize = 2048;
 const MAX_CONNECTIONS: usize = 512;
 
 /// A client that is silent for this long is disconnected.
-const PATIENCE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A mail that the server accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ async fn converse(stream: TcpStream, mailbox: &Mailbox) -> io::Result<()> {
             write.write_all(replies.as_bytes()).await?;
             replies.clear();
         }
-        let Ok(read) = timeout(PATIENCE, read_line(&mut reader, &mut line, MAX_COMMAND)).await else {
+        let Ok(read) = timeout(IDLE_TIMEOUT, read_line(&mut reader, &mut line, MAX_COMMAND)).await else {
             return write.write_all(b"421 4.4.2 you said nothing for too long\r\n").await;
         };
         if read? == Line::TooLong {
@@ -182,7 +182,7 @@ async fn converse(stream: TcpStream, mailbox: &Mailbox) -> io::Result<()> {
                 write.write_all(replies.as_bytes()).await?;
                 replies.clear();
                 acknowledge_at_once(write.as_ref());
-                let Ok(data) = timeout(PATIENCE, read_data(&mut reader)).await else {
+                let Ok(data) = timeout(IDLE_TIMEOUT, read_data(&mut reader)).await else {
                     return write.write_all(b"421 4.4.2 your mail takes too long\r\n").await;
                 };
                 replies.push_str(match data? {

@@ -20,7 +20,7 @@ use crate::task::reports::Report;
 use crate::task::{Context, TaskError};
 
 /// How long to wait for the rest of a reply, or for a process to exit that has closed its socket.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a call in a separate process. Dropping the future kills that process and everything that it started.
 pub(in crate::runtime) async fn run(context: Context, memory_limit: Option<u64>) -> Ended {
@@ -75,7 +75,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
             // A process that it started may hold the socket open.
             status = family.head.wait() => {
                 status?;
-                tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+                tokio::time::timeout(TIMEOUT, answer).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
             }
         }
     };
@@ -86,7 +86,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     if let Ok((reply, body)) = answer {
         return Ok(reply.into_ended(body));
     }
-    if tokio::time::timeout(PATIENCE, family.head.wait()).await.is_err() {
+    if tokio::time::timeout(TIMEOUT, family.head.wait()).await.is_err() {
         family.kill();
     }
     let status = family.head.wait().await?;

@@ -9,12 +9,12 @@ use support::unique;
 use super::failures::publish;
 
 /// The header with the id of the message's next quarantine run.
-const TRIAL: &str = "mq-trial";
+const QUARANTINE: &str = "mq-quarantine";
 
 #[task(max_retries = 2, backoff = "1ms..5ms")]
-async fn failing_on_trial(ctx: &Context) -> Result<(), TaskError> {
-    let trial = ctx.headers().get_str(TRIAL).unwrap_or_default();
-    ctx.state::<Journal>().write("trials", trial);
+async fn failing_in_quarantine(ctx: &Context) -> Result<(), TaskError> {
+    let run = ctx.headers().get_str(QUARANTINE).unwrap_or_default();
+    ctx.state::<Journal>().write("runs", run);
     Err(TaskError::failed("not a crash"))
 }
 
@@ -27,18 +27,18 @@ fn each_republished_copy_has_its_own_quarantine() {
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
         consumed(&app, &place.queue, 1).await;
-        let mut headers = Headers::for_task("failing_on_trial", &unique("id"));
+        let mut headers = Headers::for_task("failing_in_quarantine", &unique("id"));
         headers.set("mq-crashes", 2);
         publish(&app, &place, headers).await;
-        eventually("it is tried three times", async || journal.read("trials").len() == 3).await;
+        eventually("it ran three times", async || journal.read("runs").len() == 3).await;
         running.stop().await;
         let letter = place.letter(&app).await;
-        let mut trials = journal.read("trials");
-        trials.extend(letter.message.headers.get_str(TRIAL).map(str::to_owned));
+        let mut runs = journal.read("runs");
+        runs.extend(letter.message.headers.get_str(QUARANTINE).map(str::to_owned));
         letter.ack();
-        assert_eq!(trials.len(), 4, "{}: {trials:?}", place.name);
-        trials.sort();
-        trials.dedup();
-        assert_eq!(trials.len(), 4, "{}: {trials:?}", place.name);
+        assert_eq!(runs.len(), 4, "{}: {runs:?}", place.name);
+        runs.sort();
+        runs.dedup();
+        assert_eq!(runs.len(), 4, "{}: {runs:?}", place.name);
     });
 }

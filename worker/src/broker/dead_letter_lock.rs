@@ -17,20 +17,20 @@ const AGAIN: Duration = Duration::from_secs(3);
 
 /// The right to look through a dead-letter queue. It is advisory: on a broker without locks, every process gets it.
 #[derive(Debug)]
-pub struct DeadLetters {
+pub struct DeadLetterLock {
     lock: Lock,
     keeping: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
-impl DeadLetters {
+impl DeadLetterLock {
     /// Creates the lock of a queue, without taking it yet.
-    pub fn lock(queue: &str) -> Self {
+    pub fn new(queue: &str) -> Self {
         let key = format!("dead.{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, queue.as_bytes()).simple());
         let lock = Lock { key, holder: Uuid::new_v4().to_string(), lifetime: LIFETIME };
         Self { lock, keeping: None }
     }
 
-    /// Takes the lock and keeps it until it is [released](Self::open) or dropped. Returns false if another process has it.
+    /// Takes the lock and keeps it until it is [released](Self::release) or dropped. Returns false if another process has it.
     pub async fn take(&mut self, broker: &Arc<dyn Broker>) -> bool {
         if let Ok(Locked::Held(_)) = broker.lock(&self.lock).await {
             return false;
@@ -48,7 +48,7 @@ impl DeadLetters {
     }
 
     /// Releases the lock.
-    pub async fn open(mut self, broker: &dyn Broker) {
+    pub async fn release(mut self, broker: &dyn Broker) {
         if let Some((over, keeping)) = self.keeping.take() {
             over.cancel();
             let _ = keeping.await;
@@ -57,7 +57,7 @@ impl DeadLetters {
     }
 }
 
-impl Drop for DeadLetters {
+impl Drop for DeadLetterLock {
     fn drop(&mut self) {
         if let Some((over, _)) = &self.keeping {
             over.cancel();
