@@ -9,8 +9,13 @@ use mq_worker::{CatchUp, Overflow, Queue, QueueKind, TaskError};
 
 use super::lab::{Lab, Listener, Scheduler, assert_once};
 
-fn labs() -> Vec<Lab> {
-    [Lab::memory(), Lab::sqlite(), Lab::rabbitmq()].into_iter().flatten().collect()
+/// Runs a case on every broker, all at the same time.
+async fn everywhere<F: Future<Output = ()> + Send + 'static>(case: fn(Lab) -> F) {
+    let labs = [Lab::memory(), Lab::sqlite(), Lab::rabbitmq()].into_iter().flatten();
+    let running: Vec<_> = labs.map(|lab| tokio::spawn(case(lab))).collect();
+    for case in running {
+        case.await.expect("no panic");
+    }
 }
 
 /// Holds up the first call, longer than the test lasts.
@@ -80,16 +85,10 @@ async fn a_queue_is_full_for_a_while(mut lab: Lab) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_is_not_overtaken_by_later_ones() {
-    let labs = labs().into_iter().map(|lab| tokio::spawn(a_leader_dies_with_the_first_of_several_calls(lab)));
-    for lab in labs.collect::<Vec<_>>() {
-        lab.await.expect("no panic");
-    }
+    everywhere(a_leader_dies_with_the_first_of_several_calls).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_delays_calls_and_loses_none() {
-    let labs = labs().into_iter().map(|lab| tokio::spawn(a_queue_is_full_for_a_while(lab)));
-    for lab in labs.collect::<Vec<_>>() {
-        lab.await.expect("no panic");
-    }
+    everywhere(a_queue_is_full_for_a_while).await;
 }

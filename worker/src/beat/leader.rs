@@ -60,10 +60,9 @@ impl<'a> Leader<'a> {
         let watch = Watch::new(clock.now());
         let base = reader.state.base;
         let plan = Plan::default();
-        // The mark of the previous leader, or none.
-        let marked = (Instant::now(), reader.state.mark.unwrap_or(DateTime::UNIX_EPOCH));
-        let _follower = AbortOnDropHandle::new(follower);
-        Self { sender, reader, clock, watch, plan, news, base, marked, _follower }
+        let marked = (Instant::now(), DateTime::UNIX_EPOCH);
+        let follower = AbortOnDropHandle::new(follower);
+        Self { sender, reader, clock, watch, plan, news, base, marked, _follower: follower }
     }
 
     /// Leads until it is stopped or another scheduler leads.

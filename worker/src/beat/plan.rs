@@ -11,7 +11,7 @@ use crate::schedule::{Schedule, backlog};
 use crate::tracing;
 
 /// How long to wait before a call is sent again to a queue that has refused it.
-const REFUSED: TimeDelta = TimeDelta::seconds(1);
+const RETRY_AFTER: TimeDelta = TimeDelta::seconds(1);
 
 /// A call to send.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ impl Plan {
         // A time in the past if a call is due already: then it is taken at once.
         let mut look = backlog(&schedule, until, until).next;
         if record.refused().is_some() {
-            look = look.max(Some(now + REFUSED));
+            look = look.max(Some(now + RETRY_AFTER));
         }
         self.insert(name.to_owned(), schedule, until, look);
     }

@@ -127,7 +127,7 @@ pub(super) fn exchange_of(fence: &str) -> String {
     format!("{ROUTES}.{fence}")
 }
 
-/// The arguments of a binding to a headers exchange that takes the messages with all of its further ones.
+/// Arguments for a binding to a headers exchange: a message must have all of the headers that are added to them.
 fn match_all() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-match".into(), AMQPValue::LongString("all".into()));

@@ -17,7 +17,7 @@ use crate::state::State;
 use crate::tracing;
 
 /// How long it may take to store a result that is not required.
-const OPTIONAL_RESULT_TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Whether a message waits for its result to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
@@ -113,30 +113,22 @@ impl Settler {
         let begun = Instant::now();
         let problem = match self.backend_away.is_known(begun) {
             true => "the store was away a moment ago".to_owned(),
-            false => {
-                match tokio::time::timeout(OPTIONAL_RESULT_TIMEOUT, self.backend.store(record, reply_to))
-                    .await
-                {
-                    Ok(Ok(())) => return self.metrics.result(StoredAs::Stored, begun.elapsed()),
-                    Ok(Err(error)) if error.is_too_large() => {
-                        let smaller = smaller_record(record, &error);
-                        let _ = tokio::time::timeout(
-                            OPTIONAL_RESULT_TIMEOUT,
-                            self.backend.store(&smaller, reply_to),
-                        )
-                        .await;
-                        format!("{error:#}")
-                    }
-                    Ok(Err(error)) => {
-                        self.backend_away.note();
-                        format!("{error:#}")
-                    }
-                    Err(_) => {
-                        self.backend_away.note();
-                        format!("no answer within {}", show::duration(OPTIONAL_RESULT_TIMEOUT))
-                    }
+            false => match tokio::time::timeout(TIMEOUT, self.backend.store(record, reply_to)).await {
+                Ok(Ok(())) => return self.metrics.result(StoredAs::Stored, begun.elapsed()),
+                Ok(Err(error)) if error.is_too_large() => {
+                    let smaller = smaller_record(record, &error);
+                    let _ = tokio::time::timeout(TIMEOUT, self.backend.store(&smaller, reply_to)).await;
+                    format!("{error:#}")
                 }
-            }
+                Ok(Err(error)) => {
+                    self.backend_away.note();
+                    format!("{error:#}")
+                }
+                Err(_) => {
+                    self.backend_away.note();
+                    format!("no answer within {}", show::duration(TIMEOUT))
+                }
+            },
         };
         self.metrics.result(StoredAs::Skipped, Duration::ZERO);
         let (id, state) = (&record.task_id, &record.state);
