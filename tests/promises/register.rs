@@ -14,6 +14,8 @@ use support::places::{Running, eventually};
 use support::shared::{self, may_start_rabbitmq};
 use support::unique;
 
+use crate::rabbitmq::fixture::Detour;
+
 #[task]
 async fn kept(ctx: &Context, line: String) {
     ctx.state::<Journal>().write("ran", line);
@@ -184,6 +186,25 @@ async fn a_register_that_was_deleted_is_read_again_from_its_beginning() {
     let error = job.get().timeout(Duration::from_secs(60)).await.expect_err("it was revoked");
     assert!(error.is_revoked(), "{error}");
     running.stop().await;
+}
+
+/// A broker that is lost before it confirms a note may or may not have it; a note may be recorded twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_whose_outcome_is_unknown_is_recorded_again() {
+    const BASIC_ACK: (u16, u16) = (60, 80);
+    let Some((shared, _)) = own_host() else { return };
+    let detour = Detour::start(&shared.url);
+    let app = untold(&detour.url);
+    app.pause("first").await.expect("the stream is declared");
+    detour.delay(BASIC_ACK, Duration::from_secs(60), 1);
+    let pausing = tokio::spawn({
+        let app = app.clone();
+        async move { app.pause("second").await }
+    });
+    eventually("the confirm is held back", async || detour.delayed() == 1).await;
+    detour.cut();
+    pausing.await.expect("no panic").expect("paused after all");
+    assert_eq!(app.paused().await.expect("read").len(), 2);
 }
 
 /// RabbitMQ closes the whole connection of a client that uses a stream at a bad moment, so streams have a connection of

@@ -3,7 +3,7 @@
 mod consuming;
 mod delays;
 mod faults;
-mod fixture;
+pub(crate) mod fixture;
 mod late;
 mod management;
 mod publishing;

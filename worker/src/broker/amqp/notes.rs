@@ -36,6 +36,9 @@ const READING: Duration = Duration::from_secs(60);
 const PIECE: usize = 100_000;
 /// How long a reader waits for an entry while its marker has not arrived. The marker was published, so it must come.
 const SILENCE: Duration = Duration::from_secs(10);
+/// How long an entry whose outcome is unknown is published again, and the pause before each time.
+const REPEATING: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long a follower waits for the first entry: a stream that exists has one.
 const FIRST: Duration = Duration::from_secs(3);
 /// After this time without a further entry, a follower has seen all entries, or will see them the next time.
@@ -153,9 +156,17 @@ impl Notebook {
         })?;
         let message = Message { properties, body: body.into(), ..Message::default() };
         let outgoing = Arc::new(Outgoing::new("", register.name(), message, true)?);
-        let publish = async || match self.amqp.stream_publisher.publish(Arc::clone(&outgoing)).await {
-            Err(error) if error.is_access_refused() => Err(no_stream(register, &error)),
-            published => published,
+        let begun = Instant::now();
+        // An entry states a fact, so it may be recorded twice. RabbitMQ closes the channel with an "internal error" while a
+        // stream elects its leader.
+        let publish = async || loop {
+            match self.amqp.stream_publisher.publish(Arc::clone(&outgoing)).await {
+                Err(error) if error.is_unknown() && begun.elapsed() < REPEATING => {
+                    runtime::sleep(PAUSE).await
+                }
+                Err(error) if error.is_access_refused() => return Err(no_stream(register, &error)),
+                published => return published,
+            }
         };
         match publish().await {
             Err(error) if error.is_unroutable() => {}
