@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use mq_worker::middleware::{Middleware, Outgoing};
-use mq_worker::{CatchUp, Overflow, Queue, QueueKind, TaskError};
+use mq_worker::{CatchUp, Overflow, Queue, QueueKind, Schedule, TaskError, Timing};
 
 use super::lab::{Lab, Listener, Scheduler, assert_once};
 
@@ -64,7 +64,9 @@ async fn a_queue_is_full_for_a_while(mut lab: Lab) {
     };
     let app = lab.app();
     app.declare(&lab.topology()).await.expect("declared");
-    let schedules = [lab.every("one", 1), lab.every("two", 2).catch_up(CatchUp::All)];
+    let once = Timing::at(Utc::now() + TimeDelta::seconds(5));
+    let once = Schedule::new("once", "nobody_runs_this", once).queue(&lab.queue);
+    let schedules = [lab.every("one", 1), lab.every("two", 2).catch_up(CatchUp::All), once];
     for schedule in &schedules {
         app.schedules().put(schedule.clone()).await.expect("put");
     }
@@ -77,6 +79,7 @@ async fn a_queue_is_full_for_a_while(mut lab: Lab) {
     let listener = Listener::start(&lab).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     listener.wait_for("two", 5).await;
+    listener.wait_for("once", 1).await;
     second.stop();
     assert_once(&listener, &schedules, ready, Utc::now() - TimeDelta::seconds(2));
     let order: Vec<_> = listener.of("one").into_iter().map(|call| call.due).collect();

@@ -50,6 +50,12 @@ pub(crate) struct Definition {
     pub(crate) since: DateTime<Utc>,
 }
 
+impl Definition {
+    fn is_only_for(&self, due: DateTime<Utc>) -> bool {
+        self.schedule.timing.as_at() == Some(due)
+    }
+}
+
 /// Everything known about a schedule name.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -72,6 +78,10 @@ pub(crate) struct Record {
     /// The first due time whose call its queue has refused: it and all later ones remain to be sent.
     #[serde(skip_serializing_if = "Versioned::is_default")]
     refused: Versioned<DateTime<Utc>>,
+    /// The definition that was removed when its only call was sent. RabbitMQ records that before a full queue refuses the
+    /// call, which brings the definition back.
+    #[serde(skip)]
+    spent: Option<Definition>,
     /// The last due time that was handled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) last: Option<DateTime<Utc>>,
@@ -179,7 +189,8 @@ impl Record {
         if self.waiting() == Some(due) {
             self.waits.say(at, None);
         }
-        if self.hand.get().is_some_and(|hand| hand.schedule.timing.as_at() == Some(due)) {
+        if self.hand.get().is_some_and(|hand| hand.is_only_for(due)) {
+            self.spent = self.hand.value.take();
             self.hand.say(at, None);
         }
     }
@@ -201,6 +212,10 @@ impl Record {
         self.refused.say(at, Some(due));
         if self.waiting() == Some(due) {
             self.waits.say(at, None);
+        }
+        let spent = self.spent.take();
+        if self.hand.get().is_none() && spent.as_ref().is_some_and(|spent| spent.is_only_for(due)) {
+            self.hand.say(at, spent);
         }
     }
 }

@@ -63,6 +63,8 @@ impl State {
                     return;
                 }
                 if base > self.base {
+                    // As for a reader that starts here: only what is in force was written again.
+                    self.records.retain(|_, record| record.in_force().is_some());
                     (self.base, self.length) = (base, self.records.len());
                 }
                 self.fences = vec![leader.clone()];
@@ -127,6 +129,26 @@ mod tests {
     use super::*;
     use crate::app::schedules::Origin;
     use crate::schedule::{Schedule, Timing};
+
+    #[test]
+    fn a_schedule_for_one_time_stays_until_its_queue_takes_the_call() {
+        let due = DateTime::UNIX_EPOCH + Duration::from_secs(60);
+        let mut state = State::default();
+        let schedule = Box::new(Schedule::new("a", "t", Timing::at(due)));
+        let since = DateTime::UNIX_EPOCH;
+        state.apply(1, Entry::Put { schedule, origin: Origin::Hand, program: "p".into(), since });
+        for at in [2, 4] {
+            state.apply(at, Entry::Sent { name: "a".into(), due, on: None });
+            assert_eq!(state.kept().count(), 0);
+            state.apply(at + 1, Entry::Refused { name: "a".into(), due });
+            let (_, definition) = state.records["a"].in_force().expect("it is back");
+            let until = state.records["a"].handled_until(definition, Some(due), due);
+            assert!(until < due, "the call remains to be sent");
+        }
+        state.apply(6, Entry::Sent { name: "a".into(), due, on: None });
+        state.apply(7, Entry::Mark { leader: "l".into(), term: 1, at: due, base: 6, era: 0 });
+        assert!(state.records.is_empty(), "and takes no memory when it was sent");
+    }
 
     #[test]
     fn a_broker_that_is_full_keeps_what_it_has_and_takes_no_more() {

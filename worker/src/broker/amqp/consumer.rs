@@ -1,6 +1,6 @@
 //! A consumer: one lane for each of its queues.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use lapin::types::FieldTable;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::attachment::LaneStart;
 use super::check_queue;
@@ -281,11 +280,13 @@ pub(super) async fn open(
     Ok((Consumer::new(stream, Arc::clone(&control) as Arc<dyn ConsumerControl>), control))
 }
 
-/// The consumer's name, by which operators recognize it, and a unique suffix.
+/// The consumer's name, by which operators recognize it, and a number. Every delivery carries the tag, so it is short; it only
+/// has to be unique in its channel.
 fn consumer_tag(name: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
     let mut end = name.len().min(200);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}.{}", &name[..end], Uuid::new_v4().simple())
+    format!("{}.{}", &name[..end], COUNT.fetch_add(1, Ordering::Relaxed))
 }

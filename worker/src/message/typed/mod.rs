@@ -11,8 +11,10 @@ mod within;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{Deserializer, Error as _, Visitor};
@@ -23,8 +25,8 @@ use self::value::{Typed, Written};
 use self::within::Within;
 use super::codec::Keywords;
 
-/// The key that every typed value contains.
-const TYPE_KEY: &[u8] = b"\"__type__\"";
+/// Finds the key that every typed value contains. Every body and its arguments are searched, so the search is prepared once.
+static TYPE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"__type__\""));
 
 /// The maximum nesting depth: serde's own limit for what it reads into values.
 const DEEPEST: usize = 128;
@@ -67,7 +69,7 @@ pub(crate) fn from_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T>
 /// Refuses a body with typed values that is nested too deeply. Each level is searched for them, so a hundred thousand
 /// levels would take too long.
 pub(super) fn check_depth(body: &[u8]) -> std::result::Result<(), String> {
-    if memchr::memmem::find(body, TYPE_KEY).is_none() {
+    if TYPE_KEY.find(body).is_none() {
         return Ok(());
     }
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
@@ -116,7 +118,7 @@ pub(crate) fn spell_out_numbers(json: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn may_hold_typed(json: &str) -> bool {
-    json.starts_with(['{', '[']) && memchr::memmem::find(json.as_bytes(), TYPE_KEY).is_some()
+    json.starts_with(['{', '[']) && TYPE_KEY.find(json.as_bytes()).is_some()
 }
 
 /// The form that each type was given last. A type is identified by its visitor, since nothing else is known of it.
