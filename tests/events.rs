@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mq_worker::broker::{
-    Administration, Broker, Capabilities, Consumer, Delivery, Publication, QueueInfo, Registers, Subscription,
-};
+use mq_worker::broker::{Broker, Publication};
 use mq_worker::control::Control;
 use mq_worker::events::exchange::EVENTS;
 use mq_worker::events::{Event, EventKind, EventReader, EventStream};
-use mq_worker::{App, Context, Result, SharedState, TaskError, Topology, task};
+use mq_worker::{App, Context, Result, SharedState, TaskError, task};
 use serde_json::{Map, Value, json};
 use support::places::{Place, Running, eventually, everywhere};
 use support::unique;
@@ -255,49 +253,17 @@ fn arguments_and_results_are_hidden_on_request() {
 struct Unconfirmed(Arc<dyn Broker>);
 
 impl Broker for Unconfirmed {
+    support::forward!(0: capabilities declare consume get close);
+
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
         match publication.exchange.as_str() {
             EVENTS => Box::pin(std::future::pending()),
             _ => self.0.publish(publication),
         }
     }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
-        self.0.declare(topology)
-    }
-
-    fn consume(&self, wanted: Subscription) -> BoxFuture<'_, Result<Consumer>> {
-        self.0.consume(wanted)
-    }
-
-    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
-        self.0.get(queue)
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.0.close()
-    }
 }
 
-impl Administration for Unconfirmed {
-    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
-        self.0.queues(names)
-    }
-
-    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>> {
-        self.0.purge(queue)
-    }
-
-    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
-        self.0.delete_queue(queue)
-    }
-}
-
-impl Registers for Unconfirmed {}
+support::forward_administration!(Unconfirmed, 0);
 
 #[test]
 fn events_that_the_broker_does_not_confirm_are_dropped_and_counted_without_blocking_work() {

@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
-use mq_worker::Topology;
 use mq_worker::broker::{
-    Administration, Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo,
-    Registers, Settle, Settlement, Subscription, Verdict,
+    Broker, Consumer, ConsumerControl, Delivery, Publication, Settle, Settlement, Subscription, Verdict,
 };
 use mq_worker::message::Message;
 use tokio::sync::mpsc;
@@ -81,6 +79,8 @@ struct Broken {
 }
 
 impl Broker for Broken {
+    support::forward!(inner: capabilities declare get close);
+
     fn publish(&self, publication: Publication) -> BoxFuture<'_, mq_worker::Result<()>> {
         let count = self.published.fetch_add(1, Ordering::SeqCst) + 1;
         match self.mutation {
@@ -115,39 +115,9 @@ impl Broker for Broken {
             Ok(Consumer::new(receiver, control))
         })
     }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, mq_worker::Result<()>> {
-        self.inner.declare(topology)
-    }
-
-    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<Option<Delivery>>> {
-        self.inner.get(queue)
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
-    }
 }
 
-impl Administration for Broken {
-    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, mq_worker::Result<Vec<QueueInfo>>> {
-        self.inner.queues(names)
-    }
-
-    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<u64>> {
-        self.inner.purge(queue)
-    }
-
-    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<()>> {
-        self.inner.delete_queue(queue)
-    }
-}
-
-impl Registers for Broken {}
+support::forward_administration!(Broken, inner);
 
 /// Breaks deliveries.
 struct Breaking {

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mq_worker::broker::{
-    Administration, Broker, Capabilities, Consumer, ConsumerControl, Delivery, Publication, QueueInfo,
-    Registers, Subscription,
-};
-use mq_worker::{App, Result, SharedState, TaskError, Topology, setup, task};
+use mq_worker::broker::{Broker, Consumer, ConsumerControl, Delivery, Subscription};
+use mq_worker::{App, Result, SharedState, TaskError, setup, task};
 use tokio::sync::mpsc;
 
 /// Names a file that the set-up function waits for.
@@ -71,44 +68,12 @@ impl ConsumerControl for Nothing {
 }
 
 impl Broker for Deaf {
+    support::forward!(0: capabilities declare publish get close);
+
     fn consume(&self, _: Subscription) -> BoxFuture<'_, Result<Consumer>> {
         let (sender, receiver) = mpsc::channel(1);
         Box::pin(async { Ok(Consumer::new(receiver, Arc::new(Nothing { _deliveries: sender }))) })
     }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
-        self.0.declare(topology)
-    }
-
-    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
-        self.0.publish(publication)
-    }
-
-    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<Delivery>>> {
-        self.0.get(queue)
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.0.close()
-    }
 }
 
-impl Administration for Deaf {
-    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<QueueInfo>>> {
-        self.0.queues(names)
-    }
-
-    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u64>> {
-        self.0.purge(queue)
-    }
-
-    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<()>> {
-        self.0.delete_queue(queue)
-    }
-}
-
-impl Registers for Deaf {}
+support::forward_administration!(Deaf, 0);

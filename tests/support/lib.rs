@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod browser;
+mod forward;
 pub mod journal;
 pub mod node;
 pub mod places;

@@ -4,11 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mq_worker::Topology;
-use mq_worker::broker::{
-    Administration, Broker, Capabilities, Consumer, Delivery, Fenced, LogEntry, Publication, QueueInfo,
-    Registers, ScheduleLog, Subscription,
-};
+use mq_worker::broker::{Broker, Fenced, LogEntry, Publication, ScheduleLog};
 
 use crate::log::Event;
 use crate::mutation::VARIABLE;
@@ -122,47 +118,11 @@ impl ScheduleLog for Watched {
 }
 
 impl Broker for Watched {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, mq_worker::Result<()>> {
-        self.inner.declare(topology)
-    }
-
-    fn publish(&self, publication: Publication) -> BoxFuture<'_, mq_worker::Result<()>> {
-        self.inner.publish(publication)
-    }
-
-    fn consume(&self, subscription: Subscription) -> BoxFuture<'_, mq_worker::Result<Consumer>> {
-        self.inner.consume(subscription)
-    }
-
-    fn get<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<Option<Delivery>>> {
-        self.inner.get(queue)
-    }
+    support::forward!(inner: capabilities declare publish consume get close);
 
     fn schedule_log(&self) -> Option<&dyn ScheduleLog> {
         Some(self)
     }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
-    }
 }
 
-impl Administration for Watched {
-    fn queues<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, mq_worker::Result<Vec<QueueInfo>>> {
-        self.inner.queues(names)
-    }
-
-    fn purge<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<u64>> {
-        self.inner.purge(queue)
-    }
-
-    fn delete_queue<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, mq_worker::Result<()>> {
-        self.inner.delete_queue(queue)
-    }
-}
-
-impl Registers for Watched {}
+support::forward_administration!(Watched, inner);

@@ -120,25 +120,4 @@ mod tests {
         drop((second, third));
         assert_eq!((list.count(), list.list().len()), (0, 0));
     }
-
-    #[test]
-    #[ignore = "a measurement: run it with --release"]
-    fn measure_what_a_task_pays() {
-        const EACH: u32 = 1_000_000;
-        for threads in [1, 4] {
-            let list = RunningTasks::default();
-            let begun = Instant::now();
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| {
-                        let context = Context::detached();
-                        for _ in 0..EACH {
-                            drop(list.enter(&context, begun, false));
-                        }
-                    });
-                }
-            });
-            eprintln!("{threads} threads: {:?} for each task", begun.elapsed() / (EACH * threads));
-        }
-    }
 }
