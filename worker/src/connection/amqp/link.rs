@@ -20,14 +20,17 @@ use super::address::Address;
 use super::dial::{CutOnDrop, Cutter, dial};
 use super::failure::{Failure, is_channel_error, is_out_of_reach, to_error};
 pub(crate) use super::lock::lock;
-use super::runtime::{timeout, timeout_at};
+use super::outage::Outage;
+use super::runtime::{self, timeout, timeout_at};
 pub(crate) use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
-use crate::tracing::{debug, info, warn};
+use crate::tracing::{info, warn};
 
 /// How often a connection is checked: `lapin` does not report the loss of an idle one. A caller that uses one notices
 /// at once and reports it.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a request may still get its answer, or a reason, when its connection was lost.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// RabbitMQ reports a queue as inaccessible while another connection declares it. If it still does after this time, a
 /// node is down.
 const DECLARE_GRACE: Duration = Duration::from_secs(1);
@@ -160,6 +163,16 @@ impl Link {
         session.map(drop).map_err(|error| error.context(format!("cannot {what}")))
     }
 
+    /// Resolves when the connection of this generation was lost some time ago. A request that was sent in that moment may never
+    /// get an answer from `lapin`, not even an error.
+    async fn is_over(&self, generation: u64) {
+        let is_served =
+            |state: &LinkState| matches!(state, LinkState::Up(session) if session.generation == generation);
+        // An error means that the link is gone.
+        let _ = self.watch().wait_for(|state| !is_served(state)).await;
+        runtime::sleep(LAST_ANSWERS).await;
+    }
+
     /// Runs a request that may safely be repeated. If the connection is lost meanwhile, it is repeated on the next one.
     ///
     /// # Errors
@@ -181,10 +194,18 @@ impl Link {
                 .session(after, deadline)
                 .await
                 .map_err(|error| error.context(format!("cannot {what}")))?;
-            match timeout_at(deadline, ask(session.clone())).await {
+            let answered = tokio::select! {
+                biased;
+                answered = timeout_at(deadline, ask(session.clone())) => answered,
+                () = self.is_over(session.generation) => {
+                    after = session.generation;
+                    continue;
+                }
+            };
+            match answered {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) if is_out_of_reach(&error) && begun.elapsed() < DECLARE_GRACE.min(limit) => {
-                    sleep(DECLARE_GRACE / 20).await;
+                    runtime::sleep(DECLARE_GRACE / 20).await;
                     continue;
                 }
                 Ok(Err(error)) if session.is_alive() || is_channel_error(&error) => {
@@ -243,7 +264,7 @@ async fn supervise(inner: Arc<Inner>) {
         let lost = match connected {
             Ok(session) => {
                 generation = session.generation;
-                outage.ends(&inner, generation);
+                outage.ends(&inner.name, generation);
                 pause.connected();
                 let since = Instant::now();
                 inner.state.send_replace(LinkState::Up(session.clone()));
@@ -257,7 +278,7 @@ async fn supervise(inner: Arc<Inner>) {
         };
         drop(cut);
         let Some(failure) = lost else { break };
-        outage.record(&inner, &failure);
+        outage.record(&inner.name, &failure);
         inner.blocked.send_replace(None);
         let wait = pause.next(failure.is_final);
         inner.state.send_replace(LinkState::Down(Some(failure.at(&inner.address.shown))));
@@ -312,44 +333,6 @@ async fn serve(inner: &Inner, session: &Session) -> Option<Failure> {
     // Channel errors arrive here too; they are not why a connection was lost.
     let why = said.filter(|error| !is_channel_error(error)).map(|error| super::failure::text(&error));
     Some(Failure::connection(why.unwrap_or_else(|| "the connection was lost".into())))
-}
-
-/// Logs an outage: each change once, repetitions only at debug level.
-#[derive(Default)]
-struct Outage {
-    since: Option<Instant>,
-    last: Option<String>,
-}
-
-impl Outage {
-    fn record(&mut self, inner: &Inner, failure: &Failure) {
-        let new = self.last.as_deref() != Some(&failure.text);
-        if self.since.is_none() {
-            self.since = Some(Instant::now());
-            warn!(
-                connection = inner.name,
-                reason = failure.text,
-                "no connection to the broker, trying again"
-            );
-        } else if new {
-            warn!(connection = inner.name, reason = failure.text, "still no connection to the broker");
-        } else {
-            debug!(connection = inner.name, reason = failure.text, "still no connection to the broker");
-        }
-        self.last = Some(failure.text.clone());
-    }
-
-    fn ends(&mut self, inner: &Inner, generation: u64) {
-        self.last = None;
-        match self.since.take() {
-            Some(since) => {
-                let after =
-                    humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64));
-                info!(connection = inner.name, generation, %after, "connection to the broker restored");
-            }
-            None => debug!(connection = inner.name, generation, "connected to the broker"),
-        }
-    }
 }
 
 /// Backoff between attempts: hardly any at first, then up to five seconds, with jitter.

@@ -20,6 +20,7 @@ mod frame_filter;
 mod greeting;
 pub(crate) mod link;
 mod lock;
+mod outage;
 mod outgoing;
 pub(crate) mod properties;
 mod publish_channel;
