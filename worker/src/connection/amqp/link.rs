@@ -29,7 +29,7 @@ use crate::tracing::{info, warn};
 /// How often a connection is checked: `lapin` does not report the loss of an idle one. A caller that uses one notices
 /// at once and reports it.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a request may still get its answer, or a reason, when its connection was lost.
+/// How long a request may still be answered, or fail with a reason, after its connection was lost.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// RabbitMQ reports a queue as inaccessible while another connection declares it. If it still does after this time, a
 /// node is down.
@@ -163,9 +163,9 @@ impl Link {
         session.map(drop).map_err(|error| error.context(format!("cannot {what}")))
     }
 
-    /// Resolves when the connection of this generation was lost some time ago. A request that was sent in that moment may never
-    /// get an answer from `lapin`, not even an error.
-    async fn is_over(&self, generation: u64) {
+    /// Resolves shortly after the connection of this generation was lost. `lapin` may never answer a request that was sent at
+    /// that moment, not even with an error.
+    async fn lost(&self, generation: u64) {
         let is_served =
             |state: &LinkState| matches!(state, LinkState::Up(session) if session.generation == generation);
         // An error means that the link is gone.
@@ -197,7 +197,7 @@ impl Link {
             let answered = tokio::select! {
                 biased;
                 answered = timeout_at(deadline, ask(session.clone())) => answered,
-                () = self.is_over(session.generation) => {
+                () = self.lost(session.generation) => {
                     after = session.generation;
                     continue;
                 }

@@ -18,6 +18,7 @@ use crate::tracing;
 
 /// How long it may take to store a result that is not required.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Whether a message waits for its result to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
