@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mq_worker::broker::{Broker, Publication};
+use mq_worker::broker::{Broker, Publication, Subscription};
 use mq_worker::control::Control;
 use mq_worker::events::exchange::EVENTS;
 use mq_worker::events::{Event, EventKind, EventReader, EventStream};
@@ -68,6 +68,34 @@ fn kinds<'a>(events: &'a [Event], id: &str) -> Vec<&'a str> {
 fn find<'a>(events: &'a [Event], id: &str, kind: &EventKind) -> &'a Event {
     let found = events.iter().find(|event| event.kind == *kind && event.uuid.as_deref() == Some(id));
     found.unwrap_or_else(|| panic!("no {kind} of {id}: {events:#?}"))
+}
+
+/// Whether the broker counts crashes or the workers do.
+#[test]
+fn a_run_after_a_crash_is_reported_as_the_second_attempt() {
+    everywhere(async |place| {
+        let (app, _) = reporting(&place);
+        let mut events = app.watch_events(EventReader::Live).await.expect("a stream");
+        let job = app.send(greet.with("world").queue(&place.queue)).await.expect("sent");
+        let other = place.app();
+        let subscription =
+            Subscription { queues: vec![place.queue.clone()], prefetch: 1, name: "test".into() };
+        let mut consumer =
+            other.broker().await.expect("a broker").consume(subscription).await.expect("a consumer");
+        let mut lost = consumer.next().await.expect("the message");
+        lost.settlement.begin();
+        drop(lost);
+        consumer.control().cancel().await;
+        let running = Running::start(app.clone(), SharedState::default());
+        let is_its = |event: &Event, kind| event.kind == kind && event.uuid.as_deref() == Some(job.id());
+        let read = read_to(&mut events, |event| is_its(event, EventKind::TaskSucceeded)).await;
+        for kind in [EventKind::TaskReceived, EventKind::TaskStarted, EventKind::TaskSucceeded] {
+            // Without a count of the broker, a worker receives it twice: the first one counts the crash.
+            let last = read.iter().rfind(|event| is_its(event, kind.clone()));
+            assert_eq!(last.and_then(|event| event.attempt), Some(2), "{}: {read:#?}", place.name);
+        }
+        running.stop().await;
+    });
 }
 
 #[test]

@@ -77,6 +77,7 @@ pub(crate) fn unexplained(history: &History, task: &Task, attempt: u32) -> usize
         is_counted(history, task, earlier, again)
             || is_doubled_while_waiting(history, task, again)
             || is_handed_back_twice(history, task, again)
+            || is_held_meanwhile(history, task, again)
             || is_retried_twice(history, task, again)
             || earlier.iter().any(|run| is_interrupted(history, run, again.start))
     });
@@ -129,6 +130,13 @@ fn is_handed_back_twice(history: &History, task: &Task, again: &Run) -> bool {
         let slows = |trouble: &&Trouble| trouble.slows() && trouble.hits(roll.target.unwrap_or_default());
         history.troubles.iter().filter(slows).any(|trouble| lies_in(trouble, roll.begin, roll.end))
     })
+}
+
+/// A paused worker goes on with the messages that it holds, although the broker has given them to others meanwhile: the run
+/// that started last is of the first delivery.
+fn is_held_meanwhile(history: &History, task: &Task, again: &Run) -> bool {
+    let of_it = |trouble: &&Trouble| trouble.target == Some(again.worker) && trouble.fault == Fault::Pause;
+    history.troubles.iter().filter(of_it).any(|trouble| lies_in(trouble, began(task), again.start))
 }
 
 fn began(task: &Task) -> Time {

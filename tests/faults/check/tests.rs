@@ -135,6 +135,14 @@ fn a_second_run_needs_a_fault_before_the_first_was_acknowledged() {
 }
 
 #[test]
+fn a_paused_worker_runs_what_it_holds_after_another_did() {
+    let pause = |worker| format!("1.12 control fault 1 pause {worker}\n8.5 control over 1\n");
+    let log = |worker| format!("{SENT}{}{}{TWICE}", pause(worker), DONE.replace("1.", "7."));
+    clean(&log(3));
+    caught("repeated", &log(4));
+}
+
+#[test]
 fn a_rolling_restart_repeats_only_what_it_interrupted() {
     let roll = "1.25 control fault 1 roll 2\n1.6 control over 1\n";
     clean(&format!("{SENT}1.2 w0/2 start a 0\n{roll}{TWICE}"));

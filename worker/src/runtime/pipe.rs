@@ -223,7 +223,7 @@ impl Pipe {
             return Box::pin(self.settler.postpone(request, self.quarantine.pause())).await;
         };
         let in_quarantine = verdict == CrashVerdict::RunAlone;
-        let crashed = (!in_quarantine && request.crashes > 0).then(|| self.quarantine.enter());
+        let crashed = (!in_quarantine && request.crashes() > 0).then(|| self.quarantine.enter());
         let _beside = match &crashed {
             // If this one crashed the worker, the message in quarantine would be blamed.
             Some(crashed) => match crashed.run_beside_others() {
@@ -247,7 +247,7 @@ impl Pipe {
             request.quarantined = true;
             self.settler.reporter.happened(EventKind::Quarantined, &request.context);
         }
-        if request.crashes > 0 {
+        if request.crashes() > 0 {
             // It may be a copy that this worker has just sent. Were the original not acknowledged when it kills the worker,
             // there would be two of them, and each would kill further workers.
             Box::pin(async {

@@ -147,9 +147,12 @@ impl Gate {
         }
     }
 
-    /// Decodes a delivery as far as requeueing requires.
+    /// Decodes a delivery as far as requeueing requires. All its crashes are in its header then.
     pub(crate) fn decode(&self, mut delivery: Delivery, verdict: CrashVerdict) -> Decoded {
         let crashes = self.crash_facts(&delivery).kept(verdict);
+        if crashes > delivery.message.headers.crashes() {
+            delivery.message.headers.set(names::CRASHES, crashes);
+        }
         let readable = self.readable(&mut delivery.message);
         let first = |name: &str| delivery.message.headers.get_str(name).map(ToOwned::to_owned);
         let (routing_key, exchange) = (first(names::ROUTING_KEY), first(names::EXCHANGE));
@@ -165,7 +168,7 @@ impl Gate {
         // A plain message may have no id: give it one that it keeps through its retries.
         let given_id = message.id().is_none().then(|| Uuid::now_v7().to_string());
         let request = self.request(entry, given_id, delivery);
-        Decoded { request: Request { plain, crashes, ..request }, found }
+        Decoded { request: Request { plain, ..request }, found }
     }
 
     /// Decodes a call that the broker has dead-lettered, as far as reporting requires. `Err`: the message cannot be read,
@@ -184,7 +187,7 @@ impl Gate {
         Ok(request)
     }
 
-    /// The request of a delivery, with no crash counted.
+    /// The request of a delivery.
     fn request(
         &self,
         entry: Option<&'static TaskEntry>,
@@ -211,7 +214,6 @@ impl Gate {
             options,
             embed,
             plain: false,
-            crashes: 0,
             quarantined: false,
             trace: CallTrace::default(),
             settlement,
@@ -284,7 +286,7 @@ impl Gate {
     pub(crate) fn attempts(&self, request: &Request) -> Attempts {
         Attempts {
             retries: request.context.retries(),
-            crashes: request.crashes,
+            crashes: request.crashes(),
             max_crashes: self.max_crashes,
         }
     }

@@ -16,8 +16,6 @@ pub(crate) struct Request {
     pub(crate) embed: Embed,
     /// True for a plain message: its result goes to `reply_to` as it is, or nowhere.
     pub(crate) plain: bool,
-    /// How many workers are known to have died while they held the message.
-    pub(crate) crashes: u32,
     /// True when the broker has a note that its quarantine has started.
     pub(crate) quarantined: bool,
     /// Its spans, once it runs.
@@ -38,9 +36,14 @@ pub(crate) struct Attempts {
 }
 
 impl Request {
+    /// How many workers are known to have died while they held the message.
+    pub(crate) fn crashes(&self) -> u32 {
+        self.context.headers().crashes()
+    }
+
     /// True when the call may have run before: it was redelivered, or has a crash count.
     pub(crate) fn may_have_run(&self) -> bool {
-        self.context.is_redelivered() || self.crashes > 0
+        self.context.is_redelivered() || self.crashes() > 0
     }
 }
 

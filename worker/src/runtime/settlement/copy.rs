@@ -17,8 +17,7 @@ pub(crate) fn copy_of(request: &Request) -> Message {
     if request.plain && !context.task().is_empty() {
         mark_plain(&mut message, context.task(), context.id());
     }
-    if request.crashes > 0 {
-        message.headers.set(names::CRASHES, request.crashes);
+    if request.crashes() > 0 {
         // A new name: a note about one copy's quarantine must not apply to another copy.
         message.headers.set(names::QUARANTINE, format!("{:016x}", fastrand::u64(..)));
     }

@@ -94,7 +94,7 @@ impl Settler {
     /// Counts a crash in the message itself, and sends the counted message again.
     pub(crate) async fn count_crash(&self, request: Request) {
         let mut message = copy_of(&request);
-        let crashes = request.crashes.saturating_add(1);
+        let crashes = request.crashes().saturating_add(1);
         message.headers.set(names::CRASHES, crashes);
         let lost = "delivered and never settled: its worker may have died";
         history::append(&mut message.headers, self.attempt_of(&request, lost.into()));

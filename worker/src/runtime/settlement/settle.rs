@@ -185,8 +185,8 @@ impl Settler {
     ) -> Result<Settled, Abandoned> {
         let context = &request.context;
         let (retries, crashes) = match crashed {
-            true => (context.retries(), request.crashes.saturating_add(1)),
-            false => (context.retries().saturating_add(1), request.crashes),
+            true => (context.retries(), request.crashes().saturating_add(1)),
+            false => (context.retries().saturating_add(1), request.crashes()),
         };
         let (task, id) = (context.task(), context.id());
         tracing::warn!(task, id, retries, crashes, after = %show::duration(after), error = %failure, "will be retried");
