@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod browser;
+pub mod ctl;
 mod forward;
 pub mod journal;
 pub mod node;

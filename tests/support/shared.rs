@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::sync::{Mutex, OnceLock};
 
-use crate::node::{Ctl, Node};
+use crate::ctl::Ctl;
+use crate::node::Node;
 
 /// Set to 1 by `tests/run`: tests may start RabbitMQ.
 pub const ENABLED: &str = "MQ_TEST_RABBITMQ";
