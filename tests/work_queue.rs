@@ -281,7 +281,7 @@ fn many_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
 
 /// Returns the memory of this process in bytes.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux reports it");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line for it");
     let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
     kibibytes * 1024

@@ -229,8 +229,8 @@ impl App {
         broker.note(Register::Paused, &note).await?;
         let announcement = json!({ANNOUNCEMENT: [note.id, until.timestamp_millis()]});
         let arguments = announcement.as_object().cloned().unwrap_or_default();
-        let told = Control::new(broker).tell("ping", arguments).await;
-        told.map_err(|error| {
+        let sent = Control::new(broker).tell("ping", arguments).await;
+        sent.map_err(|error| {
             error.context("the broker has recorded it, but running workers may take half a minute to notice")
         })
     }

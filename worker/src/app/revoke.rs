@@ -57,8 +57,8 @@ impl App {
         let arguments =
             json!({"task_id": [id], "terminate": terminate, "signal": "SIGTERM", "noted": noted.is_ok()});
         let arguments = arguments.as_object().cloned().unwrap_or_default();
-        let told = Control::new(broker).tell("revoke", arguments).await;
-        noted.and(told).map_err(|error| error.context(format_args!("cannot revoke task {id}")))
+        let sent = Control::new(broker).tell("revoke", arguments).await;
+        noted.and(sent).map_err(|error| error.context(format_args!("cannot revoke task {id}")))
     }
 }
 

@@ -73,7 +73,7 @@ impl Hub {
 
     /// Tells callers about a stored record.
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "called by the feature `redis`"))]
-    pub(super) fn tell(&self, record: ResultRecord) {
+    pub(super) fn deliver(&self, record: ResultRecord) {
         if let Some(entry) = self.lock().get(&record.task_id) {
             let _ = entry.news.send(WaitFor::Stored(Box::new(record)));
         }
@@ -181,9 +181,9 @@ mod tests {
         hub.listening([&"a".to_owned(), &"b".to_owned()]);
         let mut two = hub.listen("a");
         assert!(matches!(two.next().now_or_never(), Some(WaitFor::Listening)), "as the first");
-        hub.tell(ResultRecord::new("a", State::Started));
-        hub.tell(ResultRecord::new("a", State::Success));
-        hub.tell(ResultRecord::new("b", State::Success));
+        hub.deliver(ResultRecord::new("a", State::Started));
+        hub.deliver(ResultRecord::new("a", State::Success));
+        hub.deliver(ResultRecord::new("b", State::Success));
         for listener in [&mut one, &mut two] {
             let Some(WaitFor::Stored(record)) = listener.next().now_or_never() else {
                 panic!("it was stored")
@@ -195,7 +195,7 @@ mod tests {
         assert!(hub.awaits("a"));
         drop(two);
         assert!(!hub.awaits("a") && hub.ids().is_empty());
-        let told: Vec<Change> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
-        assert_eq!(told, [Change::Listen("a".into()), Change::Leave("a".into())]);
+        let changed: Vec<Change> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
+        assert_eq!(changed, [Change::Listen("a".into()), Change::Leave("a".into())]);
     }
 }

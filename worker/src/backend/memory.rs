@@ -129,13 +129,13 @@ impl ResultBackend for MemoryBackend {
             let place = Waiter::new(&self.store, id);
             loop {
                 // Listen before looking, so that a result stored in between is not missed.
-                let told = place.notify.notified();
+                let notified = place.notify.notified();
                 let known = self.store.lock().get(id, Instant::now()).cloned();
                 if let Some(record) = known.filter(|record| awaited.is_met_by(record)) {
                     return Ok(record);
                 }
                 tokio::select! {
-                    () = told => {}
+                    () = notified => {}
                     () = self.closed.cancelled() => return Err(closed()),
                 }
             }

@@ -214,11 +214,11 @@ impl AnnouncingStore for Store {
 
     fn serve<'a>(&'a self, hub: &'a Hub, changes: &'a mut Changes) -> BoxFuture<'a, Ended> {
         async move {
-            let (client, mut heard) = match self.postgres.listen(CHANNEL).await {
+            let (client, mut notifications) = match self.postgres.listen(CHANNEL).await {
                 Ok(listening) => listening,
                 Err(error) => return Ended::NotConnected(error),
             };
-            if !self.receives_notifications(&client, &mut heard).await {
+            if !self.receives_notifications(&client, &mut notifications).await {
                 return Ended::Silent(format!(
                     "cannot wait for results: {} takes LISTEN and passes no notification on, as a pooler in transaction \
                      mode; name the server itself, or a pool in session mode, where results are awaited (storing and \
@@ -226,7 +226,7 @@ impl AnnouncingStore for Store {
                     self.postgres.shown()
                 ));
             }
-            self.follow(hub, changes, &client, &mut heard).await;
+            self.follow(hub, changes, &client, &mut notifications).await;
             Ended::Lost("it was closed, or does not answer".into())
         }
         .boxed()
@@ -239,7 +239,7 @@ impl Store {
     async fn receives_notifications(
         &self,
         client: &Client,
-        heard: &mut mpsc::UnboundedReceiver<String>,
+        notifications: &mut mpsc::UnboundedReceiver<String>,
     ) -> bool {
         // No task id begins with a space.
         let probe = format!(" {}", uuid::Uuid::new_v4());
@@ -251,7 +251,7 @@ impl Store {
             return true;
         }
         let arrives = async {
-            while let Some(payload) = heard.recv().await {
+            while let Some(payload) = notifications.recv().await {
                 if payload == probe {
                     return true;
                 }
@@ -267,7 +267,7 @@ impl Store {
             if client.batch_execute("").await.is_err() {
                 return true;
             }
-            while let Ok(payload) = heard.try_recv() {
+            while let Ok(payload) = notifications.try_recv() {
                 if payload == probe {
                     return true;
                 }
@@ -282,12 +282,12 @@ impl Store {
         hub: &Hub,
         changes: &mut Changes,
         client: &Client,
-        heard: &mut mpsc::UnboundedReceiver<String>,
+        notifications: &mut mpsc::UnboundedReceiver<String>,
     ) {
         hub.listening(&hub.ids());
         loop {
             tokio::select! {
-                payload = heard.recv() => match payload {
+                payload = notifications.recv() => match payload {
                     Some(id) => hub.listening([&id]),
                     None => return,
                 },

@@ -226,7 +226,7 @@ impl Store {
         let channel = message.get_channel_name();
         let Some(id) = channel.strip_prefix(&*self.prefix).filter(|id| hub.awaits(id)) else { return };
         match ResultRecord::from_json(message.get_payload_bytes()) {
-            Ok(record) if record.task_id == id => hub.tell(record),
+            Ok(record) if record.task_id == id => hub.deliver(record),
             Ok(_) => {}
             Err(error) => tracing::warn!(channel, %error, "received something that is not a result"),
         }

@@ -55,8 +55,8 @@ pub(super) struct Leader<'a> {
 impl<'a> Leader<'a> {
     /// A new leader. The reader must have read everything that the previous leader has sent.
     pub(super) fn new(sender: Sender, reader: &'a mut Reader, clock: Clock) -> Self {
-        let (tell, news) = mpsc::channel(4);
-        let follower = tokio::spawn(follow(Arc::clone(&sender.broker), reader.place, tell));
+        let (to_leader, news) = mpsc::channel(4);
+        let follower = tokio::spawn(follow(Arc::clone(&sender.broker), reader.place, to_leader));
         let watch = Watch::new(clock.now());
         let base = reader.state.base;
         let plan = Plan::default();
@@ -305,7 +305,7 @@ fn skipped(call: &DueCall, why: &str) -> Entry {
 }
 
 /// Sends new entries of the log to the leader. Ends with the leader, or after an error.
-async fn follow(broker: Arc<dyn Broker>, mut place: u64, tell: mpsc::Sender<Result<Vec<LogEntry>>>) {
+async fn follow(broker: Arc<dyn Broker>, mut place: u64, to_leader: mpsc::Sender<Result<Vec<LogEntry>>>) {
     loop {
         let newer = match log_of(&*broker) {
             Ok(log) => log.newer(place).await,
@@ -316,7 +316,7 @@ async fn follow(broker: Arc<dyn Broker>, mut place: u64, tell: mpsc::Sender<Resu
             place = entries.last().map_or(place, |entry| entry.at);
         }
         let is_news = newer.as_ref().map_or(true, |entries| !entries.is_empty());
-        if (is_news && tell.send(newer).await.is_err()) || is_error {
+        if (is_news && to_leader.send(newer).await.is_err()) || is_error {
             return;
         }
         sleep(POLL).await;

@@ -8,10 +8,10 @@ use crate::routing::{Binding, Topology};
 pub(super) fn run(arguments: BindArguments, common: &CommonArguments) -> Outcome {
     let binding = binding(arguments);
     operate::run(common, |app| async move {
-        let told = format!("queue `{}` is bound to exchange `{}`", binding.queue, binding.exchange);
+        let text = format!("queue `{}` is bound to exchange `{}`", binding.queue, binding.exchange);
         let topology = Topology { bindings: vec![binding], ..Topology::default() };
         app.broker().await?.declare(&topology).await?;
-        output::data(told)
+        output::data(text)
     })
 }
 

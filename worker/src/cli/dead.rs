@@ -70,7 +70,7 @@ async fn list(app: &App, which: DeadArguments, json: bool) -> Outcome {
     if !rows.is_empty() {
         output::table(&["id", "task", "died", "tries", "reason"], rows, usize::MAX)?;
     }
-    tell(&found);
+    note_rest(&found);
     expected(&found, &which)
 }
 
@@ -91,7 +91,7 @@ async fn show(app: &App, which: DeadArguments, json: bool) -> Outcome {
     if json {
         return output::json(&values);
     }
-    tell(&found);
+    note_rest(&found);
     expected(&found, &which)
 }
 
@@ -121,11 +121,11 @@ async fn replay(app: &App, which: DeadArguments, expired: bool, json: bool) -> O
     }
     match json {
         true => {
-            let mut told = serde_json::json!({"replayed": found.done, "kept": kept});
+            let mut shown = serde_json::json!({"replayed": found.done, "kept": kept});
             if found.expired > 0 {
-                told["expired"] = found.expired.into();
+                shown["expired"] = found.expired.into();
             }
-            output::json(&told)?;
+            output::json(&shown)?;
         }
         false => output::data(format!("{} replayed", counted(found.done, "message")))?,
     }
@@ -203,7 +203,7 @@ impl From<&DeadArguments> for LetterFilter {
 }
 
 /// Notes what the list does not show.
-fn tell(found: &Found) {
+fn note_rest(found: &Found) {
     if found.unseen > 0 && found.matching > 0 {
         output::note(format!(
             "{} more in `{}` not shown; raise --limit to see more",

@@ -12,24 +12,24 @@ use crate::app::App;
 use crate::control::Control;
 
 pub(super) fn run(arguments: ExplainArguments, common: &CommonArguments) -> Outcome {
-    operate::run(common, |app| async move { tell(&app, &arguments).await })
+    operate::run(common, |app| async move { explain(&app, &arguments).await })
 }
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Shown<'a> {
     id: &'a str,
     task: &'a Option<String>,
     queue: &'a Option<String>,
     /// The schedule that sent it.
     schedule: &'a Option<ScheduleFacts>,
-    reasons: Vec<ToldReason<'a>>,
+    reasons: Vec<ShownReason<'a>>,
     /// What could not be determined.
     gaps: &'a [String],
 }
 
 #[derive(Serialize)]
-struct ToldReason<'a> {
+struct ShownReason<'a> {
     #[serde(flatten)]
     reason: &'a Reason,
     text: String,
@@ -37,7 +37,7 @@ struct ToldReason<'a> {
     remedy: Option<String>,
 }
 
-async fn tell(app: &App, ExplainArguments { id, timeout, json, history }: &ExplainArguments) -> Outcome {
+async fn explain(app: &App, ExplainArguments { id, timeout, json, history }: &ExplainArguments) -> Outcome {
     let history = jobs::open_if_there(app.config(), history).await?;
     let control = Control::new(app.broker().await?).timeout(timeout.unwrap_or(Duration::from_secs(1)));
     let explanation = explain::explain(app, history.as_ref(), &control, id).await?;
@@ -45,9 +45,9 @@ async fn tell(app: &App, ExplainArguments { id, timeout, json, history }: &Expla
     if *json {
         let reasons = reasons
             .iter()
-            .map(|reason| ToldReason { reason, text: reason.to_string(), remedy: reason.remedy(id) })
+            .map(|reason| ShownReason { reason, text: reason.to_string(), remedy: reason.remedy(id) })
             .collect();
-        output::json(&Told { id, task, queue, schedule, reasons, gaps })?;
+        output::json(&Shown { id, task, queue, schedule, reasons, gaps })?;
     } else {
         let of = |name: &str, value: &Option<String>| {
             value.as_ref().map_or_else(String::new, |value| format!("  {name} {value}"))

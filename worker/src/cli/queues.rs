@@ -112,7 +112,7 @@ fn print(queues: Vec<Listed>, json: bool) -> Outcome {
 
 pub(super) fn row(queue: &QueueInfo) -> Vec<String> {
     // A count that the broker does not report is a dash, not a zero.
-    let told = |count: Option<u64>| count.map_or_else(|| "-".into(), |count| count.to_string());
+    let cell = |count: Option<u64>| count.map_or_else(|| "-".into(), |count| count.to_string());
     let QueueInfo { name, ready, running, delayed, consumers } = queue;
-    vec![name.clone(), ready.to_string(), told(*running), told(*delayed), consumers.to_string()]
+    vec![name.clone(), ready.to_string(), cell(*running), cell(*delayed), consumers.to_string()]
 }

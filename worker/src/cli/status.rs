@@ -57,7 +57,7 @@ struct QueueStatus {
 
 async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> Outcome {
     let broker = app.broker().await?;
-    let mut told = BrokerStatus {
+    let mut broker_status = BrokerStatus {
         url: app.config().broker_url.to_string(),
         name: broker.capabilities().name,
         reachable: true,
@@ -67,12 +67,12 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
         Ok(answer) => answer,
         Err(failure) => {
             let (code, why) = failure.into_parts();
-            told.reachable = code != UNAVAILABLE;
-            told.error = Some(why.clone());
+            broker_status.reachable = code != UNAVAILABLE;
+            broker_status.error = Some(why.clone());
             if json {
                 let (workers, queues) = (Vec::new(), Vec::new());
                 output::json(&Status {
-                    broker: told,
+                    broker: broker_status,
                     workers,
                     queues,
                     delayed: None,
@@ -86,9 +86,9 @@ async fn show(app: &App, StatusArguments { timeout, json }: StatusArguments) -> 
     let Answer { workers, queues, delayed, paused_tasks, gap, silence } = answer;
     let idle = workers.is_empty();
     let silence = silence.map(|error| Failure::from(error).into_parts());
-    told.error = silence.as_ref().map(|(_, why)| why.clone());
-    let queues_left_out = gap.map(|gap| gap.text("queues", told.name));
-    let status = Status { broker: told, workers, queues, delayed, paused_tasks, queues_left_out };
+    broker_status.error = silence.as_ref().map(|(_, why)| why.clone());
+    let queues_left_out = gap.map(|gap| gap.text("queues", broker_status.name));
+    let status = Status { broker: broker_status, workers, queues, delayed, paused_tasks, queues_left_out };
     if json {
         output::json(&status)?;
     } else {

@@ -38,8 +38,8 @@ struct RunningAction {
 fn begin(state: &Arc<State>, viewer: &Viewer, action: Action) -> RunningAction {
     let (state, viewer) = (Arc::clone(state), viewer.clone());
     let progress = Arc::new(Progress::until(&state.stop));
-    let told = Arc::clone(&progress);
-    let task = tokio::spawn(async move { perform(&state, &viewer, &action, &told).await });
+    let shared = Arc::clone(&progress);
+    let task = tokio::spawn(async move { perform(&state, &viewer, &action, &shared).await });
     RunningAction { progress, task }
 }
 

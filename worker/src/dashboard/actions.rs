@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::command::send_command;
 use super::fields::{change, flag, number, several};
 use super::letters::Letters;
 use super::query::Query;
@@ -14,7 +15,6 @@ use super::schedules::{Named, PauseFields, ScheduleFields};
 use super::selection::{calls, select};
 use super::send::send;
 use super::state::State;
-use super::tell::tell;
 use crate::admin::dead::discard::drop_letters;
 use crate::admin::dead::search::LetterFilter;
 use crate::admin::dead::survey;
@@ -241,17 +241,17 @@ impl Action {
             Self::ResizeWorker { worker, by } => {
                 let (method, noun) = if *by < 0 { ("pool_shrink", "fewer") } else { ("pool_grow", "more") };
                 let slots = by.unsigned_abs();
-                tell(app, worker, method, "n", slots.into()).await?;
+                send_command(app, worker, method, "n", slots.into()).await?;
                 Ok(format!("{worker} has {} {noun}.", counted(slots, "slot")))
             }
             Self::AddQueue { worker, queue } => {
                 let queue = crate::app::config::value::queue(queue)
                     .map_err(|problem| Failure::usage(format!("`{queue}`: {problem}")))?;
-                tell(app, worker, "add_consumer", "queue", queue.clone().into()).await?;
+                send_command(app, worker, "add_consumer", "queue", queue.clone().into()).await?;
                 Ok(format!("{worker} consumes from {queue}."))
             }
             Self::CancelQueue { worker, queue } => {
-                tell(app, worker, "cancel_consumer", "queue", queue.clone().into()).await?;
+                send_command(app, worker, "cancel_consumer", "queue", queue.clone().into()).await?;
                 Ok(format!("{worker} consumes from {queue} no longer."))
             }
             Self::StopWorker { worker } => {

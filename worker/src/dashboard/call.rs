@@ -44,8 +44,8 @@ impl Call {
 
 /// Collects what is known about a call. `None` if the history does not have it.
 pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String> {
-    let told = |error: crate::error::Error| format!("{error:#}");
-    let Some(job) = state.history.job(id).await.map_err(told)? else { return Ok(None) };
+    let text = |error: crate::error::Error| format!("{error:#}");
+    let Some(job) = state.history.job(id).await.map_err(text)? else { return Ok(None) };
     let snapshot = state.watcher.latest();
     let running = snapshot.workers.iter().find(|worker| worker.tasks.iter().any(|task| task.id == id));
     let letter = match (&job.state, &job.queue) {
@@ -56,7 +56,7 @@ pub(crate) async fn find(state: &State, id: &str) -> Result<Option<Call>, String
         _ => None,
     };
     let children = Filter { parent: Some(id.to_owned()), ..Filter::default() };
-    let children = state.history.jobs(children, CHILDREN, None).await.map_err(told)?.jobs;
+    let children = state.history.jobs(children, CHILDREN, None).await.map_err(text)?.jobs;
     let (args, kwargs) = match &letter {
         Some(message) => {
             let letter = Letter::of(message);

@@ -9,6 +9,7 @@ mod actions;
 mod api;
 mod assets;
 mod call;
+mod command;
 mod connections;
 mod diagnosis;
 mod fields;
@@ -28,7 +29,6 @@ mod selection;
 mod send;
 mod snapshot;
 mod state;
-mod tell;
 mod watcher;
 
 use std::net::SocketAddr;

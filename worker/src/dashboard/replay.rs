@@ -35,7 +35,7 @@ pub(crate) async fn replay(state: &State, ids: &[String]) -> Outcome<String> {
             Err(failure) => done.problems.push(format!("{}: {}", job.id, failure.into_parts().1)),
         }
     }
-    done.told()
+    done.outcome()
 }
 
 #[derive(Default)]
@@ -72,7 +72,7 @@ impl Done {
         }
     }
 
-    fn told(self) -> Outcome<String> {
+    fn outcome(self) -> Outcome<String> {
         let text = format!("{} replayed.", counted(self.replayed, "call"));
         match self.problems.as_slice() {
             [] => Ok(text),

@@ -290,8 +290,8 @@ mod tests {
             &[],
             &[Pause::queue("email")],
         );
-        let told: Vec<_> = queues.iter().map(|q| (q.name.as_str(), q.ready, q.dead)).collect();
-        assert_eq!(told, [("email", 3, Some(2)), ("old.dead", 1, None)]);
+        let shown: Vec<_> = queues.iter().map(|q| (q.name.as_str(), q.ready, q.dead)).collect();
+        assert_eq!(shown, [("email", 3, Some(2)), ("old.dead", 1, None)]);
         assert!(queues[0].pause.is_some() && queues[1].pause.is_none());
         assert!(queues[1].is_dead_letter_queue && !queues[0].is_dead_letter_queue);
     }

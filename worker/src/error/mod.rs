@@ -324,11 +324,11 @@ mod tests {
 
     #[test]
     fn a_cause_keeps_only_the_outermost_context() {
-        let told =
+        let text =
             |error: Error| error.context("cannot declare queue `a`").context("cannot send `b`").to_string();
         let error = Error::cause(ErrorKind::Connection, "no connection to `c`: refused");
-        assert_eq!(told(error), "cannot send `b`: no connection to `c`: refused");
+        assert_eq!(text(error), "cannot send `b`: no connection to `c`: refused");
         let error = Error::topology("there is no exchange `x`");
-        assert_eq!(told(error), "cannot send `b`: cannot declare queue `a`: there is no exchange `x`");
+        assert_eq!(text(error), "cannot send `b`: cannot declare queue `a`: there is no exchange `x`");
     }
 }

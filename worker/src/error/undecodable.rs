@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_told_without_the_value() {
-        let told = |json: &str| {
+        let shown = |json: &str| {
             let error = serde_json::from_str::<Card>(json).expect_err(json);
             Undecodable::from(&error).to_string()
         };
@@ -148,7 +148,7 @@ mod tests {
             (r#"{"number": hunter2}"#, "expected value at line 1 column 12"),
             ("[]", "invalid length 0, expected struct Card with 4 elements at line 1 column 2"),
         ] {
-            assert_eq!(told(json), expected, "{json}");
+            assert_eq!(shown(json), expected, "{json}");
         }
         let error = serde_json::from_value::<Never>("hunter2".into()).expect_err("no variants");
         assert_eq!(Undecodable::from(&error).to_string(), "unknown variant, there are no variants");

@@ -324,7 +324,7 @@ mod tests {
         ]
     }
 
-    fn told(events: &[Occurrence]) -> (Job, Vec<Counter>) {
+    fn applied(events: &[Occurrence]) -> (Job, Vec<Counter>) {
         let mut job = Job::new("a".into(), events[0].at);
         let tallies = events.iter().filter_map(|event| job.apply(event)).map(|tally| tally.what).collect();
         (job, tallies)
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_life_in_order() {
-        let (job, tallies) = told(&life());
+        let (job, tallies) = applied(&life());
         assert_eq!((job.state, job.finished_at), (JobState::Success, Some(at(45))));
         assert_eq!(job.reported.as_ref().map(ToString::to_string).as_deref(), Some("2 of 3 (66 %)"));
         assert_eq!((job.name.as_deref(), job.result.as_deref()), (Some("add"), Some("5")));
@@ -352,14 +352,14 @@ mod tests {
 
     #[test]
     fn any_order_and_any_repetition_tell_the_same() {
-        let (expected, mut counted) = told(&life());
+        let (expected, mut counted) = applied(&life());
         counted.sort();
         for seed in 0..500 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut events = life();
             events.extend(life().into_iter().filter(|_| random.bool()));
             random.shuffle(&mut events);
-            let (job, mut tallies) = told(&events);
+            let (job, mut tallies) = applied(&events);
             tallies.sort();
             assert_eq!(job, expected, "seed {seed}");
             assert_eq!(tallies, counted, "seed {seed}");
@@ -370,14 +370,14 @@ mod tests {
     fn a_dead_letter_that_is_replayed_runs_again() {
         let dead = Occurrence { reason: Some("max_retries".into()), ..event(Kind::DeadLettered, 20) };
         let mut events = vec![event(Kind::Started, 10), failed(Kind::Failed, 20, "MailError: no"), dead];
-        let (job, _) = told(&events);
+        let (job, _) = applied(&events);
         assert_eq!((job.state, job.reason.as_deref()), (JobState::DeadLettered, Some("max_retries")));
         assert_eq!(job.error.as_deref(), Some("MailError: no"));
         events.push(event(Kind::Started, 60_000));
-        let (job, _) = told(&events);
+        let (job, _) = applied(&events);
         assert_eq!((job.state, job.finished_at), (JobState::Started, None));
         events.push(event(Kind::Succeeded, 60_500));
-        let (job, _) = told(&events);
+        let (job, _) = applied(&events);
         assert_eq!((job.state, job.attempts.len()), (JobState::Success, 2));
     }
 }

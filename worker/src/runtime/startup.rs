@@ -39,7 +39,7 @@ impl From<Error> for NotReady {
 /// Runs the `#[setup]` functions on a separate thread, since a plain one may block it for as long as it likes. If the worker
 /// is stopped meanwhile, an async function ends at its next await and a plain one is left behind.
 pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotReady> {
-    let (tell, mut told) = oneshot::channel();
+    let (sender, mut done) = oneshot::channel();
     let stop = handle.warm.child_token();
     let _stopped_when_dropped = stop.clone().drop_guard();
     let runtime = Handle::current();
@@ -53,14 +53,14 @@ pub(super) async fn set_up(handle: &WorkerHandle) -> Result<SharedState, NotRead
     };
     std::thread::Builder::new()
         .name("mq-worker-setup".into())
-        .spawn(move || drop(tell.send(caught(|| runtime.block_on(prepare)))))
+        .spawn(move || drop(sender.send(caught(|| runtime.block_on(prepare)))))
         .map_err(|error| Error::config("cannot start a thread for `#[setup]`").with_source(error))?;
-    let told = tokio::select! {
+    let done = tokio::select! {
         biased;
-        told = &mut told => Some(told),
-        () = handle.warm.cancelled() => tokio::time::timeout(SETUP_CLEANUP_TIMEOUT, told).await.ok(),
+        done = &mut done => Some(done),
+        () = handle.warm.cancelled() => tokio::time::timeout(SETUP_CLEANUP_TIMEOUT, done).await.ok(),
     };
-    match told {
+    match done {
         None => Err(NotReady::Stopped),
         Some(Ok(Ok(prepared))) => prepared,
         Some(Ok(Err(panic))) => Err(Error::config(format!("a `#[setup]` function panicked: {panic}")).into()),

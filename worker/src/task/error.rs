@@ -133,8 +133,8 @@ impl TaskFailure {
         let mut source = error.source();
         while let Some(cause) = source {
             let text = cause.to_string();
-            let told = failure.traceback.take().unwrap_or_else(|| failure.to_string());
-            failure.traceback = Some(told + "\ncaused by: " + &text);
+            let traceback = failure.traceback.take().unwrap_or_else(|| failure.to_string());
+            failure.traceback = Some(traceback + "\ncaused by: " + &text);
             // Many errors already print their cause: do not repeat it.
             if !failure.message.contains(&text) {
                 failure.message.push_str(": ");

@@ -77,14 +77,14 @@ pub fn start() -> Result<Option<Exporting>> {
 #[cfg(unix)]
 pub(crate) async fn flush() {
     let Some(provider) = PROVIDER.get() else { return };
-    let (tell, told) = tokio::sync::oneshot::channel();
+    let (sender, flushed) = tokio::sync::oneshot::channel();
     // A detached thread: a collector that does not reply may block it for longer than the caller is willing to wait.
     let sending = std::thread::Builder::new().spawn(move || {
         let _ = provider.force_flush();
-        let _ = tell.send(());
+        let _ = sender.send(());
     });
     if sending.is_ok() {
-        let _ = told.await;
+        let _ = flushed.await;
     }
 }
 

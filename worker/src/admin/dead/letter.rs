@@ -149,9 +149,9 @@ impl<'a> Letter<'a> {
         for Attempt { attempt, at, error, worker } in history::read(&self.message.headers) {
             line(&format!("attempt {attempt}"), &format!("{at} on {worker}: {}", one_line(&error, 200)));
         }
-        let told = ["task", "id", "retries", names::HISTORY];
+        let shown = ["task", "id", "retries", names::HISTORY];
         for (name, value) in self.message.headers.iter() {
-            if !told.contains(&name) && !name.starts_with("mq-dead-") {
+            if !shown.contains(&name) && !name.starts_with("mq-dead-") {
                 line(&format!("{name} "), &value.to_string());
             }
         }

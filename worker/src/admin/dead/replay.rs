@@ -66,16 +66,20 @@ pub(crate) async fn send_back(app: &App, delivery: &Delivery, dead_queue: &str) 
     Ok(sent.map(|()| Sent::Back)?)
 }
 
-/// Sends all letters of a search back, many at a time, and passes each outcome to `told`.
-pub(crate) async fn send_all_back(app: &App, search: &mut Search, told: impl Fn(&Message, &Sent)) -> Outcome {
-    let (queue, told) = (search.queue.clone(), &told);
+/// Sends all letters of a search back, many at a time, and passes each outcome to `report`.
+pub(crate) async fn send_all_back(
+    app: &App,
+    search: &mut Search,
+    report: impl Fn(&Message, &Sent),
+) -> Outcome {
+    let (queue, report) = (search.queue.clone(), &report);
     let queue = &queue;
     search
         .each(async |delivery: Delivery| {
             // Published and confirmed first: a crash in between may run the task twice, it may never lose it.
             let sent = send_back(app, &delivery, queue).await;
             let fate = sent.map(|sent| {
-                told(&delivery.message, &sent);
+                report(&delivery.message, &sent);
                 match sent {
                     Sent::Back => Handled::Done,
                     Sent::LockedOut { .. } => Handled::Kept,

@@ -260,9 +260,9 @@ mod tests {
             (b"", UNAVAILABLE, "cannot reach"),
         ] {
             let (answered, base, _) = ask(answer);
-            let (told, text) = answered.expect_err("no answer").into_parts();
+            let (status, text) = answered.expect_err("no answer").into_parts();
             assert!(text.contains(&base) && text.contains(expected), "{expected}: {text}");
-            assert_eq!(told, code, "{text}");
+            assert_eq!(status, code, "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
     }

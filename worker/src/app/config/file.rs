@@ -59,7 +59,7 @@ fn apply(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Located> {
             }
         } else if let Some((_, variable)) = STRUCTURES.iter().find(|(key, _)| *key == name) {
             structure(&mut draft.config, &name, value).map_err(|error| {
-                (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", told(&error)))
+                (error.span().map_or(at, |span| line(span.start)), format!("`{name}`: {}", text_of(&error)))
             })?;
             draft.origins.insert(variable, file.at(at));
         } else {
@@ -150,7 +150,7 @@ fn structure(config: &mut Config, key: &str, value: Spanned<DeValue<'_>>) -> Res
 }
 
 /// The parser's message, without the value that it quotes if that may be an address in the wrong place.
-fn told(error: &toml::de::Error) -> String {
+fn text_of(error: &toml::de::Error) -> String {
     let text = error.message();
     if looks_like_an_address(text) || text.contains("amqp") { without_values(text) } else { text.to_owned() }
 }
@@ -165,5 +165,5 @@ pub(super) fn set_structure(config: &mut Config, key: &str, text: &str) -> Resul
     };
     DeValue::parse(text)
         .and_then(|value| structure(config, key, value))
-        .map_err(|error| format!("{}; expected TOML such as `{example}`", told(&error)))
+        .map_err(|error| format!("{}; expected TOML such as `{example}`", text_of(&error)))
 }

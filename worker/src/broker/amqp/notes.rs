@@ -231,8 +231,8 @@ impl Notebook {
         F: Future<Output = lapin::Result<T>>,
     {
         let what = format!("{what} stream `{}`", register.name());
-        let told = streams::ask(&self.amqp, &what, READING, ask).await?;
-        told.map_err(|error| match reply_code(&error) {
+        let answer = streams::ask(&self.amqp, &what, READING, ask).await?;
+        answer.map_err(|error| match reply_code(&error) {
             // Its leader is not available yet, or it is not declared yet: that does not mean that nothing was noted.
             Some(code::NOT_FOUND) => {
                 Error::connection(format!("stream `{}` is not available: {}", register.name(), text(&error)))

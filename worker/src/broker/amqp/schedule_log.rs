@@ -106,8 +106,8 @@ impl AmqpScheduleLog {
         let what = format!("{what} stream `{STREAM}`");
         // An unreachable broker must be an error within the usual time limit: only reading may take longer.
         self.amqp.streams.reach(&what, self.amqp.limit).await?;
-        let told = streams::ask(&self.amqp, &what, READING, ask).await?;
-        told.map_err(|error| match reply_code(&error) {
+        let answer = streams::ask(&self.amqp, &what, READING, ask).await?;
+        answer.map_err(|error| match reply_code(&error) {
             Some(code::NOT_FOUND) => {
                 Error::connection(format!("stream `{STREAM}` is not available: {}", text(&error)))
             }

@@ -37,7 +37,7 @@ where
             Err(error) if text(&error).contains(NO_REPLICA) && tries.next().is_some() => {
                 tokio::time::sleep(PAUSE).await;
             }
-            told => return Ok(told),
+            answer => return Ok(answer),
         }
     }
 }

@@ -86,9 +86,9 @@ impl MemoryState {
 
     /// Runs the timers that are due, and cancels consumers whose receiver was dropped.
     pub(super) fn tick(&mut self, now: Instant) {
-        let deaf: Vec<u64> =
+        let closed: Vec<u64> =
             self.consumers.iter().filter(|(_, one)| one.is_closed()).map(|(id, _)| *id).collect();
-        for id in deaf {
+        for id in closed {
             self.cancel(id, now);
         }
         while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {

@@ -32,12 +32,12 @@ pub(super) async fn list(history: &History, arguments: &JobsListArguments) -> Ou
             usize::MAX,
         )?;
     }
-    tell(&page);
+    note_rest(&page);
     Ok(())
 }
 
 /// Notes what the list does not show.
-fn tell(page: &Page) {
+fn note_rest(page: &Page) {
     match (page.next, page.searched_to) {
         (Some(next), Some(time)) => {
             output::note(format!("searched back to {}; use --after {next} to continue", show::time(time)))

@@ -104,9 +104,9 @@ pub(crate) fn to_error(what: impl std::fmt::Display, error: lapin::Error) -> Err
         Some(_) if is_channel_error(&error) => ErrorKind::Rejected,
         _ => ErrorKind::Connection,
     };
-    let told = Error::new(kind, format!("{what}: {}", text(&error)));
+    let described = Error::new(kind, format!("{what}: {}", text(&error)));
     // The broker's message is already in the text: a source would only repeat it.
-    if protocol(&error).is_some() { told } else { told.with_source(error) }
+    if protocol(&error).is_some() { described } else { described.with_source(error) }
 }
 
 #[cfg(test)]

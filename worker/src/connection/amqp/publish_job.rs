@@ -32,7 +32,7 @@ pub(super) struct Refused {
 }
 
 impl PublishRequest {
-    pub(super) fn tell(self, outcome: Result<()>) {
+    pub(super) fn answer(self, outcome: Result<()>) {
         // An error means that the caller has given up.
         let _ = self.reply.send(outcome);
     }

@@ -152,12 +152,12 @@ impl Publishing {
             LinkState::Down(Some(failure)) if failure.is_final => {
                 for (outgoing, request) in self.waiting.drain(..) {
                     let error = failure.to_error().context(unsent(&outgoing));
-                    request.tell(Err(error));
+                    request.answer(Err(error));
                 }
             }
             LinkState::Closed => {
                 for (_, request) in self.waiting.drain(..) {
-                    request.tell(Err(closed()));
+                    request.answer(Err(closed()));
                 }
             }
             _ => {}
@@ -185,7 +185,7 @@ impl Publishing {
                 continue;
             }
             if let Err(error) = outgoing.check(open.frame_max) {
-                request.tell(Err(error));
+                request.answer(Err(error));
                 continue;
             }
             let number = self.window.push(Arc::clone(&outgoing), request);
@@ -210,18 +210,18 @@ impl Publishing {
                 WriteOutcome::Unconfirmed(error) => self.broken(Some(error)),
             }
         }
-        let mut told = Vec::with_capacity(round.len());
-        self.window.confirmed(round, |outgoing, request, outcome| told.push((outgoing, request, outcome)));
-        if !told.is_empty() {
+        let mut certain = Vec::with_capacity(round.len());
+        self.window.confirmed(round, |outgoing, request, outcome| certain.push((outgoing, request, outcome)));
+        if !certain.is_empty() {
             self.pause = Pause::default();
         }
-        for (outgoing, request, outcome) in told {
+        for (outgoing, request, outcome) in certain {
             match outcome {
-                Outcome::Taken => request.tell(Ok(())),
+                Outcome::Taken => request.answer(Ok(())),
                 Outcome::Refused => self.refused(outgoing, request),
                 Outcome::Unroutable(reason) => {
                     let why = format!("no queue takes the message: {reason}");
-                    request.tell(Err(Error::new(ErrorKind::Unroutable, why)));
+                    request.answer(Err(Error::new(ErrorKind::Unroutable, why)));
                 }
             }
         }
@@ -234,7 +234,7 @@ impl Publishing {
         let now = Instant::now();
         let Refused { since, pause } = request.refused.unwrap_or(Refused { since: now, pause: first });
         if now + pause >= request.deadline.min(since + REFUSED_FOR) || !outgoing.is_for_one_queue() {
-            return request.tell(Err(Error::new(
+            return request.answer(Err(Error::new(
                 ErrorKind::Rejected,
                 "the broker refused the message: the queue is full, or the broker had an internal error",
             )));
@@ -285,11 +285,11 @@ impl Publishing {
             let Some(request) = entry.request else { continue };
             match &close_cause {
                 Some(close_cause) if guilty => {
-                    request.tell(Err(close_cause.to_error(&entry.outgoing, &why_text)))
+                    request.answer(Err(close_cause.to_error(&entry.outgoing, &why_text)))
                 }
                 Some(_) if found => again.push_back((entry.outgoing, request)),
                 _ if !entry.was_written => again.push_back((entry.outgoing, request)),
-                _ => request.tell(Err(unknown(&entry.outgoing, &why_text))),
+                _ => request.answer(Err(unknown(&entry.outgoing, &why_text))),
             }
         }
         again.append(&mut self.waiting);
@@ -306,7 +306,7 @@ impl Publishing {
             && let Some((outgoing, request)) = self.waiting.pop_front()
         {
             let what = unsent(&outgoing);
-            request.tell(Err(match (&blocked, &state) {
+            request.answer(Err(match (&blocked, &state) {
                 (Some(reason), _) => Error::timeout(format!(
                     "{what}: the broker takes no messages ({reason}) and did not accept any within {limit}"
                 )),
@@ -331,7 +331,7 @@ impl Publishing {
                 None => format!("no confirm within {limit}"),
             };
             if let Some(request) = entry.request.take() {
-                request.tell(Err(unknown(&entry.outgoing, &why)));
+                request.answer(Err(unknown(&entry.outgoing, &why)));
             }
         }
     }

@@ -38,7 +38,7 @@ pub(super) struct Entry<R> {
     pub(super) was_written: bool,
     /// The confirm, once it has arrived.
     taken: Option<bool>,
-    /// True once the caller has been told.
+    /// True once the caller has been answered.
     is_reported: bool,
 }
 
@@ -97,8 +97,12 @@ impl<R> Window<R> {
         self.entries.iter_mut()
     }
 
-    /// Takes all confirms that have arrived, and passes each outcome that is certain to `tell`.
-    pub(super) fn confirmed(&mut self, round: Vec<Confirm>, mut tell: impl FnMut(Arc<Outgoing>, R, Outcome)) {
+    /// Takes all confirms that have arrived, and passes each outcome that is certain to `report`.
+    pub(super) fn confirmed(
+        &mut self,
+        round: Vec<Confirm>,
+        mut report: impl FnMut(Arc<Outgoing>, R, Outcome),
+    ) {
         let mut clean = Vec::new();
         let mut unclean = Vec::new();
         let mut returned = Vec::new();
@@ -118,7 +122,7 @@ impl<R> Window<R> {
         }
         // Before any outcome is reported: a confirm and its return may arrive in one round, in any order.
         for message in returned {
-            self.attribute(message, &mut tell);
+            self.attribute(message, &mut report);
         }
         let mut certain = if clean.is_empty() { Vec::new() } else { mem::take(&mut self.held) };
         certain.append(&mut clean);
@@ -127,7 +131,7 @@ impl<R> Window<R> {
             certain.append(&mut self.held);
         }
         for number in certain {
-            self.tell(number, &mut tell);
+            self.settle(number, &mut report);
         }
         while self.entries.front().is_some_and(|entry| entry.is_reported && entry.taken.is_some()) {
             let entry = self.entries.pop_front().expect("there is a front");
@@ -136,7 +140,7 @@ impl<R> Window<R> {
         }
     }
 
-    fn attribute(&mut self, message: Box<Returned>, tell: &mut impl FnMut(Arc<Outgoing>, R, Outcome)) {
+    fn attribute(&mut self, message: Box<Returned>, report: &mut impl FnMut(Arc<Outgoing>, R, Outcome)) {
         let guilty = self
             .entries
             .iter_mut()
@@ -145,7 +149,7 @@ impl<R> Window<R> {
             Some(entry) => {
                 entry.is_reported = true;
                 if let Some(request) = entry.request.take() {
-                    tell(Arc::clone(&entry.outgoing), request, Outcome::Unroutable(message.reason));
+                    report(Arc::clone(&entry.outgoing), request, Outcome::Unroutable(message.reason));
                 }
             }
             None => tracing::warn!(
@@ -156,13 +160,13 @@ impl<R> Window<R> {
         }
     }
 
-    fn tell(&mut self, number: u64, tell: &mut impl FnMut(Arc<Outgoing>, R, Outcome)) {
+    fn settle(&mut self, number: u64, report: &mut impl FnMut(Arc<Outgoing>, R, Outcome)) {
         let Some(entry) = self.get_mut(number) else { return };
         if let (false, Some(taken)) = (entry.is_reported, entry.taken) {
             entry.is_reported = true;
             if let Some(request) = entry.request.take() {
                 let outcome = if taken { Outcome::Taken } else { Outcome::Refused };
-                tell(Arc::clone(&entry.outgoing), request, outcome);
+                report(Arc::clone(&entry.outgoing), request, outcome);
             }
         }
     }
@@ -204,10 +208,10 @@ mod tests {
             .into_iter()
             .map(|(number, returned)| Confirm { number, taken: true, returned })
             .collect();
-        let mut told = Vec::new();
-        window.confirmed(confirms, |_, who, outcome| told.push((who, outcome == Outcome::Taken)));
-        told.sort_unstable();
-        told
+        let mut reported = Vec::new();
+        window.confirmed(confirms, |_, who, outcome| reported.push((who, outcome == Outcome::Taken)));
+        reported.sort_unstable();
+        reported
     }
 
     #[test]
@@ -263,11 +267,11 @@ mod tests {
             let lost: Vec<bool> = (0..count).map(|_| random.u8(0..4) == 0).collect();
             let mut window = Window::new();
             let numbers: Vec<u64> = (0..count).map(|n| window.push(outgoing(&n.to_string()), n)).collect();
-            let mut told = vec![None; count as usize];
+            let mut reported = vec![None; count as usize];
             let (mut published, mut waiting) = (0, VecDeque::new());
             let mut unconfirmed: Vec<u32> = Vec::new();
             let mut seen = Vec::new();
-            while told.iter().any(Option::is_none) {
+            while reported.iter().any(Option::is_none) {
                 match random.u8(0..3) {
                     0 if published < count => {
                         if lost[published as usize] {
@@ -285,7 +289,7 @@ mod tests {
                         random.shuffle(&mut seen);
                         for (n, taken) in round(&mut window, mem::take(&mut seen)) {
                             assert_eq!(taken, !lost[n as usize], "seed {seed}, message {n}");
-                            assert!(told[n as usize].replace(taken).is_none(), "told twice");
+                            assert!(reported[n as usize].replace(taken).is_none(), "reported twice");
                         }
                     }
                 }

@@ -123,8 +123,8 @@ impl Postgres {
             let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
             while let Some(message) = messages.next().await {
                 match message {
-                    Ok(AsyncMessage::Notification(heard)) => {
-                        if sender.send(heard.payload().to_owned()).is_err() {
+                    Ok(AsyncMessage::Notification(notification)) => {
+                        if sender.send(notification.payload().to_owned()).is_err() {
                             return;
                         }
                     }

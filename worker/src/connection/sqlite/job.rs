@@ -168,9 +168,9 @@ impl<T: Send, F: Run<T>> Work for Asked<T, F> {
     fn answer(self: Box<Self>, engine: &mut Engine) {
         let Self { on_caller_gone, found, reply, .. } = *self;
         if let Some(found) = found
-            && let Err(Ok(unheard)) = reply.send(found)
+            && let Err(Ok(undelivered)) = reply.send(found)
         {
-            on_caller_gone(engine, unheard);
+            on_caller_gone(engine, undelivered);
         }
     }
 

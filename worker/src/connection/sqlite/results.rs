@@ -153,7 +153,7 @@ impl Engine {
                     .prepare_cached("SELECT record FROM result WHERE seq = ?")?
                     .query_row([seq], |row| row.get(0))?;
                 let task_id = task_id.to_owned();
-                self.waiters.tell(&Stored { task_id, seq, is_final: row.get(2)?, record });
+                self.waiters.answer(&Stored { task_id, seq, is_final: row.get(2)?, record });
             }
             self.waiters.seen = seq;
         }

@@ -78,7 +78,7 @@ impl Engine {
         }
         self.hand_out(changes.handed);
         for stored in changes.stored {
-            self.waiters.tell(&stored);
+            self.waiters.answer(&stored);
         }
     }
 

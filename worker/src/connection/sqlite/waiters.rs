@@ -65,10 +65,10 @@ impl Waiters {
     }
 
     /// Answers the callers for which a record is news.
-    pub(super) fn tell(&mut self, stored: &Stored) {
+    pub(super) fn answer(&mut self, stored: &Stored) {
         let Some(waiters) = self.by_task.get_mut(&stored.task_id) else { return };
-        let told = waiters.extract_if(.., |waiter| waiter.news.is(stored.seq, stored.is_final));
-        for Waiter { reply, .. } in told {
+        let answered = waiters.extract_if(.., |waiter| waiter.news.is(stored.seq, stored.is_final));
+        for Waiter { reply, .. } in answered {
             let _ = reply.send(Ok((stored.seq, stored.record.clone())));
         }
         if waiters.is_empty() {

@@ -128,7 +128,7 @@ pub(crate) fn page(
                     }
                 }
                 main #content tabindex="-1" {
-                    @if let Some(notice) = notice { (told(&notice)) }
+                    @if let Some(notice) = notice { (shown(&notice)) }
                     (content)
                 }
             }
@@ -160,7 +160,7 @@ fn document(title: &str, live: bool, body: &Markup) -> Markup {
     }
 }
 
-fn told(notice: &Notice) -> Markup {
+fn shown(notice: &Notice) -> Markup {
     html! {
         @match notice {
             Notice::Done(text) => p.notice.good role="status" { (text) },

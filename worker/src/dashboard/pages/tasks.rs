@@ -197,9 +197,9 @@ fn row(state: &State, viewer: &Viewer, job: &Job) -> Markup {
 
 /// Arguments in one line.
 fn arguments(job: &Job) -> String {
-    let told =
+    let shown =
         |text: &Option<String>| text.clone().filter(|text| !matches!(text.as_str(), "()" | "[]" | "{}" | ""));
-    let parts: Vec<String> = [told(&job.args), told(&job.kwargs)].into_iter().flatten().collect();
+    let parts: Vec<String> = [shown(&job.args), shown(&job.kwargs)].into_iter().flatten().collect();
     one_line(&parts.join(" "), 120)
 }
 

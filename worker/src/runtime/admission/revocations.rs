@@ -47,7 +47,7 @@ impl Revocations {
     }
 
     /// Passes a revocation on to a running call, if its id was revoked.
-    pub(crate) fn tell(&self, context: &Context) {
+    pub(crate) fn pass_on(&self, context: &Context) {
         match self.find(context.id()) {
             Some(Known { terminate: true, .. }) => context.terminate(),
             Some(_) => context.revoke(),

@@ -214,11 +214,11 @@ impl Node {
         self.revocations.add(notes.iter().cloned());
         let mut running = Vec::new();
         for task in self.running.list().iter().filter(|task| ids.iter().any(|id| id == task.context.id())) {
-            self.revocations.tell(&task.context);
+            self.revocations.pass_on(&task.context);
             running.push(task.context.id().to_owned());
         }
-        let told = ids.join(", ");
-        tracing::info!(ids = told, terminate = terminate, "revoked by remote control");
+        let ids = ids.join(", ");
+        tracing::info!(ids = ids, terminate = terminate, "revoked by remote control");
         // Python's clients notify only the workers that are running now.
         if !is_set(arguments, "noted") {
             let app = self.app.clone();
@@ -232,7 +232,7 @@ impl Node {
             });
         }
         json!({"ok": match (terminate, running.as_slice()) {
-            (false, _) => format!("tasks {told} flagged as revoked"),
+            (false, _) => format!("tasks {ids} flagged as revoked"),
             (true, []) => "terminate: tasks unknown".to_owned(),
             (true, running) => format!("terminate: {}", running.join(", ")),
         }})

@@ -40,7 +40,7 @@ pub(super) fn task(node: &str, task: &RunningTask, arguments_as: ArgumentsAs) ->
         ArgumentsAs::Text => arguments_in_words(context.message()),
         ArgumentsAs::Dots => (json!("(…)"), json!({})),
     };
-    let mut told = json!({
+    let mut described = json!({
         "id": context.id(),
         "name": context.headers().get_str("shadow").unwrap_or(context.task()),
         "args": args,
@@ -54,9 +54,9 @@ pub(super) fn task(node: &str, task: &RunningTask, arguments_as: ArgumentsAs) ->
     });
     // Celery's tools ignore keys that they do not know.
     if let Some(report) = context.reports().latest().filter(|report| report.state != State::Started) {
-        told["reported"] = reported(&report);
+        described["reported"] = reported(&report);
     }
-    told
+    described
 }
 
 fn reported(report: &Report) -> Value {
@@ -310,12 +310,12 @@ mod tests {
             ("amqp://localhost", "localhost", "guest", 5672, "/"),
             ("amqp://u@h:1/%2F?heartbeat=5", "h", "u", 1, "/"),
         ] {
-            let told = broker(&url.parse().expect("a URL"));
-            assert_eq!(told["hostname"], host, "{told}");
-            assert_eq!(told["userid"], user, "{told}");
-            assert_eq!(told["port"], port, "{told}");
-            assert_eq!(told["virtual_host"], vhost, "{told}");
-            assert!(!told.to_string().contains("hid"), "{told}");
+            let described = broker(&url.parse().expect("a URL"));
+            assert_eq!(described["hostname"], host, "{described}");
+            assert_eq!(described["userid"], user, "{described}");
+            assert_eq!(described["port"], port, "{described}");
+            assert_eq!(described["virtual_host"], vhost, "{described}");
+            assert!(!described.to_string().contains("hid"), "{described}");
         }
         let odd = broker(&"amqp:guest:secret@host".parse().expect("a URL")).to_string();
         assert!(!odd.contains("secret"), "{odd}");
@@ -329,8 +329,8 @@ mod tests {
             result_backend: Some("sqlite:results.db".parse().expect("a URL")),
             ..Config::default()
         };
-        let told = settings(&config);
-        assert_eq!(told["broker_url"], "amqp://guest:***@rabbit");
-        assert!(!told.to_string().contains("hidden"), "{told}");
+        let described = settings(&config);
+        assert_eq!(described["broker_url"], "amqp://guest:***@rabbit");
+        assert!(!described.to_string().contains("hidden"), "{described}");
     }
 }

@@ -76,7 +76,7 @@ impl Node {
     /// Answers commands until `over`. A lost mailbox is set up again.
     pub(super) async fn serve(self: Arc<Self>, broker: Arc<dyn Broker>, over: CancellationToken) {
         let mut pause = Duration::from_secs(1);
-        let mut told = false;
+        let mut is_logged = false;
         let mut checked = false;
         loop {
             let mailbox = Mailbox::of_worker(&self.name);
@@ -87,7 +87,7 @@ impl Node {
             };
             match opened {
                 Ok(consumer) => {
-                    (pause, told) = (Duration::from_secs(1), false);
+                    (pause, is_logged) = (Duration::from_secs(1), false);
                     tracing::debug!(queue = mailbox.queue, "remote control is ready");
                     // Catch up on what was announced while there was no mailbox.
                     self.revocations.look();
@@ -111,8 +111,8 @@ impl Node {
                     );
                 }
                 Err(error) => {
-                    if !told {
-                        told = true;
+                    if !is_logged {
+                        is_logged = true;
                         tracing::warn!(
                             error = format!("{error:#}"),
                             "no remote control (`mq-worker status`, `celery inspect`); the worker continues without it"

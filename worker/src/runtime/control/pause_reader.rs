@@ -104,7 +104,7 @@ impl PauseReader {
             let sleep = match attach().await {
                 Ok(()) => {
                     if open != attached {
-                        self.tell(&attached, &open);
+                        self.log(&attached, &open);
                         self.detached(&open);
                         attached = open;
                     }
@@ -136,7 +136,7 @@ impl PauseReader {
     }
 
     /// Logs a change.
-    fn tell(&self, before: &[String], after: &[String]) {
+    fn log(&self, before: &[String], after: &[String]) {
         for queue in before.iter().filter(|queue| !after.contains(queue)) {
             let until =
                 self.pauses.end_of_queue(queue).map(|end| end.to_rfc3339_opts(SecondsFormat::Secs, true));

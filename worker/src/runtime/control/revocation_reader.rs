@@ -69,7 +69,7 @@ impl RevocationReader {
         }
         self.revocations.add(found.notes);
         for task in self.running.list() {
-            self.revocations.tell(&task.context);
+            self.revocations.pass_on(&task.context);
         }
         Ok(())
     }

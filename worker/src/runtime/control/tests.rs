@@ -128,19 +128,19 @@ async fn revoking_and_terminating_are_answered_in_celery_s_words() {
 /// Without these keys, Flower's page of a worker fails.
 #[test]
 fn a_queue_has_every_key_that_celery_s_has() {
-    let told = &ask(&node("one@h", "queues"), "active_queues", json!({}))[0];
+    let reply = &ask(&node("one@h", "queues"), "active_queues", json!({}))[0];
     let keys = "name exchange routing_key queue_arguments binding_arguments consumer_arguments durable exclusive \
                 auto_delete no_ack alias bindings no_declare expires message_ttl max_length max_length_bytes \
                 max_priority";
     for key in keys.split_whitespace() {
-        assert!(told.get(key).is_some(), "{key} is missing in {told}");
+        assert!(reply.get(key).is_some(), "{key} is missing in {reply}");
     }
     for key in
         ["name", "type", "arguments", "durable", "passive", "auto_delete", "delivery_mode", "no_declare"]
     {
-        assert!(told["exchange"].get(key).is_some(), "{key} is missing in {told}");
+        assert!(reply["exchange"].get(key).is_some(), "{key} is missing in {reply}");
     }
-    assert_eq!((&told["name"], &told["max_priority"]), (&json!("mail"), &json!(9)));
+    assert_eq!((&reply["name"], &reply["max_priority"]), (&json!("mail"), &json!(9)));
 }
 
 #[test]
@@ -215,7 +215,8 @@ async fn a_command_whose_nodes_are_named_in_an_unknown_way_is_not_carried_out() 
         reply_to: Some(ReplyTo { exchange: "x".into(), routing_key: "k".into() }),
         ..Command::new("shutdown")
     };
-    let reply = node.answer(&command.into_message(1).expect("a message")).await.expect("an error is told");
+    let reply =
+        node.answer(&command.into_message(1).expect("a message")).await.expect("an error is an answer");
     let reply = &Reply::from_message(&reply.message).expect("a reply")[0];
     assert!(reply.error().expect("an error").contains("pcre"), "{reply:?}");
     assert!(!node.handle.is_stopping());
@@ -277,7 +278,7 @@ async fn clients_reach_all_nodes_some_or_none() {
     assert_eq!((workers[0].name.as_str(), workers[0].concurrency), ("one@h", Some(4)));
     assert_eq!((&workers[0].queues, workers[0].running), (&vec!["mail".to_owned()], Some(0)));
 
-    control.to(["one@h"]).tell("shutdown", Map::new()).await.expect("told");
+    control.to(["one@h"]).tell("shutdown", Map::new()).await.expect("sent");
     while !one.handle.is_stopping() {
         tokio::task::yield_now().await;
     }

@@ -126,7 +126,7 @@ async fn walk(
 ) -> Result<Walked> {
     let mut walk = Walk::new(Arc::clone(&settler.broker), queue, most);
     let mut expired: VecDeque<(u64, Settlement)> = VecDeque::new();
-    let (mut gone, mut told) = (0, 0);
+    let (mut gone, mut reported) = (0, 0);
     let walked = async {
         while !over.is_cancelled()
             && let Some(Taken { delivery, place }) = walk.next().await?
@@ -134,20 +134,20 @@ async fn walk(
             let headers = &delivery.message.headers;
             let has_expired = headers.get_str(names::DEAD_REASON) == Some("expired");
             let kept = match headers.unreported_drop() {
-                Some(_) => tell(gate, settler, queue, delivery).await.err(),
+                Some(_) => report(gate, settler, queue, delivery).await.err(),
                 None => Some(delivery.settlement),
             };
             match (kept, has_expired) {
                 (Some(settlement), true) => expired.push_back((place, settlement)),
                 (Some(settlement), false) => walk.hold(place, settlement),
-                (None, true) => told += 1,
+                (None, true) => reported += 1,
                 (None, false) => {}
             }
         }
         Ok(())
     }
     .await;
-    let is_done = told == 0 || told + expired.len() <= KEPT;
+    let is_done = reported == 0 || reported + expired.len() <= KEPT;
     while expired.len() > KEPT
         && let Some((_, oldest)) = expired.pop_front()
     {
@@ -160,7 +160,7 @@ async fn walk(
 }
 
 /// Reports one call, and replaces its letter with a marked one. `Err`: the letter stays as it is.
-async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery) -> Result<(), Settlement> {
+async fn report(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery) -> Result<(), Settlement> {
     let reason = delivery.message.headers.unreported_drop().unwrap_or_default().to_owned();
     let request = gate.dropped(delivery)?;
     let why = match reason.as_str() {
@@ -170,7 +170,7 @@ async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery)
         _ => "its queue dropped it",
     };
     let (id, queue) = (request.context.id().to_owned(), request.context.queue().to_owned());
-    let told = async {
+    let reported = async {
         settler.revoked(&request, why).await?;
         let mut message = copy_of(&request);
         let error = format!("no worker has run it: {why}; its caller was notified that it is revoked");
@@ -178,7 +178,7 @@ async fn tell(gate: &Gate, settler: &Settler, letters: &str, delivery: Delivery)
         let letter = |message| Effect::Publish(Publication::to_queue(letters, message));
         settler.publish_copy(&request, "keep a dead letter", TrimmedCopy::letter(message), letter).await
     };
-    match told.await {
+    match reported.await {
         Ok(()) => {
             tracing::warn!(
                 task = request.context.task(),

@@ -32,7 +32,7 @@ impl FailureHooks {
     }
 
     /// Calls the hooks one after another, until `cold` fires.
-    pub(crate) async fn tell(&self, failed: FailedTask, cold: &CancellationToken) {
+    pub(crate) async fn run(&self, failed: FailedTask, cold: &CancellationToken) {
         let failed = Arc::new(failed);
         for hook in &self.0 {
             if cold.is_cancelled() {
@@ -43,12 +43,12 @@ impl FailureHooks {
                 );
                 continue;
             }
-            let (run, told) = (hook.run, Arc::clone(&failed));
+            let (run, call) = (hook.run, Arc::clone(&failed));
             // Spawned, so that a panic stays there.
-            let mut hearing = tokio::spawn(Caught::new(async move { run(&told).await }.boxed()));
+            let mut running = tokio::spawn(Caught::new(async move { run(&call).await }.boxed()));
             let in_time = tokio::select! {
                 biased;
-                in_time = tokio::time::timeout(LIMIT, &mut hearing) => in_time.map_err(|_| "it took longer than 30s"),
+                in_time = tokio::time::timeout(LIMIT, &mut running) => in_time.map_err(|_| "it took longer than 30s"),
                 () = cold.cancelled() => Err("it was cut short: the worker stops"),
             };
             let problem = match in_time {
@@ -57,7 +57,7 @@ impl FailureHooks {
                 Ok(Ok(Err(panic))) => format!("it panicked: {panic}"),
                 Ok(Err(stopped)) => stopped.to_string(),
                 Err(cut) => {
-                    hearing.abort();
+                    running.abort();
                     cut.to_owned()
                 }
             };

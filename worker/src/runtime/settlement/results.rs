@@ -142,18 +142,19 @@ fn smaller_record(record: &ResultRecord, error: &Error) -> ResultRecord {
     let id = record.task_id.as_str();
     match &record.failure {
         None => {
-            let told = failure("ResultTooLarge", format!("it succeeded, and its result is lost: {error:#}"));
-            ResultRecord::failed(id, State::Failure, told)
+            let failure =
+                failure("ResultTooLarge", format!("it succeeded, and its result is lost: {error:#}"));
+            ResultRecord::failed(id, State::Failure, failure)
         }
         Some(failure) => {
-            let told = TaskFailure {
+            let failure = TaskFailure {
                 kind: shortened(&failure.kind, 100),
                 module: shortened(&failure.module, 100),
                 message: shortened(&failure.message, MAX_ERROR),
                 traceback: None,
                 arguments: Box::default(),
             };
-            ResultRecord::failed(id, record.state.clone(), told)
+            ResultRecord::failed(id, record.state.clone(), failure)
         }
     }
 }

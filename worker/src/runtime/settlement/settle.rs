@@ -281,7 +281,7 @@ impl Settler {
         self.report_failure(request, &failure).await?;
         if !self.hooks.is_empty() {
             let failed = FailedTask { context: context.clone(), reason: reason.as_str(), failure, attempts };
-            self.hooks.tell(failed, &self.persist.cold).await;
+            self.hooks.run(failed, &self.persist.cold).await;
         }
         Ok(Settled::Over(verdict))
     }

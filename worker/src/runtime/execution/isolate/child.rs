@@ -53,7 +53,7 @@ fn answer() -> Result<(), String> {
     let socket = UnixStream::from(socket.map_err(|error| format!("no standard input: {error}"))?);
     // A temporary shortage is not the task's failure. Reply to the worker before the problem is printed: a stalled reader of
     // stderr would keep it from seeing the end.
-    let tell = |problem: Problem| {
+    let report = |problem: Problem| {
         let reply = if problem.is_scarcity { Reply::NotStarted } else { Reply::Crashed };
         let _ = wire::write(&socket, &reply(problem.text.clone()), &[]);
         problem.text
@@ -64,7 +64,7 @@ fn answer() -> Result<(), String> {
         let serving = serving.map_err(|error| Problem::of("cannot start a thread", &error))?;
         serving.join().unwrap_or_else(|panic| Err(Problem::from(format!("it panicked: {}", text_of(panic)))))
     })
-    .map_err(tell)
+    .map_err(report)
 }
 
 /// Why a process cannot run its call.
@@ -94,8 +94,9 @@ fn serve(socket: &UnixStream) -> Result<(), Problem> {
         .build()
         .map_err(failed("cannot start the async runtime"))?;
     // Ignore signals: only the worker decides when to stop, while a service manager may signal every process of a service.
-    let deaf = async { [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal) };
-    let _deaf = runtime.block_on(deaf);
+    let ignored =
+        async { [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal) };
+    let _ignored = runtime.block_on(ignored);
     wire::write(socket, &Reply::Begun, &[]).map_err(failed("cannot reply to the worker"))?;
     // Processes that the task starts must not hold the socket, or read from it.
     let nothing = File::open("/dev/null").map_err(failed("cannot open /dev/null"))?;

@@ -40,7 +40,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     ours.set_nonblocking(true)?;
     let (mut from, mut to) = UnixStream::from_std(ours)?.into_split();
     let mut family = ProcessGroup::start(theirs.into())?;
-    let tell = async {
+    let instruct = async {
         // If the process is gone, reading its reply shows that.
         if to.write_all(&call).await.is_ok() {
             context.cancelled().await;
@@ -81,7 +81,7 @@ async fn attempt(context: &Context, memory_limit: Option<u64>) -> io::Result<End
     };
     let answer = tokio::select! {
         answer = answer => answer,
-        () = tell => unreachable!("it waits for ever"),
+        () = instruct => unreachable!("it waits for ever"),
     };
     if let Ok((reply, body)) = answer {
         return Ok(reply.into_ended(body));

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::control::Control;
 
 /// Sends a command to one worker and waits for its confirmation.
-pub(crate) async fn tell(app: &App, worker: &str, method: &str, name: &str, value: Value) -> Outcome {
+pub(crate) async fn send_command(app: &App, worker: &str, method: &str, name: &str, value: Value) -> Outcome {
     let control = Control::new(app.broker().await?).to([worker]);
     let replies = control.ask(method, Map::from_iter([(name.to_owned(), value)])).await?;
     match replies.iter().find_map(|reply| reply.error()) {
