@@ -97,13 +97,13 @@ async fn flower_cannot_tell_our_worker_from_one_in_python() {
         assert!(seen.status.success(), "{kind}: {}\nFlower: {:?}", seen.stderr, flower.output_so_far());
         keys.push(seen.stdout);
     }
-    let told = |keys: &str| keys.lines().map(ToOwned::to_owned).collect::<BTreeSet<_>>();
-    let [ours, theirs] = [told(&keys[0]), told(&keys[1])];
+    let names = |keys: &str| keys.lines().map(ToOwned::to_owned).collect::<BTreeSet<_>>();
+    let [ours, theirs] = [names(&keys[0]), names(&keys[1])];
     let lacks = |key: &&String| !ours.contains(*key) && !ONLY_PYTHON.iter().any(|own| key.contains(own));
     let missing: Vec<_> = theirs.iter().filter(lacks).collect();
     assert!(
         missing.is_empty() && ours.len() > 100,
-        "what Flower tells of Python's worker only: {missing:#?}"
+        "what Flower shows of Python's worker only: {missing:#?}"
     );
     // Flower stopped it.
     running.ended().await;

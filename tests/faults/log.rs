@@ -51,7 +51,7 @@ pub(crate) enum Event {
     /// A producer is about to send a task, to be run no earlier than `due`.
     Intent { id: String, kind: Kind, due: Option<Time> },
     /// The outcome of its publish.
-    Told { id: String, answer: Answer },
+    Answered { id: String, answer: Answer },
     /// It is about to send the same task again because the outcome is unknown.
     Again { id: String },
     /// It received the result, right or wrong.
@@ -85,7 +85,7 @@ impl Event {
     pub(crate) fn task(&self) -> Option<&str> {
         match self {
             Event::Intent { id, .. }
-            | Event::Told { id, .. }
+            | Event::Answered { id, .. }
             | Event::Again { id }
             | Event::Got { id, .. }
             | Event::Start { id, .. }
@@ -260,7 +260,7 @@ impl fmt::Display for Line {
             Event::Intent { id, kind, due: Some(due) } => {
                 write!(f, "intent {id} {kind} {}.{:06}", due.as_secs(), due.subsec_micros())
             }
-            Event::Told { id, answer } => write!(f, "{answer} {id}"),
+            Event::Answered { id, answer } => write!(f, "{answer} {id}"),
             Event::Again { id } => write!(f, "again {id}"),
             Event::Got { id, is_right } => write!(f, "{} {id}", if *is_right { "got" } else { "wrong" }),
             Event::Start { id, attempt, crashes } => write!(f, "start {id} {attempt} {crashes}"),
@@ -319,7 +319,7 @@ fn read<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Line> {
         "over" => Event::FaultEnded { number: id.parse().ok()? },
         "exit" => Event::Exit { name: id, code: next()?.to_owned() },
         "left" => Event::Left { queue: id, count: next()?.parse().ok()? },
-        answer => Event::Told { id, answer: answer.parse().ok()? },
+        answer => Event::Answered { id, answer: answer.parse().ok()? },
     };
     Some(Line { at, who, event })
 }

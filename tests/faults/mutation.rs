@@ -27,7 +27,7 @@ const EVERY: u64 = 20;
 enum Mutation {
     /// Messages are acked on delivery.
     EarlyAck,
-    /// Occasionally a message is not published, although the caller is told that it was.
+    /// Occasionally a message is not published, although the caller gets `Ok`.
     DroppedPublish,
     /// Publishing does not wait for the confirm.
     NoConfirm,
@@ -38,7 +38,7 @@ enum Mutation {
     /// Occasionally an ack is lost.
     ForgottenAck,
     /// Cancelling a consumer never completes. The worker must stop all the same.
-    Deaf,
+    Silent,
 }
 
 const NAMES: [(&str, Mutation); 7] = [
@@ -48,7 +48,7 @@ const NAMES: [(&str, Mutation); 7] = [
     ("new-channel-ack", Mutation::NewChannelAck),
     ("twice", Mutation::Twice),
     ("forgotten-ack", Mutation::ForgottenAck),
-    ("deaf", Mutation::Deaf),
+    ("silent", Mutation::Silent),
 ];
 
 /// The names of all mutations.
@@ -99,7 +99,7 @@ impl Broker for Broken {
             let (sender, receiver) = mpsc::channel(usize::from(subscription.prefetch) * 2);
             let mut consumer = self.inner.consume(subscription).await?;
             let control = match self.mutation {
-                Mutation::Deaf => Arc::new(Silent(consumer.control())),
+                Mutation::Silent => Arc::new(SilentConsumer(consumer.control())),
                 _ => consumer.control(),
             };
             let mut breaking = Breaking::new(self.mutation);
@@ -169,9 +169,9 @@ fn copy(delivery: &Delivery) -> Delivery {
 }
 
 /// A control whose `cancel` never completes.
-struct Silent(Arc<dyn ConsumerControl>);
+struct SilentConsumer(Arc<dyn ConsumerControl>);
 
-impl ConsumerControl for Silent {
+impl ConsumerControl for SilentConsumer {
     fn cancel(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }

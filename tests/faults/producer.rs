@@ -90,7 +90,7 @@ async fn send(app: App, id: String, order: Order) {
             Ok(_) => Answer::Ok,
             Err(error) => answer(error),
         };
-        log().write(Event::Told { id: id.clone(), answer });
+        log().write(Event::Answered { id: id.clone(), answer });
         match sent {
             Ok(Some(job)) => return expect(job, id, millis).await,
             Err(error) if answer == Answer::Unknown => {

@@ -53,7 +53,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let done = runtime.block_on(async {
-        let mut stop = signal(SignalKind::terminate()).expect("signals can be heard");
+        let mut stop = signal(SignalKind::terminate()).expect("signals can be received");
         let worker = Worker::new(App::global()?)?.without_isolation();
         let handle = worker.handle();
         tokio::spawn(async move {

@@ -42,8 +42,8 @@ impl Shell {
 
     /// Returns the first reason why a call does not run.
     async fn reason(&self, id: &str) -> String {
-        let (told, _) = self.run(&["explain", id]).await;
-        told["reasons"][0]["reason"].as_str().unwrap_or_else(|| panic!("no reason: {told}")).to_owned()
+        let (answer, _) = self.run(&["explain", id]).await;
+        answer["reasons"][0]["reason"].as_str().unwrap_or_else(|| panic!("no reason: {answer}")).to_owned()
     }
 }
 
@@ -64,8 +64,8 @@ async fn explained(place: &Place) {
     let fed = Fed::open(&app, &history).await;
     let shell = Shell { broker: place.url(), history };
 
-    let (told, code) = shell.run(&["explain", "00000000-nobody"]).await;
-    assert_eq!((&told["reasons"][0]["reason"], code), (&"unknown".into(), Some(1)), "{told}");
+    let (answer, code) = shell.run(&["explain", "00000000-nobody"]).await;
+    assert_eq!((&answer["reasons"][0]["reason"], code), (&"unknown".into(), Some(1)), "{answer}");
 
     let sent = app.send(history_adds.with(1, 1).queue(&place.queue)).await.expect("sent");
     fed.known(sent.id(), JobState::Pending).await;
@@ -74,8 +74,8 @@ async fn explained(place: &Place) {
     // Moved to another queue, and back.
     let other = format!("{}-other", place.queue);
     for (from, to) in [(&place.queue, &other), (&other, &place.queue)] {
-        let (told, code) = shell.run(&["jobs", "move", sent.id(), "--from", from, "--queue", to]).await;
-        assert_eq!((&told["to"], code), (&to.as_str().into(), Some(0)), "{told}");
+        let (answer, code) = shell.run(&["jobs", "move", sent.id(), "--from", from, "--queue", to]).await;
+        assert_eq!((&answer["to"], code), (&to.as_str().into(), Some(0)), "{answer}");
     }
 
     let gate = Arc::new(Semaphore::new(0));
@@ -92,11 +92,11 @@ async fn explained(place: &Place) {
 
     let dead = app.send(history_refuses.with("soup").queue(&place.queue)).await.expect("sent");
     fed.known(dead.id(), JobState::DeadLettered).await;
-    let (told, _) = shell.run(&["explain", dead.id()]).await;
-    let reason = &told["reasons"][0];
-    assert_eq!(reason["reason"], "dead_lettered", "{told}");
-    assert!(reason["text"].as_str().is_some_and(|text| text.contains("no soup today")), "{told}");
-    assert!(reason["remedy"].as_str().is_some_and(|way| way.contains("dead replay")), "{told}");
+    let (answer, _) = shell.run(&["explain", dead.id()]).await;
+    let reason = &answer["reasons"][0];
+    assert_eq!(reason["reason"], "dead_lettered", "{answer}");
+    assert!(reason["text"].as_str().is_some_and(|text| text.contains("no soup today")), "{answer}");
+    assert!(reason["remedy"].as_str().is_some_and(|way| way.contains("dead replay")), "{answer}");
 
     let slow = app.send(history_waits.with().queue(&place.queue)).await.expect("sent");
     fed.known(slow.id(), JobState::Started).await;
@@ -124,16 +124,16 @@ async fn explained(place: &Place) {
     // A new call with the old arguments, and one with others.
     for (line, result) in [(&[][..], "6"), (&["--with-args", "[40, 2]"][..], "42")] {
         let line = [&["jobs", "retry", held.id()], line].concat();
-        let (told, code) = shell.run(&line).await;
-        assert_eq!(code, Some(0), "{told}");
-        let id = told["id"].as_str().expect("an id");
+        let (answer, code) = shell.run(&line).await;
+        assert_eq!(code, Some(0), "{answer}");
+        let id = answer["id"].as_str().expect("an id");
         assert_ne!(id, held.id());
         assert_eq!(fed.known(id, JobState::Success).await.result.as_deref(), Some(result));
     }
     // The same call replayed, which fails as before.
     let runs = fed.history.job(dead.id()).await.expect("read").expect("known").attempts.len();
-    let (told, code) = shell.run(&["jobs", "retry", dead.id()]).await;
-    assert_eq!((&told["replayed"], code), (&true.into(), Some(0)), "{told}");
+    let (answer, code) = shell.run(&["jobs", "retry", dead.id()]).await;
+    assert_eq!((&answer["replayed"], code), (&true.into(), Some(0)), "{answer}");
     eventually("it ran again", async || {
         let job = fed.history.job(dead.id()).await.expect("read").expect("known");
         job.attempts.len() > runs

@@ -92,7 +92,8 @@ fn expired_calls_do_not_accumulate() {
         eventually("all expire", async || letters(&app, &place).await == 1010).await;
         let running = Running::start(app.clone(), Journal::default().shared());
         let last = last.expect("a call");
-        eventually("the last is told", async || last.state().await.expect("a state") == State::Revoked).await;
+        eventually("the last is reported", async || last.state().await.expect("a state") == State::Revoked)
+            .await;
         eventually("a thousand are left", async || letters(&app, &place).await == 1000).await;
         running.stop().await;
     });

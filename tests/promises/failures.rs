@@ -39,7 +39,7 @@ async fn a_listener(failed: &FailedTask) -> Result<(), TaskError> {
     let Some(journal) = journal_of(failed) else { return Ok(()) };
     let attempts = failed.attempts().len();
     let (task, failure, reason) = (failed.task(), failed.failure(), failed.reason());
-    journal.write("heard", format!("{task} {reason} {attempts} {letters}: {failure}"));
+    journal.write("reported", format!("{task} {reason} {attempts} {letters}: {failure}"));
     Ok(())
 }
 
@@ -92,11 +92,11 @@ fn the_error_of_each_attempt_travels_with_the_message() {
         let running = worker(&app, &journal);
         app.send(failing_differently.with("it failed").queue(&place.queue)).await.expect("sent");
         let attempts = letter(&app, &place).await;
-        let told: Vec<(u32, &str)> = attempts.iter().map(|a| (a.attempt, a.error.as_str())).collect();
+        let read: Vec<(u32, &str)> = attempts.iter().map(|a| (a.attempt, a.error.as_str())).collect();
         let expected: Vec<(u32, String)> =
             (1..=3).map(|n| (n, format!("TaskError: it failed for the {n}. time"))).collect();
         let expected: Vec<(u32, &str)> = expected.iter().map(|(n, text)| (*n, text.as_str())).collect();
-        assert_eq!(told, expected, "{}", place.name);
+        assert_eq!(read, expected, "{}", place.name);
         assert!(attempts.is_sorted_by_key(|attempt| attempt.at.clone()), "{}: {attempts:?}", place.name);
         assert!(attempts.iter().all(|attempt| attempt.worker == app.worker_name()), "{}", place.name);
         running.stop().await;
@@ -124,19 +124,19 @@ fn failure_hooks_run_for_each_dead_letter_and_cannot_break_anything() {
         let journal = Journal::default();
         let running = worker(&app, &journal);
         let sent = app.send(failing_differently.with("no").queue(&place.queue)).await.expect("sent");
-        eventually("it is heard", async || journal.read("clumsy").len() == 1).await;
+        eventually("it is reported", async || journal.read("clumsy").len() == 1).await;
         assert_eq!(journal.read("clumsy"), [sent.id()]);
-        let heard = "failing_differently retries-exhausted 3 1: TaskError: no for the 3. time";
-        assert_eq!(journal.read("heard"), [heard], "{}", place.name);
+        let reported = "failing_differently retries-exhausted 3 1: TaskError: no for the 3. time";
+        assert_eq!(journal.read("reported"), [reported], "{}", place.name);
         // Also for a message that is not a call.
         let name = unique("nobody.knows");
         publish(&app, &place, Headers::for_task(&name, "id-1")).await;
         app.send(failing_in_a_panic.with().queue(&place.queue)).await.expect("sent");
-        eventually("all are heard", async || journal.read("clumsy").len() == 3).await;
+        eventually("all are reported", async || journal.read("clumsy").len() == 3).await;
         eventually("all are dead-lettered", async || waiting(&app, &place.dead()).await == 3).await;
-        let heard = journal.sorted("heard");
-        assert!(heard[1].starts_with("failing_in_a_panic retries-exhausted 1"), "{heard:?}");
-        assert!(heard[2].starts_with(&format!("{name} unknown-task 1")), "{heard:?}");
+        let reported = journal.sorted("reported");
+        assert!(reported[1].starts_with("failing_in_a_panic retries-exhausted 1"), "{reported:?}");
+        assert!(reported[2].starts_with(&format!("{name} unknown-task 1")), "{reported:?}");
         // Nothing was redelivered, and the worker still works.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(running.stop().await.failed, 3, "{}", place.name);

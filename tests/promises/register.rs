@@ -136,7 +136,7 @@ async fn workers_run_where_streams_are_not_permitted() {
     eventually("it runs", async || journal.read("ran").len() == 2).await;
     let error = job.revoke().await.expect_err("it cannot be kept");
     assert!(error.is_unsupported(), "{error}");
-    let error = job.get().timeout(Duration::from_secs(60)).await.expect_err("the worker was told");
+    let error = job.get().timeout(Duration::from_secs(60)).await.expect_err("it was revoked");
     assert!(error.is_revoked(), "{error}");
     running.stop().await;
 }

@@ -22,13 +22,13 @@ async fn failing(ctx: &Context) -> Result<(), TaskError> {
     Err(TaskError::retry_in(Duration::from_secs(5), "again"))
 }
 
-/// Gives up when it hears that nobody wants it.
+/// Gives up once it is revoked.
 #[task(max_retries = 5, backoff = "1ms..2ms")]
 async fn listening(ctx: &Context) -> Result<(), TaskError> {
     ctx.state::<Journal>().write("ran", "listening");
     ctx.cancelled().await;
     assert!(ctx.is_revoked());
-    ctx.state::<Journal>().write("heard", ctx.id());
+    ctx.state::<Journal>().write("revoked", ctx.id());
     Err(TaskError::failed("stopped in the middle"))
 }
 
@@ -42,8 +42,8 @@ async fn finishing(ctx: &Context) -> u32 {
 
 /// Does not listen.
 #[task]
-async fn deaf(ctx: &Context) {
-    ctx.state::<Journal>().write("ran", "deaf");
+async fn stubborn(ctx: &Context) {
+    ctx.state::<Journal>().write("ran", "stubborn");
     std::future::pending::<()>().await;
 }
 
@@ -105,14 +105,14 @@ async fn hears(place: &Place, app: &App) {
     let journal = Journal::default();
     let running = Running::start(app.clone(), journal.shared());
     consumed(app, &place.queue, 1).await;
-    let other = app.send(deaf.with().queue(&place.queue).ignore_result()).await.expect("sent");
-    let heard = app.send(listening.with().queue(&place.queue)).await.expect("sent");
+    let other = app.send(stubborn.with().queue(&place.queue).ignore_result()).await.expect("sent");
+    let revoked = app.send(listening.with().queue(&place.queue)).await.expect("sent");
     let late = app.send(finishing.with().queue(&place.queue)).await.expect("sent");
     begun(&journal, 3).await;
-    heard.revoke().await.expect("revoked");
+    revoked.revoke().await.expect("revoked");
     late.revoke().await.expect("revoked");
-    is_revoked(&heard).await;
-    assert_eq!(journal.read("heard"), [heard.id()], "{}", place.name);
+    is_revoked(&revoked).await;
+    assert_eq!(journal.read("revoked"), [revoked.id()], "{}", place.name);
     // A call that finishes despite the revocation keeps its result.
     let value = late.get().timeout(Duration::from_secs(60)).await.expect("a result");
     assert_eq!((value, late.state().await.expect("a state")), (7, State::Success), "{}", place.name);
@@ -152,7 +152,7 @@ fn terminate_stops_a_task_that_ignores_revocation() {
         let app = place.app();
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
-        let job = app.send(deaf.with().queue(&place.queue)).await.expect("sent");
+        let job = app.send(stubborn.with().queue(&place.queue)).await.expect("sent");
         begun(&journal, 1).await;
         job.revoke().await.expect("revoked");
         job.terminate().await.expect("terminated");
@@ -168,7 +168,7 @@ fn a_worker_without_remote_control_reads_the_force() {
         let app = place.app_with(|config| config.worker.control = false);
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
-        let jobs = [(); 2].map(|()| app.send(deaf.with().queue(&place.queue)));
+        let jobs = [(); 2].map(|()| app.send(stubborn.with().queue(&place.queue)));
         let [early, late] = jobs.map(|job| async { job.await.expect("sent") });
         let (early, late) = (early.await, late.await);
         begun(&journal, 2).await;
@@ -204,7 +204,7 @@ fn the_caller_of_a_chain_learns_that_its_first_step_was_revoked() {
         let broker = app.broker().await.expect("a broker");
         let backend = app.backend().await.expect("a backend");
         app.send(noted.with("the queue is there").queue(&place.queue).ignore_result()).await.expect("sent");
-        for (name, kind) in [("noted", "waits"), ("deaf", "runs")] {
+        for (name, kind) in [("noted", "waits"), ("stubborn", "runs")] {
             let (first, last) = (unique("first"), unique("last"));
             // A chain as Python sends it; each step's result goes to its caller.
             let reply_to = backend.expect(&last).await.expect("an answer");

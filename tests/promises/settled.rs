@@ -272,7 +272,7 @@ fn a_failure_hook_that_does_not_end_is_cut_by_a_cold_shutdown() {
         let running = Running::start(app.clone(), Journal::default().shared());
         let before = CUT.load(Ordering::SeqCst);
         app.send(hopeless.with().queue(&place.queue).ignore_result()).await.expect("sent");
-        eventually("it is told", async || CUT.load(Ordering::SeqCst) > before).await;
+        eventually("it is reported", async || CUT.load(Ordering::SeqCst) > before).await;
         running.handle().stop_now();
         let within = tokio::time::timeout(Duration::from_secs(8), running.ended()).await;
         assert_eq!(within.expect("long before the hook's own limit").failed, 1, "{}", place.name);
@@ -338,8 +338,8 @@ fn retries_and_dead_letters_are_not_copied_to_cc_queues_again() {
             "{}",
             place.name
         );
-        let told = u64::from(place.name.starts_with("rabbitmq"));
-        assert_eq!(waiting(&app, &other).await, told, "{}", place.name);
+        let expected = u64::from(place.name.starts_with("rabbitmq"));
+        assert_eq!(waiting(&app, &other).await, expected, "{}", place.name);
         letters.into_iter().for_each(Delivery::ack);
         running.stop().await;
         broker.delete_queue(&other).await.expect("deleted");

@@ -78,10 +78,10 @@ async fn refusal(store: &Store) -> Error {
     let waited = within("waiting", LIMIT, store.wait(&id, Awaited::Final)).await.map(drop);
     let [error, stored, waited] = [fetched, stored, waited].map(|done| done.expect_err("it is refused"));
     for error in [&error, &stored, &waited] {
-        let told = format!("{error:#} {error:?}");
+        let text = format!("{error:#} {error:?}");
         assert!(
-            !told.contains("secret") && told.contains("127.0.0.1") | told.contains("localhost"),
-            "{told}"
+            !text.contains("secret") && text.contains("127.0.0.1") | text.contains("localhost"),
+            "{text}"
         );
     }
     error
@@ -131,8 +131,8 @@ async fn survives(url: &str, tls: TlsOptions, interrupt: impl FnOnce() + Send + 
         caller.fetch("nothing").await.expect("an answer");
     }
     let probe = success(&unique("probe"));
-    let (heard, _) = tokio::join!(caller.wait(&probe.task_id, Awaited::Final), worker.store(&probe, None));
-    heard.expect("the probe is heard");
+    let (received, _) = tokio::join!(caller.wait(&probe.task_id, Awaited::Final), worker.store(&probe, None));
+    received.expect("the probe is received");
     let interrupted = tokio::task::spawn_blocking(interrupt);
     for id in &ids {
         store_in_the_end(&worker, &success(id)).await;

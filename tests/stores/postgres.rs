@@ -60,8 +60,8 @@ async fn password_certificate_and_encryption_are_checked_and_a_restart_costs_no_
         ("app:secret", "shop?sslmode=disable", ["refuses the user", "pg_hba.conf"]),
     ] {
         let error = refusal(&open_with(&url(login, "localhost", place), trusting.clone()).await).await;
-        let told = format!("{error:#}");
-        assert!(error.is_access_refused() && parts.iter().all(|part| told.contains(part)), "{told}");
+        let text = format!("{error:#}");
+        assert!(error.is_access_refused() && parts.iter().all(|part| text.contains(part)), "{text}");
     }
     let error = refusal(&open(&good).await).await;
     assert!(error.is_connection() && format!("{error:#}").contains("certificate"), "{error:#}");
@@ -170,6 +170,6 @@ async fn a_pooler_works_in_session_mode_and_waiting_is_unsupported_in_transactio
         assert!(done.expect("through the pooler").is_some());
     }
     let waited = within("the refusal", super::LIMIT, store.wait("id", Awaited::Final)).await;
-    let error = waited.expect_err("nothing is heard");
+    let error = waited.expect_err("nothing is received");
     assert!(error.is_unsupported() && error.to_string().contains("pooler in transaction mode"), "{error:#}");
 }

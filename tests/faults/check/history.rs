@@ -92,7 +92,7 @@ impl History {
         let pid = pid(&who);
         match event {
             Event::Intent { id, kind, due } => self.task(id).intent = Some(Intent { kind, at, due }),
-            Event::Told { id, answer } => self.task(id).answers.push(answer),
+            Event::Answered { id, answer } => self.task(id).answers.push(answer),
             Event::Again { id } => self.task(id).again += 1,
             Event::Got { id, is_right } => self.task(id).has_wrong_result |= !is_right,
             Event::Start { id, attempt, crashes } => {

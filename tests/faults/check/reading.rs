@@ -28,7 +28,7 @@ impl Glance {
     fn take(&mut self, event: &Event) {
         let step = match event {
             Event::Intent { kind: Kind::Quick, due: None, .. } => Self::INTENT,
-            Event::Told { answer: Answer::Ok, .. } => Self::OK,
+            Event::Answered { answer: Answer::Ok, .. } => Self::OK,
             Event::Start { attempt: 0, crashes: 0, .. } => Self::START,
             Event::End { attempt: 0, how: How::Succeeded, .. } => Self::END,
             _ => 0,

@@ -41,7 +41,7 @@ fn check() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("cases/*.rs");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).arg("--version").output().expect("rustc tells its version");
+    let output = Command::new(rustc).arg("--version").output().expect("rustc prints its version");
     let version = String::from_utf8_lossy(&output.stdout);
     if version.starts_with(COMPILER) {
         cases.compile_fail("cases/compiler/*.rs");
