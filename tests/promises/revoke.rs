@@ -42,8 +42,8 @@ async fn finishing(ctx: &Context) -> u32 {
 
 /// Does not listen.
 #[task]
-async fn stubborn(ctx: &Context) {
-    ctx.state::<Journal>().write("ran", "stubborn");
+async fn oblivious(ctx: &Context) {
+    ctx.state::<Journal>().write("ran", "oblivious");
     std::future::pending::<()>().await;
 }
 
@@ -105,7 +105,7 @@ async fn hears(place: &Place, app: &App) {
     let journal = Journal::default();
     let running = Running::start(app.clone(), journal.shared());
     consumed(app, &place.queue, 1).await;
-    let other = app.send(stubborn.with().queue(&place.queue).ignore_result()).await.expect("sent");
+    let other = app.send(oblivious.with().queue(&place.queue).ignore_result()).await.expect("sent");
     let revoked = app.send(listening.with().queue(&place.queue)).await.expect("sent");
     let late = app.send(finishing.with().queue(&place.queue)).await.expect("sent");
     begun(&journal, 3).await;
@@ -152,7 +152,7 @@ fn terminate_stops_a_task_that_ignores_revocation() {
         let app = place.app();
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
-        let job = app.send(stubborn.with().queue(&place.queue)).await.expect("sent");
+        let job = app.send(oblivious.with().queue(&place.queue)).await.expect("sent");
         begun(&journal, 1).await;
         job.revoke().await.expect("revoked");
         job.terminate().await.expect("terminated");
@@ -168,7 +168,7 @@ fn a_worker_without_remote_control_reads_the_force() {
         let app = place.app_with(|config| config.worker.control = false);
         let journal = Journal::default();
         let running = Running::start(app.clone(), journal.shared());
-        let jobs = [(); 2].map(|()| app.send(stubborn.with().queue(&place.queue)));
+        let jobs = [(); 2].map(|()| app.send(oblivious.with().queue(&place.queue)));
         let [early, late] = jobs.map(|job| async { job.await.expect("sent") });
         let (early, late) = (early.await, late.await);
         begun(&journal, 2).await;
@@ -204,7 +204,7 @@ fn the_caller_of_a_chain_learns_that_its_first_step_was_revoked() {
         let broker = app.broker().await.expect("a broker");
         let backend = app.backend().await.expect("a backend");
         app.send(noted.with("the queue is there").queue(&place.queue).ignore_result()).await.expect("sent");
-        for (name, kind) in [("noted", "waits"), ("stubborn", "runs")] {
+        for (name, kind) in [("noted", "waits"), ("oblivious", "runs")] {
             let (first, last) = (unique("first"), unique("last"));
             // A chain as Python sends it; each step's result goes to its caller.
             let reply_to = backend.expect(&last).await.expect("an answer");
