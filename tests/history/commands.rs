@@ -102,7 +102,9 @@ async fn explained(place: &Place) {
     fed.known(slow.id(), JobState::Started).await;
     assert_eq!(shell.reason(slow.id()).await, "running");
     let (top, code) = shell.run(&["top", "--once"]).await;
-    assert_eq!((code, &top["running"][0]["id"]), (Some(0), &slow.id().into()), "{top}");
+    // Other tests may have running tasks on the same broker.
+    let calls = top["running"].as_array().expect("a list");
+    assert!(code == Some(0) && calls.iter().any(|one| one["id"] == slow.id()), "{top}");
     let queues = top["queues"].as_array().expect("a list");
     assert!(queues.iter().any(|queue| queue["name"] == place.queue.as_str()), "{top}");
     gate.add_permits(1);
