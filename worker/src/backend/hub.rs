@@ -63,7 +63,7 @@ impl Hub {
         Listener { hub: Arc::clone(self), id: id.to_owned(), news }
     }
 
-    /// Tells callers that records stored for these tasks are reported from now on.
+    /// Signals to callers that records stored for these tasks are reported from now on.
     pub(super) fn listening<'a>(&self, ids: impl IntoIterator<Item = &'a String>) {
         let waiting = self.lock();
         ids.into_iter()
@@ -71,7 +71,7 @@ impl Hub {
             .for_each(|entry| drop(entry.news.send(WaitFor::Listening)));
     }
 
-    /// Tells callers about a stored record.
+    /// Delivers a stored record to the callers that wait for it.
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "called by the feature `redis`"))]
     pub(super) fn deliver(&self, record: ResultRecord) {
         if let Some(entry) = self.lock().get(&record.task_id) {

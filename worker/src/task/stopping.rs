@@ -14,7 +14,7 @@ pub(crate) struct Stopping {
     own: OnceLock<CancellationToken>,
     revoked: AtomicBool,
     /// Notified when the call is revoked, for code between the worker and the call.
-    changed: Notify,
+    revocation: Notify,
     terminated: Notify,
 }
 
@@ -24,7 +24,7 @@ impl From<CancellationToken> for Stopping {
             worker,
             own: OnceLock::new(),
             revoked: AtomicBool::new(false),
-            changed: Notify::new(),
+            revocation: Notify::new(),
             terminated: Notify::new(),
         }
     }
@@ -45,7 +45,7 @@ impl Stopping {
         // Set first: code that sees the token cancelled checks why.
         self.revoked.store(true, Ordering::Release);
         self.token().cancel();
-        self.changed.notify_one();
+        self.revocation.notify_one();
     }
 
     pub(crate) fn is_revoked(&self) -> bool {
@@ -56,7 +56,7 @@ impl Stopping {
     #[cfg(unix)]
     pub(crate) async fn revoked(&self) {
         while !self.is_revoked() {
-            self.changed.notified().await;
+            self.revocation.notified().await;
         }
     }
 

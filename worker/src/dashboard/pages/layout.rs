@@ -128,7 +128,7 @@ pub(crate) fn page(
                     }
                 }
                 main #content tabindex="-1" {
-                    @if let Some(notice) = notice { (shown(&notice)) }
+                    @if let Some(notice) = notice { (render_notice(&notice)) }
                     (content)
                 }
             }
@@ -160,7 +160,7 @@ fn document(title: &str, live: bool, body: &Markup) -> Markup {
     }
 }
 
-fn shown(notice: &Notice) -> Markup {
+fn render_notice(notice: &Notice) -> Markup {
     html! {
         @match notice {
             Notice::Done(text) => p.notice.good role="status" { (text) },

@@ -218,7 +218,7 @@ impl Node {
             running.push(task.context.id().to_owned());
         }
         let ids = ids.join(", ");
-        tracing::info!(ids = ids, terminate = terminate, "revoked by remote control");
+        tracing::info!(ids, terminate, "revoked by remote control");
         // Python's clients notify only the workers that are running now.
         if !is_set(arguments, "noted") {
             let app = self.app.clone();

@@ -142,19 +142,18 @@ fn smaller_record(record: &ResultRecord, error: &Error) -> ResultRecord {
     let id = record.task_id.as_str();
     match &record.failure {
         None => {
-            let failure =
-                failure("ResultTooLarge", format!("it succeeded, and its result is lost: {error:#}"));
-            ResultRecord::failed(id, State::Failure, failure)
+            let lost = failure("ResultTooLarge", format!("it succeeded, and its result is lost: {error:#}"));
+            ResultRecord::failed(id, State::Failure, lost)
         }
         Some(failure) => {
-            let failure = TaskFailure {
+            let shorter = TaskFailure {
                 kind: shortened(&failure.kind, 100),
                 module: shortened(&failure.module, 100),
                 message: shortened(&failure.message, MAX_ERROR),
                 traceback: None,
                 arguments: Box::default(),
             };
-            ResultRecord::failed(id, record.state.clone(), failure)
+            ResultRecord::failed(id, record.state.clone(), shorter)
         }
     }
 }
