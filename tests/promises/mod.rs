@@ -10,4 +10,5 @@ mod revoke;
 mod settled;
 mod unique;
 mod unique_edges;
+mod unstored;
 mod values;

@@ -344,10 +344,15 @@ impl Ready {
         let over = CancellationToken::new();
         let _over_when_dropped = over.clone().drop_guard();
         let period = if node.is_some() { FOLLOW } else { FOLLOW_WITHOUT_CONTROL };
+        let mailbox = CancellationToken::new();
         let control = node.map(|node| {
-            let (broker, over) = (Arc::clone(&pipe.settler.broker), over.clone());
-            tokio::spawn(async move { Arc::new(node).serve(broker, over).await })
+            let (broker, tried, over) = (Arc::clone(&pipe.settler.broker), mailbox.clone(), over.clone());
+            tokio::spawn(async move { Arc::new(node).serve(broker, tried, over).await })
         });
+        if control.is_some() && !reader.is_stored() {
+            // Otherwise a revocation that comes before the mailbox would be lost.
+            tokio::select! { () = mailbox.cancelled() => {}, () = handle.warm.cancelled() => {} }
+        }
         tokio::spawn(reader.follow(period, over.clone()));
         heartbeat.report(EventKind::WorkerOnline);
         let beating = tokio::spawn(heartbeat.clone().beat(over.clone()));

@@ -73,8 +73,14 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Answers commands until `over`. A lost mailbox is set up again.
-    pub(super) async fn serve(self: Arc<Self>, broker: Arc<dyn Broker>, over: CancellationToken) {
+    /// Answers commands until `over`. A lost mailbox is set up again. `tried` is cancelled after the first attempt to set
+    /// it up.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        broker: Arc<dyn Broker>,
+        tried: CancellationToken,
+        over: CancellationToken,
+    ) {
         let mut pause = Duration::from_secs(1);
         let mut is_logged = false;
         let mut checked = false;
@@ -85,6 +91,7 @@ impl Node {
                 () = over.cancelled() => return,
                 opened = open(&*broker, &mailbox) => opened,
             };
+            tried.cancel();
             match opened {
                 Ok(consumer) => {
                     (pause, is_logged) = (Duration::from_secs(1), false);

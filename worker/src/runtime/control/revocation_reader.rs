@@ -57,6 +57,11 @@ impl RevocationReader {
         }
     }
 
+    /// False if the broker stores no revocations: then only a worker with an open mailbox receives one.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.next.is_some()
+    }
+
     async fn read(
         &mut self,
         ask: impl for<'a> Fn(&'a dyn Broker, u64) -> BoxFuture<'a, Result<Notes>>,

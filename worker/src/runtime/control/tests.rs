@@ -237,7 +237,7 @@ async fn served(node: &Arc<Node>, over: &CancellationToken) -> tokio::task::Join
     let known = mailboxes(&*broker).await.len();
     let serving = tokio::spawn({
         let (node, broker, over) = (Arc::clone(node), Arc::clone(&broker), over.clone());
-        async move { node.serve(broker, over).await }
+        async move { node.serve(broker, CancellationToken::new(), over).await }
     });
     while mailboxes(&*broker).await.len() == known {
         tokio::task::yield_now().await;
