@@ -43,7 +43,7 @@ struct Arguments {
     /// Where the figures go.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Where the picture goes.
+    /// Where the chart goes.
     #[arg(long)]
     svg: Option<PathBuf>,
     /// What a process of its own measures.
@@ -68,7 +68,7 @@ fn main() -> Result<(), Failure> {
         std::fs::write(path, serde_json::to_string_pretty(&figures)?)?;
     }
     if let Some(path) = &arguments.svg {
-        std::fs::write(path, plot::bars(&figures))?;
+        std::fs::write(path, plot::chart(&figures))?;
     }
     Ok(())
 }

@@ -23,6 +23,14 @@ pub(crate) struct Comparison {
     pub(crate) rows: Vec<Row>,
 }
 
+impl Comparison {
+    /// The median rate of a measurement, if it was made.
+    pub(crate) fn rate(&self, name: &str) -> Option<f64> {
+        let figures = self.measured.get(name)?;
+        Some(median(figures.iter().map(RATE).collect()))
+    }
+}
+
 /// One line of the result.
 #[derive(Serialize)]
 pub(crate) struct Row {
@@ -37,8 +45,6 @@ pub(crate) struct Row {
     pub(crate) range: (f64, f64),
     /// What the ratio is measured against.
     pub(crate) against: &'static str,
-    /// True where a larger ratio is better.
-    pub(crate) more_is_better: bool,
 }
 
 /// A program that measures other task queues, and their names.
@@ -254,7 +260,6 @@ fn row(measured: &BTreeMap<String, Vec<Figures>>, compared: &Compared) -> Option
         ),
         ratio: median(ratios),
         against,
-        more_is_better: unit == "tasks/s",
     })
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod redis;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 pub(crate) mod url;
+mod url_options;
 
 pub use options::{ConnectOptions, TlsOptions};
 pub use url::BrokerUrl;

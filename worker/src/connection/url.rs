@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::url_options::{self, UrlOption};
 use crate::error::{Error, Result};
 
 /// A URL such as `amqp://user:password@host/vhost`, `sqlite:PATH` or `memory://`.
@@ -60,10 +61,11 @@ impl BrokerUrl {
         }
     }
 
-    /// Rejects parts that would otherwise be ignored: an unknown option may have been meant to verify a certificate.
+    /// Rejects parts that would otherwise be ignored, and values that the client libraries do not check: an unknown option
+    /// may have been meant to verify a certificate, and `lapin` allocates whatever `frame_max` says.
     ///
     /// # Errors
-    /// An unknown option after `?`, a list of addresses, or a misplaced `@`.
+    /// An unknown option after `?`, a wrong value, a list of addresses, or a misplaced `@`.
     pub(crate) fn check(&self) -> Result<()> {
         let path = self.path();
         let scheme = self.scheme();
@@ -87,32 +89,43 @@ impl BrokerUrl {
             )));
         }
         let Some((_, options)) = path.split_once('?') else { return Ok(()) };
-        let known: &[&str] = match &*scheme {
-            "amqp" | "amqps" => &AMQP_OPTIONS,
-            "postgres" | "postgresql" => &POSTGRES_OPTIONS,
-            "redis" | "rediss" => &REDIS_OPTIONS[..1],
-            "sentinel" | "sentinels" => &REDIS_OPTIONS,
-            _ => &[],
-        };
-        let name = |option: &str| option.split('=').next().unwrap_or_default().to_owned();
-        let mut options = options.split('&').filter(|option| !option.is_empty());
-        let Some(unknown) = options.find(|option| !known.contains(&name(option).as_str())) else {
-            return Ok(());
-        };
-        let named = match name(unknown) {
-            name if unknown.contains('=') && is_option_name(&name) => format!("the option `{name}`"),
+        let known = url_options::of_scheme(&scheme);
+        let mut seen = Vec::new();
+        for text in options.split('&').filter(|text| !text.is_empty()) {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            let Some(option) = known.iter().find(|option| option.name == name) else {
+                return Err(self.unknown_option(text, known));
+            };
+            if !option.values.accept(value) {
+                let values = &option.values;
+                return Err(Error::config(format!(
+                    "`{self}` has a wrong value after `?`: `{name}` is {values}"
+                )));
+            }
+            if seen.contains(&name) {
+                return Err(Error::config(format!("`{self}` has the option `{name}` twice")));
+            }
+            seen.push(name);
+        }
+        Ok(())
+    }
+
+    fn unknown_option(&self, option: &str, known: &[UrlOption]) -> Error {
+        let named = match option.split_once('=') {
+            Some((name, _)) if is_option_name(name) => format!("the option `{name}`"),
             // It may be the rest of a password.
             _ => "an option".into(),
         };
-        let remedy = if !known.is_empty() {
+        let remedy = if known.is_empty() {
+            format!("and there are none for {}", self.scheme())
+        } else {
+            let names: Vec<_> = known.iter().map(|option| option.name).collect();
             format!(
                 "which is not known: the options are {}; files for TLS belong in the section [tls]",
-                known.join(", ")
+                names.join(", ")
             )
-        } else {
-            format!("and there are none for {}", self.scheme())
         };
-        Err(Error::config(format!("`{self}` has {named} after `?`, {remedy}")))
+        Error::config(format!("`{self}` has {named} after `?`, {remedy}"))
     }
 
     /// The whole URL including its password. Not for logs.
@@ -154,17 +167,6 @@ impl fmt::Debug for BrokerUrl {
 
 /// Schemes that do not name a server and so have no login.
 const LOCAL: [&str; 4] = ["sqlite", "memory", "rpc", "none"];
-
-/// The options that an AMQP URL may have after `?`, which therefore may be shown.
-const AMQP_OPTIONS: [&str; 5] =
-    ["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
-
-/// The same for PostgreSQL.
-const POSTGRES_OPTIONS: [&str; 4] =
-    ["sslmode", "connect_timeout", "application_name", "target_session_attrs"];
-
-/// The same for Redis: the first for all servers, the others for sentinels.
-const REDIS_OPTIONS: [&str; 4] = ["key_prefix", "master_name", "sentinel_username", "sentinel_password"];
 
 /// Redacts everything in a URL that could be part of a password, however malformed the URL is.
 pub(crate) fn redact(url: &str) -> String {
@@ -239,11 +241,7 @@ fn redact_place(place: &str, is_local: bool) -> String {
 
 fn redact_option(option: &str) -> String {
     match option.split_once('=') {
-        Some((name, value)) if AMQP_OPTIONS.contains(&name) && value.chars().all(|c| c.is_ascii_digit()) => {
-            option.to_owned()
-        }
-        Some(("sslmode", "disable" | "prefer" | "require")) => option.to_owned(),
-        Some(("key_prefix" | "master_name", _)) => option.to_owned(),
+        Some((name, value)) if url_options::may_show(name, value) => option.to_owned(),
         Some((name, _)) if is_option_name(name) => format!("{name}=***"),
         _ => "***".into(),
     }
@@ -309,6 +307,33 @@ mod tests {
     }
 
     #[test]
+    fn an_option_takes_only_what_it_can_be() {
+        for (url, part) in [
+            (
+                "amqp://h/v?heartbeat=abc",
+                "heartbeat=abc` has a wrong value after `?`: `heartbeat` is 0 to 65535 seconds",
+            ),
+            ("amqp://h/v?heartbeat=70000", "0 to 65535 seconds"),
+            ("amqp://h/v?heartbeat", "0 to 65535 seconds"),
+            ("amqp://h/v?heartbeat=5&frame_max=999999999", "`frame_max` is 4096 to 16777216 bytes"),
+            ("amqp://h/v?frame_max=100", "`frame_max` is 4096"),
+            ("amqp://h/v?connection_timeout=0", "1 to 3600000 milliseconds"),
+            ("amqp://h/v?auth_mechanism=nope", "one of plain, amqplain, external"),
+            ("amqp://h/v?heartbeat=5&heartbeat=6", "the option `heartbeat` twice"),
+            (
+                "postgres://h/d?sslmode=verify-full",
+                "sslmode=verify-full` has a wrong value after `?`: `sslmode` is one of",
+            ),
+            ("postgres://h/d?connect_timeout=-1", "0 to 3600 seconds"),
+        ] {
+            let error = url.parse::<BrokerUrl>().expect(url).check().expect_err(url).to_string();
+            assert!(error.contains(part), "{url}: {error}");
+        }
+        let error = "amqp://h/v?heartbeat=se%25cret".parse::<BrokerUrl>().expect("a URL").check();
+        assert!(!error.expect_err("no number").to_string().contains("cret"));
+    }
+
+    #[test]
     fn an_option_that_nobody_reads_is_refused() {
         let error = |url: &str| url.parse::<BrokerUrl>().expect(url).check().expect_err(url).to_string();
         for (url, parts) in [
@@ -322,8 +347,14 @@ mod tests {
             assert!(parts.iter().all(|part| error.contains(part)), "{url}: {error}");
             assert!(!error.contains("secret") && !error.contains("ret="), "{error}");
         }
-        let good =
-            ["amqp://h/v?heartbeat=5&connection_timeout=10", "sqlite:jobs.db", "memory://", "amqp://h"];
+        let good = [
+            "amqp://h/v?heartbeat=5&connection_timeout=10",
+            "amqp://h/v?frame_max=131072&channel_max=0&auth_mechanism=PLAIN",
+            "postgres://h/d?sslmode=require&connect_timeout=5&application_name=shop",
+            "sqlite:jobs.db",
+            "memory://",
+            "amqp://h",
+        ];
         for url in good {
             assert!(url.parse::<BrokerUrl>().expect(url).check().is_ok(), "{url}");
         }

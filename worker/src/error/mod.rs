@@ -286,10 +286,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         if f.alternate() {
-            let mut source = self.source();
+            let (mut said, mut source) = (self.0.message.clone(), self.source());
             while let Some(cause) = source {
-                write!(f, ": {cause}")?;
-                source = cause.source();
+                let text = cause.to_string();
+                // Libraries often quote their cause.
+                if !said.ends_with(&text) {
+                    write!(f, ": {text}")?;
+                }
+                (said, source) = (text, cause.source());
             }
         }
         Ok(())
@@ -320,6 +324,12 @@ mod tests {
         let again = error.again();
         assert_eq!((format!("{again:#}"), again.is_storage()), ("full: a: b".to_owned(), true));
         assert_eq!(format!("{:#}", Error::codec("alone").again()), "alone");
+    }
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_not_repeated() {
+        let error = Error::storage("cannot write: full").with_source(Error::timeout("full"));
+        assert_eq!(format!("{error:#}"), "cannot write: full");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::tcp::AsyncTcpStream;
-use lapin::uri::AMQPScheme;
+use lapin::uri::{AMQPScheme, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +64,8 @@ impl Cutter {
     }
 }
 
-/// Connects and logs in, within `limit`. A caller that gives up must cut the connection.
+/// Connects and logs in, within `limit` or the URL's own `connection_timeout`. A caller that gives up must cut the
+/// connection.
 ///
 /// If the stream ends between two steps of the handshake, `lapin` stops its thread and may never answer its caller. So
 /// the stream signals its end as well.
@@ -74,6 +75,7 @@ pub(super) async fn dial(
     limit: Duration,
     cutter: &Cutter,
 ) -> Result<Connection, Failure> {
+    let limit = address.uri.query.connection_timeout.map_or(limit, Duration::from_millis);
     let (in_tls, ended) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
@@ -131,9 +133,17 @@ pub(super) async fn dial(
         Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(error)) if in_tls.load(Ordering::Relaxed) => tls_failure(&error),
         Ok(Err(error)) => {
-            let failure = Failure::from(&error);
+            let mut failure = Failure::from(&error);
             // A server that does not speak AMQP will not start to: fail waiting callers at once.
-            Failure { is_final: failure.is_final || is_invalid(&error), ..failure }
+            failure.is_final |= is_invalid(&error);
+            // RabbitMQ disconnects without a reason if it does not know the mechanism.
+            if matches!(error.kind(), lapin::ErrorKind::IOError(_)) && has_unusual_login(address) {
+                failure.text.push_str(
+                    "; the broker may not offer the `auth_mechanism` of the address (`external` needs its plugin \
+                     rabbitmq_auth_mechanism_ssl)",
+                );
+            }
+            failure
         }
         Err(_) => Failure::connection(format!(
             "the server accepted the connection but sent nothing within {}; if this persists, it does not speak AMQP on \
@@ -155,6 +165,10 @@ fn tls_failure(error: &lapin::Error) -> Failure {
         );
     }
     Failure { is_final: is_invalid(error), ..Failure::connection(why) }
+}
+
+fn has_unusual_login(address: &Address) -> bool {
+    address.uri.query.auth_mechanism.is_some_and(|mechanism| mechanism != SASLMechanism::Plain)
 }
 
 /// True for invalid data, which another attempt would not change.
@@ -224,6 +238,21 @@ mod tests {
             assert_eq!(failure.is_final, is_final, "{error}");
         }
     }
+
+    #[tokio::test]
+    async fn the_address_can_limit_the_time_and_choose_the_login() {
+        for (says, option, part) in [
+            (None, "connection_timeout=200", "sent nothing within 200ms"),
+            (Some(&[][..]), "auth_mechanism=external", "needs its plugin rabbitmq_auth_mechanism_ssl"),
+        ] {
+            let url = format!("amqp://127.0.0.1:{}/v?{option}", server(says)).parse().expect("a URL");
+            let address = Address::new(&url, &TlsOptions::default()).expect("an address");
+            let dialled = dial(&address, "test", Duration::from_secs(10), &Cutter::default()).await;
+            let error = dialled.expect_err("no broker").to_error().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
     /// RabbitMQ's frames while a connection is opened: start, tune, open-ok.
     fn handshake() -> [Vec<u8>; 3] {
         let long = |text: &str| {

@@ -68,6 +68,10 @@ pub(crate) fn text(error: &lapin::Error) -> String {
         Some(error) => error.get_message().to_string(),
         None => match error.kind() {
             lapin::ErrorKind::IOError(error) => error.to_string(),
+            lapin::ErrorKind::ChannelsLimitReached => {
+                "the connection has all channels that it may have: `channel_max` in the broker's URL, or the server's own"
+                    .into()
+            }
             _ => error.to_string(),
         },
     }
