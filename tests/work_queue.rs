@@ -126,9 +126,9 @@ fn a_burst_waits_in_the_broker() {
     let _alone = alone();
     for place in places() {
         let calls = match place.name {
-            "sqlite" => 200_000,
+            "sqlite" => 100_000,
             // Each of them costs this debug build twice as much.
-            "rabbitmq quorum" => 100_000,
+            "rabbitmq quorum" => 50_000,
             // The memory broker keeps waiting messages in the process by design.
             _ => continue,
         };
@@ -267,7 +267,7 @@ fn many_thousand_delayed_calls_wait_in_the_broker_through_restarts() {
     let url = |url: String| Config { broker_url: url.parse().expect("a URL"), ..Config::default() };
     let file = url(format!("sqlite:{}", directory.path().join("later.db").display()));
     // One after the other: both measure the memory of this process.
-    runtime.block_on(wait_through_restarts(file, "sqlite", 100_000, Duration::from_secs(6), || {}));
+    runtime.block_on(wait_through_restarts(file, "sqlite", 50_000, Duration::from_secs(6), || {}));
     if support::shared::may_start_rabbitmq(file!()) {
         let mut node = support::node::Node::start();
         let config = url(node.url());

@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 
 use super::App;
 use crate::broker::{Note, Register};
-use crate::connection::background;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::routing::names::check_name;
@@ -208,10 +207,7 @@ impl App {
     /// The broker cannot be reached.
     pub async fn paused(&self) -> Result<Vec<Pause>> {
         let broker = self.broker().await?;
-        let read =
-            background::timeout(self.config().publish_timeout, broker.newer_notes(Register::Paused, 0));
-        let read = read.await?.unwrap_or_else(|| Err(Error::timeout("the broker did not answer in time")));
-        let notes = match read {
+        let notes = match broker.newer_notes(Register::Paused, 0).await {
             Err(error) if error.is_unsupported() => Vec::new(),
             notes => notes.map_err(|error| error.context("cannot read what is paused"))?.notes,
         };

@@ -63,7 +63,7 @@ impl Control {
     /// A broker that cannot be reached or refuses us.
     pub async fn tell(&self, method: &str, arguments: Map<String, Value>) -> Result<()> {
         let exchanges = Topology { exchanges: mailbox::exchanges(), ..Topology::default() };
-        self.broker.declare(&exchanges).await?;
+        self.broker.declare(&exchanges).await.map_err(unreached)?;
         self.publish(Command { arguments, ..Command::new(method) }).await.map(drop)
     }
 
@@ -83,13 +83,13 @@ impl Control {
         enough: impl Fn(&[Reply]) -> bool,
     ) -> Result<Vec<Reply>> {
         let (mailbox, address) = Mailbox::of_client();
-        self.broker.declare(&mailbox.topology).await?;
+        self.broker.declare(&mailbox.topology).await.map_err(unreached)?;
         let subscription = Subscription {
             queues: vec![mailbox.queue.clone()],
             prefetch: PREFETCH,
             name: mailbox.queue.clone(),
         };
-        let mut replies = self.broker.consume(subscription).await?;
+        let mut replies = self.broker.consume(subscription).await.map_err(unreached)?;
         let ticket = Uuid::new_v4().to_string();
         let command = Command {
             arguments,
@@ -140,7 +140,7 @@ impl Control {
         match self.broker.publish(publication).await {
             Ok(()) => Ok(true),
             Err(error) if error.is_unroutable() => Ok(false),
-            Err(error) => Err(error.context("cannot reach the workers")),
+            Err(error) => Err(unreached(error)),
         }
     }
 
@@ -163,6 +163,10 @@ impl Control {
         let count = |name: &str| answers.iter().filter(|reply| reply.node == name).count();
         nodes.iter().all(|node| count(node) >= nodes.iter().filter(|name| *name == node).count())
     }
+}
+
+fn unreached(error: Error) -> Error {
+    error.context("cannot reach the workers")
 }
 
 impl std::fmt::Debug for Control {

@@ -158,7 +158,7 @@ fn all_workers_of_one_name_are_stopped_and_counted() {
 }
 
 #[test]
-fn status_of_a_broker_that_cannot_be_reached_is_69() {
+fn a_broker_that_cannot_be_reached_is_69_and_the_reason_is_shown() {
     if !cfg!(feature = "amqp") {
         return;
     }
@@ -174,6 +174,24 @@ fn status_of_a_broker_that_cannot_be_reached_is_69() {
     let status: Value = serde_json::from_str(&run.stdout).expect("JSON on stdout");
     assert_eq!(status["broker"]["reachable"], false);
     assert!(!run.stdout.contains("hidden") && !run.stderr.contains("hidden"), "{run:?}");
+    let reason = format!("no connection to `amqp://guest:***@127.0.0.1:{port}`: Connection refused");
+    for line in [
+        "status",
+        "queues",
+        "stop",
+        "purge work",
+        "pause work",
+        "revoke an-id",
+        "control ping",
+        "dead list work",
+    ] {
+        let line = ["--broker", &url].into_iter().chain(line.split(' '));
+        let run = mq_worker().env("MQ_PUBLISH_TIMEOUT", "1s").args(line).run();
+        let error = run.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(run.code == Some(69) && error.contains(&reason), "{run:?}");
+        // The mailbox of this command means nothing to its user.
+        assert!(!error.contains("pidbox") && !error.contains("hidden"), "{error}");
+    }
 }
 
 #[test]

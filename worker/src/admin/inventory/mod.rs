@@ -56,7 +56,7 @@ impl Gap {
     /// Ends a request that has shown what it found: with an error if nothing was found, or if listing was configured and
     /// failed; otherwise with a note.
     pub(crate) fn end(self, what: &str, broker: &str, is_empty: bool) -> Outcome<String> {
-        let text = self.text(what, broker);
+        let text = if is_empty { self.reason(what, broker) } else { self.text(what, broker) };
         if is_empty || self.is_misconfigured { Err(Failure::new(self.code, text)) } else { Ok(text) }
     }
 
@@ -67,12 +67,19 @@ impl Gap {
     }
 
     pub(crate) fn text(&self, what: &str, broker: &str) -> String {
+        let reason = self.reason(what, broker);
+        match self.known_only {
+            true => {
+                format!("{reason}; these are only the ones that configuration and tasks name and that exist")
+            }
+            false => reason,
+        }
+    }
+
+    fn reason(&self, what: &str, broker: &str) -> String {
         let Self { why, known_only, .. } = self;
         match known_only {
-            true => format!(
-                "{broker} lists its {what} only through the management API, and {why}; these are only the ones that \
-                 configuration and tasks name and that exist"
-            ),
+            true => format!("{broker} lists its {what} only through the management API, and {why}"),
             false => format!("not all {what} of {broker} are shown: {why}"),
         }
     }

@@ -105,7 +105,6 @@ impl AmqpScheduleLog {
     {
         let what = format!("{what} stream `{STREAM}`");
         // An unreachable broker must be an error within the usual time limit: only reading may take longer.
-        self.amqp.streams.reach(&what, self.amqp.limit).await?;
         let answer = streams::ask(&self.amqp, &what, READING, ask).await?;
         answer.map_err(|error| match reply_code(&error) {
             Some(code::NOT_FOUND) => {

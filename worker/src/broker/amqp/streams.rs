@@ -14,10 +14,11 @@ const NO_REPLICA: &str = "replica on the local node";
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Sends a request on the connection for streams, within `limit`. The inner error is the broker's refusal.
+/// Sends a request on the connection for streams, within `limit` once there is a connection. The inner error is the broker's
+/// refusal.
 ///
 /// # Errors
-/// No connection, or no answer in time.
+/// No connection within the time that connecting may take, or no answer in time.
 pub(super) async fn ask<T, F>(
     amqp: &Amqp,
     what: &str,
@@ -31,6 +32,7 @@ where
         Err(error) if is_channel_error(&error) => Ok(Err(error)),
         answer => answer.map(Ok),
     };
+    amqp.streams.reach(what, amqp.limit).await?;
     let mut tries = 0..TRIES;
     loop {
         match amqp.streams.request(what, limit, &ask).await? {
