@@ -137,7 +137,7 @@ pub(super) async fn dial(
             // A server that does not speak AMQP will not start to: fail waiting callers at once.
             failure.is_final |= is_invalid(&error);
             // RabbitMQ disconnects without a reason if it does not know the mechanism.
-            if matches!(error.kind(), lapin::ErrorKind::IOError(_)) && has_unusual_login(address) {
+            if is_cut(&error) && has_unusual_login(address) {
                 failure.text.push_str(
                     "; the broker may not offer the `auth_mechanism` of the address (`external` needs its plugin \
                      rabbitmq_auth_mechanism_ssl)",
@@ -169,6 +169,13 @@ fn tls_failure(error: &lapin::Error) -> Failure {
 
 fn has_unusual_login(address: &Address) -> bool {
     address.uri.query.auth_mechanism.is_some_and(|mechanism| mechanism != SASLMechanism::Plain)
+}
+
+/// True if the server disconnected.
+fn is_cut(error: &lapin::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let cuts = [ConnectionAborted, ConnectionReset, UnexpectedEof];
+    matches!(error.kind(), lapin::ErrorKind::IOError(error) if cuts.contains(&error.kind()))
 }
 
 /// True for invalid data, which another attempt would not change.
@@ -251,6 +258,11 @@ mod tests {
             let error = dialled.expect_err("no broker").to_error().to_string();
             assert!(error.contains(part), "{error}");
         }
+        let away = "amqp://127.0.0.1:1/v?auth_mechanism=external".parse().expect("a URL");
+        let away = Address::new(&away, &TlsOptions::default()).expect("an address");
+        let dialled = dial(&away, "test", Duration::from_secs(10), &Cutter::default()).await;
+        let error = dialled.expect_err("no broker").to_error().to_string();
+        assert!(!error.contains("auth_mechanism` of"), "{error}");
     }
 
     /// RabbitMQ's frames while a connection is opened: start, tune, open-ok.
