@@ -74,11 +74,11 @@ pub(crate) fn chart(comparison: &Comparison) -> String {
                 body,
                 "<text x=\"{:.0}\" y=\"{text:.0}\" text-anchor=\"end\">{label}</text>\
                  <rect x=\"{LEFT}\" y=\"{:.0}\" width=\"{length:.1}\" height=\"18\" fill=\"{colour}\"/>\
-                 <text x=\"{:.1}\" y=\"{text:.0}\">{}</text>",
+                 <text x=\"{:.1}\" y=\"{text:.0}\">{:.1}k</text>",
                 LEFT - 8.0,
                 y + 3.0,
                 LEFT + length + 6.0,
-                grouped(rate),
+                rate / 1000.0,
                 text = y + 17.0,
             );
             y += LINE;
@@ -89,17 +89,4 @@ pub(crate) fn chart(comparison: &Comparison) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y:.0}\" font-family=\"sans-serif\" \
          font-size=\"13\" fill=\"#777\">\n{body}</svg>\n"
     )
-}
-
-/// A whole number with commas between its thousands.
-fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

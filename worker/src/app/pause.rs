@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::App;
 use crate::broker::{Note, Register};
+use crate::connection::background;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::routing::names::check_name;
@@ -207,7 +208,11 @@ impl App {
     /// The broker cannot be reached.
     pub async fn paused(&self) -> Result<Vec<Pause>> {
         let broker = self.broker().await?;
-        let notes = match broker.newer_notes(Register::Paused, 0).await {
+        // Twice, so that a broker that cannot be reached is reported as such.
+        let limit = self.config().publish_timeout.saturating_mul(2);
+        let read = background::timeout(limit, broker.newer_notes(Register::Paused, 0)).await?;
+        let late = || Error::timeout(format!("no answer within {}", humantime::format_duration(limit)));
+        let notes = match read.unwrap_or_else(|| Err(late())) {
             Err(error) if error.is_unsupported() => Vec::new(),
             notes => notes.map_err(|error| error.context("cannot read what is paused"))?.notes,
         };

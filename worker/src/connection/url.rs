@@ -65,7 +65,7 @@ impl BrokerUrl {
     /// may have been meant to verify a certificate, and `lapin` allocates whatever `frame_max` says.
     ///
     /// # Errors
-    /// An unknown option after `?`, a wrong value, a list of addresses, or a misplaced `@`.
+    /// An unknown option after `?`, an invalid value, a list of addresses, or a misplaced `@`.
     pub(crate) fn check(&self) -> Result<()> {
         let path = self.path();
         let scheme = self.scheme();
@@ -99,7 +99,7 @@ impl BrokerUrl {
             if !option.values.accept(value) {
                 let values = &option.values;
                 return Err(Error::config(format!(
-                    "`{self}` has a wrong value after `?`: `{name}` is {values}"
+                    "`{self}` has an invalid value after `?`: `{name}` must be {values}"
                 )));
             }
             if seen.contains(&name) {
@@ -311,18 +311,18 @@ mod tests {
         for (url, part) in [
             (
                 "amqp://h/v?heartbeat=abc",
-                "heartbeat=abc` has a wrong value after `?`: `heartbeat` is 0 to 65535 seconds",
+                "heartbeat=abc` has an invalid value after `?`: `heartbeat` must be 0 to 65535 seconds",
             ),
             ("amqp://h/v?heartbeat=70000", "0 to 65535 seconds"),
             ("amqp://h/v?heartbeat", "0 to 65535 seconds"),
-            ("amqp://h/v?heartbeat=5&frame_max=999999999", "`frame_max` is 4096 to 16777216 bytes"),
-            ("amqp://h/v?frame_max=100", "`frame_max` is 4096"),
+            ("amqp://h/v?heartbeat=5&frame_max=999999999", "`frame_max` must be 4096 to 16777216 bytes"),
+            ("amqp://h/v?frame_max=100", "`frame_max` must be 4096"),
             ("amqp://h/v?connection_timeout=0", "1 to 3600000 milliseconds"),
             ("amqp://h/v?auth_mechanism=nope", "one of plain, amqplain, external"),
             ("amqp://h/v?heartbeat=5&heartbeat=6", "the option `heartbeat` twice"),
             (
                 "postgres://h/d?sslmode=verify-full",
-                "sslmode=verify-full` has a wrong value after `?`: `sslmode` is one of",
+                "sslmode=verify-full` has an invalid value after `?`: `sslmode` must be one of",
             ),
             ("postgres://h/d?connect_timeout=-1", "0 to 3600 seconds"),
         ] {

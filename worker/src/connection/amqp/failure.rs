@@ -69,7 +69,7 @@ pub(crate) fn text(error: &lapin::Error) -> String {
         None => match error.kind() {
             lapin::ErrorKind::IOError(error) => error.to_string(),
             lapin::ErrorKind::ChannelsLimitReached => {
-                "the connection has all channels that it may have: `channel_max` in the broker's URL, or the server's own"
+                "all channels of the connection are in use: raise `channel_max` in the broker's URL, or the server's own"
                     .into()
             }
             _ => error.to_string(),
