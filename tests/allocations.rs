@@ -13,7 +13,7 @@ use mq_worker::{App, Config, Worker, task};
 /// The maximum number of allocations per task. Raise it only together with the reason.
 const MOST: u64 = 6;
 /// Instructions per task at the last release, in a debug build.
-const BEFORE: f64 = 90_400.0;
+const BEFORE: f64 = 79_000.0;
 /// Tolerances, since other compilers generate slightly different code.
 const MORE: f64 = 1.1;
 const LESS: f64 = 0.8;
@@ -127,7 +127,8 @@ fn runs_as_many_tasks_as_it_is_told() {
     drain(WARM_UP + MEASURED, tasks);
 }
 
-/// Sends tasks and lets a worker run the given number of them.
+/// Sends tasks and lets a worker run the given number of them. The others go to a queue that it does not consume from:
+/// otherwise it would run a few more before it stops.
 fn drain(sent: u64, tasks: u64) {
     let mut config =
         Config { broker_url: "memory://allocations".parse().expect("a URL"), ..Config::default() };
@@ -139,7 +140,8 @@ fn drain(sent: u64, tasks: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         for n in 0..sent {
-            app.send(counted.with(n)).await.expect("sent");
+            let queue = if n < tasks { "allocations" } else { "allocations.left" };
+            app.send(counted.with(n).queue(queue)).await.expect("sent");
         }
         let worker = Worker::new(app.clone()).expect("a worker");
         let handle = worker.handle();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::iso8601::parse_time;
+use super::name_lengths::NameLengths;
 
 /// Headers that this crate adds to Celery's. Receivers ignore headers that they do not know.
 pub mod names {
@@ -52,18 +53,27 @@ pub mod names {
 
 /// A header table. Unknown headers are kept and passed on.
 #[derive(Clone, Debug, Default, PartialEq)]
-// Shared between the copies of a message: each publish makes one, and few of them are changed.
-pub struct Headers(Arc<Map<String, Value>>);
+pub struct Headers {
+    // Shared between the copies of a message: each publish makes one, and few of them are changed.
+    table: Arc<Map<String, Value>>,
+    lengths: NameLengths,
+}
+
+impl From<Map<String, Value>> for Headers {
+    fn from(table: Map<String, Value>) -> Self {
+        Self { lengths: NameLengths::of(&table), table: Arc::new(table) }
+    }
+}
 
 impl Serialize for Headers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        self.table.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Headers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Map::deserialize(deserializer).map(|map| Self(Arc::new(map)))
+        Map::deserialize(deserializer).map(Self::from)
     }
 }
 
@@ -77,38 +87,47 @@ impl Headers {
     }
 
     /// One header, whatever its type.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        if self.lengths.may_contain(name) { self.table.get(name) } else { None }
     }
 
     /// One header, if it is a non-empty text.
     pub fn get_str(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.as_str().filter(|text| !text.is_empty())
+        self.get(name)?.as_str().filter(|text| !text.is_empty())
     }
 
     /// Sets a header, replacing an earlier value.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        Arc::make_mut(&mut self.0).insert(name.into(), value.into());
+        let name = name.into();
+        self.lengths.add(&name);
+        Arc::make_mut(&mut self.table).insert(name, value.into());
     }
 
     /// Removes a header.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        Arc::make_mut(&mut self.0).remove(name)
+        if !self.lengths.may_contain(name) {
+            return None;
+        }
+        let removed = Arc::make_mut(&mut self.table).remove(name);
+        self.lengths = NameLengths::of(&self.table);
+        removed
     }
 
     /// Keeps only the headers whose names `keeps` accepts.
     pub(crate) fn retain(&mut self, mut keeps: impl FnMut(&str) -> bool) {
-        Arc::make_mut(&mut self.0).retain(|name, _| keeps(name));
+        Arc::make_mut(&mut self.table).retain(|name, _| keeps(name));
+        self.lengths = NameLengths::of(&self.table);
     }
 
     /// True if there are no headers.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.table.is_empty()
     }
 
     /// All headers, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.table.iter().map(|(name, value)| (name.as_str(), value))
     }
 
     /// The task's name; its presence makes the message a protocol v2 task.
@@ -142,7 +161,7 @@ impl Headers {
     }
 
     fn count(&self, name: &str) -> u32 {
-        self.0.get(name).and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+        self.get(name).and_then(Value::as_u64).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
     }
 
     /// The earliest time to run. `Err` names a value that is not a time.
@@ -175,7 +194,7 @@ impl Headers {
     }
 
     fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, String> {
-        match self.0.get(name) {
+        match self.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => {
                 parse_time(text).map(Some).ok_or_else(|| format!("header `{name}` is not a time: `{text}`"))
@@ -187,7 +206,7 @@ impl Headers {
     /// The time limits `(hard, soft)`; on the wire the hard one comes first. Celery treats 0 as no limit.
     pub fn time_limits(&self) -> (Option<Duration>, Option<Duration>) {
         let limit = |index: usize| {
-            let seconds = self.0.get("timelimit")?.as_array()?.get(index)?.as_f64()?;
+            let seconds = self.get("timelimit")?.as_array()?.get(index)?.as_f64()?;
             (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
         };
         (limit(0), limit(1))
@@ -195,7 +214,7 @@ impl Headers {
 
     /// `Some(true)` when the sender wants no result; `None` leaves it to the task.
     pub fn ignore_result(&self) -> Option<bool> {
-        self.0.get("ignore_result").and_then(Value::as_bool)
+        self.get("ignore_result").and_then(Value::as_bool)
     }
 
     /// The group that the task belongs to.
@@ -283,7 +302,7 @@ pub(crate) fn owner(name: &str) -> Option<&'static str> {
 
 impl FromIterator<(String, Value)> for Headers {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(iter: I) -> Self {
-        Self(Arc::new(iter.into_iter().collect()))
+        Self::from(iter.into_iter().collect::<Map<_, _>>())
     }
 }
 

@@ -10,6 +10,7 @@ pub mod history;
 mod iso8601;
 pub(crate) mod json;
 pub mod kombu;
+mod name_lengths;
 mod normalize;
 pub mod progress;
 pub(crate) mod typed;
