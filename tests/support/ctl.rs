@@ -79,8 +79,9 @@ impl Ctl {
             "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 10000}]}].\n",
         )
         .expect("a configuration");
-        // The command-line tools listen too, each on its own port.
-        let tools = free_port().clamp(20_000, 65_000);
+        // The command-line tools listen too, on the first free one of a hundred ports, none of which is a server's: these are
+        // below those of `free_port`.
+        let tools = fastrand::u16(10_000..15_000);
         let environment = [
             ("HOME", directory.display().to_string()),
             ("LANG", "C.UTF-8".into()),

@@ -50,7 +50,7 @@ pub fn free_port() -> u16 {
     let take = |port| {
         let mark = UdpSocket::bind(("127.0.0.1", port)).ok()?;
         TcpListener::bind(("127.0.0.1", port)).ok()?;
-        TAKEN.lock().expect("nothing panics under it").push(mark);
+        TAKEN.lock().expect("never poisoned: nothing panics under it").push(mark);
         Some(port)
     };
     // Below the range for outgoing connections, which come and go all the time.

@@ -322,6 +322,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_header_is_found_while_it_is_there() {
+        // As long as `eta` by the measure of `NameLengths`.
+        let long = "x".repeat(3 + 64);
+        let mut headers: Headers = [("eta".to_owned(), Value::Null)].into_iter().collect();
+        assert_eq!(
+            (headers.get("eta"), headers.get("utc"), headers.get(&long)),
+            (Some(&Value::Null), None, None)
+        );
+        headers.set(&*long, 1);
+        assert_eq!((headers.remove("utc"), headers.remove("eta")), (None, Some(Value::Null)));
+        assert_eq!((headers.get("eta"), headers.get(&long)), (None, Some(&Value::from(1))));
+        headers.set("expires", 2);
+        assert_eq!(headers.remove("expires"), Some(Value::from(2)));
+        assert_eq!(headers, [(long, Value::from(1))].into_iter().collect());
+        headers.retain(|_| false);
+        assert_eq!(headers, Headers::default());
+    }
+
+    #[test]
     fn times_are_written_as_python_writes_them() {
         let time = parse_time("2026-11-22T06:49:58.528108+00:00").expect("an ISO time");
         assert_eq!(format_time(time), "2026-11-22T06:49:58.528108+00:00");

@@ -29,26 +29,3 @@ impl NameLengths {
 fn bit(name: &str) -> u64 {
     1 << (name.len() % 64)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::Headers;
-
-    #[test]
-    fn a_header_is_found_while_it_is_there() {
-        let mut headers: Headers = [("eta".to_owned(), Value::Null)].into_iter().collect();
-        // As long as `eta` by the measure of `NameLengths`.
-        let long = "x".repeat(3 + 64);
-        assert_eq!(
-            (headers.get("eta"), headers.get("utc"), headers.get(&long)),
-            (Some(&Value::Null), None, None)
-        );
-        headers.set(&*long, 1);
-        assert_eq!(headers.remove("utc"), None);
-        assert_eq!(headers.remove("eta"), Some(Value::Null));
-        assert_eq!((headers.get("eta"), headers.get(&long)), (None, Some(&Value::from(1))));
-        headers.retain(|_| false);
-        assert_eq!(headers, Headers::default());
-    }
-}
