@@ -25,6 +25,7 @@ mod outgoing;
 pub(crate) mod properties;
 mod publish_channel;
 mod publish_job;
+mod publish_queue;
 mod publisher;
 mod publishing;
 mod reactor;

@@ -7,13 +7,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::outgoing::Outgoing;
+use super::writes::Writing;
 use crate::error::{Error, ErrorKind, Result};
-
-/// How many callers may be queued; any more keep their messages and wait for a place.
-pub(super) const QUEUED: usize = 1024;
 
 pub(super) enum PublishJob {
     Publish(Arc<Outgoing>, PublishRequest),
+    /// Its caller has already handed it to `lapin`.
+    Written(Arc<Outgoing>, PublishRequest, Writing),
     Flush(oneshot::Sender<()>),
 }
 

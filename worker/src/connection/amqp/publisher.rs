@@ -1,5 +1,5 @@
 //! The callers' side of publishing: each hands its message to the one publishing task
-//! ([`publishing`](super::publishing)) and gets the outcome.
+//! ([`publishing`](super::publishing)), over the [`publish_queue`](super::publish_queue), and gets the outcome.
 //!
 //! | what happens | what the caller gets |
 //! |---|---|
@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::link::{Link, closed};
 use super::outgoing::Outgoing;
-use super::publish_job::{PublishJob, PublishRequest, QUEUED, unknown};
+use super::publish_job::{PublishJob, PublishRequest, unknown};
+use super::publish_queue::{PublishQueue, publish_queue};
 use super::publishing::Publishing;
 use super::runtime;
 use crate::error::Result;
@@ -32,16 +33,16 @@ const REPLY_GRACE: Duration = Duration::from_secs(2);
 /// Hands messages to the publishing task. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Publisher {
-    requests: mpsc::Sender<PublishJob>,
+    queue: PublishQueue,
     limit: Duration,
 }
 
 impl Publisher {
     /// Starts the publishing task. It ends when the last `Publisher` is dropped.
     pub(super) fn start(link: Arc<Link>, limit: Duration, handle: &tokio::runtime::Handle) -> Self {
-        let (requests, inbox) = mpsc::channel(QUEUED);
+        let (queue, inbox) = publish_queue();
         handle.spawn(async move { Publishing::new(link, inbox, limit).run().await });
-        Self { requests, limit }
+        Self { queue, limit }
     }
 
     /// Publishes a message. `Ok` means that the broker has taken responsibility for it.
@@ -50,16 +51,16 @@ impl Publisher {
         let (reply, answer) = oneshot::channel();
         let request = PublishRequest { reply, deadline: Instant::now() + self.limit, refused: None };
         let limit = self.limit + REPLY_GRACE;
-        let answered = match self.requests.try_send(PublishJob::Publish(Arc::clone(&outgoing), request)) {
+        let answered = match self.queue.publish(Arc::clone(&outgoing), request) {
             Ok(()) => runtime::timeout(limit, answer).await,
             // Boxed, as each publish pays for the size of this future, and the queue is seldom full.
             Err(TrySendError::Full(job)) => {
-                let queue = async {
+                let queued = async {
                     // An error drops the job, and its reply channel with it.
-                    let _ = self.requests.send(job).await;
+                    let _ = self.queue.jobs.send(job).await;
                     answer.await
                 };
-                Box::pin(runtime::timeout(limit, queue)).await
+                Box::pin(runtime::timeout(limit, queued)).await
             }
             Err(TrySendError::Closed(_)) => return Err(closed()),
         };
@@ -76,9 +77,9 @@ impl Publisher {
     pub(crate) async fn flush(&self) {
         let (reply, answer) = oneshot::channel();
         let flush = async {
-            if self.requests.send(PublishJob::Flush(reply)).await.is_ok() {
+            if self.queue.jobs.send(PublishJob::Flush(reply)).await.is_ok() {
                 // No reply means that the task has ended after settling everything.
-                runtime::answer(answer, self.requests.closed()).await;
+                runtime::answer(answer, self.queue.jobs.closed()).await;
             }
         };
         let _ = runtime::timeout(self.limit + REPLY_GRACE, flush).await;

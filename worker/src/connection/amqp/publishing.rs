@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::close_cause::ChannelCloseCause;
@@ -16,7 +16,8 @@ use super::failure::{is_channel_error, reply_code, text};
 use super::link::{Link, LinkState, Pause, closed};
 use super::outgoing::Outgoing;
 use super::publish_channel::{Open, PublishChannel, open};
-use super::publish_job::{PublishJob, PublishRequest, QUEUED, Refused, unknown, unsent};
+use super::publish_job::{PublishJob, PublishRequest, Refused, unknown, unsent};
+use super::publish_queue::{PublishInbox, QUEUED};
 use super::window::{Confirm, Entry, Outcome, Window};
 use super::writes::{WriteOutcome, Writes};
 use crate::error::{Error, ErrorKind};
@@ -41,7 +42,7 @@ pub(super) struct Publishing {
     limit: Duration,
     state: watch::Receiver<LinkState>,
     blocked: watch::Receiver<Option<String>>,
-    inbox: mpsc::Receiver<PublishJob>,
+    inbox: PublishInbox,
     waiting: VecDeque<(Arc<Outgoing>, PublishRequest)>,
     flushes: Vec<oneshot::Sender<()>>,
     channel: PublishChannel,
@@ -53,7 +54,7 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    pub(super) fn new(link: Arc<Link>, inbox: mpsc::Receiver<PublishJob>, limit: Duration) -> Self {
+    pub(super) fn new(link: Arc<Link>, inbox: PublishInbox, limit: Duration) -> Self {
         let blocked = link.blocked();
         Self {
             // Watching the link would connect it; `run` does so at the first publish, so an unused link never connects.
@@ -73,16 +74,21 @@ impl Publishing {
     }
 
     pub(super) async fn run(mut self) {
-        let Some(first) = self.inbox.recv().await else { return };
-        self.state = self.link.watch();
-        self.take(first);
         let mut jobs = Vec::new();
+        if self.inbox.receive(&mut jobs, QUEUED).await == 0 {
+            return;
+        }
+        self.state = self.link.watch();
+        jobs.drain(..).for_each(|job| self.take(job));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_open = true;
         while is_open || !self.is_idle() {
             self.advance();
-            let room = QUEUED.saturating_sub(self.waiting.len());
+            let room = match self.inbox.is_behind() {
+                true => QUEUED,
+                false => QUEUED.saturating_sub(self.waiting.len()),
+            };
             let has_work = !self.is_idle();
             tokio::select! {
                 biased;
@@ -90,7 +96,7 @@ impl Publishing {
                 opened = self.channel.opened() => self.opened(opened),
                 // To the front: the others have later deadlines.
                 Some(again) = self.refused.next(), if !self.refused.is_empty() => self.waiting.push_front(again),
-                count = self.inbox.recv_many(&mut jobs, room), if is_open && room > 0 => {
+                count = self.inbox.receive(&mut jobs, room), if is_open && room > 0 => {
                     is_open = count > 0;
                     jobs.drain(..).for_each(|job| self.take(job));
                 }
@@ -102,12 +108,20 @@ impl Publishing {
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.window.is_empty() && self.writes.is_empty() && self.refused.is_empty()
+        self.waiting.is_empty()
+            && self.window.is_empty()
+            && self.writes.is_empty()
+            && self.refused.is_empty()
+            && !self.inbox.is_behind()
     }
 
     fn take(&mut self, job: PublishJob) {
         match job {
             PublishJob::Publish(outgoing, request) => self.waiting.push_back((outgoing, request)),
+            PublishJob::Written(outgoing, request, writing) => {
+                let number = self.window.push(outgoing, request);
+                self.writes.add(number, writing);
+            }
             PublishJob::Flush(reply) => self.flushes.push(reply),
         }
     }
@@ -121,13 +135,28 @@ impl Publishing {
             }
         }
         self.follow_link();
-        match &self.channel {
-            PublishChannel::Broken { until, .. } if self.writes.is_empty() || Instant::now() >= *until => {
-                self.resolve_broken()
+        let open = match &self.channel {
+            PublishChannel::Open(open) if self.blocked.borrow().is_none() => Some(open.clone()),
+            _ => {
+                self.inbox.take_back();
+                None
             }
-            PublishChannel::Open(open) if self.blocked.borrow().is_none() => {
-                let open = open.clone();
+        };
+        // It belongs to this channel, and comes next.
+        if self.inbox.is_behind() {
+            return;
+        }
+        match (&self.channel, open) {
+            (PublishChannel::Broken { until, .. }, _)
+                if self.writes.is_empty() || Instant::now() >= *until =>
+            {
+                self.resolve_broken();
+            }
+            (_, Some(open)) => {
                 self.write(&open);
+                if self.is_idle() {
+                    self.inbox.lend(&open);
+                }
             }
             _ => {}
         }

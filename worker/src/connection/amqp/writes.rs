@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -26,20 +27,20 @@ const SPARE: usize = 64;
 /// Publishes that are neither confirmed nor failed, by their numbers.
 #[derive(Default)]
 pub(super) struct Writes {
-    /// In the order in which they are written.
-    unwritten: VecDeque<Writing>,
-    /// True while the last of them is set to wake the task. Only one task waits, so one such poll is enough.
+    /// In the order in which they are written, with their numbers.
+    unwritten: VecDeque<(u64, Writing)>,
+    /// True while the last of several is set to wake the task. Only one task waits, so one such poll is enough.
     is_watched: bool,
     /// Boxes of earlier writes, for reuse: `lapin`'s future is too large to be allocated quickly.
     spare: Vec<BoxedWrite>,
     unconfirmed: FuturesUnordered<Confirming>,
 }
 
-struct Writing {
-    number: u64,
+/// A publish that was handed to `lapin`.
+pub(super) struct Writing {
     written: BoxedWrite,
-    /// The result of the first poll, if that was an error.
-    failed: Option<lapin::Error>,
+    /// The result of the first poll.
+    first: Poll<lapin::Result<PublisherConfirm>>,
 }
 
 type BoxedWrite = ReusableBoxFuture<'static, lapin::Result<PublisherConfirm>>;
@@ -74,26 +75,13 @@ impl Writes {
 
     /// Hands a publish to `lapin`.
     pub(super) fn begin(&mut self, channel: Arc<OpenChannel>, number: u64, outgoing: Arc<Outgoing>) {
-        let write = async move {
-            let (exchange, routing_key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
-            let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
-            let properties = outgoing.properties();
-            channel.basic_publish(exchange, routing_key, options, outgoing.body(), properties).await
-        };
-        let mut written = match self.spare.pop() {
-            Some(mut spare) => {
-                spare.set(write);
-                spare
-            }
-            None => ReusableBoxFuture::new(write),
-        };
-        // This poll queues the frames, so publishes are written in the order of the calls.
-        let failed = match written.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => None,
-            Poll::Ready(Ok(confirm)) => return self.unconfirmed.push(Confirming { number, confirm }),
-            Poll::Ready(Err(error)) => Some(error),
-        };
-        self.unwritten.push_back(Writing { number, written, failed });
+        let spare = self.spare.pop();
+        self.add(number, Writing::begin(spare, channel, outgoing));
+    }
+
+    /// Adds a publish that was handed to `lapin`, in the order in which that happened.
+    pub(super) fn add(&mut self, number: u64, writing: Writing) {
+        self.unwritten.push_back((number, writing));
         self.is_watched = false;
     }
 
@@ -123,16 +111,20 @@ impl Writes {
     fn take_written(&mut self, context: &mut Context<'_>, failed: &mut Vec<(u64, WriteOutcome)>) {
         let mut quiet = Context::from_waker(Waker::noop());
         loop {
-            while let Some(first) = self.unwritten.front_mut()
-                && let Poll::Ready(result) = first.poll(&mut quiet)
-                && let Some(writing) = self.unwritten.pop_front()
-            {
-                self.was_written(writing, result, failed);
+            let is_last = self.unwritten.len() == 1;
+            let Some((_, first)) = self.unwritten.front_mut() else { return };
+            // A poll replaces the waker, so the last one is never polled without the task's.
+            match first.poll(if is_last { context } else { &mut quiet }) {
+                Poll::Ready(result) => {
+                    if let Some(writing) = self.unwritten.pop_front() {
+                        self.was_written(writing, result, failed);
+                    }
+                    continue;
+                }
+                Poll::Pending if is_last || self.is_watched => return,
+                Poll::Pending => {}
             }
-            if self.is_watched {
-                return;
-            }
-            let Some(last) = self.unwritten.back_mut() else { return };
+            let Some((_, last)) = self.unwritten.back_mut() else { return };
             let Poll::Ready(result) = last.poll(context) else {
                 self.is_watched = true;
                 return;
@@ -146,7 +138,7 @@ impl Writes {
 
     fn was_written(
         &mut self,
-        Writing { number, written, .. }: Writing,
+        (number, Writing { written, .. }): (u64, Writing),
         result: lapin::Result<PublisherConfirm>,
         failed: &mut Vec<(u64, WriteOutcome)>,
     ) {
@@ -161,10 +153,34 @@ impl Writes {
 }
 
 impl Writing {
+    /// Hands a publish to `lapin`: its frames are queued when this returns, so publishes are written in the order of the
+    /// calls. `spare` is a box to use again.
+    pub(super) fn begin(
+        spare: Option<BoxedWrite>,
+        channel: Arc<OpenChannel>,
+        outgoing: Arc<Outgoing>,
+    ) -> Self {
+        let write = async move {
+            let (exchange, routing_key) = (outgoing.exchange.clone(), outgoing.routing_key.clone());
+            let options = BasicPublishOptions { mandatory: outgoing.mandatory, immediate: false };
+            let properties = outgoing.properties();
+            channel.basic_publish(exchange, routing_key, options, outgoing.body(), properties).await
+        };
+        let mut written = match spare {
+            Some(mut spare) => {
+                spare.set(write);
+                spare
+            }
+            None => ReusableBoxFuture::new(write),
+        };
+        let first = written.poll(&mut Context::from_waker(Waker::noop()));
+        Self { written, first }
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<lapin::Result<PublisherConfirm>> {
-        match self.failed.take() {
-            Some(error) => Poll::Ready(Err(error)),
-            None => self.written.poll(context),
+        match mem::replace(&mut self.first, Poll::Pending) {
+            Poll::Pending => self.written.poll(context),
+            ready => ready,
         }
     }
 }
@@ -183,5 +199,62 @@ impl Future for Confirming {
             };
             (self.number, outcome)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A publish that fails when the sender says so.
+    fn writing() -> (oneshot::Sender<()>, Writing) {
+        let (written, is_written) = oneshot::channel();
+        let write = async move {
+            let _ = is_written.await;
+            Err(lapin::ErrorKind::ChannelsLimitReached.into())
+        };
+        (written, Writing { written: ReusableBoxFuture::new(write), first: Poll::Pending })
+    }
+
+    #[test]
+    fn the_task_is_woken_when_all_is_written_however_often_it_was_woken_before() {
+        for count in 1..4 {
+            let (woken, mut writes) = (Arc::new(Woken::default()), Writes::default());
+            let waker = Arc::clone(&woken).into();
+            let mut context = Context::from_waker(&waker);
+            let mut senders = VecDeque::new();
+            for number in 0..count {
+                let (sender, writing) = writing();
+                senders.push_back(sender);
+                writes.add(number, writing);
+            }
+            // The task has other events as well.
+            for _ in 0..3 {
+                let mut settled = std::pin::pin!(writes.settled());
+                assert!(settled.as_mut().poll(&mut context).is_pending());
+            }
+            let last = senders.pop_back().expect("at least one");
+            senders.into_iter().for_each(|sender| sender.send(()).expect("it is awaited"));
+            assert_eq!(woken.0.load(Ordering::Relaxed), 0, "one wake-up for all");
+            last.send(()).expect("it is awaited");
+            assert_eq!(woken.0.load(Ordering::Relaxed), 1, "of {count}");
+            let mut settled = std::pin::pin!(writes.settled());
+            let Poll::Ready(settled) = settled.as_mut().poll(&mut context) else { panic!("all are written") };
+            assert!(settled.iter().map(|(number, _)| *number).eq(0..count));
+        }
     }
 }
