@@ -99,7 +99,8 @@ pub(crate) async fn drain(at: &str, tasks: u64) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// Measures the time from the call of `.delay()` to the start of the task in an idle worker of the same process.
+/// Measures the times from the call of `.delay()` to the start of the task in an idle worker of the same process, and to its
+/// return.
 pub(crate) async fn latency(at: &str, tasks: u64) -> Result<Figures, Failure> {
     let app = open(at)?;
     let progress = Progress::of_starts();
@@ -109,9 +110,12 @@ pub(crate) async fn latency(at: &str, tasks: u64) -> Result<Figures, Failure> {
     let mut times = Vec::new();
     for id in 0..tasks {
         let begun = Instant::now();
-        let (started, sent) = tokio::join!(progress.started(), app.send(noop.with(User::new(id))));
-        sent?;
-        times.push(started - begun);
+        let send = async {
+            app.send(noop.with(User::new(id))).await?;
+            Ok::<_, Failure>(begun.elapsed())
+        };
+        let (started, sent) = tokio::join!(progress.started(), send);
+        times.push((started - begun, sent?));
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
     handle.stop();

@@ -91,7 +91,7 @@ pub(crate) async fn drain(at: &str, tasks: u64) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// Measures the time from the publish to the delivery, without waiting for the confirm.
+/// Measures the times from the publish to the delivery and to the confirm.
 pub(crate) async fn latency(at: &str, tasks: u64) -> Result<Figures, Failure> {
     let (connection, channel) = connect(at).await?;
     let mut consumer = consume(&channel).await?;
@@ -100,12 +100,18 @@ pub(crate) async fn latency(at: &str, tasks: u64) -> Result<Figures, Failure> {
     let mut times = Vec::new();
     for id in 0..tasks {
         let begun = Instant::now();
-        let confirm = publish(&publisher, id).await?;
-        let delivery = consumer.next().await.ok_or("the consumer ended")??;
-        parse(&delivery.data);
-        times.push(begun.elapsed());
-        delivery.ack(BasicAckOptions::default()).await?;
-        confirm.await?;
+        let confirmed = async {
+            publish(&publisher, id).await?.await?;
+            Ok::<_, Failure>(begun.elapsed())
+        };
+        let delivered = async {
+            let delivery = consumer.next().await.ok_or("the consumer ended")??;
+            parse(&delivery.data);
+            let elapsed = begun.elapsed();
+            delivery.ack(BasicAckOptions::default()).await?;
+            Ok::<_, Failure>(elapsed)
+        };
+        times.push(tokio::try_join!(delivered, confirmed)?);
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
     connection.close(200, "done".into()).await?;

@@ -14,8 +14,11 @@ pub(crate) struct Figures {
     pub(crate) rate: f64,
     /// CPU time of this process for each task, user and system, in microseconds.
     pub(crate) cpu: f64,
-    /// Median latency in microseconds, if that was measured.
+    /// Median time until a task starts, in microseconds, if that was measured.
     pub(crate) latency: f64,
+    /// Median time until the caller has its confirm, in microseconds, if that was measured.
+    #[serde(default)]
+    pub(crate) confirmed: f64,
     /// Resident memory at the end, in MB.
     pub(crate) rss: f64,
 }
@@ -39,17 +42,28 @@ impl Begun {
         Ok(Figures {
             rate: tasks / elapsed.as_secs_f64(),
             cpu: cpu.as_secs_f64() * 1e6 / tasks,
-            latency: 0.0,
             rss: resident()?,
+            ..Self::default()
         })
     }
 }
 
-/// The figures of a latency measurement.
-pub(crate) fn latency(mut times: Vec<Duration>) -> Result<Figures, Failure> {
+/// The figures of a latency measurement: the times until the start and until the confirm.
+pub(crate) fn latency(times: Vec<(Duration, Duration)>) -> Result<Figures, Failure> {
+    let (started, confirmed) = times.into_iter().unzip();
+    Ok(Figures {
+        latency: median(started)?,
+        confirmed: median(confirmed)?,
+        rss: resident()?,
+        ..Figures::default()
+    })
+}
+
+/// In microseconds.
+fn median(mut times: Vec<Duration>) -> Result<f64, Failure> {
     times.sort_unstable();
     let median = times.get(times.len() / 2).ok_or("nothing was measured")?;
-    Ok(Figures { latency: median.as_secs_f64() * 1e6, rss: resident()?, ..Figures::default() })
+    Ok(median.as_secs_f64() * 1e6)
 }
 
 fn cpu() -> Duration {

@@ -74,12 +74,13 @@ type Pick = fn(&Figures) -> f64;
 const RATE: Pick = |figures| figures.rate;
 const CPU: Pick = |figures| figures.cpu;
 const LATENCY: Pick = |figures| figures.latency;
+const CONFIRMED: Pick = |figures| figures.confirmed;
 const RSS: Pick = |figures| figures.rss;
 
 /// A comparison: the name of the line, its unit, the figure, our measurement, the other one, and what the other one is.
 type Compared = (&'static str, &'static str, Pick, &'static str, &'static str, &'static str);
 
-const COMPARED: [Compared; 24] = [
+const COMPARED: [Compared; 25] = [
     ("RabbitMQ: drain, worker", "tasks/s", RATE, "amqp drain", "amqp raw drain", "lapin"),
     ("RabbitMQ: drain, broker alone", "tasks/s", RATE, "amqp broker drain", "amqp raw drain", "lapin"),
     ("RabbitMQ: CPU a drained task", "µs", CPU, "amqp drain", "amqp raw drain", "lapin"),
@@ -102,6 +103,7 @@ const COMPARED: [Compared; 24] = [
         "lapin",
     ),
     ("RabbitMQ: latency p50", "µs", LATENCY, "amqp latency", "amqp raw latency", "lapin"),
+    ("RabbitMQ: confirm p50, one caller", "µs", CONFIRMED, "amqp latency", "amqp raw latency", "lapin"),
     ("RabbitMQ: RSS of the worker", "MB", RSS, "amqp drain", "amqp raw drain", "lapin"),
     ("SQLite: enqueue, 64 callers", "tasks/s", RATE, "sqlite enqueue 64", "sqlite raw enqueue", "rusqlite"),
     ("SQLite: CPU an enqueued task", "µs", CPU, "sqlite enqueue 64", "sqlite raw enqueue", "rusqlite"),

@@ -43,6 +43,26 @@ async fn each_of_ten_thousand_callers_gets_its_own_outcome() {
     t.end().await;
 }
 
+/// The publishing task is idle before each round: the first message of a round is written by its caller, the others by the task.
+#[tokio::test]
+async fn messages_of_one_caller_keep_their_order_whoever_writes_them() {
+    let Some(t) = Fixture::new().await else { return };
+    let queue = t.queue("q", |_| {}).await;
+    for round in 0..200 {
+        let sent = (0..3).map(|n| t.broker.publish(to(&queue, &(round * 3 + n).to_string())));
+        for told in join_all(sent).await {
+            told.expect("published");
+        }
+    }
+    let mut consumer = t.consume(&queue, 600).await;
+    for n in 0..600 {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(id(&delivery), n.to_string());
+        delivery.ack();
+    }
+    t.end().await;
+}
+
 #[tokio::test]
 async fn a_missing_exchange_fails_only_the_publishes_that_name_it() {
     let Some(t) = Fixture::new().await else { return };
