@@ -43,7 +43,7 @@ impl Begun {
             rate: tasks / elapsed.as_secs_f64(),
             cpu: cpu.as_secs_f64() * 1e6 / tasks,
             rss: resident()?,
-            ..Self::default()
+            ..Figures::default()
         })
     }
 }
