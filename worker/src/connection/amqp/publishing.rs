@@ -142,7 +142,7 @@ impl Publishing {
                 None
             }
         };
-        // It belongs to this channel, and comes next.
+        // What its caller has written belongs to this channel, and its number is the next.
         if self.inbox.is_behind() {
             return;
         }
