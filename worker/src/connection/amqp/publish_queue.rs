@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, ready};
 
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::lock::lock;
 use super::outgoing::Outgoing;
@@ -53,12 +52,8 @@ pub(super) fn publish_queue() -> (PublishQueue, PublishInbox) {
 }
 
 impl PublishQueue {
-    /// Writes a message if the channel is lent, or else queues it.
-    pub(super) fn publish(
-        &self,
-        outgoing: Arc<Outgoing>,
-        request: PublishRequest,
-    ) -> Result<(), TrySendError<PublishJob>> {
+    /// Writes a message if the channel is lent. Otherwise it returns the request, to be queued.
+    pub(super) fn write(&self, outgoing: &Arc<Outgoing>, request: PublishRequest) -> Option<PublishRequest> {
         // It is locked by another caller, or by the task, which has something to do.
         if let Ok(mut lent) = self.lent.try_lock()
             && let Some(open) = &*lent
@@ -67,12 +62,12 @@ impl PublishQueue {
             && outgoing.check(open.frame_max).is_ok()
             && let Ok(place) = self.jobs.try_reserve()
         {
-            let writing = Writing::begin(None, Arc::clone(&open.channel), Arc::clone(&outgoing));
+            let writing = Writing::begin(None, Arc::clone(&open.channel), Arc::clone(outgoing));
             *lent = None;
-            place.send(PublishJob::Written(outgoing, request, writing));
-            return Ok(());
+            place.send(PublishJob::Written(Arc::clone(outgoing), request, writing));
+            return None;
         }
-        self.jobs.try_send(PublishJob::Publish(outgoing, request))
+        Some(request)
     }
 }
 

@@ -51,7 +51,11 @@ impl Publisher {
         let (reply, answer) = oneshot::channel();
         let request = PublishRequest { reply, deadline: Instant::now() + self.limit, refused: None };
         let limit = self.limit + REPLY_GRACE;
-        let answered = match self.queue.publish(Arc::clone(&outgoing), request) {
+        let queued = match self.queue.write(&outgoing, request) {
+            None => Ok(()),
+            Some(request) => self.queue.jobs.try_send(PublishJob::Publish(Arc::clone(&outgoing), request)),
+        };
+        let answered = match queued {
             Ok(()) => runtime::timeout(limit, answer).await,
             // Boxed, as each publish pays for the size of this future, and the queue is seldom full.
             Err(TrySendError::Full(job)) => {
