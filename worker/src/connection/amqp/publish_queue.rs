@@ -19,6 +19,9 @@ use super::writes::Writing;
 /// How many callers may be queued; any more keep their messages and wait for a place.
 pub(super) const QUEUED: usize = 1024;
 
+/// The largest body that a caller writes itself. The channel is locked meanwhile, and the publishing task must not wait long.
+const LARGEST: usize = 64 << 10;
+
 /// The callers' end. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct PublishQueue {
@@ -54,8 +57,9 @@ pub(super) fn publish_queue() -> (PublishQueue, PublishInbox) {
 impl PublishQueue {
     /// Writes a message if the channel is lent. Otherwise it returns the request, to be queued.
     pub(super) fn write(&self, outgoing: &Arc<Outgoing>, request: PublishRequest) -> Option<PublishRequest> {
-        // It is locked by another caller, or by the task, which has something to do.
-        if let Ok(mut lent) = self.lent.try_lock()
+        // If it is locked, another caller is writing, or the task has something to do.
+        if outgoing.body().len() <= LARGEST
+            && let Ok(mut lent) = self.lent.try_lock()
             && let Some(open) = &*lent
             // Messages that were queued before this one are written before it.
             && self.jobs.capacity() == QUEUED
