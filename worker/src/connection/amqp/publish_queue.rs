@@ -1,8 +1,8 @@
 //! The queue between the callers and the publishing task, and the way around it.
 //!
 //! While the publishing task is idle, it lends its channel: the next caller hands its message to `lapin` itself and then queues
-//! it as written. That saves an idle program one change of threads before a message is sent. In a busy one, nothing is lent, and
-//! messages are written in batches.
+//! it as written. That saves a thread switch before the message is sent. In a busy program nothing is lent, and messages are
+//! written in batches.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -87,7 +87,7 @@ impl PublishInbox {
     /// Takes the channel back.
     pub(super) fn take_back(&mut self) {
         if self.lending == Lending::Lent {
-            self.lending = after(lock(&self.lent).take());
+            self.lending = once_taken_back(lock(&self.lent).take());
         }
     }
 
@@ -97,15 +97,15 @@ impl PublishInbox {
         self.lending == Lending::Used
     }
 
-    /// Waits for jobs, takes up to `most` and the channel back. Returns how many came; 0 when there are no callers any more.
+    /// Waits for jobs, takes up to `most` of them, and takes the channel back. Returns their number; 0 when all callers are gone.
     pub(super) async fn receive(&mut self, taken: &mut Vec<PublishJob>, most: usize) -> usize {
         let Self { jobs, lent, lending } = self;
         poll_fn(|context| {
-            // Locked from before the jobs leave the queue, so that no caller writes a message before these.
+            // Locked before the jobs leave the queue, so that no caller can write a message ahead of them.
             let mut lent = lock(lent);
             let count = ready!(jobs.poll_recv_many(context, taken, most));
             if *lending == Lending::Lent {
-                *lending = after(lent.take());
+                *lending = once_taken_back(lent.take());
             }
             Poll::Ready(count)
         })
@@ -117,8 +117,8 @@ impl PublishInbox {
     }
 }
 
-/// The state after the channel was taken back, or was found to be used.
-fn after(lent: Option<Open>) -> Lending {
+/// The state once the channel is taken back, or a caller turns out to have used it.
+fn once_taken_back(lent: Option<Open>) -> Lending {
     match lent {
         Some(_) => Lending::No,
         None => Lending::Used,

@@ -85,6 +85,7 @@ impl Publishing {
         let mut is_open = true;
         while is_open || !self.is_idle() {
             self.advance();
+            // Nothing is written until the message that it is behind by has been received, so there is always room for that.
             let room = match self.inbox.is_behind() {
                 true => QUEUED,
                 false => QUEUED.saturating_sub(self.waiting.len()),
@@ -142,7 +143,7 @@ impl Publishing {
                 None
             }
         };
-        // What its caller has written belongs to this channel, and its number is the next.
+        // A message that its caller has written belongs to this channel, and has the next number.
         if self.inbox.is_behind() {
             return;
         }

@@ -113,7 +113,7 @@ impl Writes {
         loop {
             let is_last = self.unwritten.len() == 1;
             let Some((_, first)) = self.unwritten.front_mut() else { return };
-            // A poll replaces the waker, so the last one is never polled without the task's.
+            // A poll replaces the waker, so the last publish is never polled without the task's.
             match first.poll(if is_last { context } else { &mut quiet }) {
                 Poll::Ready(result) => {
                     if let Some(writing) = self.unwritten.pop_front() {
